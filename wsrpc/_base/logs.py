@@ -18,6 +18,7 @@ _WORD = re.compile(r"\S+")
 
 FIELDS = ("peer", "address", "remote", "origin", "event", "trace")
 """What each record has besides its text, for format strings and JSON. Where nothing fits, the value is None."""
+_EXTRA = "wsrpc_fields"
 
 SEARCHED = 4 * LONGEST_LINE
 """Number of characters that are searched for URLs. The rest of a text is never shown."""
@@ -50,7 +51,8 @@ def _without_query(word: re.Match[str]) -> str:
 def sanitize(record: logging.LogRecord) -> bool:
     """Filter that makes a record and its traceback safe, because both may quote text from the remote peer.
 
-    It also gives the record all `FIELDS`. Otherwise a format string with one of them would fail for most records.
+    It also gives the record all `FIELDS`. Otherwise a format string with one of them would fail for most records. They
+    are not passed as ``extra=``, because `logging` raises KeyError if the user's record factory sets one of them, too.
 
     Formatters print ``exc_text`` if it is set. ``exc_info`` is kept for handlers that need the exception.
     """
@@ -58,8 +60,9 @@ def sanitize(record: logging.LogRecord) -> bool:
         record.msg, record.args = record.getMessage(), ()
     record.msg = for_log(record.msg)
     record.args = tuple(map(for_log, record.args))
+    fields = vars(record).pop(_EXTRA, {})
     for name in FIELDS:
-        value = getattr(record, name, None)
+        value = getattr(record, name, None) if fields.get(name) is None else fields[name]
         setattr(record, name, None if value is None else for_log(value))
     if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
         record.exc_text = "\n".join(_traceback(record.exc_info[1], set()))
@@ -157,12 +160,20 @@ class LogBudget:
         count, self._omitted = self._omitted, 0
         return count
 
-    def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
+    def log(
+        self,
+        level: int,
+        text: str,
+        /,
+        *args: object,
+        exc_info: BaseException | None = None,
+        fields: Mapping[str, object],
+    ) -> None:
         """Write a line that belongs to no peer, if the budget allows it."""
         if self.spend():
             if omitted := self.pop_omitted():
                 logger.warning(OMITTED, omitted)
-            logger.log(level, text, *args, **options, stacklevel=2)
+            logger.log(level, text, *args, exc_info=exc_info, extra={_EXTRA: fields}, stacklevel=2)
 
 
 OMITTED = "%d log lines were left out: too many in a short time"
@@ -284,7 +295,9 @@ class PeerLog:
     ) -> None:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
-            about = {"peer": self.id, "address": self.address, "remote": remote, **(call() if call is not None else {})}
+            fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote}
+            if call is not None:
+                fields.update(call())
             if level >= logging.WARNING:  # most log formats show no attributes, and a warning should name the peer
                 text, args = f"{text} (peer %s)", (*args, self.id if remote is None else f"{self.id} at {remote}")
-            logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=4)
+            logger.log(level, text, *args, exc_info=exc_info, extra={_EXTRA: fields}, stacklevel=4)

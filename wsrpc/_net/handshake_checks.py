@@ -149,7 +149,7 @@ class HandshakeChecks:
                 if door.closed:
                     raise door.refuse(_closing()) from None
                 text = "on_handshake did not finish within %g s, for %s"
-                self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
+                self._budget.log(logging.ERROR, text, seconds, handshake, fields=_about(handshake))
                 raise door.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
 
     def _refuse(self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
@@ -162,7 +162,7 @@ class HandshakeChecks:
             else:
                 raise door.refuse(exc)
         text = "refused a connection because %s failed, for %s"
-        self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
+        self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
         raise door.refuse(HandshakeRejected(500, "internal error\n")) from exc
 
     def _apply_proxies(self, handshake: Handshake) -> None:

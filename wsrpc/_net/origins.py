@@ -89,7 +89,7 @@ class OriginRule:
     def _warn(self, handshake: Handshake, why: str) -> None:
         origin = short(handshake.origin)
         about = {"origin": origin[1:-1], "remote": address_text(handshake.remote)}
-        self._budget.log(logging.WARNING, "refused the origin %s; %s", origin, why, extra=about)
+        self._budget.log(logging.WARNING, "refused the origin %s; %s", origin, why, fields=about)
 
 
 def _why_refused(origin: str, clear: str | None) -> str:

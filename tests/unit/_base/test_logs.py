@@ -102,6 +102,25 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
     assert refused == "https://evil.example" and nobody == [None, None]
 
 
+async def test_a_record_factory_of_the_user_may_set_fields_of_the_same_names(caplog: pytest.LogCaptureFixture) -> None:
+    before = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **options: Any) -> logging.LogRecord:
+        record = before(*args, **options)
+        vars(record).update(event="of the user", trace="of the user")
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        d = Driven()
+        d.peer.on("fail", fail)
+        await d.fed({"i": 1, "a": ["fail"]})
+    finally:
+        logging.setLogRecordFactory(before)
+    [record] = [vars(record) for record in caplog.records if record.levelno == logging.ERROR]
+    assert (record["peer"], record["event"], record["trace"]) == (d.peer.id, "fail", "of the user")
+
+
 # ---------------------------------------------------------------- events that reach nobody
 
 
