@@ -16,6 +16,7 @@ if typing.TYPE_CHECKING:
     from ._core.api.anonymous import AnonymousChannel
     from ._core.api.channel import Channel
     from ._core.api.context import CallNext, Context, current_context, current_peer
+    from ._core.api.outgoing import OutgoingCall
     from ._core.api.peer import Peer
     from ._core.api.proxy import with_options
     from ._core.api.registration import Router
@@ -74,6 +75,7 @@ __all__ = [
     "Key",
     "Limits",
     "MessageTooBig",
+    "OutgoingCall",
     "Overloaded",
     "Peer",
     "QueueFull",
@@ -119,6 +121,7 @@ if not typing.TYPE_CHECKING:
         "KeepLatest": "._core.sending.slow_readers",
         "Key": "._base.state",
         "Limits": ".limits",
+        "OutgoingCall": "._core.api.outgoing",
         "Peer": "._core.api.peer",
         "Reconnect": "._client.reconnect_policy",
         "ReconnectInfo": "._client.reconnect_hooks",

@@ -12,6 +12,7 @@ from .._base.names import F, Offline, Profile, Redact, check_offline, check_time
 from .._core.api.caller import RawCaller
 from .._core.api.channel import Channel
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
+from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer, RawRegistrar
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
@@ -30,7 +31,7 @@ from .reconnect_policy import DEFAULT_RECONNECT, Reconnect
 T = TypeVar("T")
 
 
-class Client(Declarer, RawRegistrar, RawCaller):
+class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
     """Client that connects to a server, and connects again after a drop.
 
     Register handlers first; they stay registered for all connections. Then use ``async with client:``, which connects,

@@ -7,8 +7,9 @@ peers that got the message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, cast
 
 import msgspec
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
+from .._core.api.calls import broadcast, broadcast_nowait
 from .._core.api.options import ChannelEventOptions, event_options
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
@@ -137,13 +139,16 @@ class BroadcastGroup:
     """Peers that get a broadcast: all peers of a server, or the members of a room.
 
     ``slow`` is the policy for slow readers. ``lost`` is called with each peer to which sending fails because its
-    connection is broken.
+    connection is broken. ``outgoing`` has the server's functions of `use_outgoing`.
     """
 
-    def __init__(self, codec: Codec, slow: Slow, lost: Callable[[Peer | RawConnection], object]) -> None:
+    def __init__(
+        self, codec: Codec, slow: Slow, outgoing: Sequence[Any], lost: Callable[[Peer | RawConnection], object]
+    ) -> None:
         self.members: dict[Peer | RawConnection, ServedPeer | RawLink] = {}
         """The members, each with its inside. A server has either peers or raw connections."""
         self.slow: Slow = slow
+        self.outgoing = outgoing
         self._codec = codec
         self._lost = lost
         self._sent = 0
@@ -393,7 +398,12 @@ class BroadcastMethods(OnChannel):
         """
         self._check_open()
         context = event_options(options, ChannelEventOptions, self.emit, event)[1] if options else None
-        return await self._group.emit(self._channel_name, event, args, skip, context)
+        channel, group = self._channel_name, self._group
+        if not group.outgoing:
+            return await group.emit(channel, event, args, skip, context)
+        return await broadcast(
+            group.outgoing, channel, event, args, context, partial(group.emit, channel, event, args, skip)
+        )
 
     def emit_nowait(
         self, event: str, /, *args: Any, skip: Skip = None, **options: Unpack[ChannelEventOptions]
@@ -411,7 +421,12 @@ class BroadcastMethods(OnChannel):
         """
         self._check_open()
         context = event_options(options, ChannelEventOptions, self.emit_nowait, event)[1] if options else None
-        return self._group.emit_nowait(self._channel_name, event, args, skip, context)
+        channel, group = self._channel_name, self._group
+        if not group.outgoing:
+            return group.emit_nowait(channel, event, args, skip, context)
+        return broadcast_nowait(
+            group.outgoing, channel, event, args, context, partial(group.emit_nowait, channel, event, args, skip)
+        )
 
 
 class RawBroadcastMethods(BroadcastMethods):

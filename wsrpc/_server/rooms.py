@@ -166,7 +166,7 @@ class RoomMembers(BroadcastGroup):
     """
 
     def __init__(self, name: str, rooms: Rooms) -> None:
-        super().__init__(rooms.codec, rooms.slow, rooms.leave_all)
+        super().__init__(rooms.codec, rooms.slow, rooms.everybody.outgoing, rooms.leave_all)
         self.name = name
         self.rooms = rooms
         self.allow: Decider | None = None
@@ -258,7 +258,7 @@ class Rooms:
     ) -> None:
         self.codec = codec
         self.slow: Slow = slow
-        self.everybody = BroadcastGroup(codec, slow, self.leave_all)
+        self.everybody = BroadcastGroup(codec, slow, registry.outgoing, self.leave_all)
         """Receivers of `Server.emit`."""
         self.server = server
         self._registry = registry

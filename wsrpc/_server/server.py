@@ -21,6 +21,7 @@ from .._base.names import F, Profile, Redact, check_channel
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
+from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer, RawRegistrar
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry, accepted
@@ -108,7 +109,7 @@ class ServerChannel(Declarer, BroadcastMethods):
         return f"<ServerChannel {self.name!r}{' closed' if self._closed else ''}>"
 
 
-class Server(Declarer, RawRegistrar, RawBroadcastMethods):
+class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
     """Server that accepts connections, and creates a `Peer` for each of them.
 
     Handlers that you register on the server run for every peer. If you also register a handler for the same event on a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -36,12 +36,21 @@ class ClusterSender:
         address: the address; or `ID` and the id of a peer that is connected to ``node``.
         joined: a function that returns the membership of this process in the cluster.
         node: the node to send through. None to look up the node that has the address.
+        outgoing: a function that returns the functions of `use_outgoing`.
     """
 
-    def __init__(self, address: str, joined: Callable[[], ClusterMembership], node: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        joined: Callable[[], ClusterMembership],
+        node: str | None = None,
+        *,
+        outgoing: Callable[[], Sequence[Any]] = tuple,
+    ) -> None:
         self._address = address
         self._joined = joined
         self._fixed_node = node
+        self._outgoing = outgoing
 
     # ------------------------------------------------------------ where the peer is
 
@@ -116,6 +125,13 @@ class ClusterSender:
     @property
     def request_timeout(self) -> float | None:
         return self._joined().timeout
+
+    @property
+    def outgoing(self) -> Sequence[Any]:
+        return self._outgoing()
+
+    def target(self) -> tuple[None, str]:
+        return None, self._address
 
     async def send_event(
         self,
@@ -238,11 +254,13 @@ class ClusterPeer(Caller, HasAddress):
 
     __slots__ = ("_channel_name", "_close", "_sender", "address")
 
-    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
+    def __init__(
+        self, address: str, joined: Callable[[], ClusterMembership], outgoing: Callable[[], Sequence[Any]]
+    ) -> None:
         self.address = address
         """The peer's address, which is its `Handshake.address`."""
         self._channel_name = None
-        self._sender = ClusterSender(address, joined)
+        self._sender = ClusterSender(address, joined, outgoing=outgoing)
         self._close = self._sender.close
 
     def of(self, name: str) -> ClusterPeerChannel:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
 
 from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
+from .._core.api.calls import broadcast
 from .._core.api.options import ChannelEventOptions, event_options
+from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.proxy import make_emitter
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
+from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import Settings, make_settings
 from .._server.broadcast import EmitReport, addresses_of, readable_again
@@ -52,6 +55,8 @@ class ClusterView:
         self._engine = engine
         self._name = name
         self._membership: ClusterMembership | None = None
+        self._outgoing: Sequence[Any] = ()
+        """The functions of `use_outgoing`. Empty until a server joins: nothing leaves before."""
         self._why_not_joined = "the server is not open"
 
     @property
@@ -97,7 +102,7 @@ class ClusterView:
             TypeError, ValueError: ``address`` is not a valid address.
         """
         check_address("an address", address)
-        return ClusterPeer(address, self._joined)
+        return ClusterPeer(address, self._joined, lambda: self._outgoing)
 
     @property
     def _operations(self) -> ClusterOperations:
@@ -177,6 +182,8 @@ class Cluster(ClusterView):
         def exited() -> None:
             self._membership = None
 
+        self._outgoing = registry.outgoing
+
         self._membership = ClusterMembership(
             self._engine, self._name, settings, registry, rooms, self._gap_functions, exited
         )
@@ -186,7 +193,7 @@ class Cluster(ClusterView):
         return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
 
 
-class ClusterClient(ClusterView):
+class ClusterClient(ClusterView, OutgoingRegistrar):
     """Client that can call the peers of a cluster, and emit events to its rooms.
 
     For programs without a server, such as scripts and cron jobs:
@@ -222,6 +229,7 @@ class ClusterClient(ClusterView):
         super().__init__(engine, name)
         self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
+        self._outgoing = self._registry.outgoing
         self._connect_timeout = connect_timeout
         self._entered = False
         self._why_not_joined = "use `async with`"
@@ -267,7 +275,7 @@ class ClusterClient(ClusterView):
             TypeError, ValueError: ``name`` is not a valid room name.
         """
         check_name("a room's name", name)
-        return ClusterRoom(name, None, self._joined)
+        return ClusterRoom(name, None, self._joined, self._outgoing)
 
     def __repr__(self) -> str:
         return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
@@ -276,12 +284,15 @@ class ClusterClient(ClusterView):
 class ClusterEmitter(OnChannel):
     """`emit` to a room from a program without a server."""
 
-    __slots__ = ("_channel_name", "_joined", "_room_name")
+    __slots__ = ("_channel_name", "_joined", "_outgoing", "_room_name")
 
-    def __init__(self, room: str, channel: str | None, joined: Callable[[], ClusterMembership]) -> None:
+    def __init__(
+        self, room: str, channel: str | None, joined: Callable[[], ClusterMembership], outgoing: Sequence[Any]
+    ) -> None:
         self._room_name = room
         self._channel_name = channel
         self._joined = joined
+        self._outgoing = outgoing
 
     async def emit(
         self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
@@ -304,8 +315,13 @@ class ClusterEmitter(OnChannel):
         check_event(event)
         check_sending(channel, event, None)
         assert not isinstance(channel, int)
-        message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
-        return await self._send(message)
+
+        def send(context: CallContext | None) -> Coroutine[Any, Any, EmitReport]:
+            return self._send(
+                RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
+            )
+
+        return await broadcast(self._outgoing, channel, event, args, context, send)
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.
@@ -353,7 +369,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_channel(name)
-        return ClusterRoomChannel(self._room_name, name, self._joined)
+        return ClusterRoomChannel(self._room_name, name, self._joined, self._outgoing)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.

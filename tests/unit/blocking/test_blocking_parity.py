@@ -23,6 +23,7 @@ NO_STOP = "every handler runs in a thread, and a thread cannot be stopped"
 
 LEFT_OUT = {
     "*.use": MIDDLEWARE,
+    "*.use_outgoing": MIDDLEWARE,
     "Client.include": "a router may hold coroutine functions and middleware",
     "Client.bind": EVENT_LOOP,
     "Peer.bind": EVENT_LOOP,

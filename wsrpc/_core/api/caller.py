@@ -71,13 +71,13 @@ class Caller(OnChannel):
             ChannelClosed: the channel was closed.
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
-        if not options:
+        if not options and not self._sender.outgoing:
             return self._sender.send_event(self._channel_name, event, args)
         try:
             chosen = event_options(options, EventOptions, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return self._sender.send_event(self._channel_name, event, args, *chosen)
+        return calls.emit(self._sender, self._channel_name, event, args, *chosen)
 
     def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
@@ -93,8 +93,11 @@ class Caller(OnChannel):
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
                 `emit`.
         """
-        chosen = event_options(options, EventOptions, self.emit_nowait, event) if options else (None, None)
-        self._sender.send_event_nowait(self._channel_name, event, args, *chosen)
+        if not options and not self._sender.outgoing:
+            self._sender.send_event_nowait(self._channel_name, event, args)
+            return
+        chosen = event_options(options, EventOptions, self.emit_nowait, event)
+        calls.emit_nowait(self._sender, self._channel_name, event, args, *chosen)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 
@@ -173,10 +176,11 @@ class Caller(OnChannel):
                 reason that the exception gives.
         """
         if returns is UNSET and send is None and retry is None and not idempotent and not options:
-            handler = CURRENT.get(None)
-            if handler is None or handler.deadline is None:
+            handler, sender = CURRENT.get(None), self._sender
+            if (handler is None or handler.deadline is None) and not sender.outgoing:
                 # Most requests. The same as below, without calls.
-                return self._sender.send_request(self._channel_name, event, args, NO_OPTIONS)
+                return sender.send_request(self._channel_name, event, args, NO_OPTIONS)
+            return calls.request(sender, self._channel_name, event, args, NO_OPTIONS)
         try:
             own = RequestOptions(returns, send=send, retry=retry, idempotent=idempotent)
             chosen = changed(own, options, CallOptions, self.request, event)

@@ -1,19 +1,32 @@
-"""The calls of callers, channels and proxies on their way to a `Sender`. None has more time than its handler has."""
+"""The calls and events of callers, channels and proxies on their way to a `Sender`.
+
+No call has more time than its handler has. The functions of `use_outgoing` run around each call and event.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from ..._base.names import ChannelRef
+from ..._base.misuse import refused
+from ..._base.names import ChannelRef, Offline, Source
 from ..channels.channel_core import ChannelCore
+from ..channels.source import close_source
 from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import Inbox
 from ..sending.sender import Sender
+from ..wire.call_context import CallContext
 from ..wire.messages import RequestOptions
+from .options import changed_context
+from .outgoing_functions import OutgoingFunction, run_around, run_at_once, without_waiting
+
+T = TypeVar("T")
+
+Send = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+"""A method of a `Sender`."""
 
 
 def within_deadline(sender: Sender, options: RequestOptions) -> RequestOptions:
@@ -29,23 +42,41 @@ def within_deadline(sender: Sender, options: RequestOptions) -> RequestOptions:
     return replace(options, timeout=left if timeout is None else min(left, timeout), sends_timeout=True)
 
 
+# ---------------------------------------------------------------- calls
+
+
 def request(
     sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
 ) -> Coroutine[Any, Any, Any]:
     """Send a request, again if it is retried, or with the items of an upload. Return its result."""
     options = within_deadline(sender, options)
     if options.retry is not None:
-        return sender.request_again(channel, event, args, options)
-    if options.send is not None:
-        return sender.upload(channel, event, args, options)
-    return sender.send_request(channel, event, args, options)
+        send = sender.request_again
+    else:
+        send = sender.send_request if options.send is None else sender.upload
+    if not sender.outgoing:
+        return send(channel, event, args, options)
+    if options.send is None:
+        return _around("request", send, sender, channel, event, args, options)
+    return _closing(_around("upload", send, sender, channel, event, args, options), options.send)
+
+
+async def _closing(upload: Coroutine[Any, Any, Any], send: Source) -> Any:
+    """Await an upload, and close the source of its items even if the upload has not started."""
+    try:
+        return await upload
+    finally:
+        await close_source(send)
 
 
 def open_stream(
     sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
 ) -> Coroutine[Any, Any, Inbox]:
     """Open a stream, and return the inbox of its items."""
-    return sender.open_stream(channel, event, args, within_deadline(sender, options))
+    options = within_deadline(sender, options)
+    if not sender.outgoing:
+        return sender.open_stream(channel, event, args, options)
+    return _opening("stream", sender.open_stream, sender, channel, event, args, options)
 
 
 def open_channel(
@@ -53,4 +84,159 @@ def open_channel(
 ) -> Coroutine[Any, Any, ChannelCore]:
     """Send a request that an anonymous channel answers, and return the channel."""
     opening = replace(within_deadline(sender, options), wants_channel=True)
-    return sender.send_request(channel, event, args, opening)
+    if not sender.outgoing:
+        return sender.send_request(channel, event, args, opening)
+    return _opening("conversation", sender.send_request, sender, channel, event, args, opening)
+
+
+async def _opening(
+    kind: str,
+    open: Send,
+    sender: Sender,
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    options: RequestOptions,
+) -> Any:
+    """Run the functions around the opening of a stream or a conversation. Return what was opened."""
+    opened: list[Inbox | ChannelCore] = []  # at most one
+
+    async def open_once(*arguments: Any) -> Inbox | ChannelCore:
+        opened.append(await open(*arguments))
+        return opened[0]
+
+    try:
+        result = await _around(kind, open_once, sender, channel, event, args, options)
+        if not opened or result is not opened[0]:
+            raise TypeError(f"a function of use_outgoing has to return what call_next returns for a {kind}")
+    except BaseException:
+        if not opened:
+            await close_source(options.send)
+        for each in opened:
+            if isinstance(each, Inbox):
+                each.stop_reading(None)
+            else:
+                each.abort(None)
+        raise
+    return result
+
+
+def _around(
+    kind: str,
+    send: Send,
+    sender: Sender,
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    options: RequestOptions,
+) -> Coroutine[Any, Any, Any]:
+    """Run the functions of `use_outgoing` around ``send``."""
+    try:
+        timeout = sender.request_timeout if options.timeout is UNSET else options.timeout
+        call = _describe(kind, channel, event, args, options.context, *sender.target(), timeout)
+
+        def leave() -> Coroutine[Any, Any, Any]:
+            final = options
+            if call.metadata or options.context is not None:
+                final = replace(options, context=_context(call, options.context))
+            return send(channel, event, args, within_deadline(sender, final))
+
+        around: Coroutine[Any, Any, Any] = run_around(sender.outgoing, call, leave)
+    except Exception as exc:
+        return refused(exc)
+    return around
+
+
+# ---------------------------------------------------------------- events
+
+
+def emit(
+    sender: Sender,
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    offline: Offline | None = None,
+    context: CallContext | None = None,
+) -> Coroutine[Any, Any, None]:
+    """Send an event."""
+    if not sender.outgoing:
+        return sender.send_event(channel, event, args, offline, context)
+
+    def send(
+        channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
+    ) -> Coroutine[Any, Any, None]:
+        return sender.send_event(channel, event, args, options.offline, options.context)
+
+    options = RequestOptions(timeout=None, offline=offline, context=context)
+    return _around("event", send, sender, channel, event, args, options)
+
+
+def emit_nowait(
+    sender: Sender,
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    offline: Offline | None = None,
+    context: CallContext | None = None,
+) -> None:
+    """Send an event without waiting."""
+    if not sender.outgoing:
+        sender.send_event_nowait(channel, event, args, offline, context)
+        return
+    call = _describe("event", channel, event, args, context, *sender.target())
+    run_at_once(
+        sender.outgoing,
+        call,
+        lambda: sender.send_event_nowait(channel, event, args, offline, _context(call, context)),
+    )
+
+
+async def broadcast(
+    functions: Sequence[OutgoingFunction],
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    context: CallContext | None,
+    send: Callable[[CallContext | None], Coroutine[Any, Any, T]],
+) -> T:
+    """Run the functions of `use_outgoing` around a broadcast, and send it with the metadata of the call."""
+    call = _describe("broadcast", channel, event, args, context)
+    report: T = await run_around(without_waiting(functions), call, lambda: send(_context(call, context)))
+    return report
+
+
+def broadcast_nowait(
+    functions: Sequence[OutgoingFunction],
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    context: CallContext | None,
+    send: Callable[[CallContext | None], T],
+) -> T:
+    """Run the functions of `use_outgoing` around a broadcast that does not wait."""
+    call = _describe("broadcast", channel, event, args, context)
+    return run_at_once(functions, call, lambda: send(_context(call, context)))
+
+
+def _describe(
+    kind: str,
+    channel: ChannelRef,
+    event: str,
+    args: tuple[Any, ...],
+    context: CallContext | None,
+    peer: Any = None,
+    address: str | None = None,
+    timeout: float | None = None,
+) -> Any:
+    metadata = {} if context is None or context.metadata is UNSET else {**context.metadata}
+    name = channel if isinstance(channel, str) else None
+    return OutgoingFunction.call_class(kind, event, args, metadata, name, peer, address, timeout)
+
+
+def _context(call: Any, context: CallContext | None) -> CallContext | None:
+    """Return what travels with the message, after all functions have run.
+
+    Raises:
+        TypeError, ValueError: the metadata of the call is not valid.
+    """
+    return changed_context(context, {"metadata": call.metadata or None})

@@ -77,12 +77,21 @@ def changed(
     chosen = dict(options)
     fields = {name: chosen.pop(name) for name in options if name in _CONTEXT}
     if fields:
-        checked = {name: UNSET if value is None else _CONTEXT[name](value) for name, value in fields.items()}
-        context = replace(common.context or CallContext(), **checked)
-        chosen["context"] = None if context == CallContext() else context
+        chosen["context"] = changed_context(common.context, fields)
     if (timeout := chosen.get("timeout", UNSET)) is not UNSET:
         check_timeout(timeout)
         chosen["sends_timeout"] = timeout is not None and timeout <= MAX_REMAINING
     if (offline := chosen.get("offline")) is not None:
         check_offline(offline)
     return replace(common, **chosen)
+
+
+def changed_context(common: CallContext | None, fields: Mapping[str, Any]) -> CallContext | None:
+    """Return what travels with a message: the ``fields`` differ from ``common``. None stands for an absent field.
+
+    Raises:
+        TypeError, ValueError: a value is wrong.
+    """
+    checked = {name: UNSET if value is None else _CONTEXT[name](value) for name, value in fields.items()}
+    context = replace(common or CallContext(), **checked)
+    return None if context == CallContext() else context

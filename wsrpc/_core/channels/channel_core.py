@@ -184,6 +184,20 @@ class ChannelCore:
         if self.mailbox.state in IS_DUE:
             await asyncio.sleep(0)  # the handlers get the messages in the next turn of the event loop
 
+    def when_ended(self, function: Callable[[], object]) -> None:
+        """Call ``function`` when the channel has ended, after the functions that are called then already."""
+        before = self.on_end
+
+        def call_both() -> None:
+            if before is not None:
+                before()
+            function()
+
+        if self.over:
+            function()
+        else:
+            self.on_end = call_both
+
     # ------------------------------------------------------------ opening
 
     def opened(self) -> None:

@@ -252,73 +252,32 @@ def _innermost(call: Call) -> Next:
 # ---------------------------------------------------------------- generators
 
 
-class Enclosure:
-    """The generators that run around one call, from before the call to the end of what the call has returned.
+class RunningGenerators:
+    """The generators that run around one call. A generator learns how the call ends, and cannot change it, except by
+    failing itself."""
 
-    A generator learns how the call ends, and cannot change it, except by failing itself. This object is awaited in
-    place of an awaitable or a source that a plain function has returned.
-    """
+    __slots__ = ("_running",)
 
-    __slots__ = ("_invocation", "_running", "_work")
-
-    def __init__(self, invocation: Invocation) -> None:
-        self._invocation = invocation
+    def __init__(self) -> None:
         self._running: list[Any] = []
         """The generators that have not been resumed, the outermost first."""
-        self._work: Any = None
 
-    def call(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
-        """Start the generators, and call the handler. If its result takes time, return this object in its place."""
-        invocation = self._invocation
+    def start(self, function: Callable[[Any], Iterator[None]], argument: object) -> None:
+        """Make a generator, and run it up to its ``yield``."""
+        generator = function(argument)
         try:
-            self._start(functions)
-            result = call(invocation, a)
-            if result.__class__ not in PLAIN and invocation.dispatcher.is_unfinished(result):
-                self._work = result
-                return self
-        except BaseException as exc:
-            self._end(exc)
-            raise
-        self._end(None)
-        return result
+            next(generator)
+        except StopIteration:
+            raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`") from None
+        self._running.append(generator)
 
-    async def run(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
-        """Start the generators, call the handler, and await or stream its result."""
-        invocation = self._invocation
-        try:
-            self._start(functions)
-            result = await invocation.dispatcher.complete(invocation, call(invocation, a))
-        except BaseException as exc:
-            self._end(exc)
-            raise
-        self._end(None)
-        return result
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self.run((), lambda invocation, a: self._work, []).__await__()
-
-    def close(self) -> None:
-        """Close the work, because nobody will await it."""
-        close_unawaited(self._work)
-        self._end(self._invocation.cancellation())
-
-    def _start(self, functions: Sequence[GeneratorMiddleware]) -> None:
-        context = self._invocation.context
-        for function in functions:
-            generator = function(context)
-            try:
-                next(generator)
-            except StopIteration:
-                raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`") from None
-            self._running.append(generator)
-
-    def _end(self, error: BaseException | None) -> None:
-        """Resume the generators: the call has returned, or has raised ``error``.
+    def end(self, outcome: BaseException | None) -> None:
+        """Resume the generators: the call has returned, or has raised ``outcome``.
 
         Raises:
             BaseException: a generator has failed. It is the exception of the call from now on, for generators too.
         """
-        outcome, failure = self._outcome(error), None
+        failure = None
         while self._running:
             generator, thrown = self._running.pop(), outcome
             traceback = None if thrown is None else thrown.__traceback__
@@ -338,6 +297,60 @@ class Enclosure:
                 thrown.__traceback__ = traceback  # without the generator, which has not raised it
         if failure is not None:
             raise failure
+
+
+class Enclosure(RunningGenerators):
+    """The generators around the call of a handler, from before the call to the end of what the call has returned.
+
+    This object is awaited in place of an awaitable or a source that a plain function has returned.
+    """
+
+    __slots__ = ("_invocation", "_work")
+
+    def __init__(self, invocation: Invocation) -> None:
+        super().__init__()
+        self._invocation = invocation
+        self._work: Any = None
+
+    def call(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
+        """Start the generators, and call the handler. If its result takes time, return this object in its place."""
+        invocation = self._invocation
+        try:
+            self._start(functions)
+            result = call(invocation, a)
+            if result.__class__ not in PLAIN and invocation.dispatcher.is_unfinished(result):
+                self._work = result
+                return self
+        except BaseException as exc:
+            self.end(self._outcome(exc))
+            raise
+        self.end(self._outcome(None))
+        return result
+
+    async def run(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
+        """Start the generators, call the handler, and await or stream its result."""
+        invocation = self._invocation
+        try:
+            self._start(functions)
+            result = await invocation.dispatcher.complete(invocation, call(invocation, a))
+        except BaseException as exc:
+            self.end(self._outcome(exc))
+            raise
+        self.end(self._outcome(None))
+        return result
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.run((), lambda invocation, a: self._work, []).__await__()
+
+    def close(self) -> None:
+        """Close the work, because nobody will await it."""
+        close_unawaited(self._work)
+        self.end(self._outcome(self._invocation.cancellation()))
+
+    def _start(self, functions: Sequence[GeneratorMiddleware]) -> None:
+        context = self._invocation.context
+        for function in functions:
+            self.start(function, context)
 
     def _outcome(self, error: BaseException | None) -> BaseException | None:
         """Return the exception for the generators. It is the one that the caller gets, or that is logged."""

@@ -103,6 +103,7 @@ class Registry:
         "layered",
         "lifecycle",
         "observed",
+        "outgoing",
         "raw_only",
         "reserved",
         "routes",
@@ -138,6 +139,8 @@ class Registry:
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
         self.hooks = NO_HOOKS
         """The functions of `on_detach`, `on_resume` and `on_reconnect`, by the name of that method."""
+        self.outgoing: list[Any] = []
+        """The functions of `use_outgoing`, each an `OutgoingFunction`. It is one list for a server and its peers."""
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
@@ -150,6 +153,7 @@ class Registry:
         All registries that inherit from ``base`` have the same ``time_limit``.
         """
         base.time_limit = self.time_limit = time_limit
+        self.outgoing = base.outgoing
         self._base = base
         if self.scopes:
             base._adopt(self)

@@ -82,8 +82,8 @@ class PeerCore:
         )
         self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
         self.work = self.named_channels.listener = Work(host, self.named_channels)
-        self.requester = Requester(self.outbox, host, own, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
+        self.requester = Requester(self.outbox, host, own, self.named_channels, self.reporter.peer)
         self.close_calls = 0
         """Number of calls of this side that closed the peer. A session does not start if the number has changed since
         its start was requested."""

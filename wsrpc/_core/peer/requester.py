@@ -51,7 +51,8 @@ class Requester:
     It is the same object from one session to the next.
 
     Args:
-        registry: the registry of the peer, which has the user's hook for types.
+        registry: the registry of the peer, which has the user's hook for types, and the functions of `use_outgoing`.
+        find_peer: returns the object that users hold.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Requester:
         host: Host,
         registry: Registry,
         named_channels: NamedChannels,
+        find_peer: Callable[[], Any],
     ) -> None:
         self.outbox = outbox
         self._requests = outbox.requests
@@ -69,11 +71,17 @@ class Requester:
         self.request_timeout = self._limits.request_timeout
         self._warned: dict[str, None] = {}
         self.converter = registry.converter
+        self.outgoing = registry.outgoing
+        self._find_peer = find_peer
         self.read_events = named_channels.read_events
         self.read_items = named_channels.read_items
         # The same methods, without a call in between.
         self.send_event = outbox.send_event
         self.send_event_nowait = outbox.send_event_nowait
+
+    def target(self) -> tuple[Any, str | None]:
+        peer = self._find_peer()
+        return peer, None if peer is None else peer.address
 
     # ------------------------------------------------------------ one request
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Never, Protocol
 
 from ..._base.names import ChannelRef, Offline
@@ -18,6 +18,15 @@ class Sender(Protocol):
     @property
     def request_timeout(self) -> float | None:
         """Seconds for a request without ``timeout=``."""
+        ...
+
+    @property
+    def outgoing(self) -> Sequence[Any]:
+        """The functions of `use_outgoing`, which a caller runs before it calls this object."""
+        ...
+
+    def target(self) -> tuple[Any, str | None]:
+        """Return the peer to which messages are sent, and its address. The peer may be unknown, and have no address."""
         ...
 
     def send_event(
@@ -71,6 +80,7 @@ class RefusingSender:
     """Sender of a channel that cannot send. Each call raises the error that ``error`` returns."""
 
     request_timeout: float | None = None
+    outgoing = ()
 
     def __init__(self, error: Callable[[], Exception]) -> None:
         self._error = error
@@ -82,4 +92,4 @@ class RefusingSender:
         raise self._error()
 
     send_event = send_request = request_again = open_stream = upload = _refuse
-    send_event_nowait = converter = read_events = read_items = _refuse_now
+    send_event_nowait = converter = read_events = read_items = target = _refuse_now
