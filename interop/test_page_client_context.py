@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
+from interop.node import JS, find_node
 from interop.page_client import Page, scripted, words
+from interop.test_typescript import ROOT, output_of
 from wsrpc import AnonymousChannel, Context, Overloaded, Server
 from wsrpc.testing import FaultProxy
 
@@ -310,3 +314,56 @@ async def test_middleware_replaces_results_and_refuses_and_encloses_all_attempts
         [fault] = page.faults
         assert fault.startswith("console: Error: too late") and len(attempts) == 3
         page.faults.clear()
+
+
+# ---------------------------------------------------------------- the guide's module for OpenTelemetry
+
+TRACED = """
+import { context, propagation, trace } from "@opentelemetry/api"
+import { W3CTraceContextPropagator } from "@opentelemetry/core"
+import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-base"
+import { WebSocket } from "ws"
+import { Client } from "./client.js"
+import { traceCalls } from "./tracing.js"
+
+const exporter = new InMemorySpanExporter()
+trace.setGlobalTracerProvider(new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }))
+propagation.setGlobalPropagator(new W3CTraceContextPropagator())
+const client = new Client(process.argv[2], { WebSocket })
+traceCalls(client)
+const parents = [await client.request("parent")]
+for await (const parent of client.stream("parents")) parents.push(parent)
+await client.request("nobody").catch(() => parents.push(null))
+client.emit("parent")
+const spans = exporter.getFinishedSpans().map((span) => {
+  const { traceId, spanId } = span.spanContext()
+  return [span.name, span.kind, span.status.code, `00-${traceId}-${spanId}-01`]
+})
+console.log(JSON.stringify({ parents, spans }))
+client.close()
+"""
+
+
+async def test_the_module_of_the_guide_traces_calls(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "how-to" / "browser-calls.md").read_text("utf-8")
+    [module] = re.findall(r"```js\n(// tracing\.js\n.*?)```", guide, re.DOTALL)
+    (tmp_path / "tracing.js").write_text(module, "utf-8")
+    (tmp_path / "program.js").write_text(TRACED, "utf-8")
+    (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
+    (tmp_path / "client.js").symlink_to(ROOT / "wsrpc" / "browser" / "client.js")
+    (tmp_path / "node_modules").symlink_to(JS / "node_modules")
+    server = Server()
+
+    @server.on("parent")
+    def parent(ctx: Context) -> str:
+        return ctx.metadata["traceparent"]
+
+    @server.on("parents")
+    async def parents(ctx: Context) -> AsyncIterator[str]:
+        yield ctx.metadata["traceparent"]
+
+    async with server.listen() as listener:
+        told = json.loads(await output_of(find_node(), "program.js", listener.url, folder=tmp_path))
+    found = told["parents"]
+    assert [span[:3] for span in told["spans"]] == [["parent", 2, 0], ["parents", 2, 0], ["nobody", 2, 2]]
+    assert found == [*(span[3] for span in told["spans"][:2]), None] and found[0] != found[1]

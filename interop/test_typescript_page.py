@@ -50,7 +50,7 @@ def test_the_declarations_are_those_that_are_made() -> None:
 
 
 def test_every_file_is_looked_at() -> None:
-    for_client = ["api.d.ts", "client.ts", "mistakes.ts", "conversation.ts", "bytes.ts"]
+    for_client = ["api.d.ts", "client.ts", "mistakes.ts", "conversation.ts", "context.ts", "bytes.ts"]
     for_wrapper = ["also in api.d.ts", "wrapper.ts", "wrapper-mistakes.ts", "both.ts", "untyped.d.ts"]
     assert list(FILES) == [*for_client, *for_wrapper]
 
@@ -81,5 +81,6 @@ async def test_the_mistakes_are_found(library: str, tmp_path: Path) -> None:
 
 
 async def test_the_mistakes_with_the_client_are_found(tmp_path: Path) -> None:
-    found = await tsc(tmp_path, "conversation.ts", "bytes.ts", "mistakes.ts", *project("python-wsrpc", tmp_path))
+    programs = ["conversation.ts", "context.ts", "bytes.ts", "mistakes.ts"]
+    found = await tsc(tmp_path, *programs, *project("python-wsrpc", tmp_path))
     assert [(file, line) for file, line, _ in found] == sorted(errors_of("mistakes.ts"))
