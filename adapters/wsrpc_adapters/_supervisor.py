@@ -11,11 +11,10 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
-from ._worker import Order, work
+from ._worker import Order, WorkerSettings, work
 
 PATIENCE = 15.0
 """Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
@@ -51,9 +50,9 @@ def bind(config: uvicorn.Config) -> tuple[socket.socket, str]:
 class Worker:
     """One process, from its start until it has ended."""
 
-    def __init__(self, app: str, listener: socket.socket, *arguments: Any) -> None:
+    def __init__(self, settings: WorkerSettings, listener: socket.socket) -> None:
         self._channel, other_end = spawn.Pipe()
-        self.process = spawn.Process(target=work, args=(app, listener, other_end, *arguments))
+        self.process = spawn.Process(target=work, args=(settings, listener, other_end))
         self.process.start()
         other_end.close()
         self.ready = False
@@ -95,16 +94,14 @@ class Supervisor:
 
     The workers accept connections from one socket, which the supervisor keeps open: while a worker is replaced, new
     connections wait for the others.
-
-    Args:
-        arguments: those of `work`, without the channel.
     """
 
-    def __init__(self, count: int, drain_timeout: float, address: str, *arguments: Any) -> None:
+    def __init__(self, settings: WorkerSettings, count: int, listener: socket.socket, address: str) -> None:
+        self._settings = settings
         self._count = count
-        self._patience = drain_timeout + PATIENCE
+        self._listener = listener
         self._address = address
-        self._arguments = arguments
+        self._patience = settings.drain_timeout + PATIENCE
         self._workers: list[Worker] = []
         self._signals: deque[int] = deque()
         self._stopping = False
@@ -172,7 +169,7 @@ class Supervisor:
         failure = worker.failure or f"exit status {worker.process.exitcode}; its log says why"
         is_replacement = len(self._serving) >= self._count
         if not worker.ready and not self._started:
-            self._failure = f"{self._arguments[0]} does not start: {failure}"
+            self._failure = f"{self._settings.app} does not start: {failure}"
             self._end_all("stop", self._patience)
         elif not worker.ready and is_replacement:
             logger.error("new %s cannot start, the others stay: %s", worker, failure)
@@ -191,8 +188,7 @@ class Supervisor:
         """Start a worker, or end one, if that is due. Only one at a time is replaced."""
         serving = self._serving
         if len(serving) < self._count:
-            if self._may_start():
-                self._workers.append(Worker(*self._arguments))
+            self._start()
         elif len(serving) == len(self._workers) and all(each.ready for each in serving):
             if not self._started:
                 self._started = True
@@ -200,12 +196,18 @@ class Supervisor:
             if len(serving) > self._count:
                 serving[0].end("leave", self._patience)
             elif serving[0].outdated:
-                self._workers.append(Worker(*self._arguments))
+                self._start()
 
-    def _may_start(self) -> bool:
-        """Return whether a worker may start now. Starts wait if more workers than there are have died in a minute."""
+    def _start(self) -> None:
+        """Start a worker, or wait, if more workers than there are have died in a minute."""
         now = time.monotonic()
         while self._deaths and self._deaths[0] < now - 60:
             self._deaths.popleft()
         many = len(self._deaths) - self._count
-        return many <= 0 or now >= self._deaths[-1] + min(2.0 ** (many - 1), LONGEST_DELAY)
+        if many > 0 and now < self._deaths[-1] + min(2.0 ** (many - 1), LONGEST_DELAY):
+            return
+        try:
+            self._workers.append(Worker(self._settings, self._listener))
+        except OSError as exc:  # there are too many processes or files
+            logger.error("cannot start a worker: %s", exc)
+            self._deaths.append(now)

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from socket import socket
 from threading import Thread
@@ -37,14 +38,17 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 logger = logging.getLogger("uvicorn.error")
 
 
-def work(
-    app: str,
-    listener: socket,
-    channel: Connection,
-    options: dict[str, Any],
-    drain_timeout: float,
-    health_path: str | None,
-) -> None:
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What `wsrpc_adapters.uvicorn.serve` was given. ``options`` are those of ``uvicorn.Config``."""
+
+    app: str
+    options: dict[str, Any]
+    drain_timeout: float
+    health_path: str | None
+
+
+def work(settings: WorkerSettings, listener: socket, channel: Connection) -> None:
     """Serve the application until the supervisor orders the end, or has ended itself.
 
     Reports are pairs: "ready" when it serves, "outdated" if it has to be replaced, or "failed" with the reason.
@@ -53,14 +57,15 @@ def work(
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _ignore)
     try:
-        config = uvicorn.Config(import_from_string(app), **options)
+        config = uvicorn.Config(settings.app, **settings.options)
+        config.app = import_from_string(settings.app)
         config.load()
     except ImportFromStringError as exc:
         channel.send(("failed", f"{exc} The first folder in sys.path is {sys.path[0]}."))
     except (Exception, SystemExit) as exc:
         channel.send(("failed", f"{type(exc).__name__}: {exc}\n{traceback.format_exc().rstrip()}"))
     else:
-        WorkerServer(config, channel, drain_timeout, health_path).run([listener])
+        WorkerServer(config, settings, channel).run([listener])
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -75,15 +80,13 @@ async def close_servers(drain_timeout: float) -> None:
 class WorkerServer(uvicorn.Server):
     """uvicorn's server, which drains wsrpc's servers before it closes its connections."""
 
-    def __init__(
-        self, config: uvicorn.Config, channel: Connection, drain_timeout: float, health_path: str | None
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, settings: WorkerSettings, channel: Connection) -> None:
         super().__init__(config)
-        config.loaded_app = Front(cast("Any", config).loaded_app, health_path, self)
+        config.loaded_app = Front(cast("Any", config).loaded_app, settings.health_path, self)
         self.order: Order | None = None
         """The first order."""
         self._channel = channel
-        self._drain_timeout = drain_timeout
+        self._drain_timeout = settings.drain_timeout
         self._ordered = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
 

@@ -82,7 +82,9 @@ def serve(
         OSError: the address is in use, or cannot be listened on.
         TypeError, ValueError: an option is not valid.
     """
-    from ._supervisor import Supervisor, bind  # its module imports this one in each worker
+    # Not at the top, because a process that does not call this function needs none of it.
+    from ._supervisor import Supervisor, bind
+    from ._worker import WorkerSettings
 
     if not isinstance(app, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
@@ -101,7 +103,8 @@ def serve(
     try:
         with listener:
             listener.listen(config.backlog)
-            Supervisor(config.workers, drain_timeout, address, app, listener, options, drain_timeout, health_path).run()
+            settings = WorkerSettings(app, options, drain_timeout, health_path)
+            Supervisor(settings, config.workers, listener, address).run()
     finally:
         if config.uds:
             Path(config.uds).unlink(missing_ok=True)

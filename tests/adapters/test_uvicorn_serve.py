@@ -194,6 +194,16 @@ async def test_a_worker_that_gets_sigterm_is_replaced(tmp_path: Path) -> None:
             assert await call == first
 
 
+async def test_a_worker_with_its_limit_of_requests_is_replaced(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--limit-max-requests", "1") as running:
+        port = await running.port()
+        async with Caller(port).client as client:
+            first = await client.request("worker")
+            await asyncio.to_thread(get, port)
+            await running.logged(rf"worker \[{first}\] has ended")
+            assert await client.request("worker") != first
+
+
 async def test_a_worker_that_dies_is_started_again_but_not_too_often(tmp_path: Path) -> None:
     async with serving(tmp_path) as running, Caller(await running.port()).client as client:
         first = await client.request("worker", returns=int)
