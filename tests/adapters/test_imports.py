@@ -9,6 +9,7 @@ MISSING = {
     "aiohttp": "aiohttp",
     "picows": "picows",
     "nats": "nats",
+    "opentelemetry": "opentelemetry",
     "prometheus": "prometheus_client",
     "redis": "redis",
     "uvicorn": "uvicorn.protocols.websockets.websockets_sansio_impl",  # an old one has none

@@ -70,13 +70,15 @@ def check_metadata(metadata: Any) -> dict[str, str]:
         TypeError: it is not a mapping of text to text.
         ValueError: a name is not valid, or the metadata exceeds a limit.
     """
-    given: dict[Any, Any] = {**metadata} if isinstance(metadata, Mapping) else {0: None}
-    if not all(isinstance(each, str) for each in (*given, *given.values())):
-        raise TypeError(f"metadata= is a mapping of text to text, got {metadata!r}")
     try:
-        checked = convert(given, Metadata)
+        # As a field of a struct, because msgspec remembers how to convert structs.
+        checked = convert({"metadata": metadata}, CallContext).metadata
+        assert checked is not UNSET
         _check_size(checked)
     except (ValidationError, UnicodeEncodeError) as exc:
+        given: list[Any] = [*metadata, *metadata.values()] if isinstance(metadata, Mapping) else [None]
+        if not all(isinstance(each, str) for each in given):
+            raise TypeError(f"metadata= is a mapping of text to text, got {metadata!r}") from None
         raise ValueError(
             f"metadata= has at most {MAX_ENTRIES} entries and {MAX_BYTES} bytes, and its names consist of 1 to 64 "
             f"printable ASCII characters without spaces: {exc}"
