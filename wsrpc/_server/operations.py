@@ -74,7 +74,7 @@ class ServerOperations(DirectOperations):
     async def rows(self, what: str) -> AsyncGenerator[Row]:
         server = self._server
         if what == "stats":
-            yield to_builtins(server.stats(), str_keys=True)
+            yield to_builtins(await asyncio.wrap_future(server.collect_stats()), str_keys=True)
             return
         for id in [peer.id for peer in server.peers]:  # not the peers: a slow reader would keep those that have ended
             if (peer := server.peer(id)) is not None:
