@@ -43,7 +43,7 @@ async def test_a_call_imports_no_other_commands(tmp_path: Path) -> None:
         done = await asyncio.to_thread(begins_with, tmp_path, code, *COMMAND, "call", played.url, "add", "2", "3")
     answer, modules = done.stdout.splitlines()
     assert answer == "5" and "wsrpc._command.calling" in modules.split()
-    unused = {"wsrpc.codegen", "wsrpc._command.describing", "wsrpc._command.generating"}
+    unused = {"wsrpc.codegen", "wsrpc.cluster", "wsrpc._command.describing", "wsrpc._command.generating"}
     assert not unused & set(modules.split())
 
 

@@ -15,8 +15,7 @@ from .._core.wire.nodes import as_raised
 from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.urls import shown_url
 from .._server.description_pages import CHANNEL
-from .._server.joined_cluster import operations_of
-from .._server.operations import Operations, Row
+from .._server.operations import Operations, Row, operations_of
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine
 from ..errors import EngineLost, RemoteError, RequestTimeout, one_line

@@ -11,7 +11,6 @@ from msgspec import Struct
 from .._core.api.peer import Peer
 from .._core.wire.call_context import CallContext
 from ..stats import ClusterStats
-from .operations import Operations
 
 
 class HasAddress:
@@ -83,9 +82,6 @@ class JoinedCluster(Protocol):
     async def close(self) -> None:
         """Leave the cluster. Cancelling stops the waiting."""
 
-
-operations_of: Callable[[Any], Operations] = attrgetter("_operations")
-"""What operators can do in a `Cluster` that was joined."""
 
 _join: Callable[[Any], Callable[..., JoinedCluster]] = attrgetter("_join")
 

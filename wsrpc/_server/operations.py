@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from operator import attrgetter
 from typing import Any, Protocol
 
 from msgspec import to_builtins
@@ -14,6 +15,7 @@ from .._core.api.caller import Caller
 from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
 from ..errors import PeerNotFound
+from .peers import Peers
 
 Row = dict[str, Any]
 """What operators see of one peer, or of one server."""
@@ -76,17 +78,24 @@ class ServerOperations(DirectOperations):
         if what == "stats":
             yield to_builtins(await asyncio.wrap_future(server.collect_stats()), str_keys=True)
             return
-        for id in [peer.id for peer in server.peers]:  # not the peers: a slow reader would keep those that have ended
+        for id in _peers_of(server).ids():  # not the peers: a slow reader would keep those that have ended
             if (peer := server.peer(id)) is not None:
                 yield _row_of(peer)
 
     async def find(self, named: str, channel: str | None = None) -> list[Target]:
-        found = [peer for peer in self._server.peers if peer.address == named]
+        found = [served.peer for served in _peers_of(self._server) if served.address == named]
         if not found and (peer := self._server.peer(named)) is not None:
             found.append(peer)
         if not found:
             raise PeerNotFound(named)
         return [Target(core_of(peer).requester, channel, peer.close) for peer in found]
+
+
+operations_of: Callable[[Any], Operations] = attrgetter("_operations")
+"""The operations of a `Cluster` or `ClusterClient` that was joined."""
+
+_peers_of: Callable[[Any], Peers] = attrgetter("_core.peers")
+"""The peers of a `Server`."""
 
 
 def _row_of(peer: Peer) -> Row:

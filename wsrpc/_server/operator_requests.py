@@ -15,8 +15,7 @@ from .._core.wire.nodes import error_to_node
 from .._core.wire.rejections import NOT_ALLOWED_CODE
 from ..errors import RemoteError, RpcError, WsrpcError, made_here, short
 from .description_pages import CHANNEL
-from .joined_cluster import operations_of
-from .operations import Operations, Row, ServerOperations
+from .operations import Operations, Row, ServerOperations, operations_of
 from .rooms import NOT_ALLOWED, Decider
 
 Admin = Callable[[Peer, str], bool | Awaitable[bool]]

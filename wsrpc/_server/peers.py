@@ -279,6 +279,10 @@ class Peers:
         """The inside of these peers."""
         return [served.core for served in self._connected.values()]
 
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the peers that have a session, oldest first. This costs far less than `users`."""
+        return tuple(self._connected)
+
     def get(self, id: str) -> Peer | None:
         """The peer with that id."""
         served = self._connected.get(id)

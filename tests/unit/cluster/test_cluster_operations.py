@@ -9,7 +9,7 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, RemoteError
-from wsrpc._server.joined_cluster import operations_of
+from wsrpc._server.operations import operations_of
 from wsrpc.cluster import ClusterClient
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
