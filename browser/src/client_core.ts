@@ -102,7 +102,7 @@ export class ClientCore implements Holder, PeerOwner {
 
   subscribe(subscriber: Subscriber): () => void {
     this.#subscribers.add(subscriber)
-    return () => void this.#subscribers.delete(subscriber)
+    return () => this.#subscribers.delete(subscriber)
   }
 
   /** Enters a state and notifies the subscribers. After a failed attempt to connect, the state may be the same. */

@@ -13,7 +13,7 @@ export class Handlers {
   add(event: string, handler: Handler): () => void {
     const handlers = this.#byEvent.get(event) ?? new Set()
     this.#byEvent.set(event, handlers.add(handler))
-    return () => void handlers.delete(handler)
+    return () => handlers.delete(handler)
   }
 
   /** Returns the handlers in the order in which they were added. */

@@ -19,7 +19,6 @@ import type { SocketOptions, Target } from "./target.js"
 
 /** How many requests of the server are handled at the same time. */
 const MAX_RUNNING = 10_000
-const EXPIRED = "expired before its handler began"
 /** Milliseconds after which messages with metadata no longer wait for the server's features. */
 const WELCOME_TIMEOUT = 2_000
 
@@ -212,8 +211,11 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   #receiveResponse(i: number, message: Message): void {
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request")
     const request = this.#pending.requests.get(i) // undefined if the request was abandoned
-    if ("e" in message) request?.reject(new RemoteError(message.e, message._))
-    else if (message.h) this.#channelOpened(i, request)
+    // The server knows the deadline, too, and may have been quicker than the timer of the request.
+    if ("e" in message) {
+      if (request?.message.ctx?.remaining_ms === 0) request.expire!()
+      else request?.reject(new RemoteError(message.e, message._))
+    } else if (message.h) this.#channelOpened(i, request)
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"))
     else request?.resolve(message.d)
     this.#pending.remove(i)
@@ -249,8 +251,8 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" })
     } else if (ctx?.remaining_ms === 0) {
-      this.#owner.ignore(EXPIRED)
-      this.sendReason({ i }, "e", { message: EXPIRED, code: "wsrpc.overloaded" })
+      this.#owner.ignore("expired before its handler began")
+      this.sendReason({ i }, "e", { message: "expired", code: "wsrpc.overloaded" })
     } else if (this.#invocations.size >= MAX_RUNNING) {
       const text = `the page handles ${MAX_RUNNING} requests already`
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" })

@@ -34,6 +34,8 @@ export class Request {
   declare readonly message: Message
   /** The message in the present session. Undefined while the request waits. */
   declare outgoing: Outgoing | undefined
+  /** Rejects the request, because its time is over. */
+  declare expire: (() => void) | undefined
   declare holder: Holder | undefined
   /** The id in the present session. 0 while the request waits. */
   id = 0
@@ -65,10 +67,9 @@ export class Request {
     this.opens = opens
     const limit = timeout ?? requestTimeout
     if (limit && limit <= LONGEST_TIMER) {
-      this.#timer = setTimeout(() => {
-        const text = `no answer to "${event}" within ${limit} ms`
-        this.#giveUp((outcome) => new RequestTimeout(text, outcome))
-      }, limit)
+      const text = `no answer to "${event}" within ${limit} ms`
+      this.expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome))
+      this.#timer = setTimeout(this.expire, limit)
     }
     if (signal) {
       this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason)

@@ -68,7 +68,7 @@ var Handlers = class {
   add(event, handler) {
     const handlers = this.#byEvent.get(event) ?? /* @__PURE__ */ new Set();
     this.#byEvent.set(event, handlers.add(handler));
-    return () => void handlers.delete(handler);
+    return () => handlers.delete(handler);
   }
   /** Returns the handlers in the order in which they were added. */
   of(event) {
@@ -159,10 +159,9 @@ var Request = class {
     this.opens = opens;
     const limit = timeout ?? requestTimeout;
     if (limit && limit <= LONGEST_TIMER) {
-      this.#timer = setTimeout(() => {
-        const text = `no answer to "${event}" within ${limit} ms`;
-        this.#giveUp((outcome) => new RequestTimeout(text, outcome));
-      }, limit);
+      const text = `no answer to "${event}" within ${limit} ms`;
+      this.expire = () => this.#giveUp((outcome) => new RequestTimeout(text, outcome));
+      this.#timer = setTimeout(this.expire, limit);
     }
     if (signal) {
       this.#abort = () => this.#giveUp((outcome) => new Aborted(outcome, signal.reason), signal.reason);
@@ -1390,7 +1389,6 @@ var Session = class {
 
 // src/peer_core.ts
 var MAX_RUNNING = 1e4;
-var EXPIRED2 = "expired before its handler began";
 var WELCOME_TIMEOUT = 2e3;
 var PeerCore = class {
   #session;
@@ -1533,8 +1531,10 @@ var PeerCore = class {
   #receiveResponse(i, message) {
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request");
     const request = this.#pending.requests.get(i);
-    if ("e" in message) request?.reject(new RemoteError(message.e, message._));
-    else if (message.h) this.#channelOpened(i, request);
+    if ("e" in message) {
+      if (request?.message.ctx?.remaining_ms === 0) request.expire();
+      else request?.reject(new RemoteError(message.e, message._));
+    } else if (message.h) this.#channelOpened(i, request);
     else if (request?.opens) request.reject(new WsrpcError(`"${request.event}" answers with a value: use request()`, "ran"));
     else request?.resolve(message.d);
     this.#pending.remove(i);
@@ -1566,8 +1566,8 @@ var PeerCore = class {
       const text = exists ? `No event listener for '${event}'` : `Channel '${textOf(c)}' does not exist`;
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.unknown_event" });
     } else if (ctx?.remaining_ms === 0) {
-      this.#owner.ignore(EXPIRED2);
-      this.sendReason({ i }, "e", { message: EXPIRED2, code: "wsrpc.overloaded" });
+      this.#owner.ignore("expired before its handler began");
+      this.sendReason({ i }, "e", { message: "expired", code: "wsrpc.overloaded" });
     } else if (this.#invocations.size >= MAX_RUNNING) {
       const text = `the page handles ${MAX_RUNNING} requests already`;
       this.sendReason({ i }, "e", { message: text, code: "wsrpc.overloaded" });
@@ -1724,7 +1724,7 @@ var ClientCore = class {
   }
   subscribe(subscriber) {
     this.#subscribers.add(subscriber);
-    return () => void this.#subscribers.delete(subscriber);
+    return () => this.#subscribers.delete(subscriber);
   }
   /** Enters a state and notifies the subscribers. After a failed attempt to connect, the state may be the same. */
   #enter(state, resumed = false) {
