@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import is_async, is_generator_function
@@ -65,7 +65,8 @@ def run_around(functions: Sequence[OutgoingFunction], call: Any, send: Within) -
     """
     for number, each in enumerate(functions):
         if each.run is not None:
-            return each.run(each.function, call, partial(run_around, functions[number + 1 :], call, send))
+            rest = functions[number + 1 :]
+            return each.run(each.function, call, partial(run_around, rest, call, send) if rest else send)
         each.function(call)
     return send()
 
@@ -108,18 +109,17 @@ async def _enclose(function: Callable[[Any], Iterator[None]], call: Any, within:
         return result
 
 
-class Enclosing:
+class Enclosing(Struct, eq=False):
     """The generators around a call. They run in a context of their own, wherever the end of the call is noticed."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._running = RunningGenerators()
-        self._context = copy_context()
-        self._lasts = False
+    _call: Any
+    _running: RunningGenerators = field(default_factory=RunningGenerators)
+    _context: Context = field(default_factory=copy_context)
+    _lasts: bool = False
 
     def add(self, function: Callable[[Any], Iterator[None]]) -> None:
         """Make a generator, and run it up to its ``yield``."""
-        self._context.run(self._running.start, function, self._call)
+        self._context.run(self._running.start, (function,), self._call)
 
     def last_until_end(self, opened: Any) -> None:
         """Let the generators wait for the end of a stream or a conversation. Later exceptions do not end them."""
