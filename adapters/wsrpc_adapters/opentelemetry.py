@@ -234,8 +234,10 @@ class BoundedSetter(Setter[dict[str, str]]):
 
     def set(self, carrier: dict[str, str], key: str, value: str) -> None:
         """Add an entry, or leave it out."""
-        size = sum(len(name) + len(text.encode()) for name, text in carrier.items()) if carrier else 0
-        if len(carrier) < MAX_ENTRIES and size + len(key) + len(value.encode()) <= MAX_BYTES:
+        size = len(key) + len(value.encode())
+        if carrier:
+            size += sum(len(name) + len(text.encode()) for name, text in carrier.items())
+        if size <= MAX_BYTES and len(carrier) < MAX_ENTRIES:
             carrier[key] = value
 
 

@@ -18,8 +18,9 @@ from msgspec.structs import replace
 
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
-from .._core.api.calls import broadcast, broadcast_nowait
+from .._core.api.calls import broadcast
 from .._core.api.options import ChannelEventOptions, event_options
+from .._core.api.outgoing_functions import run_around, run_at_once
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
 from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
@@ -398,12 +399,9 @@ class BroadcastMethods(OnChannel):
         """
         self._check_open()
         context = event_options(options, ChannelEventOptions, self.emit, event)[1] if options else None
-        channel, group = self._channel_name, self._group
-        if not group.outgoing:
-            return await group.emit(channel, event, args, skip, context)
-        return await broadcast(
-            group.outgoing, channel, event, args, context, partial(group.emit, channel, event, args, skip)
-        )
+        message = (self._channel_name, event, args)
+        send = partial(self._group.emit, *message, skip)
+        return await broadcast(run_around, self._group.outgoing, message, context, send)
 
     def emit_nowait(
         self, event: str, /, *args: Any, skip: Skip = None, **options: Unpack[ChannelEventOptions]
@@ -421,12 +419,9 @@ class BroadcastMethods(OnChannel):
         """
         self._check_open()
         context = event_options(options, ChannelEventOptions, self.emit_nowait, event)[1] if options else None
-        channel, group = self._channel_name, self._group
-        if not group.outgoing:
-            return group.emit_nowait(channel, event, args, skip, context)
-        return broadcast_nowait(
-            group.outgoing, channel, event, args, context, partial(group.emit_nowait, channel, event, args, skip)
-        )
+        message = (self._channel_name, event, args)
+        send = partial(self._group.emit_nowait, *message, skip)
+        return broadcast(run_at_once, self._group.outgoing, message, context, send)
 
 
 class RawBroadcastMethods(BroadcastMethods):

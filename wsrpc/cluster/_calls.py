@@ -36,21 +36,12 @@ class ClusterSender:
         address: the address; or `ID` and the id of a peer that is connected to ``node``.
         joined: a function that returns the membership of this process in the cluster.
         node: the node to send through. None to look up the node that has the address.
-        outgoing: a function that returns the functions of `use_outgoing`.
     """
 
-    def __init__(
-        self,
-        address: str,
-        joined: Callable[[], ClusterMembership],
-        node: str | None = None,
-        *,
-        outgoing: Callable[[], Sequence[Any]] = tuple,
-    ) -> None:
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership], node: str | None = None) -> None:
         self._address = address
         self._joined = joined
         self._fixed_node = node
-        self._outgoing = outgoing
 
     # ------------------------------------------------------------ where the peer is
 
@@ -128,7 +119,10 @@ class ClusterSender:
 
     @property
     def outgoing(self) -> Sequence[Any]:
-        return self._outgoing()
+        try:
+            return self._joined().outgoing
+        except EngineLost:  # nothing leaves, and the call raises this error where it is awaited
+            return ()
 
     def target(self) -> tuple[None, str]:
         return None, self._address
@@ -254,13 +248,11 @@ class ClusterPeer(Caller, HasAddress):
 
     __slots__ = ("_channel_name", "_close", "_sender", "address")
 
-    def __init__(
-        self, address: str, joined: Callable[[], ClusterMembership], outgoing: Callable[[], Sequence[Any]]
-    ) -> None:
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
         self.address = address
         """The peer's address, which is its `Handshake.address`."""
         self._channel_name = None
-        self._sender = ClusterSender(address, joined, outgoing=outgoing)
+        self._sender = ClusterSender(address, joined)
         self._close = self._sender.close
 
     def of(self, name: str) -> ClusterPeerChannel:

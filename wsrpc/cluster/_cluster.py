@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
 
 from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
@@ -12,6 +12,7 @@ from .._base.scheduler import spawn_later
 from .._core.api.calls import broadcast
 from .._core.api.options import ChannelEventOptions, event_options
 from .._core.api.outgoing import OutgoingRegistrar
+from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
@@ -55,8 +56,6 @@ class ClusterView:
         self._engine = engine
         self._name = name
         self._membership: ClusterMembership | None = None
-        self._outgoing: Sequence[Any] = ()
-        """The functions of `use_outgoing`. Empty until a server joins: nothing leaves before."""
         self._why_not_joined = "the server is not open"
 
     @property
@@ -102,7 +101,7 @@ class ClusterView:
             TypeError, ValueError: ``address`` is not a valid address.
         """
         check_address("an address", address)
-        return ClusterPeer(address, self._joined, lambda: self._outgoing)
+        return ClusterPeer(address, self._joined)
 
     @property
     def _operations(self) -> ClusterOperations:
@@ -182,8 +181,6 @@ class Cluster(ClusterView):
         def exited() -> None:
             self._membership = None
 
-        self._outgoing = registry.outgoing
-
         self._membership = ClusterMembership(
             self._engine, self._name, settings, registry, rooms, self._gap_functions, exited
         )
@@ -229,7 +226,6 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         super().__init__(engine, name)
         self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
-        self._outgoing = self._registry.outgoing
         self._connect_timeout = connect_timeout
         self._entered = False
         self._why_not_joined = "use `async with`"
@@ -275,7 +271,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             TypeError, ValueError: ``name`` is not a valid room name.
         """
         check_name("a room's name", name)
-        return ClusterRoom(name, None, self._joined, self._outgoing)
+        return ClusterRoom(name, None, self._joined)
 
     def __repr__(self) -> str:
         return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
@@ -284,15 +280,12 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
 class ClusterEmitter(OnChannel):
     """`emit` to a room from a program without a server."""
 
-    __slots__ = ("_channel_name", "_joined", "_outgoing", "_room_name")
+    __slots__ = ("_channel_name", "_joined", "_room_name")
 
-    def __init__(
-        self, room: str, channel: str | None, joined: Callable[[], ClusterMembership], outgoing: Sequence[Any]
-    ) -> None:
+    def __init__(self, room: str, channel: str | None, joined: Callable[[], ClusterMembership]) -> None:
         self._room_name = room
         self._channel_name = channel
         self._joined = joined
-        self._outgoing = outgoing
 
     async def emit(
         self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
@@ -321,7 +314,7 @@ class ClusterEmitter(OnChannel):
                 RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
             )
 
-        return await broadcast(self._outgoing, channel, event, args, context, send)
+        return await broadcast(run_around, self._joined().outgoing, (channel, event, args), context, send)
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.
@@ -369,7 +362,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_channel(name)
-        return ClusterRoomChannel(self._room_name, name, self._joined, self._outgoing)
+        return ClusterRoomChannel(self._room_name, name, self._joined)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.

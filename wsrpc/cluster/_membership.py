@@ -46,7 +46,7 @@ class ClusterMembership:
     """A node, its sessions with other nodes, and the addresses of the peers at this node.
 
     Args:
-        registry: the registry whose settings convert responses.
+        registry: the registry whose settings convert responses. It has the functions of `use_outgoing`, too.
         rooms: the rooms of the server. None for a program without a server.
         gap_functions: the user's functions that are called with each room that may have missed messages.
         on_exit: a function that is called when this process leaves the cluster.
@@ -65,6 +65,7 @@ class ClusterMembership:
         self.timeout = settings.limits.request_timeout
         """The default timeout of requests, in seconds."""
         self.converter = registry.converter
+        self.outgoing = registry.outgoing
         self._rooms = rooms
         self._on_exit = on_exit
         self._gap_functions = gap_functions

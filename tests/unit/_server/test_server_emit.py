@@ -15,7 +15,7 @@ from leftovers import turns_until
 from peers_inside import out_of
 from raw_websocket import raw_client
 
-from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, MessageTooBig, QueueFull, Server
+from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, MessageTooBig, OutgoingCall, QueueFull, Server
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.errors import ReservedEvent
 from wsrpc.testing import connect
@@ -161,9 +161,17 @@ async def test_encoded_once_for_each_codec() -> None:
         assert len(asked) == 2  # JSON, in which a mistake would show, and MessagePack
         async with connect(server, client=Client(extensions=False)) as plain, plain.events("say") as heard:
             asked.clear()
-            await server.emit("say", object(), metadata={"tenant": "acme"})
+            ran: list[str] = []
+
+            @server.use_outgoing
+            def add_metadata(call: OutgoingCall) -> None:
+                ran.append(call.kind)
+                call.metadata["tenant"] = "acme"
+
+            await server.emit("say", object())
             assert await anext(heard) == "it"
             assert len(asked) == 2  # JSON without metadata, MessagePack with it
+            assert ran == ["broadcast"]
     await Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook)).emit("say", object())
     assert len(asked) == 3
 

@@ -215,7 +215,7 @@ class AnonymousChannel(Registrar, EventReader):
             _, context = event_options(options, ChannelEventOptions, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return calls.emit(sender, self.id, event, args, None, context)
+        return calls.emit(sender, (self.id, event, args), None, context)
 
     def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
@@ -226,7 +226,7 @@ class AnonymousChannel(Registrar, EventReader):
         """
         chosen = event_options(options, ChannelEventOptions, self.emit_nowait, event) if options else (None, None)
         core = self._core
-        calls.emit_nowait(core.sender or core.start_sending(), self.id, event, args, *chosen)
+        calls.emit_nowait(core.sender or core.start_sending(), (self.id, event, args), *chosen)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.

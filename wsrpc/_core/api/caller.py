@@ -77,7 +77,7 @@ class Caller(OnChannel):
             chosen = event_options(options, EventOptions, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return calls.emit(self._sender, self._channel_name, event, args, *chosen)
+        return calls.emit(self._sender, (self._channel_name, event, args), *chosen)
 
     def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
@@ -97,7 +97,7 @@ class Caller(OnChannel):
             self._sender.send_event_nowait(self._channel_name, event, args)
             return
         chosen = event_options(options, EventOptions, self.emit_nowait, event)
-        calls.emit_nowait(self._sender, self._channel_name, event, args, *chosen)
+        calls.emit_nowait(self._sender, (self._channel_name, event, args), *chosen)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 

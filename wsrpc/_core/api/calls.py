@@ -6,6 +6,7 @@ No call has more time than its handler has. The functions of `use_outgoing` run 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import UNSET
@@ -25,6 +26,8 @@ from .outgoing_functions import OutgoingFunction, run_around, run_at_once, witho
 
 T = TypeVar("T")
 
+Message = tuple[ChannelRef, str, tuple[Any, ...]]
+"""The channel, the event and its arguments."""
 Send = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of a `Sender`."""
 
@@ -57,8 +60,8 @@ def request(
     if not sender.outgoing:
         return send(channel, event, args, options)
     if options.send is None:
-        return _around("request", send, sender, channel, event, args, options)
-    return _closing(_around("upload", send, sender, channel, event, args, options), options.send)
+        return _around("request", send, sender, (channel, event, args), options)
+    return _closing(_around("upload", send, sender, (channel, event, args), options), options.send)
 
 
 async def _closing(upload: Coroutine[Any, Any, Any], send: Source) -> Any:
@@ -76,7 +79,7 @@ def open_stream(
     options = within_deadline(sender, options)
     if not sender.outgoing:
         return sender.open_stream(channel, event, args, options)
-    return _opening("stream", sender.open_stream, sender, channel, event, args, options)
+    return _opening("stream", sender.open_stream, sender, (channel, event, args), options)
 
 
 def open_channel(
@@ -86,60 +89,70 @@ def open_channel(
     opening = replace(within_deadline(sender, options), wants_channel=True)
     if not sender.outgoing:
         return sender.send_request(channel, event, args, opening)
-    return _opening("conversation", sender.send_request, sender, channel, event, args, opening)
+    return _opening("conversation", sender.send_request, sender, (channel, event, args), opening)
 
 
-async def _opening(
-    kind: str,
-    open: Send,
-    sender: Sender,
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
-    options: RequestOptions,
-) -> Any:
-    """Run the functions around the opening of a stream or a conversation. Return what was opened."""
-    opened: list[Inbox | ChannelCore] = []  # at most one
+# ---------------------------------------------------------------- events
 
-    async def open_once(*arguments: Any) -> Inbox | ChannelCore:
-        opened.append(await open(*arguments))
-        return opened[0]
 
-    try:
-        result = await _around(kind, open_once, sender, channel, event, args, options)
-        if not opened or result is not opened[0]:
-            raise TypeError(f"a function of use_outgoing has to return what call_next returns for a {kind}")
-    except BaseException:
-        if not opened:
-            await close_source(options.send)
-        for each in opened:
-            if isinstance(each, Inbox):
-                each.stop_reading(None)
-            else:
-                each.abort(None)
-        raise
+def emit(
+    sender: Sender, message: Message, offline: Offline | None, context: CallContext | None
+) -> Coroutine[Any, Any, None]:
+    """Send an event."""
+    if not sender.outgoing:
+        return sender.send_event(*message, offline, context)
+
+    def send(channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions) -> Any:
+        return sender.send_event(channel, event, args, offline, options.context)
+
+    return _around("event", send, sender, message, RequestOptions(timeout=None, context=context))
+
+
+def emit_nowait(sender: Sender, message: Message, offline: Offline | None, context: CallContext | None) -> None:
+    """Send an event without waiting."""
+    if not sender.outgoing:
+        sender.send_event_nowait(*message, offline, context)
+        return
+    call = _describe("event", message, context, *sender.target())
+    send = partial(sender.send_event_nowait, *message, offline)
+    run_at_once(sender.outgoing, call, lambda: send(_final(call, context)))
+
+
+def broadcast(
+    run: Callable[..., Any],
+    functions: Sequence[OutgoingFunction],
+    message: Message,
+    context: CallContext | None,
+    send: Callable[[CallContext | None], T],
+) -> T:
+    """Send a broadcast, with the functions of `use_outgoing` around it.
+
+    Args:
+        run: `run_at_once`, or `run_around` if the result of ``send`` is awaited.
+    """
+    if not functions:
+        return send(context)
+    call = _describe("broadcast", message, context)
+    result: T = run(without_waiting(functions), call, lambda: send(_final(call, context)))
     return result
 
 
+# ---------------------------------------------------------------- the functions of `use_outgoing`
+
+
 def _around(
-    kind: str,
-    send: Send,
-    sender: Sender,
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
-    options: RequestOptions,
+    kind: str, send: Send, sender: Sender, message: Message, options: RequestOptions
 ) -> Coroutine[Any, Any, Any]:
-    """Run the functions of `use_outgoing` around ``send``."""
+    """Send a message, with the functions around it."""
     try:
         timeout = sender.request_timeout if options.timeout is UNSET else options.timeout
-        call = _describe(kind, channel, event, args, options.context, *sender.target(), timeout)
+        call = _describe(kind, message, options.context, *sender.target(), timeout)
 
         def leave() -> Coroutine[Any, Any, Any]:
             final = options
             if call.metadata or options.context is not None:
-                final = replace(options, context=_context(call, options.context))
-            return send(channel, event, args, within_deadline(sender, final))
+                final = replace(options, context=_final(call, options.context))
+            return send(*message, within_deadline(sender, final))
 
         around: Coroutine[Any, Any, Any] = run_around(sender.outgoing, call, leave)
     except Exception as exc:
@@ -147,93 +160,43 @@ def _around(
     return around
 
 
-# ---------------------------------------------------------------- events
+async def _opening(kind: str, open: Send, sender: Sender, message: Message, options: RequestOptions) -> Any:
+    """Open a stream or a conversation, with the functions around it. Return what was opened."""
+    opened: list[Inbox | ChannelCore] = []  # at most one
 
+    async def open_once(*arguments: Any) -> Inbox | ChannelCore:
+        opened.append(await open(*arguments))
+        return opened[0]
 
-def emit(
-    sender: Sender,
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
-    offline: Offline | None = None,
-    context: CallContext | None = None,
-) -> Coroutine[Any, Any, None]:
-    """Send an event."""
-    if not sender.outgoing:
-        return sender.send_event(channel, event, args, offline, context)
-
-    def send(
-        channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
-    ) -> Coroutine[Any, Any, None]:
-        return sender.send_event(channel, event, args, options.offline, options.context)
-
-    options = RequestOptions(timeout=None, offline=offline, context=context)
-    return _around("event", send, sender, channel, event, args, options)
-
-
-def emit_nowait(
-    sender: Sender,
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
-    offline: Offline | None = None,
-    context: CallContext | None = None,
-) -> None:
-    """Send an event without waiting."""
-    if not sender.outgoing:
-        sender.send_event_nowait(channel, event, args, offline, context)
-        return
-    call = _describe("event", channel, event, args, context, *sender.target())
-    run_at_once(
-        sender.outgoing,
-        call,
-        lambda: sender.send_event_nowait(channel, event, args, offline, _context(call, context)),
-    )
-
-
-async def broadcast(
-    functions: Sequence[OutgoingFunction],
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
-    context: CallContext | None,
-    send: Callable[[CallContext | None], Coroutine[Any, Any, T]],
-) -> T:
-    """Run the functions of `use_outgoing` around a broadcast, and send it with the metadata of the call."""
-    call = _describe("broadcast", channel, event, args, context)
-    report: T = await run_around(without_waiting(functions), call, lambda: send(_context(call, context)))
-    return report
-
-
-def broadcast_nowait(
-    functions: Sequence[OutgoingFunction],
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
-    context: CallContext | None,
-    send: Callable[[CallContext | None], T],
-) -> T:
-    """Run the functions of `use_outgoing` around a broadcast that does not wait."""
-    call = _describe("broadcast", channel, event, args, context)
-    return run_at_once(functions, call, lambda: send(_context(call, context)))
+    try:
+        result = await _around(kind, open_once, sender, message, options)
+        if not opened or result is not opened[0]:
+            raise TypeError(f"a function of use_outgoing has to return what call_next returns for a {kind}")
+    except BaseException:
+        if not opened:
+            await close_source(options.send)
+        for each in opened:
+            each.stop_reading(None) if isinstance(each, Inbox) else each.abort(None)
+        raise
+    return result
 
 
 def _describe(
     kind: str,
-    channel: ChannelRef,
-    event: str,
-    args: tuple[Any, ...],
+    message: Message,
     context: CallContext | None,
     peer: Any = None,
     address: str | None = None,
     timeout: float | None = None,
 ) -> Any:
+    """Return the `OutgoingCall` of a message."""
+    channel, event, args = message
     metadata = {} if context is None or context.metadata is UNSET else {**context.metadata}
     name = channel if isinstance(channel, str) else None
     return OutgoingFunction.call_class(kind, event, args, metadata, name, peer, address, timeout)
 
 
-def _context(call: Any, context: CallContext | None) -> CallContext | None:
+def _final(call: Any, context: CallContext | None) -> CallContext | None:
     """Return what travels with the message, after all functions have run.
 
     Raises:

@@ -56,10 +56,13 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         """The `Message`, if there is a ``message`` handler. Otherwise None."""
         return self._invocation.view
 
+    # The next properties read the message themselves, because functions that observe each call read each of them.
+
     @property
     def event(self) -> str:
         """The name of the event. Empty for a raw message; ``args`` then contains only this message."""
-        return self._invocation.event
+        name: str = self._invocation.inbound.a[0]
+        return name
 
     @property
     def is_handled(self) -> bool:
@@ -70,12 +73,14 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def id(self) -> int | None:
         """The id of the request. None for an event, which has no response."""
-        return self._invocation.id
+        i = self._invocation.inbound.i
+        return None if i is UNSET else i
 
     @property
     def channel_name(self) -> str | None:
         """The name of the channel. None on the main channel and on anonymous channels."""
-        return self._invocation.channel_name
+        name = self._invocation.inbound.c
+        return name if isinstance(name, str) else None
 
     @property
     def args(self) -> tuple[Any, ...]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from ..._base.misuse import check_has_run
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import is_async, is_generator_function
 from ..handlers.layers import RunningGenerators
@@ -66,36 +65,26 @@ def run_around(functions: Sequence[OutgoingFunction], call: Any, send: Within) -
     """
     for number, each in enumerate(functions):
         if each.run is not None:
-            return each.run(each.function, call, partial(run_around, functions[number + 1 :], call, send))
-        _run_before(each.function, call)
+            rest = functions[number + 1 :]
+            return each.run(each.function, call, partial(run_around, rest, call, send) if rest else send)
+        each.function(call)
     return send()
 
 
 def run_at_once(functions: Sequence[OutgoingFunction], call: Any, send: Callable[[], T]) -> T:
     """Run the functions that are no coroutine functions around ``send``, which does not wait."""
-    running, context = RunningGenerators(), copy_context()
-    try:
+    with Enclosing(call) as enclosing:
         for each in without_waiting(functions):
             if each.run is None:
-                _run_before(each.function, call)
+                each.function(call)
             else:
-                context.run(running.start, each.function, call)
-        result = send()
-    except BaseException as exc:
-        context.run(running.end, exc)
-        raise
-    context.run(running.end, None)
-    return result
+                enclosing.add(each.function)
+        return send()
 
 
 def without_waiting(functions: Sequence[OutgoingFunction]) -> list[OutgoingFunction]:
     """Return the functions that are no coroutine functions."""
     return [each for each in functions if each.run is not _await]
-
-
-def _run_before(function: Callable[[Any], Any], call: Any) -> None:
-    if (returned := function(call)) is not None:
-        check_has_run("a function of use_outgoing", returned)
 
 
 async def _await(function: Callable[..., Any], call: Any, within: Within) -> Any:
@@ -112,37 +101,46 @@ async def _await(function: Callable[..., Any], call: Any, within: Within) -> Any
 
 
 async def _enclose(function: Callable[[Any], Iterator[None]], call: Any, within: Within) -> Any:
-    # In a context of its own, which is the same at the end of a stream, wherever that is noticed.
-    running, context = RunningGenerators(), copy_context()
-    try:
-        context.run(running.start, function, call)
+    with Enclosing(call) as enclosing:
+        enclosing.add(function)
         result = await within()
-    except BaseException as exc:
-        context.run(running.end, exc)
-        raise
-    if call.kind in ("stream", "conversation") and isinstance(result, (Inbox, ChannelCore)):
-        channel = channel_of(result)
-
-        def ended() -> None:
-            try:
-                context.run(running.end, _failure(result, channel))
-            except Exception as exc:
-                text = "a function of use_outgoing failed at the end of a %s of %r"
-                channel.owner.answers.host.log(logging.ERROR, text, call.kind, call.event, exc_info=exc)
-
-        channel.when_ended(ended)
-    else:
-        context.run(running.end, None)
-    return result
+        if call.kind in ("stream", "conversation"):
+            enclosing.last_until_end(result)
+        return result
 
 
-def channel_of(opened: Inbox | ChannelCore) -> ChannelCore:
-    """Return the channel of a stream or a conversation that was opened."""
-    return opened if isinstance(opened, ChannelCore) else cast("ChannelCore", opened.channel)
+class Enclosing(Struct, eq=False):
+    """The generators around a call. They run in a context of their own, wherever the end of the call is noticed."""
 
+    _call: Any
+    _running: RunningGenerators = field(default_factory=RunningGenerators)
+    _context: Context = field(default_factory=copy_context)
+    _lasts: bool = False
 
-def _failure(opened: Inbox | ChannelCore, channel: ChannelCore) -> BaseException | None:
-    """Return the exception with which a stream or a conversation has ended. None if this side has left it."""
-    if isinstance(opened, Inbox) and opened.over:
-        return opened.error
-    return None if channel.ended_here else channel.error
+    def add(self, function: Callable[[Any], Iterator[None]]) -> None:
+        """Make a generator, and run it up to its ``yield``."""
+        self._context.run(self._running.start, (function,), self._call)
+
+    def last_until_end(self, opened: Any) -> None:
+        """Let the generators wait for the end of a stream or a conversation. Later exceptions do not end them."""
+        channel = opened if isinstance(opened, ChannelCore) else getattr(opened, "channel", None)
+        if isinstance(channel, ChannelCore):  # otherwise a function of the user has returned something else
+            self._lasts = True
+            channel.when_ended(partial(self._ended, opened, channel))
+
+    def _ended(self, opened: Inbox | ChannelCore, channel: ChannelCore) -> None:
+        error: BaseException | None = None if channel.ended_here else channel.error
+        if isinstance(opened, Inbox) and opened.over:
+            error = opened.error
+        try:
+            self._context.run(self._running.end, error)
+        except Exception as exc:
+            text = "a function of use_outgoing failed at the end of a %s of %r"
+            channel.owner.answers.host.log(logging.ERROR, text, self._call.kind, self._call.event, exc_info=exc)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not self._lasts:
+            self._context.run(self._running.end, error)

@@ -185,7 +185,7 @@ class ChannelCore:
             await asyncio.sleep(0)  # the handlers get the messages in the next turn of the event loop
 
     def when_ended(self, function: Callable[[], object]) -> None:
-        """Call ``function`` when the channel has ended, after the functions that are called then already."""
+        """Call ``function`` when the channel has ended, after the present ``on_end``."""
         before = self.on_end
 
         def call_both() -> None:

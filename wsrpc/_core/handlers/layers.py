@@ -11,7 +11,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET, Struct
 
@@ -252,24 +252,24 @@ def _innermost(call: Call) -> Next:
 # ---------------------------------------------------------------- generators
 
 
-class RunningGenerators:
+_ENDED: Any = object()
+"""What a generator yields that has ended."""
+
+
+class RunningGenerators(Struct, eq=False):
     """The generators that run around one call. A generator learns how the call ends, and cannot change it, except by
     failing itself."""
 
-    __slots__ = ("_running",)
+    _running: list[Any] = []
+    """The generators that have not been resumed, the outermost first."""
 
-    def __init__(self) -> None:
-        self._running: list[Any] = []
-        """The generators that have not been resumed, the outermost first."""
-
-    def start(self, function: Callable[[Any], Iterator[None]], argument: object) -> None:
-        """Make a generator, and run it up to its ``yield``."""
-        generator = function(argument)
-        try:
-            next(generator)
-        except StopIteration:
-            raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`") from None
-        self._running.append(generator)
+    def start(self, functions: Sequence[Callable[[Any], Iterator[None]]], argument: object) -> None:
+        """Make generators, and run each up to its ``yield``."""
+        for function in functions:
+            generator = function(argument)
+            if next(generator, _ENDED) is _ENDED:
+                raise RuntimeError(f"middleware {name_of(function)} has ended before its `yield`")
+            self._running.append(generator)
 
     def end(self, outcome: BaseException | None) -> None:
         """Resume the generators: the call has returned, or has raised ``outcome``.
@@ -282,10 +282,10 @@ class RunningGenerators:
             generator, thrown = self._running.pop(), outcome
             traceback = None if thrown is None else thrown.__traceback__
             try:
-                if thrown is None:
-                    next(generator)
-                else:
+                if thrown is not None:
                     generator.throw(thrown)
+                elif next(generator, _ENDED) is _ENDED:
+                    continue
             except StopIteration:
                 pass
             except BaseException as exc:
@@ -299,24 +299,20 @@ class RunningGenerators:
             raise failure
 
 
-class Enclosure(RunningGenerators):
+class Enclosure(RunningGenerators, eq=False):
     """The generators around the call of a handler, from before the call to the end of what the call has returned.
 
     This object is awaited in place of an awaitable or a source that a plain function has returned.
     """
 
-    __slots__ = ("_invocation", "_work")
-
-    def __init__(self, invocation: Invocation) -> None:
-        super().__init__()
-        self._invocation = invocation
-        self._work: Any = None
+    _invocation: Invocation = cast("Invocation", None)
+    _work: Any = None
 
     def call(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
         """Start the generators, and call the handler. If its result takes time, return this object in its place."""
         invocation = self._invocation
         try:
-            self._start(functions)
+            self.start(functions, invocation.context)
             result = call(invocation, a)
             if result.__class__ not in PLAIN and invocation.dispatcher.is_unfinished(result):
                 self._work = result
@@ -324,15 +320,17 @@ class Enclosure(RunningGenerators):
         except BaseException as exc:
             self.end(self._outcome(exc))
             raise
-        self.end(self._outcome(None))
+        self.end(None)
         return result
 
     async def run(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
-        """Start the generators, call the handler, and await or stream its result."""
+        """Start the generators, await the call of the handler, and await or stream its result."""
         invocation = self._invocation
         try:
-            self._start(functions)
-            result = await invocation.dispatcher.complete(invocation, call(invocation, a))
+            self.start(functions, invocation.context)
+            result = await call(invocation, a)
+            if result.__class__ not in PLAIN:
+                result = await invocation.dispatcher.complete(invocation, result)
         except BaseException as exc:
             self.end(self._outcome(exc))
             raise
@@ -340,17 +338,14 @@ class Enclosure(RunningGenerators):
         return result
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self.run((), lambda invocation, a: self._work, []).__await__()
+        return self.run(
+            (), lambda invocation, a: invocation.dispatcher.complete(invocation, self._work), []
+        ).__await__()
 
     def close(self) -> None:
         """Close the work, because nobody will await it."""
         close_unawaited(self._work)
         self.end(self._outcome(self._invocation.cancellation()))
-
-    def _start(self, functions: Sequence[GeneratorMiddleware]) -> None:
-        context = self._invocation.context
-        for function in functions:
-            self.start(function, context)
 
     def _outcome(self, error: BaseException | None) -> BaseException | None:
         """Return the exception for the generators. It is the one that the caller gets, or that is logged."""
@@ -360,9 +355,9 @@ class Enclosure(RunningGenerators):
 
 
 def _enclosed(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:
-    return lambda invocation, a: Enclosure(invocation).call(functions, call, a)
+    return lambda invocation, a: Enclosure(_invocation=invocation).call(functions, call, a)
 
 
 def _enclosed_later(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:
     """Run everything in the task of the handler: a task that is cancelled before its first step runs nothing."""
-    return lambda invocation, a: Enclosure(invocation).run(functions, call, a)
+    return lambda invocation, a: Enclosure(_invocation=invocation).run(functions, call, a)
