@@ -39,6 +39,8 @@ MADE_BY_THE_LIBRARY = frozenset(
 FIRST_LAST = [f"wsrpc.{module}" for module in ("types", "transport", "stats", "errors", "codecs", "cluster")]
 FIRST_LAST.append("wsrpc")
 """The modules whose names docstrings use without their module. The later ones have precedence."""
+OPTIONS = "options"
+"""Parameter that stands for the keyword arguments of a class."""
 UNSUPPORTED = "unsupported"
 """Parameter of functions that refuse unknown keywords with a sentence. It is no option, so the reference omits it."""
 
@@ -71,6 +73,8 @@ class Prepare(griffe.Extension):
                 for form in [each, *(each.overloads or [])]:
                     if UNSUPPORTED in form.parameters:
                         del form.parameters[UNSUPPORTED]
+                    if OPTIONS in form.parameters:
+                        show_options(form)
 
     def _link(self, owner: griffe.Object, docstring: griffe.Docstring) -> None:
         def link(found: re.Match[str]) -> str:
@@ -97,6 +101,21 @@ class Prepare(griffe.Extension):
         if isinstance(scope, griffe.Class) and first in scope.all_members:
             return f"{scope.all_members[first].canonical_path}{f'.{rest}' if rest else ''}"
         return None
+
+
+def show_options(function: griffe.Function) -> None:
+    """Show ``**options: Unpack[CallOptions]`` as the keyword arguments that the class has."""
+    annotation = function.parameters[OPTIONS].annotation
+    if not isinstance(annotation, griffe.ExprSubscript) or annotation.canonical_name != "Unpack":
+        return
+    assert isinstance(annotation.slice, griffe.Expr)
+    options = function.modules_collection[annotation.slice.canonical_path]
+    del function.parameters[OPTIONS]
+    for cls in [options, *options.mro()]:
+        for name, each in cls.attributes.items():
+            if name not in function.parameters:
+                kind = griffe.ParameterKind.keyword_only
+                function.parameters.add(griffe.Parameter(name, annotation=each.annotation, kind=kind, default="..."))
 
 
 def show_type_alone(attribute: griffe.Attribute) -> None:
