@@ -51,12 +51,12 @@ class OperatorRequests:
 
     async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> None:
         operations = await self._allowed(peer, "kick")
-        core_of(peer).log(logging.INFO, "closes the peer %s, as an operator: %s %s", short(named), code, reason)
+        _log(peer, "closes the peer %s: %s %s", short(named), code, short(reason))
         await _answer(operations.kick(named, code, reason))
 
     async def call(self, ctx: Context, peer: Peer, named: str, channel: str | None, event: str, args: list[Any]) -> Any:
         operations = await self._allowed(peer, "call")
-        core_of(peer).log(logging.INFO, "requests %s of the peer %s, as an operator", short(event), short(named))
+        _log(peer, "requests %s of the peer %s", short(event), short(named))
         # Without a limit of its own, because the request ends with the request of the operator.
         options = {"timeout": ctx.remaining, "metadata": ctx.metadata or None}
         return await _answer(operations.call(named, channel, event, args, **options))
@@ -65,6 +65,11 @@ class OperatorRequests:
         if not await self._allow.allows(f"let the peer be an operator ({action})", peer, action):
             raise made_here(RemoteError(NOT_ALLOWED, NOT_ALLOWED_CODE))
         return self._own if self._cluster is None else operations_of(self._cluster)
+
+
+def _log(peer: Peer, text: str, *args: object) -> None:
+    log = core_of(peer).log
+    log(logging.INFO, f"the operator %s at %s {text}", log.id, log.place, *args)
 
 
 async def _answer(operation: Awaitable[Any]) -> Any:

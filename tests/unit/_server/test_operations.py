@@ -79,7 +79,10 @@ async def test_a_peer_is_named_by_its_address_or_its_id(caplog: pytest.LogCaptur
             assert await answer(operator, "call", "ada", None, "whoami", []) == "the latest one"
             await answer(operator, "kick", "ada", 1008, "banned")
             assert (ada.state, second.state) == ("closed", "closed") and len(server.peers) == 2
-        assert [record.getMessage() for record in caplog.records if "as an operator" in record.getMessage()]
+        who = f"the operator {mine.id} at an unknown address"
+        lines = [record.getMessage() for record in caplog.records if "operator" in record.getMessage()]
+        assert lines[-1] == f"{who} closes the peer 'ada': 1008 'banned'"
+        assert lines[0] == f"{who} requests 'whoami' of the peer 'ada'"
 
 
 async def test_the_response_of_a_peer_is_passed_on_as_it_is() -> None:
