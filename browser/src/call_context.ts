@@ -3,6 +3,7 @@
 import { LONGEST_TIMER, now } from "./clock.js"
 import { count } from "./control.js"
 import { sizeOf } from "./data.js"
+import { textOf } from "./errors.js"
 
 /** Texts that travel with a call, by their names. */
 export type Metadata = Readonly<Record<string, string>>
@@ -24,7 +25,8 @@ export interface CallContext {
 export function contextOf(metadata: Metadata = {}, ms = Infinity, isTime = true): CallContext | undefined {
   const texts = Object.entries(metadata)
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string")
-  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || Array.isArray(metadata)) {
+  // An array, for example, has another tag than a plain object.
+  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || textOf(metadata) !== textOf({})) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names")
   }
   const isLimited = ms <= LONGEST_TIMER

@@ -117,7 +117,7 @@ function count(control, field) {
 function contextOf(metadata = {}, ms = Infinity, isTime = true) {
   const texts = Object.entries(metadata);
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string");
-  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || Array.isArray(metadata)) {
+  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || textOf(metadata) !== textOf({})) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names");
   }
   const isLimited = ms <= LONGEST_TIMER;
