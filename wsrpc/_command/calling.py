@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .._base.names import RESERVED_EVENTS, check_event
-from ..errors import HandlerTimeout, RequestTimeout, ReservedEvent, UnexpectedChannel
+from ..errors import RequestTimeout, ReservedEvent, UnexpectedChannel
 from .command_connection import connected, on_channel, retry_of
 from .command_errors import REMOTE, TIMEOUT, Failure, UsageError
 from .command_options import CALL, CLUSTER, UPLOAD, Command, Options, items_option
@@ -132,10 +132,8 @@ async def _request(options: Options, job: Job, peer: str | None = None) -> None:
             limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
         try:
             answer = await ask(**limits)
-        except (RequestTimeout, HandlerTimeout) as exc:
-            # The server knows the timeout, too, and may be the first to notice that it is over.
-            is_early = isinstance(exc, HandlerTimeout) and time.monotonic() < began + (options.timeout or 0)
-            if options.timeout is None or is_early:
+        except RequestTimeout as exc:
+            if options.timeout is None:
                 raise
             text = f"no response to {options.event!r} within {options.timeout:g} s"  # connecting took part of the time
             raise Failure(text, TIMEOUT) from exc

@@ -11,7 +11,7 @@ from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import decoded, hello, welcome
 
-from wsrpc import AnonymousChannel, Client, Context, Limits, RequestTimeout, Server, with_options
+from wsrpc import AnonymousChannel, Client, Context, HandlerTimeout, Limits, RequestTimeout, Server, with_options
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -293,6 +293,20 @@ async def test_a_handler_ends_when_the_time_of_its_caller_is_over() -> None:
     [answer] = decoded(d.take())
     assert answer["e"]["code"] == "wsrpc.handler_timeout" and "caller" in answer["e"]["message"]
     assert [remaining for remaining, _ in ends] == [2.0, 0.0] and "caller" in ends[1][1]
+
+
+async def test_a_rejection_after_the_deadline_is_a_timeout() -> None:
+    """The remote peer may be the first to notice that the time is over."""
+    d = await greeted("context")
+    late, in_time = start(d.peer.request("q", timeout=1)), start(d.peer.request("q", timeout=9))
+    await turns()
+    d.clock.now += 1  # the timers have not run yet
+    rejection = {"message": "too late", "code": "wsrpc.handler_timeout"}
+    await d.fed(*({"i": message["i"], "e": rejection, "_": 1} for message in decoded(d.take())))
+    with pytest.raises(RequestTimeout):
+        await late
+    with pytest.raises(HandlerTimeout):
+        await in_time
 
 
 async def test_a_stream_may_last_longer_than_the_time_for_its_opening() -> None:

@@ -125,6 +125,9 @@ class Requester:
                 finally:  # else the exception would refer to this frame, and the frame to the exception
                     del answer, pending
             if answer.e is not UNSET:
+                if timeout is not None and pending.remaining_ms(self._host.loop.time()) == 0:
+                    # The remote peer knows the deadline, too, and was the first to notice that it has passed.
+                    raise RequestTimeout(event, timeout)
                 raise self.outbox.writer.rejection_from(answer, event, len(args))
             if answer.h:
                 return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
