@@ -125,6 +125,7 @@ def middleware_yields_nothing(ctx: Context) -> Iterator[int]:
 
 
 server.use(middleware_takes_two_arguments)  # error
+server.use_outgoing(middleware_takes_two_arguments)  # error
 server.use(middleware_yields_nothing)  # error
 server.use(middleware_asks_a_context)  # error
 

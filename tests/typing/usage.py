@@ -29,6 +29,7 @@ from wsrpc import (
     KeepLatest,
     Key,
     Limits,
+    OutgoingCall,
     Peer,
     Reconnect,
     ReconnectInfo,
@@ -193,6 +194,25 @@ def watching(ctx: Context) -> Iterator[None]:
 
 router.use(timing)
 router.use(watching)
+
+
+@client.use_outgoing
+def adding(call: OutgoingCall) -> None:
+    assert_type(call.peer, Peer | None)
+    call.metadata["tenant"] = "acme"
+
+
+@server.use_outgoing
+def measuring(call: OutgoingCall) -> Iterator[None]:
+    assert_type(call.args, tuple[Any, ...])
+    yield
+
+
+async def caching(call: OutgoingCall, call_next: Callable[[OutgoingCall], Awaitable[Any]]) -> Any:
+    return await call_next(call)
+
+
+client.use_outgoing(caching)
 client.use(timing)
 server.of("shop").use(timing)
 Server(expose_errors=lambda error: isinstance(error, ValueError))

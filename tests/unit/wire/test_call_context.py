@@ -243,6 +243,52 @@ async def test_a_message_that_waited_says_less() -> None:
     await asyncio.wait({calling})
 
 
+async def test_a_request_that_waits_for_capacity_says_less() -> None:
+    d = Driven(dialer=True, extensions=True)
+    await d.fed(welcome("context", running=1, waiting=9, waiting_bytes=300))
+    names = ["a", "b" * 200, "c" * 200]
+    calls = [start(d.peer.request(name, timeout=5)) for name in names]
+    await turns()
+    first, second = decoded(d.take())
+    await passed(d, 1)
+    sent = [*await d.fed({"i": first["i"]}), *await d.fed({"i": second["i"]})]
+    assert [(each["a"], each["ctx"]) for each in sent] == [([names[2]], {"remaining_ms": 4000})]
+    calls[2].cancel()
+    await asyncio.wait(calls)
+
+
+async def test_a_request_that_waits_on_a_channel_has_less_time() -> None:
+    d = Driven(extensions=True)
+
+    channels: list[AnonymousChannel] = []
+
+    @d.peer.on("talk")
+    def talk(ctx: Context) -> AnonymousChannel:
+        channels.append(ctx.channel())
+        return channels[0]
+
+    await d.fed(
+        hello("context"),
+        {"i": 5, "a": ["talk"]},
+        {"i": 7, "h": 5, "a": ["q"], "ctx": {"remaining_ms": 5000}},
+        {"i": 9, "h": 5, "a": ["q"], "ctx": {"remaining_ms": 1000}},
+    )
+    await passed(d, 1)
+    channels[0].on("q", _show)
+    await turns()
+    answer, expired = decoded(d.take())
+    assert answer == {"i": 7, "d": [{}, 4.0]} and expired["e"]["code"] == "wsrpc.overloaded"
+
+
+async def test_an_expired_request_does_not_use_up_a_handler_of_once() -> None:
+    d = Driven(extensions=True)
+    d.peer.once("q", lambda: "ran")
+    _, first, second = await d.fed(
+        hello("context"), {"i": 5, "a": ["q"], "ctx": {"remaining_ms": 0}}, {"i": 7, "a": ["q"]}
+    )
+    assert first["e"]["code"] == "wsrpc.overloaded" and second == {"i": 7, "d": "ran"}
+
+
 async def test_an_expired_request_is_not_begun_and_is_counted() -> None:
     d = Driven(extensions=True, limits=Limits(running=1))
     runs: list[str] = []
@@ -300,7 +346,7 @@ async def test_a_rejection_after_the_deadline_is_a_timeout() -> None:
     d = await greeted("context")
     late, in_time = start(d.peer.request("q", timeout=1)), start(d.peer.request("q", timeout=9))
     await turns()
-    d.clock.now += 1  # the timers have not run yet
+    d.clock._now += 1  # the timers have not run yet
     rejection = {"message": "too late", "code": "wsrpc.handler_timeout"}
     await d.fed(*({"i": message["i"], "e": rejection, "_": 1} for message in decoded(d.take())))
     with pytest.raises(RequestTimeout):
@@ -351,11 +397,11 @@ async def test_nested_calls_inherit_the_time_that_is_left() -> None:
         async def left(ctx: Context) -> float | None:
             return ctx.remaining
 
-        *inherited, opted_out, of_task = await client.request("nest", timeout=5)
-        assert [round(each) for each in inherited] == [5, 5, 1, 5]
-        assert opted_out is None and of_task is None
-        *without, _, _ = await client.request("nest")
-        assert [each and round(each) for each in without] == [None, 60, 1, None]
+        *inherited, gathered, opted_out, of_task = await client.request("nest", timeout=5)
+        assert [round(each) for each in inherited] == [5, 5, 1]
+        assert gathered is None and opted_out is None and of_task is None
+        *without, _, _, _ = await client.request("nest")
+        assert [each and round(each) for each in without] == [None, 60, 1]
 
 
 async def test_a_nested_call_fails_when_the_time_of_the_first_caller_is_over() -> None:

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from ..._base.misuse import refused
-from ..._base.names import ChannelRef, Offline, Source
+from ..._base.names import ChannelRef, Offline
 from ..channels.channel_core import ChannelCore
 from ..channels.source import close_source
 from ..handlers.invocation import CURRENT
@@ -32,27 +32,44 @@ Send = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[An
 """A method of a `Sender`."""
 
 
-def within_deadline(sender: Sender, options: RequestOptions) -> RequestOptions:
-    """Return the options of a call, limited to the time that is left to the handler that makes the call, if any.
+# ---------------------------------------------------------------- deadlines
 
-    With ``timeout=None``, a call has no limit. Tasks that the handler has started are not limited.
-    """
+Call = Callable[["Sender", ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, T]]
+
+
+def _in_time(
+    call: Call[T], sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
+) -> Coroutine[Any, Any, T]:
+    """Make a call that has no more time than the handler that awaits it, if there is one. ``timeout=None`` opts out."""
     handler = CURRENT.get(None)
-    if handler is None or handler.deadline is None or options.timeout is None or not handler.is_calling:
-        return options
-    left = max(0.0, handler.deadline - handler.dispatcher.loop.time())
-    timeout = sender.request_timeout if options.timeout is UNSET else options.timeout
-    return replace(options, timeout=left if timeout is None else min(left, timeout), sends_timeout=True)
+    if handler is None or handler.deadline is None or options.timeout is None:
+        return call(sender, channel, event, args, options)
+    return _within_deadline(call, sender, channel, event, args, options)
+
+
+async def _within_deadline(
+    call: Call[T], sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
+) -> T:
+    """Make a call, limited to the time that is left to the handler, unless a task that it has started awaits the call.
+
+    Such a task may continue after the handler. Only the first step of the call shows whether it is one.
+    """
+    handler = CURRENT.get()
+    if handler.deadline is not None and handler.is_calling:
+        left = max(0.0, handler.deadline - handler.dispatcher.loop.time())
+        timeout = sender.request_timeout if options.timeout is UNSET else options.timeout
+        timeout = left if timeout is None else min(left, timeout)
+        options = replace(options, timeout=timeout, sends_timeout=True)
+    return await call(sender, channel, event, args, options)
 
 
 # ---------------------------------------------------------------- calls
 
 
-def request(
+def _request(
     sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
 ) -> Coroutine[Any, Any, Any]:
     """Send a request, again if it is retried, or with the items of an upload. Return its result."""
-    options = within_deadline(sender, options)
     if options.retry is not None:
         send = sender.request_again
     else:
@@ -61,35 +78,39 @@ def request(
         return send(channel, event, args, options)
     if options.send is None:
         return _around("request", send, sender, (channel, event, args), options)
-    return _closing(_around("upload", send, sender, (channel, event, args), options), options.send)
+    return _upload(sender, (channel, event, args), options)
 
 
-async def _closing(upload: Coroutine[Any, Any, Any], send: Source) -> Any:
-    """Await an upload, and close the source of its items even if the upload has not started."""
+async def _upload(sender: Sender, message: Message, options: RequestOptions) -> Any:
+    """Upload items, with the functions around it. Close their source even if a function refuses the upload."""
     try:
-        return await upload
+        return await _around("upload", sender.upload, sender, message, options)
     finally:
-        await close_source(send)
+        await close_source(options.send)
 
 
-def open_stream(
+def _open_stream(
     sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
 ) -> Coroutine[Any, Any, Inbox]:
     """Open a stream, and return the inbox of its items."""
-    options = within_deadline(sender, options)
     if not sender.outgoing:
         return sender.open_stream(channel, event, args, options)
     return _opening("stream", sender.open_stream, sender, (channel, event, args), options)
 
 
-def open_channel(
+def _open_channel(
     sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
 ) -> Coroutine[Any, Any, ChannelCore]:
     """Send a request that an anonymous channel answers, and return the channel."""
-    opening = replace(within_deadline(sender, options), wants_channel=True)
+    opening = replace(options, wants_channel=True)
     if not sender.outgoing:
         return sender.send_request(channel, event, args, opening)
     return _opening("conversation", sender.send_request, sender, (channel, event, args), opening)
+
+
+request = partial(_in_time, _request)
+open_stream = partial(_in_time, _open_stream)
+open_channel = partial(_in_time, _open_channel)
 
 
 # ---------------------------------------------------------------- events
@@ -152,7 +173,7 @@ def _around(
             final = options
             if call.metadata or options.context is not None:
                 final = replace(options, context=_final(call, options.context))
-            return send(*message, within_deadline(sender, final))
+            return send(*message, final)
 
         around: Coroutine[Any, Any, Any] = run_around(sender.outgoing, call, leave)
     except Exception as exc:

@@ -12,7 +12,7 @@ from ...errors import StreamOverflow
 from ...limits import Limits
 from ..inboxes.inbox import Inbox, MessageQueue, UnreadMemory
 from ..inboxes.recipients import Decode, Recipient, RecipientTable
-from ..wire.messages import WireMessage, place_on
+from ..wire.messages import WireMessage, aging, place_on
 from .channel_states import MAILBOX, MailboxInput, MailboxState
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class Mailbox:
             self._early_timer = loop.call_at(loop.time() + self._unread_memory.limits.unread_timeout, self._overdue)
         # While delivery is due, no message is refused, because few messages arrive in one turn of the event loop.
         due = self.state is DUE
+        decode = aging(message, decode, self._unread_memory.loop.time)
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
         if error is None:
             return

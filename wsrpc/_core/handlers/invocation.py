@@ -226,9 +226,10 @@ class Invocation(msgspec.Struct, eq=False):
     @property
     def is_calling(self) -> bool:
         """Whether the current code is the handler itself, in its task or its thread, and not a task that it started."""
-        if self.thread is not None:
-            return not self.thread.done()
-        return self.state is not EXITED and self.is_current
+        if self.state is EXITED:
+            return False
+        in_thread = self.handler is not None and self.handler.thread
+        return in_thread or self.is_current
 
     @property
     def awaited(self) -> bool:

@@ -116,7 +116,6 @@ class Dispatcher:
         payload: bytes | bytearray,
         view: Message | None = None,
         channel: ChannelCore | None = None,
-        deadline: float | None = None,
     ) -> None:
         """Run the handler of a message now.
 
@@ -125,19 +124,20 @@ class Dispatcher:
         Args:
             payload: the encoded message.
             channel: the anonymous channel on which the message arrived. It may have ended since then.
-            deadline: when the time of the caller is over, for a message that has waited.
         """
+        deadline = None
+        if message.ctx is not UNSET:
+            deadline = self._deadline_of(message)
+            if deadline is not None and deadline <= self.loop.time():
+                self._refuse_expired(message, view)
+                return
         name = message.a[0]
         route = self._own.routes.main.get(name) if message.c is None and channel is None else None
         if route is None:
             route = self._find(message, channel)
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
-        if message.ctx is not UNSET:
-            arrives = self.deadline_of(message)
-            invocation.deadline = arrives if deadline is None else deadline
-            if self._has_expired(invocation):
-                return
+        invocation.deadline = deadline
         try:
             if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
@@ -178,13 +178,11 @@ class Dispatcher:
             # session is over.
             self._mark = None
 
-    def deadline_of(self, message: WireMessage) -> float | None:
-        """Return when the time of a caller is over whose message has just arrived. None if the message does not tell.
+    def _deadline_of(self, message: WireMessage) -> float | None:
+        """Return when the time of a caller is over. None if the message does not tell.
 
         Between nodes, the node of the caller applies it.
         """
-        if message.ctx is UNSET:
-            return None
         settings = self._host.settings
         if not settings.extensions:
             message.ctx = UNSET
@@ -194,16 +192,11 @@ class Dispatcher:
             return None
         return self.loop.time() + context.remaining_ms / 1000
 
-    def _has_expired(self, invocation: Invocation) -> bool:
-        """Return whether the time of the caller was over before its handler began. The request was then rejected."""
-        deadline = invocation.deadline
-        if deadline is None or self.loop.time() < deadline:
-            return False
-        assert invocation.id is not None
+    def _refuse_expired(self, message: WireMessage, view: Message | None) -> None:
+        """Reject a request whose caller has no time left: its handler does not begin."""
         self.answers.ignored["expired before its handler began"] += 1
-        self.answers.reject(invocation.id, Overloaded("its caller's time was over before its handler could begin"))
-        mark_processed(invocation.view)
-        return True
+        self.answers.reject(message.i, Overloaded("its caller's time was over before its handler could begin"))
+        mark_processed(view)
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
         if channel is not None:

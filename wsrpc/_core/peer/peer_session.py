@@ -54,7 +54,6 @@ class PeerSession:
     __slots__ = (
         "__weakref__",
         "_disconnected",
-        "_opens_with_features",
         "_receiver",
         "channels",
         "dispatcher",
@@ -90,8 +89,6 @@ class PeerSession:
         )
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
         self._receiver = Receiver(host, self.dispatcher)
-        self._opens_with_features = False
-        """Whether the handlers of the opening are done, and queued messages wait for the remote peer's features."""
         self._disconnected: asyncio.Future[None] | None = None
         """Done when the session is over or has no connection. None if nothing waits for this."""
 
@@ -151,13 +148,12 @@ class PeerSession:
         writer, session = self.writer, self.session
         if session.over:
             return
-        if self.outbox.metadata_waits and not writer.knows_features:
-            self._opens_with_features = True
-            writer.expect_greeting()
-            return
-        self.outbox.metadata_waits = False
         if not (session.state is SessionState.CLOSING or writer.silent):
-            session.send_queued(include_user_messages=True)
+            if self.outbox.offline_queue.has_metadata and not writer.knows_features:
+                writer.queue_waits = True
+                writer.expect_greeting()
+            else:
+                session.send_queued(include_user_messages=True)
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
@@ -178,11 +174,13 @@ class PeerSession:
 
     def features_known(self) -> None:
         """Send the messages with metadata that have waited until the features of the remote peer are known."""
-        self.writer.features_known()
+        writer = self.writer
+        writer.features_known()
+        if writer.queue_waits:
+            writer.queue_waits = False
+            self.session.send_queued(include_user_messages=True)
+            writer.update_may_send()
         self.outbox.wake()
-        if self._opens_with_features:
-            self._opens_with_features = False
-            self.opened()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
         """Handle a control message for a channel, or about draining."""
@@ -257,7 +255,7 @@ class PeerSession:
             session.end(SessionInput.CLOSED, why, info=ending)
             return
         closing = session.state is SessionState.CLOSING
-        if writer.silent or not (self.opening.over or closing):
+        if writer.silent or writer.queue_waits or not (self.opening.over or closing):
             session.send_queued(include_user_messages=True)
         if not closing:
             if writer.slow_reader is not None:

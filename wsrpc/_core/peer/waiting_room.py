@@ -32,8 +32,6 @@ class WaitingMessage(Struct, eq=False):
     """The dispatcher of the session in which the message arrived, which may be over."""
     channel: ChannelCore | None = None
     """The anonymous channel on which the message arrived."""
-    deadline: float | None = None
-    """When the time of the caller is over. None if the message does not tell."""
     is_read: bool = False
     """Whether a reader has got the message, so that it waits only for its handler."""
 

@@ -25,7 +25,7 @@ from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
 from ..session.session import BYTES_PER_MESSAGE
 from ..wire.counting import decode_any
-from ..wire.messages import WireMessage, place_on
+from ..wire.messages import WireMessage, aging, place_on
 from .admission import WAITING, MessageKind
 from .peer_host import PeerHost
 from .waiting_room import NOTHING_WAITS, WaitingMessage, WaitingRoom
@@ -175,8 +175,8 @@ class Work:
             dispatcher.run(message, payload, view, channel)
             return
         key = None if i is UNSET else i
-        deadline = dispatcher.deadline_of(message)
-        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, deadline, is_read)
+        decode = aging(message, decode, self._loop.time)
+        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
         if self._add_waiting(waiting):
             self.update()
             return
@@ -302,7 +302,7 @@ class Work:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    dispatcher.run(message, waiting.payload, waiting.view, channel, waiting.deadline)
+                    dispatcher.run(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It was decoded when it arrived, so the codec is wrong. Only this connection ends.
                     dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)

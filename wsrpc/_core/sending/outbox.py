@@ -47,7 +47,6 @@ class Outbox:
         "expects_session",
         "fails_offline",
         "find_channel",
-        "metadata_waits",
         "offline_queue",
         "requests",
         "room_gate",
@@ -71,8 +70,6 @@ class Outbox:
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
         self.fails_offline = fails_offline
-        self.metadata_waits = False
-        """Whether messages of the user may wait in the queue that have metadata."""
         self.find_channel: FindChannel = _no_channel
         """Finds an open anonymous channel of the present session."""
 
@@ -295,11 +292,8 @@ class Outbox:
             outgoing.writer.check_accepted(payload, is_raw)
         entry = Entry(payload, text, of_session, raw=is_raw)
         if isinstance(outgoing.message, (Event, Request)) and outgoing.message.ctx is not UNSET:
-            if of_session:
-                self._count_metadata(outgoing, decision.terms)
-            else:
-                entry.encode = partial(self._encode_late, outgoing)
-                self.metadata_waits = self.metadata_waits or outgoing.has_metadata
+            entry.encode = partial(self._encode_late, outgoing)
+            entry.has_metadata = outgoing.has_metadata
         if outgoing.pending is not None:
             waits_as = HELD if decision.place is Place.HELD else QUEUED
             self.requests.message_queued(outgoing.pending, entry, waits_as, decision.waiting_bytes)
@@ -312,9 +306,9 @@ class Outbox:
         return len(payload)
 
     def _encode_late(self, outgoing: Outgoing) -> tuple[bytes, bool]:
-        """Encode a message that is about to be sent, and was queued before this session began."""
+        """Encode a message that is about to be sent, and has waited in the queue, perhaps for this session."""
         self._count_metadata(outgoing, self.writer.terms)
-        return outgoing.encode_again(self.writer.terms)
+        return outgoing.encode(self.writer.terms)
 
     def withdraw(self, pending: Pending) -> None:
         """Remove the message of a request from the queue, if the message waits there."""

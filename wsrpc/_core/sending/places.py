@@ -74,20 +74,20 @@ class Outgoing(Struct, eq=False):
     """The terms for which ``payload`` was encoded."""
 
     def encode(self, terms: Terms) -> tuple[bytes, bool]:
-        """Encode the message, once for the same terms. Return the payload, and whether it is text."""
+        """Encode the message, once for the same terms, unless it says how much time is left.
+
+        Returns:
+            the payload, and whether it is text.
+        """
         message, pending = self.message, self.pending
         if isinstance(message, Raw):
             return message.payload, message.text
+        if pending is not None and message.ctx is not UNSET:
+            message.ctx.remaining_ms = pending.remaining_ms(self.writer.loop.time())
+            self.encoded_for = None
         if self.encoded_for is not terms:
-            if pending is not None and message.ctx is not UNSET:
-                message.ctx.remaining_ms = pending.remaining_ms(self.writer.loop.time())
             self.payload, self.encoded_for = terms.encode_call(message), terms
         return self.payload, terms.is_text(self.payload)
-
-    def encode_again(self, terms: Terms) -> tuple[bytes, bool]:
-        """Encode the message, which has waited."""
-        self.encoded_for = None
-        return self.encode(terms)
 
     @property
     def has_metadata(self) -> bool:

@@ -37,7 +37,7 @@ class SendingState(Enum):
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     AWAY_NOT_OPEN = "the session waits for another connection, on which it will not be `OPEN` at once"
-    OPENING = "`open` handlers are running"
+    OPENING = "`open` handlers are running, or queued messages wait for the greeting of the remote peer"
     FINISHING = "the remote peer is about to close, and what has started before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
@@ -63,6 +63,7 @@ class SessionWriter:
         "may_send",
         "opening",
         "overdue",
+        "queue_waits",
         "requests",
         "room_gate",
         "session",
@@ -90,6 +91,8 @@ class SessionWriter:
         self.terms = settings.terms
         self.knows_features = not settings.extensions or settings.between_nodes
         """Whether it is known which features the remote peer has. False until its greeting has arrived or is late."""
+        self.queue_waits = False
+        """Whether the queue waits for the greeting, because messages in it have metadata."""
         self._greeting_timer: Timer | None = None
         self.loop = host.loop
         self.thread = get_ident()
@@ -121,7 +124,7 @@ class SessionWriter:
         state = self.session.state
         if not state.accepts_messages:
             return SendingState.STOPPED
-        if self.opening.state is not _OPENED:
+        if self.opening.state is not _OPENED or self.queue_waits:
             connected = SendingState.OPENING
         elif self.draining.silent:
             connected = SendingState.DRAINING

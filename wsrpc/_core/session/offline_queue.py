@@ -24,7 +24,9 @@ class Entry(Struct, eq=False):
     report: Report | None = None
     raw: bool = False
     encode: Callable[[], tuple[bytes, bool]] | None = None
-    """Encodes the message again when it is sent, because its context depends on the session. None without a context."""
+    """Encodes the message again when it is sent, because of its context. None without a context."""
+    has_metadata: bool = False
+    """Whether the context has something that must not be lost."""
     queue: OfflineQueue | None = None
     """The queue in which the message waits. None if the message was sent or withdrawn."""
 
@@ -68,6 +70,11 @@ class OfflineQueue:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether a message has metadata, which the remote peer gets only if it accepts a context."""
+        return any(entry.has_metadata for entry in self._entries)
 
     def all(self) -> list[Entry]:
         """Return the messages, oldest first."""

@@ -6,6 +6,7 @@ A further field needs no feature of its own, because a peer ignores the fields t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -20,9 +21,9 @@ MAX_MS = 2**31 - 1
 MAX_REMAINING = MAX_MS / 1000
 """The longest remaining time that travels, in seconds."""
 
-Name = Annotated[str, Meta(pattern=r"^[!-~]{1,64}\Z")]
-"""The name of an entry: printable ASCII without spaces."""
-Metadata = Annotated[dict[Name, str], Meta(max_length=MAX_ENTRIES)]
+Metadata = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], str], Meta(max_length=MAX_ENTRIES)]
+
+_is_name = re.compile(r"[!-~]+").fullmatch
 
 
 class CallContext(Struct):
@@ -55,9 +56,8 @@ def read_call_context(value: Any, size: int = 0) -> CallContext:
     """
     try:
         context = value if isinstance(value, CallContext) else convert(value, CallContext)
-        # A shorter message cannot have too much metadata.
-        if size > MAX_BYTES and context.metadata is not UNSET:
-            _check_size(context.metadata)
+        if size and context.metadata is not UNSET:
+            _check(context.metadata, size)
     except ValidationError as exc:
         raise ValueError(f"its context is not valid: {exc}") from None
     return context
@@ -74,7 +74,7 @@ def check_metadata(metadata: Any) -> dict[str, str]:
         # As a field of a struct, because msgspec remembers how to convert structs.
         checked = convert({"metadata": metadata}, CallContext).metadata
         assert checked is not UNSET
-        _check_size(checked)
+        _check(checked, MAX_BYTES + 1)
     except (ValidationError, UnicodeEncodeError) as exc:
         given: list[Any] = [*metadata, *metadata.values()] if isinstance(metadata, Mapping) else [None]
         if not all(isinstance(each, str) for each in given):
@@ -86,10 +86,19 @@ def check_metadata(metadata: Any) -> dict[str, str]:
     return checked
 
 
-def _check_size(metadata: dict[str, str]) -> None:
-    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
-    if size > MAX_BYTES:
-        raise ValidationError(f"metadata of {size} bytes, at most {MAX_BYTES} are accepted")
+def _check(metadata: dict[str, str], at_most: int) -> None:
+    """Check what msgspec does not check, or would check for all of very many names, in metadata of ``at_most`` bytes.
+
+    Raises:
+        ValidationError: a name is not valid, or there are too many bytes.
+    """
+    for name in metadata:
+        if not _is_name(name):
+            raise ValidationError("a name is not printable ASCII without spaces")
+    if at_most > MAX_BYTES:
+        size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+        if size > MAX_BYTES:
+            raise ValidationError(f"metadata of {size} bytes, at most {MAX_BYTES} are accepted")
 
 
 def milliseconds(seconds: float) -> int:

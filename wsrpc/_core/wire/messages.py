@@ -10,6 +10,7 @@ Source: PROTOCOL.md of ws-wrapper 4.3.1, and the observed behaviour of its JavaS
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from ..._base.names import ChannelRef, Offline, Source
 from ..._base.retry import Retry
-from .call_context import CallContext, StrictCallContext
+from .call_context import CallContext, StrictCallContext, read_call_context
 
 MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
@@ -80,6 +81,9 @@ class StrictMessage(WireMessage, forbid_unknown_fields=True):
     ctx: StrictCallContext | UnsetType = UNSET
     t: PassedOptions | UnsetType = UNSET
 
+
+Decode = Callable[[bytes | bytearray], WireMessage]
+"""Decodes a message."""
 
 CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})
 """Types of values that contain other values. Arrays become tuples if they are keys of a map."""
@@ -240,8 +244,25 @@ class ItemsFailed(Struct):
 
 def context_of(message: WireMessage) -> CallContext | None:
     """Return what travelled with a received event or request. None if nothing did."""
-    context: CallContext | UnsetType = message.ctx
-    return None if context is UNSET else context
+    context = message.ctx
+    return context if isinstance(context, CallContext) else None
+
+
+def aging(message: WireMessage, decode: Decode, time: Callable[[], float]) -> Decode:
+    """Return the function that decodes a message again after it has waited: its caller then has less time left."""
+    context = context_of(message)
+    if context is None or context.remaining_ms is UNSET:
+        return decode
+    arrived = time()
+
+    def decode_again(payload: bytes | bytearray) -> WireMessage:
+        again = decode(payload)
+        again.ctx = aged = read_call_context(again.ctx)
+        if aged.remaining_ms is not UNSET:
+            aged.remaining_ms = max(0, aged.remaining_ms - int((time() - arrived) * 1000))
+        return again
+
+    return decode_again
 
 
 def is_id(value: Any) -> bool:
