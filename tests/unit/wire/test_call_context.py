@@ -91,6 +91,20 @@ async def test_a_peer_that_says_nothing_gets_the_message_without_its_metadata_an
     assert d.peer.stats().metadata_not_sent == 1
 
 
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+async def test_any_first_message_ends_the_wait(dialer: bool) -> None:
+    """The greeting would come first."""
+    d = Driven(dialer=dialer, extensions=True)
+    d.take()
+    waits = start(d.peer.emit("first", metadata=TENANT))
+    await turns()
+    d.expect()
+    assert await d.fed({"a": ["no hello"]}) == [{"a": ["first"]}]
+    await waits
+    await d.peer.emit("second", metadata=TENANT)
+    assert decoded(d.take()) == [{"a": ["second"]}]
+
+
 async def test_without_extensions_nothing_waits() -> None:
     d = Driven(dialer=True)
     await d.peer.emit("first", metadata=TENANT)
@@ -278,6 +292,24 @@ async def test_a_request_that_waits_on_a_channel_has_less_time() -> None:
     await turns()
     answer, expired = decoded(d.take())
     assert answer == {"i": 7, "d": [{}, 4.0]} and expired["e"]["code"] == "wsrpc.overloaded"
+
+
+async def test_queued_metadata_waits_and_received_messages_do_not() -> None:
+    d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False)
+    got: list[str] = []
+    d.peer.on("event", lambda: got.append("event"))
+    await d.peer.emit("queued", metadata=TENANT)
+    d.peer.bind(d.transport)
+    late = start(d.peer.emit("late"))
+    await turns()
+    [greeting] = d.take()
+    assert greeting["wsrpc"]["t"] == "hello"
+    assert await d.fed(welcome("context"), {"a": ["event"]}) == [
+        {"a": ["queued"], "ctx": {"metadata": TENANT}},
+        {"a": ["late"]},
+    ]
+    await late
+    assert got == ["event"]
 
 
 async def test_an_expired_request_does_not_use_up_a_handler_of_once() -> None:

@@ -60,7 +60,7 @@ class Caller(OnChannel):
             metadata: text for the handler besides the arguments, such as ``{"tenant": "acme"}``, which the handler
                 reads as `Context.metadata`. At most 32 entries with together 4,096 bytes. Peers without wsrpc do not
                 get it (`PeerStats.metadata_not_sent`). At the beginning of a connection, a message with metadata waits
-                until the remote peer has announced that it accepts metadata, for at most 2 seconds.
+                for the first message of the remote peer, which says whether it accepts metadata, for at most 2 seconds.
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.

@@ -20,7 +20,7 @@ from ..sending.answers import Answers
 from ..sending.pending import SENT
 from ..sending.session_writer import SendingState, SessionWriter
 from ..session.client_session import ClientSession
-from ..session.connection import Connection
+from ..session.connection import Connection, Receive
 from ..session.server_session import Home, ServerSession
 from ..session.session import Session
 from ..session.session_end import SessionEnd
@@ -128,9 +128,18 @@ class PeerSession:
         if session.over:  # a handler has bound another transport
             return
         self.work.update()
+        if not self.writer.knows_features:
+            receive = partial(self._receive_first, receive)
         session.start_receiving(receive, self.dispatcher.read_ended)
         if self.opening.running is None:
             self.opened()
+
+    def _receive_first(self, receive: Receive, payload: bytes | bytearray, text: bool, /) -> None:
+        """Receive the first message. If it is not a greeting, the remote peer is a plain peer."""
+        self.session.set_receive(receive)  # before the message is received, because a welcome changes this again
+        receive(payload, text)
+        if not (self.writer.knows_features or self.session.over):
+            self.features_known()
 
     async def wait_opened(self) -> None:
         """Wait until the `open` and `on_reconnect` handlers are done or overdue, or the connection has ended.

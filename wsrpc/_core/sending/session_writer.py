@@ -90,7 +90,8 @@ class SessionWriter:
         self.requests = requests
         self.terms = settings.terms
         self.knows_features = not settings.extensions or settings.between_nodes
-        """Whether it is known which features the remote peer has. False until its greeting has arrived or is late."""
+        """Whether it is known which features the remote peer has. Its greeting would be its first message. So this is
+        False until a message has arrived, or the greeting is late."""
         self.queue_waits = False
         """Whether the queue waits for the greeting, because messages in it have metadata."""
         self._greeting_timer: Timer | None = None

@@ -162,6 +162,12 @@ class Session:
         if self._wrap is not None:
             connection.send = self._wrap(connection.send)
 
+    def set_receive(self, receive: Receive) -> None:
+        """Pass all further messages to ``receive``."""
+        self._receive = receive
+        if self.connection is not None:
+            self.connection.set_receive(receive)
+
     def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Receive messages from now on. Messages that have already arrived are received within this call."""
         self._receive, self._read_ended = receive, read_ended
