@@ -113,12 +113,14 @@ class Calls(Generic[T]):
 
     def observe(self, call: T) -> Iterator[None]:
         """Middleware that runs around each call."""
-        started = self._start(call, time_ns())
+        # The time of the machine may be set during the call, so the duration needs another clock. Both are read
+        # together: otherwise the span would end before the spans inside it.
+        now, clock = time_ns(), perf_counter_ns()
+        started = self._start(call, now)
         if started is None:
             yield
             return
         attributes, began, span, within = started
-        clock = perf_counter_ns()  # because the time of the machine may be set during the call
         try:
             yield
         except BaseException as error:
