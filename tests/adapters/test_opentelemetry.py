@@ -1,15 +1,17 @@
-"""Traces and metrics of calls, with the SDK of OpenTelemetry, which keeps them in memory."""
+"""Traces and metrics of calls, with the SDK of OpenTelemetry, which keeps them in memory.
+
+`interop/test_page_client_context.py` follows one trace from a page through two services and a cluster.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from cluster_servers import servers
 from opentelemetry import baggage, context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
@@ -264,24 +266,6 @@ async def test_nothing_is_recorded_of_what_calls_carry() -> None:
 
 
 # ------------------------------------------------------------ traces
-
-
-async def test_a_trace_continues_in_other_services_and_through_a_cluster() -> None:
-    telemetry, front, browser, service, device = Telemetry(), Server(), Client(), Client(), Client()
-    async with servers(2) as nodes, AsyncExitStack() as stack:
-        telemetry.instrument(front, *nodes.all, browser, service, device)
-        front.on("press", lambda: service.request("wake"))
-        nodes[0].on("wake", lambda: nodes[0].cluster.peer("device").request("beep"))
-        device.on("beep", lambda: "beeped")
-        await nodes.join(1, "device", device)
-        await nodes.join(0, client=service)
-        await stack.enter_async_context(connect(front, client=browser))
-        with telemetry.tracer.start_as_current_span("click"):
-            assert await browser.request("press") == "beeped"
-    assert chain(telemetry.spans()) == [
-        ("click", SpanKind.INTERNAL),
-        *[(event, kind) for event in ("press", "wake", "beep") for kind in (CLIENT, SERVER)],
-    ]
 
 
 async def test_the_span_of_the_connection_is_a_link() -> None:
