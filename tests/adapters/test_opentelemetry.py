@@ -252,17 +252,21 @@ async def test_a_remote_peer_cannot_add_metrics_without_end() -> None:
     assert sorted(point.count for point in telemetry.durations("client")) == [*[1] * MAX_CODES, 50]
 
 
-async def test_nothing_is_recorded_of_what_calls_carry() -> None:
+async def test_nothing_is_recorded_or_logged_of_what_calls_carry(caplog: pytest.LogCaptureFixture) -> None:
     telemetry, server = Telemetry(), Server()
     telemetry.instrument(server, events=True, broadcasts=True)
     server.on("secret", lambda secret: secret)
     async with connect(server) as client:
         telemetry.instrument(client, events=True, broadcasts=True)
-        await client.request("secret", "hunter2", metadata={"password": "hunter2"})
+        await client.request("secret", "hunter2", metadata={"password": "hunter2", "baggage": "a\nERROR hunter2"})
         client.emit_nowait("rejects", "hunter2")
         with pytest.raises(RpcError):
             await client.request("rejects", "hunter2")
-    assert "secret" in str(telemetry) and "hunter2" not in str(telemetry) and "password" not in str(telemetry)
+    assert (
+        "secret" in str(telemetry)
+        and "hunter2" not in str(telemetry) + caplog.text
+        and "password" not in str(telemetry)
+    )
 
 
 # ------------------------------------------------------------ traces
