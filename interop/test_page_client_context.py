@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from opentelemetry.trace import SpanKind
+from test_opentelemetry import Telemetry, chain
 
 from interop.node import JS, find_node
 from interop.page_client import Page, scripted, words
 from interop.test_typescript import ROOT, output_of
-from wsrpc import AnonymousChannel, Context, Overloaded, Server
+from wsrpc import AnonymousChannel, Client, Context, Overloaded, Server
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -333,27 +336,31 @@ trace.setGlobalTracerProvider(new BasicTracerProvider({ spanProcessors: [new Sim
 propagation.setGlobalPropagator(new W3CTraceContextPropagator())
 const client = new Client(process.argv[2], { WebSocket })
 traceCalls(client)
-const parents = [await client.request("parent")]
-for await (const parent of client.stream("parents")) parents.push(parent)
-await client.request("nobody").catch(() => parents.push(null))
-client.emit("parent")
+const results = []
+CALLS
 const spans = exporter.getFinishedSpans().map((span) => {
   const { traceId, spanId } = span.spanContext()
   return [span.name, span.kind, span.status.code, `00-${traceId}-${spanId}-01`]
 })
-console.log(JSON.stringify({ parents, spans }))
+console.log(JSON.stringify({ results, spans }))
 client.close()
 """
 
 
-async def test_the_module_of_the_guide_traces_calls(tmp_path: Path) -> None:
+async def traced(folder: Path, url: str, calls: str) -> tuple[list[Any], list[Any]]:
+    """Let a page make calls with the module of the guide. Return their results, and the spans of the page."""
     guide = (ROOT / "docs" / "how-to" / "browser-calls.md").read_text("utf-8")
     [module] = re.findall(r"```js\n(// tracing\.js\n.*?)```", guide, re.DOTALL)
-    (tmp_path / "tracing.js").write_text(module, "utf-8")
-    (tmp_path / "program.js").write_text(TRACED, "utf-8")
-    (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
-    (tmp_path / "client.js").symlink_to(ROOT / "wsrpc" / "browser" / "client.js")
-    (tmp_path / "node_modules").symlink_to(JS / "node_modules")
+    (folder / "tracing.js").write_text(module, "utf-8")
+    (folder / "program.js").write_text(TRACED.replace("CALLS", calls), "utf-8")
+    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
+    (folder / "client.js").symlink_to(ROOT / "wsrpc" / "browser" / "client.js")
+    (folder / "node_modules").symlink_to(JS / "node_modules")
+    told = json.loads(await output_of(find_node(), "program.js", url, folder=folder))
+    return told["results"], told["spans"]
+
+
+async def test_the_module_of_the_guide_traces_calls(tmp_path: Path) -> None:
     server = Server()
 
     @server.on("parent")
@@ -364,8 +371,32 @@ async def test_the_module_of_the_guide_traces_calls(tmp_path: Path) -> None:
     async def parents(ctx: Context) -> AsyncIterator[str]:
         yield ctx.metadata["traceparent"]
 
+    calls = """
+    results.push(await client.request("parent"))
+    for await (const parent of client.stream("parents")) results.push(parent)
+    await client.request("nobody").catch(() => results.push(null))
+    client.emit("parent")
+    """
     async with server.listen() as listener:
-        told = json.loads(await output_of(find_node(), "program.js", listener.url, folder=tmp_path))
-    found = told["parents"]
-    assert [span[:3] for span in told["spans"]] == [["parent", 2, 0], ["parents", 2, 0], ["nobody", 2, 2]]
-    assert found == [*(span[3] for span in told["spans"][:2]), None] and found[0] != found[1]
+        found, spans = await traced(tmp_path, listener.url, calls)
+    assert [span[:3] for span in spans] == [["parent", 2, 0], ["parents", 2, 0], ["nobody", 2, 2]]
+    assert found == [*(span[3] for span in spans[:2]), None] and found[0] != found[1]
+
+
+async def test_a_trace_of_the_page_continues_in_two_services_and_through_a_cluster(tmp_path: Path) -> None:
+    telemetry, front, service, device = Telemetry(), Server(), Client(), Client()
+    async with servers(2) as nodes:
+        telemetry.instrument(front, *nodes.all, service, device)
+        front.on("press", lambda: service.request("wake"))
+        nodes[0].on("wake", lambda: nodes[0].cluster.peer("device").request("beep"))
+        device.on("beep", lambda: "beeped")
+        await nodes.join(1, "device", device)
+        await nodes.join(0, client=service)
+        async with front.listen() as listener:
+            results, spans = await traced(tmp_path, listener.url, 'results.push(await client.request("press"))')
+    [root], inside = spans, telemetry.spans()
+    assert results == ["beeped"] and root[:2] == ["press", 2]
+    sides = [SpanKind.SERVER, SpanKind.CLIENT, SpanKind.SERVER, SpanKind.CLIENT, SpanKind.SERVER]
+    assert chain(inside) == list(zip(["press", "wake", "wake", "beep", "beep"], sides, strict=True))
+    assert inside[0].parent is not None
+    assert root[3] == f"00-{inside[0].parent.trace_id:032x}-{inside[0].parent.span_id:016x}-01"

@@ -9,7 +9,7 @@ docs/how-to/observability.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from wsrpc import BadArguments, Client, OutgoingCall, Peer, RemoteError, RpcErro
 
 try:
     from opentelemetry import context, metrics, propagate, trace
-    from opentelemetry.propagators.textmap import Setter
+    from opentelemetry.propagators.textmap import Getter, Setter
 except ImportError as exc:
     raise ImportError(
         "wsrpc_adapters.opentelemetry needs opentelemetry-api: pip install 'python-wsrpc[opentelemetry]'"
@@ -168,7 +168,7 @@ class InboundCalls(Calls[wsrpc.Context]):
             return None
         if (channel := call.channel_name) is not None:
             event = f"{channel}:{event}"
-        parent = propagate.extract(call.metadata)
+        parent = propagate.extract(call.metadata, getter=GETTER)
         # The handler has a copy of the context in which its connection began. The span there is no parent of the call,
         # because it may have ended long ago.
         links = links_to(current) if (current := context.get_current()) else ()
@@ -211,8 +211,10 @@ class OutgoingCalls(Calls[OutgoingCall]):
     def connected(self, peer: Peer) -> None:
         """Handler of `open`, on a client: all calls go to the host of its URL."""
         host = urlsplit(f"//{peer.info.headers.get('host', '')}")
-        self.common = {SYSTEM: WSRPC, SERVER_ADDRESS: host.hostname} if host.hostname else {SYSTEM: WSRPC}
-        if host.hostname and host.port:
+        self.common = {SYSTEM: WSRPC}
+        if host.hostname:
+            self.common[SERVER_ADDRESS] = host.hostname
+        if host.port:
             self.common[SERVER_PORT] = host.port
 
 
@@ -231,6 +233,19 @@ def links_to(current: context.Context) -> list[trace.Link]:
     return [trace.Link(span)] if span.is_valid else []
 
 
+class HeaderGetter(Getter[Mapping[str, str]]):
+    """Reads those entries of metadata that could be HTTP headers. Propagators expect these, and log what is wrong."""
+
+    def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
+        """Return an entry, in a list."""
+        text = carrier.get(key)
+        return [text] if text is not None and text.isascii() and text.isprintable() else None
+
+    def keys(self, carrier: Mapping[str, str]) -> list[str]:
+        """Return the names of all entries."""
+        return list(carrier)
+
+
 class BoundedSetter(Setter[dict[str, str]]):
     """Adds entries to the metadata of a call, as long as there is room: a long baggage must not make the call fail."""
 
@@ -243,4 +258,4 @@ class BoundedSetter(Setter[dict[str, str]]):
             carrier[key] = value
 
 
-SETTER = BoundedSetter()
+GETTER, SETTER = HeaderGetter(), BoundedSetter()

@@ -20,7 +20,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -29,7 +29,7 @@ import pytest
 
 import wsrpc
 from wsrpc import Client, Reconnect, Server
-from wsrpc.testing import Line, ScriptedTransport, pair
+from wsrpc.testing import Line, ScriptedTransport, connect, pair
 
 Found = Counter[tuple[str, str]]
 """Numbers of calls by file and function."""
@@ -138,6 +138,23 @@ async def requests(calls: Calls) -> int:
     return REQUESTS
 
 
+def observe(call: object) -> Iterator[None]:
+    yield
+
+
+async def observed(calls: Calls) -> int:
+    server = Server()
+    server.on("add", add)
+    server.use(observe)
+    async with connect(server) as client:
+        client.use_outgoing(observe)
+        for number in range(WARM_UP + 1):
+            with calls.counting(number):
+                for _ in range(REQUESTS):
+                    await client.request("add", 1, 2)
+    return REQUESTS
+
+
 async def lone_items() -> AsyncIterator[int]:
     while True:
         await asyncio.sleep(0)
@@ -214,6 +231,8 @@ async def turns() -> None:
 FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = {
     # A request with two integers as parameters, answered by a `def` handler: both ends. (26 when the bound was set.)
     "inline request": (requests, 32),
+    # The same with middleware on both ends, which observes with a `yield`, as for traces. (55)
+    "observed request": (observed, 69),
     # The producer waits before each item, so each arrives alone. (25.3)
     "lone stream item": (stream, 32),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing. (1.06)
