@@ -26,7 +26,7 @@ export function contextOf(metadata: Metadata = {}, ms = Infinity, isTime = true)
   const texts = Object.entries(metadata)
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string")
   // An array, for example, has another tag than a plain object.
-  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || textOf(metadata) !== textOf({})) {
+  if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names")
   }
   const isLimited = ms <= LONGEST_TIMER

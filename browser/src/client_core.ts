@@ -135,7 +135,7 @@ export class ClientCore implements Holder, PeerOwner {
     if (!this.#roomTimer && this.#canSend(queued)) this.#send(queued)
     else if (this.state === "closed") throw this.error
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
-      throw new Refused(`${this.#queue.size} messages wait to be sent already`)
+      throw new Refused(`${this.#queue.size} messages wait already`)
     } else {
       // The message is checked now: later, no caller could catch the error. The next session has the same limits.
       if (this.#peer) this.#peer.encode(queued.message)

@@ -117,7 +117,7 @@ function count(control, field) {
 function contextOf(metadata = {}, ms = Infinity, isTime = true) {
   const texts = Object.entries(metadata);
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string");
-  if (!isValid || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096 || textOf(metadata) !== textOf({})) {
+  if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names");
   }
   const isLimited = ms <= LONGEST_TIMER;
@@ -1752,7 +1752,7 @@ var ClientCore = class {
     if (!this.#roomTimer && this.#canSend(queued)) this.#send(queued);
     else if (this.state === "closed") throw this.error;
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
-      throw new Refused(`${this.#queue.size} messages wait to be sent already`);
+      throw new Refused(`${this.#queue.size} messages wait already`);
     } else {
       if (this.#peer) this.#peer.encode(queued.message);
       else this.#codec.encode(queued.message, false);
