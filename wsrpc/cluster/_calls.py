@@ -15,7 +15,9 @@ from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
 from .._core.api.caller import Caller
 from .._core.api.peer import core_of
+from .._core.channels.channel_core import ChannelCore
 from .._core.inboxes.inbox import Inbox
+from .._core.peer.requester import Requester
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.call_context import CallContext
@@ -61,7 +63,7 @@ class ClusterSender:
 
     async def _find(
         self, channel: ChannelRef, event: str, options: RequestOptions
-    ) -> tuple[Sender, ChannelRef, RequestOptions]:
+    ) -> tuple[Requester, ChannelRef, RequestOptions]:
         """Return the sender for the peer, the channel to send on, and the options with the remaining time.
 
         Raises:
@@ -104,7 +106,10 @@ class ClusterSender:
         while True:
             try:
                 sender, on, left = await self._find(channel, event, options)
-                return await method(sender)(on, event, args, left)
+                answer = await method(sender)(on, event, args, left)
+                if isinstance(answer, ChannelCore) and sender.outgoing is not self.outgoing:
+                    answer.sender = sender.for_cluster(self)
+                return answer
             except PeerNotFound:
                 if moved or options.send is not None or self._joined().directory.locate(self._address) in (None, where):
                     raise  # the source of items is closed by now

@@ -412,6 +412,13 @@ async def test_calls_to_peers_of_a_cluster_run_the_functions_of_their_process_al
             assert await outside.peer("ada").request("add", 4) == 4
             await outside.room("lobby").emit("add")
         assert [call.kind for call in logs[2]] == ["request", "broadcast"]
+        async with await ada.open_channel("talk") as channel:
+            assert await channel.request("add", 1, 1) == 2
+            await channel.emit("add")
+        assert [(call.kind, call.address) for call in logs[0][3:]] == [
+            (kind, "ada") for kind in ("conversation", "request", "event")
+        ]
+        del logs[0][3:], world.arrived[6:]
         assert len(logs[0]) == 3 and len(logs[1]) == 2 and world.arrived == [{"form": "plain"}] * 6
 
 

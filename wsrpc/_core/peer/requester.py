@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, cast
 
@@ -38,6 +39,7 @@ from ..sending.checks import check_sending
 from ..sending.notices import send_notice
 from ..sending.outbox import Outbox
 from ..sending.pending import Pending
+from ..sending.sender import Sender
 from ..session.host import Host
 from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
 from ..wire.rejections import of_started_call, reason_of
@@ -71,8 +73,10 @@ class Requester:
         self.request_timeout = self._limits.request_timeout
         self._warned: dict[str, None] = {}
         self.converter = registry.converter
-        self.outgoing = registry.outgoing
+        self.outgoing: Sequence[Any] = registry.outgoing
         self._find_peer = find_peer
+        self._cluster_sender: Sender | None = None
+        """The sender for the peer of another node to which the channel of this sender leads."""
         self.read_events = named_channels.read_events
         self.read_items = named_channels.read_items
         # The same methods, without a call in between.
@@ -80,8 +84,17 @@ class Requester:
         self.send_event_nowait = outbox.send_event_nowait
 
     def target(self) -> tuple[Any, str | None]:
+        """Return the peer that gets the messages, and its address, for the functions of `use_outgoing`."""
+        if self._cluster_sender is not None:
+            return self._cluster_sender.target()
         peer = self._find_peer()
         return peer, None if peer is None else peer.address
+
+    def for_cluster(self, sender: Sender) -> Requester:
+        """Return a sender for a channel to a peer of another node. The functions of ``sender`` run for its messages."""
+        made = copy(self)
+        made.outgoing, made._cluster_sender = sender.outgoing, sender
+        return made
 
     # ------------------------------------------------------------ one request
 
@@ -125,7 +138,8 @@ class Requester:
                 finally:  # else the exception would refer to this frame, and the frame to the exception
                     del answer, pending
             if answer.e is not UNSET:
-                if timeout is not None and pending.remaining_ms(self._host.loop.time()) == 0:
+                is_late = pending.remaining_ms(self._host.loop.time()) == 0 and not options.is_passed_on
+                if is_late and timeout is not None:
                     # The remote peer knows the deadline, too, and was the first to notice that it has passed.
                     raise RequestTimeout(event, timeout)
                 raise self.outbox.writer.rejection_from(answer, event, len(args))
