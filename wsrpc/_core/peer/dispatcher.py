@@ -127,9 +127,11 @@ class Dispatcher:
         """
         deadline = None
         if message.ctx is not UNSET:
-            deadline = self._deadline_of(message)
-            if deadline is not None and deadline <= self.loop.time():
-                self._refuse_expired(message, view)
+            try:
+                deadline = self._deadline_of(message, len(payload))
+            except RpcError as exc:
+                self._refuse(message, exc)
+                mark_processed(view)
                 return
         name = message.a[0]
         route = self._own.routes.main.get(name) if message.c is None and channel is None else None
@@ -137,7 +139,8 @@ class Dispatcher:
             route = self._find(message, channel)
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
-        invocation.deadline = deadline
+        if deadline is not None:
+            invocation.deadline = deadline
         try:
             if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
@@ -178,25 +181,34 @@ class Dispatcher:
             # session is over.
             self._mark = None
 
-    def _deadline_of(self, message: WireMessage) -> float | None:
+    def _deadline_of(self, message: WireMessage, size: int) -> float | None:
         """Return when the time of a caller is over. None if the message does not tell.
 
-        Between nodes, the node of the caller applies it.
+        Without extensions, a context is an unknown field, which is ignored. Between nodes, the node of the caller
+        applies the deadline.
+
+        Raises:
+            BadArguments: the context of the message, which has ``size`` bytes, is not valid.
+            Overloaded: no time is left.
         """
         settings = self._host.settings
         if not settings.extensions:
             message.ctx = UNSET
             return None
-        message.ctx = context = read_call_context(message.ctx)
+        message.ctx = context = read_call_context(message.ctx, size)
         if message.i is UNSET or context.remaining_ms is UNSET or settings.between_nodes:
             return None
+        if context.remaining_ms == 0:
+            self.answers.ignored["expired before its handler began"] += 1
+            raise made_here(Overloaded("its caller's time was over before its handler could begin"))
         return self.loop.time() + context.remaining_ms / 1000
 
-    def _refuse_expired(self, message: WireMessage, view: Message | None) -> None:
-        """Reject a request whose caller has no time left: its handler does not begin."""
-        self.answers.ignored["expired before its handler began"] += 1
-        self.answers.reject(message.i, Overloaded("its caller's time was over before its handler could begin"))
-        mark_processed(view)
+    def _refuse(self, message: WireMessage, error: RpcError) -> None:
+        """Reject a request, or count an event: its handler does not begin."""
+        if message.i is UNSET:
+            self.answers.host.count("wrong context", f"an event was dropped: {error}")
+        else:
+            self.answers.reject(message.i, error)
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
         if channel is not None:

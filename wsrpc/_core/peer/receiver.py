@@ -25,7 +25,6 @@ from ...limits import DEEPEST
 from ..handlers.observation import Message, mark_processed
 from ..inboxes.recipients import Decode
 from ..sending.pending import SENT
-from ..wire.call_context import read_call_context
 from ..wire.codecs import Codec, NegotiatedCodec, strict_decoder
 from ..wire.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from ..wire.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
@@ -142,8 +141,6 @@ class Receiver:
                     self._receive_response(message)
                 else:
                     self._not_ours(payload)
-            elif message.ctx is not UNSET and not self._accepts_context(message, len(payload)):
-                pass
             elif message.h is not None:
                 self._receive_on_channel(message, payload, decode)
             elif (  # nearly all are on the main channel and have a short name
@@ -272,19 +269,6 @@ class Receiver:
         elif self._limits.rate is None or name in STREAM_EVENTS or self._work.within_rate(self._dispatcher, message):
             message.c = None
             channel.mailbox.receive(message, payload, decode)
-
-    def _accepts_context(self, message: WireMessage, size: int) -> bool:
-        """Return whether the context of an event or a request of ``size`` bytes is valid. Otherwise refuse the message.
-
-        Without extensions, a context is an unknown field, which is ignored.
-        """
-        if self._seeks_control:
-            try:
-                message.ctx = read_call_context(message.ctx, size)
-            except ValueError as exc:
-                self._refuse(message, "wrong context", str(exc))
-                return False
-        return True
 
     def _accepts_names(self, message: WireMessage, payload: bytes | bytearray) -> bool:
         """Return whether the names of an event or a request are text and not too long. Otherwise refuse the message."""

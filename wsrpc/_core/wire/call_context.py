@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
+from ...errors import BadArguments, made_here
+
 MAX_ENTRIES = 32
 """Maximum number of entries of metadata."""
 MAX_BYTES = 4096
@@ -52,14 +54,14 @@ def read_call_context(value: Any, size: int = 0) -> CallContext:
     """Return the context of a received message of ``size`` bytes. Without a size, its bytes were checked before.
 
     Raises:
-        ValueError: it is not valid, or exceeds a limit. The text says why.
+        BadArguments: it is not valid, or exceeds a limit. The text says why.
     """
     try:
         context = value if isinstance(value, CallContext) else convert(value, CallContext)
         if size and context.metadata is not UNSET:
             _check(context.metadata, size)
     except ValidationError as exc:
-        raise ValueError(f"its context is not valid: {exc}") from None
+        raise made_here(BadArguments(f"its context is not valid: {exc}")) from None
     return context
 
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ..._base.names import ChannelRef, Offline, Source
 from ..._base.retry import Retry
+from ...errors import BadArguments
 from .call_context import CallContext, StrictCallContext, read_call_context
 
 MAX_ID = 2**53 - 1
@@ -250,9 +251,12 @@ def context_of(message: WireMessage) -> CallContext | None:
 
 def aging(message: WireMessage, decode: Decode, time: Callable[[], float]) -> Decode:
     """Return the function that decodes a message again after it has waited: its caller then has less time left."""
-    context = context_of(message)
-    if context is None or context.remaining_ms is UNSET:
+    if message.ctx is UNSET:
         return decode
+    try:
+        read_call_context(message.ctx)
+    except BadArguments:
+        return decode  # the message is refused when it is handled
     arrived = time()
 
     def decode_again(payload: bytes | bytearray) -> WireMessage:
