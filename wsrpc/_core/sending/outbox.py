@@ -164,9 +164,9 @@ class Outbox:
             return False
         if message.ctx is UNSET:
             payload = writer.terms.encode(message)
-        elif writer.terms.context:
+        elif writer.terms.context or not message.ctx.must_arrive:
             message.ctx.remaining_ms = pending.remaining_ms(writer.loop.time())
-            payload = writer.terms.encode(message)
+            payload = writer.terms.encode_call(message)
         else:
             return False
         if not writer.send(payload):
