@@ -57,8 +57,8 @@ MAX_ENTRIES, MAX_BYTES = 32, 4096
 """How much metadata a message can have."""
 
 Attributes = dict[str, str | int]
-Started = tuple[Attributes, int, trace.Span, context.Context]
-"""The attributes of a duration, the time in nanoseconds, the span, and the context that contains it."""
+Started = tuple[Attributes, trace.Span, context.Context]
+"""The attributes of a duration, the span, and the context that contains it."""
 T = TypeVar("T")
 
 
@@ -115,12 +115,12 @@ class Calls(Generic[T]):
         """Middleware that runs around each call."""
         # The time of the machine may be set during the call, so the duration needs another clock. Both are read
         # together: otherwise the span would end before the spans inside it.
-        now, clock = time_ns(), perf_counter_ns()
-        started = self._start(call, now)
+        began, clock = time_ns(), perf_counter_ns()
+        started = self._start(call, began)
         if started is None:
             yield
             return
-        attributes, began, span, within = started
+        attributes, span, within = started
         try:
             yield
         except BaseException as error:
@@ -180,7 +180,7 @@ class InboundCalls(Calls[wsrpc.Context]):
             span = self._start_span(WSRPC, parent, self._kind, {**attributes, METHOD_ORIGINAL: event}, links, now)
         within = trace.set_span_in_context(span, parent)
         context.attach(within)  # and never detached, because only this handler has this context
-        return attributes, now, span, within
+        return attributes, span, within
 
 
 class OutgoingCalls(Calls[OutgoingCall]):
@@ -206,7 +206,7 @@ class OutgoingCalls(Calls[OutgoingCall]):
         span = self._start_span(event, parent, self._kind, attributes, (), now)
         within = trace.set_span_in_context(span, parent)
         propagate.inject(call.metadata, within, SETTER)
-        return attributes, now, span, within
+        return attributes, span, within
 
     def connected(self, peer: Peer) -> None:
         """Handler of `open`, on a client: all calls go to the host of its URL."""

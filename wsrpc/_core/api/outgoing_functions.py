@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from msgspec import Struct, field
 
@@ -73,13 +73,19 @@ def run_around(functions: Sequence[OutgoingFunction], call: Any, send: Within) -
 
 def run_at_once(functions: Sequence[OutgoingFunction], call: Any, send: Callable[[], T]) -> T:
     """Run the functions that are no coroutine functions around ``send``, which does not wait."""
-    with Enclosing(call) as enclosing:
+    enclosing = Enclosing(call)
+    try:
         for each in without_waiting(functions):
             if each.run is None:
                 each.function(call)
             else:
                 enclosing.add(each.function)
-        return send()
+        result = send()
+    except BaseException as exc:
+        enclosing.end(exc)
+        raise
+    enclosing.end()
+    return result
 
 
 def without_waiting(functions: Sequence[OutgoingFunction]) -> list[OutgoingFunction]:
@@ -101,12 +107,17 @@ async def _await(function: Callable[..., Any], call: Any, within: Within) -> Any
 
 
 async def _enclose(function: Callable[[Any], Iterator[None]], call: Any, within: Within) -> Any:
-    with Enclosing(call) as enclosing:
-        enclosing.add(function)
+    enclosing = Enclosing(call)
+    enclosing.add(function)
+    try:
         result = await within()
         if call.kind in ("stream", "conversation"):
             enclosing.last_until_end(result)
-        return result
+    except BaseException as exc:
+        enclosing.end(exc)
+        raise
+    enclosing.end()
+    return result
 
 
 class Enclosing(Struct, eq=False):
@@ -138,9 +149,7 @@ class Enclosing(Struct, eq=False):
             text = "a function of use_outgoing failed at the end of a %s of %r"
             channel.owner.answers.host.log(logging.ERROR, text, self._call.kind, self._call.event, exc_info=exc)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+    def end(self, error: BaseException | None = None) -> None:
+        """The call has returned, or has raised ``error``."""
         if not self._lasts:
             self._context.run(self._running.end, error)
