@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
 from .._core.api.calls import broadcast
-from .._core.api.options import ChannelEventOptions, event_options
+from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing_functions import run_around, run_at_once
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
@@ -29,7 +29,7 @@ from .._core.sending.slow_readers import KeepLatest, Slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec, json_text
 from .._core.wire.go_profile import refuse_raw
-from .._core.wire.messages import Event, event_on
+from .._core.wire.messages import EVENT_OPTIONS, Event, event_on
 from .._core.wire.settings import Terms
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
@@ -398,7 +398,7 @@ class BroadcastMethods(OnChannel):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._check_open()
-        context = event_options(options, ChannelEventOptions, self.emit, event)[1] if options else None
+        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event).context
         message = (self._channel_name, event, args)
         send = partial(self._group.emit, *message, skip)
         return await broadcast(run_around, self._group.outgoing, message, context, send)
@@ -418,7 +418,7 @@ class BroadcastMethods(OnChannel):
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         self._check_open()
-        context = event_options(options, ChannelEventOptions, self.emit_nowait, event)[1] if options else None
+        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event).context
         message = (self._channel_name, event, args)
         send = partial(self._group.emit_nowait, *message, skip)
         return broadcast(run_at_once, self._group.outgoing, message, context, send)

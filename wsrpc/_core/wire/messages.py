@@ -171,6 +171,8 @@ class RequestOptions(Struct, frozen=True, eq=False):
 
 NO_OPTIONS = RequestOptions()
 """The options of requests without options."""
+EVENT_OPTIONS = RequestOptions(timeout=None)
+"""The options of events without options. Events use only ``offline`` and ``context``."""
 
 
 class Resolution(Struct):
