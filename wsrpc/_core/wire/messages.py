@@ -302,10 +302,7 @@ def place_on(message: WireMessage, h: int | None) -> None:
 
 def event_on(channel: str | int | None, a: tuple[Any, ...], context: CallContext | None = None) -> Event:
     """Return an event on a named channel, on an anonymous channel (by its id), or on the main channel."""
+    ctx = UNSET if context is None else context
     if channel is None:
-        message = Event(a)
-    else:
-        message = Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
-    if context is not None:
-        message.ctx = context
-    return message
+        return Event(a, UNSET, UNSET, ctx)
+    return Event(a, UNSET, channel, ctx) if isinstance(channel, int) else Event(a, channel, UNSET, ctx)
