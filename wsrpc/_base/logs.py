@@ -8,7 +8,7 @@ import secrets
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ..errors import LONGEST_LINE, one_line
 from .buckets import TokenBucket
@@ -160,20 +160,12 @@ class LogBudget:
         count, self._omitted = self._omitted, 0
         return count
 
-    def log(
-        self,
-        level: int,
-        text: str,
-        /,
-        *args: object,
-        exc_info: BaseException | None = None,
-        fields: Mapping[str, object],
-    ) -> None:
+    def log(self, level: int, text: str, /, *args: object, fields: Mapping[str, object], **options: Any) -> None:
         """Write a line that belongs to no peer, if the budget allows it."""
         if self.spend():
             if omitted := self.pop_omitted():
                 logger.warning(OMITTED, omitted)
-            logger.log(level, text, *args, exc_info=exc_info, extra={_EXTRA: fields}, stacklevel=2)
+            logger.log(level, text, *args, **options, extra={_EXTRA: fields}, stacklevel=2)
 
 
 OMITTED = "%d log lines were left out: too many in a short time"
@@ -198,6 +190,13 @@ def quieten(record: logging.LogRecord) -> bool:
 
 CallFields = Callable[[], Mapping[str, object]]
 """Returns the `FIELDS` of a record about a call. Called only if the record is written."""
+
+
+class LogOptions(TypedDict, total=False):
+    """What a line of a `PeerLog` can have besides its text."""
+
+    exc_info: BaseException | None
+    call: CallFields | None
 
 
 class PeerLog:
@@ -241,31 +240,14 @@ class PeerLog:
             level = logging.DEBUG
         return self._omitted > 0 or logger.isEnabledFor(level)
 
-    def __call__(
-        self,
-        level: int,
-        text: str,
-        /,
-        *args: object,
-        exc_info: BaseException | None = None,
-        call: CallFields | None = None,
-    ) -> None:
-        self._log(level, text, args, exc_info, call)
+    def __call__(self, level: int, text: str, /, *args: object, **options: Unpack[LogOptions]) -> None:
+        self._log(level, text, args, options)
 
-    def warn(
-        self, text: str, /, *args: object, exc_info: BaseException | None = None, call: CallFields | None = None
-    ) -> None:
+    def warn(self, text: str, /, *args: object, **options: Unpack[LogOptions]) -> None:
         """Write a line at WARNING."""
-        self._log(logging.WARNING, text, args, exc_info, call)
+        self._log(logging.WARNING, text, args, options)
 
-    def _log(
-        self,
-        level: int,
-        text: str,
-        args: tuple[object, ...],
-        exc_info: BaseException | None,
-        call: CallFields | None,
-    ) -> None:
+    def _log(self, level: int, text: str, args: tuple[object, ...], options: LogOptions) -> None:
         if self._quiet and level == logging.INFO:
             level = logging.DEBUG
         if level >= logging.ERROR:
@@ -277,27 +259,20 @@ class PeerLog:
             return
         if self._omitted and level >= logging.INFO:
             omitted, self._omitted = self._omitted, 0
-            self._write(logging.WARNING, OMITTED, (omitted,), None, None)
-        self._write(level, text, args, exc_info, call)
+            self._write(logging.WARNING, OMITTED, (omitted,), {})
+        self._write(level, text, args, options)
 
     def _has_room(self) -> bool:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
         return self._budget.spend() and (self._servers_budget is None or self._servers_budget.spend())
 
-    def _write(
-        self,
-        level: int,
-        text: str,
-        args: tuple[object, ...],
-        exc_info: BaseException | None,
-        call: CallFields | None,
-    ) -> None:
+    def _write(self, level: int, text: str, args: tuple[object, ...], options: LogOptions) -> None:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
             fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote}
-            if call is not None:
+            if (call := options.get("call")) is not None:
                 fields.update(call())
             if level >= logging.WARNING:  # most log formats show no attributes, and a warning should name the peer
                 text, args = f"{text} (peer %s)", (*args, self.id if remote is None else f"{self.id} at {remote}")
-            logger.log(level, text, *args, exc_info=exc_info, extra={_EXTRA: fields}, stacklevel=4)
+            logger.log(level, text, *args, exc_info=options.get("exc_info"), extra={_EXTRA: fields}, stacklevel=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -26,13 +26,8 @@ from .description_request import HAS_NONE, named_url
 from .printing import ValueWriter
 from .running import Job, in_event_loop
 
-ENGINES = {
-    "nats": ("nats", "NatsEngine", "token"),
-    "tls": ("nats", "NatsEngine", "token"),
-    "redis": ("redis", "RedisEngine", "password"),
-    "rediss": ("redis", "RedisEngine", "password"),
-    "unix": ("redis", "RedisEngine", "password"),
-}
+NATS, REDIS = ("nats", "NatsEngine", "token"), ("redis", "RedisEngine", "password")
+ENGINES = {"nats": NATS, "tls": NATS, "redis": REDIS, "rediss": REDIS, "unix": REDIS}
 """The module and the class of the engine for each scheme of URLs, and the option that gets ``--token``."""
 FOR_SERVERS = ("answer", "header", "subprotocol", "cacert", "cert", "key", "insecure", "compress", "profile", "retry")
 """Options that an engine does not have."""
@@ -57,12 +52,7 @@ async def peers(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    output = ValueWriter(job)
-    async with aclosing(_rows(options, job, "peers", output)) as rows:
-        titles = f"{PEER.format(*TITLES)}\n"
-        async for row in rows:
-            await output.line(f"{titles}{_peer_line(row)}")
-            titles = ""
+    await _print_rows(options, job, "peers", _peer_line, first=f"{PEER.format(*TITLES)}\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
@@ -74,12 +64,7 @@ async def stats(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    output = ValueWriter(job)
-    async with aclosing(_rows(options, job, "stats", output)) as rows:
-        gap = ""
-        async for row in rows:
-            await output.line(gap + "\n".join(_statistics(row)))
-            gap = "\n"
+    await _print_rows(options, job, "stats", lambda row: "\n".join(_statistics(row)), between="\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc kick ws://localhost:8080 user/42 --code 1008 --reason banned")
@@ -183,19 +168,23 @@ class _RequestedOperations(Operations):
 # ---------------------------------------------------------------- the output
 
 
-async def _rows(options: Options, job: Job, what: str, output: ValueWriter) -> AsyncGenerator[Row]:
-    """Yield the rows for people to read. With ``--json``, print all rows, and yield none.
+async def _print_rows(
+    options: Options, job: Job, what: str, text_of: Callable[[Row], str], *, first: str = "", between: str = ""
+) -> None:
+    """Print a text for each row, or with ``--json``, the row itself.
 
     Raises:
         Failure: after the last row, if there are processes of a cluster that have not answered.
     """
+    output = ValueWriter(job)
     failures: list[str] = []
     async with operations(options, job) as through, aclosing(through.rows(what)) as rows:
         async for row in rows:
             if options.json:
                 await output.value(row)
             elif "error" not in row:
-                yield row
+                await output.line(first + text_of(row))
+                first = between
             if "error" in row:
                 failures = [*failures[:LONGEST_LIST], f"{one_line(row.get('node'), 60)} ({one_line(row['error'])})"]
     if failures:

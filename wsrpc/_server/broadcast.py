@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
 from .._core.api.calls import broadcast
-from .._core.api.options import ChannelEventOptions, event_options
+from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing_functions import run_around, run_at_once
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
@@ -29,7 +29,7 @@ from .._core.sending.slow_readers import KeepLatest, Slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec, json_text
 from .._core.wire.go_profile import refuse_raw
-from .._core.wire.messages import Event, event_on
+from .._core.wire.messages import EVENT_OPTIONS, Event, event_on
 from .._core.wire.settings import Terms
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
@@ -72,6 +72,9 @@ class EmitReport(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
     missing_nodes: tuple[str, ...] = ()
 
+
+Sent = tuple[ChannelRef, str | None, tuple[Any, ...]]
+"""The channel, the event and its arguments. For a raw message, these are None, None and the message."""
 
 Encode = Callable[[Any], bytes]
 """Function of a codec. It is the key of an encoding: peers that negotiated the same codec share the encoding."""
@@ -161,17 +164,10 @@ class BroadcastGroup:
             return inside.thread
         return None
 
-    async def emit(
-        self,
-        channel: ChannelRef,
-        event: str | None,
-        args: tuple[Any, ...],
-        skip: Skip,
-        context: CallContext | None = None,
-    ) -> EmitReport:
-        """Emit an event, or send the raw message ``args`` if ``event`` is None; see `RawBroadcastMethods`."""
-        message, key = self._encode(channel, event, args, context)
-        check_thread(self._thread, "server.send_raw(...)" if event is None else "server.emit(...)")
+    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+        """Emit an event, or send a raw message; see `RawBroadcastMethods`."""
+        message, key = self._encode(sent, context)
+        check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
         skipped = skipped_by(skip)
         self._sent += 1
         if self._sent % BURST == 0:  # connections must be able to open and close while a loop does nothing but emit
@@ -179,11 +175,9 @@ class BroadcastGroup:
         await self._wait_for_slow_readers(skipped)
         return self._send(message, key, skipped)
 
-    def emit_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip, context: CallContext | None = None
-    ) -> EmitReport:
+    def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
-        message, key = self._encode(channel, event, args, context)
+        message, key = self._encode(sent, context)
         check_thread_of_plain(self._thread, "server.emit_nowait")
         skipped = skipped_by(skip)
         if self.slow == "close":
@@ -192,17 +186,16 @@ class BroadcastGroup:
 
     def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
         """Send a message that another node has emitted. ``skipped`` has peers and addresses."""
-        encoded = self._encode(message.channel, message.event, tuple(message.args), message.context)
+        encoded = self._encode((message.channel, message.event, tuple(message.args)), message.context)
         return self._send(*encoded, skipped)
 
     def json_text(self, value: object) -> str:
         """Encode a value for `RawBroadcastMethods.send_json`."""
         return json_text(self._codec, value)
 
-    def _encode(
-        self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], context: CallContext | None
-    ) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
+    def _encode(self, sent: Sent, context: CallContext | None) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
         """Return the message, and its key for `KeepLatest`."""
+        channel, event, args = sent
         message: EventBroadcast | RawBroadcast
         if event is None:
             message = RawBroadcast(args[0], self._codec)
@@ -398,9 +391,9 @@ class BroadcastMethods(OnChannel):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._check_open()
-        context = event_options(options, ChannelEventOptions, self.emit, event)[1] if options else None
+        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event).context
         message = (self._channel_name, event, args)
-        send = partial(self._group.emit, *message, skip)
+        send = partial(self._group.emit, message, skip)
         return await broadcast(run_around, self._group.outgoing, message, context, send)
 
     def emit_nowait(
@@ -418,9 +411,9 @@ class BroadcastMethods(OnChannel):
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         self._check_open()
-        context = event_options(options, ChannelEventOptions, self.emit_nowait, event)[1] if options else None
+        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event).context
         message = (self._channel_name, event, args)
-        send = partial(self._group.emit_nowait, *message, skip)
+        send = partial(self._group.emit_nowait, message, skip)
         return broadcast(run_at_once, self._group.outgoing, message, context, send)
 
 
@@ -444,7 +437,7 @@ class RawBroadcastMethods(BroadcastMethods):
             ValueError: the server has ``profile="go"``.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        return await self._group.emit(None, None, (data,), skip)
+        return await self._group.emit((None, None, (data,)), skip)
 
     async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:
         """Send a value as a raw text message in JSON; see `send_raw`. The value is encoded like a handler's result."""

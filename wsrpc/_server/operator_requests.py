@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -45,9 +44,7 @@ class OperatorRequests:
         registry.offer(CHANNEL, "operators send requests", handlers, hidden=True)
 
     async def rows(self, what: str, peer: Peer) -> AsyncGenerator[Row]:
-        async with aclosing((await self._allowed(peer, what)).rows(what)) as rows:
-            async for row in rows:
-                yield row
+        return (await self._allowed(peer, what)).rows(what)
 
     async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> None:
         operations = await self._allowed(peer, "kick")

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .._base.misuse import check_has_run, check_no_yield
-from .._base.names import LONGEST_NAME, ChannelRef, can_be_sent, check_channel, check_name
+from .._base.names import LONGEST_NAME, can_be_sent, check_channel, check_name
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
@@ -30,6 +30,7 @@ from .broadcast import (
     BroadcastMethods,
     EmitReport,
     RawBroadcastMethods,
+    Sent,
     Skip,
     addresses_of,
     readable_again,
@@ -189,36 +190,26 @@ class RoomMembers(BroadcastGroup):
         if left is not None and not self.members and self.rooms.joined_cluster is not None:
             self.rooms.joined_cluster.room_emptied(self.name)
 
-    async def emit(
-        self,
-        channel: ChannelRef,
-        event: str | None,
-        args: tuple[Any, ...],
-        skip: Skip,
-        context: CallContext | None = None,
-    ) -> EmitReport:
+    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
-        report = await super().emit(channel, event, args, skip, context)
+        report = await super().emit(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
-        message = self._message(channel, event, args, skip, context)
+        message = self._message(sent, skip, context)
         nodes, missing_nodes = await self.rooms.joined_cluster.send_to_room(message)
         return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
-    def emit_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip, context: CallContext | None = None
-    ) -> EmitReport:
+    def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
-        report = super().emit_nowait(channel, event, args, skip, context)
+        report = super().emit_nowait(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
-        message = self._message(channel, event, args, skip, context)
+        message = self._message(sent, skip, context)
         nodes, missing_nodes = self.rooms.joined_cluster.send_to_room_nowait(message)
         return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
-    def _message(
-        self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip, context: CallContext | None
-    ) -> RoomMessage:
+    def _message(self, sent: Sent, skip: Skip, context: CallContext | None) -> RoomMessage:
+        channel, event, args = sent
         assert not isinstance(channel, int)
         skipped_rooms = [skip.name] if isinstance(skip, Room) else []
         return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms, context)

@@ -20,8 +20,7 @@ from .._core.inboxes.inbox import Inbox
 from .._core.peer.requester import Requester
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
-from .._core.wire.call_context import CallContext
-from .._core.wire.messages import NO_OPTIONS, RequestOptions
+from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._server.joined_cluster import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from ._membership import CLOSE_PEER, ClusterMembership
@@ -133,37 +132,25 @@ class ClusterSender:
         return None, self._address
 
     async def send_event(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        offline: Offline | None = None,
-        context: CallContext | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
     ) -> None:
-        _refuse_offline(offline)
+        _refuse_offline(options.offline)
         check_sending(channel, event, None)
         sender, on, _ = await self._find(channel, event, NO_OPTIONS)
-        await sender.send_event(on, event, args, None, context)
+        await sender.send_event(on, event, args, options)
 
     def send_event_nowait(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        offline: Offline | None = None,
-        context: CallContext | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
     ) -> None:
-        _refuse_offline(offline)
+        _refuse_offline(options.offline)
         check_sending(channel, event, None)
         membership = self._joined()
         if (here := membership.find(self._address)) is not None:
-            core_of(here).requester.send_event_nowait(channel, event, args, None, context)
+            core_of(here).requester.send_event_nowait(channel, event, args, options)
             return
         assert not isinstance(channel, int)
         node = membership.links.at_once(self._node(membership))
-        core_of(node).requester.send_event_nowait(place(self._address, channel), event, args, None, context)
+        core_of(node).requester.send_event_nowait(place(self._address, channel), event, args, options)
 
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /

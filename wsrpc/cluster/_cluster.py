@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overloa
 from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
 from .._core.api.calls import broadcast
-from .._core.api.options import ChannelEventOptions, event_options
+from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
@@ -18,6 +18,7 @@ from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
+from .._core.wire.messages import EVENT_OPTIONS
 from .._core.wire.settings import Settings, make_settings
 from .._server.broadcast import EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
@@ -303,16 +304,15 @@ class ClusterEmitter(OnChannel):
             EngineLost: the engine cannot be reached. Nothing was sent.
             ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
-        _, context = event_options(options, ChannelEventOptions, self.emit, event)
+        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event).context
         channel = self._channel_name
         check_event(event)
         check_sending(channel, event, None)
         assert not isinstance(channel, int)
 
         def send(context: CallContext | None) -> Coroutine[Any, Any, EmitReport]:
-            return self._send(
-                RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
-            )
+            message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
+            return self._send(message)
 
         return await broadcast(run_around, self._joined().outgoing, (channel, event, args), context, send)
 

@@ -18,7 +18,6 @@ from .._core.handlers.compiled import Handler
 from .._core.handlers.invocation import Invocation
 from .._core.sending.sender import Sender
 from .._core.sending.session_writer import SessionWriter
-from .._core.wire.call_context import CallContext
 from .._core.wire.messages import RequestOptions, context_of, event_on
 from .._core.wire.nodes import error_to_node
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
@@ -124,10 +123,10 @@ class PeerForwarder:
             most: maximum bytes that may wait in tasks.
             fail: a function that is called if more bytes wait.
         """
-        a, context = ctx.inbound.a, context_of(ctx.inbound)
+        a, options = ctx.inbound.a, RequestOptions(context=context_of(ctx.inbound))
         try:
             if not writer.callers_wait:
-                sender.send_event_nowait(on, a[0], tuple(a[1:]), None, context)
+                sender.send_event_nowait(on, a[0], tuple(a[1:]), options)
                 return
             size = len(writer.terms.encode(event_on(on, tuple(a)))) + TASK
             if self._waiting[writer] + size > most:
@@ -138,7 +137,7 @@ class PeerForwarder:
         except WsrpcError as exc:
             self._event_lost(exc)
         else:
-            waits = self._at_once(self._event(sender, on, a, context))
+            waits = self._at_once(self._event(sender, on, a, options))
             if waits is not None:
                 self._waiting[writer] += size
                 self._tasks.spawn(self._wait(writer, size, waits))
@@ -159,7 +158,7 @@ class PeerForwarder:
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], *, wants_channel: bool
     ) -> Any:
         if ctx.id is None:
-            return self._at_once(self._event(sender, on, a, context_of(ctx.inbound)))
+            return self._at_once(self._event(sender, on, a, RequestOptions(context=context_of(ctx.inbound))))
         options = RequestOptions.relayed(ctx.inbound, wants_channel=wants_channel)
         return self._at_once(self._request(ctx, sender, on, a, options))
 
@@ -171,9 +170,9 @@ class PeerForwarder:
             return exc.value
         return _rest(step, waits_for)
 
-    async def _event(self, sender: Sender, on: str | int | None, a: list[Any], context: CallContext | None) -> None:
+    async def _event(self, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions) -> None:
         try:
-            await sender.send_event(on, a[0], tuple(a[1:]), None, context)
+            await sender.send_event(on, a[0], tuple(a[1:]), options)
         except WsrpcError as exc:
             self._event_lost(exc)
 

@@ -15,11 +15,11 @@ from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import Invocation
 from ..handlers.method import HandlerOptions
 from ..inboxes.event_values import Waits, value_of
-from ..wire.messages import NO_OPTIONS, RequestOptions
+from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from ..wire.rejections import reason_of
 from . import calls
 from .events import EventReader
-from .options import ChannelCallOptions, ChannelEventOptions, changed, event_options
+from .options import ChannelCallOptions, ChannelEventOptions, changed
 from .proxy import make_emitter
 from .registration import M, Registrar
 from .stream import Stream
@@ -212,10 +212,10 @@ class AnonymousChannel(Registrar, EventReader):
         if not options and not sender.outgoing:
             return sender.send_event(self.id, event, args)
         try:
-            _, context = event_options(options, ChannelEventOptions, self.emit, event)
+            chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return calls.emit(sender, (self.id, event, args), None, context)
+        return calls.emit(sender, (self.id, event, args), chosen)
 
     def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[ChannelEventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
@@ -224,9 +224,9 @@ class AnonymousChannel(Registrar, EventReader):
             QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
-        chosen = event_options(options, ChannelEventOptions, self.emit_nowait, event) if options else (None, None)
+        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event)
         core = self._core
-        calls.emit_nowait(core.sender or core.start_sending(), (self.id, event, args), *chosen)
+        calls.emit_nowait(core.sender or core.start_sending(), (self.id, event, args), chosen)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
@@ -284,7 +284,7 @@ class AnonymousChannel(Registrar, EventReader):
         except (TypeError, ValueError) as exc:
             return refused(exc)
         core = self._core
-        return calls.request(core.sender or core.start_sending(), self.id, event, args, chosen)
+        return calls.request(core.sender or core.start_sending(), (self.id, event, args), chosen)
 
     async def open_channel(self, event: str, /, *args: Any, **options: Unpack[ChannelCallOptions]) -> AnonymousChannel:
         """Send a request that opens another anonymous channel, and return that channel.
@@ -300,7 +300,7 @@ class AnonymousChannel(Registrar, EventReader):
         chosen = changed(NO_OPTIONS, options, ChannelCallOptions, self.open_channel, event)
         core = self._core
         sender = core.sender or core.start_sending()
-        return AnonymousChannel(await calls.open_channel(sender, self.id, event, args, chosen))
+        return AnonymousChannel(await calls.open_channel(sender, (self.id, event, args), chosen))
 
 
 def user_channel_of(invocation: Invocation) -> AnonymousChannel:

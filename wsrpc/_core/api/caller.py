@@ -16,11 +16,11 @@ from ..peer.requester import Requester
 from ..sending.checks import check_thread, check_thread_of_plain, raw_message
 from ..sending.outbox import Outbox
 from ..sending.sender import ReadingSender, Sender
-from ..wire.messages import NO_OPTIONS, Raw, RequestOptions
+from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, Raw, RequestOptions
 from . import calls
 from .anonymous import AnonymousChannel
 from .events import EventReader
-from .options import CallOptions, EventOptions, changed, event_options
+from .options import CallOptions, EventOptions, changed
 from .proxy import make_emitter, make_proxy
 from .stream import Stream
 
@@ -74,10 +74,10 @@ class Caller(OnChannel):
         if not options and not self._sender.outgoing:
             return self._sender.send_event(self._channel_name, event, args)
         try:
-            chosen = event_options(options, EventOptions, self.emit, event)
+            chosen = changed(EVENT_OPTIONS, options, EventOptions, self.emit, event)
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return calls.emit(self._sender, (self._channel_name, event, args), *chosen)
+        return calls.emit(self._sender, (self._channel_name, event, args), chosen)
 
     def emit_nowait(self, event: str, /, *args: Any, **options: Unpack[EventOptions]) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
@@ -96,8 +96,8 @@ class Caller(OnChannel):
         if not options and not self._sender.outgoing:
             self._sender.send_event_nowait(self._channel_name, event, args)
             return
-        chosen = event_options(options, EventOptions, self.emit_nowait, event)
-        calls.emit_nowait(self._sender, (self._channel_name, event, args), *chosen)
+        chosen = changed(EVENT_OPTIONS, options, EventOptions, self.emit_nowait, event)
+        calls.emit_nowait(self._sender, (self._channel_name, event, args), chosen)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 
@@ -180,7 +180,7 @@ class Caller(OnChannel):
             if (handler is None or handler.deadline is None) and not sender.outgoing:
                 # Most requests. The same as below, without calls.
                 return sender.send_request(self._channel_name, event, args, NO_OPTIONS)
-            return calls.request(sender, self._channel_name, event, args, NO_OPTIONS)
+            return calls.request(sender, (self._channel_name, event, args), NO_OPTIONS)
         try:
             own = RequestOptions(returns, send=send, retry=retry, idempotent=idempotent)
             chosen = changed(own, options, CallOptions, self.request, event)
@@ -190,7 +190,7 @@ class Caller(OnChannel):
                 raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
         except (TypeError, ValueError) as exc:
             return refused(exc)
-        return calls.request(self._sender, self._channel_name, event, args, chosen)
+        return calls.request(self._sender, (self._channel_name, event, args), chosen)
 
     async def open_channel(
         self,
@@ -213,7 +213,7 @@ class Caller(OnChannel):
 
     async def _open(self, event: str, args: tuple[Any, ...], options: RequestOptions) -> AnonymousChannel:
         """Open a channel with options that are checked already, for `open_channel` and for proxies."""
-        return AnonymousChannel(await calls.open_channel(self._sender, self._channel_name, event, args, options))
+        return AnonymousChannel(await calls.open_channel(self._sender, (self._channel_name, event, args), options))
 
     def stream(
         self,
@@ -245,7 +245,7 @@ class Caller(OnChannel):
         chosen = changed(RequestOptions(send=send), options, CallOptions, self.stream, event)
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNTYPED else sender.converter(returns)
-        return Stream(event, convert, open=lambda: calls.open_stream(sender, channel, event, args, chosen))
+        return Stream(event, convert, open=lambda: calls.open_stream(sender, (channel, event, args), chosen))
 
     def proxy(self, contract: TypeForm[T], /) -> T:
         """Return an object with the methods of a contract. Each method sends a request for the event of the same name.

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from ..._base.misuse import refused
-from ..._base.names import ChannelRef, Offline
+from ..._base.names import ChannelRef
 from ..channels.channel_core import ChannelCore
 from ..channels.source import close_source
 from ..handlers.invocation import CURRENT
@@ -34,22 +34,18 @@ Send = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[An
 
 # ---------------------------------------------------------------- deadlines
 
-Call = Callable[["Sender", ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, T]]
+Call = Callable[[Sender, Message, RequestOptions], Coroutine[Any, Any, T]]
 
 
-def _in_time(
-    call: Call[T], sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
-) -> Coroutine[Any, Any, T]:
+def _in_time(call: Call[T], sender: Sender, message: Message, options: RequestOptions) -> Coroutine[Any, Any, T]:
     """Make a call that has no more time than the handler that awaits it, if there is one. ``timeout=None`` opts out."""
     handler = CURRENT.get(None)
     if handler is None or handler.deadline is None or options.timeout is None:
-        return call(sender, channel, event, args, options)
-    return _within_deadline(call, sender, channel, event, args, options)
+        return call(sender, message, options)
+    return _within_deadline(call, sender, message, options)
 
 
-async def _within_deadline(
-    call: Call[T], sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
-) -> T:
+async def _within_deadline(call: Call[T], sender: Sender, message: Message, options: RequestOptions) -> T:
     """Make a call, limited to the time that is left to the handler, unless a task that it has started awaits the call.
 
     Such a task may continue after the handler. Only the first step of the call shows whether it is one.
@@ -60,25 +56,23 @@ async def _within_deadline(
         timeout = sender.request_timeout if options.timeout is UNSET else options.timeout
         timeout = left if timeout is None else min(left, timeout)
         options = replace(options, timeout=timeout, sends_timeout=True)
-    return await call(sender, channel, event, args, options)
+    return await call(sender, message, options)
 
 
 # ---------------------------------------------------------------- calls
 
 
-def _request(
-    sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
-) -> Coroutine[Any, Any, Any]:
+def _request(sender: Sender, message: Message, options: RequestOptions) -> Coroutine[Any, Any, Any]:
     """Send a request, again if it is retried, or with the items of an upload. Return its result."""
     if options.retry is not None:
         send = sender.request_again
     else:
         send = sender.send_request if options.send is None else sender.upload
     if not sender.outgoing:
-        return send(channel, event, args, options)
+        return send(*message, options)
     if options.send is None:
-        return _around("request", send, sender, (channel, event, args), options)
-    return _upload(sender, (channel, event, args), options)
+        return _around("request", send, sender, message, options)
+    return _upload(sender, message, options)
 
 
 async def _upload(sender: Sender, message: Message, options: RequestOptions) -> Any:
@@ -89,23 +83,19 @@ async def _upload(sender: Sender, message: Message, options: RequestOptions) -> 
         await close_source(options.send)
 
 
-def _open_stream(
-    sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
-) -> Coroutine[Any, Any, Inbox]:
+def _open_stream(sender: Sender, message: Message, options: RequestOptions) -> Coroutine[Any, Any, Inbox]:
     """Open a stream, and return the inbox of its items."""
     if not sender.outgoing:
-        return sender.open_stream(channel, event, args, options)
-    return _opening("stream", sender.open_stream, sender, (channel, event, args), options)
+        return sender.open_stream(*message, options)
+    return _opening("stream", sender.open_stream, sender, message, options)
 
 
-def _open_channel(
-    sender: Sender, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
-) -> Coroutine[Any, Any, ChannelCore]:
+def _open_channel(sender: Sender, message: Message, options: RequestOptions) -> Coroutine[Any, Any, ChannelCore]:
     """Send a request that an anonymous channel answers, and return the channel."""
     opening = replace(options, wants_channel=True)
     if not sender.outgoing:
-        return sender.send_request(channel, event, args, opening)
-    return _opening("conversation", sender.send_request, sender, (channel, event, args), opening)
+        return sender.send_request(*message, opening)
+    return _opening("conversation", sender.send_request, sender, message, opening)
 
 
 request = partial(_in_time, _request)
@@ -116,27 +106,21 @@ open_channel = partial(_in_time, _open_channel)
 # ---------------------------------------------------------------- events
 
 
-def emit(
-    sender: Sender, message: Message, offline: Offline | None, context: CallContext | None
-) -> Coroutine[Any, Any, None]:
+def emit(sender: Sender, message: Message, options: RequestOptions) -> Coroutine[Any, Any, None]:
     """Send an event."""
     if not sender.outgoing:
-        return sender.send_event(*message, offline, context)
-
-    def send(channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions) -> Any:
-        return sender.send_event(channel, event, args, offline, options.context)
-
-    return _around("event", send, sender, message, RequestOptions(timeout=None, context=context))
+        return sender.send_event(*message, options)
+    return _around("event", sender.send_event, sender, message, options)
 
 
-def emit_nowait(sender: Sender, message: Message, offline: Offline | None, context: CallContext | None) -> None:
+def emit_nowait(sender: Sender, message: Message, options: RequestOptions) -> None:
     """Send an event without waiting."""
     if not sender.outgoing:
-        sender.send_event_nowait(*message, offline, context)
+        sender.send_event_nowait(*message, options)
         return
-    call = _describe("event", message, context, *sender.target())
-    send = partial(sender.send_event_nowait, *message, offline)
-    run_at_once(sender.outgoing, call, lambda: send(_final(call, context)))
+    call = _describe("event", message, options.context, *sender.target())
+    send = partial(sender.send_event_nowait, *message)
+    run_at_once(sender.outgoing, call, lambda: send(_final_options(call, options)))
 
 
 def broadcast(
@@ -170,10 +154,7 @@ def _around(
         call = _describe(kind, message, options.context, *sender.target(), timeout)
 
         def leave() -> Coroutine[Any, Any, Any]:
-            final = options
-            if call.metadata or options.context is not None:
-                final = replace(options, context=_final(call, options.context))
-            return send(*message, final)
+            return send(*message, _final_options(call, options))
 
         around: Coroutine[Any, Any, Any] = run_around(sender.outgoing, call, leave)
     except Exception as exc:
@@ -224,3 +205,9 @@ def _final(call: Any, context: CallContext | None) -> CallContext | None:
         TypeError, ValueError: the metadata of the call is not valid.
     """
     return changed_context(context, {"metadata": call.metadata or None})
+
+
+def _final_options(call: Any, options: RequestOptions) -> RequestOptions:
+    if not call.metadata and options.context is None:
+        return options
+    return replace(options, context=_final(call, options.context))

@@ -43,18 +43,6 @@ _CONTEXT: dict[str, Callable[[Any], Any]] = {"metadata": check_metadata}
 """For each option that travels, the function that checks it, and returns it as it travels."""
 
 
-def event_options(
-    options: Mapping[str, Any], accepted: type[Any], method: Callable[..., Any], event: str
-) -> tuple[Offline | None, CallContext | None]:
-    """Return the options of one event as `Sender.send_event` takes them. The arguments are those of `changed`.
-
-    Raises:
-        TypeError, ValueError: ``method`` has no such option, or its value is wrong.
-    """
-    chosen = changed(RequestOptions(), options, accepted, method, event)
-    return chosen.offline, chosen.context
-
-
 def changed(
     common: RequestOptions,
     options: Mapping[str, Any],
@@ -62,7 +50,7 @@ def changed(
     method: Callable[..., Any],
     event: str = "...",
 ) -> RequestOptions:
-    """Return other options of a request: those in ``options`` differ from ``common``.
+    """Return other options of a request or an event: those in ``options`` differ from ``common``.
 
     Args:
         options: the keyword arguments of the user.
@@ -71,6 +59,8 @@ def changed(
     Raises:
         TypeError, ValueError: ``method`` has no such option, or its value is wrong.
     """
+    if not options:
+        return common
     names = accepted.__annotations__
     if unknown := {name: value for name, value in options.items() if name not in names}:
         raise no_keywords(method, event, unknown, names)

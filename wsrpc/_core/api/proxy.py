@@ -278,7 +278,7 @@ def _options_of(member: Member, caller: Calling, common: RequestOptions) -> Requ
 
 
 def _request(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, _: Any) -> Any:
-    return calls.request(_sender_of(caller), _channel_of(caller), event, args, options)
+    return calls.request(_sender_of(caller), (_channel_of(caller), event, args), options)
 
 
 def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, send: Any) -> Stream[Any]:
@@ -289,14 +289,14 @@ def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOpti
     return Stream(
         event,
         convert,
-        open=lambda: _named(calls.open_stream(sender, channel, event, args, opening), options.member),
+        open=lambda: _named(calls.open_stream(sender, (channel, event, args), opening), options.member),
         member=options.member,
     )
 
 
 async def _upload(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, send: Any) -> Any:
     _refuse_retry(options)
-    sending = calls.request(_sender_of(caller), _channel_of(caller), event, args, replace(options, send=send))
+    sending = calls.request(_sender_of(caller), (_channel_of(caller), event, args), replace(options, send=send))
     return await _named(sending, options.member)
 
 

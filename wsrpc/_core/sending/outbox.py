@@ -15,8 +15,7 @@ from ...errors import ConnectionLost
 from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
 from ..session.offline_queue import Entry, OfflineQueue
-from ..wire.call_context import CallContext
-from ..wire.messages import Event, Raw, Request, event_on
+from ..wire.messages import EVENT_OPTIONS, Event, Raw, Request, RequestOptions, event_on
 from ..wire.settings import Terms
 from .checks import check_sending
 from .gate import Gate, Waiter
@@ -91,36 +90,24 @@ class Outbox:
 
     @shown_as("emit")
     async def send_event(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        offline: Offline | None = None,
-        context: CallContext | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
     ) -> None:
         """See `Caller.emit`."""
         writer = self.writer
         check_sending(channel, event, writer.thread)
-        message = event_on(channel, (event, *args), context)
-        if context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
-            await self.wait_and_send(message, offline)
+        message = event_on(channel, (event, *args), options.context)
+        if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
+            await self.wait_and_send(message, options.offline)
 
     def send_event_nowait(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        offline: Offline | None = None,
-        context: CallContext | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
     ) -> None:
         """See `Caller.emit_nowait`."""
         writer = self.writer
         check_sending(channel, event, writer.thread, "peer.emit_nowait")
-        message = event_on(channel, (event, *args), context)
-        if context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
-            self.send_now(message, offline)
+        message = event_on(channel, (event, *args), options.context)
+        if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
+            self.send_now(message, options.offline)
 
     async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
         """See `RawCaller.send_raw`."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Never, Protocol
 
-from ..._base.names import ChannelRef, Offline
+from ..._base.names import ChannelRef
 from ..inboxes.event_values import ToValue, Waits
 from ..inboxes.inbox import Inbox
-from ..wire.call_context import CallContext
-from ..wire.messages import RequestOptions
+from ..wire.messages import EVENT_OPTIONS, RequestOptions
 
 
 class Sender(Protocol):
@@ -30,23 +29,11 @@ class Sender(Protocol):
         ...
 
     def send_event(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        offline: Offline | None = None,
-        context: CallContext | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
     ) -> Coroutine[Any, Any, None]: ...
 
     def send_event_nowait(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        offline: Offline | None = None,
-        context: CallContext | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
     ) -> None: ...
 
     def send_request(

@@ -171,6 +171,8 @@ class RequestOptions(Struct, frozen=True, eq=False):
 
 NO_OPTIONS = RequestOptions()
 """The options of requests without options."""
+EVENT_OPTIONS = RequestOptions(timeout=None)
+"""The options of events without options. Events use only ``offline`` and ``context``."""
 
 
 class Resolution(Struct):
@@ -300,10 +302,7 @@ def place_on(message: WireMessage, h: int | None) -> None:
 
 def event_on(channel: str | int | None, a: tuple[Any, ...], context: CallContext | None = None) -> Event:
     """Return an event on a named channel, on an anonymous channel (by its id), or on the main channel."""
+    ctx = UNSET if context is None else context
     if channel is None:
-        message = Event(a)
-    else:
-        message = Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
-    if context is not None:
-        message.ctx = context
-    return message
+        return Event(a, UNSET, UNSET, ctx)
+    return Event(a, UNSET, channel, ctx) if isinstance(channel, int) else Event(a, channel, UNSET, ctx)
