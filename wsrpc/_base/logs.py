@@ -258,6 +258,14 @@ class PeerLog:
         """Write a line at WARNING."""
         self._log(logging.WARNING, text, args, exc_info, call)
 
+    def note(self, text: str, /, *args: object) -> None:
+        """Write a line at INFO that the remote peer can cause at any time, within the budget of warnings."""
+        if self.shows(logging.INFO):
+            if self._has_room():
+                self._log(logging.INFO, text, args, None, None)
+            else:
+                self._omitted += 1
+
     def _log(
         self,
         level: int,
