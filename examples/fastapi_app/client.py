@@ -1,4 +1,4 @@
-"""A customer who buys apples, and then sees what others buy, until Ctrl-C.
+"""A customer who buys apples, and then sees what others buy, until Ctrl-C or until the server bans the customer.
 
     python client.py [--url URL] secret-1 2
     curl -X PUT "http://127.0.0.1:8080/stock/apples?count=5"
@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import sys
 
-from wsrpc import Client, HandshakeRejected, RemoteError
+from wsrpc import Client, ConnectionLost, HandshakeRejected, RemoteError
 
 
 def bought(who: str, count: int, what: str) -> None:
@@ -35,9 +35,13 @@ async def main(url: str, token: str, count: int) -> None:
                 print(f"{left} apples left", flush=True)
             except RemoteError as error:
                 print(f"{error} [{error.code}]", flush=True)
-            await asyncio.Event().wait()  # until Ctrl-C
+            while True:  # until Ctrl-C
+                await client.wait_connected()  # raises if the client gives up, such as after the close code 1008
+                await client.peer.wait_closed()
     except HandshakeRejected as error:
         sys.exit(f"refused: {error.body} ({error.status})")
+    except ConnectionLost as error:
+        sys.exit(f"the client has given up: {error.code} {error.reason}")
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ async def test_a_kick() -> None:
     async with operated(admin=everybody) as (server, url, client):
         assert await refusal(3, "kick", url, "nobody") == "no peer has the address or the id 'nobody'"
         assert (await refusal(2, "kick", url, "ada", "--code", "3")).startswith("close code 3 may not be sent")
-        assert await prints("kick", url, "ada", "--code", "1008", "--reason", "banned") == ""
-        assert client.state == "closed" and server.stats().closed[1008] == 1
+        async with Client(url, headers={"X-Who": "ada"}) as second:
+            assert await prints("kick", url, "ada", "--code", "1008", "--reason", "banned") == "closed 2 peers\n"
+            assert second.state == "closed"
+        assert client.state == "closed" and server.stats().closed[1008] == 2
 
 
 WORDS = (["peers"], ["stats"], ["kick", "ada"], ["kick", "nobody"], ["call", "whoami", "--peer", "ada"])
@@ -171,7 +173,7 @@ async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServ
             assert (await prints("stats", *through)).count("peers                       1\n") == 2
             assert await prints("call", *through, "whoami", "--peer", "bob") == '"bob"\n'
             assert await prints("call", *through, "whoami", "--peer", rows[0]["id"]) == f'"{rows[0]["address"]}"\n'
-            assert await prints("kick", *through, "ada", "--code", "1008") == ""
+            assert await prints("kick", *through, "ada", "--code", "1008") == "closed 1 peer\n"
             assert "ada" not in await prints("peers", *through)
             said = "the cluster 'wsrpc' has no servers: name another one with --cluster NAME"
             assert await refusal(3, "peers", engine.url) == said

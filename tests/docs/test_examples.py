@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.typing import Subprotocol
 
-from wsrpc import Client, RemoteError
+from wsrpc import Client, RemoteError, Server
 
 EXAMPLES = ROOT / "examples"
 
@@ -223,6 +223,16 @@ async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None
         stock = f"http://{address}/stock"
         assert await asyncio.to_thread(http, f"{stock}/apples?count=5", "PUT") == '{"apples":6}'
         assert [await ada.line(), await bob.line()] == ["there are 6 apples now"] * 2
+
+
+async def test_the_client_of_the_fastapi_application_ends_when_the_server_bans_it() -> None:
+    server = Server()
+    server.on("buy", lambda what, count: 3)
+    async with server.listen() as listener:
+        banned = await start("fastapi_app/client.py", "secret-1", "0", "--url", listener.url)
+        assert await Screen(banned).line() == "3 apples left"
+        await server.peers[0].close(1008, "banned")
+        await refused(banned, "the client has given up: 1008 banned\n")
 
 
 async def test_a_plain_chat_takes_less_than_40_lines(tmp_path: Path) -> None:

@@ -247,6 +247,14 @@ class PeerLog:
         """Write a line at WARNING."""
         self._log(logging.WARNING, text, args, options)
 
+    def note(self, text: str, /, *args: object) -> None:
+        """Write a line at INFO that the remote peer can cause at any time, within the budget of warnings."""
+        if self.shows(logging.INFO):
+            if self._has_room():
+                self._log(logging.INFO, text, args, {})
+            else:
+                self._omitted += 1
+
     def _log(self, level: int, text: str, args: tuple[object, ...], options: LogOptions) -> None:
         if self._quiet and level == logging.INFO:
             level = logging.DEBUG

@@ -76,14 +76,15 @@ async def stats(options: Options, job: Job) -> None:
 @CONNECTION
 @in_event_loop
 async def kick(options: Options, job: Job) -> None:
-    """Close the connection of a peer, which is named by its address or its id.
+    """Close the connection of a peer, which is named by its address or its id. Print how many were closed.
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
     check_close(options.code, options.reason)
     async with operations(options, job) as through:
         job.doing = "the peer may have been closed"
-        await through.kick(options.peer, options.code, options.reason)
+        number = await through.kick(options.peer, options.code, options.reason)
+        await ValueWriter(job).line(f"closed {number} peer{'' if number == 1 else 's'}")
 
 
 # ---------------------------------------------------------------- the connection
@@ -138,9 +139,9 @@ class _RequestedOperations(Operations):
                 async for row in rows:
                     yield row
 
-    async def kick(self, named: str, code: int, reason: str) -> None:
+    async def kick(self, named: str, code: int, reason: str) -> int:
         with self._explaining("kick"):
-            await self._channel.request("kick", named, code, reason)
+            return await self._channel.request("kick", named, code, reason, returns=int)
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         try:

@@ -31,8 +31,9 @@ class Operations(Protocol):
         """Yield a row for each peer, if ``what`` is ``"peers"``; otherwise the statistics of each server."""
         ...
 
-    async def kick(self, named: str, code: int, reason: str) -> None:
-        """Close the named peers; see `ClusterPeer.close`."""
+    async def kick(self, named: str, code: int, reason: str) -> int:
+        """Close the named peers, and return their number; see `ClusterPeer.close`."""
+        ...
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         """Send a request to the named peer, and return its response. ``options`` are `CallOptions`."""
@@ -60,8 +61,10 @@ class DirectOperations(Operations):
         """
         raise NotImplementedError
 
-    async def kick(self, named: str, code: int, reason: str) -> None:
-        await asyncio.gather(*[target.close(code, reason) for target in await self.find(named)])
+    async def kick(self, named: str, code: int, reason: str) -> int:
+        targets = await self.find(named)
+        await asyncio.gather(*[target.close(code, reason) for target in targets])
+        return len(targets)
 
     async def call(self, named: str, channel: str | None, event: str, args: list[Any], **options: Any) -> Any:
         return await (await self.find(named, channel))[-1].request(event, *args, **options)

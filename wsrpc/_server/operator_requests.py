@@ -46,10 +46,11 @@ class OperatorRequests:
     async def rows(self, what: str, peer: Peer) -> AsyncGenerator[Row]:
         return (await self._allowed(peer, what)).rows(what)
 
-    async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> None:
+    async def kick(self, peer: Peer, named: str, code: int = 1000, reason: str = "") -> int:
         operations = await self._allowed(peer, "kick")
         _log(peer, "closes the peer %s: %s %s", short(named), code, short(reason))
-        await _answer(operations.kick(named, code, reason))
+        closed: int = await _answer(operations.kick(named, code, reason))
+        return closed
 
     async def call(self, ctx: Context, peer: Peer, named: str, channel: str | None, event: str, args: list[Any]) -> Any:
         operations = await self._allowed(peer, "call")
@@ -60,6 +61,8 @@ class OperatorRequests:
 
     async def _allowed(self, peer: Peer, action: str) -> Operations:
         if not await self._allow.allows(f"let the peer be an operator ({action})", peer, action):
+            log = core_of(peer).log
+            log.note("the peer %s at %s is not allowed to be an operator: %s is refused", log.id, log.place, action)
             raise made_here(RemoteError(NOT_ALLOWED, NOT_ALLOWED_CODE))
         return self._own if self._cluster is None else operations_of(self._cluster)
 

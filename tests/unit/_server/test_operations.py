@@ -77,7 +77,7 @@ async def test_a_peer_is_named_by_its_address_or_its_id(caplog: pytest.LogCaptur
             second.on("whoami", lambda: "the latest one")
             assert await answer(operator, "call", mine.id, None, "whoami", []) == "the address counts"
             assert await answer(operator, "call", "ada", None, "whoami", []) == "the latest one"
-            await answer(operator, "kick", "ada", 1008, "banned")
+            assert await answer(operator, "kick", "ada", 1008, "banned") == 2
             assert (ada.state, second.state) == ("closed", "closed") and len(server.peers) == 2
         who = f"the operator {mine.id} at an unknown address"
         lines = [record.getMessage() for record in caplog.records if "operator" in record.getMessage()]
@@ -155,6 +155,18 @@ async def test_who_is_refused_does_not_learn_which_peers_there_are() -> None:
             for args in refused:
                 assert await refusal(hostile, *args) == ("not allowed", "wsrpc.not_allowed", None)
         assert ada.connected and server.stats().pending == 0
+
+
+async def test_who_is_refused_is_logged_but_cannot_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    async with serving(admin=lambda peer, action: False) as (server, hostile, _ada):
+        for _ in range(300):
+            await refusal(hostile, "kick", "ada")
+        id = server.peers[0].id
+        refused = f"the peer {id} at an unknown address is not allowed to be an operator: kick is refused"
+        lines = [record for record in caplog.records if record.getMessage() == refused]
+        assert 100 <= len(lines) < 150
+        assert {(line.levelname, vars(line)["peer"]) for line in lines} == {("INFO", id)}
 
 
 async def test_without_a_function_there_are_no_operators() -> None:

@@ -45,7 +45,7 @@ async def test_one_server_answers_for_all() -> None:
         with pytest.raises(RemoteError, match=r"no node of the cluster .*'nobody'"):
             await ask("call", "nobody", None, "whoami", [])
         for named, client in (("ada", ada), (id, other)):
-            await ask("kick", named, 1008, "banned")
+            assert await ask("kick", named, 1008, "banned") == 1
             assert client.state == "closed"
 
 
@@ -72,5 +72,5 @@ async def test_a_program_that_joins_the_cluster_needs_nobody_s_permission() -> N
             assert len(rows) == 3
             there = [row["id"] for row in rows if row["node"] == made[1].cluster.nodes[0]]
             assert [await operations.call(id, None, "whoami", []) for id in there] == ["ada", "other"]
-            await operations.kick("ada", 1008, "banned")
+            assert await operations.kick("ada", 1008, "banned") == 1
             assert ada.state == "closed"

@@ -224,9 +224,13 @@ class AnonymousChannel(Registrar, EventReader):
             QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
-        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event)
         core = self._core
-        calls.emit_nowait(core.sender or core.start_sending(), (self.id, event, args), chosen)
+        sender = core.sender or core.start_sending()
+        if not options and not sender.outgoing:
+            sender.send_event_nowait(self.id, event, args)
+            return
+        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event)
+        calls.emit_nowait(sender, (self.id, event, args), chosen)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
