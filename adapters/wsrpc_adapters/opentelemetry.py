@@ -30,19 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["instrument"]
 
-# The names of version 1.43 of the conventions. The part for RPC is a release candidate: later versions may rename them.
+# All names are those of version 1.43 of the conventions. The part for RPC is a release candidate, so later versions may
+# rename them.
 SCHEMA = "https://opentelemetry.io/schemas/1.43.0"
-CLIENT_DURATION = "rpc.client.call.duration"
-SERVER_DURATION = "rpc.server.call.duration"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Upper bounds of the buckets of durations."""
 SYSTEM = "rpc.system.name"
 METHOD = "rpc.method"
-METHOD_ORIGINAL = "rpc.method_original"
-STATUS_CODE = "rpc.response.status_code"
 ERROR_TYPE = "error.type"
-SERVER_ADDRESS = "server.address"
-SERVER_PORT = "server.port"
 OTHER = "_OTHER"
 """Stands for all names that a remote peer may have made up."""
 
@@ -151,14 +146,14 @@ class Calls(Generic[T]):
                 name = OTHER
             else:
                 self._codes.add(name)
-        return {STATUS_CODE: name, ERROR_TYPE: name}
+        return {"rpc.response.status_code": name, ERROR_TYPE: name}
 
 
 class InboundCalls(Calls[wsrpc.Context]):
     """The calls that a server or client handles."""
 
     def __init__(self, tracer: trace.Tracer, meter: metrics.Meter, *, events: bool) -> None:
-        super().__init__(tracer, meter, trace.SpanKind.SERVER, SERVER_DURATION)
+        super().__init__(tracer, meter, trace.SpanKind.SERVER, "rpc.server.call.duration")
         self._events = events
 
     def _start(self, call: wsrpc.Context, now: int) -> Started | None:
@@ -177,7 +172,7 @@ class InboundCalls(Calls[wsrpc.Context]):
             span = self._start_span(event, parent, self._kind, attributes, links, now)
         else:
             attributes = {**self.common, METHOD: OTHER}
-            span = self._start_span(WSRPC, parent, self._kind, {**attributes, METHOD_ORIGINAL: event}, links, now)
+            span = self._start_span(WSRPC, parent, self._kind, {**attributes, "rpc.method_original": event}, links, now)
         within = trace.set_span_in_context(span, parent)
         context.attach(within)  # and never detached, because only this handler has this context
         return attributes, span, within
@@ -191,7 +186,7 @@ class OutgoingCalls(Calls[OutgoingCall]):
     """
 
     def __init__(self, tracer: trace.Tracer, meter: metrics.Meter, kinds: Collection[str]) -> None:
-        super().__init__(tracer, meter, trace.SpanKind.CLIENT, CLIENT_DURATION)
+        super().__init__(tracer, meter, trace.SpanKind.CLIENT, "rpc.client.call.duration")
         self._kinds = kinds
 
     def _start(self, call: OutgoingCall, now: int) -> Started | None:
@@ -213,9 +208,9 @@ class OutgoingCalls(Calls[OutgoingCall]):
         host = urlsplit(f"//{peer.info.headers.get('host', '')}")
         self.common = {SYSTEM: WSRPC}
         if host.hostname:
-            self.common[SERVER_ADDRESS] = host.hostname
+            self.common["server.address"] = host.hostname
         if host.port:
-            self.common[SERVER_PORT] = host.port
+            self.common["server.port"] = host.port
 
 
 def is_fault(error: BaseException) -> bool:

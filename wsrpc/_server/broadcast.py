@@ -269,8 +269,7 @@ class BroadcastGroup:
                 session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
         session.send_or_wait(payload, text)
-        if message.has_metadata and not writer.terms.context:
-            writer.metadata_not_sent()
+        writer.count_metadata(has_metadata=message.has_metadata)
         return True
 
     # ------------------------------------------------------------ slow readers

@@ -16,7 +16,6 @@ from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
 from ..session.offline_queue import Entry, OfflineQueue
 from ..wire.messages import EVENT_OPTIONS, Event, Raw, Request, RequestOptions, event_on
-from ..wire.settings import Terms
 from .checks import check_sending
 from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, Pending, PendingRequests
@@ -230,15 +229,10 @@ class Outbox:
         payload, text = outgoing.encode(decision.terms)
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
-        self._count_metadata(outgoing, decision.terms)
+        self.writer.count_metadata(has_metadata=outgoing.has_metadata)
         if outgoing.pending is not None:
             self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
         return len(payload)
-
-    def _count_metadata(self, outgoing: Outgoing, terms: Terms) -> None:
-        """Count metadata that the remote peer does not get, because it does not accept a context."""
-        if outgoing.has_metadata and not terms.context:
-            self.writer.metadata_not_sent()
 
     # ------------------------------------------------------------ waiting
 
@@ -295,7 +289,7 @@ class Outbox:
 
     def _encode_late(self, outgoing: Outgoing) -> tuple[bytes, bool]:
         """Encode a message that is about to be sent, and has waited in the queue, perhaps for this session."""
-        self._count_metadata(outgoing, self.writer.terms)
+        self.writer.count_metadata(has_metadata=outgoing.has_metadata)
         return outgoing.encode(self.writer.terms)
 
     def withdraw(self, pending: Pending) -> None:

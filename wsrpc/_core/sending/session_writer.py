@@ -173,9 +173,10 @@ class SessionWriter:
                 self.loop.time() + GREETING_TIMEOUT, self._host.current.features_known
             )
 
-    def metadata_not_sent(self) -> None:
+    def count_metadata(self, *, has_metadata: bool) -> None:
         """Count a message that was sent without its metadata, because the remote peer does not accept any."""
-        self._host.metadata_not_sent()
+        if has_metadata and not self.terms.context:
+            self._host.metadata_not_sent()
 
     def features_known(self) -> None:
         """The remote peer has announced its features, or has not done so in time."""
