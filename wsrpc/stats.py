@@ -234,15 +234,14 @@ class StatsSum:
         self._started_at = started_at
         self._accepted = accepted
         self._closed = dict(closed)
-        self._sums = dict(ended)
+        self._sums = {**ended, "peers": 0, "detached_peers": 0, "slow_peers": 0}
         self._ignored = Counter(ignored)
-        self._peers = self._detached = self._slow = 0
 
     def add(self, peer: PeerStats) -> None:
         """Add the counters of a connection. It may have ended meanwhile."""
-        self._peers += 1
-        self._detached += peer.detached
-        self._slow += peer.slow
+        self._sums["peers"] += 1
+        self._sums["detached_peers"] += peer.detached
+        self._sums["slow_peers"] += peer.slow
         for name in SUMMED:
             self._sums[name] += getattr(peer, name) or 0
         if peer.ignored:
@@ -262,12 +261,9 @@ class StatsSum:
         return ServerStats(
             uptime=now - self._started_at,
             healthy=healthy,
-            peers=self._peers,
             accepted=self._accepted,
             refused=refused,
             closed=self._closed,
-            detached_peers=self._detached,
-            slow_peers=self._slow,
             rooms=rooms,
             errors=errors,
             ignored=dict(self._ignored),
