@@ -390,10 +390,10 @@ class BroadcastMethods(OnChannel):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._check_open()
-        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event).context
+        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event)
         message = (self._channel_name, event, args)
         send = partial(self._group.emit, message, skip)
-        return await broadcast(run_around, self._group.outgoing, message, context, send)
+        return await broadcast(run_around, self._group.outgoing, message, chosen, send)
 
     def emit_nowait(
         self, event: str, /, *args: Any, skip: Skip = None, **options: Unpack[ChannelEventOptions]
@@ -410,10 +410,10 @@ class BroadcastMethods(OnChannel):
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         self._check_open()
-        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event).context
+        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit_nowait, event)
         message = (self._channel_name, event, args)
         send = partial(self._group.emit_nowait, message, skip)
-        return broadcast(run_at_once, self._group.outgoing, message, context, send)
+        return broadcast(run_at_once, self._group.outgoing, message, chosen, send)
 
 
 class RawBroadcastMethods(BroadcastMethods):

@@ -304,7 +304,7 @@ class ClusterEmitter(OnChannel):
             EngineLost: the engine cannot be reached. Nothing was sent.
             ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
-        context = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event).context
+        chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event)
         channel = self._channel_name
         check_event(event)
         check_sending(channel, event, None)
@@ -314,7 +314,7 @@ class ClusterEmitter(OnChannel):
             message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
             return self._send(message)
 
-        return await broadcast(run_around, self._joined().outgoing, (channel, event, args), context, send)
+        return await broadcast(run_around, self._joined().outgoing, (channel, event, args), chosen, send)
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.

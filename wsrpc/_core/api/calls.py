@@ -118,16 +118,16 @@ def emit_nowait(sender: Sender, message: Message, options: RequestOptions) -> No
     if not sender.outgoing:
         sender.send_event_nowait(*message, options)
         return
-    call = _describe("event", message, options.context, *sender.target())
+    call = _describe("event", message, options, sender)
     send = partial(sender.send_event_nowait, *message)
-    run_at_once(sender.outgoing, call, lambda: send(_final_options(call, options)))
+    run_at_once(sender.outgoing, call, lambda: send(_final(call, options)))
 
 
 def broadcast(
     run: Callable[..., Any],
     functions: Sequence[OutgoingFunction],
     message: Message,
-    context: CallContext | None,
+    options: RequestOptions,
     send: Callable[[CallContext | None], T],
 ) -> T:
     """Send a broadcast, with the functions of `use_outgoing` around it.
@@ -136,9 +136,9 @@ def broadcast(
         run: `run_at_once`, or `run_around` if the result of ``send`` is awaited.
     """
     if not functions:
-        return send(context)
-    call = _describe("broadcast", message, context)
-    result: T = run(without_waiting(functions), call, lambda: send(_final(call, context)))
+        return send(options.context)
+    call = _describe("broadcast", message, options)
+    result: T = run(without_waiting(functions), call, lambda: send(_final(call, options).context))
     return result
 
 
@@ -150,11 +150,10 @@ def _around(
 ) -> Coroutine[Any, Any, Any]:
     """Send a message, with the functions around it."""
     try:
-        timeout = sender.request_timeout if options.timeout is UNSET else options.timeout
-        call = _describe(kind, message, options.context, *sender.target(), timeout)
+        call = _describe(kind, message, options, sender)
 
         def leave() -> Coroutine[Any, Any, Any]:
-            return send(*message, _final_options(call, options))
+            return send(*message, _final(call, options))
 
         around: Coroutine[Any, Any, Any] = run_around(sender.outgoing, call, leave)
     except Exception as exc:
@@ -183,31 +182,23 @@ async def _opening(kind: str, open: Send, sender: Sender, message: Message, opti
     return result
 
 
-def _describe(
-    kind: str,
-    message: Message,
-    context: CallContext | None,
-    peer: Any = None,
-    address: str | None = None,
-    timeout: float | None = None,
-) -> Any:
-    """Return the `OutgoingCall` of a message."""
+def _describe(kind: str, message: Message, options: RequestOptions, sender: Sender | None = None) -> Any:
+    """Return the `OutgoingCall` of a message. A broadcast has no sender."""
     channel, event, args = message
+    context = options.context
     metadata = {} if context is None or context.metadata is UNSET else {**context.metadata}
     name = channel if isinstance(channel, str) else None
+    peer, address = (None, None) if sender is None else sender.target()
+    timeout = sender.request_timeout if sender is not None and options.timeout is UNSET else options.timeout
     return OutgoingFunction.call_class(kind, event, args, metadata, name, peer, address, timeout)
 
 
-def _final(call: Any, context: CallContext | None) -> CallContext | None:
-    """Return what travels with the message, after all functions have run.
+def _final(call: Any, options: RequestOptions) -> RequestOptions:
+    """Return the options of a message with the metadata that its `OutgoingCall` has after all functions have run.
 
     Raises:
         TypeError, ValueError: the metadata of the call is not valid.
     """
-    return changed_context(context, {"metadata": call.metadata or None})
-
-
-def _final_options(call: Any, options: RequestOptions) -> RequestOptions:
     if not call.metadata and options.context is None:
         return options
-    return replace(options, context=_final(call, options.context))
+    return replace(options, context=changed_context(options.context, {"metadata": call.metadata or None}))
