@@ -114,8 +114,10 @@ def code_of(page: Path, block: Block, flags: int = 0) -> types.CodeType:
     return code
 
 
-# test_todo_example.py follows the pages of the tutorial, whose files import each other.
-PAGES_RUN_HERE = [page for page in PAGES if page != BLOCKING and page.parent.name != "tutorial"]
+# test_todo_example.py follows the pages of the tutorial, whose files import each other, and test_see_what_happens.py
+# the guide to which its programs belong.
+ELSEWHERE = {"blocking", "see-what-happens"}
+PAGES_RUN_HERE = [page for page in PAGES if page.stem not in ELSEWHERE and page.parent.name != "tutorial"]
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
@@ -243,6 +245,9 @@ def test_every_program_is_run() -> None:
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
         ("docs/how-to/observability.md", "app.py"),  # by tests/adapters/test_prometheus.py
+        *(
+            ("docs/how-to/see-what-happens.md", f"{name}.py") for name in ("app", "device", "telemetry")
+        ),  # by tests/docs
         *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/docs/test_migration_pages.py
         ("docs/how-to/browser.md", "page.py"),  # by tests/browser/test_shown_pages.py
         ("docs/how-to/ws-wrapper.md", "main.mjs"),  # likewise
