@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import multiprocessing
@@ -19,6 +20,8 @@ from ._worker import Order, WorkerSettings, work
 PATIENCE = 15.0
 """Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
 runs the end of the application's lifespan."""
+START_TIMEOUT = 120.0
+"""Seconds after which a worker that has not started is killed."""
 LONGEST_DELAY = 30.0
 INTERVAL = 0.1
 """Seconds between two looks at the signals and the workers."""
@@ -35,9 +38,15 @@ def bind(config: uvicorn.Config) -> tuple[socket.socket, str]:
         OSError: the address is in use, or cannot be listened on. The text has the address.
     """
     if config.uds is not None or config.fd is not None:
-        if config.uds is not None and Path(config.uds).is_socket():  # a process that was killed has left it
-            Path(config.uds).unlink()
-        return config.bind_socket(), config.uds or f"file descriptor {config.fd}"
+        if config.uds is not None and Path(config.uds).is_socket():
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(config.uds) == 0:
+                    raise OSError(errno.EADDRINUSE, f"cannot listen on {config.uds}: another process listens there")
+            Path(config.uds).unlink()  # a process that was killed has left it
+        try:
+            return config.bind_socket(), config.uds or f"file descriptor {config.fd}"
+        except SystemExit:
+            raise OSError(errno.EINVAL, f"cannot listen on {config.uds or config.fd}: see the log") from None
     family, host = (socket.AF_INET6, f"[{config.host}]") if ":" in config.host else (socket.AF_INET, config.host)
     try:
         listener = socket.create_server((config.host, config.port), family=family)
@@ -56,8 +65,11 @@ class Worker:
         self.process.start()
         other_end.close()
         self.ready = False
+        self._start_until = time.monotonic() + START_TIMEOUT
         self.outdated = False
         """Whether another worker shall replace it."""
+        self.asks = False
+        """Whether it has asked for that itself, because it has to end."""
         self.failure = ""
         """The reason why it cannot start, with details on further lines."""
         self.killed_at: float | None = None
@@ -69,17 +81,21 @@ class Worker:
             while self._channel.poll():
                 kind, text = self._channel.recv()
                 self.ready |= kind == "ready"
-                self.outdated |= kind == "outdated"
+                self.asks |= kind == "outdated"
+                self.outdated |= self.asks
                 self.failure += text
 
     def end(self, order: Order, patience: float) -> None:
-        self.killed_at = time.monotonic() + patience
+        self.killed_at = min(time.monotonic() + patience, self.killed_at or math.inf)
         with suppress(OSError):  # it has ended
             self._channel.send(order)
         if not self.ready:  # the import of an application may take long
             self.process.terminate()
 
     def kill_when_due(self) -> None:
+        if self.killed_at is None and not self.ready and self._start_until <= time.monotonic():
+            self.failure = f"it has not started within {START_TIMEOUT:g} s"
+            self.process.kill()
         if self.killed_at is not None and self.killed_at <= time.monotonic():
             logger.error("%s has not ended in time, killing it", self)
             self.process.kill()
@@ -150,6 +166,8 @@ class Supervisor:
             logger.info("%s: replacing the workers, one after another", name)
             for worker in self._workers:
                 worker.outdated = True
+                if self._started and not worker.ready:  # it may have begun to import the code of before
+                    worker.end("close", 0)
         elif self._stopping:
             logger.info("%s: closing", name)
             self._end_all("close", PATIENCE)
@@ -159,6 +177,7 @@ class Supervisor:
 
     def _end_all(self, order: Order, patience: float) -> None:
         self._stopping = True
+        self._listener.close()  # the workers have copies, and refuse connections when they are done
         for worker in self._workers:
             worker.end(order, patience)
 
@@ -173,8 +192,9 @@ class Supervisor:
             self._end_all("stop", self._patience)
         elif not worker.ready and is_replacement:
             logger.error("new %s cannot start, the others stay: %s", worker, failure)
+            self._deaths.append(time.monotonic())
             for each in self._workers:
-                each.outdated = False
+                each.outdated = each.asks
         else:
             logger.error("%s has died, starting another one: %s", worker, failure)
             self._deaths.append(time.monotonic())

@@ -97,8 +97,8 @@ class WorkerServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         # The supervisor orders what to do, because a service manager may send SIGTERM to all processes.
-        if sig == signal.SIGTERM:
-            self._report("outdated")
+        if sig == signal.SIGTERM and not self._report("outdated"):
+            super().handle_exit(sig, frame)  # the supervisor was killed
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         if self.order is None:  # because of uvicorn's option limit_max_requests
@@ -134,9 +134,13 @@ class WorkerServer(uvicorn.Server):
             self.force_exit = True
             self._closing = asyncio.get_running_loop().create_task(close_servers(0))
 
-    def _report(self, kind: Literal["ready", "outdated"]) -> None:
-        with suppress(OSError):  # the supervisor was killed
+    def _report(self, kind: Literal["ready", "outdated"]) -> bool:
+        """Send a report. Return False if the supervisor was killed."""
+        try:
             self._channel.send((kind, ""))
+        except OSError:
+            return False
+        return True
 
 
 class Front:

@@ -141,7 +141,7 @@ class Calls(Generic[T]):
             module = "" if error_type.__module__ == "builtins" else f"{error_type.__module__}."
             return {ERROR_TYPE: module + error_type.__qualname__}
         name = str(code)
-        if name not in self._codes:
+        if isinstance(error, RemoteError) and name not in self._codes:  # the program itself makes up no codes
             if len(name) > MAX_CODE or len(self._codes) == MAX_CODES:
                 name = OTHER
             else:

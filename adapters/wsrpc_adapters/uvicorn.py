@@ -11,6 +11,7 @@ application. See docs/how-to/uvicorn.md.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from functools import cached_property
@@ -93,21 +94,23 @@ def serve(
     if options.get("reload"):
         raise ValueError("serve() does not reload: while you develop, use `uvicorn --reload`")
     check_number("drain_timeout= is a number of seconds, 0 or more", drain_timeout, 0)
-    if workers is not None:
-        check_number("workers= is a number, 1 or more", workers, 1)
+    if math.isinf(drain_timeout):
+        raise ValueError("drain_timeout= is a number of seconds, and has an end")
     if health_path is not None:
         Health(health_path, bool, bool)
     options = {"ws": WebSocketProtocol, **options, "workers": workers}
     config = uvicorn.Config(app, **options)
+    check_number("workers= or WEB_CONCURRENCY is a number, 1 or more", config.workers, 1)
     listener, address = bind(config)
+    inode = Path(config.uds).stat().st_ino if config.uds else 0
     try:
         with listener:
             listener.listen(config.backlog)
             settings = WorkerSettings(app, options, drain_timeout, health_path)
             Supervisor(settings, config.workers, listener, address).run()
     finally:
-        if config.uds:
-            Path(config.uds).unlink(missing_ok=True)
+        if config.uds and Path(config.uds).exists() and Path(config.uds).stat().st_ino == inode:
+            Path(config.uds).unlink()
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

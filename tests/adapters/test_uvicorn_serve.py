@@ -297,7 +297,7 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "raises": ("1 / 0", ["app:app"], 1, "app:app does not start: ZeroDivisionError: division by zero\nTraceback"),
     "lifespan": (NO_DATABASE, ["app:app"], 1, "app:app does not start: exit status 3; its log says why"),
     "no app": ("", [], 2, "Missing argument 'APP'"),
-    "option": ("", ["app:app", "--nonsense"], 2, "No such option '--nonsense'"),
+    "option": ("", ["app:app", "--nonsense"], 2, "--nonsense"),
     "reload": ("", ["app:app", "--reload"], 2, "serve() does not reload"),
     "workers": ("", ["app:app", "--workers", "0"], 2, "workers= is a number, 1 or more"),
     "path": ("", ["app:app", "--health-path", "alive"], 2, "a path such as '/healthz'"),
