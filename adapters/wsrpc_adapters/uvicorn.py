@@ -100,7 +100,8 @@ def serve(
         Health(health_path, bool, bool)
     options = {"ws": WebSocketProtocol, **options, "workers": workers}
     config = uvicorn.Config(app, **options)
-    check_number("workers= or WEB_CONCURRENCY is a number, 1 or more", config.workers, 1)
+    count = config.workers if workers is None else workers
+    check_number("workers= or WEB_CONCURRENCY is a number, 1 or more", count, 1)
     listener, address = bind(config)
     inode = Path(config.uds).stat().st_ino if config.uds else 0
     try:

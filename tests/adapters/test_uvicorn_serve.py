@@ -299,7 +299,8 @@ REFUSED: dict[str, tuple[str, list[str], int, str]] = {
     "no app": ("", [], 2, "Missing argument 'APP'"),
     "option": ("", ["app:app", "--nonsense"], 2, "--nonsense"),
     "reload": ("", ["app:app", "--reload"], 2, "serve() does not reload"),
-    "workers": ("", ["app:app", "--workers", "0"], 2, "workers= is a number, 1 or more"),
+    "workers": ("", ["app:app", "--workers", "0"], 2, "workers= or WEB_CONCURRENCY is a number, 1 or more"),
+    "drain": ("", ["app:app", "--drain-timeout", "inf"], 2, "drain_timeout= is a number of seconds, and has an end"),
     "path": ("", ["app:app", "--health-path", "alive"], 2, "a path such as '/healthz'"),
     "taken": ("", ["app:app", "--port", "{port}"], 2, "cannot listen on 127.0.0.1:{port}: Address already in use"),
 }
