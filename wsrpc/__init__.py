@@ -21,7 +21,7 @@ if typing.TYPE_CHECKING:
     from ._core.api.proxy import with_options
     from ._core.api.registration import Router
     from ._core.api.stream import Stream
-    from ._core.handlers.method import method
+    from ._core.handlers.method import Keep, method
     from ._core.sending.slow_readers import KeepLatest
     from ._net.dial import dial
     from ._net.origins import ANY_ORIGIN
@@ -36,12 +36,15 @@ if typing.TYPE_CHECKING:
         HandlerFailed,
         HandlerTimeout,
         HandshakeRejected,
+        ItemsGone,
+        KeyReused,
         MessageTooBig,
         Overloaded,
         QueueFull,
         RemoteError,
         RequestTimeout,
         RpcError,
+        RunLost,
         SessionLost,
         StreamOverflow,
         TooManyRequests,
@@ -71,8 +74,11 @@ __all__ = [
     "HandlerTimeout",
     "Handshake",
     "HandshakeRejected",
+    "ItemsGone",
+    "Keep",
     "KeepLatest",
     "Key",
+    "KeyReused",
     "Limits",
     "MessageTooBig",
     "OutgoingCall",
@@ -87,6 +93,7 @@ __all__ = [
     "Room",
     "Router",
     "RpcError",
+    "RunLost",
     "Server",
     "Service",
     "SessionLost",
@@ -118,6 +125,7 @@ if not typing.TYPE_CHECKING:
         "CloseInfo": "._base.closing",
         "Context": "._core.api.context",
         "Handshake": ".handshake",
+        "Keep": "._core.handlers.method",
         "KeepLatest": "._core.sending.slow_readers",
         "Key": "._base.state",
         "Limits": ".limits",

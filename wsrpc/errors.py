@@ -17,6 +17,9 @@
     │       ├── Overloaded
     │       ├── Draining
     │       ├── HandlerTimeout
+    │       ├── KeyReused
+    │       ├── ItemsGone(first)                   also for `Stream` with ``after=``
+    │       ├── RunLost(outcome)
     │       └── HandlerFailed                      ``error_id``: the id of the traceback in the remote log
     ├── BadResult
     ├── MessageTooBig
@@ -503,6 +506,38 @@ class HandlerFailed(RemoteError):
 
     def _text(self) -> str:
         return self.message if self.error_id is None else f"{self.message} [{self.error_id}]"
+
+
+class KeyReused(RemoteError):
+    """A call with the same ``key=``, but other arguments, has run or runs. This one did not run."""
+
+    code = "wsrpc.key_reused"
+
+
+class ItemsGone(RemoteError):
+    """Items after the position ``after=`` of a stream are no longer kept, or the position is of another run.
+
+    ``first`` is the position of the first item that is kept: a stream with ``after=error.first - 1`` begins there. It
+    is None if nothing is kept under this key; the handler may have run, and was not started again.
+    """
+
+    code = "wsrpc.items_gone"
+
+    @property
+    def first(self) -> int | None:
+        """The position of the first item that is kept."""
+        return self.data if isinstance(self.data, int) else None
+
+
+class RunLost(RemoteError):
+    """The process that ran the handler of a call with a key has ended, and what the handler did is unknown.
+
+    ``outcome`` is ``"unknown"``, as for `ConnectionLost`. The handler does not run again for this key, as long as its
+    result would have been kept.
+    """
+
+    code = "wsrpc.run_lost"
+    outcome: Outcome = "unknown"
 
 
 class BadResult(WsrpcError):

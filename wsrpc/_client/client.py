@@ -18,6 +18,8 @@ from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import make_settings
+from .._keyed.contract import Store
+from .._keyed.keeper import Keeper
 from .._net.dial import Dial, Dialer, PerAttempt, dial
 from .._values.convert import DecHook
 from ..limits import Limits
@@ -78,6 +80,7 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message_bytes` is set. Raw messages, extensions and other codecs are not available. See the
             guide "Talk to Go programs".
+        store: as for `Server`.
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -104,10 +107,13 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
+        store: Store | None = None,
     ) -> None:
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = registry = Registry(dec_hook=dec_hook)
+        keeper = Keeper(store, settings.codec, lambda _: "the server", lambda _: "the server")
+        registry.keeper, self._runs = keeper.keep, keeper.runs
         self._channel_name = None
         check_offline(offline)
         dialer = Dialer(
@@ -320,6 +326,7 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
                 given without a code.
         """
         await self._core.close(code, reason)
+        await self._runs.close(self._core.peer.limits.close_timeout)
 
     def _binary_is_free(self) -> bool:
         return self._core.peer_session.session.negotiation.binary_is_free()

@@ -29,6 +29,8 @@ from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
+from .._keyed.contract import Store
+from .._keyed.keeper import Keeper, key_owner_of, payer_of
 from .._net.handshake_checks import HandshakeChecks
 from .._net.health import Health
 from .._net.listener import check_place, listen
@@ -156,6 +158,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             a function, all clients are refused.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
+        store: keeps the results and items of calls with a key, for handlers with ``keep=`` (see `on`). The default is a
+            `MemoryStore`. Several processes can share a `RedisStore`, from which they read also after one has ended.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -179,6 +183,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         detached_bytes: int = 256 * 1024 * 1024,
         admin: Admin | None = None,
         cluster: Cluster | None = None,
+        store: Store | None = None,
     ) -> None:
         check_slow(slow)
         check_number("detached_timeout= is a number of seconds, 0.001 or more", detached_timeout, 0.001)
@@ -189,6 +194,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         self._compression = compression
         self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook)
+        keeper = Keeper(store, self._settings.codec, key_owner_of, payer_of)
+        self._registry.keeper = keeper.keep
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
@@ -209,6 +216,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             detached_bytes,
             join,
             self._on_drain,
+            keeper.runs,
         )
         self._core = self._new_core()
         self._warned_of_port = False

@@ -16,6 +16,7 @@ from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.peer.peer_core import PeerCore
 from .._core.sending.checks import check_thread
 from .._core.session.sessions import Sessions
+from .._keyed.runs import Runs
 from .._net.handshake_checks import Door
 from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections
@@ -42,7 +43,8 @@ class ServerCore:
     """Inside of a server: its state, connections, ports and counters. A server that opens again gets a new core.
 
     Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
-    closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts.
+    closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts. ``runs``
+    are the runs of keyed calls.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ServerCore:
         detached_bytes: int,
         join: Callable[[], JoinedCluster] | None,
         on_drain: Sequence[Callable[[], object]],
+        runs: Runs,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
         self.door = Door()
@@ -67,6 +70,7 @@ class ServerCore:
         self._rooms = rooms
         self._join = join
         self._on_drain = on_drain
+        self._runs = runs
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._end: asyncio.Task[None] | None = None
@@ -145,6 +149,7 @@ class ServerCore:
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
+        self._runs.abandon()
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
@@ -245,6 +250,7 @@ class ServerCore:
                 self._happened(ServerInput.DRAINED)
             self._stop_ports(draining=False)
             await self._close_connections()
+            await self._runs.close(self._patience)
             for port in self.ports:
                 await port.wait_closed()
             self.ports.clear()
@@ -268,7 +274,7 @@ class ServerCore:
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:
                 leaving = [*map(asyncio.shield, told), *map(self._close_idle, peers)]
-                leaving.append(self.raw.wait_done(self._closers))
+                leaving += [self.raw.wait_done(self._closers), self._runs.wait_idle()]
                 endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
             if busy := sum(peer.connected for peer in peers.values()) + len(self.raw.all):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from msgspec import UNSET
@@ -20,7 +21,7 @@ from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, Raw, RequestOptions
 from . import calls
 from .anonymous import AnonymousChannel
 from .events import EventReader
-from .options import CallOptions, EventOptions, changed
+from .options import CallOptions, EventOptions, StreamOptions, changed
 from .proxy import make_emitter, make_proxy
 from .stream import Stream
 
@@ -157,6 +158,9 @@ class Caller(OnChannel):
                 handler may have run before the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
             metadata: as for `emit`.
+            key: a text that names this call, such as ``"order-17"``. The handler needs ``keep=`` (see `Server.on`), and
+                runs once for all calls with this key; later calls get the result of the first. Therefore, ``retry``
+                repeats the request even if the handler may have run, and cancelling does not stop the handler.
 
         Cancelling is safe. It also cancels the handler on the remote peer. The handler gets the reason that you pass to
         ``task.cancel(reason)``.
@@ -222,7 +226,7 @@ class Caller(OnChannel):
         *args: Any,
         returns: TypeForm[T] = UNTYPED,
         send: Source | None = None,
-        **options: Unpack[CallOptions],
+        **options: Unpack[StreamOptions],
     ) -> Stream[T]:
         """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
 
@@ -237,15 +241,21 @@ class Caller(OnChannel):
                 same exception.
             offline: as for `emit`.
             metadata: as for `emit`.
+            key: as for `request`. The first call starts the handler, and later calls read the same items. Leaving the
+                stream does not stop the handler; `Stream.stop` does.
+            after: with ``key``, the position after which to begin: `Stream.position` of an earlier stream with this
+                key, or the number of items to skip. A stream with a position never starts the handler. None begins
+                with the first item.
 
         Raises:
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
             TypeError, ValueError: an option is wrong.
         """
-        chosen = changed(RequestOptions(send=send), options, CallOptions, self.stream, event)
+        chosen = changed(RequestOptions(send=send), options, StreamOptions, self.stream, event)
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNTYPED else sender.converter(returns)
-        return Stream(event, convert, open=lambda: calls.open_stream(sender, (channel, event, args), chosen))
+        open = partial(calls.open_stream, sender, (channel, event, args), chosen)
+        return Stream(event, convert, open=open, context=chosen.context)
 
     def proxy(self, contract: TypeForm[T], /) -> T:
         """Return an object with the methods of a contract. Each method sends a request for the event of the same name.

@@ -112,6 +112,20 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         return max(0.0, invocation.deadline - invocation.dispatcher.loop.time())
 
     @property
+    def key(self) -> str | None:
+        """The key of the call (``key=``), in the handler that runs for it. None in middleware, and without a key."""
+        return None if self._invocation.keyed is None else self._invocation.keyed.key
+
+    @property
+    def readers(self) -> int | None:
+        """The number of callers that read the result or the items of a call with a key. None without a key.
+
+        Readers in this process that come and go are counted within a few seconds, and so are those in other processes.
+        A process that was killed counts for `wsrpc.store.LEASE` seconds.
+        """
+        return None if self._invocation.keyed is None else self._invocation.keyed.readers
+
+    @property
     def state(self) -> PeerState:
         """The state of the peer, which is the same as `Peer.state`."""
         return self.peer.state

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ..._base.misuse import no_keywords
 from ..._base.names import Offline, check_offline, check_timeout
-from ..wire.call_context import MAX_REMAINING, CallContext, check_metadata
+from ..wire.call_context import MAX_REMAINING, CallContext, check_key, check_metadata, check_position
 from ..wire.messages import RequestOptions
 
 
@@ -36,10 +36,22 @@ class ChannelCallOptions(ChannelEventOptions, total=False):
 
 
 class CallOptions(ChannelCallOptions, EventOptions, total=False):
-    """Options of a request, a stream or a conversation."""
+    """Options of a request or a conversation. `Caller.request` explains ``key``."""
+
+    key: str | None
 
 
-_CONTEXT: dict[str, Callable[[Any], Any]] = {"metadata": check_metadata}
+class StreamOptions(CallOptions, total=False):
+    """Options of a stream. `Caller.stream` explains ``after``."""
+
+    after: int | str | None
+
+
+_CONTEXT: dict[str, Callable[[Any], Any]] = {
+    "metadata": check_metadata,
+    "key": check_key,
+    "after": check_position,
+}
 """For each option that travels, the function that checks it, and returns it as it travels."""
 
 
@@ -84,4 +96,6 @@ def changed_context(common: CallContext | None, fields: Mapping[str, Any]) -> Ca
     """
     checked = {name: UNSET if value is None else _CONTEXT[name](value) for name, value in fields.items()}
     context = replace(common or CallContext(), **checked)
+    if context.after is not UNSET and context.key is UNSET:
+        raise ValueError("after= continues a call with a key: give key=, too")
     return None if context == CallContext() else context

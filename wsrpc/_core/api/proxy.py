@@ -25,7 +25,7 @@ from ..handlers.introspection import Parameter
 from ..sending.sender import Sender
 from ..wire.messages import NO_OPTIONS, RequestOptions
 from . import calls
-from .options import CallOptions, EventOptions, changed
+from .options import EventOptions, StreamOptions, changed
 from .stream import Stream
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Proxy(TypedCaller):
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
         own = {name: changes.pop(name) for name in ("retry", "idempotent") if name in changes}
-        common = changed(replace(self._wsrpc_common, **own), changes, CallOptions, with_options)
+        common = changed(replace(self._wsrpc_common, **own), changes, StreamOptions, with_options)
         return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, common)
 
 
@@ -223,7 +223,7 @@ def with_options(
     *,
     retry: Retry | UnsetType | None = UNSET,
     idempotent: bool | UnsetType = UNSET,
-    **options: Unpack[CallOptions],
+    **options: Unpack[StreamOptions],
 ) -> T:
     """Return a copy of a proxy or emitter with other options: ``await with_options(chat, timeout=2).say("hi")``.
 
@@ -291,6 +291,7 @@ def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOpti
         convert,
         open=lambda: _named(calls.open_stream(sender, (channel, event, args), opening), options.member),
         member=options.member,
+        context=options.context,
     )
 
 

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from ..._base.misuse import check_flag, no_parentheses
 from ..._base.names import ChannelRef, F, OnChannel, check_channel, check_event
 from ..handlers.layers import Middleware as AnyMiddleware
-from ..handlers.method import DEFAULTS, HandlerOptions
+from ..handlers.method import DEFAULTS, HandlerOptions, Keep, keep_of
 from ..handlers.registry import Registry
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class RecordingRegistry(Registry):
 
     def __init__(self) -> None:
         super().__init__(dec_hook=_any_type)
+        self.keeper = lambda *_: None
         self._recorded: list[tuple[str, ChannelRef, tuple[Any, ...], dict[str, Any]]] = []
         self._included = False
 
@@ -104,6 +105,7 @@ class Registrar(OnChannel):
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
+        keep: float | Keep | None = None,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -117,6 +119,7 @@ class Registrar(OnChannel):
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
+        keep: float | Keep | None = None,
     ) -> F: ...
 
     @overload
@@ -132,6 +135,7 @@ class Registrar(OnChannel):
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
+        keep: float | Keep | None = None,
     ) -> Any:
         """Register the handler of an event, either as a decorator or with a direct call. Passing None removes the
         handler.
@@ -152,6 +156,12 @@ class Registrar(OnChannel):
                 conversations.
             hidden: whether to omit the handler from API descriptions, such as the result of `wsrpc.schema.describe`.
                 Remote peers can still call the handler.
+            keep: calls of this handler may have a key (``key=`` of `request` and `stream`). A call with a key runs
+                once: the first call starts the handler, which then belongs to this side, and runs on if its caller
+                cancels, leaves or loses the connection. Later calls with the same key and equal arguments get the same
+                result or items. The result, which may be an error, or the items are kept for so many seconds after the
+                end; see `Keep` for more options. Keys are private to the `Peer.principal` of the caller, or to the
+                session of a caller without one. Only for an ``async def`` that returns a value, or that yields items.
 
         Raises:
             TypeError: the function cannot be a handler. The error message names the parameter and says what to do.
@@ -159,7 +169,7 @@ class Registrar(OnChannel):
                 is reserved for wsrpc.
         """
         _check_event("on", event)
-        options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
+        options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep))
         return self._register(event, handler, options, once=False)
 
     @overload

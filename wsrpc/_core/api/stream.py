@@ -9,13 +9,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from ..._base.misuse import refusing
 from ..._base.scheduler import Timer
 from ...errors import ChannelClosed, add_member_note, bad_item
+from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
 from ..inboxes.inbox import EventInbox, Inbox
+from ..inboxes.recipients import Decode, Recipient
+from ..wire.call_context import CallContext
+from ..wire.messages import NO_OPTIONS, WireMessage
 from ..wire.rejections import reason_of
 
 T_co = TypeVar("T_co", covariant=True)
@@ -63,6 +68,7 @@ class Stream(Generic[T_co]):
         "_member",
         "_open",
         "_parameter",
+        "_run",
         "_state",
     )
 
@@ -75,6 +81,7 @@ class Stream(Generic[T_co]):
         open: Callable[[], Coroutine[Any, Any, Inbox]] | None = None,
         parameter: str | None = None,
         member: str | None = None,
+        context: CallContext | None = None,
     ) -> None:
         self._label = label
         self._convert = convert
@@ -87,6 +94,8 @@ class Stream(Generic[T_co]):
         """The parameter of a handler that reads the items, for errors."""
         self._member = member
         """The member of a contract that was called, for errors."""
+        self._run = None if context is None or context.key is UNSET else _Run(context)
+        """The run of the handler that the stream reads, if the call has a key."""
 
     if not TYPE_CHECKING:
         __iter__ = refusing("the items of a stream arrive over time: use `async for`")
@@ -168,6 +177,34 @@ class Stream(Generic[T_co]):
         """
         self._stop_reading(None)
 
+    @property
+    def position(self) -> str | None:
+        """The position of the last item that was read, to continue there by ``after=``. For streams with a ``key``.
+
+        It stays when the stream has ended, for whatever reason. None while it is not known, and without a key. A
+        position is a text that is valid for one run of the handler. Another stream with it gets the items after it,
+        or `ItemsGone`.
+        """
+        return None if self._run is None else self._run.position
+
+    async def stop(self) -> None:
+        """Stop the handler of a call with a key, for all its readers. Their streams end with the code "wsrpc.stopped".
+
+        Returns when the handler's process has been asked to stop it, or the handler has ended. Cancelling is safe.
+
+        Raises:
+            ChannelClosed: the stream is not open.
+            ValueError: the call has no ``key``. Leave the stream instead: that stops the handler.
+            WsrpcError: as for `Peer.request`.
+        """
+        if self._run is None:
+            raise ValueError(f"{self._label!r} has no key, so its handler stops when you leave the stream")
+        if self._inbox is None:
+            raise ChannelClosed(self._label, "this stream is not open")
+        channel = self._inbox.channel
+        assert isinstance(channel, ChannelCore)
+        await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
+
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.pop_error()
         inbox.stop_reading(None)
@@ -198,6 +235,8 @@ class Stream(Generic[T_co]):
             raise
         if self._state is _OPENING:
             self._state, self._inbox = _OPEN, inbox
+            if self._run is not None:
+                self._run.read(inbox)
         else:  # it was closed meanwhile
             inbox.stop_reading(None)
 
@@ -221,6 +260,35 @@ class Stream(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<Stream {self._label!r} {'over' if is_over(self) else self._state.value}>"
+
+
+class _Run(Recipient):
+    """The run of a handler that a stream reads. The remote peer sends its id before the first item."""
+
+    def __init__(self, context: CallContext) -> None:
+        self._id: str | None = None
+        self._skipped = 0
+        self._after = context.after if isinstance(context.after, str) else None
+        self._inbox: Inbox | None = None
+
+    def read(self, inbox: Inbox) -> None:
+        """Learn the id of the run, and count the items that are read."""
+        self._inbox = inbox
+        inbox.channel.add_recipient("run", self)
+
+    @property
+    def position(self) -> str | None:
+        """See `Stream.position`. The position that was passed holds until the id is known."""
+        if self._id is None or self._inbox is None:
+            return self._after
+        return f"{self._skipped + self._inbox.read_count}-{self._id}"
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        match message.a[1:]:
+            case [str(id), int(skipped)]:
+                self._id, self._skipped = id, skipped
+            case _:
+                pass  # a peer that makes it up harms only its own readers
 
 
 stream_annotations.add(Stream)

@@ -220,6 +220,19 @@ def _why_no_timeout(facts: Facts, thread: bool) -> str:
     return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
 
 
+def _why_no_keep(facts: Facts, options: HandlerOptions, lane: Hashable) -> str:
+    """Return why calls of a handler cannot have keys. Return an empty text if they can."""
+    if facts.role.opens_before_body:
+        return f"this one {facts.role.value}"
+    if options.ordered or lane is not None:
+        return "this one is ordered, and a call with a key runs beside others"
+    if options.timeout is not UNSET:
+        return "timeout= is for the caller's wait, so use `async with asyncio.timeout()` in its body"
+    if options.thread or not (facts.is_coroutine or facts.role is Role.STREAM):
+        return "this one is a plain function"
+    return ""
+
+
 class Handler:
     """A registered function, compiled."""
 
@@ -233,6 +246,7 @@ class Handler:
         "hidden",
         "is_fallback",
         "is_method",
+        "keep",
         "lane",
         "member",
         "most",
@@ -281,6 +295,8 @@ class Handler:
             raise facts.refusal(None, text)
         if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
             raise facts.refusal(None, f"timeout= is for an `async def` that gives one result: {why}")
+        if options.keep is not None and (why := _why_no_keep(facts, options, lane)):
+            raise facts.refusal(None, f"keep= is for an `async def` that returns a value or yields items: {why}")
         self.function = function
         """The user's object, unchanged."""
         self.facts = facts
@@ -303,6 +319,8 @@ class Handler:
         self.thread = thread
         self.timeout = timeout
         """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
+        self.keep = options.keep
+        """What is kept of its calls with a key. None: it has none."""
         self.opens_before_body = facts.role.opens_before_body
         """Whether the request is answered with a channel before the coroutine or generator of ``call`` runs."""
         self.answers_with_channel = facts.role is not Role.RESULT

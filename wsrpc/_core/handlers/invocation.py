@@ -73,6 +73,14 @@ class CallState(enum.Enum):
 _RUNNING, _CANCELLED, _ORPHANED, EXITED = CallState.RUNNING, CallState.CANCELLED, CallState.ORPHANED, CallState.EXITED
 
 
+class KeyedRun(msgspec.Struct, eq=False):
+    """What the handler of a call with a key knows of its run."""
+
+    key: str
+    readers: int = 1
+    """The number of readers in all processes, as far as this process knows."""
+
+
 class Invocation(msgspec.Struct, eq=False):
     """One call of a handler for an inbound event or request.
 
@@ -116,6 +124,8 @@ class Invocation(msgspec.Struct, eq=False):
     """The thread of a ``thread=True`` handler. It runs on after a cancellation."""
     lane: asyncio.Lock | None = None
     """The lock of its lane, which the call holds or waits for."""
+    keyed: KeyedRun | None = None
+    """What the handler knows of the run, if the call has a key."""
     shown: ref[Any] | None = None
     """Refers to the `context` of the user's code. None until the code asks for one."""
     _memory: int | None = None

@@ -8,11 +8,42 @@ from typing import Any, NamedTuple, overload
 
 from msgspec import UNSET, Struct, UnsetType
 
-from ..._base.misuse import check_flag
+from ..._base.misuse import check_flag, check_function, check_number
 from ..._base.names import F, check_event, check_timeout
 
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
+
+
+class Keep(Struct, frozen=True):
+    """What is kept of the calls of a handler that have a key, for ``keep=`` of `Server.on`.
+
+    Args:
+        seconds: the time for which the result or the items are kept after the handler has ended.
+        scope: a function ``scope(peer, *args)`` that returns a text. Callers for which it returns the same text share
+            their keys: they get each other's results. If it raises an `RpcError`, the call is rejected. Without it, a
+            key is private to the `Peer.principal` of its caller, which must be a string or an integer; to the session
+            of a caller without a principal, so that it is lost with the session; and to the client, for a handler of a
+            client.
+        unread: the time in seconds after which a handler without any reader is stopped. None: it runs to its end.
+        last_argument: whether peers that speak plain ws-wrapper can pass a key and a position: as one more argument
+            after the others, ``{"wsrpc": {"key": "answer-42", "after": 17}}``.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+    """
+
+    seconds: float
+    scope: Callable[..., str] | None = None
+    unread: float | None = None
+    last_argument: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("keep= is a number of seconds, 0 or more", self.seconds, 0)
+        check_function("scope", self.scope)
+        if self.unread is not None:
+            check_number("unread= is a number of seconds, 0 or more", self.unread, 0)
+        check_flag("last_argument", self.last_argument)
 
 
 class HandlerOptions(Struct, frozen=True, kw_only=True):
@@ -28,6 +59,7 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     timeout: float | UnsetType | None = UNSET
     """UNSET: `Limits.handler_timeout` applies."""
     hidden: bool = False
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         check_flag("thread", self.thread)
@@ -37,6 +69,15 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS = HandlerOptions()
+
+
+def keep_of(keep: float | Keep | None) -> Keep | None:
+    """Return the `Keep` for the argument ``keep=`` of a user.
+
+    Raises:
+        TypeError, ValueError: the argument is wrong.
+    """
+    return keep if keep is None or isinstance(keep, Keep) else Keep(keep)
 
 
 class Exposed(NamedTuple):
@@ -59,6 +100,7 @@ def method(
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
     hidden: bool = False,
+    keep: float | Keep | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -70,6 +112,7 @@ def method(
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
     hidden: bool = False,
+    keep: float | Keep | None = None,
 ) -> Any:
     """Make a method of a `Service` the handler of an event. Works as a decorator.
 
@@ -88,7 +131,7 @@ def method(
     if name is not None:
         check_event(name)
 
-    options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
+    options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep))
 
     def mark(function: F) -> F:
         decorated: Any = function

@@ -100,6 +100,7 @@ class Registry:
         "fallback",
         "handles_raw",
         "hooks",
+        "keeper",
         "layered",
         "lifecycle",
         "observed",
@@ -139,6 +140,8 @@ class Registry:
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
         self.hooks = NO_HOOKS
         """The functions of `on_detach`, `on_resume` and `on_reconnect`, by the name of that method."""
+        self.keeper: Callable[[Handler, ChannelRef, str], None] | None = None
+        """Lets calls of a handler have keys, by replacing its ``call``. None without a server or client."""
         self.outgoing: list[Any] = []
         """The functions of `use_outgoing`, each an `OutgoingFunction`. It is one list for a server and its peers."""
         self._converters: dict[Any, Callable[[Any], Any]] = {}
@@ -153,7 +156,7 @@ class Registry:
         All registries that inherit from ``base`` have the same ``time_limit``.
         """
         base.time_limit = self.time_limit = time_limit
-        self.outgoing = base.outgoing
+        self.outgoing, self.keeper = base.outgoing, base.keeper
         self._base = base
         if self.scopes:
             base._adopt(self)
@@ -319,7 +322,7 @@ class Registry:
             self._check_called(f"the handler of {event!r}", "connection")
             if options != DEFAULTS:
                 raise TypeError(
-                    f"{event!r} reports on the connection: thread=, ordered=, timeout= and hidden= do not apply"
+                    f"{event!r} reports on the connection: thread=, ordered=, timeout=, hidden= and keep= do not apply"
                 )
             self._add_lifecycle(event, function, once)
             return
@@ -336,10 +339,19 @@ class Registry:
         old = table.get(event)
         if old is None or not old.acquired:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
+        if handler.keep is not None:
+            self._keep(handler, channel, event)
         if once:
             _remove_when_called(handler, event, channel, self)
         table[event] = handler
         self.changed()
+
+    def _keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
+        if self._of_channel:
+            raise TypeError(f"keep= does not apply to {event!r}, because an anonymous channel ends with its session")
+        if self.keeper is None:
+            raise TypeError(f"keep= for {event!r}: only a Server or a Client keeps results, and this is neither")
+        self.keeper(handler, channel, event)
 
     def _make(
         self,

@@ -44,7 +44,7 @@ from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
 from ..wire.call_context import read_call_context
-from ..wire.messages import Resolution, WireMessage
+from ..wire.messages import Resolution, WireMessage, context_of
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
 from .channel_calls import ChannelCalls
@@ -125,10 +125,10 @@ class Dispatcher:
             payload: the encoded message.
             channel: the anonymous channel on which the message arrived. It may have ended since then.
         """
-        deadline = None
-        if message.ctx is not UNSET:
+        has_context = message.ctx is not UNSET
+        if has_context:
             try:
-                deadline = self._deadline_of(message, len(payload))
+                self._read_context(message, len(payload))
             except RpcError as exc:
                 self._refuse(message, exc)
                 mark_processed(view)
@@ -139,9 +139,9 @@ class Dispatcher:
             route = self._find(message, channel)
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
-        if deadline is not None:
-            invocation.deadline = deadline
         try:
+            if has_context:
+                self._apply_context(invocation)
             if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
             context = self.context.copy()
@@ -181,11 +181,8 @@ class Dispatcher:
             # session is over.
             self._mark = None
 
-    def _deadline_of(self, message: WireMessage, size: int) -> float | None:
-        """Return when the time of a caller is over. None if the message does not tell.
-
-        Without extensions, a context is an unknown field, which is ignored. Between nodes, the node of the caller
-        applies the deadline.
+    def _read_context(self, message: WireMessage, size: int) -> None:
+        """Check the context of a message. Without extensions, a context is an unknown field, which is ignored.
 
         Raises:
             BadArguments: the context of the message, which has ``size`` bytes, is not valid.
@@ -194,14 +191,26 @@ class Dispatcher:
         settings = self._host.settings
         if not settings.extensions:
             message.ctx = UNSET
-            return None
+            return
         message.ctx = context = read_call_context(message.ctx, size)
-        if message.i is UNSET or context.remaining_ms is UNSET or settings.between_nodes:
-            return None
-        if context.remaining_ms == 0:
+        if context.remaining_ms == 0 and message.i is not UNSET and not settings.between_nodes:
             self.answers.ignored["expired before its handler began"] += 1
             raise made_here(Overloaded("its caller's time was over before its handler could begin"))
-        return self.loop.time() + context.remaining_ms / 1000
+
+    def _apply_context(self, invocation: Invocation) -> None:
+        """Set the deadline of a call, unless this side only passes it on to another node's peer, which does the same.
+
+        Raises:
+            BadArguments: the call has a key, and its handler keeps no results.
+        """
+        context, handler = context_of(invocation.inbound), invocation.handler
+        if context is None or self._host.settings.between_nodes:
+            return
+        if context.key is not UNSET and handler is not None and (handler.keep is None or invocation.id is None):
+            why = "its handler has no keep=" if handler.keep is None else "an event cannot have one"
+            raise made_here(BadArguments(f"{invocation.event!r} came with a key, and {why}"))
+        if invocation.id is not None and context.remaining_ms is not UNSET:
+            invocation.deadline = self.loop.time() + context.remaining_ms / 1000
 
     def _refuse(self, message: WireMessage, error: RpcError) -> None:
         """Reject a request, or count an event: its handler does not begin."""

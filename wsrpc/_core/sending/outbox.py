@@ -226,6 +226,7 @@ class Outbox:
 
     def _send(self, outgoing: Outgoing, decision: Decision) -> int | None:
         """Pass a message to the transport. Return its size, or None if the connection has just ended."""
+        outgoing.check_key(self.writer.terms)
         payload, text = outgoing.encode(decision.terms)
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
@@ -289,6 +290,7 @@ class Outbox:
 
     def _encode_late(self, outgoing: Outgoing) -> tuple[bytes, bool]:
         """Encode a message that is about to be sent, and has waited in the queue, perhaps for this session."""
+        outgoing.check_key(self.writer.terms)
         self.writer.count_metadata(has_metadata=outgoing.has_metadata)
         return outgoing.encode(self.writer.terms)
 

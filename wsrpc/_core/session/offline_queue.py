@@ -31,7 +31,11 @@ class Entry(Struct, eq=False):
     """The queue in which the message waits. None if the message was sent or withdrawn."""
 
     def encoded(self) -> tuple[bytes, bool]:
-        """Return the message as it is sent now, and whether it is text."""
+        """Return the message as it is sent now, and whether it is text.
+
+        Raises:
+            ValueError: the remote peer does not accept it.
+        """
         return (self.payload, self.text) if self.encode is None else self.encode()
 
     def withdraw(self) -> bool:

@@ -291,7 +291,11 @@ class Session:
                 return
             if entry.queue is None or not (include_user_messages or entry.of_session):
                 continue
-            payload, text = entry.encoded()
+            try:
+                payload, text = entry.encoded()
+            except ValueError as exc:  # the remote peer has announced meanwhile what it accepts
+                self._offline_queue.refuse(entry, exc)
+                continue
             if not entry.of_session and (error := self._host.current.objection(payload, entry.raw)) is not None:
                 self._offline_queue.refuse(entry, error)
                 continue

@@ -170,7 +170,11 @@ def _client_of(session: ServerSession) -> object:
     if principal is not None:
         with suppress(Exception):  # raised by the user's class
             return "principal", hash(principal)
-    remote: tuple[str, int] | None = session.peer.info.remote
+    return network_of(session.peer.info.remote)
+
+
+def network_of(remote: tuple[str, int] | None) -> object:
+    """Return a value that all connections from one network address share."""
     host = "" if remote is None else remote[0]
     with suppress(ValueError):  # not an address
         address = ip_address(host.partition("%")[0])

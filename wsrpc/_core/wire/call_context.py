@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
-from ...errors import BadArguments, made_here
+from ...errors import BadArguments, made_here, short
 
 MAX_ENTRIES = 32
 """Maximum number of entries of metadata."""
@@ -24,6 +24,8 @@ MAX_REMAINING = MAX_MS / 1000
 """The longest remaining time that travels, in seconds."""
 
 Metadata = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], str], Meta(max_length=MAX_ENTRIES)]
+Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Position = Annotated[int, Meta(ge=0, le=2**53 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
 
 _is_name = re.compile(r"[!-~]+").fullmatch
 
@@ -33,17 +35,21 @@ class CallContext(Struct):
 
     Attributes:
         metadata: the caller's names and values.
+        key: the key of the call: it runs once, and other calls with this key get its result or its items.
+        after: the position after which the items begin: the number of items to skip, or `Stream.position`.
         remaining_ms: the time that was left to the caller when the message was encoded, in milliseconds. Relative,
             because the clocks of the two sides may differ.
     """
 
     metadata: Metadata | UnsetType = UNSET
+    key: Key | UnsetType = UNSET
+    after: Position | UnsetType = UNSET
     remaining_ms: Annotated[int, Meta(ge=0, le=MAX_MS)] | UnsetType = UNSET
 
     @property
     def must_arrive(self) -> bool:
         """Whether it has more than the remaining time, which matters less, because a cancellation follows."""
-        return self.metadata is not UNSET
+        return self.metadata is not UNSET or self.key is not UNSET
 
 
 class StrictCallContext(CallContext, forbid_unknown_fields=True):
@@ -60,6 +66,8 @@ def read_call_context(value: Any, size: int = 0) -> CallContext:
         context = value if isinstance(value, CallContext) else convert(value, CallContext)
         if size and context.metadata is not UNSET:
             _check(context.metadata, size)
+        if context.after is not UNSET and context.key is UNSET:
+            raise ValidationError("`after` without a key")
     except ValidationError as exc:
         raise made_here(BadArguments(f"its context is not valid: {exc}")) from None
     return context
@@ -85,6 +93,39 @@ def check_metadata(metadata: Any) -> dict[str, str]:
             f"metadata= has at most {MAX_ENTRIES} entries and {MAX_BYTES} bytes, and its names consist of 1 to 64 "
             f"printable ASCII characters without spaces: {exc}"
         ) from None
+    return checked
+
+
+def check_key(key: Any) -> str:
+    """Return the key that a caller has passed.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is too long, or not printable.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"key= is a text, got {key!r}")
+    try:
+        checked = convert({"key": key}, CallContext).key
+    except ValidationError:
+        raise ValueError(f"key= has 1 to 128 characters, and no control characters, got {short(key)}") from None
+    assert checked is not UNSET
+    return checked
+
+
+def check_position(after: Any) -> int | str:
+    """Return the position that a caller has passed.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    try:
+        checked = convert({"after": after}, CallContext).after
+    except ValidationError:
+        wrong = ValueError if isinstance(after, int | str) else TypeError
+        text = f"after= is the `position` of a stream, or the number of items to skip, got {short(after)}"
+        raise wrong(text) from None
+    assert checked is not UNSET
     return checked
 
 

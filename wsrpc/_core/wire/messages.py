@@ -144,6 +144,11 @@ class RequestOptions(Struct, frozen=True, eq=False):
     member: str | None = None
     """The member of a contract that was called, such as ``Chat.say``. For error texts."""
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the call has a key. Then its handler runs once, however often the request is sent."""
+        return self.context is not None and self.context.key is not UNSET
+
     def message(self, i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
         """Return the message of a request with these options."""
         if channel is None:

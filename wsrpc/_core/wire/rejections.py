@@ -17,9 +17,12 @@ from ...errors import (
     Draining,
     HandlerFailed,
     HandlerTimeout,
+    ItemsGone,
+    KeyReused,
     Overloaded,
     RemoteError,
     RpcError,
+    RunLost,
     UnknownEvent,
     as_text,
     one_line,
@@ -27,10 +30,23 @@ from ...errors import (
 )
 
 _CLASSES: dict[Any, type[RemoteError]] = {
-    cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed, HandlerTimeout)
+    cls.code: cls
+    for cls in (
+        BadArguments,
+        UnknownEvent,
+        Overloaded,
+        Draining,
+        HandlerFailed,
+        HandlerTimeout,
+        KeyReused,
+        ItemsGone,
+        RunLost,
+    )
 }
 
-_CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {cls.code: cls for cls in (HandlerFailed, HandlerTimeout)}
+_CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {
+    cls.code: cls for cls in (HandlerFailed, HandlerTimeout, ItemsGone, RunLost)
+}
 """The classes for reasons of cancellations and aborts. The other classes of rejections mean that no handler has run."""
 
 ABORTED = "Request aborted"

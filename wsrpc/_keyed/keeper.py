@@ -1,0 +1,259 @@
+"""`Keeper`: lets calls of the handlers with ``keep=`` have keys. It joins each such call to a run."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from .._base.names import ChannelRef
+from .._core.api.anonymous import user_channel_of
+from .._core.api.peer import Peer
+from .._core.channels.source import as_source, close_source, iterate
+from .._core.handlers.compiled import Handler
+from .._core.handlers.introspection import Role
+from .._core.handlers.invocation import CURRENT, EXITED, Call, Invocation, KeyedRun
+from .._core.handlers.layers import close_unawaited
+from .._core.handlers.method import Keep
+from .._core.session.sessions import network_of
+from .._core.wire.call_context import CallContext, read_call_context
+from .._core.wire.codecs import Codec, enc_hook_of
+from .._core.wire.messages import WireMessage, context_of
+from .._core.wire.rejections import error_to_wire
+from .._values.convert import make_enc_hook
+from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
+from .contract import NewRun, RunGone, RunState, Store
+from .memory_store import MemoryStore
+from .runs import End, Run, Runs, Work, gone, read_end
+
+Encode = Callable[[Any], bytes]
+
+_digest = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class HandlerWork(Work):
+    """Runs the handler of a keyed call.
+
+    Args:
+        invocation: the call as the handler sees it. It outlives the call that began the run.
+        body: the coroutine or the iterator that the handler has returned. It has not started.
+    """
+
+    def __init__(self, invocation: Invocation, body: Any, encode: Encode) -> None:
+        self._invocation = invocation
+        self._body = body
+        self._encode = encode
+
+    def discard(self) -> None:
+        close_unawaited(self._body)
+
+    def stopping(self, reason: RemoteError) -> None:
+        self._invocation.cancel_reason = reason
+
+    async def perform(self, run: Run) -> bytes:
+        invocation, body, encode = self._invocation, self._body, self._encode
+        invocation.task = asyncio.current_task()
+        try:
+            if (source := as_source(body)) is None:
+                result = await body
+                if as_source(result) is not None:
+                    raise TypeError("a handler with keep= that streams is itself a generator: it has a `yield`")
+                return encode(End(result))
+            async for item in iterate(source):
+                await run.append(encode(item))
+            return encode(End())
+        except RunGone:
+            raise
+        except Exception as exc:
+            answers = invocation.dispatcher.answers
+            error = answers.sendable(answers.for_caller(exc, invocation), invocation)
+            return encode(End(None, True, *error_to_wire(error)))
+        finally:
+            await close_source(body)
+            invocation.state = EXITED
+            invocation.release()
+
+
+class Keeper:
+    """Lets calls of the handlers of a server or a client have keys.
+
+    Args:
+        store: keeps the runs. None for a `MemoryStore`.
+        codec: its ``enc_hook`` encodes the results and the items of handlers.
+        owner_of: returns the owner of a peer's keys. Raises TypeError if its principal cannot own keys.
+        payer_of: returns the one who pays for a peer's runs.
+    """
+
+    def __init__(
+        self, store: Store | None, codec: Codec, owner_of: Callable[[Any], str], payer_of: Callable[[Any], str]
+    ) -> None:
+        given: Any = store
+        if given is not None and not callable(getattr(given, "begin", None)):
+            raise TypeError(f"store= is a MemoryStore or a RedisStore, got {given!r}")
+        self.runs = Runs(MemoryStore() if store is None else store)
+        self._encode = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
+        self._owner_of = owner_of
+        self._payer_of = payer_of
+
+    def keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
+        """Let calls of a handler have keys, by replacing its ``call``. See `Registry.keeper`."""
+        call, keep = handler.call, handler.keep
+        assert keep is not None
+
+        def keyed(invocation: Invocation, a: list[Any]) -> Any:
+            context = context_of(invocation.inbound)
+            if keep.last_argument and (context is None or context.key is UNSET):
+                context, a = _in_last_argument(context, a)
+            if context is None or context.key is UNSET:
+                return call(invocation, a)
+            return self._join(invocation, call, a, context, self._key(keep, invocation.peer, a, channel, context.key))
+
+        handler.call = keyed
+
+    def _key(self, keep: Keep, peer: Any, a: list[Any], channel: ChannelRef, key: str) -> str:
+        """Return the key of a run in the store.
+
+        Raises:
+            TypeError: the principal cannot own keys, or ``scope=`` returned no text.
+        """
+        if keep.scope is None:
+            owner = ("owner", self._owner_of(peer))
+        else:
+            owner = ("scope", keep.scope(peer, *a[1:]))
+            if not isinstance(owner[1], str):
+                raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {owner[1]!r}")
+        return _hash((owner, channel, a[0], key))
+
+    async def _join(self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str) -> Any:
+        """Join a call to the run with its key, or begin the run. Return the result, or an iterator over the items.
+
+        Raises:
+            RemoteError: the call cannot have its key; or the run has failed.
+        """
+        assert invocation.handler is not None and context.key is not UNSET
+        streams = invocation.handler.facts.role is Role.STREAM
+        if context.after is UNSET:
+            state, skipped = await self.runs.begin(*self._new_run(invocation, call, a, context, key)), 0
+        elif not streams:
+            raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
+        else:
+            state, skipped = await self._find(key, a, context.after)
+        if not streams:
+            page = [page async for page in self.runs.read(key, state.id, 0)][-1]
+            return _end_of(page.state).result()
+        user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
+        is_told = context_of(invocation.inbound) is context
+        return self._items(invocation, key, state.id, skipped, is_told=is_told)
+
+    def _new_run(
+        self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str
+    ) -> tuple[Run, Any]:
+        """Return a run that calls the handler, and the `contextvars` context in which it runs."""
+        handler, dispatcher, inbound = invocation.handler, invocation.dispatcher, invocation.inbound
+        assert handler is not None and handler.keep is not None and context.key is not UNSET
+        message = WireMessage(a=list(a), c=inbound.c, ctx=CallContext(metadata=context.metadata))
+        keyed = KeyedRun(context.key)
+        own = Invocation(invocation.peer, message, dispatcher, handler=handler, keyed=keyed)
+        within = dispatcher.context.copy()
+        within.run(CURRENT.set, own)
+        body = within.run(call, own, message.a)  # nothing of the handler runs yet
+        new = NewRun(
+            id=secrets.token_hex(8),
+            arguments=_hash(a[1:]),
+            payer=self._payer_of(invocation.peer),
+            keep=handler.keep.seconds,
+        )
+        work = HandlerWork(own, body, self._encode)
+        return Run(self.runs.store, key, new, work, keyed, handler.keep.unread), within
+
+    async def _find(self, key: str, a: list[Any], after: int | str) -> tuple[RunState, int]:
+        """Return the state of the run that a position is of, and how many of its items are before the position.
+
+        Raises:
+            BadArguments, ItemsGone, KeyReused: the stream cannot continue there.
+        """
+        state = await self.runs.find(key)
+        if state is None:
+            raise made_here(ItemsGone("nothing is kept under this key any more"))
+        if state.arguments != _hash(a[1:]):
+            raise made_here(KeyReused("the key belongs to a call with other arguments"))
+        if isinstance(after, int):
+            return state, after
+        number, _, id = after.partition("-")
+        if not (number.isascii() and number.isdecimal() and len(number) <= 16 and id):
+            raise made_here(BadArguments(f"{after!r} is not the position of a stream"))
+        if id != state.id:
+            raise gone(state, "the position is of an earlier run; this one begins with {}")
+        if int(number) > state.last:
+            raise gone(state, "the store has lost items, perhaps those before {}")
+        return state, int(number)
+
+    async def _items(
+        self, invocation: Invocation, key: str, id: str, skipped: int, *, is_told: bool
+    ) -> AsyncIterator[Any]:
+        """Yield the items of a run. Tell the reader first which run it is, if it ``is_told``."""
+        if is_told:
+            channel = invocation.make_channel()
+            channel.owner.sender.send_event_nowait(channel.id, "run", (id, skipped))
+        state = None
+        async with aclosing(self.runs.read(key, id, skipped)) as pages:
+            async for page in pages:
+                state = page.state
+                for item in page.items:
+                    yield _decode(item)
+        assert state is not None
+        _end_of(state).result()
+
+
+def key_owner_of(peer: Peer) -> str:
+    """Return the owner of the keys of a server's peer: its principal, or its session.
+
+    Raises:
+        TypeError: the principal is neither text nor an integer, so it may not be the same text in another process.
+    """
+    principal = peer.principal
+    if principal is None:
+        return f"session {peer.id}"
+    if isinstance(principal, str | int):
+        return f"{type(principal).__name__} {principal}"
+    raise TypeError(
+        f"the principal of {peer!r} is neither a string nor an integer: give the handler keep=Keep(..., scope=function)"
+    )
+
+
+def payer_of(peer: Peer) -> str:
+    """Return the one who pays for the runs of a server's peer: its principal, or its network address."""
+    if isinstance(peer.principal, str | int):
+        return key_owner_of(peer)
+    return f"address {network_of(peer.info.remote)}"
+
+
+def _end_of(state: RunState) -> End:
+    assert state.end is not None
+    return read_end(state.end)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(_digest(value)).hexdigest()[:48]
+
+
+def _in_last_argument(context: CallContext | None, a: list[Any]) -> tuple[CallContext | None, list[Any]]:
+    """Return the context of a call whose caller may have passed its key as the last argument, and the others.
+
+    Raises:
+        BadArguments: the key or the position is not valid.
+    """
+    last = a[-1]
+    if not (isinstance(last, dict) and last.keys() == {"wsrpc"}):
+        return context, a
+    passed = read_call_context(last["wsrpc"])
+    return replace(context or CallContext(), key=passed.key, after=passed.after), a[:-1]

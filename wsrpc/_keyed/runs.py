@@ -1,0 +1,382 @@
+"""`Runs`: the runs of keyed calls in one process: begins them, runs their handlers, and reads them from the store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from .._core.handlers.invocation import KeyedRun
+from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
+from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RunLost, made_here
+from .contract import NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
+
+PATIENCE = 10.0
+"""Seconds for which a caller waits for a store that does not answer. (A handler that runs waits longer.)"""
+RETRY = 0.2
+"""Seconds between two attempts to reach the store."""
+LAST = 2**53 - 1
+"""The largest number of an item."""
+AHEAD = 64 * 1024
+"""Bytes of items that a handler may be ahead of the store."""
+
+T = TypeVar("T")
+
+
+class Work:
+    """What a run does: it runs a handler. `Runs.begin` either performs or discards it."""
+
+    async def perform(self, run: Run) -> bytes:
+        """Run the handler, and return the encoded `End`. Give each item to `Run.append`.
+
+        Raises:
+            RunGone: an item could not be stored.
+        """
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Release the handler, which does not run."""
+
+    def stopping(self, reason: RemoteError) -> None:
+        """Note why the handler will be cancelled."""
+
+
+class End(Struct, omit_defaults=True):
+    """How a run has ended: with a value, or with an error as in a rejection."""
+
+    value: Any = None
+    failed: bool = False
+    error: Any = None
+    flag: Flag = UNSET
+
+    def result(self) -> Any:
+        """Return the value, or raise the error."""
+        if self.failed:
+            raise made_here(error_from_wire(self.error, self.flag))
+        return self.value
+
+
+read_end: Callable[[bytes], End] = msgspec.msgpack.Decoder(End).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def failed(error: RemoteError) -> bytes:
+    """Encode the end of a run that has failed here."""
+    return _encode(End(None, True, *error_to_wire(error)))
+
+
+async def insist(call: Callable[[], Awaitable[T]], patience: float | None = None) -> T:
+    """Call the store until it answers.
+
+    Raises:
+        StoreLost: it has not answered within ``patience`` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while True:
+        try:
+            return await call()
+        except StoreLost:
+            if patience is not None and loop.time() - began >= patience:
+                raise
+        await asyncio.sleep(RETRY)
+
+
+class Run:
+    """A run whose handler runs in this process.
+
+    Args:
+        key: the key of the run in the store.
+        new: what the store gets of it.
+        work: runs the handler.
+        keyed: what the handler sees of it.
+        unread: seconds without a reader after which the handler is stopped. None for no limit.
+    """
+
+    def __init__(
+        self, store: Store, key: str, new: NewRun, work: Work, keyed: KeyedRun, unread: float | None = None
+    ) -> None:
+        self._store = store
+        self.key = key
+        self.new = new
+        self.work = work
+        self._keyed = keyed
+        self._unread = unread
+        self._unread_since: float | None = None
+        self._items: list[bytes] = []
+        """Items that wait to be stored."""
+        self._size = 0
+        """Bytes of these items."""
+        self._stored = 0
+        """The number of items that are stored, or being stored."""
+        self._storing: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        """Runs the handler. None before and after."""
+        self._reason: RemoteError | None = None
+        """Why the handler was stopped."""
+
+    async def perform(self) -> None:
+        """Run the handler, and store how it has ended."""
+        self._task = asyncio.current_task()
+        try:
+            end = await self.work.perform(self)
+        except asyncio.CancelledError:
+            end = failed(self._reason or RunLost("the process that ran the handler was closed"))
+        except RunGone:
+            end = _PART_LOST
+        self._task = None  # nothing stops it any more
+        with suppress(RunGone):  # it has ended already, or nothing is left of it
+            try:
+                await self._all_stored()
+                await insist(partial(self._store.end, self.key, self.new.id, end, last=self._stored))
+            except StoreFull:
+                await insist(partial(self._store.end, self.key, self.new.id, _TOO_BIG))
+            except RunGone:
+                await insist(partial(self._store.end, self.key, self.new.id, _PART_LOST))
+
+    def stop(self, reason: RemoteError) -> None:
+        """Stop the handler. Idempotent."""
+        if self._task is not None and self._reason is None:
+            self._reason = reason
+            self.work.stopping(reason)
+            self._task.cancel()
+
+    # ------------------------------------------------------------ items
+
+    async def append(self, item: bytes) -> None:
+        """Store an item. If the store is slower than the handler, the next items are stored together.
+
+        Raises:
+            RunGone: the store has no such run, or has lost items.
+        """
+        self._items.append(item)
+        self._size += len(item)
+        if self._storing is None or self._storing.done():
+            if self._storing is not None:
+                self._storing.result()
+            self._storing = asyncio.ensure_future(self._store_items())
+        if self._size > AHEAD:
+            await self._all_stored()
+
+    async def _all_stored(self) -> None:
+        if self._storing is not None:
+            await asyncio.shield(self._storing)
+
+    async def _store_items(self) -> None:
+        while self._items:
+            items, self._items, self._size = self._items, [], 0
+            number, self._stored = self._stored + 1, self._stored + len(items)
+            self.learn(await insist(partial(self._store.append, self.key, self.new.id, number, items)))
+
+    # ------------------------------------------------------------ what the store says
+
+    def learn(self, state: RunState | None) -> None:
+        """Do what the store says of the run. None: the store has no such run."""
+        if state is None or state.id != self.new.id or state.end is not None:
+            self.stop(RunLost("the store has lost the run"))
+        elif state.stopping:
+            self.stop(STOPPED)
+        else:
+            self._keyed.readers = state.readers
+            self._stop_if_unread(asyncio.get_running_loop().time())
+
+    def _stop_if_unread(self, now: float) -> None:
+        if self._unread is None or self._keyed.readers:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        elif now - self._unread_since >= self._unread:
+            self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED.code))
+
+    @property
+    def renew_after(self) -> float:
+        """Seconds until the store is asked again."""
+        a_third = self._store.lease / 3
+        return a_third if self._unread is None else min(a_third, max(0.01, self._unread / 2))
+
+
+STOPPED = RemoteError("the handler was stopped", "wsrpc.stopped")
+
+
+class Runs:
+    """The runs of keyed calls in one process."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._running: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(coroutine, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for the task gets it
+
+    # ------------------------------------------------------------ running
+
+    async def begin(self, run: Run, context: Context) -> RunState:
+        """Begin a run, or return the state of the run that has the key. Its handler runs within ``context``.
+
+        Cancelling stops only the waiting, because another caller may have joined the run by then.
+
+        Raises:
+            KeyReused: the run has other arguments.
+            Overloaded: the store has no room, or does not answer.
+        """
+        state = await asyncio.shield(self._spawn(self._begin(run, context)))
+        if state.arguments != run.new.arguments:
+            raise made_here(KeyReused("the key belongs to a call with other arguments"))
+        return state
+
+    async def _begin(self, run: Run, context: Context) -> RunState:
+        begins = False
+        try:
+            state = await insist(lambda: self.store.start(run.key, run.new), PATIENCE)
+            begins = state.id == run.new.id
+        except StoreFull:
+            raise made_here(Overloaded("too many results are kept for this caller: try again later")) from None
+        except StoreLost:
+            raise made_here(_no_answer()) from None
+        finally:
+            if not begins:
+                run.work.discard()
+        if begins:
+            self._running[run.key] = run
+            self._spawn(self._perform(run), context)
+            if self._renewing is None or self._renewing.done():
+                self._renewing = self._spawn(self._renew())
+        return state
+
+    async def find(self, key: str) -> RunState | None:
+        """Return the state of the run that has the key, if there is one.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        try:
+            page = await insist(lambda: self.store.read(key, LAST), PATIENCE)
+        except StoreLost:
+            raise made_here(_no_answer()) from None
+        return None if page is None else page.state
+
+    async def _perform(self, run: Run) -> None:
+        try:
+            await run.perform()
+        finally:
+            del self._running[run.key]
+
+    async def _renew(self) -> None:
+        """Renew the claims, as long as something runs."""
+        while self._running:
+            await asyncio.sleep(min(run.renew_after for run in self._running.values()))
+            asked = dict(self._running)
+            with suppress(StoreLost):
+                states = await self.store.renew({key: run.new.id for key, run in asked.items()})
+                for key, run in asked.items():
+                    run.learn(states.get(key))
+
+    async def stop(self, key: str, id: str) -> None:
+        """Ask the process of a run to stop its handler.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        run = self._running.get(key)
+        if run is not None and run.new.id == id:
+            run.stop(STOPPED)
+            return
+        try:
+            await insist(lambda: self.store.stop(key, id), PATIENCE)
+        except StoreLost:
+            raise made_here(_no_answer()) from None
+
+    # ------------------------------------------------------------ reading
+
+    async def read(self, key: str, id: str, after: int) -> AsyncGenerator[Page]:
+        """Yield the items after a number, page by page. The last page has the end of the run.
+
+        Raises:
+            ItemsGone: some of these items are no longer kept.
+            RunLost: nothing of the run is left, or its process has ended.
+        """
+        reader, first = secrets.token_hex(8), after
+        try:
+            while True:
+                page = await self._page(key, after, reader)
+                if page is None or page.state.id != id:
+                    raise made_here(RunLost("nothing is kept of the call any more"))
+                state = page.state
+                if state.first > after + 1 or after > max(first, state.last):
+                    raise gone(state)
+                after += len(page.items)
+                ended = state.end is not None and after >= state.last
+                if page.items or ended:
+                    yield page
+                if ended:
+                    return
+                if state.lost:
+                    with suppress(RunGone):
+                        await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
+        finally:
+            self._spawn(self._leave(key, reader))
+
+    async def _page(self, key: str, after: int, reader: str) -> Page | None:
+        try:
+            return await insist(lambda: self.store.read(key, after, reader=reader, wait=self.store.lease / 2), PATIENCE)
+        except StoreLost:
+            raise made_here(RunLost("the store of results does not answer")) from None
+
+    async def _leave(self, key: str, reader: str) -> None:
+        with suppress(StoreLost):
+            await self.store.leave(key, reader)
+
+    # ------------------------------------------------------------ the end
+
+    async def wait_idle(self) -> None:
+        """Wait until no handler runs. Cancelling is safe."""
+        while self._running:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    def abandon(self) -> None:
+        """Forget everything that runs, because the event loop was closed."""
+        self._running.clear()
+        self._tasks.clear()
+        self._renewing = None
+
+    async def close(self, patience: float) -> None:
+        """Stop all handlers, and wait up to ``patience`` seconds until they have ended."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+        await self.store.close()
+
+
+_TOO_BIG = failed(RemoteError("the result is too big to be kept"))
+_PART_LOST = failed(RunLost("the store has lost a part of the run"))
+_PROCESS_ENDED = failed(RunLost("the process that ran the handler has ended"))
+
+
+def _no_answer() -> Overloaded:
+    return Overloaded("the store of results does not answer: try again later")
+
+
+def gone(state: RunState, why: str = "the items before {} are no longer kept") -> ItemsGone:
+    """Return the error for a position after which items are missing."""
+    return made_here(ItemsGone(why.format(state.first), data=state.first))
