@@ -1,0 +1,294 @@
+"""`MemoryStore`: keeps the runs of keyed calls in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
+from sys import getsizeof
+from time import monotonic
+
+from msgspec import Struct
+
+from .contract import LEASE, PAGE_BYTES, SHORT_END, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull
+
+ITEM = 64
+"""Bytes of memory that an item takes besides its own bytes."""
+
+RUN = 1024 + SHORT_END
+"""Bytes of memory that a run takes without its texts and items, including room for a short end."""
+
+RECOUNTS = 8
+"""How often per lease the readers that have not left are looked through."""
+
+
+class Share(Struct, eq=False):
+    """What one payer, or all together, have in the store."""
+
+    runs: int = 0
+    bytes: int = 0
+
+
+class StoredRun(Struct, eq=False):
+    """A run in a `MemoryStore`."""
+
+    new: NewRun
+    share: Share
+    base: int
+    """Bytes of the run without its items."""
+    lapses: float
+    expires: float
+    checked: float
+    """When the store will look next whether the run has expired."""
+    recount: float = 0.0
+    """When the store will look next which readers are over."""
+    first: int = 1
+    items: list[bytes] = []
+    item_bytes: int = 0
+    end: bytes | None = None
+    stopping: bool = False
+    readers: dict[str, float] = {}
+    """When each reader is over, unless it reads again."""
+    changed: asyncio.Future[None] | None = None
+    """Done with the next item or the end. None if no reader waits."""
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.items) - 1
+
+    def wake_readers(self) -> None:
+        if self.changed is not None and not self.changed.done():
+            self.changed.set_result(None)
+        self.changed = None
+
+
+class MemoryStore:
+    """Store in the memory of this process. Several servers of one event loop can share it.
+
+    Expired runs are dropped at the next call of any method. Bytes are those that the entries take in memory.
+
+    Args:
+        run_bytes: the maximum size of the kept items of one run.
+        payer_bytes: the maximum size of the runs of one payer.
+        payer_runs: the maximum number of runs of one payer.
+        bytes: the maximum size of the whole store.
+        lease: seconds for which a process claims a run. It renews the claim more often.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_bytes: int = 1 << 20,
+        payer_bytes: int = 16 << 20,
+        payer_runs: int = 1000,
+        bytes: int = 256 << 20,
+        lease: float = LEASE,
+    ) -> None:
+        self.lease = lease
+        self._run_bytes = run_bytes
+        self._payer_bytes = payer_bytes
+        self._payer_runs = payer_runs
+        self._bytes = bytes
+        self._runs: dict[str, StoredRun] = {}
+        self._topics: dict[str, dict[str, StoredRun]] = {}
+        """The running runs of each topic."""
+        self._shares: dict[str, Share] = {}
+        self._whole = Share()
+        self._checks: list[tuple[float, str]] = []
+        """A heap: when to look whether a run has expired, with its key."""
+
+    async def start(self, key: str, run: NewRun, /) -> RunState:
+        now = self._drop_expired()
+        found = self._runs.get(key)
+        if found is None:
+            found = self._runs[key] = self._admit(run, now)
+            self._check_later(key, found)
+            if run.topic:
+                self._topics.setdefault(run.topic, {})[key] = found
+        return self._state(found, now)
+
+    def _admit(self, new: NewRun, now: float) -> StoredRun:
+        share = self._shares.get(new.payer) or Share()
+        base = RUN + sum(map(getsizeof, (new.arguments, new.payer, new.topic, new.payload)))
+        if share.runs >= self._payer_runs or self._excess(share) + base > 0:
+            raise StoreFull(f"the store has no room for another run of {new.payer!r}")
+        self._shares[new.payer] = share
+        share.runs += 1
+        lapses = now + self.lease
+        run = StoredRun(new, share, 0, lapses, lapses + new.keep, lapses + new.keep)
+        self._resize(run, base, 0)
+        return run
+
+    async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:
+        now = self._drop_expired()
+        run = self._find(key, id)
+        last = run.last
+        if run.end is not None or number > last + 1:
+            raise RunGone("the run has ended" if run.end is not None else "the store has lost items of the run")
+        self._renew(run, now)
+        if fresh := items[last + 1 - number :]:
+            run.items += fresh
+            self._resize(run, 0, sum(map(len, fresh)) + ITEM * len(fresh))
+            self._trim(run)
+            run.wake_readers()
+        return self._state(run, now)
+
+    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None) -> None:
+        now = self._drop_expired()
+        run = self._find(key, id)
+        if run.end is not None:
+            return
+        if last is not None and last != run.last:
+            raise RunGone("the store has lost items of the run")
+        more = max(0, len(end) - SHORT_END)
+        if more and self._excess(run.share) + more > run.item_bytes:
+            raise StoreFull(f"the store has no room for a result of {len(end)} bytes of {run.new.payer!r}")
+        run.end = end
+        self._resize(run, more, 0)
+        self._trim(run)
+        self._remove_topic(key, run)
+        run.expires = now + run.new.keep
+        self._check_later(key, run)
+        run.wake_readers()
+
+    async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
+        now = self._drop_expired()
+        run = self._runs.get(key)
+        if run is not None and reader:
+            run.readers[reader] = now + wait + self.lease
+        if run is not None and wait > 0 and run.end is None and run.last <= after:
+            if run.changed is None:
+                run.changed = asyncio.get_running_loop().create_future()
+            await asyncio.wait((run.changed,), timeout=wait)
+            now = self._drop_expired()
+            run = self._runs.get(key)
+        return None if run is None else self._page(run, after, now)
+
+    def _page(self, run: StoredRun, after: int, now: float) -> Page:
+        number = max(after + 1, run.first)
+        start = number - run.first
+        stop, size = start, 0
+        for item in run.items[start : start + PAGE_BYTES // ITEM]:
+            if size >= PAGE_BYTES:
+                break
+            size += len(item) + ITEM
+            stop += 1
+        return Page(self._state(run, now), number, run.items[start:stop])
+
+    async def leave(self, key: str, reader: str, /) -> None:
+        self._drop_expired()
+        if (run := self._runs.get(key)) is not None:
+            run.readers.pop(reader, None)
+
+    async def stop(self, key: str, id: str, /) -> None:
+        self._drop_expired()
+        if (run := self._runs.get(key)) is not None and run.new.id == id:
+            run.stopping = True
+
+    async def renew(self, runs: Mapping[str, str], /) -> Mapping[str, RunState]:
+        now = self._drop_expired()
+        states: dict[str, RunState] = {}
+        for key, id in runs.items():
+            if (run := self._runs.get(key)) is not None and run.new.id == id:
+                self._renew(run, now)
+                states[key] = self._state(run, now)
+        return states
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+        now = self._drop_expired()
+        lapsed = [(key, run) for key, run in self._topics.get(topic, {}).items() if run.lapses <= now]
+        for _, run in lapsed:
+            self._renew(run, now)
+        return [AdoptedRun(key, run.new.id, run.new.payload) for key, run in lapsed]
+
+    async def close(self) -> None:
+        for run in self._runs.values():
+            run.wake_readers()
+
+    # ------------------------------------------------------------ runs
+
+    def _find(self, key: str, id: str) -> StoredRun:
+        run = self._runs.get(key)
+        if run is None or run.new.id != id:
+            raise RunGone("the store has no such run")
+        return run
+
+    def _renew(self, run: StoredRun, now: float) -> None:
+        if run.end is None:
+            run.lapses = now + self.lease
+            run.expires = run.lapses + run.new.keep
+
+    def _state(self, run: StoredRun, now: float) -> RunState:
+        if now >= run.recount and run.readers:
+            run.recount = now + self.lease / RECOUNTS
+            for reader in [reader for reader, over in run.readers.items() if over <= now]:
+                del run.readers[reader]
+        return RunState(
+            id=run.new.id,
+            arguments=run.new.arguments,
+            first=run.first,
+            last=run.last,
+            end=run.end,
+            stopping=run.stopping,
+            readers=len(run.readers),
+            lost=run.end is None and run.lapses <= now,
+        )
+
+    # ------------------------------------------------------------ expiry
+
+    def _check_later(self, key: str, run: StoredRun) -> None:
+        run.checked = run.expires
+        heappush(self._checks, (run.checked, key))
+
+    def _drop_expired(self) -> float:
+        """Drop the runs that have expired, and return the time."""
+        now = monotonic()
+        while self._checks and self._checks[0][0] <= now:
+            when, key = heappop(self._checks)
+            run = self._runs.get(key)
+            if run is None or run.checked != when:
+                continue  # an entry that a later one replaces
+            if run.expires > now:
+                self._check_later(key, run)
+            else:
+                self._drop(key, run)
+        return now
+
+    def _drop(self, key: str, run: StoredRun) -> None:
+        del self._runs[key]
+        self._remove_topic(key, run)
+        self._resize(run, -run.base, -run.item_bytes)
+        run.share.runs -= 1
+        if not run.share.runs:
+            del self._shares[run.new.payer]
+        run.wake_readers()
+
+    def _remove_topic(self, key: str, run: StoredRun) -> None:
+        if (runs := self._topics.get(run.new.topic)) is not None:
+            runs.pop(key, None)
+            if not runs:
+                del self._topics[run.new.topic]
+
+    # ------------------------------------------------------------ bytes
+
+    def _resize(self, run: StoredRun, base: int, items: int) -> None:
+        run.base += base
+        run.item_bytes += items
+        run.share.bytes += base + items
+        self._whole.bytes += base + items
+
+    def _excess(self, share: Share) -> int:
+        """Return how many bytes too many a payer has, or all together. Negative if there is room."""
+        return max(share.bytes - self._payer_bytes, self._whole.bytes - self._bytes)
+
+    def _trim(self, run: StoredRun) -> None:
+        """Drop the oldest items until the shares suffice and the run is short enough; for the latter, not the last."""
+        excess, too_long = self._excess(run.share), run.item_bytes - self._run_bytes
+        count = freed = 0
+        while count < len(run.items) and (freed < excess or (freed < too_long and count < len(run.items) - 1)):
+            freed += len(run.items[count]) + ITEM
+            count += 1
+        if count:
+            del run.items[:count]
+            run.first += count
+            self._resize(run, 0, -freed)
