@@ -32,7 +32,7 @@ from .._values.convert import make_enc_hook
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .contract import NewRun, RunGone, RunState, Store
 from .memory_store import MemoryStore
-from .runs import End, Run, Runs, Work, gone, read_end
+from .runs import End, Run, Runs, Work, missing_items, read_end
 
 Encode = Callable[[Any], bytes]
 
@@ -53,7 +53,7 @@ class HandlerWork(Work):
         self._body = body
         self._encode = encode
 
-    def discard(self) -> None:
+    def drop(self) -> None:
         close_unawaited(self._body)
 
     def stopping(self, reason: RemoteError) -> None:
@@ -97,7 +97,7 @@ class Keeper:
         self, store: Store | None, codec: Codec, owner_of: Callable[[Any], str], payer_of: Callable[[Any], str]
     ) -> None:
         given: Any = store
-        if given is not None and not callable(getattr(given, "begin", None)):
+        if given is not None and not callable(getattr(given, "start", None)):
             raise TypeError(f"store= is a MemoryStore or a RedisStore, got {given!r}")
         self.runs = Runs(MemoryStore() if store is None else store)
         self._encode = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
@@ -134,7 +134,7 @@ class Keeper:
         return _hash((owner, channel, a[0], key))
 
     async def _join(self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str) -> Any:
-        """Join a call to the run with its key, or begin the run. Return the result, or an iterator over the items.
+        """Join a call to the run with its key, or start the run. Return the result, or an iterator over the items.
 
         Raises:
             RemoteError: the call cannot have its key; or the run has failed.
@@ -142,7 +142,7 @@ class Keeper:
         assert invocation.handler is not None and context.key is not UNSET
         streams = invocation.handler.facts.role is Role.STREAM
         if context.after is UNSET:
-            state, skipped = await self.runs.begin(*self._new_run(invocation, call, a, context, key)), 0
+            state, skipped = await self.runs.start(*self._new_run(invocation, call, a, context, key)), 0
         elif not streams:
             raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
         else:
@@ -151,8 +151,8 @@ class Keeper:
             page = [page async for page in self.runs.read(key, state.id, 0)][-1]
             return _end_of(page.state).result()
         user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
-        is_told = context_of(invocation.inbound) is context
-        return self._items(invocation, key, state.id, skipped, is_told=is_told)
+        announces = context_of(invocation.inbound) is context
+        return self._items(invocation, key, state.id, skipped, announces=announces)
 
     def _new_run(
         self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str
@@ -192,16 +192,16 @@ class Keeper:
         if not (number.isascii() and number.isdecimal() and len(number) <= 16 and id):
             raise made_here(BadArguments(f"{after!r} is not the position of a stream"))
         if id != state.id:
-            raise gone(state, "the position is of an earlier run; this one begins with {}")
+            raise missing_items(state, "the position is of an earlier run; this one begins with {}")
         if int(number) > state.last:
-            raise gone(state, "the store has lost items, perhaps those before {}")
+            raise missing_items(state, "the store has lost items, perhaps those before {}")
         return state, int(number)
 
     async def _items(
-        self, invocation: Invocation, key: str, id: str, skipped: int, *, is_told: bool
+        self, invocation: Invocation, key: str, id: str, skipped: int, *, announces: bool
     ) -> AsyncIterator[Any]:
-        """Yield the items of a run. Tell the reader first which run it is, if it ``is_told``."""
-        if is_told:
+        """Yield the items of a run. Tell the reader first which run it is, if it ``announces``."""
+        if announces:
             channel = invocation.make_channel()
             channel.owner.sender.send_event_nowait(channel.id, "run", (id, skipped))
         state = None

@@ -1,4 +1,4 @@
-"""`Runs`: the runs of keyed calls in one process: begins them, runs their handlers, and reads them from the store."""
+"""`Runs`: the runs of keyed calls in one process: starts them, runs their handlers, and reads them from the store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Work:
-    """What a run does: it runs a handler. `Runs.begin` either performs or discards it."""
+    """What a run does: it runs a handler. `Runs.start` either performs or drops it."""
 
     async def perform(self, run: Run) -> bytes:
         """Run the handler, and return the encoded `End`. Give each item to `Run.append`.
@@ -41,7 +41,7 @@ class Work:
         """
         raise NotImplementedError
 
-    def discard(self) -> None:
+    def drop(self) -> None:
         """Release the handler, which does not run."""
 
     def stopping(self, reason: RemoteError) -> None:
@@ -227,7 +227,7 @@ class Runs:
 
     # ------------------------------------------------------------ running
 
-    async def begin(self, run: Run, context: Context) -> RunState:
+    async def start(self, run: Run, context: Context) -> RunState:
         """Begin a run, or return the state of the run that has the key. Its handler runs within ``context``.
 
         Cancelling stops only the waiting, because another caller may have joined the run by then.
@@ -236,24 +236,24 @@ class Runs:
             KeyReused: the run has other arguments.
             Overloaded: the store has no room, or does not answer.
         """
-        state = await asyncio.shield(self._spawn(self._begin(run, context)))
+        state = await asyncio.shield(self._spawn(self._start(run, context)))
         if state.arguments != run.new.arguments:
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
         return state
 
-    async def _begin(self, run: Run, context: Context) -> RunState:
-        begins = False
+    async def _start(self, run: Run, context: Context) -> RunState:
+        starts = False
         try:
             state = await insist(lambda: self.store.start(run.key, run.new), PATIENCE)
-            begins = state.id == run.new.id
+            starts = state.id == run.new.id
         except StoreFull:
             raise made_here(Overloaded("too many results are kept for this caller: try again later")) from None
         except StoreLost:
             raise made_here(_no_answer()) from None
         finally:
-            if not begins:
-                run.work.discard()
-        if begins:
+            if not starts:
+                run.work.drop()
+        if starts:
             self._running[run.key] = run
             self._spawn(self._perform(run), context)
             if self._renewing is None or self._renewing.done():
@@ -320,7 +320,7 @@ class Runs:
                     raise made_here(RunLost("nothing is kept of the call any more"))
                 state = page.state
                 if state.first > after + 1 or after > max(first, state.last):
-                    raise gone(state)
+                    raise missing_items(state)
                 after += len(page.items)
                 ended = state.end is not None and after >= state.last
                 if page.items or ended:
@@ -377,6 +377,6 @@ def _no_answer() -> Overloaded:
     return Overloaded("the store of results does not answer: try again later")
 
 
-def gone(state: RunState, why: str = "the items before {} are no longer kept") -> ItemsGone:
+def missing_items(state: RunState, why: str = "the items before {} are no longer kept") -> ItemsGone:
     """Return the error for a position after which items are missing."""
     return made_here(ItemsGone(why.format(state.first), data=state.first))

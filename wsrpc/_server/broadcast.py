@@ -269,7 +269,8 @@ class BroadcastGroup:
                 session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{session.unsent} bytes were unsent: the connection was closed with 4408")
         session.send_or_wait(payload, text)
-        writer.count_metadata(has_metadata=message.has_metadata)
+        if message.has_metadata and not writer.terms.context:
+            writer.count_metadata()
         return True
 
     # ------------------------------------------------------------ slow readers

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from .._core.api.stream import Stream as AsyncStream
-from .._core.api.stream import is_over, read_arrived
+from .._core.api.stream import is_over, position_of, read_arrived
 from ..errors import ConnectionLost
 from ._loop_thread import CallBridge
 
@@ -86,6 +86,15 @@ class Stream(Iterator[T_co]):
                 self._arrived.append(item)
         except (StopAsyncIteration, Exception) as exc:
             self._error = exc
+
+    @property
+    def position(self) -> str | None:
+        """The position of the last item that was read; see `wsrpc.Stream.position`."""
+        return position_of(self._inner, len(self._arrived))
+
+    def stop(self) -> None:
+        """Stop the handler of a call with a key, for all its readers; see `wsrpc.Stream.stop`."""
+        self._bridge.run(self._inner.stop)
 
     def close(self) -> None:
         """Stop the producer, and drop the items that have not been read. Calling `close` again has no effect."""

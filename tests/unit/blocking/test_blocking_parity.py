@@ -21,11 +21,14 @@ MIDDLEWARE = "middleware awaits what it wraps, so it belongs to an event loop"
 SERVER = "it is for the peers of a server"
 NO_STOP = "every handler runs in a thread, and a thread cannot be stopped"
 
+NO_RUN = "the handler of a call with a key is an `async def`"
+
 LEFT_OUT = {
     "*.use": MIDDLEWARE,
     "*.use_outgoing": MIDDLEWARE,
     "Client.include": "a router may hold coroutine functions and middleware",
     "Client.bind": EVENT_LOOP,
+    "Client.store=": NO_RUN,
     "Peer.bind": EVENT_LOOP,
     "Peer.transport": EVENT_LOOP,
     "Peer.wait_connected": SERVER,
@@ -34,6 +37,7 @@ LEFT_OUT = {
     "Peer.address": SERVER,
     "on.thread=": NO_STOP,
     "on.timeout=": NO_STOP,
+    "on.keep=": NO_RUN,
     "once.thread=": NO_STOP,
     "once.timeout=": NO_STOP,
 }

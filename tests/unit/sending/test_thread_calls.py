@@ -77,6 +77,11 @@ async def world() -> AsyncGenerator[World]:
         for number in range(1_000_000):
             yield number
 
+    @server.on("generate", keep=60)
+    async def generate() -> Any:
+        yield 1
+        await asyncio.Event().wait()
+
     async with asyncio.timeout(30), server.listen() as listener:
         client = made.client = Client(listener.url, limits=LIMITS)
         client.on("echo", echo)
@@ -88,8 +93,8 @@ async def world() -> AsyncGenerator[World]:
             made.conversation = await opened.get()
             made.channel.on("echo", echo)
             made.talk = made.channel.events("talk")
-            async with client.stream("count") as items:
-                made.items = items
+            async with client.stream("count") as items, client.stream("generate", key="k") as keyed:
+                made.items, made.keyed = items, keyed
                 yield made
 
 
@@ -148,6 +153,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "AnonymousChannel.abort": lambda w: w.conversation.abort(),
     "AnonymousChannel.wait_closed": lambda w: w.channel.wait_closed(),
     "Stream.__anext__": lambda w: anext(w.talk),
+    "Stream.stop": lambda w: w.keyed.stop(),
     "Stream.aclose": lambda w: w.items.aclose(),
     "Stream.__aexit__": lambda w: w.items.__aexit__(None, None, None),
     "Server.accept": lambda w: w.server.accept(w.peer.transport),

@@ -185,7 +185,7 @@ class Stream(Generic[T_co]):
         position is a text that is valid for one run of the handler. Another stream with it gets the items after it,
         or `ItemsGone`.
         """
-        return None if self._run is None else self._run.position
+        return position_of(self)
 
     async def stop(self) -> None:
         """Stop the handler of a call with a key, for all its readers. Their streams end with the code "wsrpc.stopped".
@@ -276,12 +276,11 @@ class _Run(Recipient):
         self._inbox = inbox
         inbox.channel.add_recipient("run", self)
 
-    @property
-    def position(self) -> str | None:
-        """See `Stream.position`. The position that was passed holds until the id is known."""
+    def position(self, unread: int) -> str | None:
+        """See `position_of`. The position that was passed holds until the id is known."""
         if self._id is None or self._inbox is None:
             return self._after
-        return f"{self._skipped + self._inbox.read_count}-{self._id}"
+        return f"{self._skipped + self._inbox.read_count - unread}-{self._id}"
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         match message.a[1:]:
@@ -300,6 +299,12 @@ def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
     inbox = stream._inbox  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert inbox is not None
     return inbox.end_after(seconds, error)
+
+
+def position_of(stream: Stream[Any], unread: int = 0) -> str | None:
+    """Return `Stream.position` without the last ``unread`` items, which wait for another reader."""
+    run = stream._run  # pyright: ignore[reportPrivateUsage]
+    return None if run is None else run.position(unread)
 
 
 def is_over(stream: Stream[Any]) -> bool:

@@ -226,11 +226,14 @@ class Outbox:
 
     def _send(self, outgoing: Outgoing, decision: Decision) -> int | None:
         """Pass a message to the transport. Return its size, or None if the connection has just ended."""
-        outgoing.check_key(self.writer.terms)
+        loses_context = outgoing.has_metadata and not self.writer.terms.context
+        if loses_context:
+            outgoing.check_key()
         payload, text = outgoing.encode(decision.terms)
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
-        self.writer.count_metadata(has_metadata=outgoing.has_metadata)
+        if loses_context:
+            self.writer.count_metadata()
         if outgoing.pending is not None:
             self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
         return len(payload)
@@ -290,8 +293,9 @@ class Outbox:
 
     def _encode_late(self, outgoing: Outgoing) -> tuple[bytes, bool]:
         """Encode a message that is about to be sent, and has waited in the queue, perhaps for this session."""
-        outgoing.check_key(self.writer.terms)
-        self.writer.count_metadata(has_metadata=outgoing.has_metadata)
+        if outgoing.has_metadata and not self.writer.terms.context:
+            outgoing.check_key()
+            self.writer.count_metadata()
         return outgoing.encode(self.writer.terms)
 
     def withdraw(self, pending: Pending) -> None:

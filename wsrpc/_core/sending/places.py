@@ -89,14 +89,14 @@ class Outgoing(Struct, eq=False):
             self.payload, self.encoded_for = terms.encode_call(message), terms
         return self.payload, terms.is_text(self.payload)
 
-    def check_key(self, terms: Terms) -> None:
-        """Refuse a call with a key if the remote peer would ignore the key.
+    def check_key(self) -> None:
+        """Refuse a call with a key, because the remote peer does not accept a context, and would ignore the key.
 
         Raises:
-            ValueError: the remote peer does not accept a context.
+            ValueError: the call has a key.
         """
         pending = self.pending
-        if pending is not None and pending.options.has_key and not terms.context:
+        if pending is not None and pending.options.has_key:
             raise ValueError(f"{pending.event!r} was not sent: the remote peer does not speak wsrpc, and ignores key=")
 
     @property

@@ -173,10 +173,9 @@ class SessionWriter:
                 self.loop.time() + GREETING_TIMEOUT, self._host.current.features_known
             )
 
-    def count_metadata(self, *, has_metadata: bool) -> None:
+    def count_metadata(self) -> None:
         """Count a message that was sent without its metadata, because the remote peer does not accept any."""
-        if has_metadata and not self.terms.context:
-            self._host.metadata_not_sent()
+        self._host.metadata_not_sent()
 
     def features_known(self) -> None:
         """The remote peer has announced its features, or has not done so in time."""
