@@ -23,7 +23,7 @@ from .._core.handlers.introspection import Role
 from .._core.handlers.invocation import CURRENT, EXITED, Call, Invocation, KeyedRun
 from .._core.handlers.layers import close_unawaited
 from .._core.handlers.method import Keep
-from .._core.session.sessions import network_of
+from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.messages import WireMessage, context_of
@@ -128,9 +128,10 @@ class Keeper:
         if keep.scope is None:
             owner = ("owner", self._owner_of(peer))
         else:
-            owner = ("scope", keep.scope(peer, *a[1:]))
-            if not isinstance(owner[1], str):
-                raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {owner[1]!r}")
+            shared: Any = keep.scope(peer, *a[1:])
+            if not isinstance(shared, str):
+                raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {shared!r}")
+            owner = ("scope", shared)
         return _hash((owner, channel, a[0], key))
 
     async def _join(self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str) -> Any:
@@ -234,7 +235,7 @@ def payer_of(peer: Peer) -> str:
     """Return the one who pays for the runs of a server's peer: its principal, or its network address."""
     if isinstance(peer.principal, str | int):
         return key_owner_of(peer)
-    return f"address {network_of(peer.info.remote)}"
+    return f"client {client_of(peer)}"
 
 
 def _end_of(state: RunState) -> End:

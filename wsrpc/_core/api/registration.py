@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from ..._base.misuse import check_flag, no_parentheses
 from ..._base.names import ChannelRef, F, OnChannel, check_channel, check_event
+from ..handlers.compiled import Handler
 from ..handlers.layers import Middleware as AnyMiddleware
 from ..handlers.method import DEFAULTS, HandlerOptions, Keep, keep_of
 from ..handlers.registry import Registry
@@ -31,7 +32,7 @@ class RecordingRegistry(Registry):
 
     def __init__(self) -> None:
         super().__init__(dec_hook=_any_type)
-        self.keeper = lambda *_: None
+        self.keeper = _keep_nothing
         self._recorded: list[tuple[str, ChannelRef, tuple[Any, ...], dict[str, Any]]] = []
         self._included = False
 
@@ -77,6 +78,10 @@ class RecordingRegistry(Registry):
         for name, own, args, more in self._recorded:
             at = channel if own is None else own
             getattr(registry, name)(at, *args, **more)
+
+
+def _keep_nothing(_handler: Handler, _channel: ChannelRef, _event: str) -> None:
+    """The registry that includes the router keeps results."""
 
 
 def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters

@@ -133,7 +133,7 @@ class Sessions:
             self.stop_counting(session)
             return
         if session not in self._counted:
-            self._counted[session] = _client_of(session)
+            self._counted[session] = client_of(session.peer)
         self._count(session, held)
         if self._ending:  # a `close` handler has sent a message
             return
@@ -164,17 +164,13 @@ class Sessions:
         session.counted_memory = size
 
 
-def _client_of(session: ServerSession) -> object:
+def client_of(peer: Any) -> object:
     """Return a value that all sessions of one client share: the hash of its principal, or its network address."""
-    principal = session.peer.principal
+    principal = peer.principal
     if principal is not None:
         with suppress(Exception):  # raised by the user's class
             return "principal", hash(principal)
-    return network_of(session.peer.info.remote)
-
-
-def network_of(remote: tuple[str, int] | None) -> object:
-    """Return a value that all connections from one network address share."""
+    remote: tuple[str, int] | None = peer.info.remote
     host = "" if remote is None else remote[0]
     with suppress(ValueError):  # not an address
         address = ip_address(host.partition("%")[0])
