@@ -244,7 +244,16 @@ def _end_of(state: RunState) -> End:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(_digest(value)).hexdigest()[:48]
+    """Return a text that is equal for equal values.
+
+    Raises:
+        BadArguments: the values are such as only JSON has, an integer of 30 digits for example.
+    """
+    try:
+        encoded = _digest(value)
+    except (OverflowError, TypeError, ValueError) as exc:
+        raise made_here(BadArguments(f"arguments of a call with a key cannot be compared: {exc}")) from None
+    return hashlib.sha256(encoded).hexdigest()[:48]
 
 
 def _in_last_argument(context: CallContext | None, a: list[Any]) -> tuple[CallContext | None, list[Any]]:

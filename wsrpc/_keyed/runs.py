@@ -19,7 +19,7 @@ from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RunLost, mad
 from .contract import NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
 
 PATIENCE = 10.0
-"""Seconds for which a caller waits for a store that does not answer. (A handler that runs waits longer.)"""
+"""Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
 RETRY = 0.2
 """Seconds between two attempts to reach the store."""
 LAST = 2**53 - 1
@@ -276,7 +276,7 @@ class Runs:
         try:
             await run.perform()
         finally:
-            del self._running[run.key]
+            self._running.pop(run.key, None)
 
     async def _renew(self) -> None:
         """Renew the claims, as long as something runs."""
@@ -297,7 +297,6 @@ class Runs:
         run = self._running.get(key)
         if run is not None and run.new.id == id:
             run.stop(STOPPED)
-            return
         try:
             await insist(lambda: self.store.stop(key, id), PATIENCE)
         except StoreLost:
@@ -309,15 +308,14 @@ class Runs:
         """Yield the items after a number, page by page. The last page has the end of the run.
 
         Raises:
-            ItemsGone: some of these items are no longer kept.
-            RunLost: nothing of the run is left, or its process has ended.
+            ItemsGone: some of these items are no longer kept, or nothing of the run is.
         """
-        reader, first = secrets.token_hex(8), after
+        reader, first, was_lost = secrets.token_hex(8), after, False
         try:
             while True:
-                page = await self._page(key, after, reader)
+                page = await insist(partial(self.store.read, key, after, reader=reader, wait=self.store.lease / 2))
                 if page is None or page.state.id != id:
-                    raise made_here(RunLost("nothing is kept of the call any more"))
+                    raise made_here(ItemsGone("nothing is kept of this call any more"))
                 state = page.state
                 if state.first > after + 1 or after > max(first, state.last):
                     raise missing_items(state)
@@ -327,17 +325,12 @@ class Runs:
                     yield page
                 if ended:
                     return
-                if state.lost:
+                if state.lost and was_lost:  # twice, because its process may just have reached the store again
                     with suppress(RunGone):
                         await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
+                was_lost = state.lost
         finally:
             self._spawn(self._leave(key, reader))
-
-    async def _page(self, key: str, after: int, reader: str) -> Page | None:
-        try:
-            return await insist(lambda: self.store.read(key, after, reader=reader, wait=self.store.lease / 2), PATIENCE)
-        except StoreLost:
-            raise made_here(RunLost("the store of results does not answer")) from None
 
     async def _leave(self, key: str, reader: str) -> None:
         with suppress(StoreLost):
@@ -365,6 +358,9 @@ class Runs:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
+        for run in self._running.values():
+            run.work.drop()  # if it has not started
+        self._running.clear()
         await self.store.close()
 
 

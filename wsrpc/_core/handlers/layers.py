@@ -65,7 +65,7 @@ def around(
         seconds = handler.timeout if own_limit else time_limit
         if handler.opens_before_body:
             call = _opening(call)
-        elif isinstance(seconds, (int, float)):
+        elif isinstance(seconds, (int, float)) and handler.keep is None:
             call = (_limited if handler.facts.is_coroutine else _perhaps_limited)(call, seconds)
         if handler.thread:
             call = _in_thread(call, handler.most)

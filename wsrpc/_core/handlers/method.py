@@ -39,7 +39,7 @@ class Keep(Struct, frozen=True):
     last_argument: bool = False
 
     def __post_init__(self) -> None:
-        check_number("keep= is a number of seconds, 0 or more", self.seconds, 0)
+        check_number("keep= is a number of seconds, 1 or more", self.seconds, 1)
         check_function("scope", self.scope)
         if self.unread is not None:
             check_number("unread= is a number of seconds, 0 or more", self.unread, 0)
