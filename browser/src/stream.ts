@@ -28,6 +28,9 @@ export class Stream<T> implements Items<T>, Recipient {
   #open: (() => Promise<ChannelCore>) | undefined
   #started: Promise<void> | undefined
   readonly #onLast: ((message: Message) => void) | undefined
+  readonly #hasKey: boolean
+  /** The id of the run that a stream with a key reads, and the number of items that the run had before them. */
+  #run: [id: string, after: number] | undefined
   #channel: ChannelCore | undefined
   #queue: Unread<T>[] = []
   #unreadBytes = 0
@@ -44,13 +47,24 @@ export class Stream<T> implements Items<T>, Recipient {
    * @param open opens the channel of the stream
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open: () => Promise<ChannelCore>, onLast?: (message: Message) => void) {
+  constructor(open: () => Promise<ChannelCore>, onLast?: (message: Message) => void, hasKey = false) {
     this.#open = open
     this.#onLast = onLast
+    this.#hasKey = hasKey
   }
 
   [Symbol.asyncIterator](): this {
     return this
+  }
+
+  get position(): string | undefined {
+    return this.#run && `${this.#run[1] + this.#read}-${this.#run[0]}`
+  }
+
+  async stop(): Promise<void> {
+    if (this.#hasKey) await (this.#started ??= this.#start())
+    if (!this.#hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops")
+    await this.#channel.request("cancel")
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
@@ -126,6 +140,11 @@ export class Stream<T> implements Items<T>, Recipient {
   receive(event: string, message: Message, size: number): boolean {
     if (event === "start" && !this.#onLast) {
       this.#channel!.abort(new WsrpcError("the handler reads items: use upload() or open()", "ran"))
+      return true
+    }
+    if (event === "run" && this.#hasKey) {
+      const [, id, after] = message.a!
+      if (typeof id === "string" && typeof after === "number") this.#run = [id, after]
       return true
     }
     if (event !== "next") return false
