@@ -112,8 +112,8 @@ export interface Progress {
 /** The items of a stream, for one reader. The stream ends when the reader's loop exits. */
 export interface Items<T> extends AsyncIterableIterator<T, undefined> {
   /**
-   * The position of the last item that was read, for the option `after`. Undefined until the stream has opened, and for
-   * a stream without a key.
+   * The position of the last item that was read, for the option `after`. Until the stream has opened, it is the
+   * position that was passed as `after`. Undefined without a key.
    */
   readonly position: string | undefined
   /**

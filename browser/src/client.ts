@@ -187,7 +187,7 @@ class Caller<A extends Shape = any> {
     event: K,
     ...args: Args<Of<A, "streams", K>>
   ): Items<Result<Of<A, "streams", K>>> {
-    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#hasKey)
+    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options)
   }
 
   /**

@@ -539,8 +539,8 @@ var Stream = class {
   #open;
   #started;
   #onLast;
-  #hasKey;
-  /** The id of the run that a stream with a key reads, and the number of items that the run had before them. */
+  #options;
+  /** The run that a stream with a key reads: its id, and how many of its items are skipped. */
   #run;
   #channel;
   #queue = [];
@@ -558,20 +558,23 @@ var Stream = class {
    * @param open opens the channel of the stream
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open, onLast, hasKey = false) {
+  constructor(open, onLast, options = {}) {
     this.#open = open;
     this.#onLast = onLast;
-    this.#hasKey = hasKey;
+    this.#options = options;
   }
   [Symbol.asyncIterator]() {
     return this;
   }
   get position() {
-    return this.#run && `${this.#run[1] + this.#read}-${this.#run[0]}`;
+    const { after } = this.#options;
+    if (this.#run) return `${this.#run[1] + this.#read}-${this.#run[0]}`;
+    return typeof after === "string" ? after : void 0;
   }
   async stop() {
-    if (this.#hasKey) await (this.#started ??= this.#start());
-    if (!this.#hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops");
+    const hasKey = this.#options.key !== void 0;
+    if (hasKey) await (this.#started ??= this.#start());
+    if (!hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops");
     await this.#channel.request("cancel");
   }
   async next() {
@@ -644,9 +647,9 @@ var Stream = class {
       this.#channel.abort(new WsrpcError("the handler reads items: use upload() or open()", "ran"));
       return true;
     }
-    if (event === "run" && this.#hasKey) {
-      const [, id, after] = message.a;
-      if (typeof id === "string" && typeof after === "number") this.#run = [id, after];
+    if (event === "run" && !this.#onLast) {
+      const [, id, skipped] = message.a;
+      if (typeof id === "string" && typeof skipped === "number") this.#run = [id, skipped];
       return true;
     }
     if (event !== "next") return false;
@@ -1991,7 +1994,7 @@ var Caller = class _Caller {
   }
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
-    return new Stream(async () => this.#leave("stream", event, args), void 0, this.#hasKey);
+    return new Stream(async () => this.#leave("stream", event, args), void 0, this.#options);
   }
   /**
    * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The
