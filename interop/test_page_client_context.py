@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 from test_opentelemetry import Telemetry, chain
 
 from interop.node import JS, find_node
-from interop.page_client import Page, scripted, words
+from interop.page_client import Page, scripted, welcome, words
 from interop.test_typescript import ROOT, output_of
 from wsrpc import AnonymousChannel, Client, Context, Overloaded, Server
 from wsrpc.testing import FaultProxy
@@ -25,10 +25,6 @@ from wsrpc.testing import FaultProxy
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 TENANT = {"tenant": "acme"}
-
-
-def welcome(*features: str) -> str:
-    return json.dumps({"ws-wrapper": False, "wsrpc": {"t": "welcome", "features": features, "limits": {}}})
 
 
 def seen(ctx: Context) -> list[Any]:
@@ -136,7 +132,8 @@ async def test_the_remaining_time_is_that_of_the_moment_in_which_the_message_is_
 
 
 @pytest.mark.parametrize("first", ["welcome", "plain", "old wsrpc", "nothing"])
-async def test_a_message_with_metadata_waits_for_the_first_message_and_others_wait_behind_it(first: str) -> None:
+@pytest.mark.parametrize("option", [{"metadata": TENANT}, {"key": "k"}], ids=["metadata", "key"])
+async def test_what_must_arrive_waits_for_the_first_message_and_others_wait_behind_it(first: str, option: Any) -> None:
     arrived: list[Any] = []
     lines: list[Any] = []
 
@@ -146,13 +143,14 @@ async def test_a_message_with_metadata_waits_for_the_first_message_and_others_wa
 
     async with scripted(receive) as url, Page.start("ws://127.0.0.1:1") as page:  # where nobody listens
         await page.run(
+            f"const option = {json.dumps(option)}"
             """
-            const metadata = { tenant: "acme" }
             client.with({ timeout: 60_000 }).request("queued").catch(() => {})
             client.status.subscribe((state) => {
               if (state !== "open") return
               client.emit("before")
-              client.with({ metadata }).emit("subscriber")
+              const call = option.key ? "request" : "emit"
+              client.with(option)[call]("subscriber")?.catch((error) => note(error.name))
               client.emit("behind")
             })
             client.on("hello", () => client.emit("late")) // while the timer of those that wait runs
@@ -165,16 +163,20 @@ async def test_a_message_with_metadata_waits_for_the_first_message_and_others_wa
         if first != "nothing":
             features = ("context",) if first == "welcome" else ()
             await lines[0].send('{"a":["hello"]}' if first == "plain" else welcome(*features))
-        await turns_until(lambda: len(arrived) == 4 + (first == "plain"))
+        is_refused = "key" in option and first != "welcome"
+        if is_refused:
+            await page.notes.until("Refused")
+        late = [["late", None]] if first == "plain" else []
+        await turns_until(lambda: len(arrived) == 4 - is_refused + len(late))
         if first == "nothing":
             assert time.monotonic() - started > 1.9
-        metadata, left = arrived[1][1], arrived[3][1]
-        late = [["late", None]] if first == "plain" else []
-        assert arrived == [["before", None], ["subscriber", metadata], ["behind", None], ["queued", left], *late]
+        waited = [] if is_refused else [["subscriber", option if first == "welcome" else None]]
+        left = arrived[2 + len(waited)][1]
+        assert arrived == [["before", None], *waited, ["behind", None], ["queued", left], *late]
         if first == "welcome":
-            assert metadata == {"metadata": TENANT} and 0 < left["remaining_ms"] < 60_000
+            assert 0 < left["remaining_ms"] < 60_000
         else:
-            assert metadata is left is None
+            assert left is None
 
 
 # ---------------------------------------------------------------- bounds
@@ -218,6 +220,7 @@ async def test_wrong_metadata_is_refused_and_nothing_is_sent() -> None:
 HOSTILE: list[Any] = [
     *({"metadata": wrong} for wrong in (7, None, "ab", [], ["a"], {"a": 1}, {"a b": ""}, {"a": "x" * 5000})),
     {"metadata": {str(n): "" for n in range(33)}},
+    {"key": "k"},
     *({"remaining_ms": wrong} for wrong in (-1, 1.5, 2**31, 2**53, True, "1", None)),
 ]
 

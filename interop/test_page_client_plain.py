@@ -44,6 +44,7 @@ async def test_requests_and_events(library: str, codec: str) -> None:
         assert words(await (await page.call("request", name="nobody", channel="nowhere"))) == "Remote ran"
         failed = await (await page.call("request", name="fail", args=["error"]))
         assert failed["error"]["message"] == "it failed"
+        assert words(await (await page.call("request", name="add", args=[2, 3], key="k"))) == "Refused not_sent"
         # The server's requests to the page, while that waits for its answer.
         assert await page.do("ask", name="ask", args=["values", 7]) == 7
         assert (

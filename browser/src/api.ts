@@ -70,8 +70,19 @@ export interface CallOptions {
   readonly metadata?: Metadata | undefined
 }
 
+/** Options of requests and streams on the main channel and on named channels. */
+export interface KeyOptions extends CallOptions {
+  /**
+   * Makes the call run once, however often it is made with this key: later calls get the result or the items of the
+   * first one. The handler needs `keep=` in Python. Uploads, conversations and events have no keys.
+   */
+  readonly key?: string | undefined
+  /** Where a stream with a key continues: the `position` of its earlier reader, or a number of items to skip. */
+  readonly after?: string | number | undefined
+}
+
 /** A call or an event that the page makes, for outgoing middleware. */
-export interface OutgoingCall extends CallOptions {
+export interface OutgoingCall extends KeyOptions {
   readonly kind: "event" | "request" | "stream" | "upload" | "conversation"
   /** Undefined for the main channel. */
   readonly channel: string | undefined
@@ -100,6 +111,18 @@ export interface Progress {
 
 /** The items of a stream, for one reader. The stream ends when the reader's loop exits. */
 export interface Items<T> extends AsyncIterableIterator<T, undefined> {
+  /**
+   * The position of the last item that was read, for the option `after`. Until the stream has opened, it is the
+   * position that was passed as `after`. Undefined without a key.
+   */
+  readonly position: string | undefined
+  /**
+   * Stops the handler of a stream with a key, for all its readers. Leaving the loop only ends the reading.
+   *
+   * @throws TypeError if the stream has no key
+   * @throws ChannelClosed if the stream has ended
+   */
+  stop(): Promise<void>
   return(): Promise<IteratorResult<T, undefined>>
 }
 

@@ -11,29 +11,38 @@ export type Metadata = Readonly<Record<string, string>>
 /** What travels with a call besides its arguments. */
 export interface CallContext {
   readonly metadata?: Metadata | undefined
+  readonly key?: string | undefined
+  readonly after?: string | number | undefined
   /** The milliseconds that are left now, rounded up. Undefined if there is no limit. */
   readonly remaining_ms?: number | undefined
 }
 
 /**
- * Returns the context of a call, or undefined if nothing travels.
+ * Returns the context of a call, or undefined if nothing travels. The server checks the key and the position.
  *
  * @param ms the time that the caller has left
  * @param isTime whether `ms` is valid
  * @throws TypeError if something is not valid, or the metadata is too large
  */
-export function contextOf(metadata: Metadata = {}, ms = Infinity, isTime = true): CallContext | undefined {
+export function contextOf(
+  { metadata = {}, key, after }: Omit<CallContext, "remaining_ms">,
+  ms = Infinity,
+  isTime = true,
+): CallContext | undefined {
   const texts = Object.entries(metadata)
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string")
   // An array, for example, has another tag than a plain object.
   if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names")
   }
+  if (after !== undefined && key === undefined) throw new TypeError("`after` needs a key")
   const isLimited = ms <= LONGEST_TIMER
-  if (!texts.length && !isLimited) return undefined
+  if (!texts.length && !isLimited && key === undefined) return undefined
   const end = now() + ms
   return {
     metadata: texts.length ? metadata : undefined,
+    key,
+    after,
     get remaining_ms() {
       return isLimited ? Math.max(0, Math.ceil(end - now())) : undefined
     },
@@ -43,9 +52,10 @@ export function contextOf(metadata: Metadata = {}, ms = Infinity, isTime = true)
 /**
  * Reads the context of a call of the server.
  *
- * @throws TypeError if it is not valid
+ * @throws TypeError if it is not valid, or has a key: handlers of a page cannot keep their results
  */
 export function readContext(ctx: any): CallContext | undefined {
+  if (ctx.key !== undefined) throw new TypeError("a page cannot handle a key")
   const ms = count(ctx, "remaining_ms")
-  return contextOf(ctx.metadata, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === undefined)
+  return contextOf(ctx, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === undefined)
 }

@@ -3,11 +3,11 @@
 import type {
   Args,
   Call,
-  CallOptions,
   Channel,
   Group,
   Handles,
   Items,
+  KeyOptions,
   Of,
   OutgoingCall,
   OutgoingMiddleware,
@@ -42,10 +42,10 @@ export interface Status {
 }
 
 /** Options of calls, for `with`. */
-export interface WithOptions extends CallOptions {
+export interface WithOptions extends KeyOptions {
   /**
-   * Repeats a request that has failed: with true, if its handler did not run; with "idempotent", also if its handler
-   * may have run. The timeout is for each attempt.
+   * Repeats a request that has failed: with true, if its handler did not run; with "idempotent" or a `key`, also if
+   * its handler may have run. The timeout is for each attempt.
    */
   readonly retry?: boolean | "idempotent"
   /** Called after each item of an upload was sent. */
@@ -87,6 +87,10 @@ class Caller<A extends Shape = any> {
     this.core = core
     this.#channel = channel
     this.#options = options
+  }
+
+  get #hasKey(): boolean {
+    return this.#options.key !== undefined
   }
 
   /** Returns the same caller with other options. */
@@ -140,9 +144,10 @@ class Caller<A extends Shape = any> {
       args,
       metadata: { ...this.#options.metadata },
     }
+    if (kind === "event" && this.#hasKey) throw new TypeError("an event has no key: use request()")
     const send = () =>
       kind === "event"
-        ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call.metadata), ...this.#channel } })
+        ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call), ...this.#channel } })
         : this.#request(call)
     const wrap = (next: () => any, middleware: OutgoingMiddleware) => () => middleware(call, next)
     return [...this.core.outgoing].reduceRight(wrap, send)()
@@ -164,7 +169,8 @@ class Caller<A extends Shape = any> {
 
   #mayRepeat(error: unknown): boolean {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false
-    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent"
+    const runsOnce = this.#hasKey || this.#options.retry === "idempotent"
+    if (error instanceof ConnectionLost) return runsOnce || error.outcome === "not_sent"
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
   }
 
@@ -181,7 +187,7 @@ class Caller<A extends Shape = any> {
     event: K,
     ...args: Args<Of<A, "streams", K>>
   ): Items<Result<Of<A, "streams", K>>> {
-    return new Stream<any>(async () => this.#leave("stream", event, args))
+    return new Stream<any>(async () => this.#leave("stream", event, args), undefined, this.#options)
   }
 
   /**

@@ -6,12 +6,18 @@
  * - `"not_sent"`: the message was never sent.
  * - `"not_run"`: the server has answered that no handler ran.
  * - `"ran"`: the handler ran, at least in part.
- * - `"unknown"`: the message was sent, but no answer has arrived.
+ * - `"unknown"`: the message was sent, but no answer has arrived, or the server does not know how far the handler got.
  */
 export type Outcome = "not_sent" | "not_run" | "ran" | "unknown"
 
 /** The error codes of requests whose handler the server has not run. */
-const NOT_RUN = new Set<unknown>(["wsrpc.bad_arguments", "wsrpc.unknown_event", "wsrpc.overloaded", "wsrpc.draining"])
+const NOT_RUN = new Set<unknown>([
+  "wsrpc.bad_arguments",
+  "wsrpc.unknown_event",
+  "wsrpc.overloaded",
+  "wsrpc.draining",
+  "wsrpc.key_reused",
+])
 
 /** A call has failed. */
 export class WsrpcError extends Error {
@@ -49,8 +55,8 @@ export class RemoteError extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null
     const { message, code, data, error_id } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
-    const notRun = !hasStarted && NOT_RUN.has(code)
-    super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data)
+    const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : code === "wsrpc.run_lost" ? "unknown" : "ran"
+    super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data)
     this.value = value
     this.errorId = typeof error_id === "string" ? error_id : undefined
   }
@@ -81,7 +87,10 @@ export class ChannelClosed extends WsrpcError {
   override name = "ChannelClosed"
 }
 
-/** The message was not sent: too many messages wait for a connection, or it is larger than the server accepts. */
+/**
+ * The message was not sent: too many messages wait for a connection, it is larger than the server accepts, or the server
+ * would ignore its key.
+ */
 export class Refused extends WsrpcError {
   override name = "Refused"
 

@@ -19,7 +19,7 @@ import type { SocketOptions, Target } from "./target.js"
 
 /** How many requests of the server are handled at the same time. */
 const MAX_RUNNING = 10_000
-/** Milliseconds after which messages with metadata no longer wait for the server's features. */
+/** Milliseconds after which messages with metadata or a key no longer wait for the server's features. */
 const WELCOME_TIMEOUT = 2_000
 
 /** What a peer needs of its client. */
@@ -56,7 +56,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   readonly #endedChannels = new Set<number>()
   /** Undefined until the first message has arrived. */
   #serverFeatures: readonly unknown[] | undefined
-  /** Until when messages wait for the features of the server, because one of them has metadata. */
+  /** Until when messages wait for the features of the server, because one of them has metadata or a key. */
   #waitsUntil = 0
   /** The largest message that the server accepts. */
   #maxSize = Infinity
@@ -90,12 +90,12 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
 
   /**
    * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. From
-   * the first message with metadata on, they wait until the features of the server are known.
+   * the first message with metadata or a key on, they wait until the features of the server are known.
    *
    * @param next the message that is to be sent
    */
   hasRoom(next?: Message): boolean {
-    if (next?.ctx?.metadata) this.#waitsUntil = this.openedAt! + WELCOME_TIMEOUT
+    if (next?.ctx?.metadata || next?.ctx?.key !== undefined) this.#waitsUntil = this.openedAt! + WELCOME_TIMEOUT
     const waits = !this.#serverFeatures && now() < this.#waitsUntil
     return !waits && this.#session.fullness <= 1 / 2
   }
@@ -122,10 +122,12 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   /**
    * Sends a message.
    *
-   * @throws Refused if it is larger than the server accepts
+   * @throws Refused if it is larger than the server accepts, or the server would not get its key
    * @throws TypeError if it cannot be encoded
    */
   send(message: Message): Outgoing {
+    // Not in `encode`, which also checks messages that wait for the server's features.
+    if (message.ctx?.key !== undefined && !this.#supports("context")) throw new Refused("a key needs a wsrpc server")
     return this.#session.send(...this.encode(message))
   }
 

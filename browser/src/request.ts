@@ -1,6 +1,6 @@
 // `Request`: one request, from the call to the answer.
 
-import type { CallOptions } from "./api.js"
+import type { KeyOptions } from "./api.js"
 import { LONGEST_TIMER } from "./clock.js"
 import type { Message } from "./codec.js"
 import { contextOf } from "./call_context.js"
@@ -14,7 +14,7 @@ export interface ChannelRef {
 }
 
 /** Options of a request, with those that a caller does not write itself. */
-export interface RequestOptions extends CallOptions {
+export interface RequestOptions extends KeyOptions {
   /** The time limit in milliseconds if there is no `timeout`. The server does not learn it. */
   readonly requestTimeout?: number | undefined
 }
@@ -48,20 +48,21 @@ export class Request {
 
   /**
    * @param opens whether the answer is a channel
-   * @throws TypeError if the metadata is not valid, or too large
+   * @throws TypeError if the metadata is not valid, or too large, or there is a position without a key
    */
   constructor(
     channel: ChannelRef,
     event: string,
     args: readonly unknown[],
-    { signal, timeout, requestTimeout, metadata }: RequestOptions,
+    options: RequestOptions,
     opens = false,
   ) {
+    const { signal, timeout, requestTimeout } = options
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
     })
-    this.message = { a: [event, ...args], ctx: contextOf(metadata, timeout || undefined), ...channel }
+    this.message = { a: [event, ...args], ctx: contextOf(options, timeout || undefined), ...channel }
     this.signal = signal
     this.event = event
     this.opens = opens

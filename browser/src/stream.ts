@@ -1,6 +1,6 @@
 // `Stream`: reads the items of a stream.
 
-import type { Items } from "./api.js"
+import type { Items, KeyOptions } from "./api.js"
 import { FINISHED, type ChannelCore, type Recipient } from "./channel_core.js"
 import type { Message } from "./codec.js"
 import { OVERHEAD } from "./data.js"
@@ -28,6 +28,9 @@ export class Stream<T> implements Items<T>, Recipient {
   #open: (() => Promise<ChannelCore>) | undefined
   #started: Promise<void> | undefined
   readonly #onLast: ((message: Message) => void) | undefined
+  readonly #options: KeyOptions
+  /** The run that a stream with a key reads: its id, and how many of its items are skipped. */
+  #run: [id: string, skipped: number] | undefined
   #channel: ChannelCore | undefined
   #queue: Unread<T>[] = []
   #unreadBytes = 0
@@ -44,13 +47,27 @@ export class Stream<T> implements Items<T>, Recipient {
    * @param open opens the channel of the stream
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open: () => Promise<ChannelCore>, onLast?: (message: Message) => void) {
+  constructor(open: () => Promise<ChannelCore>, onLast?: (message: Message) => void, options: KeyOptions = {}) {
     this.#open = open
     this.#onLast = onLast
+    this.#options = options
   }
 
   [Symbol.asyncIterator](): this {
     return this
+  }
+
+  get position(): string | undefined {
+    const { after } = this.#options
+    if (this.#run) return `${this.#run[1] + this.#read}-${this.#run[0]}`
+    return typeof after === "string" ? after : undefined
+  }
+
+  async stop(): Promise<void> {
+    const hasKey = this.#options.key !== undefined
+    if (hasKey) await (this.#started ??= this.#start())
+    if (!hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops")
+    await this.#channel.request("cancel")
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
@@ -126,6 +143,11 @@ export class Stream<T> implements Items<T>, Recipient {
   receive(event: string, message: Message, size: number): boolean {
     if (event === "start" && !this.#onLast) {
       this.#channel!.abort(new WsrpcError("the handler reads items: use upload() or open()", "ran"))
+      return true
+    }
+    if (event === "run" && !this.#onLast) {
+      const [, id, skipped] = message.a!
+      if (typeof id === "string" && typeof skipped === "number") this.#run = [id, skipped]
       return true
     }
     if (event !== "next") return false

@@ -196,12 +196,12 @@ const commands = {
   },
 
   /** Begins a call, whose end is noted. */
-  call({ ref, kind, name = kind, channel, args = [], timeout, retry, aborted, ...how }) {
+  call({ ref, kind, name = kind, channel, args = [], timeout, retry, key, aborted, ...how }) {
     const controller = new AbortController()
     calls.set(ref, controller)
     if (aborted) controller.abort(new Error("changed my mind"))
     let caller = channel ? client.of(channel) : client
-    caller = caller.with({ signal: controller.signal, retry, ...(timeout ? { timeout } : {}) })
+    caller = caller.with({ signal: controller.signal, retry, key, ...(timeout ? { timeout } : {}) })
     const run = async () => ({ ok: await callers[kind](caller, name, args, how) })
     run().catch(shown).then((outcome) => say({ ended: ref, ...outcome }))
   },

@@ -11,7 +11,13 @@ function sizeOf(data) {
 }
 
 // src/errors.ts
-var NOT_RUN = /* @__PURE__ */ new Set(["wsrpc.bad_arguments", "wsrpc.unknown_event", "wsrpc.overloaded", "wsrpc.draining"]);
+var NOT_RUN = /* @__PURE__ */ new Set([
+  "wsrpc.bad_arguments",
+  "wsrpc.unknown_event",
+  "wsrpc.overloaded",
+  "wsrpc.draining",
+  "wsrpc.key_reused"
+]);
 var WsrpcError = class extends Error {
   name = "WsrpcError";
   constructor(message, outcome, code, data) {
@@ -32,8 +38,8 @@ var RemoteError = class extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null;
     const { message, code, data, error_id } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
-    const notRun = !hasStarted && NOT_RUN.has(code);
-    super(isObject ? textOf(message ?? "") : textOf(value), notRun ? "not_run" : "ran", known, data);
+    const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : code === "wsrpc.run_lost" ? "unknown" : "ran";
+    super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data);
     this.value = value;
     this.errorId = typeof error_id === "string" ? error_id : void 0;
   }
@@ -114,25 +120,29 @@ function count(control, field) {
 }
 
 // src/call_context.ts
-function contextOf(metadata = {}, ms = Infinity, isTime = true) {
+function contextOf({ metadata = {}, key, after }, ms = Infinity, isTime = true) {
   const texts = Object.entries(metadata);
   const isValid = isTime && texts.every(([name, text]) => /^[!-~]{1,64}$/.test(name) && typeof text === "string");
   if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names");
   }
+  if (after !== void 0 && key === void 0) throw new TypeError("`after` needs a key");
   const isLimited = ms <= LONGEST_TIMER;
-  if (!texts.length && !isLimited) return void 0;
+  if (!texts.length && !isLimited && key === void 0) return void 0;
   const end = now() + ms;
   return {
     metadata: texts.length ? metadata : void 0,
+    key,
+    after,
     get remaining_ms() {
       return isLimited ? Math.max(0, Math.ceil(end - now())) : void 0;
     }
   };
 }
 function readContext(ctx) {
+  if (ctx.key !== void 0) throw new TypeError("a page cannot handle a key");
   const ms = count(ctx, "remaining_ms");
-  return contextOf(ctx.metadata, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === void 0);
+  return contextOf(ctx, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === void 0);
 }
 
 // src/request.ts
@@ -146,14 +156,15 @@ var Request = class {
   #abort;
   /**
    * @param opens whether the answer is a channel
-   * @throws TypeError if the metadata is not valid, or too large
+   * @throws TypeError if the metadata is not valid, or too large, or there is a position without a key
    */
-  constructor(channel, event, args, { signal, timeout, requestTimeout, metadata }, opens = false) {
+  constructor(channel, event, args, options, opens = false) {
+    const { signal, timeout, requestTimeout } = options;
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.message = { a: [event, ...args], ctx: contextOf(metadata, timeout || void 0), ...channel };
+    this.message = { a: [event, ...args], ctx: contextOf(options, timeout || void 0), ...channel };
     this.signal = signal;
     this.event = event;
     this.opens = opens;
@@ -528,6 +539,9 @@ var Stream = class {
   #open;
   #started;
   #onLast;
+  #options;
+  /** The run that a stream with a key reads: its id, and how many of its items are skipped. */
+  #run;
   #channel;
   #queue = [];
   #unreadBytes = 0;
@@ -544,12 +558,24 @@ var Stream = class {
    * @param open opens the channel of the stream
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
    */
-  constructor(open, onLast) {
+  constructor(open, onLast, options = {}) {
     this.#open = open;
     this.#onLast = onLast;
+    this.#options = options;
   }
   [Symbol.asyncIterator]() {
     return this;
+  }
+  get position() {
+    const { after } = this.#options;
+    if (this.#run) return `${this.#run[1] + this.#read}-${this.#run[0]}`;
+    return typeof after === "string" ? after : void 0;
+  }
+  async stop() {
+    const hasKey = this.#options.key !== void 0;
+    if (hasKey) await (this.#started ??= this.#start());
+    if (!hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops");
+    await this.#channel.request("cancel");
   }
   async next() {
     await (this.#started ??= this.#start());
@@ -619,6 +645,11 @@ var Stream = class {
   receive(event, message, size) {
     if (event === "start" && !this.#onLast) {
       this.#channel.abort(new WsrpcError("the handler reads items: use upload() or open()", "ran"));
+      return true;
+    }
+    if (event === "run" && !this.#onLast) {
+      const [, id, skipped] = message.a;
+      if (typeof id === "string" && typeof skipped === "number") this.#run = [id, skipped];
       return true;
     }
     if (event !== "next") return false;
@@ -1403,7 +1434,7 @@ var PeerCore = class {
   #endedChannels = /* @__PURE__ */ new Set();
   /** Undefined until the first message has arrived. */
   #serverFeatures;
-  /** Until when messages wait for the features of the server, because one of them has metadata. */
+  /** Until when messages wait for the features of the server, because one of them has metadata or a key. */
   #waitsUntil = 0;
   /** The largest message that the server accepts. */
   #maxSize = Infinity;
@@ -1428,12 +1459,12 @@ var PeerCore = class {
   }
   /**
    * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. From
-   * the first message with metadata on, they wait until the features of the server are known.
+   * the first message with metadata or a key on, they wait until the features of the server are known.
    *
    * @param next the message that is to be sent
    */
   hasRoom(next) {
-    if (next?.ctx?.metadata) this.#waitsUntil = this.openedAt + WELCOME_TIMEOUT;
+    if (next?.ctx?.metadata || next?.ctx?.key !== void 0) this.#waitsUntil = this.openedAt + WELCOME_TIMEOUT;
     const waits = !this.#serverFeatures && now() < this.#waitsUntil;
     return !waits && this.#session.fullness <= 1 / 2;
   }
@@ -1454,10 +1485,11 @@ var PeerCore = class {
   /**
    * Sends a message.
    *
-   * @throws Refused if it is larger than the server accepts
+   * @throws Refused if it is larger than the server accepts, or the server would not get its key
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
+    if (message.ctx?.key !== void 0 && !this.#supports("context")) throw new Refused("a key needs a wsrpc server");
     return this.#session.send(...this.encode(message));
   }
   /** Returns the data of a message and their size. Throws what `send` throws. */
@@ -1887,6 +1919,9 @@ var Caller = class _Caller {
     this.#channel = channel;
     this.#options = options;
   }
+  get #hasKey() {
+    return this.#options.key !== void 0;
+  }
   /** Returns the same caller with other options. */
   with(options) {
     const signal = options.signal ?? this.#options.signal;
@@ -1929,7 +1964,8 @@ var Caller = class _Caller {
       args,
       metadata: { ...this.#options.metadata }
     };
-    const send = () => kind === "event" ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call.metadata), ...this.#channel } }) : this.#request(call);
+    if (kind === "event" && this.#hasKey) throw new TypeError("an event has no key: use request()");
+    const send = () => kind === "event" ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call), ...this.#channel } }) : this.#request(call);
     const wrap = (next, middleware) => () => middleware(call, next);
     return [...this.core.outgoing].reduceRight(wrap, send)();
   }
@@ -1948,7 +1984,8 @@ var Caller = class _Caller {
   }
   #mayRepeat(error) {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false;
-    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent";
+    const runsOnce = this.#hasKey || this.#options.retry === "idempotent";
+    if (error instanceof ConnectionLost) return runsOnce || error.outcome === "not_sent";
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
   }
   /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */
@@ -1957,7 +1994,7 @@ var Caller = class _Caller {
   }
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
-    return new Stream(async () => this.#leave("stream", event, args));
+    return new Stream(async () => this.#leave("stream", event, args), void 0, this.#options);
   }
   /**
    * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The

@@ -103,5 +103,8 @@ new Client<Api>({ url: "/ws", tokn: "t" }) // 2353
 new Client<Api>("/ws", { requestTimeot: 1000 }) // 2561
 client.with({ retries: true }) // 2353
 client.with({ metadata: { tenant: 1 } }) // 2322
+client.with({ key: 17 }) // 2322
+talk.with({ key: "k" }) // 2353
+client.stream("count", 3).position.length // 2532
 client.useOutgoing(({ metadata }, next) => { metadata.tenant = 1; return next() }) // 2322
 client.useOutgoing(({ metdata }, next) => next()) // 2339
