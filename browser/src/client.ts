@@ -44,8 +44,8 @@ export interface Status {
 /** Options of calls, for `with`. */
 export interface WithOptions extends KeyOptions {
   /**
-   * Repeats a request that has failed: with true, if its handler did not run; with "idempotent" or a `key`, also if
-   * its handler may have run. The timeout is for each attempt.
+   * Repeats a request that has failed: with true, if its handler did not run; with "idempotent", also if its handler
+   * may have run. The timeout is for each attempt. A `key` makes "idempotent" safe, unless it is private to a session.
    */
   readonly retry?: boolean | "idempotent"
   /** Called after each item of an upload was sent. */
@@ -87,10 +87,6 @@ class Caller<A extends Shape = any> {
     this.core = core
     this.#channel = channel
     this.#options = options
-  }
-
-  get #hasKey(): boolean {
-    return this.#options.key !== undefined
   }
 
   /** Returns the same caller with other options. */
@@ -144,7 +140,7 @@ class Caller<A extends Shape = any> {
       args,
       metadata: { ...this.#options.metadata },
     }
-    if (kind === "event" && this.#hasKey) throw new TypeError("an event has no key: use request()")
+    if (kind === "event" && this.#options.key !== undefined) throw new TypeError("an event has no key: use request()")
     const send = () =>
       kind === "event"
         ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call), ...this.#channel } })
@@ -169,8 +165,7 @@ class Caller<A extends Shape = any> {
 
   #mayRepeat(error: unknown): boolean {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false
-    const runsOnce = this.#hasKey || this.#options.retry === "idempotent"
-    if (error instanceof ConnectionLost) return runsOnce || error.outcome === "not_sent"
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent"
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining"
   }
 

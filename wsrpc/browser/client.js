@@ -1919,9 +1919,6 @@ var Caller = class _Caller {
     this.#channel = channel;
     this.#options = options;
   }
-  get #hasKey() {
-    return this.#options.key !== void 0;
-  }
   /** Returns the same caller with other options. */
   with(options) {
     const signal = options.signal ?? this.#options.signal;
@@ -1964,7 +1961,7 @@ var Caller = class _Caller {
       args,
       metadata: { ...this.#options.metadata }
     };
-    if (kind === "event" && this.#hasKey) throw new TypeError("an event has no key: use request()");
+    if (kind === "event" && this.#options.key !== void 0) throw new TypeError("an event has no key: use request()");
     const send = () => kind === "event" ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call), ...this.#channel } }) : this.#request(call);
     const wrap = (next, middleware) => () => middleware(call, next);
     return [...this.core.outgoing].reduceRight(wrap, send)();
@@ -1984,8 +1981,7 @@ var Caller = class _Caller {
   }
   #mayRepeat(error) {
     if (this.core.state === "closed" || !(error instanceof WsrpcError)) return false;
-    const runsOnce = this.#hasKey || this.#options.retry === "idempotent";
-    if (error instanceof ConnectionLost) return runsOnce || error.outcome === "not_sent";
+    if (error instanceof ConnectionLost) return error.outcome === "not_sent" || this.#options.retry === "idempotent";
     return error.code === "wsrpc.overloaded" || error.code === "wsrpc.draining";
   }
   /** Opens a channel for a conversation with the handler. The signal aborts the channel, too. */

@@ -166,7 +166,7 @@ class ClusterSender:
         return await ask_again(
             lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
             options.retry,
-            idempotent=options.idempotent or options.has_key,
+            idempotent=options.idempotent,
             event=event,
             timeout=membership.timeout if options.timeout is UNSET else options.timeout,
             loop=membership.scheduler,

@@ -159,8 +159,9 @@ class Caller(OnChannel):
             offline: as for `emit`.
             metadata: as for `emit`.
             key: a text that names this call, such as ``"order-17"``. The handler needs ``keep=`` (see `Server.on`), and
-                runs once for all calls with this key; later calls get the result of the first. Therefore, ``retry``
-                repeats the request even if the handler may have run, and cancelling does not stop the handler.
+                runs once for all calls with this key; later calls get the result of the first. Cancelling does not stop
+                the handler. With ``retry``, also pass ``idempotent=True``: if the key does not belong to a session (see
+                `Keep`), the request can be repeated on another connection, and the handler still runs only once.
 
         Cancelling is safe. It also cancels the handler on the remote peer. The handler gets the reason that you pass to
         ``task.cancel(reason)``.

@@ -206,7 +206,7 @@ class Requester:
         return ask_again(
             lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
             options.retry,
-            idempotent=options.idempotent or options.has_key,
+            idempotent=options.idempotent,
             event=event,
             timeout=self._limits.request_timeout if options.timeout is UNSET else options.timeout,
             loop=self.outbox.writer.loop,
