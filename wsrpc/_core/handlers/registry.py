@@ -156,7 +156,8 @@ class Registry:
         All registries that inherit from ``base`` have the same ``time_limit``.
         """
         base.time_limit = self.time_limit = time_limit
-        self.outgoing, self.keeper = base.outgoing, base.keeper
+        self.outgoing = base.outgoing
+        self.keeper = self.keeper or base.keeper
         self._base = base
         if self.scopes:
             base._adopt(self)
