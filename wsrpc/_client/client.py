@@ -112,7 +112,7 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = registry = Registry(dec_hook=dec_hook)
-        keeper = Keeper(store, settings.codec, lambda _: "the server", lambda _: "the server")
+        keeper = Keeper(store, settings.codec, None)
         registry.keeper, self._runs = keeper.keep, keeper.runs
         self._channel_name = None
         check_offline(offline)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from .._base.logs import logger
 from .._base.names import ChannelRef
 from .._core.api.anonymous import user_channel_of
 from .._core.api.peer import Peer
@@ -83,26 +84,53 @@ class HandlerWork(Work):
             invocation.release()
 
 
+class Owners:
+    """Whose keys are those of the peers of a server, and who pays for what is kept."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def owner_of(self, peer: Peer) -> str:
+        """Return the owner of the keys of a peer: its principal, or its session.
+
+        Raises:
+            TypeError: the principal is neither text nor an integer, so it may not be the same text in another process.
+        """
+        principal = peer.principal
+        if isinstance(principal, str | int):
+            return f"{type(principal).__name__} {principal}"
+        if principal is not None:
+            raise TypeError(f"the principal of {peer!r} is no string or integer: give keep=Keep(..., scope=function)")
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "%r has no principal, so its keys are lost with its session: set Handshake.principal, or give the handler "
+                "keep=Keep(..., scope=function)",
+                peer,
+            )
+        return f"session {peer.id}"
+
+    def payer_of(self, peer: Peer) -> str:
+        """Return who pays for the runs of a peer: its principal, or its network address."""
+        return self.owner_of(peer) if isinstance(peer.principal, str | int) else f"client {client_of(peer)}"
+
+
 class Keeper:
     """Lets calls of the handlers of a server or a client have keys.
 
     Args:
         store: keeps the runs. None for a `MemoryStore`.
         codec: its ``enc_hook`` encodes the results and the items of handlers.
-        owner_of: returns the owner of a peer's keys. Raises TypeError if its principal cannot own keys.
-        payer_of: returns the one who pays for a peer's runs.
+        owners: the owners of keys. None for a client, whose keys all belong to its server.
     """
 
-    def __init__(
-        self, store: Store | None, codec: Codec, owner_of: Callable[[Any], str], payer_of: Callable[[Any], str]
-    ) -> None:
+    def __init__(self, store: Store | None, codec: Codec, owners: Owners | None) -> None:
         given: Any = store
         if given is not None and not callable(getattr(given, "start", None)):
             raise TypeError(f"store= is a MemoryStore or a RedisStore, got {given!r}")
         self.runs = Runs(MemoryStore() if store is None else store)
         self._encode = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
-        self._owner_of = owner_of
-        self._payer_of = payer_of
+        self._owners = owners
 
     def keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
         """Let calls of a handler have keys, by replacing its ``call``. See `Registry.keeper`."""
@@ -126,7 +154,7 @@ class Keeper:
             TypeError: the principal cannot own keys, or ``scope=`` returned no text.
         """
         if keep.scope is None:
-            owner = ("owner", self._owner_of(peer))
+            owner = ("owner", "" if self._owners is None else self._owners.owner_of(peer))
         else:
             shared: Any = keep.scope(peer, *a[1:])
             if not isinstance(shared, str):
@@ -170,7 +198,7 @@ class Keeper:
         new = NewRun(
             id=secrets.token_hex(8),
             arguments=_hash(a[1:]),
-            payer=self._payer_of(invocation.peer),
+            payer="" if self._owners is None else self._owners.payer_of(invocation.peer),
             keep=handler.keep.seconds,
         )
         work = HandlerWork(own, body, self._encode)
@@ -213,29 +241,6 @@ class Keeper:
                     yield _decode(item)
         assert state is not None
         _end_of(state).result()
-
-
-def key_owner_of(peer: Peer) -> str:
-    """Return the owner of the keys of a server's peer: its principal, or its session.
-
-    Raises:
-        TypeError: the principal is neither text nor an integer, so it may not be the same text in another process.
-    """
-    principal = peer.principal
-    if principal is None:
-        return f"session {peer.id}"
-    if isinstance(principal, str | int):
-        return f"{type(principal).__name__} {principal}"
-    raise TypeError(
-        f"the principal of {peer!r} is neither a string nor an integer: give the handler keep=Keep(..., scope=function)"
-    )
-
-
-def payer_of(peer: Peer) -> str:
-    """Return the one who pays for the runs of a server's peer: its principal, or its network address."""
-    if isinstance(peer.principal, str | int):
-        return key_owner_of(peer)
-    return f"client {client_of(peer)}"
 
 
 def _end_of(state: RunState) -> End:

@@ -30,7 +30,7 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
 from .._keyed.contract import Store
-from .._keyed.keeper import Keeper, key_owner_of, payer_of
+from .._keyed.keeper import Keeper, Owners
 from .._net.handshake_checks import HandshakeChecks
 from .._net.health import Health
 from .._net.listener import check_place, listen
@@ -194,7 +194,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         self._compression = compression
         self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook)
-        keeper = Keeper(store, self._settings.codec, key_owner_of, payer_of)
+        keeper = Keeper(store, self._settings.codec, Owners())
         self._registry.keeper = keeper.keep
         self._channel_name = None
         self.state = PeerState()
