@@ -104,7 +104,7 @@ class Owners:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "%r has no principal, so its keys are lost with its session: set Handshake.principal, or give a handler "
+                "%r has no principal, so its keys are lost with its session: set Handshake.principal, or use "
                 "keep=Keep(..., scope=function)",
                 peer,
             )
