@@ -1,7 +1,8 @@
-"""`RedisEngine`: an engine for clusters on the pub/sub of Redis or Valkey, with the library redis-py.
+"""`RedisEngine` and `RedisStore`: an engine for clusters, and a store for calls with a key, in Redis or Valkey.
 
-Redis does not number messages, and drops a subscriber that is 32 MiB behind (``client-output-buffer-limit pubsub``).
-Pub/sub ignores the number of the database. So only the names of clusters separate the applications that use one server.
+Both use the library redis-py. The engine uses pub/sub. Redis does not number its messages, and drops a subscriber that
+is 32 MiB behind (``client-output-buffer-limit pubsub``). Pub/sub ignores the number of the database. So only the names
+of clusters and stores separate the applications that use one server.
 """
 
 from __future__ import annotations
@@ -22,24 +23,12 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
-__all__ = ["RedisEngine"]
+from ._redis_store import SET_HERE, RedisStore
+
+__all__ = ["RedisEngine", "RedisStore"]
 
 LARGEST = 8 * 1024 * 1024
 """Bytes of the largest payload: a quarter of the backlog at which Redis disconnects a subscriber."""
-
-SET_HERE = frozenset(
-    {
-        "decode_responses",
-        "health_check_interval",
-        "max_connections",
-        "protocol",
-        "retry",
-        "retry_on_error",
-        "retry_on_timeout",
-        "socket_connect_timeout",
-        "socket_timeout",
-    }
-)
 
 STRETCH = 100
 """Number of replies that are read before other tasks run."""

@@ -1,0 +1,353 @@
+"""The contract of `wsrpc.store`, for each store, on real servers. `test_stores_lost` has what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from functools import partial
+
+import pytest
+from engine_servers import ServerProcess
+from stores_in_use import STORES, Connect, items_of, new_run, page_of, state_of, until
+from stores_in_use import connect as connect
+
+from wsrpc.store import PAGE_BYTES, SHORT_END, RunGone, RunState, StoreFull
+
+SOON = 0.05
+
+
+@pytest.fixture(scope="session")
+def servers() -> Generator[Callable[[str], str]]:
+    """The URLs of the servers that all tests share, each started when it is first asked for."""
+    started: dict[str, ServerProcess] = {}
+
+    def url(kind: str) -> str:
+        start = STORES[kind][0]
+        if start is not None and kind not in started:
+            started[kind] = start()
+        return started[kind].url if kind in started else ""
+
+    yield url
+    for server in started.values():
+        server.kill()
+
+
+# ---------------------------------------------------------------- keys and claims
+
+
+async def test_of_many_starts_one_gets_its_run(connect: Connect) -> None:
+    stores = [connect() for _ in range(3)]
+    runs = [new_run(f"id{number}", arguments=f"[{number}]") for number in range(60)]
+    states = await asyncio.gather(*(stores[number % 3].start("k", run) for number, run in enumerate(runs)))
+    [winner] = {state.id for state in states}
+    [run] = [run for run in runs if run.id == winner]
+    assert {state.arguments for state in states} == {run.arguments}
+    state = await stores[1].start("k", run)
+    assert (state.first, state.last, state.end, state.stopping, state.readers, state.lost) == (
+        1,
+        0,
+        None,
+        False,
+        0,
+        False,
+    )
+    assert (await stores[0].start("k2", new_run("other"))).id == "other"
+
+
+async def test_a_claim_lapses_and_each_sign_of_life_renews_it(connect: Connect) -> None:
+    ours, theirs = connect(lease=SOON), connect(lease=SOON)
+    await ours.start("k", new_run("a"))
+    signs = (
+        lambda: ours.append("k", "a", 1, [b"x"]),
+        lambda: ours.append("k", "a", 1, [b"x"]),
+        lambda: ours.renew({"k": "a"}),
+    )
+    for sign in signs:
+        lost = await until(partial(state_of, theirs), lambda state: state is not None and state.lost)
+        assert lost is not None and (lost.id, lost.end) == ("a", None)
+        assert (await theirs.start("k", new_run("b"))).id == "a"
+        renewed = await sign()
+        assert not (renewed if isinstance(renewed, RunState) else renewed["k"]).lost
+    await until(partial(state_of, theirs), lambda state: state is not None and state.lost)
+    await theirs.end("k", "a", b"end")
+    state = (await ours.renew({"k": "a"}))["k"]
+    assert (state.end, state.lost) == (b"end", False)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_run_is_forgotten_and_its_key_is_free(connect: Connect, ended: bool) -> None:
+    store = connect(lease=SOON)
+    await store.start("k", new_run("a", keep=SOON))
+    await store.append("k", "a", 1, [b"old"])
+    await store.read("k", 0, reader="r")
+    if ended:
+        await store.end("k", "a", b"")
+    await until(partial(store.read, "k", 0), lambda page: page is None)
+    assert await store.renew({"k": "a"}) == {}
+    for call in (store.append("k", "a", 2, [b"x"]), store.end("k", "a", b"")):
+        with pytest.raises(RunGone):
+            await call
+    state = await store.start("k", new_run("b"))
+    assert (state.id, state.last, state.readers) == ("b", 0, 0)
+    with pytest.raises(RunGone):
+        await store.append("k", "a", 1, [b"x"])
+    assert await store.renew({"k": "a", "none": "a"}) == {}
+
+
+async def test_a_run_is_not_forgotten_while_it_is_renewed(connect: Connect) -> None:
+    store = connect(lease=SOON)
+    await store.start("gone", new_run("a", keep=SOON))
+    for key in ("k", "ended"):
+        await store.start(key, new_run("a", keep=SOON if key == "k" else 60))
+    await store.end("ended", "a", b"kept")
+
+    async def renewed() -> bool:
+        assert await store.renew({"k": "a"})
+        return await store.read("gone", 0) is None
+
+    await until(renewed, bool)
+    assert (await page_of(store, key="ended")).state.end == b"kept"
+
+
+# ---------------------------------------------------------------- items
+
+
+async def test_items_are_read_in_order_from_any_position_and_page_by_page(connect: Connect) -> None:
+    ours, theirs = connect(run_bytes=1 << 24), connect(run_bytes=1 << 24)
+    await ours.start("k", new_run("a"))
+    items = [b"", bytes(range(256)), b"x" * (PAGE_BYTES + 1), b"\r\n", *(b"%d" % n * (n % 300) for n in range(3000))]
+    await ours.append("k", "a", 1, items[:1])
+    state = await ours.append("k", "a", 2, items[1:])
+    assert (state.first, state.last) == (1, len(items))
+    assert await items_of(theirs) == items
+    for after in (0, 1, 2, 3, 700, len(items) - 1):
+        page = await page_of(theirs, after)
+        assert page.number == after + 1 and list(page.items) == items[after : after + len(page.items)]
+        assert sum(map(len, page.items[:-1])) < PAGE_BYTES
+    for after in (len(items), len(items) + 5):
+        page = await page_of(theirs, after)
+        assert (page.number, list(page.items)) == (after + 1, [])
+
+
+async def test_an_append_can_be_repeated_and_a_gap_is_refused(connect: Connect) -> None:
+    store = connect()
+    await store.start("k", new_run("a"))
+    for number, items in ((1, b"ab"), (1, b"ab"), (2, b"bcd"), (1, b"a"), (4, b"d"), (5, b"")):
+        await store.append("k", "a", number, [bytes([each]) for each in items])
+    assert await items_of(store) == [b"a", b"b", b"c", b"d"]
+    for key, id, number in (("k", "a", 6), ("k", "b", 5), ("none", "a", 1)):
+        with pytest.raises(RunGone):
+            await store.append(key, id, number, [b"x"])
+    assert await items_of(store) == [b"a", b"b", b"c", b"d"]
+
+
+async def test_the_first_end_counts_and_an_end_with_another_last_item_is_refused(connect: Connect) -> None:
+    store = connect()
+    await store.start("k", new_run("a"))
+    await store.append("k", "a", 1, [b"x"])
+    for id, last in (("b", None), ("a", 0), ("a", 2)):
+        with pytest.raises(RunGone):
+            await store.end("k", id, b"wrong", last=last)
+    assert not (await store.append("k", "a", 2, [b"y"])).lost
+    await store.end("k", "a", b"first \xff", last=2)
+    await store.end("k", "a", b"second", last=1)
+    with pytest.raises(RunGone):
+        await store.append("k", "a", 3, [b"z"])
+    page = await page_of(store)
+    assert (page.state.end, page.state.lost, list(page.items)) == (b"first \xff", False, [b"x", b"y"])
+
+
+async def test_the_oldest_items_are_dropped_but_not_the_last(connect: Connect) -> None:
+    store = connect(run_bytes=2000)
+    await store.start("k", new_run("a"))
+    for number in range(1, 101):
+        state = await store.append("k", "a", number, [b"%3d" % number + bytes(97)])
+    assert state.last == 100 and 80 <= state.first < 90
+    page = await page_of(store, 3)
+    assert (page.number, len(page.items)) == (state.first, 101 - state.first)
+    assert page.items[0] == b"%3d" % state.first + bytes(97) and page.state.first == state.first
+    state = await store.append("k", "a", 101, [bytes(5000)])
+    assert (state.first, state.last) == (101, 101)
+    state = await store.append("k", "a", 102, [b"x"])
+    assert (state.first, await items_of(store, 101)) == (102, [b"x"])
+
+
+# ---------------------------------------------------------------- reading
+
+
+async def test_a_read_waits_for_an_item_and_for_the_end(connect: Connect) -> None:
+    ours, theirs = connect(), connect()
+    assert await theirs.read("k", 0, wait=30) is None
+    await ours.start("k", new_run("a"))
+    loop = asyncio.get_running_loop()
+
+    async def read_all(reader: str) -> list[bytes]:
+        items: list[bytes] = []
+        while True:
+            page = await theirs.read("k", len(items), reader=reader, wait=30)
+            assert page is not None and page.number == len(items) + 1
+            items += page.items
+            if page.state.end is not None and len(items) == page.state.last:
+                return items
+
+    began = loop.time()
+    readers = [asyncio.create_task(read_all(f"r{number}" if number % 4 else "")) for number in range(40)]
+    ahead = asyncio.create_task(theirs.read("k", 40, wait=30))
+    await until(partial(state_of, ours), lambda state: state is not None and state.readers == 30)
+    for number in range(1, 31):
+        await ours.append("k", "a", number, [b"%d" % number])
+        if number % 3 == 0:
+            assert len(await items_of(theirs, number - 1)) == 1
+    await ours.end("k", "a", b"")
+    for reader in readers:
+        assert await reader == [b"%d" % number for number in range(1, 31)]
+    while (page := await ahead) is not None and page.state.end is None:  # it may return earlier
+        ahead = asyncio.create_task(theirs.read("k", 40, wait=30))
+    assert page is not None and not page.items and page.state.last == 30
+    assert loop.time() - began < 20, "no read has waited until its time was over"
+
+
+async def test_a_read_waits_no_longer_than_it_may(connect: Connect) -> None:
+    store = connect()
+    await store.start("k", new_run("a"))
+    page = await page_of(store, wait=SOON)
+    assert (page.number, list(page.items), page.state.last) == (1, [], 0)
+    reading = asyncio.create_task(store.read("k", 0, reader="r", wait=30))
+    await until(partial(state_of, store), lambda state: state is not None and state.readers)
+    reading.cancel()
+    await asyncio.wait([reading])
+    await store.append("k", "a", 1, [b"x"])
+    assert list((await page_of(store, wait=30)).items) == [b"x"]
+
+
+async def test_readers_are_counted_until_they_leave_or_read_no_more(connect: Connect) -> None:
+    ours, theirs = connect(lease=SOON), connect(lease=SOON)
+    await ours.start("k", new_run("a"))
+    waiting = asyncio.create_task(theirs.read("k", 0, reader="waits", wait=30))
+    for name in ("reads", "reads", "leaves", ""):
+        await theirs.read("k", 0, reader=name)
+    await until(lambda: ours.renew({"k": "a"}), lambda states: states["k"].readers == 1)
+    await theirs.read("k", 0, reader="leaves", wait=1e-3)
+    await theirs.leave("k", "waits")
+    await theirs.leave("k", "nobody")
+    await theirs.leave("none", "nobody")
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    state = await ours.append("k", "a", 1, [b"x"])
+    assert state.readers <= 1
+    await until(lambda: ours.renew({"k": "a"}), lambda states: states["k"].readers == 0)
+
+
+async def test_close_ends_what_waits_and_a_later_call_opens_again(connect: Connect) -> None:
+    store = connect()
+    await store.start("k", new_run("a"))
+    reading = asyncio.create_task(store.read("k", 0, reader="r", wait=30))
+    await until(partial(state_of, store), lambda state: state is not None and state.readers)
+    await store.close()
+    await store.close()
+    await asyncio.wait([reading], timeout=20)
+    assert reading.done()
+    await store.append("k", "a", 1, [b"x"])
+    assert list((await page_of(store, wait=30)).items) == [b"x"]
+
+
+# ---------------------------------------------------------------- stopping and adopting
+
+
+async def test_the_process_of_a_run_learns_that_it_should_stop(connect: Connect) -> None:
+    ours, theirs = connect(), connect()
+    await ours.start("k", new_run("a"))
+    await theirs.stop("k", "b")
+    await theirs.stop("none", "a")
+    assert not (await ours.append("k", "a", 1, [b"x"])).stopping
+    await theirs.stop("k", "a")
+    assert (await ours.append("k", "a", 2, [b"y"])).stopping
+    assert (await ours.renew({"k": "a"}))["k"].stopping
+    await ours.end("k", "a", b"stopped")
+    assert (await page_of(theirs)).state.end == b"stopped"
+
+
+async def test_one_of_many_processes_adopts_a_run(connect: Connect) -> None:
+    stores = [connect(lease=SOON) for _ in range(3)]
+    for key in ("k1", "k2", "ended", "elsewhere"):
+        topic = "theirs" if key == "elsewhere" else "ours"
+        await stores[0].start(key, new_run("a", topic=topic, payload=b"\xff" + key.encode()))
+    await stores[0].start("k3", new_run("a"))
+    await stores[0].end("ended", "a", b"")
+    for key in ("k1", "k2", "elsewhere", "k3"):
+        await until(partial(state_of, stores[0], key), lambda state: state is not None and state.lost)
+    found = await asyncio.gather(*(stores[number % 3].adopt("ours") for number in range(12)))
+    adopted = sorted((run.key, run.id, run.payload) for runs in found for run in runs)
+    assert adopted == [("k1", "a", b"\xffk1"), ("k2", "a", b"\xffk2")]
+    again = await until(lambda: stores[1].adopt("ours"), bool)
+    assert {run.key for run in again} <= {"k1", "k2"}
+    assert await stores[1].adopt("nothing") == []
+
+
+async def test_runs_that_are_renewed_are_not_adopted(connect: Connect) -> None:
+    store = connect(lease=SOON)
+    await store.start("k", new_run("a", topic="t"))
+    await store.start("lost", new_run("a", topic="other"))
+    adopted: list[str] = []
+
+    async def lost_is_adopted() -> bool:
+        await store.renew({"k": "a"})
+        adopted.extend(run.key for run in await store.adopt("t"))
+        return bool(await store.adopt("other"))
+
+    await until(lost_is_adopted, bool)
+    assert adopted == []
+
+
+# ---------------------------------------------------------------- shares
+
+
+async def test_a_payer_has_a_number_of_runs(connect: Connect) -> None:
+    store = connect(payer_runs=3, lease=SOON)
+    for number in range(3):
+        await store.start(f"k{number}", new_run("a", keep=SOON if number else 60))
+    with pytest.raises(StoreFull):
+        await store.start("k3", new_run("a"))
+    assert (await store.start("k2", new_run("b"))).id == "a"
+    assert (await store.start("k3", new_run("a", payer="bob"))).id == "a"
+    await store.end("k1", "a", b"")
+
+    async def has_room() -> bool:
+        try:
+            return (await store.start("k4", new_run("a"))).id == "a"
+        except StoreFull:
+            return False
+
+    await until(has_room, bool)
+    assert await store.read("k0", 0) is not None
+
+
+async def test_a_payer_has_a_number_of_bytes(connect: Connect) -> None:
+    store = connect(payer_bytes=100_000)
+    await store.start("k", new_run("a"))
+    await store.start("other", new_run("a", payer="bob"))
+    for key in ("k", "other"):
+        await store.append(key, "a", 1, [bytes(1000)] * 20)
+    with pytest.raises(StoreFull):
+        await store.start("k2", new_run("a", payload=bytes(80_000)))
+    await store.start("k2", new_run("a", payload=bytes(60_000)))
+    state = await store.append("k", "a", 21, [bytes(1000)] * 20)
+    assert 1 < state.first <= 21 and state.last == 40
+    state = await store.append("k", "a", 41, [bytes(90_000)])
+    assert (state.first, state.last) == (42, 41)
+    page = await page_of(store, 20, wait=30)  # what was dropped is told, and not waited for
+    assert (page.number, page.state.first, list(page.items)) == (42, 42, [])
+    assert len(await items_of(store, key="other")) == 20
+
+    await store.append("k", "a", 42, [bytes(1000)] * 15)
+    with pytest.raises(StoreFull):
+        await store.end("k", "a", bytes(90_000))
+    page = await page_of(store, 42)
+    assert page.items and page.state.end is None
+    await store.end("k", "a", bytes(30_000))
+    page = await page_of(store, 42)
+    assert page.state.end == bytes(30_000) and page.state.first > 42
+    await store.end("k2", "a", bytes(SHORT_END))
+    with pytest.raises(StoreFull):
+        await store.start("k3", new_run("a", payload=bytes(20_000)))
+    assert (await store.start("k3", new_run("a", payload=bytes(20_000), payer="bob"))).id == "a"

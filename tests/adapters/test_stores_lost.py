@@ -1,0 +1,258 @@
+"""`RedisStore` whose server is killed, frozen, restored or full, and its options. The memory of a `MemoryStore`."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_servers import ServerProcess, lasting_port, redis_server
+from leftovers import open_sockets
+from redis.asyncio import Redis
+from stores_in_use import items_of, new_run, next_items, state_of, until
+
+from wsrpc.cluster.engine import PATIENCE
+from wsrpc.store import SHORT_END, MemoryStore, RunGone, StoreFull, StoreLost
+from wsrpc_adapters.redis import RedisStore
+
+SECRET = "s3cret-of-tests"
+
+
+class Mortal:
+    """A server of Redis with a disk, that tests may end and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = lasting_port()
+        self.start()
+
+    def start(self, *options: str) -> None:
+        self.server = redis_server("--dir", str(self._folder), *options, port=self._port)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Generator[Mortal]:
+    found = Mortal(tmp_path)
+    yield found
+    found.server.kill()
+
+
+@pytest.fixture
+async def client(mortal: Mortal) -> AsyncGenerator[Any]:
+    """A client of the library, which sees what the store does there."""
+    client: Any = Redis.from_url(mortal.url)
+    yield client
+    await client.connection_pool.disconnect()
+
+
+@pytest.fixture
+async def store(mortal: Mortal) -> AsyncGenerator[RedisStore]:
+    store = RedisStore(mortal.url, lease=60)
+    yield store
+    await store.close()
+
+
+async def calls_fail(store: RedisStore) -> None:
+    calls = {
+        "start": store.start("k2", new_run("b")),
+        "append": store.append("k2", "b", 1, [b"x"]),
+        "end": store.end("k2", "b", b""),
+        "read": store.read("k2", 0),
+        "waiting read": store.read("k2", 0, wait=30),
+        "leave": store.leave("k2", "r"),
+        "stop": store.stop("k2", "b"),
+        "renew": store.renew({"k2": "b"}),
+        "adopt": store.adopt("t"),
+    }
+    results = await asyncio.gather(*calls.values(), return_exceptions=True)
+    assert {name: type(result) for name, result in zip(calls, results, strict=True)} == dict.fromkeys(calls, StoreLost)
+
+
+async def with_readers(store: RedisStore, number: int = 10) -> list[asyncio.Task[Any]]:
+    """Start a run with two items, and readers that wait for the third."""
+    await store.start("k", new_run("a"))
+    await store.append("k", "a", 1, [b"x", b"y"])
+    readers = [asyncio.create_task(next_items(store, 2, reader=f"r{n}")) for n in range(number)]
+    await until(partial(state_of, store), lambda state: state is not None and state.readers == number)
+    return readers
+
+
+async def test_a_server_that_is_killed_and_started_again_with_nothing(mortal: Mortal, store: RedisStore) -> None:
+    readers = await with_readers(store)
+    mortal.server.kill()
+    for result in await asyncio.gather(*readers, return_exceptions=True):
+        assert isinstance(result, StoreLost)
+    await calls_fail(store)
+    mortal.start()
+    assert await store.read("k", 0) is None
+    with pytest.raises(RunGone):
+        await store.append("k", "a", 3, [b"z"])
+    readers = await with_readers(store)
+    await store.append("k", "a", 3, [b"z"])
+    assert await asyncio.gather(*readers) == [[b"z"]] * 10
+
+
+async def test_a_server_that_freezes(mortal: Mortal, store: RedisStore) -> None:
+    readers = await with_readers(store)
+    mortal.server.freeze()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await calls_fail(store)
+    assert loop.time() - began >= PATIENCE
+    mortal.server.thaw()
+    await until(lambda: answered(store), bool)
+    await store.append("k", "a", 3, [b"z"])
+    for result in await asyncio.gather(*readers, return_exceptions=True):
+        assert result == [b"z"] or isinstance(result, StoreLost)  # of those that had just read again
+    mortal.server.freeze()
+    await store.close()
+    mortal.server.thaw()
+
+
+async def answered(store: RedisStore) -> bool:
+    try:
+        return await store.read("k", 0) is not None
+    except StoreLost:
+        return False
+
+
+async def test_only_the_connection_with_the_subscriptions_is_lost(store: RedisStore, client: Any) -> None:
+    readers = await with_readers(store)
+    await client.client_kill_filter(_type="pubsub")
+    await until(lambda: client.pubsub_channels(), bool)
+    await store.append("k", "a", 3, [b"z"])
+    assert await asyncio.gather(*readers) == [[b"z"]] * 10
+
+
+async def test_a_server_that_is_restored_from_an_old_snapshot(mortal: Mortal, store: RedisStore, client: Any) -> None:
+    for key in ("k", "quiet", "late"):
+        await store.start(key, new_run("a"))
+        await store.append(key, "a", 1, [b"1", b"2"])
+    await client.save()
+    await store.append("k", "a", 3, [b"3", b"4"])
+    await store.append("quiet", "a", 3, [b"3"])
+    await store.start("late", new_run("a"))
+    await store.start("new", new_run("a"))
+    mortal.server.kill()
+    mortal.start()
+    await until(lambda: answered(store), bool)
+    assert await items_of(store) == [b"1", b"2"]
+    with pytest.raises(RunGone):
+        await store.append("k", "a", 5, [b"5"])
+    assert (await store.renew({"k": "a"}))["k"].last == 2
+    with pytest.raises(RunGone):
+        await store.end("quiet", "a", b"done", last=3)
+    with pytest.raises(RunGone):
+        await store.append("new", "a", 1, [b"1"])
+    await store.append("late", "a", 3, [b"3"])
+    await store.end("late", "a", b"done", last=3)
+    assert await items_of(store, key="late") == [b"1", b"2", b"3"]
+
+
+async def test_a_run_whose_items_were_evicted_is_gone(store: RedisStore, client: Any) -> None:
+    await with_readers(store, 0)
+    await client.delete("wsrpc:items:k")
+    assert await store.read("k", 0) is None
+    await store.append("k", "a", 3, [b"z"])
+    assert await store.read("k", 0) is None
+    assert await items_of(store, 2) == [b"z"]
+
+
+async def test_a_server_without_memory_is_lost_and_goes_on(store: RedisStore, client: Any) -> None:
+    await with_readers(store, 0)
+    await client.config_set("maxmemory", 1)
+    with pytest.raises(StoreLost, match="OOM"):
+        await store.append("k", "a", 3, [b"z"])
+    assert await items_of(store) == [b"x", b"y"]
+    await client.config_set("maxmemory", 0)
+    await store.append("k", "a", 3, [b"z"])
+    await client.script_flush()
+    assert await items_of(store) == [b"x", b"y", b"z"]
+
+
+async def test_a_thousand_readers_have_a_handful_of_connections(store: RedisStore, client: Any) -> None:
+    sockets = open_sockets()
+    await asyncio.gather(*(store.start(f"k{n}", new_run("a", payer=f"user-{n}")) for n in range(500)))
+    reading = asyncio.gather(*(next_items(store, 0, f"k{n // 2}", f"r{n}") for n in range(1000)))
+    await until(lambda: client.pubsub_channels(), lambda channels: len(channels) == 500)
+    await asyncio.gather(*(store.append(f"k{n}", "a", 1, [b"x"]) for n in range(500)))
+    assert await reading == [[b"x"]] * 1000
+    assert len(open_sockets() - sockets) <= 10
+    await asyncio.gather(*(store.end(f"k{n}", "a", b"") for n in range(500)))
+    await until(lambda: client.pubsub_channels(), lambda channels: channels == [])
+
+
+async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
+    store = RedisStore(mortal.url, lease=0.2, name="shop")
+    for number in range(8):
+        key = f"k{number}"
+        await store.start(key, new_run("a", keep=0.2, topic="t" * (number % 2)))
+        await store.append(key, "a", 1, [b"x"])
+        await store.read(key, 0, reader="r", wait=0.001)
+        await store.stop(key, "a")
+        await store.renew({key: "a"})
+        if number % 4 < 2:
+            await store.end(key, "a", bytes(5000))
+    await store.adopt("t")
+    names = await client.keys()
+    assert names and all(name.startswith(b"shop:") for name in names)
+    lifetimes = {name: await client.pttl(name) for name in names}
+    assert [name for name, left in lifetimes.items() if left == -1] == []
+    await until(lambda: client.dbsize(), lambda size: size == 0)
+    await store.close()
+
+
+async def test_options_are_those_of_the_library_and_no_password_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    server: ServerProcess = redis_server("--requirepass", SECRET)
+    made: list[Callable[..., RedisStore]] = [
+        partial(RedisStore, server.url.replace("//", f"//:{SECRET}@")),
+        partial(RedisStore, server.url, password=SECRET),
+        partial(RedisStore, server.url.replace("//", f"//:{SECRET[::-1]}@")),
+    ]
+    try:
+        for number, make in enumerate(made):
+            store = make(client_name="shop")
+            assert repr(store) == f"RedisStore({server.url.partition('//')[2]})"
+            if number < 2:
+                await store.start(f"k{number}", new_run("a"))
+            else:
+                with pytest.raises(StoreLost, match=r"(?i)password") as caught:
+                    await store.start("k", new_run("a"))
+                told = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caplog.text}"
+                assert SECRET not in told and SECRET[::-1] not in told
+            await store.close()
+    finally:
+        server.kill()
+    with pytest.raises(TypeError, match="RedisStore sets retry, socket_timeout itself"):
+        RedisStore("redis://one?socket_timeout=3", retry=None)
+
+
+@pytest.mark.parametrize("size", [2, 100, 50_000])
+async def test_a_memory_store_takes_no_more_memory_than_it_may(size: int) -> None:
+    limit = 4 << 20
+    store = MemoryStore(bytes=limit, payer_bytes=1 << 30, run_bytes=1 << 16, payer_runs=10**6)
+
+    async def fill() -> None:
+        for number in range(10**6):
+            key = f"{number:064}"
+            await store.start(key, new_run(f"{number:016}", payer=f"user-{number}"))
+            for first in range(1, 200, 10):
+                await store.append(key, f"{number:016}", first, [bytes(bytearray(size)) for _ in range(10)])
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreFull):
+            await fill()
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert limit / 2 < used < limit * 1.2
+    await store.end(f"{0:064}", f"{0:016}", bytes(SHORT_END))
