@@ -201,8 +201,9 @@ class Keeper:
             payer="" if self._owners is None else self._owners.payer_of(invocation.peer),
             keep=handler.keep.seconds,
         )
-        work = HandlerWork(own, body, self._encode)
-        return Run(self.runs.store, key, new, work, keyed, handler.keep.unread), within
+        work, unread = HandlerWork(own, body, self._encode), handler.keep.unread
+        size, room = invocation.size, dispatcher.work.limits.running_bytes
+        return Run(self.runs.store, key, new, work, keyed, unread, size=size, room=room), within
 
     async def _find(self, key: str, a: list[Any], after: int | str) -> tuple[RunState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.
