@@ -1,15 +1,17 @@
-"""What calls with keys take of a server's memory."""
+"""What calls with keys take of a server's memory, and what they find when less is kept than they need."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Handshake, Limits, Overloaded, Server
+from wsrpc import Client, Handshake, Limits, Overloaded, RunLost, Server
+from wsrpc.store import MemoryStore, Page
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -53,3 +55,25 @@ async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded(
         assert await joined == "a"
         assert await eve.request("hold", "b", "x" * 90_000, key="b") == "b"
         assert await eve.request("hold", "e", "x" * 90_000, key="e") == "e"
+
+
+class Forgetful(MemoryStore):
+    """A store in which each run is expired when somebody reads it."""
+
+    async def read(self, *args: Any, **options: Any) -> Page | None:
+        return None
+
+
+async def test_a_request_whose_result_expires_meanwhile() -> None:
+    server = Server(store=Forgetful())
+
+    @server.on("charge", keep=60)
+    async def charge() -> int:
+        return 1
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        with pytest.raises(RunLost, match="nothing is kept") as lost:
+            await client.request("charge", key="k")
+        assert lost.value.outcome == "unknown"
+        # The second one joins a run that has ended, and needs no further step.
+        assert await client.request("charge", key="k") == 1
