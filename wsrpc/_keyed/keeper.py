@@ -30,7 +30,7 @@ from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.messages import WireMessage, context_of
 from .._core.wire.rejections import error_to_wire
 from .._values.convert import make_enc_hook
-from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
+from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, RunLost, made_here
 from .contract import NewRun, RunGone, RunState, Store
 from .memory_store import MemoryStore
 from .runs import End, Run, Runs, Work, missing_items, read_end
@@ -177,8 +177,7 @@ class Keeper:
         else:
             state, skipped = await self._find(key, a, context.after)
         if not streams:
-            page = [page async for page in self.runs.read(key, state.id, 0)][-1]
-            return _end_of(page.state).result()
+            return await self._result(key, state)
         user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
         announces = context_of(invocation.inbound) is context
         return self._items(invocation, key, state.id, skipped, announces=announces)
@@ -201,8 +200,9 @@ class Keeper:
             payer="" if self._owners is None else self._owners.payer_of(invocation.peer),
             keep=handler.keep.seconds,
         )
-        work = HandlerWork(own, body, self._encode)
-        return Run(self.runs.store, key, new, work, keyed, handler.keep.unread), within
+        work, unread = HandlerWork(own, body, self._encode), handler.keep.unread
+        size, room = invocation.size, dispatcher.work.limits.running_bytes
+        return Run(self.runs.store, key, new, work, keyed, unread, size=size, room=room), within
 
     async def _find(self, key: str, a: list[Any], after: int | str) -> tuple[RunState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.
@@ -225,6 +225,15 @@ class Keeper:
         if int(number) > state.last:
             raise missing_items(state, "the store has lost items, perhaps those before {}")
         return state, int(number)
+
+    async def _result(self, key: str, state: RunState) -> Any:
+        if state.end is None:  # else the run may expire before it is read
+            try:
+                async for page in self.runs.read(key, state.id, 0):
+                    state = page.state
+            except ItemsGone:
+                raise made_here(RunLost("nothing is kept of this call any more")) from None
+        return _end_of(state).result()
 
     async def _items(
         self, invocation: Invocation, key: str, id: str, skipped: int, *, announces: bool

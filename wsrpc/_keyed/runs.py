@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -98,15 +99,28 @@ class Run:
         work: runs the handler.
         keyed: what the handler sees of it.
         unread: seconds without a reader after which the handler is stopped. None for no limit.
+        size: bytes of the message that begins it.
+        room: bytes that such messages of one payer may take while their handlers run.
     """
 
     def __init__(
-        self, store: Store, key: str, new: NewRun, work: Work, keyed: KeyedRun, unread: float | None = None
+        self,
+        store: Store,
+        key: str,
+        new: NewRun,
+        work: Work,
+        keyed: KeyedRun,
+        unread: float | None = None,
+        *,
+        size: int,
+        room: int,
     ) -> None:
         self._store = store
         self.key = key
         self.new = new
         self.work = work
+        self.size = size
+        self.room = room
         self._keyed = keyed
         self._unread = unread
         self._unread_since: float | None = None
@@ -211,6 +225,8 @@ class Runs:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._running: dict[str, Run] = {}
+        self._held: Counter[str] = Counter()
+        """Bytes of the messages whose handlers run, or are about to, by payers."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -234,7 +250,7 @@ class Runs:
 
         Raises:
             KeyReused: the run has other arguments.
-            Overloaded: the store has no room, or does not answer.
+            Overloaded: there is no room in the store or in memory, or the store does not answer.
         """
         state = await asyncio.shield(self._spawn(self._start(run, context)))
         if state.arguments != run.new.arguments:
@@ -243,7 +259,10 @@ class Runs:
 
     async def _start(self, run: Run, context: Context) -> RunState:
         starts = False
+        self._held[run.new.payer] += run.size
         try:
+            if run.size < self._held[run.new.payer] > run.room and run.key not in self._running:
+                raise made_here(Overloaded("the arguments of calls that run take too much memory: try again later"))
             state = await insist(lambda: self.store.start(run.key, run.new), PATIENCE)
             starts = state.id == run.new.id
         except StoreFull:
@@ -253,6 +272,7 @@ class Runs:
         finally:
             if not starts:
                 run.work.drop()
+                self._release(run)
         if starts:
             self._running[run.key] = run
             self._spawn(self._perform(run), context)
@@ -277,6 +297,12 @@ class Runs:
             await run.perform()
         finally:
             self._running.pop(run.key, None)
+            self._release(run)
+
+    def _release(self, run: Run) -> None:
+        self._held[run.new.payer] -= run.size
+        if self._held[run.new.payer] <= 0:
+            del self._held[run.new.payer]
 
     async def _renew(self) -> None:
         """Renew the claims, as long as something runs."""
@@ -346,6 +372,7 @@ class Runs:
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
         self._running.clear()
+        self._held.clear()
         self._tasks.clear()
         self._renewing = None
 

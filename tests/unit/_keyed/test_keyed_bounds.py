@@ -1,0 +1,79 @@
+"""What calls with keys take of a server's memory, and what they find when less is kept than they need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import Client, Handshake, Limits, Overloaded, RunLost, Server
+from wsrpc.store import MemoryStore, Page
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@asynccontextmanager
+async def held() -> AsyncGenerator[tuple[str, asyncio.Queue[str], asyncio.Event]]:
+    """A server whose handlers end with an event. Gives its URL, and the keys of the handlers that have begun."""
+    server, begun, end = Server(limits=Limits(message_bytes=100_000, running=1)), asyncio.Queue[str](), asyncio.Event()
+
+    @server.on_handshake
+    def log_in(handshake: Handshake) -> None:
+        handshake.principal = handshake.bearer_token
+
+    @server.on("hold", keep=60)
+    async def hold(key: str, data: str) -> str:
+        begun.put_nowait(key)
+        await end.wait()
+        return key
+
+    async with server.listen() as listener:
+        yield listener.url, begun, end
+
+
+async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded() -> None:
+    """They took 4 MiB for each of 1,000 keys."""
+    async with held() as (url, begun, end), Client(url, auth="eve") as eve, Client(url, auth="ada") as ada:
+
+        async def begin(client: Client, key: str) -> None:
+            call = asyncio.ensure_future(client.request("hold", key, "x" * 90_000, key=key))
+            assert await begun.get() == key
+            call.cancel()
+            await asyncio.wait({call})
+
+        for key in ("a", "b", "c", "d"):
+            await begin(eve, key)
+        with pytest.raises(Overloaded, match="the arguments of calls that run"):
+            await eve.request("hold", "e", "x" * 90_000, key="e")
+        await begin(ada, "a")
+        joined = asyncio.ensure_future(eve.request("hold", "a", "x" * 90_000, key="a"))
+        end.set()
+        assert await joined == "a"
+        assert await eve.request("hold", "b", "x" * 90_000, key="b") == "b"
+        assert await eve.request("hold", "e", "x" * 90_000, key="e") == "e"
+
+
+class Forgetful(MemoryStore):
+    """A store in which each run is expired when somebody reads it."""
+
+    async def read(self, *args: Any, **options: Any) -> Page | None:
+        return None
+
+
+async def test_a_request_whose_result_expires_meanwhile() -> None:
+    server = Server(store=Forgetful())
+
+    @server.on("charge", keep=60)
+    async def charge() -> int:
+        return 1
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        with pytest.raises(RunLost, match="nothing is kept") as lost:
+            await client.request("charge", key="k")
+        assert lost.value.outcome == "unknown"
+        # The second one joins a run that has ended, and needs no further step.
+        assert await client.request("charge", key="k") == 1
