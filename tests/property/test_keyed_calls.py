@@ -1,0 +1,508 @@
+"""Calls with keys, between clients and two processes that share a store: they run once, and many read them.
+
+Processes are killed, closed and cut off; connections drop; the store is lost for a while, restored from a snapshot, and
+drops items. Whatever happens: a key has one run while that is kept; what a reader gets is a part of one run, without
+gaps or doubles, from its position on; a reader or a caller that gets less is told why, and the reason is true; a handler
+that was stopped ends; nobody waits for ever; and in the end nothing is left. Time passes only where a rule says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import hypothesis.strategies as st
+import pytest
+from client_world import WorldMachine
+from effort import SOAK, examples
+from hypothesis import settings
+from hypothesis.stateful import initialize, invariant, rule
+from keyed_world import Process, SharedMemory, runs_of
+from leftovers import other_tasks
+from tenacity import wait_fixed
+
+from wsrpc import (
+    ChannelClosed,
+    Client,
+    ConnectionLost,
+    Context,
+    ItemsGone,
+    Keep,
+    KeyReused,
+    Limits,
+    Overloaded,
+    Reconnect,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    RunLost,
+    Server,
+    Stream,
+    current_context,
+)
+from wsrpc.store import MemoryStore
+
+LEASE = 6.0
+KEPT = 20.0
+UNREAD = 10.0
+RUN_BYTES = 3000
+"""Of the items of one run: the oldest of a few large ones are dropped."""
+WHO = ["ann", "ann", "bob", None]
+"""The principals of the clients."""
+FAILS = 2
+"""The argument with which handlers raise an error."""
+
+some = st.integers(0, 20)
+nodes = st.sampled_from([0, 1])
+clients = st.integers(0, len(WHO) - 1)
+CALLS = {"small": (0, 10), "large": (0, 900), "fails": (FAILS, 10)}
+"""The arguments with which each key is mostly used."""
+keys = st.sampled_from(list(CALLS))
+wrong = st.sampled_from([*[False] * 9, True])
+streams = st.sampled_from(["private", "shared", "shared", "watched"])
+most = st.sampled_from([1, 4, 7, 100, 100])
+
+
+@dataclass
+class RunRecord:
+    """One run of a handler."""
+
+    number: int
+    identity: tuple[Any, ...]
+    arguments: tuple[int, int]
+    process: Process
+    restored: int
+    """How often the store was restored before."""
+    items: int = 0
+    bytes: int = 0
+    end: str = ""
+    """How the handler has ended."""
+    ended: float = 0.0
+
+
+@dataclass
+class ReaderRecord:
+    """A caller that reads a run, or waits for its result."""
+
+    event: str
+    who: str | None
+    key: str
+    arguments: tuple[int, int]
+    after: int | str | None
+    task: asyncio.Task[None] | None = None
+    stream: Stream[Any] | None = None
+    got: list[list[Any]] = field(default_factory=list)
+    skipped: int = 0
+    done: bool = False
+    cancelled: bool = False
+    began: float = 0.0
+    end: str = ""
+
+
+class KeyedCallsMachine(WorldMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.all_processes: list[Process] = []
+        self.orders: list[asyncio.Task[Any]] = []
+        self.homes: list[int] = [0] * len(WHO)
+        self.clients: list[Client] = []
+        self.readers: list[ReaderRecord] = []
+        self.records: dict[int, RunRecord] = {}
+        self.ids: dict[int, str] = {}
+        """The id of the run in the store, by the number of the handler's run."""
+        self.arguments: defaultdict[tuple[Any, ...], set[tuple[int, int]]] = defaultdict(set)
+        self.stops: set[str] = set()
+        """The ids of the runs that readers wanted to stop."""
+        self.stopped: set[str] = set()
+        """Those of which a reader was told that they were stopped."""
+        self.troubles = {"drop": 0, "death": 0, "loss": 0, "leap": 0}
+        """How often something happened that readers may be told of."""
+        self.reads = asyncio.Semaphore(30)
+        self.reads_all = False
+        self.failed = False
+        self.patches = patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time())
+        self.shared: SharedMemory
+
+    # ------------------------------------------------------------ the scene
+
+    @initialize(payer_runs=st.sampled_from([1000, 2]), homes=st.lists(nodes, min_size=len(WHO), max_size=len(WHO)))
+    def begin(self, payer_runs: int, homes: list[int]) -> None:
+        self.limits = Limits(ping_interval=None, close_timeout=2.0)
+        self.patches.start()
+        self.homes = homes
+
+        async def main() -> None:
+            store = MemoryStore(run_bytes=RUN_BYTES, payer_runs=payer_runs, lease=LEASE)
+            self.shared = SharedMemory(store, self.loop.time)
+            self.processes = [self.process(), self.process()]
+            for index, who in enumerate(WHO):
+                await self.come(index, who)
+
+        self.run(main())
+
+    def process(self) -> Process:
+        process = Process(self.shared, self.limits, self.register_keyed)
+        self.all_processes.append(process)
+        return process
+
+    async def come(self, index: int, who: str | None) -> None:
+        async def dial(url: str, **options: Any) -> Any:
+            return await self.processes[self.homes[index]].dial(url, **options)
+
+        url = "ws://server/" if who is None else f"ws://server/?who={who}"
+        client = Client(
+            url, dial=dial, limits=self.limits, reconnect=Reconnect(wait=wait_fixed(0.003)), connect_timeout=10**6
+        )
+        self.clients.append(client)
+        await client.connect()
+
+    def register_keyed(self, server: Server, process: Process) -> None:
+        def scope(peer: object, argument: int, size: int) -> str:
+            return "all"
+
+        async def charge(ctx: Context, argument: int, size: int) -> list[Any]:
+            record = self.starts_run(ctx, process, (argument, size))
+            try:
+                await self.gate.wait()
+                if argument == FAILS:
+                    raise RpcError(f"run {record.number}", "failed")
+                record.end = "done"
+                return [record.number, "x" * size]
+            finally:
+                self.ends_run(record)
+
+        async def items(ctx: Context, argument: int, size: int) -> AsyncIterator[list[Any]]:
+            record = self.starts_run(ctx, process, (argument, size))
+            try:
+                for number in range(1, 9):
+                    if number % 3 == 0:
+                        await self.gate.wait()
+                    record.items = number
+                    record.bytes += size + 80
+                    yield [record.number, number, "x" * size]
+                if argument == FAILS:
+                    raise RpcError(f"run {record.number}", "failed")
+                record.end = "done"
+            finally:
+                self.ends_run(record)
+
+        server.on("charge", charge, keep=KEPT)
+        server.on("private", items, keep=KEPT)
+        server.on("shared", items, keep=Keep(KEPT, scope=scope))
+        server.on("watched", items, keep=Keep(KEPT, unread=UNREAD))
+
+    def starts_run(self, ctx: Context, process: Process, arguments: tuple[int, int]) -> RunRecord:
+        owner = "all" if ctx.event == "shared" else ctx.peer.principal or ctx.peer.id
+        self.number += 1
+        identity = (ctx.event, owner, ctx.key)
+        record = RunRecord(self.number, identity, arguments, process, self.shared.restored)
+        before = [each for each in self.records.values() if each.identity == identity]
+        self.records[record.number] = record
+        assert current_context() is ctx
+        assert not process.killed, "a handler starts in a process that was killed"
+        for each in before:
+            self.check_twice(each, record)
+        begun = sum(map(len, self.shared.claims.values()))
+        assert len(self.records) <= begun, "a handler runs without a claim"
+        return record
+
+    def check_twice(self, earlier: RunRecord, record: RunRecord) -> None:
+        """See that a key may run again."""
+        undisturbed = not (self.troubles["death"] or self.troubles["loss"] or self.troubles["leap"])
+        if earlier.restored == record.restored and undisturbed:
+            assert earlier.end and self.loop.time() - earlier.ended >= KEPT, f"{record} runs, and so does {earlier}"
+
+    def ends_run(self, record: RunRecord) -> None:
+        record.end = record.end or "failed"
+        record.ended = self.loop.time()
+
+    # ------------------------------------------------------------ what the clients do
+
+    async def may_read(self) -> None:
+        if not self.reads_all:
+            await self.reads.acquire()
+
+    def work(self, index: int, reader: ReaderRecord, doing: Any) -> None:
+        async def main() -> None:
+            try:
+                await doing(self.clients[index], reader)
+            except (RpcError, ConnectionLost, ChannelClosed, RequestTimeout) as error:
+                reader.end = f"{error!r}"
+                self.check_told(reader, error)
+            finally:
+                reader.done = True
+
+        reader.began = self.loop.time()
+        self.arguments[reader.event, reader.who if reader.event != "shared" else "", reader.key].add(reader.arguments)
+        reader.task = self.loop.create_task(main())
+        self.readers.append(reader)
+        self.works.append(reader)
+
+    @rule(index=clients, key=keys, wrong=wrong)
+    def request(self, index: int, key: str, wrong: bool) -> None:
+        arguments = (1, 0) if wrong else CALLS[key]
+
+        async def doing(client: Client, reader: ReaderRecord) -> None:
+            number, filling = await client.request("charge", *arguments, key=key)
+            record = self.records[number]
+            assert (record.end, record.arguments) == ("done", arguments) and len(filling) == arguments[1]
+            assert (record.identity[0], record.identity[2]) == ("charge", key)
+            assert reader.who in (None, record.identity[1])
+
+        self.work(index, ReaderRecord("charge", WHO[index], key, arguments, None), doing)
+        self.turn(3)
+
+    @rule(index=clients, event=streams, key=keys, wrong=wrong, after=st.sampled_from([*[None] * 6, 0, 5, 9]), most=most)
+    def stream(self, index: int, event: str, key: str, wrong: bool, after: int | str | None, most: int) -> None:
+        arguments = (1, 0) if wrong else CALLS[key]
+        self.read(index, ReaderRecord(event, WHO[index], key, arguments, after), most)
+        self.turn(6)
+
+    @rule(which=some, most=most, index=clients)
+    def continue_reading(self, which: int, most: int, index: int) -> None:
+        """Read on from where a reader is or was, at another client of the same principal: a reload, a second tab."""
+        known = [each for each in self.readers if each.got]
+        if not known:
+            return
+        before = known[-1 - which % len(known)]
+        if before.event != "shared" and WHO[index] != before.who:
+            index = WHO.index(before.who)
+        position = before.stream.position if before.stream is not None else None
+        self.read(index, ReaderRecord(before.event, WHO[index], before.key, before.arguments, position), most)
+        self.turn(6)
+
+    def read(self, index: int, reader: ReaderRecord, most: int) -> None:
+        async def doing(client: Client, reader: ReaderRecord) -> None:
+            stream = client.stream(reader.event, *reader.arguments, key=reader.key, after=reader.after)
+            reader.stream = stream
+            after = reader.after or 0
+            reader.skipped = after if isinstance(after, int) else int(after.partition("-")[0])
+            async with stream:
+                while len(reader.got) < most:
+                    await self.may_read()
+                    try:
+                        item = await anext(stream)
+                    except StopAsyncIteration:
+                        break
+                    reader.got.append(item)
+                    self.check_item(reader, stream.position)
+                else:
+                    return
+            if reader.got:
+                record = self.records[reader.got[0][0]]
+                last = reader.skipped + len(reader.got)
+                assert (record.end, record.items) == ("done", last), f"{reader} ended, and is not whole: {record}"
+
+        self.work(index, reader, doing)
+
+    def check_item(self, reader: ReaderRecord, position: str | None) -> None:
+        number, index, _ = reader.got[-1]
+        record = self.records[number]
+        assert number == reader.got[0][0], f"{reader} reads two runs"
+        assert index == reader.skipped + len(reader.got), f"{reader} misses items, or has some twice"
+        assert index <= record.items and record.arguments == reader.arguments, (reader, record)
+        assert (record.identity[0], record.identity[2]) == (reader.event, reader.key), (reader, record)
+        assert reader.event == "shared" or reader.who in (None, record.identity[1]), "a reader reads the run of another"
+        assert position is not None
+        skipped, _, id = position.partition("-")
+        assert int(skipped) == index, (reader, position)
+        assert self.ids.setdefault(number, id) == id, "a position is of another run"
+        if isinstance(reader.after, str):
+            assert reader.after.partition("-")[2] == id, f"{reader} continues another run: {position}"
+
+    def check_told(self, reader: ReaderRecord, error: Exception) -> None:
+        """See that the reason for which a reader gets less is true."""
+        wiped = self.shared.restored > 0
+        now = self.loop.time()
+        if isinstance(error, ChannelClosed):
+            error = error.reason if isinstance(error.reason, Exception) else error
+        match error:
+            case ConnectionLost() | ChannelClosed():
+                assert self.troubles["drop"] or self.troubles["death"], f"{reader} is told of a drop that was none: {error!r}"
+            case RequestTimeout():
+                assert now - reader.began >= 60, reader
+            case KeyReused():
+                who = "" if reader.event == "shared" else reader.who
+                assert len(self.arguments[reader.event, who, reader.key]) > 1, reader
+            case ItemsGone(first=first):
+                assert reader.event != "charge"
+                if first is None:  # nothing is kept
+                    assert reader.after is not None, reader
+                    return
+                later = first > reader.skipped + len(reader.got) + 1
+                other = isinstance(reader.after, str) and not reader.got
+                assert later or other or wiped, f"{reader} is told of items that are gone: {error!r}"
+                large = [each for each in self.records.values() if each.bytes > RUN_BYTES - 1000]
+                assert other or wiped or large, reader
+            case RunLost():
+                dead = self.troubles["death"] or self.troubles["loss"] or self.troubles["leap"]
+                assert dead or wiped, f"{reader} is told of a loss that was none: {error!r}"
+            case Overloaded():
+                assert "too many results" in error.message or self.troubles["loss"], error
+            case RemoteError(code="wsrpc.stopped"):
+                known = {self.ids.get(number) for number, each in self.records.items() if each.identity[2] == reader.key}
+                assert reader.event == "watched" or known & self.stops, f"nobody has stopped what {reader} reads"
+            case RemoteError(code="failed"):
+                number = int(error.message.partition(" ")[2])
+                record = self.records[number]
+                assert (record.end, record.arguments) == ("failed", reader.arguments), (reader, record)
+                assert reader.event == "charge" or reader.skipped + len(reader.got) >= 8, reader
+            case _:
+                raise error
+
+    @rule(count=st.integers(1, 40))
+    def read_more(self, count: int) -> None:
+        for _ in range(count):
+            self.reads.release()
+
+    @rule(which=some)
+    def stop(self, which: int) -> None:
+        open = [each for each in self.readers if not each.done and each.got and each.stream is not None]
+        if not open:
+            return
+        reader = open[which % len(open)]
+        stream = reader.stream
+        assert stream is not None
+
+        async def main() -> None:
+            id = self.ids[reader.got[0][0]]
+            self.stops.add(id)
+            try:
+                await stream.stop()
+            except (ConnectionLost, ChannelClosed, Overloaded, RequestTimeout):
+                return
+            self.stopped.add(id)
+
+        self.orders.append(self.loop.create_task(main()))
+
+    @rule()
+    def open_gate(self) -> None:
+        self.let_all_through()
+
+    # ------------------------------------------------------------ what happens to lines, processes and the store
+
+    @rule(at=nodes, half_open=st.booleans())
+    def cut(self, at: int, half_open: bool) -> None:
+        """Connections drop. Sessions resume, so that nobody is told."""
+        self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
+
+    @rule(index=clients)
+    def move(self, index: int) -> None:
+        """A client comes back at the other process, where its session is unknown."""
+        self.troubles["drop"] += 1
+        at = self.homes[index]
+        self.homes[index] = 1 - at
+        self.cut(at, half_open=False)
+
+    @rule(at=nodes, how=st.sampled_from(["kill", "close", "drain", *["nothing"] * 6]))
+    def end_process(self, at: int, how: str) -> None:
+        """A process ends, and another one takes its place."""
+        if how == "nothing":
+            return
+        self.troubles["death"] += 1
+
+        def main() -> None:
+            process, self.processes[at] = self.processes[at], self.process()
+            if how == "kill":
+                process.kill()
+            closing = process.server.close(5.0 if how == "drain" else 0.0)
+            self.orders.append(self.loop.create_task(closing))
+
+        self.inside(main)
+
+    @rule(at=nodes, how=st.sampled_from(["lost", "lost to all", "back", "back"]))
+    def lose_store(self, at: int, how: str) -> None:
+        """The store does not answer for a while, to all or to one process."""
+        self.troubles["loss"] += "lost" in how
+        self.processes[at].store.cut = how == "lost"
+        self.shared.lost = how == "lost to all"
+
+    @rule(at=nodes, latency=st.integers(0, 4), loses=st.booleans())
+    def slow_store(self, at: int, latency: int, loses: bool) -> None:
+        self.troubles["loss"] += loses
+        store = self.processes[at].store
+        store.latency, store.loses_answers = latency, loses
+
+    @rule(restores=st.sampled_from([False, False, True]))
+    def save(self, restores: bool) -> None:
+        self.run(self.shared.restore() if restores else self.shared.save())
+
+    @rule(seconds=st.sampled_from([0.3, 2.1, 2.1, LEASE, UNREAD, KEPT + 1]))
+    def time_passes(self, seconds: float) -> None:
+        self.troubles["leap"] += seconds >= LEASE  # nobody renews a claim meanwhile
+        self.run(self.leap(seconds))
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    def holds(self) -> None:
+        if not self.clients:
+            return
+        self.failed = True
+        killed = any(process.killed for process in self.all_processes)
+        errors = [text for text in self.errors.texts if not (killed and "CancelledError" in text)]
+        assert not errors, errors
+        assert not self.complaints, self.complaints
+        for reader in self.readers:
+            task = reader.task
+            if task is not None and task.done() and not task.cancelled():
+                task.result()
+            assert task is None or not task.cancelled() or reader.cancelled, reader
+        self.failed = False
+
+    # ------------------------------------------------------------ the end
+
+    def teardown(self) -> None:
+        try:
+            if self.clients and not self.failed:
+                self.run(self.finish())
+        finally:
+            self.patches.stop()
+            self.leave_world()
+
+    async def finish(self) -> None:
+        self.shared.lost = False
+        for process in self.all_processes:
+            process.store.cut = process.store.loses_answers = False
+            process.line.cut()  # half-open connections end
+        self.reads_all = True
+        for _ in range(100):
+            self.reads.release()
+        for _ in range(12):  # claims lapse, stops arrive, and stores are asked again
+            await self.turns(40)
+            await self.leap(LEASE / 3)
+        self.check_stopped()
+        self.gate.set()
+        for _ in range(20):
+            await self.turns(40)
+            await self.leap(LEASE / 3)
+        self.holds()
+        stuck = [reader for reader in self.readers if reader.task is not None and not reader.task.done()]
+        assert not stuck, f"they wait for ever: {stuck}"
+        await self.until(lambda: all(task.done() for task in self.orders), "everything that was ordered is done")
+        for task in self.orders:
+            task.result()
+        for process in self.processes:
+            assert not runs_of(process.server)._running, "a handler runs without end"
+        endings = [self.loop.create_task(client.close()) for client in self.clients]
+        await self.until(lambda: all(task.done() for task in endings), "the clients close")
+        endings = [self.loop.create_task(process.server.close()) for process in self.processes]
+        await self.until(lambda: all(task.done() for task in endings), "the servers close")
+        await self.until(lambda: not other_tasks(), "no task is left")
+        self.holds()
+
+    def check_stopped(self) -> None:
+        """The handlers that were stopped have ended, although the gate is closed."""
+        for record in self.records.values():
+            if self.ids.get(record.number) in self.stopped and not self.shared.restored:
+                assert record.end or record.process.killed, f"{record} was stopped, and runs"
+
+
+@pytest.mark.timeout(7200 if SOAK else 120)
+class TestKeyedCallsMachine(KeyedCallsMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
