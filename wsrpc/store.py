@@ -29,7 +29,8 @@ earlier. It returns None if there is no run. ``reader`` is a name of the reader,
 `RunState.readers` until ``leave``, or until about ``wait`` + ``lease`` seconds after the beginning of its last
 ``read``.
 
-**Shares.** A ``payer`` pays for its runs, with all bytes that they take in the store. If a payer already has
+**Shares.** A ``payer`` pays for its runs: for all bytes that they take in the store, and for the ``held`` bytes that
+their processes need until they end. If a payer already has
 ``payer_runs`` runs, or would have more than ``payer_bytes``, ``start`` raises `StoreFull`; the runs of others are not
 affected, and no run is dropped before its time. If ``append`` or ``end`` would exceed ``payer_bytes``, the oldest items
 of the same run are dropped, if necessary all. If that is not enough for an end, ``end`` raises `StoreFull`, and the run

@@ -120,14 +120,14 @@ end
 
 local steps = {}
 
-function steps.start(key, id, arguments, payer, topic, keep, payload)
+function steps.start(key, id, arguments, payer, topic, keep, payload, held)
   local run = find(key)
   if run then return state(run) end
-  local cost = RUN + SHORT_END + #arguments + #payer + #topic + #payload
+  local cost = RUN + SHORT_END + held + #arguments + #payer + #topic + #payload
   if excess(payer) + cost > 0 or call('ZCARD', name('runs', payer)) >= PAYER_RUNS then return 'full' end
   call('DEL', name('items', key), name('readers', key))
   run = {key = key, id = id, arguments = arguments, payer = payer, topic = topic, payload = payload,
-    keep = tonumber(keep), first = 1, last = 0, bytes = 0, ending = false, stopping = 0}
+    held = tonumber(held), keep = tonumber(keep), first = 1, last = 0, bytes = 0, ending = false, stopping = 0}
   charge(run, cost)
   if topic ~= '' then call('SADD', name('topic', topic), key) end
   renew(run)
@@ -157,7 +157,7 @@ steps['end'] = function(key, id, ending, last)
   if not run or run.id ~= id then return 'gone' end
   if run.ending then return end
   if last ~= '' and tonumber(last) ~= run.last then return 'gone' end
-  local more = math.max(0, #ending - SHORT_END)
+  local more = math.max(0, #ending - SHORT_END) - run.held
   local too_much = more > 0 and excess(run.payer) + more or 0
   if too_much > run.bytes then return 'full' end
   trim(run, too_much, 0)
@@ -296,7 +296,7 @@ class RedisStore:
         return reply
 
     async def start(self, key: str, run: NewRun, /) -> RunState:
-        new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload)
+        new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload, run.held)
         return _state(await self._step("start", key, *new))
 
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:

@@ -90,7 +90,7 @@ class Wire:
                 if id not in claims:
                     claims.append(id)
                 shared.signs[id] = now
-            case ("append" | "end"), (_, id, *_), _:
+            case (("append" | "end"), (_, id, *_), _):
                 shared.signs[id] = now
             case "renew", (runs,), states:
                 shared.signs.update(dict.fromkeys((runs[key] for key in states), now))

@@ -323,7 +323,9 @@ class KeyedCallsMachine(WorldMachine):
             error = error.reason if isinstance(error.reason, Exception) else error
         match error:
             case ConnectionLost() | ChannelClosed():
-                assert self.troubles["drop"] or self.troubles["death"], f"{reader} is told of a drop that was none: {error!r}"
+                assert self.troubles["drop"] or self.troubles["death"], (
+                    f"{reader} is told of a drop that was none: {error!r}"
+                )
             case RequestTimeout():
                 assert now - reader.began >= 60, reader
             case KeyReused():
@@ -345,7 +347,9 @@ class KeyedCallsMachine(WorldMachine):
             case Overloaded():
                 assert "too many results" in error.message or self.troubles["loss"], error
             case RemoteError(code="wsrpc.stopped"):
-                known = {self.ids.get(number) for number, each in self.records.items() if each.identity[2] == reader.key}
+                known = {
+                    self.ids.get(number) for number, each in self.records.items() if each.identity[2] == reader.key
+                }
                 assert reader.event == "watched" or known & self.stops, f"nobody has stopped what {reader} reads"
             case RemoteError(code="failed"):
                 number = int(error.message.partition(" ")[2])

@@ -39,6 +39,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
         arguments: a text that is equal for calls with equal arguments.
         payer: the one whose share of the store the run takes.
         keep: seconds for which the run is kept after its end.
+        held: bytes that its process needs for it until it ends, such as its arguments.
         topic: the topic under which `Store.adopt` finds the run. Empty: no other process can continue it.
         payload: what another process needs to continue the run.
     """
@@ -47,6 +48,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
     arguments: str
     payer: str
     keep: float
+    held: int = 0
     topic: str = ""
     payload: bytes = b""
 

@@ -199,10 +199,10 @@ class Keeper:
             arguments=_hash(a[1:]),
             payer="" if self._owners is None else self._owners.payer_of(invocation.peer),
             keep=handler.keep.seconds,
+            held=own.memory,
         )
-        work, unread = HandlerWork(own, body, self._encode), handler.keep.unread
-        size, room = invocation.size, dispatcher.work.limits.running_bytes
-        return Run(self.runs.store, key, new, work, keyed, unread, size=size, room=room), within
+        work = HandlerWork(own, body, self._encode)
+        return Run(self.runs.store, key, new, work, keyed, handler.keep.unread), within
 
     async def _find(self, key: str, a: list[Any], after: int | str) -> tuple[RunState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.

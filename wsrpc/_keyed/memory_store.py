@@ -109,7 +109,7 @@ class MemoryStore:
 
     def _admit(self, new: NewRun, now: float) -> StoredRun:
         share = self._shares.get(new.payer) or Share()
-        base = RUN + sum(map(getsizeof, (new.arguments, new.payer, new.topic, new.payload)))
+        base = RUN + new.held + sum(map(getsizeof, (new.arguments, new.payer, new.topic, new.payload)))
         if share.runs >= self._payer_runs or self._excess(share) + base > 0:
             raise StoreFull(f"the store has no room for another run of {new.payer!r}")
         self._shares[new.payer] = share
@@ -140,8 +140,8 @@ class MemoryStore:
             return
         if last is not None and last != run.last:
             raise RunGone("the store has lost items of the run")
-        more = max(0, len(end) - SHORT_END)
-        if more and self._excess(run.share) + more > run.item_bytes:
+        more = max(0, len(end) - SHORT_END) - run.new.held
+        if more > 0 and self._excess(run.share) + more > run.item_bytes:
             raise StoreFull(f"the store has no room for a result of {len(end)} bytes of {run.new.payer!r}")
         run.end = end
         self._resize(run, more, 0)

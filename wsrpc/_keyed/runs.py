@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -26,7 +26,11 @@ RETRY = 0.2
 LAST = 2**53 - 1
 """The largest number of an item."""
 AHEAD = 64 * 1024
-"""Bytes of items that a handler may be ahead of the store."""
+"""Bytes of items that a handler may be ahead of the store, and of the furthest reader in its process."""
+ITEM = 64
+"""Bytes for which an item counts besides its own, because many may be empty."""
+STARTER = ""
+"""Stands for the caller that has started a run, until it or another caller reads."""
 
 T = TypeVar("T")
 
@@ -99,37 +103,31 @@ class Run:
         work: runs the handler.
         keyed: what the handler sees of it.
         unread: seconds without a reader after which the handler is stopped. None for no limit.
-        size: bytes of the message that begins it.
-        room: bytes that such messages of one payer may take while their handlers run.
     """
 
     def __init__(
-        self,
-        store: Store,
-        key: str,
-        new: NewRun,
-        work: Work,
-        keyed: KeyedRun,
-        unread: float | None = None,
-        *,
-        size: int,
-        room: int,
+        self, store: Store, key: str, new: NewRun, work: Work, keyed: KeyedRun, unread: float | None = None
     ) -> None:
         self._store = store
         self.key = key
         self.new = new
         self.work = work
-        self.size = size
-        self.room = room
         self._keyed = keyed
         self._unread = unread
         self._unread_since: float | None = None
+        self._positions = {STARTER: 0}
+        """The number of the last item that each reader in this process has read."""
+        self._ahead: deque[int] = deque()
+        """Bytes of each item after the furthest of these positions."""
+        self._ahead_bytes = 0
+        self._progress = asyncio.Event()
+        """Set when a reader has read something, or has left."""
         self._items: list[bytes] = []
         """Items that wait to be stored."""
         self._size = 0
         """Bytes of these items."""
-        self._stored = 0
-        """The number of items that are stored, or being stored."""
+        self._count = self._stored = 0
+        """The number of items, and of those that are stored, or being stored."""
         self._storing: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         """Runs the handler. None before and after."""
@@ -172,12 +170,40 @@ class Run:
         """
         self._items.append(item)
         self._size += len(item)
+        self._count += 1
         if self._storing is None or self._storing.done():
             if self._storing is not None:
                 self._storing.result()
             self._storing = asyncio.ensure_future(self._store_items())
         if self._size > AHEAD:
             await self._all_stored()
+        self._ahead.append(len(item) + ITEM)
+        self._ahead_bytes += len(item) + ITEM
+        if self._ahead_bytes > AHEAD:
+            await self._wait_for_readers()
+
+    def has_read(self, reader: str, number: int | None) -> None:
+        """A reader in this process has read the items up to a number. None: it reads no more."""
+        self._positions.pop(STARTER, None)
+        self._positions.pop(reader, None)
+        if number is not None:
+            self._positions[reader] = number
+        self._progress.set()
+
+    async def _wait_for_readers(self) -> None:
+        """Wait until a reader is near. Readers that do nothing for the time of a lease are no longer waited for."""
+        while True:
+            furthest = max(self._positions.values(), default=LAST)
+            while self._ahead and self._count - len(self._ahead) < furthest:
+                self._ahead_bytes -= self._ahead.popleft()
+            if self._ahead_bytes <= AHEAD:
+                return
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(self._store.lease):
+                    await self._progress.wait()
+            except TimeoutError:
+                self._positions.clear()
 
     async def _all_stored(self) -> None:
         if self._storing is not None:
@@ -225,8 +251,6 @@ class Runs:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._running: dict[str, Run] = {}
-        self._held: Counter[str] = Counter()
-        """Bytes of the messages whose handlers run, or are about to, by payers."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -250,7 +274,7 @@ class Runs:
 
         Raises:
             KeyReused: the run has other arguments.
-            Overloaded: there is no room in the store or in memory, or the store does not answer.
+            Overloaded: the store has no room, or does not answer.
         """
         state = await asyncio.shield(self._spawn(self._start(run, context)))
         if state.arguments != run.new.arguments:
@@ -259,10 +283,7 @@ class Runs:
 
     async def _start(self, run: Run, context: Context) -> RunState:
         starts = False
-        self._held[run.new.payer] += run.size
         try:
-            if run.size < self._held[run.new.payer] > run.room and run.key not in self._running:
-                raise made_here(Overloaded("the arguments of calls that run take too much memory: try again later"))
             state = await insist(lambda: self.store.start(run.key, run.new), PATIENCE)
             starts = state.id == run.new.id
         except StoreFull:
@@ -272,7 +293,6 @@ class Runs:
         finally:
             if not starts:
                 run.work.drop()
-                self._release(run)
         if starts:
             self._running[run.key] = run
             self._spawn(self._perform(run), context)
@@ -297,12 +317,6 @@ class Runs:
             await run.perform()
         finally:
             self._running.pop(run.key, None)
-            self._release(run)
-
-    def _release(self, run: Run) -> None:
-        self._held[run.new.payer] -= run.size
-        if self._held[run.new.payer] <= 0:
-            del self._held[run.new.payer]
 
     async def _renew(self) -> None:
         """Renew the claims, as long as something runs."""
@@ -336,9 +350,11 @@ class Runs:
         Raises:
             ItemsGone: some of these items are no longer kept, or nothing of the run is.
         """
-        reader, first, was_lost = secrets.token_hex(8), after, False
+        reader, first, was_lost, run = secrets.token_hex(8), after, False, None
         try:
             while True:
+                if (run := self._running.get(key)) is not None and run.new.id == id:
+                    run.has_read(reader, after)
                 page = await insist(partial(self.store.read, key, after, reader=reader, wait=self.store.lease / 2))
                 if page is None or page.state.id != id:
                     raise made_here(ItemsGone("nothing is kept of this call any more"))
@@ -356,6 +372,8 @@ class Runs:
                         await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
                 was_lost = state.lost
         finally:
+            if run is not None:
+                run.has_read(reader, None)
             self._spawn(self._leave(key, reader))
 
     async def _leave(self, key: str, reader: str) -> None:
@@ -372,7 +390,6 @@ class Runs:
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
         self._running.clear()
-        self._held.clear()
         self._tasks.clear()
         self._renewing = None
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Handshake, Limits, Overloaded, RunLost, Server
+from wsrpc import Client, Handshake, ItemsGone, Overloaded, RunLost, Server
 from wsrpc.store import MemoryStore, Page
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @asynccontextmanager
 async def held() -> AsyncGenerator[tuple[str, asyncio.Queue[str], asyncio.Event]]:
     """A server whose handlers end with an event. Gives its URL, and the keys of the handlers that have begun."""
-    server, begun, end = Server(limits=Limits(message_bytes=100_000, running=1)), asyncio.Queue[str](), asyncio.Event()
+    server, begun, end = Server(store=MemoryStore(payer_bytes=450_000)), asyncio.Queue[str](), asyncio.Event()
 
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
@@ -47,7 +47,7 @@ async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded(
 
         for key in ("a", "b", "c", "d"):
             await begin(eve, key)
-        with pytest.raises(Overloaded, match="the arguments of calls that run"):
+        with pytest.raises(Overloaded, match="too many results"):
             await eve.request("hold", "e", "x" * 90_000, key="e")
         await begin(ada, "a")
         joined = asyncio.ensure_future(eve.request("hold", "a", "x" * 90_000, key="a"))
@@ -77,3 +77,24 @@ async def test_a_request_whose_result_expires_meanwhile() -> None:
         assert lost.value.outcome == "unknown"
         # The second one joins a run that has ended, and needs no further step.
         assert await client.request("charge", key="k") == 1
+
+
+async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:
+    """Without waiting, a generator that never pauses would drop its items before anybody could read them."""
+    server, done = Server(store=MemoryStore(run_bytes=200_000)), asyncio.Event()
+
+    @server.on("count", keep=60)
+    async def count() -> AsyncIterator[int]:
+        for number in range(20_000):
+            yield number
+        done.set()
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        assert [n async for n in client.stream("count", key="a", returns=int)] == list(range(20_000))
+        done.clear()
+        async with client.stream("count", key="b", returns=int) as items:
+            assert await anext(items) == 0
+        await done.wait()
+        with pytest.raises(ItemsGone) as gone:
+            await anext(client.stream("count", key="b", after=items.position))
+        assert gone.value.first is not None and gone.value.first > 10_000
