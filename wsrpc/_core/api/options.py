@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypedDict
 
 from msgspec import UNSET, UnsetType
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from ..._base.misuse import no_keywords
 from ..._base.names import Offline, check_offline, check_timeout
-from ..wire.call_context import MAX_REMAINING, CallContext, check_key, check_metadata, check_position
+from ..wire.call_context import MAX_REMAINING, CallContext, check_field, check_metadata
 from ..wire.messages import RequestOptions
 
 
@@ -49,8 +50,8 @@ class StreamOptions(CallOptions, total=False):
 
 _CONTEXT: dict[str, Callable[[Any], Any]] = {
     "metadata": check_metadata,
-    "key": check_key,
-    "after": check_position,
+    "key": partial(check_field, "key", "a text of 1 to 128 characters, without control characters"),
+    "after": partial(check_field, "after", "the position of a stream, or the number of items to skip"),
 }
 """For each option that travels, the function that checks it, and returns it as it travels."""
 

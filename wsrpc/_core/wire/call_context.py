@@ -96,37 +96,17 @@ def check_metadata(metadata: Any) -> dict[str, str]:
     return checked
 
 
-def check_key(key: Any) -> str:
-    """Return the key that a caller has passed.
+def check_field(name: str, what: str, value: Any) -> Any:
+    """Return the value of a field that a caller has passed. ``what`` says what the field is.
 
     Raises:
-        TypeError: it is not text.
-        ValueError: it is too long, or not printable.
-    """
-    if not isinstance(key, str):
-        raise TypeError(f"key= is a text, got {key!r}")
-    try:
-        checked = convert({"key": key}, CallContext).key
-    except ValidationError:
-        raise ValueError(f"key= has 1 to 128 characters, and no control characters, got {short(key)}") from None
-    assert checked is not UNSET
-    return checked
-
-
-def check_position(after: Any) -> int | str:
-    """Return the position that a caller has passed.
-
-    Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: it is not valid.
     """
     try:
-        checked = convert({"after": after}, CallContext).after
+        return getattr(convert({name: value}, CallContext), name)
     except ValidationError:
-        wrong = ValueError if isinstance(after, int | str) else TypeError
-        text = f"after= is the `position` of a stream, or the number of items to skip, got {short(after)}"
-        raise wrong(text) from None
-    assert checked is not UNSET
-    return checked
+        wrong = ValueError if isinstance(value, int | str) else TypeError
+        raise wrong(f"{name}= is {what}, got {short(value)}") from None
 
 
 def _check(metadata: dict[str, str], at_most: int) -> None:
