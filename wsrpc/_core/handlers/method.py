@@ -18,7 +18,7 @@ MARK = "_wsrpc_method"
 class Keep(Struct, frozen=True):
     """What is kept of the calls of a handler that have a key, for ``keep=`` of `Server.on`.
 
-    Args:
+    Attributes:
         seconds: the time for which the result or the items are kept after the handler has ended.
         scope: a function ``scope(peer, *args)`` that returns a text. Callers for which it returns the same text share
             their keys: they get each other's results. If it raises an `RpcError`, the call is rejected. Without it, a
