@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from .._core.handlers.invocation import KeyedRun
+from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
 from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
 from .contract import NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
@@ -247,7 +248,7 @@ class Run:
         elif self._unread_since is None:
             self._unread_since = now
         elif now - self._unread_since >= self._unread:
-            self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED.code))
+            self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE))
 
     @property
     def renew_after(self) -> float:
@@ -256,7 +257,7 @@ class Run:
         return a_third if self._unread is None else min(a_third, max(0.01, self._unread / 2))
 
 
-STOPPED = RemoteError("the handler was stopped", "wsrpc.stopped")
+STOPPED = RemoteError("the handler was stopped", STOPPED_CODE)
 
 
 class Runs:
