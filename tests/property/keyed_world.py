@@ -1,4 +1,4 @@
-"""Where `test_keyed_calls` happens: a store that can be lost and restored, and processes that use it and are killed."""
+"""The scene of `test_keyed_machine`: a store that can be lost and restored, and processes that are killed."""
 
 from __future__ import annotations
 

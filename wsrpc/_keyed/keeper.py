@@ -33,7 +33,7 @@ from .._values.convert import make_enc_hook
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, RunLost, made_here
 from .contract import NewRun, RunGone, RunState, Store
 from .memory_store import MemoryStore
-from .runs import End, Run, Runs, Work, missing_items, read_end
+from .runs import End, Run, Runs, Work, failed, missing_items, read_end
 
 Encode = Callable[[Any], bytes]
 
@@ -61,27 +61,42 @@ class HandlerWork(Work):
         self._invocation.cancel_reason = reason
 
     async def perform(self, run: Run) -> bytes:
-        invocation, body, encode = self._invocation, self._body, self._encode
-        invocation.task = asyncio.current_task()
+        invocation = self._invocation
+        invocation.task = task = asyncio.current_task()
+        assert task is not None
+        try:
+            return self._encode(End(await self._perform(run)))
+        except (RunGone, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError) and task.cancelling():
+                raise
+            return self._failed(exc)
+        finally:
+            invocation.state = EXITED
+            invocation.release()
+
+    async def _perform(self, run: Run) -> Any:
+        body = self._body
         try:
             if (source := as_source(body)) is None:
                 result = await body
                 if as_source(result) is not None:
                     raise TypeError("a handler with keep= that streams is itself a generator: it has a `yield`")
-                return encode(End(result))
+                return result
             async for item in iterate(source):
-                await run.append(encode(item))
-            return encode(End())
-        except RunGone:
-            raise
-        except Exception as exc:
-            answers = invocation.dispatcher.answers
-            error = answers.sendable(answers.for_caller(exc, invocation), invocation)
-            return encode(End(None, True, *error_to_wire(error)))
+                await run.append(self._encode(item))
         finally:
             await close_source(body)
-            invocation.state = EXITED
-            invocation.release()
+
+    def _failed(self, exc: BaseException) -> bytes:
+        invocation = self._invocation
+        answers = invocation.dispatcher.answers
+        error = answers.sendable(answers.for_caller(exc, invocation), invocation)
+        try:
+            return self._encode(End(None, True, *error_to_wire(error)))
+        except Exception as problem:  # only the peer's codec can encode the data of the error
+            return failed(answers.for_caller(problem, invocation))
 
 
 class Owners:
@@ -143,7 +158,9 @@ class Keeper:
                 context, a = _in_last_argument(context, a)
             if context is None or context.key is UNSET:
                 return call(invocation, a)
-            return self._join(invocation, call, a, context, self._key(keep, invocation.peer, a, channel, context.key))
+            if invocation.id is None:
+                raise made_here(BadArguments(f"{invocation.event!r} came with a key, and an event cannot have one"))
+            return self._join(invocation, call, a, context, channel)
 
         handler.call = keyed
 
@@ -162,49 +179,48 @@ class Keeper:
             owner = ("scope", shared)
         return _hash((owner, channel, a[0], key))
 
-    async def _join(self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str) -> Any:
+    async def _join(
+        self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, channel: ChannelRef
+    ) -> Any:
         """Join a call to the run with its key, or start the run. Return the result, or an iterator over the items.
 
         Raises:
             RemoteError: the call cannot have its key; or the run has failed.
         """
-        assert invocation.handler is not None and context.key is not UNSET
-        streams = invocation.handler.facts.role is Role.STREAM
-        if context.after is UNSET:
-            state, skipped = await self.runs.start(*self._new_run(invocation, call, a, context, key)), 0
-        elif not streams:
-            raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
+        handler, after = invocation.handler, context.after
+        assert handler is not None and handler.keep is not None and context.key is not UNSET
+        streams = handler.facts.role is Role.STREAM
+        keyed = KeyedRun(context.key)
+        own, within, body = _new_call(invocation, call, a, context, keyed)
+        work = HandlerWork(own, body, self._encode)
+        try:
+            key, arguments = self._key(handler.keep, invocation.peer, a, channel, context.key), _hash(a[1:])
+            if after is not UNSET and not streams:
+                raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
+        except BaseException:
+            work.drop()
+            raise
+        if after is UNSET:
+            payer = "" if self._owners is None else self._owners.payer_of(invocation.peer)
+            new = NewRun(
+                id=secrets.token_hex(8),
+                arguments=arguments,
+                payer=payer,
+                keep=handler.keep.seconds,
+                held=own.memory,
+            )
+            run = Run(self.runs.store, key, new, work, keyed, handler.keep.unread)
+            state, skipped = await self.runs.start(run, within), 0
         else:
-            state, skipped = await self._find(key, a, context.after)
+            work.drop()
+            state, skipped = await self._find(key, arguments, after)
         if not streams:
             return await self._result(key, state)
         user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
         announces = context_of(invocation.inbound) is context
         return self._items(invocation, key, state.id, skipped, announces=announces)
 
-    def _new_run(
-        self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, key: str
-    ) -> tuple[Run, Any]:
-        """Return a run that calls the handler, and the `contextvars` context in which it runs."""
-        handler, dispatcher, inbound = invocation.handler, invocation.dispatcher, invocation.inbound
-        assert handler is not None and handler.keep is not None and context.key is not UNSET
-        message = WireMessage(a=list(a), c=inbound.c, ctx=CallContext(metadata=context.metadata))
-        keyed = KeyedRun(context.key)
-        own = Invocation(invocation.peer, message, dispatcher, handler=handler, keyed=keyed)
-        within = dispatcher.context.copy()
-        within.run(CURRENT.set, own)
-        body = within.run(call, own, message.a)  # nothing of the handler runs yet
-        new = NewRun(
-            id=secrets.token_hex(8),
-            arguments=_hash(a[1:]),
-            payer="" if self._owners is None else self._owners.payer_of(invocation.peer),
-            keep=handler.keep.seconds,
-            held=own.memory,
-        )
-        work = HandlerWork(own, body, self._encode)
-        return Run(self.runs.store, key, new, work, keyed, handler.keep.unread), within
-
-    async def _find(self, key: str, a: list[Any], after: int | str) -> tuple[RunState, int]:
+    async def _find(self, key: str, arguments: str, after: int | str) -> tuple[RunState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.
 
         Raises:
@@ -213,7 +229,7 @@ class Keeper:
         state = await self.runs.find(key)
         if state is None:
             raise made_here(ItemsGone("nothing is kept under this key any more"))
-        if state.arguments != _hash(a[1:]):
+        if state.arguments != arguments:
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
         if isinstance(after, int):
             return state, after
@@ -250,6 +266,26 @@ class Keeper:
                     yield _decode(item)
         assert state is not None
         _end_of(state).result()
+
+
+def _new_call(
+    invocation: Invocation, call: Call, a: list[Any], context: CallContext, keyed: KeyedRun
+) -> tuple[Invocation, Any, Any]:
+    """Call the handler, of which nothing runs yet.
+
+    Return the call as the handler will see it, the `contextvars` context in which it runs, and what it has returned.
+
+    Raises:
+        ArgumentsRefused: the arguments do not fit.
+    """
+    dispatcher, inbound = invocation.dispatcher, invocation.inbound
+    message = WireMessage(i=inbound.i, a=list(a), c=inbound.c, ctx=CallContext(metadata=context.metadata))
+    own = Invocation(invocation.peer, message, dispatcher, handler=invocation.handler, keyed=keyed)
+    within = dispatcher.context.copy()
+    within.run(CURRENT.set, own)
+    body = within.run(call, own, message.a)
+    message.i = UNSET  # what the handler returns is stored, and others answer requests with it
+    return own, within, body
 
 
 def _end_of(state: RunState) -> End:

@@ -15,8 +15,9 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from .._core.handlers.invocation import KeyedRun
+from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
-from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RunLost, made_here
+from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
 from .contract import NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
 
 PATIENCE = 10.0
@@ -72,7 +73,7 @@ read_end: Callable[[bytes], End] = msgspec.msgpack.Decoder(End).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def failed(error: RemoteError) -> bytes:
+def failed(error: RpcError) -> bytes:
     """Encode the end of a run that has failed here."""
     return _encode(End(None, True, *error_to_wire(error)))
 
@@ -136,14 +137,27 @@ class Run:
 
     async def perform(self) -> None:
         """Run the handler, and store how it has ended."""
+        end = await self._run_handler()
+        self._task = None  # nothing stops it any more
+        try:
+            await self._store_end(end)
+        finally:
+            if self._storing is not None:
+                self._storing.cancel()
+
+    async def _run_handler(self) -> bytes:
+        if (reason := self._reason) is not None:  # it was stopped before
+            self.work.drop()
+            return failed(reason)
         self._task = asyncio.current_task()
         try:
-            end = await self.work.perform(self)
+            return await self.work.perform(self)
         except asyncio.CancelledError:
-            end = failed(self._reason or RunLost("the process that ran the handler was closed"))
+            return failed(self._reason or RunLost("the handler was cancelled"))
         except RunGone:
-            end = _PART_LOST
-        self._task = None  # nothing stops it any more
+            return _PART_LOST
+
+    async def _store_end(self, end: bytes) -> None:
         with suppress(RunGone):  # it has ended already, or nothing is left of it
             try:
                 await self._all_stored()
@@ -155,10 +169,11 @@ class Run:
 
     def stop(self, reason: RemoteError) -> None:
         """Stop the handler. Idempotent."""
-        if self._task is not None and self._reason is None:
+        if self._reason is None:
             self._reason = reason
-            self.work.stopping(reason)
-            self._task.cancel()
+            if self._task is not None:
+                self.work.stopping(reason)
+                self._task.cancel()
 
     # ------------------------------------------------------------ items
 
@@ -169,7 +184,7 @@ class Run:
             RunGone: the store has no such run, or has lost items.
         """
         self._items.append(item)
-        self._size += len(item)
+        self._size += len(item) + ITEM
         self._count += 1
         if self._storing is None or self._storing.done():
             if self._storing is not None:
@@ -233,7 +248,7 @@ class Run:
         elif self._unread_since is None:
             self._unread_since = now
         elif now - self._unread_since >= self._unread:
-            self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED.code))
+            self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE))
 
     @property
     def renew_after(self) -> float:
@@ -242,7 +257,7 @@ class Run:
         return a_third if self._unread is None else min(a_third, max(0.01, self._unread / 2))
 
 
-STOPPED = RemoteError("the handler was stopped", "wsrpc.stopped")
+STOPPED = RemoteError("the handler was stopped", STOPPED_CODE)
 
 
 class Runs:
@@ -250,7 +265,8 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._running: dict[str, Run] = {}
+        self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -294,8 +310,7 @@ class Runs:
             if not starts:
                 run.work.drop()
         if starts:
-            self._running[run.key] = run
-            self._spawn(self._perform(run), context)
+            self._running[run.new.id] = run, self._spawn(self._perform(run), context)
             if self._renewing is None or self._renewing.done():
                 self._renewing = self._spawn(self._renew())
         return state
@@ -316,17 +331,20 @@ class Runs:
         try:
             await run.perform()
         finally:
-            self._running.pop(run.key, None)
+            self._running.pop(run.new.id, None)
+            if not self._running and self._renewing is not None:
+                self._renewing.cancel()
+                self._renewing = None
 
     async def _renew(self) -> None:
         """Renew the claims, as long as something runs."""
         while self._running:
-            await asyncio.sleep(min(run.renew_after for run in self._running.values()))
-            asked = dict(self._running)
+            await asyncio.sleep(min(run.renew_after for run, _ in self._running.values()))
+            asked = [run for run, _ in self._running.values()]
             with suppress(StoreLost):
-                states = await self.store.renew({key: run.new.id for key, run in asked.items()})
-                for key, run in asked.items():
-                    run.learn(states.get(key))
+                states = await self.store.renew({run.key: run.new.id for run in asked})
+                for run in asked:
+                    run.learn(states.get(run.key))
 
     async def stop(self, key: str, id: str) -> None:
         """Ask the process of a run to stop its handler.
@@ -334,9 +352,8 @@ class Runs:
         Raises:
             Overloaded: the store does not answer.
         """
-        run = self._running.get(key)
-        if run is not None and run.new.id == id:
-            run.stop(STOPPED)
+        if (running := self._running.get(id)) is not None:
+            running[0].stop(STOPPED)
         try:
             await insist(lambda: self.store.stop(key, id), PATIENCE)
         except StoreLost:
@@ -353,7 +370,8 @@ class Runs:
         reader, first, was_lost, run = secrets.token_hex(8), after, False, None
         try:
             while True:
-                if (run := self._running.get(key)) is not None and run.new.id == id:
+                if (running := self._running.get(id)) is not None:
+                    run = running[0]
                     run.has_read(reader, after)
                 page = await insist(partial(self.store.read, key, after, reader=reader, wait=self.store.lease / 2))
                 if page is None or page.state.id != id:
@@ -385,7 +403,7 @@ class Runs:
     async def wait_idle(self) -> None:
         """Wait until no handler runs. Cancelling is safe."""
         while self._running:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task for _, task in self._running.values()])
 
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
@@ -394,17 +412,17 @@ class Runs:
         self._renewing = None
 
     async def close(self, patience: float) -> None:
-        """Stop all handlers, and wait up to ``patience`` seconds until they have ended."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-        tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience)
-        for run in self._running.values():
-            run.work.drop()  # if it has not started
-        self._running.clear()
+        """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored."""
+        here = asyncio.current_task()
+        others = [(run, task) for run, task in self._running.values() if task is not here]
+        for run, _ in others:
+            run.stop(RunLost("the process that ran the handler was closed"))
+        if others:
+            await asyncio.wait([task for _, task in others], timeout=patience)
+        if left := self._tasks - {here}:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=RETRY)
         await self.store.close()
 
 

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from ..._base.misuse import refusing
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, add_member_note, bad_item
+from ...errors import ChannelClosed, RemoteError, add_member_note, bad_item
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
@@ -21,7 +21,7 @@ from ..inboxes.inbox import EventInbox, Inbox
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.call_context import CallContext
 from ..wire.messages import NO_OPTIONS, WireMessage
-from ..wire.rejections import reason_of
+from ..wire.rejections import is_stopped, reason_of
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -203,7 +203,12 @@ class Stream(Generic[T_co]):
             raise ChannelClosed(self._label, "this stream is not open")
         channel = self._inbox.channel
         assert isinstance(channel, ChannelCore)
-        await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
+        try:
+            await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
+        except (ChannelClosed, RemoteError):
+            # The end of the handler may have been on its way.
+            if not channel.over or (channel.close_reason is not None and not is_stopped(channel.close_reason)):
+                raise
 
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.pop_error()

@@ -148,7 +148,9 @@ class Registry:
 
     def empty_copy(self) -> Registry:
         """Return a registry without handlers that converts types in the same way."""
-        return Registry(dec_hook=self.dec_hook, declares=False)
+        copy = Registry(dec_hook=self.dec_hook, declares=False)
+        copy.keeper = self.keeper
+        return copy
 
     def inherit(self, base: Registry, time_limit: float | None) -> None:
         """Inherit from ``base``: its handlers get messages that have none here. Its layers run around all handlers.

@@ -57,6 +57,9 @@ _FINISHED_CODE = "wsrpc.closed"
 BAD_ITEM = "wsrpc.bad_item"
 """The code of the rejection if the handler ran, and then read an item of the wrong type."""
 
+STOPPED = "wsrpc.stopped"
+"""The code of the end of a call with a key whose handler was stopped."""
+
 DESCRIPTION_CHANGED = "wsrpc.description_changed"
 """The code of the rejection if a cursor does not belong to the present description."""
 
@@ -154,6 +157,11 @@ def of_started_call(error: RemoteError) -> RemoteError:
 def is_finished(x: Any, flag: Any) -> bool:
     """Return whether the reason of an abort is `FINISHED_REASON`."""
     return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _FINISHED_CODE
+
+
+def is_stopped(reason: object) -> bool:
+    """Return whether a channel has ended because its handler was stopped."""
+    return isinstance(reason, RemoteError) and reason.code == STOPPED
 
 
 def text_for_peer(error: BaseException) -> str:

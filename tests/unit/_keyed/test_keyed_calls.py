@@ -1,0 +1,507 @@
+"""Calls with a key: they run once, whoever asks and however often, and are read from any position."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    BadArguments,
+    Client,
+    ConnectionLost,
+    Context,
+    HandlerFailed,
+    ItemsGone,
+    Keep,
+    KeyReused,
+    Overloaded,
+    Peer,
+    RemoteError,
+    Router,
+    RpcError,
+    RunLost,
+    Server,
+    Service,
+    UnknownEvent,
+    current_context,
+    method,
+    with_options,
+)
+from wsrpc.store import MemoryStore
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Kitchen:
+    """A server whose handlers write down that they run, and wait for a word. Others can share its store.
+
+    Args:
+        keep: of its handlers.
+    """
+
+    def __init__(self, keep: float | Keep = 60, store: MemoryStore | None = None) -> None:
+        self.runs: list[Any] = []
+        self.go = asyncio.Event()
+        self.contexts: list[Context] = []
+        self.ended: list[Any] = []
+        self.server = Server(store=store or MemoryStore(lease=0.3))
+        self.server.on("cook", self.cook, keep=keep)
+        self.server.on("serve", self.serve, keep=keep)
+
+    async def cook(self, what: Any = "") -> Any:
+        self.runs.append(what)
+        self.contexts.append(current_context())
+        await self.go.wait()
+        if what == "burnt":
+            raise RpcError("it is burnt", "burnt", {"for": 3})
+        return [what, len(self.runs)]
+
+    async def serve(self, count: int = 5) -> AsyncIterator[int]:
+        self.runs.append(count)
+        self.contexts.append(current_context())
+        try:
+            for number in range(count):
+                if number == 3:
+                    await self.go.wait()
+                yield number
+        finally:
+            self.ended.append(current_context().cancel_reason)
+
+
+async def read(client: Client, count: int = 99, event: str = "serve", **options: Any) -> tuple[list[int], str | None]:
+    """Read up to ``count`` items. Return them, and the position."""
+    got: list[int] = []
+    async with client.stream(event, **options) as items:
+        async for item in items:
+            got.append(item)
+            if len(got) == count:
+                break
+        return got, items.position
+
+
+# ---------------------------------------------------------------- running once
+
+
+async def test_a_request_runs_once_and_outlives_its_callers() -> None:
+    kitchen = Kitchen()
+    async with connect(kitchen.server, principal="ann") as phone, connect(kitchen.server, principal="ann") as laptop:
+        first = asyncio.ensure_future(phone.request("cook", "soup", key="k"))
+        second = asyncio.ensure_future(laptop.request("cook", "soup", key="k"))
+        await turns_until(lambda: kitchen.runs)
+        first.cancel()
+        await phone.close()
+        kitchen.go.set()
+        assert await second == ["soup", 1]
+        assert await laptop.request("cook", "soup", key="k") == ["soup", 1]
+        with pytest.raises(KeyReused):
+            await laptop.request("cook", "cake", key="k")
+        assert await laptop.request("cook", "cake", key="other") == ["cake", 2]
+        assert await laptop.request("cook", "cake") == ["cake", 3]
+    assert [context.key for context in kitchen.contexts] == ["k", "other", None]
+    await kitchen.server.close()
+
+
+async def test_an_error_is_a_result() -> None:
+    kitchen = Kitchen()
+    kitchen.go.set()
+    async with connect(kitchen.server, principal="ann") as client:
+        for _ in range(2):
+            with pytest.raises(RemoteError, match="it is burnt") as burnt:
+                await client.request("cook", "burnt", key="k")
+            assert (burnt.value.code, burnt.value.data) == ("burnt", {"for": 3})
+    assert kitchen.runs == ["burnt"]
+    await kitchen.server.close()
+
+
+async def test_keys_belong_to_principals_or_sessions_or_scopes() -> None:
+    kitchen, shared = Kitchen(), Kitchen(Keep(60, scope=lambda peer, what: f"all {what}"))
+    for each, runs in ((kitchen, 5), (shared, 1)):
+        each.go.set()
+        for principal in ("ann", "bob", "ann", 5, None, None):
+            async with connect(each.server, principal=principal) as client:
+                await client.request("cook", "soup", key="k")
+        assert len(each.runs) == runs
+        await each.server.close()
+
+
+async def test_other_principals_cannot_own_keys(caplog: pytest.LogCaptureFixture) -> None:
+    kitchen = Kitchen()
+    async with connect(kitchen.server, principal=("ann",)) as client:
+        with pytest.raises(HandlerFailed):
+            await client.request("cook", key="k")
+    assert "no string or integer: give keep=Keep(..., scope=function)" in caplog.text
+    assert kitchen.runs == []
+    await kitchen.server.close()
+
+
+# ---------------------------------------------------------------- positions
+
+
+async def test_readers_begin_and_continue_anywhere() -> None:
+    kitchen = Kitchen()
+    async with connect(kitchen.server, principal="ann") as client:
+        begun, position = await read(client, 2, key="k")
+        assert (begun, position) == ([0, 1], position) and position is not None and position.startswith("2-")
+        rest = asyncio.ensure_future(read(client, key="k", after=position))
+        from_start = asyncio.ensure_future(read(client, key="k"))
+        kitchen.go.set()
+        assert await rest == ([2, 3, 4], "5" + position[1:])
+        assert await from_start == ([0, 1, 2, 3, 4], "5" + position[1:])
+        assert await read(client, key="k", after=4) == ([4], "5" + position[1:])
+        for after in (5, 99, "5" + position[1:]):
+            assert (await read(client, key="k", after=after))[0] == []
+    assert kitchen.runs == [5]
+    await kitchen.server.close()
+
+
+HOSTILE: list[tuple[int | str, type[Exception]]] = [
+    ("6-{}", ItemsGone),
+    ("9999999999999999-{}", ItemsGone),
+    ("2-0123456789abcdef", ItemsGone),
+    ("2-{}x", ItemsGone),
+    *(
+        (text, BadArguments)
+        for text in ("9" * 60, "-", "-1-{}", "2", "2-", "+2-{}", " 2-{}", "1_0-{}", "٢-{}", "2.0-{}")
+    ),
+]
+
+
+@pytest.mark.parametrize(("after", "error"), HOSTILE)
+async def test_positions_that_are_none(after: str, error: type[Exception]) -> None:
+    kitchen = Kitchen()
+    kitchen.go.set()
+    async with connect(kitchen.server, principal="ann") as client:
+        _, position = await read(client, key="k")
+        assert position is not None
+        with pytest.raises(error):
+            await read(client, key="k", after=after.format(position[2:]))
+        with pytest.raises(ItemsGone) as gone:
+            await read(client, key="never", after=after.format(position[2:]))
+        assert gone.value.first is None
+    assert kitchen.runs == [5]
+    await kitchen.server.close()
+
+
+async def test_items_that_are_no_longer_kept_are_told() -> None:
+    kitchen = Kitchen(store=MemoryStore(run_bytes=200))
+    async with connect(kitchen.server, principal="ann") as client:
+        await read(client, 1, key="k")
+        kitchen.go.set()
+        await turns_until(lambda: kitchen.ended)
+        with pytest.raises(ItemsGone) as gone:
+            await read(client, key="k")
+        assert gone.value.first == 3
+        assert (await read(client, key="k", after=gone.value.first - 1))[0] == [2, 3, 4]
+    await kitchen.server.close()
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_a_reader_stops_the_handler_for_all() -> None:
+    kitchen = Kitchen()
+    async with connect(kitchen.server, principal="ann") as ann, connect(kitchen.server, principal="ann") as tab:
+        async with ann.stream("serve", key="k") as items, tab.stream("serve", key="k") as others:
+            assert [await anext(items), await anext(others)] == [0, 0]
+            assert kitchen.contexts[0].readers is not None
+            await asyncio.gather(items.stop(), others.stop())
+            for stream in (items, others):
+                with pytest.raises(RemoteError) as stopped:
+                    [item async for item in stream]
+                assert stopped.value.code == "wsrpc.stopped"
+                await stream.stop()  # again
+        with pytest.raises(RemoteError, match="stopped"):
+            await read(ann, key="k")
+        async with ann.stream("serve") as without, without:
+            with pytest.raises(ValueError, match="has no key"):
+                await without.stop()
+    assert getattr(kitchen.ended[0], "code", None) == "wsrpc.stopped"
+    await kitchen.server.close()
+
+
+async def test_a_stop_that_meets_the_end_of_the_handler() -> None:
+    """It raised that the channel does not exist."""
+    kitchen = Kitchen()
+    async with connect(kitchen.server, principal="ann") as client, client.stream("serve", key="k") as items:
+        assert await anext(items) == 0
+        kitchen.go.set()
+        await items.stop()
+        assert [item async for item in items] in ([1, 2], [1, 2, 3, 4])
+        await items.stop()
+    await kitchen.server.close()
+
+
+async def test_a_handler_that_nobody_reads_is_stopped() -> None:
+    kitchen = Kitchen(Keep(60, unread=0.05))
+    async with connect(kitchen.server, principal="ann") as client:
+        await read(client, 1, key="k")
+        await turns_until(lambda: kitchen.ended)
+        with pytest.raises(RemoteError, match="because nobody reads it"):
+            await read(client, key="k")
+    await kitchen.server.close()
+
+
+async def test_processes_share_a_store_and_one_of_them_closes() -> None:
+    store = MemoryStore(lease=0.3)
+    one, two = Kitchen(store=store), Kitchen(store=store)
+    async with connect(one.server, principal="ann") as here, connect(two.server, principal="ann") as there:
+        _, position = await read(here, 1, key="stopped there")
+        async with there.stream("serve", key="stopped there", after=position) as items:
+            assert await anext(items) == 1
+            await items.stop()
+        await turns_until(lambda: one.ended)
+        await read(here, 1, key="k")
+        reading = asyncio.ensure_future(read(there, key="k"))
+        await one.server.close()
+        with pytest.raises(RunLost, match="was closed") as lost:
+            await reading
+        assert lost.value.outcome == "unknown"
+        with pytest.raises(RunLost):
+            await read(there, key="k")
+    assert two.runs == []
+    await two.server.close()
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_a_handler_that_closes_its_own_side(side: str) -> None:
+    kitchen, client = Kitchen(), Client()
+    closing: Any = kitchen.server if side == "server" else client
+
+    async def close_it() -> None:
+        await closing.close()
+
+    closing.on("close_it", close_it, keep=60)
+    async with connect(kitchen.server, principal="ann", client=client):
+        caller: Any = client if side == "server" else next(iter(kitchen.server.peers))
+        with pytest.raises(ConnectionLost):
+            await caller.request("close_it", key="k")
+    await kitchen.server.close()
+
+
+def test_a_server_runs_again_in_another_event_loop() -> None:
+    """The handlers of a loop that was closed without a word are lost, and nobody waits for them."""
+    kitchen, kept = Kitchen(store=MemoryStore(lease=0.05)), list[Any]()
+
+    async def begin() -> None:
+        client = await connect(kitchen.server, principal="ann").__aenter__()
+        kept.append(asyncio.ensure_future(client.request("cook", key="k")))
+        await turns_until(lambda: kitchen.runs)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    kitchen.go = asyncio.Event()
+    kitchen.go.set()
+
+    async def again() -> None:
+        async with connect(kitchen.server, principal="ann") as client:
+            with pytest.raises(RunLost):
+                await client.request("cook", key="k")
+            assert await client.request("cook", key="l") == ["", 2]
+        await kitchen.server.close()
+
+    asyncio.run(again())
+
+
+# ---------------------------------------------------------------- handlers that misbehave
+
+
+class Odd(BaseException):
+    """Of no kind that anybody expects."""
+
+
+async def fails_to_encode() -> object:
+    return object()
+
+
+async def has_odd_data() -> None:
+    raise RpcError("odd", data=2**70)
+
+
+async def raises_odd() -> None:
+    raise Odd
+
+
+async def is_cancelled() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def returns_a_generator() -> Any:
+    return fails_in_finally()
+
+
+async def fails_in_finally() -> AsyncIterator[object]:
+    try:
+        yield object()
+    finally:
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    "handler", [fails_to_encode, has_odd_data, raises_odd, is_cancelled, returns_a_generator, fails_in_finally]
+)
+async def test_every_run_ends(handler: Callable[[], Any]) -> None:
+    """Readers of some of these heard nothing until the claim of the run had lapsed."""
+    server = Server(store=MemoryStore(lease=10**6))
+    server.on("odd", handler, keep=60)
+    async with connect(server, principal="ann") as client:
+        for _ in range(2):
+            with pytest.raises(HandlerFailed):
+                await (
+                    client.request("odd", key="k")
+                    if handler is not fails_in_finally
+                    else read(client, 9, "odd", key="k")
+                )
+    await server.close()
+
+
+# ---------------------------------------------------------------- where keys are honoured
+
+
+class Menu(Protocol):
+    """A contract, whose handlers keep results."""
+
+    async def price(self, dish: str) -> list[Any]: ...
+
+
+class Waiter(Service):
+    """A service whose methods keep results."""
+
+    @method(keep=60)
+    async def call(self) -> list[Any]:
+        return [self.server is not None, current_context().key]
+
+
+async def test_every_way_to_register_a_handler() -> None:
+    server, router, client = Server(), Router(), Client()
+    prices: list[str] = []
+
+    @router.on("tip", keep=60)
+    async def tip(ctx: Context) -> list[Any]:
+        return [dict(ctx.metadata), ctx.args, ctx.key, ctx.id]
+
+    async def price(dish: str) -> list[Any]:
+        prices.append(dish)
+        return [dish, len(prices)]
+
+    seen: list[Any] = []
+
+    @server.use
+    async def middleware(ctx: Context, call_next: Any) -> Any:
+        seen.append((ctx.event, ctx.key))
+        return await call_next(ctx)
+
+    server.include(router)
+    server.add_service(Waiter)
+    server.on("price", price, keep=60)
+    client.on("price", price, keep=60)
+    async with connect(server, principal="ann", client=client):
+        assert await client.request("tip", key="k", metadata={"a": "b"}) == [{"a": "b"}, [], "k", None]
+        assert await client.request("tip", key="k", metadata={"c": "d"}) == [{"a": "b"}, [], "k", None]
+        assert await client.request("call", key="k") == [True, "k"]
+        menu = with_options(client.proxy(Menu), key="k")
+        assert [await menu.price("soup"), await menu.price("soup")] == [["soup", 1]] * 2
+        (peer,) = server.peers
+        for _ in range(2):
+            assert await peer.request("price", "soup", key="k") == ["soup", 2]
+    assert seen == [("tip", None), ("tip", None), ("call", None), ("price", None), ("price", None)]
+    await server.close()
+
+
+async def plain(peer: Peer) -> None:
+    return
+
+
+def not_async() -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("options", "function", "error"),
+    [
+        ({"keep": 0}, plain, "1 or more"),
+        ({"keep": "long"}, plain, "number of seconds"),
+        ({"keep": True}, plain, "number of seconds"),
+        ({"keep": 60}, not_async, "plain function"),
+        ({"keep": 60, "ordered": True}, plain, "ordered"),
+        ({"keep": 60, "timeout": 5.0}, plain, "timeout= is for the caller"),
+        ({"keep": 60, "thread": True}, not_async, "plain function"),
+    ],
+)
+def test_what_keep_does_not_apply_to(options: dict[str, Any], function: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        Server().on("event", function, **options)
+
+
+async def test_keys_that_nobody_honours() -> None:
+    kitchen = Kitchen()
+    kitchen.server.on("plain", plain)
+    async with connect(kitchen.server, principal="ann") as client:
+        for key in ("", "a\nb", "\x7f", "x" * 129):
+            with pytest.raises(ValueError, match="1 to 128 characters"):
+                await client.request("cook", key=key)
+        for options in ({"key": 5}, {"key": b"k"}):
+            with pytest.raises(TypeError):
+                await client.request("cook", **options)
+        with pytest.raises(ValueError, match="give key="):
+            await read(client, after=3)
+        with pytest.raises(BadArguments, match="no keep="):
+            await client.request("plain", key="k")
+        with pytest.raises(UnknownEvent):
+            await client.request("unknown", key="k")
+        for arguments in ((1, 2), (1, 2, 3)):
+            with pytest.raises(BadArguments, match="at most 1"):
+                await client.request("cook", *arguments, key="k")
+        with pytest.raises(BadArguments, match="cannot be compared"):
+            await client.request("cook", 2**70, key="k")
+    async with connect(kitchen.server, client=Client(extensions=False)) as other:
+        with pytest.raises(ValueError, match="does not speak wsrpc"):
+            await other.request("cook", key="k")
+    assert kitchen.runs == []
+    await kitchen.server.close()
+
+
+async def test_plain_peers_pass_keys_as_a_last_argument() -> None:
+    kitchen = Kitchen(Keep(60, scope=lambda peer, *args: "all", last_argument=True))
+    kitchen.go.set()
+    async with connect(kitchen.server, client=Client(extensions=False)) as plain, connect(kitchen.server) as client:
+        last: dict[str, Any] = {"wsrpc": {"key": "k"}}
+        assert await plain.request("cook", "soup", last) == ["soup", 1]
+        assert await client.request("cook", "soup", key="k") == ["soup", 1]
+        with pytest.raises(KeyReused):
+            await plain.request("cook", last)
+        async with plain.stream("serve", {"wsrpc": {"key": "s"}}) as items:
+            assert [item async for item in items] == [0, 1, 2, 3, 4]
+        async with plain.stream("serve", {"wsrpc": {"key": "s", "after": 3}}) as items:
+            assert [item async for item in items] == [3, 4]
+        with pytest.raises(BadArguments, match="context is not valid"):
+            await plain.request("cook", {"wsrpc": {"key": ""}})
+        ran = list(kitchen.runs)
+        await plain.emit("cook", {"wsrpc": {"key": "event"}})
+        with pytest.raises(ItemsGone):
+            await read(client, key="event", after=0)
+        assert kitchen.runs == ran
+    await kitchen.server.close()
+
+
+async def test_a_payer_has_a_share_and_others_have_theirs() -> None:
+    kitchen = Kitchen(store=MemoryStore(payer_runs=3))
+    kitchen.go.set()
+    async with connect(kitchen.server, principal="eve") as eve, connect(kitchen.server, principal="ann") as ann:
+        for key in "abc":
+            await eve.request("cook", key=key)
+        with pytest.raises(Overloaded, match="too many results"):
+            await eve.request("cook", key="d")
+        assert await eve.request("cook", key="a") == ["", 1]
+        assert await ann.request("cook", key="a") == ["", 4]
+    await kitchen.server.close()
