@@ -262,8 +262,8 @@ class Keeper:
         async with aclosing(self.runs.read(key, id, skipped)) as pages:
             async for page in pages:
                 state = page.state
-                for item in page.items:
-                    yield _decode(item)
+                while page.items:
+                    yield _decode(page.pop())
         assert state is not None
         _end_of(state).result()
 

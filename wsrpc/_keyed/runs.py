@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -18,7 +18,7 @@ from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
 from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
-from .contract import NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
+from .contract import NewRun, RunGone, RunState, Store, StoreFull, StoreLost
 
 PATIENCE = 10.0
 """Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
@@ -32,6 +32,9 @@ ITEM = 64
 """Bytes for which an item counts besides its own, because many may be empty."""
 STARTER = ""
 """Stands for the caller that has started a run, until it or another caller reads."""
+
+HELD = 16 * 1024 * 1024
+"""Bytes of items that were read from the store, and that all readers together have not passed on."""
 
 T = TypeVar("T")
 
@@ -260,6 +263,21 @@ class Run:
 STOPPED = RemoteError("the handler was stopped", STOPPED_CODE)
 
 
+class Unread(Struct, eq=False):
+    """Items for a reader, which it pops. If all readers hold too many, it loses them, and reads them again."""
+
+    state: RunState
+    after: int
+    """The number of the last item that was popped."""
+    items: list[bytes]
+    """The next item is the last one."""
+    size: int
+
+    def pop(self) -> bytes:
+        self.after += 1
+        return self.items.pop()
+
+
 class Runs:
     """The runs of keyed calls in one process."""
 
@@ -267,6 +285,9 @@ class Runs:
         self.store = store
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
+        self._unread: dict[str, Unread] = {}
+        """What readers hold, by their names. The oldest is the first."""
+        self._unread_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -361,8 +382,8 @@ class Runs:
 
     # ------------------------------------------------------------ reading
 
-    async def read(self, key: str, id: str, after: int) -> AsyncGenerator[Page]:
-        """Yield the items after a number, page by page. The last page has the end of the run.
+    async def read(self, key: str, id: str, after: int) -> AsyncGenerator[Unread]:
+        """Yield the items after a number, some at a time. The last ones come with the end of the run.
 
         Raises:
             ItemsGone: some of these items are no longer kept, or nothing of the run is.
@@ -379,11 +400,13 @@ class Runs:
                 state = page.state
                 if state.first > after + 1 or after > max(first, state.last):
                     raise missing_items(state)
-                after += len(page.items)
-                ended = state.end is not None and after >= state.last
-                if page.items or ended:
-                    yield page
-                if ended:
+                unread = self._hold(reader, state, after, page.items)
+                del page
+                ended = state.end is not None and after + len(unread.items) >= state.last
+                if unread.items or ended:
+                    yield unread
+                after = unread.after
+                if ended and after >= state.last:
                     return
                 if state.lost and was_lost:  # twice, because its process may just have reached the store again
                     with suppress(RunGone):
@@ -392,7 +415,21 @@ class Runs:
         finally:
             if run is not None:
                 run.has_read(reader, None)
+            self._drop(reader)
             self._spawn(self._leave(key, reader))
+
+    def _hold(self, reader: str, state: RunState, after: int, items: Sequence[bytes]) -> Unread:
+        self._drop(reader)
+        unread = self._unread[reader] = Unread(state, after, [*reversed(items)], sum(map(len, items)))
+        self._unread_bytes += unread.size
+        while self._unread_bytes > HELD and len(self._unread) > 1:
+            self._drop(next(iter(self._unread)))
+        return unread
+
+    def _drop(self, reader: str) -> None:
+        if (unread := self._unread.pop(reader, None)) is not None:
+            unread.items.clear()
+            self._unread_bytes -= unread.size
 
     async def _leave(self, key: str, reader: str) -> None:
         with suppress(StoreLost):

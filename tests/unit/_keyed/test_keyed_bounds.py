@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from stream_driver import collect
 
-from wsrpc import Client, Handshake, ItemsGone, Overloaded, RunLost, Server
+from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, RunLost, Server
 from wsrpc.store import MemoryStore, Page
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -55,6 +56,21 @@ async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded(
         assert await joined == "a"
         assert await eve.request("hold", "b", "x" * 90_000, key="b") == "b"
         assert await eve.request("hold", "e", "x" * 90_000, key="e") == "e"
+
+
+async def test_readers_that_lose_their_unread_items_read_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 slow readers of large items from Redis held 2 GiB."""
+    monkeypatch.setattr("wsrpc._keyed.runs.HELD", 1)
+    server = Server(limits=Limits(stream_window=1))
+
+    @server.on("count", keep=60)
+    async def count() -> AsyncIterator[int]:
+        for number in range(1000):
+            yield number
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        streams = [client.stream("count", key="k") for _ in range(3)]
+        assert await asyncio.gather(*map(collect, streams)) == [[*range(1000)]] * 3
 
 
 class Forgetful(MemoryStore):

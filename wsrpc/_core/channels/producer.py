@@ -260,6 +260,7 @@ class Producer(Recipient):
                     if not self._send(value):
                         await self._wait_and_send(value)
                 values.clear()
+                value = None  # it may be large, and it may take long until the next one
                 if batch.ended:
                     return
         finally:
