@@ -71,7 +71,7 @@ async def use_tool(address: str, call: agui.ToolCall) -> str:
     """Run a tool in the page that has asked. If the page reloads meanwhile, it is called again."""
     page = server.cluster.peer(address).of("tools")
     try:
-        arguments = json.loads(call.function.arguments)
+        arguments = json.loads(call.function.arguments or "{}")
         return await page.request(
             call.function.name, arguments, returns=str, timeout=120, retry=Retry(attempts=1000, max=1), idempotent=True
         )
