@@ -89,7 +89,7 @@ test-uvloop: $(STAMPS)/dev engines
 	  $(or $(ARGS),$(UVLOOP))
 
 # Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
-test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
+test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm engines
 	CHROMIUM="$$(scripts/find_browser.sh CHROMIUM chromium chromium-browser google-chrome google-chrome-stable)" && \
 	  FIREFOX="$$(scripts/find_browser.sh FIREFOX firefox-esr firefox)" && export CHROMIUM FIREFOX && \
 	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)

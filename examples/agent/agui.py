@@ -1,0 +1,107 @@
+"""The part of AG-UI that this example uses: what a run gets, and the events that it yields. See https://docs.ag-ui.com.
+
+AG-UI is a protocol between agents and pages. `agui.js` is the other side, for pages that use AG-UI's own client.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+# ---------------------------------------------------------------- what a run gets
+
+
+class Function(Struct):
+    name: str
+    arguments: str
+    """JSON."""
+
+
+class ToolCall(Struct):
+    id: str
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class Message(Struct, rename="camel", omit_defaults=True):
+    id: str
+    role: Literal["assistant", "developer", "system", "tool", "user"]
+    content: str = ""
+    tool_calls: list[ToolCall] = []
+    """Of an assistant."""
+    tool_call_id: str | None = None
+    """Of a tool."""
+
+
+class Tool(Struct):
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """JSON Schema."""
+
+
+class RunAgentInput(Struct, rename="camel"):
+    thread_id: str
+    run_id: str
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    tools: list[Tool]
+    """The tools that the page has."""
+
+
+# ---------------------------------------------------------------- what it yields
+
+
+def type_of(name: str) -> str:
+    """Return the type of an event: RUN_STARTED for RunStarted."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
+
+
+class Event(Struct, rename="camel", tag_field="type", tag=type_of):
+    pass
+
+
+class RunStarted(Event):
+    thread_id: str
+    run_id: str
+
+
+class TextMessageStart(Event):
+    message_id: str
+    role: str = "assistant"
+
+
+class TextMessageContent(Event):
+    message_id: str
+    delta: str
+
+
+class TextMessageEnd(Event):
+    message_id: str
+
+
+class ToolCallStart(Event):
+    tool_call_id: str
+    tool_call_name: str
+    parent_message_id: str
+
+
+class ToolCallArgs(Event):
+    tool_call_id: str
+    delta: str
+
+
+class ToolCallEnd(Event):
+    tool_call_id: str
+
+
+class ToolCallResult(Event):
+    message_id: str
+    tool_call_id: str
+    content: str
+
+
+class RunFinished(Event):
+    thread_id: str
+    run_id: str

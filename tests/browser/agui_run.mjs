@@ -1,0 +1,32 @@
+// Two runs with AG-UI's own client: one with a tool, and one that is stopped. Prints what came of each.
+import { randomUUID } from "node:crypto"
+import { EventSchemas } from "@ag-ui/core/schemas"
+import WebSocket from "ws"
+import { WsrpcAgent } from "./agui.js"
+
+const [library, url] = process.argv.slice(2)
+const { Client } = await import(library)
+
+class WithCookie extends WebSocket {
+  constructor(target, protocols) {
+    super(target, protocols, { headers: { cookie: "user=node" } })
+  }
+}
+
+const client = new Client(`${url}/ws?tab=${randomUUID()}`, { WebSocket: WithCookie })
+client.of("tools").on("pick_color", () => "#ff8800")
+const tools = [{ name: "pick_color", description: "Let the user pick a color", parameters: { type: "object" } }]
+
+for (const content of ["Which color?", "Stop!"]) {
+  const agent = new WsrpcAgent(client, {})
+  agent.addMessage({ id: randomUUID(), role: "user", content })
+  const types = []
+  const onEvent = ({ event }) => {
+    EventSchemas.parse(event)
+    types.push(event.type)
+    if (content === "Stop!" && types.length === 5) agent.abortRun()
+  }
+  const { newMessages: messages } = await agent.runAgent({ tools }, { onEvent })
+  console.log(JSON.stringify({ types, messages }))
+}
+client.close()
