@@ -104,8 +104,8 @@ def check_field(name: str, what: str, value: Any) -> Any:
     """
     try:
         return getattr(convert({name: value}, CallContext), name)
-    except ValidationError:
-        wrong = ValueError if isinstance(value, int | str) else TypeError
+    except ValidationError as exc:
+        wrong = TypeError if ", got `" in str(exc) else ValueError  # msgspec tells a wrong type, or a limit
         raise wrong(f"{name}= is {what}, got {short(value)}") from None
 
 
