@@ -24,7 +24,7 @@ CALLERS = 6
 SOON = Reconnect(initial=0.05, max=0.2)
 AGAIN = Retry(attempts=10_000, initial=0.01, max=0.2)
 PATIENCE = 2 * LEASE + 4.0
-"""Seconds until all readers of a run have learnt that its process was killed: its claim lapses, and two reads say so."""
+"""Seconds until all readers know that the process of a run was killed: its claim lapses, and two reads tell it."""
 
 
 class Load:
