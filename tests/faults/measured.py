@@ -1,7 +1,8 @@
 """Programs that know their own memory.
 
-``measured.py serve BYTES`` has that bound for sessions without a connection; with ``uncollected`` it runs without the
-garbage collector, and with ``uvicorn`` on uvicorn. ``measured.py URL BYTES`` downloads more slowly than the server
+``measured.py serve BYTES`` has that bound for sessions without a connection, and for what is kept for each caller; with
+``uncollected`` it runs without the garbage collector, with ``uvicorn`` on uvicorn, and with the URL of a Redis it keeps
+results there. ``measured.py URL BYTES`` downloads more slowly than the server
 could send, and prints by how many bytes it and the server have grown.
 """
 
@@ -15,7 +16,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsrpc import AnonymousChannel, Client, Peer, Server
+from wsrpc import AnonymousChannel, Client, Handshake, Peer, Server
+from wsrpc.store import MemoryStore
+from wsrpc_adapters.redis import RedisStore
 
 ITEM = 64 * 1024
 SLOWER = 5
@@ -39,8 +42,9 @@ def item(number: int) -> bytes:
     return number.to_bytes(8, "big") * (ITEM // 8)
 
 
-def make_server(most: int) -> Server:
-    server = Server(detached_bytes=most)
+def make_server(most: int, *options: str) -> Server:
+    redis = [RedisStore(option, payer_bytes=most) for option in options if option.startswith("redis:")]
+    server = Server(detached_bytes=most, store=redis[0] if redis else MemoryStore(payer_bytes=most))
     room = server.room("everybody")
     start = memory()
 
@@ -68,6 +72,24 @@ def make_server(most: int) -> Server:
     @server.on("download")
     def download(size: int) -> Iterator[bytes]:
         return (item(number) for number in range(size // ITEM))
+
+    @server.on_handshake
+    def log_in(handshake: Handshake) -> None:
+        handshake.principal = handshake.bearer_token
+
+    @server.on("kept", keep=60)
+    async def kept(size: int) -> str:
+        return "x" * size
+
+    @server.on("kept work", keep=60)
+    async def kept_work(more: str) -> None:
+        await asyncio.Event().wait()
+
+    @server.on("kept download", keep=60)
+    async def kept_download(size: int, large: int) -> AsyncIterator[str]:
+        for _ in range(size // large):
+            yield "x" * large
+        await asyncio.Event().wait()
 
     @server.on("broadcast")
     async def broadcast() -> int:
@@ -128,6 +150,6 @@ async def download(url: str, size: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(make_server(int(sys.argv[2])), *sys.argv[3:])
+        serve(make_server(int(sys.argv[2]), *sys.argv[3:]), *sys.argv[3:])
     else:
         asyncio.run(download(sys.argv[1], int(sys.argv[2])))

@@ -10,22 +10,25 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from effort import SOAK
+from engine_servers import redis_server
 from measured import ITEM
 from programs import listening, printed_by, start
 from raw_websocket import TEXT, raw_client
+from redis import Redis
 
-from wsrpc import Client
+from wsrpc import Client, Limits, RemoteError, RequestTimeout
 
 PROGRAM = [sys.executable, "-W", "error", str(Path(__file__).with_name("measured.py"))]
 MIB = 1024 * 1024
 BOUND = 64 * MIB
+ITEMS_BYTES = 900_000
 
 pytestmark = pytest.mark.timeout(600 if SOAK else 120)
 
@@ -177,3 +180,65 @@ async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str],
             aborts += [message["x"]["message"]] if "x" in message else []
         assert len(aborts) == 19 and all("Limits.unread_bytes" in text for text in aborts)
         assert message["d"][0] - idle < 48 * MIB
+
+
+Attempt = Callable[[Client, str, AsyncExitStack], Awaitable[object]]
+
+
+def begin(large: int) -> Attempt:
+    """Read the first item of a stream, and leave the others."""
+
+    async def attempt(eve: Client, key: str, streams: AsyncExitStack) -> None:
+        stream = eve.stream("kept download", ITEMS_BYTES, large, key=key if large == ITEM else "the same")
+        await anext(await streams.enter_async_context(stream))
+
+    return attempt
+
+
+FLOODS: dict[str, tuple[int, Attempt]] = {
+    "keys": (1500, lambda eve, key, _: eve.request("kept work", "", key=key, timeout=0.2)),
+    "arguments": (80, lambda eve, key, _: eve.request("kept work", FILLING * 12, key=key, timeout=0.2)),
+    "results": (200, lambda eve, key, _: eve.request("kept", MIB, key=key)),
+    "items": (200, begin(ITEM)),
+    "readers of small items": (1000, begin(1000)),
+    "readers of large items": (300, begin(ITEMS_BYTES)),
+}
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"])
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_calls_with_keys_of_one_client_take_no_more_than_its_share(flood: str, store: str) -> None:
+    """Each key took 3 MiB for its arguments, and each reader of a large item from Redis 2 MiB."""
+    count, attempt = FLOODS[flood]
+    async with AsyncExitStack() as stack:
+        redis = redis_server()
+        stack.callback(redis.kill)
+        server = await stack.enter_async_context(measured(BOUND, *[redis.url] * (store == "redis")))
+        client = Client(server.url, auth="eve", limits=Limits(sent_message_bytes=None))
+        eve, streams = await stack.enter_async_context(client), await stack.enter_async_context(AsyncExitStack())
+        keys = map(str, range(count))
+
+        refused = 0
+
+        async def attempts() -> None:
+            nonlocal refused
+            for key in keys:
+                try:
+                    await attempt(eve, key, streams)
+                except RequestTimeout:  # its handler runs on
+                    pass
+                except RemoteError:
+                    refused += 1
+
+        await server.client.request("kept", 1, key="first")
+        idle = (await server.state())[0]
+        flooding = asyncio.gather(*(attempts() for _ in range(20)))
+        served = 0
+        while not flooding.done():
+            served += 1
+            assert await server.client.request("kept", served % 100, key=f"{served % 100}") == "x" * (served % 100)
+        await flooding
+        assert bool(refused) is not flood.startswith("readers")
+        assert (await server.state())[0] - idle < 2 * BOUND
+        with Redis.from_url(redis.url) as stored:
+            assert stored.info("memory")["used_memory"] < 2 * BOUND

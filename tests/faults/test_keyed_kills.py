@@ -1,0 +1,138 @@
+"""Workers are killed, again and again, under calls with keys: what runs twice was told before, and no item is lost.
+
+``WSRPC_SOAK=1`` kills 200 times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+from effort import SOAK
+from keyed_workers import ITEMS, LEASE, Workers, workers
+
+from wsrpc import Client, ConnectionLost, Reconnect, Retry, RunLost
+
+KILLS = 200 if SOAK else 10
+CALLERS = 6
+"""Pairs of callers of each kind: the two make the same call at the same time, on connections of their own."""
+SOON = Reconnect(initial=0.05, max=0.2)
+AGAIN = Retry(attempts=10_000, initial=0.01, max=0.2)
+PATIENCE = 2 * LEASE + 4.0
+"""Seconds until all readers know that the process of a run was killed: its claim lapses, and two reads tell it."""
+
+
+class Load:
+    """Calls that are made until they are told to stop."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self.clients = clients
+        self.charged: defaultdict[str, list[int]] = defaultdict(list)
+        """The processes that have answered for each key."""
+        self.lost: defaultdict[str, list[float]] = defaultdict(list)
+        """When callers with each key were told that its run may have ended anywhere."""
+        self.read: defaultdict[str, list[list[int]]] = defaultdict(list)
+        """The items that each reader of a key got."""
+        self.over = False
+
+    async def charge_on(self, name: str) -> None:
+        for number in count():
+            if self.over:
+                break
+            key = f"order-{name}-{number}"
+            await asyncio.gather(*[self._charge(client, key) for client in self.clients])
+
+    async def _charge(self, client: Client, key: str) -> None:
+        while True:
+            try:
+                self.charged[key].append(
+                    await client.request("charge", key=key, retry=AGAIN, idempotent=True, timeout=None)
+                )
+                break
+            except RunLost:
+                self.lost[key].append(time.monotonic())
+            await asyncio.sleep(0.1)  # as somebody does who asks again nevertheless
+
+    async def read_on(self, name: str) -> None:
+        for number in count():
+            if self.over:
+                break
+            key = f"answer-{name}-{number}"
+            await asyncio.gather(*[self._read(client, key) for client in self.clients])
+            await self._read(self.clients[0], key)  # what is kept
+
+    async def _read(self, client: Client, key: str) -> None:
+        got: list[int] = []
+        self.read[key].append(got)
+        position: str | None = None
+        while True:
+            items = client.stream("generate", key=key, after=position, returns=int)
+            try:
+                async with items:
+                    async for item in items:
+                        got.append(item)
+                return
+            except ConnectionLost:
+                position = items.position or position
+            except RunLost:
+                self.lost[key].append(time.monotonic())
+                return
+
+
+@pytest.mark.timeout(900 if SOAK else 90)
+async def test_nothing_runs_twice_unless_its_caller_was_told(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    async with workers(tmp_path) as those:
+        clients = [Client(those.url, auth="ada", reconnect=SOON) for _ in range(2)]
+        load = Load(clients)
+        try:
+            for client in clients:
+                await client.connect()
+            async with asyncio.TaskGroup() as calls:
+                for name in map(str, range(CALLERS)):
+                    calls.create_task(load.charge_on(name))
+                    calls.create_task(load.read_on(name))
+                for _ in range(KILLS):
+                    await asyncio.sleep(chance.uniform(0, 0.3))  # of the work
+                    await those.kill(chance.choice([*those.alive]))
+                    await those.start()
+                load.over = True
+        finally:
+            for client in clients:
+                await client.close()
+        print(check(load, those))
+
+
+def check(load: Load, those: Workers) -> str:
+    """Compare what callers were told with what has run. Returns how often what happened."""
+    runs = those.runs()
+    del runs["connection"]
+    twice = [(key, *both) for key, begun in runs.items() for both in pairwise(begun)]
+    for key, first, second in twice:
+        assert any(first.began < told < second.began for told in load.lost[key]), (key, first, second, load.lost[key])
+    for key, pids in load.charged.items():
+        assert pids == [runs[key][-1].pid] * len(load.clients), (key, pids, runs[key])
+    waits: list[float] = []
+    for key, times in load.lost.items():
+        for told in times:
+            before = [run for run in runs[key] if run.began < told]
+            killed = [at for run in before if (at := those.killed.get(run.pid, told)) < told]
+            assert killed or not before, (key, before, told)  # only what was killed is lost
+            waits += [told - at for at in killed if key in load.read]
+    for key, readers in load.read.items():
+        [got] = {*map(tuple, readers)}  # all have the same
+        assert got[1:] == (*range(1, len(got)),)
+        assert len(got) == ITEMS or key in load.lost, (key, len(got))
+    assert max(waits) < PATIENCE
+    # All of that would hold if nothing had happened.
+    answers, orders = load.lost.keys() & load.read.keys(), load.lost.keys() & load.charged.keys()
+    assert orders and 0 < len(answers) < len(load.read) and len(load.charged) > KILLS
+    return (
+        f"{len(load.charged)} orders, {len(orders)} lost, {len(twice)} ran twice; "
+        f"{len(load.read)} answers, {len(answers)} lost, told after {max(waits):.1f} s at most"
+    )
