@@ -447,12 +447,9 @@ async def test_keys_that_nobody_honours() -> None:
     kitchen = Kitchen()
     kitchen.server.on("plain", plain)
     async with connect(kitchen.server, principal="ann") as client:
-        for key in ("", "a\nb", "\x7f", "x" * 129):
-            with pytest.raises(ValueError, match="1 to 128 characters"):
-                await client.request("cook", key=key)
-        for options in ({"key": 5}, {"key": b"k"}):
-            with pytest.raises(TypeError):
-                await client.request("cook", **options)
+        for key in ("", "a\nb", "\x7f", "x" * 129, 5, b"k", True):
+            with pytest.raises((TypeError, ValueError), match="1 to 128 characters"):
+                await client.request("cook", key=key)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="give key="):
             await read(client, after=3)
         with pytest.raises(BadArguments, match="no keep="):

@@ -199,15 +199,17 @@ class Stream(Generic[T_co]):
         """
         if self._run is None:
             raise ValueError(f"{self._label!r} has no key, so its handler stops when you leave the stream")
-        if self._inbox is None:
+        inbox = self._inbox
+        if inbox is None:
             raise ChannelClosed(self._label, "this stream is not open")
-        channel = self._inbox.channel
+        channel = inbox.channel
         assert isinstance(channel, ChannelCore)
         try:
             await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
         except (ChannelClosed, RemoteError):
-            # The end of the handler may have been on its way.
-            if not channel.over or (channel.close_reason is not None and not is_stopped(channel.close_reason)):
+            # The end of the handler may have been on its way, unless the user has left the stream meanwhile.
+            reason = channel.close_reason
+            if self._inbox is not inbox or not channel.over or not (reason is None or is_stopped(reason)):
                 raise
 
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
