@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -215,25 +215,32 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
     await store.close()
 
 
-async def test_options_are_those_of_the_library_and_no_password_is_shown(caplog: pytest.LogCaptureFixture) -> None:
-    server: ServerProcess = redis_server("--requirepass", SECRET)
-    made: list[Callable[..., RedisStore]] = [
-        partial(RedisStore, server.url.replace("//", f"//:{SECRET}@")),
-        partial(RedisStore, server.url, password=SECRET),
-        partial(RedisStore, server.url.replace("//", f"//:{SECRET[::-1]}@")),
-    ]
+RIGHTS = "resetkeys resetchannels ~shop:* &shop:* -@all +@scripting +@read +@write +@pubsub +time"
+"""Those that docs/how-to/keys.md gives to a user of Redis."""
+
+
+async def test_a_user_needs_few_rights_and_no_password_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    server: ServerProcess = redis_server("--requirepass", SECRET, "--user", "shop", "on", f">{SECRET}", *RIGHTS.split())
     try:
-        for number, make in enumerate(made):
-            store = make(client_name="shop")
+        for store in (
+            RedisStore(server.url.replace("//", f"//:{SECRET}@"), client_name="shop"),
+            RedisStore(server.url, name="shop", username="shop", password=SECRET),
+        ):
             assert repr(store) == f"RedisStore({server.url.partition('//')[2]})"
-            if number < 2:
-                await store.start(f"k{number}", new_run("a"))
-            else:
-                with pytest.raises(StoreLost, match=r"(?i)password") as caught:
-                    await store.start("k", new_run("a"))
-                told = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caplog.text}"
-                assert SECRET not in told and SECRET[::-1] not in told
+            readers = await with_readers(store)
+            await store.append("k", "a", 3, [b"z"])
+            assert await asyncio.gather(*readers) == [[b"z"]] * 10
             await store.close()
+        store = RedisStore(server.url, name="other", username="shop", password=SECRET)
+        with pytest.raises(StoreLost, match="access"):
+            await store.start("k", new_run("a"))
+        await store.close()
+        store = RedisStore(server.url.replace("//", f"//:{SECRET[::-1]}@"))
+        with pytest.raises(StoreLost, match=r"(?i)password") as caught:
+            await store.start("k", new_run("a"))
+        told = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caplog.text}"
+        assert SECRET not in told and SECRET[::-1] not in told
+        await store.close()
     finally:
         server.kill()
     with pytest.raises(TypeError, match="RedisStore sets retry, socket_timeout itself"):
