@@ -30,11 +30,11 @@ earlier. It returns None if there is no run. ``reader`` is a name of the reader,
 ``read``.
 
 **Shares.** A ``payer`` pays for its runs: for all bytes that they take in the store, and for the ``held`` bytes that
-their processes need until they end. If a payer already has
-``payer_runs`` runs, or would have more than ``payer_bytes``, ``start`` raises `StoreFull`; the runs of others are not
-affected, and no run is dropped before its time. If ``append`` or ``end`` would exceed ``payer_bytes``, the oldest items
-of the same run are dropped, if necessary all. If that is not enough for an end, ``end`` raises `StoreFull`, and the run
-goes on. An end of at most `SHORT_END` bytes always has room. A limit for all payers together works in the same way.
+their processes need until they end. If a payer already has ``payer_runs`` runs, or would have more than
+``payer_bytes``, ``start`` raises `StoreFull`; the runs of others are not affected, and no run is dropped before its
+time. If ``append`` or ``end`` would exceed ``payer_bytes``, the oldest items of the same run are dropped, if necessary
+all. If that is not enough for an end, ``end`` raises `StoreFull`, and the run goes on. An end of at most 1 KiB always
+has room. A limit for all payers together works in the same way.
 
 **Adoption.** A run with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the running runs of
 this topic whose claims have lapsed, each with its ``payload``, and renews their claims, in one step: of many processes,
@@ -44,25 +44,11 @@ one gets each run.
 methods may be called again. Cancelling them is safe in the same way.
 """
 
-from ._keyed.contract import (
-    LEASE,
-    PAGE_BYTES,
-    SHORT_END,
-    AdoptedRun,
-    NewRun,
-    Page,
-    RunGone,
-    RunState,
-    Store,
-    StoreFull,
-    StoreLost,
-)
+from ._keyed.contract import LEASE, AdoptedRun, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
 from ._keyed.memory_store import MemoryStore
 
 __all__ = [
     "LEASE",
-    "PAGE_BYTES",
-    "SHORT_END",
     "AdoptedRun",
     "MemoryStore",
     "NewRun",

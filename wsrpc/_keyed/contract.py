@@ -12,12 +12,6 @@ from ..errors import WsrpcError
 LEASE = 6.0
 """Seconds for which a claim lasts without a sign of life, unless a store was made with another ``lease``."""
 
-PAGE_BYTES = 64 * 1024
-"""Bytes of items after which `Store.read` returns no more items at once."""
-
-SHORT_END = 1024
-"""Bytes of an end for which a store always has room."""
-
 
 class StoreLost(WsrpcError):
     """The store does not answer."""
@@ -53,7 +47,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
     payload: bytes = b""
 
 
-class RunState(Struct, frozen=True, kw_only=True):
+class RunState(Struct, frozen=True):
     """What a store knows of a run.
 
     Attributes:
@@ -133,4 +127,4 @@ class Store(Protocol):
     async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]: ...
 
     async def close(self) -> None:
-        """Release connections and tasks. Reads that wait return. A call after this opens the connections again."""
+        """Release connections and tasks. Reads that wait end. A call after this opens the connections again."""

@@ -10,16 +10,22 @@ from time import monotonic
 
 from msgspec import Struct
 
-from .contract import LEASE, PAGE_BYTES, SHORT_END, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull
+from .contract import LEASE, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull
+
+PAGE = 64 * 1024
+"""Bytes of items after which a page has no more of them."""
+
+LONGEST_PAGE = 256
+"""Maximum number of items in a page."""
+
+SHORT_END = 1024
+"""Bytes of an end that always has room."""
 
 ITEM = 64
 """Bytes of memory that an item takes besides its own bytes."""
 
 RUN = 1024 + SHORT_END
 """Bytes of memory that a run takes without its texts and items, including room for a short end."""
-
-RECOUNTS = 8
-"""How often per lease the readers that have not left are looked through."""
 
 
 class Share(Struct, eq=False):
@@ -36,12 +42,10 @@ class StoredRun(Struct, eq=False):
     share: Share
     base: int
     """Bytes of the run without its items."""
-    lapses: float
-    expires: float
-    checked: float
+    lapses: float = 0.0
+    expires: float = 0.0
+    checked: float = 0.0
     """When the store will look next whether the run has expired."""
-    recount: float = 0.0
-    """When the store will look next which readers are over."""
     first: int = 1
     items: list[bytes] = []
     item_bytes: int = 0
@@ -55,6 +59,22 @@ class StoredRun(Struct, eq=False):
     @property
     def last(self) -> int:
         return self.first + len(self.items) - 1
+
+    def state(self, now: float) -> RunState:
+        lost = self.end is None and self.lapses <= now
+        new, readers = self.new, len(self.readers)
+        return RunState(new.id, new.arguments, self.first, self.last, self.end, self.stopping, readers, lost)
+
+    def page(self, after: int, now: float) -> Page:
+        number = max(after + 1, self.first)
+        items = self.items[number - self.first : number - self.first + LONGEST_PAGE]
+        size = 0
+        for count, item in enumerate(items):
+            if size >= PAGE:
+                del items[count:]
+                break
+            size += len(item)
+        return Page(self.state(now), number, items)
 
     def wake_readers(self) -> None:
         if self.changed is not None and not self.changed.done():
@@ -101,37 +121,33 @@ class MemoryStore:
         now = self._drop_expired()
         found = self._runs.get(key)
         if found is None:
-            found = self._runs[key] = self._admit(run, now)
+            share = self._shares.get(run.payer) or Share()
+            base = RUN + run.held + sum(map(getsizeof, (run.arguments, run.payer, run.topic, run.payload)))
+            if share.runs >= self._payer_runs or self._excess(share) + base > 0:
+                raise StoreFull("the store has no room for another run of this payer")
+            found = self._runs[key] = StoredRun(run, share, 0)
+            self._shares[run.payer] = share
+            share.runs += 1
+            self._resize(found, base, 0)
+            self._renew(found, now)
             self._check_later(key, found)
             if run.topic:
                 self._topics.setdefault(run.topic, {})[key] = found
-        return self._state(found, now)
-
-    def _admit(self, new: NewRun, now: float) -> StoredRun:
-        share = self._shares.get(new.payer) or Share()
-        base = RUN + new.held + sum(map(getsizeof, (new.arguments, new.payer, new.topic, new.payload)))
-        if share.runs >= self._payer_runs or self._excess(share) + base > 0:
-            raise StoreFull(f"the store has no room for another run of {new.payer!r}")
-        self._shares[new.payer] = share
-        share.runs += 1
-        lapses = now + self.lease
-        run = StoredRun(new, share, 0, lapses, lapses + new.keep, lapses + new.keep)
-        self._resize(run, base, 0)
-        return run
+        return found.state(now)
 
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:
         now = self._drop_expired()
         run = self._find(key, id)
         last = run.last
         if run.end is not None or number > last + 1:
-            raise RunGone("the run has ended" if run.end is not None else "the store has lost items of the run")
+            raise RunGone("the run has ended, or the store has lost some of its items")
         self._renew(run, now)
         if fresh := items[last + 1 - number :]:
             run.items += fresh
             self._resize(run, 0, sum(map(len, fresh)) + ITEM * len(fresh))
             self._trim(run)
             run.wake_readers()
-        return self._state(run, now)
+        return run.state(now)
 
     async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None) -> None:
         now = self._drop_expired()
@@ -139,10 +155,10 @@ class MemoryStore:
         if run.end is not None:
             return
         if last is not None and last != run.last:
-            raise RunGone("the store has lost items of the run")
+            raise RunGone("the store has lost some items of the run")
         more = max(0, len(end) - SHORT_END) - run.new.held
         if more > 0 and self._excess(run.share) + more > run.item_bytes:
-            raise StoreFull(f"the store has no room for a result of {len(end)} bytes of {run.new.payer!r}")
+            raise StoreFull("the store has no room for the end of a run of this payer")
         run.end = end
         self._resize(run, more, 0)
         self._trim(run)
@@ -162,18 +178,7 @@ class MemoryStore:
             await asyncio.wait((run.changed,), timeout=wait)
             now = self._drop_expired()
             run = self._runs.get(key)
-        return None if run is None else self._page(run, after, now)
-
-    def _page(self, run: StoredRun, after: int, now: float) -> Page:
-        number = max(after + 1, run.first)
-        start = number - run.first
-        stop, size = start, 0
-        for item in run.items[start : start + PAGE_BYTES // ITEM]:
-            if size >= PAGE_BYTES:
-                break
-            size += len(item) + ITEM
-            stop += 1
-        return Page(self._state(run, now), number, run.items[start:stop])
+        return None if run is None else run.page(after, now)
 
     async def leave(self, key: str, reader: str, /) -> None:
         self._drop_expired()
@@ -191,7 +196,8 @@ class MemoryStore:
         for key, id in runs.items():
             if (run := self._runs.get(key)) is not None and run.new.id == id:
                 self._renew(run, now)
-                states[key] = self._state(run, now)
+                run.readers = {reader: over for reader, over in run.readers.items() if over > now}
+                states[key] = run.state(now)
         return states
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
@@ -205,7 +211,7 @@ class MemoryStore:
         for run in self._runs.values():
             run.wake_readers()
 
-    # ------------------------------------------------------------ runs
+    # ------------------------------------------------------------ claims and expiry
 
     def _find(self, key: str, id: str) -> StoredRun:
         run = self._runs.get(key)
@@ -217,24 +223,6 @@ class MemoryStore:
         if run.end is None:
             run.lapses = now + self.lease
             run.expires = run.lapses + run.new.keep
-
-    def _state(self, run: StoredRun, now: float) -> RunState:
-        if now >= run.recount and run.readers:
-            run.recount = now + self.lease / RECOUNTS
-            for reader in [reader for reader, over in run.readers.items() if over <= now]:
-                del run.readers[reader]
-        return RunState(
-            id=run.new.id,
-            arguments=run.new.arguments,
-            first=run.first,
-            last=run.last,
-            end=run.end,
-            stopping=run.stopping,
-            readers=len(run.readers),
-            lost=run.end is None and run.lapses <= now,
-        )
-
-    # ------------------------------------------------------------ expiry
 
     def _check_later(self, key: str, run: StoredRun) -> None:
         run.checked = run.expires
@@ -250,24 +238,20 @@ class MemoryStore:
                 continue  # an entry that a later one replaces
             if run.expires > now:
                 self._check_later(key, run)
-            else:
-                self._drop(key, run)
+                continue
+            del self._runs[key]
+            self._remove_topic(key, run)
+            self._resize(run, -run.base, -run.item_bytes)
+            run.share.runs -= 1
+            if not run.share.runs:
+                del self._shares[run.new.payer]
+            run.wake_readers()
         return now
 
-    def _drop(self, key: str, run: StoredRun) -> None:
-        del self._runs[key]
-        self._remove_topic(key, run)
-        self._resize(run, -run.base, -run.item_bytes)
-        run.share.runs -= 1
-        if not run.share.runs:
-            del self._shares[run.new.payer]
-        run.wake_readers()
-
     def _remove_topic(self, key: str, run: StoredRun) -> None:
-        if (runs := self._topics.get(run.new.topic)) is not None:
-            runs.pop(key, None)
-            if not runs:
-                del self._topics[run.new.topic]
+        runs = self._topics.get(run.new.topic, {})
+        if runs.pop(key, None) is not None and not runs:
+            del self._topics[run.new.topic]
 
     # ------------------------------------------------------------ bytes
 

@@ -1,0 +1,188 @@
+-- The steps of RedisStore, in Redis. Each call is one step: ARGV has the prefix of all keys, the name of the step, and
+-- its arguments. RedisStore puts the constants LEASE, RUN_BYTES, PAYER_BYTES and PAYER_RUNS before this text. Times are
+-- in milliseconds. (Redis Cluster would need the names of all keys before the call.)
+local PREFIX, STEP = ARGV[1], ARGV[2]
+local ITEM, RUN = 32, 4096  -- bytes that an item and a run take besides their own
+local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
+local call, time = redis.call, redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function name(kind, text)
+  return PREFIX .. kind .. ':' .. text
+end
+
+local function find(key)
+  local packed = call('GET', name('run', key))
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function state(run)
+  local readers = call('ZCOUNT', name('readers', run.key), now, '+inf')
+  local lost = not run.ending and run.lapses <= now
+  return {run.id, run.arguments, run.first, run.last, run.ending, run.stopping, readers, lost and 1 or 0}
+end
+
+local function outlive(key, ms)
+  if call('PTTL', key) < ms then call('PEXPIRE', key, ms) end
+end
+
+local function save(run, ms)
+  call('SET', name('run', run.key), cmsgpack.pack(run), 'PX', ms)
+  call('PEXPIRE', name('items', run.key), ms)
+  call('ZADD', name('runs', run.payer), now + ms, run.key)
+  outlive(name('runs', run.payer), ms)
+  outlive(name('bytes', run.payer), ms)
+  outlive(name('topic', run.topic), ms)
+end
+
+local function renew(run)
+  run.lapses = now + LEASE
+  save(run, LEASE + run.keep)
+end
+
+local function notify(run)
+  for _, channel in ipairs(call('SMEMBERS', name('waiting', run.key))) do call('PUBLISH', channel, run.key) end
+  call('DEL', name('waiting', run.key))
+end
+
+local function charge(run, bytes)
+  call('HINCRBY', name('bytes', run.payer), run.key, bytes)
+  call('HINCRBY', name('bytes', run.payer), ':all', bytes)
+end
+
+local function excess(payer)  -- the bytes that the payer has too many, after its expired runs were dropped
+  local runs, bytes = name('runs', payer), name('bytes', payer)
+  for _, key in ipairs(call('ZRANGEBYSCORE', runs, '-inf', now)) do
+    call('HINCRBY', bytes, ':all', -(call('HGET', bytes, key) or 0))
+    call('HDEL', bytes, key)
+    call('ZREM', runs, key)
+  end
+  return (call('HGET', bytes, ':all') or 0) - PAYER_BYTES
+end
+
+local function trim(run, too_much, too_long)  -- drops the oldest items; if the run is only too long, not the last
+  local items, freed = name('items', run.key), 0
+  while run.first <= run.last and (freed < too_much or (freed < too_long and run.first < run.last)) do
+    local oldest = call('XRANGE', items, run.first .. '-0', '+', 'COUNT', 1)[1]
+    freed = freed + ITEM + (oldest and #oldest[2][2] or 0)
+    run.first = run.first + 1
+  end
+  if freed > 0 then
+    call('XTRIM', items, 'MAXLEN', run.last + 1 - run.first)
+    run.bytes = run.bytes - freed
+    charge(run, -freed)
+  end
+end
+
+local steps = {}
+
+function steps.start(key, id, arguments, payer, topic, keep, payload, held)
+  local run = find(key)
+  if run then return state(run) end
+  local cost = RUN + SHORT_END + held + #arguments + #payer + #topic + #payload
+  if excess(payer) + cost > 0 or call('ZCARD', name('runs', payer)) >= PAYER_RUNS then return 'full' end
+  call('DEL', name('items', key), name('readers', key))
+  run = {key = key, id = id, arguments = arguments, payer = payer, topic = topic, payload = payload,
+    held = tonumber(held), keep = tonumber(keep), first = 1, last = 0, bytes = 0, ending = false, stopping = 0}
+  charge(run, cost)
+  if topic ~= '' then call('SADD', name('topic', topic), key) end
+  renew(run)
+  return state(run)
+end
+
+function steps.append(key, id, number)
+  local run = find(key)
+  if not run or run.id ~= id or run.ending or tonumber(number) > run.last + 1 then return 'gone' end
+  local before = run.bytes
+  for i = 7 + run.last - number, #ARGV do
+    run.last = run.last + 1
+    call('XADD', name('items', key), run.last .. '-0', '', ARGV[i])
+    run.bytes = run.bytes + ITEM + #ARGV[i]
+  end
+  if run.bytes > before then
+    charge(run, run.bytes - before)
+    trim(run, excess(run.payer), run.bytes - RUN_BYTES)
+    notify(run)
+  end
+  renew(run)
+  return state(run)
+end
+
+steps['end'] = function(key, id, ending, last)
+  local run = find(key)
+  if not run or run.id ~= id then return 'gone' end
+  if run.ending then return end
+  if last ~= '' and tonumber(last) ~= run.last then return 'gone' end
+  local more = math.max(0, #ending - SHORT_END) - run.held
+  local too_much = more > 0 and excess(run.payer) + more or 0
+  if too_much > run.bytes then return 'full' end
+  trim(run, too_much, 0)
+  charge(run, more)
+  run.ending = ending
+  call('SREM', name('topic', run.topic), key)
+  save(run, run.keep)
+  notify(run)
+end
+
+function steps.read(key, after, channel, reader, ms)
+  local run = find(key)
+  if not run then return end
+  if reader ~= '' then
+    call('ZREMRANGEBYSCORE', name('readers', key), '-inf', now)
+    call('ZADD', name('readers', key), now + ms, reader)
+    outlive(name('readers', key), tonumber(ms))
+  end
+  local number, items, size, entries = math.max(after + 1, run.first), {}, 0, {}
+  if number <= run.last then
+    entries = call('XRANGE', name('items', key), number .. '-0', '+', 'COUNT', 256)
+    if not entries[1] or entries[1][1] ~= number .. '-0' then return end  -- Redis has evicted it
+  elseif channel ~= '' and not run.ending then
+    call('SADD', name('waiting', key), channel)
+    call('PEXPIRE', name('waiting', key), call('PTTL', name('run', key)))
+  end
+  for i, entry in ipairs(entries) do
+    if size >= PAGE then break end
+    items[i] = entry[2][2]
+    size = size + #items[i]
+  end
+  return {state(run), number, items}
+end
+
+function steps.leave(key, reader)
+  call('ZREM', name('readers', key), reader)
+end
+
+function steps.stop(key, id)
+  local run = find(key)
+  if not run or run.id ~= id then return end
+  run.stopping = 1
+  save(run, math.max(1, call('PTTL', name('run', key))))
+end
+
+function steps.renew(...)
+  local runs, states = {...}, {}
+  for i = 1, #runs, 2 do
+    local run = find(runs[i])
+    if run and run.id == runs[i + 1] then
+      if not run.ending then renew(run) end
+      table.insert(states, {run.key, state(run)})
+    end
+  end
+  return states
+end
+
+function steps.adopt(topic)
+  local adopted = {}
+  for _, key in ipairs(call('SMEMBERS', name('topic', topic))) do
+    local run = find(key)
+    if not run or run.topic ~= topic then
+      call('SREM', name('topic', topic), key)
+    elseif run.lapses <= now then
+      renew(run)
+      table.insert(adopted, {key, run.id, run.payload})
+    end
+  end
+  return adopted
+end
+
+return steps[STEP](unpack(ARGV, 3, math.min(#ARGV, 500)))  -- append may have more, and reads them itself
