@@ -110,8 +110,8 @@ class MemoryStore:
         self._payer_runs = payer_runs
         self._bytes = bytes
         self._runs: dict[str, StoredRun] = {}
-        self._topics: dict[str, dict[str, StoredRun]] = {}
-        """The running runs of each topic."""
+        self._adoptable: dict[str, StoredRun] = {}
+        """The runs with a topic that have not ended."""
         self._shares: dict[str, Share] = {}
         self._whole = Share()
         self._checks: list[tuple[float, str]] = []
@@ -132,7 +132,7 @@ class MemoryStore:
             self._renew(found, now)
             self._check_later(key, found)
             if run.topic:
-                self._topics.setdefault(run.topic, {})[key] = found
+                self._adoptable[key] = found
         return found.state(now)
 
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:
@@ -162,7 +162,7 @@ class MemoryStore:
         run.end = end
         self._resize(run, more, 0)
         self._trim(run)
-        self._remove_topic(key, run)
+        self._adoptable.pop(key, None)
         run.expires = now + run.new.keep
         self._check_later(key, run)
         run.wake_readers()
@@ -202,7 +202,8 @@ class MemoryStore:
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
         now = self._drop_expired()
-        lapsed = [(key, run) for key, run in self._topics.get(topic, {}).items() if run.lapses <= now]
+        runs = self._adoptable.items()
+        lapsed = [(key, run) for key, run in runs if run.new.topic == topic and run.lapses <= now]
         for _, run in lapsed:
             self._renew(run, now)
         return [AdoptedRun(key, run.new.id, run.new.payload) for key, run in lapsed]
@@ -240,18 +241,13 @@ class MemoryStore:
                 self._check_later(key, run)
                 continue
             del self._runs[key]
-            self._remove_topic(key, run)
+            self._adoptable.pop(key, None)
             self._resize(run, -run.base, -run.item_bytes)
             run.share.runs -= 1
             if not run.share.runs:
                 del self._shares[run.new.payer]
             run.wake_readers()
         return now
-
-    def _remove_topic(self, key: str, run: StoredRun) -> None:
-        runs = self._topics.get(run.new.topic, {})
-        if runs.pop(key, None) is not None and not runs:
-            del self._topics[run.new.topic]
 
     # ------------------------------------------------------------ bytes
 
