@@ -80,13 +80,14 @@ async def test_a_claim_lapses_and_each_sign_of_life_renews_it(connect: Connect) 
 @pytest.mark.parametrize("ended", [True, False])
 async def test_a_run_is_forgotten_and_its_key_is_free(connect: Connect, ended: bool) -> None:
     store = connect(lease=SOON)
-    await store.start("k", new_run("a", keep=LATER))
+    await store.start("k", new_run("a", keep=LATER, topic="t"))
     await store.append("k", "a", 1, [b"old"])
     await store.read("k", 0, reader="r")
     if ended:
         await store.end("k", "a", b"")
     await until(partial(store.read, "k", 0), lambda page: page is None)
     assert await store.renew({"k": "a"}) == {}
+    assert await store.adopt("t") == []
     for call in (store.append("k", "a", 2, [b"x"]), store.end("k", "a", b"")):
         with pytest.raises(RunGone):
             await call
@@ -110,6 +111,7 @@ async def test_a_run_is_not_forgotten_while_it_is_renewed(connect: Connect) -> N
 
     await until(renewed, bool)
     assert (await page_of(store, key="ended")).state.end == b"kept"
+    await until(partial(store.read, "k", 0), lambda page: page is None)
 
 
 # ---------------------------------------------------------------- items
@@ -201,6 +203,7 @@ async def test_a_read_waits_for_an_item_and_for_the_end(connect: Connect) -> Non
         await ours.append("k", "a", number, [b"%d" % number])
         if number % 3 == 0:
             assert len(await items_of(theirs, number - 1)) == 1
+    await theirs.read("k", 30, wait=SOON)  # meanwhile the others have begun to wait, too
     await ours.end("k", "a", b"")
     for reader in readers:
         assert await reader == [b"%d" % number for number in range(1, 31)]
@@ -305,19 +308,20 @@ async def test_runs_that_are_renewed_are_not_adopted(connect: Connect) -> None:
 # ---------------------------------------------------------------- shares
 
 
-async def test_a_payer_has_a_number_of_runs(connect: Connect) -> None:
-    store = connect(payer_runs=3, lease=SOON)
+@pytest.mark.parametrize("limits", [{"payer_runs": 3}, {"payer_bytes": 110_000}])
+async def test_a_payer_has_room_again_when_a_run_is_forgotten(connect: Connect, limits: dict[str, int]) -> None:
+    store = connect(lease=SOON, **limits)
     for number in range(3):
-        await store.start(f"k{number}", new_run("a", keep=LATER if number == 1 else 60))
+        await store.start(f"k{number}", new_run("a", payload=bytes(30_000), keep=LATER if number == 1 else 60))
     with pytest.raises(StoreFull):
-        await store.start("k3", new_run("a"))
+        await store.start("k3", new_run("a", payload=bytes(30_000)))
     assert (await store.start("k2", new_run("b"))).id == "a"
     assert (await store.start("k3", new_run("a", payer="bob"))).id == "a"
     await store.end("k1", "a", b"")
 
     async def has_room() -> bool:
         try:
-            return (await store.start("k4", new_run("a"))).id == "a"
+            return (await store.start("k4", new_run("a", payload=bytes(30_000)))).id == "a"
         except StoreFull:
             return False
 

@@ -172,6 +172,15 @@ async def test_a_run_whose_items_were_evicted_is_gone(store: RedisStore, client:
     assert await items_of(store, 2) == [b"z"]
 
 
+async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any) -> None:
+    store = RedisStore(mortal.url, run_bytes=2000)
+    await store.start("k", new_run("a"))
+    for number in range(1, 101):
+        state = await store.append("k", "a", number, [bytes(100)])
+    assert await client.xlen("wsrpc:items:k") == 101 - state.first < 20
+    await store.close()
+
+
 async def test_a_server_without_memory_is_lost_and_goes_on(store: RedisStore, client: Any) -> None:
     await with_readers(store, 0)
     await client.config_set("maxmemory", 1)
@@ -201,7 +210,7 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
         key = f"k{number}"
         await store.start(key, new_run("a", keep=0.5, topic="t" * (number % 2)))
         await store.append(key, "a", 1, [b"x"])
-        await store.read(key, 0, reader="r", wait=0.001)
+        await store.read(key, 1, reader="r", wait=0.001)
         await store.stop(key, "a")
         await store.renew({key: "a"})
         if number % 4 < 2:
