@@ -60,10 +60,11 @@ FAILS = 2
 some = st.integers(0, 20)
 nodes = st.sampled_from([0, 1])
 clients = st.integers(0, len(WHO) - 1)
-CALLS = {"small": (0, 10), "large": (0, 900), "fails": (FAILS, 10)}
+KINDS = {"small": (0, 10), "large": (0, 900), "fails": (FAILS, 10)}
+CALLS = {f"{kind} {number}": arguments for number in range(4) for kind, arguments in KINDS.items()}
 """The arguments with which each key is mostly used."""
 keys = st.sampled_from(list(CALLS))
-wrong = st.sampled_from([*[False] * 9, True])
+wrong = st.sampled_from([*[False] * 5, True])
 streams = st.sampled_from(["private", "shared", "shared", "watched"])
 most = st.sampled_from([1, 4, 7, 100, 100])
 
@@ -264,6 +265,48 @@ class KeyedCallsMachine(WorldMachine):
         self.read(index, ReaderRecord(event, WHO[index], key, arguments, after), most)
         self.turn(6)
 
+    @rule(
+        index=clients,
+        other=st.integers(1, len(WHO) - 1),
+        key=keys,
+        then=st.sampled_from(["stop", "stop", "kill", "wind back", "lose answers", "expire"]),
+        turns=st.integers(0, 8),
+        saves_first=st.booleans(),
+    )
+    def read_together(self, index: int, other: int, key: str, then: str, turns: int, saves_first: bool) -> None:
+        """Two clients read the same, and then something happens to it."""
+
+        def join(client: int, most: int) -> None:
+            self.stream(client % len(WHO), "shared", key, False, None, most)
+
+        if saves_first:
+            self.save(False)
+        join(index, 100)
+        join(index + other, 4)
+        if not saves_first:
+            self.save(False)
+        self.turn(turns)
+        if then == "stop":
+            self.stop_reader(self.readers[-1])
+        elif then == "kill":
+            self.end_process(self.homes[index], "kill")
+        elif then == "lose answers":
+            for at in (0, 1):
+                self.slow_store(at, turns // 4, True)
+            self.open_gate()
+        elif then == "wind back":
+            if not saves_first:
+                self.open_gate()
+                self.turn(turns)
+            self.save(True)
+            join(index + 1, 100)
+        else:
+            self.open_gate()
+            self.settle()
+            self.time_passes(KEPT + 1)
+            join(index, 4)
+            self.continue_reading(1, 100, index)
+
     @rule(which=some, most=most, index=clients)
     def continue_reading(self, which: int, most: int, index: int) -> None:
         """Read on from where a reader is or was, at another client of the same principal: a reload, a second tab."""
@@ -366,12 +409,13 @@ class KeyedCallsMachine(WorldMachine):
 
     @rule(which=some)
     def stop(self, which: int) -> None:
-        open = [each for each in self.readers if not each.done and each.got and each.stream is not None]
-        if not open:
-            return
-        reader = open[which % len(open)]
+        if self.readers:
+            self.stop_reader(self.readers[-1 - which % len(self.readers)])
+
+    def stop_reader(self, reader: ReaderRecord) -> None:
         stream = reader.stream
-        assert stream is not None
+        if reader.done or not reader.got or stream is None:
+            return
 
         async def main() -> None:
             id = self.ids[reader.got[0][0]]
@@ -477,14 +521,12 @@ class KeyedCallsMachine(WorldMachine):
         self.reads_all = True
         for _ in range(100):
             self.reads.release()
-        for _ in range(12):  # claims lapse, stops arrive, and stores are asked again
+        for _ in range(9):  # claims lapse, stops arrive, and stores are asked again
             await self.turns(40)
             await self.leap(LEASE / 3)
         self.check_stopped()
         self.gate.set()
-        for _ in range(20):
-            await self.turns(40)
-            await self.leap(LEASE / 3)
+        await self.turns(300)
         self.holds()
         stuck = [reader for reader in self.readers if reader.task is not None and not reader.task.done()]
         assert not stuck, f"they wait for ever: {stuck}"
@@ -501,10 +543,14 @@ class KeyedCallsMachine(WorldMachine):
         self.holds()
 
     def check_stopped(self) -> None:
-        """The handlers that were stopped have ended, although the gate is closed."""
+        """Although the gate is closed, the handlers that were stopped have ended, and so have readers of the dead."""
         for record in self.records.values():
             if self.ids.get(record.number) in self.stopped and not self.shared.restored:
                 assert record.end or record.process.killed, f"{record} was stopped, and runs"
+        for reader in self.readers:
+            if not reader.done and reader.got:
+                record = self.records[reader.got[0][0]]
+                assert not record.process.killed, f"{reader} is not told that the process has ended"
 
 
 @pytest.mark.timeout(7200 if SOAK else 120)

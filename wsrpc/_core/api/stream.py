@@ -207,10 +207,12 @@ class Stream(Generic[T_co]):
         try:
             await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
         except (ChannelClosed, RemoteError):
-            # The end of the handler may have been on its way, unless the user has left the stream meanwhile.
             reason = channel.close_reason
-            if self._inbox is not inbox or not channel.over or not (reason is None or is_stopped(reason)):
+            if self._inbox is not inbox:
+                raise ChannelClosed(self._label, "this stream was left before its handler was stopped") from None
+            if not channel.over or not (reason is None or is_stopped(reason)):
                 raise
+            # Otherwise the end of the handler was on its way.
 
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.pop_error()
