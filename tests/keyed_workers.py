@@ -28,8 +28,8 @@ from wsrpc_adapters.redis import RedisStore
 __all__ = ["ITEMS", "LEASE", "Run", "Workers", "workers"]
 
 ITEMS = 500
-LEASE = 3.0
-KEPT = 4.0
+LEASE = 2.0
+KEPT = 10.0
 """Seconds for which the result of a charge is kept."""
 
 
