@@ -28,13 +28,13 @@ from wsrpc_adapters.redis import RedisStore
 __all__ = ["ITEMS", "LEASE", "Run", "Workers", "workers"]
 
 ITEMS = 500
-LEASE = 3.0
-KEPT = 4.0
+LEASE = 2.0
+KEPT = 10.0
 """Seconds for which the result of a charge is kept."""
 
 
 def make_server(redis: str, journal: int) -> Server:
-    server = Server(store=RedisStore(redis, lease=LEASE))
+    server = Server(store=RedisStore(redis, lease=LEASE, payer_runs=100_000))
 
     def note(what: str | None) -> None:
         os.write(journal, f"{what} {os.getpid()} {time.monotonic()}\n".encode())  # all processes have this clock

@@ -179,9 +179,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         There is room for four of the largest messages, and for 4 KiB for each handler that `running` allows. Further
         messages wait. Messages that opened streams and conversations have a separate total, with the same limit.
         Because streams and conversations can be open for a long time, a request that exceeds this total does not wait,
-        but is rejected with `Overloaded`. So is a call with a key that exceeds its total: each principal has one for
-        the messages of such calls, whose handlers run on without their callers. (Decoded arguments take 1 to 70 times
-        as much memory.)
+        but is rejected with `Overloaded`. (Decoded arguments take 1 to 70 times as much memory.)
         """
         return max(4 * self.message_bytes, 4 * KiB * self.running)
 

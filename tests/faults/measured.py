@@ -81,14 +81,10 @@ def make_server(most: int, *options: str) -> Server:
     async def kept(size: int) -> str:
         return "x" * size
 
-    @server.on("kept work", keep=60)
-    async def kept_work(more: str) -> None:
-        await asyncio.Event().wait()
-
     @server.on("kept download", keep=60)
-    async def kept_download(size: int, large: int) -> AsyncIterator[str]:
-        for _ in range(size // large):
-            yield "x" * large
+    async def kept_download(count: int, size: int, more: str) -> AsyncIterator[str]:
+        for _ in range(count):
+            yield "x" * size
         await asyncio.Event().wait()
 
     @server.on("broadcast")

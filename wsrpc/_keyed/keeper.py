@@ -218,7 +218,7 @@ class Keeper:
             return await self._result(key, state)
         user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
         announces = context_of(invocation.inbound) is context
-        return self._items(invocation, key, state.id, skipped, announces=announces)
+        return self._items(invocation, key, state, skipped, announces=announces)
 
     async def _find(self, key: str, arguments: str, after: int | str) -> tuple[RunState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.
@@ -245,26 +245,24 @@ class Keeper:
     async def _result(self, key: str, state: RunState) -> Any:
         if state.end is None:  # else the run may expire before it is read
             try:
-                async for page in self.runs.read(key, state.id, 0):
+                async for page in self.runs.read(key, state, 0):
                     state = page.state
             except ItemsGone:
                 raise made_here(RunLost("nothing is kept of this call any more")) from None
         return _end_of(state).result()
 
     async def _items(
-        self, invocation: Invocation, key: str, id: str, skipped: int, *, announces: bool
+        self, invocation: Invocation, key: str, state: RunState, skipped: int, *, announces: bool
     ) -> AsyncIterator[Any]:
         """Yield the items of a run. Tell the reader first which run it is, if it ``announces``."""
         if announces:
             channel = invocation.make_channel()
-            channel.owner.sender.send_event_nowait(channel.id, "run", (id, skipped))
-        state = None
-        async with aclosing(self.runs.read(key, id, skipped)) as pages:
+            channel.owner.sender.send_event_nowait(channel.id, "run", (state.id, skipped))
+        async with aclosing(self.runs.read(key, state, skipped)) as pages:
             async for page in pages:
                 state = page.state
                 while page.items:
                     yield _decode(page.pop())
-        assert state is not None
         _end_of(state).result()
 
 

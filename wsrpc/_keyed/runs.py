@@ -382,13 +382,13 @@ class Runs:
 
     # ------------------------------------------------------------ reading
 
-    async def read(self, key: str, id: str, after: int) -> AsyncGenerator[Unread]:
-        """Yield the items after a number, some at a time. The last ones come with the end of the run.
+    async def read(self, key: str, state: RunState, after: int) -> AsyncGenerator[Unread]:
+        """Yield the items of a run after a number, some at a time. The last ones come with the end of the run.
 
         Raises:
             ItemsGone: some of these items are no longer kept, or nothing of the run is.
         """
-        reader, first, was_lost, run = secrets.token_hex(8), after, False, None
+        reader, first, id, was_lost, run = secrets.token_hex(8), after, state.id, state.lost, None
         try:
             while True:
                 if (running := self._running.get(id)) is not None:
@@ -403,12 +403,14 @@ class Runs:
                 unread = self._hold(reader, state, after, page.items)
                 del page
                 ended = state.end is not None and after + len(unread.items) >= state.last
+                waited = not unread.items
                 if unread.items or ended:
                     yield unread
                 after = unread.after
                 if ended and after >= state.last:
                     return
-                if state.lost and was_lost:  # twice, because its process may just have reached the store again
+                # Its process may just have reached the store again, so the reader has waited after it saw this first.
+                if state.lost and was_lost and waited:
                     with suppress(RunGone):
                         await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
                 was_lost = state.lost
