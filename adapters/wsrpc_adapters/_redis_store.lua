@@ -78,7 +78,8 @@ local steps = {}
 
 function steps.start(key, id, arguments, payer, topic, keep, payload, held)
   local run = find(key)
-  if run then return state(run) end
+  if run and not run.free then return state(run) end
+  if run then call('ZADD', name('runs', run.payer), 0, key) end  -- as expired, so its payer no longer pays for it
   local cost = RUN + SHORT_END + held + #arguments + #payer + #topic + #payload
   if excess(payer) + cost > 0 or call('ZCARD', name('runs', payer)) >= PAYER_RUNS then return 'full' end
   call('DEL', name('items', key), name('readers', key))
@@ -108,7 +109,7 @@ function steps.append(key, id, number)
   return state(run)
 end
 
-steps['end'] = function(key, id, ending, last)
+steps['end'] = function(key, id, ending, last, free)
   local run = find(key)
   if not run or run.id ~= id then return 'gone' end
   if run.ending then return end
@@ -118,7 +119,7 @@ steps['end'] = function(key, id, ending, last)
   if too_much > run.bytes then return 'full' end
   trim(run, too_much, 0)
   charge(run, more)
-  run.ending = ending
+  run.ending, run.free = ending, free == '1'
   call('SREM', name('topic', run.topic), key)
   save(run, run.keep)
   notify(run)

@@ -145,8 +145,8 @@ class RedisStore:
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:
         return _state(*await self._step("append", key, id, number, *items))
 
-    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None) -> None:
-        await self._step("end", key, id, end, "" if last is None else last)
+    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False) -> None:
+        await self._step("end", key, id, end, "" if last is None else last, int(free))
 
     async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
         if wait <= 0:

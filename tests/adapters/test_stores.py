@@ -98,6 +98,21 @@ async def test_a_run_is_forgotten_and_its_key_is_free(connect: Connect, ended: b
     assert await store.renew({"k": "a", "none": "a"}) == {}
 
 
+async def test_an_ended_run_may_free_its_key(connect: Connect) -> None:
+    store = connect(payer_runs=1)
+    for id in ("a", "b", "c"):  # each takes the place of the one before, in the share of the payer, too
+        state = await store.start("k", new_run(id))
+        assert (state.id, state.last, state.end, state.readers) == (id, 0, None, 0)
+        assert (await store.start("k", new_run("other"))).id == id
+        await store.append("k", id, 1, [b"x"])
+        await store.read("k", 0, reader="r")
+        await store.end("k", id, b"end", free=True)
+        page = await page_of(store)
+        assert (page.state.id, page.state.end, list(page.items)) == (id, b"end", [b"x"])
+    with pytest.raises(StoreFull):
+        await store.start("k2", new_run("a"))
+
+
 async def test_a_run_is_not_forgotten_while_it_is_renewed(connect: Connect) -> None:
     store = connect(lease=SOON)
     await store.start("gone", new_run("a", keep=LATER))

@@ -70,6 +70,9 @@ class Node:
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         self.missed -= {(node, room) for room in rooms}
 
+    def claimed_elsewhere(self, address: str, /) -> None:
+        pass
+
     def claim_contested(self, address: str, /) -> None:
         assert address in self.has, "it is told of an address that it does not have"
         self.contested.add(address)

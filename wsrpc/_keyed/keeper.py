@@ -30,9 +30,8 @@ from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.messages import WireMessage, context_of
 from .._core.wire.rejections import error_to_wire
 from .._values.convert import make_enc_hook
-from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, RunLost, made_here
+from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .contract import NewRun, RunGone, RunState, Store
-from .memory_store import MemoryStore
 from .runs import End, Run, Runs, Work, failed, missing_items, read_end
 
 Encode = Callable[[Any], bytes]
@@ -140,11 +139,8 @@ class Keeper:
     """
 
     def __init__(self, store: Store | None, codec: Codec, owners: Owners | None) -> None:
-        given: Any = store
-        if given is not None and not callable(getattr(given, "start", None)):
-            raise TypeError(f"store= is a MemoryStore or a RedisStore, got {given!r}")
-        self.runs = Runs(MemoryStore() if store is None else store)
-        self._encode = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
+        self.runs = Runs(store)
+        self._encode = encoder_of(codec)
         self._owners = owners
 
     def keep(self, handler: Handler, channel: ChannelRef, event: str) -> None:
@@ -177,7 +173,7 @@ class Keeper:
             if not isinstance(shared, str):
                 raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {shared!r}")
             owner = ("scope", shared)
-        return _hash((owner, channel, a[0], key))
+        return hash_of((owner, channel, a[0], key))
 
     async def _join(
         self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, channel: ChannelRef
@@ -194,7 +190,7 @@ class Keeper:
         own, within, body = _new_call(invocation, call, a, context, keyed)
         work = HandlerWork(own, body, self._encode)
         try:
-            key, arguments = self._key(handler.keep, invocation.peer, a, channel, context.key), _hash(a[1:])
+            key, arguments = self._key(handler.keep, invocation.peer, a, channel, context.key), hash_of(a[1:])
             if after is not UNSET and not streams:
                 raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
         except BaseException:
@@ -215,7 +211,7 @@ class Keeper:
             work.drop()
             state, skipped = await self._find(key, arguments, after)
         if not streams:
-            return await self._result(key, state)
+            return (await self.runs.end_of(key, state)).result()
         user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
         announces = context_of(invocation.inbound) is context
         return self._items(invocation, key, state, skipped, announces=announces)
@@ -242,15 +238,6 @@ class Keeper:
             raise missing_items(state, "the store has lost items, perhaps those before {}")
         return state, int(number)
 
-    async def _result(self, key: str, state: RunState) -> Any:
-        if state.end is None:  # else the run may expire before it is read
-            try:
-                async for page in self.runs.read(key, state, 0):
-                    state = page.state
-            except ItemsGone:
-                raise made_here(RunLost("nothing is kept of this call any more")) from None
-        return _end_of(state).result()
-
     async def _items(
         self, invocation: Invocation, key: str, state: RunState, skipped: int, *, announces: bool
     ) -> AsyncIterator[Any]:
@@ -263,7 +250,8 @@ class Keeper:
                 state = page.state
                 while page.items:
                     yield _decode(page.pop())
-        _end_of(state).result()
+        assert state.end is not None
+        read_end(state.end).result()
 
 
 def _new_call(
@@ -286,12 +274,12 @@ def _new_call(
     return own, within, body
 
 
-def _end_of(state: RunState) -> End:
-    assert state.end is not None
-    return read_end(state.end)
+def encoder_of(codec: Codec) -> Encode:
+    """Return the function that encodes what is kept, with the ``enc_hook`` of a codec."""
+    return msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
 
 
-def _hash(value: Any) -> str:
+def hash_of(value: Any) -> str:
     """Return a text that is equal for equal values.
 
     Raises:

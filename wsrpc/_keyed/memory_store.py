@@ -50,6 +50,8 @@ class StoredRun(Struct, eq=False):
     items: list[bytes] = []
     item_bytes: int = 0
     end: bytes | None = None
+    free: bool = False
+    """Whether the next `start` begins another run."""
     stopping: bool = False
     readers: dict[str, float] = {}
     """When each reader is over, unless it reads again."""
@@ -120,6 +122,9 @@ class MemoryStore:
     async def start(self, key: str, run: NewRun, /) -> RunState:
         now = self._drop_expired()
         found = self._runs.get(key)
+        if found is not None and found.free:
+            self._drop(key, found)
+            found = None
         if found is None:
             share = self._shares.get(run.payer) or Share()
             base = RUN + run.held + sum(map(getsizeof, (run.arguments, run.payer, run.topic, run.payload)))
@@ -149,7 +154,7 @@ class MemoryStore:
             run.wake_readers()
         return run.state(now)
 
-    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None) -> None:
+    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False) -> None:
         now = self._drop_expired()
         run = self._find(key, id)
         if run.end is not None:
@@ -159,7 +164,7 @@ class MemoryStore:
         more = max(0, len(end) - SHORT_END) - run.new.held
         if more > 0 and self._excess(run.share) + more > run.item_bytes:
             raise StoreFull("the store has no room for the end of a run of this payer")
-        run.end = end
+        run.end, run.free = end, free
         self._resize(run, more, 0)
         self._trim(run)
         self._adoptable.pop(key, None)
@@ -239,15 +244,18 @@ class MemoryStore:
                 continue  # an entry that a later one replaces
             if run.expires > now:
                 self._check_later(key, run)
-                continue
-            del self._runs[key]
-            self._adoptable.pop(key, None)
-            self._resize(run, -run.base, -run.item_bytes)
-            run.share.runs -= 1
-            if not run.share.runs:
-                del self._shares[run.new.payer]
-            run.wake_readers()
+            else:
+                self._drop(key, run)
         return now
+
+    def _drop(self, key: str, run: StoredRun) -> None:
+        del self._runs[key]
+        self._adoptable.pop(key, None)
+        self._resize(run, -run.base, -run.item_bytes)
+        run.share.runs -= 1
+        if not run.share.runs:
+            del self._shares[run.new.payer]
+        run.wake_readers()
 
     # ------------------------------------------------------------ bytes
 

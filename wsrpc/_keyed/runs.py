@@ -19,6 +19,7 @@ from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
 from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
 from .contract import NewRun, RunGone, RunState, Store, StoreFull, StoreLost
+from .memory_store import MemoryStore
 
 PATIENCE = 10.0
 """Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
@@ -137,6 +138,8 @@ class Run:
         """Runs the handler. None before and after."""
         self._reason: RemoteError | None = None
         """Why the handler was stopped."""
+        self.frees_key = False
+        """Whether the next call with the key begins another run, once this one has ended."""
 
     async def perform(self) -> None:
         """Run the handler, and store how it has ended."""
@@ -156,6 +159,8 @@ class Run:
         try:
             return await self.work.perform(self)
         except asyncio.CancelledError:
+            if self._reason is None and self.new.topic:
+                raise  # another process continues it
             return failed(self._reason or RunLost("the handler was cancelled"))
         except RunGone:
             return _PART_LOST
@@ -164,7 +169,8 @@ class Run:
         with suppress(RunGone):  # it has ended already, or nothing is left of it
             try:
                 await self._all_stored()
-                await insist(partial(self._store.end, self.key, self.new.id, end, last=self._stored))
+                ends = partial(self._store.end, last=self._stored, free=self.frees_key)
+                await insist(partial(ends, self.key, self.new.id, end))
             except StoreFull:
                 await insist(partial(self._store.end, self.key, self.new.id, _TOO_BIG))
             except RunGone:
@@ -281,8 +287,13 @@ class Unread(Struct, eq=False):
 class Runs:
     """The runs of keyed calls in one process."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store | None) -> None:
+        given: Any = store
+        if given is not None and not callable(getattr(given, "start", None)):
+            raise TypeError(f"store= is a MemoryStore or a RedisStore, got {given!r}")
+        self.store: Store = MemoryStore() if store is None else store
+        self.is_shared = store is not None
+        """Whether other processes may have the same store."""
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
         self._unread: dict[str, Unread] = {}
@@ -291,7 +302,8 @@ class Runs:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+    def spawn(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        """Run a coroutine in a task, which is cancelled by `close`."""
         task = asyncio.get_running_loop().create_task(coroutine, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -313,7 +325,7 @@ class Runs:
             KeyReused: the run has other arguments.
             Overloaded: the store has no room, or does not answer.
         """
-        state = await asyncio.shield(self._spawn(self._start(run, context)))
+        state = await asyncio.shield(self.spawn(self._start(run, context)))
         if state.arguments != run.new.arguments:
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
         return state
@@ -331,10 +343,24 @@ class Runs:
             if not starts:
                 run.work.drop()
         if starts:
-            self._running[run.new.id] = run, self._spawn(self._perform(run), context)
-            if self._renewing is None or self._renewing.done():
-                self._renewing = self._spawn(self._renew())
+            self._spawn_run(run, context)
         return state
+
+    def _spawn_run(self, run: Run, context: Context) -> None:
+        self._running[run.new.id] = run, self.spawn(self._perform(run), context)
+        if self._renewing is None or self._renewing.done():
+            self._renewing = self.spawn(self._renew())
+
+    async def adopt(self, topic: str, work_of: Callable[[bytes], Work]) -> None:
+        """Continue the runs of a topic whose processes have ended, each with the work for its payload.
+
+        Does nothing if the store does not answer.
+        """
+        with suppress(StoreLost):
+            for found in await insist(lambda: self.store.adopt(topic), PATIENCE):
+                if found.id not in self._running:
+                    new = NewRun(id=found.id, arguments="", payer="", keep=0.0, topic=topic)
+                    self._spawn_run(Run(self.store, found.key, new, work_of(found.payload), KeyedRun("")), Context())
 
     async def find(self, key: str) -> RunState | None:
         """Return the state of the run that has the key, if there is one.
@@ -382,8 +408,13 @@ class Runs:
 
     # ------------------------------------------------------------ reading
 
-    async def read(self, key: str, state: RunState, after: int) -> AsyncGenerator[Unread]:
+    async def read(
+        self, key: str, state: RunState, after: int, adopt: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[Unread]:
         """Yield the items of a run after a number, some at a time. The last ones come with the end of the run.
+
+        Args:
+            adopt: continues the run if its process has ended. None: the run ends then.
 
         Raises:
             ItemsGone: some of these items are no longer kept, or nothing of the run is.
@@ -411,6 +442,9 @@ class Runs:
                     return
                 # Its process may just have reached the store again, so the reader has waited after it saw this first.
                 if state.lost and was_lost and waited:
+                    if adopt is not None:
+                        await adopt()
+                        continue
                     with suppress(RunGone):
                         await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
                 was_lost = state.lost
@@ -418,7 +452,22 @@ class Runs:
             if run is not None:
                 run.has_read(reader, None)
             self._drop(reader)
-            self._spawn(self._leave(key, reader))
+            self.spawn(self._leave(key, reader))
+
+    async def end_of(self, key: str, state: RunState, adopt: Callable[[], Awaitable[None]] | None = None) -> End:
+        """Wait for the end of a run, and return it. See `read`.
+
+        Raises:
+            RunLost: nothing of the run is kept.
+        """
+        if state.end is None:  # else the run may expire before it is read
+            try:
+                async for page in self.read(key, state, 0, adopt):
+                    state = page.state
+            except ItemsGone:
+                raise made_here(RunLost("nothing is kept of this call any more")) from None
+        assert state.end is not None
+        return read_end(state.end)
 
     def _hold(self, reader: str, state: RunState, after: int, items: Sequence[bytes]) -> Unread:
         self._drop(reader)
@@ -440,9 +489,9 @@ class Runs:
     # ------------------------------------------------------------ the end
 
     async def wait_idle(self) -> None:
-        """Wait until no handler runs. Cancelling is safe."""
-        while self._running:
-            await asyncio.wait([task for _, task in self._running.values()])
+        """Wait until nothing runs that only this process can continue. Cancelling is safe."""
+        while tasks := [task for run, task in self._running.values() if not run.new.topic]:
+            await asyncio.wait(tasks)
 
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
@@ -451,9 +500,12 @@ class Runs:
         self._renewing = None
 
     async def close(self, patience: float) -> None:
-        """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored."""
+        """Stop all handlers, and wait up to ``patience`` seconds until they have ended, and their ends are stored.
+
+        Runs with a topic do not end: another process continues them.
+        """
         here = asyncio.current_task()
-        others = [(run, task) for run, task in self._running.values() if task is not here]
+        others = [(run, task) for run, task in self._running.values() if not (task is here or run.new.topic)]
         for run, _ in others:
             run.stop(RunLost("the process that ran the handler was closed"))
         if others:

@@ -205,7 +205,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
         self._cluster = cluster
-        join = None if cluster is None else partial(join_of(cluster), self._settings, self._registry, self._rooms)
+        joining = (self._settings, self._registry, self._rooms, keeper.runs)
+        join = None if cluster is None else partial(join_of(cluster), *joining)
         self._on_drain: list[Callable[[], object]] = []
         self._new_core = partial(
             ServerCore,

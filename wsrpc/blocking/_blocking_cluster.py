@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
-from .._core.api.options import ChannelEventOptions
+from .._base.names import UNTYPED
+from .._core.api.options import AwayOptions, ChannelEventOptions
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
+from .._keyed.contract import Store
 from .._server.broadcast import EmitReport, readable_again
 from .._server.rooms import Members
 from .._values.convert import DecHook
@@ -34,7 +36,21 @@ T = TypeVar("T")
 SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
 
 
-class ClusterPeer(Caller):
+class AwayCaller(Caller):
+    """The methods of `Caller`, with ``deliver_within`` for requests."""
+
+    __slots__ = ()
+
+    def request(  # pyright: ignore[reportIncompatibleMethodOverride]  # it has one more option
+        self, event: str, /, *args: Any, returns: TypeForm[T] = UNTYPED, **options: Unpack[AwayOptions]
+    ) -> T:
+        """Send a request, and return its response; see `wsrpc.cluster.ClusterPeer.request`."""
+        call: Any = Caller.request
+        answer: T = call(self, event, *args, returns=returns, **options)
+        return answer
+
+
+class ClusterPeer(AwayCaller):
     """Peer with an address, connected to any process of the cluster; see `wsrpc.cluster.ClusterPeer`.
 
     `ClusterClient.peer` returns it.
@@ -56,7 +72,7 @@ class ClusterPeer(Caller):
         self._await(self._inner.close, code, reason)
 
 
-class ClusterPeerChannel(Caller):
+class ClusterPeerChannel(AwayCaller):
     """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""
 
     __slots__ = ()
@@ -143,6 +159,7 @@ class ClusterClient(Root):
         limits: Limits | None = None,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
+        store: Store | None = None,
         connect_timeout: float | None = 5.0,
     ) -> None:
         inner = AsyncClusterClient(
@@ -151,6 +168,7 @@ class ClusterClient(Root):
             limits=limits,
             codec=codec,
             dec_hook=dec_hook,
+            store=store,
             connect_timeout=connect_timeout,
         )
 

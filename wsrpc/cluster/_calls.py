@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from copy import copy
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from .._base.closing import check_close
-from .._base.misuse import shown_as
+from .._base.misuse import check_number, refused, shown_as
 from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
 from .._core.api.caller import Caller
+from .._core.api.options import AwayOptions
 from .._core.api.peer import core_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.inboxes.inbox import Inbox
-from .._core.peer.requester import Requester
+from .._core.peer.requester import Requester, convert_answer
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._server.joined_cluster import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
+from ._away_calls import Ask, AwayCall
 from ._membership import CLOSE_PEER, ClusterMembership
 from ._peer_forwarder import place
 
-Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
-"""A method of `Sender` that makes a request."""
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
 
 
 class ClusterSender:
@@ -212,7 +218,82 @@ def _refuse_offline(offline: Offline | None) -> None:
         )
 
 
-class ClusterPeer(Caller, HasAddress):
+class AwaySender(ClusterSender):
+    """Sends requests to a peer that may be away. Each request waits in the store until the peer is connected.
+
+    Args:
+        sender: the sender for the peer.
+        within: the maximum seconds until a request is handed over to the peer.
+    """
+
+    def __init__(self, sender: ClusterSender, within: float) -> None:
+        super().__init__(sender._address, sender._joined)
+        self._within = within
+
+    @shown_as("request")
+    async def send_request(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Any:
+        check_number("deliver_within= is a number of seconds, more than 0", self._within, 0.001)
+        if not options.has_key:
+            raise ValueError("deliver_within= needs key=: the peer knows by it that it gets a call again")
+        assert options.context is not None and not isinstance(channel, int)
+        check_sending(channel, event, None)
+        membership = self._joined()
+        convert = None if options.returns is UNSET else self.converter(options.returns)
+        timeout = membership.timeout if options.timeout is UNSET else options.timeout
+        deadline = time.time() + self._within
+        call = AwayCall(channel, event, [*args], options.context, self._within, deadline, timeout)
+        answer = await membership.away.request(self._address, call)
+        return answer if convert is None else convert_answer(convert, answer, event, None)
+
+
+class AwayCaller(Caller):
+    """The methods of `Caller`, with ``deliver_within`` for requests."""
+
+    __slots__ = ()
+
+    @overload
+    async def request(self, event: str, /, *args: Any, **options: Unpack[AwayOptions]) -> Any: ...
+
+    @overload
+    async def request(self, event: str, /, *args: Any, returns: TypeForm[T], **options: Unpack[AwayOptions]) -> T: ...
+
+    def request(  # pyright: ignore[reportIncompatibleMethodOverride]  # it has one more option
+        self, event: str, /, *args: Any, returns: Any = UNSET, **options: Unpack[AwayOptions]
+    ) -> Any:
+        """Send a request, and return its response; see `Caller.request`.
+
+        Args:
+            deliver_within: also call a peer that is away, within this number of seconds. The call needs a ``key``, and
+                waits in the store (see `Server`). When the peer connects to any process, the call is made. If the
+                peer's connection is lost before the answer, the call is made again when the peer is back. The handler
+                with ``keep=`` does not run again then. ``timeout`` is the maximum time until the answer, each time that
+                the call was handed over to the peer. Later calls with the same key and arguments, from any process,
+                join this call, or get its answer for another ``deliver_within`` seconds. After an error that is no
+                answer of the peer, such as `PeerNotFound`, the next call with the key tries again. If this process
+                ends, the process to which the peer connects makes the call, if it has the same store. Cancelling stops
+                only the waiting.
+            others: as for `Caller.request`. With ``deliver_within``, there is no ``send``, ``retry`` and ``offline``.
+
+        Raises:
+            PeerNotFound: the peer has not connected within ``deliver_within`` seconds. Nothing was sent.
+            ConnectionLost: the peer was not connected again in this time; or this process, or the one that made the
+                call first, has ended.
+            KeyReused: the call with this key has other arguments.
+            WsrpcError: as for `Caller.request`.
+        """
+        caller: Any = self
+        if (within := options.pop("deliver_within", None)) is not None:
+            if any(options.get(name) is not None for name in ("send", "retry", "offline")):
+                return refused(TypeError("deliver_within= repeats a request itself: leave out send=, retry=, offline="))
+            caller = copy(self)
+            caller._sender = AwaySender(caller._sender, within)
+        call: Any = Caller.request  # the type checkers know it as coroutine functions
+        return call(caller, event, *args, returns=returns, **options)
+
+
+class ClusterPeer(AwayCaller, HasAddress):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
     It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
@@ -279,7 +360,7 @@ class ClusterPeer(Caller, HasAddress):
         return f"<ClusterPeer {self.address!r}>"
 
 
-class ClusterPeerChannel(Caller):
+class ClusterPeerChannel(AwayCaller):
     """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""
 
     __slots__ = ("_channel_name", "_sender", "address")

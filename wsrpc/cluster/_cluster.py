@@ -20,6 +20,8 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
 from .._core.wire.messages import EVENT_OPTIONS
 from .._core.wire.settings import Settings, make_settings
+from .._keyed.contract import Store
+from .._keyed.runs import Runs
 from .._server.broadcast import EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
 from .._server.rooms import Members, Room, Rooms
@@ -27,7 +29,8 @@ from .._values.convert import DecHook
 from ..errors import EngineLost
 from ..limits import Limits
 from ..stats import ClusterStats
-from ._calls import ClusterPeer
+from ._away_calls import AwayCalls
+from ._calls import ClusterPeer, ClusterSender
 from ._membership import ClusterMembership
 from ._operations import ClusterOperations
 from .engine import Engine
@@ -73,6 +76,9 @@ class ClusterView:
         if self._membership is None:
             raise EngineLost(self._why_not_joined)
         return self._membership
+
+    def _away(self, runs: Runs, codec: Codec) -> AwayCalls:
+        return AwayCalls(runs, codec, lambda address: ClusterSender(address, self._joined).send_request)
 
     @property
     def connected(self) -> bool:
@@ -175,15 +181,16 @@ class Cluster(ClusterView):
         self._gap_functions.append(function)
         return function
 
-    def _join(self, settings: Settings, registry: Registry, rooms: Rooms) -> ClusterMembership:
+    def _join(self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs) -> ClusterMembership:
         if self._membership is not None and not self._membership.scheduler.has_ended:
             raise RuntimeError("this Cluster belongs to another server already: make one for each server")
 
         def exited() -> None:
             self._membership = None
 
+        away = self._away(runs, settings.codec)
         self._membership = ClusterMembership(
-            self._engine, self._name, settings, registry, rooms, self._gap_functions, exited
+            self._engine, self._name, settings, registry, away, rooms, self._gap_functions, exited
         )
         return self._membership
 
@@ -208,6 +215,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             timeout of requests.
         codec: as for `Client`.
         dec_hook: as for `Client`.
+        store: the store in which calls wait for a peer that is away; see `ClusterPeer.request`. If this program may end
+            before the peer connects, pass the store that the servers use.
         connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
 
     Raises:
@@ -222,11 +231,13 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         limits: Limits | None = None,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
+        store: Store | None = None,
         connect_timeout: float | None = 5.0,
     ) -> None:
         super().__init__(engine, name)
         self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
+        self._runs = Runs(store)
         self._connect_timeout = connect_timeout
         self._entered = False
         self._why_not_joined = "use `async with`"
@@ -244,7 +255,10 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             raise RuntimeError("this ClusterClient was entered before: make another one")
         self._entered = True
         self._why_not_joined = "the ClusterClient is used outside of its block"
-        self._membership = membership = ClusterMembership(self._engine, self._name, self._settings, self._registry)
+        away = self._away(self._runs, self._settings.codec)
+        self._membership = membership = ClusterMembership(
+            self._engine, self._name, self._settings, self._registry, away
+        )
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await membership.node.wait_known()
@@ -261,9 +275,13 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
     async def _exit(self) -> None:
         membership, self._membership = self._membership, None
         if membership is not None:
-            self._exiting = spawn_later(membership.close())  # in a task, so that cancelling only stops the waiting
+            self._exiting = spawn_later(self._leave(membership))  # in a task, so that cancelling only stops the waiting
         if self._exiting is not None:
             await asyncio.shield(self._exiting)
+
+    async def _leave(self, membership: ClusterMembership) -> None:
+        await self._runs.close(self._settings.limits.close_timeout)
+        await membership.close()
 
     def room(self, name: str) -> ClusterRoom:
         """Return the room with this name, which emits to its members in all processes.

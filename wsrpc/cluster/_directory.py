@@ -94,6 +94,9 @@ class DirectoryListener(Protocol):
     def node_ended(self, node: str, silent: bool, /) -> None:
         """Handle the end of a node. ``silent``: the node did not leave, but sent nothing for `LEASE` seconds."""
 
+    def claimed_elsewhere(self, address: str, /) -> None:
+        """Handle a claim of another node to an address."""
+
     def claim_contested(self, address: str, /) -> None:
         """Handle a higher claim of another node to an address of this node; see `Directory.higher_claim`."""
 
@@ -381,6 +384,7 @@ class Directory:
         owner = self._owners.get(address)
         if owner is None or Claim(owner.claims[address], owner.name) < Claim(counter, remote.name):
             self._owners[address] = remote
+        self._listener.claimed_elsewhere(address)
         if self.higher_claim(address) is not None:
             if first and (self._started_at is None or now < self._started_at + NEW):
                 self.claim(address)

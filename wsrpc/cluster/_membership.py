@@ -23,6 +23,7 @@ from .._server.operations import Row, ServerOperations
 from .._server.rooms import Room, Rooms
 from ..errors import ConnectionLost, PeerNotFound, QueueFull, WsrpcError
 from ..stats import ClusterStats
+from ._away_calls import AwayCalls
 from ._directory import Claim
 from ._engine_transport import EngineTransport
 from ._links import NodeLinks
@@ -46,6 +47,7 @@ class ClusterMembership:
     """A node, its sessions with other nodes, and the addresses of the peers at this node.
 
     Args:
+        away: the calls that wait for peers.
         registry: the registry whose settings convert responses. It has the functions of `use_outgoing`, too.
         rooms: the rooms of the server. None for a program without a server.
         gap_functions: the user's functions that are called with each room that may have missed messages.
@@ -58,6 +60,7 @@ class ClusterMembership:
         name: str,
         settings: Settings,
         registry: Registry,
+        away: AwayCalls,
         rooms: Rooms | None = None,
         gap_functions: Iterable[Callable[[Room], object]] = (),
         on_exit: Callable[[], None] = lambda: None,
@@ -66,6 +69,7 @@ class ClusterMembership:
         """The default timeout of requests, in seconds."""
         self.converter = registry.converter
         self.outgoing = registry.outgoing
+        self.away = away
         self._rooms = rooms
         self._on_exit = on_exit
         self._gap_functions = gap_functions
@@ -105,6 +109,7 @@ class ClusterMembership:
         before = self.addresses.get(address)
         self.addresses[address] = peer
         self.directory.claim(address)
+        self.away.peer_connected(address)
         if before is not None and before is not peer:
             self._close_replaced(address, before)
 
@@ -125,6 +130,9 @@ class ClusterMembership:
         if (peer := self.find(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
+
+    def claimed_elsewhere(self, address: str, /) -> None:
+        self.away.peer_arrived(address)
 
     def claim_contested(self, address: str, /) -> None:
         if address not in self._contested:

@@ -41,6 +41,9 @@ class NodeListener(Protocol):
     def node_ended(self, node: str, silent: bool, /) -> None:
         """Handle the end of a node and of its connections. ``silent``: the node sent nothing for `LEASE` seconds."""
 
+    def claimed_elsewhere(self, address: str, /) -> None:
+        """Handle a claim of another node to an address."""
+
     def claim_contested(self, address: str, /) -> None:
         """Handle a higher claim of another node to an address of this node."""
 
@@ -315,6 +318,9 @@ class Node:
         for transport in [each for each in self._transports.values() if each.node == node]:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
         self._listener.node_ended(node, silent)
+
+    def claimed_elsewhere(self, address: str, /) -> None:
+        self._listener.claimed_elsewhere(address)
 
     def claim_contested(self, address: str, /) -> None:
         self._listener.claim_contested(address)

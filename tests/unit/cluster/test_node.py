@@ -50,6 +50,9 @@ class One:
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         self.told.append(f"{node} has missed {rooms}")
 
+    def claimed_elsewhere(self, address: str, /) -> None:
+        pass
+
     def claim_contested(self, address: str, /) -> None:
         self.told.append(f"{address} is contested")
 

@@ -10,7 +10,8 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from ..._base.misuse import no_keywords
-from ..._base.names import Offline, check_offline, check_timeout
+from ..._base.names import Offline, Source, check_offline, check_timeout
+from ..._base.retry import Retry
 from ..wire.call_context import MAX_REMAINING, CallContext, check_field, check_metadata
 from ..wire.messages import RequestOptions
 
@@ -40,6 +41,15 @@ class CallOptions(ChannelCallOptions, EventOptions, total=False):
     """Options of a request or a conversation. `Caller.request` explains ``key``."""
 
     key: str | None
+
+
+class AwayOptions(CallOptions, total=False):
+    """Options of a request to a peer that may be away. `ClusterPeer.request` explains ``deliver_within``."""
+
+    send: Source | None
+    retry: Retry | None
+    idempotent: bool
+    deliver_within: float | None
 
 
 class StreamOptions(CallOptions, total=False):

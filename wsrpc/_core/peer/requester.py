@@ -151,7 +151,7 @@ class Requester:
                     f"the response to {event!r} is not a channel but {type(value).__name__}: its handler neither "
                     "streams nor reads what is sent nor returns a channel; ask for its value with request()"
                 )
-            return value if convert is None else _convert_answer(convert, value, event, options.member)
+            return value if convert is None else convert_answer(convert, value, event, options.member)
         except WsrpcError as exc:
             add_member_note(exc, options.member)
             raise
@@ -309,7 +309,7 @@ class Requester:
         return (
             result
             if options.returns is UNSET
-            else _convert_answer(self.converter(options.returns), result, event, options.member)
+            else convert_answer(self.converter(options.returns), result, event, options.member)
         )
 
     def _producer(self, channel: ChannelCore, event: str, timeout: float | UnsetType | None) -> Producer:
@@ -385,7 +385,7 @@ def check_source(send: Any) -> None:
         )
 
 
-def _convert_answer(convert: Callable[[Any], Any], value: Any, event: str, member: str | None) -> Any:
+def convert_answer(convert: Callable[[Any], Any], value: Any, event: str, member: str | None) -> Any:
     """Return ``value`` converted to the type that ``returns=`` asks for, or the member of a contract declares.
 
     Raises:

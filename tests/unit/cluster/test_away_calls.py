@@ -1,0 +1,198 @@
+"""Calls to a peer that is away: they wait in the store, and are made once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from cluster_servers import Servers, servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import BadArguments, Client, ConnectionLost, KeyReused, Reconnect, RequestTimeout, Retry, RpcError
+from wsrpc.cluster import ClusterClient, ClusterPeer
+from wsrpc.errors import PeerNotFound
+from wsrpc.store import MemoryStore
+from wsrpc.testing import FaultProxy, connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LEASE = 0.3
+
+
+class Lock:
+    """A device that opens, and says how often it did. Its program goes on when its connection is lost."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.opened: list[int] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.client.on("open_lock", self.open_lock, keep=60)
+        self.client.of("door").on("open_lock", self.open_lock, keep=60)
+        self.client.on("refuse", self.refuse, keep=60)
+        self.client.on("forgetful", lambda: 1)
+
+    async def open_lock(self, door: int = 0) -> str:
+        self.opened.append(door)
+        await self.may_answer.wait()
+        return f"open {len(self.opened)}"
+
+    async def refuse(self) -> None:
+        self.opened.append(-1)
+        raise RpcError("jammed", "jam")
+
+
+def lock_at(cluster: Servers, number: int = 0) -> ClusterPeer:
+    return cluster[number].cluster.peer("lock")
+
+
+async def waiting(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Begin a call to a peer that is away, and return when it is in the store."""
+    task = asyncio.create_task(call)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_calls_get_its_answer() -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        first = await waiting(lock_at(cluster).request("open_lock", 7, key="k", deliver_within=30))
+        second = await waiting(lock_at(cluster, 1).request("open_lock", 7, key="k", deliver_within=30, returns=str))
+        with pytest.raises(KeyReused):
+            await lock_at(cluster, 1).request("open_lock", 8, key="k", deliver_within=30)
+        named = await waiting(lock_at(cluster).of("door").request("open_lock", 7, key="k", deliver_within=30))
+        await cluster.join(1, "lock", lock.client)
+        assert [await first, await second, await named] == ["open 1", "open 1", "open 2"]
+        assert await lock_at(cluster, 1).request("open_lock", 7, key="k", deliver_within=30) == "open 1"
+        # A peer that is there is called at once. What it answers is the result, also if that is an error.
+        for _ in range(2):
+            with pytest.raises(RpcError, match="jammed") as caught:
+                await lock_at(cluster).request("refuse", key="k", deliver_within=30)
+            assert caught.value.code == "jam"
+            with pytest.raises(BadArguments, match="keep="):
+                await lock_at(cluster).request("forgetful", key="k", deliver_within=30)
+        assert lock.opened == [7, 7, -1]
+
+
+async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:
+    lock = Lock()
+    async with servers(1) as cluster:
+        call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=0.05))
+        later = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        with pytest.raises(PeerNotFound) as caught:
+            await call
+        assert caught.value.outcome == "not_sent"
+        await cluster.join(0, "lock", lock.client)
+        assert await later == "open 1"
+
+
+async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_runs_once() -> None:
+    lock = Lock()
+    lock.may_answer.clear()
+    async with servers(2) as cluster:
+        await cluster.join(0, "lock", lock.client)
+        call = await waiting(lock_at(cluster, 1).request("open_lock", key="k", deliver_within=30))
+        await turns_until(lambda: lock.opened)
+        old = cluster.peer(0, "lock")
+        assert old.transport is not None
+        old.transport.abort()
+        await turns_until(lambda: not old.connected)
+        await cluster.join(1, "lock", lock.client)  # a new session
+        lock.may_answer.set()
+        assert await call == "open 1"
+        assert lock.opened == [0]
+
+
+async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -> None:
+    lock = Lock()
+    lock.may_answer.clear()
+    async with servers(1) as cluster:
+        await cluster.join(0, "lock", lock.client)
+        with pytest.raises(RequestTimeout) as caught:
+            await lock_at(cluster).request("open_lock", key="k", deliver_within=30, timeout=0.1)
+        assert (caught.value.timeout, caught.value.outcome) == (0.1, "unknown")
+        again = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        lock.may_answer.set()
+        assert await again == "open 1"
+
+
+async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_that_have_ended() -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        cancelled = await waiting(lock_at(cluster).request("open_lock", 1, key="a", deliver_within=30))
+        cancelled.cancel()
+        call = await waiting(lock_at(cluster).request("open_lock", 2, key="b", deliver_within=30))
+        await cluster[0].close(drain_timeout=60)  # does not wait for calls that other processes can make
+        with pytest.raises(ConnectionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown"
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: len(lock.opened) == 2)
+        assert sorted(lock.opened) == [1, 2]
+        assert await lock_at(cluster, 1).request("open_lock", 2, key="b", deliver_within=30) in ("open 1", "open 2")
+
+
+async def test_who_joins_a_call_whose_process_has_ended_makes_it() -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(1) as cluster:
+        async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
+            call = await waiting(ended.peer("lock").request("open_lock", key="k", deliver_within=30))
+        with pytest.raises(ConnectionLost, match="leaves the cluster"):
+            await call
+        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
+            joins = await waiting(shop.peer("lock").request("open_lock", key="k", deliver_within=30))
+            await cluster.join(0, "lock", lock.client)
+            assert await joins == "open 1"
+
+
+async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> None:
+    lock = Lock()
+    async with (
+        servers(1) as cluster,
+        cluster[0].listen() as listener,
+        FaultProxy(listener.url) as proxy,
+        Client(f"{proxy.url}?who=lock", reconnect=Reconnect(initial=0.01, max=0.05)) as client,
+    ):
+        client.on("open_lock", lock.open_lock, keep=60)
+        assert await lock_at(cluster).request("open_lock", key="first", deliver_within=30) == "open 1"
+        peer = cluster.peer(0, "lock")
+        async with proxy.cut():
+            await turns_until(lambda: peer.detached)
+            with pytest.raises(ConnectionLost) as caught:
+                await lock_at(cluster).request("open_lock", key="k", deliver_within=0.05)
+            assert caught.value.outcome == "not_sent"
+            call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        assert await call == "open 2"
+        assert cluster[0].peers == (peer,)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"key": None}, ValueError, "needs key="),
+        ({"deliver_within": 0}, ValueError, "more than 0"),
+        ({"deliver_within": "1"}, TypeError, "seconds"),
+        ({"send": [1]}, TypeError, "send="),
+        ({"retry": Retry()}, TypeError, "retry="),
+        ({"offline": "fail"}, TypeError, "offline="),
+    ],
+)
+async def test_what_cannot_be_delivered_later_is_refused(
+    options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    async with servers(1) as cluster:
+        with pytest.raises(error, match=text):
+            await lock_at(cluster).request("open_lock", **{"key": "k", "deliver_within": 1, **options})
+
+
+async def test_a_program_without_a_server_can_wait_for_a_peer() -> None:
+    lock = Lock()
+    async with servers(1) as cluster, ClusterClient(cluster.engine, name="shop") as shop:
+        call = await waiting(shop.peer("lock").request("open_lock", key="k", deliver_within=30))
+        await cluster.join(0, "lock", lock.client)
+        assert await call == "open 1"

@@ -1,0 +1,189 @@
+"""`AwayCalls`: calls to peers that may be away. Each call waits in a store, and is made when its peer is connected."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+from msgspec import Struct
+
+from .._base.closing import CloseCode
+from .._base.names import ChannelRef
+from .._base.retry import NEVER_RAN, may_have_run
+from .._core.handlers.invocation import KeyedRun
+from .._core.wire.call_context import CallContext
+from .._core.wire.codecs import Codec
+from .._core.wire.messages import RequestOptions
+from .._core.wire.nodes import as_raised, error_to_node
+from .._core.wire.rejections import error_from_wire
+from .._keyed.contract import NewRun
+from .._keyed.keeper import encoder_of, hash_of
+from .._keyed.runs import PATIENCE, End, Run, Runs, Work, failed
+from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout
+
+PAUSE = 1.0
+"""Seconds until a peer that is there, but could not be called, is called again."""
+
+Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+"""A method of `Sender` that makes a request."""
+
+
+class AwayCall(Struct):
+    """A call as it waits in the store.
+
+    Attributes:
+        within: seconds in which the call has to be handed over to the peer, from its beginning.
+        deadline: the end of this time, in seconds since the epoch, because another process may read it.
+        timeout: seconds for which the answer is awaited, each time that the call was handed over.
+    """
+
+    channel: str | None
+    event: str
+    args: list[Any]
+    context: CallContext
+    within: float
+    deadline: float
+    timeout: float | None
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left to hand the call over."""
+        return min(self.within, self.deadline - time.time())
+
+
+_read_call: Callable[[bytes], AwayCall] = msgspec.msgpack.Decoder(AwayCall).decode
+
+
+def _is_answer(error: Exception) -> bool:
+    """Return whether the peer has answered with an error, and would answer with the same one again."""
+    return isinstance(error, RemoteError) and not isinstance(error, NEVER_RAN)
+
+
+class AwayWork(Work):
+    """Waits for a peer, and makes a call. Makes it again if the peer may answer then.
+
+    Args:
+        failure: the error if the peer does not connect.
+    """
+
+    def __init__(self, calls: AwayCalls, address: str, call: AwayCall, failure: Exception) -> None:
+        self._calls = calls
+        self._address = address
+        self._call = call
+        self._failure = failure
+
+    async def perform(self, run: Run) -> bytes:
+        calls, call, failure, loop = self._calls, self._call, self._failure, asyncio.get_running_loop()
+        # Not in the queue of a session: the peer would get the call from there after the deadline.
+        options = RequestOptions(timeout=call.timeout, offline="fail", context=call.context)
+        until = loop.time() + call.left
+        while loop.time() < until:
+            arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
+            try:
+                answer = await calls.ask(self._address)(call.channel, call.event, tuple(call.args), options)
+                return calls.encode(End(answer))
+            except Exception as exc:
+                if _is_answer(exc):
+                    return failed(error_to_node(exc))
+                if may_have_run(exc) or not may_have_run(failure):
+                    failure = exc
+                if not isinstance(exc, NEVER_RAN):
+                    break
+                again = until if isinstance(exc, PeerNotFound) else min(until, loop.time() + PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(again):
+                    await arrived.wait()
+        run.frees_key = True
+        return failed(error_to_node(failure))
+
+
+class AwayCalls:
+    """The calls to peers of a cluster that may be away.
+
+    Args:
+        ask: returns the method of the `Sender` for the peer with an address.
+    """
+
+    def __init__(self, runs: Runs, codec: Codec, ask: Callable[[str], Ask]) -> None:
+        self.ask = ask
+        self.encode = encoder_of(codec)
+        self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        """Set when the peer with an address is connected. Those who wait for it hold the event."""
+        self._runs = runs
+
+    # ------------------------------------------------------------ making calls
+
+    async def request(self, address: str, call: AwayCall) -> Any:
+        """Make a call, or join the call with its key, and return the answer. Cancelling stops only the waiting.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be encoded.
+            KeyReused: the call with its key has other arguments.
+            RequestTimeout: the store, or the call that this one has joined, takes too long.
+            WsrpcError: the call has failed.
+        """
+        payload = self.encode(call)
+        limit = None if call.timeout is None else call.within + call.timeout + PATIENCE
+        waiting = self._runs.spawn(self._request(address, _read_call(payload), payload))
+        try:
+            await asyncio.wait((waiting,), timeout=limit)
+            if limit is not None and not waiting.done():
+                raise RequestTimeout(call.event, limit)
+            if waiting.cancelled():
+                raise ConnectionLost(CloseCode.GOING_AWAY, "this process leaves the cluster", "unknown")
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _request(self, address: str, call: AwayCall, payload: bytes) -> Any:
+        key = hash_of(("away", address, call.channel, call.event, call.context.key))
+        while True:
+            new = NewRun(
+                id=secrets.token_hex(8),
+                arguments=hash_of(call.args),
+                payer=f"address {address}",
+                keep=call.within,
+                topic=address,
+                payload=payload,
+            )
+            work = AwayWork(self, address, call, PeerNotFound(address))
+            try:
+                state = await self._runs.start(Run(self._runs.store, key, new, work, KeyedRun("")), Context())
+                end = await self._runs.end_of(key, state, partial(self._adopt, address))
+            except RemoteError as exc:  # if a handler lets it pass, its caller must not take it for one of its own call
+                raise type(exc)(exc.message) from None
+            if not end.failed:
+                return end.value
+            error = as_raised(error_from_wire(end.error, end.flag))
+            if state.id == new.id or _is_answer(error) or call.left <= 0:
+                raise error
+
+    # ------------------------------------------------------------ peers that connect
+
+    def peer_arrived(self, address: str) -> None:
+        """Make the calls of this process that wait for a peer, which is connected to any process."""
+        if self.arrivals and (arrived := self.arrivals.pop(address, None)) is not None:
+            arrived.set()
+
+    def peer_connected(self, address: str) -> None:
+        """Make the calls that wait for a peer, which is connected to this process."""
+        self.peer_arrived(address)
+        if self._runs.is_shared:
+            self._runs.spawn(self._adopt_soon(address))
+
+    async def _adopt_soon(self, address: str) -> None:
+        await self._adopt(address)
+        await asyncio.sleep(self._runs.store.lease + PAUSE)  # the claim of a process that has just ended lapses first
+        await self._adopt(address)
+
+    async def _adopt(self, address: str) -> None:
+        failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
+        await self._runs.adopt(address, lambda payload: AwayWork(self, address, _read_call(payload), failure))
