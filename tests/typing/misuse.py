@@ -182,6 +182,7 @@ async def rooms_and_clusters(peer: Peer) -> None:
     await room.emit_nowait("joined")  # error
     await room.send_raw(7)  # error
     ada = server.cluster.peer("ada")
+    await server.peers[0].request("open", key="k", deliver_within=5)  # error
     ada.events("said")  # error
     ada.on("said", print)  # error
     total: str = await ada.request("add", returns=int)  # error

@@ -444,6 +444,7 @@ async def cluster_wide(peer: Peer) -> None:
     async with ada.stream("log", returns=Where) as lines:
         assert_type(lines, Stream[Where])
     assert_type(await ada.open_channel("talk"), AnonymousChannel)
+    assert_type(await ada.of("door").request("open", key="k", deliver_within=5, returns=str, timeout=1), str)
     report = await clustered.room("lobby").emit("said", "hi", skip=[peer, ada])
     assert_type(report.nodes, tuple[str, ...])
     async with ClusterClient(MemoryEngine(), name="shop") as shop:
@@ -585,4 +586,4 @@ def blocking(client: BlockingClient, engine: Engine) -> None:
     with_options(chat, timeout=1).say("x")
     with BlockingClusterClient(engine, name="shop") as shop:
         assert_type(shop.room("lobby").emit("news", "hi").nodes, tuple[str, ...])
-        assert_type(shop.peer("user/1").request("ask", returns=int), int)
+        assert_type(shop.peer("user/1").request("ask", returns=int, key="k", deliver_within=5), int)

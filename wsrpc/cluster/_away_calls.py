@@ -32,6 +32,9 @@ from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout
 PAUSE = 1.0
 """Seconds until a peer that is there, but could not be called, is called again."""
 
+KEPT = 60.0
+"""Seconds for which an answer is kept at least."""
+
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
 
@@ -150,7 +153,7 @@ class AwayCalls:
                 id=secrets.token_hex(8),
                 arguments=hash_of(call.args),
                 payer=f"address {address}",
-                keep=call.within,
+                keep=max(call.within, KEPT),
                 topic=address,
                 payload=payload,
             )

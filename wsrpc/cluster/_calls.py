@@ -262,25 +262,26 @@ class AwayCaller(Caller):
     def request(  # pyright: ignore[reportIncompatibleMethodOverride]  # it has one more option
         self, event: str, /, *args: Any, returns: Any = UNSET, **options: Unpack[AwayOptions]
     ) -> Any:
-        """Send a request, and return its response; see `Caller.request`.
+        """Send a request, and return its response.
 
         Args:
-            deliver_within: also call a peer that is away, within this number of seconds. The call needs a ``key``, and
-                waits in the store (see `Server`). When the peer connects to any process, the call is made. If the
-                peer's connection is lost before the answer, the call is made again when the peer is back. The handler
-                with ``keep=`` does not run again then. ``timeout`` is the maximum time until the answer, each time that
-                the call was handed over to the peer. Later calls with the same key and arguments, from any process,
-                join this call, or get its answer for another ``deliver_within`` seconds. After an error that is no
-                answer of the peer, such as `PeerNotFound`, the next call with the key tries again. If this process
-                ends, the process to which the peer connects makes the call, if it has the same store. Cancelling stops
-                only the waiting.
-            others: as for `Caller.request`. With ``deliver_within``, there is no ``send``, ``retry`` and ``offline``.
+            returns: as for `Caller.request`, and so are ``timeout``, ``send``, ``retry``, ``idempotent``, ``offline``,
+                ``metadata`` and ``key``.
+            deliver_within: the number of seconds for which the request waits for a peer that is away. It needs a
+                ``key``, and a handler with ``keep=``, and takes no ``send``, ``retry`` and ``offline``. The request
+                waits in the ``store`` of the `Server` or `ClusterClient`, and is made when the peer connects to any
+                process. If the connection is lost before the response, it is made again when the peer is back; the
+                handler does not run again. ``timeout`` is the maximum time until the response, from the moment when the
+                request was handed over. Requests with the same key and arguments, from any process, share one response,
+                which is kept for another ``deliver_within`` seconds, at least 60. If the peer did not respond, the next
+                request with the key tries again. If this process ends, and the processes have a common store, the one
+                to which the peer connects makes the request. Cancelling stops only the waiting.
 
         Raises:
-            PeerNotFound: the peer has not connected within ``deliver_within`` seconds. Nothing was sent.
-            ConnectionLost: the peer was not connected again in this time; or this process, or the one that made the
-                call first, has ended.
-            KeyReused: the call with this key has other arguments.
+            PeerNotFound: with ``deliver_within``: the peer has not connected in time. Nothing was sent.
+            ConnectionLost: with ``deliver_within``: the peer is not back in time; or the process that made the request,
+                or this one, has ended.
+            KeyReused: the request with this key has other arguments.
             WsrpcError: as for `Caller.request`.
         """
         caller: Any = self

@@ -83,6 +83,8 @@ def test_it_calls_peers_and_emits_to_rooms() -> None:
         assert lobby.members().addresses == ("user/1",)
         with pytest.raises(PeerNotFound):
             shop.peer("user/2").request("total", [])
+        with pytest.raises(PeerNotFound):
+            shop.peer("user/2").of("named").request("total", [], key="k", deliver_within=0.01)
         client.on("close", lambda peer, info: told.put((info.code, info.reason)))
         peer.close(1008, "kicked")
         assert told.get() == (1008, "kicked")
