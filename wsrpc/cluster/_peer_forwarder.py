@@ -181,7 +181,7 @@ class PeerForwarder:
     ) -> Any:
         try:
             answer = await sender.send_request(on, a[0], tuple(a[1:]), options)
-        except WsrpcError as exc:
+        except (WsrpcError, ValueError) as exc:  # ValueError: the peer ignores keys
             if options.within_call and isinstance(exc, ChannelClosed):
                 await self._wait_closed(ctx)
             raise error_to_node(exc) from None

@@ -189,6 +189,17 @@ async def test_what_cannot_be_delivered_later_is_refused(
             await lock_at(cluster).request("open_lock", **{"key": "k", "deliver_within": 1, **options})
 
 
+@pytest.mark.parametrize("options", [{}, {"deliver_within": 30}])
+@pytest.mark.parametrize("server", [0, 1])
+async def test_a_peer_that_knows_no_keys_is_not_called(server: int, options: dict[str, Any]) -> None:
+    client = Client(extensions=False)
+    client.on("open_lock", lambda: 1)
+    async with servers(2) as cluster:
+        await cluster.join(0, "lock", client)
+        with pytest.raises(ValueError, match="was not sent: the remote peer does not speak wsrpc"):
+            await lock_at(cluster, server).request("open_lock", key="k", **options)
+
+
 async def test_a_program_without_a_server_can_wait_for_a_peer() -> None:
     lock = Lock()
     async with servers(1) as cluster, ClusterClient(cluster.engine, name="shop") as shop:

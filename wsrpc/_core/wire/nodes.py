@@ -23,7 +23,6 @@ from ...errors import (
     StreamOverflow,
     TooManyRequests,
     UnexpectedChannel,
-    WsrpcError,
     as_text,
     made_here,
 )
@@ -37,9 +36,9 @@ ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left
 """The reason of an abort if the caller has ended a channel on its side. Only nodes need this reason: without a node
 between them, both peers know when a stream is over."""
 
-_TEXT_ONLY: dict[str, type[WsrpcError]] = {
+_TEXT_ONLY: dict[str, type[Exception]] = {
     f"{PREFIX}{cls.__name__}": cls
-    for cls in (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel)
+    for cls in (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel, ValueError)
 }
 
 
