@@ -51,7 +51,7 @@ class Errors(logging.Handler):
 class WorldMachine(LoopMachine):
     """A state machine in which time passes only where a rule says so."""
 
-    new_loop = TurningLoop
+    new_loop: Callable[[], Any] = TurningLoop
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,27 +5,35 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from typing import Any
+
+from engine_servers import lasting_port, redis_server
+from redis import Redis
 
 from wsrpc import Handshake, Limits, Server
 from wsrpc._keyed.keeper import Keeper
 from wsrpc.adapting import DialRequest
-from wsrpc.store import MemoryStore, NewRun, RunState, StoreLost
+from wsrpc.store import MemoryStore, NewRun, RunState, Store, StoreLost
 from wsrpc.testing import Line
+from wsrpc_adapters.redis import RedisStore
 
-__all__ = ["Process", "SharedMemory", "Wire"]
+__all__ = ["MortalRedis", "Process", "SharedMemory", "SharedRedis", "SharedStore", "Wire"]
 
 
-class SharedMemory:
+class SharedStore:
     """The store that the processes share, and what it was asked.
 
     Args:
-        now: the time in the store.
+        now: the time.
+        options: of the store.
     """
 
-    def __init__(self, store: MemoryStore, now: Callable[[], float]) -> None:
-        self.store = store
+    def __init__(self, now: Callable[[], float], **options: Any) -> None:
         self.now = now
+        self.lease: float = options["lease"]
+        self.options = options
         self.lost = False
         """Whether nobody reaches it."""
         self.claims: dict[str, list[str]] = {}
@@ -34,26 +42,106 @@ class SharedMemory:
         """When the process of each run was heard of for the last time, by id."""
         self.restored = 0
         """How often it was restored."""
-        self._snapshot: dict[str, Any] | None = None
+        self.doubles: list[str] = []
+        """Keys that were claimed although their last run was still kept."""
+
+    def connect(self) -> Store:
+        raise NotImplementedError
 
     async def save(self) -> None:
-        await self.store.close()  # no reader waits: a future cannot be copied
-        self._snapshot = copy.deepcopy(vars(self.store))
+        raise NotImplementedError
 
     async def restore(self) -> None:
-        """Forget what has happened since the snapshot."""
+        """Forget what has happened since the last `save`."""
+        raise NotImplementedError
+
+    def heard(self, *ids: str) -> None:
+        self.signs.update(dict.fromkeys(ids, self.now()))
+
+    def claimed(self, key: str, run: NewRun) -> None:
+        claims = self.claims.setdefault(key, [])
+        if run.id not in claims:
+            kept = bool(claims) and self.now() - self.signs.get(claims[-1], -1e9) < 0.9 * run.keep
+            if kept:
+                self.doubles.append(key)
+            claims.append(run.id)
+        self.heard(run.id)
+
+
+class SharedMemory(SharedStore):
+    def __init__(self, now: Callable[[], float], **options: Any) -> None:
+        super().__init__(now, **options)
+        self._store = MemoryStore(**options)
+        self._snapshot: dict[str, Any] | None = None
+
+    def connect(self) -> Store:
+        return self._store
+
+    async def save(self) -> None:
+        await self._store.close()  # no reader waits: a future cannot be copied
+        self._snapshot = copy.deepcopy(vars(self._store))
+
+    async def restore(self) -> None:
         if self._snapshot is not None:
             self.restored += 1
-            await self.store.close()
-            vars(self.store).update(copy.deepcopy(self._snapshot))
+            self.signs.clear()
+            await self._store.close()
+            vars(self._store).update(copy.deepcopy(self._snapshot))
+
+
+class SharedRedis(SharedStore):
+    """A Redis that is killed and started again with a snapshot."""
+
+    numbers = count()
+
+    def __init__(self, server: MortalRedis, now: Callable[[], float], **options: Any) -> None:
+        super().__init__(now, **options)
+        self._server = server
+        self._name = f"test-{next(self.numbers)}"
+
+    def connect(self) -> Store:
+        return RedisStore(self._server.url, name=self._name, **self.options)
+
+    async def save(self) -> None:
+        self._server.save()
+
+    async def restore(self) -> None:
+        self.restored += 1
+        self.signs.clear()
+        self._server.restore()
+
+
+class MortalRedis:
+    """A server of Redis that stores what it has only when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = lasting_port()
+        self._start()
+
+    def _start(self) -> None:
+        self._process = redis_server("--dir", str(self._folder), port=self._port)
+        self.url = self._process.url
+
+    def save(self) -> None:
+        with Redis.from_url(self.url) as client:
+            client.save()
+
+    def restore(self) -> None:
+        self.kill()
+        self._start()
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 class Wire:
     """The way of one process to the store: a `Store` that takes time, may lose answers, and ends with the process."""
 
-    def __init__(self, shared: SharedMemory) -> None:
+    def __init__(self, shared: SharedStore) -> None:
         self.shared = shared
-        self.lease = shared.store.lease
+        self.lease = shared.lease
+        self._store = shared.connect()
         self.latency = 0
         """Turns that a call takes on its way, and its answer on the way back."""
         self.loses_answers = False
@@ -63,7 +151,7 @@ class Wire:
     async def _ask(self, name: str, *args: Any, **options: Any) -> Any:
         await self._travel()
         self._check()
-        result = await getattr(self.shared.store, name)(*args, **options)
+        result = await getattr(self._store, name)(*args, **options)
         self._note(name, args, result)
         await self._travel()
         self._check()
@@ -83,17 +171,13 @@ class Wire:
             raise StoreLost("the store is lost")
 
     def _note(self, name: str, args: Any, result: Any) -> None:
-        shared, now = self.shared, self.shared.now()
         match name, args, result:
-            case "start", (key, NewRun(id=id)), RunState(id=own) if own == id:
-                claims = shared.claims.setdefault(key, [])
-                if id not in claims:
-                    claims.append(id)
-                shared.signs[id] = now
+            case "start", (key, NewRun(id=id) as run), RunState(id=own) if own == id:
+                self.shared.claimed(key, run)
             case (("append" | "end"), (_, id, *_), _):
-                shared.signs[id] = now
-            case "renew", (runs,), states:
-                shared.signs.update(dict.fromkeys((runs[key] for key in states), now))
+                self.shared.heard(id)
+            case "renew", _, states:
+                self.shared.heard(*(state.id for state in states.values() if state.end is None))
             case _:
                 pass
 
@@ -101,13 +185,13 @@ class Wire:
         return lambda *args, **options: self._ask(name, *args, **options)
 
     async def close(self) -> None:
-        return
+        await self._store.close()
 
 
 class Process:
     """One process with a server, and the line to it."""
 
-    def __init__(self, shared: SharedMemory, limits: Limits, register: Callable[[Server, Process], None]) -> None:
+    def __init__(self, shared: SharedStore, limits: Limits, register: Callable[[Server, Process], None]) -> None:
         self.store = Wire(shared)
         store: Any = self.store
         self.server = Server(limits=limits, store=store, detached_timeout=30.0)

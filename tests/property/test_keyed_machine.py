@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +24,7 @@ from client_world import WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
-from keyed_world import Process, SharedMemory, runs_of
+from keyed_world import MortalRedis, Process, SharedMemory, SharedRedis, SharedStore, runs_of
 from leftovers import other_tasks
 from tenacity import wait_fixed
 
@@ -45,7 +47,6 @@ from wsrpc import (
     Stream,
     current_context,
 )
-from wsrpc.store import MemoryStore
 
 LEASE = 6.0
 KEPT = 20.0
@@ -106,6 +107,9 @@ class ReaderRecord:
 
 
 class KeyedCallsMachine(WorldMachine):
+    scale = 1.0
+    """The length of a second."""
+
     def __init__(self) -> None:
         super().__init__()
         self.processes: list[Process] = []
@@ -128,7 +132,7 @@ class KeyedCallsMachine(WorldMachine):
         self.reads_all = False
         self.failed = False
         self.patches = patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time())
-        self.shared: SharedMemory
+        self.shared: SharedStore
 
     # ------------------------------------------------------------ the scene
 
@@ -139,13 +143,15 @@ class KeyedCallsMachine(WorldMachine):
         self.homes = homes
 
         async def main() -> None:
-            store = MemoryStore(run_bytes=RUN_BYTES, payer_runs=payer_runs, lease=LEASE)
-            self.shared = SharedMemory(store, self.loop.time)
+            self.shared = self.store(run_bytes=RUN_BYTES, payer_runs=payer_runs, lease=LEASE * self.scale)
             self.processes = [self.process(), self.process()]
             for index, who in enumerate(WHO):
                 await self.come(index, who)
 
         self.run(main())
+
+    def store(self, **options: Any) -> SharedStore:
+        return SharedMemory(self.loop.time, **options)
 
     def process(self) -> Process:
         process = Process(self.shared, self.limits, self.register_keyed)
@@ -193,10 +199,11 @@ class KeyedCallsMachine(WorldMachine):
             finally:
                 self.ends_run(record)
 
-        server.on("charge", charge, keep=KEPT)
-        server.on("private", items, keep=KEPT)
-        server.on("shared", items, keep=Keep(KEPT, scope=scope))
-        server.on("watched", items, keep=Keep(KEPT, unread=UNREAD))
+        kept = KEPT * self.scale
+        server.on("charge", charge, keep=kept)
+        server.on("private", items, keep=kept)
+        server.on("shared", items, keep=Keep(kept, scope=scope))
+        server.on("watched", items, keep=Keep(kept, unread=UNREAD * self.scale))
 
     def starts_run(self, ctx: Context, process: Process, arguments: tuple[int, int]) -> RunRecord:
         owner = "all" if ctx.event == "shared" else ctx.peer.principal or ctx.peer.id
@@ -217,7 +224,8 @@ class KeyedCallsMachine(WorldMachine):
         """See that a key may run again."""
         undisturbed = not (self.troubles["death"] or self.troubles["loss"] or self.troubles["leap"])
         if earlier.restored == record.restored and undisturbed:
-            assert earlier.end and self.loop.time() - earlier.ended >= KEPT, f"{record} runs, and so does {earlier}"
+            kept = self.loop.time() - earlier.ended < KEPT * self.scale
+            assert earlier.end and not kept, f"{record} runs, and so does {earlier}"
 
     def ends_run(self, record: RunRecord) -> None:
         record.end = record.end or "failed"
@@ -496,6 +504,7 @@ class KeyedCallsMachine(WorldMachine):
         errors = [text for text in self.errors.texts if not (killed and "CancelledError" in text)]
         assert not errors, errors
         assert not self.complaints, self.complaints
+        assert not self.shared.doubles, "a key runs again, although its run is kept"
         for reader in self.readers:
             task = reader.task
             if task is not None and task.done() and not task.cancelled():
@@ -539,6 +548,8 @@ class KeyedCallsMachine(WorldMachine):
         await self.until(lambda: all(task.done() for task in endings), "the clients close")
         endings = [self.loop.create_task(process.server.close()) for process in self.processes]
         await self.until(lambda: all(task.done() for task in endings), "the servers close")
+        for process in self.all_processes:
+            await process.store.close()
         await self.until(lambda: not other_tasks(), "no task is left")
         self.holds()
 
@@ -556,3 +567,54 @@ class KeyedCallsMachine(WorldMachine):
 @pytest.mark.timeout(7200 if SOAK else 120)
 class TestKeyedCallsMachine(KeyedCallsMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
+
+
+class RealLoop(asyncio.SelectorEventLoop):
+    """A loop in real time, in which `WorldMachine` cannot set the time."""
+
+    @property
+    def now(self) -> float:
+        return self.time()
+
+    @now.setter
+    def now(self, _: float) -> None:
+        return
+
+
+class KeyedCallsOverRedis(KeyedCallsMachine):
+    """The same over Redis, which is killed and restored from a snapshot. Time passes by itself."""
+
+    new_loop: Callable[[], Any] = RealLoop
+    scale = 0.1
+    redis: MortalRedis
+    ticked = 0.0
+
+    def store(self, **options: Any) -> SharedStore:
+        return SharedRedis(self.redis, self.loop.time, **options)
+
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            now = self.loop.time()
+            gap, self.ticked = now - (self.ticked or now), now
+            self.troubles["leap"] += gap > LEASE * self.scale / 4  # the machine was busy, and claims may have lapsed
+            await asyncio.sleep(0.001)
+
+    async def leap(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * self.scale)
+        await self.turns(3)
+
+
+@pytest.mark.timeout(7200 if SOAK else 120)
+class TestKeyedCallsOverRedis(KeyedCallsOverRedis.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=min(400, examples(6)), stateful_step_count=40, deadline=None)
+    folder: TemporaryDirectory[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = TemporaryDirectory()
+        KeyedCallsOverRedis.redis = MortalRedis(Path(cls.folder.name))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        KeyedCallsOverRedis.redis.kill()
+        cls.folder.cleanup()
