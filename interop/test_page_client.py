@@ -497,18 +497,19 @@ async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
         assert await page.run("return await client.upload('length', 'abc')") == 3
 
 
-@pytest.mark.parametrize("retry", [False, True, "idempotent", "key"])
+@pytest.mark.parametrize("retry", [False, True, "idempotent"])
 @pytest.mark.parametrize(
     ("row", "failed", "repeated"),
     [
-        ("wsrpc.overloaded", "Remote overloaded not_run", (True, "idempotent", "key")),
-        ("wsrpc.draining", "Remote draining not_run", (True, "idempotent", "key")),
-        ("lost", "ConnectionLost 1012 unknown", ("idempotent", "key")),
+        ("wsrpc.overloaded", "Remote overloaded not_run", (True, "idempotent")),
+        ("wsrpc.draining", "Remote draining not_run", (True, "idempotent")),
+        ("lost", "ConnectionLost 1012 unknown", ("idempotent",)),
         ("limit", "Remote limit ran", ()),
         ("wsrpc.internal", "Remote internal ran", ()),
         ("wsrpc.bad_arguments", "Remote bad_arguments not_run", ()),
         ("wsrpc.key_reused", "Remote key_reused not_run", ()),
         ("wsrpc.run_lost", "Remote run_lost unknown", ()),
+        ("wsrpc.items_gone", "Remote items_gone ran", ()),
     ],
 )
 async def test_retry(row: str, failed: str, repeated: tuple[object, ...], retry: bool | str) -> None:
@@ -528,9 +529,8 @@ async def test_retry(row: str, failed: str, repeated: tuple[object, ...], retry:
     async def greets(line: Any, message: Any) -> None:
         await line.send(welcome("context"))
 
-    options = {"key": "k", "retry": True} if retry == "key" else {"retry": retry}
     async with scripted(fails_once, greets) as url, Page.start(url) as page:
-        told = await (await page.call("request", **options))
+        told = await (await page.call("request", retry=retry))
         assert (words(told), runs) == (("ok", 2) if retry in repeated else (failed, 1))
 
 

@@ -76,9 +76,9 @@ export interface KeyOptions extends CallOptions {
    * Makes the call run once, however often it is made with this key: later calls get the result or the items of the
    * first one. The handler needs `keep=` in Python. Uploads, conversations and events have no keys.
    */
-  readonly key?: string | undefined
+  readonly key?: string | null | undefined
   /** Where a stream with a key continues: the `position` of its earlier reader, or a number of items to skip. */
-  readonly after?: string | number | undefined
+  readonly after?: string | number | null | undefined
 }
 
 /** A call or an event that the page makes, for outgoing middleware. */

@@ -11,8 +11,8 @@ export type Metadata = Readonly<Record<string, string>>
 /** What travels with a call besides its arguments. */
 export interface CallContext {
   readonly metadata?: Metadata | undefined
-  readonly key?: string | undefined
-  readonly after?: string | number | undefined
+  readonly key?: string | null | undefined
+  readonly after?: string | number | null | undefined
   /** The milliseconds that are left now, rounded up. Undefined if there is no limit. */
   readonly remaining_ms?: number | undefined
 }
@@ -35,14 +35,14 @@ export function contextOf(
   if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names")
   }
-  if (after !== undefined && key === undefined) throw new TypeError("`after` needs a key")
+  if (after != null && key == null) throw new TypeError("`after` needs a key")
   const isLimited = ms <= LONGEST_TIMER
-  if (!texts.length && !isLimited && key === undefined) return undefined
+  if (!texts.length && !isLimited && key == null) return undefined
   const end = now() + ms
   return {
     metadata: texts.length ? metadata : undefined,
-    key,
-    after,
+    key: key ?? undefined,
+    after: after ?? undefined,
     get remaining_ms() {
       return isLimited ? Math.max(0, Math.ceil(end - now())) : undefined
     },

@@ -140,7 +140,7 @@ class Caller<A extends Shape = any> {
       args,
       metadata: { ...this.#options.metadata },
     }
-    if (kind === "event" && this.#options.key !== undefined) throw new TypeError("an event has no key: use request()")
+    if (kind === "event" && this.#options.key != null) throw new TypeError("an event has no key: use request()")
     const send = () =>
       kind === "event"
         ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call), ...this.#channel } })

@@ -64,10 +64,14 @@ export class Stream<T> implements Items<T>, Recipient {
   }
 
   async stop(): Promise<void> {
-    const hasKey = this.#options.key !== undefined
+    const hasKey = this.#options.key != null
     if (hasKey) await (this.#started ??= this.#start())
     if (!hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops")
-    await this.#channel.request("cancel")
+    try {
+      await this.#channel.request("cancel")
+    } catch (error) {
+      if (!this.#isOver || !this.#open) throw error // the handler has not ended, or the loop has exited before
+    }
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {

@@ -38,7 +38,8 @@ var RemoteError = class extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null;
     const { message, code, data, error_id } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
-    const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : code === "wsrpc.run_lost" ? "unknown" : "ran";
+    const isUnknown = code === "wsrpc.run_lost" || code === "wsrpc.items_gone" && data === void 0;
+    const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : isUnknown ? "unknown" : "ran";
     super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data);
     this.value = value;
     this.errorId = typeof error_id === "string" ? error_id : void 0;
@@ -126,14 +127,14 @@ function contextOf({ metadata = {}, key, after }, ms = Infinity, isTime = true) 
   if (!isValid || textOf(metadata) !== textOf({}) || texts.length > 32 || sizeOf(texts.flat().join("")) > 4096) {
     throw new TypeError("wrong context: 32 texts, 4096 bytes, ASCII names");
   }
-  if (after !== void 0 && key === void 0) throw new TypeError("`after` needs a key");
+  if (after != null && key == null) throw new TypeError("`after` needs a key");
   const isLimited = ms <= LONGEST_TIMER;
-  if (!texts.length && !isLimited && key === void 0) return void 0;
+  if (!texts.length && !isLimited && key == null) return void 0;
   const end = now() + ms;
   return {
     metadata: texts.length ? metadata : void 0,
-    key,
-    after,
+    key: key ?? void 0,
+    after: after ?? void 0,
     get remaining_ms() {
       return isLimited ? Math.max(0, Math.ceil(end - now())) : void 0;
     }
@@ -572,10 +573,14 @@ var Stream = class {
     return typeof after === "string" ? after : void 0;
   }
   async stop() {
-    const hasKey = this.#options.key !== void 0;
+    const hasKey = this.#options.key != null;
     if (hasKey) await (this.#started ??= this.#start());
     if (!hasKey || !this.#channel) throw new TypeError("only an open stream with a key stops");
-    await this.#channel.request("cancel");
+    try {
+      await this.#channel.request("cancel");
+    } catch (error) {
+      if (!this.#isOver || !this.#open) throw error;
+    }
   }
   async next() {
     await (this.#started ??= this.#start());
@@ -1961,7 +1966,7 @@ var Caller = class _Caller {
       args,
       metadata: { ...this.#options.metadata }
     };
-    if (kind === "event" && this.#options.key !== void 0) throw new TypeError("an event has no key: use request()");
+    if (kind === "event" && this.#options.key != null) throw new TypeError("an event has no key: use request()");
     const send = () => kind === "event" ? this.core.add({ message: { a: [event, ...args], ctx: contextOf(call), ...this.#channel } }) : this.#request(call);
     const wrap = (next, middleware) => () => middleware(call, next);
     return [...this.core.outgoing].reduceRight(wrap, send)();
