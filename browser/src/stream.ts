@@ -60,7 +60,7 @@ export class Stream<T> implements Items<T>, Recipient {
   get position(): string | undefined {
     const { after } = this.#options
     if (this.#run) return `${this.#run[1] + this.#read}-${this.#run[0]}`
-    return typeof after === "string" ? after : undefined
+    return after == null ? undefined : `${after}`
   }
 
   async stop(): Promise<void> {

@@ -32,7 +32,7 @@ from .._core.wire.rejections import error_to_wire
 from .._values.convert import make_enc_hook
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .contract import NewRun, RunGone, RunState, Store
-from .runs import End, Run, Runs, Work, failed, missing_items, read_end
+from .runs import ITEMS_LOST, End, Run, Runs, Work, failed, missing_items, read_end
 
 Encode = Callable[[Any], bytes]
 
@@ -227,15 +227,13 @@ class Keeper:
             raise made_here(ItemsGone("nothing is kept under this key any more"))
         if state.arguments != arguments:
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
-        if isinstance(after, int):
-            return state, after
-        number, _, id = after.partition("-")
-        if not (number.isascii() and number.isdecimal() and len(number) <= 16 and id):
+        number, dash, id = str(after).partition("-")
+        if not (number.isascii() and number.isdecimal() and len(number) <= 16 and bool(dash) is bool(id)):
             raise made_here(BadArguments(f"{after!r} is not the position of a stream"))
-        if id != state.id:
+        if id and id != state.id:
             raise missing_items(state, "the position is of an earlier run; this one begins with {}")
-        if int(number) > state.last:
-            raise missing_items(state, "the store has lost items, perhaps those before {}")
+        if int(number) > state.last and (id or state.end is not None):
+            raise missing_items(state, ITEMS_LOST)
         return state, int(number)
 
     async def _items(

@@ -31,6 +31,8 @@ AHEAD = 64 * 1024
 """Bytes of items that a handler may be ahead of the store, and of the furthest reader in its process."""
 ITEM = 64
 """Bytes for which an item counts besides its own, because many may be empty."""
+NOTHING_KEPT = "nothing is kept of this call any more"
+ITEMS_LOST = "the store has lost items, perhaps those before {}"
 STARTER = ""
 """Stands for the caller that has started a run, until it or another caller reads."""
 
@@ -121,7 +123,9 @@ class Run:
         self._unread = unread
         self._unread_since: float | None = None
         self._positions = {STARTER: 0}
-        """The number of the last item that each reader in this process has read."""
+        """The number of the last item that each reader in this process has read, if it reads on."""
+        self._readers: set[str] = set()
+        """The readers in this process."""
         self._ahead: deque[int] = deque()
         """Bytes of each item after the furthest of these positions."""
         self._ahead_bytes = 0
@@ -210,8 +214,10 @@ class Run:
         """A reader in this process has read the items up to a number. None: it reads no more."""
         self._positions.pop(STARTER, None)
         self._positions.pop(reader, None)
+        self._readers.discard(reader)
         if number is not None:
             self._positions[reader] = number
+            self._readers.add(reader)
         self._progress.set()
 
     async def _wait_for_readers(self) -> None:
@@ -248,7 +254,7 @@ class Run:
         elif state.stopping:
             self.stop(STOPPED)
         else:
-            self._keyed.readers = state.readers
+            self._keyed.readers = max(state.readers, len(self._readers))  # the store does not know of slow readers
             self._stop_if_unread(asyncio.get_running_loop().time())
 
     def _stop_if_unread(self, now: float) -> None:
@@ -417,37 +423,43 @@ class Runs:
             adopt: continues the run if its process has ended. None: the run ends then.
 
         Raises:
-            ItemsGone: some of these items are no longer kept, or nothing of the run is.
+            ItemsGone: some of these items are no longer kept.
+            RunLost: the store has lost the run.
         """
-        reader, first, id, was_lost, run = secrets.token_hex(8), after, state.id, state.lost, None
+        loop, lease = asyncio.get_running_loop(), self.store.lease
+        reader, first, id, run = secrets.token_hex(8), after, state.id, None
+        lost_since = loop.time() if state.lost else None
         try:
             while True:
                 if (running := self._running.get(id)) is not None:
                     run = running[0]
                     run.has_read(reader, after)
-                page = await insist(partial(self.store.read, key, after, reader=reader, wait=self.store.lease / 2))
+                page = await insist(partial(self.store.read, key, after, reader=reader, wait=lease / 2))
                 if page is None or page.state.id != id:
-                    raise made_here(ItemsGone("nothing is kept of this call any more"))
+                    raise made_here((RunLost if state.end is None else ItemsGone)(NOTHING_KEPT))
                 state = page.state
-                if state.first > after + 1 or after > max(first, state.last):
+                if state.first > after + 1:
                     raise missing_items(state)
+                if after > max(first, state.last):
+                    raise missing_items(state, ITEMS_LOST)
                 unread = self._hold(reader, state, after, page.items)
                 del page
                 ended = state.end is not None and after + len(unread.items) >= state.last
-                waited = not unread.items
                 if unread.items or ended:
                     yield unread
                 after = unread.after
                 if ended and after >= state.last:
                     return
-                # Its process may just have reached the store again, so the reader has waited after it saw this first.
-                if state.lost and was_lost and waited:
+                if not state.lost:
+                    lost_since = None
+                elif lost_since is None:
+                    lost_since = loop.time()
+                elif loop.time() - lost_since >= lease / 2:  # its process may just have reached the store again
                     if adopt is not None:
                         await adopt()
                         continue
                     with suppress(RunGone):
                         await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
-                was_lost = state.lost
         finally:
             if run is not None:
                 run.has_read(reader, None)
@@ -465,7 +477,7 @@ class Runs:
                 async for page in self.read(key, state, 0, adopt):
                     state = page.state
             except ItemsGone:
-                raise made_here(RunLost("nothing is kept of this call any more")) from None
+                raise made_here(RunLost(NOTHING_KEPT)) from None
         assert state.end is not None
         return read_end(state.end)
 

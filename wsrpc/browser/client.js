@@ -570,7 +570,7 @@ var Stream = class {
   get position() {
     const { after } = this.#options;
     if (this.#run) return `${this.#run[1] + this.#read}-${this.#run[0]}`;
-    return typeof after === "string" ? after : void 0;
+    return after == null ? void 0 : `${after}`;
   }
   async stop() {
     const hasKey = this.#options.key != null;

@@ -277,7 +277,7 @@ class _Run(Recipient):
     def __init__(self, context: CallContext) -> None:
         self._id: str | None = None
         self._skipped = 0
-        self._after = context.after if isinstance(context.after, str) else None
+        self._after = None if context.after is UNSET else str(context.after)
         self._inbox: Inbox | None = None
 
     def read(self, inbox: Inbox) -> None:
