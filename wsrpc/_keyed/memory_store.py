@@ -255,7 +255,6 @@ class MemoryStore:
         run.share.runs -= 1
         if not run.share.runs:
             del self._shares[run.new.payer]
-        run.wake_readers()
 
     # ------------------------------------------------------------ bytes
 
