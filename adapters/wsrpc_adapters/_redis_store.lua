@@ -68,9 +68,9 @@ local function trim(run, too_much, too_long)  -- drops the oldest items; if the 
     run.first = run.first + 1
   end
   if freed > 0 then
+    charge(run, -freed)  -- first, because a server without memory refuses it
     call('XTRIM', items, 'MAXLEN', run.last + 1 - run.first)
     run.bytes = run.bytes - freed
-    charge(run, -freed)
   end
 end
 
