@@ -266,8 +266,8 @@ async def test_close_ends_what_waits_and_a_later_call_opens_again(connect: Conne
     await until(partial(state_of, store), lambda state: state is not None and state.readers)
     await store.close()
     await store.close()
-    await asyncio.wait([reading], timeout=20)
-    assert reading.done()
+    async with asyncio.timeout(20):
+        await asyncio.gather(reading, return_exceptions=True)
     await store.append("k", "a", 1, [b"x"])
     assert list((await page_of(store, wait=30)).items) == [b"x"]
 
