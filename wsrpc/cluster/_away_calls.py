@@ -27,7 +27,7 @@ from .._core.wire.rejections import error_from_wire
 from .._keyed.contract import NewRun
 from .._keyed.keeper import encoder_of, hash_of
 from .._keyed.runs import PATIENCE, End, Run, Runs, Work, failed
-from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout
+from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
 
 PAUSE = 1.0
 """Seconds until a peer that is there, but could not be called, is called again."""
@@ -148,6 +148,7 @@ class AwayCalls:
 
     async def _request(self, address: str, call: AwayCall, payload: bytes) -> Any:
         key = hash_of(("away", address, call.channel, call.event, call.context.key))
+        failure: Exception = PeerNotFound(address)
         while True:
             new = NewRun(
                 id=secrets.token_hex(8),
@@ -157,12 +158,15 @@ class AwayCalls:
                 topic=address,
                 payload=payload,
             )
-            work = AwayWork(self, address, call, PeerNotFound(address))
+            work = AwayWork(self, address, call, failure)
             try:
                 state = await self._runs.start(Run(self._runs.store, key, new, work, KeyedRun("")), Context())
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
-            except RemoteError as exc:  # if a handler lets it pass, its caller must not take it for one of its own call
-                raise type(exc)(exc.message) from None
+            except RemoteError as exc:
+                failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
+                if isinstance(exc, RunLost) and call.left > 0:  # another run has taken its place, or the store lost it
+                    continue
+                raise failure from None
             if not end.failed:
                 return end.value
             error = as_raised(error_from_wire(end.error, end.flag))
