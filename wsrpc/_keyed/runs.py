@@ -508,6 +508,8 @@ class Runs:
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
         self._running.clear()
+        self._unread.clear()
+        self._unread_bytes = 0
         self._tasks.clear()
         self._renewing = None
 

@@ -19,7 +19,6 @@ from wsrpc import (
     ItemsGone,
     Keep,
     KeyReused,
-    Overloaded,
     Peer,
     RemoteError,
     Router,
@@ -487,17 +486,4 @@ async def test_plain_peers_pass_keys_as_a_last_argument() -> None:
         with pytest.raises(ItemsGone):
             await read(client, key="event", after=0)
         assert kitchen.runs == ran
-    await kitchen.server.close()
-
-
-async def test_a_payer_has_a_share_and_others_have_theirs() -> None:
-    kitchen = Kitchen(store=MemoryStore(payer_runs=3))
-    kitchen.go.set()
-    async with connect(kitchen.server, principal="eve") as eve, connect(kitchen.server, principal="ann") as ann:
-        for key in "abc":
-            await eve.request("cook", key=key)
-        with pytest.raises(Overloaded, match="too many results"):
-            await eve.request("cook", key="d")
-        assert await eve.request("cook", key="a") == ["", 1]
-        assert await ann.request("cook", key="a") == ["", 4]
     await kitchen.server.close()
