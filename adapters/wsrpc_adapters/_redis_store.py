@@ -109,8 +109,8 @@ class RedisStore:
             f"{_ms(lease)}, {run_bytes}, {payer_bytes}, {payer_runs}{STEPS}"
         )
         self._channel = f"{name}:process:{token_hex(8)}"
-        self._answered = 0.0
-        """When Redis has answered last."""
+        self._answers = 0
+        """How often Redis has answered."""
         self._listening: asyncio.Task[None] | None = None
         self._tails: dict[str, Tail] = {}
         """What waiting readers share, by the keys of their runs."""
@@ -121,17 +121,21 @@ class RedisStore:
         return f"RedisStore({self._host})"
 
     async def _step(self, name: str, *words: str | bytes | int) -> Any:
+        answers, silences = self._answers, 0
         while True:
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(PATIENCE / 2):
                     reply = await self._script(args=(self._prefix, name, *words))
                 break
             except TimeoutError:
-                if monotonic() - self._answered > PATIENCE:  # otherwise many steps wait for a connection
+                # Others may wait for the connections, too. And this process may have been too busy to read an answer.
+                silences = silences + 1 if self._answers == answers else 0
+                answers = self._answers
+                if silences == 2:
                     raise StoreLost(f"Redis does not respond within {PATIENCE:g} s") from None
             except (RedisError, OSError) as exc:
                 raise StoreLost(f"Redis: {error_text(exc)}") from exc
-        self._answered = monotonic()
+        self._answers += 1
         if reply == b"gone":
             raise RunGone("the store has no such run any more, or has lost some of its items")
         if reply == b"full":
