@@ -124,8 +124,8 @@ class KeyedCallsMachine(WorldMachine):
         self.arguments: defaultdict[tuple[Any, ...], set[tuple[int, int]]] = defaultdict(set)
         self.stops: set[str] = set()
         """The ids of the runs that readers wanted to stop."""
-        self.stopped: set[str] = set()
-        """Those of which a reader was told that they were stopped."""
+        self.stopped: dict[str, int] = {}
+        """Those of which a reader was told that they were stopped, and how often the store was restored before."""
         self.troubles = {"drop": 0, "death": 0, "loss": 0, "leap": 0}
         """How often something happened that readers may be told of."""
         self.reads = asyncio.Semaphore(30)
@@ -432,7 +432,7 @@ class KeyedCallsMachine(WorldMachine):
                 await stream.stop()
             except (ConnectionLost, ChannelClosed, Overloaded, RequestTimeout):
                 return
-            self.stopped.add(id)
+            self.stopped[id] = self.shared.restored
 
         self.orders.append(self.loop.create_task(main()))
 
@@ -556,7 +556,7 @@ class KeyedCallsMachine(WorldMachine):
     def check_stopped(self) -> None:
         """Although the gate is closed, the handlers that were stopped have ended, and so have readers of the dead."""
         for record in self.records.values():
-            if self.ids.get(record.number) in self.stopped and not self.shared.restored:
+            if self.stopped.get(self.ids.get(record.number, "")) == self.shared.restored:
                 assert record.end or record.process.killed, f"{record} was stopped, and runs"
         for reader in self.readers:
             if not reader.done and reader.got:
