@@ -428,11 +428,12 @@ class KeyedCallsMachine(WorldMachine):
         async def main() -> None:
             id = self.ids[reader.got[0][0]]
             self.stops.add(id)
+            restored = self.shared.restored  # a store that is restored after this may not know of it
             try:
                 await stream.stop()
             except (ConnectionLost, ChannelClosed, Overloaded, RequestTimeout):
                 return
-            self.stopped[id] = self.shared.restored
+            self.stopped[id] = restored
 
         self.orders.append(self.loop.create_task(main()))
 
