@@ -26,18 +26,16 @@ from .._core.handlers.layers import close_unawaited
 from .._core.handlers.method import Keep
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
-from .._core.wire.codecs import Codec, enc_hook_of
+from .._core.wire.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, enc_hook_of
 from .._core.wire.messages import WireMessage, context_of
 from .._core.wire.rejections import error_to_wire
-from .._values.convert import make_enc_hook
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .contract import NewRun, RunGone, RunState, Store
-from .runs import ITEMS_LOST, End, Run, Runs, Work, failed, missing_items, read_end
+from .runs import ITEMS_LOST, End, Run, Runs, Work, failed, missing_items, read_kept
 
 Encode = Callable[[Any], bytes]
 
 _digest = msgspec.msgpack.Encoder(order="deterministic").encode
-_decode = msgspec.msgpack.Decoder().decode
 
 
 class HandlerWork(Work):
@@ -84,7 +82,7 @@ class HandlerWork(Work):
                     raise TypeError("a handler with keep= that streams is itself a generator: it has a `yield`")
                 return result
             async for item in iterate(source):
-                await run.append(self._encode(item))
+                await run.append(self._encode((item,)))
         finally:
             await close_source(body)
 
@@ -134,7 +132,7 @@ class Keeper:
 
     Args:
         store: keeps the runs. None for a `MemoryStore`.
-        codec: its ``enc_hook`` encodes the results and the items of handlers.
+        codec: results and items are kept as they arrive with this codec.
         owners: the owners of keys. None for a client, whose keys all belong to its server.
     """
 
@@ -247,9 +245,9 @@ class Keeper:
             async for page in pages:
                 state = page.state
                 while page.items:
-                    yield _decode(page.pop())
+                    yield read_kept(page.pop(), list)[0]
         assert state.end is not None
-        read_end(state.end).result()
+        read_kept(state.end, End).result()
 
 
 def _new_call(
@@ -273,8 +271,10 @@ def _new_call(
 
 
 def encoder_of(codec: Codec) -> Encode:
-    """Return the function that encodes what is kept, with the ``enc_hook`` of a codec."""
-    return msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
+    """Return the function that encodes what is kept, so that it later arrives as with this codec."""
+    if isinstance(codec, JsonCodec):
+        return NegotiatedCodec(codec).encode
+    return MsgpackCodec(enc_hook=enc_hook_of(codec)).encode
 
 
 def hash_of(value: Any) -> str:

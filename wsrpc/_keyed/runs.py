@@ -75,8 +75,13 @@ class End(Struct, omit_defaults=True):
         return self.value
 
 
-read_end: Callable[[bytes], End] = msgspec.msgpack.Decoder(End).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def read_kept(stored: bytes, kind: type[T]) -> T:
+    """Decode what was kept. What MessagePack cannot express is JSON: no array or map begins with this byte."""
+    decode = msgspec.json.decode if stored.startswith((b"[", b"{")) else msgspec.msgpack.decode
+    return decode(stored, type=kind)
 
 
 def failed(error: RpcError) -> bytes:
@@ -479,7 +484,7 @@ class Runs:
             except ItemsGone:
                 raise made_here(RunLost(NOTHING_KEPT)) from None
         assert state.end is not None
-        return read_end(state.end)
+        return read_kept(state.end, End)
 
     def _hold(self, reader: str, state: RunState, after: int, items: Sequence[bytes]) -> Unread:
         self._drop(reader)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, Protocol
+from uuid import UUID
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -31,6 +34,7 @@ from wsrpc import (
     method,
     with_options,
 )
+from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
 
@@ -321,7 +325,7 @@ async def fails_to_encode() -> object:
 
 
 async def has_odd_data() -> None:
-    raise RpcError("odd", data=2**70)
+    raise RpcError("odd", data=object())
 
 
 async def raises_odd() -> None:
@@ -360,6 +364,49 @@ async def test_every_run_ends(handler: Callable[[], Any]) -> None:
                     if handler is not fails_in_finally
                     else read(client, 9, "odd", key="k")
                 )
+    await server.close()
+
+
+VALUES = [
+    *(2**70, [2**64], float("nan"), b"bytes", {1: {2}}, None, Decimal("1.10"), UUID(int=7), Odd),
+    *(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=zone))) for zone in (2, -2)),
+]
+
+
+@pytest.mark.parametrize("codec", [JsonCodec(enc_hook=str), MsgpackCodec(enc_hook=str)])
+async def test_values_are_the_same_as_without_a_key(codec: Codec) -> None:
+    """Large integers failed, and datetimes lost their offset, or failed."""
+    server = Server(codec=codec, expose_errors=True)
+
+    @server.on("result", keep=60)
+    async def result(which: int) -> Any:
+        return VALUES[which]
+
+    @server.on("mistake", keep=60)
+    async def mistake(which: int) -> None:
+        raise RpcError("odd", data=VALUES[which])
+
+    @server.on("items", keep=60)
+    async def items(which: int) -> AsyncIterator[Any]:
+        yield VALUES[which]
+
+    async def ask(client: Client, which: int, **options: Any) -> str:
+        got: list[Any] = []
+        for call in (client.request("result", which, **options), client.request("mistake", which, **options)):
+            try:
+                got.append(await call)
+            except RemoteError as exc:
+                got.append((exc.message, exc.data))
+        async with client.stream("items", which, **options) as stream:
+            try:
+                got += [item async for item in stream]
+            except RemoteError as exc:
+                got.append(exc.message)
+        return repr(got)
+
+    async with connect(server, principal="ann", client=Client(codec=codec)) as client:
+        for which in range(len(VALUES)):
+            assert await ask(client, which, key=f"{which}") == await ask(client, which)
     await server.close()
 
 
@@ -445,7 +492,7 @@ async def test_keys_that_nobody_honours() -> None:
     kitchen = Kitchen()
     kitchen.server.on("plain", plain)
     async with connect(kitchen.server, principal="ann") as client:
-        for key in ("", "a\nb", "\x7f", "x" * 129, 5, b"k", True):
+        for key in ("", "a\nb", "a\n", "\x7f", "x" * 129, 5, b"k", True):
             with pytest.raises((TypeError, ValueError), match="1 to 128 characters"):
                 await client.request("cook", key=key)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="give key="):
