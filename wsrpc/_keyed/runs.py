@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
+from .._base.scheduler import spawn_later
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
@@ -315,7 +316,7 @@ class Runs:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """Run a coroutine in a task, which is cancelled by `close`."""
-        task = asyncio.get_running_loop().create_task(coroutine, context=context)
+        task = spawn_later(coroutine, context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
