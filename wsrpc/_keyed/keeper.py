@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -264,7 +265,7 @@ def _new_call(
     dispatcher, inbound = invocation.dispatcher, invocation.inbound
     message = WireMessage(i=inbound.i, a=list(a), c=inbound.c, ctx=CallContext(metadata=context.metadata))
     own = Invocation(invocation.peer, message, dispatcher, handler=invocation.handler, keyed=keyed)
-    within = dispatcher.context.copy()
+    within = copy_context()  # with what middleware has set, such as the span of a trace
     within.run(CURRENT.set, own)
     body = within.run(call, own, message.a)
     message.i = UNSET  # what the handler returns is stored, and others answer requests with it

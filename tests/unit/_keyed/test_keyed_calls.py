@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Protocol
@@ -456,10 +457,11 @@ class Waiter(Service):
 async def test_every_way_to_register_a_handler() -> None:
     server, router, client = Server(), Router(), Client()
     prices: list[str] = []
+    tracing = ContextVar("tracing", default="no")
 
     @router.on("tip", keep=60)
     async def tip(ctx: Context) -> list[Any]:
-        return [dict(ctx.metadata), ctx.args, ctx.key, ctx.id]
+        return [dict(ctx.metadata), ctx.args, ctx.key, ctx.id, tracing.get()]
 
     async def price(dish: str) -> list[Any]:
         prices.append(dish)
@@ -470,6 +472,7 @@ async def test_every_way_to_register_a_handler() -> None:
     @server.use
     async def middleware(ctx: Context, call_next: Any) -> Any:
         seen.append((ctx.event, ctx.key))
+        tracing.set(f"call {len(seen)}")
         return await call_next(ctx)
 
     server.include(router)
@@ -477,8 +480,8 @@ async def test_every_way_to_register_a_handler() -> None:
     server.on("price", price, keep=60)
     client.on("price", price, keep=60)
     async with connect(server, principal="ann", client=client):
-        assert await client.request("tip", key="k", metadata={"a": "b"}) == [{"a": "b"}, [], "k", None]
-        assert await client.request("tip", key="k", metadata={"c": "d"}) == [{"a": "b"}, [], "k", None]
+        assert await client.request("tip", key="k", metadata={"a": "b"}) == [{"a": "b"}, [], "k", None, "call 1"]
+        assert await client.request("tip", key="k", metadata={"c": "d"}) == [{"a": "b"}, [], "k", None, "call 1"]
         assert await client.request("call", key="k") == [True, "k"]
         menu = with_options(client.proxy(Menu), key="k")
         assert [await menu.price("soup"), await menu.price("soup")] == [["soup", 1]] * 2
