@@ -24,6 +24,7 @@ from wsrpc import (
     ItemsGone,
     Keep,
     KeyReused,
+    Overloaded,
     Peer,
     RemoteError,
     Router,
@@ -562,4 +563,17 @@ async def test_plain_peers_pass_keys_as_a_last_argument() -> None:
         with pytest.raises(ItemsGone):
             await read(client, key="event", after=0)
         assert kitchen.runs == ran
+    await kitchen.server.close()
+
+
+async def test_objects_as_principals_do_not_make_each_connection_a_payer() -> None:
+    kitchen = Kitchen(Keep(60, scope=lambda peer, *args: "all"), MemoryStore(payer_runs=3))
+    kitchen.go.set()
+    for key in "abcd":
+        async with connect(kitchen.server, principal=Router()) as client:
+            if key == "d":
+                with pytest.raises(Overloaded, match="too many results"):
+                    await client.request("cook", key=key)
+            else:
+                await client.request("cook", key=key)
     await kitchen.server.close()
