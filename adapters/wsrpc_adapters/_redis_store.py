@@ -263,7 +263,7 @@ class Tail:
 
 
 def _ms(seconds: float) -> int:
-    return max(1, round(1000 * seconds))
+    return max(1, round(1000 * min(seconds, 1e11)))  # Redis stores no infinity
 
 
 def _state(

@@ -7,13 +7,15 @@ import contextvars
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 EAGER = sys.version_info >= (3, 12)
 """Whether a task can run the first step of its coroutine at once."""
 
 
-def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
+def spawn_later(coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
     """Create a task whose first step runs in the next turn of the event loop.
 
     For tasks that the caller has to hold before they run: with `asyncio.eager_task_factory` the loop's own

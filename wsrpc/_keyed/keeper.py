@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -26,18 +27,16 @@ from .._core.handlers.layers import close_unawaited
 from .._core.handlers.method import Keep
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
-from .._core.wire.codecs import Codec, enc_hook_of
+from .._core.wire.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, enc_hook_of
 from .._core.wire.messages import WireMessage, context_of
 from .._core.wire.rejections import error_to_wire
-from .._values.convert import make_enc_hook
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .contract import NewRun, RunGone, RunState, Store
-from .runs import ITEMS_LOST, End, Run, Runs, Work, failed, missing_items, read_end
+from .runs import ITEMS_LOST, End, Run, Runs, Work, failed, missing_items, read_kept
 
 Encode = Callable[[Any], bytes]
 
 _digest = msgspec.msgpack.Encoder(order="deterministic").encode
-_decode = msgspec.msgpack.Decoder().decode
 
 
 class HandlerWork(Work):
@@ -84,7 +83,7 @@ class HandlerWork(Work):
                     raise TypeError("a handler with keep= that streams is itself a generator: it has a `yield`")
                 return result
             async for item in iterate(source):
-                await run.append(self._encode(item))
+                await run.append(self._encode((item,)))
         finally:
             await close_source(body)
 
@@ -111,8 +110,9 @@ class Owners:
             TypeError: the principal is neither text nor an integer, so it may not be the same text in another process.
         """
         principal = peer.principal
-        if isinstance(principal, str | int):
-            return f"{type(principal).__name__} {principal}"
+        for kind in (str, int):
+            if isinstance(principal, kind):  # a subclass may show something else than its value
+                return f"{type(principal).__name__} {kind.__repr__(principal)}"
         if principal is not None:
             raise TypeError(f"the principal of {peer!r} is no string or integer: give keep=Keep(..., scope=function)")
         if not self._warned:
@@ -134,7 +134,7 @@ class Keeper:
 
     Args:
         store: keeps the runs. None for a `MemoryStore`.
-        codec: its ``enc_hook`` encodes the results and the items of handlers.
+        codec: results and items are kept as they arrive with this codec.
         owners: the owners of keys. None for a client, whose keys all belong to its server.
     """
 
@@ -247,9 +247,9 @@ class Keeper:
             async for page in pages:
                 state = page.state
                 while page.items:
-                    yield _decode(page.pop())
+                    yield read_kept(page.pop(), list)[0]
         assert state.end is not None
-        read_end(state.end).result()
+        read_kept(state.end, End).result()
 
 
 def _new_call(
@@ -265,7 +265,7 @@ def _new_call(
     dispatcher, inbound = invocation.dispatcher, invocation.inbound
     message = WireMessage(i=inbound.i, a=list(a), c=inbound.c, ctx=CallContext(metadata=context.metadata))
     own = Invocation(invocation.peer, message, dispatcher, handler=invocation.handler, keyed=keyed)
-    within = dispatcher.context.copy()
+    within = copy_context()  # with what middleware has set, such as the span of a trace
     within.run(CURRENT.set, own)
     body = within.run(call, own, message.a)
     message.i = UNSET  # what the handler returns is stored, and others answer requests with it
@@ -273,8 +273,10 @@ def _new_call(
 
 
 def encoder_of(codec: Codec) -> Encode:
-    """Return the function that encodes what is kept, with the ``enc_hook`` of a codec."""
-    return msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook_of(codec))).encode
+    """Return the function that encodes what is kept, so that it later arrives as with this codec."""
+    if isinstance(codec, JsonCodec):
+        return NegotiatedCodec(codec).encode
+    return MsgpackCodec(enc_hook=enc_hook_of(codec)).encode
 
 
 def hash_of(value: Any) -> str:

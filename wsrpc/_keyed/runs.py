@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
+from .._base.scheduler import spawn_later
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
@@ -75,8 +76,13 @@ class End(Struct, omit_defaults=True):
         return self.value
 
 
-read_end: Callable[[bytes], End] = msgspec.msgpack.Decoder(End).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def read_kept(stored: bytes, kind: type[T]) -> T:
+    """Decode what was kept. What MessagePack cannot express is JSON: no array or map begins with this byte."""
+    decode = msgspec.json.decode if stored.startswith((b"[", b"{")) else msgspec.msgpack.decode
+    return decode(stored, type=kind)
 
 
 def failed(error: RpcError) -> bytes:
@@ -310,7 +316,7 @@ class Runs:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """Run a coroutine in a task, which is cancelled by `close`."""
-        task = asyncio.get_running_loop().create_task(coroutine, context=context)
+        task = spawn_later(coroutine, context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -479,7 +485,7 @@ class Runs:
             except ItemsGone:
                 raise made_here(RunLost(NOTHING_KEPT)) from None
         assert state.end is not None
-        return read_end(state.end)
+        return read_kept(state.end, End)
 
     def _hold(self, reader: str, state: RunState, after: int, items: Sequence[bytes]) -> Unread:
         self._drop(reader)

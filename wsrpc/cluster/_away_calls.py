@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-import msgspec
 from msgspec import Struct
 
 from .._base.closing import CloseCode
@@ -26,7 +25,7 @@ from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
 from .._keyed.contract import NewRun
 from .._keyed.keeper import encoder_of, hash_of
-from .._keyed.runs import PATIENCE, End, Run, Runs, Work, failed
+from .._keyed.runs import PATIENCE, End, Run, Runs, Work, failed, read_kept
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
 
 PAUSE = 1.0
@@ -60,9 +59,6 @@ class AwayCall(Struct):
     def left(self) -> float:
         """Seconds that are left to hand the call over."""
         return min(self.within, self.deadline - time.time())
-
-
-_read_call: Callable[[bytes], AwayCall] = msgspec.msgpack.Decoder(AwayCall).decode
 
 
 def _is_answer(error: Exception) -> bool:
@@ -135,7 +131,7 @@ class AwayCalls:
         """
         payload = self.encode(call)
         limit = None if call.timeout is None else call.within + call.timeout + PATIENCE
-        waiting = self._runs.spawn(self._request(address, _read_call(payload), payload))
+        waiting = self._runs.spawn(self._request(address, read_kept(payload, AwayCall), payload))
         try:
             await asyncio.wait((waiting,), timeout=limit)
             if limit is not None and not waiting.done():
@@ -193,4 +189,4 @@ class AwayCalls:
 
     async def _adopt(self, address: str) -> None:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
-        await self._runs.adopt(address, lambda payload: AwayWork(self, address, _read_call(payload), failure))
+        await self._runs.adopt(address, lambda payload: AwayWork(self, address, read_kept(payload, AwayCall), failure))

@@ -242,8 +242,8 @@ class AwaySender(ClusterSender):
         membership = self._joined()
         convert = None if options.returns is UNSET else self.converter(options.returns)
         timeout = membership.timeout if options.timeout is UNSET else options.timeout
-        deadline = time.time() + self._within
-        call = AwayCall(channel, event, [*args], options.context, self._within, deadline, timeout)
+        within = min(self._within, 1e11)  # JSON has no infinity
+        call = AwayCall(channel, event, [*args], options.context, within, time.time() + within, timeout)
         answer = await membership.away.request(self._address, call)
         return answer if convert is None else convert_answer(convert, answer, event, None)
 

@@ -165,9 +165,12 @@ class Sessions:
 
 
 def client_of(peer: Any) -> object:
-    """Return a value that all sessions of one client share: the hash of its principal, or its network address."""
+    """Return a value that all sessions of one client share: the hash of its principal, or its network address.
+
+    An object without a hash of its own may be a new one for each connection, so it says nothing.
+    """
     principal = peer.principal
-    if principal is not None:
+    if type(principal).__hash__ not in (object.__hash__, type(None).__hash__):
         with suppress(Exception):  # raised by the user's class
             return "principal", hash(principal)
     remote: tuple[str, int] | None = peer.info.remote
