@@ -359,7 +359,9 @@ class Runs:
         return state
 
     def _spawn_run(self, run: Run, context: Context) -> None:
-        self._running[run.new.id] = run, self.spawn(self._perform(run), context)
+        task = self.spawn(self._perform(run), context)
+        task.add_done_callback(lambda _: run.work.drop())  # if it was cancelled before its first step
+        self._running[run.new.id] = run, task
         if self._renewing is None or self._renewing.done():
             self._renewing = self.spawn(self._renew())
 
