@@ -110,9 +110,11 @@ class Owners:
             TypeError: the principal is neither text nor an integer, so it may not be the same text in another process.
         """
         principal = peer.principal
-        for kind in (str, int):
-            if isinstance(principal, kind):  # a subclass may show something else than its value
-                return f"{type(principal).__name__} {kind.__repr__(principal)}"
+        # A subclass may show something else than its value.
+        if isinstance(principal, str):
+            return f"{type(principal).__name__} {str.__repr__(principal)}"
+        if isinstance(principal, int):
+            return f"{type(principal).__name__} {int.__repr__(principal)}"
         if principal is not None:
             raise TypeError(f"the principal of {peer!r} is no string or integer: give keep=Keep(..., scope=function)")
         if not self._warned:
