@@ -211,9 +211,8 @@ def check_wheel(wheel: Path, problems: Problems) -> None:
     strangers = tops - {"wsrpc", "wsrpc_adapters", info.partition("/")[0]}
     problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
     for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
-        sources = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")}
-        modules = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.js")}
-        expected = {*sources, *modules, f"{package}/py.typed"}
+        files = (path for path in folder.rglob("*") if path.suffix in (".py", ".js", ".lua"))
+        expected = {f"{package}/{path.relative_to(folder).as_posix()}" for path in files} | {f"{package}/py.typed"}
         packed = {name for name in names if name.startswith(f"{package}/")}
         problems.expect(expected <= packed, f"wheel: lacks {sorted(expected - packed)}")
         problems.expect(packed <= expected, f"wheel: must not hold {sorted(packed - expected)[:5]}")
