@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from ..._base.misuse import refusing
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, RemoteError, add_member_note, bad_item
+from ...errors import ChannelClosed, ItemsGone, RemoteError, add_member_note, bad_item
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
@@ -208,14 +208,16 @@ class Stream(Generic[T_co]):
             await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
         except (ChannelClosed, RemoteError):
             reason = channel.close_reason
-            if self._inbox is not inbox:
-                raise ChannelClosed(self._label, "this stream was left before its handler was stopped") from None
+            if self._inbox is not inbox or self._run.is_cut or isinstance(inbox.error, ItemsGone):
+                raise ChannelClosed(self._label, "this stream has ended before its handler was stopped") from None
             if not channel.over or not (reason is None or is_stopped(reason)):
                 raise
             # Otherwise the end of the handler was on its way.
 
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.pop_error()
+        if self._run is not None:
+            self._run.is_cut = isinstance(error, ItemsGone)
         inbox.stop_reading(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -279,6 +281,8 @@ class _Run(Recipient):
         self._skipped = 0
         self._after = None if context.after is UNSET else str(context.after)
         self._inbox: Inbox | None = None
+        self.is_cut = False
+        """Whether the stream has ended, and the handler may run on."""
 
     def read(self, inbox: Inbox) -> None:
         """Learn the id of the run, and count the items that are read."""
