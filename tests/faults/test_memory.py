@@ -196,7 +196,8 @@ async def read_one(
 FLOODS: dict[str, tuple[int, Callable[[Client, str, AsyncExitStack], Awaitable[object]]]] = {
     "keys": (1500, lambda eve, key, stack: read_one(eve, key, (1, 1))),
     "arguments": (80, lambda eve, key, stack: read_one(eve, key, (1, 1), FILLING * 12)),
-    "results": (200, lambda eve, key, stack: eve.request("kept", MIB, key=key)),
+    # 20 at once fit within `Limits.hard_cap_bytes`: above that, an answer closes the connection.
+    "results": (400, lambda eve, key, stack: eve.request("kept", MIB // 2, key=key)),
     "items": (400, lambda eve, key, stack: read_one(eve, key, (13, ITEM))),
     "readers of small items": (1000, lambda eve, key, stack: read_one(eve, "k", (900, 1000), "", stack)),
     "readers of large items": (300, lambda eve, key, stack: read_one(eve, "k", (1, 900_000), "", stack)),
