@@ -1,4 +1,4 @@
-"""The contract between keyed calls and the store that keeps their results and items.
+"""The contract between keyed calls, rooms with a log, and the store that keeps their results, items and events.
 
 A call with a key *runs* once: its first caller starts the run, and later callers read it. One *process* runs it, and
 any process may read it. A `Store` keeps what is known of each run. `MemoryStore` keeps it in this process, and
@@ -41,15 +41,33 @@ has room. A limit for all payers together works in the same way.
 this topic whose claims have lapsed, each with its ``payload``, and renews their claims, in one step: of many processes,
 one gets each run.
 
+**Logs.** A log keeps items, too, but it has no process, never ends, and is never lost. ``add(key, log, writer,
+sequence, items)`` adds a batch of items to the log with this key, and begins the log if there is none; without items,
+it does only that. The store forgets a log ``keep`` seconds after the last ``add``, and the next one begins anew at
+number 1. `NewRun.held`, ``topic`` and ``payload`` have no meaning for a log. Any number of writers may add to a log. A
+writer is a name of up to 32 ASCII letters and digits which nobody else uses, also after a restart. It numbers its own
+items by ``sequence``, in rising order and below 10**14, and an item has the id ``"<writer>.<sequence>"``. It makes one
+call at a time. If an answer was lost, it repeats the same batch: for at least ten minutes, this has no effect, and
+returns the number and the id of the first call, even if the items have been dropped. An earlier batch is never added,
+and raises `RunGone`. A new log needs room as a run does, and the oldest items are dropped as by ``append``.
+
+The ids tell a reader whether it still reads the same log: a store that was restored from an old snapshot may have other
+items under the same numbers. A reader at item 17 calls ``read(key, 17)``, and has missed nothing if `Page.number` is 18
+and `Page.before` is the id of its item 17. ``before`` is known also if that item has been dropped, as long as no later
+one has. If ``after`` is beyond the last item of a log, ``number`` is that of the next item, so ``before`` is the id of
+the last one. A log counts no readers. A key has a run or a log, not both: ``add`` raises `RunGone` if the key has a
+run, as ``start``, ``append`` and ``end`` do if it has a log. ``stop`` and ``renew`` ignore logs.
+
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
 methods may be called again. Cancelling them is safe in the same way.
 """
 
-from ._keyed.contract import LEASE, AdoptedRun, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
+from ._keyed.contract import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
 from ._keyed.memory_store import MemoryStore
 
 __all__ = [
     "LEASE",
+    "Added",
     "AdoptedRun",
     "MemoryStore",
     "NewRun",

@@ -3,6 +3,7 @@
 -- in milliseconds. (Redis Cluster would need the names of all keys before the call.)
 local PREFIX, STEP = ARGV[1], ARGV[2]
 local ITEM, RUN = 32, 4096  -- bytes that an item and a run take besides their own
+local REMEMBERED = 600000  -- how long a writer of a log may repeat its last batch
 local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -16,9 +17,14 @@ local function find(key)
   return packed and cmsgpack.unpack(packed)
 end
 
+local function find_run(key, id)
+  local run = find(key)
+  return run and run.id == id and not run.writers and run
+end
+
 local function state(run)
-  local readers = call('ZCOUNT', name('readers', run.key), now, '+inf')
-  local lost = not run.ending and run.lapses <= now
+  local readers = run.writers and 0 or call('ZCOUNT', name('readers', run.key), now, '+inf')
+  local lost = not run.ending and not run.writers and run.lapses <= now
   return {run.id, run.arguments, run.first, run.last, run.ending, run.stopping, readers, lost and 1 or 0}
 end
 
@@ -64,7 +70,8 @@ local function trim(run, too_much, too_long)  -- drops the oldest items; if the 
   local items, freed = name('items', run.key), 0
   while run.first <= run.last and (freed < too_much or (freed < too_long and run.first < run.last)) do
     local oldest = call('XRANGE', items, run.first .. '-0', '+', 'COUNT', 1)[1]
-    freed = freed + ITEM + (oldest and #oldest[2][2] or 0)
+    run.dropped = oldest and oldest[2][1] or ''
+    freed = freed + ITEM + #run.dropped + (oldest and #oldest[2][2] or 0)
     run.first = run.first + 1
   end
   if freed > 0 then
@@ -74,44 +81,87 @@ local function trim(run, too_much, too_long)  -- drops the oldest items; if the 
   end
 end
 
+local function create(run, cost)
+  cost = cost + RUN + SHORT_END + #run.arguments + #run.payer + #run.topic
+  if excess(run.payer) + cost > 0 or call('ZCARD', name('runs', run.payer)) >= PAYER_RUNS then return false end
+  call('DEL', name('items', run.key), name('readers', run.key))
+  run.first, run.last, run.bytes, run.ending, run.stopping, run.dropped = 1, 0, 0, false, 0, ''
+  charge(run, cost)
+  return run
+end
+
+local function extend(run, from, writer, sequence)  -- by the items in ARGV
+  local before = run.bytes
+  for i = from, #ARGV do
+    local id = writer and writer .. '.' .. sequence + i - from or ''
+    run.last = run.last + 1
+    call('XADD', name('items', run.key), run.last .. '-0', id, ARGV[i])
+    run.bytes = run.bytes + ITEM + #id + #ARGV[i]
+  end
+  if run.bytes == before then return end
+  charge(run, run.bytes - before)
+  trim(run, excess(run.payer), run.bytes - RUN_BYTES)
+  notify(run)
+end
+
+local function id_before(log, number)
+  if number <= log.first then return log.dropped end
+  local before = number - 1 .. '-0'
+  local entry = call('XRANGE', name('items', log.key), before, before)[1]
+  return entry and entry[2][1] or ''
+end
+
 local steps = {}
 
 function steps.start(key, id, arguments, payer, topic, keep, payload, held)
   local run = find(key)
+  if run and run.writers then return 'log' end
   if run and not run.free then return state(run) end
   if run then call('ZADD', name('runs', run.payer), 0, key) end  -- as expired, so its payer no longer pays for it
-  local cost = RUN + SHORT_END + held + #arguments + #payer + #topic + #payload
-  if excess(payer) + cost > 0 or call('ZCARD', name('runs', payer)) >= PAYER_RUNS then return 'full' end
-  call('DEL', name('items', key), name('readers', key))
-  run = {key = key, id = id, arguments = arguments, payer = payer, topic = topic, payload = payload,
-    held = tonumber(held), keep = tonumber(keep), first = 1, last = 0, bytes = 0, ending = false, stopping = 0}
-  charge(run, cost)
+  run = create({key = key, id = id, arguments = arguments, payer = payer, topic = topic, payload = payload,
+    held = tonumber(held), keep = tonumber(keep)}, held + #payload)
+  if not run then return 'full' end
   if topic ~= '' then call('SADD', name('topic', topic), key) end
   renew(run)
   return state(run)
 end
 
 function steps.append(key, id, number)
-  local run = find(key)
-  if not run or run.id ~= id or run.ending or tonumber(number) > run.last + 1 then return 'gone' end
-  local before = run.bytes
-  for i = 7 + run.last - number, #ARGV do
-    run.last = run.last + 1
-    call('XADD', name('items', key), run.last .. '-0', '', ARGV[i])
-    run.bytes = run.bytes + ITEM + #ARGV[i]
-  end
-  if run.bytes > before then
-    charge(run, run.bytes - before)
-    trim(run, excess(run.payer), run.bytes - RUN_BYTES)
-    notify(run)
-  end
+  local run = find_run(key, id)
+  if not run or run.ending or tonumber(number) > run.last + 1 then return 'gone' end
+  extend(run, 7 + run.last - number)
   renew(run)
   return state(run)
 end
 
+function steps.add(key, id, arguments, payer, keep, writer, sequence)
+  local log = find(key)
+  if log and not log.writers then return 'run' end
+  log = log or create({key = key, id = id, arguments = arguments, payer = payer, topic = '', writers = {}}, 0)
+  if not log then return 'full' end
+  local batch = log.writers[writer]
+  sequence = tonumber(sequence)
+  if batch and sequence < batch.after then
+    if sequence ~= batch.sequence then return 'later' end
+    save(log, tonumber(keep))
+    return {batch.number, batch.before, state(log)}
+  end
+  local number, before = log.last + 1, id_before(log, log.last + 1)
+  extend(log, 10, writer, sequence)
+  if #ARGV >= 10 then
+    for name, old in pairs(log.writers) do
+      if old.added < now - REMEMBERED then log.writers[name] = nil end
+    end
+    local after = sequence + #ARGV - 9
+    log.writers[writer] = {sequence = sequence, after = after, number = number, before = before, added = now}
+  end
+  save(log, tonumber(keep))
+  return {number, before, state(log)}
+end
+
 steps['end'] = function(key, id, ending, last, free)
-  local run = find(key)
-  if not run or run.id ~= id then return 'gone' end
+  local run = find_run(key, id)
+  if not run then return 'gone' end
   if run.ending then return end
   if last ~= '' and tonumber(last) ~= run.last then return 'gone' end
   local more = math.max(0, #ending - SHORT_END) - run.held
@@ -128,25 +178,26 @@ end
 function steps.read(key, after, channel, reader, ms)
   local run = find(key)
   if not run then return end
-  if reader ~= '' then
+  if reader ~= '' and not run.writers then
     call('ZREMRANGEBYSCORE', name('readers', key), '-inf', now)
     call('ZADD', name('readers', key), now + ms, reader)
     outlive(name('readers', key), tonumber(ms))
   end
-  local number, items, size, entries = math.max(after + 1, run.first), {}, 0, {}
+  local number, items, ids, size, entries = math.max(after + 1, run.first), {}, {}, 0, {}
+  if run.writers then number = math.min(number, run.last + 1) end
   if number <= run.last then
     entries = call('XRANGE', name('items', key), number .. '-0', '+', 'COUNT', 256)
     if not entries[1] or entries[1][1] ~= number .. '-0' then return end  -- Redis has evicted it
   elseif channel ~= '' and not run.ending then
     call('SADD', name('waiting', key), channel)
-    call('PEXPIRE', name('waiting', key), call('PTTL', name('run', key)))
+    call('PEXPIRE', name('waiting', key), math.max(ms, call('PTTL', name('run', key))))  -- a log may begin anew
   end
   for i, entry in ipairs(entries) do
     if size >= PAGE then break end
-    items[i] = entry[2][2]
+    items[i], ids[i] = entry[2][2], run.writers and entry[2][1] or nil
     size = size + #items[i]
   end
-  return {state(run), number, items}
+  return {state(run), number, items, run.writers and id_before(run, number) or '', ids}
 end
 
 function steps.leave(key, reader)
@@ -154,8 +205,8 @@ function steps.leave(key, reader)
 end
 
 function steps.stop(key, id)
-  local run = find(key)
-  if not run or run.id ~= id then return end
+  local run = find_run(key, id)
+  if not run then return end
   run.stopping = 1
   save(run, math.max(1, call('PTTL', name('run', key))))
 end
@@ -163,8 +214,8 @@ end
 function steps.renew(...)
   local runs, states = {...}, {}
   for i = 1, #runs, 2 do
-    local run = find(runs[i])
-    if run and run.id == runs[i + 1] then
+    local run = find_run(runs[i], runs[i + 1])
+    if run then
       if not run.ending then renew(run) end
       table.insert(states, {run.key, state(run)})
     end

@@ -1,4 +1,4 @@
-"""`RedisStore`: keeps the runs of keyed calls in Redis or Valkey, with the library redis-py.
+"""`RedisStore`: keeps the runs of keyed calls, and logs, in Redis or Valkey, with the library redis-py.
 
 A run has a state, a stream with its items, a sorted set of its readers, and a set of the processes that wait for its
 next change. A payer has a sorted set of its runs, and a hash with their bytes. Every key expires. Each step is one call
@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from wsrpc.cluster.engine import PATIENCE
-from wsrpc.store import LEASE, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull, StoreLost
+from wsrpc.store import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull, StoreLost
 
 from ._broker_connection import error_text, host_of, refuse_options
 
@@ -54,6 +54,15 @@ SET_HERE = frozenset(
     }
 )
 """Options of connections that `RedisEngine` and `RedisStore` set."""
+
+REFUSALS = {
+    b"gone": (RunGone, "the store has no such run any more, or has lost some of its items"),
+    b"full": (StoreFull, "the store has no room for a run of this payer, or for its end"),
+    b"log": (RunGone, "the key has a log, so it can have no run"),
+    b"run": (RunGone, "the key has a run, so it can have no log"),
+    b"later": (RunGone, "the writer has added a later batch"),
+}
+"""What a step raises, by its reply."""
 
 STEPS = Path(__file__).with_suffix(".lua").read_text("utf-8")
 
@@ -136,10 +145,9 @@ class RedisStore:
             except (RedisError, OSError) as exc:
                 raise StoreLost(f"Redis: {error_text(exc)}") from exc
         self._answers += 1
-        if reply == b"gone":
-            raise RunGone("the store has no such run any more, or has lost some of its items")
-        if reply == b"full":
-            raise StoreFull("the store has no room for a run of this payer, or for its end")
+        if isinstance(reply, bytes):
+            error, text = REFUSALS[reply]
+            raise error(text)
         return reply
 
     async def start(self, key: str, run: NewRun, /) -> RunState:
@@ -152,6 +160,11 @@ class RedisStore:
     async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False) -> None:
         await self._step("end", key, id, end, "" if last is None else last, int(free))
 
+    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Sequence[bytes], /) -> Added:
+        new = (log.id, log.arguments, log.payer, _ms(log.keep))
+        number, before, state = await self._step("add", key, *new, writer, sequence, *items)
+        return Added(number, before.decode(), _state(*state))
+
     async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
         if wait <= 0:
             return await self._page(key, after, "", reader, wait)
@@ -163,7 +176,7 @@ class RedisStore:
         tail.readers += 1
         try:
             if self._counted.get((key, reader), 0.0) > monotonic():
-                page = await self._shared_page(tail, key, after)
+                page = await self._shared_page(tail, key, after, wait)
             else:
                 page = await self._page(key, after, self._channel, reader, wait)
                 if len(self._counted) > COUNTED:
@@ -178,20 +191,23 @@ class RedisStore:
                 del self._tails[key]
         if tail.changed.done() and (lost := tail.changed.result()):
             raise StoreLost(lost)
-        return await self._shared_page(tail, key, after)
+        return await self._shared_page(tail, key, after, wait)
 
-    async def _shared_page(self, tail: Tail, key: str, after: int) -> Page | None:
+    async def _shared_page(self, tail: Tail, key: str, after: int, wait: float) -> Page | None:
         """Read once for all readers that do so at the same time, before the change or after it."""
-        shared = after, tail.changed.done()
+        shared = after, wait, tail.changed.done()
         if shared not in tail.pages:
-            tail.pages[shared] = asyncio.ensure_future(self._page(key, after, self._channel, "", 0.0))
+            tail.pages[shared] = asyncio.ensure_future(self._page(key, after, self._channel, "", wait))
             tail.pages[shared].add_done_callback(lambda _: tail.pages.pop(shared))
         return await asyncio.shield(tail.pages[shared])
 
     async def _page(self, key: str, after: int, channel: str, reader: str, wait: float) -> Page | None:
         # The reader is counted for a little longer than it has to be, because that is repeated after half a lease.
         reply = await self._step("read", key, after, channel, reader, _ms(wait + 1.5 * self.lease))
-        return None if reply is None else Page(_state(*reply[0]), reply[1], reply[2])
+        if reply is None:
+            return None
+        state, number, items, before, ids = reply
+        return Page(_state(*state), number, items, before.decode(), [id.decode() for id in ids])
 
     async def _listen(self) -> None:
         """Notify the readers of runs that have changed, until the connection is lost."""
@@ -252,13 +268,14 @@ class Tail:
 
     Attributes:
         changed: done after the change, with a text that says why the store is lost, or an empty one.
-        pages: the reads in progress, by the number after which they read, and whether it is after the change.
+        pages: the reads in progress, by the number after which they read, how long they may wait, and whether it is
+            after the change.
         readers: the number of those who use it.
     """
 
     def __init__(self) -> None:
         self.changed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.pages: dict[tuple[int, bool], asyncio.Task[Page | None]] = {}
+        self.pages: dict[tuple[int, float, bool], asyncio.Task[Page | None]] = {}
         self.readers = 0
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from engine_servers import ServerProcess, redis_server
 
-from wsrpc.store import MemoryStore, NewRun, Page, RunState, Store
+from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, Store
 from wsrpc_adapters.redis import RedisStore
 
 T = TypeVar("T")
@@ -62,6 +62,13 @@ async def connect(request: pytest.FixtureRequest, servers: Callable[[str], str])
 def new_run(id: str, **fields: Any) -> NewRun:
     defaults: dict[str, Any] = {"arguments": "[1]", "payer": "ann", "keep": 60.0}
     return NewRun(id=id, **(defaults | fields))
+
+
+async def add(
+    store: Store, writer: str, sequence: int, *items: bytes, key: str = "k", payer: str = "ann", keep: float = 60.0
+) -> Added:
+    log = NewRun(id=f"log-{writer}", arguments="", payer=payer, keep=keep)
+    return await store.add(key, log, writer, sequence, items)
 
 
 async def until(ask: Callable[[], Awaitable[T]], condition: Callable[[T], object]) -> T:

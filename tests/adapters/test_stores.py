@@ -9,10 +9,11 @@ from functools import partial
 
 import pytest
 from engine_servers import ServerProcess
-from stores_in_use import STORES, Connect, items_of, new_run, page_of, state_of, until
+from stores_in_use import STORES, Connect, add, items_of, new_run, page_of, state_of, until
 from stores_in_use import connect as connect
 
-from wsrpc.store import RunGone, RunState, StoreFull
+from wsrpc.store import RunGone, RunState, Store, StoreFull
+from wsrpc_adapters import _redis_store
 
 SOON = 0.05
 """Seconds after which something should have happened."""
@@ -374,3 +375,154 @@ async def test_a_payer_has_a_number_of_bytes(connect: Connect) -> None:
     with pytest.raises(StoreFull):
         await store.start("k3", new_run("a", payload=bytes(20_000)))
     assert (await store.start("k3", new_run("a", payload=bytes(20_000), payer="bob"))).id == "a"
+
+
+# ---------------------------------------------------------------- logs
+
+LAST = 2**53 - 1
+
+
+async def test_many_writers_add_to_a_log_that_others_read_meanwhile(connect: Connect) -> None:
+    stores = [connect(run_bytes=1 << 24) for _ in range(3)]
+    began = asyncio.get_running_loop().time()
+
+    async def write(store: Store, writer: str) -> None:
+        for sequence in range(0, 60, 3):
+            for start in (sequence, sequence + 1):  # the second batch has two items
+                items = [f"{writer}.{each}".encode() for each in range(start, 2 * start - sequence + 1)]
+                added = await add(store, writer, start, *items)
+                page = await page_of(store, added.number - 1)
+                assert (page.before, list(page.items)[: len(items)]) == (added.before, items)
+
+    async def follow(store: Store) -> list[str]:
+        ids: list[str] = [""]
+        while len(ids) <= 6 * 60:
+            page = await page_of(store, len(ids) - 1, reader="counts nobody", wait=30)
+            assert (page.number, page.before) == (len(ids), ids[-1])
+            assert [id.encode() for id in page.ids] == list(page.items)
+            ids += page.ids
+        return ids
+
+    await add(stores[0], "nobody", 1)
+    tails = [asyncio.create_task(follow(store)) for store in stores]
+    await asyncio.gather(*(write(stores[number % 3], f"w{number}") for number in range(6)))
+    orders = await asyncio.gather(*tails)
+    assert orders[0] == orders[1] == orders[2]
+    for number in range(6):
+        ids = [id for id in orders[0] if id.startswith(f"w{number}.")]
+        assert ids == [f"w{number}.{sequence}" for sequence in range(60)]
+    state = await state_of(stores[0])
+    assert state == RunState("log-nobody", "", 1, 360, None, False, 0, False)
+    assert asyncio.get_running_loop().time() - began < 20, "no read has waited until its time was over"
+
+
+async def test_a_repeated_add_has_no_second_effect(connect: Connect) -> None:
+    ours, theirs = connect(run_bytes=3000), connect(run_bytes=3000)
+    writers = [f"w{number}" for number in range(100)]
+    for number, writer in enumerate(writers):
+        added = await add(theirs, writer, 7, bytes(50))
+        assert (added.number, added.before) == (number + 1, f"w{number - 1}.7" if number else "")
+    for number, writer in enumerate(writers):  # most of these items have been dropped
+        added = await add(ours, writer, 7, bytes(50))
+        assert (added.number, added.before) == (number + 1, f"w{number - 1}.7" if number else "")
+        assert (added.state.last, added.state.first > 50) == (100, True)
+    assert (await add(ours, "w0", 9, b"b", b"c")).number == 101
+    assert (await add(theirs, "w1", 8, b"d")).number == 103
+    assert (await add(theirs, "w0", 9, b"b", b"c")).number == 101
+    for sequence in (7, 10):
+        with pytest.raises(RunGone):
+            await add(theirs, "w0", sequence, b"x")
+    page = await page_of(ours, 100)
+    assert (list(page.items), list(page.ids)) == ([b"b", b"c", b"d"], ["w0.9", "w0.10", "w1.8"])
+
+
+async def test_writers_are_forgotten_after_a_while(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsrpc._keyed.memory_store.REMEMBERED", 0.0)
+    steps = _redis_store.STEPS.replace("REMEMBERED = 600000", "REMEMBERED = -1")
+    monkeypatch.setattr(_redis_store, "STEPS", steps)
+    store = connect()
+    for writer, number in (("w", 1), ("w", 1), ("v", 2), ("w", 3)):
+        assert (await add(store, writer, 1, b"x")).number == number
+
+
+async def test_a_reader_of_a_log_learns_whether_its_position_is_still_right(connect: Connect) -> None:
+    store = connect(run_bytes=2000, payer_bytes=100_000)
+    await add(store, "w", 1)
+    for after in (0, 5, LAST):
+        page = await page_of(store, after)
+        assert (page.number, page.before, list(page.ids)) == (1, "", [])
+    for sequence in range(1, 41):
+        state = (await add(store, "w", sequence, bytes(100))).state
+    first = state.first
+    assert 20 < first < 40 == state.last
+    for after, number in ((0, first), (first - 2, first), (first - 1, first), (first, first + 1), (39, 40)):
+        page = await page_of(store, after)
+        ids = [f"w.{each}" for each in range(number, 41)]
+        assert (page.number, page.before, list(page.ids)) == (number, f"w.{number - 1}", ids)
+    for after in (40, 41, LAST):
+        page = await page_of(store, after)
+        assert (page.number, page.before, list(page.ids)) == (41, "w.40", [])
+    added = await add(store, "w", 41, bytes(100_000))  # more than its payer may have
+    assert (added.number, added.before, added.state.first, added.state.last) == (41, "w.40", 42, 41)
+    page = await page_of(store, 40, wait=30)
+    assert (page.number, page.before, list(page.items)) == (42, "w.41", [])
+    assert (await add(store, "w", 42, b"x")).before == "w.41"
+
+
+async def test_a_log_is_forgotten_after_its_last_add_and_begins_anew(connect: Connect) -> None:
+    ours, theirs = connect(lease=SOON), connect(lease=SOON)
+    await add(ours, "gone", 1, b"x", key="gone", keep=LATER)
+    await add(ours, "w", 1, b"x", keep=LATER)
+
+    async def other_is_gone() -> bool:
+        await add(ours, "w", 1, b"x", keep=LATER)
+        return await theirs.read("gone", 0) is None
+
+    await until(other_is_gone, bool)
+    assert await items_of(theirs) == [b"x"]
+
+    async def wait_for_another() -> None:
+        while (page := await theirs.read("k", 1, wait=30)) is not None and page.state.id == "log-w":
+            pass
+
+    waiting = asyncio.create_task(wait_for_another())
+    await until(partial(ours.read, "k", 0), lambda page: page is None)
+    added = await add(ours, "w2", 5, b"new", keep=60)
+    assert (added.number, added.before, added.state.id) == (1, "", "log-w2")
+    async with asyncio.timeout(20):
+        await waiting
+    await add(ours, "w2", 6, b"x", keep=1e-3)
+    await until(partial(ours.read, "k", 0), lambda page: page is None)
+
+
+async def test_a_key_has_a_run_or_a_log(connect: Connect) -> None:
+    store = connect(lease=SOON)
+    await add(store, "a", 1, b"x")
+    await store.start("run", new_run("log-a"))
+    before = await page_of(store)
+    for call in (
+        store.start("k", new_run("log-a")),
+        store.append("k", "log-a", 2, [b"y"]),
+        store.end("k", "log-a", b""),
+        add(store, "a", 1, b"x", key="run"),
+    ):
+        with pytest.raises(RunGone):
+            await call
+    await store.stop("k", "log-a")
+    assert await store.renew({"k": "log-a", "none": "a"}) == {}
+    await until(partial(state_of, store, "run"), lambda state: state is not None and state.lost)
+    assert await store.adopt("") == []
+    assert await page_of(store) == before
+
+
+async def test_a_log_takes_the_share_of_its_payer(connect: Connect) -> None:
+    store = connect(payer_runs=2, payer_bytes=100_000)
+    await store.start("run", new_run("a", payload=bytes(60_000)))
+    for sequence in range(1, 41):
+        added = await add(store, "w", sequence, bytes(1000), keep=LATER)
+    assert 1 < added.state.first < 40
+    with pytest.raises(StoreFull):
+        await add(store, "w", 1, b"x", key="k2")
+    await add(store, "w", 1, b"x", key="k2", payer="bob")
+    await until(partial(store.read, "k", 0), lambda page: page is None)
+    await store.start("k3", new_run("a", payload=bytes(20_000)))

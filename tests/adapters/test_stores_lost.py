@@ -14,7 +14,7 @@ import pytest
 from engine_servers import ServerProcess, lasting_port, redis_server
 from leftovers import open_sockets
 from redis.asyncio import Redis
-from stores_in_use import items_of, new_run, next_items, state_of, until
+from stores_in_use import add, items_of, new_run, next_items, page_of, state_of, until
 
 from wsrpc.cluster.engine import PATIENCE
 from wsrpc.store import MemoryStore, RunGone, StoreFull, StoreLost
@@ -65,6 +65,7 @@ async def calls_fail(store: RedisStore) -> None:
     calls = {
         "start": store.start("k2", new_run("b")),
         "append": store.append("k2", "b", 1, [b"x"]),
+        "add": add(store, "w", 1, b"x"),
         "end": store.end("k2", "b", b""),
         "read": store.read("k2", 0),
         "waiting read": store.read("k2", 0, wait=30),
@@ -163,6 +164,42 @@ async def test_a_server_that_is_restored_from_an_old_snapshot(mortal: Mortal, st
     assert await items_of(store, key="late") == [b"1", b"2", b"3"]
 
 
+async def test_a_log_whose_server_is_restored_or_empty(mortal: Mortal, store: RedisStore, client: Any) -> None:
+    await add(store, "ours", 1, b"1", b"2")
+    await client.save()
+    await add(store, "ours", 3, b"3")
+    await add(store, "ours", 4, b"4")
+    for options in ((), ("--dbfilename", "none")):
+        reading = asyncio.create_task(next_items(store, 9))
+        await until(lambda: client.exists("wsrpc:waiting:k"), bool)
+        mortal.server.kill()
+        with pytest.raises(StoreLost):
+            await reading
+        mortal.start(*options)
+        await client.connection_pool.disconnect()
+        kept = 2 if not options else 0
+        added = await add(store, "theirs", 7, b"a", b"b")
+        assert (added.number, added.before) == (kept + 1, "ours.2" if kept else "")
+        added = await add(store, "ours", 4, b"4")  # its last batch, whose answer may have been lost
+        assert (added.number, added.before) == (kept + 3, "theirs.8"), "ours.4 is there no more, and ours knows it"
+        page = await page_of(store, 4)
+        assert (page.number, page.before) == ((5, "theirs.8") if kept else (4, "ours.4")), "4-ours.4 is wrong now"
+    assert await items_of(store) == [b"a", b"b", b"4"]
+
+
+async def test_an_add_whose_answer_is_lost_is_repeated(mortal: Mortal, store: RedisStore) -> None:
+    await add(store, "w", 1, b"x")
+    mortal.server.freeze()
+    with pytest.raises(StoreLost):  # although each of its copies arrives
+        await add(store, "w", 2, b"y", b"z")
+    mortal.server.thaw()
+    await until(lambda: state_of(store), lambda state: state is not None and state.last > 1)
+    assert (await add(store, "other", 1, b"o")).number == 4
+    added = await add(store, "w", 2, b"y", b"z")
+    assert (added.number, added.before) == (2, "w.1")
+    assert await items_of(store) == [b"x", b"y", b"z", b"o"]
+
+
 async def test_a_run_whose_items_were_evicted_is_gone(store: RedisStore, client: Any) -> None:
     await with_readers(store, 0)
     await client.delete("wsrpc:items:k")
@@ -177,7 +214,9 @@ async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any
     await store.start("k", new_run("a"))
     for number in range(1, 101):
         state = await store.append("k", "a", number, [bytes(100)])
+        log = (await add(store, "w", number, bytes(100), key="log")).state
     assert await client.xlen("wsrpc:items:k") == 101 - state.first < 20
+    assert await client.xlen("wsrpc:items:log") == 101 - log.first < 20
     await store.close()
 
 
@@ -213,6 +252,8 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
         await store.read(key, 1, reader="r", wait=0.001)
         await store.stop(key, "a")
         await store.renew({key: "a"})
+        await add(store, "w", number, b"x", key=f"log{number}", keep=0.5)
+        await store.read(f"log{number}", 1, wait=0.001)
         if number % 4 < 2:
             await store.end(key, "a", bytes(5000))
     await store.adopt("t")
@@ -256,17 +297,23 @@ async def test_a_user_needs_few_rights_and_no_password_is_shown(caplog: pytest.L
         RedisStore("redis://one?socket_timeout=3", retry=None)
 
 
+@pytest.mark.parametrize("logs", [False, True])
 @pytest.mark.parametrize("size", [2, 100, 50_000])
-async def test_a_memory_store_takes_no_more_memory_than_it_may(size: int) -> None:
+async def test_a_memory_store_takes_no_more_memory_than_it_may(size: int, logs: bool) -> None:
     limit = 4 << 20
     store = MemoryStore(bytes=limit, payer_bytes=1 << 30, run_bytes=1 << 16, payer_runs=10**6)
 
     async def fill() -> None:
         for number in range(10**6):
             key = f"{number:064}"
-            await store.start(key, new_run(f"{number:016}", payer=f"user-{number}"))
+            if not logs:
+                await store.start(key, new_run(f"{number:016}", payer=f"user-{number}"))
             for first in range(1, 200, 10):
-                await store.append(key, f"{number:016}", first, [bytes(bytearray(size)) for _ in range(10)])
+                items = [bytes(bytearray(size)) for _ in range(10)]
+                if logs:
+                    await add(store, "w" * 32, first, *items, key=key, payer=f"user-{number}")
+                else:
+                    await store.append(key, f"{number:016}", first, items)
 
     tracemalloc.start()
     try:
@@ -276,4 +323,5 @@ async def test_a_memory_store_takes_no_more_memory_than_it_may(size: int) -> Non
     finally:
         tracemalloc.stop()
     assert limit / 2 < used < limit * 1.2
-    await store.end(f"{0:064}", f"{0:016}", bytes(1024))
+    if not logs:
+        await store.end(f"{0:064}", f"{0:016}", bytes(1024))

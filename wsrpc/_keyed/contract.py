@@ -26,13 +26,13 @@ class RunGone(WsrpcError):
 
 
 class NewRun(Struct, frozen=True, kw_only=True):
-    """A run that is to start.
+    """A run that is to start, or a log.
 
     Attributes:
         id: a random id.
         arguments: a text that is equal for calls with equal arguments.
         payer: the one whose share of the store the run takes.
-        keep: seconds for which the run is kept after its end.
+        keep: seconds for which the run is kept after its end, or the log after its last `Store.add`.
         held: bytes that its process needs for it until it ends, such as its arguments.
         topic: the topic under which `Store.adopt` finds the run. Empty: no other process can continue it.
         payload: what another process needs to continue the run.
@@ -48,7 +48,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
 
 
 class RunState(Struct, frozen=True):
-    """What a store knows of a run.
+    """What a store knows of a run or a log.
 
     Attributes:
         id: the id of the run.
@@ -78,11 +78,30 @@ class Page(Struct, frozen=True):
         state: the state of the run.
         number: the number of the first item in ``items``, or of the next item if there is none.
         items: some items, in order.
+        before: in a log, the id of the item before ``number``, which may be the one that was dropped last. Empty if
+            ``number`` is 1, and for a run.
+        ids: the ids of ``items``, if they are those of a log.
     """
 
     state: RunState
     number: int
     items: Sequence[bytes]
+    before: str = ""
+    ids: Sequence[str] = ()
+
+
+class Added(Struct, frozen=True):
+    """The result of `Store.add`.
+
+    Attributes:
+        number: the number of the first added item, or of the next item if there is none.
+        before: the id of the item before that. Empty if ``number`` is 1.
+        state: the state of the log.
+    """
+
+    number: int
+    before: str
+    state: RunState
 
 
 class AdoptedRun(Struct, frozen=True):
@@ -100,7 +119,7 @@ class AdoptedRun(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Keeps the runs of keyed calls. The module `wsrpc.store` describes how each method must behave."""
+    """Keeps the runs of keyed calls, and logs. The module `wsrpc.store` describes how each method must behave."""
 
     @property
     def lease(self) -> float:
@@ -112,6 +131,8 @@ class Store(Protocol):
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState: ...
 
     async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False) -> None: ...
+
+    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Sequence[bytes], /) -> Added: ...
 
     async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None: ...
 
