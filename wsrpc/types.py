@@ -1,7 +1,9 @@
 """The types of objects that wsrpc passes to your functions or returns, for annotations."""
 
 from ._base.names import RESERVED_EVENTS, Redact
+from ._base.rooms import Joined, Present
 from ._base.state import PeerState
+from ._client.client_room import ClientRoom
 from ._client.client_states import ClientState
 from ._core.api.context import Middleware
 from ._core.api.registration import RouterChannel
@@ -16,14 +18,17 @@ from ._server.server import ServerChannel
 
 __all__ = [
     "RESERVED_EVENTS",
+    "ClientRoom",
     "ClientState",
     "Dial",
     "EmitReport",
+    "Joined",
     "Listening",
     "Members",
     "Message",
     "Middleware",
     "PeerState",
+    "Present",
     "RawConnection",
     "Redact",
     "RoomChannel",

@@ -25,6 +25,7 @@ from .._values.convert import DecHook
 from ..limits import Limits
 from ..transport import Transport
 from .client_core import ClientCore
+from .client_room import ClientRoom
 from .client_states import ClientState
 from .dialing import DialPlan
 from .reconnect_hooks import ReconnectInfo
@@ -167,6 +168,17 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""
         return self._core.peer.of(name, ordered=ordered)
+
+    def room(self, name: str) -> ClientRoom:
+        """Return a room of the server, to join it. Each call with the same name returns the same object.
+
+        From the first call on, the channel "rooms" is reserved. See the guide "Rooms".
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a room.
+            ValueError: the client has handlers on the channel "rooms", or ``extensions=False``.
+        """
+        return self._core.rooms.get(name)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
         """Register the handlers and middleware of ``router`` on this client; see `Router`.

@@ -26,6 +26,7 @@ from .._core.wire.settings import Settings
 from .._net.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, named_with_notes
 from ..transport import Transport
+from .client_room import ClientRooms
 from .client_states import AT_REST, TABLE, ClientState, Input, after
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .reconnect_hooks import ReconnectHooks
@@ -170,6 +171,7 @@ class ClientCore(PeerOwner):
         self.peer_core = core_of(self.peer)
         self.state: ClientState = "idle"
         self.hooks = ReconnectHooks(registry)
+        self.rooms = ClientRooms(self.peer_core, registry)
         self._command = UserCommand()
         self._stopping: set[asyncio.Task[None]] = set()
         """Tasks of dialing that was stopped, but has not ended yet."""
@@ -420,6 +422,7 @@ class ClientCore(PeerOwner):
         self._waiters.notify(None)
         if self.hooks.resumed_info is not None:
             self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_info,))  # nothing waits for them
+        self.rooms.session_opened()  # not before, because the events of the log would wait while handlers run
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         began = self.hooks.session_info

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from .._base.misuse import check_has_run, check_no_yield
 from .._base.names import LONGEST_NAME, can_be_sent, check_channel, check_name
+from .._base.rooms import CHANNEL
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
@@ -38,8 +39,6 @@ from .broadcast import (
 from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
 
-CHANNEL = "rooms"
-"""The channel on which clients join and leave rooms."""
 NOT_ALLOWED = "not allowed"
 
 Allow = Callable[[Peer], bool | Awaitable[bool]]

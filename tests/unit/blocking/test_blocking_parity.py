@@ -28,6 +28,7 @@ LEFT_OUT = {
     "*.use_outgoing": MIDDLEWARE,
     "Client.include": "a router may hold coroutine functions and middleware",
     "Client.bind": EVENT_LOOP,
+    "Client.room": EVENT_LOOP,
     "Client.store=": NO_RUN,
     "Peer.bind": EVENT_LOOP,
     "Peer.transport": EVENT_LOOP,

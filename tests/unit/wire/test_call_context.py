@@ -187,6 +187,13 @@ HOSTILE: list[Any] = [
     {"remaining_ms": True},
     {"remaining_ms": "1"},
     {"remaining_ms": None},
+    {"at": "lobby"},
+    {"at": ["lobby"]},
+    {"at": ["lobby", 7]},
+    {"at": ["lobby", "1", "2"]},
+    {"at": ["", "1"]},
+    {"at": ["x" * 257, "1"]},
+    {"at": ["lobby", "1" * 65]},
 ]
 
 
@@ -210,6 +217,20 @@ async def test_unknown_keys_are_ignored() -> None:
     ctx = {"color": [1, 2], "metadata": TENANT}
     _, answer = await d.fed(hello("context"), {"i": 7, "a": ["q"], "ctx": ctx})
     assert answer == {"i": 7, "d": [TENANT, None]}
+
+
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+async def test_only_a_server_says_where_events_are_in_the_log_of_a_room(dialer: bool) -> None:
+    d = Driven(dialer=dialer, extensions=True)
+    seen: list[Any] = []
+
+    @d.peer.on("said")
+    def said(ctx: Context) -> None:
+        seen.append((ctx.room, ctx.position))
+
+    greeting = welcome("context") if dialer else hello("context")
+    await d.fed(greeting, {"a": ["said"], "ctx": {"at": ["lobby", "1-w.1"]}}, {"a": ["said"]})
+    assert seen == [("lobby", "1-w.1") if dialer else (None, None), (None, None)]
 
 
 async def test_without_extensions_a_context_is_an_unknown_key() -> None:

@@ -16,7 +16,7 @@ from ..handlers.invocation import CURRENT, Invocation
 from ..handlers.observation import Message
 from ..wire.messages import context_of
 from .anonymous import AnonymousChannel, user_channel_of
-from .peer import Peer
+from .peer import Peer, core_of
 
 if TYPE_CHECKING:
     from .annotations import Server
@@ -124,6 +124,23 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         A process that was killed counts for `wsrpc.store.LEASE` seconds.
         """
         return None if self._invocation.keyed is None else self._invocation.keyed.readers
+
+    @property
+    def room(self) -> str | None:
+        """The name of the room to whose members a server has emitted the event, if the room has a log."""
+        return self._at[0]
+
+    @property
+    def position(self) -> str | None:
+        """The position of the event in the log of its `room`. None without one."""
+        return self._at[1]
+
+    @property
+    def _at(self) -> tuple[str, str] | tuple[None, None]:
+        context = context_of(self._invocation.inbound)
+        if context is None or context.at is UNSET or not core_of(self.peer).options.dialer:
+            return None, None  # a client cannot say where its events are in a log
+        return context.at
 
     @property
     def state(self) -> PeerState:

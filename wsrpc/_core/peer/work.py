@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ from msgspec import UNSET
 from ..._base.buckets import TokenBucket
 from ..._base.closing import CloseCode
 from ..._base.names import STREAM_EVENTS, ChannelRef
-from ...errors import Draining, Overloaded, RemoteError, RpcError, made_here
+from ...errors import BadArguments, Draining, Overloaded, RemoteError, RpcError, made_here
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import TOO_MANY
 from ..channels.named_channels import NamedChannels
@@ -24,6 +25,7 @@ from ..handlers.opening import OpeningState
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
 from ..session.session import BYTES_PER_MESSAGE
+from ..wire.call_context import read_call_context
 from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, aging, place_on
 from .admission import WAITING, MessageKind
@@ -72,6 +74,7 @@ class Work:
         "needs_checks",
         "on_channels",
         "on_events_done",
+        "on_position",
         "starting",
         "tasks_not_started",
         "unknown_logged",
@@ -104,6 +107,8 @@ class Work:
         """Number of tasks whose first step has not run. Until it has, plain functions also run in tasks, in order."""
         self.on_events_done: Callable[[], None] | None = None
         """Is called when the events that arrived before the end of the session are handled."""
+        self.on_position: Callable[[str, str], None] | None = None
+        """Is called when an event of a room with a log arrives, with the name of the room and the position."""
         self.waiting_room = NOTHING_WAITS
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._pumping = False
@@ -145,6 +150,7 @@ class Work:
             or self.count >= self.limits.running
             or self.held > self._room_for_any
             or self._bucket is not None
+            or self.on_position is not None
         )
 
     # ------------------------------------------------------------ one message
@@ -166,6 +172,8 @@ class Work:
             channel: the anonymous channel on which the message arrived.
         """
         i = message.i
+        if message.ctx is not UNSET and self.on_position is not None:
+            self._report_position(message, self.on_position)
         is_read = dispatcher.writer.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
         if self._needs_no_handler(dispatcher, message, payload, decode, channel):
             mark_processed(view)
@@ -186,6 +194,14 @@ class Work:
         else:
             dispatcher.answers.reject(i, Overloaded(f"{why}, ask again later"))
         mark_processed(view)
+
+    @staticmethod
+    def _report_position(message: WireMessage, report: Callable[[str, str], None]) -> None:
+        """Report the position of an event when it arrives, because the event may wait until after its session."""
+        with suppress(BadArguments):  # the message is refused when it is handled
+            context = read_call_context(message.ctx)
+            if context.at is not UNSET and message.i is UNSET and message.h is None:
+                report(*context.at)
 
     def _needs_no_handler(
         self,

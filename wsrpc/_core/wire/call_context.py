@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
+from ..._base.names import LONGEST_NAME
 from ...errors import BadArguments, made_here, short
 
 MAX_ENTRIES = 32
@@ -26,6 +27,9 @@ MAX_REMAINING = MAX_MS / 1000
 Metadata = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], str], Meta(max_length=MAX_ENTRIES)]
 Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Position = Annotated[int, Meta(ge=0, le=2**53 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
+At = tuple[
+    Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)], Annotated[str, Meta(min_length=1, max_length=64)]
+]
 
 _is_name = re.compile(r"[!-~]+").fullmatch
 
@@ -39,12 +43,14 @@ class CallContext(Struct):
         after: the position after which the items begin: the number of items to skip, or `Stream.position`.
         remaining_ms: the time that was left to the caller when the message was encoded, in milliseconds. Relative,
             because the clocks of the two sides may differ.
+        at: for an event of a room with a log: the name of the room, and the position of the event in the log.
     """
 
     metadata: Metadata | UnsetType = UNSET
     key: Key | UnsetType = UNSET
     after: Position | UnsetType = UNSET
     remaining_ms: Annotated[int, Meta(ge=0, le=MAX_MS)] | UnsetType = UNSET
+    at: At | UnsetType = UNSET
 
     @property
     def must_arrive(self) -> bool:

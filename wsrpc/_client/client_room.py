@@ -1,0 +1,197 @@
+"""`ClientRoom`: a room that a client has joined. `ClientRooms`: all rooms of a client, which joins them again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from .._base.names import F, check_name
+from .._base.retry import Retry
+from .._base.rooms import CHANNEL, Joined, Present
+from .._core.handlers.registry import Registry
+from .._core.peer.peer_core import PeerCore
+from ..errors import ConnectionLost, WsrpcError
+
+
+class ClientRoom:
+    """Room of a server, as a client sees it. `Client.room` returns the same object for each call with the same name.
+
+    After `join`, the client joins again in each new session, until you call `leave`. If the room has a log, the client
+    then gets the events that it has missed, and none twice. The events are for the client's handlers, in which
+    `Context.room` is the name of the room.
+
+    Attributes:
+        name: the name of the room.
+        joined: whether the client has joined. Becomes false if the server does not let the client join again.
+        complete: whether the client has missed no event since the last call of `join`.
+        position: the position of the last event of the room that has arrived. None if the room has no log. Pass it as
+            ``after`` to `join`, also in another process, to get the events after it.
+        present: the users in the room, by `Present.user`. Do not change it. Empty if the server does not use
+            ``presence=`` for the room.
+    """
+
+    def __init__(self, name: str, rooms: ClientRooms) -> None:
+        self.name = name
+        self.joined = False
+        self.complete = True
+        self.position: str | None = None
+        self.present: dict[str | int, Present] = {}
+        self._rooms = rooms
+
+    async def join(self, *, last: int = 0, about: Any = None, after: str | None = None) -> Joined:
+        """Join the room. If the client is a member already, this only changes ``about``.
+
+        The call returns after the events from the log have arrived. It has no timeout. If you cancel it, call `leave`,
+        because the client may have become a member.
+
+        Args:
+            last: the number of events to get from the end of the room's log. Without effect if you pass ``after``.
+            about: what this client says of itself, for `Present.about`: a value of at most 512 bytes when encoded.
+            after: a position. The client gets all events after it.
+
+        Raises:
+            RemoteError: the server does not let the client join. For example, the room has no ``allow=``.
+            ConnectionLost: there is no connection, or it was lost before the server has answered.
+        """
+        return await self._rooms.join(self, {"after": after, "last": last or None, "about": about})
+
+    async def leave(self) -> None:
+        """Leave the room, and do not join it again.
+
+        Raises:
+            RemoteError: the server itself has added the client to the room, and only the server can remove it.
+            ConnectionLost: there is no connection, or it was lost before the server has answered.
+        """
+        await self._rooms.leave(self)
+
+    def on_missed(self, function: F, /) -> F:
+        """Register ``function(room)``, sync or async, for missed events. Works as a decorator.
+
+        The function is called when `complete` becomes false, because events are not in the log any more, or the client
+        has joined a room without a log again, or the server does not let it join again. It may also take no argument.
+        """
+        return self._rooms.add_hook(self, "on_missed", function)
+
+    def on_presence(self, function: F, /) -> F:
+        """Register ``function(room)``, sync or async, for changes of `present`. Works as a decorator.
+
+        The function may also take no argument.
+        """
+        return self._rooms.add_hook(self, "on_presence", function)
+
+    def __repr__(self) -> str:
+        return f"<ClientRoom {self.name!r} joined={self.joined} position={self.position!r}>"
+
+
+class ClientRooms:
+    """All rooms of one client, from one session to the next."""
+
+    def __init__(self, peer_core: PeerCore, registry: Registry) -> None:
+        self._peer_core = peer_core
+        self._registry = registry
+        self._rooms: dict[str, ClientRoom] = {}
+        self._options: dict[ClientRoom, dict[str, Any]] = {}
+        """The options of the last join of each room, until the client leaves."""
+        self._sessions: dict[ClientRoom, object] = {}
+        """The session in which the client has joined each room."""
+
+    def get(self, name: str) -> ClientRoom:
+        """Return the room with this name; see `Client.room`."""
+        check_name("a room's name", name)
+        if not self._rooms:
+            if not self._peer_core.options.settings.extensions:
+                raise ValueError("client.room() needs extensions: without them, events come without their positions")
+            handlers: dict[str, Callable[..., Any]] = {
+                "missed": self._receive_missed,
+                "presence": self._receive_presence,
+            }
+            self._registry.offer(CHANNEL, "client.room() gets its events", handlers, hidden=True)
+            self._peer_core.work.on_position = self._receive_position
+            self._peer_core.work.update()
+        return self._rooms.setdefault(name, ClientRoom(name, self))
+
+    # ------------------------------------------------------------ what users call
+
+    async def join(self, room: ClientRoom, options: dict[str, Any]) -> Joined:
+        """See `ClientRoom.join`."""
+        self._options[room] = options
+        joined = await self._join(room, options)
+        room.joined = self._options.get(room) is options  # the user may have called `leave` meanwhile
+        room.complete = joined.complete
+        return joined
+
+    async def _join(self, room: ClientRoom, options: dict[str, Any]) -> Joined:
+        # If another session begins before the answer is read, the client joins once more, which changes nothing.
+        session, before = self._peer_core.current, room.position
+        options = {name: value for name, value in options.items() if value is not None}
+        join = self._peer_core.peer.of(CHANNEL).request
+        answer = await join("join", room.name, options, returns=Joined | None, retry=Retry(), timeout=None)
+        joined: Joined = answer or Joined(None, complete=True)
+        self._sessions[room] = session
+        if room.position == before:  # otherwise an event after this position has arrived already
+            room.position = joined.position
+        return joined
+
+    async def leave(self, room: ClientRoom) -> None:
+        """See `ClientRoom.leave`."""
+        room.joined = False
+        self._options.pop(room, None)
+        await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
+        self._receive_presence(room.name, [], first=True)
+
+    def add_hook(self, room: ClientRoom, name: str, function: F) -> F:
+        """Register a function of the user."""
+        self._registry.add_hook(f"client.room({room.name!r}).{name}", ("room",), function)
+        return function
+
+    def _call_hooks(self, room: ClientRoom, name: str) -> None:
+        for hook in self._registry.hooks.get(f"client.room({room.name!r}).{name}", ()):
+            self._peer_core.reporter.call(name, hook.function, *(room,)[: hook.accepted])
+
+    # ------------------------------------------------------------ new sessions
+
+    def session_opened(self) -> None:
+        """Join again the rooms that the client has joined in an earlier session."""
+        for room, session in self._sessions.items():
+            if room.joined and session is not self._peer_core.current:
+                self._peer_core.reporter.spawn(self._join_again(room))
+
+    async def _join_again(self, room: ClientRoom) -> None:
+        options = {**self._options[room], "after": room.position}
+        try:
+            joined = await self._join(room, options)
+        except ConnectionLost:
+            return  # the client joins in the next session
+        except WsrpcError as exc:
+            self._peer_core.log(logging.WARNING, "no longer in room %r: %s", room.name, exc)
+            room.joined = False
+            self._receive_presence(room.name, [], first=True)
+        else:
+            if joined.complete and joined.position is not None:
+                return
+        self._receive_missed(room.name)
+
+    # ------------------------------------------------------------ what the server sends
+
+    def _receive_position(self, name: str, position: str) -> None:
+        if name in self._rooms:
+            self._rooms[name].position = position
+
+    def _receive_missed(self, name: str, position: str = "") -> None:
+        if name in self._rooms:
+            self._rooms[name].complete = False
+            self._call_hooks(self._rooms[name], "on_missed")
+
+    def _receive_presence(self, name: str, entries: list[Present], first: bool = False) -> None:
+        if name not in self._rooms:
+            return
+        room = self._rooms[name]
+        if first:
+            room.present.clear()
+        for each in entries:
+            if each.state == "offline":
+                room.present.pop(each.user, None)
+            else:
+                room.present[each.user] = each
+        self._call_hooks(room, "on_presence")
