@@ -86,17 +86,21 @@ class EventBroadcast:
     ``objections`` caches for all receivers whether the message is too large.
     """
 
-    def __init__(self, message: Event, codec: Codec) -> None:
+    def __init__(self, message: Event) -> None:
         self._message = message
         self._encoded: dict[tuple[Encode, bool], tuple[bytes, bool]] = {}
         self.objections: dict[bytes, Objections] | None = {}
-        self.has_metadata = message.ctx is not UNSET
-        plain = replace(message, ctx=UNSET) if self.has_metadata else message
+        self._has_context = message.ctx is not UNSET
+        self.has_metadata = message.ctx is not UNSET and message.ctx.metadata is not UNSET
+
+    def encode_plain(self, codec: Codec) -> None:
+        """Encode the event for peers that accept no metadata. If an argument is wrong, this raises an exception."""
+        plain = replace(self._message, ctx=UNSET) if self._has_context else self._message
         self._encoded[codec.encode, False] = (codec.encode(plain), codec.text)
 
     def encoded(self, terms: Terms) -> tuple[bytes, bool]:
         """Return the event as a peer with these terms gets it, and whether the encoding is text."""
-        key = (terms.encode, self.has_metadata and terms.context)
+        key = (terms.encode, self._has_context and terms.context)
         made = self._encoded.get(key)
         if made is None:
             payload = terms.encode_call(self._message)
@@ -153,8 +157,8 @@ class BroadcastGroup:
         """The members, each with its inside. A server has either peers or raw connections."""
         self.slow: Slow = slow
         self.outgoing = outgoing
-        self._codec = codec
-        self._lost = lost
+        self.codec = codec
+        self.lost = lost
         self._sent = 0
 
     @property
@@ -169,11 +173,15 @@ class BroadcastGroup:
         message, key = self._encode(sent, context)
         check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
         skipped = skipped_by(skip)
+        await self.pace(skipped)
+        return self._send(message, key, skipped)
+
+    async def pace(self, skipped: Collection[object]) -> None:
+        """Wait as long as a broadcast has to wait: for slow readers, and from time to time for other tasks."""
         self._sent += 1
         if self._sent % BURST == 0:  # connections must be able to open and close while a loop does nothing but emit
             await asyncio.sleep(0)
         await self._wait_for_slow_readers(skipped)
-        return self._send(message, key, skipped)
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
@@ -191,17 +199,18 @@ class BroadcastGroup:
 
     def json_text(self, value: object) -> str:
         """Encode a value for `RawBroadcastMethods.send_json`."""
-        return json_text(self._codec, value)
+        return json_text(self.codec, value)
 
     def _encode(self, sent: Sent, context: CallContext | None) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
         """Return the message, and its key for `KeepLatest`."""
         channel, event, args = sent
         message: EventBroadcast | RawBroadcast
         if event is None:
-            message = RawBroadcast(args[0], self._codec)
+            message = RawBroadcast(args[0], self.codec)
         else:
             check_sending(channel, event, None)
-            message = EventBroadcast(event_on(channel, (event, *args), context), self._codec)
+            message = EventBroadcast(event_on(channel, (event, *args), context))
+            message.encode_plain(self.codec)
         return message, (self, channel, event, _key(self.slow, args))
 
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
@@ -238,7 +247,7 @@ class BroadcastGroup:
                 error.__cause__ = exc.with_traceback(None)  # a traceback would keep this frame and the message alive
                 errors.append(error)
                 if isinstance(exc, (ConnectionLost, QueueFull)):
-                    self._lost(member)
+                    self.lost(member)
         return EmitReport(sent, tuple(errors), skipped_readers)
 
     def _deliver(self, inside: ServedPeer | RawLink, message: EventBroadcast | RawBroadcast, key: Hashable) -> bool:

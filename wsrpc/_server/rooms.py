@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from .._base.misuse import check_has_run, check_no_yield
+from .._base.logs import logger
+from .._base.misuse import check_has_run, check_no_yield, check_number
 from .._base.names import LONGEST_NAME, can_be_sent, check_channel, check_name
-from .._base.rooms import CHANNEL
+from .._base.rooms import CHANNEL, Joined
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
@@ -23,9 +25,10 @@ from .._core.sending.checks import check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
+from .._keyed.runs import Runs
 from .._raw.raw_connection import RawConnection, link_of
 from .._raw.raw_link import RawLink
-from ..errors import RpcError
+from ..errors import BadArguments, RpcError, made_here
 from .broadcast import (
     BroadcastGroup,
     BroadcastMethods,
@@ -38,6 +41,7 @@ from .broadcast import (
 )
 from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
+from .room_log import Position, RoomLog
 
 NOT_ALLOWED = "not allowed"
 
@@ -58,6 +62,16 @@ class Members(Struct, frozen=True):
     addresses: tuple[str, ...]
     others: int = 0
     missing_nodes: tuple[str, ...] = ()
+
+
+class JoinOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of a client's request to join a room; see `Room.join`."""
+
+    after: str | None = None
+    last: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
+
+
+NO_JOIN_OPTIONS = JoinOptions()
 
 
 class Room(RawBroadcastMethods):
@@ -105,6 +119,25 @@ class Room(RawBroadcastMethods):
             ValueError, RuntimeError: as for `add`.
         """
         self._members.rooms.remove(self, peer)
+
+    async def join(self, peer: Peer, *, after: str | None = None, last: int = 0) -> Joined:
+        """Make ``peer`` a member of a room with ``keep=``, and send the events that it has missed, before later ones.
+
+        If the peer is already a member, no missed events are sent. Cancelling stops the waiting; the peer stays a
+        member.
+
+        Args:
+            after: a position: `Joined.position`, or the `Context.position` of an event. The events after it are sent.
+                If some of them are not kept any more, the peer gets the event ``missed`` on the channel "rooms", with
+                the name of the room and the position from which events are sent.
+            last: without ``after``, the number of events to send, the last ones that are kept.
+
+        Raises:
+            BadArguments: ``after`` is not a position, or the room has no ``keep=``.
+            Overloaded: the store does not answer, or has no room.
+            RpcError, ConnectionLost, ValueError, RuntimeError: as for `add`.
+        """
+        return await self._members.rooms.join_log(self, peer, after, last, by_itself=False)
 
     async def members(self) -> Members:
         """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
@@ -171,6 +204,7 @@ class RoomMembers(BroadcastGroup):
         self.rooms = rooms
         self.allow: Decider | None = None
         self.own_slow: Slow | None = None
+        self.log: RoomLog | None = None
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
@@ -181,16 +215,25 @@ class RoomMembers(BroadcastGroup):
         """Add a member."""
         if not self.members and self.rooms.joined_cluster is not None:
             self.rooms.joined_cluster.room_filled(self.name)
+        if self.log is not None:
+            self.log.start()
         self.members[member] = inside
 
     def leave(self, member: Peer | RawConnection) -> None:
         """Remove a member. Idempotent."""
         left = self.members.pop(member, None)
-        if left is not None and not self.members and self.rooms.joined_cluster is not None:
-            self.rooms.joined_cluster.room_emptied(self.name)
+        if self.log is not None:
+            self.log.drop(member)
+        if left is not None and not self.members:
+            if self.log is not None:
+                self.log.stop()
+            if self.rooms.joined_cluster is not None:
+                self.rooms.joined_cluster.room_emptied(self.name)
 
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
+        if self.log is not None:
+            return await self.log.emit(sent, skip, context)
         report = await super().emit(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
@@ -200,6 +243,8 @@ class RoomMembers(BroadcastGroup):
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
+        if self.log is not None:
+            return self.log.emit_nowait(sent, skip, context)
         report = super().emit_nowait(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
@@ -213,16 +258,19 @@ class RoomMembers(BroadcastGroup):
         skipped_rooms = [skip.name] if isinstance(skip, Room) else []
         return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms, context)
 
-    def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
+    def check_options(self, allow: Allow | None, slow: Slow | None, keep: float | None) -> None:
         """Check that options do not contradict the options of the room. None means that an option is not set.
 
         Raises:
             ValueError: the room has another value of an option.
         """
         allowing = None if self.allow is None else self.allow.function
-        for option, old, new in (("allow", allowing, allow), ("slow", self.own_slow, slow)):
+        kept = None if self.log is None else self.log.keep
+        for option, old, new in (("allow", allowing, allow), ("slow", self.own_slow, slow), ("keep", kept, keep)):
             if old is not None and new is not None and old != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
+        if (slow or self.own_slow) is not None and (keep or kept) is not None:
+            raise ValueError(f"room {self.name!r} has keep=, so slow readers get all events later: leave out slow=")
 
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
@@ -236,7 +284,7 @@ def _inside_of(member: object) -> ServedPeer | RawLink | None:
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without ``slow=``. Only peers of ``server`` can be members.
+    ``slow`` is the policy of rooms without ``slow=``. Only peers of ``server`` can be members. ``runs`` has the store.
     """
 
     def __init__(
@@ -245,8 +293,15 @@ class Rooms:
         registry: Registry,
         codec: Codec,
         slow: Slow,
+        runs: Runs,
+        *,
+        in_cluster: bool,
     ) -> None:
         self.codec = codec
+        self._runs = runs
+        self._in_cluster = in_cluster
+        self._gates: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
+        """See `RoomLog`."""
         self.slow: Slow = slow
         self.everybody = BroadcastGroup(codec, slow, registry.outgoing, self.leave_all)
         """Receivers of `Server.emit`."""
@@ -274,22 +329,33 @@ class Rooms:
             room = self._rooms[name] = Room(RoomMembers(name, self))
         return room
 
-    def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:
+    def declare(self, name: str, allow: Allow | None, slow: Slow | None, keep: float | None) -> Room:
         """Return a room with options; see `Server.room`."""
         room = self.get(name)
         decider = None if allow is None else Decider("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
+        if keep is not None:
+            check_number("keep= is a number of seconds, 1 or more", keep, 1)
         members = _members_of(room)
-        members.check_options(allow, slow)
+        members.check_options(allow, slow, keep)
         if decider is not None:
             self._offer()
             members.allow = decider
         if slow is not None:
             members.own_slow = members.slow = slow
-        if allow is not None or slow is not None:
+        if keep is not None and members.log is None:
+            members.log = self._make_log(members, keep)
+        if allow is not None or slow is not None or keep is not None:
             self._declared[name] = room
         return room
+
+    def _make_log(self, members: RoomMembers, keep: float) -> RoomLog:
+        if members.members:
+            raise ValueError(f"room {members.name!r} has members already: call server.room(..., keep=) before")
+        if self._in_cluster and not self._runs.is_shared:
+            raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
+        return RoomLog(members.name, members, self._runs, keep, self.server.peer, self._gates)
 
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
@@ -328,6 +394,23 @@ class Rooms:
         inside.rooms[room] = by_itself
         _members_of(room).enter(peer, inside)
 
+    async def join_log(self, room: Room, peer: Peer, after: str | None, last: int, *, by_itself: bool) -> Joined:
+        """Make ``peer`` a member, and send what it has missed; see `Room.join`."""
+        served, log = self._inside(peer, "room.join"), _members_of(room).log
+        if log is None or not isinstance(served, ServedPeer):
+            raise made_here(BadArguments("the room keeps no events"))
+        position = None if after is None else Position.parse(after)
+        await log.wait_started()
+        try:
+            is_new = peer not in room
+            self.add(room, peer, by_itself=by_itself)
+            if is_new:
+                return await log.send_missed(served, position, last)
+            return Joined(str(log.reached), complete=True)
+        finally:
+            if not len(room):
+                log.stop()
+
     def remove(self, room: Room, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from a room; see `Room.remove`."""
         self._inside(peer, "room.remove").rooms.pop(room, None)
@@ -360,6 +443,13 @@ class Rooms:
         room = self._rooms.get(message.room)
         if room is None:
             return
+        if _members_of(room).log is not None:
+            logger.warning(
+                "an event for room %r was not sent, because another process has not stored it: it must have "
+                "the same keep= there",
+                room.name,
+            )
+            return
         skipped: set[object] = {*message.skip}
         for name in message.skip_rooms:
             skipped.update(self._rooms.get(name, ()))
@@ -379,15 +469,19 @@ class Rooms:
             ValueError: the user has handlers on the channel "rooms".
         """
         if CHANNEL not in self._registry.reserved:
-            handlers = {"join": self.join, "leave": self.leave}
+            handlers: dict[str, Callable[..., Any]] = {"join": self.join, "leave": self.leave}
             # Ordered, because a client that joins and then leaves at once must not remain a member.
             self._registry.offer(CHANNEL, "clients join rooms", handlers, ordered=True)
 
-    async def join(self, peer: Peer, room: str) -> None:
+    async def join(self, peer: Peer, room: str, options: JoinOptions = NO_JOIN_OPTIONS) -> Joined | None:
         """Handle a client's request to join a room."""
         if not await self._may_join(peer, room):
             raise RpcError(NOT_ALLOWED)
-        self.add(self.get(room), peer, by_itself=True)
+        found = self.get(room)
+        if _members_of(found).log is not None or options != NO_JOIN_OPTIONS:
+            return await self.join_log(found, peer, options.after, options.last, by_itself=True)
+        self.add(found, peer, by_itself=True)
+        return None
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
         if not can_be_sent(name) or not 0 < len(name.encode()) <= LONGEST_NAME:

@@ -199,7 +199,9 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        self._rooms = Rooms(self, self._registry, self._settings.codec, slow)
+        self._rooms = Rooms(
+            self, self._registry, self._settings.codec, slow, keeper.runs, in_cluster=cluster is not None
+        )
         self._group = self._rooms.everybody
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
@@ -780,20 +782,29 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             )
         return self._cluster
 
-    def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
+    def room(
+        self, name: str, *, allow: Allow | None = None, slow: Slow | None = None, keep: float | None = None
+    ) -> Room:
         """Return the room with this name; see `Room`. The server forgets a room without options when the room is empty.
 
         Args:
             allow: a function ``allow(peer)``, sync or async, that returns whether a client may join the room; see
                 `on_join`.
             slow: the policy for slow readers in this room, instead of the server's policy; see `Server`.
+            keep: seconds. The room then keeps its events in the server's ``store``, in the order in which the store got
+                them, until so long after the last event and after the last member has left. (If they take more than the
+                store allows for one run, the oldest are dropped.) New members can get them: see `Room.join`. A member
+                that reads too slowly gets all events later. Each event has a position: see `Context.position`. If a
+                cluster or several processes share the room, all must have the same ``store`` and ``keep``. The room
+                takes no raw messages, and no ``emit_nowait``.
 
         Raises:
             TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
-            ValueError: the room already has a different ``allow`` or ``slow``, ``slow`` is not a policy, or you have
-                registered handlers on the channel "rooms".
+            ValueError: the room already has a different ``allow``, ``slow`` or ``keep``, ``slow`` is not a policy, or
+                you have registered handlers on the channel "rooms". Or the room has ``keep``, and has ``slow``, has
+                members already, or is in a cluster without a ``store``.
         """
-        return self._rooms.declare(name, allow, slow)
+        return self._rooms.declare(name, allow, slow, keep)
 
     @property
     def rooms(self) -> tuple[Room, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from audience import Ear, audience, line_of
-from core_driver import messages
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of, slow_reader_of
@@ -65,15 +65,17 @@ async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
         ("drop_oldest", [(1, 0)] * 20, range(10, 20)),
         # Each is where the first of its kind was, so that one that changes all the time gets its turn, too.
         (KeepLatest(lambda text: int(text) % 3), [(1, 0)] * 20, [18, 19, 17]),
+        (None, [(1, 0)] * 20, range(20)),
     ],
-    ids=["close", "drop_newest", "drop_oldest", "keep latest"],
+    ids=["close", "drop_newest", "drop_oldest", "keep latest", "from the log"],
 )
 async def test_what_a_slow_reader_gets(
     slow: Any, sent: list[tuple[int, int]], heard: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with one_slow() as (server, ear, peer, line):
-        room = server.room("lobby", slow=slow)
+        room = server.room("lobby", keep=60) if slow is None else server.room("lobby", slow=slow)
         room.add(peer)
+        await turns()
         assert await numbers_sent(room.emit, 20) == sent
         assert (
             peer.skipped_broadcasts
@@ -87,7 +89,7 @@ async def test_what_a_slow_reader_gets(
         await peer.emit("say", "end")
         words = [await ear.heard.get() for _ in range(len(heard) + 2)]
         assert words == ["x" * 2000, *map(word, heard), "end"]
-        if slow != "close":
+        if slow not in ("close", None):
             [text] = messages(caplog)
             assert text.startswith("reads too slowly: until its connection has drained, broadcasts are ")
             line.hold()  # another episode is another line in the log

@@ -163,6 +163,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Server.close": lambda w: w.server.close(),
     "Room.add": lambda w: w.server.room("other").add(w.peer),
     "Room.remove": lambda w: w.room.remove(w.peer),
+    "Room.join": lambda w: w.server.room("kept", keep=60).join(w.peer),
 }
 
 HARMLESS: dict[str, Callable[[World], Any]] = {

@@ -1,0 +1,126 @@
+"""Rooms that keep their events in a store that several servers share: one order, and no event is missed untold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from stores_in_use import Connect
+from stores_in_use import connect as connect
+from test_stores import servers as servers
+from test_stores_lost import Mortal
+from test_stores_lost import client as client
+from test_stores_lost import mortal as mortal
+
+import wsrpc.testing
+from wsrpc import Client, Context, Server
+from wsrpc.store import Store
+from wsrpc_adapters.redis import RedisStore
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Ear:
+    """A client of a server. It hears the events of the room "lobby", each with its position."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+        self.position = ""
+
+        @client.on("said")
+        def said(ctx: Context, text: Any) -> None:
+            assert ctx.room == "lobby" and ctx.position is not None
+            self.position = ctx.position
+            self.heard.put_nowait(text)
+
+        @client.of("rooms").on("missed")
+        def missed(room: str, position: str) -> None:
+            self.heard.put_nowait("missed")
+
+    async def join(self, **options: Any) -> Any:
+        return await self.client.of("rooms").request("join", "lobby", options)
+
+    async def hear(self, count: int) -> list[Any]:
+        return [await self.heard.get() for _ in range(count)]
+
+
+class House:
+    """A server whose room keeps its events."""
+
+    def __init__(self, store: Store, stack: AsyncExitStack) -> None:
+        self.server = Server(store=store)
+        self.lobby = self.server.room("lobby", allow=lambda peer: True, keep=60)
+        self._stack = stack
+
+    async def ear(self, **options: Any) -> Ear:
+        ear = Ear(await self._stack.enter_async_context(wsrpc.testing.connect(self.server)))
+        joined = await ear.join(**options)
+        ear.position = joined["position"]
+        return ear
+
+
+@asynccontextmanager
+async def houses(*stores: Store) -> AsyncGenerator[list[House]]:
+    async with AsyncExitStack() as stack:
+        made = [House(store, stack) for store in stores]
+        for house in made:
+            stack.push_async_callback(house.server.close)
+        yield made
+
+
+async def test_members_of_all_servers_get_all_events_in_one_order(connect: Connect) -> None:
+    async with houses(connect(), connect(), connect()) as (one, two, empty):
+        ears = [await one.ear(), await two.ear(), await two.ear()]
+
+        async def talk(house: House, name: str) -> list[int]:
+            return [(await house.lobby.emit("said", f"{name}{number}", skip=None)).sent for number in range(100)]
+
+        talks = [(one, "a"), (one, "b"), (two, "c"), (empty, "d")]
+        reports = await asyncio.gather(*(talk(*each) for each in talks))
+        assert reports == [[1] * 100, [1] * 100, [2] * 100, [0] * 100]
+        heard = [await ear.hear(400) for ear in ears]
+        assert heard[0] == heard[1] == heard[2]
+        for name in "abcd":
+            assert [text for text in heard[0] if text[0] == name] == [f"{name}{number}" for number in range(100)]
+        late = await empty.ear(last=3)
+        assert await late.hear(3) == heard[0][-3:]
+        for house in (one, two):
+            again = await house.ear(after=late.position)
+            assert (again.position, again.heard.qsize()) == (late.position, 0)
+
+
+async def test_who_is_left_out_does_not_get_the_event_later_either(connect: Connect) -> None:
+    async with houses(connect(), connect()) as (one, two):
+        begin = (await one.ear()).position
+        left_out, other = await one.ear(), await two.ear()
+        peer = one.server.peers[1]
+        await one.lobby.emit("said", 1, skip=peer)
+        await two.lobby.emit("said", 2)
+        assert await other.hear(2) == [1, 2] and await left_out.hear(1) == [2]
+        one.lobby.remove(peer)
+        assert (await left_out.join(after=begin))["complete"]
+        assert await left_out.hear(1) == [2]
+
+
+@pytest.mark.parametrize("lost", ["everything", "the last events"])
+async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: str) -> None:
+    async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
+        here, there = await one.ear(), await two.ear()
+        await one.lobby.emit("said", 1)
+        if lost == "the last events":
+            await client.save()
+        await two.lobby.emit("said", 2)
+        assert await here.hear(2) == await there.hear(2) == [1, 2]
+        before = here.position
+        mortal.server.kill()
+        mortal.start()
+        assert await here.hear(1) == await there.hear(1) == ["missed"]
+        await asyncio.gather(one.lobby.emit("said", 3), two.lobby.emit("said", 4))
+        assert sorted(await here.hear(2)) == sorted(await there.hear(2)) == [3, 4]
+        late = await one.ear(after=before)
+        assert await late.hear(1) == ["missed"]

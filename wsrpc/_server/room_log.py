@@ -1,0 +1,415 @@
+"""`RoomLog`: the log of a room, which keeps events, and sends them to the room's members in order.
+
+An event is stored first, and then sent. So all processes send the events of a room in one order, that of the store, and
+a member that has missed some gets them from there. Each process reads the log while the room has members there.
+
+An event has a number and an id, which together are its *position*. A position proves itself: if the store has lost
+events, such as a Redis that was restored from an old snapshot, then the event with its number has another id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from msgspec import UNSET, Struct
+
+from .._base.logs import logger
+from .._base.rooms import CHANNEL, Joined
+from .._core.api.peer import Peer
+from .._core.sending.checks import check_sending, check_thread
+from .._core.session.sessions import client_of
+from .._core.wire.call_context import CallContext
+from .._core.wire.messages import event_on
+from .._keyed.contract import NewRun, Page, StoreFull, StoreLost
+from .._keyed.keeper import encoder_of, hash_of
+from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
+from ..errors import BadArguments, MessageTooBig, Overloaded, RpcError, made_here, short
+from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
+from .followers import Followers
+from .peers import ServedPeer
+
+WAIT = 15.0
+"""Seconds after which a log that nobody writes to is read again."""
+PAUSE = 1.0
+"""Seconds until a store that has no room is asked again."""
+NO_ANSWER = "the store of events does not answer: try again later"
+READING = 2
+"""Number of pages that are read at the same time for the members of one client. So one client cannot delay others."""
+
+_position = re.compile(r"([0-9]{1,16})-([!-~]{1,40})").fullmatch
+
+
+class Position(NamedTuple):
+    """The place of an event in a log: its number, and its id. The id is None where only the number is known."""
+
+    number: int
+    id: str | None
+
+    def __str__(self) -> str:
+        return f"{self.number}-{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Return the position that a client has passed.
+
+        Raises:
+            BadArguments: the text is not a position.
+        """
+        if (found := _position(text)) is None:
+            raise made_here(BadArguments(f"`after` is the position of an event of the room, got {short(text)}"))
+        return cls(int(found[1]), found[2])
+
+    def precedes(self, page: Page | None) -> bool:
+        """Return whether a page that was read after this position has all events after it, or the first of them."""
+        return page is not None and page.number == self.number + 1 and page.before == self.id
+
+
+class StoredEvent(Struct, array_like=True):
+    """An event as it is stored.
+
+    Attributes:
+        event: the name of the event. Empty for the first entry of a log, which is no event: it gives the first members
+            a position.
+        skip: the ids and addresses of the peers that do not get the event.
+    """
+
+    channel: str | None
+    event: str
+    args: Any
+    metadata: dict[str, str] | None = None
+    skip: list[str] = []
+
+
+class RoomLog(Followers):
+    """The log of one room, as one process uses it.
+
+    Args:
+        name: the name of the room.
+        group: the members of the room here.
+        runs: has the store.
+        keep: seconds for which the log is kept after its last event, and after its last member has left.
+        find_peer: returns the peer of this server with an id.
+        gates: limit what is read at the same time for the members of one client, in all rooms.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        group: BroadcastGroup,
+        runs: Runs,
+        keep: float,
+        find_peer: Callable[[str], Peer | None],
+        gates: WeakValueDictionary[object, asyncio.Semaphore],
+    ) -> None:
+        super().__init__(group, runs.spawn)
+        self.keep = keep
+        self.reached: Position | None = None
+        """The last event that was sent to the members which are not behind. None while the log is not read."""
+        self._name = name
+        self._runs = runs
+        self._store = runs.store
+        self._key = hash_of(("room", name))
+        self._new = NewRun(id=secrets.token_hex(8), arguments="", payer=f"room {name}", keep=keep)
+        self._to_bytes = encoder_of(group.codec)
+        self._find_peer = find_peer
+        self._gates = gates
+        self._writer = secrets.token_hex(4)
+        self._sequence = 0
+        """How many entries this process has written."""
+        self._queue: list[tuple[bytes, asyncio.Future[Position]]] = []
+        """Events that wait until those before them are stored, each with a future for the position before it."""
+        self._storing: asyncio.Task[None] | None = None
+        self._reports: dict[str, asyncio.Future[EmitReport]] = {}
+        """The reports that callers wait for, by the ids of their events."""
+        self._reading: asyncio.Task[None] | None = None
+        self._moved: asyncio.Future[None] | None = None
+        """Done when ``reached`` changes. None if nobody waits for that."""
+        self._pages: dict[int, asyncio.Task[Page | None]] = {}
+        """The pages that are being read, by the numbers after which they begin."""
+        self._missed_after: dict[Peer, Position] = {}
+        """For members that are behind: the last event that they got."""
+
+    # ------------------------------------------------------------ emitting
+
+    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+        channel, event, args = sent
+        if event is None or isinstance(channel, int):
+            raise ValueError(f"room {self._name!r} keeps its events (keep=), and a raw message is no event: use emit()")
+        check_sending(channel, event, None)
+        check_thread(self._thread, "room.emit(...)")
+        skipped = skipped_by(skip)
+        await self.pace(skipped)
+        metadata = None if context is None or context.metadata is UNSET else context.metadata
+        names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
+        stored = StoredEvent(channel, event, args, metadata, names)
+        item = self._to_bytes(stored)
+        if self._runs.is_shared:
+            return await self._emit_shared(stored, item, skipped)
+        _, position = await self._write(item)
+        return self._send_stored(position, stored, skipped)
+
+    def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+        raise RuntimeError(f"room {self._name!r} keeps its events (keep=), which takes time: use `await room.emit()`")
+
+    async def _emit_shared(self, stored: StoredEvent, item: bytes, skipped: Collection[object]) -> EmitReport:
+        """Store an event, and send it after the events that other processes have stored before it."""
+        id, report = self._id(self._sequence + 1), asyncio.get_running_loop().create_future()
+        self._reports[id] = report
+        try:
+            before, position = await self._write(item)
+            if not report.done() and before == self.reached:
+                self._send_stored(position, stored, skipped)
+            if self.reached is not None:  # else nobody is here
+                await asyncio.wait((report,), timeout=PATIENCE)
+            return report.result() if report.done() else EmitReport(0)
+        finally:
+            del self._reports[id]
+
+    def _send_stored(self, position: Position, stored: StoredEvent, skipped: Collection[object]) -> EmitReport:
+        """Send the event after the last one to the members that are not behind."""
+        report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
+        self._move_to(position)
+        if (waiting := self._reports.get(str(position.id))) is not None and not waiting.done():
+            waiting.set_result(report)
+        return report
+
+    def _message(self, position: Position, stored: StoredEvent) -> EventBroadcast:
+        metadata = UNSET if stored.metadata is None else stored.metadata
+        context = CallContext(metadata=metadata, at=(self._name, str(position)))
+        return EventBroadcast(event_on(stored.channel, (stored.event, *stored.args), context))
+
+    # ------------------------------------------------------------ storing
+
+    def _id(self, sequence: int) -> str:
+        return f"{self._writer}.{sequence}"
+
+    async def _write(self, item: bytes) -> tuple[Position, Position]:
+        """Store an entry. Return the position before it, and its own.
+
+        Raises:
+            Overloaded: the store has no room, or does not answer. The event may be stored later.
+        """
+        self._sequence = sequence = self._sequence + 1
+        if self._runs.is_shared:
+            done: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+            self._queue.append((item, done))
+            if self._storing is None or self._storing.done():
+                self._storing = self._runs.spawn(self._store_queue(sequence))
+            before = await done
+        else:  # a store in memory answers at once
+            before = await self._add(sequence, [item])
+        return before, Position(before.number + 1, self._id(sequence))
+
+    async def _store_queue(self, sequence: int) -> None:
+        """Store the entries that wait, of which the first has a sequence. Those that come meanwhile go together."""
+        while self._queue:
+            entries, self._queue = self._queue, []
+            error = Overloaded("the server was closed before the event was stored")
+            try:
+                before = await self._add(sequence, [item for item, _ in entries])
+                for number, (_, done) in enumerate(entries):
+                    if not done.done():
+                        done.set_result(before)
+                    before = Position(before.number + 1, self._id(sequence + number))
+            except Overloaded as exc:
+                error = exc
+            finally:
+                for _, done in entries:
+                    if not done.done():
+                        done.set_exception(error)
+            sequence += len(entries)
+
+    async def _add(self, sequence: int, items: list[bytes]) -> Position:
+        """Store events, of which the first has a sequence. Return the position before them.
+
+        Raises:
+            Overloaded: the store has no room, or does not answer. The events may be stored later.
+        """
+        try:
+            added = await insist(
+                partial(self._store.add, self._key, self._new, self._writer, sequence, items), PATIENCE
+            )
+        except StoreFull:
+            raise made_here(Overloaded("the store has no room for the events of this room")) from None
+        except StoreLost:
+            raise made_here(Overloaded(NO_ANSWER)) from None
+        return Position(added.number - 1, added.before)
+
+    # ------------------------------------------------------------ reading
+
+    def start(self) -> None:
+        """Begin to read the log, because the room has a member here. Idempotent."""
+        if self._reading is None or self._reading.done():
+            self._reading = self._runs.spawn(self._read())
+
+    def stop(self) -> None:
+        """Stop reading the log, because the room has no more members here."""
+        if self._runs.is_shared:
+            if self._reading is not None:
+                self._reading.cancel()
+            self.reached = self._reading = None
+            for waiting in self._reports.values():
+                if not waiting.done():
+                    waiting.set_result(EmitReport(0))
+
+    async def _read(self) -> None:
+        """Send what other processes have stored. Without a shared store, they have stored nothing."""
+        loop = asyncio.get_running_loop()
+        renewed = loop.time()
+        while True:
+            try:
+                reached = self.reached
+                if reached is None:
+                    self._move_to(reached := await self._end())
+                if not self._runs.is_shared:
+                    return
+                await self._read_on(reached)
+                if loop.time() - renewed > self.keep / 3:
+                    renewed = loop.time()
+                    await self._renew()
+            except Overloaded as exc:
+                logger.warning("room %r: %s", self._name, exc)
+                await asyncio.sleep(PAUSE)
+
+    async def _read_on(self, after: Position) -> None:
+        page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))
+        if page is not None and (after != self.reached or (not page.items and after.precedes(page))):
+            return  # an event of this process was sent meanwhile, or there is none
+        if page is None or not after.precedes(page):
+            end = await self._end()
+            self._send(self._missed(end), None, ())
+            self._move_to(end)
+            return
+        for number, (id, item) in enumerate(zip(page.ids, page.items, strict=True), page.number):
+            stored = read_kept(item, StoredEvent)
+            peers = [peer for name in stored.skip if (peer := self._find_peer(name)) is not None]
+            self._send_stored(Position(number, id), stored, {*stored.skip, *peers})
+
+    async def _end(self) -> Position:
+        """Return the position of the last entry. Write the first one if there is none."""
+        page = await insist(partial(self._store.read, self._key, LAST))
+        if page is None or page.number == 1:
+            return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[1]
+        return Position(page.number - 1, page.before)
+
+    async def _renew(self) -> None:
+        """Let the store keep the log, because there are members."""
+        with suppress(StoreLost, StoreFull):
+            await self._store.add(self._key, self._new, self._writer, self._sequence + 1, [])
+
+    def _move_to(self, position: Position) -> None:
+        self.reached = position
+        if self._moved is not None:
+            self._moved.set_result(None)
+            self._moved = None
+
+    async def _wait_moved(self) -> None:
+        if self._moved is None:
+            self._moved = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._moved)
+
+    # ------------------------------------------------------------ members
+
+    def drop(self, member: object) -> None:
+        super().drop(member)
+        if isinstance(member, Peer):
+            self._missed_after.pop(member, None)
+
+    async def wait_started(self) -> None:
+        """Begin to read the log, and wait until its end is known.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        self.start()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while self.reached is None:
+                    await self._wait_moved()
+        except TimeoutError:
+            raise made_here(Overloaded(NO_ANSWER)) from None
+
+    async def send_missed(self, served: ServedPeer, after: Position | None, last: int) -> Joined:
+        """Send the events after a position, or the last ones, to a new member. It is not behind afterwards."""
+        reached = self.reached
+        assert reached is not None
+        if after is None:
+            after = Position(max(0, reached.number - last), None) if last else reached
+        if after == reached:
+            return Joined(str(reached), complete=True)
+        self._missed_after[served.peer] = after
+        task = self.fall_behind(served)
+        await asyncio.wait((task,))
+        joined: Joined | None = None if task.cancelled() else task.result()
+        if joined is None:
+            raise RpcError("left the room")
+        return joined
+
+    def fall_behind(self, served: ServedPeer) -> asyncio.Task[Any]:
+        assert self.reached is not None
+        self._missed_after.setdefault(served.peer, self.reached)
+        return super().fall_behind(served)
+
+    async def catch_up(self, served: ServedPeer) -> Joined:
+        after, complete = self._missed_after.pop(served.peer), True
+        gate = self._gates.setdefault(client_of(served.peer), asyncio.Semaphore(READING))
+        while after != self.reached:
+            await self.wait_room(served)
+            async with gate:
+                page = await self._read_page(after.number)
+                served.check_open()
+                before = after
+                after, all_sent = self._send_page(served, after, page)
+                complete = complete and all_sent
+            if after == before and not served.writer.session.full:
+                await self._wait_moved()  # this process has read less than the one where the member was before
+            await asyncio.sleep(0)  # others must run, even if nothing has waited
+        return Joined(str(after), complete)
+
+    async def _read_page(self, after: int) -> Page | None:
+        """Read a page. Many members read the same ones, for example after a restart of the server."""
+        if (reading := self._pages.get(after)) is None:
+            reading = self._pages[after] = self._runs.spawn(insist(partial(self._store.read, self._key, after)))
+            reading.add_done_callback(lambda _: self._pages.pop(after))
+        return await asyncio.shield(reading)
+
+    def _send_page(self, served: ServedPeer, after: Position, page: Page | None) -> tuple[Position, bool]:
+        """Send the events of a page as far as others have got them, and there is room.
+
+        Returns:
+            the position of the last one, and whether there is nothing that the member has missed.
+        """
+        reached, complete = self.reached, True
+        assert reached is not None
+        if page is None or not after.precedes(page):
+            complete = page is not None and after.id is None
+            is_within = page is not None and page.number <= reached.number
+            after = Position(page.number - 1, page.before) if page is not None and is_within else reached
+            if not complete:
+                BroadcastGroup._deliver(self, served, self._missed(after), None)
+        for number, (id, item) in enumerate(
+            zip(page.ids, page.items, strict=True) if page is not None else (), after.number + 1
+        ):
+            if number > reached.number or served.writer.session.full:
+                break
+            after = Position(number, id)
+            stored = read_kept(item, StoredEvent)
+            if not stored.event or served.peer.id in stored.skip or served.address in stored.skip:
+                continue
+            try:
+                BroadcastGroup._deliver(self, served, self._message(after, stored), None)
+            except (MessageTooBig, ValueError):
+                complete = False
+                BroadcastGroup._deliver(self, served, self._missed(after), None)
+        return after, complete
+
+    def _missed(self, position: Position) -> EventBroadcast:
+        """Return the event that tells a member that events before a position are missing."""
+        return EventBroadcast(event_on(CHANNEL, ("missed", self._name, str(position))))
