@@ -84,19 +84,21 @@ class EventBroadcast:
     """Event that is broadcast, encoded once for each codec, and once more for peers that accept no metadata.
 
     ``objections`` caches for all receivers whether the message is too large.
+
+    Args:
+        codec: encodes the event at once, so that a wrong argument raises an exception even if nobody gets the event.
+            None if the arguments were encoded before.
     """
 
-    def __init__(self, message: Event) -> None:
+    def __init__(self, message: Event, codec: Codec | None = None) -> None:
         self._message = message
         self._encoded: dict[tuple[Encode, bool], tuple[bytes, bool]] = {}
         self.objections: dict[bytes, Objections] | None = {}
         self._has_context = message.ctx is not UNSET
         self.has_metadata = message.ctx is not UNSET and message.ctx.metadata is not UNSET
-
-    def encode_plain(self, codec: Codec) -> None:
-        """Encode the event for peers that accept no metadata. If an argument is wrong, this raises an exception."""
-        plain = replace(self._message, ctx=UNSET) if self._has_context else self._message
-        self._encoded[codec.encode, False] = (codec.encode(plain), codec.text)
+        if codec is not None:
+            plain = replace(message, ctx=UNSET) if self._has_context else message
+            self._encoded[codec.encode, False] = (codec.encode(plain), codec.text)
 
     def encoded(self, terms: Terms) -> tuple[bytes, bool]:
         """Return the event as a peer with these terms gets it, and whether the encoding is text."""
@@ -173,15 +175,8 @@ class BroadcastGroup:
         message, key = self._encode(sent, context)
         check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
         skipped = skipped_by(skip)
-        await self.pace(skipped)
+        await self.wait_turn(skipped)
         return self._send(message, key, skipped)
-
-    async def pace(self, skipped: Collection[object]) -> None:
-        """Wait as long as a broadcast has to wait: for slow readers, and from time to time for other tasks."""
-        self._sent += 1
-        if self._sent % BURST == 0:  # connections must be able to open and close while a loop does nothing but emit
-            await asyncio.sleep(0)
-        await self._wait_for_slow_readers(skipped)
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         """Emit an event without waiting; see `BroadcastMethods.emit_nowait`."""
@@ -209,8 +204,7 @@ class BroadcastGroup:
             message = RawBroadcast(args[0], self.codec)
         else:
             check_sending(channel, event, None)
-            message = EventBroadcast(event_on(channel, (event, *args), context))
-            message.encode_plain(self.codec)
+            message = EventBroadcast(event_on(channel, (event, *args), context), self.codec)
         return message, (self, channel, event, _key(self.slow, args))
 
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
@@ -323,11 +317,15 @@ class BroadcastGroup:
                     "so nothing was sent: use `await emit()`, which gives them time to read"
                 )
 
-    async def _wait_for_slow_readers(self, skipped: Collection[object]) -> None:
-        """Give slow readers some time to drain. Do not wait again for a reader until it has drained.
+    async def wait_turn(self, skipped: Collection[object]) -> None:
+        """Give other tasks a turn from time to time, and slow readers some time to drain.
 
-        If ``slow`` is "close" and most members are slow, every call waits for them. Otherwise all would be closed.
+        Do not wait again for a reader until it has drained. If ``slow`` is "close" and most members are slow, every
+        call waits for them. Otherwise all would be closed.
         """
+        self._sent += 1
+        if self._sent % BURST == 0:  # connections must be able to open and close while a loop does nothing but emit
+            await asyncio.sleep(0)
         stalled = [*self._stalled(skipped).values()]
         late = [link for link in stalled if not link.overdue]
         if not late and self.slow == "close" and self._most(stalled):

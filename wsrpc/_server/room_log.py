@@ -145,7 +145,7 @@ class RoomLog(Followers):
         check_sending(channel, event, None)
         check_thread(self._thread, "room.emit(...)")
         skipped = skipped_by(skip)
-        await self.pace(skipped)
+        await self.wait_turn(skipped)
         metadata = None if context is None or context.metadata is UNSET else context.metadata
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         stored = StoredEvent(channel, event, args, metadata, names)
