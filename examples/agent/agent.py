@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from language_model import think
 
-from wsrpc import Handshake, Keep, Peer, Retry, Server, WsrpcError
+from wsrpc import Handshake, Keep, Peer, Room, Server, WsrpcError
 from wsrpc.cluster import Cluster
 from wsrpc_adapters.asgi import lifespan, serve_websocket
 from wsrpc_adapters.redis import RedisEngine, RedisStore
@@ -24,24 +24,33 @@ from wsrpc_adapters.redis import RedisEngine, RedisStore
 HERE = Path(__file__).parent
 REDIS = os.environ.get("REDIS", "redis://127.0.0.1:6379")
 
-# All workers share the answers, and each of them can call each page.
+# All workers share the answers, and each of them can call the pages at the others.
 server = Server(store=RedisStore(REDIS, name="agent"), cluster=Cluster(RedisEngine(REDIS), name="agent"))
 
 
 @server.on_handshake
 def identify(handshake: Handshake) -> None:
-    tab = handshake.query.get("tab", "")
-    if not re.fullmatch("[0-9a-f-]{36}", tab):
-        handshake.reject(400, "?tab= is missing or not valid")
+    handshake.state["thread"] = handshake.query.get("thread", "")
+    if not re.fullmatch("[0-9a-f-]{36}", handshake.state["thread"]):
+        handshake.reject(400, "?thread= is missing or not valid")
     handshake.principal = handshake.state["user"]  # the keys of a user are of no use to others
-    handshake.address = f"{handshake.principal}/{tab}"
+
+
+def tabs_of(peer: Peer) -> Room:
+    """Return the room of the user's tabs that show the same conversation."""
+    return server.room(f"{peer.principal}/{peer.state['thread']}")
+
+
+@server.on("open")
+def enter(peer: Peer) -> None:
+    tabs_of(peer).add(peer)
 
 
 # An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
 @server.on("generate", keep=Keep(600, unread=60))
 async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncIterator[agui.Event]:
     """Answer the last message. What is yielded are the events of a run of AG-UI."""
-    assert peer.address is not None
+    tabs = tabs_of(peer)
     yield agui.RunStarted(run.thread_id, run.run_id)
     messages = run.messages
     while messages[-1].role != "assistant":
@@ -61,20 +70,17 @@ async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncIterator[agui.Ev
             yield agui.ToolCallStart(call.id, call.function.name, answer.id)
             yield agui.ToolCallArgs(call.id, call.function.arguments)
             yield agui.ToolCallEnd(call.id)
-            result = agui.Message(new_id(), "tool", await use_tool(peer.address, call), tool_call_id=call.id)
+            result = agui.Message(new_id(), "tool", await use_tool(tabs, call), tool_call_id=call.id)
             yield agui.ToolCallResult(result.id, call.id, result.content)
             messages.append(result)
     yield agui.RunFinished(run.thread_id, run.run_id)
 
 
-async def use_tool(address: str, call: agui.ToolCall) -> str:
-    """Run a tool in the page that has asked. If the page reloads meanwhile, it is called again."""
-    page = server.cluster.peer(address).of("tools")
+async def use_tool(tabs: Room, call: agui.ToolCall) -> str:
+    """Run a tool in all tabs of the conversation, and return the first answer. A page that is reloaded asks again."""
     try:
         arguments = json.loads(call.function.arguments or "{}")
-        return await page.request(
-            call.function.name, arguments, returns=str, timeout=120, retry=Retry(attempts=1000, max=1), idempotent=True
-        )
+        return await tabs.of("tools").request(call.function.name, arguments, within=120, returns=str)
     except (ValueError, WsrpcError) as error:
         return f"The tool has failed: {error}"  # for the model
 

@@ -22,8 +22,9 @@ I am a simulated model, and I write slowly, so that you can try things. Reload t
 meanwhile, and the page continues where it was. Open the address of this page in a second tab: it shows this answer \
 from its first word, and stays in step. Press Stop in either of them, and I stop in both. Close both, and I stop after \
 a minute, because nobody reads. When you ask me about a color, the time or an email, I use a tool, which runs in your \
-page. You may reload the page also while it asks you something: it will ask again. And if you kill the worker that I \
-run in, this text ends with an error that says so, and what I have written is still here."""
+page and in the second tab: answer in one of them, and the other one asks no more. You may reload the page also while \
+it asks you something: it will ask again. And if you kill the worker that I run in, this text ends with an error that \
+says so, and what I have written is still here."""
 
 WORDS = {"color": "pick_color", "time": "current_time", "email": "confirm"}
 """Which word of a prompt lets the simulated model use which tool."""

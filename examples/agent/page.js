@@ -8,17 +8,17 @@ location.hash ||= crypto.randomUUID()
 const thread = location.hash.slice(1) // the conversation: a second tab has the same address
 find("a").href = location.href
 
-// It is stored only while the page reloads. So a duplicate of this tab is a tab of its own.
-const { tab, runs } = JSON.parse(sessionStorage[thread] ?? JSON.stringify({ tab: crypto.randomUUID(), runs: [] }))
+// They are stored only while the page reloads. So a duplicate of this tab reads the runs from their first event.
+const runs = JSON.parse(sessionStorage[thread] ?? "[]")
 sessionStorage.removeItem(thread)
-addEventListener("pagehide", () => (sessionStorage[thread] = JSON.stringify({ tab, runs })))
+addEventListener("pagehide", () => (sessionStorage[thread] = JSON.stringify(runs)))
 
 // What this browser's other tabs must know: the input of each run that has begun. Its events come from the server.
 const begun = () => JSON.parse(localStorage[thread] ?? "[]")
 
 // ---------------------------------------------------------------- the tools, which the server calls
 
-const client = new Client(`/ws?tab=${tab}`)
+const client = new Client(`/ws?thread=${thread}`)
 client.status.subscribe((state) => (find("output").textContent = state))
 
 const question = { type: "object", properties: { question: { type: "string" } }, required: ["question"] }
@@ -38,9 +38,9 @@ function ask({ question }, withColor = false) {
   find("dialog p").textContent = question
   find("dialog input").hidden = !withColor
   dialog.returnValue = "no"
-  dialog.showModal()
-  this.signal.addEventListener("abort", () => dialog.close()) // somebody has pressed Stop
-  return new Promise((resolve) => (dialog.onclose = () => resolve(dialog.returnValue)))
+  dialog.show() // not modal, so that Stop can be pressed, too
+  this.signal.addEventListener("abort", () => dialog.close()) // another tab has answered, or somebody has pressed Stop
+  return new Promise((resolve) => (dialog.onclose = () => dialog.open || resolve(dialog.returnValue)))
 }
 
 // ---------------------------------------------------------------- runs: a question, and the parts of its answer

@@ -13,12 +13,13 @@ class WithCookie extends WebSocket {
   }
 }
 
-const client = new Client(`${url}/ws?tab=${randomUUID()}`, { WebSocket: WithCookie })
+const threadId = randomUUID()
+const client = new Client(`${url}/ws?thread=${threadId}`, { WebSocket: WithCookie })
 client.of("tools").on("pick_color", () => "#ff8800")
 const tools = [{ name: "pick_color", description: "Let the user pick a color", parameters: { type: "object" } }]
 
 for (const content of ["Which color?", "Stop!"]) {
-  const agent = new WsrpcAgent(client, {})
+  const agent = new WsrpcAgent(client, { threadId })
   agent.addMessage({ id: randomUUID(), role: "user", content })
   const types = []
   const onEvent = ({ event }) => {

@@ -75,23 +75,29 @@ async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser
         assert await answers(page).all_text_contents() == await answers(second).all_text_contents()
 
 
-async def test_a_tool_asks_again_after_a_reload_and_goes_when_its_run_is_stopped(browser: Browser, url: str) -> None:
+async def test_a_tool_asks_all_tabs_and_goes_when_one_has_answered_or_stopped_its_run(
+    browser: Browser, url: str
+) -> None:
     async with browsing(browser, viewport={"width": 600, "height": 660}) as context:
         page = await opened(context, url)
         await ask(page, "Which color shall it have?")
         await expect(page.get_by_label("Color")).to_be_visible()
         second = await opened(context, page.url)
+        await expect(second.get_by_label("Color")).to_be_visible()
         await page.reload()
         await page.get_by_label("Color").fill("#ff8800")
         await page.get_by_role("button", name="OK").click()
+        await expect(second.locator("dialog")).to_be_hidden()
         for tab in (page, second):
             await expect(tab.locator(".tool")).to_have_text("pick_color: #ff8800")
             await expect(answers(tab).last).to_have_text("You said: #ff8800. Thank you!")
 
         await ask(page, "Shall I send the email?")
-        await expect(page.locator("dialog")).to_contain_text("Shall I send the email?")
+        for tab in (page, second):
+            await expect(tab.locator("dialog")).to_contain_text("Shall I send the email?")
         await second.get_by_role("button", name="Stop").click()
-        await expect(page.locator("dialog")).to_be_hidden()
+        for tab in (page, second):
+            await expect(tab.locator("dialog")).to_be_hidden()
 
         await ask(page, "What else can you do?")
         await expect(answers(page).last).to_contain_text("stays in step.")

@@ -11,6 +11,7 @@ from msgspec import Struct
 from .._core.api.peer import Peer
 from .._core.wire.call_context import CallContext
 from ..stats import ClusterStats
+from .room_requests import Asking
 
 
 class HasAddress:
@@ -71,6 +72,12 @@ class JoinedCluster(Protocol):
         """Return the addresses of a room's members at other nodes, the number of members without an address, and the
         nodes that do not answer."""
         ...
+
+    asking: set[Asking]
+    """The requests to rooms that also ask nodes which join later."""
+
+    def ask(self, asking: Asking, /) -> None:
+        """Ask all other nodes."""
 
     def stats(self) -> ClusterStats:
         """Return the counters of this process."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from operator import attrgetter
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from .._base.rooms import CHANNEL, Joined
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
-from .._core.sending.checks import check_thread_of_plain
+from .._core.sending.checks import check_thread, check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
@@ -42,6 +42,7 @@ from .broadcast import (
 from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
 from .room_log import Position, RoomLog
+from .room_requests import Asking, RequestMethods, RoomAnswer, RoomRequest, RoomSender
 
 NOT_ALLOWED = "not allowed"
 
@@ -74,7 +75,7 @@ class JoinOptions(Struct, frozen=True, forbid_unknown_fields=True):
 NO_JOIN_OPTIONS = JoinOptions()
 
 
-class Room(RawBroadcastMethods):
+class Room(RawBroadcastMethods, RequestMethods):
     """Named group of a server's peers. `Server.room` returns the same object for as long as the room is in use.
 
     Rooms support ``len(room)``, ``peer in room`` and ``for peer in room``. A peer leaves its rooms when its session
@@ -160,6 +161,9 @@ class Room(RawBroadcastMethods):
         check_channel(name)
         return RoomChannel(name, self, self._members)
 
+    def _sender(self) -> RoomSender:
+        return self._members.sender()
+
     def __len__(self) -> int:
         return len(self._members.members)
 
@@ -175,18 +179,21 @@ class Room(RawBroadcastMethods):
         return f"<Room {self.name!r} {len(self)} members>"
 
 
-class RoomChannel(BroadcastMethods):
+class RoomChannel(BroadcastMethods, RequestMethods):
     """Named channel of a room. Events that you emit on it go to all members. `Room.of` returns it."""
 
-    def __init__(self, name: str, room: Room, group: BroadcastGroup) -> None:
+    def __init__(self, name: str, room: Room, members: RoomMembers) -> None:
         self._channel_name = name
         self._room = room
-        self._group = group
+        self._group = self._members = members
 
     @property
     def name(self) -> str:
         """The channel's name."""
         return str(self._channel_name)
+
+    def _sender(self) -> RoomSender:
+        return self._members.sender()
 
     def __repr__(self) -> str:
         return f"<RoomChannel {self.name!r} of {self._room!r}>"
@@ -205,6 +212,8 @@ class RoomMembers(BroadcastGroup):
         self.allow: Decider | None = None
         self.own_slow: Slow | None = None
         self.log: RoomLog | None = None
+        self.asking: set[Asking] = set()
+        """The requests to the room that wait for an answer. They ask members that join, too."""
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
@@ -218,10 +227,14 @@ class RoomMembers(BroadcastGroup):
         if self.log is not None:
             self.log.start()
         self.members[member] = inside
+        for asking in self.asking:
+            self._ask(asking, member)
 
     def leave(self, member: Peer | RawConnection) -> None:
         """Remove a member. Idempotent."""
         left = self.members.pop(member, None)
+        for asking in self.asking:
+            asking.stop_asking(member)
         if self.log is not None:
             self.log.drop(member)
         if left is not None and not self.members:
@@ -229,6 +242,22 @@ class RoomMembers(BroadcastGroup):
                 self.log.stop()
             if self.rooms.joined_cluster is not None:
                 self.rooms.joined_cluster.room_emptied(self.name)
+
+    def ask(self, asking: Asking) -> None:
+        """Ask all members."""
+        check_thread(self._thread, "room.request(...)")
+        for member in tuple(self.members):
+            self._ask(asking, member)
+
+    def _ask(self, asking: Asking, member: Peer | RawConnection) -> None:
+        if isinstance(member, Peer):  # raw connections cannot be asked
+            asking.ask(member, asking.send, core_of(member).requester)
+
+    def sender(self) -> RoomSender:
+        """Return the sender of requests to the members in all processes."""
+        cluster = self.rooms.joined_cluster
+        asked = (self,) if cluster is None else (self, cluster)
+        return RoomSender(self.name, asked, self.outgoing, self.rooms.converter)
 
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
@@ -306,6 +335,7 @@ class Rooms:
         self.everybody = BroadcastGroup(codec, slow, registry.outgoing, self.leave_all)
         """Receivers of `Server.emit`."""
         self.server = server
+        self.converter = registry.converter
         self._registry = registry
         # A room without options is kept alive by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
@@ -454,6 +484,13 @@ class Rooms:
         for name in message.skip_rooms:
             skipped.update(self._rooms.get(name, ()))
         _members_of(room).pass_on(message, skipped)
+
+    async def answers(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:
+        """Yield the answers of a room's members at this server to a request of another node, until that has one."""
+        room = self.get(request.room)  # kept, so that peers that join meanwhile enter the same room
+        async with Asking(request, within, (_members_of(room),)) as asking:
+            while True:
+                yield RoomAnswer.of(await asking.answers.get())
 
     def members_of(self, room: str) -> tuple[list[str], int]:
         """Return the addresses of a room's members at this server, and the number of members without an address."""

@@ -86,7 +86,7 @@ class ClusterPeerChannel(AwayCaller):
 
 
 class ClusterEmitter(Delegate):
-    """`emit` and `emitter`, for a room and its channels."""
+    """`emit`, `request` and `emitter`, for a room and its channels."""
 
     __slots__ = ()
 
@@ -96,6 +96,19 @@ class ClusterEmitter(Delegate):
         """Emit an event to every member of the room; see `wsrpc.cluster.ClusterRoom.emit`."""
         report: EmitReport = self._await(self._inner.emit, event, *args, skip=inner_of(skip), **options)
         return report
+
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        within: float = 60.0,
+        returns: TypeForm[T] = UNTYPED,
+        **options: Unpack[ChannelEventOptions],
+    ) -> T:
+        """Send a request to every member, and return the first response; see `wsrpc.cluster.ClusterRoom.request`."""
+        answer: T = self._await(self._inner.request, event, *args, within=within, returns=returns, **options)
+        return answer
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object whose methods emit the events of a contract; see `wsrpc.cluster.ClusterRoom.emitter`."""

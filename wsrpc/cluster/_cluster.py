@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
 
-from .._base.names import OnChannel, check_address, check_channel, check_event, check_name
+from .._base.names import check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
 from .._core.api.calls import broadcast
 from .._core.api.options import ChannelEventOptions, changed
@@ -24,6 +24,7 @@ from .._keyed.contract import Store
 from .._keyed.runs import Runs
 from .._server.broadcast import EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
+from .._server.room_requests import RequestMethods, RoomSender
 from .._server.rooms import Members, Room, Rooms
 from .._values.convert import DecHook
 from ..errors import EngineLost
@@ -296,8 +297,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
 
 
-class ClusterEmitter(OnChannel):
-    """`emit` to a room from a program without a server."""
+class ClusterEmitter(RequestMethods):
+    """`emit` and `request` to a room from a program without a server."""
 
     __slots__ = ("_channel_name", "_joined", "_room_name")
 
@@ -351,6 +352,10 @@ class ClusterEmitter(OnChannel):
         addresses_of(skip)  # raises if one of them is not a peer
         made: T = make_emitter(contract, self, skip=skip)
         return made
+
+    def _sender(self) -> RoomSender:
+        membership = self._connected()
+        return RoomSender(self._room_name, (membership,), membership.outgoing, membership.converter)
 
     def _connected(self) -> ClusterMembership:
         membership = self._joined()

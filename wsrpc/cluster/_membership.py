@@ -20,8 +20,9 @@ from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
 from .._server.joined_cluster import RoomMessage
 from .._server.operations import Row, ServerOperations
+from .._server.room_requests import Asking, RoomAnswer
 from .._server.rooms import Room, Rooms
-from ..errors import ConnectionLost, PeerNotFound, QueueFull, WsrpcError
+from ..errors import ConnectionLost, PeerNotFound, QueueFull, UnknownEvent, WsrpcError
 from ..stats import ClusterStats
 from ._away_calls import AwayCalls
 from ._directory import Claim
@@ -33,6 +34,8 @@ from .engine import PATIENCE, Engine
 
 ROOM, MEMBERS, MISSED = "room", "members", "missed"
 """Messages between nodes about rooms: an event, a request for members, and the report of missing events."""
+ASK = "ask"
+"""Request for a stream of the answers of a room's members. A node without a server, or of version 0.2, rejects it."""
 CONNECTED = "connected"
 """Request to the node with a higher claim to an address: whether its peer has a connection."""
 CLOSE_PEER, ROWS, HAS_ID = "close_peer", "rows", "has_id"
@@ -79,6 +82,7 @@ class ClusterMembership:
         self.scheduler.renew()
         self._operations = None if rooms is None else ServerOperations(rooms.server)
         self.forwarder = PeerForwarder(self.find)
+        self.asking: set[Asking] = set()
         self._closing = Tasks()
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
@@ -245,11 +249,27 @@ class ClusterMembership:
         except WsrpcError:
             return None
 
+    def ask(self, asking: Asking, /) -> None:
+        for node in self.directory.nodes[1:]:
+            asking.ask(node, self._ask, node, asking)
+
+    async def _ask(self, node: str, asking: Asking) -> None:
+        """Pass on the answers of the members at another node. If the session with it breaks, ask again."""
+        with suppress(UnknownEvent):
+            while node in self.directory.nodes:
+                with suppress(ConnectionLost):
+                    peer = await self.links.reach(node)
+                    async with peer.stream(ASK, asking.request, asking.remaining, returns=RoomAnswer) as answers:
+                        async for answer in answers:
+                            asking.answers.put_nowait(answer.read())
+                await asyncio.sleep(BEAT)
+
     def _serve(self, side: Registrar) -> None:
         """Register the handlers for other nodes."""
         if self._rooms is not None:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
+            side.on(ASK, self._rooms.answers)
             side.on(MISSED, self._call_gap_functions)
         side.on(ROWS, self.own_rows)
         side.on(HAS_ID, self.has_id)
@@ -264,6 +284,8 @@ class ClusterMembership:
 
     def node_joined(self, node: str, /) -> None:
         self.links.node_joined(node)
+        for asking in self.asking:
+            asking.ask(node, self._ask, node, asking)
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         self.links.node_ended(node, silent)

@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_serving
 
-from wsrpc import CloseInfo, ConnectionLost, KeepLatest, Limits, QueueFull, RpcError, Server, Service
+from wsrpc import CloseInfo, ConnectionLost, KeepLatest, Limits, QueueFull, RequestTimeout, RpcError, Server, Service
 from wsrpc.testing import memory_transports
 from wsrpc.types import EmitReport, RawConnection
 
@@ -108,6 +108,8 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
             assert (report.sent, report.skipped) == (0, 0)
             assert [error.peer for error in report.errors] == [guest.connection for guest in found]
             assert "use send_raw or send_json" in str(report.errors[0])
+        with pytest.raises(RequestTimeout, match="nothing was sent"):
+            await rooms[0].request("say", within=0.01)
         assert len(rooms[0]) == 2  # they are as good as before
         for wrong, other in ((found[0], server), (found[0].connection, Server())):
             with pytest.raises(ValueError, match="is not a peer of this room's server"):

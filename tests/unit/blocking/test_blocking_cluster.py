@@ -62,6 +62,7 @@ def test_it_calls_peers_and_emits_to_rooms() -> None:
         client.on("news", lambda *args: told.put(args))
         client.of("named").on("news", lambda *args: told.put(("named", *args)))
         client.on("upload", upload)
+        client.on("confirm", lambda question: question == "?")
         client.on("count", count)
         client.on_raw(lambda peer, message: told.put(message))
         served.peer()
@@ -75,6 +76,7 @@ def test_it_calls_peers_and_emits_to_rooms() -> None:
         lobby = shop.room("lobby")
         assert lobby.emit("news", "hi").nodes == (shop.nodes[1],)
         assert told.get() == ("hi",)
+        assert lobby.request("confirm", "?", within=10, returns=bool) is True
         assert lobby.emit("news", "not you", skip=peer).missing_nodes == ()
         lobby.emitter(News).news("typed")
         assert told.get() == ("typed",)

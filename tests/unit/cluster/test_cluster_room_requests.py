@@ -1,0 +1,167 @@
+"""`Room.request` across processes: each node asks its members, and the first answer wins everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cluster_servers import Servers, servers
+from core_driver import Blocked
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, Context, Limits, RpcError, Server
+from wsrpc._server.room_requests import ANSWERED
+from wsrpc.cluster import ClusterClient
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.errors import BadResult, EngineLost, MessageTooBig, RemoteError, RequestTimeout
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def join(made: Servers, number: int, handler: Callable[..., Any], **options: Any) -> None:
+    """Connect a member of the lobby to a server."""
+    client = Client(reconnect=None, **options)
+    client.on("confirm", handler)
+    client.of("dialogs").on("confirm", handler)
+    await made.join(number, client=client)
+    made[number].room("lobby").add(made[number].peers[-1])
+
+
+def node(server: Server) -> Any:
+    """Return the part of a server in its cluster."""
+    return membership_of(server.cluster)
+
+
+VALUES = [None, 1.5, "ä", [1, {"a": [None]}], b"\x00\xff", 2**60]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+async def test_an_answer_of_another_process_wins_and_all_others_are_cancelled(value: Any) -> None:
+    hangs = [Blocked() for _ in range(3)]
+    heard: list[Any] = []
+
+    async def answer(given: Any, ctx: Context) -> Any:
+        heard.append((dict(ctx.metadata), ctx.remaining))
+        await turns_until(lambda: all(each.started for each in hangs))
+        return given
+
+    async with servers(3) as made:
+        for number, each in enumerate(hangs):
+            await join(made, number, each)
+        await join(made, 1, answer)
+        room = made[0].room("lobby").of("dialogs")
+        assert await room.request("confirm", value, metadata={"a": "b"}, within=20) == value
+        await turns_until(lambda: all(each.cancelled == [ANSWERED] for each in hangs))
+    [(metadata, remaining)] = heard
+    assert metadata == {"a": "b"} and 10 < remaining <= 20
+
+
+def fails(error: Exception) -> Callable[..., Any]:
+    def handler(*args: Any) -> Any:
+        raise error
+
+    return handler
+
+
+OUTCOMES: dict[str, tuple[Callable[..., Any], Any]] = {
+    "raises": (fails(RpcError("no", code="no", data=[1], fields={"why": "so"})), RemoteError),
+    "a result of a wrong type": (lambda *args: 7, BadResult),
+    "too much for it": (lambda *args: "yes", MessageTooBig),
+    "no answer": (Blocked(), RequestTimeout),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+async def test_an_error_at_another_process_is_raised_if_nobody_answers(case: str) -> None:
+    handler, expected = OUTCOMES[case]
+    async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
+        await turns_until(lambda: len(made[0].cluster.nodes) == 3)  # that node has no rooms, which is no error
+        await join(made, 1, handler, limits=Limits(message_bytes=2000))
+        question = "?" * 3000 if expected is MessageTooBig else "?"
+        for room in (made[0].room("lobby"), shop.room("lobby")):
+            with pytest.raises(expected) as raised:
+                await room.request("confirm", question, within=0.3, returns=str)
+            error: Any = raised.value
+            assert type(error) is expected
+            if expected is RemoteError:
+                assert (error.message, error.code, error.data) == ("no", "no", [1]) and error.fields["why"] == "so"
+        if isinstance(handler, Blocked):
+            await turns_until(lambda: len(handler.cancelled) == 2)
+
+
+async def test_wrong_results_elsewhere_do_not_win() -> None:
+    async with servers(2) as made:
+        right = Blocked()
+        await join(made, 1, lambda text: 7)
+        await join(made, 1, right)
+        asking = asyncio.ensure_future(made[0].room("lobby").request("confirm", "?", returns=list[str]))
+        await turns_until(lambda: right.started)
+        right.go.set()
+        assert await asking == ["?"]
+
+
+async def test_members_and_processes_that_come_meanwhile_are_asked() -> None:
+    first, second = Blocked(), Blocked()
+    async with servers(2) as made:
+        asking = asyncio.ensure_future(made[0].room("lobby").request("confirm", "?"))
+        await turns_until(lambda: node(made[1]).links.peers[0].active)
+        await join(made, 1, first)
+        await turns_until(lambda: first.started)
+        await made.add()
+        await join(made, 2, second)
+        await turns_until(lambda: second.started)
+        second.go.set()
+        assert await asking == ["?"]
+        await turns_until(lambda: first.cancelled == [ANSWERED])
+
+
+@pytest.mark.parametrize("answering", [0, 1])
+async def test_a_process_that_ends_has_not_answered(answering: int) -> None:
+    hangs = Blocked()
+    async with servers(2) as made:
+        made.all.sort(key=lambda server: server.cluster.nodes[0])  # the first one dials
+        await join(made, answering, hangs)
+        asking = asyncio.ensure_future(made[1 - answering].room("lobby").request("confirm", "?", within=1))
+        await turns_until(lambda: hangs.started)
+        async with asyncio.timeout(0.9):  # the request does not hold it up
+            await made[answering].close()
+        with pytest.raises(RequestTimeout):
+            await asking
+
+
+@pytest.mark.parametrize("answering", [0, 1])
+async def test_after_a_broken_session_the_other_process_is_asked_again(answering: int) -> None:
+    answers = Blocked()
+    async with servers(2) as made:
+        made.all.sort(key=lambda server: server.cluster.nodes[0])  # the first one dials
+        await join(made, answering, answers)
+        asking = asyncio.ensure_future(made[1 - answering].room("lobby").request("confirm", "?", within=30))
+        await turns_until(lambda: answers.started)
+        (peer,) = node(made[1]).links.peers
+        await peer.close(1011)
+        await turns_until(lambda: answers.cancelled and len(answers.started) == 2)
+        answers.go.set()
+        assert await asking == ["?"]
+
+
+async def test_the_engine_is_away_for_a_moment() -> None:
+    answers = Blocked()
+    async with servers(2) as made:
+        await join(made, 1, answers)
+        asking = asyncio.ensure_future(made[0].room("lobby").request("confirm", "?"))
+        await turns_until(lambda: answers.started)
+        await made.engine_goes()
+        answers.go.set()
+        made.memory.down = False
+        assert await asking == ["?"] and len(answers.started) == 1
+
+
+async def test_a_program_without_a_server_needs_the_engine() -> None:
+    async with servers(1) as made:
+        async with ClusterClient(made.engine, name="shop") as shop:
+            room = shop.room("lobby")
+        with pytest.raises(EngineLost, match="outside of its block"):
+            await room.request("confirm")
