@@ -202,6 +202,7 @@ class EngineTransport:
             self._pieces.append(messages[0])
             if sum(map(len, self._pieces)) > self.largest:
                 self._close(CloseCode.MESSAGE_TOO_BIG, f"more than {self.largest} bytes")
+                return
             if data.more:
                 return  # a piece of which more will arrive travels alone
             messages[0] = b"".join(self._pieces)
