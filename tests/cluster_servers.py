@@ -39,12 +39,13 @@ class Servers:
         return len(self.all)
 
     async def add(self, **options: Any) -> Server:
-        """Add a server, which knows the address of a client by its path: ``/?who=ada``."""
+        """Add a server, which knows the address and the user of a client by its path: ``/?who=ada&user=ada``."""
         server = Server(cluster=Cluster(self.engine, name="shop"), **options)
 
         @server.on_handshake
         def gate(handshake: Handshake) -> None:
             handshake.address = handshake.query.get("who")
+            handshake.principal = handshake.query.get("user")
 
         await server.open()
         self._stack.push_async_callback(server.close)

@@ -83,6 +83,8 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
             missing.
         connections: total number of connections that this process has opened to other processes. If the engine loses
             messages, the process opens another connection.
+        forwarded: number of connections of clients whose session another process has. This process passes on their
+            messages.
         lost_events: total number of events from other processes that were lost because the receiving peer was no longer
             connected to this process, or was reading too slowly.
         ignored: total numbers of invalid messages from the engine, by kind.
@@ -98,6 +100,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     engines_lost: int
     gaps: int
     connections: int
+    forwarded: int
     lost_events: int
     ignored: dict[str, int]
 

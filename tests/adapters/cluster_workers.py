@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from effort import SOAK
 from programs import printed_by
 
 from wsrpc import Client, CloseInfo, Peer, Reconnect
@@ -19,7 +20,7 @@ __all__ = ["EXAMPLE", "User", "Worker", "announce", "running", "uvicorn"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cluster"
-PATIENCE = 50.0
+PATIENCE = 600.0 if SOAK else 50.0
 """Seconds for a test. Those for the end of uvicorn come after them, and both are less than pytest's own limit."""
 PATIENCE_FOR_END = 30.0
 UVICORN = ("uvicorn", "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol")

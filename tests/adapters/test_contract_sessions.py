@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from served import hosts, raw
 
 from wsrpc import AnonymousChannel, Client, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import FaultProxy
 from wsrpc_adapters.aiohttp import serve
 from wsrpc_adapters.asgi import asgi
@@ -34,9 +35,11 @@ CUTS: list[tuple[Any, int]] = [("up", after) for after in (0, 1, 7, 40, 300, 150
 CUTS += [("down", after) for after in (0, 1, 7, 40, 300, 1200)]
 """Where a connection is cut, in bytes from the moment at which the cut is asked for."""
 
-WAYS = [pytest.param(host, DIALINGS[0], id=host.name) for host in HOSTS]
-WAYS += [pytest.param(Default(), dialing, id=f"by-{dialing}") for dialing in DIALINGS[1:]]
-ways = pytest.mark.parametrize(("host", "dialing"), WAYS)
+WAYS = [pytest.param(host, DIALINGS[0], False, id=host.name) for host in HOSTS]
+WAYS += [pytest.param(host, DIALINGS[0], True, id=f"through-{host.name}") for host in HOSTS]
+WAYS += [pytest.param(Default(), dialing, False, id=f"by-{dialing}") for dialing in DIALINGS[1:]]
+ways = pytest.mark.parametrize(("host", "dialing", "through"), WAYS)
+"""Where a client is connected, how it dials, and whether its session belongs to another process of a cluster."""
 
 
 # ---------------------------------------------------------------- what goes on
@@ -99,11 +102,15 @@ async def exchange(caller: Client | Peer, here: End, there: End, number: int) ->
 
 
 @ways
-async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: Dialing) -> None:
+async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: Dialing, through: bool) -> None:
     """Until the client closes, which both sides learn at once."""
-    server = Server(limits=LIMITS)
-    async with asyncio.timeout(60), host.serving(server) as url, FaultProxy(url) as proxy:
-        client = Client(proxy.url, dial=dialing.dial, limits=LIMITS, reconnect=SOON, proxy=None)
+    engine = MemoryEngine()
+    server, reached = (Server(limits=LIMITS, cluster=Cluster(engine) if through else None) for _ in range(2))
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        first = (await stack.enter_async_context(server.listen())).url if through else None
+        url = await stack.enter_async_context(host.serving(reached if through else server))
+        proxy = await stack.enter_async_context(FaultProxy(url))
+        client = Client(lambda: first or proxy.url, dial=dialing.dial, limits=LIMITS, reconnect=SOON, proxy=None)
         ours, theirs, back, told = End(client), End(server), list[ReconnectInfo](), list[str]()
         client.on_reconnect(back.append)
         client.on("close", lambda: told.append("client"))
@@ -114,6 +121,11 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             for number in (-2, -1):  # both sides count now, so that the session can go on
                 await exchange(client, ours, theirs, number)
                 await exchange(peer, theirs, ours, number)
+            if through:
+                first = None
+                peer.transport.abort()  # type: ignore[union-attr]
+                await turns_until(lambda: back)
+                back.clear()
 
             async def cut(number: int, direction: Any, after: int) -> None:
                 async with proxy.cut_after(after, direction):
@@ -130,7 +142,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             await turns_until(lambda: len(theirs.notes) == len(ours.notes) == len(CUTS) + 2)
             assert theirs.notes == ours.notes == list(range(-2, len(CUTS)))
             assert all(info.resumed for info in back) and told == []
-            assert not ours.ran and not theirs.ran
+            assert not ours.ran and not theirs.ran and reached.peers == ()
             ends = (client.peer, peer)
             await turns_until(lambda: not any(each.pending or each.anonymous_channels or each.active for each in ends))
             await client.close()

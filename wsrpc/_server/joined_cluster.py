@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from .._core.api.peer import Peer
+from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.call_context import CallContext
+from .._core.wire.control import Resume
 from ..stats import ClusterStats
 from .room_requests import Asking
 
@@ -53,6 +55,14 @@ class JoinedCluster(Protocol):
 
     def release(self, address: str, peer: Peer, /) -> None:
         """Give up a peer's claim. Idempotent."""
+
+    async def resume_elsewhere(self, asked: Resume, arrival: IncomingResume, /) -> str:
+        """Resume a session of another process, or return the `GoneWhy`. Cancelling drops the connection.
+
+        Raises:
+            ConnectionLost: the connection has ended. If the session has resumed, its messages were passed on until now.
+        """
+        ...
 
     def room_filled(self, room: str, /) -> None:
         """Record that a room has its first member at this server."""

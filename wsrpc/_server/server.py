@@ -621,12 +621,15 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         `RawConnection`, while the function may still be running. If `accept` is cancelled, the peer keeps the
         connection. But if `accept` is cancelled while the factory of a service runs, the connection is dropped.
 
+        In a cluster, the session of the client may belong to another process. The session then resumes there, and this
+        method passes the messages on until the connection has ended. If it is cancelled, the connection is dropped.
+
         Args:
             handshake: the `Handshake` that the method `handshake` has checked.
 
         Raises:
             ConnectionLost: the server is closed, or the factory of a service failed or refused
-                the connection. The connection is closed.
+                the connection, or the session has resumed in another process. The connection is closed.
             TypeError: ``transport`` is not a transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
@@ -639,7 +642,11 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         await core.check_open(transport)
         arrival = None
         if handshake is not None and self._may_resume(handshake):
-            arrival = IncomingResume(core.sessions, transport, handshake)
+            core.check_thread("server.accept(...)")
+            core.enter_loop()
+            cluster = core.peers.joined_cluster
+            elsewhere = None if cluster is None else cluster.resume_elsewhere
+            arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
             resumed: Peer | None = await arrival.wait(core.door.deciding)
             if resumed is not None:
                 return resumed

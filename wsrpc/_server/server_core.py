@@ -54,7 +54,7 @@ class ServerCore:
         patience: float,
         detached_timeout: float,
         detached_bytes: int,
-        join: Callable[[], JoinedCluster] | None,
+        join: Callable[[Sessions], JoinedCluster] | None,
         on_drain: Sequence[Callable[[], object]],
         runs: Runs,
     ) -> None:
@@ -127,7 +127,7 @@ class ServerCore:
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
         if self._join is not None and self.peers.joined_cluster is None:
-            self.peers.joined_cluster = self._rooms.joined_cluster = self._join()
+            self.peers.joined_cluster = self._rooms.joined_cluster = self._join(self.sessions)
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""

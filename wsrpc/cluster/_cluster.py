@@ -16,6 +16,7 @@ from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_sending, raw_message
+from .._core.session.sessions import Sessions
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
 from .._core.wire.messages import EVENT_OPTIONS
@@ -182,7 +183,9 @@ class Cluster(ClusterView):
         self._gap_functions.append(function)
         return function
 
-    def _join(self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs) -> ClusterMembership:
+    def _join(
+        self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs, sessions: Sessions
+    ) -> ClusterMembership:
         if self._membership is not None and not self._membership.scheduler.has_ended:
             raise RuntimeError("this Cluster belongs to another server already: make one for each server")
 
@@ -191,7 +194,7 @@ class Cluster(ClusterView):
 
         away = self._away(runs, settings.codec)
         self._membership = ClusterMembership(
-            self._engine, self._name, settings, registry, away, rooms, self._gap_functions, exited
+            self._engine, self._name, settings, registry, away, rooms, self._gap_functions, exited, sessions
         )
         return self._membership
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
 from .._base.closing import CloseCode, CloseInfo, check_close
-from .._base.logs import logger
-from ..errors import ConnectionLost, MessageTooBig
+from ..errors import ConnectionLost
 from ..transport import ConnectionInfo, Receiver
 from ._engine_link import EngineLink
 from ._wire import Close, Data, Mark, Reset
@@ -22,6 +22,10 @@ AROUND_EACH = 10
 HIGH_WATER = 64 * 1024
 """Number of unsent bytes of the engine above which senders wait."""
 
+WINDOW = 128 * 1024
+"""For a client's connection: number of bytes that the other node has not passed on, above which senders wait. The
+engine keeps them. So that no client fills the engine, its node reads from it no faster than the other node."""
+
 MARK = 0.1
 """Seconds after which a side reports the number of its sent messages. Otherwise the loss of the last messages would not
 be noticed."""
@@ -30,12 +34,14 @@ be noticed."""
 class Batch:
     """Messages that are published together."""
 
-    __slots__ = ("binary", "messages", "size")
+    __slots__ = ("binary", "messages", "more", "size")
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.binary: list[int] = []
         """The indices of the binary messages."""
+        self.more = False
+        """Whether the last message continues in the next batch."""
         self.size = 0
         """Bytes of all messages, with `AROUND_EACH` for each."""
 
@@ -50,12 +56,13 @@ class EngineTransport:
     """One end of a connection between two nodes. It is a `wsrpc.transport.Transport`.
 
     Each side numbers its messages. If a message is missing, the connection ends on both sides without a Close frame.
-    The session then resumes on another connection, and resends the lost messages. Only whole messages can be sent.
+    The session then resumes on another connection, and resends the lost messages. Only whole messages can be sent. A
+    message that is larger than the engine accepts travels in pieces.
 
     Args:
         conn: the name of the connection.
         node: the other node. This name is also the path of ``info``.
-        largest: maximum bytes of a message.
+        largest: maximum bytes of a message to the engine, and of a received message until ``largest`` is set.
         ended: a function that is called when the connection is over.
     """
 
@@ -66,17 +73,31 @@ class EngineTransport:
         self.conn = conn
         self.node = node
         self.largest = largest
+        self.window = math.inf
+        """`WINDOW` for the connection of a client. Both sides set it."""
         self._engine = engine
         self._ended = ended
         self._receiver: Receiver | None = None
         self._early: deque[tuple[bytes, bool]] = deque()
         """Messages that have arrived before `start`, or while receiving is paused."""
+        self._pieces: list[bytes] = []
+        """Pieces of a message of which more will arrive."""
         self._paused = False
-        self._slice = min(SLICE, self.largest)
+        self._piece = largest
+        self._slice = min(SLICE, largest)
         self._batch = Batch()
         self._sent = 0
-        """Number of published messages."""
+        """Number of published messages and pieces."""
         self._received = 0
+        self._sent_bytes = 0
+        self._unread = 0
+        """Bytes of published messages that the other side has not passed on, as far as is known."""
+        self._passed_on = 0
+        """Bytes of the messages that the receiver has got."""
+        self._reported = 0
+        """What the other side was told of these."""
+        self._marked = asyncio.Event()
+        """Set when the other side has reported, and at the end."""
         self._mark_scheduled = False
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
@@ -92,6 +113,12 @@ class EngineTransport:
         if self._over.done():
             info = self._over.result()
             raise ConnectionLost(info.code, info.reason, "not_sent")
+        while len(payload) > self._piece:
+            self.flush()
+            self._batch.add(payload[: self._piece], text)
+            self._batch.more = True
+            self.flush()
+            payload = payload[self._piece :]
         if self._batch.size + len(payload) > self._slice:  # so that a message of the largest size travels alone
             self.flush()
         if not self._batch.messages:
@@ -105,12 +132,17 @@ class EngineTransport:
         if not self._batch.messages or self._over.done():
             return
         batch, self._batch = self._batch, Batch()
-        data = Data(self.conn, self._sent + 1, batch.messages, batch.binary)
+        data = Data(self.conn, self._sent + 1, batch.messages, batch.binary, batch.more)
         self._sent += len(batch.messages)
+        size = sum(map(len, batch.messages))
+        self._sent_bytes += size
+        self._unread += size
         if not self._mark_scheduled:
             self._mark_scheduled = True
             self._over.get_loop().call_later(MARK, self.mark)
-        if self._carry(data) and self._crowded is None and self._engine.unsent > HIGH_WATER:
+        if not self._carry(data) or self._crowded is not None:
+            return
+        if self._engine.unsent > HIGH_WATER or self._unread > self.window:
             self._crowded = self._over.get_loop().create_task(self._make_room())
             if self._receiver is not None:
                 self._receiver.pause_sending()
@@ -121,15 +153,13 @@ class EngineTransport:
         except ConnectionLost as exc:
             self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
             return False
-        except MessageTooBig as exc:
-            # After a reconnect, the engine accepts only smaller messages. In the same session, a resend would fail.
-            logger.error("the session with node %s ends, and what was under way in it: %s", self.node, exc)
-            self._close(CloseCode.MESSAGE_TOO_BIG, "the engine takes no message of that size")
-            return False
         return True
 
     async def _make_room(self) -> None:
         await self._engine.drain()
+        while self._unread > self.window / 2 and not self._over.done():
+            self._marked.clear()
+            await self._marked.wait()
         self._crowded = None
         if self._receiver is not None and not self._over.done():
             self._receiver.resume_sending()
@@ -137,8 +167,12 @@ class EngineTransport:
     def mark(self) -> None:
         """Report the number of sent messages, so that the loss of the last messages is noticed."""
         self._mark_scheduled = False
+        self._report()
+
+    def _report(self) -> None:
         if not self._over.done():
-            self._carry(Mark(self.conn, self._sent))
+            self._reported = self._passed_on
+            self._carry(Mark(self.conn, self._sent, self._passed_on))
 
     async def drain(self) -> None:
         crowded = self._crowded
@@ -163,18 +197,32 @@ class EngineTransport:
             self.reset(f"messages {self._received + 1} to {data.seq - 1} were lost")
             return
         self._received += len(data.messages)
-        binary = set(data.binary)
-        self._early.extend((payload, index not in binary) for index, payload in enumerate(data.messages))
+        messages, binary = data.messages, set(data.binary)
+        if self._pieces or data.more:
+            self._pieces.append(messages[0])
+            if sum(map(len, self._pieces)) > self.largest:
+                self._close(CloseCode.MESSAGE_TOO_BIG, f"more than {self.largest} bytes")
+                return
+            if data.more:
+                return  # a piece of which more will arrive travels alone
+            messages[0] = b"".join(self._pieces)
+            self._pieces.clear()
+        self._early.extend((payload, index not in binary) for index, payload in enumerate(messages))
         self._deliver()
 
-    def marked(self, seq: int) -> None:
-        """Check the number of messages that the other side has sent. Reset the connection if messages are missing."""
+    def marked(self, mark: Mark) -> None:
+        """Handle a report of the other side. Reset the connection if messages are missing."""
+        self._unread = self._sent_bytes - mark.read
+        self._marked.set()
+        self._check_received(mark.seq)
+
+    def _check_received(self, seq: int) -> None:
         if seq > self._received:
             self.reset(f"messages {self._received + 1} to {seq} were lost")
 
     def closed(self, close: Close) -> None:
         """End the connection, because the other side has closed it."""
-        self.marked(close.seq)
+        self._check_received(close.seq)
         self.end(CloseInfo(close.code, close.reason, was_clean=True))
 
     @property
@@ -191,7 +239,10 @@ class EngineTransport:
                     self._close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes")
                     return
                 receiver.receive(payload, text)
+                self._passed_on += len(payload)
             receiver.read_ended()
+            if self._passed_on - self._reported > self.window / 4:
+                self._report()
 
     def pause_receiving(self) -> None:
         self._paused = True
@@ -210,7 +261,8 @@ class EngineTransport:
         if not self._over.done():
             self.flush()
             if self._carry(Close(self.conn, self._sent, code, reason)):
-                self.end(CloseInfo(code, reason, was_clean=True))
+                # The connection of a client may end before its node gets this.
+                self.end(CloseInfo(code, reason, was_clean=math.isinf(self.window)))
 
     def abort(self) -> None:
         self.reset("aborted")
@@ -226,6 +278,7 @@ class EngineTransport:
         if self._over.done():
             return
         self._over.set_result(info)
+        self._marked.set()
         self._ended(self)
         self._paused = False
         if info.was_clean:

@@ -14,7 +14,10 @@ from .._base.scheduler import LoopScheduler, Tasks
 from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar, registry_of
 from .._core.handlers.registry import Registry
+from .._core.session.incoming_resume import IncomingResume
+from .._core.session.sessions import Sessions
 from .._core.wire.codecs import JsonCodec
+from .._core.wire.control import Resume
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
@@ -30,6 +33,7 @@ from ._engine_transport import EngineTransport
 from ._links import NodeLinks
 from ._node import BEAT, Node
 from ._peer_forwarder import ID, PeerForwarder
+from ._session_forwarder import SESSION, SessionForwarder
 from .engine import PATIENCE, Engine
 
 ROOM, MEMBERS, MISSED = "room", "members", "missed"
@@ -55,6 +59,7 @@ class ClusterMembership:
         rooms: the rooms of the server. None for a program without a server.
         gap_functions: the user's functions that are called with each room that may have missed messages.
         on_exit: a function that is called when this process leaves the cluster.
+        sessions: the sessions of the server. None for a program without a server.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ClusterMembership:
         rooms: Rooms | None = None,
         gap_functions: Iterable[Callable[[Room], object]] = (),
         on_exit: Callable[[], None] = lambda: None,
+        sessions: Sessions | None = None,
     ) -> None:
         self.timeout = settings.limits.request_timeout
         """The default timeout of requests, in seconds."""
@@ -93,6 +99,7 @@ class ClusterMembership:
         self._engines_lost = 0
         self.node = Node(engine, name, self)
         self.directory = self.node.directory
+        self._session_forwarder = None if sessions is None else SessionForwarder(self.node, sessions)
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
         options = {"codec": codec, "dec_hook": registry.dec_hook}
         self.links = NodeLinks(self.node, settings.limits, options, serve=self._serve, lost=self._session_lost)
@@ -106,6 +113,12 @@ class ClusterMembership:
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self.node.engine.reachable.wait()
+
+    # ------------------------------------------------------------ sessions of clients
+
+    async def resume_elsewhere(self, asked: Resume, arrival: IncomingResume) -> str:
+        assert self._session_forwarder is not None
+        return await self._session_forwarder.resume_elsewhere(asked, arrival)
 
     # ------------------------------------------------------------ the addresses of this node
 
@@ -299,7 +312,12 @@ class ClusterMembership:
             self.links.missed(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
-        self.links.accepted(transport, headers)
+        if SESSION not in headers:
+            self.links.accepted(transport, headers)
+        elif self._session_forwarder is None:
+            transport.reset("this program has no sessions")
+        else:
+            self._session_forwarder.accepted(transport, headers[SESSION])
 
     def _session_lost(self, node: str) -> None:
         self._gaps += 1
@@ -346,6 +364,7 @@ class ClusterMembership:
             engines_lost=self._engines_lost,
             gaps=self._gaps,
             connections=node.dialed,
+            forwarded=0 if self._session_forwarder is None else self._session_forwarder.forwarded,
             lost_events=self.forwarder.lost,
             ignored=dict(node.ignored),
         )

@@ -167,8 +167,11 @@ class Node:
 
     # ------------------------------------------------------------ connections to other nodes
 
-    async def dial(self, node: str, headers: Mapping[str, str]) -> EngineTransport:
+    async def dial(self, node: str, headers: Mapping[str, str], attempts: int = OPENS) -> EngineTransport:
         """Open a connection to another node, once the engine can be reached. Cancelling is safe.
+
+        Args:
+            attempts: how often the connection is requested. Once, if the other node must not handle a request twice.
 
         Raises:
             ConnectionRefusedError: the node does not accept the connection, or does not answer.
@@ -180,9 +183,9 @@ class Node:
         answer: asyncio.Future[EngineTransport | wire.Refused] = asyncio.get_running_loop().create_future()
         self._opening[conn] = answer
         try:
-            for _ in range(OPENS):
+            for _ in range(attempts):
                 self.engine.publish(node, wire.Open(conn, dict(headers)))
-                await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
+                await asyncio.wait((answer,), timeout=PATIENCE / attempts)
                 if answer.done():
                     break
         except BaseException:
@@ -297,7 +300,7 @@ class Node:
             case wire.Data():
                 transport.received(message)
             case wire.Mark():
-                transport.marked(message.seq)
+                transport.marked(message)
             case wire.Close():
                 transport.closed(message)
             case wire.Reset():

@@ -50,7 +50,7 @@ class Refused(Struct, tag_field="t", tag="refused"):
     reason: str
 
 
-class Data(Struct, tag_field="t", tag="data"):
+class Data(Struct, tag_field="t", tag="data", omit_defaults=True):
     """Messages of a connection that were sent in one turn of the event loop."""
 
     conn: ConnectionName
@@ -59,13 +59,17 @@ class Data(Struct, tag_field="t", tag="data"):
     messages: list[bytes]
     binary: list[int] = []
     """The indices of the binary messages. The other messages are text."""
+    more: bool = False
+    """Whether the last message is a piece of a message that continues with the first of the next `Data`."""
 
 
-class Mark(Struct, tag_field="t", tag="mark"):
+class Mark(Struct, tag_field="t", tag="mark", omit_defaults=True):
     """The number of messages that were sent on the connection. If the receiver has fewer, messages were lost."""
 
     conn: ConnectionName
     seq: Counter
+    read: Annotated[int, Meta(ge=0)] = 0
+    """Total bytes of the messages that the sender of this mark has received, and passed on."""
 
 
 class Close(Struct, tag_field="t", tag="close"):

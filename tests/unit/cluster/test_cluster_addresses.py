@@ -141,22 +141,23 @@ async def test_a_detached_session_keeps_its_address(replaced: bool) -> None:
 
 @pytest.mark.parametrize("reloads", [0, 2])
 async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloads: int) -> None:
-    """The engine is away while a client goes from one server to the other, so each of them has a claim."""
+    """The engine is away while a client starts anew at the other server, so each of them has a claim."""
     async with servers(2) as made, made[0].listen() as first, made[1].listen() as second:
         await made.engine_goes()
         for _ in range(reloads):  # each makes the claim of the first server higher
             async with connect(made[0], path="/?who=ada"):
                 pass
-        coming = Coming(f"{first.url}?who=ada")
-        coming.client.on("which", lambda: "here")
-        async with coming.client as client:
-            await coming.drop(made.peer(0, "ada"), to=f"{second.url}?who=ada")
-            await turns_until(lambda: made[1].peers)
+        coming, client = Coming(f"{first.url}?who=ada"), Client(f"{second.url}?who=ada")
+        client.on("which", lambda: "here")
+        async with coming.client:
+            await coming.drop(made.peer(0, "ada"))
+            await client.connect()
             made.memory.down = False
             await turns_until(lambda: made[0].cluster.connected and not made[0].peers)
             assert client.connected and len(made[1].peers) == 1
             await made.meet()
             assert await made[0].cluster.peer("ada").request("which") == "here"
+            await client.close()
 
 
 @pytest.mark.parametrize("earlier", [0, 2])

@@ -198,16 +198,47 @@ LARGEST = MemoryEngine().largest
     [
         (LARGEST, [30_000, LARGEST - 1024, 30_000, 1, 40_000]),
         (4096, [1] * 3000 + [100] * 300 + [3072, 1, 2000, 2000]),
+        (4096, [3073, 1, 6144, 10_000, 20_000, 5]),
     ],
-    ids=["the default", "an engine that takes little"],
+    ids=["the default", "an engine that takes little", "larger than the engine takes"],
 )
 async def test_messages_travel_together_up_to_the_largest_size(largest: int, sizes: list[int]) -> None:
     async with world(largest=largest) as w:
         ours, theirs = await w.connect()
-        for size in sizes:
-            ours.transport.send(b"x" * size, False)
+        theirs.transport.largest = LARGEST
+        messages = [(bytes([number % 256]) * size, number % 3 == 0) for number, size in enumerate(sizes)]
+        for payload, text in messages:
+            ours.transport.send(payload, text)
         await turns(5)
-        assert [len(payload) for payload, _ in theirs.messages] == sizes and ours.lost is None
+        assert theirs.messages == messages and ours.lost is None
+
+
+@pytest.mark.parametrize("size", [3000, 5000])
+async def test_a_message_that_is_too_large_closes_the_connection(size: int) -> None:
+    """Whether it travels in one piece or in several."""
+    async with world(largest=4096) as w:
+        ours, theirs = await w.connect()
+        theirs.transport.largest = size - 1
+        ours.transport.send(b"x" * size)
+        await turns(5)
+        assert ours.lost is not None and (theirs.messages, ours.lost.code) == ([], 1009)
+
+
+async def test_with_a_window_senders_wait_until_the_other_side_has_passed_on_what_was_sent() -> None:
+    async with world() as w:
+        ours, theirs = await w.connect()
+        ours.transport.window = theirs.transport.window = 1000
+        theirs.transport.pause_receiving()
+        for _ in range(10):
+            ours.transport.send(b"x" * 101)
+        await turns(10)
+        assert ours.paused and theirs.messages == []
+        w.engine.lose(1)  # the report, which the next beat repeats
+        theirs.transport.resume_receiving()
+        await turns(10)
+        assert ours.paused and len(theirs.messages) == 10
+        await w.pass_time(BEAT)
+        assert not ours.paused and ours.lost is None
 
 
 async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_after_it() -> None:

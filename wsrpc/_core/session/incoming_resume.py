@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..._base.closing import NO_REDIAL, CloseInfo
+from ..._base.closing import NO_REDIAL, CloseCode, CloseInfo
 from ...errors import ConnectionLost
 from ...handshake import Handshake
 from ...transport import Transport
@@ -23,16 +23,28 @@ class IncomingResume:
     """A connection whose client wants to resume a session, until its first message names the session.
 
     If the first message names no session, all messages that arrive are kept for a new session; see `hand_over`.
+
+    Args:
+        elsewhere: resumes a session of another process, and returns when the connection has ended, by raising
+            `ConnectionLost`. It returns why the session cannot resume. None without a cluster.
     """
 
-    def __init__(self, sessions: Sessions, transport: Transport, handshake: Handshake) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        transport: Transport,
+        handshake: Handshake,
+        elsewhere: Callable[[Resume, IncomingResume], Awaitable[str]] | None = None,
+    ) -> None:
         self._sessions = sessions
-        self._handshake = handshake
+        self._elsewhere = elsewhere
+        self.handshake = handshake
         self.connection = Connection(transport)
         self.connection.owner = self
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        """The result is the `Peer` whose session has resumed, a `ClosedSession`, or None for a new session."""
+        """The result is the `Peer` whose session has resumed, a `ClosedSession`, or None for a new session. It is a
+        `Resume` if the session belongs to another process."""
 
     async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> Any | None:
         """Return the `Peer` whose session has resumed. None for a new session.
@@ -53,6 +65,17 @@ class IncomingResume:
             if not self._decided.done():
                 self._new_session()  # from now on, a request to resume arrives too late
             found = self._decided.result()
+        if isinstance(found, Resume):
+            assert self._elsewhere is not None
+            connected = asyncio.timeout(None)  # until the server closes
+            try:
+                with deciding(connected):
+                    async with connected:
+                        self._refuse(found, await self._elsewhere(found, self))
+            except TimeoutError:
+                self.connection.transport.abort()  # without a code, so that the session can resume
+                raise ConnectionLost(CloseCode.ABNORMAL, "the server is closing", "not_sent") from None
+            found = None
         if isinstance(found, ClosedSession):
             info = found.closed_with
             self.connection.stop_receiving()
@@ -90,13 +113,20 @@ class IncomingResume:
         self._decided.set_result(None)
 
     def _decide(self, asked: Resume) -> None:
-        found = self._sessions.resume(asked, self.connection, self._handshake)
-        if not isinstance(found, str):
+        found = self._sessions.resume(asked, self.connection, self.handshake)
+        if found == "elsewhere" and self._elsewhere is not None:
+            self.connection.transport.pause_receiving()
+            self._decided.set_result(asked)
+        elif isinstance(found, str):
+            self._refuse(asked, found)
+            self._new_session()
+        else:
             self._decided.set_result(found)
-            return
-        self.connection.send_control(Gone(found))
-        self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
-        self._new_session()
+
+    def _refuse(self, asked: Resume, why: str) -> None:
+        """Tell the client that its session is over. Its request is the hello of a new session."""
+        self.connection.send_control(Gone(why))
+        self._early.insert(0, (write_control(Hello(asked.v, asked.features, asked.limits)), True))
 
     # ------------------------------------------------------------ what the connection reports
 

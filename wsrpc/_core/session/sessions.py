@@ -49,8 +49,9 @@ class Sessions:
     def __init__(self, kept_for: float, limit: int) -> None:
         self._kept_for = kept_for
         self._limit = limit
-        self._here = secrets.token_urlsafe(6)
-        """The first part of the names of these sessions. Sessions of other processes have other first parts."""
+        self.here = secrets.token_urlsafe(6)
+        """The first part of the names of these sessions. Sessions of other processes have other first parts. In a
+        cluster, it is the name of the node, so that other nodes find it."""
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, ClosedSession] = {}
         """Closed sessions whose clients do not know yet how they were closed, by name, the oldest first."""
@@ -67,7 +68,7 @@ class Sessions:
 
     def add(self, session: ServerSession, /) -> tuple[str, float]:
         """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
-        sid = f"{self._here}.{secrets.token_urlsafe(16)}"
+        sid = f"{self.here}.{secrets.token_urlsafe(16)}"
         self._named[sid] = session
         return sid, self._kept_for
 
@@ -100,7 +101,7 @@ class Sessions:
         its own, but the limits differ, the session ends, and the client gets a new one.
         """
         here, dot, _ = asked.sid.partition(".")
-        if dot and here != self._here:
+        if dot and here != self.here:
             return "elsewhere"
         session = self._named.get(asked.sid) or self.closed.get(asked.sid)
         tokens = TOKENS_OF_NO_SESSION if session is None else session.tokens

@@ -1,0 +1,212 @@
+"""Four workers on one port, without a proxy: sessions resume through any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cluster_workers import AT_ONCE, Worker, environment, running
+from effort import SOAK
+from engine_servers import EngineServer
+from engines_in_use import START
+
+from wsrpc import Client, ConnectionLost, ReconnectInfo
+
+APP = """
+import asyncio
+import logging
+import os
+
+from wsrpc import Peer, Server
+from wsrpc.cluster import Cluster
+from wsrpc_adapters.asgi import asgi
+from wsrpc_adapters.nats import NatsEngine
+from wsrpc_adapters.redis import RedisEngine
+
+logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
+url = os.environ["ENGINE"]
+server = Server(cluster=Cluster(RedisEngine(url) if url.startswith("redis") else NatsEngine(url)))
+app = asgi(server)
+server.on("echo", lambda value: value)
+
+
+@server.on("open")
+def opened(peer: Peer) -> None:
+    peer.state.update(calls=0, notes=[])
+
+
+@server.on("call")
+async def call(peer: Peer) -> int:
+    peer.state["calls"] += 1
+    peer.emit_nowait("called", peer.state["calls"])
+    return peer.state["calls"]
+
+
+@server.on("numbers")
+async def numbers(count: int):
+    for number in range(count):
+        yield number
+        if number % 50 == 0:
+            await asyncio.sleep(0.01)
+
+
+@server.on("note")
+def note(peer: Peer, number: int) -> None:
+    peer.state["notes"].append(number)
+
+
+@server.on("noted")
+def noted(peer: Peer) -> list[int]:
+    return peer.state["notes"]
+
+
+@server.on("where")
+def where(peer: Peer) -> tuple[int, str]:
+    return os.getpid(), getattr(peer.transport, "node", "")
+
+
+@server.on("wait")
+async def wait() -> None:
+    await asyncio.Event().wait()
+"""
+WORKERS = 4
+CUTS = 1000 if SOAK else 160
+CLIENTS = 20 if SOAK else 8
+
+
+@pytest.fixture(params=START)
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
+    server = START[request.param]()
+    yield server
+    server.kill()
+
+
+@asynccontextmanager
+async def workers(engine: EngineServer, folder: Path) -> AsyncGenerator[tuple[Worker, str]]:
+    (folder / "app.py").write_text(APP, "utf-8")
+    options = ("--port", "0", "--workers", str(WORKERS), "--no-access-log")
+    async with running(folder, "app:app", *options, env=environment(engine.url), command=("wsrpc", "serve")) as worker:
+        await worker.logged("is connected to its engine", WORKERS)
+        yield worker, f"ws://127.0.0.1:{await worker.port()}/ws"
+
+
+class Visitor:
+    """A client that calls, streams and emits without a pause, and compares what it gets."""
+
+    def __init__(self, url: str) -> None:
+        self.client = Client(url, reconnect=AT_ONCE)
+        self.backs: list[ReconnectInfo] = []
+        self.forwarded = Counter[bool]()
+        self._called: list[int] = []
+        self._over = False
+        self._calls = self._notes = 0
+        self.client.on("called", self._called.append)
+        self.client.on_reconnect(self.backs.append)
+
+    @asynccontextmanager
+    async def living(self) -> AsyncGenerator[None]:
+        """Let it call, stream and emit during the block. Nothing is lost, doubled or out of order."""
+        async with self.client:
+            await self.where()  # so that the session has a name
+            async with asyncio.TaskGroup() as group:
+                for work in (self._call, self._stream, self._note):
+                    group.create_task(work())
+                yield
+                self._over = True
+            assert await self.client.request("noted") == [*range(self._notes)]
+            assert self._called == [*range(1, self._calls + 1)]
+            assert all(back.resumed for back in self.backs)
+
+    async def _call(self) -> None:
+        while not self._over:
+            self._calls += 1
+            assert await self.client.request("call", timeout=None) == self._calls
+
+    async def _stream(self) -> None:
+        while not self._over:
+            async with self.client.stream("numbers", 200) as items:
+                assert [item async for item in items] == [*range(200)]
+
+    async def _note(self) -> None:
+        while not self._over:
+            await self.client.emit("note", self._notes)
+            self._notes += 1
+            await asyncio.sleep(0.002)
+
+    async def where(self) -> tuple[int, str]:
+        """The process that has the session, and the node that passes the messages on, if there is one."""
+        return await self.client.request("where", returns=tuple[int, str], timeout=None)
+
+    async def cut(self) -> str:
+        """Lose the connection, and return the node that passes the messages on from now on."""
+        await self.client.wait_connected()
+        assert self.client.peer.transport is not None
+        self.client.peer.transport.abort()
+        _, node = await self.where()
+        self.forwarded[bool(node)] += 1
+        return node
+
+    async def live(self, cuts: int, dice: random.Random) -> None:
+        async with self.living():
+            for _ in range(cuts):
+                await asyncio.sleep(dice.uniform(0, 0.1))
+                await self.cut()
+
+
+@pytest.mark.timeout(900 if SOAK else 90)
+async def test_every_session_resumes_through_any_worker(engine: EngineServer, tmp_path: Path) -> None:
+    dice = random.Random(1)
+    async with workers(engine, tmp_path) as (_, url):
+        visitors = [Visitor(url) for _ in range(CLIENTS)]
+        async with asyncio.TaskGroup() as group:
+            for visitor in visitors:
+                group.create_task(visitor.live(CUTS // CLIENTS, dice))
+    forwarded = sum((visitor.forwarded for visitor in visitors), Counter[bool]())
+    assert forwarded.total() == CUTS and forwarded[True] > CUTS / 2, "three of four workers do not have the session"
+    assert all(len(visitor.backs) == CUTS // CLIENTS for visitor in visitors)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "drained"])
+async def test_a_worker_that_passes_messages_on_ends(engine: EngineServer, how: signal.Signals, tmp_path: Path) -> None:
+    async with workers(engine, tmp_path) as (worker, url):
+        visitor = Visitor(url)
+        async with visitor.living():
+            for size in (1_000_000, 4_000_000):  # the larger one is larger than NATS accepts
+                while not (node := await visitor.cut()):
+                    pass
+                block = "x" * size
+                assert await visitor.client.request("echo", block) == block
+                process = int(await worker.logged(rf"(\d+) node {node} of cluster 'wsrpc' is connected"))
+                owner, backs, began = (await visitor.where())[0], len(visitor.backs), time.monotonic()
+                os.kill(process, how)
+                while len(visitor.backs) == backs:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+                assert (await visitor.where())[0] == owner
+                assert time.monotonic() - began < 5
+
+
+async def test_the_worker_that_has_the_session_is_killed(engine: EngineServer, tmp_path: Path) -> None:
+    """Clients that are connected to other workers know of it when its lease is over."""
+    async with workers(engine, tmp_path) as (_, url):
+        visitor = Visitor(url)
+        async with visitor.client:
+            await visitor.where()  # so that the session has a name
+            while not await visitor.cut():
+                pass
+            owner, backs = (await visitor.where())[0], len(visitor.backs)
+            call = asyncio.create_task(visitor.client.request("wait", timeout=None))
+            await visitor.where()
+            os.kill(owner, signal.SIGKILL)
+            began = time.monotonic()
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert caught.value.outcome == "unknown" and time.monotonic() - began < 8
+            assert (await visitor.where())[0] != owner and not visitor.backs[backs].resumed

@@ -1,0 +1,256 @@
+"""Sessions of one server that resume through another one of its cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from cluster_servers import Servers, servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Limits, Peer, Reconnect, ReconnectInfo, SessionLost
+from wsrpc.cluster import _session_forwarder
+from wsrpc.cluster._cluster import membership_of
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+
+
+class World:
+    """Two servers, and a client that began at the first one, and dials where the test says."""
+
+    def __init__(self, made: Servers, urls: list[str], limits: Limits) -> None:
+        self.made = made
+        self.urls = urls
+        self.at = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.settings: dict[str, Any] = {}
+        """What the second server sets in a handshake."""
+        self.codes: list[int] = []
+        """How connections and attempts have ended."""
+        self.backs: list[ReconnectInfo] = []
+        self.closed: list[CloseInfo] = []
+        self.client = Client(self._url, limits=limits, reconnect=Reconnect(initial=0.01, max=0.01, retry=self._again))
+        self.client.on_reconnect(self.backs.append)
+        self.client.on("close", lambda peer, info: self.closed.append(info))
+        self.peer: Peer
+        made[1].on_handshake(self._decide)
+
+    async def _url(self) -> str:
+        await self.gate.wait()
+        return f"{self.urls[self.at]}?who=ada&user=ada"
+
+    def _again(self, exc: BaseException) -> bool:
+        if isinstance(exc, ConnectionLost):
+            self.codes.append(exc.code)
+        return not {1008, 1013} & {*self.codes}
+
+    def _decide(self, handshake: Handshake) -> None:
+        for name, value in {"principal": "ada", "address": "ada", **self.settings}.items():
+            setattr(handshake, name, value)
+
+    @property
+    def forwarded(self) -> int:
+        """How many connections the second server passes on."""
+        stats = self.made[1].cluster.stats()
+        return 0 if stats is None else stats.forwarded
+
+    async def drop(self) -> None:
+        """Drop the connection. The client waits until the gate opens, and dials the second server."""
+        self.gate.clear()
+        self.at = 1
+        assert self.client.peer.transport is not None
+        self.client.peer.transport.abort()
+        await turns_until(lambda: self.peer.detached)
+
+    async def forward(self) -> None:
+        """Let the session go on through the second server."""
+        await self.drop()
+        self.gate.set()
+        await turns_until(lambda: self.forwarded and self.client.connected)
+        assert self.made[0].peers == (self.peer,) and self.backs[-1].resumed and self.made[1].peers == ()
+
+
+@asynccontextmanager
+async def world(limits: Limits = LIMITS) -> AsyncGenerator[World]:
+    async with servers(2, limits=limits) as made, made[0].listen() as first, made[1].listen() as second:
+        for server in made.all:
+            server.on("echo", lambda value: value)
+            server.on("wait", asyncio.Event().wait)
+        w = World(made, [first.url, second.url], limits)
+        async with w.client:
+            assert await w.client.request("echo", 1) == 1
+            (w.peer,) = made[0].peers
+            yield w
+        await turns_until(lambda: not w.forwarded)
+
+
+async def test_the_peer_has_what_the_other_server_has_decided_about_the_connection() -> None:
+    async with world() as w:
+        w.settings |= {"address": "eve", "expires": time.time() + 0.5}
+        await w.forward()
+        transport = w.client.peer.transport
+        assert transport is not None
+        assert w.peer.info.remote == transport.info.local and w.peer.info.headers["wsrpc-resume"] == "1"
+        assert w.peer.info.query["who"] == "ada" and w.peer.address == "eve"
+        w.settings["expires"] = time.time() + 3600
+        await turns_until(lambda: len(w.backs) == 2)
+        assert w.codes == [1006, 4411] and all(back.resumed for back in w.backs)
+        assert await w.client.request("echo", 2) == 2
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another principal": ({"principal": "eve"}, "another principal"),
+    "no principal": ({"principal": None}, "another principal"),
+    "other limits": ({"limits": LIMITS.replace(running=7)}, "other limits"),
+    "a principal that JSON cannot carry": ({"principal": ("ada",)}, "another server process"),
+    "a target that JSON cannot carry": ({"target": "/\udcff"}, "another server process"),
+    "more than the engine can carry": ({"target": "/" + "x" * 2**21}, "another server process"),
+    "a session that has ended": ({}, "no such session any more"),
+    "a process that has ended": ({}, "another server process"),
+}
+"""What the second server decides, and why the client gets a new session there."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_a_client_that_is_refused_gets_a_new_session_where_it_is(case: str) -> None:
+    settings, reason = REFUSED[case]
+    async with world() as w:
+        call = asyncio.create_task(w.client.request("wait", timeout=None))
+        await turns_until(lambda: w.peer.active)
+        w.settings |= settings
+        await w.drop()
+        if case == "a session that has ended":
+            await w.peer.close()
+        elif case == "a process that has ended":
+            await w.made[0].close()
+        w.gate.set()
+        with pytest.raises(SessionLost, match=reason) as caught:
+            await call
+        assert caught.value.outcome == "unknown"
+        assert await w.client.request("echo", 2) == 2
+        assert len(w.made[1].peers) == 1 and not w.forwarded
+
+
+@pytest.mark.parametrize("code", [4001, 1008])
+@pytest.mark.parametrize("away", [True, False])
+async def test_the_code_with_which_the_server_closes_reaches_the_client(code: int, away: bool) -> None:
+    async with world() as w:
+        await w.forward()
+        if away:
+            await w.drop()
+        await w.peer.close(code, "enough")
+        w.gate.set()
+        await turns_until(lambda: w.closed)
+        assert code in w.codes and (w.closed[0].code, w.closed[0].reason) == (code, "enough")
+        if code != 1008:  # after which a client does not dial again
+            await turns_until(lambda: w.made[1].peers)
+
+
+@pytest.mark.parametrize("drain", [0.0, 5.0])
+async def test_when_the_server_closes_that_passes_the_messages_on_the_session_resumes_elsewhere(drain: float) -> None:
+    async with world() as w:
+        await w.forward()
+        call = asyncio.create_task(w.client.request("echo", "x" * 3_000_000))
+        w.at = 0
+        await w.made[1].close(drain)
+        assert await call == "x" * 3_000_000
+        assert w.peer.connected and w.backs[-1].resumed and w.codes == [1006, 1006]
+
+
+async def test_while_the_other_process_cannot_be_reached_the_client_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_session_forwarder, "ANSWERED", 0.1)
+    async with world() as w:
+        await w.forward()
+        call = asyncio.create_task(w.client.request("echo", 2))
+        await w.made.engine_goes()
+        await turns_until(lambda: w.codes.count(1012) > 2)
+        w.made.memory.down = False
+        assert await call == 2 and w.backs[-1].resumed and {*w.codes} == {1006, 1012}
+
+
+async def test_a_process_that_has_just_started_waits_until_it_knows_the_others() -> None:
+    async with world() as w:
+        await w.drop()
+        w.made.memory.down = True  # for the one that is to come
+        third = await w.made.add(limits=LIMITS)
+        third.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
+        async with third.listen() as listener:
+            w.urls[1] = listener.url
+            w.gate.set()
+            call = asyncio.create_task(w.client.request("echo", 2))
+            await turns_until(lambda: membership_of(third.cluster)._session_forwarder._asking)  # type: ignore[union-attr]
+            w.made.memory.down = False
+            assert await call == 2 and w.backs[-1].resumed
+            w.at = 0
+
+
+async def test_an_engine_that_loses_messages_loses_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_session_forwarder, "ANSWERED", 0.2)
+    async with world() as w:
+        await w.drop()
+        w.made.memory.loss = 0.05
+        w.gate.set()
+        for number in range(100):
+            assert await w.client.request("echo", number, timeout=None) == number
+        w.made.memory.loss = 0.0
+        assert all(back.resumed for back in w.backs) and w.made[0].peers == (w.peer,)
+
+
+async def test_the_clients_for_which_a_process_asks_at_the_same_time_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_session_forwarder, "MOST_ASKING", 0)
+    async with world() as w:
+        await w.drop()
+        w.gate.set()
+        await turns_until(lambda: 1013 in w.codes)
+        assert w.peer.detached
+
+
+async def test_a_request_that_makes_no_sense_changes_nothing() -> None:
+    async with world() as w:
+        node = membership_of(w.made[1].cluster).node
+        before = node.dialed
+        for text in ("", "{", '{"asked":{"t":"resume"}}'):
+            with suppress(ConnectionRefusedError):
+                transport = await node.dial(w.made[0].cluster.nodes[0], {_session_forwarder.SESSION: text})
+                await turns_until(lambda transport=transport: transport._over.done())  # type: ignore[misc]
+        assert node.dialed == before + 3 and await w.client.request("echo", 2) == 2
+
+
+@pytest.mark.parametrize("through", [0, 1])
+async def test_what_waits_for_a_slow_reader_is_bounded(through: int) -> None:
+    """The server learns that the client does not read as if it were connected to it."""
+    size, count = 256 * 1024, 200
+    async with world(LIMITS.replace(replay_bytes=2**26, stall_timeout=60.0)) as w:
+        if through:
+            await w.forward()
+        transport, got, sent = w.client.peer.transport, list[int](), 0
+        assert transport is not None
+        w.client.on("block", lambda number, block: got.append(number))
+        transport.pause_receiving()
+
+        async def emit() -> None:
+            nonlocal sent
+            for number in range(count):
+                await w.peer.emit("block", number, "x" * size)
+                sent += 1
+
+        emitting = asyncio.create_task(emit())
+        stalled = -1
+        while sent != stalled:
+            stalled = sent
+            await asyncio.sleep(0.3)
+        assert sent < count / 2, "the buffers of TCP take some, and the replay buffer would take all of it"
+        transport.resume_receiving()
+        await emitting
+        await turns_until(lambda: len(got) == count)
+        assert got == [*range(count)] and not w.closed
