@@ -642,10 +642,12 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         await core.check_open(transport)
         arrival = None
         if handshake is not None and self._may_resume(handshake):
-            core.check_thread("server.accept(...)")
-            core.enter_loop()
-            cluster = core.peers.joined_cluster
-            elsewhere = None if cluster is None else cluster.resume_elsewhere
+            elsewhere = None
+            if self._cluster is not None:
+                core.check_thread("server.accept(...)")
+                core.enter_loop()
+                assert core.peers.joined_cluster is not None
+                elsewhere = core.peers.joined_cluster.resume_elsewhere
             arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
             resumed: Peer | None = await arrival.wait(core.door.deciding)
             if resumed is not None:
