@@ -83,7 +83,7 @@ export class Room {
     const after = this.position
     try {
       const answer = await this.#channel.request("join", this.name, { ...this.#options, after: after ?? undefined })
-      if (this.position === after) this.position = answer?.position ?? null // otherwise a later event has arrived
+      this.position ??= answer?.position ?? null // unless an event has arrived
       this.complete &&= answer?.complete ?? after === undefined // without a log, a later session may miss events
       this.error = undefined
     } catch (error) {

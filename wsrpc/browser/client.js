@@ -1948,7 +1948,7 @@ var Room = class {
     const after = this.position;
     try {
       const answer = await this.#channel.request("join", this.name, { ...this.#options, after: after ?? void 0 });
-      if (this.position === after) this.position = answer?.position ?? null;
+      this.position ??= answer?.position ?? null;
       this.complete &&= answer?.complete ?? after === void 0;
       this.error = void 0;
     } catch (error) {
