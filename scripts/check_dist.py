@@ -43,7 +43,7 @@ SHIPPED = (
 )
 LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that imports these entry points
     ("socket",): 4_100,
-    ("client",): 11_160,
+    ("client",): 11_540,
     ("client", "msgpack"): 16_000,
 }
 ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")

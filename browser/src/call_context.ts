@@ -15,6 +15,8 @@ export interface CallContext {
   readonly after?: string | number | null | undefined
   /** The milliseconds that are left now, rounded up. Undefined if there is no limit. */
   readonly remaining_ms?: number | undefined
+  /** Where an event of a room with a log is. Only servers send it. */
+  readonly at?: readonly [room: string, position: string]
 }
 
 /**
@@ -25,7 +27,7 @@ export interface CallContext {
  * @throws TypeError if something is not valid, or the metadata is too large
  */
 export function contextOf(
-  { metadata = {}, key, after }: Omit<CallContext, "remaining_ms">,
+  { metadata = {}, key, after }: Omit<CallContext, "remaining_ms" | "at">,
   ms = Infinity,
   isTime = true,
 ): CallContext | undefined {

@@ -26,6 +26,7 @@ import { ConnectionLost, RemoteError, WsrpcError } from "./errors.js"
 import { report, type Handler } from "./handlers.js"
 import { Producer } from "./producer.js"
 import { Request, type ChannelRef, type RequestOptions } from "./request.js"
+import { Room, type Present, type RoomOptions } from "./room.js"
 import { Stream } from "./stream.js"
 import type { Address, Target } from "./target.js"
 
@@ -242,6 +243,14 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 
   /**
+   * Joins a room of the server, now and in each new session. If the room has a log, the page then gets the events that
+   * it has missed. Until the page leaves the room, each call with this name returns the same object.
+   */
+  room(name: string, options: RoomOptions = {}): Room {
+    return this.core.rooms.get(name) ?? new Room(this.core, this.of("rooms" as any).with({ retry: true, timeout: 0 }), name, options)
+  }
+
+  /**
    * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its
    * `code` is the close code. Undefined while the client is `open`.
    */
@@ -279,6 +288,6 @@ export class Client<A extends Shape = any> extends Caller<A> {
 }
 
 export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Metadata, OutgoingCall, OutgoingMiddleware }
-export type { Progress, Shape, Source, State, Subscriber, Target }
+export type { Present, Progress, Room, RoomOptions, Shape, Source, State, Subscriber, Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

@@ -5,10 +5,11 @@ import type { OutgoingMiddleware } from "./api.js"
 import { now } from "./clock.js"
 import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
-import { Handlers, report, type Handler } from "./handlers.js"
+import { guarded, Handlers, type Handler } from "./handlers.js"
 import { onWake } from "./page_events.js"
 import { PeerCore, type PeerOwner } from "./peer_core.js"
 import { Request, type Holder } from "./request.js"
+import type { Room, RoomOwner } from "./room.js"
 import type { Address, SocketOptions, Target } from "./target.js"
 
 /**
@@ -49,7 +50,7 @@ function checked<A extends string | URL | Address>(address: A): A {
 type Queued = Request | { readonly message: Message; readonly opens?: false }
 
 /** The inside of a client: makes one session after another, and keeps the messages that wait for a session. */
-export class ClientCore implements Holder, PeerOwner {
+export class ClientCore implements Holder, PeerOwner, RoomOwner {
   readonly #options: ClientOptions
   readonly #codec: Codec
   readonly #target: Target
@@ -61,6 +62,8 @@ export class ClientCore implements Holder, PeerOwner {
   readonly #backoff = new Backoff()
   readonly #queue = new Set<Queued>()
   readonly outgoing = new Set<OutgoingMiddleware>()
+  /** The rooms that the page has not left, by name. */
+  readonly rooms = new Map<string, Room>()
   readonly ignored: Record<string, number> = {}
   state: State = "connecting"
   /** Why there is no connection. */
@@ -257,13 +260,5 @@ export class ClientCore implements Holder, PeerOwner {
 
   ignore(kind: string): void {
     this.ignored[kind] = (this.ignored[kind] ?? 0) + 1
-  }
-}
-
-function guarded(run: () => void): void {
-  try {
-    run()
-  } catch (error) {
-    report(error)
   }
 }

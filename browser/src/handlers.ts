@@ -30,3 +30,12 @@ export function report(error: unknown): void {
   if (typeof reportError === "function") reportError(error)
   else console.error(error)
 }
+
+/** Runs a function of a user, and reports its exception. */
+export function guarded(run: () => void): void {
+  try {
+    run()
+  } catch (error) {
+    report(error)
+  }
+}

@@ -26,6 +26,8 @@ const WELCOME_TIMEOUT = 2_000
 export interface PeerOwner {
   /** Returns the handlers of the main channel (undefined), or of a named channel. Undefined if none was ever added. */
   handlers(channel: string | undefined): Handlers | undefined
+  /** The rooms whose events have positions, by name. */
+  readonly rooms: ReadonlyMap<string, { position?: string | null | undefined }>
   opened(): void
   /** The connection has dropped, or an attempt to resume has failed. The session waits for another connection. */
   sessionDetached(error: ConnectionLost): void
@@ -189,7 +191,12 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   #receiveCall(message: Message, size: number): void {
     const { ctx, h, i } = message
     try {
-      if (ctx) message.ctx = readContext(ctx)
+      if (ctx) {
+        message.ctx = readContext(ctx)
+        const [name, position] = ctx.at ?? []
+        const room = this.#owner.rooms.get(name!)
+        if (room && typeof position === "string") room.position = position
+      }
     } catch (error) {
       if (i === undefined) return this.#owner.ignore("wrong context")
       return this.sendReason({ i }, "e", { message: (error as Error).message, code: "wsrpc.bad_arguments" })

@@ -116,6 +116,8 @@ class ClientRooms:
     async def join(self, room: ClientRoom, options: dict[str, Any]) -> Joined:
         """See `ClientRoom.join`."""
         self._options[room] = options
+        if not room.joined:
+            room.position = options["after"]
         joined = await self._join(room, options)
         room.joined = self._options.get(room) is options  # the user may have called `leave` meanwhile
         room.complete = joined.complete
@@ -123,13 +125,13 @@ class ClientRooms:
 
     async def _join(self, room: ClientRoom, options: dict[str, Any]) -> Joined:
         # If another session begins before the answer is read, the client joins once more, which changes nothing.
-        session, before = self._peer_core.current, room.position
+        session = self._peer_core.current
         options = {name: value for name, value in options.items() if value is not None}
         join = self._peer_core.peer.of(CHANNEL).request
         answer = await join("join", room.name, options, returns=Joined | None, retry=Retry(), timeout=None)
         joined: Joined = answer or Joined(None, complete=True)
         self._sessions[room] = session
-        if room.position == before:  # otherwise an event after this position has arrived already
+        if room.position is None:  # otherwise an event has arrived: its position is that of the answer, or a later one
             room.position = joined.position
         return joined
 
@@ -168,7 +170,7 @@ class ClientRooms:
             room.joined = False
             self._receive_presence(room.name, [], first=True)
         else:
-            if joined.complete and joined.position is not None:
+            if joined.position is not None:  # a room with a log sends the event `missed`
                 return
         self._receive_missed(room.name)
 

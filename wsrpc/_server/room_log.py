@@ -412,4 +412,5 @@ class RoomLog(Followers):
 
     def _missed(self, position: Position) -> EventBroadcast:
         """Return the event that tells a member that events before a position are missing."""
-        return EventBroadcast(event_on(CHANNEL, ("missed", self._name, str(position))))
+        at = self._name, str(position)
+        return EventBroadcast(event_on(CHANNEL, ("missed", *at), CallContext(at=at)))

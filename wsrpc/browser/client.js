@@ -86,6 +86,13 @@ function report(error) {
   if (typeof reportError === "function") reportError(error);
   else console.error(error);
 }
+function guarded(run) {
+  try {
+    run();
+  } catch (error) {
+    report(error);
+  }
+}
 
 // src/clock.ts
 var LONGEST_TIMER = 2 ** 31 - 1;
@@ -1546,7 +1553,12 @@ var PeerCore = class {
   #receiveCall(message, size) {
     const { ctx, h, i } = message;
     try {
-      if (ctx) message.ctx = readContext(ctx);
+      if (ctx) {
+        message.ctx = readContext(ctx);
+        const [name, position] = ctx.at ?? [];
+        const room = this.#owner.rooms.get(name);
+        if (room && typeof position === "string") room.position = position;
+      }
     } catch (error2) {
       if (i === void 0) return this.#owner.ignore("wrong context");
       return this.sendReason({ i }, "e", { message: error2.message, code: "wsrpc.bad_arguments" });
@@ -1728,6 +1740,8 @@ var ClientCore = class {
   #backoff = new Backoff();
   #queue = /* @__PURE__ */ new Set();
   outgoing = /* @__PURE__ */ new Set();
+  /** The rooms that the page has not left, by name. */
+  rooms = /* @__PURE__ */ new Map();
   ignored = {};
   state = "connecting";
   #peer;
@@ -1891,13 +1905,76 @@ var ClientCore = class {
     this.ignored[kind] = (this.ignored[kind] ?? 0) + 1;
   }
 };
-function guarded(run) {
-  try {
-    run();
-  } catch (error) {
-    report(error);
+
+// src/room.ts
+var Room = class {
+  /** Whether no event was missed. */
+  complete = true;
+  /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
+  present = {
+    get: () => this.#list,
+    subscribe: (subscriber) => {
+      this.#subscribers.add(subscriber);
+      return () => this.#subscribers.delete(subscriber);
+    }
+  };
+  #owner;
+  #channel;
+  #options;
+  #users = /* @__PURE__ */ new Map();
+  #subscribers = /* @__PURE__ */ new Set();
+  #stops;
+  #list = [];
+  constructor(owner, channel, name, options) {
+    this.#owner = owner;
+    this.#channel = channel;
+    this.name = name;
+    this.#options = options;
+    owner.rooms.set(name, this);
+    this.#stops = [
+      owner.subscribe((state, resumed) => {
+        if (state === "open" && !resumed) void this.#join();
+      }),
+      channel.on("missed", (room) => {
+        if (room === name) this.complete = false;
+      }),
+      channel.on("presence", (room, changes, isSnapshot) => {
+        if (room === name) this.#change(changes, isSnapshot);
+      })
+    ];
+    if (owner.state !== "connecting") void this.#join();
   }
-}
+  async #join() {
+    const after = this.position;
+    try {
+      const answer = await this.#channel.request("join", this.name, { ...this.#options, after: after ?? void 0 });
+      this.position ??= answer?.position ?? null;
+      this.complete &&= answer?.complete ?? after === void 0;
+      this.error = void 0;
+    } catch (error) {
+      if (error instanceof ConnectionLost) return;
+      this.error = error;
+      this.complete = false;
+      this.#change([], true);
+    }
+  }
+  #change(changes, isSnapshot) {
+    if (isSnapshot) this.#users.clear();
+    for (const each of changes) {
+      if (each.state === "offline") this.#users.delete(each.user);
+      else this.#users.set(each.user, each);
+    }
+    this.#list = [...this.#users.values()];
+    for (const subscriber of [...this.#subscribers]) guarded(subscriber);
+  }
+  /** Leaves the room. */
+  leave() {
+    for (const stop of this.#stops) stop();
+    this.#owner.rooms.delete(this.name);
+    this.#channel.request("leave", this.name).catch(() => {
+    });
+  }
+};
 
 // src/client.ts
 var MAX_ATTEMPTS = 8;
@@ -2040,6 +2117,13 @@ var Client = class extends Caller {
   useOutgoing(middleware) {
     this.core.outgoing.add(middleware);
     return () => this.core.outgoing.delete(middleware);
+  }
+  /**
+   * Joins a room of the server, now and in each new session. If the room has a log, the page then gets the events that
+   * it has missed. Until the page leaves the room, each call with this name returns the same object.
+   */
+  room(name, options = {}) {
+    return this.core.rooms.get(name) ?? new Room(this.core, this.of("rooms").with({ retry: true, timeout: 0 }), name, options);
   }
   /**
    * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its

@@ -1,0 +1,114 @@
+// `Room`: a room of the server, which a page joins again in each new session.
+
+import { ConnectionLost } from "./errors.js"
+import { guarded, type Handler } from "./handlers.js"
+
+/** A user in a room. */
+export interface Present {
+  /** The principal of the user's connections if it is text or a number, and otherwise the id of the connection. */
+  readonly user: string | number
+  /** `away`: no connection of the user is connected, and the grace time of the room is not over. */
+  readonly state: "online" | "away"
+  /** What the user's connections say of themselves: the `about` with which each of them has joined. */
+  readonly about: readonly unknown[]
+}
+
+/** Options of `client.room`. */
+export interface RoomOptions {
+  /** How many events to get from the end of the room's log. Default: none. */
+  readonly last?: number
+  /** What this connection says of itself, for `about` of `Present`: at most 512 bytes. */
+  readonly about?: unknown
+}
+
+/** What a room needs of its client. */
+export interface RoomOwner {
+  readonly rooms: Map<string, Room>
+  readonly state: string
+  subscribe(subscriber: (state: string, resumed: boolean) => void): () => void
+}
+
+/** The channel on which a room is joined. */
+export interface RoomChannel {
+  on(event: string, handler: Handler): () => void
+  request(event: string, ...args: unknown[]): Promise<any>
+}
+
+/** A room of the server. The page joins it at once, and again in each new session, until it leaves. */
+export class Room {
+  declare readonly name: string
+  /** The position of the last event that has arrived. Null if the room has no log. Undefined until the page has joined. */
+  declare position: string | null | undefined
+  /** Whether no event was missed. */
+  complete = true
+  /** Why the server has refused the last join. */
+  declare error: unknown
+  /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
+  readonly present = {
+    get: (): readonly Present[] => this.#list,
+    subscribe: (subscriber: () => void): (() => void) => {
+      this.#subscribers.add(subscriber)
+      return () => this.#subscribers.delete(subscriber)
+    },
+  }
+  readonly #owner: RoomOwner
+  readonly #channel: RoomChannel
+  readonly #options: RoomOptions
+  readonly #users = new Map<unknown, Present>()
+  readonly #subscribers = new Set<() => void>()
+  readonly #stops: (() => void)[]
+  #list: readonly Present[] = []
+
+  constructor(owner: RoomOwner, channel: RoomChannel, name: string, options: RoomOptions) {
+    this.#owner = owner
+    this.#channel = channel
+    this.name = name
+    this.#options = options
+    owner.rooms.set(name, this)
+    this.#stops = [
+      owner.subscribe((state, resumed) => {
+        if (state === "open" && !resumed) void this.#join()
+      }),
+      channel.on("missed", (room) => {
+        if (room === name) this.complete = false
+      }),
+      channel.on("presence", (room, changes, isSnapshot) => {
+        if (room === name) this.#change(changes, isSnapshot)
+      }),
+    ]
+    if (owner.state !== "connecting") void this.#join() // for a member, another join has no effect
+  }
+
+  async #join(): Promise<void> {
+    const after = this.position
+    try {
+      const answer = await this.#channel.request("join", this.name, { ...this.#options, after: after ?? undefined })
+      this.position ??= answer?.position ?? null // unless an event has arrived
+      this.complete &&= answer?.complete ?? after === undefined // without a log, a later session may miss events
+      this.error = undefined
+    } catch (error) {
+      if (error instanceof ConnectionLost) return // the page joins in the next session
+      this.error = error
+      this.complete = false
+      this.#change([], true)
+    }
+  }
+
+  #change(changes: any[], isSnapshot: boolean): void {
+    if (isSnapshot) this.#users.clear()
+    for (const each of changes) {
+      if (each.state === "offline") this.#users.delete(each.user)
+      else this.#users.set(each.user, each)
+    }
+    this.#list = [...this.#users.values()]
+    for (const subscriber of [...this.#subscribers]) guarded(subscriber)
+  }
+
+  /** Leaves the room. */
+  leave(): void {
+    for (const stop of this.#stops) stop()
+    this.#owner.rooms.delete(this.name)
+    // If this fails, the page is in no room any more, or the server has added it itself.
+    this.#channel.request("leave", this.name).catch(() => {})
+  }
+}

@@ -1,0 +1,173 @@
+"""`client.room()` of a page, with real servers: positions, joining again, presence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from interop.page_client import Page, scripted
+from wsrpc import Server
+from wsrpc.store import MemoryStore
+from wsrpc.testing import FaultProxy, connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ENTER = """
+globalThis.heard = []
+globalThis.room = client.room("lobby", { %s })
+client.on("said", (what) => { heard.push(what); note(`heard ${what}`) })
+return room === client.room("lobby")
+"""
+SHOW = """
+const { complete, error, position } = room
+return { heard, complete, error: error?.message ?? null, position }
+"""
+
+
+class House:
+    """A server with the room "lobby", which has a log unless ``keep`` is None."""
+
+    def __init__(self, store: MemoryStore, keep: float | None = 60) -> None:
+        self.server = Server(store=store)
+        self.allows = True
+        self.lobby = self.server.room("lobby", allow=lambda peer: self.allows, keep=keep)
+
+    async def emit(self, *said: Any) -> None:
+        for each in said:
+            await self.lobby.emit("said", each)
+
+
+async def position_of_last(house: House) -> str | None:
+    async with connect(house.server) as client:
+        return (await client.room("lobby").join()).position
+
+
+@asynccontextmanager
+async def visited(
+    house: House, codec: str = "json", options: str = "last: 2"
+) -> AsyncGenerator[tuple[FaultProxy, Page]]:
+    """A page that enters the lobby, through a proxy."""
+    async with house.server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Page.start(proxy.url, statuses=True, codec=codec) as page:
+            assert await page.run(ENTER % options)
+            await turns_until(lambda: len(house.lobby) or not house.allows)
+            yield proxy, page
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_no_event_is_lost_or_doubled_by_cuts_and_restarts(codec: str) -> None:
+    store = MemoryStore()
+    house, restarted = House(store), House(store)
+    await house.emit(*range(10))
+    last = 9
+    async with visited(house, codec) as (proxy, page), restarted.server.listen() as second:
+        for ends in ("drop", "close", "drop", "close", "restart", "close", "drop"):
+            await house.emit(last + 1, last + 2)
+            if ends == "drop":
+                proxy.drop()
+            elif ends == "close":
+                await house.server.peers[0].close(1012)
+            else:
+                await page.do("go", at=second.url)
+                await house.server.close()
+                house = restarted
+            last += 4
+            await house.emit(last - 1, last)
+            await page.notes.until(f"heard {last}")
+        shown = await page.run(SHOW)
+        assert shown.pop("position") == await position_of_last(house)
+        assert shown == {"heard": [*range(8, last + 1)], "complete": True, "error": None}
+
+
+@pytest.mark.parametrize("why", ["trimmed", "refused", "no log"])
+async def test_missed_events_are_told(why: str) -> None:
+    house = House(MemoryStore(run_bytes=2000), keep=None if why == "no log" else 60)
+    async with visited(house, options="" if why == "no log" else "last: 2") as (proxy, page):
+        if why != "no log":
+            await house.emit(-1)
+            await page.notes.until("heard -1")
+        assert (await page.run(SHOW))["complete"]
+        async with proxy.refuse():
+            [peer] = house.server.peers
+            await peer.close(1012)
+            await turns_until(lambda: not house.server.peers)
+            house.allows = why != "refused"
+            await house.emit(*range(100))
+        await turns_until(lambda: house.server.peers and (len(house.lobby) or why == "refused"))
+        if why == "trimmed":
+            await page.notes.until("heard 99")
+        assert await page.do("ask", name="join", channel="rooms", args=["other"])  # later than the join
+        shown = await page.run(SHOW)
+        assert (shown["complete"], shown["error"]) == (False, "not allowed" if why == "refused" else None)
+        if why == "trimmed":
+            assert shown["heard"] == [-1, *range(shown["heard"][1], 100)]
+        house.allows = True
+        await house.server.peers[0].close(1012)
+        await turns_until(lambda: {*house.lobby} - {peer})
+        await page.do("ask", name="join", channel="rooms", args=["other"])
+        assert (await page.run(SHOW))["error"] is None
+
+
+async def test_who_leaves_does_not_join_again_and_may_join_anew() -> None:
+    house = House(MemoryStore())
+    async with visited(house) as (_, page):
+        await page.run("room.leave()")
+        await turns_until(lambda: not len(house.lobby))
+        await house.server.peers[0].close(1012)
+        await page.notes.until("open", 2)
+        await page.do("ask", name="join", channel="rooms", args=["other"])
+        assert not len(house.lobby)
+        await house.emit(1)
+        assert await page.run("globalThis.again = client.room('lobby', { last: 1 }); return again !== room")
+        await page.notes.until("heard 1")
+        assert await page.run("return again.complete")
+
+
+async def test_the_store_of_who_is_present() -> None:
+    house = House(MemoryStore())
+    async with visited(house) as (_, page):
+        await page.run(
+            """
+            globalThis.seen = [room.present.get()]
+            globalThis.stop = room.present.subscribe(() => {
+              seen.push(room.present.get())
+              note("presence")
+              if (seen.length === 3) throw new Error("shown")
+            })
+            """
+        )
+        ada, bob = ({"user": name, "state": "online", "about": [{"name": name}]} for name in ("ada", 7))
+        tell = house.server.of("rooms").emit
+        await tell("presence", "lobby", [ada], True)
+        await tell("presence", "lobby", [{**bob, "state": "away"}], False)
+        await tell("presence", "other", [ada], True)
+        await tell("presence", "lobby", [{**ada, "state": "offline"}], False)
+        await tell("presence", "lobby", [bob], True)
+        await page.notes.until("presence", 4)
+        shown = [[], [ada], [ada, {**bob, "state": "away"}], [{**bob, "state": "away"}], [bob]]
+        assert await page.run("stop(); return seen") == shown
+        assert await page.run("return room.present.get() === seen.at(-1)")
+        assert page.faults.pop().startswith("console: Error: shown")
+
+
+WRONG = [7, None, {}, [], ["lobby"], ["lobby", 7], [7, "1"], ["other", "1"], "ab"]
+
+
+async def test_positions_of_a_hostile_server() -> None:
+    async def receive(line: Any, message: Any) -> None:
+        if "i" in message:
+            await line.send(json.dumps({"i": message["i"], "d": {"position": "1-a", "complete": True}}))
+            for at in (*WRONG, ["lobby", "2-b"], *WRONG):
+                await line.send(json.dumps({"a": ["said", 1], "ctx": {"at": at}}))
+            await line.send(json.dumps({"a": ["said", 2]}))
+
+    async with scripted(receive) as url, Page.start(url) as page:
+        await page.run(ENTER % "")
+        await page.notes.until("heard 2")
+        assert (await page.run(SHOW))["position"] == "2-b"
