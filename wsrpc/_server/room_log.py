@@ -126,8 +126,6 @@ class RoomLog(Followers):
         self._queue: list[tuple[bytes, asyncio.Future[Position]]] = []
         """Events that wait until those before them are stored, each with a future for the position before it."""
         self._storing: asyncio.Task[None] | None = None
-        self._reports: dict[str, asyncio.Future[EmitReport]] = {}
-        """The reports that callers wait for, by the ids of their events."""
         self._reading: asyncio.Task[None] | None = None
         self._moved: asyncio.Future[None] | None = None
         """Done when ``reached`` changes. None if nobody waits for that."""
@@ -150,34 +148,19 @@ class RoomLog(Followers):
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         stored = StoredEvent(channel, event, args, metadata, names)
         item = self._to_bytes(stored)
-        if self._runs.is_shared:
-            return await self._emit_shared(stored, item, skipped)
-        _, position = await self._write(item)
-        return self._send_stored(position, stored, skipped)
+        before, position = await self._write(item)
+        if before == self.reached or not self._runs.is_shared:
+            return self._send_stored(position, stored, skipped)
+        # `_read` sends it, after events that other processes have stored before it.
+        return EmitReport(sum(peer not in skipped for peer in self.members))
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         raise RuntimeError(f"room {self._name!r} keeps its events (keep=), which takes time: use `await room.emit()`")
-
-    async def _emit_shared(self, stored: StoredEvent, item: bytes, skipped: Collection[object]) -> EmitReport:
-        """Store an event, and send it after the events that other processes have stored before it."""
-        id, report = self._id(self._sequence + 1), asyncio.get_running_loop().create_future()
-        self._reports[id] = report
-        try:
-            before, position = await self._write(item)
-            if not report.done() and before == self.reached:
-                self._send_stored(position, stored, skipped)
-            if self.reached is not None:  # else nobody is here
-                await asyncio.wait((report,), timeout=PATIENCE)
-            return report.result() if report.done() else EmitReport(0)
-        finally:
-            del self._reports[id]
 
     def _send_stored(self, position: Position, stored: StoredEvent, skipped: Collection[object]) -> EmitReport:
         """Send the event after the last one to the members that are not behind."""
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         self._move_to(position)
-        if (waiting := self._reports.get(str(position.id))) is not None and not waiting.done():
-            waiting.set_result(report)
         return report
 
     def _message(self, position: Position, stored: StoredEvent) -> EventBroadcast:
@@ -255,14 +238,9 @@ class RoomLog(Followers):
             if self._reading is not None:
                 self._reading.cancel()
             self.reached = self._reading = None
-            for waiting in self._reports.values():
-                if not waiting.done():
-                    waiting.set_result(EmitReport(0))
 
     async def _read(self) -> None:
         """Send what other processes have stored. Without a shared store, they have stored nothing."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
         while True:
             try:
                 reached = self.reached
@@ -271,17 +249,14 @@ class RoomLog(Followers):
                 if not self._runs.is_shared:
                     return
                 await self._read_on(reached)
-                if loop.time() - renewed > self.keep / 3:
-                    renewed = loop.time()
-                    await self._renew()
             except Overloaded as exc:
                 logger.warning("room %r: %s", self._name, exc)
                 await asyncio.sleep(PAUSE)
 
     async def _read_on(self, after: Position) -> None:
         page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))
-        if page is not None and (after != self.reached or (not page.items and after.precedes(page))):
-            return  # an event of this process was sent meanwhile, or there is none
+        if page is not None and after != self.reached:
+            return  # an event of this process was sent meanwhile
         if page is None or not after.precedes(page):
             end = await self._end()
             self._send(self._missed(end), None, ())
@@ -291,6 +266,9 @@ class RoomLog(Followers):
             stored = read_kept(item, StoredEvent)
             peers = [peer for name in stored.skip if (peer := self._find_peer(name)) is not None]
             self._send_stored(Position(number, id), stored, {*stored.skip, *peers})
+        if not page.items:
+            with suppress(StoreLost, StoreFull):  # as long as there are members, the log is kept
+                await self._store.add(self._key, self._new, self._writer, self._sequence + 1, [])
 
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
@@ -298,11 +276,6 @@ class RoomLog(Followers):
         if page is None or page.number == 1:
             return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[1]
         return Position(page.number - 1, page.before)
-
-    async def _renew(self) -> None:
-        """Let the store keep the log, because there are members."""
-        with suppress(StoreLost, StoreFull):
-            await self._store.add(self._key, self._new, self._writer, self._sequence + 1, [])
 
     def _move_to(self, position: Position) -> None:
         self.reached = position
