@@ -148,6 +148,8 @@ class RoomLog(Followers):
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         stored = StoredEvent(channel, event, args, metadata, names)
         item = self._to_bytes(stored)
+        if self.members and self.reached is None:
+            await self.wait_started()  # members that were added just now get the event, too
         before, position = await self._write(item)
         if before == self.reached or not self._runs.is_shared:
             return self._send_stored(position, stored, skipped)
