@@ -13,7 +13,7 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.call_context import CallContext
 from .._core.wire.control import Resume
 from ..stats import ClusterStats
-from .room_requests import Asking
+from .room_requests import Asked
 
 
 class HasAddress:
@@ -39,7 +39,7 @@ class RoomMessage(Struct, array_like=True):
     context: CallContext | None = None
 
 
-class JoinedCluster(Protocol):
+class JoinedCluster(Asked, Protocol):
     """The cluster that a server has joined, until the server ends. `ClusterMembership` implements this protocol."""
 
     @property
@@ -82,12 +82,6 @@ class JoinedCluster(Protocol):
         """Return the addresses of a room's members at other nodes, the number of members without an address, and the
         nodes that do not answer."""
         ...
-
-    asking: set[Asking]
-    """The requests to rooms that also ask nodes which join later."""
-
-    def ask(self, asking: Asking, /) -> None:
-        """Ask all other nodes."""
 
     def stats(self) -> ClusterStats:
         """Return the counters of this process."""

@@ -19,7 +19,7 @@ from .._core.wire.call_context import MAX_REMAINING, CallContext
 from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire, error_to_wire, reason_of
-from ..errors import ConnectionLost, Outcome, RequestTimeout, WsrpcError
+from ..errors import ConnectionLost, RequestTimeout, WsrpcError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar
@@ -61,7 +61,13 @@ class Asked(Protocol):
     """Who is asked by the requests to a room: its members at this server, or the other nodes of a cluster."""
 
     asking: set[Asking]
-    """The requests that also ask those who come later."""
+    """The requests that wait for an answer. They also ask those who come later."""
+    outgoing: Sequence[Any]
+    """The functions of `use_outgoing`."""
+
+    def converter(self, returns: Any, /) -> Callable[[Any], Any]:
+        """Return the function that converts results to a type."""
+        ...
 
     def ask(self, asking: Asking, /) -> None:
         """Ask those who are there now."""
@@ -79,7 +85,6 @@ class Asking:
         self.request = request
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
         """Results, and the exceptions of those who failed."""
-        self.has_asked = False
         self._asked = asked
         self._deadline = asyncio.get_running_loop().time() + within
         self._tasks: dict[object, asyncio.Task[None]] = {}
@@ -105,9 +110,8 @@ class Asking:
 
     def ask(self, whom: object, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a function that asks a member or a node, and adds to `answers`."""
-        self.has_asked = True
         self.stop_asking(whom)
-        self._tasks[whom] = asyncio.get_running_loop().create_task(self._run(function, *args))
+        self._tasks[whom] = asyncio.create_task(self._run(function, *args))
 
     def stop_asking(self, whom: object) -> None:
         """Cancel the request to one member or node."""
@@ -135,17 +139,10 @@ class RoomSender:
 
     request_timeout = None
 
-    def __init__(
-        self,
-        room: str,
-        asked: Sequence[Asked],
-        outgoing: Sequence[Any],
-        converter: Callable[[Any], Callable[[Any], Any]],
-    ) -> None:
-        self.outgoing = outgoing
+    def __init__(self, room: str, *asked: Asked) -> None:
+        self.outgoing = asked[0].outgoing
         self._room = room
         self._asked = asked
-        self._converter = converter
 
     def target(self) -> tuple[None, None]:
         return None, None
@@ -157,7 +154,7 @@ class RoomSender:
         """Ask the members, and return the first answer that fits; see `RequestMethods.request`."""
         assert isinstance(options.timeout, (int, float)) and not isinstance(channel, int)
         check_sending(channel, event, None)
-        convert = None if options.returns is UNSET else self._converter(options.returns)
+        convert = None if options.returns is UNSET else self._asked[0].converter(options.returns)
         request = RoomRequest(self._room, channel, event, [*args], options.context)
         asking, answer, error = Asking(request, options.timeout, self._asked), None, None
         try:
@@ -171,8 +168,7 @@ class RoomSender:
                     except WsrpcError as exc:  # another member may give a better answer
                         error = exc
         except TimeoutError:
-            outcome: Outcome = "unknown" if asking.has_asked else "not_sent"
-            raise error or RequestTimeout(event, options.timeout, outcome) from None
+            raise error or RequestTimeout(event, options.timeout) from None
         finally:  # else the exception would refer to this frame, and the frame to the exception
             del answer, error
 
@@ -182,8 +178,7 @@ class RequestMethods(OnChannel):
 
     __slots__ = ()
 
-    def _sender(self) -> RoomSender:
-        raise NotImplementedError
+    _sender: Callable[[], RoomSender]
 
     async def request(
         self,
@@ -216,8 +211,7 @@ class RequestMethods(OnChannel):
                 that came last.
             BadResult: the same, if the last one has sent a response that does not fit ``returns``. Other errors of a
                 single member, such as `MessageTooBig`, are raised in the same way.
-            RequestTimeout: no member has responded or failed in time. If ``outcome`` is ``"not_sent"``, there was no
-                member.
+            RequestTimeout: no member has responded or failed in time. Perhaps there was no member.
             EngineLost: a `ClusterClient` cannot reach the engine. Nothing was sent.
             ReservedEvent, TypeError, ValueError: the request cannot be sent.
             RuntimeError: called in a thread other than that of the server's event loop.

@@ -93,6 +93,7 @@ class Room(RawBroadcastMethods, RequestMethods):
     def __init__(self, members: RoomMembers) -> None:
         self._channel_name = None
         self._group = self._members = members
+        self._sender = members.sender
 
     @property
     def name(self) -> str:
@@ -161,9 +162,6 @@ class Room(RawBroadcastMethods, RequestMethods):
         check_channel(name)
         return RoomChannel(name, self, self._members)
 
-    def _sender(self) -> RoomSender:
-        return self._members.sender()
-
     def __len__(self) -> int:
         return len(self._members.members)
 
@@ -185,15 +183,13 @@ class RoomChannel(BroadcastMethods, RequestMethods):
     def __init__(self, name: str, room: Room, members: RoomMembers) -> None:
         self._channel_name = name
         self._room = room
-        self._group = self._members = members
+        self._group = members
+        self._sender = members.sender
 
     @property
     def name(self) -> str:
         """The channel's name."""
         return str(self._channel_name)
-
-    def _sender(self) -> RoomSender:
-        return self._members.sender()
 
     def __repr__(self) -> str:
         return f"<RoomChannel {self.name!r} of {self._room!r}>"
@@ -213,7 +209,7 @@ class RoomMembers(BroadcastGroup):
         self.own_slow: Slow | None = None
         self.log: RoomLog | None = None
         self.asking: set[Asking] = set()
-        """The requests to the room that wait for an answer. They ask members that join, too."""
+        self.converter = rooms.converter
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
@@ -256,8 +252,7 @@ class RoomMembers(BroadcastGroup):
     def sender(self) -> RoomSender:
         """Return the sender of requests to the members in all processes."""
         cluster = self.rooms.joined_cluster
-        asked = (self,) if cluster is None else (self, cluster)
-        return RoomSender(self.name, asked, self.outgoing, self.rooms.converter)
+        return RoomSender(self.name, self) if cluster is None else RoomSender(self.name, self, cluster)
 
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)

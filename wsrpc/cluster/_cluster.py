@@ -357,8 +357,7 @@ class ClusterEmitter(RequestMethods):
         return made
 
     def _sender(self) -> RoomSender:
-        membership = self._connected()
-        return RoomSender(self._room_name, (membership,), membership.outgoing, membership.converter)
+        return RoomSender(self._room_name, self._connected())
 
     def _connected(self) -> ClusterMembership:
         membership = self._joined()

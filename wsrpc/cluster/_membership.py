@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from typing import Any
 
 from .._base.closing import CloseCode
 from .._base.logs import logger
@@ -77,7 +78,7 @@ class ClusterMembership:
         self.timeout = settings.limits.request_timeout
         """The default timeout of requests, in seconds."""
         self.converter = registry.converter
-        self.outgoing = registry.outgoing
+        self.outgoing: Sequence[Any] = registry.outgoing
         self.away = away
         self._rooms = rooms
         self._on_exit = on_exit

@@ -108,7 +108,7 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
             assert (report.sent, report.skipped) == (0, 0)
             assert [error.peer for error in report.errors] == [guest.connection for guest in found]
             assert "use send_raw or send_json" in str(report.errors[0])
-        with pytest.raises(RequestTimeout, match="nothing was sent"):
+        with pytest.raises(RequestTimeout):
             await rooms[0].request("say", within=0.01)
         assert len(rooms[0]) == 2  # they are as good as before
         for wrong, other in ((found[0], server), (found[0].connection, Server())):
