@@ -31,6 +31,10 @@ MARK = 0.1
 be noticed."""
 
 
+MARKS = 5
+"""Number of beats at which a side repeats its report after the last message. They take longer than a lease."""
+
+
 class Batch:
     """Messages that are published together."""
 
@@ -99,6 +103,8 @@ class EngineTransport:
         self._marked = asyncio.Event()
         """Set when the other side has reported, and at the end."""
         self._mark_scheduled = False
+        self._marks_left = 0
+        """Number of beats at which this side still reports. A cluster may have many idle connections of clients."""
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
@@ -135,6 +141,7 @@ class EngineTransport:
         data = Data(self.conn, self._sent + 1, batch.messages, batch.binary, batch.more)
         self._sent += len(batch.messages)
         size = sum(map(len, batch.messages))
+        self._marks_left = MARKS
         self._sent_bytes += size
         self._unread += size
         if not self._mark_scheduled:
@@ -168,6 +175,12 @@ class EngineTransport:
         """Report the number of sent messages, so that the loss of the last messages is noticed."""
         self._mark_scheduled = False
         self._report()
+
+    def beat(self) -> None:
+        """Repeat the report at a beat of the node, because a report may be lost, too."""
+        if self._marks_left:
+            self._marks_left -= 1
+            self._report()
 
     def _report(self) -> None:
         if not self._over.done():
@@ -240,6 +253,7 @@ class EngineTransport:
                     return
                 receiver.receive(payload, text)
                 self._passed_on += len(payload)
+                self._marks_left = MARKS
             receiver.read_ended()
             if self._passed_on - self._reported > self.window / 4:
                 self._report()

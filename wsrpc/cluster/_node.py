@@ -150,7 +150,7 @@ class Node:
         self.engine.try_publish(ALL, self.directory.beat())
         self.engine.try_publish(self.id, wire.Probe())
         for transport in tuple(self._transports.values()):
-            transport.mark()
+            transport.beat()
 
     def changed(self) -> None:
         """Publish the changes of the directory at the end of this turn of the event loop."""
