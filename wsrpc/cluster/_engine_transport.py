@@ -26,9 +26,9 @@ WINDOW = 128 * 1024
 """For a client's connection: number of bytes that the other node has not passed on, above which senders wait. The
 engine keeps them. So that no client fills the engine, its node reads from it no faster than the other node."""
 
-MARK = 0.1
+MARK, MARK_OF_CLIENT = 0.1, 0.5
 """Seconds after which a side reports the number of its sent messages. Otherwise the loss of the last messages would not
-be noticed."""
+be noticed. There may be many connections of clients, whose reports would be a large part of the traffic."""
 
 
 MARKS = 5
@@ -109,6 +109,10 @@ class EngineTransport:
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
+    @property
+    def _of_client(self) -> bool:
+        return self.window < math.inf
+
     # ------------------------------------------------------------ out
 
     @property
@@ -146,7 +150,7 @@ class EngineTransport:
         self._unread += size
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK, self.mark)
+            self._over.get_loop().call_later(MARK_OF_CLIENT if self._of_client else MARK, self.mark)
         if not self._carry(data) or self._crowded is not None:
             return
         if self._engine.unsent > HIGH_WATER or self._unread > self.window:
@@ -276,7 +280,7 @@ class EngineTransport:
             self.flush()
             if self._carry(Close(self.conn, self._sent, code, reason)):
                 # The connection of a client may end before its node gets this.
-                self.end(CloseInfo(code, reason, was_clean=math.isinf(self.window)))
+                self.end(CloseInfo(code, reason, was_clean=not self._of_client))
 
     def abort(self) -> None:
         self.reset("aborted")

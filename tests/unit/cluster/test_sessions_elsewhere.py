@@ -198,7 +198,7 @@ async def test_an_engine_that_loses_messages_loses_no_session(monkeypatch: pytes
         await w.drop()
         w.made.memory.loss = 0.05
         w.gate.set()
-        for number in range(100):
+        for number in range(40):
             assert await w.client.request("echo", number, timeout=None) == number
         w.made.memory.loss = 0.0
         assert all(back.resumed for back in w.backs) and w.made[0].peers == (w.peer,)
