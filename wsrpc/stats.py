@@ -81,8 +81,8 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
         engines_lost: total number of times that the connection to the engine was lost.
         gaps: total number of times that a session with another process was lost, in which case messages to rooms may be
             missing.
-        connections: total number of connections that this process has opened to other processes. If the engine loses
-            messages, the process opens another connection.
+        connections: total number of connections that this process has opened to other processes, also those for
+            clients. If the engine loses messages, the process opens another connection.
         forwarded: number of connections of clients whose session another process has. This process passes on their
             messages.
         lost_events: total number of events from other processes that were lost because the receiving peer was no longer

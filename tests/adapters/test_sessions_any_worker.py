@@ -18,7 +18,9 @@ from effort import SOAK
 from engine_servers import EngineServer
 from engines_in_use import START
 
+from interop.page_client import Page
 from wsrpc import Client, ConnectionLost, ReconnectInfo
+from wsrpc.testing import FaultProxy
 
 APP = """
 import asyncio
@@ -161,12 +163,40 @@ class Visitor:
                 await self.cut()
 
 
+PAGE = """
+globalThis.over = false
+let calls = 0
+while (!globalThis.over) {
+  if ((await client.request("call")) !== ++calls) throw new Error(`${calls} is lost or doubled`)
+}
+return calls
+"""
+
+
+@asynccontextmanager
+async def page(url: str) -> AsyncGenerator[None]:
+    """A page that calls without a pause, and is cut, too. It dials more slowly than `Visitor`."""
+    async with FaultProxy(url) as proxy, Page.start(proxy.url) as calling:
+        calls = asyncio.create_task(calling.run(PAGE))
+
+        async def cut() -> None:
+            while True:
+                await asyncio.sleep(1.5)
+                proxy.drop()
+
+        cutting = asyncio.create_task(cut())
+        yield
+        cutting.cancel()
+        await calling.run("globalThis.over = true")
+        assert await calls > 10
+
+
 @pytest.mark.timeout(900 if SOAK else 90)
 async def test_every_session_resumes_through_any_worker(engine: EngineServer, tmp_path: Path) -> None:
     dice = random.Random(1)
     async with workers(engine, tmp_path) as (_, url):
         visitors = [Visitor(url) for _ in range(CLIENTS)]
-        async with asyncio.TaskGroup() as group:
+        async with page(url), asyncio.TaskGroup() as group:
             for visitor in visitors:
                 group.create_task(visitor.live(CUTS // CLIENTS, dice))
     forwarded = sum((visitor.forwarded for visitor in visitors), Counter[bool]())

@@ -645,7 +645,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             elsewhere = None
             if self._cluster is not None:
                 core.check_thread("server.accept(...)")
-                core.enter_loop()
+                core.enter_loop()  # joins the cluster
                 assert core.peers.joined_cluster is not None
                 elsewhere = core.peers.joined_cluster.resume_elsewhere
             arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)

@@ -26,9 +26,13 @@ WINDOW = 128 * 1024
 """For a client's connection: number of bytes that the other node has not passed on, above which senders wait. The
 engine keeps them. So that no client fills the engine, its node reads from it no faster than the other node."""
 
-MARK = 0.1
+MARK, MARK_OF_CLIENT = 0.1, 0.5
 """Seconds after which a side reports the number of its sent messages. Otherwise the loss of the last messages would not
-be noticed."""
+be noticed. There may be many connections of clients, whose reports would be a large part of the traffic."""
+
+
+MARKS = 5
+"""Number of beats at which a side repeats its report after the last message. They take longer than a lease."""
 
 
 class Batch:
@@ -99,9 +103,15 @@ class EngineTransport:
         self._marked = asyncio.Event()
         """Set when the other side has reported, and at the end."""
         self._mark_scheduled = False
+        self._marks_left = 0
+        """Number of beats at which this side still reports. A cluster may have many idle connections of clients."""
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+
+    @property
+    def _of_client(self) -> bool:
+        return self.window < math.inf
 
     # ------------------------------------------------------------ out
 
@@ -135,11 +145,12 @@ class EngineTransport:
         data = Data(self.conn, self._sent + 1, batch.messages, batch.binary, batch.more)
         self._sent += len(batch.messages)
         size = sum(map(len, batch.messages))
+        self._marks_left = MARKS
         self._sent_bytes += size
         self._unread += size
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK, self.mark)
+            self._over.get_loop().call_later(MARK_OF_CLIENT if self._of_client else MARK, self.mark)
         if not self._carry(data) or self._crowded is not None:
             return
         if self._engine.unsent > HIGH_WATER or self._unread > self.window:
@@ -168,6 +179,12 @@ class EngineTransport:
         """Report the number of sent messages, so that the loss of the last messages is noticed."""
         self._mark_scheduled = False
         self._report()
+
+    def beat(self) -> None:
+        """Repeat the report at a beat of the node, because a report may be lost, too."""
+        if self._marks_left:
+            self._marks_left -= 1
+            self._report()
 
     def _report(self) -> None:
         if not self._over.done():
@@ -240,6 +257,7 @@ class EngineTransport:
                     return
                 receiver.receive(payload, text)
                 self._passed_on += len(payload)
+                self._marks_left = MARKS
             receiver.read_ended()
             if self._passed_on - self._reported > self.window / 4:
                 self._report()
@@ -262,7 +280,7 @@ class EngineTransport:
             self.flush()
             if self._carry(Close(self.conn, self._sent, code, reason)):
                 # The connection of a client may end before its node gets this.
-                self.end(CloseInfo(code, reason, was_clean=math.isinf(self.window)))
+                self.end(CloseInfo(code, reason, was_clean=not self._of_client))
 
     def abort(self) -> None:
         self.reset("aborted")

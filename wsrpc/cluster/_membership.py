@@ -15,10 +15,8 @@ from .._base.scheduler import LoopScheduler, Tasks
 from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar, registry_of
 from .._core.handlers.registry import Registry
-from .._core.session.incoming_resume import IncomingResume
 from .._core.session.sessions import Sessions
 from .._core.wire.codecs import JsonCodec
-from .._core.wire.control import Resume
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
@@ -100,7 +98,8 @@ class ClusterMembership:
         self._engines_lost = 0
         self.node = Node(engine, name, self)
         self.directory = self.node.directory
-        self._session_forwarder = None if sessions is None else SessionForwarder(self.node, sessions)
+        self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
+        self.resume_elsewhere = self._session_forwarder.resume_elsewhere
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
         options = {"codec": codec, "dec_hook": registry.dec_hook}
         self.links = NodeLinks(self.node, settings.limits, options, serve=self._serve, lost=self._session_lost)
@@ -114,12 +113,6 @@ class ClusterMembership:
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self.node.engine.reachable.wait()
-
-    # ------------------------------------------------------------ sessions of clients
-
-    async def resume_elsewhere(self, asked: Resume, arrival: IncomingResume) -> str:
-        assert self._session_forwarder is not None
-        return await self._session_forwarder.resume_elsewhere(asked, arrival)
 
     # ------------------------------------------------------------ the addresses of this node
 
@@ -313,12 +306,10 @@ class ClusterMembership:
             self.links.missed(node)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
-        if SESSION not in headers:
-            self.links.accepted(transport, headers)
-        elif self._session_forwarder is None:
-            transport.reset("this program has no sessions")
-        else:
+        if SESSION in headers:
             self._session_forwarder.accepted(transport, headers[SESSION])
+        else:
+            self.links.accepted(transport, headers)
 
     def _session_lost(self, node: str) -> None:
         self._gaps += 1
@@ -365,7 +356,7 @@ class ClusterMembership:
             engines_lost=self._engines_lost,
             gaps=self._gaps,
             connections=node.dialed,
-            forwarded=0 if self._session_forwarder is None else self._session_forwarder.forwarded,
+            forwarded=self._session_forwarder.forwarded,
             lost_events=self.forwarder.lost,
             ignored=dict(node.ignored),
         )

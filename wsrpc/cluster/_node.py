@@ -82,6 +82,8 @@ class Node:
         self._asked: dict[str, float] = {}
         """The time at which this node last requested a snapshot from each node."""
         self._deltas_scheduled = False
+        self.knows_others = False
+        """Whether `wait_known` has returned since the last connection to the engine."""
         self.messages_in = 0
         """Total number of messages from the engine."""
         self._ticks = 0
@@ -110,8 +112,9 @@ class Node:
             await asyncio.sleep(ANSWERED)
             known = len(self.directory.nodes)
             if self.directory.complete and before == known > 1:
-                return
+                break
             before = known
+        self.knows_others = self.connected
 
     async def close(self) -> None:
         """Leave the cluster: notify the other nodes, and end all connections. Cancelling stops the waiting."""
@@ -129,6 +132,7 @@ class Node:
         self._publish_state()
 
     def engine_lost(self, reason: str, /) -> None:
+        self.knows_others = False
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"the engine is lost: {reason}"))
         self._listener.engine_lost(reason)
@@ -150,7 +154,7 @@ class Node:
         self.engine.try_publish(ALL, self.directory.beat())
         self.engine.try_publish(self.id, wire.Probe())
         for transport in tuple(self._transports.values()):
-            transport.mark()
+            transport.beat()
 
     def changed(self) -> None:
         """Publish the changes of the directory at the end of this turn of the event loop."""

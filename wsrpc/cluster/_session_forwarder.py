@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,8 +19,8 @@ from .._core.wire.control import Gone, Resume, read_control
 from .._server.peers import refuse
 from ..errors import ConnectionLost, MessageTooBig
 from ..handshake import Handshake
-from ..headers import Headers
 from ..limits import Limits
+from ..transport import ConnectionInfo
 from ._engine_transport import WINDOW, EngineTransport
 from ._node import Node
 
@@ -31,37 +32,33 @@ MOST_ASKING = 1000
 """Maximum number of clients for which a node asks other nodes at the same time."""
 
 
-class ForwardedHandshake(Struct, omit_defaults=True):
+class ForwardedHandshake(Struct):
     """What the node with the session has to know of the connection of a client to another node."""
 
     asked: Resume
-    target: str
-    headers: list[tuple[str, str]]
+    info: ConnectionInfo
     limits: Limits
-    principal: str | int | None = None
-    address: str | None = None
-    expires: float | None = None
-    remote: tuple[str, int] | None = None
-    local: tuple[str, int] | None = None
-    subprotocol: str | None = None
+    principal: str | int | None
+    address: str | None
+    expires: float | None
 
     @classmethod
     def encode(cls, asked: Resume, handshake: Handshake) -> str | None:
         """Return it as JSON. None if the principal, or something else, has no form in JSON."""
-        h, principal = handshake, handshake.principal
+        principal: Any = handshake.principal
         if type(principal) not in (str, int, type(None)):
             return None
-        given = (asked, h.target, h.headers.pairs(), h.limits, principal, h.address, h.expires, h.remote, h.local)
+        info = handshake.connection_info()
+        sent = cls(asked, info, handshake.limits, principal, handshake.address, handshake.expires)
         try:
-            return msgspec.json.encode(cls(*given, h.subprotocol)).decode()  # type: ignore[arg-type]
+            return msgspec.json.encode(sent, enc_hook=dict).decode()  # the headers are a mapping of our own
         except (OverflowError, TypeError, ValueError):  # for example bytes in the URL that are not UTF-8
             return None
 
     def handshake(self) -> Handshake:
-        """Return the handshake, as far as sessions and `ConnectionInfo` need it."""
-        made = Handshake(self.target, Headers(self.headers), remote=self.remote, local=self.local, limits=self.limits)
+        """Return the handshake, as far as sessions need it."""
+        made = Handshake(self.info.target, self.info.headers, limits=self.limits)
         made.principal, made.address, made.expires = self.principal, self.address, self.expires
-        made.subprotocol = self.subprotocol
         return made
 
 
@@ -86,6 +83,8 @@ class ForwardedConnection:
         self._node.start_receiving(self._receive_answer, ignore_end)
 
     def _receive_answer(self, payload: bytes | bytearray, text: bool, /) -> None:
+        if self.answered.done():  # too late: the caller is about to drop the connection
+            return
         answer = read_control(payload) if text else None
         if isinstance(answer, Gone):
             self.abort()
@@ -151,7 +150,6 @@ class SessionForwarder:
         sessions.here = node.id
         self._asking = 0
         """Number of clients for which this node asks other nodes."""
-        self._nodes_known = False
         self.forwarded = 0
         """Number of connections of clients whose messages are passed on."""
         self._tasks = Tasks()
@@ -188,9 +186,8 @@ class SessionForwarder:
             OSError, ConnectionLost: the node cannot be reached now.
         """
         node = asked.sid.partition(".")[0]
-        if node not in self._node.directory.nodes and not self._nodes_known:
-            await self._node.wait_known()  # this node may have just started
-            self._nodes_known = True
+        if node not in self._node.directory.nodes and not self._node.knows_others:
+            await self._node.wait_known()
         request = ForwardedHandshake.encode(asked, arrival.handshake)
         if node not in self._node.directory.nodes or request is None:
             return "elsewhere"
@@ -211,7 +208,7 @@ class SessionForwarder:
         except (ValueError, RecursionError):
             transport.reset("not a request of this version")
             return
-        transport.info = handshake.connection_info()
+        transport.info = forwarded.info
         transport.window = WINDOW
         connection = Connection(transport)
         found = self._sessions.resume(forwarded.asked, connection, handshake)

@@ -186,7 +186,7 @@ async def test_a_process_that_has_just_started_waits_until_it_knows_the_others()
             w.urls[1] = listener.url
             w.gate.set()
             call = asyncio.create_task(w.client.request("echo", 2))
-            await turns_until(lambda: membership_of(third.cluster)._session_forwarder._asking)  # type: ignore[union-attr]
+            await turns_until(lambda: membership_of(third.cluster)._session_forwarder._asking)
             w.made.memory.down = False
             assert await call == 2 and w.backs[-1].resumed
             w.at = 0
@@ -198,7 +198,7 @@ async def test_an_engine_that_loses_messages_loses_no_session(monkeypatch: pytes
         await w.drop()
         w.made.memory.loss = 0.05
         w.gate.set()
-        for number in range(100):
+        for number in range(40):
             assert await w.client.request("echo", number, timeout=None) == number
         w.made.memory.loss = 0.0
         assert all(back.resumed for back in w.backs) and w.made[0].peers == (w.peer,)
