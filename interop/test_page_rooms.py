@@ -156,7 +156,7 @@ async def test_the_store_of_who_is_present() -> None:
         assert page.faults.pop().startswith("console: Error: shown")
 
 
-WRONG = [7, None, {}, [], ["lobby"], ["lobby", 7], [7, "1"], ["other", "1"], "ab"]
+WRONG: list[Any] = [7, None, {}, [], ["lobby"], ["lobby", 7], [7, "1"], ["other", "1"], "ab"]
 
 
 async def test_positions_of_a_hostile_server() -> None:

@@ -54,6 +54,7 @@ async def test_a_page_gets_what_was_declared(package: Path, tmp_path: Path) -> N
         ["set-name", {"name": {"any": "thing"}}],
         ["tick", 6],
         ["read", "YWJj"],
+        ["users", 0],
         ["count", "0", "s", "none"],
         ["count", "1", "s", "none"],
         ["total", 103, 7],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from .._base.names import F, check_name
-from .._base.retry import Retry
+from .._base.retry import NEVER_RAN, Retry
 from .._base.rooms import CHANNEL, Joined, Present
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_core import PeerCore
-from ..errors import ConnectionLost, WsrpcError
+from ..errors import WsrpcError
 
 
 class ClientRoom:
@@ -118,17 +119,17 @@ class ClientRooms:
         self._options[room] = options
         if not room.joined:
             room.position = options["after"]
-        joined = await self._join(room, options)
+        joined = await self._join(room, options, Retry())
         room.joined = self._options.get(room) is options  # the user may have called `leave` meanwhile
         room.complete = joined.complete
         return joined
 
-    async def _join(self, room: ClientRoom, options: dict[str, Any]) -> Joined:
+    async def _join(self, room: ClientRoom, options: dict[str, Any], retry: Retry) -> Joined:
         # If another session begins before the answer is read, the client joins once more, which changes nothing.
         session = self._peer_core.current
         options = {name: value for name, value in options.items() if value is not None}
         join = self._peer_core.peer.of(CHANNEL).request
-        answer = await join("join", room.name, options, returns=Joined | None, retry=Retry(), timeout=None)
+        answer = await join("join", room.name, options, returns=Joined | None, retry=retry, timeout=None)
         joined: Joined = answer or Joined(None, complete=True)
         self._sessions[room] = session
         if room.position is None:  # otherwise an event has arrived: its position is that of the answer, or a later one
@@ -160,11 +161,15 @@ class ClientRooms:
                 self._peer_core.reporter.spawn(self._join_again(room))
 
     async def _join_again(self, room: ClientRoom) -> None:
-        options = {**self._options[room], "after": room.position}
+        session, options = self._peer_core.current, {**self._options[room], "after": room.position}
+
+        def is_busy(exc: BaseException) -> bool:
+            return isinstance(exc, NEVER_RAN) and session is self._peer_core.current
+
         try:
-            joined = await self._join(room, options)
-        except ConnectionLost:
-            return  # the client joins in the next session
+            joined = await self._join(room, options, Retry(attempts=sys.maxsize, retry=is_busy))
+        except NEVER_RAN:
+            return  # the session has ended: the client joins in the next one
         except WsrpcError as exc:
             self._peer_core.log(logging.WARNING, "no longer in room %r: %s", room.name, exc)
             room.joined = False

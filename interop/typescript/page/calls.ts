@@ -1,5 +1,5 @@
 // What a page can call, and what can be called on it. Prints each answer, by the event's name.
-import { Client, type Channel, type Items } from "python-wsrpc"
+import { Client, type Channel, type Items, type Present } from "python-wsrpc"
 import WebSocket from "ws"
 
 import type { Api, Cup, Order } from "./api.js"
@@ -38,6 +38,8 @@ show("tick", await client.request("tick", 1))
 const files = client.of("files")
 show("read", await files.with({}).request("read", "abc"))
 await client.of("rooms").request("join", "lobby")
+const users: readonly Present[] = client.room("lobby", { about: { typing: false } }).present.get()
+show("users", users.length)
 
 const cups: Items<Cup> = client.stream("count", 2)
 for await (const cup of cups) show("count", cup.drink, cup.size, cup.sugar ?? "none")

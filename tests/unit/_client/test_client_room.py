@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Peer, Reconnect, RemoteError, Server
+from wsrpc import Client, ConnectionLost, Context, Limits, Peer, Reconnect, RemoteError, Server
 from wsrpc.store import MemoryStore
-from wsrpc.testing import Line
+from wsrpc.testing import FaultProxy, Line
 from wsrpc.types import Joined, Present
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 class Lobby:
     """A server with the rooms "lobby", which has a log, and "hall", which has none."""
 
-    def __init__(self) -> None:
-        self.server = Server(store=MemoryStore(run_bytes=2000))
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.server = Server(store=MemoryStore(run_bytes=2000), limits=limits)
         self.line = Line(self.server)
         self.allows = True
         self.room = self.server.room("lobby", allow=lambda peer: self.allows, keep=60)
@@ -114,6 +114,56 @@ async def test_only_in_a_new_session_the_client_joins_after_its_position(lobby: 
         assert (member.room.complete, member.missed) == (True, [])
 
 
+async def test_a_server_that_is_busy_is_asked_again() -> None:
+    lobby = Lobby(Limits(rate=5))
+    async with lobby.member() as member:
+        await member.room.join()
+
+        @member.client.on("open")
+        async def knock() -> None:
+            for _ in range(5):
+                await member.client.emit("knock")
+
+        lobby.server.on("knock", lambda: None)
+        await lobby.new_session()
+        await lobby.emit(1)
+        await member.hears(1)
+        assert [peer.ignored["above the rate"] > 0 for peer in lobby.server.peers] == [True]
+        assert member.room.joined and not member.missed
+    await lobby.server.close()
+
+
+async def test_no_event_is_lost_or_doubled_by_cuts_and_restarts() -> None:
+    """Through real sockets. The store of the restarted server has the log."""
+    store, heard, last = MemoryStore(), list[int](), 0
+    servers = [Server(store=store) for _ in range(3)]
+    rooms = iter([server.room("lobby", allow=lambda peer: True, keep=60) for server in servers])
+    url, room = "", next(rooms)
+    client = Client(lambda: url, reconnect=Reconnect(initial=0.001))
+    client.on("said", heard.append)
+    async with AsyncExitStack() as stack:
+        listening = [await stack.enter_async_context(server.listen()) for server in servers]
+        proxies = [await stack.enter_async_context(FaultProxy(each.url)) for each in listening]
+        url = proxies[0].url
+        await stack.enter_async_context(client)
+        await client.room("lobby").join()
+        for ends in ("drop", "close", "restart", "drop", "restart", "close"):
+            await room.emit("said", last + 1)
+            match ends:
+                case "drop":
+                    proxies[0].drop()
+                case "close":
+                    await servers[0].peers[0].close(1012)
+                case "restart":
+                    await servers.pop(0).close()
+                    proxies.pop(0)
+                    url, room = proxies[0].url, next(rooms)
+            last += 2
+            await room.emit("said", last)
+            await turns_until(lambda: len(heard) >= last)  # noqa: B023
+        assert heard == [*range(1, last + 1)] and client.room("lobby").complete
+
+
 async def test_positions_count_without_handlers_and_while_handlers_wait(lobby: Lobby) -> None:
     """An event that waits for the `open` handler is handled once, although the session ends meanwhile."""
     member = Member(lobby)
@@ -125,21 +175,21 @@ async def test_positions_count_without_handlers_and_while_handlers_wait(lobby: L
 
     opened.set()
     async with member.client:
-        joined = await member.room.join()
+        known = {(await member.room.join()).position}
         opened.clear()
         await lobby.new_session()
         await lobby.room.join(lobby.server.peers[0])
         await lobby.emit(1)
-        await turns_until(lambda: member.room.position != joined.position)
+        await turns_until(lambda: member.room.position not in known)
         assert member.heard == []
         opened.set()
         await member.hears(1)
         member.client.on("said", None)
         for reads in (True, False):
-            position = member.room.position
+            known.add(member.room.position)
             events = member.client.events("said") if reads else None
             await lobby.emit(2)
-            await turns_until(lambda before=position: member.room.position != before)
+            await turns_until(lambda: member.room.position not in known)
             if events is not None:
                 assert await anext(events) == 2
                 await events.aclose()
