@@ -1,6 +1,6 @@
 """Presence of a room in several processes: what each knows, what members get, and who calls the functions.
 
-tests/unit/_server/test_presence.py has the states of a user. tests/adapters/test_presence_killed.py kills processes.
+tests/unit/_server/test_room_presence.py has the states of a user. tests/adapters/test_presence_killed.py kills processes.
 """
 
 from __future__ import annotations
