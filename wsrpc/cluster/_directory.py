@@ -1,4 +1,4 @@
-"""`Directory`: the nodes of a cluster, with their addresses and rooms. It has no clock and no network.
+"""`Directory`: the nodes of a cluster, with their addresses, rooms and users. It has no clock and no network.
 
 Each node is the only writer of its own entries. It numbers its changes, and publishes each change as a `Delta`. A node
 that has missed a delta notices this at the next delta or beat, and requests a `Snapshot`. Nothing is merged: a snapshot
@@ -16,15 +16,20 @@ its own claims when it receives theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, NamedTuple, Protocol
 
+import msgspec
 from msgspec import Meta, Struct, field
+
+from .._server.joined_cluster import MOST, Counter, User, UserEntry
 
 LEASE = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
 PART = 1000
-"""Maximum number of addresses, and of rooms, in one message."""
+"""Maximum number of addresses, of rooms, and of users, in one message."""
+PART_BYTES = 256 * 1024
+"""About the maximum bytes of the users in one message. (NATS accepts messages of 1 MiB.)"""
 NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
@@ -35,14 +40,17 @@ MOST_EMITTED = 100_000
 """Maximum number of rooms for which the time of the last emit is kept. No process emits to as many within `IN_TRANSIT`.
 """
 
-
-MOST = 2**53
-"""Maximum counter. (A program on the engine could invent a counter that no node can exceed or encode.)"""
-
-Counter = Annotated[int, Meta(ge=0, le=MOST)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """A word of a subject; see `wsrpc.cluster.engine`. A broker would end the connection if the word had other characters.
 """
+
+
+Present = dict[str, dict[User, UserEntry]]
+"""Rooms with presence, each with its users."""
+PresentChange = dict[str, dict[User, UserEntry | None]]
+"""Rooms with presence, each with the users that have changed. None for a user without an entry."""
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Claim(NamedTuple):
@@ -61,7 +69,7 @@ class Beat(Struct, tag_field="t", tag="beat"):
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
-    """Change of a node: addresses and rooms that were added and removed."""
+    """Change of a node: what was added and removed."""
 
     node: Name
     seq: Counter
@@ -73,10 +81,11 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Rooms that now have a member at the node."""
     emptied: list[str] = field(name="left", default_factory=list[str])
     """Rooms that no longer have a member at the node."""
+    present: PresentChange = {}
 
 
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
-    """All addresses and rooms of a node, or a part of them."""
+    """All that a node has published, or a part of it."""
 
     node: Name
     seq: Counter
@@ -84,6 +93,33 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     parts: Counter
     claims: dict[str, Counter] = {}
     rooms: list[str] = []
+    present: PresentChange = {}
+
+
+def parts_of(present: Mapping[str, Mapping[User, UserEntry | None]]) -> Iterator[PresentChange]:
+    """Split users into parts, each of which fits in a message. A room without users is in a part, too."""
+    part: PresentChange = {}
+    count = size = 0
+    for room, one in _one_by_one(present):
+        bytes_of_one = len(_encode((room, one)))
+        if count == PART or (part and size + bytes_of_one > PART_BYTES):
+            yield part
+            part, count, size = {}, 0, 0
+        part.setdefault(room, {}).update(one)
+        count += 1
+        size += bytes_of_one
+    if part:
+        yield part
+
+
+def _one_by_one(
+    present: Mapping[str, Mapping[User, UserEntry | None]],
+) -> Iterator[tuple[str, dict[User, UserEntry | None]]]:
+    for room, users in present.items():
+        if not users:
+            yield room, {}
+        for user, entry in users.items():
+            yield room, {user: entry}
 
 
 class DirectoryListener(Protocol):
@@ -100,6 +136,9 @@ class DirectoryListener(Protocol):
     def claim_contested(self, address: str, /) -> None:
         """Handle a higher claim of another node to an address of this node; see `Directory.higher_claim`."""
 
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        """Handle the entry of a user at another node."""
+
     def changed(self) -> None:
         """Publish the changes of this node."""
 
@@ -111,9 +150,9 @@ class DirectoryListener(Protocol):
 
 
 class RemoteNode:
-    """Another node, with its known addresses and rooms."""
+    """Another node, with its known addresses, rooms and users."""
 
-    __slots__ = ("claims", "current_at", "name", "parts", "rooms", "seen_at", "seq")
+    __slots__ = ("claims", "current_at", "name", "parts", "present", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -124,6 +163,7 @@ class RemoteNode:
         """The number of the latest known change. None if nothing is known."""
         self.claims: dict[str, int] = {}
         self.rooms: set[str] = set()
+        self.present: Present = {}
         self.parts: dict[int, Snapshot] = {}
         """The parts of a snapshot that have arrived."""
 
@@ -142,9 +182,9 @@ class RemoteNode:
 class Directory:
     """All nodes, as the node ``me`` knows them.
 
-    All times are from one monotonic clock. Addresses and rooms of this node are changed by `claim`, `release`,
-    `room_filled` and `room_emptied`; what `pop_deltas` then returns must be published. What others publish goes into
-    `beat_received`, `delta_received` and `snapshot_received`.
+    All times are from one monotonic clock. What this node has is changed by `claim`, `release`, `room_filled`,
+    `room_emptied`, `declare_presence` and `publish_presence`; what `pop_deltas` then returns must be published. What
+    others publish goes into `beat_received`, `delta_received` and `snapshot_received`.
     """
 
     def __init__(self, me: str, listener: DirectoryListener) -> None:
@@ -160,6 +200,10 @@ class Directory:
         self._changed: dict[str, int | None] = {}
         """Claims that were not published yet. The counter is None for a released claim."""
         self._changed_rooms: dict[str, bool] = {}
+        self._present: Present = {}
+        """Rooms whose presence this node follows, with the users at this node."""
+        self._changed_present: PresentChange = {}
+        """Users that have changed since they were published, each with the entry that was published."""
         self._remotes: dict[str, RemoteNode] = {}
         self._owners: dict[str, RemoteNode] = {}
         """The addresses of other nodes, each with the node that has the highest claim."""
@@ -210,6 +254,16 @@ class Directory:
         """Return the other nodes at which a room has members."""
         return tuple(self._rooms_at.get(room, ()))
 
+    def presence_nodes(self, room: str) -> list[str]:
+        """Return the nodes that follow the presence of a room, this node first."""
+        return [self.me, *(remote.name for remote in self._remotes.values() if room in remote.present)]
+
+    def presence(self, room: str) -> Iterator[tuple[str, User, UserEntry]]:
+        """Return the entries of a room at other nodes, each with the node and the user."""
+        for remote in self._remotes.values():
+            for user, entry in remote.present.get(room, {}).items():
+                yield remote.name, user, entry
+
     # ------------------------------------------------------------ what this node has
 
     def claim(self, address: str) -> Claim:
@@ -246,6 +300,23 @@ class Directory:
             self._changed_rooms[room] = False
             self._listener.changed()
 
+    def declare_presence(self, room: str) -> None:
+        """Record that this node follows the presence of a room. Idempotent."""
+        if room not in self._present:
+            self._present[room] = {}
+            self._changed_present.setdefault(room, {})
+            self._listener.changed()
+
+    def publish_presence(self, room: str, user: User, entry: UserEntry | None) -> None:
+        """Record the entry of a user at this node, in a room whose presence this node follows. None removes it."""
+        users = self._present[room]
+        self._changed_present.setdefault(room, {}).setdefault(user, users.get(user))
+        if entry is None:
+            users.pop(user, None)
+        else:
+            users[user] = entry
+        self._listener.changed()
+
     def record_emitted(self, room: str, now: float) -> None:
         """Record that this node emits to a room. Other nodes may have members that are not known here yet."""
         self._emitted.pop(room, None)
@@ -275,14 +346,31 @@ class Directory:
             delta.rooms = [room for room, entered in some_rooms if entered]
             delta.emptied = [room for room, entered in some_rooms if not entered]
             yield delta
+        yield from map(self._next_presence, parts_of(self._pop_present()))
+
+    def _pop_present(self) -> PresentChange:
+        published, self._changed_present = self._changed_present, {}
+        changes: PresentChange = {}
+        for room, users in published.items():
+            now = self._present[room]
+            changed = {user: now.get(user) for user, before in users.items() if now.get(user) != before}
+            if changed or not users:
+                changes[room] = changed
+        return changes
+
+    def _next_presence(self, part: PresentChange) -> Delta:
+        self.seq += 1
+        return Delta(self.me, self.seq, present=part)
 
     def snapshot(self) -> Iterator[Snapshot]:
-        """Return all addresses and rooms of this node. Call this method after `pop_deltas`."""
-        claims, rooms = list(self._claims.items()), sorted(self._rooms)
+        """Return all that this node has published. Call this method after `pop_deltas`."""
+        claims, rooms, present = list(self._claims.items()), sorted(self._rooms), [*parts_of(self._present)]
         parts = max(1, -(-max(len(claims), len(rooms)) // PART))
         for part in range(parts):
             begin, end = part * PART, (part + 1) * PART
-            yield Snapshot(self.me, self.seq, part, parts, dict(claims[begin:end]), rooms[begin:end])
+            yield Snapshot(self.me, self.seq, part, parts + len(present), dict(claims[begin:end]), rooms[begin:end])
+        for part, users in enumerate(present, parts):
+            yield Snapshot(self.me, self.seq, part, parts + len(present), present=users)
 
     # ------------------------------------------------------------ messages of other nodes
 
@@ -312,7 +400,7 @@ class Directory:
             self._apply(remote, delta, now)
 
     def snapshot_received(self, snapshot: Snapshot, now: float) -> None:
-        """Replace all addresses and rooms of a node when all parts of its snapshot have arrived."""
+        """Replace all that is known of a node when all parts of its snapshot have arrived."""
         remote = self._node_seen(snapshot.node, now)
         if remote is None or (remote.seq is not None and snapshot.seq <= remote.seq):
             return
@@ -322,7 +410,8 @@ class Directory:
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
         rooms = {room for part in parts for room in part.rooms}
         released, left = remote.claims.keys() - claims.keys(), remote.rooms - rooms
-        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left]), now)
+        present = _difference(remote.present, parts)
+        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], present), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
         """Remove the nodes that have sent nothing for `LEASE` seconds, and released claims that are old.
@@ -376,6 +465,14 @@ class Directory:
         remote.current_at = now
         if missed:
             self._listener.rooms_missed(remote.name, missed)
+        for room, users in delta.present.items():
+            known = remote.present.setdefault(room, {})
+            for user, entry in users.items():
+                if entry is None:
+                    known.pop(user, None)
+                else:
+                    known[user] = entry
+                self._listener.presence_changed(remote.name, room, user, entry)
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
         """Add a claim of another node. ``first``: nothing of that node was known before."""
@@ -418,3 +515,15 @@ class Directory:
             nodes.discard(remote.name)
             if not nodes:
                 del self._rooms_at[room]
+
+
+def _difference(known: Present, parts: list[Snapshot]) -> PresentChange:
+    """Return the change from the users that are known of a node to those of its snapshot."""
+    present: PresentChange = {room: dict.fromkeys(users) for room, users in known.items()}
+    for part in parts:
+        for room, users in part.present.items():
+            present.setdefault(room, {}).update(users)
+    return {
+        room: {user: entry for user, entry in users.items() if entry != known.get(room, {}).get(user)}
+        for room, users in present.items()
+    }

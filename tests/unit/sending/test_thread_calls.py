@@ -179,10 +179,11 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "Server.collect_stats": lambda w: w.server.collect_stats(),
     "ServerChannel.close": lambda w: w.server.of("gone").close(),
     "Room.members": lambda w: w.room.members(),
+    "Room.present": lambda w: w.server.room("watched", presence=1).present(),
 }
 
 REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
-REGISTERING |= {"on_detach", "on_resume", "on_drain", "use_outgoing"}
+REGISTERING |= {"on_detach", "on_resume", "on_presence", "on_drain", "use_outgoing"}
 REGISTERING |= {"implement", "declare", "proxy", "emitter", "offer_description"}
 """Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
 emitters call the methods above."""
