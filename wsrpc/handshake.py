@@ -51,7 +51,7 @@ class Handshake:
         limits: the limits of this connection. To change them, set this attribute, for example to
             ``handshake.limits.replace(message_bytes=4096)``. A session resumes only on a connection with equal limits.
         compression: whether to use permessage-deflate if the client offers it.
-        state: the initial `Peer.state`.
+        state: the initial `Peer.state`. It has no effect on a session that another process of a cluster resumes.
         principal: the identity of the client, which becomes `Peer.principal`. A session resumes only on a connection
             with an equal principal.
         address: the application's name for the client, which becomes `Peer.address`. With this name, `Cluster.peer`

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cluster_servers import Servers, servers
@@ -14,6 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Limits, Peer, Reconnect, ReconnectInfo, SessionLost
+from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 
@@ -113,6 +114,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a principal that JSON cannot carry": ({"principal": ("ada",)}, "another server process"),
     "a target that JSON cannot carry": ({"target": "/\udcff"}, "another server process"),
     "more than the engine can carry": ({"target": "/" + "x" * 2**21}, "another server process"),
+    "a wrong token": ({}, "no such session any more"),
     "a session that has ended": ({}, "no such session any more"),
     "a process that has ended": ({}, "another server process"),
 }
@@ -131,12 +133,16 @@ async def test_a_client_that_is_refused_gets_a_new_session_where_it_is(case: str
             await w.peer.close()
         elif case == "a process that has ended":
             await w.made[0].close()
+        elif case == "a wrong token":
+            cast("Any", current_of(w.client.peer).session)._token = "x" * 43
         w.gate.set()
         with pytest.raises(SessionLost, match=reason) as caught:
             await call
         assert caught.value.outcome == "unknown"
         assert await w.client.request("echo", 2) == 2
         assert len(w.made[1].peers) == 1 and not w.forwarded
+        ends = case in ("other limits", "a session that has ended", "a process that has ended")
+        assert w.made[0].peers == (() if ends else (w.peer,)), "attempts of others do not affect the session"
 
 
 @pytest.mark.parametrize("code", [4001, 1008])
