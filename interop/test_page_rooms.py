@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from operator import attrgetter, itemgetter
 from typing import Any
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from interop.page_client import Page, scripted
-from wsrpc import Server
+from wsrpc import Client, Handshake, Server
 from wsrpc.store import MemoryStore
 from wsrpc.testing import FaultProxy, connect
 
@@ -24,10 +27,22 @@ globalThis.room = client.room("lobby", { %s })
 client.on("said", (what) => { heard.push(what); note(`heard ${what}`) })
 return room === client.room("lobby")
 """
+SUBSCRIBE = """
+globalThis.seen = []
+globalThis.stop = room.present.subscribe(() => {
+  seen.push(room.present.get())
+  if (seen.length === 3) throw new Error("shown")
+})
+"""
 SHOW = """
 const { complete, error, position } = room
 return { heard, complete, error: error?.message ?? null, position }
 """
+
+
+def identify(handshake: Handshake) -> None:
+    token = handshake.bearer_token
+    handshake.principal = "page" if token and token.startswith("token") else token
 
 
 class House:
@@ -35,8 +50,9 @@ class House:
 
     def __init__(self, store: MemoryStore, keep: float | None = 60) -> None:
         self.server = Server(store=store)
+        self.server.on_handshake(identify)
         self.allows = True
-        self.lobby = self.server.room("lobby", allow=lambda peer: self.allows, keep=keep)
+        self.lobby = self.server.room("lobby", allow=lambda peer: self.allows, keep=keep, presence=60)
 
     async def emit(self, *said: Any) -> None:
         for each in said:
@@ -129,30 +145,37 @@ async def test_who_leaves_does_not_join_again_and_may_join_anew() -> None:
         assert await page.run("return again.complete")
 
 
-async def test_the_store_of_who_is_present() -> None:
+async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
     house = House(MemoryStore())
-    async with visited(house) as (_, page):
-        await page.run(
-            """
-            globalThis.seen = [room.present.get()]
-            globalThis.stop = room.present.subscribe(() => {
-              seen.push(room.present.get())
-              note("presence")
-              if (seen.length === 3) throw new Error("shown")
-            })
-            """
-        )
-        ada, bob = ({"user": name, "state": "online", "about": [{"name": name}]} for name in ("ada", 7))
-        tell = house.server.of("rooms").emit
-        await tell("presence", "lobby", [ada], True)
-        await tell("presence", "lobby", [{**bob, "state": "away"}], False)
-        await tell("presence", "other", [ada], True)
-        await tell("presence", "lobby", [{**ada, "state": "offline"}], False)
-        await tell("presence", "lobby", [bob], True)
-        await page.notes.until("presence", 4)
-        shown = [[], [ada], [ada, {**bob, "state": "away"}], [{**bob, "state": "away"}], [bob]]
-        assert await page.run("stop(); return seen") == shown
-        assert await page.run("return room.present.get() === seen.at(-1)")
+    bob = Client(auth="bob")
+
+    async def agree(users: int) -> list[Any]:
+        """Wait until the page shows what the server knows of so many users."""
+        async with asyncio.timeout(20):
+            while True:
+                users_here = sorted(house.lobby.present().values(), key=attrgetter("user"))
+                known: list[Any] = msgspec.json.decode(msgspec.json.encode(users_here))
+                shown = sorted(await page.run("return room.present.get()"), key=itemgetter("user"))
+                if shown == known and len(known) == users:
+                    return known
+
+    async with visited(house, options="about: { name: 'Ada' }") as (proxy, page), connect(house.server, client=bob):
+        await page.run(SUBSCRIBE)
+        assert await agree(1) == [{"user": "page", "state": "online", "about": [{"name": "Ada"}]}]
+        room = bob.room("lobby")
+        await room.join(about=1)
+        await agree(2)
+        async with proxy.cut():
+            await page.notes.until("detached")
+            await turns_until(lambda: room.present["page"].state == "away")
+            await room.join(about=2)
+        assert [each["about"] for each in await agree(2)] == [[2], [{"name": "Ada"}]]
+        await house.server.peers[0].close(1012)
+        await agree(2)
+        await room.leave()
+        await agree(1)
+        assert await page.run("return seen.length > 3 && new Set(seen).size === seen.length")
+        assert await page.run("return stop() && room.present.get() === seen.at(-1)")
         assert page.faults.pop().startswith("console: Error: shown")
 
 

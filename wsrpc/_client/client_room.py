@@ -71,6 +71,7 @@ class ClientRoom:
 
         The function is called when `complete` becomes false, because events are not in the log any more, or the client
         has joined a room without a log again, or the server does not let it join again. It may also take no argument.
+        Events that this client drops, because more wait than `Limits.waiting` allows, are only logged and counted.
         """
         return self._rooms.add_hook(self, "on_missed", function)
 

@@ -38,7 +38,7 @@ show("tick", await client.request("tick", 1))
 const files = client.of("files")
 show("read", await files.with({}).request("read", "abc"))
 await client.of("rooms").request("join", "lobby")
-const users: readonly Present[] = client.room("lobby", { about: { typing: false } }).present.get()
+const users: readonly Present[] = client.room("lobby", { last: 0 }).present.get()
 show("users", users.length)
 
 const cups: Items<Cup> = client.stream("count", 2)

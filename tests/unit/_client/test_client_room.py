@@ -11,12 +11,16 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Limits, Peer, Reconnect, RemoteError, Server
+from wsrpc import Client, ConnectionLost, Context, Handshake, Limits, Peer, Reconnect, RemoteError, Server
 from wsrpc.store import MemoryStore
 from wsrpc.testing import FaultProxy, Line
-from wsrpc.types import Joined, Present
+from wsrpc.types import ClientRoom, Joined, Present
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def identify(handshake: Handshake) -> None:
+    handshake.principal = handshake.bearer_token
 
 
 class Lobby:
@@ -26,7 +30,8 @@ class Lobby:
         self.server = Server(store=MemoryStore(run_bytes=2000), limits=limits)
         self.line = Line(self.server)
         self.allows = True
-        self.room = self.server.room("lobby", allow=lambda peer: self.allows, keep=60)
+        self.room = self.server.room("lobby", allow=lambda peer: self.allows, keep=60, presence=60)
+        self.server.on_handshake(identify)
         self.hall = self.server.room("hall", allow=lambda peer: True)
         self.joins: list[Any] = []
         self.server.of("rooms").use(self._record)
@@ -47,8 +52,8 @@ class Lobby:
         await turns_until(lambda: {*self.server.peers} - {peer})
 
     @asynccontextmanager
-    async def member(self, name: str = "lobby") -> AsyncIterator[Member]:
-        member = Member(self, name)
+    async def member(self, name: str = "lobby", user: str | None = None) -> AsyncIterator[Member]:
+        member = Member(self, name, user)
         async with member.client:
             yield member
 
@@ -56,8 +61,8 @@ class Lobby:
 class Member:
     """A client that hears a room."""
 
-    def __init__(self, lobby: Lobby, name: str = "lobby") -> None:
-        self.client = Client("ws://server/", dial=lobby.line.dial, reconnect=Reconnect(initial=0.001))
+    def __init__(self, lobby: Lobby, name: str = "lobby", user: str | None = None) -> None:
+        self.client = Client("ws://server/", auth=user, dial=lobby.line.dial, reconnect=Reconnect(initial=0.001))
         self.heard: list[Any] = []
         self.ctx: list[tuple[str | None, str | None]] = []
         self.client.on("said", self.hear)
@@ -239,26 +244,38 @@ async def test_who_has_left_does_not_join_again(lobby: Lobby) -> None:
         assert len(lobby.joins) == 1
 
 
-async def test_presence_is_a_snapshot_and_its_changes(lobby: Lobby) -> None:
-    async with lobby.member() as member:
-        changes: list[dict[Any, str]] = []
+async def test_presence_is_that_of_the_server(lobby: Lobby) -> None:
+    """For a member, while another one joins, changes, drops, comes back in a new session, and leaves."""
+    async with lobby.member(user="Ada") as ada, lobby.member(user="Bob") as bob:
+        states: list[dict[Any, str]] = []
 
-        @member.room.on_presence
-        def changed() -> None:
-            changes.append({user: each.state for user, each in member.room.present.items()})
+        @ada.room.on_presence
+        async def changed(room: ClientRoom) -> None:
+            states.append({user: each.state for user, each in room.present.items()})
 
-        await member.room.join()
-        ada = {"user": "Ada", "state": "online", "about": [{"device": 1}]}
-        gone = {**ada, "state": "offline"}
-        tell = lobby.server.of("rooms").emit
-        await tell("presence", "lobby", [ada], True)
-        await tell("presence", "lobby", [{"user": 7, "state": "away", "about": []}], False)
-        await turns_until(lambda: len(changes) == 2)
-        assert member.room.present["Ada"] == Present("Ada", "online", ({"device": 1},))
-        await tell("presence", "lobby", [gone, gone], False)
-        await tell("presence", "lobby", [ada], True)
-        await turns_until(lambda: len(changes) == 4)
-        assert changes == [{"Ada": "online"}, {"Ada": "online", 7: "away"}, {7: "away"}, {"Ada": "online"}]
+        async def agree(**state: str) -> None:
+            await turns_until(lambda: states and states[-1] == {"Ada": "online"} | state)
+            assert ada.room.present == lobby.room.present()
+
+        await ada.room.join()
+        await agree()
+        await bob.room.join(about={"device": 1})
+        await agree(Bob="online")
+        assert ada.room.present["Bob"] == Present("Bob", "online", ({"device": 1},))
+        await bob.room.join(about={"device": 2})
+        await turns_until(lambda: ada.room.present["Bob"].about == ({"device": 2},))
+        lobby.line.down = True
+        await lobby.server.peers[1].close(1012)
+        await agree(Bob="away")
+        lobby.line.down = False
+        await agree(Bob="online")
+        await lobby.server.peers[0].close(1012)
+        await turns_until(lambda: len(lobby.room) == 2)
+        await agree(Bob="online")
+        assert ada.room.present["Bob"].about == ({"device": 2},)
+        await bob.room.leave()
+        await agree()
+        assert bob.room.present == {}
 
 
 def test_a_client_that_cannot_have_rooms() -> None:
