@@ -15,6 +15,7 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from wsrpc._server.joined_cluster import User, UserEntry
 from wsrpc.cluster._directory import IN_TRANSIT, LEASE, Beat, Delta, Directory, Snapshot
 
 ADDRESSES = ["ada", "bob", "cyd"]
@@ -76,6 +77,9 @@ class Node:
     def claim_contested(self, address: str, /) -> None:
         assert address in self.has, "it is told of an address that it does not have"
         self.contested.add(address)
+
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        pass  # see `Directory.presence`
 
     def changed(self) -> None:
         pass  # it publishes now and then

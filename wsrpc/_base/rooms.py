@@ -24,13 +24,15 @@ class Joined(Struct, frozen=True):
 
 
 class Present(Struct, frozen=True):
-    """A user who is present in a room.
+    """A user in a room with presence.
 
     Attributes:
-        user: the principal of the user's connections if it is text or a number, and otherwise the id of the peer.
-        state: "online" if one of the user's connections is connected. "away" if all are detached or have ended, but
-            the grace time of the room is not over. "offline" for a user who has left.
-        about: what the user's connections say of themselves: the ``about`` with which each of them has joined.
+        user: the `Peer.principal` of the user's connections, if it is an integer, or text of at most 256 bytes.
+            Otherwise the `Peer.id` of the connection.
+        state: ``"online"`` if one of the connections is connected. ``"away"`` if all of them have ended, or wait to
+            resume their sessions, and the grace time of the room is not over. Otherwise ``"offline"``.
+        about: what the connections say about themselves when they join. Of an online user, only those that are
+            connected count.
     """
 
     user: str | int

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from .._core.api.peer import Peer
 from .._core.session.incoming_resume import IncomingResume
@@ -37,6 +37,45 @@ class RoomMessage(Struct, array_like=True):
     skip_rooms: list[str] = []
     """Rooms whose members do not get the message."""
     context: CallContext | None = None
+
+
+User = str | int
+"""The user of a connection: its principal, or the id of its peer."""
+
+MOST = 2**53
+"""Maximum counter. (A program on the engine could invent a counter that no node can exceed or encode.)"""
+Counter = Annotated[int, Meta(ge=0, le=MOST)]
+
+
+class UserEntry(Struct, array_like=True, frozen=True):
+    """The connections of a user in a room at one node.
+
+    Attributes:
+        order: one above the highest order that the node knows of entries of this user.
+        online: whether a connection of the user is connected. Otherwise the user is away.
+        about: what the connections say about themselves.
+        named: whether the user has a principal, and so can connect again.
+    """
+
+    order: Counter
+    online: bool
+    about: tuple[Any, ...] = ()
+    named: bool = True
+
+
+class PresenceDirectory(Protocol):
+    """The users in rooms with presence, of all nodes. `Directory` implements this protocol."""
+
+    def publish_presence(self, room: str, user: User | None, entry: UserEntry | None, /) -> None:
+        """Set or remove the entry of a user at this server. The user None stands for the server, which has the room."""
+
+    def presence_nodes(self, room: str, /) -> list[str]:
+        """Return the nodes at which a room has presence, this node first."""
+        ...
+
+    def presence(self, room: str, /) -> Iterator[tuple[str, User, UserEntry]]:
+        """Return the entries of a room at other nodes, each with the node and the user."""
+        ...
 
 
 class JoinedCluster(Asked, Protocol):
@@ -81,6 +120,11 @@ class JoinedCluster(Asked, Protocol):
     async def members(self, room: str, /) -> tuple[list[str], int, tuple[str, ...]]:
         """Return the addresses of a room's members at other nodes, the number of members without an address, and the
         nodes that do not answer."""
+        ...
+
+    @property
+    def directory(self) -> PresenceDirectory:
+        """Has the users in rooms."""
         ...
 
     def stats(self) -> ClusterStats:

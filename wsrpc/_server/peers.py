@@ -177,7 +177,13 @@ class ServedPeer(PeerOwner):
 
     def keeps_session(self, info: CloseInfo) -> bool:
         self.expire_at(None)
-        return not self._peers.closing
+        if self._peers.closing:
+            return False
+        self._peers.on_connection(self, False)
+        return True
+
+    def resumed(self) -> None:
+        self._peers.on_connection(self, True)
 
     def session_released(self) -> None:
         self._peers.count_ignored(self)
@@ -247,11 +253,17 @@ async def refuse_because(served: ServedPeer, transport: Transport, what: str, ex
 class Peers:
     """The peers of a server, each from `admit` to the end of its session.
 
-    ``on_end`` is called with each peer when its session has ended. It may be called twice for one.
+    ``on_end`` is called with each peer when its session has ended. It may be called twice for one. ``on_connection`` is
+    called when a session has lost its connection, with False, and when it has resumed, with True.
     """
 
     def __init__(
-        self, totals: ServerTotals, budget: LogBudget, on_end: Callable[[Peer], None], sessions: Sessions
+        self,
+        totals: ServerTotals,
+        budget: LogBudget,
+        on_end: Callable[[Peer], None],
+        on_connection: Callable[[ServedPeer, bool], None],
+        sessions: Sessions,
     ) -> None:
         self.totals = totals
         self.sessions = sessions
@@ -259,6 +271,7 @@ class Peers:
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_end = on_end
+        self.on_connection = on_connection
         self.joined_cluster: JoinedCluster | None = None
         """The server's cluster, which gets the addresses of peers. None if the server has not joined a cluster."""
         self._connected: dict[str, ServedPeer] = {}

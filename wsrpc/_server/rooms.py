@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from .._base.logs import logger
 from .._base.misuse import check_has_run, check_no_yield, check_number
 from .._base.names import LONGEST_NAME, can_be_sent, check_channel, check_name
-from .._base.rooms import CHANNEL, Joined
+from .._base.rooms import CHANNEL, Joined, Present
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
@@ -41,6 +41,7 @@ from .broadcast import (
 )
 from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
+from .presence import Presences, RoomPresence, checked_about
 from .room_log import Position, RoomLog
 from .room_requests import Asking, RequestMethods, RoomAnswer, RoomRequest, RoomSender
 
@@ -70,6 +71,7 @@ class JoinOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     after: str | None = None
     last: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
+    about: Any = None
 
 
 NO_JOIN_OPTIONS = JoinOptions()
@@ -122,8 +124,8 @@ class Room(RawBroadcastMethods, RequestMethods):
         """
         self._members.rooms.remove(self, peer)
 
-    async def join(self, peer: Peer, *, after: str | None = None, last: int = 0) -> Joined:
-        """Make ``peer`` a member of a room with ``keep=``, and send the events that it has missed, before later ones.
+    async def join(self, peer: Peer, *, after: str | None = None, last: int = 0, about: object = None) -> Joined:
+        """Make ``peer`` a member, as `add` does. If the room has ``keep=``, send the missed events before later ones.
 
         If the peer is already a member, no missed events are sent. Cancelling stops the waiting; the peer stays a
         member.
@@ -133,13 +135,30 @@ class Room(RawBroadcastMethods, RequestMethods):
                 If some of them are not kept any more, the peer gets the event ``missed`` on the channel "rooms", with
                 the name of the room and the position from which events are sent.
             last: without ``after``, the number of events to send, the last ones that are kept.
+            about: what the connection says about itself to others in a room with ``presence=``; see `Present.about`. A
+                value that takes at most 512 bytes as JSON. A member can replace it. None: no change.
 
         Raises:
-            BadArguments: ``after`` is not a position, or the room has no ``keep=``.
+            BadArguments: ``after`` is not a position, ``about`` is too large, or the room has no ``keep=`` or no
+                ``presence=``.
             Overloaded: the store does not answer, or has no room.
             RpcError, ConnectionLost, ValueError, RuntimeError: as for `add`.
         """
-        return await self._members.rooms.join_log(self, peer, after, last, by_itself=False)
+        return await self._members.rooms.join_with(self, peer, JoinOptions(after, last, about), by_itself=False)
+
+    def present(self) -> dict[str | int, Present]:
+        """Return the users that are online or away, in all processes, of a room with ``presence=``.
+
+        Each process knows the users of the others, so this method returns at once. It may be called in any process,
+        also if the room has no members there.
+
+        Raises:
+            RuntimeError: the room was created without ``presence=``.
+        """
+        presence = self._members.presence
+        if presence is None:
+            raise RuntimeError(f"room {self.name!r} has no presence: use server.room({self.name!r}, presence=10)")
+        return presence.present()
 
     async def members(self) -> Members:
         """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
@@ -211,13 +230,18 @@ class RoomMembers(BroadcastGroup):
         self.asking: set[Asking] = set()
         self.converter = rooms.converter
 
+    @property
+    def presence(self) -> RoomPresence | None:
+        """The users in the room, if it has presence."""
+        return self.rooms.presences.by_name.get(self.name)
+
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
         addresses = [inside.address for inside in self.members.values() if inside.address is not None]
         return addresses, len(self.members) - len(addresses)
 
-    def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink) -> None:
-        """Add a member."""
+    def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink, about: object) -> None:
+        """Add a member. ``about`` is what it says about itself, or None."""
         if not self.members and self.rooms.joined_cluster is not None:
             self.rooms.joined_cluster.room_filled(self.name)
         if self.log is not None:
@@ -225,12 +249,20 @@ class RoomMembers(BroadcastGroup):
         self.members[member] = inside
         for asking in self.asking:
             self._ask(asking, member)
+        self.describe(inside, about)
 
-    def leave(self, member: Peer | RawConnection) -> None:
-        """Remove a member. Idempotent."""
+    def describe(self, inside: ServedPeer | RawLink, about: object) -> None:
+        """Record what a member says about itself, if the room has presence. None: no change."""
+        if self.presence is not None and isinstance(inside, ServedPeer):
+            self.presence.enter(inside, about)
+
+    def leave(self, member: Peer | RawConnection, *, ended: bool = False) -> None:
+        """Remove a member. ``ended``: its session has ended, or its connection is broken. Idempotent."""
         left = self.members.pop(member, None)
         for asking in self.asking:
             asking.stop_asking(member)
+        if self.presence is not None and isinstance(left, ServedPeer):
+            self.presence.leave(left, ended=ended)
         if self.log is not None:
             self.log.drop(member)
         if left is not None and not self.members:
@@ -282,7 +314,7 @@ class RoomMembers(BroadcastGroup):
         skipped_rooms = [skip.name] if isinstance(skip, Room) else []
         return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms, context)
 
-    def check_options(self, allow: Allow | None, slow: Slow | None, keep: float | None) -> None:
+    def check_options(self, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None) -> None:
         """Check that options do not contradict the options of the room. None means that an option is not set.
 
         Raises:
@@ -290,7 +322,14 @@ class RoomMembers(BroadcastGroup):
         """
         allowing = None if self.allow is None else self.allow.function
         kept = None if self.log is None else self.log.keep
-        for option, old, new in (("allow", allowing, allow), ("slow", self.own_slow, slow), ("keep", kept, keep)):
+        grace = None if self.presence is None else self.presence.grace
+        options = (
+            ("allow", allowing, allow),
+            ("slow", self.own_slow, slow),
+            ("keep", kept, keep),
+            ("presence", grace, presence),
+        )
+        for option, old, new in options:
             if old is not None and new is not None and old != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
         if (slow or self.own_slow) is not None and (keep or kept) is not None:
@@ -339,6 +378,7 @@ class Rooms:
         self._on_join: Decider | None = None
         self.joined_cluster: JoinedCluster | None = None
         """The server's part in its cluster. `ServerCore` joins and leaves."""
+        self.presences = Presences(self.get, runs.spawn)
 
     # ------------------------------------------------------------ the server's side
 
@@ -354,7 +394,9 @@ class Rooms:
             room = self._rooms[name] = Room(RoomMembers(name, self))
         return room
 
-    def declare(self, name: str, allow: Allow | None, slow: Slow | None, keep: float | None) -> Room:
+    def declare(
+        self, name: str, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None
+    ) -> Room:
         """Return a room with options; see `Server.room`."""
         room = self.get(name)
         decider = None if allow is None else Decider("allow=", ("peer",), allow)
@@ -362,8 +404,10 @@ class Rooms:
             check_slow(slow)
         if keep is not None:
             check_number("keep= is a number of seconds, 1 or more", keep, 1)
+        if presence is not None:
+            check_number("presence= is a number of seconds, 0 or more", presence, 0)
         members = _members_of(room)
-        members.check_options(allow, slow, keep)
+        members.check_options(allow, slow, keep, presence)
         if decider is not None:
             self._offer()
             members.allow = decider
@@ -371,7 +415,9 @@ class Rooms:
             members.own_slow = members.slow = slow
         if keep is not None and members.log is None:
             members.log = self._make_log(members, keep)
-        if allow is not None or slow is not None or keep is not None:
+        if presence is not None and members.presence is None:
+            self.presences.add(name, presence, members)
+        if any(option is not None for option in (allow, slow, keep, presence)):
             self._declared[name] = room
         return room
 
@@ -405,32 +451,41 @@ class Rooms:
 
     # ------------------------------------------------------------ members
 
-    def add(self, room: Room, peer: Peer | RawConnection, *, by_itself: bool) -> None:
-        """Make ``peer`` a member; see `Room.add`. ``by_itself`` is whether the client requested this."""
+    def add(self, room: Room, peer: Peer | RawConnection, *, by_itself: bool, about: object = None) -> None:
+        """Make ``peer`` a member; see `Room.join`. ``by_itself`` is whether the client requested this."""
         inside = self._inside(peer, "room.add")
         inside.check_open()
         if peer in room:
             if not by_itself:  # from now on the client cannot leave by its own request
                 inside.rooms[room] = False
+            _members_of(room).describe(inside, about)
             return
         most = peer.limits.rooms
         if len(inside.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
         inside.rooms[room] = by_itself
-        _members_of(room).enter(peer, inside)
+        _members_of(room).enter(peer, inside, about)
 
-    async def join_log(self, room: Room, peer: Peer, after: str | None, last: int, *, by_itself: bool) -> Joined:
+    async def join_with(self, room: Room, peer: Peer, options: JoinOptions, *, by_itself: bool) -> Joined:
         """Make ``peer`` a member, and send what it has missed; see `Room.join`."""
-        served, log = self._inside(peer, "room.join"), _members_of(room).log
+        served, members = self._inside(peer, "room.join"), _members_of(room)
+        about, log = options.about, members.log
+        if about is not None:
+            if members.presence is None:
+                raise made_here(BadArguments("the room has no presence, so it takes no `about`"))
+            about = checked_about(about, self.codec)
         if log is None or not isinstance(served, ServedPeer):
-            raise made_here(BadArguments("the room keeps no events"))
-        position = None if after is None else Position.parse(after)
+            if options.after is not None or options.last:
+                raise made_here(BadArguments("the room keeps no events"))
+            self.add(room, peer, by_itself=by_itself, about=about)
+            return Joined(None, complete=True)
+        position = None if options.after is None else Position.parse(options.after)
         await log.wait_started()
         try:
             is_new = peer not in room
-            self.add(room, peer, by_itself=by_itself)
+            self.add(room, peer, by_itself=by_itself, about=about)
             if is_new:
-                return await log.send_missed(served, position, last)
+                return await log.send_missed(served, position, options.last)
             return Joined(str(log.reached), complete=True)
         finally:
             if not len(room):
@@ -446,7 +501,7 @@ class Rooms:
         self.everybody.members.pop(member, None)
         inside = _inside_of(member)
         for room in () if inside is None else inside.rooms:
-            _members_of(room).leave(member)
+            _members_of(room).leave(member, ended=True)
 
     def _inside(self, peer: Peer | RawConnection, call: str) -> ServedPeer | RawLink:
         """Return the inside of a peer or raw connection of this server, for ``call``.
@@ -509,11 +564,8 @@ class Rooms:
         """Handle a client's request to join a room."""
         if not await self._may_join(peer, room):
             raise RpcError(NOT_ALLOWED)
-        found = self.get(room)
-        if _members_of(found).log is not None or options != NO_JOIN_OPTIONS:
-            return await self.join_log(found, peer, options.after, options.last, by_itself=True)
-        self.add(found, peer, by_itself=True)
-        return None
+        joined = await self.join_with(self.get(room), peer, options, by_itself=True)
+        return None if joined.position is None else joined
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
         if not can_be_sent(name) or not 0 < len(name.encode()) <= LONGEST_NAME:

@@ -18,6 +18,7 @@ from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import F, Profile, Redact, check_channel
+from .._base.rooms import Present
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
@@ -49,7 +50,7 @@ from .joined_cluster import join_of
 from .operator_requests import Admin, OperatorRequests
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
-from .rooms import Allow, Room, Rooms
+from .rooms import Allow, Room, Rooms, check_decider
 from .server_core import ServerCore
 from .server_program import run
 from .service_registry import ServiceRegistry
@@ -792,7 +793,13 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         return self._cluster
 
     def room(
-        self, name: str, *, allow: Allow | None = None, slow: Slow | None = None, keep: float | None = None
+        self,
+        name: str,
+        *,
+        allow: Allow | None = None,
+        slow: Slow | None = None,
+        keep: float | None = None,
+        presence: float | None = None,
     ) -> Room:
         """Return the room with this name; see `Room`. The server forgets a room without options when the room is empty.
 
@@ -806,14 +813,18 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
                 that reads too slowly gets all events later. Each event has a position: see `Context.position`. If a
                 cluster or several processes share the room, all must have the same ``store`` and ``keep``. The room
                 takes no raw messages, and no ``emit_nowait``.
+            presence: seconds. The room then knows its users, in all processes of a cluster: see `Room.present` and
+                `on_presence`. A user whose connections have all dropped or ended is away for this time, and then
+                offline. A user who leaves the room is offline at once. Members get the event ``presence`` on the
+                channel "rooms". In a cluster, create the room in each process.
 
         Raises:
             TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
-            ValueError: the room already has a different ``allow``, ``slow`` or ``keep``, ``slow`` is not a policy, or
-                you have registered handlers on the channel "rooms". Or the room has ``keep``, and has ``slow``, has
-                members already, or is in a cluster without a ``store``.
+            ValueError: the room already has a different ``allow``, ``slow``, ``keep`` or ``presence``, ``slow`` is not
+                a policy, or you have registered handlers on the channel "rooms". Or the room has ``keep``, and has
+                ``slow``, has members already, or is in a cluster without a ``store``.
         """
-        return self._rooms.declare(name, allow, slow, keep)
+        return self._rooms.declare(name, allow, slow, keep, presence)
 
     @property
     def rooms(self) -> tuple[Room, ...]:
@@ -835,6 +846,26 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             ValueError: you have registered handlers on the channel "rooms".
         """
         self._rooms.ask(function)
+        return function
+
+    @no_parentheses("@server.on_presence")
+    def on_presence(self, function: Callable[[Room, Present], T], /) -> Callable[[Room, Present], T]:
+        """Register ``function(room, present)``, sync or async, for changes of presence. Works as a decorator.
+
+        The function is called when a user is online, away or offline, or what the connections of the user say about
+        themselves has changed, in a room with ``presence=``; see `Present`. Changes within 50 ms count as one. In a
+        cluster, it is called in one process: the one with the connection. If a process has ended, one of the others
+        reports its users. If two processes see a change of the same user within a few milliseconds, or one of them
+        joins or leaves the cluster then, it may be called in both.
+
+        The functions of one room run one after another. If a function is slow, later changes of one user count as one.
+        Exceptions are logged.
+
+        Raises:
+            TypeError: ``function`` does not take these two arguments.
+        """
+        check_decider("on_presence", ("room", "present"), function)
+        self._rooms.presences.functions.append(function)
         return function
 
     def offer_description(self, *, allow: Allow | None = None) -> None:

@@ -61,9 +61,9 @@ class ServerCore:
         self.totals = ServerTotals(time.monotonic())
         self.door = Door()
         self.sessions = Sessions(detached_timeout, detached_bytes)
-        self.peers = Peers(self.totals, budget, rooms.leave_all, self.sessions)
+        self.peers = Peers(self.totals, budget, rooms.leave_all, rooms.presences.connection_changed, self.sessions)
         self.raw = RawConnections(self.totals, budget, rooms.enter, rooms.leave_all)
-        self.scheduler = LoopScheduler()
+        self.scheduler = rooms.presences.scheduler = LoopScheduler()
         self.ports: dict[Port, bool] = {}
         """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
         self._patience = patience
@@ -127,7 +127,8 @@ class ServerCore:
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
         if self._join is not None and self.peers.joined_cluster is None:
-            self.peers.joined_cluster = self._rooms.joined_cluster = self._join(self.sessions)
+            joined_cluster = self.peers.joined_cluster = self._rooms.joined_cluster = self._join(self.sessions)
+            self._rooms.presences.cluster_joined(joined_cluster.directory)
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
@@ -146,6 +147,7 @@ class ServerCore:
         joined_cluster, self.peers.joined_cluster, self._rooms.joined_cluster = self.peers.joined_cluster, None, None
         if joined_cluster is not None:  # first, so that other nodes are not notified of each peer
             joined_cluster.abandon()
+        self._rooms.presences.reset()
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
@@ -255,6 +257,7 @@ class ServerCore:
                 await port.wait_closed()
             self.ports.clear()
             self.peers.clear()  # some peers may remain, because closing their transport failed
+            await self._rooms.presences.close(self._patience)
             await self._exit_cluster()
         finally:  # also if the event loop ends and cancels this task
             self._happened(ServerInput.ENDED)

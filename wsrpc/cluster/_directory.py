@@ -1,4 +1,4 @@
-"""`Directory`: the nodes of a cluster, with their addresses and rooms. It has no clock and no network.
+"""`Directory`: the nodes of a cluster, with their addresses, rooms and users. It has no clock and no network.
 
 Each node is the only writer of its own entries. It numbers its changes, and publishes each change as a `Delta`. A node
 that has missed a delta notices this at the next delta or beat, and requests a `Snapshot`. Nothing is merged: a snapshot
@@ -21,10 +21,15 @@ from typing import Annotated, NamedTuple, Protocol
 
 from msgspec import Meta, Struct, field
 
+from .._server.joined_cluster import MOST, Counter, User, UserEntry
+from .._server.presence import parts_of
+
 LEASE = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
 PART = 1000
 """Maximum number of addresses, and of rooms, in one message."""
+PART_BYTES = 256 * 1024
+"""About the maximum bytes of the users in one message. (NATS accepts messages of 1 MiB.)"""
 NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
@@ -35,14 +40,16 @@ MOST_EMITTED = 100_000
 """Maximum number of rooms for which the time of the last emit is kept. No process emits to as many within `IN_TRANSIT`.
 """
 
-
-MOST = 2**53
-"""Maximum counter. (A program on the engine could invent a counter that no node can exceed or encode.)"""
-
-Counter = Annotated[int, Meta(ge=0, le=MOST)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """A word of a subject; see `wsrpc.cluster.engine`. A broker would end the connection if the word had other characters.
 """
+
+
+UserChange = tuple[str, User | None, UserEntry | None]
+"""A room with presence, a user, and the entry of the user, or None if it was removed. The user None stands for the node
+itself, at which the room has presence."""
+UserEntries = dict[tuple[str, User | None], UserEntry]
+"""The entries of a node, by room and user."""
 
 
 class Claim(NamedTuple):
@@ -61,7 +68,7 @@ class Beat(Struct, tag_field="t", tag="beat"):
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
-    """Change of a node: addresses and rooms that were added and removed."""
+    """Change of a node: what was added and removed."""
 
     node: Name
     seq: Counter
@@ -73,10 +80,11 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Rooms that now have a member at the node."""
     emptied: list[str] = field(name="left", default_factory=list[str])
     """Rooms that no longer have a member at the node."""
+    present: list[UserChange] = []
 
 
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
-    """All addresses and rooms of a node, or a part of them."""
+    """All that a node has published, or a part of it."""
 
     node: Name
     seq: Counter
@@ -84,6 +92,7 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     parts: Counter
     claims: dict[str, Counter] = {}
     rooms: list[str] = []
+    present: list[UserChange] = []
 
 
 class DirectoryListener(Protocol):
@@ -100,6 +109,9 @@ class DirectoryListener(Protocol):
     def claim_contested(self, address: str, /) -> None:
         """Handle a higher claim of another node to an address of this node; see `Directory.higher_claim`."""
 
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        """Handle the entry of a user at another node."""
+
     def changed(self) -> None:
         """Publish the changes of this node."""
 
@@ -111,9 +123,9 @@ class DirectoryListener(Protocol):
 
 
 class RemoteNode:
-    """Another node, with its known addresses and rooms."""
+    """Another node, with its known addresses, rooms and users."""
 
-    __slots__ = ("claims", "current_at", "name", "parts", "rooms", "seen_at", "seq")
+    __slots__ = ("claims", "current_at", "name", "parts", "present", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -124,6 +136,7 @@ class RemoteNode:
         """The number of the latest known change. None if nothing is known."""
         self.claims: dict[str, int] = {}
         self.rooms: set[str] = set()
+        self.present: UserEntries = {}
         self.parts: dict[int, Snapshot] = {}
         """The parts of a snapshot that have arrived."""
 
@@ -142,9 +155,9 @@ class RemoteNode:
 class Directory:
     """All nodes, as the node ``me`` knows them.
 
-    All times are from one monotonic clock. Addresses and rooms of this node are changed by `claim`, `release`,
-    `room_filled` and `room_emptied`; what `pop_deltas` then returns must be published. What others publish goes into
-    `beat_received`, `delta_received` and `snapshot_received`.
+    All times are from one monotonic clock. What this node has is changed by `claim`, `release`, `room_filled`,
+    `room_emptied` and `publish_presence`; what `pop_deltas` then returns must be published. What others publish goes
+    into `beat_received`, `delta_received` and `snapshot_received`.
     """
 
     def __init__(self, me: str, listener: DirectoryListener) -> None:
@@ -160,6 +173,9 @@ class Directory:
         self._changed: dict[str, int | None] = {}
         """Claims that were not published yet. The counter is None for a released claim."""
         self._changed_rooms: dict[str, bool] = {}
+        self._present: UserEntries = {}
+        self._changed_present: dict[tuple[str, User | None], UserEntry | None] = {}
+        """Users that have changed since they were published, each with the entry that was published."""
         self._remotes: dict[str, RemoteNode] = {}
         self._owners: dict[str, RemoteNode] = {}
         """The addresses of other nodes, each with the node that has the highest claim."""
@@ -210,6 +226,17 @@ class Directory:
         """Return the other nodes at which a room has members."""
         return tuple(self._rooms_at.get(room, ()))
 
+    def presence_nodes(self, room: str) -> list[str]:
+        """Return the nodes at which a room has presence, this node first."""
+        return [self.me, *(remote.name for remote in self._remotes.values() if (room, None) in remote.present)]
+
+    def presence(self, room: str) -> Iterator[tuple[str, User, UserEntry]]:
+        """Return the entries of a room at other nodes, each with the node and the user."""
+        for remote in self._remotes.values():
+            for (name, user), entry in remote.present.items():
+                if name == room and user is not None:
+                    yield remote.name, user, entry
+
     # ------------------------------------------------------------ what this node has
 
     def claim(self, address: str) -> Claim:
@@ -246,6 +273,12 @@ class Directory:
             self._changed_rooms[room] = False
             self._listener.changed()
 
+    def publish_presence(self, room: str, user: User | None, entry: UserEntry | None) -> None:
+        """Set or remove the entry of a user at this node. The user None stands for the node, at which the room is."""
+        self._changed_present.setdefault((room, user), self._present.get((room, user)))
+        _set_entry(self._present, room, user, entry)
+        self._listener.changed()
+
     def record_emitted(self, room: str, now: float) -> None:
         """Record that this node emits to a room. Other nodes may have members that are not known here yet."""
         self._emitted.pop(room, None)
@@ -275,14 +308,25 @@ class Directory:
             delta.rooms = [room for room, entered in some_rooms if entered]
             delta.emptied = [room for room, entered in some_rooms if not entered]
             yield delta
+        published, self._changed_present = self._changed_present, {}
+        changes = [
+            (*key, self._present.get(key)) for key, before in published.items() if self._present.get(key) != before
+        ]
+        for part in parts_of(changes, PART_BYTES):
+            self.seq += 1
+            yield Delta(self.me, self.seq, present=part)
 
     def snapshot(self) -> Iterator[Snapshot]:
-        """Return all addresses and rooms of this node. Call this method after `pop_deltas`."""
+        """Return all that this node has published. Call this method after `pop_deltas`."""
+        users: list[UserChange] = [(*key, entry) for key, entry in self._present.items()]
+        present = [*parts_of(users, PART_BYTES)]
         claims, rooms = list(self._claims.items()), sorted(self._rooms)
         parts = max(1, -(-max(len(claims), len(rooms)) // PART))
         for part in range(parts):
             begin, end = part * PART, (part + 1) * PART
-            yield Snapshot(self.me, self.seq, part, parts, dict(claims[begin:end]), rooms[begin:end])
+            yield Snapshot(self.me, self.seq, part, parts + len(present), dict(claims[begin:end]), rooms[begin:end])
+        for part, some_users in enumerate(present, parts):
+            yield Snapshot(self.me, self.seq, part, parts + len(present), present=some_users)
 
     # ------------------------------------------------------------ messages of other nodes
 
@@ -312,7 +356,7 @@ class Directory:
             self._apply(remote, delta, now)
 
     def snapshot_received(self, snapshot: Snapshot, now: float) -> None:
-        """Replace all addresses and rooms of a node when all parts of its snapshot have arrived."""
+        """Replace all that is known of a node when all parts of its snapshot have arrived."""
         remote = self._node_seen(snapshot.node, now)
         if remote is None or (remote.seq is not None and snapshot.seq <= remote.seq):
             return
@@ -322,7 +366,10 @@ class Directory:
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
         rooms = {room for part in parts for room in part.rooms}
         released, left = remote.claims.keys() - claims.keys(), remote.rooms - rooms
-        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left]), now)
+        present = {(room, user): entry for part in parts for room, user, entry in part.present}
+        changes: list[UserChange] = [(*key, None) for key in remote.present if key not in present]
+        changes += [(*key, entry) for key, entry in present.items() if entry != remote.present.get(key)]
+        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], changes), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
         """Remove the nodes that have sent nothing for `LEASE` seconds, and released claims that are old.
@@ -376,6 +423,10 @@ class Directory:
         remote.current_at = now
         if missed:
             self._listener.rooms_missed(remote.name, missed)
+        for room, user, entry in delta.present:
+            _set_entry(remote.present, room, user, entry)
+            if user is not None:
+                self._listener.presence_changed(remote.name, room, user, entry)
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
         """Add a claim of another node. ``first``: nothing of that node was known before."""
@@ -418,3 +469,10 @@ class Directory:
             nodes.discard(remote.name)
             if not nodes:
                 del self._rooms_at[room]
+
+
+def _set_entry(entries: UserEntries, room: str, user: User | None, entry: UserEntry | None) -> None:
+    if entry is None:
+        entries.pop((room, user), None)
+    else:
+        entries[room, user] = entry

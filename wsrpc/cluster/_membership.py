@@ -20,7 +20,7 @@ from .._core.wire.codecs import JsonCodec
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
-from .._server.joined_cluster import RoomMessage
+from .._server.joined_cluster import RoomMessage, User, UserEntry
 from .._server.operations import Row, ServerOperations
 from .._server.room_requests import Asking, RoomAnswer
 from .._server.rooms import Room, Rooms
@@ -296,6 +296,12 @@ class ClusterMembership:
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         self.links.node_ended(node, silent)
+        if self._rooms is not None:
+            self._rooms.presences.node_ended(node)
+
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        if self._rooms is not None:
+            self._rooms.presences.changed(node, room, user, entry)
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         if node in self.links.broken:

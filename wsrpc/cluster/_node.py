@@ -11,6 +11,7 @@ from typing import Protocol
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
+from .._server.joined_cluster import User, UserEntry
 from . import _wire as wire
 from ._directory import LEASE, Beat, Delta, Directory, Snapshot
 from ._engine_link import ALL, EngineLink
@@ -49,6 +50,9 @@ class NodeListener(Protocol):
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
+
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        """Handle the entry of a user at another node."""
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Serve a connection that another node has opened."""
@@ -334,6 +338,9 @@ class Node:
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         self._listener.rooms_missed(node, rooms)
+
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        self._listener.presence_changed(node, room, user, entry)
 
     def needs_snapshot(self, node: str, /) -> None:
         now = self._clock.time()

@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from ._directory import Beat, Counter, Delta, Name, Snapshot
+from .._server.joined_cluster import Counter
+from ._directory import Beat, Delta, Name, Snapshot
 
 ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{1,64}/[0-9]{1,16}\Z")]
 """See `connection_name`."""

@@ -14,6 +14,7 @@ from leftovers import turns_until
 from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost
+from wsrpc._server.joined_cluster import User, UserEntry
 from wsrpc.cluster import MemoryEngine
 from wsrpc.cluster._directory import LEASE, Delta, Snapshot
 from wsrpc.cluster._engine_transport import EngineTransport
@@ -52,6 +53,9 @@ class One:
 
     def claimed_elsewhere(self, address: str, /) -> None:
         pass
+
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        self.told.append(f"{user} of {node} in {room}: {entry}")
 
     def claim_contested(self, address: str, /) -> None:
         self.told.append(f"{address} is contested")

@@ -182,7 +182,7 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
 }
 
 REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
-REGISTERING |= {"on_detach", "on_resume", "on_drain", "use_outgoing"}
+REGISTERING |= {"on_detach", "on_resume", "on_presence", "on_drain", "use_outgoing"}
 REGISTERING |= {"implement", "declare", "proxy", "emitter", "offer_description"}
 """Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
 emitters call the methods above."""

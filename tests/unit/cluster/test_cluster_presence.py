@@ -1,0 +1,257 @@
+"""Presence of a room in several processes: what each knows, what members get, and who calls the functions.
+
+tests/unit/_server/test_room_presence.py has the states of a user; tests/faults/test_presence_killed.py kills processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+import pytest
+from cluster_servers import Servers, servers
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import timers_due, turns_until
+from msgspec import Struct
+from presence_watchers import Hook, Watcher, give_principals, states, use_clock
+
+from wsrpc import Server
+from wsrpc._server.joined_cluster import UserEntry
+from wsrpc._server.presence import BATCHED
+from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster._directory import Delta, Directory, Snapshot
+from wsrpc.cluster._wire import decode, encode
+from wsrpc.testing import Clock
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LONG, SHORT = 60.0, 0.5
+
+
+class Cluster:
+    """Servers with a lobby, and the clients there."""
+
+    def __init__(self, made: Servers, grace: float) -> None:
+        self.made = made
+        self.grace = grace
+        self.hook = Hook()
+        self.watchers: list[Watcher] = []
+        for server in made.all:
+            self.prepare(server)
+
+    def prepare(self, server: Server) -> None:
+        give_principals(server, self.grace)
+        self.hook.listen(server)
+
+    async def join(self, at: int, user: str | None = None) -> Watcher:
+        watcher = Watcher(self.made[at], user)
+        self.watchers.append(watcher)
+        return await watcher.join()
+
+    async def reported(self, user: str, *expected: str) -> None:
+        """Wait until the functions of `on_presence` were called with these states, each once and in one process."""
+        with suppress(TimeoutError):
+            await turns_until(lambda: len(self.hook.states(user)) >= len(expected))
+        await timers_due(2 * BATCHED)
+        assert self.hook.states(user) == [*expected]
+
+    async def all_know(self, **known: str) -> None:
+        """Wait until all servers, and all clients in the lobby, know of exactly these users."""
+        await turns_until(lambda: all(states(server) == known for server in self.made.all if server.healthy))
+        for watcher in self.watchers:
+            if watcher.client.peer.connected and watcher.peer in watcher.server.room("lobby"):
+                await watcher.sees(**known)
+
+
+@asynccontextmanager
+async def cluster(count: int, grace: float = LONG) -> AsyncGenerator[Cluster]:
+    async with servers(count) as made:
+        one = Cluster(made, grace)
+        try:
+            yield one
+        finally:
+            for watcher in one.watchers:
+                await watcher.client.close()
+
+
+async def test_a_user_with_connections_to_several_servers_joins_and_leaves_once() -> None:
+    async with cluster(3, SHORT) as one:
+        watcher = await one.join(0, "watcher")
+        tabs = [await one.join(at % 3, "ada") for at in range(6)]
+        await one.all_know(watcher="online", ada="online")
+        for tab in tabs[:5]:
+            await tab.client.close()
+        await turns_until(lambda: sum(len(server.room("lobby")) for server in one.made.all) == 2)
+        await one.all_know(watcher="online", ada="online")
+        await one.reported("ada", "online")
+        tabs[5].line.down = True
+        tabs[5].line.cut()
+        await one.all_know(watcher="online", ada="away")
+        await one.all_know(watcher="online")
+        assert [state for user, state in watcher.history if user == "ada"] == ["online", "away", "offline"]
+        await one.reported("ada", "online", "away", "offline")
+
+
+async def test_a_reload_that_reaches_another_server() -> None:
+    async with cluster(2, SHORT) as one:
+        watcher, before = await one.join(0, "watcher"), await one.join(0, "ada")
+        await one.reported("ada", "online")
+        await before.client.close()
+        await one.reported("ada", "online", "away")
+        after = await one.join(1, "ada")
+        await one.all_know(watcher="online", ada="online")
+        await timers_due(2 * SHORT)  # the time of the first server is over
+        await one.reported("ada", "online", "away", "online")
+        await after.client.of("rooms").request("leave", "lobby")
+        await one.all_know(watcher="online")
+        await one.reported("ada", "online", "away", "online", "offline")
+        assert [state for user, state in watcher.history if user == "ada"] == one.hook.states("ada")
+
+
+async def test_leaving_ends_the_grace_time_at_other_servers() -> None:
+    async with cluster(2) as one:
+        watcher, before, after = await one.join(0, "watcher"), await one.join(0, "ada"), await one.join(1, "ada")
+        await one.all_know(watcher="online", ada="online")
+        await before.client.close()
+        await turns_until(lambda: before.peer not in one.made[0].peers)
+        await after.client.of("rooms").request("leave", "lobby")
+        await one.all_know(watcher="online")
+        assert watcher.history[-1] == ("ada", "offline")
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "closed"])
+async def test_the_users_of_a_server_that_has_ended(killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are away, and one of the others reports it. Guests are gone at once."""
+    async with cluster(4, SHORT) as one:
+        watchers = [await one.join(at, f"watcher/{at}") for at in range(3)]
+        for user in ("ada", "bob", None):
+            await one.join(3, user)
+        await one.join(0, "bob")
+        here = dict.fromkeys(["watcher/0", "watcher/1", "watcher/2", "bob"], "online")
+        guest = one.watchers[5].peer.id
+        await one.all_know(**here, **{"ada": "online", guest: "online"})
+        if killed:
+            dead = membership_of(one.made[3].cluster).node
+            monkeypatch.setattr(dead.engine, "publish", lambda *_: None)
+            monkeypatch.setattr(dead.engine, "try_publish", lambda *_: None)
+            await turns(5)  # what it has published before arrives
+            for server in one.made.all[:3]:
+                membership_of(server.cluster).directory.drop(dead.id, dead.now, silent=True)
+        else:
+            await one.made[3].close()
+        for watcher in watchers:
+            await watcher.sees(**here)
+            assert [state for user, state in watcher.history if user == "ada"] == ["online", "away", "offline"]
+        await one.reported("ada", "online", "away", "offline")
+        await one.reported("bob", "online")
+        await one.reported(guest, "online", "offline")
+
+
+async def test_a_server_that_joins_later_knows_the_users() -> None:
+    async with cluster(1) as one:
+        await one.join(0, "ada")
+        late = await one.made.add()
+        await turns_until(lambda: len(late.cluster.nodes) == 2)
+        one.prepare(late)  # also the room is created later
+        bob = await one.join(1, "bob")
+        await one.all_know(ada="online", bob="online")
+        assert bob.events[0][1]
+        await one.reported("ada", "online")
+        await one.reported("bob", "online")
+
+
+async def test_users_at_the_same_time_at_two_servers_are_reported_once() -> None:
+    """Each server thinks that its user is the first, until it learns of the other one."""
+    async with cluster(2) as one:
+        clock = Clock()
+        for server in one.made.all:
+            use_clock(server, clock)
+        users = [f"user/{number}" for number in range(50)]
+        for user in users:
+            await asyncio.gather(one.join(0, user), one.join(1, user))
+        tables = [server._rooms.presences.by_name["lobby"].known for server in one.made.all]
+        await turns_until(lambda: all(len(known.entries) == 2 for table in tables for known in table.values()))
+        orders = [[entry.order for entry in known.entries.values()] for known in tables[0].values()]
+        assert [1, 1] in orders, "some have come at the same time"
+        clock.advance(BATCHED)
+        await one.all_know(**dict.fromkeys(users, "online"))
+        assert Counter(one.hook.calls) == Counter((user, "online") for user in users)
+
+
+async def test_nothing_is_wrong_after_messages_were_lost() -> None:
+    async with cluster(3, SHORT) as one:
+        watcher = await one.join(0, "watcher")
+        one.made.memory.loss = 0.3
+        for number in range(60):
+            guest = await one.join(number % 3, f"user/{number % 20}")
+            if number % 3:
+                await guest.client.close()
+        one.made.memory.loss = 0.0
+        left = {f"user/{number % 20}": "online" for number in range(0, 60, 3)}
+        await one.all_know(watcher="online", **left)
+        assert watcher.known == states(one.made[1])
+
+
+async def test_changes_while_the_engine_is_away() -> None:
+    async with cluster(2, SHORT) as one:
+        here, there, ada = await one.join(0, "here"), await one.join(1, "there"), await one.join(1, "ada")
+        await one.all_know(here="online", there="online", ada="online")
+        await one.made.engine_goes()
+        await ada.client.close()
+        await there.sees(there="online", here="online")
+        assert here.known == {"here": "online", "there": "online", "ada": "online"}
+        bob = await one.join(0, "bob")
+        await bob.sees(here="online", there="online", ada="online", bob="online")
+        one.made.memory.down = False
+        await one.all_know(here="online", there="online", bob="online")
+
+
+class Nobody:
+    """The owner of a directory that publishes by hand."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("as_snapshot", [True, False])
+def test_messages_are_small_enough_for_every_engine(as_snapshot: bool) -> None:
+    """Also if every user says as much as possible. NATS accepts messages of 1 MiB."""
+    ours, theirs = Directory("ours", Nobody()), Directory("theirs", Nobody())
+    entries = {number: UserEntry(1, online=True, about=("x" * 510,) * 8) for number in range(3000)}
+    for room in ("lobby", "x" * 256):
+        for user, entry in entries.items():
+            ours.publish_presence(room, user, entry)
+    ours.publish_presence("lobby", None, UserEntry(0, online=False))
+    messages: list[Delta | Snapshot] = [*ours.pop_deltas()]
+    if as_snapshot:
+        messages = [*ours.snapshot()]
+    for message in messages:
+        payload = encode(message)
+        assert len(payload) < 500_000
+        received = decode(payload)
+        if isinstance(received, Delta):
+            theirs.delta_received(received, 0.0)
+        elif isinstance(received, Snapshot):
+            theirs.snapshot_received(received, 0.0)
+    for room in ("lobby", "x" * 256):
+        assert {user: entry for _, user, entry in theirs.presence(room)} == entries
+    assert theirs.presence_nodes("lobby") == ["theirs", "ours"]
+    ours.publish_presence("lobby", "guest", entries[0])
+    ours.publish_presence("lobby", "guest", None)
+    assert [*ours.pop_deltas()] == [], "nobody has to know of a guest who was gone at once"
+
+
+def test_nodes_of_an_earlier_version_ignore_presence() -> None:
+    class OldDelta(Struct, tag_field="t", tag="delta", omit_defaults=True):
+        node: str
+        seq: int
+        rooms: list[str] = []
+
+    payload = encode(Delta("a", 1, rooms=["lobby"], present=[("lobby", "ada", UserEntry(1, online=True))]))
+    assert msgspec.msgpack.decode(payload, type=OldDelta) == OldDelta("a", 1, ["lobby"])
+    assert decode(msgspec.msgpack.encode(OldDelta("a", 1, ["lobby"]))) == Delta("a", 1, rooms=["lobby"])

@@ -1,0 +1,518 @@
+"""`RoomPresence`: the users in a room, in all processes. `Presences`: the rooms of a server that have presence.
+
+Each process reports to the others only about the connections that it serves itself: one `UserEntry` for each user in a
+room. The state of a user is the best one that a process reports. A user who is away for the grace time is offline. The
+process with the connections of the user measures this time; for the users of a process that has ended, each process
+does.
+
+Each process tells its own members what has changed. The functions of `Server.on_presence` are called in one process,
+which all processes choose in the same way; see `KnownUser.reporter`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from .._base.logs import logger
+from .._base.names import LONGEST_ADDRESS, can_be_sent
+from .._base.rooms import CHANNEL, Present
+from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
+from .._core.api.peer import Peer
+from .._core.wire.codecs import Codec, json_text
+from .._core.wire.messages import event_on
+from ..errors import BadArguments, MessageTooBig, made_here
+from .broadcast import BroadcastGroup, EventBroadcast
+from .followers import Followers, Spawn
+from .joined_cluster import MOST, PresenceDirectory, User, UserEntry
+from .peers import ServedPeer
+
+T = TypeVar("T")
+
+BATCHED = 0.05
+"""Seconds for which changes are collected."""
+BATCH = 1000
+"""Maximum number of changes that are handled in one turn of the event loop."""
+PART_BYTES = 32 * 1024
+"""About the maximum bytes of one event ``presence``."""
+LONGEST_ABOUT = 512
+"""Maximum bytes of what a connection says about itself, as JSON."""
+MOST_ABOUT = 8
+"""Maximum number of connections of one user at one process that others see the ``about`` of."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def user_of(peer: Peer) -> User:
+    """Return the user of a peer."""
+    principal = peer.principal
+    if isinstance(principal, str) and can_be_sent(principal) and len(principal.encode()) <= LONGEST_ADDRESS:
+        return str.__str__(principal)
+    if isinstance(principal, int) and not isinstance(principal, bool) and -(2**63) <= principal < 2**64:
+        return int(principal)
+    return peer.id
+
+
+def checked_about(about: object, codec: Codec) -> Any:
+    """Return what a connection says about itself, as clients and other processes get it.
+
+    Raises:
+        BadArguments: it cannot be encoded, or it is too large.
+    """
+    try:
+        text = json_text(codec, about).encode()
+        plain = msgspec.json.decode(text)
+        _encode(plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise made_here(BadArguments(f"`about` cannot be sent: {exc}")) from None
+    if len(text) > LONGEST_ABOUT:
+        raise made_here(BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed"))
+    return plain
+
+
+def parts_of(items: Iterable[T], most_bytes: int) -> Iterator[list[T]]:
+    """Split items into parts, each of which fits in a message."""
+    part: list[T] = []
+    size = 0
+    for item in items:
+        bytes_of_one = len(_encode(item))
+        if part and (len(part) == BATCH or size + bytes_of_one > most_bytes):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += bytes_of_one
+    if part:
+        yield part
+
+
+class Connection(Struct):
+    """A connection of a user in a room. ``about``: what it says about itself, or None."""
+
+    connected: bool
+    about: Any = None
+
+
+class KnownUser:
+    """What is known of one user in one room.
+
+    Attributes:
+        connections: the members of this process that are connections of the user.
+        entries: the entry of each node at which the user is online or away.
+        last: the order of the latest change of an entry, and its node.
+    """
+
+    __slots__ = ("connections", "entries", "last", "user")
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        self.connections: dict[ServedPeer, Connection] = {}
+        self.entries: dict[str, UserEntry] = {}
+        self.last = (0, "")
+
+    def present(self) -> Present:
+        """Return the state of the user."""
+        entries = [self.entries[node] for node in sorted(self.entries)]
+        online = any(entry.online for entry in entries)
+        about = tuple(each for entry in entries if entry.online == online for each in entry.about)
+        return Present(self.user, "online" if online else "away" if entries else "offline", about)
+
+    def entry_here(self, before: UserEntry | None) -> UserEntry:
+        """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
+        online = any(each.connected for each in self.connections.values())
+        shown = (each.about for each in self.connections.values() if each.connected == online)
+        about = tuple(islice((each for each in shown if each is not None), MOST_ABOUT))
+        if before is not None and not self.connections:
+            about = before.about
+        if before is not None and (before.online, before.about) == (online, about):
+            return before
+        named = all(served.peer.id != self.user for served in islice(self.connections, 1))
+        return UserEntry(min(self.last[0] + 1, MOST), online, about, named)
+
+    def reporter(self, before: Present, now: Present, nodes: Collection[str]) -> str:
+        """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
+
+        The first node with a connection reports that a user is online, and the node of the latest entry reports other
+        changes. Entries that two nodes have made at the same time have the same order, and the names decide.
+        """
+        node = self.last[1]
+        if now.state == "online" and before.state != "online":
+            node = min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
+        return node if node in nodes else min(nodes)
+
+
+class RoomPresence:
+    """The users in one room, in all processes.
+
+    Args:
+        grace: seconds for which a user is away before the user is offline.
+        group: the members of the room here.
+        presences: the rooms with presence of the server.
+    """
+
+    def __init__(self, name: str, grace: float, group: BroadcastGroup, presences: Presences) -> None:
+        self.name = name
+        self.grace = grace
+        self.group = group
+        self.known: dict[User, KnownUser] = {}
+        self._presences = presences
+        self._me = ""
+        """The name of this node. Empty without a cluster."""
+        self._user_of: dict[ServedPeer, KnownUser] = {}
+        """The members of this process, each with its user."""
+        self._away: dict[tuple[str, User], float] = {}
+        """Entries that end at a time, the first one first: those of this node that are away, and those of nodes that
+        have ended."""
+        self._expiry: Timer | None = None
+        self._changed: dict[User, tuple[float, Present]] = {}
+        """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
+        self._unpublished: set[User] = set()
+        """Users whose entry here has changed again since the last batch."""
+        self._batch: Timer | None = None
+        self._feed = PresenceFeed(group, presences.spawn, self)
+        self._unreported: dict[User, Present] = {}
+        """Changes for which the functions of `Server.on_presence` are called."""
+
+    def present(self) -> dict[User, Present]:
+        """Return the users that are online or away."""
+        return {user: known.present() for user, known in self.known.items() if known.entries}
+
+    def reported(self, user: User) -> Present:
+        """Return the state of a user as of the last batch. Later changes are reported with the next one."""
+        if user in self._changed:
+            return self._changed[user][1]
+        return self.known[user].present() if user in self.known else Present(user, "offline")
+
+    # ------------------------------------------------------------ the members of this process
+
+    def enter(self, served: ServedPeer, about: object = None) -> None:
+        """Add a connection, which is a new member of the room, or change what it says about itself."""
+        is_new = served not in self._user_of
+        if is_new:
+            user = user_of(served.peer)
+            known = self._user_of[served] = self.known.setdefault(user, KnownUser(user))
+            known.connections[served] = Connection(served.current.session.state.sends)
+            self._feed.new.add(served.peer)
+            self._start_batch()
+        known = self._user_of[served]
+        if about is not None:
+            known.connections[served].about = about
+        self._update(known, is_new=is_new)
+
+    def leave(self, served: ServedPeer, *, ended: bool) -> None:
+        """Remove a connection. ``ended``: its session has ended. Otherwise it has left the room. Idempotent."""
+        known = self._user_of.pop(served, None)
+        if known is not None:
+            self._feed.drop(served.peer)
+            del known.connections[served]
+            self._update(known, stays=ended and known.user != served.peer.id)
+            self._drop_unused(known)
+
+    def connection_changed(self, served: ServedPeer, connected: bool) -> None:
+        """Record that the session of a member has lost its connection, or has resumed on another one."""
+        known = self._user_of.get(served)
+        if known is not None:
+            known.connections[served].connected = connected
+            self._update(known)
+
+    def _update(self, known: KnownUser, *, is_new: bool = False, stays: bool = False) -> None:
+        """Compute the entry of a user here. ``stays``: a user without a connection is away at first."""
+        before = known.entries.get(self._me)
+        entry = known.entry_here(before) if known.connections or stays else None
+        if entry is before or (before is None and entry is not None and not entry.online and not is_new):
+            return  # nothing has changed, or the grace time is over
+        if known.user in self._changed:
+            self._unpublished.add(known.user)
+        self._set(self._me, known.user, entry)
+        if entry is not None and not entry.online:
+            self._start_grace(self._me, known.user)
+        if known.user not in self._unpublished:
+            self._publish(known.user)
+
+    def _drop_unused(self, known: KnownUser) -> None:
+        if not (known.entries or known.connections or known.user in self._changed):
+            self.known.pop(known.user, None)
+
+    def _publish(self, user: User) -> None:
+        directory, known = self._presences.directory, self.known.get(user)
+        if directory is not None:
+            directory.publish_presence(self.name, user, None if known is None else known.entries.get(self._me))
+
+    # ------------------------------------------------------------ all processes
+
+    def cluster_joined(self, directory: PresenceDirectory) -> None:
+        """Follow what other nodes report, from now on."""
+        directory.publish_presence(self.name, None, UserEntry(0, online=False))
+        self._me = directory.presence_nodes(self.name)[0]
+        for node, user, entry in directory.presence(self.name):
+            self._set(node, user, entry)
+
+    def changed(self, node: str, user: User, entry: UserEntry | None) -> None:
+        """Record what another node reports."""
+        self._away.pop((node, user), None)
+        self._set(node, user, entry)
+
+    def node_ended(self, node: str) -> None:
+        """Record that the users of another node are away, and may connect to other nodes."""
+        for user, known in self.known.items():
+            entry = known.entries.get(node)
+            if entry is not None:
+                away = UserEntry(min(entry.order + 1, MOST), online=False, about=entry.about)
+                self._set(node, user, away if entry.named else None)
+                if entry.named:
+                    self._start_grace(node, user)
+
+    def _set(self, node: str, user: User, entry: UserEntry | None) -> None:
+        """Set or remove the entry of a user at a node.
+
+        If an entry is removed while it is online, the user has left: otherwise it would be away at first. Earlier
+        connections of the user that have ended are no longer away then.
+        """
+        known = self.known.setdefault(user, KnownUser(user))
+        if user not in self._changed:
+            self._changed[user] = (self._presences.scheduler.time(), known.present())
+            self._start_batch()
+        before = known.entries.pop(node, None)
+        if entry is not None:
+            known.entries[node] = entry
+            known.last = max(known.last, (entry.order, node))
+        elif before is not None:
+            known.last = max(known.last, (before.order + 1, node))
+        if entry is None or entry.online:
+            self._away.pop((node, user), None)
+        if entry is None and before is not None and before.online:
+            for other in [other for other in known.entries if (other, user) in self._away]:
+                if other != self._me or not known.connections:
+                    self._expire(other, user)
+
+    # ------------------------------------------------------------ the grace time
+
+    def _start_grace(self, node: str, user: User) -> None:
+        self._away.setdefault((node, user), self._presences.scheduler.time() + self.grace)
+        self._start_expiry()
+
+    def _start_expiry(self) -> None:
+        if self._expiry is None and self._away:
+            self._expiry = self._presences.scheduler.call_at(next(iter(self._away.values())), self._expire_all)
+
+    def _expire_all(self) -> None:
+        self._expiry = None
+        now = self._presences.scheduler.time()
+        for (node, user), deadline in [*islice(self._away.items(), BATCH)]:
+            if deadline <= now:
+                self._expire(node, user)
+        self._start_expiry()
+
+    def _expire(self, node: str, user: User) -> None:
+        self._set(node, user, None)
+        if node == self._me:
+            self._publish(user)
+
+    # ------------------------------------------------------------ batches of changes
+
+    def _start_batch(self, since: float | None = None) -> None:
+        if self._batch is None:
+            scheduler = self._presences.scheduler
+            self._batch = scheduler.call_at((scheduler.time() if since is None else since) + BATCHED, self._end_batch)
+
+    def _end_batch(self) -> None:
+        """Report what has changed: to other nodes, to the members, and to the functions of `Server.on_presence`."""
+        self._batch = None
+        for user in self._unpublished:
+            self._publish(user)
+        self._unpublished.clear()
+        directory = self._presences.directory
+        nodes = [self._me] if directory is None else directory.presence_nodes(self.name)
+        changes: list[User] = []
+        ripe = self._presences.scheduler.time() - BATCHED / 2
+        for user, (since, before) in [*islice(self._changed.items(), BATCH)]:
+            if since > ripe:  # another node may have changed it at the same time
+                self._start_batch(since)
+                break
+            del self._changed[user]
+            known = self.known[user]
+            present = known.present()
+            if present != before:
+                changes.append(user)
+                if known.reporter(before, present, nodes) == self._me:
+                    self._report(present)
+            self._drop_unused(known)
+        if self._changed:
+            self._start_batch(ripe)
+        self._feed.send(changes)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there are changes that were not reported yet."""
+        return bool(self._changed)
+
+    def _report(self, present: Present) -> None:
+        if self._presences.functions:
+            if not self._unreported:
+                self._presences.calls.spawn(self._call_functions())
+            self._unreported[present.user] = present  # only the latest state counts
+
+    async def _call_functions(self) -> None:
+        """Call the functions of `Server.on_presence`, one after another."""
+        while self._unreported:
+            present = next(iter(self._unreported.values()))
+            for function in self._presences.functions:
+                try:
+                    result = function(self._presences.room(self.name), present)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception:
+                    logger.exception("on_presence failed for room %r", self.name)
+            if self._unreported.get(present.user) is present:
+                del self._unreported[present.user]
+
+    def stop(self) -> None:
+        """Stop the timers, because the server has ended."""
+        for timer in (self._expiry, self._batch):
+            if timer is not None:
+                timer.cancel()
+
+
+class Backlog(Struct):
+    """What a member that is behind has to get: the users that have changed. ``first``: they are all users."""
+
+    users: dict[User, None] = {}
+    first: bool = False
+
+
+class PresenceFeed(Followers):
+    """Reports the users in a room to its members: all users to a new member, then the changes.
+
+    A member whose connection is full gets the present state of the changed users when it has room again. So it needs
+    memory only for their names. If these are more than the users in the room, it gets all users again.
+    """
+
+    def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomPresence) -> None:
+        super().__init__(group, spawn)
+        self.new: set[Peer] = set()
+        """Members that get all users with the next batch."""
+        self._presence = presence
+        self._backlogs: dict[Peer, Backlog] = {}
+
+    def drop(self, member: object) -> None:
+        super().drop(member)
+        if isinstance(member, Peer):
+            self.new.discard(member)
+            self._backlogs.pop(member, None)
+
+    def send(self, changes: Collection[User]) -> None:
+        """Send changes to all members, and all users to the new ones."""
+        new, self.new = self.new, set()
+        self._send_parts(changes, new, first=False)
+        if new:
+            self._send_parts(self._presence.known, self.members.keys() - new, first=True)
+
+    def _send_parts(self, users: Iterable[User], skipped: Collection[object], *, first: bool) -> None:
+        for part in self._parts(users) if self.members else ():
+            self._send(self._message(part, first), None, skipped)
+            for peer in self._backlogs.keys() - skipped:
+                self._backlogs[peer].users.update(dict.fromkeys(present.user for present in part))
+                self._backlogs[peer].first |= first
+            first = False
+
+    def fall_behind(self, served: ServedPeer) -> asyncio.Task[Any]:
+        self._backlogs[served.peer] = Backlog()
+        return super().fall_behind(served)
+
+    async def catch_up(self, served: ServedPeer) -> None:
+        backlog, known = self._backlogs[served.peer], self._presence.known
+        while True:
+            await self.wait_room(served)
+            if not backlog.users:
+                break
+            if len(backlog.users) > len(known) + BATCH:
+                backlog.users, backlog.first = dict.fromkeys(known), True
+            part = next(self._parts(backlog.users))
+            for present in part:
+                del backlog.users[present.user]
+            with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
+                BroadcastGroup._deliver(self, served, self._message(part, backlog.first), None)
+            backlog.first = False
+        del self._backlogs[served.peer]
+
+    def _parts(self, users: Iterable[User]) -> Iterator[list[Present]]:
+        return parts_of(map(self._presence.reported, users), PART_BYTES)
+
+    def _message(self, part: list[Present], first: bool) -> EventBroadcast:
+        return EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
+
+
+class Presences:
+    """The rooms of one server that have presence.
+
+    Args:
+        room: returns the room with a name.
+        spawn: runs a coroutine in a task that ends with the server.
+    """
+
+    def __init__(self, room: Callable[[str], Any], spawn: Spawn) -> None:
+        self.room = room
+        self.spawn = spawn
+        self.by_name: dict[str, RoomPresence] = {}
+        self.functions: list[Callable[[Any, Present], object]] = []
+        """The functions of `Server.on_presence`."""
+        self.calls = Tasks()
+        """The calls of these functions."""
+        self.scheduler: Scheduler = LoopScheduler()
+        """Of the present server core."""
+        self.directory: PresenceDirectory | None = None
+        """The directory of the cluster that the server has joined."""
+
+    def add(self, name: str, grace: float, group: BroadcastGroup) -> None:
+        """Add a room, which may have members already."""
+        presence = self.by_name[name] = RoomPresence(name, grace, group, self)
+        if self.directory is not None:
+            presence.cluster_joined(self.directory)
+        for inside in group.members.values():
+            if isinstance(inside, ServedPeer):
+                presence.enter(inside)
+
+    def connection_changed(self, served: ServedPeer, connected: bool) -> None:
+        """Record that the session of a peer has lost its connection, or has resumed on another one."""
+        for room in served.rooms if self.by_name else ():
+            if (presence := self.by_name.get(room.name)) is not None:
+                presence.connection_changed(served, connected)
+
+    def cluster_joined(self, directory: PresenceDirectory) -> None:
+        """Follow what other nodes report, from now on."""
+        self.directory = directory
+        for presence in self.by_name.values():
+            presence.cluster_joined(directory)
+
+    def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
+        """Record what another node reports."""
+        if (presence := self.by_name.get(room)) is not None:
+            presence.changed(node, user, entry)
+
+    def node_ended(self, node: str) -> None:
+        """Record the end of another node."""
+        for presence in self.by_name.values():
+            presence.node_ended(node)
+
+    async def close(self, patience: float) -> None:
+        """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
+        if any(presence.has_changes for presence in self.by_name.values()):
+            # Other nodes leave it to this one to call the functions for these changes, if it still exists then.
+            await asyncio.sleep(2 * BATCHED)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.calls.wait()
+        self.reset()
+
+    def reset(self) -> None:
+        """Remove all users, because the server has ended."""
+        self.directory = None
+        for name, presence in self.by_name.items():
+            presence.stop()
+            self.by_name[name] = RoomPresence(name, presence.grace, presence.group, self)
