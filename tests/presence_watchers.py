@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from leftovers import turns_until
 
@@ -11,7 +11,7 @@ from wsrpc import Client, Handshake, Peer, Reconnect, Room, Server
 from wsrpc.testing import Clock, Line
 from wsrpc.types import Present
 
-__all__ = ["GRACE", "Hook", "Watcher", "give_principals", "states", "use_clock"]
+__all__ = ["GRACE", "Hook", "Viewer", "Watcher", "give_principals", "states", "use_clock"]
 
 GRACE = 10.0
 
@@ -36,21 +36,16 @@ def states(server: Server) -> dict[str | int, str]:
     return {user: present.state for user, present in server.room("lobby").present().items()}
 
 
-class Watcher:
-    """A client in the lobby, and what it knows of the users there."""
+class Viewer:
+    """A client, and what it knows of the users in the lobby."""
 
-    def __init__(self, server: Server, user: str | None = None, **options: Any) -> None:
-        self.server = server
-        self.line = Line(server)
-        path = "/" if user is None else f"/?user={user}"
-        self.client = Client(f"ws://server{path}", dial=self.line.dial, reconnect=Reconnect(initial=0.001), **options)
+    def __init__(self, client: Client) -> None:
+        self.client = client
         self.events: list[tuple[list[Any], bool]] = []
         self.known: dict[str | int, str] = {}
         self.about: dict[str | int, list[Any]] = {}
         self.history: list[tuple[str | int, str]] = []
         """What has changed in ``known``."""
-        self.peer: Peer
-        """At the server."""
         self.client.of("rooms").on("presence", self._received)
 
     def _received(self, room: str, entries: list[Any], first: bool) -> None:
@@ -66,11 +61,13 @@ class Watcher:
             if state == "offline":
                 del self.known[user], self.about[user]
 
-    async def join(self, **options: Any) -> Watcher:
+    def states(self, user: str) -> list[str]:
+        """Return the states of a user, one after another."""
+        return [state for who, state in self.history if who == user]
+
+    async def join(self, **options: Any) -> Self:
         """Connect, and join the lobby."""
         await self.client.connect()
-        transport = self.line.connections[-1][1]
-        self.peer = next(peer for peer in self.server.peers if peer.transport is transport)
         await self.client.of("rooms").request("join", "lobby", *([options] if options else []))
         return self
 
@@ -79,6 +76,24 @@ class Watcher:
         with suppress(TimeoutError):
             await turns_until(lambda: self.known == known)
         assert self.known == known, f"it knows of {self.known}, not {known}: {self.history}"
+
+
+class Watcher(Viewer):
+    """A client of a server in this process."""
+
+    def __init__(self, server: Server, user: str | None = None) -> None:
+        self.server = server
+        self.line = Line(server)
+        path = "/" if user is None else f"/?user={user}"
+        super().__init__(Client(f"ws://server{path}", dial=self.line.dial, reconnect=Reconnect(initial=0.001)))
+        self.peer: Peer
+        """At the server."""
+
+    async def join(self, **options: Any) -> Self:
+        await self.client.connect()
+        transport = self.line.connections[-1][1]
+        self.peer = next(peer for peer in self.server.peers if peer.transport is transport)
+        return await super().join(**options)
 
 
 class Hook:

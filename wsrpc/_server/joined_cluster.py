@@ -66,14 +66,11 @@ class UserEntry(Struct, array_like=True, frozen=True):
 class PresenceDirectory(Protocol):
     """The users in rooms with presence, of all nodes. `Directory` implements this protocol."""
 
-    def declare_presence(self, room: str, /) -> None:
-        """Record that this server follows the presence of a room. Idempotent."""
-
-    def publish_presence(self, room: str, user: User, entry: UserEntry | None, /) -> None:
-        """Record the entry of a user at this server, in a room whose presence it follows. None removes it."""
+    def publish_presence(self, room: str, user: User | None, entry: UserEntry | None, /) -> None:
+        """Set or remove the entry of a user at this server. The user None stands for the server, which has the room."""
 
     def presence_nodes(self, room: str, /) -> list[str]:
-        """Return the nodes that follow the presence of a room, this node first."""
+        """Return the nodes at which a room has presence, this node first."""
         ...
 
     def presence(self, room: str, /) -> Iterator[tuple[str, User, UserEntry]]:

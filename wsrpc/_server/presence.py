@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -28,11 +28,13 @@ from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
 from .._core.api.peer import Peer
 from .._core.wire.codecs import Codec, json_text
 from .._core.wire.messages import event_on
-from ..errors import BadArguments, ConnectionLost, MessageTooBig, made_here
+from ..errors import BadArguments, MessageTooBig, made_here
 from .broadcast import BroadcastGroup, EventBroadcast
 from .followers import Followers, Spawn
 from .joined_cluster import MOST, PresenceDirectory, User, UserEntry
 from .peers import ServedPeer
+
+T = TypeVar("T")
 
 BATCHED = 0.05
 """Seconds for which changes are collected."""
@@ -75,18 +77,42 @@ def checked_about(about: object, codec: Codec) -> Any:
     return plain
 
 
+def parts_of(items: Iterable[T], most_bytes: int) -> Iterator[list[T]]:
+    """Split items into parts, each of which fits in a message."""
+    part: list[T] = []
+    size = 0
+    for item in items:
+        bytes_of_one = len(_encode(item))
+        if part and (len(part) == BATCH or size + bytes_of_one > most_bytes):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += bytes_of_one
+    if part:
+        yield part
+
+
+class Connection(Struct):
+    """A connection of a user in a room. ``about``: what it says about itself, or None."""
+
+    connected: bool
+    about: Any = None
+
+
 class KnownUser:
     """What is known of one user in one room.
 
     Attributes:
+        connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
         last: the order of the latest change of an entry, and its node.
     """
 
-    __slots__ = ("entries", "last", "user")
+    __slots__ = ("connections", "entries", "last", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
+        self.connections: dict[ServedPeer, Connection] = {}
         self.entries: dict[str, UserEntry] = {}
         self.last = (0, "")
 
@@ -97,15 +123,17 @@ class KnownUser:
         about = tuple(each for entry in entries if entry.online == online for each in entry.about)
         return Present(self.user, "online" if online else "away" if entries else "offline", about)
 
-    def set(self, node: str, entry: UserEntry | None) -> UserEntry | None:
-        """Set or remove the entry of a node. Return the one before."""
-        before = self.entries.pop(node, None)
-        if entry is not None:
-            self.entries[node] = entry
-            self.last = max(self.last, (entry.order, node))
-        elif before is not None:
-            self.last = max(self.last, (before.order + 1, node))
-        return before
+    def entry_here(self, before: UserEntry | None) -> UserEntry:
+        """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
+        online = any(each.connected for each in self.connections.values())
+        shown = (each.about for each in self.connections.values() if each.connected == online)
+        about = tuple(islice((each for each in shown if each is not None), MOST_ABOUT))
+        if before is not None and not self.connections:
+            about = before.about
+        if before is not None and (before.online, before.about) == (online, about):
+            return before
+        named = all(served.peer.id != self.user for served in islice(self.connections, 1))
+        return UserEntry(min(self.last[0] + 1, MOST), online, about, named)
 
     def reporter(self, before: Present, now: Present, nodes: Collection[str]) -> str:
         """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
@@ -117,13 +145,6 @@ class KnownUser:
         if now.state == "online" and before.state != "online":
             node = min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
         return node if node in nodes else min(nodes)
-
-
-class Connection(Struct):
-    """A connection of a user in a room. ``about``: what it says about itself, or None."""
-
-    connected: bool
-    about: Any = None
 
 
 class RoomPresence:
@@ -138,14 +159,13 @@ class RoomPresence:
     def __init__(self, name: str, grace: float, group: BroadcastGroup, presences: Presences) -> None:
         self.name = name
         self.grace = grace
+        self.group = group
         self.known: dict[User, KnownUser] = {}
-        """The users that are online or away, and those that were until the last batch."""
         self._presences = presences
         self._me = ""
         """The name of this node. Empty without a cluster."""
-        self._user_of: dict[ServedPeer, User] = {}
+        self._user_of: dict[ServedPeer, KnownUser] = {}
         """The members of this process, each with its user."""
-        self._connections: dict[User, dict[ServedPeer, Connection]] = {}
         self._away: dict[tuple[str, User], float] = {}
         """Entries that end at a time, the first one first: those of this node that are away, and those of nodes that
         have ended."""
@@ -153,12 +173,11 @@ class RoomPresence:
         self._changed: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
         self._unpublished: set[User] = set()
-        """Users whose entry here has changed more than once since the last batch."""
+        """Users whose entry here has changed again since the last batch."""
         self._batch: Timer | None = None
-        self._feed = PresenceFeed(name, group, presences.spawn, self)
+        self._feed = PresenceFeed(group, presences.spawn, self)
         self._unreported: dict[User, Present] = {}
-        """Changes for which the functions of `Server.on_presence` were not called yet."""
-        self._reporting = False
+        """Changes for which the functions of `Server.on_presence` are called."""
 
     def present(self) -> dict[User, Present]:
         """Return the users that are online or away."""
@@ -175,61 +194,50 @@ class RoomPresence:
     def enter(self, served: ServedPeer, about: object = None) -> None:
         """Add a connection, which is a new member of the room, or change what it says about itself."""
         is_new = served not in self._user_of
-        user = self._user_of.setdefault(served, user_of(served.peer))
-        connections = self._connections.setdefault(user, {})
         if is_new:
-            connections[served] = Connection(served.current.session.state.sends)
-            self._feed.enter(served)
+            user = user_of(served.peer)
+            known = self._user_of[served] = self.known.setdefault(user, KnownUser(user))
+            known.connections[served] = Connection(served.current.session.state.sends)
+            self._feed.new.add(served.peer)
             self._start_batch()
+        known = self._user_of[served]
         if about is not None:
-            connections[served].about = about
-        self._update(user, is_new=is_new)
+            known.connections[served].about = about
+        self._update(known, is_new=is_new)
 
     def leave(self, served: ServedPeer, *, ended: bool) -> None:
         """Remove a connection. ``ended``: its session has ended. Otherwise it has left the room. Idempotent."""
-        user = self._user_of.pop(served, None)
-        if user is None:
-            return
-        self._feed.drop(served.peer)
-        connections = self._connections[user]
-        del connections[served]
-        if not connections:
-            del self._connections[user]
-        self._update(user, stays=ended and user != served.peer.id)
+        known = self._user_of.pop(served, None)
+        if known is not None:
+            self._feed.drop(served.peer)
+            del known.connections[served]
+            self._update(known, stays=ended and known.user != served.peer.id)
+            self._drop_unused(known)
 
     def connection_changed(self, served: ServedPeer, connected: bool) -> None:
         """Record that the session of a member has lost its connection, or has resumed on another one."""
-        user = self._user_of.get(served)
-        if user is not None:
-            self._connections[user][served].connected = connected
-            self._update(user)
+        known = self._user_of.get(served)
+        if known is not None:
+            known.connections[served].connected = connected
+            self._update(known)
 
-    def _update(self, user: User, *, is_new: bool = False, stays: bool = False) -> None:
+    def _update(self, known: KnownUser, *, is_new: bool = False, stays: bool = False) -> None:
         """Compute the entry of a user here. ``stays``: a user without a connection is away at first."""
-        connections = self._connections.get(user, {})
-        known = self.known.get(user)
-        before = None if known is None else known.entries.get(self._me)
-        online = any(connection.connected for connection in connections.values())
-        if before is None and not online and not is_new:
-            return  # the grace time is over
-        entry: UserEntry | None = None
-        if connections or stays:
-            shown = (each.about for each in connections.values() if each.connected == online and each.about is not None)
-            about = before.about if before is not None and not connections else tuple(islice(shown, MOST_ABOUT))
-            if before is not None and (before.online, before.about) == (online, about):
-                return
-            order = 1 if known is None else min(known.last[0] + 1, MOST)
-            entry = UserEntry(
-                order, online, about, named=all(user != served.peer.id for served in islice(connections, 1))
-            )
-        again = user in self._changed
-        self._set(self._me, user, entry)
-        if entry is not None and not online:
-            self._start_grace(self._me, user)
-        if again:
-            self._unpublished.add(user)
-        else:
-            self._publish(user)
+        before = known.entries.get(self._me)
+        entry = known.entry_here(before) if known.connections or stays else None
+        if entry is before or (before is None and entry is not None and not entry.online and not is_new):
+            return  # nothing has changed, or the grace time is over
+        if known.user in self._changed:
+            self._unpublished.add(known.user)
+        self._set(self._me, known.user, entry)
+        if entry is not None and not entry.online:
+            self._start_grace(self._me, known.user)
+        if known.user not in self._unpublished:
+            self._publish(known.user)
+
+    def _drop_unused(self, known: KnownUser) -> None:
+        if not (known.entries or known.connections or known.user in self._changed):
+            self.known.pop(known.user, None)
 
     def _publish(self, user: User) -> None:
         directory, known = self._presences.directory, self.known.get(user)
@@ -240,7 +248,7 @@ class RoomPresence:
 
     def cluster_joined(self, directory: PresenceDirectory) -> None:
         """Follow what other nodes report, from now on."""
-        directory.declare_presence(self.name)
+        directory.publish_presence(self.name, None, UserEntry(0, online=False))
         self._me = directory.presence_nodes(self.name)[0]
         for node, user, entry in directory.presence(self.name):
             self._set(node, user, entry)
@@ -261,39 +269,33 @@ class RoomPresence:
                     self._start_grace(node, user)
 
     def _set(self, node: str, user: User, entry: UserEntry | None) -> None:
-        known = self.known.get(user)
-        if known is None:
-            if entry is None:
-                return
-            known = self.known[user] = KnownUser(user)
+        """Set or remove the entry of a user at a node.
+
+        If an entry is removed while it is online, the user has left: otherwise it would be away at first. Earlier
+        connections of the user that have ended are no longer away then.
+        """
+        known = self.known.setdefault(user, KnownUser(user))
         if user not in self._changed:
             self._changed[user] = (self._presences.scheduler.time(), known.present())
-        before = known.set(node, entry)
+            self._start_batch()
+        before = known.entries.pop(node, None)
+        if entry is not None:
+            known.entries[node] = entry
+            known.last = max(known.last, (entry.order, node))
+        elif before is not None:
+            known.last = max(known.last, (before.order + 1, node))
         if entry is None or entry.online:
             self._away.pop((node, user), None)
         if entry is None and before is not None and before.online:
-            self._end_grace(user)
-        self._start_batch()
+            for other in [other for other in known.entries if (other, user) in self._away]:
+                if other != self._me or not known.connections:
+                    self._expire(other, user)
 
     # ------------------------------------------------------------ the grace time
 
     def _start_grace(self, node: str, user: User) -> None:
         self._away.setdefault((node, user), self._presences.scheduler.time() + self.grace)
         self._start_expiry()
-
-    def _end_grace(self, user: User) -> None:
-        """Record that a user has left, so that earlier connections of the user, which have ended, are no longer away.
-
-        An entry that is removed while it is online means that the user has left. Otherwise it would be away at first.
-        """
-        for node in [node for node in self.known[user].entries if (node, user) in self._away]:
-            if node != self._me or user not in self._connections:
-                self._expire(node, user)
-
-    def _expire(self, node: str, user: User) -> None:
-        self._set(node, user, None)
-        if node == self._me:
-            self._publish(user)
 
     def _start_expiry(self) -> None:
         if self._expiry is None and self._away:
@@ -307,12 +309,17 @@ class RoomPresence:
                 self._expire(node, user)
         self._start_expiry()
 
+    def _expire(self, node: str, user: User) -> None:
+        self._set(node, user, None)
+        if node == self._me:
+            self._publish(user)
+
     # ------------------------------------------------------------ batches of changes
 
-    def _start_batch(self, when: float | None = None) -> None:
+    def _start_batch(self, since: float | None = None) -> None:
         if self._batch is None:
             scheduler = self._presences.scheduler
-            self._batch = scheduler.call_at(scheduler.time() + BATCHED if when is None else when, self._end_batch)
+            self._batch = scheduler.call_at((scheduler.time() if since is None else since) + BATCHED, self._end_batch)
 
     def _end_batch(self) -> None:
         """Report what has changed: to other nodes, to the members, and to the functions of `Server.on_presence`."""
@@ -326,6 +333,7 @@ class RoomPresence:
         ripe = self._presences.scheduler.time() - BATCHED / 2
         for user, (since, before) in [*islice(self._changed.items(), BATCH)]:
             if since > ripe:  # another node may have changed it at the same time
+                self._start_batch(since)
                 break
             del self._changed[user]
             known = self.known[user]
@@ -334,10 +342,9 @@ class RoomPresence:
                 changes.append(user)
                 if known.reporter(before, present, nodes) == self._me:
                     self._report(present)
-            if not known.entries:
-                del self.known[user]
+            self._drop_unused(known)
         if self._changed:
-            self._start_batch(next(iter(self._changed.values()))[0] + BATCHED)
+            self._start_batch(ripe)
         self._feed.send(changes)
 
     @property
@@ -347,51 +354,36 @@ class RoomPresence:
 
     def _report(self, present: Present) -> None:
         if self._presences.functions:
-            self._unreported.pop(present.user, None)  # only the latest state counts
-            self._unreported[present.user] = present
-            if not self._reporting:
-                self._reporting = True
+            if not self._unreported:
                 self._presences.calls.spawn(self._call_functions())
+            self._unreported[present.user] = present  # only the latest state counts
 
     async def _call_functions(self) -> None:
         """Call the functions of `Server.on_presence`, one after another."""
-        try:
-            while self._unreported:
-                present = self._unreported.pop(next(iter(self._unreported)))
-                for function in self._presences.functions:
-                    try:
-                        result = function(self._presences.room(self.name), present)
-                        if inspect.isawaitable(result):
-                            await result
-                    except Exception:
-                        logger.exception("on_presence failed for room %r", self.name)
-        finally:
-            self._reporting = False
+        while self._unreported:
+            present = next(iter(self._unreported.values()))
+            for function in self._presences.functions:
+                try:
+                    result = function(self._presences.room(self.name), present)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception:
+                    logger.exception("on_presence failed for room %r", self.name)
+            if self._unreported.get(present.user) is present:
+                del self._unreported[present.user]
 
-    def reset(self) -> None:
-        """Remove everything, because the server has ended."""
+    def stop(self) -> None:
+        """Stop the timers, because the server has ended."""
         for timer in (self._expiry, self._batch):
             if timer is not None:
                 timer.cancel()
-        self._expiry = self._batch = None
-        for served in [*self._user_of]:
-            self._feed.drop(served.peer)
-        for table in (self.known, self._user_of, self._connections, self._away, self._changed, self._unreported):
-            table.clear()
-        self._unpublished.clear()
-        self._me = ""
 
 
-class Backlog:
-    """What a member that is behind has to get: users that have changed. ``first``: it has no snapshot yet."""
+class Backlog(Struct):
+    """What a member that is behind has to get: the users that have changed. ``first``: they are all users."""
 
-    def __init__(self) -> None:
-        self.first = False
-        self.users: dict[User, None] = {}
-
-    def add(self, users: Iterable[User], *, first: bool = False) -> None:
-        self.users.update(dict.fromkeys(users))
-        self.first = self.first or first
+    users: dict[User, None] = {}
+    first: bool = False
 
 
 class PresenceFeed(Followers):
@@ -401,93 +393,59 @@ class PresenceFeed(Followers):
     memory only for their names. If these are more than the users in the room, it gets all users again.
     """
 
-    def __init__(self, room: str, group: BroadcastGroup, spawn: Spawn, presence: RoomPresence) -> None:
+    def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomPresence) -> None:
         super().__init__(group, spawn)
-        self._room = room
-        self._presence = presence
-        self._new: dict[Peer, ServedPeer] = {}
+        self.new: set[Peer] = set()
         """Members that get all users with the next batch."""
+        self._presence = presence
         self._backlogs: dict[Peer, Backlog] = {}
-
-    def enter(self, served: ServedPeer) -> None:
-        """Send all users to a new member, with the next batch."""
-        self._new[served.peer] = served
 
     def drop(self, member: object) -> None:
         super().drop(member)
         if isinstance(member, Peer):
-            self._new.pop(member, None)
+            self.new.discard(member)
             self._backlogs.pop(member, None)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
-        if not self.members:
-            return
-        for part in self._parts(changes):
-            for error in self._send(self._message(part, first=False), None, self._new).errors:
-                if isinstance(error.__cause__, MessageTooBig):
-                    logger.warning("the presence of room %r was not sent: %s", self._room, error)
-            for backlog in self._backlogs.values():
-                backlog.add(part)
-        new, self._new = self._new, {}
-        first = True
-        for part in self._parts(self._presence.known) if new else ():
-            message = self._message(part, first=first)  # once for all of them
-            for peer, served in new.items():
-                if not self.is_behind(peer):
-                    self._send_to(served, message)
-                if peer in self._backlogs:
-                    self._backlogs[peer].add(part, first=first)
+        new, self.new = self.new, set()
+        self._send_parts(changes, new, first=False)
+        if new:
+            self._send_parts(self._presence.known, self.members.keys() - new, first=True)
+
+    def _send_parts(self, users: Iterable[User], skipped: Collection[object], *, first: bool) -> None:
+        for part in self._parts(users) if self.members else ():
+            self._send(self._message(part, first), None, skipped)
+            for peer in self._backlogs.keys() - skipped:
+                self._backlogs[peer].users.update(dict.fromkeys(present.user for present in part))
+                self._backlogs[peer].first |= first
             first = False
 
-    def _send_to(self, served: ServedPeer, message: EventBroadcast) -> None:
-        try:
-            self._deliver(served, message, None)
-        except ConnectionLost:
-            self.lost(served.peer)
-        except MessageTooBig as exc:
-            logger.warning("the presence of room %r was not sent: %s", self._room, exc)
-
     def fall_behind(self, served: ServedPeer) -> asyncio.Task[Any]:
-        self._backlogs.setdefault(served.peer, Backlog())
+        self._backlogs[served.peer] = Backlog()
         return super().fall_behind(served)
 
     async def catch_up(self, served: ServedPeer) -> None:
-        backlog = self._backlogs[served.peer]
-        try:
-            while True:
-                await self.wait_room(served)
-                if not backlog.users:
-                    return
-                if len(backlog.users) > len(self._presence.known) + BATCH:
-                    backlog.users, backlog.first = dict.fromkeys(self._presence.known), True
-                part = next(self._parts(backlog.users))
-                for user in part:
-                    del backlog.users[user]
-                self._send_to(served, self._message(part, first=backlog.first))
-                backlog.first = False
-        finally:
-            if self._backlogs.get(served.peer) is backlog:
-                del self._backlogs[served.peer]
+        backlog, known = self._backlogs[served.peer], self._presence.known
+        while True:
+            await self.wait_room(served)
+            if not backlog.users:
+                break
+            if len(backlog.users) > len(known) + BATCH:
+                backlog.users, backlog.first = dict.fromkeys(known), True
+            part = next(self._parts(backlog.users))
+            for present in part:
+                del backlog.users[present.user]
+            with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
+                BroadcastGroup._deliver(self, served, self._message(part, backlog.first), None)
+            backlog.first = False
+        del self._backlogs[served.peer]
 
-    def _parts(self, users: Iterable[User]) -> Iterator[dict[User, Present]]:
-        """Split users into parts, each of which is an event of moderate size."""
-        part: dict[User, Present] = {}
-        size = 0
-        for user in users:
-            present = self._presence.reported(user)
-            bytes_of_one = len(_encode(present))
-            if part and size + bytes_of_one > PART_BYTES:
-                yield part
-                part, size = {}, 0
-            part[user] = present
-            size += bytes_of_one
-        if part:
-            yield part
+    def _parts(self, users: Iterable[User]) -> Iterator[list[Present]]:
+        return parts_of(map(self._presence.reported, users), PART_BYTES)
 
-    def _message(self, part: Mapping[User, Present], *, first: bool) -> EventBroadcast:
-        entries = [{"user": each.user, "state": each.state, "about": each.about} for each in part.values()]
-        return EventBroadcast(event_on(CHANNEL, ("presence", self._room, entries, first)))
+    def _message(self, part: list[Present], first: bool) -> EventBroadcast:
+        return EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
 
 
 class Presences:
@@ -500,17 +458,18 @@ class Presences:
 
     def __init__(self, room: Callable[[str], Any], spawn: Spawn) -> None:
         self.room = room
+        self.spawn = spawn
         self.by_name: dict[str, RoomPresence] = {}
         self.functions: list[Callable[[Any, Present], object]] = []
         """The functions of `Server.on_presence`."""
+        self.calls = Tasks()
+        """The calls of these functions."""
         self.scheduler: Scheduler = LoopScheduler()
         """Of the present server core."""
         self.directory: PresenceDirectory | None = None
-        self.spawn = spawn
-        self.calls = Tasks()
-        """The calls of these functions."""
+        """The directory of the cluster that the server has joined."""
 
-    def add(self, name: str, grace: float, group: BroadcastGroup) -> RoomPresence:
+    def add(self, name: str, grace: float, group: BroadcastGroup) -> None:
         """Add a room, which may have members already."""
         presence = self.by_name[name] = RoomPresence(name, grace, group, self)
         if self.directory is not None:
@@ -518,15 +477,12 @@ class Presences:
         for inside in group.members.values():
             if isinstance(inside, ServedPeer):
                 presence.enter(inside)
-        return presence
 
     def connection_changed(self, served: ServedPeer, connected: bool) -> None:
         """Record that the session of a peer has lost its connection, or has resumed on another one."""
         for room in served.rooms if self.by_name else ():
             if (presence := self.by_name.get(room.name)) is not None:
                 presence.connection_changed(served, connected)
-
-    # ------------------------------------------------------------ the cluster
 
     def cluster_joined(self, directory: PresenceDirectory) -> None:
         """Follow what other nodes report, from now on."""
@@ -544,8 +500,6 @@ class Presences:
         for presence in self.by_name.values():
             presence.node_ended(node)
 
-    # ------------------------------------------------------------ the end
-
     async def close(self, patience: float) -> None:
         """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
         if any(presence.has_changes for presence in self.by_name.values()):
@@ -557,7 +511,8 @@ class Presences:
         self.reset()
 
     def reset(self) -> None:
-        """Remove everything, because the server has ended."""
+        """Remove all users, because the server has ended."""
         self.directory = None
-        for presence in self.by_name.values():
-            presence.reset()
+        for name, presence in self.by_name.items():
+            presence.stop()
+            self.by_name[name] = RoomPresence(name, presence.grace, presence.group, self)

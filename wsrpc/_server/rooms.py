@@ -229,7 +229,11 @@ class RoomMembers(BroadcastGroup):
         self.log: RoomLog | None = None
         self.asking: set[Asking] = set()
         self.converter = rooms.converter
-        self.presence: RoomPresence | None = None
+
+    @property
+    def presence(self) -> RoomPresence | None:
+        """The users in the room, if it has presence."""
+        return self.rooms.presences.by_name.get(self.name)
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
@@ -412,7 +416,7 @@ class Rooms:
         if keep is not None and members.log is None:
             members.log = self._make_log(members, keep)
         if presence is not None and members.presence is None:
-            members.presence = self.presences.add(name, presence, members)
+            self.presences.add(name, presence, members)
         if any(option is not None for option in (allow, slow, keep, presence)):
             self._declared[name] = room
         return room

@@ -16,18 +16,18 @@ its own claims when it receives theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, NamedTuple, Protocol
 
-import msgspec
 from msgspec import Meta, Struct, field
 
 from .._server.joined_cluster import MOST, Counter, User, UserEntry
+from .._server.presence import parts_of
 
 LEASE = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
 PART = 1000
-"""Maximum number of addresses, of rooms, and of users, in one message."""
+"""Maximum number of addresses, and of rooms, in one message."""
 PART_BYTES = 256 * 1024
 """About the maximum bytes of the users in one message. (NATS accepts messages of 1 MiB.)"""
 NEW = 1.5
@@ -45,12 +45,11 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """
 
 
-Present = dict[str, dict[User, UserEntry]]
-"""Rooms with presence, each with its users."""
-PresentChange = dict[str, dict[User, UserEntry | None]]
-"""Rooms with presence, each with the users that have changed. None for a user without an entry."""
-
-_encode = msgspec.msgpack.Encoder().encode
+UserChange = tuple[str, User | None, UserEntry | None]
+"""A room with presence, a user, and the entry of the user, or None if it was removed. The user None stands for the node
+itself, at which the room has presence."""
+UserEntries = dict[tuple[str, User | None], UserEntry]
+"""The entries of a node, by room and user."""
 
 
 class Claim(NamedTuple):
@@ -81,7 +80,7 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     """Rooms that now have a member at the node."""
     emptied: list[str] = field(name="left", default_factory=list[str])
     """Rooms that no longer have a member at the node."""
-    present: PresentChange = {}
+    present: list[UserChange] = []
 
 
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
@@ -93,33 +92,7 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     parts: Counter
     claims: dict[str, Counter] = {}
     rooms: list[str] = []
-    present: PresentChange = {}
-
-
-def parts_of(present: Mapping[str, Mapping[User, UserEntry | None]]) -> Iterator[PresentChange]:
-    """Split users into parts, each of which fits in a message. A room without users is in a part, too."""
-    part: PresentChange = {}
-    count = size = 0
-    for room, one in _one_by_one(present):
-        bytes_of_one = len(_encode((room, one)))
-        if count == PART or (part and size + bytes_of_one > PART_BYTES):
-            yield part
-            part, count, size = {}, 0, 0
-        part.setdefault(room, {}).update(one)
-        count += 1
-        size += bytes_of_one
-    if part:
-        yield part
-
-
-def _one_by_one(
-    present: Mapping[str, Mapping[User, UserEntry | None]],
-) -> Iterator[tuple[str, dict[User, UserEntry | None]]]:
-    for room, users in present.items():
-        if not users:
-            yield room, {}
-        for user, entry in users.items():
-            yield room, {user: entry}
+    present: list[UserChange] = []
 
 
 class DirectoryListener(Protocol):
@@ -163,7 +136,7 @@ class RemoteNode:
         """The number of the latest known change. None if nothing is known."""
         self.claims: dict[str, int] = {}
         self.rooms: set[str] = set()
-        self.present: Present = {}
+        self.present: UserEntries = {}
         self.parts: dict[int, Snapshot] = {}
         """The parts of a snapshot that have arrived."""
 
@@ -183,8 +156,8 @@ class Directory:
     """All nodes, as the node ``me`` knows them.
 
     All times are from one monotonic clock. What this node has is changed by `claim`, `release`, `room_filled`,
-    `room_emptied`, `declare_presence` and `publish_presence`; what `pop_deltas` then returns must be published. What
-    others publish goes into `beat_received`, `delta_received` and `snapshot_received`.
+    `room_emptied` and `publish_presence`; what `pop_deltas` then returns must be published. What others publish goes
+    into `beat_received`, `delta_received` and `snapshot_received`.
     """
 
     def __init__(self, me: str, listener: DirectoryListener) -> None:
@@ -200,9 +173,8 @@ class Directory:
         self._changed: dict[str, int | None] = {}
         """Claims that were not published yet. The counter is None for a released claim."""
         self._changed_rooms: dict[str, bool] = {}
-        self._present: Present = {}
-        """Rooms whose presence this node follows, with the users at this node."""
-        self._changed_present: PresentChange = {}
+        self._present: UserEntries = {}
+        self._changed_present: dict[tuple[str, User | None], UserEntry | None] = {}
         """Users that have changed since they were published, each with the entry that was published."""
         self._remotes: dict[str, RemoteNode] = {}
         self._owners: dict[str, RemoteNode] = {}
@@ -255,14 +227,15 @@ class Directory:
         return tuple(self._rooms_at.get(room, ()))
 
     def presence_nodes(self, room: str) -> list[str]:
-        """Return the nodes that follow the presence of a room, this node first."""
-        return [self.me, *(remote.name for remote in self._remotes.values() if room in remote.present)]
+        """Return the nodes at which a room has presence, this node first."""
+        return [self.me, *(remote.name for remote in self._remotes.values() if (room, None) in remote.present)]
 
     def presence(self, room: str) -> Iterator[tuple[str, User, UserEntry]]:
         """Return the entries of a room at other nodes, each with the node and the user."""
         for remote in self._remotes.values():
-            for user, entry in remote.present.get(room, {}).items():
-                yield remote.name, user, entry
+            for (name, user), entry in remote.present.items():
+                if name == room and user is not None:
+                    yield remote.name, user, entry
 
     # ------------------------------------------------------------ what this node has
 
@@ -300,21 +273,10 @@ class Directory:
             self._changed_rooms[room] = False
             self._listener.changed()
 
-    def declare_presence(self, room: str) -> None:
-        """Record that this node follows the presence of a room. Idempotent."""
-        if room not in self._present:
-            self._present[room] = {}
-            self._changed_present.setdefault(room, {})
-            self._listener.changed()
-
-    def publish_presence(self, room: str, user: User, entry: UserEntry | None) -> None:
-        """Record the entry of a user at this node, in a room whose presence this node follows. None removes it."""
-        users = self._present[room]
-        self._changed_present.setdefault(room, {}).setdefault(user, users.get(user))
-        if entry is None:
-            users.pop(user, None)
-        else:
-            users[user] = entry
+    def publish_presence(self, room: str, user: User | None, entry: UserEntry | None) -> None:
+        """Set or remove the entry of a user at this node. The user None stands for the node, at which the room is."""
+        self._changed_present.setdefault((room, user), self._present.get((room, user)))
+        _set_entry(self._present, room, user, entry)
         self._listener.changed()
 
     def record_emitted(self, room: str, now: float) -> None:
@@ -346,31 +308,25 @@ class Directory:
             delta.rooms = [room for room, entered in some_rooms if entered]
             delta.emptied = [room for room, entered in some_rooms if not entered]
             yield delta
-        yield from map(self._next_presence, parts_of(self._pop_present()))
-
-    def _pop_present(self) -> PresentChange:
         published, self._changed_present = self._changed_present, {}
-        changes: PresentChange = {}
-        for room, users in published.items():
-            now = self._present[room]
-            changed = {user: now.get(user) for user, before in users.items() if now.get(user) != before}
-            if changed or not users:
-                changes[room] = changed
-        return changes
-
-    def _next_presence(self, part: PresentChange) -> Delta:
-        self.seq += 1
-        return Delta(self.me, self.seq, present=part)
+        changes = [
+            (*key, self._present.get(key)) for key, before in published.items() if self._present.get(key) != before
+        ]
+        for part in parts_of(changes, PART_BYTES):
+            self.seq += 1
+            yield Delta(self.me, self.seq, present=part)
 
     def snapshot(self) -> Iterator[Snapshot]:
         """Return all that this node has published. Call this method after `pop_deltas`."""
-        claims, rooms, present = list(self._claims.items()), sorted(self._rooms), [*parts_of(self._present)]
+        users: list[UserChange] = [(*key, entry) for key, entry in self._present.items()]
+        present = [*parts_of(users, PART_BYTES)]
+        claims, rooms = list(self._claims.items()), sorted(self._rooms)
         parts = max(1, -(-max(len(claims), len(rooms)) // PART))
         for part in range(parts):
             begin, end = part * PART, (part + 1) * PART
             yield Snapshot(self.me, self.seq, part, parts + len(present), dict(claims[begin:end]), rooms[begin:end])
-        for part, users in enumerate(present, parts):
-            yield Snapshot(self.me, self.seq, part, parts + len(present), present=users)
+        for part, some_users in enumerate(present, parts):
+            yield Snapshot(self.me, self.seq, part, parts + len(present), present=some_users)
 
     # ------------------------------------------------------------ messages of other nodes
 
@@ -410,8 +366,10 @@ class Directory:
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
         rooms = {room for part in parts for room in part.rooms}
         released, left = remote.claims.keys() - claims.keys(), remote.rooms - rooms
-        present = _difference(remote.present, parts)
-        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], present), now)
+        present = {(room, user): entry for part in parts for room, user, entry in part.present}
+        changes: list[UserChange] = [(*key, None) for key in remote.present if key not in present]
+        changes += [(*key, entry) for key, entry in present.items() if entry != remote.present.get(key)]
+        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], changes), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
         """Remove the nodes that have sent nothing for `LEASE` seconds, and released claims that are old.
@@ -465,13 +423,9 @@ class Directory:
         remote.current_at = now
         if missed:
             self._listener.rooms_missed(remote.name, missed)
-        for room, users in delta.present.items():
-            known = remote.present.setdefault(room, {})
-            for user, entry in users.items():
-                if entry is None:
-                    known.pop(user, None)
-                else:
-                    known[user] = entry
+        for room, user, entry in delta.present:
+            _set_entry(remote.present, room, user, entry)
+            if user is not None:
                 self._listener.presence_changed(remote.name, room, user, entry)
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
@@ -517,13 +471,8 @@ class Directory:
                 del self._rooms_at[room]
 
 
-def _difference(known: Present, parts: list[Snapshot]) -> PresentChange:
-    """Return the change from the users that are known of a node to those of its snapshot."""
-    present: PresentChange = {room: dict.fromkeys(users) for room, users in known.items()}
-    for part in parts:
-        for room, users in part.present.items():
-            present.setdefault(room, {}).update(users)
-    return {
-        room: {user: entry for user, entry in users.items() if entry != known.get(room, {}).get(user)}
-        for room, users in present.items()
-    }
+def _set_entry(entries: UserEntries, room: str, user: User | None, entry: UserEntry | None) -> None:
+    if entry is None:
+        entries.pop((room, user), None)
+    else:
+        entries[room, user] = entry

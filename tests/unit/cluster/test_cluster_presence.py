@@ -1,7 +1,6 @@
 """Presence of a room in several processes: what each knows, what members get, and who calls the functions.
 
-tests/unit/_server/test_room_presence.py has the states of a user.
-tests/adapters/test_presence_killed.py kills processes.
+tests/unit/_server/test_room_presence.py has the states of a user; tests/faults/test_presence_killed.py kills processes.
 """
 
 from __future__ import annotations
@@ -225,10 +224,9 @@ def test_messages_are_small_enough_for_every_engine(as_snapshot: bool) -> None:
     ours, theirs = Directory("ours", Nobody()), Directory("theirs", Nobody())
     entries = {number: UserEntry(1, online=True, about=("x" * 510,) * 8) for number in range(3000)}
     for room in ("lobby", "x" * 256):
-        ours.declare_presence(room)
         for user, entry in entries.items():
             ours.publish_presence(room, user, entry)
-    ours.declare_presence("empty")
+    ours.publish_presence("lobby", None, UserEntry(0, online=False))
     messages: list[Delta | Snapshot] = [*ours.pop_deltas()]
     if as_snapshot:
         messages = [*ours.snapshot()]
@@ -242,7 +240,7 @@ def test_messages_are_small_enough_for_every_engine(as_snapshot: bool) -> None:
             theirs.snapshot_received(received, 0.0)
     for room in ("lobby", "x" * 256):
         assert {user: entry for _, user, entry in theirs.presence(room)} == entries
-    assert theirs.presence_nodes("empty") == ["theirs", "ours"]
+    assert theirs.presence_nodes("lobby") == ["theirs", "ours"]
     ours.publish_presence("lobby", "guest", entries[0])
     ours.publish_presence("lobby", "guest", None)
     assert [*ours.pop_deltas()] == [], "nobody has to know of a guest who was gone at once"
@@ -254,6 +252,6 @@ def test_nodes_of_an_earlier_version_ignore_presence() -> None:
         seq: int
         rooms: list[str] = []
 
-    payload = encode(Delta("a", 1, rooms=["lobby"], present={"lobby": {"ada": UserEntry(1, online=True)}}))
+    payload = encode(Delta("a", 1, rooms=["lobby"], present=[("lobby", "ada", UserEntry(1, online=True))]))
     assert msgspec.msgpack.decode(payload, type=OldDelta) == OldDelta("a", 1, ["lobby"])
     assert decode(msgspec.msgpack.encode(OldDelta("a", 1, ["lobby"]))) == Delta("a", 1, rooms=["lobby"])

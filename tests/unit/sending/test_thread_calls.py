@@ -187,7 +187,19 @@ REGISTERING |= {"on_detach", "on_resume", "on_presence", "on_drain", "use_outgoi
 REGISTERING |= {"implement", "declare", "proxy", "emitter", "offer_description"}
 """Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
 emitters call the methods above."""
-NO_LOOP = {"run", "handshake", "handshake_nowait", "get", "set", "of", "peer", "room", "stats", "on_reconnect"}
+NO_LOOP = {
+    "run",
+    "handshake",
+    "handshake_nowait",
+    "get",
+    "set",
+    "of",
+    "peer",
+    "room",
+    "present",
+    "stats",
+    "on_reconnect",
+}
 """Those that have a loop of their own, or only look something up."""
 
 
