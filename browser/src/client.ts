@@ -247,7 +247,8 @@ export class Client<A extends Shape = any> extends Caller<A> {
    * it has missed. Until the page leaves the room, each call with this name returns the same object.
    */
   room(name: string, options: RoomOptions = {}): Room {
-    return this.core.rooms.get(name) ?? new Room(this.core, this.of("rooms" as any).with({ retry: true, timeout: 0 }), name, options)
+    const channel = new Caller(this.core, { c: "rooms" }, { retry: true })
+    return (this.core.rooms.get(name) as Room | undefined) ?? new Room(this.core, channel, name, options)
   }
 
   /**

@@ -7,9 +7,8 @@ import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
 import { guarded, Handlers, type Handler } from "./handlers.js"
 import { onWake } from "./page_events.js"
-import { PeerCore, type PeerOwner } from "./peer_core.js"
+import { PeerCore, type PeerOwner, type Rooms } from "./peer_core.js"
 import { Request, type Holder } from "./request.js"
-import type { Room, RoomOwner } from "./room.js"
 import type { Address, SocketOptions, Target } from "./target.js"
 
 /**
@@ -50,7 +49,7 @@ function checked<A extends string | URL | Address>(address: A): A {
 type Queued = Request | { readonly message: Message; readonly opens?: false }
 
 /** The inside of a client: makes one session after another, and keeps the messages that wait for a session. */
-export class ClientCore implements Holder, PeerOwner, RoomOwner {
+export class ClientCore implements Holder, PeerOwner {
   readonly #options: ClientOptions
   readonly #codec: Codec
   readonly #target: Target
@@ -62,8 +61,7 @@ export class ClientCore implements Holder, PeerOwner, RoomOwner {
   readonly #backoff = new Backoff()
   readonly #queue = new Set<Queued>()
   readonly outgoing = new Set<OutgoingMiddleware>()
-  /** The rooms that the page has not left, by name. */
-  readonly rooms = new Map<string, Room>()
+  readonly rooms: Rooms = new Map()
   readonly ignored: Record<string, number> = {}
   state: State = "connecting"
   /** Why there is no connection. */

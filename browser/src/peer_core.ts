@@ -22,12 +22,14 @@ const MAX_RUNNING = 10_000
 /** Milliseconds after which messages with metadata or a key no longer wait for the server's features. */
 const WELCOME_TIMEOUT = 2_000
 
+/** The rooms that the page has not left, by name. */
+export type Rooms = Map<string, { position: string | null | undefined }>
+
 /** What a peer needs of its client. */
 export interface PeerOwner {
   /** Returns the handlers of the main channel (undefined), or of a named channel. Undefined if none was ever added. */
   handlers(channel: string | undefined): Handlers | undefined
-  /** The rooms whose events have positions, by name. */
-  readonly rooms: ReadonlyMap<string, { position?: string | null | undefined }>
+  readonly rooms: Rooms
   opened(): void
   /** The connection has dropped, or an attempt to resume has failed. The session waits for another connection. */
   sessionDetached(error: ConnectionLost): void

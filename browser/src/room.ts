@@ -1,7 +1,9 @@
 // `Room`: a room of the server, which a page joins again in each new session.
 
+import type { Channel } from "./api.js"
+import type { ClientCore } from "./client_core.js"
 import { ConnectionLost } from "./errors.js"
-import { guarded, type Handler } from "./handlers.js"
+import { guarded } from "./handlers.js"
 
 /** A user in a room. */
 export interface Present {
@@ -21,19 +23,6 @@ export interface RoomOptions {
   readonly about?: unknown
 }
 
-/** What a room needs of its client. */
-export interface RoomOwner {
-  readonly rooms: Map<string, Room>
-  readonly state: string
-  subscribe(subscriber: (state: string, resumed: boolean) => void): () => void
-}
-
-/** The channel on which a room is joined. */
-export interface RoomChannel {
-  on(event: string, handler: Handler): () => void
-  request(event: string, ...args: unknown[]): Promise<any>
-}
-
 /** A room of the server. The page joins it at once, and again in each new session, until it leaves. */
 export class Room {
   declare readonly name: string
@@ -51,22 +40,22 @@ export class Room {
       return () => this.#subscribers.delete(subscriber)
     },
   }
-  readonly #owner: RoomOwner
-  readonly #channel: RoomChannel
+  readonly #core: ClientCore
+  readonly #channel: Pick<Channel, "on" | "request">
   readonly #options: RoomOptions
   readonly #users = new Map<unknown, Present>()
   readonly #subscribers = new Set<() => void>()
   readonly #stops: (() => void)[]
   #list: readonly Present[] = []
 
-  constructor(owner: RoomOwner, channel: RoomChannel, name: string, options: RoomOptions) {
-    this.#owner = owner
+  constructor(core: ClientCore, channel: Pick<Channel, "on" | "request">, name: string, options: RoomOptions) {
+    this.#core = core
     this.#channel = channel
     this.name = name
     this.#options = options
-    owner.rooms.set(name, this)
+    core.rooms.set(name, this)
     this.#stops = [
-      owner.subscribe((state, resumed) => {
+      core.subscribe((state, resumed) => {
         if (state === "open" && !resumed) void this.#join()
       }),
       channel.on("missed", (room) => {
@@ -76,15 +65,15 @@ export class Room {
         if (room === name) this.#change(changes, isSnapshot)
       }),
     ]
-    if (owner.state !== "connecting") void this.#join() // for a member, another join has no effect
+    if (core.state !== "connecting") void this.#join() // for a member, another join has no effect
   }
 
   async #join(): Promise<void> {
-    const after = this.position
+    const after = this.position ?? undefined
     try {
-      const answer = await this.#channel.request("join", this.name, { ...this.#options, after: after ?? undefined })
+      const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
+      this.complete &&= answer?.complete ?? this.position === undefined // without a log, a later session misses events
       this.position ??= answer?.position ?? null // unless an event has arrived
-      this.complete &&= answer?.complete ?? after === undefined // without a log, a later session may miss events
       this.error = undefined
     } catch (error) {
       if (error instanceof ConnectionLost) return // the page joins in the next session
@@ -107,7 +96,7 @@ export class Room {
   /** Leaves the room. */
   leave(): void {
     for (const stop of this.#stops) stop()
-    this.#owner.rooms.delete(this.name)
+    this.#core.rooms.delete(this.name)
     // If this fails, the page is in no room any more, or the server has added it itself.
     this.#channel.request("leave", this.name).catch(() => {})
   }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +54,11 @@ class ClientRoom:
             RemoteError: the server does not let the client join. For example, the room has no ``allow=``.
             ConnectionLost: there is no connection, or it was lost before the server has answered.
         """
-        return await self._rooms.join(self, {"after": after, "last": last or None, "about": about})
+        if not self.joined:
+            self.position = after
+        joined = await self._rooms.join(self, {"after": after, "last": last, "about": about}, Retry())
+        self.complete = joined.complete
+        return joined
 
     async def leave(self) -> None:
         """Leave the room, and do not join it again.
@@ -104,35 +107,24 @@ class ClientRooms:
         if not self._rooms:
             if not self._peer_core.options.settings.extensions:
                 raise ValueError("client.room() needs extensions: without them, events come without their positions")
-            handlers: dict[str, Callable[..., Any]] = {
-                "missed": self._receive_missed,
-                "presence": self._receive_presence,
-            }
+            handlers: dict[str, Callable[..., Any]] = {"missed": self._missed, "presence": self._presence}
             self._registry.offer(CHANNEL, "client.room() gets its events", handlers, hidden=True)
-            self._peer_core.work.on_position = self._receive_position
+            self._peer_core.work.on_position = self._event_arrived
             self._peer_core.work.update()
         return self._rooms.setdefault(name, ClientRoom(name, self))
 
     # ------------------------------------------------------------ what users call
 
-    async def join(self, room: ClientRoom, options: dict[str, Any]) -> Joined:
-        """See `ClientRoom.join`."""
-        self._options[room] = options
-        if not room.joined:
-            room.position = options["after"]
-        joined = await self._join(room, options, Retry())
-        room.joined = self._options.get(room) is options  # the user may have called `leave` meanwhile
-        room.complete = joined.complete
-        return joined
-
-    async def _join(self, room: ClientRoom, options: dict[str, Any], retry: Retry) -> Joined:
+    async def join(self, room: ClientRoom, options: dict[str, Any], retry: Retry) -> Joined:
+        """Join a room."""
         # If another session begins before the answer is read, the client joins once more, which changes nothing.
         session = self._peer_core.current
-        options = {name: value for name, value in options.items() if value is not None}
+        self._options[room] = options
         join = self._peer_core.peer.of(CHANNEL).request
         answer = await join("join", room.name, options, returns=Joined | None, retry=retry, timeout=None)
         joined: Joined = answer or Joined(None, complete=True)
         self._sessions[room] = session
+        room.joined = room in self._options  # the user may have called `leave` meanwhile
         if room.position is None:  # otherwise an event has arrived: its position is that of the answer, or a later one
             room.position = joined.position
         return joined
@@ -142,7 +134,7 @@ class ClientRooms:
         room.joined = False
         self._options.pop(room, None)
         await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
-        self._receive_presence(room.name, [], first=True)
+        self._presence(room.name, [], first=True)
 
     def add_hook(self, room: ClientRoom, name: str, function: F) -> F:
         """Register a function of the user."""
@@ -158,40 +150,42 @@ class ClientRooms:
     def session_opened(self) -> None:
         """Join again the rooms that the client has joined in an earlier session."""
         for room, session in self._sessions.items():
-            if room.joined and session is not self._peer_core.current:
+            if session is not self._peer_core.current:
                 self._peer_core.reporter.spawn(self._join_again(room))
 
     async def _join_again(self, room: ClientRoom) -> None:
+        if not room.joined:
+            return
         session, options = self._peer_core.current, {**self._options[room], "after": room.position}
 
         def is_busy(exc: BaseException) -> bool:
             return isinstance(exc, NEVER_RAN) and session is self._peer_core.current
 
         try:
-            joined = await self._join(room, options, Retry(attempts=sys.maxsize, retry=is_busy))
+            joined = await self.join(room, options, Retry(attempts=10**9, retry=is_busy))
         except NEVER_RAN:
             return  # the session has ended: the client joins in the next one
         except WsrpcError as exc:
             self._peer_core.log(logging.WARNING, "no longer in room %r: %s", room.name, exc)
             room.joined = False
-            self._receive_presence(room.name, [], first=True)
+            self._presence(room.name, [], first=True)
         else:
             if joined.position is not None:  # a room with a log sends the event `missed`
                 return
-        self._receive_missed(room.name)
+        self._missed(room.name)
 
     # ------------------------------------------------------------ what the server sends
 
-    def _receive_position(self, name: str, position: str) -> None:
+    def _event_arrived(self, name: str, position: str) -> None:
         if name in self._rooms:
             self._rooms[name].position = position
 
-    def _receive_missed(self, name: str, position: str = "") -> None:
+    def _missed(self, name: str, position: str = "") -> None:
         if name in self._rooms:
             self._rooms[name].complete = False
             self._call_hooks(self._rooms[name], "on_missed")
 
-    def _receive_presence(self, name: str, entries: list[Present], first: bool = False) -> None:
+    def _presence(self, name: str, entries: list[Present], first: bool = False) -> None:
         if name not in self._rooms:
             return
         room = self._rooms[name]

@@ -1740,7 +1740,6 @@ var ClientCore = class {
   #backoff = new Backoff();
   #queue = /* @__PURE__ */ new Set();
   outgoing = /* @__PURE__ */ new Set();
-  /** The rooms that the page has not left, by name. */
   rooms = /* @__PURE__ */ new Map();
   ignored = {};
   state = "connecting";
@@ -1918,21 +1917,21 @@ var Room = class {
       return () => this.#subscribers.delete(subscriber);
     }
   };
-  #owner;
+  #core;
   #channel;
   #options;
   #users = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #stops;
   #list = [];
-  constructor(owner, channel, name, options) {
-    this.#owner = owner;
+  constructor(core, channel, name, options) {
+    this.#core = core;
     this.#channel = channel;
     this.name = name;
     this.#options = options;
-    owner.rooms.set(name, this);
+    core.rooms.set(name, this);
     this.#stops = [
-      owner.subscribe((state, resumed) => {
+      core.subscribe((state, resumed) => {
         if (state === "open" && !resumed) void this.#join();
       }),
       channel.on("missed", (room) => {
@@ -1942,14 +1941,14 @@ var Room = class {
         if (room === name) this.#change(changes, isSnapshot);
       })
     ];
-    if (owner.state !== "connecting") void this.#join();
+    if (core.state !== "connecting") void this.#join();
   }
   async #join() {
-    const after = this.position;
+    const after = this.position ?? void 0;
     try {
-      const answer = await this.#channel.request("join", this.name, { ...this.#options, after: after ?? void 0 });
+      const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
+      this.complete &&= answer?.complete ?? this.position === void 0;
       this.position ??= answer?.position ?? null;
-      this.complete &&= answer?.complete ?? after === void 0;
       this.error = void 0;
     } catch (error) {
       if (error instanceof ConnectionLost) return;
@@ -1970,7 +1969,7 @@ var Room = class {
   /** Leaves the room. */
   leave() {
     for (const stop of this.#stops) stop();
-    this.#owner.rooms.delete(this.name);
+    this.#core.rooms.delete(this.name);
     this.#channel.request("leave", this.name).catch(() => {
     });
   }
@@ -2123,7 +2122,8 @@ var Client = class extends Caller {
    * it has missed. Until the page leaves the room, each call with this name returns the same object.
    */
   room(name, options = {}) {
-    return this.core.rooms.get(name) ?? new Room(this.core, this.of("rooms").with({ retry: true, timeout: 0 }), name, options);
+    const channel = new Caller(this.core, { c: "rooms" }, { retry: true });
+    return this.core.rooms.get(name) ?? new Room(this.core, channel, name, options);
   }
   /**
    * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its
