@@ -161,6 +161,8 @@ class ClientRooms:
                 self._peer_core.reporter.spawn(self._join_again(room))
 
     async def _join_again(self, room: ClientRoom) -> None:
+        if room not in self._options:
+            return  # the user has called `leave` meanwhile
         session, options = self._peer_core.current, {**self._options[room], "after": room.position}
 
         def is_busy(exc: BaseException) -> bool:
