@@ -1,10 +1,11 @@
-"""The scene of `test_keyed_machine`: a store that can be lost and restored, and processes that are killed."""
+"""The scene of the machines with a store: it can be lost and restored, and processes that share it are killed."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,45 @@ from redis import Redis
 
 from wsrpc import Handshake, Limits, Server
 from wsrpc._keyed.keeper import Keeper
+from wsrpc._keyed.runs import read_kept
+from wsrpc._server.room_log import StoredEvent
 from wsrpc.adapting import DialRequest
-from wsrpc.store import MemoryStore, NewRun, RunState, Store, StoreLost
+from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, Store, StoreLost
 from wsrpc.testing import Line
 from wsrpc_adapters.redis import RedisStore
 
-__all__ = ["MortalRedis", "Process", "SharedMemory", "SharedRedis", "SharedStore", "Wire"]
+__all__ = ["KnownLog", "MortalRedis", "Process", "SharedMemory", "SharedRedis", "SharedStore", "Wire"]
+
+
+class KnownLog:
+    """What a store has said of a log, also of events that it has lost since. Positions are texts."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, StoredEvent] = {}
+        self.before: defaultdict[str, set[str]] = defaultdict(set)
+        """The positions before each one: several only if an event was stored again after the store was restored."""
+        self.first = 1
+        """The highest number that the first kept event has had."""
+
+    def learn(self, state: RunState, number: int, before: str, ids: Sequence[str], items: Sequence[bytes]) -> None:
+        self.first = max(self.first, state.first)
+        last = f"{number - 1}-{before}"
+        for each, (id, item) in enumerate(zip(ids, items, strict=True), number):
+            position = f"{each}-{id}"
+            self.events[position] = read_kept(item, StoredEvent)
+            self.before[position].add(last)
+            last = position
+
+    def follows(self, position: str, earlier: str, is_left_out: Callable[[StoredEvent], bool]) -> bool:
+        """Whether one who has had everything up to ``earlier`` lacks nothing before ``position``."""
+        found, seen = [position], {earlier}
+        while found:
+            before = self.before[found.pop()]
+            if earlier in before:
+                return True
+            found += [each for each in before - seen if each in self.events and is_left_out(self.events[each])]
+            seen |= before
+        return False
 
 
 class SharedStore:
@@ -44,6 +78,7 @@ class SharedStore:
         """How often it was restored."""
         self.doubles: list[str] = []
         """Keys that were claimed although their last run was still kept."""
+        self.logs: defaultdict[str, KnownLog] = defaultdict(KnownLog)
 
     def connect(self) -> Store:
         raise NotImplementedError
@@ -53,6 +88,10 @@ class SharedStore:
 
     async def restore(self) -> None:
         """Forget what has happened since the last `save`."""
+        raise NotImplementedError
+
+    async def wipe(self) -> None:
+        """Forget everything."""
         raise NotImplementedError
 
     def heard(self, *ids: str) -> None:
@@ -88,6 +127,11 @@ class SharedMemory(SharedStore):
             await self._store.close()
             vars(self._store).update(copy.deepcopy(self._snapshot))
 
+    async def wipe(self) -> None:
+        self.restored += 1
+        await self._store.close()
+        vars(self._store).update(vars(MemoryStore(**self.options)))
+
 
 class SharedRedis(SharedStore):
     """A Redis that is killed and started again with a snapshot."""
@@ -110,6 +154,16 @@ class SharedRedis(SharedStore):
         self.signs.clear()
         self._server.restore()
 
+    async def wipe(self) -> None:
+        self.restored += 1
+        self._server.wipe()
+
+    def freeze(self) -> None:
+        self._server.freeze()
+
+    def thaw(self) -> None:
+        self._server.thaw()
+
 
 class MortalRedis:
     """A server of Redis that stores what it has only when it is told to."""
@@ -130,6 +184,16 @@ class MortalRedis:
     def restore(self) -> None:
         self.kill()
         self._start()
+
+    def wipe(self) -> None:
+        with Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def freeze(self) -> None:
+        self._process.freeze()
+
+    def thaw(self) -> None:
+        self._process.thaw()
 
     def kill(self) -> None:
         self._process.kill()
@@ -178,6 +242,12 @@ class Wire:
                 self.shared.heard(id)
             case "renew", _, states:
                 self.shared.heard(*(state.id for state in states.values() if state.end is None))
+            case "add", (key, _, writer, sequence, items), Added() as added:
+                ids = [f"{writer}.{each}" for each in range(sequence, sequence + len(items))]
+                self.shared.logs[key].learn(added.state, added.number, added.before, ids, items)
+            case "read", (key, _), Page() as page:
+                items = page.items if page.ids else ()
+                self.shared.logs[key].learn(page.state, page.number, page.before, page.ids, items)
             case _:
                 pass
 

@@ -111,9 +111,9 @@ class StoredRun(Struct, eq=False):
         return Page(self.state(now), self.first + place, items, before, ids)
 
     def wake_readers(self) -> None:
-        if self.changed is not None and not self.changed.done():
-            self.changed.set_result(None)
-        self.changed = None
+        changed, self.changed = self.changed, None
+        if changed is not None and not changed.done() and not changed.get_loop().is_closed():
+            changed.set_result(None)
 
 
 class MemoryStore:
@@ -242,7 +242,7 @@ class MemoryStore:
         if run is not None and reader and run.ids is None:
             run.readers[reader] = now + wait + self.lease
         if run is not None and wait > 0 and run.end is None and run.last <= after:
-            if run.changed is None:
+            if run.changed is None or run.changed.get_loop().is_closed():
                 run.changed = asyncio.get_running_loop().create_future()
             await asyncio.wait((run.changed,), timeout=wait)
             now = self._drop_expired()

@@ -79,7 +79,8 @@ class Followers(BroadcastGroup):
         if not self._behind:
             return super()._send(message, key, skipped)
         report = super()._send(message, key, {*skipped, *self._behind})
-        return replace(report, sent=report.sent + len(self._behind.keys() - skipped))  # they get it later
+        later = [peer for peer in self._behind if not {peer, self.members[peer].address}.intersection(skipped)]
+        return replace(report, sent=report.sent + len(later))
 
     def _deliver(self, inside: Any, message: EventBroadcast | RawBroadcast, key: Hashable) -> bool:
         if isinstance(inside, ServedPeer) and inside.writer.session.full:

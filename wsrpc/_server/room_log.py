@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -30,7 +30,7 @@ from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, StoreFull, StoreLost
 from .._keyed.keeper import encoder_of, hash_of
 from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
-from ..errors import BadArguments, MessageTooBig, Overloaded, RpcError, made_here, short
+from ..errors import BadArguments, ConnectionLost, MessageTooBig, Overloaded, RpcError, made_here, short
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
 from .peers import ServedPeer
@@ -40,6 +40,12 @@ WAIT = 15.0
 PAUSE = 1.0
 """Seconds until a store that has no room is asked again."""
 NO_ANSWER = "the store of events does not answer: try again later"
+TOGETHER = 16
+"""Number of events that are sent to all members in one turn of the event loop."""
+BATCH = 256
+"""Maximum number of events that are stored in one step. A store must not drop them before others have read them."""
+RENEWER = ""
+"""The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
 """Number of pages that are read at the same time for the members of one client. So one client cannot delay others."""
 
@@ -53,7 +59,7 @@ class Position(NamedTuple):
     id: str | None
 
     def __str__(self) -> str:
-        return f"{self.number}-{self.id}"
+        return f"{self.number}-{self.id or 0}"  # before the first event, there is no id
 
     @classmethod
     def parse(cls, text: str) -> Position:
@@ -85,6 +91,15 @@ class StoredEvent(Struct, array_like=True):
     args: Any
     metadata: dict[str, str] | None = None
     skip: list[str] = []
+
+
+class Unstored(NamedTuple):
+    """An entry that waits until those before it are stored."""
+
+    sequence: int
+    item: bytes
+    before: asyncio.Future[Position]
+    """Gets the position before the entry."""
 
 
 class RoomLog(Followers):
@@ -123,12 +138,14 @@ class RoomLog(Followers):
         self._writer = secrets.token_hex(4)
         self._sequence = 0
         """How many entries this process has written."""
-        self._queue: list[tuple[bytes, asyncio.Future[Position]]] = []
-        """Events that wait until those before them are stored, each with a future for the position before it."""
+        self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
+        """Stores the queue. None if it is empty."""
         self._reading: asyncio.Task[None] | None = None
         self._moved: asyncio.Future[None] | None = None
         """Done when ``reached`` changes. None if nobody waits for that."""
+        self._needed = 0
+        """How many calls need the log to be read, even if the room has no members here."""
         self._pages: dict[int, asyncio.Task[Page | None]] = {}
         """The pages that are being read, by the numbers after which they begin."""
         self._missed_after: dict[Peer, Position] = {}
@@ -149,7 +166,8 @@ class RoomLog(Followers):
         stored = StoredEvent(channel, event, args, metadata, names)
         item = self._to_bytes(stored)
         if self.members and self.reached is None:
-            await self.wait_started()  # members that were added just now get the event, too
+            with self.needed():
+                await self.wait_started()  # members that were added just now get the event, too
         before, position = await self._write(item)
         if before == self.reached or not self._runs.is_shared:
             return self._send_stored(position, stored, skipped)
@@ -162,6 +180,11 @@ class RoomLog(Followers):
     def _send_stored(self, position: Position, stored: StoredEvent, skipped: Collection[object]) -> EmitReport:
         """Send the event after the last one to the members that are not behind."""
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
+        for error in report.errors:
+            inside = self.members.get(error.peer)
+            if isinstance(inside, ServedPeer):  # the event is too large for it
+                with suppress(ConnectionLost):
+                    self._deliver(inside, self._missed(position), None)
         self._move_to(position)
         return report
 
@@ -183,33 +206,40 @@ class RoomLog(Followers):
         """
         self._sequence = sequence = self._sequence + 1
         if self._runs.is_shared:
-            done: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
-            self._queue.append((item, done))
-            if self._storing is None or self._storing.done():
-                self._storing = self._runs.spawn(self._store_queue(sequence))
-            before = await done
+            entry = Unstored(sequence, item, asyncio.get_running_loop().create_future())
+            self._queue.append(entry)
+            if self._storing is None:
+                self._storing = self._runs.spawn(self._store_queue())
+                self._storing.add_done_callback(self._storing_ended)
+            before = await entry.before
         else:  # a store in memory answers at once
             before = await self._add(sequence, [item])
         return before, Position(before.number + 1, self._id(sequence))
 
-    async def _store_queue(self, sequence: int) -> None:
-        """Store the entries that wait, of which the first has a sequence. Those that come meanwhile go together."""
-        while self._queue:
-            entries, self._queue = self._queue, []
-            error = Overloaded("the server was closed before the event was stored")
+    async def _store_queue(self) -> None:
+        """Store the entries that wait. Those that come meanwhile go together."""
+        while batch := self._queue[:BATCH]:
+            before, error = None, None
             try:
-                before = await self._add(sequence, [item for item, _ in entries])
-                for number, (_, done) in enumerate(entries):
-                    if not done.done():
-                        done.set_result(before)
-                    before = Position(before.number + 1, self._id(sequence + number))
+                before = await self._add(batch[0].sequence, [entry.item for entry in batch])
             except Overloaded as exc:
                 error = exc
-            finally:
-                for _, done in entries:
-                    if not done.done():
-                        done.set_exception(error)
-            sequence += len(entries)
+            del self._queue[: len(batch)]
+            for entry in batch:
+                if before is None:
+                    _fail(entry, error)
+                    continue
+                if not entry.before.done():
+                    entry.before.set_result(before)
+                before = Position(before.number + 1, self._id(entry.sequence))
+        self._storing = None
+
+    def _storing_ended(self, task: asyncio.Task[None]) -> None:
+        """Fail the entries that are left because the server was closed, or the store has raised another error."""
+        if self._storing is task:
+            self._storing, left, self._queue = None, self._queue, []
+            for entry in left:
+                _fail(entry, None if task.cancelled() else task.exception())
 
     async def _add(self, sequence: int, items: list[bytes]) -> Position:
         """Store events, of which the first has a sequence. Return the position before them.
@@ -235,11 +265,24 @@ class RoomLog(Followers):
             self._reading = self._runs.spawn(self._read())
 
     def stop(self) -> None:
-        """Stop reading the log, because the room has no more members here."""
+        """Stop reading the log if the room has no members here."""
+        if self.members or self._needed:
+            return
+        self._moved = None  # nobody waits for it any more
         if self._runs.is_shared:
             if self._reading is not None:
                 self._reading.cancel()
             self.reached = self._reading = None
+
+    @contextmanager
+    def needed(self) -> Generator[None]:
+        """Do not stop reading the log within this block, even if the room has no members here."""
+        self._needed += 1
+        try:
+            yield
+        finally:
+            self._needed -= 1
+            self.stop()
 
     async def _read(self) -> None:
         """Send what other processes have stored. Without a shared store, they have stored nothing."""
@@ -251,26 +294,39 @@ class RoomLog(Followers):
                 if not self._runs.is_shared:
                     return
                 await self._read_on(reached)
+                continue
             except Overloaded as exc:
                 logger.warning("room %r: %s", self._name, exc)
-                await asyncio.sleep(PAUSE)
+            except Exception:
+                logger.exception("room %r: reading its events failed", self._name)
+            await asyncio.sleep(PAUSE)
 
     async def _read_on(self, after: Position) -> None:
         page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))
         if page is not None and after != self.reached:
             return  # an event of this process was sent meanwhile
-        if page is None or not after.precedes(page):
-            end = await self._end()
-            self._send(self._missed(end), None, ())
-            self._move_to(end)
+        if page is None or not page.items:
+            if after.precedes(page):
+                with suppress(StoreLost, StoreFull):  # as long as there are members, the log is kept
+                    await self._store.add(self._key, self._new, RENEWER, 0, [])
+            else:
+                self._skip_to(await self._end())
             return
+        if not after.precedes(page):
+            self._skip_to(Position(page.number - 1, page.before))
         for number, (id, item) in enumerate(zip(page.ids, page.items, strict=True), page.number):
             stored = read_kept(item, StoredEvent)
             peers = [peer for name in stored.skip if (peer := self._find_peer(name)) is not None]
             self._send_stored(Position(number, id), stored, {*stored.skip, *peers})
-        if not page.items:
-            with suppress(StoreLost, StoreFull):  # as long as there are members, the log is kept
-                await self._store.add(self._key, self._new, self._writer, self._sequence + 1, [])
+            if number % TOGETHER == 0:  # what was sent is written only in the next turn of the event loop
+                await asyncio.sleep(0)
+                if self.reached != (number, id):
+                    return
+
+    def _skip_to(self, position: Position) -> None:
+        """Tell the members that are not behind that they miss the events before a position."""
+        self._send(self._missed(position), None, ())
+        self._move_to(position)
 
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
@@ -320,7 +376,14 @@ class RoomLog(Followers):
         if after == reached:
             return Joined(str(reached), complete=True)
         self._missed_after[served.peer] = after
-        task = self.fall_behind(served)
+        self.fall_behind(served)
+        return await self.wait_live(served)
+
+    async def wait_live(self, served: ServedPeer) -> Joined:
+        """Wait until a member is not behind."""
+        task = self._behind.get(served.peer)
+        if task is None:
+            return Joined(str(self.reached), complete=True)
         await asyncio.wait((task,))
         joined: Joined | None = None if task.cancelled() else task.result()
         if joined is None:
@@ -364,7 +427,7 @@ class RoomLog(Followers):
         reached, complete = self.reached, True
         assert reached is not None
         if page is None or not after.precedes(page):
-            complete = page is not None and after.id is None
+            complete = after.id is None
             is_within = page is not None and page.number <= reached.number
             after = Position(page.number - 1, page.before) if page is not None and is_within else reached
             if not complete:
@@ -389,3 +452,8 @@ class RoomLog(Followers):
         """Return the event that tells a member that events before a position are missing."""
         at = self._name, str(position)
         return EventBroadcast(event_on(CHANNEL, ("missed", *at), CallContext(at=at)))
+
+
+def _fail(entry: Unstored, error: BaseException | None) -> None:
+    if not entry.before.done():
+        entry.before.set_exception(error or Overloaded("the server was closed before the event was stored"))

@@ -414,6 +414,7 @@ class Rooms:
         if slow is not None:
             members.own_slow = members.slow = slow
         if keep is not None and members.log is None:
+            self._check_can_keep(members)
             members.log = self._make_log(members, keep)
         if presence is not None and members.presence is None:
             self.presences.add(name, presence, members)
@@ -421,11 +422,13 @@ class Rooms:
             self._declared[name] = room
         return room
 
-    def _make_log(self, members: RoomMembers, keep: float) -> RoomLog:
+    def _check_can_keep(self, members: RoomMembers) -> None:
         if members.members:
             raise ValueError(f"room {members.name!r} has members already: call server.room(..., keep=) before")
         if self._in_cluster and not self._runs.is_shared:
             raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
+
+    def _make_log(self, members: RoomMembers, keep: float) -> RoomLog:
         return RoomLog(members.name, members, self._runs, keep, self.server.peer, self._gates)
 
     def all(self) -> tuple[Room, ...]:
@@ -480,16 +483,13 @@ class Rooms:
             self.add(room, peer, by_itself=by_itself, about=about)
             return Joined(None, complete=True)
         position = None if options.after is None else Position.parse(options.after)
-        await log.wait_started()
-        try:
+        with log.needed():
+            await log.wait_started()
             is_new = peer not in room
             self.add(room, peer, by_itself=by_itself, about=about)
             if is_new:
                 return await log.send_missed(served, position, options.last)
-            return Joined(str(log.reached), complete=True)
-        finally:
-            if not len(room):
-                log.stop()
+            return await log.wait_live(served)
 
     def remove(self, room: Room, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from a room; see `Room.remove`."""
@@ -502,6 +502,13 @@ class Rooms:
         inside = _inside_of(member)
         for room in () if inside is None else inside.rooms:
             _members_of(room).leave(member, ended=True)
+
+    def abandon(self) -> None:
+        """Forget what runs for the logs, because the event loop was closed."""
+        for room in self._declared.values():
+            members = _members_of(room)
+            if members.log is not None:
+                members.log = self._make_log(members, members.log.keep)
 
     def _inside(self, peer: Peer | RawConnection, call: str) -> ServedPeer | RawLink:
         """Return the inside of a peer or raw connection of this server, for ``call``.

@@ -148,6 +148,7 @@ class ServerCore:
         if joined_cluster is not None:  # first, so that other nodes are not notified of each peer
             joined_cluster.abandon()
         self._rooms.presences.reset()
+        self._rooms.abandon()  # before members leave, which would cancel tasks
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()

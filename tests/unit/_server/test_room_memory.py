@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, Server
-from wsrpc.store import MemoryStore
-from wsrpc.testing import connect
+from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
+from wsrpc.store import Added, MemoryStore, NewRun, Page
+from wsrpc.testing import Line, connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -86,3 +87,195 @@ async def test_what_is_not_kept_any_more_is_told() -> None:
     async with ear(server) as three:  # a position of another log
         joined = await three.join(after=f"{number}-{'0' * 8}.{id.partition('.')[2]}")
         assert not joined["complete"] and await three.heard.get() == ("missed", "lobby")
+
+
+class SlowStore(MemoryStore):
+    """A store whose answers can be held back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adds = asyncio.Event()
+        self.adds.set()
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.renews = asyncio.Event()
+        self.renewing = asyncio.Event()
+        self.readers = 0
+
+    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Any, /) -> Added:
+        if not items:
+            self.renewing.set()
+            await self.renews.wait()
+        await self.adds.wait()
+        return await super().add(key, log, writer, sequence, items)
+
+    async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
+        self.readers += 1
+        try:
+            await self.reads.wait()
+            return await super().read(key, after, reader=reader, wait=wait)
+        finally:
+            self.readers -= 1
+
+
+@pytest.fixture
+def store() -> SlowStore:
+    return SlowStore()
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+async def test_the_log_is_not_read_without_members(how: str, store: SlowStore) -> None:
+    server = make_server(store=store, limits=Limits(rooms=1))
+    lobby = server.room("lobby")
+    async with ear(server) as one, ear(server) as two:
+        await two.join()
+        first, second = server.peers
+        lobby.remove(second)
+        await turns_until(lambda: not store.readers)
+        if how == "refused":
+            server.room("other").add(first)
+            with pytest.raises(RpcError, match=r"Limits\.rooms"):
+                await lobby.join(first)
+        elif how == "cancelled":
+            store.reads.clear()
+            joining = asyncio.create_task(lobby.join(first))
+            await turns_until(lambda: store.readers)
+            joining.cancel()
+        await turns_until(lambda: not store.readers)
+        store.reads.set()
+        await one.join() if how != "refused" else await two.join()
+        assert (await lobby.emit("said", 1)).sent == 1
+    await server.close()
+
+
+async def test_a_join_that_fails_does_not_disturb_another_one(store: SlowStore) -> None:
+    server = make_server(store=store, limits=Limits(rooms=1))
+    async with ear(server) as one, ear(server) as two:
+        server.room("other").add(server.peers[0])
+        store.reads.clear()
+        refused, joined = asyncio.create_task(one.join()), asyncio.create_task(two.join())
+        await turns_until(lambda: store.readers)
+        store.reads.set()
+        assert (await joined)["complete"]
+        with pytest.raises(RpcError, match=r"Limits\.rooms"):
+            await refused
+    await server.close()
+
+
+async def test_a_server_that_closes_leaves_no_emit_waiting(store: SlowStore) -> None:
+    server = make_server(store=store)
+    async with ear(server) as one:
+        await one.join()
+        store.adds.clear()
+        emits = [asyncio.create_task(server.room("lobby").emit("said", number)) for number in range(600)]
+        await asyncio.sleep(0)
+        late = asyncio.create_task(server.room("lobby").emit("said", 600))
+        await server.close()
+        results = await asyncio.gather(*emits, late, return_exceptions=True)
+        assert {type(result) for result in results} == {Overloaded}
+
+
+async def test_a_log_that_is_renewed_late_is_still_read(store: SlowStore) -> None:
+    here, there = (Server(store=store) for _ in range(2))
+    for server in (here, there):
+        server.room("lobby", allow=lambda peer: True, keep=1)
+    async with ear(here) as one:
+        await one.join()
+        await store.renewing.wait()
+        for number in range(3):
+            await here.room("lobby").emit("said", number)
+        store.renews.set()
+        await there.room("lobby").emit("said", 3)
+        assert await one.hear(4) == [0, 1, 2, 3]
+    await here.close()
+    await there.close()
+
+
+async def test_an_event_after_room_add_reaches_the_new_member(store: SlowStore) -> None:
+    server = make_server(store=store)
+    async with ear(server) as one:
+        store.reads.clear()
+        server.room("lobby").add(server.peers[0])
+        emit = asyncio.create_task(server.room("lobby").emit("said", 1))
+        await turns_until(lambda: store.readers)
+        store.reads.set()
+        assert (await emit).sent == 1
+        assert await one.hear(1) == [1]
+    await server.close()
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+async def test_who_joins_again_while_it_is_behind_waits(by: str) -> None:
+    server = make_server(limits=Limits(high_water_bytes=300))
+    line, lobby = Line(server), server.room("lobby")
+    async with Client("ws://server/", dial=line.dial) as client:
+        one = Ear(client)
+        await one.join()
+        line.connections[0][1].hold()
+        for number in range(10):
+            await lobby.emit("said", [number, "x" * 200])
+        joining = asyncio.ensure_future(one.join() if by == "client" else lobby.join(server.peers[0]))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not joining.done()
+        line.connections[0][1].release()
+        joined = await joining
+        assert (joined["position"] if by == "client" else joined.position).startswith("11-")
+        assert [number for number, _ in await one.hear(10)] == [*range(10)]
+    await server.close()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_member_for_which_an_event_is_too_large_is_told(shared: bool) -> None:
+    server = make_server(store=MemoryStore() if shared else None)
+    lobby = server.room("lobby")
+    async with Client("ws://server/", dial=Line(server).dial, limits=Limits(message_bytes=2000)) as client:
+        one = Ear(client)
+        begin = await one.join()
+        report = await lobby.emit("said", "x" * 5000)
+        assert (report.sent, len(report.errors)) == (0, 1)
+        await lobby.emit("said", 2)
+        assert await one.hear(2) == [("missed", "lobby"), 2]
+        lobby.remove(server.peers[0])
+        assert not (await one.join(after=begin["position"]))["complete"]
+        assert await one.hear(2) == [("missed", "lobby"), 2]
+    await server.close()
+
+
+async def test_every_position_that_a_client_is_told_can_be_passed_to_join() -> None:
+    server = make_server()
+    told = list[str]()
+    async with ear(server) as one:
+        one.client.of("rooms").on("missed", lambda room, position: told.append(position))
+        await server.room("lobby").emit("said", 1)
+        for after in ("0-x", "9999999999999999-x"):
+            await one.join(after=after)
+            await one.client.of("rooms").request("leave", "lobby")
+        for position in [*told]:
+            await one.join(after=position)
+            await one.client.of("rooms").request("leave", "lobby")
+        assert await one.hear(2) == [1, 1]
+        assert [position.partition("-")[0] for position in told] == ["0", "1", "0"]
+    await server.close()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_server_keeps_its_rooms_when_its_event_loop_was_closed(shared: bool) -> None:
+    server = make_server(store=MemoryStore() if shared else None)
+    left = list[Any]()
+
+    async def serve(number: int) -> list[Any]:
+        ours, theirs = memory_transports()
+        client = Client()
+        one = Ear(client)
+        await asyncio.gather(server.accept(theirs), client.bind(ours))
+        left.append((client, ours, theirs, asyncio.all_tasks()))
+        await one.join(last=number)
+        await server.room("lobby").emit("said", number)
+        return await one.hear(number + 1)
+
+    for number in range(3):
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        assert loop.run_until_complete(serve(number)) == [*range(number + 1)]
+        loop.close()

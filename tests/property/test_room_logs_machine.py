@@ -1,0 +1,583 @@
+"""Rooms with ``keep=`` at two processes that share a store, and clients that join, read slowly, drop, and come back.
+
+Processes are killed, closed and cut off; connections drop; the store is lost for a while, is restored from a snapshot,
+forgets everything, and drops old events. Whatever happens: a client gets the events of a room in the order of the
+store, none twice, and none missing between its position and the present, unless it was told; it is told only if there
+was a reason; its positions are right; reports count the members; nobody waits for ever; and in the end nothing is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import hypothesis.strategies as st
+import pytest
+from client_world import WorldMachine
+from effort import SOAK, examples
+from hypothesis import settings
+from hypothesis.stateful import initialize, invariant, rule
+from keyed_world import KnownLog, MortalRedis, Process, SharedMemory, SharedRedis, SharedStore
+from leftovers import other_tasks
+from tenacity import wait_fixed
+from test_keyed_machine import RealLoop
+
+from wsrpc import Client, ConnectionLost, Context, Limits, Overloaded, Peer, Reconnect, RemoteError, Server
+from wsrpc._keyed.keeper import hash_of
+from wsrpc._keyed.runs import LAST
+from wsrpc._server.room_log import RoomLog, StoredEvent
+from wsrpc._server.rooms import _members_of
+from wsrpc.types import ClientRoom
+
+KEPT = 20.0
+SMALL, LARGE = 3000, 1 << 20
+"""Bytes of the events of a room, of which the oldest are dropped."""
+COUNT = 4
+"""The number of clients. The last one uses `Client.room`."""
+ROOMS = ["hall", "yard"]
+LOST = "7-00000000.1"
+"""A position of no event."""
+ON = "on"
+"""Stands for the position that the client has reached."""
+
+some = st.integers(0, 20)
+nodes = st.sampled_from([0, 1])
+clients = st.integers(0, COUNT - 1)
+rooms = st.sampled_from([ROOMS[0], ROOMS[0], ROOMS[1]])
+seldom = st.sampled_from([*[False] * 5, True])
+sizes = st.sampled_from([0, 0, 200, 200, 60_000])
+
+
+class Seat:
+    """What one client has had of one room."""
+
+    def __init__(self, ear: Ear, room: str, log: KnownLog) -> None:
+        self.ear = ear
+        self.room = room
+        self.log = log
+        self.position: str | None = None
+        """The client has had everything up to here. None if the next event may be any."""
+        self.trail: list[str] = []
+        """The positions since the client has joined."""
+        self.was_anywhere = False
+        """Whether the position was None when the client has joined."""
+        self.told = 0
+        """How often the client was told that it has missed events."""
+        self.state = "out"
+        """Of the last request: "in", "out", or "unknown" if it failed."""
+        self.turn = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<{self.room} of {self.ear.index}, {self.state}, at {self.position}, told {self.told}>"
+
+    def is_left_out(self, event: StoredEvent) -> bool:
+        """Whether the client need not get an event."""
+        return not event.event or not self.ear.peers.isdisjoint(event.skip)
+
+    def lacks_nothing_before(self, position: str, after: str | None) -> bool:
+        return after is None or position == after or self.log.follows(position, after, self.is_left_out)
+
+    def hear(self, number: int, position: str) -> None:
+        event = self.log.events[position]
+        assert event.args[0] == number, f"{self} gets event {number} with the position of another: {position}"
+        assert self.ear.peer not in event.skip, f"{self} gets what is not for it: {position}"
+        assert position != self.position and self.lacks_nothing_before(position, self.position), (
+            f"{self} gets {position}, which does not follow"
+        )
+        self.move(position)
+
+    def move(self, position: str | None) -> None:
+        self.position = position
+        if position is not None:
+            self.trail.append(position)
+
+    def miss(self, position: str | None) -> None:
+        world, before = self.ear.world, self.position
+        trimmed = before is None or self.log.first > int(before.partition("-")[0]) + 1
+        expired = world.troubles["leap"] or world.troubles["full"]
+        assert before == LOST or trimmed or world.shared.restored or expired, f"{self} is told of a loss: {position}"
+        self.told += 1
+        self.move(position)
+
+    def begin(self, position: str | None) -> None:
+        self.trail.clear()
+        self.was_anywhere = position is None
+        self.move(position)
+
+    def joined(self, position: str, told: int, complete: bool) -> None:
+        """See that the answer to a request to join is true."""
+        assert complete or self.told > told, f"{self} is not complete, and was not told: {position}"
+        if self.trail:
+            known = position in self.trail or any(self.lacks_nothing_before(position, each) for each in self.trail)
+            before_all = self.was_anywhere and (self.told > told or self.lacks_nothing_before(self.trail[0], position))
+            assert known or before_all, f"{self} is said to be at {position}"
+        if self.position is None:
+            self.move(position)
+
+
+class Ear:
+    """A client."""
+
+    def __init__(self, world: RoomLogsMachine, index: int) -> None:
+        self.world = world
+        self.index = index
+        self.peers: set[str] = set()
+        """The ids of the server's peers that it had."""
+        self.peer = ""
+        self.seats = {room: Seat(self, room, world.shared.logs[hash_of(("room", room))]) for room in ROOMS}
+        self.home = 0
+        self.line: Any = None
+        self.client = Client(
+            f"ws://server/?who={index}",
+            dial=self.dial,
+            limits=world.limits,
+            reconnect=Reconnect(wait=wait_fixed(0.003)),
+            connect_timeout=10**6,
+        )
+        self.rooms: dict[str, ClientRoom] = {}
+        self.client.on("said", self.hear)
+        self.client.on_reconnect(self.came_back)
+        if index == COUNT - 1:
+            self.rooms = {room: self.client.room(room) for room in ROOMS}
+            for room in self.rooms.values():
+                room.on_missed(self.miss_in_room)
+        else:
+            self.client.of("rooms").on("missed", self.miss)
+
+    async def dial(self, url: str, **options: Any) -> Any:
+        process = self.world.processes[self.home]
+        ours = await process.dial(url, **options)
+        self.line = next(theirs for end, theirs in process.line.connections if end is ours)
+        return ours
+
+    def hear(self, ctx: Context, number: int, filling: str) -> None:
+        assert ctx.room is not None and ctx.position is not None
+        self.seats[ctx.room].hear(number, ctx.position)
+        assert not self.rooms or self.rooms[ctx.room].position == ctx.position
+
+    def miss(self, room: str, position: str) -> None:
+        self.seats[room].miss(position)
+
+    def miss_in_room(self, room: ClientRoom) -> None:
+        seat = self.seats[room.name]
+        if not room.joined and seat.state == "in":  # the store did not answer
+            assert self.world.troubles["loss"] or self.world.troubles["leap"], seat
+            seat.state = "unknown"
+        else:
+            seat.miss(room.position)
+
+    def came_back(self, info: Any) -> None:
+        if info.resumed:
+            return
+        for seat in self.seats.values():
+            if seat.state == "in" and not self.rooms:
+                self.world.join_later(seat, ON)
+
+    async def ask_to_join(self, seat: Seat, options: dict[str, Any]) -> tuple[str, bool]:
+        if self.rooms:
+            joined = await self.rooms[seat.room].join(**options)
+            assert joined.position is not None
+            return joined.position, joined.complete
+        request = self.client.of("rooms").request
+        answer = await request("join", seat.room, options, timeout=None)
+        return answer["position"], answer["complete"]
+
+    async def ask_to_leave(self, seat: Seat) -> None:
+        if self.rooms:
+            await self.rooms[seat.room].leave()
+        else:
+            await self.client.of("rooms").request("leave", seat.room, timeout=None)
+
+
+class Work:
+    """A task of the machine, which `cancel` may cancel."""
+
+    def __init__(self, task: asyncio.Task[None], process: Process | None = None) -> None:
+        self.task = task
+        self.process = process
+        self.cancelled = False
+
+
+class RoomLogsMachine(WorldMachine):
+    scale = 1.0
+    """The length of a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.all_processes: list[Process] = []
+        self.orders: list[asyncio.Task[Any]] = []
+        self.ears: list[Ear] = []
+        self.troubles = {"death": 0, "loss": 0, "leap": 0, "full": 0}
+        """How often something happened that clients may be told of."""
+        self.failed = False
+        self.patches = ExitStack()
+        self.shared: SharedStore
+
+    # ------------------------------------------------------------ the scene
+
+    @initialize(run_bytes=st.sampled_from([SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
+    def begin(self, run_bytes: int, homes: list[int]) -> None:
+        self.limits = Limits(ping_interval=None, close_timeout=2.0, high_water_bytes=300, replay_bytes=128 << 10)
+        self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
+
+        async def main() -> None:
+            self.shared = self.store(run_bytes=run_bytes, lease=6.0 * self.scale)
+            self.processes = [self.process(), self.process()]
+            for index, home in enumerate(homes):
+                ear = Ear(self, index)
+                ear.home = home
+                self.ears.append(ear)
+                await ear.client.connect()
+
+        self.run(main())
+
+    def store(self, **options: Any) -> SharedStore:
+        return SharedMemory(self.loop.time, **options)
+
+    def process(self) -> Process:
+        process = Process(self.shared, self.limits, self.make_rooms)
+        self.all_processes.append(process)
+        return process
+
+    def make_rooms(self, server: Server, process: Process) -> None:
+        def welcome(peer: Peer) -> None:
+            ear = self.ears[int(str(peer.principal))]
+            ear.peer = peer.id
+            ear.peers.add(peer.id)
+
+        server.on("open", welcome)
+        for room in ROOMS:
+            server.room(room, allow=lambda peer: True, keep=KEPT * self.scale)
+
+    def seat(self, index: int, room: str) -> Seat:
+        return self.ears[index].seats[room]
+
+    def work(self, doing: Any, process: Process | None = None) -> Work:
+        work = Work(self.loop.create_task(doing), process)
+        self.works.append(work)
+        return work
+
+    # ------------------------------------------------------------ what the clients do
+
+    @rule(index=clients, room=rooms, how=st.sampled_from(["on", "on", "on", "new", "last", "old", "lost"]), which=some)
+    def join(self, index: int, room: str, how: str, which: int) -> None:
+        seat = self.seat(index, room)
+        if how == "on":
+            self.join_later(seat, ON)
+        elif how == "last":
+            self.join_later(seat, None, 1 + which)
+        elif how == "old":
+            known = list(seat.log.events)
+            self.join_later(seat, known[which * (len(known) - 1) // 20] if known else None)
+        else:
+            self.join_later(seat, LOST if how == "lost" else None)
+        self.turn(3)
+
+    def join_later(self, seat: Seat, after: str | None, last: int = 0) -> None:
+        self.work(self.join_now(seat, after, last))
+
+    async def join_now(self, seat: Seat, after: str | None, last: int = 0) -> None:
+        async with seat.turn:
+            if seat.state == "unknown":
+                await self.leave_now(seat)
+            if seat.state == "unknown":
+                return
+            told, is_in = seat.told, seat.state == "in"
+            if not (is_in and (seat.ear.rooms or seat.ear.peer in self.members(seat.ear, seat.room))):
+                seat.begin(seat.position if after == ON else after)
+            after = seat.position if after == ON or is_in else after
+            seat.state = "unknown"
+            given = {"after": after, "last": last}
+            with suppress(ConnectionLost):
+                try:
+                    answer = await seat.ear.ask_to_join(seat, {key: value for key, value in given.items() if value})
+                except RemoteError as error:
+                    trouble = self.troubles["loss"] or self.troubles["leap"] or self.troubles["death"]
+                    if not (error.message == "left the room" or (trouble and isinstance(error, Overloaded))):
+                        raise
+                else:
+                    seat.state = "in"
+                    seat.joined(answer[0], told, answer[1])
+
+    def members(self, ear: Ear, room: str) -> set[str]:
+        return {peer.id for peer in self.processes[ear.home].server.room(room)}
+
+    @rule(index=clients, room=rooms)
+    def leave(self, index: int, room: str) -> None:
+        async def main() -> None:
+            seat = self.seat(index, room)
+            async with seat.turn:
+                await self.leave_now(seat)
+
+        self.work(main())
+        self.turn(3)
+
+    async def leave_now(self, seat: Seat) -> None:
+        seat.state = "unknown"
+        with suppress(ConnectionLost):
+            await seat.ear.ask_to_leave(seat)
+            seat.state = "out"
+
+    @rule(index=clients, room=rooms)
+    def expel(self, index: int, room: str) -> None:
+        """The server removes a client, which is not told."""
+        seat = self.seat(index, room)
+        for process in self.processes:
+            for peer in [*process.server.room(room)]:
+                if peer.id == seat.ear.peer:
+                    self.inside(process.server.room(room).remove, peer)
+                    seat.state = "unknown"
+
+    # ------------------------------------------------------------ what the servers do
+
+    @rule(
+        at=nodes,
+        room=rooms,
+        count=st.integers(1, 8),
+        size=sizes,
+        skip=st.sampled_from([None, None, *range(COUNT)]),
+        together=st.booleans(),
+    )
+    def emit(self, at: int, room: str, count: int, size: int, skip: int | None, together: bool) -> None:
+        process = self.processes[at]
+        skipped = [peer for peer in process.server.peers if peer.principal == str(skip)]
+        numbers = [self.number + each for each in range(1, count + 1)]
+        self.number += count
+
+        async def main() -> None:
+            for number in numbers:
+                await self.emit_one(process, room, number, size, skipped)
+
+        if together:
+            for number in numbers:
+                self.work(self.emit_one(process, room, number, size, skipped), process)
+        else:
+            self.work(main(), process)
+        self.turn(1)
+
+    async def emit_one(self, process: Process, room: str, number: int, size: int, skip: list[Peer]) -> None:
+        if process.closed:
+            return
+        place, log = process.server.room(room), self.shared.logs[hash_of(("room", room))]
+        before = tuple(place)
+        try:
+            report = await place.emit("said", number, "x" * size, skip=skip)
+        except Overloaded:
+            assert self.troubles["loss"] or self.troubles["death"] or self.troubles["leap"]
+            return
+        assert any(event.event and event.args[0] == number for event in log.events.values()), "not stored"
+        if before == tuple(place) and not any(self.troubles.values()) and not self.shared.restored:
+            assert report.sent == len({*before} - {*skip}) and not report.errors, report
+
+    @rule(at=nodes, room=rooms, size=sizes)
+    def emit_from_both(self, at: int, room: str, size: int) -> None:
+        self.emit(at, room, 3, size, None, True)
+        self.emit(1 - at, room, 3, size, None, False)
+
+    # ------------------------------------------------------------ what happens to lines, processes and the store
+
+    @rule(index=clients)
+    def stop_reading(self, index: int) -> None:
+        self.ears[index].line.hold()
+
+    @rule(index=clients)
+    def read_again(self, index: int) -> None:
+        self.inside(self.ears[index].line.release)
+        self.turn(6)
+
+    @rule(at=nodes, half_open=st.booleans())
+    def cut(self, at: int, half_open: bool) -> None:
+        """Connections drop. Sessions resume."""
+        self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
+
+    @rule(index=clients)
+    def move(self, index: int) -> None:
+        """A client comes back at the other process, where its session is unknown."""
+        ear = self.ears[index]
+        at = ear.home
+        ear.home = 1 - at
+        self.cut(at, half_open=False)
+
+    @rule(at=nodes, how=st.sampled_from(["kill", "close", "drain", *["nothing"] * 6]))
+    def end_process(self, at: int, how: str) -> None:
+        """A process ends, and another one takes its place."""
+        if how == "nothing":
+            return
+        self.troubles["death"] += 1
+
+        def main() -> None:
+            process, self.processes[at] = self.processes[at], self.process()
+            process.closed = True
+            if how == "kill":
+                process.kill()
+                for work in self.works:
+                    if work.process is process:
+                        work.task.cancel()
+            closing = process.server.close(5.0 if how == "drain" else 0.0)
+            self.orders.append(self.loop.create_task(closing))
+
+        self.inside(main)
+
+    @rule(at=nodes, how=st.sampled_from(["lost", "lost to all", "back", "back"]))
+    def lose_store(self, at: int, how: str) -> None:
+        """The store does not answer for a while, to all or to one process."""
+        self.troubles["loss"] += "lost" in how
+        self.processes[at].store.cut = how == "lost"
+        self.shared.lost = how == "lost to all"
+
+    @rule(at=nodes, latency=st.integers(0, 4), loses=seldom)
+    def slow_store(self, at: int, latency: int, loses: bool) -> None:
+        self.troubles["loss"] += loses
+        store = self.processes[at].store
+        store.latency, store.loses_answers = latency, loses
+
+    @rule(how=st.sampled_from(["save", "save", "restore", "wipe"]))
+    def wind_back(self, how: str) -> None:
+        self.run(getattr(self.shared, how)())
+
+    @rule(seconds=st.sampled_from([0.3, 1.1, 1.1, 6.0, 11.0, KEPT + 1]))
+    def time_passes(self, seconds: float) -> None:
+        self.troubles["leap"] += seconds > 1.1  # nobody renews a log meanwhile
+        self.run(self.leap(seconds))
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    def holds(self) -> None:
+        if not self.ears:
+            return
+        self.failed = True
+        killed = any(process.killed for process in self.all_processes)
+        errors = [text for text in self.errors.texts if not (killed and "CancelledError" in text)]
+        assert not errors, errors
+        assert not self.complaints, self.complaints
+        for work in self.works:
+            if work.task.done() and not work.task.cancelled():
+                work.task.result()
+        self.failed = False
+
+    # ------------------------------------------------------------ the end
+
+    def teardown(self) -> None:
+        try:
+            if self.ears and not self.failed:
+                self.run(self.finish())
+        finally:
+            self.patches.close()
+            self.leave_world()
+
+    async def finish(self) -> None:
+        self.shared.lost = False
+        for process in self.all_processes:
+            process.store.cut = process.store.loses_answers = False
+            process.line.cut()  # half-open connections end
+        for ear in self.ears:
+            ear.line.release()
+        for _ in range(9):  # stores are asked again
+            await self.turns(40)
+            await self.leap(1.2)
+        self.holds()
+        works = [work.task for work in self.works]
+        await self.until(lambda: all(task.done() for task in works), "everybody has an answer")
+        await self.until(lambda: all(task.done() for task in self.orders), "everything that was ordered is done")
+        for task in self.orders:
+            task.result()
+        self.holds()
+        for room in ROOMS:
+            await self.check_all_have_come(room)
+        endings = [self.loop.create_task(ear.client.close()) for ear in self.ears]
+        await self.until(lambda: all(task.done() for task in endings), "the clients close")
+        await self.leap(31.0)  # sessions that clients have left end
+        await self.turns(40)
+        for log in self.logs():
+            assert log.reached is None and not log.members, "a room is read that has no members"
+            left = (log._behind, log._missed_after, log._pages, log._reports, log._queue)
+            assert not any(left), left
+        endings = [self.loop.create_task(process.server.close()) for process in self.processes]
+        await self.until(lambda: all(task.done() for task in endings), "the servers close")
+        for process in self.all_processes:
+            await process.store.close()
+        await self.until(lambda: not other_tasks(), "no task is left")
+        self.holds()
+
+    async def check_all_have_come(self, room: str) -> None:
+        store = self.shared.connect()
+        page = await store.read(hash_of(("room", room)), LAST)
+        seats = [ear.seats[room] for ear in self.ears if ear.seats[room].state == "in"]
+        if page is not None:
+            end = f"{page.number - 1}-{page.before}"
+
+            def late() -> list[Seat]:
+                return [seat for seat in seats if not seat.lacks_nothing_before(end, seat.position)]
+
+            try:
+                await self.until(lambda: not late(), "all members are at the end of the log")
+            except AssertionError:
+                raise AssertionError(f"the log is at {end}, and these are not: {late()}") from None
+        if isinstance(self.shared, SharedRedis):
+            await store.close()
+
+    def logs(self) -> list[RoomLog]:
+        rooms = [process.server.room(room) for process in self.processes for room in ROOMS]
+        return [log for room in rooms if (log := _members_of(room).log) is not None]
+
+
+@pytest.mark.timeout(7200 if SOAK else 120)
+class TestRoomLogsMachine(RoomLogsMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
+
+
+class RoomLogsOverRedis(RoomLogsMachine):
+    """The same over Redis, which is killed and restored from a snapshot, or stopped. Time passes by itself."""
+
+    new_loop: Callable[[], Any] = RealLoop
+    scale = 0.1
+    redis: MortalRedis
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.troubles["leap"] += 1  # the machine may be so busy that a log expires
+        for name in ("_server.room_log.PATIENCE", "_server.room_log.PAUSE"):
+            self.patches.enter_context(patch(f"wsrpc.{name}", 0.3))
+        self.patches.enter_context(patch("wsrpc_adapters._redis_store.PATIENCE", 0.3))
+
+    def store(self, **options: Any) -> SharedStore:
+        return SharedRedis(self.redis, self.loop.time, **options)
+
+    @rule(seconds=st.sampled_from([0.05, 0.5]))
+    def freeze(self, seconds: float) -> None:
+        """Redis is stopped for a while."""
+        self.troubles["loss"] += 1
+        self.redis.freeze()
+        self.run(self.leap(10 * seconds))
+        self.redis.thaw()
+
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0.001)
+
+    async def leap(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * self.scale)
+        await self.turns(3)
+
+
+@pytest.mark.timeout(7200 if SOAK else 120)
+class TestRoomLogsOverRedis(RoomLogsOverRedis.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=min(400, examples(6)), stateful_step_count=40, deadline=None)
+    folder: TemporaryDirectory[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = TemporaryDirectory()
+        RoomLogsOverRedis.redis = MortalRedis(Path(cls.folder.name))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        RoomLogsOverRedis.redis.kill()
+        cls.folder.cleanup()
