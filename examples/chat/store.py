@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS message (
     file_size INTEGER
 );
 CREATE INDEX IF NOT EXISTS message_room ON message (room, number);
+CREATE TABLE IF NOT EXISTS room (name TEXT PRIMARY KEY);
 """
 
 
@@ -51,7 +52,7 @@ class File:
 @dataclass
 class Message:
     number: int
-    """Position in the order of all rooms. A page names it to ask for the messages that it has missed."""
+    """Position in the order of all rooms. A page names it to ask for older messages."""
     id: str
     """Made by the page that sends the message, so that sending it again does not publish it twice."""
     room: str
@@ -62,43 +63,44 @@ class Message:
 
 
 class Store:
-    """Messages and files. Use it in the event loop's thread, except `begin` and `append`."""
+    """Messages and files. Several processes may use one folder. Only `write` may be called in other threads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.db = sqlite3.connect(folder / "chat.sqlite3", isolation_level=None)  # each statement commits
         self.db.executescript(SCHEMA)
-        self.growing = threading.Lock()
-
-    def close(self) -> None:
-        self.db.close()
 
     # ---------------------------------------------------------------- messages
 
-    def add(self, message_id: str, room: str, author: str, text: str, file: tuple[str, int] | None = None) -> bool:
-        """Keep a message; return False if it was there already."""
-        done = self.db.execute(
+    def add(self, message_id: str, room: str, author: str, text: str, file: tuple[str, int] | None = None) -> Message:
+        """Keep a message, and return it. If it was here already, it stays as it is."""
+        self.db.execute(
             "INSERT INTO message (id, room, author, text, time, file_name, file_size) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO NOTHING",
             (message_id, room, author, text, datetime.now(UTC).isoformat(), *(file or (None, None))),
         )
-        return done.rowcount == 1
+        message = self.message(message_id)
+        assert message is not None, "just added, and nothing is ever deleted"
+        return message
 
     def message(self, message_id: str) -> Message | None:
         row = self.db.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
         return None if row is None else message_of(row)
 
-    def newest(self, room: str, *, before: int | None, after: int, count: int) -> list[Message]:
-        """At most ``count`` messages with numbers between the two, newest first."""
+    def newest(self, room: str, *, before: int | None, count: int) -> list[Message]:
         rows = self.db.execute(
-            "SELECT * FROM message WHERE room = ? AND number < ? AND number > ? ORDER BY number DESC LIMIT ?",
-            (room, 2**62 if before is None else before, after, count),
+            "SELECT * FROM message WHERE room = ? AND number < ? ORDER BY number DESC LIMIT ?",
+            (room, 2**62 if before is None else before, count),
         )
         return [message_of(row) for row in rows]
 
-    def rooms(self) -> set[str]:
-        return {room for (room,) in self.db.execute("SELECT DISTINCT room FROM message")}
+    def add_room(self, name: str) -> bool:
+        """Keep the name of a room; return False if it was here already."""
+        return self.db.execute("INSERT OR IGNORE INTO room VALUES (?)", (name,)).rowcount == 1
+
+    def rooms(self) -> list[str]:
+        return [name for (name,) in self.db.execute("SELECT name FROM room")]
 
     # ---------------------------------------------------------------- files
 
@@ -108,25 +110,28 @@ class Store:
     def _part(self, file_id: str) -> Path:
         return self.folder / f"{file_id}.part"
 
-    def begin(self, file_id: str) -> int:
-        """Return how many bytes of a file are here; make the file if there is none."""
-        return self.append(file_id, -1, b"")
+    def size(self, file_id: str) -> int:
+        """Return how many bytes of a file are here."""
+        for path in (self._part(file_id), self.path(file_id)):
+            with suppress(FileNotFoundError):
+                return path.stat().st_size
+        return 0
 
-    def append(self, file_id: str, offset: int, data: bytes) -> int:
-        """Append data that begins at ``offset``, if the file ends there; return how many bytes are here."""
-        with self.growing:  # or a piece that is sent again after a drop could be appended twice
-            if self.path(file_id).exists():  # it was shared, and everybody knows its id
-                return self.path(file_id).stat().st_size
-            with self._part(file_id).open("ab") as file:
-                if file.tell() == offset:
-                    file.write(data)
-                return file.tell()
+    def write(self, file_id: str, offset: int, data: bytes) -> bool:
+        """Write a part of a file; return False if it does not continue the file. To write it twice does no harm."""
+        if offset > self.size(file_id):
+            return False
+        if not self.path(file_id).exists():  # a file that was published does not change
+            self._part(file_id).touch()
+            with self._part(file_id).open("r+b") as file:
+                file.seek(offset)
+                file.write(data)
+        return True
 
     def finish(self, file_id: str) -> None:
         """Mark a file as complete, so that it cannot change any more."""
-        with self.growing:
-            if not self.path(file_id).exists():
-                self._part(file_id).rename(self.path(file_id))
+        with suppress(FileNotFoundError):
+            self._part(file_id).rename(self.path(file_id))
 
 
 def suffix_of(name: str) -> str:

@@ -53,7 +53,6 @@ async def test_rooms_are_joined_and_left(newcomer: Newcomer) -> None:
 async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer) -> None:
     total = 150
     async with Client(f"{chat.socket_url}?name=Historian") as python:
-        await python.request("join", "lobby")
         for number in range(total):
             await python.request("say", "lobby", f"{number:032x}", f"number {number}")
 

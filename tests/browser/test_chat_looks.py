@@ -30,10 +30,9 @@ TALK = [
 async def talk_before(chat: ChatServer) -> None:
     for number, (name, text) in enumerate(TALK):
         async with Client(f"{chat.socket_url}?name={name}") as client:
-            await client.request("join", "lobby")
             await client.request("say", "lobby", f"{number:032x}", text)
             if name == "Grace":
-                await client.request("join", "release 1.0")
+                await client.room("release 1.0").join()
                 await client.request("say", "release 1.0", f"{100 + number:032x}", text)
 
 

@@ -19,7 +19,8 @@ PICTURE = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIB
 
 async def share(python: Client, file_id: str, name: str, content: bytes) -> str:
     """Uploads a file; where it can be had."""
-    message = await python.request("upload", "lobby", file_id, name, len(content), 0, send=[content])
+    await python.request("upload", "lobby", file_id, name, len(content), 0, send=[content])
+    [message, *_] = await python.request("history", "lobby")
     return str(message["file"]["url"])
 
 
@@ -28,8 +29,8 @@ async def test_nothing_that_comes_in_is_html(newcomer: Newcomer, chat: ChatServe
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     async with Client(f"{chat.socket_url}?name=%3Cb%3EEve") as eve:
-        await eve.request("join", "lobby")
-        await eve.request("join", SCRIPT)
+        await eve.room("lobby").join()
+        await eve.room(SCRIPT).join()
         await eve.request("say", "lobby", "a" * 32, SCRIPT)
         await share(eve, "b" * 32, '<b>" onclick=alert(2) .gif', PICTURE)
         await expect(log_of(page).get_by_role("article")).to_contain_text([SCRIPT, "onclick"])
@@ -47,7 +48,6 @@ async def test_what_is_uploaded_is_served_as_nothing_else(newcomer: Newcomer, ch
         "data:,x.GIF": "image/gif",
     }
     async with Client(f"{chat.socket_url}?name=Eve") as eve:
-        await eve.request("join", "lobby")
         for number, (name, expected) in enumerate(types.items()):
             url = await share(eve, f"{number:032x}", name, PICTURE)
             answer = await page.request.get(f"{chat.url}{url}")
@@ -66,9 +66,7 @@ async def test_what_is_uploaded_is_served_as_nothing_else(newcomer: Newcomer, ch
 )
 async def test_a_file_that_does_not_fit_is_not_shared(chat: ChatServer, size: int, offset: int, code: str) -> None:
     async with Client(f"{chat.socket_url}?name=Eve") as eve:
-        await eve.request("join", "lobby")
         with pytest.raises(RemoteError) as refused:
             await eve.request("upload", "lobby", "c" * 32, "a.txt", size, offset, send=[b"one", b"two"])
         assert refused.value.code == code
-        async with eve.stream("history", "lobby") as messages:
-            assert [message async for message in messages] == []
+        assert await eve.request("history", "lobby") == []

@@ -51,11 +51,12 @@ export class Log extends EventTarget {
     return this.items.querySelector(`[data-id="${id}"]`)
   }
 
-  /** Shows published messages, each once, in the order of their numbers. */
+  /** Shows published messages, each once, in the order of their numbers. Returns whether one of them was not here. */
   add(messages, me) {
+    const added = messages.filter(({ id }) => !this.find(id)?.dataset.number)
     this.#keepingPlace(() => {
-      for (const message of messages) {
-        this.find(message.id)?.remove() // it waited, or came twice
+      for (const message of added) {
+        this.find(message.id)?.remove() // it waited
         let next = null
         for (let item = this.items.lastElementChild; item; item = item.previousElementSibling) {
           if (Number(item.dataset.number ?? Infinity) < message.number) break
@@ -67,6 +68,7 @@ export class Log extends EventTarget {
         join(item.nextElementSibling)
       }
     })
+    return added.length > 0
   }
 
   /** Shows messages that are not published yet, at the end, and updates their state. */
@@ -94,6 +96,11 @@ export class Log extends EventTarget {
 
   remove(id) {
     this.find(id)?.remove()
+  }
+
+  /** Removes the published messages. */
+  clear() {
+    for (const item of this.items.querySelectorAll("[data-number]")) item.remove()
   }
 
   /** Keeps the view of older messages in place when others are added above them. */

@@ -1,6 +1,6 @@
 // The page: handles the user's actions and the server's events, and shows the result.
 
-import { Connection, ignoreLoss, isLoss } from "./connection.js"
+import { connect, ignoreLoss, isLoss } from "./connection.js"
 import { avatar, make, sizeOf } from "./dom.js"
 import { Outbox } from "./outbox.js"
 import { Room } from "./room.js"
@@ -14,52 +14,62 @@ const TYPING_AGAIN = 3000 // milliseconds between two events of a user who goes 
 const $ = (id) => document.getElementById(id)
 let myName = localStorage.getItem("name") ?? ""
 
-const connection = new Connection({
-  said(message) {
-    const room = rooms.get(message.room)
-    if (!room) return
-    room.add([message])
-    room.setTyping(message.author, false)
-    if (document.hidden || room !== current) room.unread++
-    else if (!room.log.atEnd) $("to-end").hidden = false
-    showRooms()
-  },
-  people: (room, names) => rooms.get(room)?.setPeople(names),
-  typing: (room, name, active) => name !== myName && rooms.get(room)?.setTyping(name, active),
-  rooms(names) {
-    known = names
-    showRooms()
-  },
-})
-const outbox = new Outbox(connection)
 const drafts = new Map(load("drafts", [])) // room → text
 const uploads = new Map() // id → {id, room, file, running}, of uploads that are not complete
 const rooms = new Map() // name → Room, of joined rooms
 let known = [LOBBY] // names of all rooms
 let current // the Room that is shown
+let client
+let outbox
 
 // ---------------------------------------------------------------- the connection
 
-connection.addEventListener("state", showState)
-connection.addEventListener("session", () => arrive().catch(ignoreLoss))
-$("retry").addEventListener("click", () => connection.client.connect())
+const isOpen = () => ["open", "draining"].includes(client.status.get())
 
-/** Runs in each session, because the server knows nothing of the one before. */
+function start() {
+  $("my-name").textContent = myName
+  client = connect(myName)
+  outbox = new Outbox(client)
+  client.on("said", said)
+  client.on("typing", (room, name, active) => name !== myName && rooms.get(room)?.setTyping(name, active))
+  client.on("room", (name) => {
+    known.push(name)
+    showRooms()
+  })
+  client.of("rooms").on("missed", (room) => rooms.get(room)?.restart())
+  client.status.subscribe((status, resumed) => {
+    showState(status)
+    if (status === "open" && !resumed) arrive().catch(ignoreLoss)
+  })
+  for (const name of load("rooms", [])) roomOf(name)
+  openRoom()
+  $("text").focus()
+}
+$("retry").addEventListener("click", () => client.connect())
+
+/** Runs in each session, because the server knows nothing of the one before. The client itself joins the rooms. */
 async function arrive() {
-  for (const room of rooms.values()) enter(room)
-  known = await connection.client.request("rooms")
+  deliver()
+  for (const room of rooms.values()) room.readOlder()
+  known = await client.request("rooms")
   showRooms()
 }
 
-function enter(room) {
-  room.enter().then(deliver).catch(ignoreLoss)
+function said(message) {
+  const room = rooms.get(message.room)
+  outbox.remove(message.id)
+  uploads.delete(message.id)
+  if (!room?.add([message])) return
+  room.setTyping(message.author, false)
+  if (room.isCurrent && (document.hidden || room !== current)) room.unread++
+  else if (room === current && !room.log.atEnd) $("to-end").hidden = false
+  showRooms()
 }
 
-function showState() {
-  const text = { open: "Connected", connecting: "Connecting…", offline: "Offline, trying again…" }
-  $("state").dataset.state = connection.state
-  $("state").textContent = text[connection.state]
-  $("retry").hidden = connection.state !== "offline"
+function showState(status) {
+  $("state").dataset.state = isOpen() ? "open" : "offline"
+  $("state").textContent = isOpen() ? "Connected" : "Offline, trying again…"
+  $("retry").hidden = isOpen()
   showWaiting()
 }
 
@@ -67,12 +77,11 @@ function showState() {
 
 function roomOf(name) {
   if (!rooms.has(name)) {
-    const room = new Room(name, connection, () => myName)
+    const room = new Room(name, client, myName)
     rooms.set(name, room)
     $("logs").append(room.log.element)
     room.addEventListener("change", () => room === current && showPeople())
     room.log.addEventListener("end", () => room === current && ($("to-end").hidden = true))
-    if (connection.session) enter(room)
     save("rooms", [...rooms.keys()])
   }
   return rooms.get(name)
@@ -105,13 +114,12 @@ function openRoom() {
 }
 addEventListener("hashchange", openRoom)
 
-async function leave(room) {
+function leave(room) {
   rooms.delete(room.name)
   save("rooms", [...rooms.keys()])
-  room.log.element.remove()
+  room.leave()
   if (room === current) location.hash = [...rooms.keys()][0]
   showRooms()
-  await room.leave()
 }
 
 function seen() {
@@ -127,7 +135,7 @@ function showRooms() {
     if (room?.unread) link.append(make("span", { class: "badge" }, room.unread, make("span", { class: "hidden" }, " new")))
     const item = make("li", { class: room ? "joined" : "" }, link)
     if (room && rooms.size > 1) {
-      const click = () => leave(room).catch(ignoreLoss)
+      const click = () => leave(room)
       item.append(make("button", { type: "button", class: "icon leave", "aria-label": `Leave ${name}`, click }, "×"))
     }
     return item
@@ -140,9 +148,13 @@ function showRooms() {
 }
 
 function showPeople() {
-  const items = current.people.map((name) => make("li", {}, avatar(name), name === myName ? `${name} (you)` : name))
+  const { people } = current
+  const items = people.map(({ user, state }) => {
+    const note = state === "away" ? " (away)" : user === myName ? " (you)" : ""
+    return make("li", { class: state }, avatar(user), `${user}${note}`)
+  })
   $("people-list").replaceChildren(...items)
-  $("people-count").textContent = current.people.length
+  $("people-count").textContent = people.length
   $("typing").textContent = current.typing
 }
 
@@ -159,7 +171,7 @@ let saidTyping = 0
 function tellTyping(active) {
   if (active ? Date.now() - saidTyping < TYPING_AGAIN : saidTyping === 0) return
   saidTyping = active ? Date.now() : 0
-  if (connection.isOpen) connection.client.emit("typing", current.name, active) // it is not worth sending later
+  if (isOpen()) client.emit("typing", current.name, active) // it is not worth sending later
 }
 
 $("text").addEventListener("input", ({ target }) => {
@@ -189,15 +201,13 @@ $("compose").addEventListener("submit", (event) => {
   deliver()
 })
 
-const isJoined = (name) => rooms.get(name)?.isJoined
-
-/** Sends the messages and uploads that wait, if they can be sent. */
+/** Sends the messages and uploads that wait. */
 function deliver() {
-  outbox.deliver({ isJoined, said: (message) => rooms.get(message.room)?.add([message]), refused: showEntry })
+  outbox.deliver(showEntry)
   for (const entry of uploads.values()) send(entry)
 }
 
-const waitingText = () => (connection.isOpen ? "Sending…" : "Waiting for the connection")
+const waitingText = () => (isOpen() ? "Sending…" : "Waiting for the connection")
 
 function showEntry(entry) {
   const log = roomOf(entry.room).log
@@ -234,15 +244,14 @@ $("file").addEventListener("change", ({ target }) => {
 })
 
 async function send(entry) {
-  if (entry.running || entry.error || !isJoined(entry.room)) return
+  if (entry.running || entry.error) return
   entry.running = true
   try {
-    const message = await upload(connection.client, entry, (bytes) => {
+    await upload(client, entry, (bytes) => {
       entry.sent = bytes
       showUpload(entry)
     })
     uploads.delete(entry.id)
-    rooms.get(entry.room)?.add([message])
   } catch (error) {
     if (!uploads.has(entry.id)) return
     if (!isLoss(error)) entry.error = error.message
@@ -264,7 +273,7 @@ function showUpload(entry) {
     text: file.name,
     error,
     progress: error ? undefined : sent / (file.size || 1),
-    status: connection.isOpen ? `${sizeOf(sent)} of ${sizeOf(file.size)}` : waitingText(),
+    status: isOpen() ? `${sizeOf(sent)} of ${sizeOf(file.size)}` : waitingText(),
     actions: { [error ? "Discard" : "Cancel"]: cancel },
   })
 }
@@ -304,16 +313,9 @@ $("welcome").addEventListener("close", ({ target }) => {
   if (target.returnValue !== "named") return
   myName = oneLine($("name").value)
   localStorage.setItem("name", myName)
-  start()
+  if (client) location.reload() // with another session
+  else start()
 })
-
-function start() {
-  $("my-name").textContent = myName
-  connection.connect(myName)
-  for (const name of load("rooms", [])) roomOf(name)
-  openRoom()
-  $("text").focus()
-}
 
 if (myName) start()
 else askName()

@@ -6,11 +6,11 @@ import { load, save } from "./storage.js"
 /** An entry is {id, room, text, error}. It has `error` if the server refused it. */
 export class Outbox {
   entries = load("outbox", [])
-  #connection
+  #client
   #delivering = false
 
-  constructor(connection) {
-    this.#connection = connection
+  constructor(client) {
+    this.#client = client
   }
 
   add(entry) {
@@ -24,21 +24,20 @@ export class Outbox {
   }
 
   /**
-   * Sends the entries of joined rooms in order, one after another. An entry without an answer is sent again in the next
-   * session; if only the answer was lost, the server knows its id. Calls `said(message)` or `refused(entry)` for
-   * each answer.
+   * Sends the entries in order, one after another. An entry without an answer is sent again in the next session; the
+   * server knows its id. Calls `refused(entry)` if the server does not take an entry.
    */
-  async deliver({ isJoined, said, refused }) {
+  async deliver(refused) {
     if (this.#delivering) return // the loop that runs will come to new entries
     this.#delivering = true
     try {
-      for (let entry; (entry = this.entries.find(({ room, error }) => !error && isJoined(room))); ) {
+      for (let entry; (entry = this.entries.find(({ error }) => !error)); ) {
         try {
-          const message = await this.#connection.client.request("say", entry.room, entry.id, entry.text)
+          await this.#client.request("say", entry.room, entry.id, entry.text)
           this.remove(entry.id)
-          said(message)
         } catch (error) {
           if (isLoss(error)) return
+          if (!this.entries.includes(entry)) continue // the message was said, and removed meanwhile
           entry.error = error.message
           save("outbox", this.entries)
           refused(entry)

@@ -1,96 +1,84 @@
 // One room that the page has joined: its messages, its members, and who is typing.
 
 import { ignoreLoss } from "./connection.js"
-import { readHistory } from "./history.js"
 import { Log } from "./log.js"
 
 const TYPING_ENDS = 6000 // milliseconds after the last event: the one who was typing may have lost the connection
 
 /** Events: "change". */
 export class Room extends EventTarget {
-  people = []
   unread = 0
-  #typing = new Map() // name → timer
-  #connection
+  #client
+  #room
   #me
-  #older = null // the history that the reader scrolls back through, while it is open
-  #reading = false
+  #typing = new Map() // name → timer
+  #reading // the request for older messages that runs
   #complete = false // the first message is here
-  #oldest = null // numbers of messages
-  #newest = 0
-  #upTo = 0 // no message up to this number is missing
-  #joinedIn // the session in which the room was joined
-  #current = false // whether new messages arrive without a gap
+  #oldest // the number of a message
 
-  /** `me` is a function that returns the user's name. */
-  constructor(name, connection, me) {
+  constructor(name, client, me) {
     super()
     this.name = name
     this.log = new Log(name)
-    this.#connection = connection
+    this.#client = client
     this.#me = me
-    this.log.addEventListener("top", () => this.#readOlder().catch(ignoreLoss))
+    // Joins now, and in each new session, and gets what was missed. The messages arrive as events "said".
+    this.#room = client.room(name, { last: 50 })
+    this.#room.present.subscribe(() => {
+      this.#changed()
+      this.readOlder()
+    })
+    this.log.addEventListener("top", () => this.readOlder())
   }
 
-  /** Joins the room in a new session, and fetches the messages that were missed. */
-  async enter() {
-    this.#current = false
-    this.#older = null // it ended with its session
-    const { client, session } = this.#connection
-    this.setPeople(await client.request("join", this.name))
-    this.#joinedIn = session
-    if (this.#upTo === 0) {
-      this.#complete = false
-      this.#oldest = null
-      await this.#readOlder()
-    } else {
-      const missed = readHistory(this.#connection, this.name, { after: this.#upTo })
-      for await (const messages of missed) this.add(messages)
-    }
-    this.#current = true
-    this.#upTo = this.#newest
+  /** The users who are in the room: `user` is a name, and `state` is "online" or "away". */
+  get people() {
+    return [...this.#room.present.get()].sort((a, b) => (a.user < b.user ? -1 : 1))
   }
 
-  /** Whether the room is joined in the present session. */
-  get isJoined() {
-    return this.#joinedIn !== undefined && this.#joinedIn === this.#connection.session
+  /** Whether messages are new ones. The first ones that arrive are those from the log of the room. */
+  get isCurrent() {
+    return this.people.length > 0
   }
 
-  async leave() {
-    await this.#older?.return()
-    await this.#connection.client.request("leave", this.name)
+  leave() {
+    this.#room.leave()
+    this.log.element.remove()
   }
 
-  /** Adds messages, in any order; those that are here already are ignored. */
+  /** Adds messages, in any order. Returns whether one of them was not here. */
   add(messages) {
-    for (const { number } of messages) {
-      this.#newest = Math.max(this.#newest, number)
-      this.#oldest = Math.min(this.#oldest ?? number, number)
-    }
-    if (this.#current) this.#upTo = this.#newest
-    this.log.add(messages, this.#me())
+    for (const { number } of messages) this.#oldest = Math.min(this.#oldest ?? number, number)
+    return this.log.add(messages, this.#me)
   }
 
-  /** Reads on while the top is in view, so that a tall window gets filled. */
-  async #readOlder() {
-    if (this.#reading || this.#complete || !this.isJoined) return
-    this.#reading = true
+  /** Starts again with the newest messages, because the log of the room has lost some. */
+  restart() {
+    this.#complete = false
+    this.#reading = this.#oldest = undefined
+    this.log.clear()
+    this.readOlder()
+  }
+
+  /** Reads while the top is in view, so that a tall window gets filled. Before the room is joined, messages could be missed. */
+  async readOlder() {
+    if (this.#reading || this.#complete || this.#room.position === undefined || !this.log.topIsSeen) return
+    const reading = (this.#reading = this.#client.request("history", this.name, this.#oldest))
     this.log.element.setAttribute("aria-busy", "true") // old messages are not announced by screen readers
     try {
-      do {
-        this.#older ??= readHistory(this.#connection, this.name, { before: this.#oldest })
-        const { value, done } = await this.#older.next()
-        this.#complete = done
-        this.add(value ?? [])
-      } while (!this.#complete && this.log.topIsSeen)
+      const messages = await reading
+      if (this.#reading !== reading) return
+      this.add(messages)
+      this.#complete = messages.length === 0
       this.log.older.textContent = this.#complete ? `This is where ${this.name} begins.` : "Loading…"
     } catch (error) {
-      this.#older = null
-      throw error
+      ignoreLoss(error)
+      return
     } finally {
-      this.#reading = false
+      if (this.#reading === reading) this.#reading = undefined
       this.log.element.removeAttribute("aria-busy")
     }
+    this.readOlder()
   }
 
   setTyping(name, active) {
@@ -105,12 +93,6 @@ export class Room extends EventTarget {
     if (names.length === 0) return ""
     if (names.length > 3) return "Several people are typing…"
     return `${new Intl.ListFormat("en").format(names)} ${names.length === 1 ? "is" : "are"} typing…`
-  }
-
-  setPeople(names) {
-    this.people = names
-    for (const name of this.#typing.keys()) if (!names.includes(name)) this.setTyping(name, false)
-    this.#changed()
   }
 
   #changed() {

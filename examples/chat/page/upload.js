@@ -6,14 +6,14 @@ const PIECE = 64 * 1024
 
 /**
  * Sends the bytes that the server does not have yet; call it again when a session was lost. Calls `progress(bytes)`
- * when pieces were sent. Returns the message that the others see.
+ * when pieces were sent.
  */
 export async function upload(client, { id, room, file, signal }, progress) {
   const have = await client.with({ signal }).request("uploaded", id)
   progress(have)
   const sent = ({ bytes }) => progress(have + bytes)
   const uploader = client.with({ signal, progress: sent })
-  return uploader.upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
+  await uploader.upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
 }
 
 async function* piecesOf(file, from) {
