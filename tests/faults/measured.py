@@ -46,6 +46,7 @@ def make_server(most: int, *options: str) -> Server:
     redis = [RedisStore(option, payer_bytes=most) for option in options if option.startswith("redis:")]
     server = Server(detached_bytes=most, store=redis[0] if redis else MemoryStore(payer_bytes=most))
     room = server.room("everybody")
+    log = server.room("log", allow=lambda peer: True, keep=600)
     start = memory()
 
     @server.on("join")
@@ -98,6 +99,11 @@ def make_server(most: int, *options: str) -> Server:
             if len(server.peers) < before:
                 return now
             await asyncio.sleep(0)
+
+    @server.on("say")
+    async def say(count: int) -> None:
+        for number in range(count):
+            await log.emit("said", number, "x" * 1000)
 
     @server.on("grown")
     def grown() -> int:

@@ -237,3 +237,33 @@ async def test_calls_with_keys_of_one_client_take_no_more_than_its_share(flood: 
         assert (await server.state())[0] - idle < 2 * BOUND
         with Redis.from_url(redis.url) as stored:
             assert stored.info("memory")["used_memory"] < 2 * BOUND
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"])
+async def test_joins_with_old_positions_from_many_connections_of_one_client_are_bounded(store: str) -> None:
+    """Each of them makes the server read the log, and send it to a client that reads slowly."""
+    async with AsyncExitStack() as stack:
+        redis = redis_server()
+        stack.callback(redis.kill)
+        server = await stack.enter_async_context(measured(BOUND, *[redis.url] * (store == "redis")))
+        clients = [await stack.enter_async_context(Client(server.url, auth="eve")) for _ in range(50)]
+
+        async def join_and_leave(client: Client, count: int) -> None:
+            rooms = client.of("rooms")
+            client.on("said", lambda number, filling: None)
+            rooms.on("missed", lambda room, position: None)
+            for number in range(count):
+                await rooms.request("join", "log", {"after": f"{number}-forged"}, timeout=None)
+                await rooms.request("leave", "log", timeout=None)
+
+        await server.client.of("rooms").request("join", "log")
+        await server.client.request("say", 900, timeout=None)
+        idle = (await server.state())[0]
+        flooding = asyncio.gather(*(join_and_leave(client, 10 if SOAK else 2) for client in clients))
+        served = 0
+        while not flooding.done():
+            served += 1
+            assert await server.client.request("kept", served % 100, key=f"{served % 100}") == "x" * (served % 100)
+        await flooding
+        assert served > len(clients)
+        assert (await server.state())[0] - idle < 2 * BOUND

@@ -37,7 +37,7 @@ class KnownLog:
 
     def learn(self, state: RunState, number: int, before: str, ids: Sequence[str], items: Sequence[bytes]) -> None:
         self.first = max(self.first, state.first)
-        last = f"{number - 1}-{before}"
+        last = f"{number - 1}-{before or 0}"
         for each, (id, item) in enumerate(zip(ids, items, strict=True), number):
             position = f"{each}-{id}"
             self.events[position] = read_kept(item, StoredEvent)

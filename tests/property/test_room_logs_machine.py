@@ -493,6 +493,10 @@ class RoomLogsMachine(WorldMachine):
             await self.check_all_have_come(room)
         endings = [self.loop.create_task(ear.client.close()) for ear in self.ears]
         await self.until(lambda: all(task.done() for task in endings), "the clients close")
+        for process in self.processes:
+            for _, theirs in process.line.connections:
+                theirs.abort()  # the servers notice half-open connections
+        await self.turns(40)
         await self.leap(31.0)  # sessions that clients have left end
         await self.turns(40)
         for log in self.logs():
@@ -511,7 +515,7 @@ class RoomLogsMachine(WorldMachine):
         page = await store.read(hash_of(("room", room)), LAST)
         seats = [ear.seats[room] for ear in self.ears if ear.seats[room].state == "in"]
         if page is not None:
-            end = f"{page.number - 1}-{page.before}"
+            end = f"{page.number - 1}-{page.before or 0}"
 
             def late() -> list[Seat]:
                 return [seat for seat in seats if not seat.lacks_nothing_before(end, seat.position)]
