@@ -84,6 +84,7 @@ class Seat:
 
     def hear(self, number: int, position: str) -> None:
         event = self.log.events[position]
+        assert self.state != "out", f"{self} gets {position}, although it has left"
         assert event.args[0] == number, f"{self} gets event {number} with the position of another: {position}"
         assert self.ear.peer not in event.skip, f"{self} gets what is not for it: {position}"
         assert position != self.position and self.lacks_nothing_before(position, self.position), (
