@@ -68,6 +68,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (GAUGE, "cluster.addresses", "", "Known addresses of peers in the cluster."),
     (GAUGE, "cluster.unsent_bytes", "", "Bytes that the engine has not accepted yet."),
     (COUNTER, "cluster.connections", "", "Connections opened to other processes."),
+    (GAUGE, "cluster.forwarded", "", "Connections of clients whose session another process has."),
     (COUNTER, "cluster.messages_in", "", "Messages from the engine."),
     (COUNTER, "cluster.messages_out", "", "Published messages."),
     (COUNTER, "cluster.engines_lost", "", "Lost connections to the engine."),

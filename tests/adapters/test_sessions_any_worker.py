@@ -139,6 +139,7 @@ class Visitor:
 
     async def _note(self) -> None:
         while not self._over:
+            await self.client.wait_connected()  # only 256 events wait for a connection
             await self.client.emit("note", self._notes)
             self._notes += 1
             await asyncio.sleep(0.002)
