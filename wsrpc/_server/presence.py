@@ -172,8 +172,6 @@ class RoomPresence:
         self._expiry: Timer | None = None
         self._changed: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
-        self._unpublished: set[User] = set()
-        """Users whose entry here has changed again since the last batch."""
         self._batch: Timer | None = None
         self._feed = PresenceFeed(group, presences.spawn, self)
         self._unreported: dict[User, Present] = {}
@@ -227,13 +225,10 @@ class RoomPresence:
         entry = known.entry_here(before) if known.connections or stays else None
         if entry is before or (before is None and entry is not None and not entry.online and not is_new):
             return  # nothing has changed, or the grace time is over
-        if known.user in self._changed:
-            self._unpublished.add(known.user)
         self._set(self._me, known.user, entry)
         if entry is not None and not entry.online:
             self._start_grace(self._me, known.user)
-        if known.user not in self._unpublished:
-            self._publish(known.user)
+        self._publish(known.user)
 
     def _drop_unused(self, known: KnownUser) -> None:
         if not (known.entries or known.connections or known.user in self._changed):
@@ -322,11 +317,8 @@ class RoomPresence:
             self._batch = scheduler.call_at((scheduler.time() if since is None else since) + BATCHED, self._end_batch)
 
     def _end_batch(self) -> None:
-        """Report what has changed: to other nodes, to the members, and to the functions of `Server.on_presence`."""
+        """Report what has changed to the members, and to the functions of `Server.on_presence`."""
         self._batch = None
-        for user in self._unpublished:
-            self._publish(user)
-        self._unpublished.clear()
         directory = self._presences.directory
         nodes = [self._me] if directory is None else directory.presence_nodes(self.name)
         changes: list[User] = []
@@ -379,18 +371,10 @@ class RoomPresence:
                 timer.cancel()
 
 
-class Backlog(Struct):
-    """What a member that is behind has to get: the users that have changed. ``first``: they are all users."""
-
-    users: dict[User, None] = {}
-    first: bool = False
-
-
 class PresenceFeed(Followers):
-    """Reports the users in a room to its members: all users to a new member, then the changes.
+    """Sends the users in a room to its members: all users to a new member, then the changes.
 
-    A member whose connection is full gets the present state of the changed users when it has room again. So it needs
-    memory only for their names. If these are more than the users in the room, it gets all users again.
+    A member whose connection is full gets all users again when it has room. So it needs no memory meanwhile.
     """
 
     def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomPresence) -> None:
@@ -398,54 +382,39 @@ class PresenceFeed(Followers):
         self.new: set[Peer] = set()
         """Members that get all users with the next batch."""
         self._presence = presence
-        self._backlogs: dict[Peer, Backlog] = {}
+        self._batches = 0
+        """Number of batches with changes."""
 
     def drop(self, member: object) -> None:
         super().drop(member)
         if isinstance(member, Peer):
             self.new.discard(member)
-            self._backlogs.pop(member, None)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
         new, self.new = self.new, set()
-        self._send_parts(changes, new, first=False)
+        if self.members and changes:
+            self._batches += 1
+            for message in self._messages(changes, first=False):
+                self._send(message, None, new)
         if new:
-            self._send_parts(self._presence.known, self.members.keys() - new, first=True)
-
-    def _send_parts(self, users: Iterable[User], skipped: Collection[object], *, first: bool) -> None:
-        for part in self._parts(users) if self.members else ():
-            self._send(self._message(part, first), None, skipped)
-            for peer in self._backlogs.keys() - skipped:
-                self._backlogs[peer].users.update(dict.fromkeys(present.user for present in part))
-                self._backlogs[peer].first |= first
-            first = False
-
-    def fall_behind(self, served: ServedPeer) -> asyncio.Task[Any]:
-        self._backlogs[served.peer] = Backlog()
-        return super().fall_behind(served)
+            for message in self._messages(self._presence.known, first=True):
+                self._send(message, None, self.members.keys() - new)
 
     async def catch_up(self, served: ServedPeer) -> None:
-        backlog, known = self._backlogs[served.peer], self._presence.known
-        while True:
+        sent = -1
+        while sent != self._batches:  # something has changed since the first part was sent
             await self.wait_room(served)
-            if not backlog.users:
-                break
-            if len(backlog.users) > len(known) + BATCH:
-                backlog.users, backlog.first = dict.fromkeys(known), True
-            part = next(self._parts(backlog.users))
-            for present in part:
-                del backlog.users[present.user]
-            with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
-                BroadcastGroup._deliver(self, served, self._message(part, backlog.first), None)
-            backlog.first = False
-        del self._backlogs[served.peer]
+            sent = self._batches
+            for message in [*self._messages(self._presence.known, first=True)]:
+                with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
+                    BroadcastGroup._deliver(self, served, message, None)
+                await self.wait_room(served)
 
-    def _parts(self, users: Iterable[User]) -> Iterator[list[Present]]:
-        return parts_of(map(self._presence.reported, users), PART_BYTES)
-
-    def _message(self, part: list[Present], first: bool) -> EventBroadcast:
-        return EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
+    def _messages(self, users: Iterable[User], *, first: bool) -> Iterator[EventBroadcast]:
+        for part in parts_of(map(self._presence.reported, users), PART_BYTES):
+            yield EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
+            first = False
 
 
 class Presences:
