@@ -79,8 +79,9 @@ class Followers(BroadcastGroup):
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         if not self._behind:
             return super()._send(message, key, skipped)
+        later = self.count(self._behind, skipped)  # before others fall behind
         report = super()._send(message, key, {*skipped, *self._behind})
-        return replace(report, sent=report.sent + self.count(self._behind, skipped))  # they get it later
+        return replace(report, sent=report.sent + later)
 
     def count(self, members: Iterable[Peer | RawConnection], skipped: Collection[object]) -> int:
         """Return how many of some members are not skipped."""
