@@ -224,7 +224,13 @@ class RoomLogsMachine(WorldMachine):
 
     @initialize(run_bytes=st.sampled_from([SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
     def begin(self, run_bytes: int, homes: list[int]) -> None:
-        self.limits = Limits(ping_interval=None, close_timeout=2.0, high_water_bytes=300, replay_bytes=128 << 10)
+        self.limits = Limits(
+            ping_interval=None,
+            close_timeout=2.0,
+            high_water_bytes=300,
+            hard_cap_bytes=100_000,  # who does not fall behind is closed
+            replay_bytes=128 << 10,
+        )
         self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
 
         async def main() -> None:

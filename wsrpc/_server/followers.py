@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Hashable
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 from typing import Any
 
 from msgspec.structs import replace
 
 from .._core.api.peer import Peer
+from .._raw.raw_connection import RawConnection
 from ..errors import ConnectionLost
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, RawBroadcast
 from .peers import ServedPeer
@@ -78,9 +79,13 @@ class Followers(BroadcastGroup):
     def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         if not self._behind:
             return super()._send(message, key, skipped)
+        later = self.count(self._behind, skipped)  # before others fall behind
         report = super()._send(message, key, {*skipped, *self._behind})
-        later = [peer for peer in self._behind if not {peer, self.members[peer].address}.intersection(skipped)]
-        return replace(report, sent=report.sent + len(later))
+        return replace(report, sent=report.sent + later)
+
+    def count(self, members: Iterable[Peer | RawConnection], skipped: Collection[object]) -> int:
+        """Return how many of some members are not skipped."""
+        return sum(peer not in skipped and self.members[peer].address not in skipped for peer in members)
 
     def _deliver(self, inside: Any, message: EventBroadcast | RawBroadcast, key: Hashable) -> bool:
         if isinstance(inside, ServedPeer) and inside.writer.session.full:

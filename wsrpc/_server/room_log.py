@@ -172,7 +172,7 @@ class RoomLog(Followers):
         if before == self.reached or not self._runs.is_shared:
             return self._send_stored(position, stored, skipped)
         # `_read` sends it, after events that other processes have stored before it.
-        return EmitReport(sum(peer not in skipped for peer in self.members))
+        return EmitReport(self.count(self.members, skipped))
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         raise RuntimeError(f"room {self._name!r} keeps its events (keep=), which takes time: use `await room.emit()`")
@@ -401,10 +401,9 @@ class RoomLog(Followers):
         while after != self.reached:
             await self.wait_room(served)
             async with gate:
-                page = await self._read_page(after.number)
-                served.check_open()
                 before = after
-                after, all_sent = self._send_page(served, after, page)
+                # No name for the page: it would be kept while the member does not read.
+                after, all_sent = self._send_page(served, after, await self._read_page(after.number))
                 complete = complete and all_sent
             if after == before and not served.writer.session.full:
                 await self._wait_moved()  # this process has read less than the one where the member was before

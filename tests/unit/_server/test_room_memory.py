@@ -225,6 +225,21 @@ async def test_who_joins_again_while_it_is_behind_waits(by: str) -> None:
     await server.close()
 
 
+async def test_a_report_counts_each_member_that_falls_behind_once() -> None:
+    server = make_server(limits=Limits(high_water_bytes=300))
+    line, lobby = Line(server), server.room("lobby")
+    async with (
+        Client("ws://server/", dial=line.dial) as one,
+        Client("ws://server/", dial=line.dial) as two,
+    ):
+        for client, (_, end) in zip((one, two), line.connections, strict=True):
+            await Ear(client).join()
+            end.hold()
+            for number in range(5):
+                assert (await lobby.emit("said", number, "x" * 200)).sent == len(lobby)
+    await server.close()
+
+
 @pytest.mark.parametrize("shared", [True, False])
 async def test_a_member_for_which_an_event_is_too_large_is_told(shared: bool) -> None:
     server = make_server(store=MemoryStore() if shared else None)
