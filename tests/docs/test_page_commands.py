@@ -25,7 +25,7 @@ KNOWN = {
     "frameworks uvicorn, tls openssl, uvicorn uvicorn, uvicorn wsrpc",
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
-    "tests/browser": "browser python",
+    "tests/browser": "browser python, browser wsrpc",
     "interop/test_typescript_page.py": "typescript npx, typescript python, typescript node",
 }
 PAGES = sorted(path.stem for path in HOW_TO.glob("*.md"))
@@ -39,6 +39,7 @@ def test_every_command_is_known() -> None:
 CLIENT = json.loads((ROOT / "browser" / "package.json").read_text("utf-8"))
 PACKAGES = {
     "fastapi",
+    "starlette",
     "ws",
     "ws-wrapper",
     "github:bminer/ws-wrapper#v4.3.1",
