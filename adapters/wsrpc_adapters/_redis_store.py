@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
@@ -198,7 +199,7 @@ class RedisStore:
         shared = after, wait, tail.changed.done()
         if shared not in tail.pages:
             tail.pages[shared] = asyncio.ensure_future(self._page(key, after, self._channel, "", wait))
-            tail.pages[shared].add_done_callback(lambda _: tail.pages.pop(shared))
+            tail.pages[shared].add_done_callback(partial(tail.reading_ended, shared))
         return await asyncio.shield(tail.pages[shared])
 
     async def _page(self, key: str, after: int, channel: str, reader: str, wait: float) -> Page | None:
@@ -277,6 +278,11 @@ class Tail:
         self.changed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.pages: dict[tuple[int, float, bool], asyncio.Task[Page | None]] = {}
         self.readers = 0
+
+    def reading_ended(self, shared: tuple[int, float, bool], task: asyncio.Task[Page | None]) -> None:
+        del self.pages[shared]
+        if not task.cancelled():
+            task.exception()  # all readers may have been cancelled, so that nobody retrieves it
 
 
 def _ms(seconds: float) -> int:

@@ -114,7 +114,7 @@ class KnownUser:
         self.user = user
         self.connections: dict[ServedPeer, Connection] = {}
         self.entries: dict[str, UserEntry] = {}
-        self.last = (0, "")
+        self.last: tuple[int, str] = (0, "")
 
     def present(self) -> Present:
         """Return the state of the user."""
