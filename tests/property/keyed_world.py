@@ -261,10 +261,16 @@ class Wire:
 class Process:
     """One process with a server, and the line to it."""
 
-    def __init__(self, shared: SharedStore, limits: Limits, register: Callable[[Server, Process], None]) -> None:
+    def __init__(
+        self,
+        shared: SharedStore,
+        limits: Limits,
+        register: Callable[[Server, Process], None],
+        detached_timeout: float = 30.0,
+    ) -> None:
         self.store = Wire(shared)
         store: Any = self.store
-        self.server = Server(limits=limits, store=store, detached_timeout=30.0)
+        self.server = Server(limits=limits, store=store, detached_timeout=detached_timeout)
         self.server.on_handshake(self._welcome)
         self.line = Line(self.server)
         self.killed = False

@@ -35,6 +35,7 @@ from wsrpc._server.rooms import _members_of
 from wsrpc.types import ClientRoom
 
 KEPT = 20.0
+DETACHED = 30.0
 SMALL, LARGE = 3000, 1 << 20
 """Bytes of the events of a room, of which the oldest are dropped."""
 COUNT = 4
@@ -248,7 +249,7 @@ class RoomLogsMachine(WorldMachine):
         return SharedMemory(self.loop.time, **options)
 
     def process(self) -> Process:
-        process = Process(self.shared, self.limits, self.make_rooms)
+        process = Process(self.shared, self.limits, self.make_rooms, DETACHED * self.scale)
         self.all_processes.append(process)
         return process
 
@@ -398,6 +399,33 @@ class RoomLogsMachine(WorldMachine):
         self.inside(self.ears[index].line.release)
         self.turn(6)
 
+    @rule(
+        index=clients,
+        room=rooms,
+        then=st.sampled_from(["leave", "leave", "join", "expel", "cut", "move", "trim", "nothing"]),
+        turns=st.integers(0, 6),
+    )
+    def fall_behind(self, index: int, room: str, then: str, turns: int) -> None:
+        """A client stops reading while much is said, and something happens to it before it reads again."""
+        ear = self.ears[index]
+        self.stop_reading(index)
+        self.emit(ear.home, room, 4, 200, None, False)
+        self.settle()
+        if then == "leave":
+            self.leave(index, room)
+        elif then == "join":
+            self.join(index, room, "old", turns)
+        elif then == "expel":
+            self.expel(index, room)
+        elif then == "cut":
+            self.cut(ear.home, False)
+        elif then == "move":
+            self.move(index)
+        elif then == "trim":
+            self.emit(1 - ear.home, room, 8, 600, None, True)
+        self.turn(turns)
+        self.read_again(index)
+
     @rule(at=nodes, half_open=st.booleans())
     def cut(self, at: int, half_open: bool) -> None:
         """Connections drop. Sessions resume."""
@@ -504,7 +532,7 @@ class RoomLogsMachine(WorldMachine):
             for _, theirs in process.line.connections:
                 theirs.abort()  # the servers notice half-open connections
         await self.turns(40)
-        await self.leap(31.0)  # sessions that clients have left end
+        await self.leap(DETACHED + 1)  # sessions that clients have left end
         await self.turns(40)
         for log in self.logs():
             assert log.reached is None and not log.members, "a room is read that has no members"
