@@ -47,6 +47,9 @@ LONGEST_ABOUT = 512
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
 
+NEVER: tuple[int, str] = (0, "")
+"""`KnownUser.removed` if no entry was removed."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -105,16 +108,16 @@ class KnownUser:
     Attributes:
         connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
-        last: the order of the latest change of an entry, and its node.
+        removed: the order of the latest entry that was removed since the last batch, and its node.
     """
 
-    __slots__ = ("connections", "entries", "last", "user")
+    __slots__ = ("connections", "entries", "removed", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
         self.connections: dict[ServedPeer, Connection] = {}
         self.entries: dict[str, UserEntry] = {}
-        self.last: tuple[int, str] = (0, "")
+        self.removed = NEVER
 
     def present(self) -> Present:
         """Return the state of the user."""
@@ -122,6 +125,10 @@ class KnownUser:
         online = any(entry.online for entry in entries)
         about = tuple(each for entry in entries if entry.online == online for each in entry.about)
         return Present(self.user, "online" if online else "away" if entries else "offline", about)
+
+    def next_order(self) -> int:
+        """Return the order of a new entry: it is later than all that are known."""
+        return min(MOST, 1 + max((entry.order for entry in self.entries.values()), default=self.removed[0]))
 
     def entry_here(self, before: UserEntry | None) -> UserEntry:
         """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
@@ -133,7 +140,7 @@ class KnownUser:
         if before is not None and (before.online, before.about) == (online, about):
             return before
         named = all(served.peer.id != self.user for served in islice(self.connections, 1))
-        return UserEntry(min(self.last[0] + 1, MOST), online, about, named)
+        return UserEntry(self.next_order(), online, about, named)
 
     def reporter(self, before: Present, now: Present, nodes: Collection[str]) -> str:
         """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
@@ -141,10 +148,10 @@ class KnownUser:
         The first node with a connection reports that a user is online, and the node of the latest entry reports other
         changes. Entries that two nodes have made at the same time have the same order, and the names decide.
         """
-        node = self.last[1]
         if now.state == "online" and before.state != "online":
-            node = min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
-        return node if node in nodes else min(nodes)
+            return min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
+        latest = [(entry.order, node) for node, entry in self.entries.items()]
+        return max((each for each in (*latest, self.removed) if each[1] in nodes), default=NEVER)[1] or min(nodes)
 
 
 class RoomPresence:
@@ -254,14 +261,27 @@ class RoomPresence:
         self._set(node, user, entry)
 
     def node_ended(self, node: str) -> None:
-        """Record that the users of another node are away, and may connect to other nodes."""
+        """Record that the users of another node are away, and may connect to other nodes.
+
+        One of the nodes adopts the entries, so that nodes which start now know of them, too.
+        """
+        holders = (node, self._me) if min(self._nodes) == self._me else (node,)
         for user, known in self.known.items():
             entry = known.entries.get(node)
-            if entry is not None:
-                away = UserEntry(min(entry.order + 1, MOST), online=False, about=entry.about)
-                self._set(node, user, away if entry.named else None)
-                if entry.named:
-                    self._start_grace(node, user)
+            if entry is not None and not entry.named:
+                self._set(node, user, None)
+            elif entry is not None:
+                for holder in holders:
+                    if holder == node or not (holder in known.entries and known.entries[holder].online):
+                        self._set(holder, user, UserEntry(known.next_order(), online=False, about=entry.about))
+                        self._away.pop((holder, user), None)
+                        self._start_grace(holder, user)
+                self._publish(user)
+
+    @property
+    def _nodes(self) -> list[str]:
+        directory = self._presences.directory
+        return [self._me] if directory is None else directory.presence_nodes(self.name)
 
     def _set(self, node: str, user: User, entry: UserEntry | None) -> None:
         """Set or remove the entry of a user at a node.
@@ -276,9 +296,8 @@ class RoomPresence:
         before = known.entries.pop(node, None)
         if entry is not None:
             known.entries[node] = entry
-            known.last = max(known.last, (entry.order, node))
-        elif before is not None:
-            known.last = max(known.last, (before.order + 1, node))
+        elif before is not None and node in self._nodes:
+            known.removed = max(known.removed, (before.order, node))
         if entry is None or entry.online:
             self._away.pop((node, user), None)
         if entry is None and before is not None and before.online:
@@ -319,8 +338,7 @@ class RoomPresence:
     def _end_batch(self) -> None:
         """Report what has changed to the members, and to the functions of `Server.on_presence`."""
         self._batch = None
-        directory = self._presences.directory
-        nodes = [self._me] if directory is None else directory.presence_nodes(self.name)
+        nodes = self._nodes
         changes: list[User] = []
         ripe = self._presences.scheduler.time() - BATCHED / 2
         for user, (since, before) in [*islice(self._changed.items(), BATCH)]:
@@ -334,6 +352,7 @@ class RoomPresence:
                 changes.append(user)
                 if known.reporter(before, present, nodes) == self._me:
                     self._report(present)
+            known.removed = NEVER
             self._drop_unused(known)
         if self._changed:
             self._start_batch(ripe)
@@ -473,7 +492,7 @@ class Presences:
         """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
         if any(presence.has_changes for presence in self.by_name.values()):
             # Other nodes leave it to this one to call the functions for these changes, if it still exists then.
-            await asyncio.sleep(2 * BATCHED)
+            await asyncio.sleep(3 * BATCHED)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self.calls.wait()
