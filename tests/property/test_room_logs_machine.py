@@ -69,6 +69,8 @@ class Seat:
         """Whether the position was None when the client has joined."""
         self.told = 0
         """How often the client was told that it has missed events."""
+        self.expelled = 0
+        """How often the server has removed the client."""
         self.state = "out"
         """Of the last request: "in", "out", or "unknown" if it failed."""
         self.turn = asyncio.Lock()
@@ -102,7 +104,10 @@ class Seat:
         world, before = self.ear.world, self.position
         trimmed = before is None or self.log.first > int(before.partition("-")[0]) + 1
         expired = world.troubles["leap"] or world.troubles["full"]
-        assert before == LOST or trimmed or world.shared.restored or expired, f"{self} is told of a loss: {position}"
+        refused = self.ear.rooms and self.expelled  # perhaps while it joined again
+        assert before == LOST or trimmed or world.shared.restored or expired or refused, (
+            f"{self} is told of a loss: {position}"
+        )
         self.told += 1
         self.move(position)
 
@@ -166,12 +171,7 @@ class Ear:
         self.seats[room].miss(position)
 
     def miss_in_room(self, room: ClientRoom) -> None:
-        seat = self.seats[room.name]
-        if not room.joined and seat.state == "in":  # the store did not answer
-            assert self.world.troubles["loss"] or self.world.troubles["leap"], seat
-            seat.state = "unknown"
-        else:
-            seat.miss(room.position)
+        self.seats[room.name].miss(room.position)
 
     def came_back(self, info: Any) -> None:
         if info.resumed:
@@ -296,7 +296,7 @@ class RoomLogsMachine(WorldMachine):
                 await self.leave_now(seat)
             if seat.state == "unknown":
                 return
-            told, is_in = seat.told, seat.state == "in"
+            told, expelled, is_in = seat.told, seat.expelled, seat.state == "in"
             if not (is_in and (seat.ear.rooms or seat.ear.peer in self.members(seat.ear, seat.room))):
                 seat.begin(seat.position if after == ON else after)
             after = seat.position if after == ON or is_in else after
@@ -310,7 +310,7 @@ class RoomLogsMachine(WorldMachine):
                     if not (error.message == "left the room" or (trouble and isinstance(error, Overloaded))):
                         raise
                 else:
-                    seat.state = "in"
+                    seat.state = "in" if seat.expelled == expelled else "unknown"
                     seat.joined(answer[0], told, answer[1])
 
     def members(self, ear: Ear, room: str) -> set[str]:
@@ -341,6 +341,7 @@ class RoomLogsMachine(WorldMachine):
                 if peer.id == seat.ear.peer:
                     self.inside(process.server.room(room).remove, peer)
                     seat.state = "unknown"
+                    seat.expelled += 1
 
     # ------------------------------------------------------------ what the servers do
 
@@ -409,7 +410,7 @@ class RoomLogsMachine(WorldMachine):
         """A client stops reading while much is said, and something happens to it before it reads again."""
         ear = self.ears[index]
         self.stop_reading(index)
-        self.emit(ear.home, room, 4, 200, None, False)
+        self.emit(ear.home, room, 4, 200, None, True)
         self.settle()
         if then == "leave":
             self.leave(index, room)
