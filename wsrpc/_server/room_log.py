@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from msgspec import UNSET, Struct
 
 from .._base.logs import logger
+from .._base.misuse import check_number
 from .._base.rooms import CHANNEL, Joined
 from .._core.api.peer import Peer
 from .._core.sending.checks import check_sending, check_thread
@@ -50,6 +51,15 @@ READING = 2
 """Number of pages that are read at the same time for the members of one client. So one client cannot delay others."""
 
 _position = re.compile(r"([0-9]{1,16})-([!-~]{1,40})").fullmatch
+
+
+def check_keep(keep: float) -> None:
+    """Check the option ``keep`` of a room.
+
+    Raises:
+        TypeError, ValueError: it is not a number of seconds.
+    """
+    check_number("keep= is a number of seconds, 1 or more", keep, 1)
 
 
 class Position(NamedTuple):

@@ -42,7 +42,7 @@ from .broadcast import (
 from .joined_cluster import JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
 from .presence import Presences, RoomPresence, checked_about
-from .room_log import Position, RoomLog
+from .room_log import Position, RoomLog, check_keep
 from .room_requests import Asking, RequestMethods, RoomAnswer, RoomRequest, RoomSender
 
 NOT_ALLOWED = "not allowed"
@@ -403,7 +403,7 @@ class Rooms:
         if slow is not None:
             check_slow(slow)
         if keep is not None:
-            check_number("keep= is a number of seconds, 1 or more", keep, 1)
+            check_keep(keep)
         if presence is not None:
             check_number("presence= is a number of seconds, 0 or more", presence, 0)
         members = _members_of(room)
@@ -434,6 +434,10 @@ class Rooms:
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
         return tuple(room for name, room in self._rooms.items() if len(room) or name in self._declared)
+
+    def without_log(self) -> list[Room]:
+        """The rooms whose members may miss messages of other nodes."""
+        return [room for room in self.all() if _members_of(room).log is None]
 
     @property
     def count(self) -> int:

@@ -220,9 +220,9 @@ class ClusterClient(Root):
         """Return the peer with this address. It may be connected to any process, or to none."""
         return ClusterPeer(self._inner.peer(address), self._bridge)
 
-    def room(self, name: str) -> ClusterRoom:
-        """Return the room with this name, which emits to its members in all processes."""
-        return ClusterRoom(self._inner.room(name), self._bridge)
+    def room(self, name: str, *, keep: float | None = None) -> ClusterRoom:
+        """Return the room with this name, which emits to its members in all processes; see `ClusterClient.room`."""
+        return ClusterRoom(self._inner.room(name, keep=keep), self._bridge)
 
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""

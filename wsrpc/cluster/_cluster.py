@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
+from weakref import WeakValueDictionary
 
 from .._base.names import check_address, check_channel, check_event, check_name
 from .._base.scheduler import spawn_later
@@ -23,8 +24,9 @@ from .._core.wire.messages import EVENT_OPTIONS
 from .._core.wire.settings import Settings, make_settings
 from .._keyed.contract import Store
 from .._keyed.runs import Runs
-from .._server.broadcast import EmitReport, addresses_of, readable_again
+from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
+from .._server.room_log import RoomLog, check_keep
 from .._server.room_requests import RequestMethods, RoomSender
 from .._server.rooms import Members, Room, Rooms
 from .._values.convert import DecHook
@@ -242,6 +244,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
         self._runs = Runs(store)
+        self._logs: dict[str, RoomLog] = {}
+        """The logs of rooms with ``keep=``. No room has members here."""
         self._connect_timeout = connect_timeout
         self._entered = False
         self._why_not_joined = "use `async with`"
@@ -287,14 +291,28 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         await self._runs.close(self._settings.limits.close_timeout)
         await membership.close()
 
-    def room(self, name: str) -> ClusterRoom:
+    def room(self, name: str, *, keep: float | None = None) -> ClusterRoom:
         """Return the room with this name, which emits to its members in all processes.
 
+        Args:
+            keep: the same as for the room on the servers; see `Server.room`. Without it, the members of a room that has
+                ``keep=`` on the servers get no events from this program. It needs ``store=``.
+
         Raises:
-            TypeError, ValueError: ``name`` is not a valid room name.
+            TypeError, ValueError: ``name`` is not a valid room name, or ``keep`` is not valid.
         """
         check_name("a room's name", name)
-        return ClusterRoom(name, None, self._joined)
+        if keep is None:
+            return ClusterRoom(name, None, self._joined)
+        check_keep(keep)
+        if not self._runs.is_shared:
+            raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=RedisStore(...))")
+        if (log := self._logs.get(name)) is None:
+            nobody = BroadcastGroup(self._settings.codec, "close", (), lambda _: None)
+            log = self._logs[name] = RoomLog(name, nobody, self._runs, keep, lambda _: None, WeakValueDictionary())
+        if log.keep != keep:
+            raise ValueError(f"room {name!r} has keep={log.keep!r} already, which differs from {keep!r}")
+        return ClusterRoom(name, None, self._joined, log)
 
     def __repr__(self) -> str:
         return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
@@ -303,12 +321,15 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
 class ClusterEmitter(RequestMethods):
     """`emit` and `request` to a room from a program without a server."""
 
-    __slots__ = ("_channel_name", "_joined", "_room_name")
+    __slots__ = ("_channel_name", "_joined", "_log", "_room_name")
 
-    def __init__(self, room: str, channel: str | None, joined: Callable[[], ClusterMembership]) -> None:
+    def __init__(
+        self, room: str, channel: str | None, joined: Callable[[], ClusterMembership], log: RoomLog | None = None
+    ) -> None:
         self._room_name = room
         self._channel_name = channel
         self._joined = joined
+        self._log = log
 
     async def emit(
         self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
@@ -333,6 +354,8 @@ class ClusterEmitter(RequestMethods):
         assert not isinstance(channel, int)
 
         def send(context: CallContext | None) -> Coroutine[Any, Any, EmitReport]:
+            if self._log is not None:
+                return self._log.emit((channel, event, args), skip, context)
             message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
             return self._send(message)
 
@@ -387,7 +410,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_channel(name)
-        return ClusterRoomChannel(self._room_name, name, self._joined)
+        return ClusterRoomChannel(self._room_name, name, self._joined, self._log)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
@@ -395,8 +418,11 @@ class ClusterRoom(ClusterEmitter):
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
             TypeError: ``data`` is neither a string nor bytes.
+            ValueError: the room keeps its events.
         """
         raw_message(data)
+        if self._log is not None:
+            await self._log.emit((None, None, (data,)), skip)  # raises an exception that says why
         return await self._send(RoomMessage(self._room_name, None, None, [data], addresses_of(skip)))
 
     async def members(self) -> Members:

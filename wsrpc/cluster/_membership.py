@@ -324,7 +324,7 @@ class ClusterMembership:
 
     def _call_gap_functions(self, names: set[str] | None = None) -> None:
         """Call the `on_gap` functions for the rooms ``names`` that have members here. None for all rooms."""
-        rooms = () if self._rooms is None else self._rooms.all()
+        rooms = () if self._rooms is None else self._rooms.without_log()
         for tell in self._gap_functions:
             for room in rooms:
                 if len(room) and (names is None or room.name in names):

@@ -1,0 +1,47 @@
+"""Rooms that keep their events in a cluster: the same store, and the same options, everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import Server
+from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
+from wsrpc.store import MemoryStore
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events() -> None:
+    engine, store = MemoryEngine(), MemoryStore()
+    server = Server(cluster=Cluster(engine), store=store)
+    server.room("lobby", allow=lambda peer: True, keep=60)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with connect(server) as client:
+        client.on("said", heard.put_nowait)
+        client.of("side").on("said", heard.put_nowait)
+        await client.room("lobby").join()
+        async with ClusterClient(engine, store=store) as shop:
+            lobby = shop.room("lobby", keep=60)
+            await lobby.emit("said", "one")
+            await lobby.of("side").emit("said", "two")
+            assert [await heard.get(), await heard.get()] == ["one", "two"]
+            with pytest.raises(ValueError, match="a raw message is no event"):
+                await lobby.send_raw("raw")
+            with pytest.raises(ValueError, match="has keep=60 already"):
+                shop.room("lobby", keep=30)
+            with pytest.raises(ValueError, match="1 or more"):
+                shop.room("hall", keep=0)
+    async with ClusterClient(engine) as shop:
+        with pytest.raises(ValueError, match="needs the store of the servers"):
+            shop.room("lobby", keep=60)
+    await server.close()
+
+
+async def test_a_server_in_a_cluster_needs_a_common_store() -> None:
+    server = Server(cluster=Cluster(MemoryEngine()))
+    with pytest.raises(ValueError, match="needs a store for all processes"):
+        server.room("lobby", keep=60)
