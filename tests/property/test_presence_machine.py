@@ -40,13 +40,14 @@ class Node:
         self.name = name
         self.machine = machine
         self.directory = Directory(name, self)
-        self.presences: Any = Presences(lambda room: room, lambda coroutine: Any)
+        make: Any = Presences
+        self.presences = make(room=lambda name: name, spawn=None)
         self.presences.scheduler = machine.clock
         self.presences.functions.append(lambda room, present: machine.reports.append((present.user, present.state)))
         self.presences.calls = SimpleNamespace(spawn=self.run)
         self.presences.cluster_joined(self.directory)
         self.presences.add("lobby", GRACE, Members())
-        self.lobby: Any = self.presences.by_name["lobby"]
+        self.lobby = self.presences.by_name["lobby"]
 
     def run(self, calls: Any) -> None:
         self.machine.clock.call_at(self.machine.clock.time(), lambda: self.finish(calls))

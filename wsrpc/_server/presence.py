@@ -479,13 +479,13 @@ class Presences:
             presence.cluster_joined(directory)
 
     def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
-        """Record what another node reports."""
-        if (presence := self.by_name.get(room)) is not None:
-            presence.changed(node, user, entry)
+        """Record what another node reports, until this server leaves the cluster."""
+        if self.directory is not None and room in self.by_name:
+            self.by_name[room].changed(node, user, entry)
 
     def node_ended(self, node: str) -> None:
-        """Record the end of another node."""
-        for presence in self.by_name.values():
+        """Record the end of another node, until this server leaves the cluster."""
+        for presence in self.by_name.values() if self.directory is not None else ():
             presence.node_ended(node)
 
     async def close(self, patience: float) -> None:
