@@ -297,7 +297,9 @@ class RoomLogsMachine(WorldMachine):
             if seat.state == "unknown":
                 return
             told, expelled, is_in = seat.told, seat.expelled, seat.state == "in"
-            if not (is_in and (seat.ear.rooms or seat.ear.peer in self.members(seat.ear, seat.room))):
+            if is_in and (seat.ear.rooms or seat.ear.peer in self.members(seat.ear, seat.room)):
+                told = 0  # the client is not told again
+            else:
                 seat.begin(seat.position if after == ON else after)
             after = seat.position if after == ON or is_in else after
             seat.state = "unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -100,6 +101,8 @@ class ClientRooms:
         """The options of the last join of each room, until the client leaves."""
         self._sessions: dict[ClientRoom, object] = {}
         """The session in which the client has joined each room."""
+        self._joining: dict[ClientRoom, asyncio.Task[None]] = {}
+        """Join the rooms again in the present session. Some are done."""
 
     def get(self, name: str) -> ClientRoom:
         """Return the room with this name; see `Client.room`."""
@@ -133,6 +136,8 @@ class ClientRooms:
         """See `ClientRoom.leave`."""
         room.joined = False
         self._options.pop(room, None)
+        if (joining := self._joining.pop(room, None)) is not None:
+            joining.cancel()  # otherwise it could ask a busy server again, after this
         await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
         self._presence(room.name, [], first=True)
 
@@ -151,7 +156,7 @@ class ClientRooms:
         """Join again the rooms that the client has joined in an earlier session."""
         for room, session in self._sessions.items():
             if session is not self._peer_core.current:
-                self._peer_core.reporter.spawn(self._join_again(room))
+                self._joining[room] = self._peer_core.reporter.spawn(self._join_again(room))
 
     async def _join_again(self, room: ClientRoom) -> None:
         if not room.joined:

@@ -415,7 +415,7 @@ class RoomLog(Followers):
                 # No name for the page: it would be kept while the member does not read.
                 after, all_sent = self._send_page(served, after, await self._read_page(after.number))
                 complete = complete and all_sent
-            if after == before and not served.writer.session.full:
+            if after == before and after != self.reached and not served.writer.session.full:
                 await self._wait_moved()  # this process has read less than the one where the member was before
             await asyncio.sleep(0)  # others must run, even if nothing has waited
         return Joined(str(after), complete)

@@ -11,7 +11,9 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Handshake, Limits, Peer, Reconnect, RemoteError, Server
+from wsrpc import Client, ConnectionLost, Context, Handshake, Limits, Overloaded, Peer, Reconnect, RemoteError, Server
+from wsrpc._client.client import core_of
+from wsrpc.errors import made_here
 from wsrpc.store import MemoryStore
 from wsrpc.testing import FaultProxy, Line
 from wsrpc.types import ClientRoom, Joined, Present
@@ -34,11 +36,14 @@ class Lobby:
         self.server.on_handshake(identify)
         self.hall = self.server.room("hall", allow=lambda peer: True)
         self.joins: list[Any] = []
+        self.is_busy = False
         self.server.of("rooms").use(self._record)
 
     async def _record(self, ctx: Context, call_next: Any) -> Any:
         if ctx.event == "join":
             self.joins.append(ctx.args[1])
+            if self.is_busy:
+                raise made_here(Overloaded("busy"))
         return await call_next(ctx)
 
     async def emit(self, *said: Any) -> None:
@@ -135,6 +140,21 @@ async def test_a_server_that_is_busy_is_asked_again() -> None:
         await member.hears(1)
         assert [peer.ignored["above the rate"] > 0 for peer in lobby.server.peers] == [True]
         assert member.room.joined and not member.missed
+    await lobby.server.close()
+
+
+async def test_a_client_that_leaves_while_the_server_is_busy_does_not_join_again() -> None:
+    lobby = Lobby()
+    async with lobby.member() as member:
+        await member.room.join()
+        lobby.is_busy = True
+        await lobby.new_session()
+        await turns_until(lambda: len(lobby.joins) == 2)
+        joining = core_of(member.client).rooms._joining[member.room]
+        await member.room.leave()
+        lobby.is_busy = False
+        await asyncio.wait((joining,))
+        assert len(lobby.joins) == 2 and not len(lobby.room) and not member.missed
     await lobby.server.close()
 
 

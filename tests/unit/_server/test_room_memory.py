@@ -191,6 +191,27 @@ async def test_a_log_that_is_renewed_late_is_still_read(store: SlowStore) -> Non
     await there.close()
 
 
+async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowStore) -> None:
+    here, there = make_server(store=store), make_server(store=store)
+    async with ear(here) as one, ear(here) as two, ear(there) as ahead:
+        await one.join()
+        await ahead.join()
+        store.reads.clear()
+        for number in range(2):  # `here` learns only of the first
+            await there.room("lobby").emit("said", number)
+            await ahead.hear(1)
+        await one.hear(1)
+        position = (await ahead.join())["position"]
+        joining = asyncio.create_task(two.join(after=position))
+        await turns_until(lambda: store.readers == 3)
+        store.reads.set()
+        assert (await joining)["position"] == position
+        await there.room("lobby").emit("said", 2)
+        assert await two.hear(1) == [2]
+    await here.close()
+    await there.close()
+
+
 async def test_an_event_after_room_add_reaches_the_new_member(store: SlowStore) -> None:
     server = make_server(store=store)
     async with ear(server) as one:
