@@ -297,11 +297,11 @@ class RoomLogsMachine(WorldMachine):
             if seat.state == "unknown":
                 return
             told, expelled, is_in = seat.told, seat.expelled, seat.state == "in"
-            if is_in and (seat.ear.rooms or seat.ear.peer in self.members(seat.ear, seat.room)):
-                told = 0  # the client is not told again
-            else:
-                seat.begin(seat.position if after == ON else after)
             after = seat.position if after == ON or is_in else after
+            if is_in:  # it may be a member, or have another session
+                told = 0
+            else:
+                seat.begin(after)
             seat.state = "unknown"
             given = {"after": after, "last": last}
             with suppress(ConnectionLost):
@@ -314,9 +314,6 @@ class RoomLogsMachine(WorldMachine):
                 else:
                     seat.state = "in" if seat.expelled == expelled else "unknown"
                     seat.joined(answer[0], told, answer[1])
-
-    def members(self, ear: Ear, room: str) -> set[str]:
-        return {peer.id for peer in self.processes[ear.home].server.room(room)}
 
     @rule(index=clients, room=rooms)
     def leave(self, index: int, room: str) -> None:

@@ -246,6 +246,25 @@ async def test_who_joins_again_while_it_is_behind_waits(by: str) -> None:
     await server.close()
 
 
+async def test_who_leaves_while_it_is_behind_gets_nothing_more() -> None:
+    server = make_server(limits=Limits(high_water_bytes=300))
+    line, lobby = Line(server), server.room("lobby")
+    async with Client("ws://server/", dial=line.dial) as client, ear(server) as other:
+        one = Ear(client)
+        await one.join()
+        await other.join()
+        line.connections[0][1].hold()
+        for number in range(8):
+            await lobby.emit("said", [number, "x" * 200])
+        lobby.remove(server.peers[0])
+        line.connections[0][1].release()
+        await other.hear(8)
+        for _ in range(5):
+            await client.of("rooms").request("leave", "lobby")
+        assert one.heard.qsize() < 8
+    await server.close()
+
+
 async def test_a_report_counts_each_member_that_falls_behind_once() -> None:
     server = make_server(limits=Limits(high_water_bytes=300))
     line, lobby = Line(server), server.room("lobby")
