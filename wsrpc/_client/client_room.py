@@ -136,8 +136,7 @@ class ClientRooms:
         """See `ClientRoom.leave`."""
         room.joined = False
         self._options.pop(room, None)
-        if (joining := self._joining.pop(room, None)) is not None:
-            joining.cancel()  # otherwise it could ask a busy server again, after this
+        self._stop_joining(room)
         await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
         self._presence(room.name, [], first=True)
 
@@ -156,7 +155,12 @@ class ClientRooms:
         """Join again the rooms that the client has joined in an earlier session."""
         for room, session in self._sessions.items():
             if session is not self._peer_core.current:
+                self._stop_joining(room)
                 self._joining[room] = self._peer_core.reporter.spawn(self._join_again(room))
+
+    def _stop_joining(self, room: ClientRoom) -> None:
+        if (joining := self._joining.pop(room, None)) is not None:
+            joining.cancel()  # otherwise it could ask a busy server again, after the user has left
 
     async def _join_again(self, room: ClientRoom) -> None:
         if not room.joined:
