@@ -333,8 +333,10 @@ class RoomLogsMachine(WorldMachine):
 
     @rule(index=clients, room=rooms)
     def expel(self, index: int, room: str) -> None:
-        """The server removes a client, which is not told."""
+        """The server removes a client, which is not told. (With a join in progress, its position would be too old.)"""
         seat = self.seat(index, room)
+        if seat.turn.locked():
+            return
         for process in self.processes:
             for peer in [*process.server.room(room)]:
                 if peer.id == seat.ear.peer:
