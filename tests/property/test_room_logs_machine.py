@@ -27,7 +27,18 @@ from leftovers import other_tasks
 from tenacity import wait_fixed
 from test_keyed_machine import RealLoop
 
-from wsrpc import Client, ConnectionLost, Context, Limits, Overloaded, Peer, Reconnect, RemoteError, Server
+from wsrpc import (
+    Client,
+    ConnectionLost,
+    Context,
+    Limits,
+    Overloaded,
+    Peer,
+    Reconnect,
+    RemoteError,
+    RequestTimeout,
+    Server,
+)
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._keyed.runs import LAST
 from wsrpc._server.room_log import RoomLog, StoredEvent
@@ -327,7 +338,7 @@ class RoomLogsMachine(WorldMachine):
 
     async def leave_now(self, seat: Seat) -> None:
         seat.state = "unknown"
-        with suppress(ConnectionLost):
+        with suppress(ConnectionLost, RequestTimeout):
             await seat.ear.ask_to_leave(seat)
             seat.state = "out"
 
