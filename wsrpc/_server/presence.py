@@ -27,6 +27,7 @@ from .._base.rooms import CHANNEL, Present
 from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
 from .._core.api.peer import Peer
 from .._core.wire.codecs import Codec, json_text
+from .._core.wire.counting import json_nests_deeper
 from .._core.wire.messages import event_on
 from ..errors import BadArguments, MessageTooBig, made_here
 from .broadcast import BroadcastGroup, EventBroadcast
@@ -44,6 +45,9 @@ PART_BYTES = 32 * 1024
 """About the maximum bytes of one event ``presence``."""
 LONGEST_ABOUT = 512
 """Maximum bytes of what a connection says about itself, as JSON."""
+DEEPEST_ABOUT = 16
+"""Maximum depth of its arrays and objects. All members drop an event that has a value nested deeper than they accept.
+"""
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
 
@@ -72,6 +76,8 @@ def checked_about(about: object, codec: Codec) -> Any:
         _encode(plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise made_here(BadArguments(f"`about` cannot be sent: {exc}")) from None
+    if json_nests_deeper(text, DEEPEST_ABOUT):
+        raise made_here(BadArguments(f"`about` is nested more than {DEEPEST_ABOUT} deep"))
     if len(text) > LONGEST_ABOUT:
         raise made_here(BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed"))
     return plain

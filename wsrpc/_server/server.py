@@ -201,7 +201,13 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
         self._rooms = Rooms(
-            self, self._registry, self._settings.codec, slow, keeper.runs, in_cluster=cluster is not None
+            self,
+            self._registry,
+            self._settings.codec,
+            slow,
+            keeper.runs,
+            in_cluster=cluster is not None,
+            extensions=self._settings.extensions,
         )
         self._group = self._rooms.everybody
         if admin is not None:
@@ -822,7 +828,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
             ValueError: the room already has a different ``allow``, ``slow``, ``keep`` or ``presence``, ``slow`` is not
                 a policy, or you have registered handlers on the channel "rooms". Or the room has ``keep``, and has
-                ``slow``, has members already, or is in a cluster without a ``store``.
+                ``slow``, has members already, is in a cluster without a ``store``, or the server has no extensions.
         """
         return self._rooms.declare(name, allow, slow, keep, presence)
 
