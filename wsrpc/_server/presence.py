@@ -178,6 +178,8 @@ class RoomPresence:
         self._expiry: Timer | None = None
         self._changed: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
+        self._changed_elsewhere: set[User] = set()
+        """Those of them whose state another node has changed, even if it is the state before again."""
         self._unpublished: set[User] = set()
         """Users whose entry here has changed again since the last batch."""
         self._batch: Timer | None = None
@@ -290,6 +292,8 @@ class RoomPresence:
             known.last = max(known.last, (entry.order, node))
         elif before is not None:
             known.last = max(known.last, (before.order + 1, node))
+        if node != self._me and known.present() != self._changed[user][1]:
+            self._changed_elsewhere.add(user)
         if entry is None or entry.online:
             self._away.pop((node, user), None)
         if entry is None and before is not None and before.online:
@@ -346,8 +350,11 @@ class RoomPresence:
             present = known.present()
             if present != before:
                 changes.append(user)
-                if known.reporter(before, present, nodes) == self._me:
-                    self._report(present)
+            # Another node may have reported a state in between, if that was the last one in a batch there.
+            is_new = present != before or user in self._changed_elsewhere
+            if is_new and known.reporter(before, present, nodes) == self._me:
+                self._report(present)
+            self._changed_elsewhere.discard(user)
             self._drop_unused(known)
         if self._changed:
             self._start_batch(ripe)

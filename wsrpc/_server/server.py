@@ -862,7 +862,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         themselves has changed, in a room with ``presence=``; see `Present`. Changes within 50 ms count as one. In a
         cluster, it is called in one process: the one with the connection. If a process has ended, one of the others
         reports its users. If two processes see a change of the same user within a few milliseconds, or one of them
-        joins or leaves the cluster then, it may be called in both.
+        joins or leaves the cluster then, it may be called in both. A user who goes to another process within 50 ms may
+        be reported twice with the same state.
 
         The functions of one room run one after another. If a function is slow, later changes of one user count as one.
         Exceptions are logged.
