@@ -7,12 +7,19 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from .._base.names import F, check_name
 from .._base.retry import NEVER_RAN, Retry
 from .._base.rooms import CHANNEL, Joined, Present
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_core import PeerCore
 from ..errors import WsrpcError
+
+MOST_PRESENT = 8 * 1024 * 1024
+"""Maximum bytes of the users in a room, as MessagePack. A server could send ever more of them."""
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class ClientRoom:
@@ -29,7 +36,7 @@ class ClientRoom:
         position: the position of the last event of the room that has arrived. None if the room has no log. Pass it as
             ``after`` to `join`, also in another process, to get the events after it.
         present: the users in the room, by `Present.user`. Do not change it. Empty if the server does not use
-            ``presence=`` for the room.
+            ``presence=`` for the room. If the users take more than 8 MiB as MessagePack, further ones are missing.
     """
 
     def __init__(self, name: str, rooms: ClientRooms) -> None:
@@ -103,6 +110,8 @@ class ClientRooms:
         """The session in which the client has joined each room."""
         self._joining: dict[ClientRoom, asyncio.Task[None]] = {}
         """Join the rooms again in the present session. Some are done."""
+        self._present_bytes: dict[ClientRoom, int] = {}
+        """The size of `ClientRoom.present`."""
 
     def get(self, name: str) -> ClientRoom:
         """Return the room with this name; see `Client.room`."""
@@ -200,9 +209,14 @@ class ClientRooms:
         room = self._rooms[name]
         if first:
             room.present.clear()
+        size = self._present_bytes.get(room, 0) if room.present else 0
         for each in entries:
-            if each.state == "offline":
+            before = room.present.get(each.user)
+            size -= 0 if before is None else len(_encode(before))
+            if each.state == "offline" or size > MOST_PRESENT:
                 room.present.pop(each.user, None)
             else:
                 room.present[each.user] = each
+                size += len(_encode(each))
+        self._present_bytes[room] = size
         self._call_hooks(room, "on_presence")

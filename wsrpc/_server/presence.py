@@ -27,6 +27,7 @@ from .._base.rooms import CHANNEL, Present
 from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
 from .._core.api.peer import Peer
 from .._core.wire.codecs import Codec, json_text
+from .._core.wire.counting import json_nests_deeper
 from .._core.wire.messages import event_on
 from ..errors import BadArguments, MessageTooBig, made_here
 from .broadcast import BroadcastGroup, EventBroadcast
@@ -44,6 +45,9 @@ PART_BYTES = 32 * 1024
 """About the maximum bytes of one event ``presence``."""
 LONGEST_ABOUT = 512
 """Maximum bytes of what a connection says about itself, as JSON."""
+DEEPEST_ABOUT = 16
+"""Maximum depth of its arrays and objects. All members drop an event that has a value nested deeper than they accept.
+"""
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
 
@@ -75,6 +79,8 @@ def checked_about(about: object, codec: Codec) -> Any:
         _encode(plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise made_here(BadArguments(f"`about` cannot be sent: {exc}")) from None
+    if json_nests_deeper(text, DEEPEST_ABOUT):
+        raise made_here(BadArguments(f"`about` is nested more than {DEEPEST_ABOUT} deep"))
     if len(text) > LONGEST_ABOUT:
         raise made_here(BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed"))
     return plain
@@ -179,6 +185,8 @@ class RoomPresence:
         self._expiry: Timer | None = None
         self._changed: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
+        self._changed_elsewhere: set[User] = set()
+        """Those of them whose state another node has changed, even if it is the state before again."""
         self._batch: Timer | None = None
         self._feed = PresenceFeed(group, presences.spawn, self)
         self._unreported: dict[User, Present] = {}
@@ -298,6 +306,8 @@ class RoomPresence:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
             known.removed = max(known.removed, (before.order, node))
+        if node != self._me and known.present() != self._changed[user][1]:
+            self._changed_elsewhere.add(user)
         if entry is None or entry.online:
             self._away.pop((node, user), None)
         if entry is None and before is not None and before.online:
@@ -350,8 +360,11 @@ class RoomPresence:
             present = known.present()
             if present != before:
                 changes.append(user)
-                if known.reporter(before, present, nodes) == self._me:
-                    self._report(present)
+            # Another node may have reported a state in between, if that was the last one in a batch there.
+            is_new = present != before or user in self._changed_elsewhere
+            if is_new and known.reporter(before, present, nodes) == self._me:
+                self._report(present)
+            self._changed_elsewhere.discard(user)
             known.removed = NEVER
             self._drop_unused(known)
         if self._changed:

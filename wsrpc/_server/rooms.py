@@ -136,7 +136,8 @@ class Room(RawBroadcastMethods, RequestMethods):
                 the name of the room and the position from which events are sent.
             last: without ``after``, the number of events to send, the last ones that are kept.
             about: what the connection says about itself to others in a room with ``presence=``; see `Present.about`. A
-                value that takes at most 512 bytes as JSON. A member can replace it. None: no change.
+                value that takes at most 512 bytes as JSON, nested at most 16 deep. A member can replace it. None: no
+                change.
 
         Raises:
             BadArguments: ``after`` is not a position, ``about`` is too large, or the room has no ``keep=`` or no
@@ -359,10 +360,12 @@ class Rooms:
         runs: Runs,
         *,
         in_cluster: bool,
+        extensions: bool,
     ) -> None:
         self.codec = codec
         self._runs = runs
         self._in_cluster = in_cluster
+        self._extensions = extensions
         self._gates: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         """See `RoomLog`."""
         self.slow: Slow = slow
@@ -423,6 +426,8 @@ class Rooms:
         return room
 
     def _check_can_keep(self, members: RoomMembers) -> None:
+        if not self._extensions:
+            raise ValueError("keep= needs extensions: without them, clients do not learn the positions of events")
         if members.members:
             raise ValueError(f"room {members.name!r} has members already: call server.room(..., keep=) before")
         if self._in_cluster and not self._runs.is_shared:

@@ -201,7 +201,13 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
         self._rooms = Rooms(
-            self, self._registry, self._settings.codec, slow, keeper.runs, in_cluster=cluster is not None
+            self,
+            self._registry,
+            self._settings.codec,
+            slow,
+            keeper.runs,
+            in_cluster=cluster is not None,
+            extensions=self._settings.extensions,
         )
         self._group = self._rooms.everybody
         if admin is not None:
@@ -822,7 +828,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
             ValueError: the room already has a different ``allow``, ``slow``, ``keep`` or ``presence``, ``slow`` is not
                 a policy, or you have registered handlers on the channel "rooms". Or the room has ``keep``, and has
-                ``slow``, has members already, or is in a cluster without a ``store``.
+                ``slow``, has members already, is in a cluster without a ``store``, or the server has no extensions.
         """
         return self._rooms.declare(name, allow, slow, keep, presence)
 
@@ -856,7 +862,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         themselves has changed, in a room with ``presence=``; see `Present`. Changes within 50 ms count as one. In a
         cluster, it is called in one process: the one with the connection. If a process has ended, one of the others
         reports its users. If two processes see a change of the same user within a few milliseconds, or one of them
-        joins or leaves the cluster then, it may be called in both.
+        joins or leaves the cluster then, it may be called in both. A user who goes to another process within 50 ms may
+        be reported twice with the same state.
 
         The functions of one room run one after another. If a function is slow, later changes of one user count as one.
         Exceptions are logged.

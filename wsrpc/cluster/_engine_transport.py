@@ -117,7 +117,8 @@ class EngineTransport:
 
     @property
     def unsent(self) -> int:
-        return self._batch.size + self._engine.unsent
+        # What the other node has above the window counts, too: a client that does not read must not fill its memory.
+        return self._batch.size + int(max(self._engine.unsent, self._unread - self.window))
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self._over.done():

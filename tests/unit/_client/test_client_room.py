@@ -13,6 +13,7 @@ from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Context, Handshake, Limits, Overloaded, Peer, Reconnect, RemoteError, Server
 from wsrpc._client.client import core_of
+from wsrpc._client.client_room import MOST_PRESENT
 from wsrpc.errors import made_here
 from wsrpc.store import MemoryStore
 from wsrpc.testing import FaultProxy, Line
@@ -307,3 +308,19 @@ def test_a_client_that_cannot_have_rooms() -> None:
     client.of("rooms").on("presence", lambda: None)
     with pytest.raises(ValueError, match=r"client\.room"):
         client.room("lobby")
+
+
+async def test_the_users_that_a_server_makes_up_are_bounded(lobby: Lobby) -> None:
+    some = MOST_PRESENT // 100_000 + 1
+    async with lobby.member("hall") as member:
+        await member.room.join()
+        [peer] = lobby.server.peers
+        sizes = list[int]()
+        member.room.on_presence(lambda room: sizes.append(len(room.present)))
+        for state, expected in (("online", some), ("offline", 0), ("online", some)):
+            for number in range(100):
+                entry = {"user": number, "state": state, "about": ["x" * 100_000]}
+                await peer.of("rooms").emit("presence", "hall", [entry], False)
+            await turns_until(lambda: len(sizes) == 100)
+            assert sizes[-1] == expected
+            sizes.clear()

@@ -334,3 +334,9 @@ def test_a_server_keeps_its_rooms_when_its_event_loop_was_closed(shared: bool) -
         loop.set_exception_handler(lambda loop, context: None)
         assert loop.run_until_complete(serve(number)) == [*range(number + 1)]
         loop.close()
+
+
+@pytest.mark.parametrize("options", [{"extensions": False}, {"profile": "go"}])
+def test_events_without_positions_are_not_kept(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needs extensions"):
+        Server(**options).room("lobby", keep=60)

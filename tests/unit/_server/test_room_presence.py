@@ -145,11 +145,15 @@ async def test_limits_of_what_connections_say() -> None:
         for number in range(MOST_ABOUT + 2):
             await house.joins("ada", about=number)
         assert room.present()["ada"].about == tuple(range(MOST_ABOUT))
-        for about, why in (("x" * 511, "takes 513 bytes"), (2**70, "cannot be sent")):
+        deep: Any = 0
+        for _ in range(17):
+            deep = [deep]
+        for about, why in (("x" * 511, "takes 513 bytes"), (2**70, "cannot be sent"), (deep, "nested")):
             with pytest.raises(BadArguments, match=why):
                 await house.joins("bob", about=about)
         assert [*room.present()] == ["ada"]
         await house.joins("bob", about="x" * 510)
+        await house.joins("bob", about=deep[0])
 
 
 async def test_users_are_text_or_integers() -> None:

@@ -113,6 +113,25 @@ async def test_a_reload_that_reaches_another_server() -> None:
         assert [state for user, state in watcher.history if user == "ada"] == one.hook.states("ada")
 
 
+async def test_the_last_call_has_the_present_state_when_one_server_has_not_seen_the_state_before() -> None:
+    async with cluster(2) as one:
+        clocks = [Clock(), Clock()]
+        for server, clock in zip(one.made.all, clocks, strict=True):
+            use_clock(server, clock)
+        before = await one.join(0, "ada")
+        await turns_until(lambda: states(one.made[1]) == {"ada": "online"})
+        for clock in clocks:
+            clock.advance(BATCHED)
+        await before.client.close()
+        await turns_until(lambda: states(one.made[1]) == {"ada": "away"})
+        clocks[0].advance(BATCHED)
+        await one.join(1, "ada")
+        clocks[1].advance(BATCHED)
+        await turns_until(lambda: states(one.made[0]) == {"ada": "online"})
+        clocks[0].advance(BATCHED)
+        await one.reported("ada", "online", "away", "online")
+
+
 async def test_leaving_ends_the_grace_time_at_other_servers() -> None:
     async with cluster(2) as one:
         watcher, before, after = await one.join(0, "watcher"), await one.join(0, "ada"), await one.join(1, "ada")

@@ -13,7 +13,18 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Limits, Peer, Reconnect, ReconnectInfo, SessionLost
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Handshake,
+    Limits,
+    Peer,
+    QueueFull,
+    Reconnect,
+    ReconnectInfo,
+    SessionLost,
+)
 from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import _session_forwarder
 from wsrpc.cluster._cluster import membership_of
@@ -260,3 +271,23 @@ async def test_what_waits_for_a_slow_reader_is_bounded(through: int) -> None:
         await emitting
         await turns_until(lambda: len(got) == count)
         assert got == [*range(count)] and not w.closed
+
+
+@pytest.mark.parametrize("through", [0, 1])
+async def test_the_hard_cap_holds_for_a_client_that_does_not_read(through: int) -> None:
+    async with world(LIMITS.replace(replay_bytes=2**26, stall_timeout=60.0)) as w:
+        if through:
+            await w.forward()
+        transport = w.client.peer.transport
+        assert transport is not None
+        transport.pause_receiving()
+
+        async def emit() -> None:
+            for _ in range(200):
+                w.peer.emit_nowait("block", "x" * 256 * 1024)
+                await asyncio.sleep(0)
+
+        with pytest.raises(QueueFull):
+            await emit()
+        transport.resume_receiving()
+        assert await w.client.request("echo", 2) == 2
