@@ -84,6 +84,8 @@ async def test_the_users_of_a_killed_process(redis: ServerProcess) -> None:
         others = {"user/0": "online", "user/1": "online", "user/2": "online", "bob": "online"}
         for each in viewers:
             await each.sees(ada="online", **others)
+        while await line_of(processes[3]) != "ada online\n":  # it reports this a moment after the others know it
+            pass
         loop = asyncio.get_running_loop()
         processes[3].kill()
         killed = loop.time()
@@ -98,6 +100,6 @@ async def test_the_users_of_a_killed_process(redis: ServerProcess) -> None:
         for process in processes[:3]:
             process.kill()
         printed = [(await process.communicate())[0].decode().splitlines() for process in processes]
-        assert printed[3].count("ada online") == 1
+        assert not any(line.startswith("ada ") for line in printed[3])
         reported = [line for lines in printed[:3] for line in lines if line.startswith("ada ")]
         assert reported == ["ada away", "ada offline"], printed
