@@ -14,7 +14,7 @@ from .._base.retry import NEVER_RAN, Retry
 from .._base.rooms import CHANNEL, Joined, Present
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_core import PeerCore
-from ..errors import WsrpcError
+from ..errors import ConnectionLost, WsrpcError
 
 MOST_PRESENT = 8 * 1024 * 1024
 """Maximum bytes of the users in a room, as MessagePack. A server could send ever more of them."""
@@ -60,13 +60,21 @@ class ClientRoom:
 
         Raises:
             RemoteError: the server does not let the client join. For example, the room has no ``allow=``.
-            ConnectionLost: there is no connection, or it was lost before the server has answered.
+            ConnectionLost: there is no connection, and the client does not reconnect. If the connection is lost before
+                the server has answered, the client asks again on the next one.
         """
         if not self.joined:
             self.position = after
-        joined = await self._rooms.join(self, {"after": after, "last": last, "about": about}, Retry())
-        self.complete = joined.complete
-        return joined
+        while True:
+            options = {"after": self.position or after, "last": last, "about": about}
+            try:
+                joined = await self._rooms.join(self, options, Retry())
+            except ConnectionLost as exc:
+                if exc.outcome == "not_sent" or not self._rooms.will_reconnect:
+                    raise
+                continue  # to join again does no harm, and continues after the last event that has arrived
+            self.complete = joined.complete
+            return joined
 
     async def leave(self) -> None:
         """Leave the room, and do not join it again.
@@ -124,6 +132,11 @@ class ClientRooms:
             self._peer_core.work.on_position = self._event_arrived
             self._peer_core.work.update()
         return self._rooms.setdefault(name, ClientRoom(name, self))
+
+    @property
+    def will_reconnect(self) -> bool:
+        """Whether another connection follows."""
+        return self._peer_core.owner.will_reconnect()
 
     # ------------------------------------------------------------ what users call
 

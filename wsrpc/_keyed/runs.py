@@ -348,7 +348,9 @@ class Runs:
             state = await insist(lambda: self.store.start(run.key, run.new), PATIENCE)
             starts = state.id == run.new.id
         except StoreFull:
-            raise made_here(Overloaded("too many results are kept for this caller: try again later")) from None
+            raise made_here(
+                Overloaded("too many results are kept for this caller: a shorter keep= or another store takes more")
+            ) from None
         except StoreLost:
             raise made_here(_no_answer()) from None
         finally:

@@ -488,7 +488,7 @@ class Rooms:
             about = checked_about(about, self.codec)
         if log is None or not isinstance(served, ServedPeer):
             if options.after is not None or options.last:
-                raise made_here(BadArguments("the room keeps no events"))
+                raise made_here(BadArguments("in this process, the room keeps no events (keep=)"))
             self.add(room, peer, by_itself=by_itself, about=about)
             return Joined(None, complete=True)
         position = None if options.after is None else Position.parse(options.after)

@@ -109,6 +109,20 @@ async def test_events_come_with_their_room_and_position(lobby: Lobby) -> None:
         await two.hears(2, 3, 4, 1, 2, 3, 4)
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_connection_that_drops_during_the_first_join_is_replaced(lobby: Lobby, steps: int) -> None:
+    """It was before the first round trip of the session, so the outcome of the request was unknown."""
+    async with lobby.member() as member:
+        await lobby.emit(1, 2)
+        joining = asyncio.ensure_future(member.room.join(last=9))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        lobby.line.cut()
+        assert (await joining).complete and member.room.joined
+        await lobby.emit(3)
+        await member.hears(1, 2, 3)
+
+
 async def test_only_in_a_new_session_the_client_joins_after_its_position(lobby: Lobby) -> None:
     async with lobby.member() as member:
         await member.room.join(last=9)
