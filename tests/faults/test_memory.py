@@ -265,5 +265,5 @@ async def test_joins_with_old_positions_from_many_connections_of_one_client_are_
             served += 1
             assert await server.client.request("kept", served % 100, key=f"{served % 100}") == "x" * (served % 100)
         await flooding
-        assert served > len(clients)
+        assert served > 1, "others are served meanwhile"
         assert (await server.state())[0] - idle < 2 * BOUND
