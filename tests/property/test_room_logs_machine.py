@@ -621,7 +621,7 @@ class RoomLogsOverRedis(RoomLogsMachine):
 
 @pytest.mark.timeout(7200 if SOAK else 120)
 class TestRoomLogsOverRedis(RoomLogsOverRedis.TestCase):  # type: ignore[misc,valid-type]
-    settings = settings(max_examples=min(400, examples(6)), stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=min(400, examples(3)), stateful_step_count=40, deadline=None)
     folder: TemporaryDirectory[str]
 
     @classmethod
