@@ -83,8 +83,8 @@ async def chat(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator
 # ---------------------------------------------------------------- people in front of it
 
 
-LOST = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
-"""What the browser itself says when a server is away, which only a test that kills it can bring about."""
+LOST = ("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET", "Unexpected response code: 503")
+"""What the browser itself says when a server is away or drains, which only a test that ends it can bring about."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
