@@ -5,8 +5,9 @@ The recordings, and what wsrpc does otherwise on purpose, are those of ``tests/v
 
 from __future__ import annotations
 
-import asyncio
 import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,57 +109,61 @@ def lacks(scenario: Scenario) -> bool:
 PLAYED = [scenario for scenario in SCENARIOS if not lacks(scenario)]
 
 
-async def differences(scenario: Scenario) -> list[str]:
-    process = await asyncio.create_subprocess_exec(
-        *(find_node(), JS / "page_client_vectors.mjs"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=2**24,
-    )
-    ids, found = Ids(), []
-    to_page, from_page = process.stdin, process.stdout
-    assert to_page is not None
-    assert from_page is not None
+class Player:
+    """The running program. It plays one scenario after another, because starting Node takes longer than playing one."""
 
-    async def play(kind: str, value: Any) -> dict[str, Any]:
-        to_page.write(json.dumps({"kind": kind, "value": value}).encode() + b"\n")
-        told: dict[str, Any] = json.loads(await from_page.readline())
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def play(self, kind: str, value: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"kind": kind, "value": value}) + "\n")
+        self._process.stdin.flush()
+        told: dict[str, Any] = json.loads(self._process.stdout.readline())
         return told
 
-    try:
-        for number, stimulus in enumerate(scenario.stimuli):
-            value = stimulus.value
-            if stimulus.kind == "feed":
-                value = ids.to_feed(value)
-            elif stimulus.kind == "feed_burst":
-                value = list(map(ids.to_feed, value))
-            elif stimulus.op == "request":
-                value = {**value, "opens": value["ref"] in scenario.opens}
-            told = await play(stimulus.kind, value)
-            if stimulus is scenario.stimuli[-1]:
-                told["outcomes"] += (await play("pending", None))["outcomes"]
-            reactions = tuple(step for step in stimulus.reactions if step.get("outcome", {}).get("type") != "state")
-            frames = expected_frames(reactions)
-            sent = [("s1", content_of(text)) for text in told["sent"]]
-            where = f"stimulus {number}, {json.dumps(stimulus.value)[:150]}"
-            outcomes = [{key: recorded(part) for key, part in outcome.items()} for outcome in told["outcomes"]]
-            try:  # the ids of odd frames may be lists
-                ids.learn([content for _, content in frames], [content for _, content in sent])
-                compare_frames(frames, [(socket, ids.from_sent(content)) for socket, content in sent], where)
-                compare_outcomes(expected_outcomes(reactions), outcomes, where)
-            except (AssertionError, TypeError) as mismatch:
-                found.append(str(mismatch))
-    finally:
-        to_page.close()
+
+@pytest.fixture(scope="module")
+def player() -> Iterator[Player]:
+    command = [find_node(), JS / "page_client_vectors.mjs"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        yield Player(process)
         process.kill()
-        await process.wait()
+
+
+def differences(scenario: Scenario, player: Player) -> list[str]:
+    ids, found = Ids(), []
+    player.play("begin", None)
+    for number, stimulus in enumerate(scenario.stimuli):
+        value = stimulus.value
+        if stimulus.kind == "feed":
+            value = ids.to_feed(value)
+        elif stimulus.kind == "feed_burst":
+            value = list(map(ids.to_feed, value))
+        elif stimulus.op == "request":
+            value = {**value, "opens": value["ref"] in scenario.opens}
+        told = player.play(stimulus.kind, value)
+        if stimulus is scenario.stimuli[-1]:
+            told["outcomes"] += player.play("pending", None)["outcomes"]
+        reactions = tuple(step for step in stimulus.reactions if step.get("outcome", {}).get("type") != "state")
+        frames = expected_frames(reactions)
+        sent = [("s1", content_of(text)) for text in told["sent"]]
+        where = f"stimulus {number}, {json.dumps(stimulus.value)[:150]}"
+        outcomes = [{key: recorded(part) for key, part in outcome.items()} for outcome in told["outcomes"]]
+        try:  # the ids of odd frames may be lists
+            ids.learn([content for _, content in frames], [content for _, content in sent])
+            compare_frames(frames, [(socket, ids.from_sent(content)) for socket, content in sent], where)
+            compare_outcomes(expected_outcomes(reactions), outcomes, where)
+        except (AssertionError, TypeError) as mismatch:
+            found.append(str(mismatch))
     return found
 
 
 @pytest.mark.parametrize("scenario", PLAYED, ids=lambda scenario: f"{scenario.source}:{scenario.name}")
-async def test_scenario(scenario: Scenario) -> None:
+def test_scenario(scenario: Scenario, player: Player) -> None:
     """It is played as by ws-wrapper or by wsrpc in Python, or a row says why not."""
-    found = await differences(for_wsrpc(scenario)[0]) and await differences(scenario)
+    found = differences(for_wsrpc(scenario)[0], player) and differences(scenario, player)
     assert bool(found) == (scenario.name in EXPLAINED), found
 
 
