@@ -19,7 +19,8 @@
 #   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
-#   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
+#   make explore  random examples for the property tests and the fuzzers, some minutes; it prints how to repeat them
+#   make soak    make explore, and the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
 #                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use, as
 #                many of one whose session goes on,
 #                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
@@ -50,13 +51,13 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
 	$(BIN)/python examples/demo.py
 
-# With fewer of Hypothesis's examples, and without asyncio's debug mode; `make test` runs the same tests in full.
+# Without asyncio's debug mode, in which `make test` runs the same tests.
 quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -133,11 +134,22 @@ fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A number that each random choice follows from. To repeat a run: make explore SEED=12345 ARGS="-k keyed"
+SEED ?= $(shell date +%s)
+EXPLORED := tests/property interop/test_js_fuzz.py interop/test_typescript_property.py interop/test_contracts_typescript.py
+SOAKED := tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py tests/faults/test_keyed_kills.py \
+  tests/faults/test_cluster_soak.py tests/faults/test_memory.py \
+  interop/test_page_cuts.py interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py
+define search
+@seed=$(SEED); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
+  $(WITH_VENV) WSRPC_SEED=$$seed $(1) --hypothesis-seed=$$seed $(ARGS)
+endef
+
+explore: $(STAMPS)/dev $(STAMPS)/npm engines
+	$(call search,WSRPC_EXPLORE=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 $(EXPLORED))
+
 soak: $(STAMPS)/dev $(STAMPS)/npm engines
-	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
-	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py \
-	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py \
-	  interop/test_page_cuts.py interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py $(ARGS)
+	$(call search,WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 $(EXPLORED) $(SOAKED))
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
 mutants: $(STAMPS)/dev $(STAMPS)/npm go engines

@@ -7,13 +7,13 @@ so that one compilation serves many contracts.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from effort import SOAK
 from hypothesis import HealthCheck, given, settings
 from random_contracts import Call, Contract, contracts, differs, tables
 from typed_values import same
@@ -27,8 +27,7 @@ from wsrpc._values.convert import converter, make_enc_hook
 from wsrpc.codegen.typescript import declarations
 from wsrpc.schema import describe
 
-SOAK = os.environ.get("WSRPC_SOAK") == "1"
-CONTRACTS = 600 if SOAK else 60
+CONTRACTS = 600 if SOAK else 30
 IMPORTS = {
     "plain-4": """\
 import WebSocket from "ws"
@@ -145,12 +144,12 @@ def program(channel: str, call: Call) -> list[str]:
 async def test_a_client_in_typescript_says_what_was_meant(library: str, tmp_path: Path) -> None:
     found: list[Contract] = []
 
-    @settings(max_examples=CONTRACTS, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=CONTRACTS, database=None, suppress_health_check=list(HealthCheck))
     @given(contracts())
     def collect(contract: Contract) -> None:
         found.append(contract)
 
-    @settings(max_examples=3, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=3, database=None, suppress_health_check=list(HealthCheck))
     @given(tables())
     def collect_tables(contract: Contract) -> None:
         found.append(contract)

@@ -1,13 +1,12 @@
 """The same messages to Python and to JavaScript: both answer the same, but for what DEVIATIONS.md says.
 
-``WSRPC_SOAK=1`` plays many more sequences than fit an ordinary test run, and ``WSRPC_SEED`` says which.
+``make explore`` and ``make soak`` play more sequences, others each time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import pytest_asyncio
+from effort import EXPLORE, examples
 
 from interop.agents import Agent
 from interop.fuzz import pinned
@@ -26,8 +26,7 @@ from interop.fuzz.session import Difference, Say, Session, Step
 from interop.peers import LIBRARIES
 
 PAGE = Path(__file__).parent / "DEVIATIONS.md"
-SOAK = os.environ.get("WSRPC_SOAK") == "1"
-SEQUENCES = 3000 if SOAK else 80
+SEQUENCES = examples(400)
 AGAINST = ["plain-4", "ws-wrapper", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
 
 
@@ -82,16 +81,14 @@ async def test_by_hand(sides: Sides) -> None:
         assert row not in ROWS or row in sides.used or sides.version == 3, f"{row}: JavaScript does the same"
 
 
-@pytest.mark.timeout(3600 if SOAK else 60)
+@pytest.mark.timeout(3600 if EXPLORE else 60)
 @pytest.mark.asyncio(loop_scope="session")
 async def test_generated(sides: Sides) -> None:
     loop = asyncio.get_running_loop()
 
-    @hypothesis.seed(int(os.environ.get("WSRPC_SEED", "1")))
     @hypothesis.settings(
         max_examples=SEQUENCES,
         database=None,
-        deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(sequences(sides.version))

@@ -126,7 +126,7 @@ class Player:
 
 @pytest.fixture(scope="module")
 def player() -> Iterator[Player]:
-    command = [find_node(), JS / "page_client_vectors.mjs"]
+    command = [find_node(), str(JS / "page_client_vectors.mjs")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
         yield Player(process)
         process.kill()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal
 
 import pytest
-from effort import SOAK
+from effort import SEED, SOAK
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from traffic import WAYS, Ledger, Notes, in_order, turns
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 Codec = Literal["json", "msgpack"]
 
-SEED = int(os.environ.get("WSRPC_SEED", "1"))
 A_ROUND = 50
 """Cuts between two moments in which everything has to be over, and to add up."""
 CALLERS = 6

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from effort import SOAK
+from effort import SEED, SOAK
 from leftovers import nothing_left as nothing_left
 from programs import ROOT, start
 
-from interop.test_page_cuts import SEED, Codec, Page
+from interop.test_page_cuts import Codec, Page
 from wsrpc.testing._proxied_connection import bound_socket
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

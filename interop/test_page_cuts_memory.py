@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from effort import SOAK
+from effort import SEED, SOAK
 from leftovers import nothing_left as nothing_left
 
-from interop.test_page_cuts import SEED, Codec, Page
+from interop.test_page_cuts import Codec, Page
 from wsrpc import Peer, Server
 from wsrpc.testing import FaultProxy
 

@@ -141,7 +141,7 @@ async def test_declarations_compile_and_are_true(tmp_path: Path) -> None:
     server = Server()
     values: list[str] = []
 
-    @settings(max_examples=ROUNDS, database=None, derandomize=True, deadline=None)
+    @settings(max_examples=ROUNDS, database=None)
     @given(types.filter(lambda each: accepted(each.type)), names, texts.filter(bool), st.data())
     def collect(found: Typed, name: str, event: str, data: st.DataObject) -> None:
         event = f"{event}{len(values)}"
@@ -200,7 +200,7 @@ async def test_declarations_of_any_description_compile(tmp_path: Path) -> None:
     """An interface was also written for a union that begins with an object: ``interface X {...} | null``."""
     files: list[str] = []
 
-    @settings(max_examples=ROUNDS, database=None, derandomize=True, deadline=None)
+    @settings(max_examples=ROUNDS, database=None)
     @given(st.lists(parameters, max_size=3), schemas, definitions)
     def collect(takes: list[ParameterSchema], result: Any, named: Any) -> None:
         event = EventSchema("event", "value", parameters=tuple(takes), result=result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import math
 import os
@@ -14,9 +15,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-import hypothesis
 import pytest
-from effort import QUICK
+from effort import EXPLORE, QUICK, use_profile
 
 from wsrpc._core.peer import dispatcher
 
@@ -36,9 +36,7 @@ SLOW_HANDLER = dispatcher.SLOW_HANDLER
 # Its warnings tell of the machine, too, and tests read the log, or count objects: a peer's first warning makes some.
 dispatcher.SLOW_HANDLER = math.inf
 
-# No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
-hypothesis.settings.register_profile("wsrpc", deadline=None)
-hypothesis.settings.load_profile("wsrpc")
+use_profile()
 
 
 def pytest_configure() -> None:
@@ -70,9 +68,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
-    if ON_UVLOOP:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("asyncio_loop")])
-        items[:] = [item for item in items if not item.get_closest_marker("asyncio_loop")]
+    left_out = [marker for marker, runs in (("asyncio_loop", not ON_UVLOOP), ("explore", EXPLORE)) if not runs]
+
+    def is_left_out(item: pytest.Item) -> bool:
+        return any(map(item.get_closest_marker, left_out))
+
+    config.hook.pytest_deselected(items=list(filter(is_left_out, items)))
+    items[:] = itertools.filterfalse(is_left_out, items)
 
     @cache
     def is_slow(path: Path) -> bool:

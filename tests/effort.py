@@ -1,19 +1,32 @@
-"""How much of what Hypothesis makes up is tried."""
+"""How much tests search: ``make test`` plays the same few examples each time, and ``make explore`` others."""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["QUICK", "SOAK", "examples"]
+import hypothesis
 
-QUICK = os.environ.get("WSRPC_QUICK") == "1"
-"""Where the same tests also run in full, on another Python for instance."""
+__all__ = ["EXPLORE", "QUICK", "SEED", "SOAK", "examples", "use_profile"]
+
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
-"""The long form, see ``make soak``."""
+"""The long form of the stress tests, see ``make soak``."""
+EXPLORE = SOAK or os.environ.get("WSRPC_EXPLORE") == "1"
+"""Random examples, and tests in real time, see ``make explore``."""
+QUICK = os.environ.get("WSRPC_QUICK") == "1"
+"""Without asyncio's debug mode: where the same tests also run with it, on another Python for instance."""
+SEED = int(os.environ.get("WSRPC_SEED", "1"))
+"""Of all random choices. `make explore` and `make soak` choose and print one."""
 
 
 def examples(count: int) -> int:
-    """``count``; with ``WSRPC_QUICK=1`` a fifth of them, and with ``WSRPC_SOAK=1`` 5,000."""
+    """Return ``count`` for ``make explore``, 5,000 for ``make soak``, and else a fifth of ``count``."""
     if SOAK:
         return 5000
-    return max(1, count // 5) if QUICK else count
+    return count if EXPLORE else max(1, count // 5)
+
+
+def use_profile() -> None:
+    """Let Hypothesis make up examples as this run asks for."""
+    # No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
+    hypothesis.settings.register_profile("wsrpc", deadline=None, derandomize=not EXPLORE, print_blob=EXPLORE)
+    hypothesis.settings.load_profile("wsrpc")

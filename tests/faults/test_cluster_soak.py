@@ -34,7 +34,7 @@ from cluster_station import (
     Up,
     address,
 )
-from effort import SOAK
+from effort import SEED, SOAK
 from engine_servers import ServerProcess, lasting_port, nats_server, redis_server
 from programs import start
 
@@ -272,7 +272,7 @@ def check_events(journals: list[Journal], ends: dict[int, float], since: float =
 @pytest.mark.timeout(3600 if SOAK else 180)
 @pytest.mark.parametrize("kind", ENGINES)
 async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
-    dice = random.Random(1)
+    dice = random.Random(SEED)
     kills = count(1)
     ends: dict[int, float] = {}
     gone: list[float] = []
@@ -378,7 +378,7 @@ class Outage:
 @pytest.mark.timeout(3600 if SOAK else 180)
 @pytest.mark.parametrize("kind", ENGINES)
 async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> None:
-    dice = random.Random(2)
+    dice = random.Random(SEED)
     outages: list[Outage] = []
     hows = ["killed"] * ENGINE_KILLS + ["frozen"] * ENGINE_FREEZES
     dice.shuffle(hows)

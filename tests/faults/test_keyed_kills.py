@@ -13,7 +13,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
-from effort import SOAK
+from effort import SEED, SOAK
 from keyed_workers import ITEMS, LEASE, Workers, workers
 
 from wsrpc import Client, ConnectionLost, Reconnect, Retry, RunLost
@@ -86,7 +86,7 @@ class Load:
 
 @pytest.mark.timeout(900 if SOAK else 90)
 async def test_nothing_runs_twice_unless_its_caller_was_told(tmp_path: Path) -> None:
-    chance = random.Random(1)
+    chance = random.Random(SEED)
     async with workers(tmp_path) as those:
         clients = [Client(those.url, auth="ada", reconnect=SOON) for _ in range(2)]
         load = Load(clients)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from effort import SOAK
+from effort import SEED, SOAK
 from programs import start
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Retry
@@ -141,7 +141,7 @@ async def running(port: int, journal: Path) -> AsyncGenerator[float]:
 
 @pytest.mark.timeout(600 if SOAK else 90)  # a dozen programs are started, on a machine that may be busy
 async def test_the_outcome_that_each_caller_gets_is_true(tmp_path: Path) -> None:
-    chance = random.Random(1)
+    chance = random.Random(SEED)
     journal = tmp_path / "journal"
     opened: asyncio.Queue[float] = asyncio.Queue()
     back: list[float] = []

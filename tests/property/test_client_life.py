@@ -19,7 +19,7 @@ import hypothesis.strategies as st
 import pytest
 from client_ledger import Call, Events, Life
 from client_world import Place, WorldMachine
-from effort import SOAK, examples
+from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from leftovers import FreezesOlderObjects, living_objects, open_sockets
@@ -596,6 +596,6 @@ class ClientLife(WorldMachine):
         gc.freeze()  # what is left belongs to Hypothesis, and grows with each run
 
 
-@pytest.mark.timeout(3600 if SOAK else 120)
+@pytest.mark.timeout(3600 if EXPLORE else 120)
 class TestClientLife(FreezesOlderObjects, ClientLife.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import hypothesis.strategies as st
 import pytest
 from client_world import WorldMachine
-from effort import SOAK, examples
+from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
 from keyed_world import MortalRedis, Process, SharedMemory, SharedRedis, SharedStore, runs_of
@@ -565,7 +565,7 @@ class KeyedCallsMachine(WorldMachine):
                 assert not record.process.killed, f"{reader} is not told that the process has ended"
 
 
-@pytest.mark.timeout(7200 if SOAK else 120)
+@pytest.mark.timeout(7200 if EXPLORE else 120)
 class TestKeyedCallsMachine(KeyedCallsMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
 
@@ -605,7 +605,8 @@ class KeyedCallsOverRedis(KeyedCallsMachine):
         await self.turns(3)
 
 
-@pytest.mark.timeout(7200 if SOAK else 120)
+@pytest.mark.explore
+@pytest.mark.timeout(7200)
 class TestKeyedCallsOverRedis(KeyedCallsOverRedis.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=min(400, examples(6)), stateful_step_count=40, deadline=None)
     folder: TemporaryDirectory[str]

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import hypothesis.strategies as st
 import pytest
 from client_world import WorldMachine
-from effort import SOAK, examples
+from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
 from keyed_world import KnownLog, MortalRedis, Process, SharedMemory, SharedRedis, SharedStore
@@ -580,7 +580,7 @@ class RoomLogsMachine(WorldMachine):
         return [log for room in rooms if (log := _members_of(room).log) is not None]
 
 
-@pytest.mark.timeout(7200 if SOAK else 120)
+@pytest.mark.timeout(7200 if EXPLORE else 120)
 class TestRoomLogsMachine(RoomLogsMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
@@ -619,7 +619,8 @@ class RoomLogsOverRedis(RoomLogsMachine):
         await self.turns(3)
 
 
-@pytest.mark.timeout(7200 if SOAK else 120)
+@pytest.mark.explore
+@pytest.mark.timeout(7200)
 class TestRoomLogsOverRedis(RoomLogsOverRedis.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=min(400, examples(3)), stateful_step_count=40, deadline=None)
     folder: TemporaryDirectory[str]

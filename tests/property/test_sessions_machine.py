@@ -19,7 +19,7 @@ from unittest.mock import patch
 import hypothesis.strategies as st
 import pytest
 from client_world import TURN, WorldMachine
-from effort import SOAK, examples
+from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from peers_inside import out_of
@@ -865,7 +865,7 @@ class SessionsMachine(WorldMachine):
         assert not served.sessions._counted, "nothing counts any more"
 
 
-@pytest.mark.timeout(7200 if SOAK else 120)
+@pytest.mark.timeout(7200 if EXPLORE else 120)
 class TestSessionsMachine(SessionsMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(250), stateful_step_count=40, deadline=None)
 
