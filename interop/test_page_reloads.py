@@ -15,7 +15,7 @@ from programs import printed_by, start
 
 from interop.node import JS, find_node
 
-KEYS, READERS, RELOADS = (25, 5, 8) if SOAK else (3, 4, 5)
+KEYS, READERS, RELOADS = (25, 5, 8) if SOAK else (3, 3, 3)
 """Streams, pages that read each at the same time, and reloads of each page."""
 
 

@@ -17,7 +17,6 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from effort import QUICK
 from in_a_thread import Served, make_server, serving
 from leftovers import turns_until
 
@@ -286,7 +285,7 @@ print("held", [thread.name for thread in left if thread.is_alive()])
 @pytest.mark.parametrize("calls", CALLS)
 def test_a_client_can_be_used_again_wherever_a_signal_raised(calls: str, base: str) -> None:
     """One that came while the first call started the thread of the client's loop left two loops, and none worked."""
-    program = ALARMS.format(base=base, attempt=CALLS[calls], rounds=60 if QUICK else 200)
+    program = ALARMS.format(base=base, attempt=CALLS[calls], rounds=60)
     server, _ = make_server()
     with serving(server) as served:
         process = run(program, served.url)
