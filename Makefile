@@ -139,7 +139,8 @@ SEED ?= $(shell date +%s)
 EXPLORED := tests/property interop/test_js_fuzz.py interop/test_typescript_property.py interop/test_contracts_typescript.py
 SOAKED := tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py tests/faults/test_keyed_kills.py \
   tests/faults/test_cluster_soak.py tests/faults/test_memory.py tests/adapters/test_sessions_any_worker.py \
-  interop/test_page_cuts.py interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py interop/test_page_reloads.py
+  interop/test_page_cuts.py interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py interop/test_page_reloads.py \
+  interop/test_session_socket_cuts.py
 define search
 @seed=$(SEED); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
   $(WITH_VENV) WSRPC_SEED=$$seed $(1) --hypothesis-seed=$$seed $(ARGS)

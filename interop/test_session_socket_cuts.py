@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from effort import SOAK
 
 from interop.node import JS, available_libraries, find_node
 from wsrpc import Peer, Server
 from wsrpc.testing import FaultProxy
 
-CUTS = 1_000
+CUTS = 1_000 if SOAK else 300
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"] + ["plain-4"]
 
 pytestmark = pytest.mark.timeout(240)
