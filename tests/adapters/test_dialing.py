@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
+import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -139,6 +143,42 @@ async def test_over_tls_reading_goes_on_after_a_pause(
         await recorder.until(lambda: len(recorder.messages) == len(texts))
         assert recorder.texts == texts
         await transport.close()
+
+
+@pytest.mark.parametrize("secure", ["server", "proxy"])
+@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
+async def test_all_dials_share_one_tls_context_which_a_thread_makes(
+    dialing: Dialing, secure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dial read all authorities in the event loop: 100 clients that lost their server held it for 4 seconds.
+
+    (aiohttp makes its context when it is imported.)
+    """
+    (tmp_path / "ca.pem").write_bytes(PEM.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))  # no earlier dial had this one
+    made_in: list[int] = []
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is ssl.create_default_context.__code__:
+            made_in.append(threading.get_ident())
+
+    async with AsyncExitStack() as stack:
+        context, server = tls()[0], echo_server()
+        listener = await stack.enter_async_context(server.listen("localhost", ssl=context))
+        relaying = await stack.enter_async_context(Proxy(http()).running(context))
+        proxy = None if secure == "server" else f"https://localhost:{relaying.port}"
+        url = f"wss://localhost:{listener.port}/"
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            for _ in range(2):
+                dials = [dialing.dial(url, proxy=proxy, limits=LIMITS) for _ in range(3)]
+                for transport in await asyncio.gather(*dials):
+                    transport.abort()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    assert len(made_in) == 1 and made_in != [threading.get_ident()]
 
 
 @dialings

@@ -9,6 +9,8 @@ import socket
 import ssl as ssl_module
 from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -27,6 +29,46 @@ LONGEST_ANSWER = 64 * 1024
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
+TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+"""Environment variables that decide what is in the default TLS context."""
+
+_default: dict[object, Future[ssl_module.SSLContext]] = {}
+"""The default TLS context, or its making, under what it was made of. At most one."""
+
+
+async def default_context() -> ssl_module.SSLContext:
+    """Return the TLS context for connections without ``ssl=``. All event loops share it. Cancelling is safe.
+
+    To make a context, OpenSSL reads the certificates of a hundred authorities, which takes tens of milliseconds. A
+    thread does it, while the event loop runs. (It is not a thread of the loop's executor: handlers may occupy all of
+    those.)
+
+    Raises:
+        OSError: the context could not be made. The next call tries again.
+    """
+    made_of = (os.getpid(), *map(os.environ.get, TLS_VARIABLES))  # a forked process does not have the thread
+    made = _default.get(made_of)
+    if made is None or (made.done() and made.exception() is not None):
+        made = Future()
+        made.set_running_or_notify_cancel()  # a dial that is cancelled does not cancel it for the others
+        Thread(target=_make_context, args=(made,), name="wsrpc TLS context", daemon=True).start()
+        _default.clear()
+        _default[made_of] = made
+    return await asyncio.wrap_future(made)
+
+
+def forget_default_context() -> None:
+    """Let the next dial make another default context, because a file of authorities may have changed."""
+    _default.clear()
+
+
+def _make_context(made: Future[ssl_module.SSLContext]) -> None:
+    try:
+        made.set_result(ssl_module.create_default_context())
+    except BaseException as exc:
+        exc.add_note(f"the default TLS context could not be made; it depends on {', '.join(TLS_VARIABLES)}")
+        made.set_exception(exc)
+
 
 async def connect(
     create: Callable[[], P],
@@ -39,14 +81,14 @@ async def connect(
     """Connect to the host of ``uri``, and return the protocol object of ``create``. Cancelling is safe.
 
     Raises:
-        OSError: the host or the proxy was not reached.
+        OSError: the host or the proxy was not reached, or `default_context` has failed.
         InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its response is not valid.
         BadURL: the URL of the proxy is not valid, or the event loop has no Unix sockets.
     """
     loop = asyncio.get_running_loop()
     tls: dict[str, Any] = {}
     if uri.secure:
-        tls = {"ssl": ssl or ssl_module.create_default_context(), "server_hostname": uri.host}
+        tls = {"ssl": ssl or await default_context(), "server_hostname": uri.host}
     if unix is not None:
         check_unix_sockets(loop)
         _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
@@ -112,7 +154,7 @@ async def _through_http(
         lambda: asyncio.StreamReaderProtocol(reader),
         proxy.hostname or "",
         _port_of(proxy),
-        ssl=proxy.scheme == "https" or None,
+        ssl=await default_context() if proxy.scheme == "https" else None,
     )
     try:
         host = f"[{uri.host}]" if ":" in uri.host else uri.host
