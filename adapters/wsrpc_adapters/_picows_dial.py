@@ -95,10 +95,9 @@ async def _dial(
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
     library: Any = picows  # the annotations of picows are incomplete
     socks: list[socket.socket] = []
-    proxy_tls = (proxy or "").lower().startswith("https:")
-    tls = request.url.startswith("wss:") or proxy_tls
-    # Without a context, picows would make one in the event loop.
-    shared = await default_context() if proxy_tls or (tls and ssl is None) else None
+    # Without contexts, picows would make some in the event loop.
+    proxy_context = await default_context() if (proxy or "").lower().startswith("https:") else None
+    tls = request.url.startswith("wss:") or proxy_context is not None
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # The socket is opened here: picows would not give access to its own socket before the end of the handshake.
@@ -115,8 +114,8 @@ async def _dial(
         ws, reader = await library.ws_connect(
             listener,
             request.url,
-            ssl_context=ssl or shared,
-            proxy_ssl_context=shared if proxy_tls else None,
+            ssl_context=ssl or (await default_context() if tls else None),
+            proxy_ssl_context=proxy_context,
             websocket_handshake_timeout=None,
             logger_name=LOG,
             enable_auto_pong=False,

@@ -18,6 +18,7 @@ from proxies import Proxy, http
 from raw_websocket import CLOSE, TEXT, accept_response, raw_server
 from recorder import Recorder
 from served import LIMITS, PEM, echo_server, tls
+from websockets.exceptions import SecurityError
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Reconnect, Server, is_transient
 from wsrpc.types import RawConnection
@@ -66,6 +67,38 @@ async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing)
             await dialing.dial(listener.url, limits=LIMITS)
         error = caught.value
         assert (error.status, error.body, error.headers["www-authenticate"]) == (401, "no töken", "Bearer")
+
+
+@dialings
+@pytest.mark.parametrize(
+    ("status", "name", "hint"),
+    [
+        ("404 Not Found", "nginx/1.25", "nginx/1.25 answered at {}: are host and path right?"),
+        ("414 Too Long", "", "a server without a name answered at {}: the URL is too long"),
+        ("431 Too Large", "", "a server without a name answered at {}: a header is too long, such as a cookie"),
+    ],
+)
+async def test_what_answered_where_is_noted_with_a_final_refusal(
+    dialing: Dialing, status: str, name: str, hint: str
+) -> None:
+    """After 414 and 431, the client dialed for ever. "HTTP 404: Not Found" did not say which URL had nothing."""
+    async with raw_server() as server:
+        client = Client(f"{server.url}?token=secret", dial=dialing.dial, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        await server.refuse("307 Go", "", "Location: /other")
+        await server.refuse(status, "No", *([f"Server: {name}"] if name else []))
+        with pytest.raises(HandshakeRejected) as caught:
+            await connecting
+        assert caught.value.__notes__ == [hint.format(f"'ws://127.0.0.1:{server.port}/other'")]
+
+
+async def test_a_response_that_is_too_large_ends_dialing() -> None:
+    """The client dialed for ever, and did not say that the response exceeds a limit."""
+    async with raw_server() as server:
+        connecting = asyncio.create_task(Client(server.url, limits=LIMITS).connect())
+        await server.accept("Set-Cookie: " + "x" * 9000)
+        with pytest.raises(SecurityError, match=r"^the response is too large: .*; to raise the limit, set WEBSOCKETS_"):
+            await connecting
 
 
 NOT_URLS = ["http://x/", "ws:///nothing", "ws://[::1", "ws://x/\r\nX-Evil: 1", "ws://x/#a", f"ws://{'ö' * 100}/"]

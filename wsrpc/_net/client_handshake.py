@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError, SecurityError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
@@ -17,7 +17,7 @@ from ..errors import HandshakeRejected, one_line
 from ..limits import Limits
 from ..transport import ConnectionInfo
 from .dial_request import DialRequest
-from .library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers
+from .library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers, too_large
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 from .websocket_output import OpeningResult
 
@@ -66,6 +66,8 @@ class ClientRequest:
             refusal = failure.response
             body = bytes(refusal.body or b"").decode(errors="replace")
             raise HandshakeRejected(refusal.status_code, body, HeadersView(latin_1_headers(refusal.headers))) from None
+        if reason := too_large(failure):
+            raise SecurityError(f"the response is too large: {reason}") from None
         raise failure
 
     def make_connection(

@@ -9,8 +9,7 @@ import socket
 import ssl as ssl_module
 from base64 import b64encode
 from collections.abc import Callable
-from concurrent.futures import Future
-from threading import Thread
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -29,11 +28,8 @@ LONGEST_ANSWER = 64 * 1024
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
-TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
-"""Environment variables that decide what is in the default TLS context."""
-
-_default: dict[object, Future[ssl_module.SSLContext]] = {}
-"""The default TLS context, or its making, under what it was made of. At most one."""
+default_contexts: dict[object, Future[ssl_module.SSLContext]] = {}
+"""The default TLS context, by what it depends on."""
 
 
 async def default_context() -> ssl_module.SSLContext:
@@ -46,28 +42,14 @@ async def default_context() -> ssl_module.SSLContext:
     Raises:
         OSError: the context could not be made. The next call tries again.
     """
-    made_of = (os.getpid(), *map(os.environ.get, TLS_VARIABLES))  # a forked process does not have the thread
-    made = _default.get(made_of)
-    if made is None or (made.done() and made.exception() is not None):
-        made = Future()
-        made.set_running_or_notify_cancel()  # a dial that is cancelled does not cancel it for the others
-        Thread(target=_make_context, args=(made,), name="wsrpc TLS context", daemon=True).start()
-        _default.clear()
-        _default[made_of] = made
-    return await asyncio.wrap_future(made)
-
-
-def forget_default_context() -> None:
-    """Let the next dial make another default context, because a file of authorities may have changed."""
-    _default.clear()
-
-
-def _make_context(made: Future[ssl_module.SSLContext]) -> None:
-    try:
-        made.set_result(ssl_module.create_default_context())
-    except BaseException as exc:
-        exc.add_note(f"the default TLS context could not be made; it depends on {', '.join(TLS_VARIABLES)}")
-        made.set_exception(exc)
+    # With the id of the process, because a forked one does not have the thread that makes the context of its parent.
+    made_of = (os.getpid(), *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")))
+    making = default_contexts.get(made_of)
+    if making is None or (making.done() and making.exception() is not None):
+        executor = ThreadPoolExecutor(1, "wsrpc TLS context")
+        making = default_contexts[made_of] = executor.submit(ssl_module.create_default_context)
+        executor.shutdown(wait=False)  # the thread ends when the context is made
+    return await asyncio.shield(asyncio.wrap_future(making))  # a dial that is cancelled does not cancel it for others
 
 
 async def connect(

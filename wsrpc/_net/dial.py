@@ -8,7 +8,6 @@ import os
 import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
@@ -22,7 +21,7 @@ from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
-from .client_sockets import connect, forget_default_context
+from .client_sockets import connect, default_contexts
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
@@ -79,7 +78,7 @@ async def dial(
         except BaseException as exc:
             opening.abort()
             if isinstance(exc, ssl_module.SSLCertVerificationError):
-                forget_default_context()
+                default_contexts.clear()  # the files of the authorities may have changed
             if isinstance(exc, InvalidHandshake):
                 raise presentable(exc) from None
             if unix is not None and isinstance(exc, OSError) and exc.filename is None:  # asyncio does not name the file
@@ -237,9 +236,8 @@ def _tls_hint(error: Exception, *, own: bool) -> str | None:
     example those of asyncio, then end the connection without an alert.
     """
     if isinstance(error, ssl_module.SSLCertVerificationError):
-        file = None if own else os.environ.get("SSL_CERT_FILE")
-        known = "" if file is None or Path(file).is_file() else ", which is not a file"
-        return file and f"SSL_CERT_FILE names the file of the trusted authorities, {file!r}{known}"
+        file = os.environ.get("SSL_CERT_FILE")
+        return None if own or file is None else f"the trusted authorities are those of SSL_CERT_FILE, {file!r}"
     hint = "the server may require a client certificate, or refuse the one that ssl= has"
     if isinstance(error, ssl_module.SSLError):
         return hint if CERTIFICATE_ALERT.search(error.reason or "") else None

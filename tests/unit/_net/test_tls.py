@@ -97,7 +97,6 @@ async def test_a_default_context_that_cannot_be_made_is_made_at_the_next_dial(
         dials = [Client(listener.url, limits=LIMITS, reconnect=None).connect() for _ in range(3)]
         for failed in await asyncio.gather(*dials, return_exceptions=True):
             assert isinstance(failed, ConnectFailed) and isinstance(failed.last_error, FileNotFoundError)
-            assert "it depends on SSL_CERT_FILE, SSL_CERT_DIR, SSLKEYLOGFILE" in str(failed)
         (tmp_path / "missing").mkdir()
         async with Client(listener.url, limits=LIMITS) as client:
             assert client.state == "connected"
@@ -111,7 +110,7 @@ async def test_authorities_are_read_again_after_a_certificate_could_not_be_verif
     async with Server(limits=LIMITS).listen("localhost", ssl=serving()) as listener:
         with pytest.raises(ssl.SSLCertVerificationError) as caught:
             await Client(listener.url, limits=LIMITS).connect()
-        hint = f"SSL_CERT_FILE names the file of the trusted authorities, {str(authorities)!r}, which is not a file"
+        hint = f"the trusted authorities are those of SSL_CERT_FILE, {str(authorities)!r}"
         assert caught.value.__notes__ == [hint]
         authorities.write_bytes((MADE / "ca.pem").read_bytes())
         async with Client(listener.url, limits=LIMITS) as client:
