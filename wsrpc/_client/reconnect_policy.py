@@ -19,11 +19,11 @@ from tenacity import (
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
-from websockets.exceptions import SecurityError
 
 from .._base.closing import NO_REDIAL, CloseCode
 from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
+from .._net.client_handshake import ResponseTooLarge
 from .._net.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
 
@@ -58,7 +58,7 @@ def is_transient(error: BaseException) -> bool:
         return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
         return error.code not in NO_REDIAL
-    if isinstance(error, (BadURL, SecurityError, ssl.SSLCertVerificationError)):
+    if isinstance(error, (BadURL, ResponseTooLarge, ssl.SSLCertVerificationError)):
         return False
     # Other errors of TLS, too: a load balancer that restarts may answer without TLS, or with an alert.
     return isinstance(error, Exception)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError, SecurityError
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
@@ -22,6 +22,10 @@ from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 from .websocket_output import OpeningResult
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
+
+
+class ResponseTooLarge(InvalidHandshake, OSError):
+    """The response exceeds a limit of the library. An `OSError`, like other failures of `Client.connect`."""
 
 
 class ClientRequest:
@@ -47,7 +51,8 @@ class ClientRequest:
 
         Raises:
             HandshakeRejected: the status of the response is not 101.
-            InvalidHandshake: the response is not a valid response to a request for a WebSocket.
+            InvalidHandshake: the response is not a valid response to a request for a WebSocket. The class is
+                `ResponseTooLarge` if the library did not read all of it.
         """
         self.library.receive_data(data)
         return self._read_answer()
@@ -67,7 +72,7 @@ class ClientRequest:
             body = bytes(refusal.body or b"").decode(errors="replace")
             raise HandshakeRejected(refusal.status_code, body, HeadersView(latin_1_headers(refusal.headers))) from None
         if reason := too_large(failure):
-            raise SecurityError(f"the response is too large: {reason}") from None
+            raise ResponseTooLarge(f"the response is too large: {reason}") from None
         raise failure
 
     def make_connection(

@@ -28,8 +28,8 @@ LONGEST_ANSWER = 64 * 1024
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
+# The default TLS context, by what it depends on.
 default_contexts: dict[object, Future[ssl_module.SSLContext]] = {}
-"""The default TLS context, by what it depends on."""
 
 
 async def default_context() -> ssl_module.SSLContext:

@@ -15,10 +15,11 @@ from tenacity import (
     wait_fixed,
 )
 from tenacity.asyncio import retry_if_exception as async_retry_if_exception
-from websockets.exceptions import InvalidHandshake, SecurityError
+from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
 from wsrpc._client.reconnect_policy import ReconnectSchedule
+from wsrpc._net.client_handshake import ResponseTooLarge
 from wsrpc.testing import Clock
 
 
@@ -44,7 +45,7 @@ FATAL: list[BaseException] = [
     *(
         ssl.SSLCertVerificationError(1, "not trusted"),
         bad_url(),
-        SecurityError("a limit of the response"),
+        ResponseTooLarge(),
         asyncio.CancelledError(),
         KeyboardInterrupt(),
     ),
