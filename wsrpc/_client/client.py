@@ -300,8 +300,8 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, OSError, ValueError: as for `connect`. If one of these is raised
-                after a drop, the client has stopped reconnecting because of it.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, OSError, ValueError: as for `connect`. If one of these is
+                raised after a drop, the client has stopped reconnecting because of it.
         """
         await self._core.wait_connected()
 
