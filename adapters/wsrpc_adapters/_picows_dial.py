@@ -24,6 +24,7 @@ from python_socks import ProxyError
 
 from wsrpc import HandshakeRejected, Limits
 from wsrpc._base.logs import safe_logger
+from wsrpc._net.client_sockets import default_context
 from wsrpc._net.urls import environment_proxy
 from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import BadURL, DialRequest, address, follow_redirects, joined_headers
@@ -94,7 +95,9 @@ async def _dial(
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
     library: Any = picows  # the annotations of picows are incomplete
     socks: list[socket.socket] = []
-    tls = request.url.startswith("wss:") or (proxy or "").lower().startswith("https:")
+    # Without contexts, picows would make some in the event loop.
+    proxy_context = await default_context() if (proxy or "").lower().startswith("https:") else None
+    tls = request.url.startswith("wss:") or proxy_context is not None
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # The socket is opened here: picows would not give access to its own socket before the end of the handshake.
@@ -111,7 +114,8 @@ async def _dial(
         ws, reader = await library.ws_connect(
             listener,
             request.url,
-            ssl_context=ssl,
+            ssl_context=ssl or (await default_context() if tls else None),
+            proxy_ssl_context=proxy_context,
             websocket_handshake_timeout=None,
             logger_name=LOG,
             enable_auto_pong=False,

@@ -22,6 +22,7 @@ from weakref import ref
 from wsrpc import CloseCode, Handshake
 from wsrpc._base.misuse import check_number
 from wsrpc._net.health import Health
+from wsrpc._net.library_handshake import unread
 from wsrpc.adapting import ServerUpgrade
 from wsrpc.types import WebSocketTransport
 
@@ -156,7 +157,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             if self.conn.handshake_exc is not None and not self.transport.is_closing():
                 # The request has a body, a line that is too long, or too many headers. uvicorn 0.54 does not answer
                 # such a request, and would raise an exception when it shuts down. `websockets` answers some of them.
-                answer = b"".join(self.conn.data_to_send()) or self.conn.reject(400, NO_HANDSHAKE).serialize()
+                answer = unread(self.conn, self.transport) or self.conn.reject(400, NO_HANDSHAKE).serialize()
                 self.transport.write(answer)
                 self.transport.close()
         else:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
+import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -62,6 +66,38 @@ async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing)
             await dialing.dial(listener.url, limits=LIMITS)
         error = caught.value
         assert (error.status, error.body, error.headers["www-authenticate"]) == (401, "no töken", "Bearer")
+
+
+@dialings
+@pytest.mark.parametrize(
+    ("status", "name", "hint"),
+    [
+        ("404 Not Found", "nginx/1.25", "nginx/1.25 answered at {}: are host and path right?"),
+        ("414 Too Long", "", "a server without a name answered at {}: the URL is too long"),
+        ("431 Too Large", "", "a server without a name answered at {}: a header is too long, such as a cookie"),
+    ],
+)
+async def test_what_answered_where_is_noted_with_a_final_refusal(
+    dialing: Dialing, status: str, name: str, hint: str
+) -> None:
+    """After 414 and 431, the client dialed for ever. "HTTP 404: Not Found" did not say which URL had nothing."""
+    async with raw_server() as server:
+        client = Client(f"{server.url}?token=secret", dial=dialing.dial, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        await server.refuse("307 Go", "", "Location: /other")
+        await server.refuse(status, "No", *([f"Server: {name}"] if name else []))
+        with pytest.raises(HandshakeRejected) as caught:
+            await connecting
+        assert caught.value.__notes__ == [hint.format(f"'ws://127.0.0.1:{server.port}/other'")]
+
+
+async def test_a_response_that_is_too_large_ends_dialing() -> None:
+    """The client dialed for ever, and did not say that the response exceeds a limit."""
+    async with raw_server() as server:
+        connecting = asyncio.create_task(Client(server.url, limits=LIMITS).connect())
+        await server.accept("Set-Cookie: " + "x" * 9000)
+        with pytest.raises(OSError, match=r"^the response is too large: .*; to raise the limit, set WEBSOCKETS_"):
+            await connecting
 
 
 NOT_URLS = ["http://x/", "ws:///nothing", "ws://[::1", "ws://x/\r\nX-Evil: 1", "ws://x/#a", f"ws://{'ö' * 100}/"]
@@ -139,6 +175,42 @@ async def test_over_tls_reading_goes_on_after_a_pause(
         await recorder.until(lambda: len(recorder.messages) == len(texts))
         assert recorder.texts == texts
         await transport.close()
+
+
+@pytest.mark.parametrize("secure", ["server", "proxy"])
+@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
+async def test_all_dials_share_one_tls_context_which_a_thread_makes(
+    dialing: Dialing, secure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dial read all authorities in the event loop: 100 clients that lost their server held it for 4 seconds.
+
+    (aiohttp makes its context when it is imported.)
+    """
+    (tmp_path / "ca.pem").write_bytes(PEM.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))  # no earlier dial had this one
+    made_in: list[int] = []
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is ssl.create_default_context.__code__:
+            made_in.append(threading.get_ident())
+
+    async with AsyncExitStack() as stack:
+        context, server = tls()[0], echo_server()
+        listener = await stack.enter_async_context(server.listen("localhost", ssl=context))
+        relaying = await stack.enter_async_context(Proxy(http()).running(context))
+        proxy = None if secure == "server" else f"https://localhost:{relaying.port}"
+        url = f"wss://localhost:{listener.port}/"
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            for _ in range(2):
+                dials = [dialing.dial(url, proxy=proxy, limits=LIMITS) for _ in range(3)]
+                for transport in await asyncio.gather(*dials):
+                    transport.abort()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    assert len(made_in) == 1 and made_in != [threading.get_ident()]
 
 
 @dialings

@@ -242,6 +242,9 @@ async def test_a_call_is_repeated_while_nothing_has_run() -> None:
         said = await refusal(3, "call", played.url, "add", "2", "3", "--retry", "1")
         assert said.startswith(f"{refused} 401: no (a token")
         assert await prints("call", played.url, "add", "2", "3", "--retry", "1") == "5\n"
+        statuses.append(404)
+        hint = f"a server without a name answered at '{played.url}': are host and path right?"
+        assert await refusal(3, "call", played.url, "add", "2", "3") == f"{refused} 404: no; {hint}"
 
 
 async def test_with_retry_a_call_goes_on_over_another_connection() -> None:

@@ -270,8 +270,9 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         Raises:
             ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or, with
                 ``reconnect=None``, the only attempt got no response.
-            HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
-                not valid; another attempt would fail in the same way, or ``reconnect=None`` allows none.
+            HandshakeRejected, ssl.SSLError, OSError, ValueError: the server refused the connection, TLS failed, the
+                response is too large, or the URL is not valid; another attempt would fail in the same way, or
+                ``reconnect=None`` allows none.
             ConnectionLost: `close` was called; or the connection ended while its `open` handlers were running, and the
                 client does not dial again.
         """
@@ -299,8 +300,8 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. If one of these is raised
-                after a drop, the client has stopped reconnecting because of it.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, OSError, ValueError: as for `connect`. If one of these is
+                raised after a drop, the client has stopped reconnecting because of it.
         """
         await self._core.wait_connected()
 

@@ -112,7 +112,8 @@ def _no_connection(error: BaseException) -> str:
         return f"could not connect{times}: the server's certificate is not valid, {cause.verify_message}; {hint}"
     if isinstance(cause, HandshakeRejected):
         hint = " (a token comes from --token or WSRPC_TOKEN)" if cause.status in (401, 403) else ""
-        return f"could not connect{times}: {one_line(cause)}{hint}"
+        said = "; ".join([one_line(cause), *getattr(cause, "__notes__", ())])
+        return f"could not connect{times}: {said}{hint}"
     if isinstance(cause, OSError):
         return f"could not connect{times}: {_of_system(cause)}"
     return f"could not connect{times}: {one_line(cause) or named(cause)}"

@@ -17,11 +17,15 @@ from ..errors import HandshakeRejected, one_line
 from ..limits import Limits
 from ..transport import ConnectionInfo
 from .dial_request import DialRequest
-from .library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers
+from .library_handshake import LIBRARY_LOGGER, Head, OfferedCompression, latin_1_headers, too_large
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 from .websocket_output import OpeningResult
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
+
+
+class ResponseTooLarge(InvalidHandshake, OSError):
+    """The response exceeds a limit of the library. An `OSError`, like other failures of `Client.connect`."""
 
 
 class ClientRequest:
@@ -47,7 +51,8 @@ class ClientRequest:
 
         Raises:
             HandshakeRejected: the status of the response is not 101.
-            InvalidHandshake: the response is not a valid response to a request for a WebSocket.
+            InvalidHandshake: the response is not a valid response to a request for a WebSocket. The class is
+                `ResponseTooLarge` if the library did not read all of it.
         """
         self.library.receive_data(data)
         return self._read_answer()
@@ -66,6 +71,8 @@ class ClientRequest:
             refusal = failure.response
             body = bytes(refusal.body or b"").decode(errors="replace")
             raise HandshakeRejected(refusal.status_code, body, HeadersView(latin_1_headers(refusal.headers))) from None
+        if reason := too_large(failure):
+            raise ResponseTooLarge(f"the response is too large: {reason}") from None
         raise failure
 
     def make_connection(

@@ -9,6 +9,7 @@ import socket
 import ssl as ssl_module
 from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -27,6 +28,29 @@ LONGEST_ANSWER = 64 * 1024
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
+# The default TLS context, by what it depends on.
+default_contexts: dict[object, Future[ssl_module.SSLContext]] = {}
+
+
+async def default_context() -> ssl_module.SSLContext:
+    """Return the TLS context for connections without ``ssl=``. All event loops share it. Cancelling is safe.
+
+    To make a context, OpenSSL reads the certificates of a hundred authorities, which takes tens of milliseconds. A
+    thread does it, while the event loop runs. (It is not a thread of the loop's executor: handlers may occupy all of
+    those.)
+
+    Raises:
+        OSError: the context could not be made. The next call tries again.
+    """
+    # With the id of the process, because a forked one does not have the thread that makes the context of its parent.
+    made_of = (os.getpid(), *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")))
+    making = default_contexts.get(made_of)
+    if making is None or (making.done() and making.exception() is not None):
+        executor = ThreadPoolExecutor(1, "wsrpc TLS context")
+        making = default_contexts[made_of] = executor.submit(ssl_module.create_default_context)
+        executor.shutdown(wait=False)  # the thread ends when the context is made
+    return await asyncio.shield(asyncio.wrap_future(making))  # a dial that is cancelled does not cancel it for others
+
 
 async def connect(
     create: Callable[[], P],
@@ -39,14 +63,14 @@ async def connect(
     """Connect to the host of ``uri``, and return the protocol object of ``create``. Cancelling is safe.
 
     Raises:
-        OSError: the host or the proxy was not reached.
+        OSError: the host or the proxy was not reached, or `default_context` has failed.
         InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its response is not valid.
         BadURL: the URL of the proxy is not valid, or the event loop has no Unix sockets.
     """
     loop = asyncio.get_running_loop()
     tls: dict[str, Any] = {}
     if uri.secure:
-        tls = {"ssl": ssl or ssl_module.create_default_context(), "server_hostname": uri.host}
+        tls = {"ssl": ssl or await default_context(), "server_hostname": uri.host}
     if unix is not None:
         check_unix_sockets(loop)
         _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
@@ -112,7 +136,7 @@ async def _through_http(
         lambda: asyncio.StreamReaderProtocol(reader),
         proxy.hostname or "",
         _port_of(proxy),
-        ssl=proxy.scheme == "https" or None,
+        ssl=await default_context() if proxy.scheme == "https" else None,
     )
     try:
         host = f"[{uri.host}]" if ":" in uri.host else uri.host

@@ -21,7 +21,7 @@ from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
-from .client_sockets import connect
+from .client_sockets import connect, default_contexts
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
@@ -53,7 +53,8 @@ async def dial(
             redirects.
         headers: headers of the opening handshake.
         subprotocols: subprotocols to offer to the server, in order of preference.
-        ssl: the TLS context for ``wss://``.
+        ssl: the TLS context for ``wss://``. The default context is made once in a process, and again after a
+            certificate could not be verified.
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate, which the server may accept or decline.
         unix: the path of a Unix socket to connect to. The request still contains the URL's host, path and query, and
@@ -76,6 +77,8 @@ async def dial(
             return await opening.opened
         except BaseException as exc:
             opening.abort()
+            if isinstance(exc, ssl_module.SSLCertVerificationError):
+                default_contexts.clear()  # the files of the authorities may have changed
             if isinstance(exc, InvalidHandshake):
                 raise presentable(exc) from None
             if unix is not None and isinstance(exc, OSError) and exc.filename is None:  # asyncio does not name the file
@@ -213,7 +216,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
                 compression=self.compression,
             )
         except Exception as exc:
-            if url.startswith("wss:") and (hint := _tls_hint(exc)):
+            if url.startswith("wss:") and (hint := _tls_hint(exc, own=self.ssl is not None)):
                 exc.add_note(hint)
             raise
         return Dialed(transport, bool(others))
@@ -224,12 +227,17 @@ CERTIFICATE_ALERT = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|HANDSHAKE_FAILURE)")
 certificate sends handshake_failure."""
 
 
-def _tls_hint(error: Exception) -> str | None:
+def _tls_hint(error: Exception, *, own: bool) -> str | None:
     """Return a hint for ``error``, which ended a TLS handshake, or a connection over TLS without a response.
+
+    ``own`` says whether the user gave the TLS context.
 
     In TLS 1.3, a server checks the client's certificate after the client's part of the handshake. Many servers, for
     example those of asyncio, then end the connection without an alert.
     """
+    if isinstance(error, ssl_module.SSLCertVerificationError):
+        file = os.environ.get("SSL_CERT_FILE")
+        return None if own or file is None else f"the trusted authorities are those of SSL_CERT_FILE, {file!r}"
     hint = "the server may require a client certificate, or refuse the one that ssl= has"
     if isinstance(error, ssl_module.SSLError):
         return hint if CERTIFICATE_ALERT.search(error.reason or "") else None

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from .._base.logs import logger
 from .._base.names import StrPath
-from ..errors import HandshakeRejected, redirect_not_followed
+from ..errors import HandshakeRejected, one_line, redirect_not_followed
 from ..handshake import RESUME_HEADER, has_token
 from ..headers import HEADER_NAME, check_header
 from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
@@ -29,6 +29,9 @@ HOST_AND_PORT = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 checked host."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
+# Notes for refusals, by their status.
+HINTS = {404: "are host and path right?", 414: "the URL is too long", 431: "a header is too long, such as a cookie"}
 
 OTHER_ORIGINS: ContextVar[list[str] | None] = ContextVar("OTHER_ORIGINS", default=None)
 """A client's list of the URLs at other origins to which it was redirected. A `Dial` function cannot return them: it
@@ -176,6 +179,10 @@ async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest]
                 except HandshakeRejected as answer:
                     following = request.redirected(answer)
                     if following is None:
+                        if hint := HINTS.get(answer.status):
+                            # `Server.listen` sends no Server header: a name is that of another server, or of a proxy.
+                            name = one_line(answer.headers.get("server", "a server without a name"), 100)
+                            answer.add_note(f"{name} answered at {shown_url(request.url)}: {hint}")
                         raise
                     if redirects == MAX_REDIRECTS:
                         raise redirect_not_followed(answer, f"it is one more than {MAX_REDIRECTS}") from None

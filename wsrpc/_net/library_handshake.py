@@ -5,6 +5,7 @@ Compression of messages (RFC 7692) has the default settings of the library.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -14,7 +15,7 @@ from email.utils import formatdate
 from hashlib import sha1
 
 from websockets.datastructures import Headers
-from websockets.exceptions import NegotiationError
+from websockets.exceptions import NegotiationError, SecurityError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
@@ -25,7 +26,9 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
-from .._base.logs import quieten, safe_logger
+from .._base.logs import OF_ONE_SERVER, LogBudget, address_text, quieten, safe_logger
+from .._base.request_headers import address
+from ..errors import named
 from ..handshake import Handshake
 
 SMALLEST_WINDOW = "8"
@@ -109,6 +112,30 @@ LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log. The library's lines at INFO are hidden, because wsrpc logs the same with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
+
+_too_large = LogBudget(*OF_ONE_SERVER)
+
+RAISE = "to raise the limit, set WEBSOCKETS_MAX_LINE_LENGTH, ..._NUM_HEADERS or ..._BODY_SIZE in the environment"
+
+
+def too_large(failure: BaseException | None) -> str | None:
+    """Return what exceeds a limit of the library, and how to raise it. None if ``failure`` has another reason."""
+    cause = failure and (failure.__cause__ or failure)
+    return f"{named(cause)}; {RAISE}" if isinstance(cause, SecurityError) else None
+
+
+def unread(library: ServerProtocol, tcp: asyncio.BaseTransport) -> bytes:
+    """Return the response to a request that ``library`` could not read. It is empty if the request is not HTTP.
+
+    A request that is too large is logged, because clients that cannot connect often cannot say why.
+    """
+    answer = b"".join(library.data_to_send())
+    if reason := too_large(library.handshake_exc):
+        remote = address_text(address(tcp.get_extra_info("peername")))
+        text = "refused a connection from %s, whose URL or headers, such as cookies or a token, are too large: %s"
+        _too_large.log(logging.WARNING, text, remote or "a Unix socket", reason, fields={"remote": remote})
+        answer = answer or serialized(library.reject(431, "The request is too large.\n"))  # before version 17
+    return answer
 
 
 def library_answer(request: Request, handshake: Handshake) -> tuple[Response, Extension | None]:

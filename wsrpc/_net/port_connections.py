@@ -38,6 +38,7 @@ from .library_handshake import (
     plain_answer,
     serialized,
     serialized_head,
+    unread,
 )
 from .loop_budget import LoopBudget, shared
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
@@ -130,7 +131,7 @@ class AcceptedConnection(asyncio.Protocol):
                 request.headers = latin_1_headers(request.headers)
             if self._library.handshake_exc is not None:
                 self.head.complete = True  # later bytes are kept, and not parsed: there is only one response
-                self._port.refuse(self.tcp, b"".join(self._library.data_to_send()))
+                self._port.refuse(self.tcp, unread(self._library, self.tcp))
         if request is not None:
             self._port.receive(self, request)
 

@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
 from wsrpc._client.reconnect_policy import ReconnectSchedule
+from wsrpc._net.client_handshake import ResponseTooLarge
 from wsrpc.testing import Clock
 
 
@@ -30,7 +31,7 @@ def bad_url() -> Exception:
 
 TRANSIENT: list[BaseException] = [
     *(ConnectionRefusedError(), TimeoutError(), OSError("no route"), InvalidHandshake(), EOFError()),
-    *(HandshakeRejected(status) for status in (408, 429, 500, 502, 503)),
+    *(HandshakeRejected(status) for status in (408, 425, 429, 500, 502, 503, 504)),
     *(
         ConnectionLost(code)
         for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3008, 4000, 4401, 4411)
@@ -39,11 +40,12 @@ TRANSIENT: list[BaseException] = [
     ssl.SSLError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"),
 ]
 FATAL: list[BaseException] = [
-    *(HandshakeRejected(status) for status in (400, 401, 403, 404, 405, 410, 426, 501)),
+    *(HandshakeRejected(status) for status in (400, 401, 403, 404, 405, 410, 414, 426, 431, 501, 505)),
     *(ConnectionLost(code) for code in (1008, 3000, 3003, 4410)),
     *(
         ssl.SSLCertVerificationError(1, "not trusted"),
         bad_url(),
+        ResponseTooLarge(),
         asyncio.CancelledError(),
         KeyboardInterrupt(),
     ),

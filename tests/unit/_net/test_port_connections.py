@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import programs
 import pytest
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from programs import PYTHON
 from raw_websocket import ask
 from websockets.utils import accept_key
 
@@ -147,3 +149,58 @@ async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_sta
 
     await sends_and_reads(accept, REQUEST + FRAME)
     assert read == [0]
+
+
+TOO_LARGE = {
+    "cookie": [REQUEST[:-2] + b"Cookie: " + b"x" * 9000 + b"\r\n\r\n"],
+    "unfinished cookie": [REQUEST[:-2] + b"Cookie: ", *[b"x" * 1000] * 9],
+    "many headers": [REQUEST[:-2] + b"X: 1\r\n" * 200 + b"\r\n"],
+    "url": [b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+async def test_a_request_that_is_too_large_is_answered_and_one_warning_says_what_to_do(
+    case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was in the log, not even at DEBUG."""
+    async with Server(limits=LIMITS).listen() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        for piece in TOO_LARGE[case]:
+            writer.write(piece)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+        port = writer.get_extra_info("sockname")[1]
+        writer.close()
+        await ask(listener.port, b"neither HTTP nor large\r\n\r\n")
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith(f"refused a connection from 127.0.0.1:{port}, whose URL or headers, ")
+    assert warning.endswith(
+        "; to raise the limit, set WEBSOCKETS_MAX_LINE_LENGTH, ..._NUM_HEADERS or ..._BODY_SIZE in the environment"
+    )
+
+
+LARGE = """
+import asyncio
+from wsrpc import Client, Server
+
+server = Server()
+
+
+@server.on_handshake
+def gate(handshake):
+    handshake.response_headers["X-Long"] = handshake.headers["Cookie"]
+
+
+async def main():
+    async with server.listen() as listener, Client(listener.url, headers={"Cookie": "x" * 9000}):
+        print(len(server.peers[0].info.headers["Cookie"]))
+
+
+asyncio.run(main())
+"""
+
+
+async def test_a_larger_limit_of_the_environment_holds_for_requests_and_responses() -> None:
+    process = await programs.start(*PYTHON, "-c", LARGE, env={"WEBSOCKETS_MAX_LINE_LENGTH": "10000"}, stderr=None)
+    said, _ = await process.communicate()
+    assert (said, process.returncode) == (b"9000\n", 0)
