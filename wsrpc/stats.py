@@ -122,7 +122,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             status that `on_handshake` has chosen.
         closed: total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the
             client left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session
-            resumed does not count.
+            resumed does not count. The codes of `CloseCode`, and those with which your program has closed a connection,
+            are counted one by one. 0 stands for all other codes, which clients have chosen.
         messages_in: total number of inbound messages, on transports that count them.
         messages_out: total number of messages that were passed to transports for sending, on transports that count
             them.

@@ -34,7 +34,8 @@ PATIENCE = 2.0
 """Seconds for which a collection waits for the event loop. After that, it shows the last snapshot."""
 
 OTHER = "_OTHER"
-"""Stands for events that have no handler, as in OpenTelemetry, so that no peer can add metrics."""
+"""Stands for events that have no handler, as in OpenTelemetry, and for close codes of remote peers, so that no peer can
+add metrics."""
 
 MOST_EVENTS = 1000
 """Number of events that have metrics of their own. Further events are `OTHER`."""
@@ -199,5 +200,5 @@ def _stats_metrics(stats: ServerStats | None) -> Iterator[Metric]:
         if owner is not None:
             value = getattr(owner, name)
             for key, number in (value if label else {"": value}).items():
-                family.add_metric([str(key)] if label else [], number)
+                family.add_metric([str(key or OTHER)] if label else [], number)
         yield family
