@@ -757,7 +757,11 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
 
     @property
     def degraded(self) -> bool:
-        """Whether the server is in a cluster whose engine it cannot reach. It still serves its own clients."""
+        """Whether the engine of the server's cluster cannot be reached, or the ``store=`` does not answer.
+
+        The server still serves its own clients. `ServerStats.store_answers` and `ClusterStats.connected` tell which one
+        it is.
+        """
         return self._core.degraded
 
     def stats(self) -> ServerStats:
