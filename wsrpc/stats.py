@@ -122,7 +122,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             status that `on_handshake` has chosen.
         closed: total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the
             client left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session
-            resumed does not count.
+            resumed does not count. The codes of `CloseCode`, and those with which your program has closed a connection,
+            are counted one by one. 0 stands for all other codes, which clients have chosen.
         messages_in: total number of inbound messages, on transports that count them.
         messages_out: total number of messages that were passed to transports for sending, on transports that count
             them.
@@ -142,6 +143,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         rooms: number of rooms that exist: those with members or options, and those that your program refers to.
         errors: total number of failures of connections that were logged at ERROR, mostly failed handlers.
         ignored: total numbers of ignored inbound messages, by kind; see `PeerStats.ignored`.
+        store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
+            with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
     """
 
@@ -167,6 +170,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     rooms: int
     errors: int
     ignored: dict[str, int]
+    store_answers: bool
     cluster: ClusterStats | None
 
 
@@ -258,6 +262,7 @@ class StatsSum:
         refused: dict[int, int],
         rooms: int,
         errors: int,
+        store_answers: bool,
         cluster: ClusterStats | None,
     ) -> ServerStats:
         """Return the sums, with what belongs to no connection."""
@@ -270,6 +275,7 @@ class StatsSum:
             rooms=rooms,
             errors=errors,
             ignored=dict(self._ignored),
+            store_answers=store_answers,
             cluster=cluster,
             **self._sums,
         )

@@ -59,7 +59,8 @@ the last one. A log counts no readers. A key has a run or a log, not both: ``add
 run, as ``start``, ``append`` and ``end`` do if it has a log. ``stop`` and ``renew`` ignore logs.
 
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
-methods may be called again. Cancelling them is safe in the same way.
+methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``add`` with
+the key ``"probe"`` and without items, until the store answers.
 """
 
 from ._keyed.contract import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost

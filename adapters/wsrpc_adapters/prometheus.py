@@ -34,7 +34,8 @@ PATIENCE = 2.0
 """Seconds for which a collection waits for the event loop. After that, it shows the last snapshot."""
 
 OTHER = "_OTHER"
-"""Stands for events that have no handler, as in OpenTelemetry, so that no peer can add metrics."""
+"""Stands for events that have no handler, as in OpenTelemetry, and for close codes of remote peers, so that no peer can
+add metrics."""
 
 MOST_EVENTS = 1000
 """Number of events that have metrics of their own. Further events are `OTHER`."""
@@ -63,6 +64,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "skipped_broadcasts", "", "Broadcasts that were dropped because a peer was slow."),
     (COUNTER, "ignored", "kind", "Ignored inbound messages."),
     (COUNTER, "errors", "", "Failures that were logged at ERROR, mostly failed handlers."),
+    (GAUGE, "store_answers", "", "Whether the store of calls with a key and of room histories answers."),
     (GAUGE, "cluster.connected", "", "Whether the engine of the cluster can be reached."),
     (GAUGE, "cluster.nodes", "", "Known processes of the cluster, including this one."),
     (GAUGE, "cluster.addresses", "", "Known addresses of peers in the cluster."),
@@ -199,5 +201,5 @@ def _stats_metrics(stats: ServerStats | None) -> Iterator[Metric]:
         if owner is not None:
             value = getattr(owner, name)
             for key, number in (value if label else {"": value}).items():
-                family.add_metric([str(key)] if label else [], number)
+                family.add_metric([str(key or OTHER)] if label else [], number)
         yield family

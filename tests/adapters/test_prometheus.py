@@ -94,6 +94,9 @@ async def test_each_statistic_of_the_server_and_its_cluster_is_exported() -> Non
         found = {name: value(name) for name in ("peers", "healthy", "rooms", "accepted_total", "cluster_nodes")}
         assert found == dict.fromkeys(found, 1)
         assert value("ignored_total", kind="unknown event") == 1
+        await client.close(3777)
+        await turns_until(lambda: not server.peers)
+    assert value("closed_total", code="_OTHER") == 1 and value("closed_total", code="3777") is None
     await server.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tracemalloc
 from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 from engine_servers import ServerProcess, lasting_port, redis_server
-from leftovers import open_sockets
+from leftovers import open_sockets, timers_due, turns_until
+from raw_websocket import ask
 from redis.asyncio import Redis
 from stores_in_use import add, items_of, new_run, next_items, page_of, state_of, until
 
+from wsrpc import Client, Server
 from wsrpc.cluster.engine import PATIENCE
 from wsrpc.store import MemoryStore, RunGone, StoreFull, StoreLost
 from wsrpc_adapters.redis import RedisStore
@@ -263,6 +266,51 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
     assert [name for name, left in lifetimes.items() if left == -1] == []
     await until(lambda: client.dbsize(), lambda size: size == 0)
     await store.close()
+
+
+async def test_a_server_tells_when_its_store_does_not_answer_and_when_it_does_again(
+    mortal: Mortal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There was no log line, and `/healthz` said "ok"."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    mortal.server.kill()
+    mortal.start("--requirepass", SECRET)
+    server = Server(store=RedisStore(mortal.url.replace("//", f"//:{SECRET}@")))
+    room = server.room("lobby", keep=60)
+    server.on("open", room.add)
+
+    @server.on("charge", keep=60)
+    async def charge() -> int:
+        return 1
+
+    def lines() -> list[tuple[str, str]]:
+        return [(each.levelname, each.getMessage()) for each in caplog.records if "the store " in each.getMessage()]
+
+    async with asyncio.timeout(60), server.listen() as listener, Client(listener.url) as client:
+        await room.emit("hello")
+        for expected in ("ok", "degraded", "ok", "degraded", "ok"):
+            calls = []
+            if expected == "degraded":
+                before = len(lines())
+                mortal.server.kill()
+                await turns_until(lambda: not server.stats().store_answers)  # although nobody has called
+                calls = [asyncio.create_task(client.request("charge", key=f"{n}")) for n in range(20)]
+                calls.append(asyncio.create_task(room.emit("hello")))
+                await timers_due(1)  # for several attempts
+                [(level, text)] = lines()[before:]
+                assert level == "WARNING" and mortal.url.partition("//")[2] in text and "onnect" in text
+            answer = await ask(listener.port, b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(f"\r\n\r\n{expected}\n".encode())
+            assert (server.healthy, server.degraded) == (True, expected == "degraded")
+            if expected == "degraded":
+                mortal.start("--requirepass", SECRET)
+                await asyncio.gather(*calls)
+                await turns_until(lambda: server.stats().store_answers)
+                assert lines()[-1] == ("INFO", f"the store RedisStore({mortal.url.partition('//')[2]}) answers again")
+        mortal.server.kill()
+        await turns_until(lambda: server.degraded)
+    assert not server.degraded, "it has no connections that could be affected"
+    assert SECRET not in caplog.text
 
 
 RIGHTS = "resetkeys resetchannels ~shop:* &shop:* -@all +@scripting +@read +@write +@pubsub +time"

@@ -69,6 +69,17 @@ NO_REDIAL = frozenset({CloseCode.POLICY_VIOLATION, CloseCode.UNAUTHORIZED, Close
 """Close codes after which a client does not dial again by default. (For pages, see browser/src/backoff.ts.)"""
 
 
+_NAMED = frozenset(CloseCode)
+
+
+def counted(code: int, *, ours: bool) -> int:
+    """Return the code under which statistics count a close, which is 0 for a code that the remote peer has made up.
+
+    So a peer cannot add entries or metrics. ``ours``: this side has closed with this code.
+    """
+    return code if ours or code in _NAMED else 0
+
+
 class CloseInfo(msgspec.Struct, frozen=True):
     """Description of how a connection ended, for `close` handlers.
 

@@ -15,22 +15,29 @@ RECHECK = 60.0
 
 
 class Expiry:
-    """Timer that calls ``expired`` at the time ``when``, in seconds since the epoch."""
+    """Timer that calls ``expired`` at the time ``when``, in seconds since the epoch.
 
-    __slots__ = ("_expired", "_loop", "_timer", "_when")
+    It is read from the system's clock, which may be changed, and from ``loop``, which a test may advance. The earlier
+    one counts.
+    """
+
+    __slots__ = ("_expired", "_loop", "_timer", "_until", "_when")
 
     def __init__(self, loop: Timers, when: float, expired: Callable[[], None]) -> None:
         self._loop = loop
         self._when = when
+        self._until = loop.time() + when - time.time()
         self._expired = expired
         self._timer = self._start_timer()
 
+    def _left(self) -> float:
+        return min(self._when - time.time(), self._until - self._loop.time())
+
     def _start_timer(self) -> Timer:
-        left = self._when - time.time()
-        return self._loop.call_at(self._loop.time() + min(max(0.0, left), RECHECK), self._time_over)
+        return self._loop.call_at(self._loop.time() + min(max(0.0, self._left()), RECHECK), self._time_over)
 
     def _time_over(self) -> None:
-        if time.time() < self._when:  # the clock was set back, or `RECHECK` was shorter
+        if self._left() > 0:  # `RECHECK` was shorter
             self._timer = self._start_timer()
         else:
             self._expired()

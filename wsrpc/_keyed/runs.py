@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct
 
+from .._base.logs import logger
 from .._base.scheduler import spawn_later
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
@@ -39,6 +40,12 @@ STARTER = ""
 
 HELD = 16 * 1024 * 1024
 """Bytes of items that were read from the store, and that all readers together have not passed on."""
+
+ANSWERS = RunGone, StoreFull
+"""Errors that a store raises because it answers."""
+
+PROBE = NewRun(id="probe", arguments="", payer="probe", keep=1.0)
+"""The log that is written to find out whether the store answers again. (A store that only reads helps nobody.)"""
 
 T = TypeVar("T")
 
@@ -296,6 +303,29 @@ class Unread(Struct, eq=False):
         return self.items.pop()
 
 
+class WatchedStore:
+    """A store whose failures are reported.
+
+    Args:
+        failed: gets each exception of the store.
+    """
+
+    def __init__(self, store: Store, failed: Callable[[Exception], None]) -> None:
+        self._store = store
+        self._failed = failed
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        return partial(self._ask, found) if callable(found) else found
+
+    async def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return await method(*args, **options)
+        except Exception as exc:
+            self._failed(exc)
+            raise
+
+
 class Runs:
     """The runs of keyed calls in one process."""
 
@@ -303,7 +333,9 @@ class Runs:
         given: Any = store
         if given is not None and not callable(getattr(given, "start", None)):
             raise TypeError(f"store= is a MemoryStore or a RedisStore, got {given!r}")
-        self.store: Store = MemoryStore() if store is None else store
+        self._given: Store = MemoryStore() if store is None else store
+        watched: Any = self._given if store is None else WatchedStore(store, self._store_failed)
+        self.store: Store = watched
         self.is_shared = store is not None
         """Whether other processes may have the same store."""
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
@@ -313,6 +345,8 @@ class Runs:
         self._unread_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: asyncio.Task[None] | None = None
+        self._outage: asyncio.Task[None] | None = None
+        """Asks the store that does not answer until it does. None before the first outage."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """Run a coroutine in a task, which is cancelled by `close`."""
@@ -325,6 +359,39 @@ class Runs:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waits for the task gets it
+
+    # ------------------------------------------------------------ a store that does not answer
+
+    @property
+    def store_answers(self) -> bool:
+        """Whether the store answers, as far as this process has noticed."""
+        return self._outage not in self._tasks
+
+    def _store_failed(self, exc: Exception) -> None:
+        if self.store_answers and not isinstance(exc, ANSWERS):
+            # A store of the user's own may raise something else than `StoreLost`.
+            unexpected = None if isinstance(exc, StoreLost) else exc
+            logger.warning("the store %s does not answer: %s", self._given, exc, exc_info=unexpected)
+            self._outage = self.spawn(self._wait_answer())
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call the store for a caller, who waits for a limited time.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        try:
+            return await insist(call, PATIENCE)
+        except StoreLost:
+            raise made_here(Overloaded("the store of results does not answer: try again later")) from None
+
+    async def _wait_answer(self) -> None:
+        """Ask the store until it answers, because perhaps nobody else does."""
+        error: Any = StoreLost()
+        while isinstance(error, Exception) and not isinstance(error, ANSWERS):
+            await asyncio.sleep(RETRY)
+            [error] = await asyncio.gather(self._given.add(PROBE.id, PROBE, "", 0, []), return_exceptions=True)
+        logger.info("the store %s answers again", self._given)
 
     # ------------------------------------------------------------ running
 
@@ -345,14 +412,12 @@ class Runs:
     async def _start(self, run: Run, context: Context) -> RunState:
         starts = False
         try:
-            state = await insist(lambda: self.store.start(run.key, run.new), PATIENCE)
+            state = await self._ask(lambda: self.store.start(run.key, run.new))
             starts = state.id == run.new.id
         except StoreFull:
             raise made_here(
                 Overloaded("too many results are kept for this caller: a shorter keep= or another store takes more")
             ) from None
-        except StoreLost:
-            raise made_here(_no_answer()) from None
         finally:
             if not starts:
                 run.work.drop()
@@ -384,10 +449,7 @@ class Runs:
         Raises:
             Overloaded: the store does not answer.
         """
-        try:
-            page = await insist(lambda: self.store.read(key, LAST), PATIENCE)
-        except StoreLost:
-            raise made_here(_no_answer()) from None
+        page = await self._ask(lambda: self.store.read(key, LAST))
         return None if page is None else page.state
 
     async def _perform(self, run: Run) -> None:
@@ -417,10 +479,7 @@ class Runs:
         """
         if (running := self._running.get(id)) is not None:
             running[0].stop(STOPPED)
-        try:
-            await insist(lambda: self.store.stop(key, id), PATIENCE)
-        except StoreLost:
-            raise made_here(_no_answer()) from None
+        await self._ask(lambda: self.store.stop(key, id))
 
     # ------------------------------------------------------------ reading
 
@@ -534,20 +593,18 @@ class Runs:
             run.stop(RunLost("the process that ran the handler was closed"))
         if others:
             await asyncio.wait([task for _, task in others], timeout=patience)
-        if left := self._tasks - {here}:
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left, timeout=RETRY)
-        await self.store.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY):
+                while left := self._tasks - {here}:  # what ends may spawn something, to say that it reads no more
+                    for task in left:
+                        task.cancel()
+                    await asyncio.wait(left)
+        await self._given.close()
 
 
 _TOO_BIG = failed(RemoteError("the result is too big to be kept"))
 _PART_LOST = failed(RunLost("the store has lost a part of the run"))
 _PROCESS_ENDED = failed(RunLost("the process that ran the handler has ended"))
-
-
-def _no_answer() -> Overloaded:
-    return Overloaded("the store of results does not answer: try again later")
 
 
 def missing_items(state: RunState, why: str = "the items before {} are no longer kept") -> ItemsGone:

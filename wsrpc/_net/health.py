@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 class Health:
     """Answers ``GET`` and ``HEAD`` requests for one path: 200 "ok", or 503 "draining" if ``healthy()`` is false.
 
-    While ``degraded()`` is true, the response is 200 "degraded": the server cannot reach the rest of its cluster.
+    While ``degraded()`` is true, the response is 200 "degraded": the server cannot reach its cluster, or its store.
 
     Raises:
         TypeError: the path is not text.

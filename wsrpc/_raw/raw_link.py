@@ -175,7 +175,7 @@ class RawLink:
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Task that closes the connection after a failure to send, or when the client's credentials expired."""
-        self._closed_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
+        self.closed_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Code and reason with which this side closes the connection."""
 
     # ------------------------------------------------------------ called by the transport
@@ -310,12 +310,12 @@ class RawLink:
         if ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
         if self.closed:
-            raise ConnectionLost(*self._closed_with, "not_sent")
+            raise ConnectionLost(*self.closed_with, "not_sent")
 
     def _break_off(self, code: CloseCode, reason: str) -> None:
         """Close the connection. From now on, no message is sent or received."""
         self.pieces.stop()
-        self._closed_with = (code, reason)
+        self.closed_with = (code, reason)
         self._broken_off = spawn_later(close_transport(self.transport, code, reason))
 
     # ------------------------------------------------------------ broadcasts
@@ -363,7 +363,7 @@ class RawLink:
             return
         check_thread(self.thread, "connection.close()")
         if not self.closed:
-            self._closed_with = (CloseCode.NO_STATUS if code is None else code, reason or "closed on this side")
+            self.closed_with = (CloseCode.NO_STATUS if code is None else code, reason or "closed on this side")
             if not self._midway:
                 self._broadcasts.flush(everything=True)  # they were reported as sent
         self.closing = True

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
-from .._base.closing import CloseCode
+from .._base.closing import CloseCode, counted
 from .._base.expiry import Expiry
 from .._base.logs import LogBudget, PeerLog, logger
 from .._base.scheduler import Scheduler, spawn_later
@@ -126,9 +126,9 @@ class RawConnections:
                 last = link.stats()
                 messages = (last.messages_in or 0, last.messages_out or 0)
                 size = (last.bytes_in or 0, last.bytes_out or 0)
-                self._totals.connection_closed(
-                    CloseCode.ABNORMAL if ended is None else ended.code, messages, size, last.skipped_broadcasts
-                )
+                code = CloseCode.ABNORMAL if ended is None else ended.code
+                code = counted(code, ours=code == link.closed_with[0])
+                self._totals.connection_closed(code, messages, size, last.skipped_broadcasts)
                 if ended is not None:
                     said = "raw peer %s at %s disconnected: %d %s"
                     log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import CloseCode, CloseInfo, counted
 from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
 from .._base.references import weakly
@@ -159,7 +159,8 @@ class ServedPeer(PeerOwner):
         return self._opened.start()
 
     def session_over(self, end: SessionEnd) -> None:
-        self._peers.session_over(self, end.info.code)
+        ours = end.info.user_closed and end.closed_with.code == end.info.code
+        self._peers.session_over(self, counted(end.info.code, ours=ours))
 
     @property
     def sessions(self) -> Sessions:
@@ -335,7 +336,7 @@ class Peers:
         self._count_end(served, code)
 
     def session_over(self, served: ServedPeer, code: int) -> None:
-        """Remove a peer whose session is over."""
+        """Remove a peer whose session is over, and count it under a code."""
         if served.peer.id in self._connected:  # else it was removed before, and user code has bound it again
             self._count_end(served, code)
         self._remove(served)

@@ -145,7 +145,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
             `Limits.hard_cap_bytes` is closed with 4408. The other policies queue at most `Limits.behind_bytes` bytes of
             messages for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
             ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
-            key. `Peer.skipped_broadcasts` counts the dropped messages.
+            key. `Peer.skipped_broadcasts` counts the dropped messages. A client with a slow handler is no slow reader:
+            see `KeepLatest`.
         detached_timeout: the maximum time, in seconds, that the session of a client whose connection has dropped is
             kept. (The default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
@@ -756,7 +757,11 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
 
     @property
     def degraded(self) -> bool:
-        """Whether the server is in a cluster whose engine it cannot reach. It still serves its own clients."""
+        """Whether the engine of the server's cluster cannot be reached, or the ``store=`` does not answer.
+
+        The server still serves its own clients. `ServerStats.store_answers` and `ClusterStats.connected` tell which one
+        it is.
+        """
         return self._core.degraded
 
     def stats(self) -> ServerStats:

@@ -199,13 +199,15 @@ class ServerCore:
             refused=refused,
             rooms=self._rooms.count,
             errors=self.totals.errors,
+            store_answers=self._runs.store_answers,
             cluster=None if joined_cluster is None else joined_cluster.stats(),
         )
 
     @property
     def degraded(self) -> bool:
-        """Whether the server is in a cluster, and cannot reach the engine."""
-        return self.peers.joined_cluster is not None and not self.peers.joined_cluster.connected
+        """See `Server.degraded`."""
+        joined_cluster = self.peers.joined_cluster
+        return not self._runs.store_answers or (joined_cluster is not None and not joined_cluster.connected)
 
     async def check_open(self, transport: Transport) -> None:
         """Check that the server accepts connections. If not, close the connection.

@@ -15,7 +15,9 @@ from .._base.scheduler import LoopScheduler, Timer
 class Clock:
     """Clock whose time changes only with `advance`. Pass it to `pair` or `connect`.
 
-    Futures and tasks use the running event loop, so the clock controls only deadlines.
+    It controls the deadlines of connections and sessions, also `Handshake.expires`. Futures, tasks and
+    `asyncio.sleep` use the running event loop, and so does what belongs to no connection: what a store keeps
+    (``keep=``), and `Server.close`.
     """
 
     def __init__(self, now: float = 0.0) -> None:

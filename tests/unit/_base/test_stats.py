@@ -10,7 +10,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import Client, Limits, RemoteError, Server
+from wsrpc import Client, Context, Limits, RemoteError, Server
 from wsrpc.testing import connect, memory_transports
 from wsrpc.types import RawConnection
 
@@ -105,6 +105,35 @@ async def test_a_sum_over_many_peers_has_pauses_and_counts_each_peer_once() -> N
         assert (stats.peers, stats.ignored, stats.closed) == (others, {"unknown event": 1}, {1000: 1})
         assert stats == msgspec.structs.replace(server.stats(), uptime=stats.uptime)
     await server.close()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+async def test_codes_that_clients_choose_are_counted_together(raw: bool) -> None:
+    """A client made 2,000 entries, which were as many metrics."""
+    server = Server(limits=LIMITS)
+
+    async def leave(ctx: Context, code: int) -> None:
+        await ctx.peer.close(code)
+
+    async def serve(connection: RawConnection) -> None:
+        async for message in connection:
+            await connection.close(int(message))
+
+    if raw:
+        server.serve_raw(serve)
+    else:
+        server.on("leave", leave)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        for code in (1000, 3000, 4408, 3777, 4999, 4321):
+            async with open_websocket(listener.url) as websocket:
+                await websocket.close(code)
+        for code in (4001, 4001, 4002):
+            async with open_websocket(listener.url) as websocket:
+                await websocket.send(str(code) if raw else f'{{"a": ["leave", {code}]}}')
+                await websocket.wait_closed()
+                assert websocket.close_code == code
+        await turns_until(lambda: server.stats().peers == 0)
+        assert server.stats().closed == {1000: 1, 3000: 1, 4408: 1, 0: 3, 4001: 2, 4002: 1}
 
 
 async def test_raw_connections_count() -> None:

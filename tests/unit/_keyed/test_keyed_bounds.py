@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from stream_driver import collect
 
 from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, RunLost, Server
-from wsrpc.store import MemoryStore, Page
+from wsrpc.store import Added, MemoryStore, Page
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -93,6 +95,31 @@ async def test_a_request_whose_result_expires_meanwhile() -> None:
         assert lost.value.outcome == "unknown"
         # The second one joins a run that has ended, and needs no further step.
         assert await client.request("charge", key="k") == 1
+
+
+class Broken(MemoryStore):
+    """A store that raises something else than `StoreLost`."""
+
+    is_broken = True
+
+    async def add(self, *args: Any) -> Added:
+        if self.is_broken:
+            raise ValueError("no such table")
+        return await super().add(*args)
+
+
+async def test_a_store_that_raises_another_error_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    store = Broken()
+    server = Server(store=store)
+    room = server.room("lobby", keep=60)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such table"):
+            await room.emit("hello")
+    store.is_broken = False
+    await turns_until(lambda: not server.degraded)
+    await server.close()
+    assert [(each.levelname, bool(each.exc_text)) for each in caplog.records] == [("WARNING", True), ("INFO", False)]
 
 
 async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:

@@ -14,7 +14,7 @@ from leftovers import turns_until
 from wsrpc import BadArguments, Client, ConnectionLost, KeyReused, Reconnect, RequestTimeout, Retry, RpcError
 from wsrpc.cluster import ClusterClient, ClusterPeer
 from wsrpc.errors import PeerNotFound
-from wsrpc.store import MemoryStore
+from wsrpc.store import Added, MemoryStore, StoreLost
 from wsrpc.testing import FaultProxy, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -76,6 +76,24 @@ async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_call
             with pytest.raises(BadArguments, match="keep="):
                 await lock_at(cluster).request("forgetful", key="k", deliver_within=30)
         assert lock.opened == [7, 7, -1]
+
+
+class Lost(MemoryStore):
+    """A store that does not answer any more when its readers leave."""
+
+    async def leave(self, *args: Any) -> None:
+        raise StoreLost
+
+    async def add(self, *args: Any) -> Added:
+        raise StoreLost
+
+
+async def test_a_server_that_is_closed_asks_a_store_that_does_not_answer_no_more() -> None:
+    async with servers(1, store=Lost()) as cluster:
+        call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+    with pytest.raises(ConnectionLost, match="leaves the cluster"):
+        await call
+    assert not cluster[0].degraded
 
 
 async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:

@@ -22,6 +22,10 @@ class KeepLatest(msgspec.Struct, frozen=True):
     price: symbol)``. Without a function, all messages of an event have the same key. Messages of different channels,
     events or rooms never have the same key.
 
+    A policy acts while the connection of a client is full. If only the client's handler is slow, all messages arrive,
+    and wait there for the handler, which gets ever older values. Let such a client read with ``events(...,
+    keep="newest")``.
+
     Raises:
         TypeError: ``key`` is not a plain function.
     """
