@@ -509,7 +509,7 @@ async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
         ("wsrpc.bad_arguments", "Remote bad_arguments not_run", ()),
         ("wsrpc.key_reused", "Remote key_reused not_run", ()),
         ("wsrpc.run_lost", "Remote run_lost unknown", ()),
-        ("wsrpc.items_gone", "Remote items_gone ran", ()),
+        ("wsrpc.items_gone", "Remote items_gone unknown", ()),
     ],
 )
 async def test_retry(row: str, failed: str, repeated: tuple[object, ...], retry: bool | str) -> None:

@@ -103,7 +103,7 @@ async def test_status(row: str) -> None:
             await page.notes.until("open", 2)
             assert await page.do("ask", name="sync") == "synced"
         if row == "killed and back":
-            reason = "the server has no such session: elsewhere"
+            reason = "the session was not resumed: the server is another process"
             assert (await call)["error"]["message"] == f"the connection has ended: 1006 {reason}"
         if row in ("dropped", "expired"):
             stage.release()

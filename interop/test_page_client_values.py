@@ -222,6 +222,9 @@ async def test_streams_and_uploads_of_bytes_and_large_items(codec: str) -> None:
             """
         )
         assert told["up"] == told["down"] == sizes
+        if codec == "msgpack":
+            file = "new Blob(['x'.repeat(200_000), 'y'])"
+            assert sum(await page.run(f"return await client.upload('measure', {file})")) == 200_001
         assert [items for items, _ in told["progress"]] == list(range(1, len(sizes) + 1))
         sent = [bytes for _, bytes in told["progress"]]
         if codec == "msgpack":

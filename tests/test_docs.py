@@ -333,6 +333,33 @@ def public_modules() -> list[str]:
     return sorted(name for name in files - {"wsrpc_adapters"} if "._" not in name)
 
 
+CLIENT, SERVER = wsrpc.Client("ws://127.0.0.1/"), wsrpc.Server()
+NAMED = {
+    "client": dir(CLIENT),
+    "server": dir(SERVER),
+    "peer": dir(CLIENT.peer),
+    "room": dir(SERVER.room("x")) + dir(CLIENT.room("x")),
+    "Limits": dir(wsrpc.Limits()),
+}
+"""What pages of the Python API may name of an object."""
+OF_OTHER_APIS = {"coming-from", "features", "go", "keys", "migrate-socketio", "typescript", "ws-wrapper"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_what_prose_names_exists(page: Path) -> None:
+    """Such as `client.upload(...)`, which only the client for pages has."""
+    if page.stem in OF_OTHER_APIS or page.stem.startswith("browser"):
+        return
+    prose = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    codes = re.findall(r"`[^`\n]+`", prose)
+    for listed in re.findall(r"`Limits\.\w+`(?:(?:,|,? or)\s`[a-z_]+`)+", prose):
+        codes += [f"Limits.{name}" for name in re.findall(r"`(\w+)`", listed)]
+    named = re.findall(rf"(?<![\w./])({'|'.join(NAMED)})\.(\w+)(?![\w.]*\.\w)", " ".join(codes))
+    assert [
+        f"{of}.{name}" for of, name in named if name not in NAMED[of] and name not in ("key", "mjs", "pem", "py", "ts")
+    ] == []
+
+
 @pytest.mark.parametrize("module", public_modules())
 def test_the_reference_has_every_public_name(module: str) -> None:
     pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))

@@ -6,6 +6,7 @@
     ├── ConnectionLost(code, reason, outcome)      also ConnectionError
     │   ├── SessionLost
     │   ├── EngineLost
+    │   │   └── EngineRefused
     │   └── PeerNotFound(address)
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
@@ -61,6 +62,7 @@ __all__ = [
     "ChannelNotReady",
     "Draining",
     "EngineLost",
+    "EngineRefused",
     "PeerError",
     "PeerNotFound",
     "ProtocolError",
@@ -68,8 +70,10 @@ __all__ = [
     "UnexpectedChannel",
 ]
 
-Outcome = Literal["not_sent", "unknown"]
-"""Outcome of a failed call: ``"not_sent"`` if nothing was sent, and ``"unknown"`` if a remote handler may have run."""
+Outcome = Literal["not_sent", "not_run", "ran", "unknown"]
+"""Outcome of a failed call. Safe to repeat are ``"not_sent"``: nothing was sent, and ``"not_run"``: the remote peer has
+refused the call before its handler began. After ``"ran"``, the handler has run, at least in part. ``"unknown"`` means
+that it may have run."""
 
 RESERVED_CODES = "wsrpc."
 """Prefix of the error codes that choose the class of the error on the caller's side. Only wsrpc itself sends them."""
@@ -214,7 +218,14 @@ def check_code(code: object) -> None:
 
 
 class WsrpcError(Exception):
-    """Base class of all exceptions of wsrpc."""
+    """Base class of all exceptions of wsrpc.
+
+    Attributes:
+        outcome: whether the handler of a failed call has run: ``"not_sent"``, ``"not_run"``, ``"ran"`` or
+            ``"unknown"``.
+    """
+
+    outcome: Outcome = "not_sent"
 
     def __str__(self) -> str:
         try:
@@ -284,6 +295,8 @@ class EngineLost(ConnectionLost):
     The engine is the message broker that connects the processes; see `wsrpc.cluster.engine`.
     """
 
+    _what = "is lost"
+
     def __init__(self, reason: str = "", outcome: Outcome = "not_sent") -> None:
         super().__init__(1006, reason, outcome)
         self.args = (reason, outcome)
@@ -292,8 +305,13 @@ class EngineLost(ConnectionLost):
         return type(self)(self.reason, outcome)
 
     def _text(self) -> str:
-        reason = f": {self.reason}" if self.reason else ""
-        return f"the engine of the cluster is lost{reason}"
+        return f"the engine of the cluster {self._what}: {self.reason}".removesuffix(": ")
+
+
+class EngineRefused(EngineLost):
+    """The engine of the cluster refuses the user or the password of this program. ``reason`` says why."""
+
+    _what = "refuses the user or the password"
 
 
 class PeerNotFound(ConnectionLost):
@@ -459,29 +477,35 @@ class RemoteError(RpcError):
     rejection is a single value (``throw "text"`` in JavaScript), ``plain`` is true and ``data`` is the value.
     """
 
+    outcome: Outcome = "ran"
+
 
 class BadArguments(RemoteError):
     """The arguments do not fit the handler on the remote peer. The handler did not run."""
 
     code = "wsrpc.bad_arguments"
+    outcome: Outcome = "not_run"
 
 
 class UnknownEvent(RemoteError):
     """The remote peer has no handler for the event."""
 
     code = "wsrpc.unknown_event"
+    outcome: Outcome = "not_run"
 
 
 class Overloaded(RemoteError):
     """The remote peer has reached one of its limits. The handler did not run."""
 
     code = "wsrpc.overloaded"
+    outcome: Outcome = "not_run"
 
 
 class Draining(RemoteError):
     """The remote peer is closing and accepts no new requests. The handler did not run."""
 
     code = "wsrpc.draining"
+    outcome: Outcome = "not_run"
 
 
 class HandlerTimeout(RemoteError):
@@ -512,6 +536,7 @@ class KeyReused(RemoteError):
     """A call with the same ``key=``, but other arguments, has run or runs. This one did not run."""
 
     code = "wsrpc.key_reused"
+    outcome: Outcome = "not_run"
 
 
 class ItemsGone(RemoteError):
@@ -522,6 +547,7 @@ class ItemsGone(RemoteError):
     """
 
     code = "wsrpc.items_gone"
+    outcome: Outcome = "unknown"
 
     @property
     def first(self) -> int | None:
@@ -545,6 +571,8 @@ class BadResult(WsrpcError):
 
     In a handler, this exception means that an item of an upload does not fit the annotation of the parameter.
     """
+
+    outcome: Outcome = "ran"
 
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
         restore, (cls, args, state) = super().__reduce__()
@@ -580,6 +608,8 @@ class ReservedEvent(WsrpcError, ValueError):
 class ChannelClosed(WsrpcError):
     """The channel is closed. ``reason`` is the reason that was given when the channel was closed."""
 
+    outcome: Outcome = "unknown"
+
     def __init__(self, channel: str, reason: Any = None) -> None:
         super().__init__(channel)
         self.channel = channel
@@ -600,6 +630,8 @@ class UnexpectedChannel(WsrpcError):
     Use `Peer.open_channel` or `Peer.stream` for this event.
     """
 
+    outcome: Outcome = "ran"
+
 
 class StreamOverflow(WsrpcError):
     """More unread items or events arrived than `Limits.stream_queue_bytes` or `Limits.unread_bytes` allow.
@@ -607,6 +639,8 @@ class StreamOverflow(WsrpcError):
     It is also raised instead of the unread messages of an ended session that were dropped because of
     ``Server(detached_bytes=)``.
     """
+
+    outcome: Outcome = "ran"
 
 
 # ---------------------------------------------------------------- local limits

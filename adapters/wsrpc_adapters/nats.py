@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
-from wsrpc.errors import EngineLost
+from wsrpc.errors import EngineLost, EngineRefused
 
 from ._broker_connection import GRACE, BrokerConnection, abort, error_text, host_of, refuse_options
 
@@ -103,8 +103,10 @@ class NatsBroker:
         except BaseException as exc:
             await self.drop()
             if isinstance(exc, Exception):
-                # The last server's error says more than "no servers available".
-                raise EngineLost(error_text(self._last_error or exc)) from exc
+                refused = "'Authorization Violation'" in str(exc)  # the library does not tell the kind of an error
+                # Otherwise, the last server's error says more than "no servers available".
+                said = exc if refused else self._last_error or exc
+                raise (EngineRefused if refused else EngineLost)(error_text(said)) from exc
             raise
         self._connected = True
         return self

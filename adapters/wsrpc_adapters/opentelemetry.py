@@ -76,6 +76,8 @@ def instrument(
         events: whether to trace and measure events, too.
         broadcasts: whether to trace and measure the sending of broadcasts, too.
     """
+    if not hasattr(target, "use_outgoing"):
+        raise TypeError(f"instrument() takes a Server, Client or ClusterClient with an event loop, not {target!r}")
     tracer = trace.get_tracer(WSRPC, wsrpc.__version__, tracer_provider, SCHEMA)
     meter = metrics.get_meter(WSRPC, wsrpc.__version__, meter_provider, SCHEMA)
     kinds = {*CALLS, *(["event"] if events else []), *(["broadcast"] if broadcasts else [])}

@@ -14,12 +14,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
-from wsrpc.errors import EngineLost
+from wsrpc.errors import EngineLost, EngineRefused
 
 from ._broker_connection import BrokerConnection, abort, error_text, host_of, refuse_options
 
 try:
     from redis.asyncio import ConnectionPool
+    from redis.exceptions import AuthenticationError
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
@@ -97,7 +98,7 @@ class RedisBroker:
         except BaseException as exc:
             await self.drop()
             if isinstance(exc, Exception):
-                raise EngineLost(error_text(exc)) from exc
+                raise (EngineRefused if isinstance(exc, AuthenticationError) else EngineLost)(error_text(exc)) from exc
             raise
         return self
 

@@ -55,7 +55,7 @@ export class RemoteError extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null
     const { message, code, data, error_id } = isObject ? (value as Record<string, unknown>) : { message: value }
     const known = typeof code === "string" || typeof code === "number" ? code : undefined
-    const isUnknown = code === "wsrpc.run_lost" || (code === "wsrpc.items_gone" && data === undefined)
+    const isUnknown = code === "wsrpc.run_lost" || code === "wsrpc.items_gone"
     const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : isUnknown ? "unknown" : "ran"
     super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data)
     this.value = value

@@ -35,9 +35,8 @@ export class Producer implements Recipient {
    * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run<T>(source: Source<T>): Promise<void> {
-    // Not `Symbol.asyncIterator in source`, because the source may be a string.
-    const { [Symbol.asyncIterator]: iterate } = source as Partial<AsyncIterable<T>>
-    const items = iterate ? iterate.call(source) : (source as Iterable<T>)[Symbol.iterator]()
+    const given: any = source instanceof Blob ? source.stream() : source
+    const items: AsyncIterator<T> | Iterator<T> = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]()
     try {
       while (await this.#waitForRoom()) {
         const next = await this.#unlessStopped(items.next())

@@ -218,7 +218,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   #resumeAnswered(answer: Control | undefined): void {
     if (answer?.t !== "resumed") {
-      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed")
+      const why = answer?.why ?? "no answer"
+      this.#end(ABNORMAL, `the session was not resumed: ${why === "elsewhere" ? "the server is another process" : why}`)
     } else if (!this.#replay!.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH)
     else {
       clearTimeout(this.#answerTimer)

@@ -12,8 +12,9 @@ import pytest
 from engine_servers import ServerProcess, free_port, nats_server, redis_server
 from engines_in_use import CONNECT, Recorder, check_over
 
+from wsrpc.cluster import ClusterClient
 from wsrpc.cluster.engine import Engine
-from wsrpc.errors import EngineLost
+from wsrpc.errors import EngineLost, EngineRefused
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
 
@@ -64,6 +65,9 @@ async def test_user_and_password(kind: str, caplog: pytest.LogCaptureFixture) ->
         engine = made(server.url, **{option: "ann", "password": SECRET})
         await check_works(engine)
         wrong = made(server.url, **{option: "ann", "password": SECRET[::-1]})
+        with pytest.raises(EngineRefused, match="refuses the user or the password: "):
+            async with ClusterClient(wrong, connect_timeout=None):  # does not wait until the password is right
+                raise AssertionError
         told = await refusal(wrong)
         assert "authoriz" in told.lower() or "password" in told.lower()
         told += await refusal(made(server.url)) + repr(engine) + repr(wrong) + caplog.text

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from wsrpc import AnonymousChannel, Client, Retry, RpcError, Server
+from wsrpc.blocking import Client as BlockingClient
 from wsrpc.testing import connect
 from wsrpc_adapters.opentelemetry import MAX_CODES, SECONDS, instrument
 
@@ -294,3 +295,8 @@ async def test_baggage_arrives_unless_it_is_too_long(length: int, arrives: bool)
         await client.request("tenant")
     assert seen == ["a" * length if arrives else None]
     assert len(chain(telemetry.spans())) == 2
+
+
+def test_a_blocking_client_is_refused() -> None:
+    with pytest.raises(TypeError, match="takes a Server, Client or ClusterClient with an event loop, not <blocking "):
+        instrument(BlockingClient("ws://127.0.0.1:1/"))  # type: ignore[arg-type]

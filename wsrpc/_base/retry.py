@@ -15,20 +15,15 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from ..errors import (
-    BadArguments,
-    BadResult,
-    ChannelClosed,
     ConnectionLost,
     Draining,
     HandlerTimeout,
     Outcome,
     Overloaded,
     QueueFull,
-    RemoteError,
     RequestTimeout,
     TooManyRequests,
-    UnexpectedChannel,
-    UnknownEvent,
+    WsrpcError,
     repr_of,
 )
 from .misuse import check_number, shown_as
@@ -131,20 +126,9 @@ NEVER_RAN = (ConnectionLost, Draining, Overloaded, QueueFull, TooManyRequests)
 """Errors of requests that did not run, except for a `ConnectionLost` with outcome ``"unknown"``."""
 
 
-REFUSALS = (BadArguments, Draining, Overloaded, UnknownEvent)
-"""Rejections which say that no handler ran."""
-
-
 def may_have_run(error: Exception) -> bool:
-    """Return whether the handler may have run in the attempt that ended with ``error``.
-
-    An error of any other class was raised on this side, before anything was sent.
-    """
-    if isinstance(error, ConnectionLost | RequestTimeout):
-        return error.outcome == "unknown"
-    if isinstance(error, RemoteError):
-        return not isinstance(error, REFUSALS)
-    return isinstance(error, (BadResult, ChannelClosed, UnexpectedChannel))
+    """Return whether the handler may have run in the attempt that ended with ``error``."""
+    return isinstance(error, WsrpcError) and error.outcome in ("ran", "unknown")
 
 
 def worth_asking(error: BaseException) -> bool:

@@ -110,7 +110,7 @@ async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
                 raise Failure(text, NOT_SENT)
             yield operations_of(cluster)
     except EngineLost as exc:
-        raise Failure(f"{exc}{'' if options.verbose else '; --verbose shows why'}", NOT_SENT) from exc
+        raise Failure(str(exc), NOT_SENT) from exc
 
 
 def _engine_of(options: Options) -> Engine:

@@ -374,6 +374,7 @@ class Rooms:
         self.server = server
         self.converter = registry.converter
         self._registry = registry
+        registry.hints[CHANNEL] = ": clients cannot join, because no room has allow=, and the server has no on_join"
         # A room without options is kept alive by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._declared: dict[str, Room] = {}
@@ -549,7 +550,10 @@ class Rooms:
         skipped: set[object] = {*message.skip}
         for name in message.skip_rooms:
             skipped.update(self._rooms.get(name, ()))
-        _members_of(room).pass_on(message, skipped)
+        try:
+            _members_of(room).pass_on(message, skipped)
+        except Exception:  # the user's function for KeepLatest
+            logger.exception("room %r gets no %r: KeepLatest's key gets plain values", room.name, message.event)
 
     async def answers(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:
         """Yield the answers of a room's members at this server to a request of another node, until that has one."""

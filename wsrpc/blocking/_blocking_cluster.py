@@ -197,6 +197,7 @@ class ClusterClient(Root):
 
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
+            EngineRefused: the engine refuses the user or the password.
             RuntimeError: the object was entered before.
         """
         self._enter()

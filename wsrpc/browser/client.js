@@ -38,7 +38,7 @@ var RemoteError = class extends WsrpcError {
     const isObject = isError && typeof value === "object" && value !== null;
     const { message, code, data, error_id } = isObject ? value : { message: value };
     const known = typeof code === "string" || typeof code === "number" ? code : void 0;
-    const isUnknown = code === "wsrpc.run_lost" || code === "wsrpc.items_gone" && data === void 0;
+    const isUnknown = code === "wsrpc.run_lost" || code === "wsrpc.items_gone";
     const outcome = !hasStarted && NOT_RUN.has(code) ? "not_run" : isUnknown ? "unknown" : "ran";
     super(isObject ? textOf(message ?? "") : textOf(value), outcome, known, data);
     this.value = value;
@@ -478,8 +478,8 @@ var Producer = class {
    * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run(source) {
-    const { [Symbol.asyncIterator]: iterate } = source;
-    const items = iterate ? iterate.call(source) : source[Symbol.iterator]();
+    const given = source instanceof Blob ? source.stream() : source;
+    const items = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]();
     try {
       while (await this.#waitForRoom()) {
         const next = await this.#unlessStopped(items.next());
@@ -1333,7 +1333,8 @@ var Session = class {
   }
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
-      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+      const why = answer?.why ?? "no answer";
+      this.#end(ABNORMAL, `the session was not resumed: ${why === "elsewhere" ? "the server is another process" : why}`);
     } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
     else {
       clearTimeout(this.#answerTimer);

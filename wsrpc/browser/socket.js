@@ -514,7 +514,8 @@ var Session = class {
   }
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
-      this.#end(ABNORMAL, answer?.t === "gone" ? `the server has no such session: ${answer.why}` : "it was not resumed");
+      const why = answer?.why ?? "no answer";
+      this.#end(ABNORMAL, `the session was not resumed: ${why === "elsewhere" ? "the server is another process" : why}`);
     } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
     else {
       clearTimeout(this.#answerTimer);

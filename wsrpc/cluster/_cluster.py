@@ -30,7 +30,7 @@ from .._server.room_log import RoomLog, check_keep
 from .._server.room_requests import RequestMethods, RoomSender
 from .._server.rooms import Members, Room, Rooms
 from .._values.convert import DecHook
-from ..errors import EngineLost
+from ..errors import EngineLost, EngineRefused
 from ..limits import Limits
 from ..stats import ClusterStats
 from ._away_calls import AwayCalls
@@ -257,6 +257,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
 
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
+            EngineRefused: the engine refuses the user or the password.
             RuntimeError: the object was entered before.
         """
         if self._entered:
@@ -267,13 +268,18 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         self._membership = membership = ClusterMembership(
             self._engine, self._name, self._settings, self._registry, away
         )
+        engine = membership.node.engine
         try:
             async with asyncio.timeout(self._connect_timeout):
+                await engine.decided.wait()
+                if isinstance(engine.failure, EngineRefused):
+                    raise engine.failure
                 await membership.node.wait_known()
         except BaseException as exc:
             await self._exit()
             if isinstance(exc, TimeoutError):
-                raise EngineLost(f"not reached within {self._connect_timeout:g} s") from None
+                why = "" if engine.failure is None else f": {engine.failure.reason}"
+                raise EngineLost(f"not reached within {self._connect_timeout:g} s{why}") from engine.failure
             raise
         return self
 

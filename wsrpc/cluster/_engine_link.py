@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .._base.logs import logger
 from .._base.scheduler import Tasks
-from ..errors import EngineLost
+from ..errors import EngineLost, EngineRefused, named
 from ._wire import NodeMessage, encode
 from .engine import Engine, EngineConnection
 
@@ -78,6 +78,10 @@ class EngineLink:
         """Total number of published messages."""
         self.reachable = asyncio.Event()
         """Set while there is a connection."""
+        self.failure: EngineLost | None = None
+        """Why the last attempt to connect has failed. None after a connection."""
+        self.decided = asyncio.Event()
+        """Set once the engine was reached, or has refused the user or the password."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
 
@@ -141,23 +145,22 @@ class EngineLink:
             self._tasks.spawn(self._connection.close())
 
     async def _keep(self) -> None:
-        told = False
         while True:
             ear = _ConnectionListener(self._listener)
             try:
                 connection = await self._connect(ear)
             except Exception as exc:  # an engine of the user's own may raise something else than `EngineLost`
-                if not told:
-                    told = True
-                    if isinstance(exc, EngineLost):
-                        logger.warning("%s cannot reach its engine: %s", self._label, exc.reason)
-                    else:
-                        logger.exception("%s cannot reach its engine", self._label)
+                before, self.failure = self.failure, exc if isinstance(exc, EngineLost) else EngineLost(named(exc))
+                if before is None:
+                    why, trace = self.failure.reason, self.failure is not exc
+                    logger.warning("%s cannot reach its engine: %s", self._label, why, exc_info=trace)
+                if isinstance(exc, EngineRefused):
+                    self.decided.set()
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
-            told = False
-            self._connection, self._last_received = connection, None
+            self._connection, self._last_received, self.failure = connection, None, None
             self.reachable.set()
+            self.decided.set()
             logger.info("%s is connected to its engine", self._label)
             self._listener.engine_back()
             reason = await ear.over

@@ -38,6 +38,8 @@ EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
 """States of a client that has a session."""
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
+NODE_ENDED = "node {} is gone: its process has ended, or cannot reach the engine"
+"""Why a call to a peer of another node fails."""
 LOST = "lost"
 """First event of a new session: messages that its sender has sent in earlier sessions may be missing."""
 MOST_BROKEN = 1000
@@ -150,7 +152,7 @@ class NodeLinks:
         """
         if (peer := self.peer(node)) is None:
             if node not in self._node.directory.nodes:
-                raise ConnectionLost(1006, f"node {node} is gone", "not_sent")
+                raise ConnectionLost(1006, NODE_ENDED.format(node), "not_sent")
             dialed = self._dialed.get(node)
             if dialed is None:
                 dialed = self._dialed[node] = asyncio.Event()
@@ -195,7 +197,7 @@ class NodeLinks:
             self.broken.pop(node, None)
         for end in (client, peer):
             if end is not None:
-                self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, f"node {node} is gone")))
+                self._tasks.spawn(end.close(*sendable(CloseCode.GOING_AWAY, NODE_ENDED.format(node))))
 
     def missed(self, node: str) -> None:
         """Record that a message could not be sent to a node. Notify the node when it has a connection."""

@@ -95,5 +95,6 @@ class Engine(Protocol):
         Raises:
             EngineLost: the broker cannot be reached, does not respond within `PATIENCE` seconds, or refuses the
                 connection.
+            EngineRefused: the broker refuses the user or the password.
         """
         ...

@@ -51,6 +51,19 @@ def test_the_page_says_as_retries_do_after_which_rejections_the_handler_has_run(
     assert dict(rows) == {cls.__name__: "yes" if may_have_run(cls("")) else "no" for cls in classes}
 
 
+def test_each_error_of_a_call_has_the_outcome_that_the_page_says() -> None:
+    """As the errors of the TypeScript client do."""
+    table = re.compile(r"^\| exception \| raised if \| handler has run \|.*?\n\n", re.MULTILINE | re.DOTALL)
+    rows = [row.split("|") for found in table.finditer(PAGE) for row in found[0].splitlines()[2:] if row]
+    told = {re.findall(r"`(\w+)`", row[1])[0]: row[3].strip() for row in rows}
+    outcomes = {"not_sent": ("no",), "not_run": ("no",), "ran": ("yes",), "unknown": ("unknown", "yes, in part")}
+    classes = [cls for cls in all_errors() if cls.__name__ in told and not issubclass(cls, errors.ConnectionLost)]
+    classes.remove(errors.RequestTimeout)  # it, and `ConnectionLost`, have the outcome of each call
+    assert len(classes) > 15
+    for cls in classes:
+        assert told[cls.__name__].startswith(outcomes[cls.outcome]), cls
+
+
 def test_the_page_has_every_code() -> None:
     """``wsrpc.websockets`` is the name of a logger, and ``wsrpc.resume`` a subprotocol."""
     rows = re.findall(r"^\| `(wsrpc\.\w+)` \| (?:`(\w+)`|none) \|", PAGE, re.MULTILINE)

@@ -24,6 +24,7 @@ from wsrpc import (
     RemoteError,
     RpcError,
     Server,
+    UnknownEvent,
 )
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.types import EmitReport
@@ -70,10 +71,10 @@ async def test_raw_messages() -> None:
     await server.close()
 
 
-async def ask(client: Client, event: str, *args: object) -> object:
+async def ask(client: Client, event: str, *args: object, channel: str = "rooms") -> object:
     """``None`` where the server agrees, else what it says."""
     try:
-        return await client.of("rooms").request(event, *args)
+        return await client.of(channel).request(event, *args)
     except RemoteError as error:
         return error.message
 
@@ -97,6 +98,15 @@ async def test_joining_and_leaving() -> None:
         prices.add(pro)  # from now on, only the server removes it
         assert await ask(client, "leave", "prices") == "not allowed"
         assert list(prices) == [pro]
+
+
+async def test_a_server_that_lets_no_client_join_says_what_it_lacks() -> None:
+    server = Server()
+    server.room("lobby")
+    async with connect(server) as client:
+        with pytest.raises(UnknownEvent, match="no room has allow=, and the server has no on_join"):
+            await client.room("lobby").join()
+        assert await ask(client, "join", "lobby", channel="shop") == "Channel 'shop' does not exist"
 
 
 async def test_on_join_is_asked_for_names_without_a_validator_that_may_be_names(

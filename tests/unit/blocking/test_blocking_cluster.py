@@ -113,7 +113,7 @@ def test_outside_of_its_block_it_refuses() -> None:
 def test_an_engine_that_is_away_is_said() -> None:
     engine = ThreadedEngine()
     engine.down = True
-    with pytest.raises(EngineLost, match=r"not reached within 0\.01 s"):
+    with pytest.raises(EngineLost, match=r"not reached within 0\.01 s: the engine is down"):
         with ClusterClient(engine, connect_timeout=0.01):
             raise AssertionError
     with pytest.raises(TypeError, match="a cluster takes an engine"):

@@ -405,7 +405,16 @@ async def test_a_named_channel_of_any_name(name: str) -> None:
 # ---------------------------------------------------------------- who is gone, or elsewhere
 
 
-@pytest.mark.parametrize("how", ["closed", "dropped", "its process"])
+LOST = {
+    "closed": "the connection ended (1000)",
+    "dropped": "the connection ended (1006",
+    "its process": "the connection ended (1012 the server is closing)",
+    "its process is not heard of": "has ended, or cannot reach the engine); requests in flight may have run",
+}
+"""Ways in which a peer leaves, and what the caller reads."""
+
+
+@pytest.mark.parametrize("how", LOST)
 async def test_the_peer_leaves(how: str) -> None:
     async with world("there", {"limits": Limits(replay_bytes=0)}) as w:
         call = asyncio.create_task(w.peer.request("park"))
@@ -414,11 +423,17 @@ async def test_the_peer_leaves(how: str) -> None:
             await w.callee.client.close()
         elif how == "dropped":
             w.callee.client.peer.transport.abort()  # type: ignore[union-attr]
-        else:
+        elif how == "its process":
             await w.made.all.pop().close()
+        else:
+            here, gone = membership_of(w.made[0].cluster), membership_of(w.made[1].cluster).node.id
+            here.directory.drop(gone, here.node.now, silent=True)
         with pytest.raises(ConnectionLost) as caught:
             await call
-        assert caught.value.outcome == "unknown"
+        assert caught.value.outcome == "unknown" and LOST[how] in str(caught.value)
+        assert "this side" not in str(caught.value)
+        if how == "its process is not heard of":
+            return  # it comes back
         await turns_until(lambda: w.made[0].cluster.locate("ada") is None)
         for emit in (w.peer.request, w.peer.emit, w.peer.emit_nowait):
             with pytest.raises(PeerNotFound, match="no node of the cluster has a peer with the address 'ada'") as none:

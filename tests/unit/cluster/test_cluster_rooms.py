@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -189,6 +190,21 @@ async def test_the_policy_of_the_members_own_server_holds() -> None:
             made[0].room("lobby").emit_nowait("said", number, "x" * 100)
         await turns_until(lambda: listener.heard and listener.heard[-1][0] == 499)
         assert peer.skipped_broadcasts > 0 and len(listener.heard) + peer.skipped_broadcasts == 500
+
+
+async def test_a_policy_that_cannot_read_the_values_of_another_process_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are plain values there: a dict instead of a Struct."""
+    async with servers(2) as made:
+        for server in made.all:
+            server.room("rates", slow=KeepLatest(lambda at: at.year))
+        await made.join(1, "ada")
+        made[1].room("rates").add(made.peer(1, "ada"))
+        await turns_until(lambda: nodes_of(made[0], "rates"))
+        await made[0].room("rates").emit("rate", date(2026, 1, 1))
+        await turns_until(lambda: "'str' object has no attribute 'year'" in caplog.text)
+        assert "room 'rates' gets no 'rate': KeepLatest's key gets plain values" in caplog.text
 
 
 @pytest.mark.parametrize("sender", [0, 1])
@@ -446,7 +462,7 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
     engine = MemoryEngine()
     engine.down = True
     shop = ClusterClient(engine, name="shop", connect_timeout=0.05)
-    with pytest.raises(EngineLost, match=r"not reached within 0\.05 s"):
+    with pytest.raises(EngineLost, match=r"not reached within 0\.05 s: the engine is down"):
         await shop.__aenter__()
     peer = shop.peer("x")
     for call in (peer.request("add"), peer.request("add", retry=Retry()), peer.emit("said")):

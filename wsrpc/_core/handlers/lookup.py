@@ -48,7 +48,7 @@ def _refuse(registry: Registry, invocation: Invocation, a: list[Any]) -> NoRetur
     h = invocation.inbound.h
     channel = invocation.channel_name if h is None else h
     if isinstance(channel, str) and not any(channel in each.scopes for each in registry.lineage()):
-        text = f"Channel '{channel}' does not exist"
+        text = f"Channel '{channel}' does not exist" + registry.lineage()[0].hints.get(channel, "")
     else:
         text = f"No event listener for '{invocation.event}'"
         if channel is not None:

@@ -99,6 +99,7 @@ class Registry:
         "declared",
         "fallback",
         "handles_raw",
+        "hints",
         "hooks",
         "keeper",
         "layered",
@@ -121,6 +122,8 @@ class Registry:
         """The declared events and requests that this side sends. None for a server's peer, which declares none."""
         self.reserved: set[ChannelRef] = set()
         """Channels that wsrpc itself uses."""
+        self.hints: dict[str, str] = {}
+        """What an error adds for a channel that wsrpc uses only once the user has asked for it."""
         self.fallback: Handler | None = None
         """Gets the messages that have no other handler."""
         self.routes = Routes({}, {})

@@ -207,7 +207,9 @@ class Dispatcher:
         if context is None or self._host.settings.between_nodes:
             return
         if context.key is not UNSET and handler is not None and (handler.keep is None or invocation.id is None):
-            why = "its handler has no keep=" if handler.keep is None else "an event cannot have one"
+            why = (
+                "its handler has no keep=, so leave out the key" if handler.keep is None else "an event cannot have one"
+            )
             raise made_here(BadArguments(f"{invocation.event!r} came with a key, and {why}"))
         if invocation.id is not None and context.remaining_ms is not UNSET:
             invocation.deadline = self.loop.time() + context.remaining_ms / 1000

@@ -260,7 +260,8 @@ class PeerSession:
             outbox.fail_unsent(ending)
         if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
-            why = f"closed on this side: {reason}" if reason else "closed on this side"
+            # Between nodes, a caller gets this text, and the reason is enough.
+            why = reason if writer.between_nodes else f"closed on this side: {reason}".removesuffix(": ")
             session.end(SessionInput.CLOSED, why, info=ending)
             return
         closing = session.state is SessionState.CLOSING
