@@ -15,7 +15,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -80,6 +80,59 @@ class Account(pydantic.BaseModel):
     since: date
 
 
+class Markup(str):
+    """Text as of markupsafe or Django."""
+
+    def __str__(self) -> str:
+        return self
+
+
+class Count(int):
+    def __int__(self) -> int:
+        raise AssertionError("the number itself is sent")
+
+    __str__ = __repr__ = __index__ = __int__  # type: ignore[assignment]
+
+
+class Ratio(float):
+    """A number like ``numpy.float64``."""
+
+    def __repr__(self) -> str:
+        return f"Ratio({float(self)})"
+
+
+class Price(Decimal):
+    pass
+
+
+class Stamp(datetime):
+    """A datetime like pandas.Timestamp."""
+
+
+class Day(date):
+    pass
+
+
+class Clock(time):
+    pass
+
+
+class Span(timedelta):
+    pass
+
+
+class Octets(bytes):
+    pass
+
+
+class Buffer(bytearray):
+    pass
+
+
+class Tag(Markup, enum.Enum):
+    NEW = "new"
+
+
 class Money:
     """A class that only the application's own hook can encode."""
 
@@ -112,7 +165,8 @@ def decode_money(tp: type[Any], value: Any) -> Any:
 NAN, INFINITY = math.nan, math.inf
 BLOB = bytes(range(256))
 BASE64 = b64encode(BLOB).decode()
-INSTANT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+INSTANT, INSTANT_TEXT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC), "2026-01-02T03:04:05.000006Z"
+STAMP = Stamp(2026, 1, 2, 3, 4, 5, 6, UTC)
 
 
 class Row(NamedTuple):
@@ -171,10 +225,10 @@ VALUES = {
     "a mapping": Row(MappingProxyType({"a": range(2)}), {"a": [0, 1]}),
     "keys that collide": beyond_json({"1": "text", 1: "number"}, {"1": "number"}),
     "bytes as a key": beyond_json({b"\xff": 0}, {"/w==": 0}),
-    "an instant as a key": beyond_json({INSTANT: 0}, {"2026-01-02T03:04:05.000006Z": 0}),
+    "an instant as a key": beyond_json({INSTANT: 0}, {INSTANT_TEXT: 0}),
     "an enum of integers as a key": Row({Level.HIGH: 0}, {"3": 0}, ..., {3: 0}),
     "an enum of bytes as a key": Row({Blob.FIRST: 0}, {"/w==": 0}, ..., {b"\xff": 0}),
-    "an instant": beyond_json(INSTANT, "2026-01-02T03:04:05.000006Z"),
+    "an instant": beyond_json(INSTANT, INSTANT_TEXT),
     "an instant elsewhere": Row(
         datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1))),
         "2026-01-02T01:00:00+01:00",
@@ -195,6 +249,21 @@ VALUES = {
         [{"k": (Money(5), NAN)}], [{"k": [{"cents": 5}, None]}], ..., [{"k": [{"cents": 5}, NAN]}]
     ),
     "a deep one": same(deep(50)),
+    "a subclass of str": Row(Markup("<b>"), "<b>"),
+    "a subclass of int": Row(Count(5), 5),
+    "a subclass of float": Row(Ratio(0.5), 0.5),
+    "nan of a subclass": Row(Ratio("nan"), None, ..., NAN),
+    "a subclass of Decimal": Row(Price("1.50"), "1.50"),
+    "a subclass of datetime": Row(STAMP, INSTANT_TEXT, ..., INSTANT),
+    "a subclass of date": Row(Day(2026, 1, 2), "2026-01-02"),
+    "a subclass of time": Row(Clock(3, 4, tzinfo=UTC), "03:04:00Z"),
+    "a subclass of timedelta": Row(Span(seconds=90), "PT90S"),
+    "subclasses of bytes": Row([Octets(BLOB), Buffer(BLOB)], [BASE64, BASE64], [BLOB, BLOB], [BLOB, BLOB]),
+    "a subclass in an enum": Row(Tag.NEW, "new"),
+    "subclasses, inside": Row({"k": (Ratio(2), Cup(Markup("tea")))}, {"k": [2.0, {"drink": "tea", "size": 2}]}),
+    "a subclass of str as a key": Row({Markup("x"): Markup("y")}, {"x": "y"}),
+    "a subclass of int as a key": Row({Count(5): 0}, {"5": 0}, ..., {5: 0}),
+    "a subclass of datetime as a key": Row({STAMP: 0}, {INSTANT_TEXT: 0}, ..., {INSTANT: 0}),
 }
 ONLY_JSON = {"2**64": same(2**64), "less than 64 bits": same(-(2**63) - 1), "2**100, inside": same([{"k": 2**100}])}
 """MessagePack as the codec refuses these. Negotiated, they travel as JSON."""
