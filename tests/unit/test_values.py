@@ -279,8 +279,17 @@ REFUSED: list[tuple[str, bool, Any, type[Exception]]] = [
     ("a complex key", False, {1j: 1}, TypeError),
     ("half a surrogate pair", True, "half \ud800", UnicodeEncodeError),
     ("half of one after bytes", False, [b"x", {"k": "\udfff"}], UnicodeEncodeError),
+    ("half of one in a key", False, [{"k\udfff": 1}], UnicodeEncodeError),
+    ("half of one beside a large integer", False, [2**63, Cup("\ud800", 2)], UnicodeEncodeError),
     ("what contains itself", True, LOOP, RecursionError),
 ]
+HALVES = {
+    "half a surrogate pair": "half \ud800",
+    "half of one after bytes": "\udfff",
+    "half of one in a key": "k\udfff",
+    "half of one beside a large integer": "\ud800",
+}
+"""The text that the error shows, for rows of `REFUSED`."""
 TOO_LARGE = [(name, False, row.value, OverflowError) for name, row in ONLY_JSON.items()]
 ONLY_MSGPACK = [
     ("an array as a key", False, {(1, 2): 0}, TypeError),
@@ -449,20 +458,20 @@ async def reason_of_an_abort(near: Side, far: Side, value: Any) -> Any:
 
 Direction = Callable[[Side, Side, Any], Awaitable[Any]]
 RAISES, FAILS, NO_REASON = "the sender gets the error", "the handler has failed", "arrives without it"
-DIRECTIONS: list[tuple[Direction, str]] = [
-    # and what happens with a value that cannot be sent
-    (argument, RAISES),
-    (event, RAISES),
-    (event_that_is_awaited, RAISES),
-    (event_of_a_conversation, RAISES),
-    (uploaded_item, RAISES),
-    (result, FAILS),
-    (later_result, FAILS),
-    (error_data, FAILS),
-    (error_field, FAILS),
-    (item, FAILS),
-    (reason_of_a_cancellation, NO_REASON),
-    (reason_of_an_abort, NO_REASON),
+DIRECTIONS: list[tuple[Direction, str, str]] = [
+    # what happens with a value that cannot be sent, and what its error calls the value
+    (argument, RAISES, "argument 2 of 'take'"),
+    (event, RAISES, "argument 1 of 'note'"),
+    (event_that_is_awaited, RAISES, "argument 1 of 'note'"),
+    (event_of_a_conversation, RAISES, "argument 1 of 'say'"),
+    (uploaded_item, RAISES, "the item"),
+    (result, FAILS, "the result"),
+    (later_result, FAILS, "the result"),
+    (error_data, FAILS, "the error"),
+    (error_field, FAILS, "the error"),
+    (item, FAILS, "the item"),
+    (reason_of_a_cancellation, NO_REASON, "the reason"),
+    (reason_of_an_abort, NO_REASON, "the reason"),
 ]
 
 
@@ -472,7 +481,7 @@ def shown(values: dict[str, Any]) -> dict[str, str]:
 
 
 @FORMATS
-@pytest.mark.parametrize("direction", [direction for direction, _ in DIRECTIONS], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("direction", [direction for direction, *_ in DIRECTIONS], ids=lambda each: each.__name__)
 async def test_what_arrives(direction: Direction, format: str) -> None:
     rows = VALUES if format == "msgpack" else VALUES | ONLY_JSON
     if direction in (reason_of_a_cancellation, reason_of_an_abort):
@@ -488,9 +497,9 @@ LOGGED = {RAISES: [], FAILS: [logging.ERROR], NO_REASON: [logging.WARNING]}
 
 
 @FORMATS
-@pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(("direction", "outcome", "part"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
 async def test_what_cannot_be_sent(
-    direction: Direction, outcome: str, format: str, caplog: pytest.LogCaptureFixture
+    direction: Direction, outcome: str, part: str, format: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [*REFUSED, *(TOO_LARGE if format == "msgpack" else ONLY_MSGPACK)]
     for hooks in (False, True):
@@ -503,12 +512,37 @@ async def test_what_cannot_be_sent(
                     if outcome is NO_REASON:
                         reason = await direction(near, far, value)
                         assert isinstance(reason, RemoteError) and reason.message == "Request aborted", name
+                        said = caplog.text
                     else:
                         with pytest.raises(Exception) as caught:
                             await direction(near, far, value)
                         assert type(caught.value) is (error if outcome is RAISES else HandlerFailed), name
+                        said = str(caught.value) if outcome is RAISES else caplog.text
+                    if error is UnicodeEncodeError:
+                        assert (
+                            f"{part} has the text {HALVES[name]!r}, with half of a surrogate pair: send bytes" in said
+                        )
                     assert [record.levelno for record in caplog.records if record.exc_info] == LOGGED[outcome], name
                 assert await argument(near, far, "fine") == "fine"
+
+
+@FORMATS
+async def test_half_of_a_surrogate_pair_beside_the_values(format: str) -> None:
+    def ascii_only(value: Money) -> bytes:
+        return "caf\u00e9".encode("ascii")
+
+    async with connected(format) as (server, client, _):
+        for name in ("emit", "request"):
+            with pytest.raises(UnicodeEncodeError, match=r"the name of the event has the text 'na\\ud800me'"):
+                await getattr(client, name)("na\ud800me", 1)
+            with pytest.raises(ValueError, match=r"metadata= is text, got 'x\\ud800', which has half of a surr"):
+                await getattr(client, name)("sync", metadata={"a": "x\ud800"})
+            with pytest.raises(ValueError, match=r"'\\ud800' is not printable ASCII"):
+                await getattr(client, name)("sync", metadata={"\ud800": "x"})
+        with pytest.raises(UnicodeEncodeError, match=r"argument 1 of 'note' has the text '\\ud800'"):
+            await server.emit("note", {"a": "\ud800"})
+        with pytest.raises(UnicodeEncodeError, match=r"'ascii' codec .*: ordinal not in range"):
+            JsonCodec(enc_hook=ascii_only).encode(Money(1))
 
 
 async def test_what_arrives_of_a_message_to_many() -> None:
@@ -653,7 +687,8 @@ VALUES_LIMIT = 40_000
 UNREADABLE, DEEP, MANY = "unreadable", "nested too deep", "too many values"
 UNDECODED: dict[str, tuple[Codec, bytes, str, str]] = {
     # the encoded value, as what its message is counted, and what a caller is told
-    "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "does not decode"),
+    "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "has half of a surrogate pair"),
+    "half of one in a key": (JSON, rb'{"\udfffx":1}', UNREADABLE, "has half of a surrogate pair"),
     "NaN": (JSON, b"NaN", UNREADABLE, "does not decode"),
     "nested too deep": (JSON, b"[" * 65 + b"]" * 65, DEEP, "nested more than 64 deep"),
     "too many numbers": (JSON, b"[0" + b",0" * 50_000 + b"]", MANY, "more than 40000 values"),
@@ -777,7 +812,9 @@ async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_
     [(Limits(message_bytes=2000), "x" * 2001), (Limits(values=100), [[]] * 101)],
     ids=["bytes", "values"],
 )
-@pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("direction", "outcome"), [row[:2] for row in DIRECTIONS], ids=lambda each: getattr(each, "__name__", "")
+)
 async def test_what_is_too_big_for_the_other_side_is_not_sent(
     direction: Direction, outcome: str, limits: Limits, value: Any
 ) -> None:
