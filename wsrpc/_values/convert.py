@@ -32,21 +32,25 @@ EncHook = Callable[[Any], Any]
 EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
 """A value whose type is exactly one of these needs no conversion to that type, so that msgspec is not called."""
 
-_DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
-_VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, each.items)]
-_LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
-_LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
-"""Types of the standard library that msgspec does not know. Their subclasses are left to the user's hook."""
+_VIEWS = [type(view()) for each in ({0: 0}, OrderedDict({0: 0})) for view in (each.keys, each.values, each.items)]
+_BUILTIN: dict[type[Any], type[Any]] = dict.fromkeys((range, deque, UserList, *_VIEWS), list)
+_BUILTIN |= dict.fromkeys((MappingProxyType, ChainMap, UserDict), dict)
+"""For types of the standard library that msgspec does not know: list or dict. Their subclasses are left to the user's
+hook."""
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"{type_name(value.__class__)} cannot be encoded without an enc_hook")
+
 
 # The methods are those of the base, because a subclass may have overridden them: `str()` of some text is markup, or
 # returns itself. A datetime is read by its attributes, because pandas' NaT is a datetime inside, but has no year.
-_TO_BASE: dict[type[Any], Callable[[Any], Any] | None] = {
+_TO_BASE: dict[type[Any], Callable[[Any], Any]] = {
     str: str.__str__,
-    bool: None,  # asked for as a key of an object, which JSON does not have
+    bool: _refuse,  # asked for as a key of an object, which JSON does not have
     int: int.__int__,
     float: float.__float__,
-    bytes: lambda value: bytes(memoryview(value)),
-    bytearray: lambda value: bytes(memoryview(value)),
+    **dict.fromkeys((bytes, bytearray), lambda value: bytes(memoryview(value))),
     Decimal: Decimal,
     datetime: lambda value: datetime.combine(date(value.year, value.month, value.day), datetime.timetz(value)),
     date: lambda value: date(value.year, value.month, value.day),
@@ -89,22 +93,17 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
         cls = value.__class__
         if is_pydantic(cls) or has_core_schema(cls):
             return pydantic_dumper(cls)(value, for_pydantic)
-        if cls in _LIKE_LISTS:
-            return list(value)
-        if cls in _LIKE_DICTS:
-            return dict(value)
-        to_base = next((_TO_BASE[base] for base in type(value).__mro__ if base in _TO_BASE), None)
-        if user is None and to_base is None:
-            raise TypeError(f"{type_name(cls)} cannot be encoded without an enc_hook")
-        encodable = value
-        if user is not None:
-            try:
-                encodable = user(value)
-            except (TypeError, NotImplementedError):
-                if to_base is None:
-                    raise
-        # A hook such as `str` may return the value itself, of which msgspec would ask the hook again.
-        return to_base(value) if to_base is not None and encodable is value else encodable
+        if (builtin := _BUILTIN.get(cls)) is not None:
+            return builtin(value)
+        to_base = next((_TO_BASE[base] for base in type(value).__mro__ if base in _TO_BASE), _refuse)
+        try:
+            # A hook such as `str` may return the value itself, of which msgspec would ask the hook again.
+            if user is not None and (encodable := user(value)) is not value:
+                return encodable
+        except (TypeError, NotImplementedError):
+            if to_base is _refuse:
+                raise
+        return to_base(value)
 
     def for_pydantic(value: Any) -> Any:
         return msgspec.to_builtins(value, str_keys=True, enc_hook=enc_hook)

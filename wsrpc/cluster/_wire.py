@@ -8,7 +8,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from .._server.joined_cluster import Counter
-from .._values.convert import make_enc_hook
 from ._directory import Beat, Delta, Name, Snapshot
 
 ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{1,64}/[0-9]{1,16}\Z")]
@@ -92,7 +91,7 @@ class Reset(Struct, tag_field="t", tag="reset"):
 
 NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | Open | Accepted | Refused | Data | Mark | Close | Reset
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(None))  # names may be of a subclass of str
+_encoder = msgspec.msgpack.Encoder(enc_hook=str.__str__)  # names may be of a subclass of str
 _decoder = msgspec.msgpack.Decoder(NodeMessage)
 
 

@@ -199,14 +199,13 @@ def _decode_msgpack(payload: bytes | bytearray) -> WireMessage:
 
 
 def _name_of_part(message: Any, encode: Callable[[Any], bytes]) -> str:
-    """Return what the part of a message that has text that cannot be encoded is for its sender."""
+    """Return what the part of a message is for its sender that has text that cannot be encoded."""
     for number, part in enumerate(getattr(message, "a", ())):
         try:
             encode(part)
         except UnicodeEncodeError:
-            if isinstance(part, Item):
-                return "the item"
-            return f"argument {number} of {short(message.a[0])}" if number else "the name of the event"
+            name = f"argument {number} of {short(message.a[0])}" if number else "the name of the event"
+            return "the item" if isinstance(part, Item) else name
     names = {"d": "the result", "e": "the error", "x": "the reason"}
     return next((name for field, name in names.items() if hasattr(message, field)), "the value")
 
@@ -223,9 +222,8 @@ def _bounded(encode: Callable[[Any], bytes], nests_deeper: Callable[[bytes, int]
             payload = encode(message)
         except UnicodeEncodeError as exc:
             if exc.reason == "surrogates not allowed":  # otherwise the user's hook has raised it
-                what = f"{_name_of_part(message, encode)} has the text {short(exc.object)}"
-                instead = "send bytes, or text.encode(errors='replace').decode()"
-                exc.reason = f"{what}, with half of a surrogate pair: {instead}"
+                part = _name_of_part(message, encode)
+                exc.reason = f"{part} has half of a surrogate pair in {short(exc.object)}: replace it, or send bytes"
             raise
         if len(payload) > DEEPEST and nests_deeper(payload, DEEPEST):
             raise RecursionError(_TOO_DEEP)
