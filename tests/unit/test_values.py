@@ -14,12 +14,13 @@ import math
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import attrs
 import msgspec
 import pydantic
 import pytest
@@ -73,6 +74,27 @@ class Cup:
 class Point(msgspec.Struct):
     x: int
     y: float = 0.5
+
+
+@dataclass(slots=True)
+class Entry:
+    _id: str
+    _rank: int = field(init=False, default=1)
+
+
+class Page(msgspec.Struct):
+    _id: str
+
+
+class Aliased(pydantic.BaseModel):
+    id: str = pydantic.Field(alias="_id")
+    _cached: int = 5
+
+
+@attrs.define
+class Document:
+    _id: str
+    name: str = ""
 
 
 class Account(pydantic.BaseModel):
@@ -244,6 +266,10 @@ VALUES = {
     "a dataclass": Row(Cup("tea"), {"drink": "tea", "size": 2}),
     "a Struct": Row(Point(1), {"x": 1, "y": 0.5}),
     "a model": Row(Account(name="x", since=date(2026, 1, 2)), {"name": "x", "since": "2026-01-02"}),
+    "fields that begin with _": Row(
+        {"entry": Entry("1"), "page": [Page("2")], "aliased": Aliased(_id="3")},
+        {"entry": {"_id": "1", "_rank": 1}, "page": [{"_id": "2"}], "aliased": {"_id": "3"}},
+    ),
     "what the hook encodes": Row(Money(5), {"cents": 5}),
     "what the hook encodes, inside": Row(
         [{"k": (Money(5), NAN)}], [{"k": [{"cents": 5}, None]}], ..., [{"k": [{"cents": 5}, NAN]}]
@@ -525,6 +551,19 @@ async def test_what_cannot_be_sent(
 
 
 @FORMATS
+@pytest.mark.parametrize("direction", [result, later_result])
+async def test_a_result_of_attrs_is_sent_in_full_or_not_at_all(
+    direction: Direction, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(format) as (_, client, peer):
+        with pytest.raises(HandlerFailed):
+            await direction(client, peer, Document("1"))
+        assert "Document._id would not be sent: rename it, or make the class a dataclass" in caplog.text
+        with pytest.raises(TypeError, match=r"Document\._id would not be sent"):
+            await client.request("sync", returns=Document)
+
+
+@FORMATS
 async def test_half_of_a_surrogate_pair_beside_the_values(format: str) -> None:
     def ascii_only(value: Money) -> bytes:
         return "caf\u00e9".encode("ascii")
@@ -646,6 +685,9 @@ FITTING: list[tuple[Any, Any, Any]] = [
     (bytes, BLOB, 5),
     (Cup, Cup("tea"), {"size": 1}),
     (Account, Account(name="x", since=date(2026, 1, 2)), {"name": 5}),
+    (list[Entry], [Entry("1")], [{"id": "1"}]),
+    (Page, Page("2"), {"id": "2"}),
+    (Aliased, Aliased(_id="3"), {"id": "3"}),
     (dict[bytes, int], {b"\xff": 1}, {"/w==": "1"}),
     (dict[int, set[str]], {1: {"x"}}, {"x": []}),
     (Money, Money(5), {"dollars": 5}),
