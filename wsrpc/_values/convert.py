@@ -34,7 +34,7 @@ EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
 
 _VIEWS = [type(view()) for each in ({0: 0}, OrderedDict({0: 0})) for view in (each.keys, each.values, each.items)]
 _BUILTIN: dict[type[Any], type[Any]] = dict.fromkeys((range, deque, UserList, *_VIEWS), list)
-_BUILTIN |= dict.fromkeys((MappingProxyType, ChainMap, UserDict), dict)
+_BUILTIN.update(dict.fromkeys((MappingProxyType, ChainMap, UserDict), dict))
 """For types of the standard library that msgspec does not know: list or dict. Their subclasses are left to the user's
 hook."""
 

@@ -205,7 +205,7 @@ def _name_of_part(message: Any, encode: Callable[[Any], bytes]) -> str:
             encode(part)
         except UnicodeEncodeError:
             name = f"argument {number} of {short(message.a[0])}" if number else "the name of the event"
-            return "the item" if isinstance(part, Item) else name
+            return "the item" if part.__class__ is Item else name
     names = {"d": "the result", "e": "the error", "x": "the reason"}
     return next((name for field, name in names.items() if hasattr(message, field)), "the value")
 
