@@ -14,12 +14,13 @@ import math
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import attrs
 import msgspec
 import pydantic
 import pytest
@@ -75,9 +76,83 @@ class Point(msgspec.Struct):
     y: float = 0.5
 
 
+@dataclass(slots=True)
+class Entry:
+    _id: str
+    _rank: int = field(init=False, default=1)
+
+
+class Page(msgspec.Struct):
+    _id: str
+
+
+class Aliased(pydantic.BaseModel):
+    id: str = pydantic.Field(alias="_id")
+    _cached: int = 5
+
+
+@attrs.define
+class Document:
+    _id: str
+    name: str = ""
+
+
 class Account(pydantic.BaseModel):
     name: str
     since: date
+
+
+class Markup(str):
+    """Text as of markupsafe or Django."""
+
+    def __str__(self) -> str:
+        return self
+
+
+class Count(int):
+    def __int__(self) -> int:
+        raise AssertionError("the number itself is sent")
+
+    __str__ = __repr__ = __index__ = __int__  # type: ignore[assignment]
+
+
+class Ratio(float):
+    """A number like ``numpy.float64``."""
+
+    def __repr__(self) -> str:
+        return f"Ratio({float(self)})"
+
+
+class Price(Decimal):
+    pass
+
+
+class Stamp(datetime):
+    """A datetime like pandas.Timestamp."""
+
+
+class Day(date):
+    pass
+
+
+class Clock(time):
+    pass
+
+
+class Span(timedelta):
+    pass
+
+
+class Octets(bytes):
+    pass
+
+
+class Buffer(bytearray):
+    pass
+
+
+class Tag(Markup, enum.Enum):
+    NEW = "new"
 
 
 class Money:
@@ -112,7 +187,8 @@ def decode_money(tp: type[Any], value: Any) -> Any:
 NAN, INFINITY = math.nan, math.inf
 BLOB = bytes(range(256))
 BASE64 = b64encode(BLOB).decode()
-INSTANT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+INSTANT, INSTANT_TEXT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC), "2026-01-02T03:04:05.000006Z"
+STAMP = Stamp(2026, 1, 2, 3, 4, 5, 6, UTC)
 
 
 class Row(NamedTuple):
@@ -171,10 +247,10 @@ VALUES = {
     "a mapping": Row(MappingProxyType({"a": range(2)}), {"a": [0, 1]}),
     "keys that collide": beyond_json({"1": "text", 1: "number"}, {"1": "number"}),
     "bytes as a key": beyond_json({b"\xff": 0}, {"/w==": 0}),
-    "an instant as a key": beyond_json({INSTANT: 0}, {"2026-01-02T03:04:05.000006Z": 0}),
+    "an instant as a key": beyond_json({INSTANT: 0}, {INSTANT_TEXT: 0}),
     "an enum of integers as a key": Row({Level.HIGH: 0}, {"3": 0}, ..., {3: 0}),
     "an enum of bytes as a key": Row({Blob.FIRST: 0}, {"/w==": 0}, ..., {b"\xff": 0}),
-    "an instant": beyond_json(INSTANT, "2026-01-02T03:04:05.000006Z"),
+    "an instant": beyond_json(INSTANT, INSTANT_TEXT),
     "an instant elsewhere": Row(
         datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1))),
         "2026-01-02T01:00:00+01:00",
@@ -190,11 +266,30 @@ VALUES = {
     "a dataclass": Row(Cup("tea"), {"drink": "tea", "size": 2}),
     "a Struct": Row(Point(1), {"x": 1, "y": 0.5}),
     "a model": Row(Account(name="x", since=date(2026, 1, 2)), {"name": "x", "since": "2026-01-02"}),
+    "fields that begin with _": Row(
+        {"entry": Entry("1"), "page": [Page("2")], "aliased": Aliased(_id="3")},
+        {"entry": {"_id": "1", "_rank": 1}, "page": [{"_id": "2"}], "aliased": {"_id": "3"}},
+    ),
     "what the hook encodes": Row(Money(5), {"cents": 5}),
     "what the hook encodes, inside": Row(
         [{"k": (Money(5), NAN)}], [{"k": [{"cents": 5}, None]}], ..., [{"k": [{"cents": 5}, NAN]}]
     ),
     "a deep one": same(deep(50)),
+    "a subclass of str": Row(Markup("<b>"), "<b>"),
+    "a subclass of int": Row(Count(5), 5),
+    "a subclass of float": Row(Ratio(0.5), 0.5),
+    "nan of a subclass": Row(Ratio("nan"), None, ..., NAN),
+    "a subclass of Decimal": Row(Price("1.50"), "1.50"),
+    "a subclass of datetime": Row(STAMP, INSTANT_TEXT, ..., INSTANT),
+    "a subclass of date": Row(Day(2026, 1, 2), "2026-01-02"),
+    "a subclass of time": Row(Clock(3, 4, tzinfo=UTC), "03:04:00Z"),
+    "a subclass of timedelta": Row(Span(seconds=90), "PT90S"),
+    "subclasses of bytes": Row([Octets(BLOB), Buffer(BLOB)], [BASE64, BASE64], [BLOB, BLOB], [BLOB, BLOB]),
+    "a subclass in an enum": Row(Tag.NEW, "new"),
+    "subclasses, inside": Row({"k": (Ratio(2), Cup(Markup("tea")))}, {"k": [2.0, {"drink": "tea", "size": 2}]}),
+    "a subclass of str as a key": Row({Markup("x"): Markup("y")}, {"x": "y"}),
+    "a subclass of int as a key": Row({Count(5): 0}, {"5": 0}, ..., {5: 0}),
+    "a subclass of datetime as a key": Row({STAMP: 0}, {INSTANT_TEXT: 0}, ..., {INSTANT: 0}),
 }
 ONLY_JSON = {"2**64": same(2**64), "less than 64 bits": same(-(2**63) - 1), "2**100, inside": same([{"k": 2**100}])}
 """MessagePack as the codec refuses these. Negotiated, they travel as JSON."""
@@ -210,8 +305,17 @@ REFUSED: list[tuple[str, bool, Any, type[Exception]]] = [
     ("a complex key", False, {1j: 1}, TypeError),
     ("half a surrogate pair", True, "half \ud800", UnicodeEncodeError),
     ("half of one after bytes", False, [b"x", {"k": "\udfff"}], UnicodeEncodeError),
+    ("half of one in a key", False, [{"k\udfff": 1}], UnicodeEncodeError),
+    ("half of one beside a large integer", False, [2**63, Cup("\ud800", 2)], UnicodeEncodeError),
     ("what contains itself", True, LOOP, RecursionError),
 ]
+HALVES = {
+    "half a surrogate pair": "half \ud800",
+    "half of one after bytes": "\udfff",
+    "half of one in a key": "k\udfff",
+    "half of one beside a large integer": "\ud800",
+}
+"""The text that the error shows, for rows of `REFUSED`."""
 TOO_LARGE = [(name, False, row.value, OverflowError) for name, row in ONLY_JSON.items()]
 ONLY_MSGPACK = [
     ("an array as a key", False, {(1, 2): 0}, TypeError),
@@ -380,20 +484,20 @@ async def reason_of_an_abort(near: Side, far: Side, value: Any) -> Any:
 
 Direction = Callable[[Side, Side, Any], Awaitable[Any]]
 RAISES, FAILS, NO_REASON = "the sender gets the error", "the handler has failed", "arrives without it"
-DIRECTIONS: list[tuple[Direction, str]] = [
-    # and what happens with a value that cannot be sent
-    (argument, RAISES),
-    (event, RAISES),
-    (event_that_is_awaited, RAISES),
-    (event_of_a_conversation, RAISES),
-    (uploaded_item, RAISES),
-    (result, FAILS),
-    (later_result, FAILS),
-    (error_data, FAILS),
-    (error_field, FAILS),
-    (item, FAILS),
-    (reason_of_a_cancellation, NO_REASON),
-    (reason_of_an_abort, NO_REASON),
+DIRECTIONS: list[tuple[Direction, str, str]] = [
+    # what happens with a value that cannot be sent, and what its error calls the value
+    (argument, RAISES, "argument 2 of 'take'"),
+    (event, RAISES, "argument 1 of 'note'"),
+    (event_that_is_awaited, RAISES, "argument 1 of 'note'"),
+    (event_of_a_conversation, RAISES, "argument 1 of 'say'"),
+    (uploaded_item, RAISES, "the item"),
+    (result, FAILS, "the result"),
+    (later_result, FAILS, "the result"),
+    (error_data, FAILS, "the error"),
+    (error_field, FAILS, "the error"),
+    (item, FAILS, "the item"),
+    (reason_of_a_cancellation, NO_REASON, "the reason"),
+    (reason_of_an_abort, NO_REASON, "the reason"),
 ]
 
 
@@ -403,7 +507,7 @@ def shown(values: dict[str, Any]) -> dict[str, str]:
 
 
 @FORMATS
-@pytest.mark.parametrize("direction", [direction for direction, _ in DIRECTIONS], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("direction", [direction for direction, *_ in DIRECTIONS], ids=lambda each: each.__name__)
 async def test_what_arrives(direction: Direction, format: str) -> None:
     rows = VALUES if format == "msgpack" else VALUES | ONLY_JSON
     if direction in (reason_of_a_cancellation, reason_of_an_abort):
@@ -419,9 +523,9 @@ LOGGED = {RAISES: [], FAILS: [logging.ERROR], NO_REASON: [logging.WARNING]}
 
 
 @FORMATS
-@pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(("direction", "outcome", "part"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
 async def test_what_cannot_be_sent(
-    direction: Direction, outcome: str, format: str, caplog: pytest.LogCaptureFixture
+    direction: Direction, outcome: str, part: str, format: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [*REFUSED, *(TOO_LARGE if format == "msgpack" else ONLY_MSGPACK)]
     for hooks in (False, True):
@@ -434,12 +538,50 @@ async def test_what_cannot_be_sent(
                     if outcome is NO_REASON:
                         reason = await direction(near, far, value)
                         assert isinstance(reason, RemoteError) and reason.message == "Request aborted", name
+                        said = caplog.text
                     else:
                         with pytest.raises(Exception) as caught:
                             await direction(near, far, value)
                         assert type(caught.value) is (error if outcome is RAISES else HandlerFailed), name
+                        said = str(caught.value) if outcome is RAISES else caplog.text
+                    if error is UnicodeEncodeError:
+                        assert f"{part} has half of a surrogate pair in {HALVES[name]!r}: replace it" in said
                     assert [record.levelno for record in caplog.records if record.exc_info] == LOGGED[outcome], name
                 assert await argument(near, far, "fine") == "fine"
+
+
+@FORMATS
+@pytest.mark.parametrize("direction", [result, later_result])
+async def test_a_result_of_attrs_is_sent_in_full_or_not_at_all(
+    direction: Direction, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(format) as (_, client, peer):
+        with pytest.raises(HandlerFailed):
+            await direction(client, peer, Document("1"))
+        assert "Document._id would not be sent: rename it, or make the class a dataclass" in caplog.text
+        with pytest.raises(TypeError, match=r"Document\._id would not be sent"):
+            await client.request("sync", returns=Document)
+
+
+@FORMATS
+async def test_half_of_a_surrogate_pair_beside_the_values(format: str) -> None:
+    def ascii_only(value: Money) -> bytes:
+        return "caf\u00e9".encode("ascii")
+
+    async with connected(format) as (server, client, _):
+        for name in ("emit", "request"):
+            with pytest.raises(
+                UnicodeEncodeError, match=r"the name of the event has half of a surrogate pair in 'na\\ud800me'"
+            ):
+                await getattr(client, name)("na\ud800me", 1)
+            with pytest.raises(ValueError, match=r"metadata= is text, got 'x\\ud800', which has half of a surr"):
+                await getattr(client, name)("sync", metadata={"a": "x\ud800"})
+            with pytest.raises(ValueError, match=r"'\\ud800' is not printable ASCII"):
+                await getattr(client, name)("sync", metadata={"\ud800": "x"})
+        with pytest.raises(UnicodeEncodeError, match=r"argument 1 of 'note' has half of a surrogate pair in '\\ud800'"):
+            await server.emit("note", {"a": "\ud800"})
+        with pytest.raises(UnicodeEncodeError, match=r"'ascii' codec .*: ordinal not in range"):
+            JsonCodec(enc_hook=ascii_only).encode(Money(1))
 
 
 async def test_what_arrives_of_a_message_to_many() -> None:
@@ -543,6 +685,9 @@ FITTING: list[tuple[Any, Any, Any]] = [
     (bytes, BLOB, 5),
     (Cup, Cup("tea"), {"size": 1}),
     (Account, Account(name="x", since=date(2026, 1, 2)), {"name": 5}),
+    (list[Entry], [Entry("1")], [{"id": "1"}]),
+    (Page, Page("2"), {"id": "2"}),
+    (Aliased, Aliased(_id="3"), {"id": "3"}),
     (dict[bytes, int], {b"\xff": 1}, {"/w==": "1"}),
     (dict[int, set[str]], {1: {"x"}}, {"x": []}),
     (Money, Money(5), {"dollars": 5}),
@@ -584,7 +729,8 @@ VALUES_LIMIT = 40_000
 UNREADABLE, DEEP, MANY = "unreadable", "nested too deep", "too many values"
 UNDECODED: dict[str, tuple[Codec, bytes, str, str]] = {
     # the encoded value, as what its message is counted, and what a caller is told
-    "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "does not decode"),
+    "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "has half of a surrogate pair"),
+    "half of one in a key": (JSON, rb'{"\udfffx":1}', UNREADABLE, "has half of a surrogate pair"),
     "NaN": (JSON, b"NaN", UNREADABLE, "does not decode"),
     "nested too deep": (JSON, b"[" * 65 + b"]" * 65, DEEP, "nested more than 64 deep"),
     "too many numbers": (JSON, b"[0" + b",0" * 50_000 + b"]", MANY, "more than 40000 values"),
@@ -708,7 +854,9 @@ async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_
     [(Limits(message_bytes=2000), "x" * 2001), (Limits(values=100), [[]] * 101)],
     ids=["bytes", "values"],
 )
-@pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("direction", "outcome"), [row[:2] for row in DIRECTIONS], ids=lambda each: getattr(each, "__name__", "")
+)
 async def test_what_is_too_big_for_the_other_side_is_not_sent(
     direction: Direction, outcome: str, limits: Limits, value: Any
 ) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,16 +26,38 @@ DecHook = Callable[[type[Any], Any], Any]
 """Function ``dec_hook(type, value)`` that returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
 
 EncHook = Callable[[Any], Any]
-"""Function ``enc_hook(value)`` that returns a value that the codec can encode."""
+"""Function ``enc_hook(value)`` that returns a value that the codec can encode, or raises `TypeError` or
+`NotImplementedError`."""
 
 EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
 """A value whose type is exactly one of these needs no conversion to that type, so that msgspec is not called."""
 
-_DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
-_VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, each.items)]
-_LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
-_LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
-"""Types of the standard library that msgspec does not know. Their subclasses are left to the user's hook."""
+_VIEWS = [type(view()) for each in ({0: 0}, OrderedDict({0: 0})) for view in (each.keys, each.values, each.items)]
+_BUILTIN: dict[type[Any], type[Any]] = dict.fromkeys((range, deque, UserList, *_VIEWS), list)
+_BUILTIN.update(dict.fromkeys((MappingProxyType, ChainMap, UserDict), dict))
+"""For types of the standard library that msgspec does not know: list or dict. Their subclasses are left to the user's
+hook."""
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"{type_name(value.__class__)} cannot be encoded without an enc_hook")
+
+
+# The methods are those of the base, because a subclass may have overridden them: `str()` of some text is markup, or
+# returns itself. A datetime is read by its attributes, because pandas' NaT is a datetime inside, but has no year.
+_TO_BASE: dict[type[Any], Callable[[Any], Any]] = {
+    str: str.__str__,
+    bool: _refuse,  # asked for as a key of an object, which JSON does not have
+    int: int.__int__,
+    float: float.__float__,
+    **dict.fromkeys((bytes, bytearray), lambda value: bytes(memoryview(value))),
+    Decimal: Decimal,
+    datetime: lambda value: datetime.combine(date(value.year, value.month, value.day), datetime.timetz(value)),
+    date: lambda value: date(value.year, value.month, value.day),
+    time: lambda value: datetime.combine(date.min, value).timetz(),
+    timedelta: timedelta.__pos__,
+}
+"""For types of which msgspec encodes no subclasses: functions that return the value of a subclass as the type."""
 
 # ---------------------------------------------------------------- hooks
 
@@ -61,20 +85,25 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
 def make_enc_hook(user: EncHook | None) -> EncHook:
     """Make the hook that msgspec calls for values that it does not know.
 
-    Pydantic models come first, then other list and dict types of the standard library, then the user's hook.
+    Pydantic models come first, then other list and dict types of the standard library, then the user's hook. Last, a
+    value of a subclass of str, float, datetime and the like is encoded as a value of the type itself.
     """
 
     def enc_hook(value: Any) -> Any:
         cls = value.__class__
         if is_pydantic(cls) or has_core_schema(cls):
             return pydantic_dumper(cls)(value, for_pydantic)
-        if cls in _LIKE_LISTS:
-            return list(value)
-        if cls in _LIKE_DICTS:
-            return dict(value)
-        if user is not None:
-            return user(value)
-        raise TypeError(f"{type_name(cls)} cannot be encoded without an enc_hook")
+        if (builtin := _BUILTIN.get(cls)) is not None:
+            return builtin(value)
+        to_base = next((_TO_BASE[base] for base in type(value).__mro__ if base in _TO_BASE), _refuse)
+        try:
+            # A hook such as `str` may return the value itself, of which msgspec would ask the hook again.
+            if user is not None and (encodable := user(value)) is not value:
+                return encodable
+        except (TypeError, NotImplementedError):
+            if to_base is _refuse:
+                raise
+        return to_base(value)
 
     def for_pydantic(value: Any) -> Any:
         return msgspec.to_builtins(value, str_keys=True, enc_hook=enc_hook)

@@ -78,6 +78,8 @@ class Survey:
         """Why pydantic must not validate the type, for example because it would ignore a constraint."""
         self.misread = ""
         """What msgspec does wrong with the first union found that it misreads."""
+        self.unsent = ""
+        """Which attribute msgspec would leave out of values that are sent, and what to do."""
         self._seen: list[tuple[Any, Place]] = []
         self._inside: list[Any] = []
         """The types around the present one."""
@@ -224,6 +226,9 @@ class Survey:
         """Find settings of a class and of its fields that only pydantic supports, or no library."""
         name = cls.__qualname__
         for each in getattr(cls, "__attrs_attrs__", ()):
+            if each.name.startswith("_"):  # msgspec takes it for private, in classes of attrs only
+                self.unsent = f"{name}.{each.name} would not be sent: rename it, or make the class a dataclass"
+                self._refuse("", self.unsent)
             if each.converter is not None:
                 self._refuse("", f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__")
         for field, default in _defaults(cls):

@@ -91,7 +91,7 @@ class Reset(Struct, tag_field="t", tag="reset"):
 
 NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | Open | Accepted | Refused | Data | Mark | Close | Reset
 
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(enc_hook=str.__str__)  # names may be of a subclass of str
 _decoder = msgspec.msgpack.Decoder(NodeMessage)
 
 

@@ -8,7 +8,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -49,6 +49,99 @@ def test_registering(make: Callable[[], Any], mistake: Callable[[Any], object], 
     with pytest.raises(TypeError) as caught:
         mistake(make())
     assert shown(str(caught.value)).startswith(text)
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    return wraps(function)(lambda *args: function(*args))
+
+
+class Chat:
+    def say(self, text: str) -> str:
+        return text.upper()
+
+    async def middleware(self, ctx: Any, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    def observer(self, ctx: Any) -> Any:
+        yield
+
+    @staticmethod
+    def shout(text: str) -> str:
+        return text.upper()
+
+    @classmethod
+    def sing(cls, text: str) -> str:
+        return text.upper()
+
+    def __call__(self, text: str) -> str:
+        return text.upper()
+
+
+METHODS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda on: on.on("say", Chat.say), "Chat(...).say"),
+    (lambda on: on.on("say")(Chat.say), "Chat(...).say"),
+    (lambda on: on.once("say", Chat.say), "Chat(...).say"),
+    (lambda on: on.on("say", partial(Chat.say)), "Chat(...).say"),
+    (lambda on: on.on("say", logged(Chat.say)), "Chat(...).say"),
+    (lambda on: on.on("sing", Chat.sing.__func__), "Chat(...).sing"),  # type: ignore[attr-defined]
+    (lambda on: on.on("open", Chat.say), "Chat(...).say"),
+    (lambda on: on.use(Chat.middleware), "Chat(...).middleware"),
+    (lambda on: on.use(Chat.observer), "Chat(...).observer"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "instead"), METHODS)
+@pytest.mark.parametrize("make", [Server, Client, lambda: Client(URL).peer, Router, lambda: Server().of("chat")])
+def test_methods_without_their_object(make: Callable[[], Any], mistake: Callable[[Any], object], instead: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        mistake(make())
+    assert f": a method needs its object: register {instead} of an object, or make Chat a wsrpc." in str(caught.value)
+
+
+def test_methods_that_are_decorated_in_their_class() -> None:
+    server = Server()
+    decorators: list[Any] = [server.on("say"), server.on("open"), server.on_handshake, server.on_raw, server.on_detach]
+    for register in decorators:
+        with pytest.raises(TypeError, match="a method needs its object: register Room"):
+
+            class Room:
+                @register  # type: ignore[untyped-decorator]
+                def say(self) -> str:
+                    return "hi"
+
+
+async def test_methods_with_their_object_and_functions_with_a_self() -> None:
+    def nested(self: str) -> str:
+        return self.upper()
+
+    server = Server()
+
+    class Room:
+        @staticmethod
+        @server.on("in a class")
+        def outermost(text: str) -> str:
+            return text.upper()
+
+        @server.on("in a class, too")
+        @staticmethod
+        def innermost(text: str) -> str:
+            return text.upper()
+
+    functions: list[Any] = [
+        Chat().say,
+        Chat.shout,
+        Chat.sing,
+        Chat(),
+        partial(Chat.say, Chat()),
+        logged(Chat().say),
+        nested,
+    ]
+    for number, function in enumerate([*functions, str.upper, lambda self: self.upper()]):
+        server.on(str(number), function)
+    server.use(Chat().middleware)
+    async with connect(server) as client:
+        events = ["in a class", "in a class, too", *map(str, range(len(functions) + 2))]
+        assert [await client.request(event, "hi") for event in events] == ["HI"] * len(events)
 
 
 PORT = "port= is a number from 0 (a free one) to 65535, got "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime
 from fractions import Fraction
-from pathlib import Path
+from math import nan
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -90,6 +92,48 @@ def test_what_the_users_hook_knows_is_encoded_in_models_too() -> None:
     assert msgspec.json.encode(value, enc_hook=make_enc_hook(lambda opaque: opaque.value)) == b'[1,{"inner":2}]'
     with pytest.raises(TypeError, match="Opaque cannot be encoded without an enc_hook"):
         msgspec.json.encode(Opaque(1), enc_hook=make_enc_hook(None))
+
+
+class Celsius(float):
+    pass
+
+
+class Safe(str):
+    """Text that returns itself as text, like Django's SafeString."""
+
+    def __str__(self) -> str:
+        return self
+
+
+class NotATime(datetime):
+    """A datetime without a year, like pandas' NaT."""
+
+    year = nan  # type: ignore[assignment]
+
+
+def only_paths(value: Any) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{value!r} is not a path")
+
+
+@pytest.mark.parametrize(
+    ("value", "hook", "encoded"),
+    [
+        (Celsius(1.5), lambda value: {"celsius": value + 0}, b'{"celsius":1.5}'),
+        (Celsius(1.5), only_paths, b"1.5"),
+        (Safe("a"), str, b'"a"'),
+        ([PurePath("a"), Safe("b")], only_paths, b'["a","b"]'),
+    ],
+)
+def test_the_hook_comes_before_the_base_of_a_subclass(value: Any, hook: Any, encoded: bytes) -> None:
+    assert msgspec.json.encode(value, enc_hook=make_enc_hook(hook)) == encoded
+
+
+@pytest.mark.parametrize("hook", [None, only_paths])
+def test_a_datetime_without_a_year_is_not_the_year_1(hook: Any) -> None:
+    with pytest.raises(TypeError):
+        msgspec.json.encode(NotATime(1, 1, 1), enc_hook=make_enc_hook(hook))
 
 
 def test_pydantic_is_not_imported() -> None:

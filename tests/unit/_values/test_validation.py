@@ -120,6 +120,22 @@ class Converted:
     seats: int = attrs.field(converter=int)
 
 
+@attrs.define
+class Document:
+    _id: str
+    name: str = ""
+
+
+@attrs.define(slots=False)
+class Draft:
+    _cache: int = attrs.field(init=False, default=0)
+
+
+@dataclass
+class Shelf:
+    documents: list[Document]
+
+
 @dataclass
 class Mixed:
     x: Annotated[int, Field(gt=0)]
@@ -178,6 +194,9 @@ REFUSED = [
     ("Badge", r"Badge.number: msgspec cannot enforce Field\(...\): write msgspec.Meta"),
     ("Holder", "Holder.account: msgspec cannot enforce Account, a class of pydantic"),
     ("Converted", "Converted.seats has a converter, which is never called: use __attrs_post_init__"),
+    ("Document", r"Document\._id would not be sent: rename it, or make the class a dataclass"),
+    ("dict[str, Shelf | None]", "Document._id would not be sent"),
+    ("Draft", "Draft._cache would not be sent"),
     ("Mixed", "something that only msgspec enforces .* something that only pydantic enforces"),
     (
         "tuple[Plain, HttpUrl]",

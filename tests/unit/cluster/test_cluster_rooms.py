@@ -75,6 +75,23 @@ async def test_an_event_reaches_the_members_everywhere() -> None:
         assert all(each.heard[:-1] == expected for each in inside) and outside.heard == []
 
 
+class Name(str):
+    """Text as of Django's templates, or numpy."""
+
+
+async def test_names_of_a_subclass_of_str_are_names() -> None:
+    async with servers(2) as made:
+        listeners = [Listener(), Listener()]
+        for number, listener in enumerate(listeners):
+            made[number].on("open", made[number].room(Name("lobby")).add)
+            await made.join(number, Name(f"user/{number}"), listener.client)
+        await turns_until(lambda: all(len(nodes_of(server)) == 1 for server in made.all))
+        await made[0].room(Name("lobby")).emit(Name("said"), Name("hi"))
+        await made[0].cluster.peer(Name("user/1")).emit(Name("said"), Name("to you"))
+        await turns_until(lambda: [len(each.heard) for each in listeners] == [1, 2])
+        assert sorted(listeners[1].heard) == [("hi",), ("to you",)]
+
+
 def said(heard: list[Any], text: str, ctx: Context) -> None:
     heard.append((text, dict(ctx.metadata)))
 

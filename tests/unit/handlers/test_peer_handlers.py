@@ -317,7 +317,8 @@ class Mute(Exception):
         raise KeyError("no text")
 
 
-UNENCODABLE = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+HALF = r"the error has half of a surrogate pair in '\ud800': replace it, or send bytes"
+UNENCODABLE = UnicodeEncodeError("utf-8", "\ud800", 0, 1, HALF)
 
 
 def breaks(exc: BaseException) -> bool:

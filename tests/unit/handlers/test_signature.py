@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 
 import annotated_types
+import attrs
 import fastapi
 import future_annotated as future
 import litestar.di
@@ -454,6 +455,23 @@ def local() -> Any:
     return handler
 
 
+@attrs.define
+class Document:
+    _id: str
+
+
+def find() -> Document:
+    return Document("1")
+
+
+async def find_all() -> dict[str, list[Document]]:
+    return {"all": [find()]}
+
+
+async def find_each() -> AsyncIterator[Document]:
+    yield find()
+
+
 IN_CONVERSATION = r"'channel'.*async def.*ctx\.channel\(\)"
 REFUSED: list[tuple[Any, str]] = [
     ("add", "a handler is a function, got 'add'"),
@@ -470,6 +488,7 @@ REFUSED: list[tuple[Any, str]] = [
     (local(), "parameter 'value': cannot resolve the annotation 'Local'.*define it at module level"),
     (keyword_only_after_args, r"'flag': it follows \*args, which takes all.*put it before \*args, or give it a def"),
     (custom, rf"parameter 'things': values from the wire cannot be converted to {__name__}\.Opaque.*dec_hook="),
+    *((function, "Document._id would not be sent: rename it, or make") for function in (find, find_all, find_each)),
     (future.unresolvable, r"future_annotated.unresolvable \(.*annotated\.py:.*'thing': cannot resolve.*Nowhere'"),
     (future.only_for_checkers, "import it outside `if TYPE_CHECKING:`"),
     (future.not_a_type, "parameter 'value'"),

@@ -15,7 +15,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..._base.names import Source
+from ..._values.type_survey import survey_of
 from ..handlers.introspection import injections
+from ..handlers.layers import PLAIN
 
 BURST = 64
 """Number of items that are made and sent without a pause."""
@@ -122,8 +124,12 @@ async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
 
 
 def as_source(value: Any, *, thread: bool = False) -> Source | None:
-    """Return ``value`` if it is an async iterable or an iterator, such as a generator. Return None otherwise."""
-    if type(value) in injections:  # a channel is itself the answer, so its items are not streamed
+    """Return ``value`` if it is an async iterable or an iterator, such as a generator. Return None otherwise.
+
+    Raises:
+        TypeError: the value is a result of which a part would not be sent.
+    """
+    if type(value) in PLAIN or type(value) in injections:  # a channel is itself the answer, and not its items
         return None
     if hasattr(value, "__aiter__"):
         source: AsyncIterable[Any] = value
@@ -131,6 +137,8 @@ def as_source(value: Any, *, thread: bool = False) -> Source | None:
     if hasattr(value, "__next__"):
         iterator: Iterable[Any] = value
         return iterate_in_thread(iterator) if thread else iterator
+    if hasattr(value, "__attrs_attrs__") and (unsent := survey_of(type(value), True).unsent):
+        raise TypeError(unsent)
     return None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import lru_cache, partial
 from types import CodeType, FunctionType
 from typing import Any, get_args, get_origin
@@ -14,11 +16,11 @@ from msgspec.structs import astuple
 
 from ..._values.caching import memoized
 from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter, prepare
-from ..._values.type_survey import UNIONS
+from ..._values.type_survey import UNIONS, survey_of
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
-from .introspection import Facts, Injection, Parameter, Role, introspect, location, name_of
+from .introspection import Facts, Injection, Parameter, Role, introspect, location, name_of, result_of, why_unbound
 from .invocation import Call, Invocation
 from .method import DEFAULTS, HandlerOptions
 
@@ -284,6 +286,11 @@ class Handler:
         facts = introspect(function)
         if instance is not None:
             facts = _as_method(facts, instance)
+        why = "" if instance is not None else why_unbound(function, next((p.name for p in facts.parameters), None))
+        with suppress(TypeError):  # an annotation that cannot be resolved concerns only descriptions
+            why = why or (survey_of(result_of(function).type, True).unsent if "attr" in sys.modules else "")
+        if why:
+            raise facts.refusal(None, why)
         declared: tuple[Any, ...] = ()
         if member is not None:
             facts, declared = completed(facts, function, member)

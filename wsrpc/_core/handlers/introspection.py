@@ -141,6 +141,19 @@ def without_partials(function: Any) -> Any:
     return function
 
 
+def why_unbound(function: Any, first: str | None) -> str:
+    """Return why a method cannot be called without its object, and what to do. An empty text for other functions.
+
+    Args:
+        first: the name of the parameter that would get the first argument.
+    """
+    innermost = _layers_of(function)[-1]
+    cls, name = f".{getattr(innermost, '__qualname__', '')}".split(".")[-2:]
+    if first not in ("self", "cls") or cls in ("", "<locals>") or not inspect.isfunction(innermost):
+        return ""
+    return f"a method needs its object: register {cls}(...).{name} of an object, or make {cls} a wsrpc.Service"
+
+
 def _body_of(function: Any) -> Any:
     """Return the function that runs when the handler is called. It may be a coroutine function."""
     function = without_partials(function)

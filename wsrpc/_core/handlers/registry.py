@@ -18,7 +18,7 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
-from .introspection import Injection, is_async, is_generator_function, location, name_of, of_framework
+from .introspection import Injection, is_async, is_generator_function, location, name_of, of_framework, why_unbound
 from .invocation import Invocation
 from .layers import Middleware, Route
 from .method import DEFAULTS, HandlerOptions
@@ -582,6 +582,8 @@ def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, m
         signature = inspect.signature(function)
     except ValueError:  # a builtin without a signature
         return len(names)
+    if "self" not in names and (why := why_unbound(function, next(iter(signature.parameters), None))):
+        raise TypeError(f"{what} takes a function, got {function!r}: {why}")
     for count in range(len(names), -1, -1):
         try:
             signature.bind(*names[:count])

@@ -205,6 +205,8 @@ class Receiver:
         elif codec.nests_deeper(payload, known, most):
             self._drop_too_deep(payload, text, codec, known)
         else:
+            if outline is not None and ("truncated" in why or "surrogate" in why):  # msgspec's words, for JSON
+                why = "text has half of a surrogate pair: send text.toWellFormed() in JavaScript"
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
         return None
 

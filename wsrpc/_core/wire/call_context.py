@@ -91,7 +91,9 @@ def check_metadata(metadata: Any) -> dict[str, str]:
         checked = convert({"metadata": metadata}, CallContext).metadata
         assert checked is not UNSET
         _check(checked, MAX_BYTES + 1)
-    except (ValidationError, UnicodeEncodeError) as exc:
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"metadata= is text, got {short(exc.object)}, which has half of a surrogate pair") from None
+    except ValidationError as exc:
         given: list[Any] = [*metadata, *metadata.values()] if isinstance(metadata, Mapping) else [None]
         if not all(isinstance(each, str) for each in given):
             raise TypeError(f"metadata= is a mapping of text to text, got {metadata!r}") from None
@@ -123,7 +125,7 @@ def _check(metadata: dict[str, str], at_most: int) -> None:
     """
     for name in metadata:
         if not _is_name(name):
-            raise ValidationError("a name is not printable ASCII without spaces")
+            raise ValidationError(f"{short(name)} is not printable ASCII without spaces")
     if at_most > MAX_BYTES:
         size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
         if size > MAX_BYTES:

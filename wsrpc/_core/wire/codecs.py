@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, Struct
 
 from ..._base.misuse import check_function
 from ..._values.convert import EncHook, make_enc_hook
+from ...errors import short
 from ...limits import DEEPEST
 from .counting import json_nests_deeper, json_objection, may_nest_deeper, msgpack_nests_deeper, msgpack_objection
 from .messages import (
@@ -197,14 +198,33 @@ def _decode_msgpack(payload: bytes | bytearray) -> WireMessage:
         raise
 
 
+def _name_of_part(message: Any, encode: Callable[[Any], bytes]) -> str:
+    """Return what the part of a message is for its sender that has text that cannot be encoded."""
+    for number, part in enumerate(getattr(message, "a", ())):
+        try:
+            encode(part)
+        except UnicodeEncodeError:
+            name = f"argument {number} of {short(message.a[0])}" if number else "the name of the event"
+            return "the item" if part.__class__ is Item else name
+    names = {"d": "the result", "e": "the error", "x": "the reason"}
+    return next((name for field, name in names.items() if hasattr(message, field)), "the value")
+
+
 def _bounded(encode: Callable[[Any], bytes], nests_deeper: Callable[[bytes, int], bool]) -> Callable[[Any], bytes]:
     """Return a function that encodes like ``encode``, and refuses values that are nested too deep.
 
-    Each level takes at least one byte, so for short messages the check is one comparison.
+    Each level takes at least one byte, so for short messages the check is one comparison. If text cannot be encoded,
+    the error says where it is: Python's own error shows one character.
     """
 
     def encode_bounded(message: Any) -> bytes:
-        payload = encode(message)
+        try:
+            payload = encode(message)
+        except UnicodeEncodeError as exc:
+            if exc.reason == "surrogates not allowed":  # otherwise the user's hook has raised it
+                part = _name_of_part(message, encode)
+                exc.reason = f"{part} has half of a surrogate pair in {short(exc.object)}: replace it, or send bytes"
+            raise
         if len(payload) > DEEPEST and nests_deeper(payload, DEEPEST):
             raise RecursionError(_TOO_DEEP)
         return payload
@@ -362,14 +382,14 @@ class NegotiatedCodec(MsgpackCodec):
                         break
                 else:
                     return encode(message)
-                message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
-                payload = encode(message)
-                if may_nest_deeper(payload, DEEPEST) and _value_nests_deeper(message, DEEPEST):
+                plain = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
+                payload = encode(plain)
+                if may_nest_deeper(payload, DEEPEST) and _value_nests_deeper(plain, DEEPEST):
                     raise RecursionError(_TOO_DEEP)
                 # Searching for two bytes takes far less time than checking each value.
-                return encode(_finite(message)) if _EXTREME.search(payload) else payload
-            except (OverflowError, TypeError):
-                pass  # an integer of more than 64 bits, or keys that are bytes
+                return encode(_finite(plain)) if _EXTREME.search(payload) else payload
+            except (OverflowError, TypeError, UnicodeEncodeError):
+                pass  # an integer of more than 64 bits, keys that are bytes, or text that JSON refuses with a reason
             # If JSON cannot encode the message either, this raises. It is outside of `except`, so that a log shows only
             # one error.
             return encode_json(message)
