@@ -25,7 +25,7 @@ from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("only_objects_of_the_test")
 
-CUTS = 10_000 if SOAK else 1_000
+CUTS = 10_000 if SOAK else 600
 A_ROUND = 50
 """Cuts between two moments in which everything has to be over, and to add up."""
 CALLERS = 6

@@ -72,8 +72,8 @@ class Storm:
 @pytest.mark.parametrize(
     ("ways", "count", "at_once"),
     [
-        pytest.param(["request", "request", "park"], 4_000 if QUICK else 20_000, 500, id="requests"),
-        pytest.param(LEAVING, 1_000 if QUICK else 3_000, 100, id="streams"),
+        pytest.param(["request", "request", "park"], 4_000 if QUICK else 8_000, 500, id="requests"),
+        pytest.param(LEAVING, 1_000 if QUICK else 1_500, 100, id="streams"),
     ],
 )
 async def test_every_one_of_very_many_ends_once_and_nothing_is_left(
