@@ -92,8 +92,6 @@ class Work:
         self.answers["theirs"] += counts["right"]
 
     def check(self) -> None:
-        assert self.answers["right"] > CUTS
-        assert self.answers["theirs"] > CUTS
         assert self.answers["wrong"] == 0
         for numbers in self.noted.values():
             assert numbers == sorted(numbers)
@@ -149,12 +147,14 @@ async def cut(line: Cuttable, work: Work, chance: random.Random) -> AsyncGenerat
 
 
 @pytest.mark.parametrize(("library", "way"), COMBINATIONS, ids=[f"{name}:{way}" for name, way in COMBINATIONS])
-async def test_thirty_cuts_under_load(agents: Agents, library: str, way: Way) -> None:
+async def test_many_cuts_under_load(agents: Agents, library: str, way: Way) -> None:
     chance = random.Random(f"{library} {way}")
     async with cuttable(agents, library, way) as line:
         work = Work(line)
         lasting = [asyncio.create_task(work.ask()) for _ in range(WORKERS)] if line.caller is line.app else []
-        for _ in range(CUTS):
+        cuts = 0
+        while cuts < CUTS or min(work.answers["right"], work.answers["theirs"]) <= CUTS:
+            cuts += 1
             async with work.under_way(streams=library == FOURTH):
                 async with cut(line, work, chance):
                     await line.closed.get()

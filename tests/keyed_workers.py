@@ -45,15 +45,19 @@ def make_server(redis: str, journal: int) -> Server:
         note("connection")
 
     @server.on("charge", keep=KEPT)
-    async def charge(ctx: Context) -> int:
+    async def charge(ctx: Context, stays: bool = False) -> int:
         note(ctx.key)
+        if stays:  # until the process is killed
+            await asyncio.Event().wait()
         await asyncio.sleep(random.uniform(0, 0.05))  # its work
         return os.getpid()
 
     @server.on("generate", keep=600)
-    async def generate(ctx: Context) -> AsyncIterator[int]:
+    async def generate(ctx: Context, stays: bool = False) -> AsyncIterator[int]:
         note(ctx.key)
         yield os.getpid()
+        if stays:
+            await asyncio.Event().wait()
         for number in range(1, ITEMS):
             yield number
             if random.random() < 0.3:  # else the next one comes at once

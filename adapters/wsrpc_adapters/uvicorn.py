@@ -125,6 +125,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._http = asyncio.BaseProtocol()
+        """uvicorn's HTTP protocol, which had the connection before. Another object before and after that."""
         self._held: bytes | None = None
         """Bytes that arrived after the request, until the application has answered. None when uvicorn has got them."""
         self._offered: dict[str, Any] = {}
@@ -141,6 +143,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._first_queue = ref(self.queue)
 
     # ------------------------------------------------------------ until the application has answered
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._http = self.transport.get_protocol()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -197,6 +203,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._offered.clear()
+        self._end_http()
+
+    def _end_http(self) -> None:
+        """Report the end of the connection to uvicorn's HTTP protocol, which had the connection before.
+
+        uvicorn 0.54 does not do this. With httptools, the protocol and its parser would wait for the garbage collector.
+        """
+        http, self._http = self._http, asyncio.BaseProtocol()
+        http.connection_lost(ConnectionError())  # without an error, it would close the connection
 
     # ------------------------------------------------------------ the extension
 
@@ -227,6 +242,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._held is None or not self.handshake_complete or self.transport.is_closing():
             return None
         self.stop_keepalive()
+        self._end_http()
         self._send_at_once()
         self._lost = lost
         held, self._held = self._held, b""

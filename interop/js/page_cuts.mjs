@@ -114,6 +114,8 @@ const commands = {
   load() {
     load = new Load(client, dice)
   },
+  more: () => load.more(),
+  hold: () => load.hold(),
   stop: () => load.stop(),
   flood: ({ messages, per_second }) => flood(messages, per_second),
   ticks: () => ticks,

@@ -1,5 +1,7 @@
 // What a page calls while its server is killed: the handlers of tests/faults/mortal_server.py.
 
+import { setTimeout as after } from "node:timers/promises"
+
 import { ConnectionLost } from "../../wsrpc/browser/client.js"
 import { turns } from "./page_cuts_traffic.mjs"
 
@@ -12,12 +14,15 @@ export class Load {
   #ends = []
   #emitted = []
   #items = 0
+  #answered = 0
+  #held
   #workers
 
   constructor(client, dice) {
     this.#client = client
     this.#dice = dice
     client.on("negate", (number) => -number)
+    client.on("held", () => this.#held())
     const retry = client.with({ retry: true })
     const idempotent = client.with({ retry: "idempotent" })
     const asks = {
@@ -40,19 +45,38 @@ export class Load {
     return { ends: this.#ends, emitted: this.#emitted, items: this.#items }
   }
 
+  /** Waits until more calls are answered, items read, and events sent. */
+  async more() {
+    const counts = () => [this.#answered, this.#items, this.#emitted.length]
+    const before = counts()
+    while (counts().some((now, which) => now === before[which])) await after(5)
+  }
+
+  /** Makes a call that runs until the server is killed. Returns once it runs. */
+  async hold() {
+    const runs = new Promise((resolve) => (this.#held = resolve))
+    this.#workers.push(this.#ask("hold", (number) => this.#client.request("hold", number)))
+    await runs
+  }
+
   async #work(kind, ask) {
     while (!this.#over) {
-      const number = ++this.#number
-      let how = "value"
-      try {
-        const answer = await ask(number)
-        if (answer !== -number) how = `a wrong answer: ${answer}`
-      } catch (error) {
-        how = error instanceof ConnectionLost ? error.outcome : `an error: ${error?.stack ?? error}`
-      }
-      if (kind !== "event") this.#ends.push([number, kind, how])
+      await this.#ask(kind, ask)
       await turns(1 + this.#dice.below(8))
     }
+  }
+
+  async #ask(kind, ask) {
+    const number = ++this.#number
+    let how = "value"
+    try {
+      const answer = await ask(number)
+      if (answer !== -number) how = `a wrong answer: ${answer}`
+      this.#answered++
+    } catch (error) {
+      how = error instanceof ConnectionLost ? error.outcome : `an error: ${error?.stack ?? error}`
+    }
+    if (kind !== "event") this.#ends.push([number, kind, how])
   }
 
   async #read(number) {

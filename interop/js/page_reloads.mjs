@@ -30,16 +30,21 @@ async function read(key) {
   let position
   for (let left = reloads; ; left--) {
     const thread = new Worker(new URL(import.meta.url), { argv: [url], workerData: { key, position } })
+    let reading
+    const reads = new Promise((resolve) => (reading = resolve))
     const over = new Promise((resolve, reject) => {
       thread.on("error", reject)
       thread.on("message", (kept) => {
         if (kept.over) resolve(true)
         if (kept.position) items.push(kept.item)
+        if (kept.position) reading()
         position = kept.position ?? position
       })
     })
     await Promise.race([once(thread, "message"), over])
-    const isOver = await Promise.race([over, ...(left > 0 ? [after(Math.random() * 300)] : [])])
+    // The first time with few items, then at any moment.
+    const moment = left === reloads ? () => reads : () => after(Math.random() * 300)
+    const isOver = await Promise.race([over, ...(left > 0 ? [moment()] : [])])
     await thread.terminate()
     if (left <= 0) return isOver && items
     console.log(items.length)

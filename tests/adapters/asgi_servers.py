@@ -44,9 +44,12 @@ class Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def uvicorn_serving(app: Any, ws: Any = "auto", **options: Any) -> AsyncGenerator[int]:
-    """Serve with the WebSocket implementation ``ws``: uvicorn's name for it, or its class."""
-    config = uvicorn.Config(app, ws=ws, log_config=None, **options)
+async def uvicorn_serving(app: Any, ws: Any = "auto", http: Any = "httptools", **options: Any) -> AsyncGenerator[int]:
+    """Serve with the WebSocket implementation ``ws``, and the HTTP implementation ``http``, as with uvicorn[standard].
+
+    Each is uvicorn's name for it, or its class.
+    """
+    config = uvicorn.Config(app, ws=ws, http=http, log_config=None, **options)
     server = Uvicorn(config)
     with warnings.catch_warnings(), socket.create_server(("127.0.0.1", 0)) as sock:
         if ws == "websockets":  # deprecated, and says so of each connection
@@ -80,13 +83,17 @@ async def hypercorn_serving(app: Any, **options: Any) -> AsyncGenerator[int]:
         await serving
 
 
-def uvicorn_with(ws: str) -> Serving:
-    return lambda app: uvicorn_serving(app, ws)
+def uvicorn_with(ws: str, http: str = "httptools") -> Serving:
+    return lambda app: uvicorn_serving(app, ws, http)
+
+
+OURS = "wsrpc_adapters.uvicorn:WebSocketProtocol"
 
 
 SERVERS: dict[str, Serving] = {
     "uvicorn": uvicorn_with("websockets-sansio"),
-    "uvicorn-wsrpc": uvicorn_with("wsrpc_adapters.uvicorn:WebSocketProtocol"),
+    "uvicorn-wsrpc": uvicorn_with(OURS),
+    "uvicorn-wsrpc-h11": uvicorn_with(OURS, "h11"),
     "uvicorn-websockets": uvicorn_with("websockets"),
     "uvicorn-wsproto": uvicorn_with("wsproto"),
     "hypercorn": hypercorn_serving,

@@ -164,10 +164,19 @@ class Uvicorn(Host):
         "early": EARLY,
     }
 
+    run: ClassVar[str] = "uvicorn-wsrpc"
+
     @asynccontextmanager
     async def serving(self, server: Server) -> AsyncGenerator[str]:
-        async with serving_starlette(server, "uvicorn-wsrpc") as url:
+        async with serving_starlette(server, self.run) as url:
             yield url
+
+
+class UvicornH11(Uvicorn):
+    """The same without httptools, for tests of what uvicorn's HTTP protocol does before and after the handshake."""
+
+    name = "uvicorn-h11"
+    run = "uvicorn-wsrpc-h11"
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from core_driver import turns
-from hosts import HOSTS, Host
+from hosts import HOSTS, Host, UvicornH11
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake
 from served import LIMITS, echo_server, hosts, keeps_working, port_of
@@ -443,7 +443,7 @@ async def test_what_comes_with_the_request_is_lost(host: Host) -> None:
 # ---------------------------------------------------------------- what is no handshake
 
 
-@hosts
+@pytest.mark.parametrize("host", [*HOSTS, UvicornH11()], ids=repr)
 async def test_what_is_no_handshake_harms_nobody(host: Host) -> None:
     requests = [
         b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",

@@ -88,7 +88,7 @@ def client(port: int, **options: Any) -> Client:
 # ---------------------------------------------------------------- taken over
 
 
-@pytest.mark.parametrize("http", ["auto", "h11"])  # auto is httptools where it is installed
+@pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_a_server_beside_routes_of_fastapi(http: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "uvicorn.error")
     server = echo_server()

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,11 +126,16 @@ class Station:
         self._over = False
         self._answered: dict[int, float] = {}
         """When the latest call began that was answered from each slot."""
+        self._ends: dict[int, str] = {}
+        """How parked requests of this process have ended, by their numbers."""
         self._progress = asyncio.Event()
+        """Set when a call has ended, or an event has missed a node."""
+        self._missed = 0
+        """How many events have missed a node."""
         self._load: list[asyncio.Task[None]] = []
         self._parked: list[asyncio.Task[None]] = []
-        self._parked_here: set[int] = set()
-        """The numbers of the processes that have parked a request here."""
+        self._parked_here: dict[int, int] = {}
+        """The request that each process has parked here: their numbers."""
         self._parked_one_more = asyncio.Event()
         self._clients: list[Client] = []
         self._stack = AsyncExitStack()
@@ -176,10 +182,8 @@ class Station:
         loads += [self._call_on("local", lambda: self.slot, self._request), self._call_every_moment()]
         loads += [self._emit_on("", nowait=False), self._emit_on(" nowait", nowait=True)]
         self._load = [asyncio.create_task(load) for load in loads]
-        # Requests that end only with a connection. The first goes to the process that is never killed, if that is
-        # another one; it then sees how it ends.
-        for to in (self._other, lambda: 0 if self.slot else self._other()):
-            self._parked.append(asyncio.create_task(self._call_on("park", to, self._park_there)))
+        for slot in self._others:  # requests that end only with a connection
+            self._parked.append(asyncio.create_task(self._call_on("park", partial(int, slot), self._park_there)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -200,11 +204,32 @@ class Station:
             await asyncio.sleep(0.01)
         return time.monotonic()
 
-    async def parked_by(self, caller: int) -> None:
-        """Wait until a request of another process is parked here."""
+    async def parked_by(self, caller: int) -> int:
+        """Wait until a request of another process is parked here. Return its number."""
         while caller not in self._parked_here:
             self._parked_one_more.clear()
             await self._parked_one_more.wait()
+        return self._parked_here[caller]
+
+    async def ended(self, number: int) -> str:
+        """Wait until a parked request of this process has ended. Return how."""
+        while number not in self._ends:
+            await self._next_progress()
+        return self._ends[number]
+
+    async def call(self, slot: int) -> str:
+        """Make a call, and return how it has ended."""
+        return await self._call_once("asked", slot, self._request)
+
+    async def missed(self) -> None:
+        """Wait until one more event has missed a node."""
+        before = self._missed
+        while self._missed == before:
+            await self._next_progress()
+
+    async def _next_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
 
     async def nodes(self) -> list[str]:
         """Return the nodes that are known here."""
@@ -213,8 +238,7 @@ class Station:
     async def whole(self, since: float) -> float:
         """Wait until a call that began later than ``since`` was answered from each slot. Return when that was so."""
         while min(self._answered.get(slot, 0.0) for slot in self._others) < since:
-            self._progress.clear()
-            await self._progress.wait()
+            await self._next_progress()
         return time.monotonic()
 
     async def stop(self) -> float:
@@ -274,11 +298,13 @@ class Station:
 
     async def _park(self, number: int) -> None:
         self._ran(number, parked=True)
-        self._parked_here.add(number // NUMBERS)
+        self._parked_here[number // NUMBERS] = number
         self._parked_one_more.set()
         try:
             await asyncio.Event().wait()
         finally:
+            if self._parked_here[number // NUMBERS] == number:
+                del self._parked_here[number // NUMBERS]
             self.note(Unparked(number, time.monotonic()))
 
     # ------------------------------------------------------------ the load
@@ -286,7 +312,7 @@ class Station:
     def _other(self) -> int:
         return random.choice(self._others)
 
-    async def _call_once(self, kind: str, slot: int, call: Callable[[str, int], Awaitable[None]]) -> None:
+    async def _call_once(self, kind: str, slot: int, call: Callable[[str, int], Awaitable[None]]) -> str:
         self._last += 1
         number, began = self._last, time.monotonic()
         ended, why = "still going on", ""
@@ -294,7 +320,6 @@ class Station:
             await call(address(slot), number)
             ended = "answered"
             self._answered[slot] = began
-            self._progress.set()
         except ConnectionLost as lost:
             ended, why = lost.outcome, f"{type(lost).__name__}: {lost}"
         except asyncio.CancelledError:
@@ -304,8 +329,12 @@ class Station:
             ended, why = "failed", repr(exc)
         finally:
             self.note(Call(number, kind, slot, ended, began, time.monotonic(), why))
+            if kind == "park":
+                self._ends[number] = ended
+            self._progress.set()
         # Otherwise the load would be as much as the machine can bear, and tell of the machine.
         await asyncio.sleep(random.uniform(0, 0.05))
+        return ended
 
     async def _call_on(self, kind: str, slot: Callable[[], int], call: Callable[[str, int], Awaitable[None]]) -> None:
         while not self._over:
@@ -346,6 +375,9 @@ class Station:
             else:
                 report = await room.emit("said", sender, n)
             self.note(Emitted(sender, n, began, [*report.missing_nodes]))
+            if report.missing_nodes:
+                self._missed += 1
+                self._progress.set()
             assert not report.errors, report.errors
             await asyncio.sleep(random.uniform(0.01, 0.03))
 

@@ -1,8 +1,8 @@
 """Programs that know their own memory.
 
 ``measured.py serve BYTES`` has that bound for sessions without a connection, and for what is kept for each caller; with
-``uncollected`` it runs without the garbage collector, with ``uvicorn`` on uvicorn, and with the URL of a Redis it keeps
-results there. ``measured.py URL BYTES`` downloads more slowly than the server
+``uncollected`` it runs without the garbage collector, with ``httptools`` or ``h11`` on uvicorn with this parser, and
+with the URL of a Redis it keeps results there. ``measured.py URL BYTES`` downloads more slowly than the server
 could send, and prints by how many bytes it and the server have grown.
 """
 
@@ -123,7 +123,8 @@ def make_server(most: int, *options: str) -> Server:
 def serve(server: Server, *options: str) -> None:
     if "uncollected" in options:
         gc.disable()
-    if "uvicorn" not in options:
+    parsers = {"httptools", "h11"}.intersection(options)
+    if not parsers:
         server.run("127.0.0.1", 0)
         return
     import uvicorn
@@ -133,7 +134,7 @@ def serve(server: Server, *options: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         print(f"listening on ws://127.0.0.1:{sock.getsockname()[1]}", file=sys.stderr)
         protocol = "wsrpc_adapters.uvicorn:WebSocketProtocol"
-        uvicorn.run(asgi(server), fd=sock.fileno(), ws=protocol, log_level="warning")
+        uvicorn.run(asgi(server), fd=sock.fileno(), ws=protocol, http=parsers.pop(), log_level="warning")
 
 
 async def download(url: str, size: int) -> None:

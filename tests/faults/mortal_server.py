@@ -38,6 +38,13 @@ def make_server(journal: int) -> Server:
         note(number)
         return await peer.request("negate", number, returns=int)
 
+    @server.on("hold")
+    async def hold(peer: Peer, number: int) -> None:
+        """Say that it runs, and end with the process."""
+        note(number)
+        await peer.emit("held", number)
+        await asyncio.Event().wait()
+
     @server.on("count")
     async def count(number: int) -> AsyncIterator[int]:
         note(number)

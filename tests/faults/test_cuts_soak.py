@@ -25,7 +25,7 @@ from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("only_objects_of_the_test")
 
-CUTS = 10_000 if SOAK else 1_000
+CUTS = 10_000 if SOAK else 600
 A_ROUND = 50
 """Cuts between two moments in which everything has to be over, and to add up."""
 CALLERS = 6
@@ -65,6 +65,8 @@ class Story:
         self.back: Counter[bool] = Counter()
         """How often the client was told of a new connection, by whether its session went on. No list of what it was
         told, and nothing else for each cut: the memory of the test must not hide that of the library."""
+        self.back_before = 0
+        """How often it had been told at the end of the latest round."""
         self.outlived = 0
         """Handlers of the client that were still running when it had another connection."""
         self.waiting_from = 0
@@ -209,6 +211,9 @@ class Story:
         self.waited_from = {self.session: self.waiting_from}
         assert self.closed.keys() <= {1006}
         assert self.closed[1006] == self.opened - 1
+        # Nobody is told of a connection that was cut before it was of any use. The latest one was of use.
+        before, self.back_before = self.back_before, self.back.total()
+        assert before < self.back_before <= self.cuts
         if self.goes_on:
             [peer] = self.server.peers
             assert self.opened == 1 and not self.back[False]
@@ -216,8 +221,19 @@ class Story:
             assert self.down_noted[1] == peer.state["notes"] + 1
             return
         assert self.outlived == 0
-        # Nobody is told of a connection that was cut before it was of any use.
-        assert 0.9 * self.closed[1006] <= self.back.total() <= self.closed[1006]
+        assert self.back.total() <= self.closed[1006]
+
+    def lacks(self) -> set[object]:
+        """Return what has not happened yet: if nothing of it did, the rest would prove nothing."""
+        ends = ("value", "ran"), ("unknown", "ran"), ("unknown", "did not run")
+        ways = {*WAYS} - {"park"}  # which rarely ends by itself
+        found: set[object] = set()
+        for ledger in (self.up, self.down):
+            found |= {(way, *end) for way in ways for end in ends} - ledger.outcomes.keys()
+            found |= {"not_sent"} - {how for _, how, _ in ledger.outcomes}
+            found |= set() if ledger.cancellations else {"cancelled"}
+        times = {"an event is lost": self.up_notes.lost, "a handshake is cut": self.attempts - self.opened}
+        return found | {what for what in times if not times[what]}
 
     def _is_idle(self) -> bool:
         peers = [*self.server.peers, self.client.peer]
@@ -296,18 +312,9 @@ async def test_whatever_is_cut_each_call_ends_once_and_nothing_runs_twice(
     seed: int, extensions: bool, log: list[logging.LogRecord]
 ) -> None:
     async with story(seed, LIMITS, extensions=extensions) as s:
-        await play(s, cuts := -(-CUTS // 3))
-        assert cuts // 10 < s.attempts - s.opened < cuts // 2, "some cuts are to fall into the opening handshake"
-        for ledger in (s.up, s.down):
-            # Every sort of end, or the test would prove nothing.
-            sorts = Counter(ledger.outcomes.keys())
-            for what in {*WAYS} - {"park"}:  # which rarely ends by itself
-                assert sorts[what, "value", "ran"] and sorts[what, "unknown", "ran"]
-                assert sorts[what, "unknown", "did not run"]
-            assert any(how == "not_sent" for _, how, _ in sorts)
-            assert ledger.cancellations
-            assert ledger.sources["begun"]
-        assert s.up_notes.total and s.up_notes.lost and s.news.total
+        await play(s, -(-CUTS // 3))
+        while s.lacks():
+            await s.round()
     assert log == []
 
 
@@ -319,5 +326,5 @@ async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(log: list
         for ledger in (s.up, s.down):
             assert ledger.outcomes.keys() == {(what, "value", "ran") for what in WAYS}
             assert not ledger.cancellations
-        assert s.server.peers == (peer,) and s.back[True] > CUTS // 2
+        assert s.server.peers == (peer,)
     assert log == []

@@ -73,7 +73,9 @@ class SharedStore:
         self.claims: dict[str, list[str]] = {}
         """The ids of the runs that were started, by key."""
         self.signs: dict[str, float] = {}
-        """When the process of each run was heard of for the last time, by id."""
+        """When each run was begun, renewed or ended for the last time, by id: the store keeps it from then on."""
+        self.ended: set[str] = set()
+        """The ids of the runs that have an end."""
         self.restored = 0
         """How often it was restored."""
         self.doubles: list[str] = []
@@ -104,7 +106,12 @@ class SharedStore:
             if kept:
                 self.doubles.append(key)
             claims.append(run.id)
-        self.heard(run.id)
+            self.heard(run.id)  # not if it is repeated, because its answer was lost: that renews nothing
+
+    def end(self, id: str) -> None:
+        if id not in self.ended:  # the first end counts
+            self.ended.add(id)
+            self.heard(id)
 
 
 class SharedMemory(SharedStore):
@@ -238,8 +245,10 @@ class Wire:
         match name, args, result:
             case "start", (key, NewRun(id=id) as run), RunState(id=own) if own == id:
                 self.shared.claimed(key, run)
-            case (("append" | "end"), (_, id, *_), _):
+            case "append", (_, id, *_), _:
                 self.shared.heard(id)
+            case "end", (_, id, *_), _:
+                self.shared.end(id)
             case "renew", _, states:
                 self.shared.heard(*(state.id for state in states.values() if state.end is None))
             case "add", (key, _, writer, sequence, items), Added() as added:

@@ -207,7 +207,7 @@ def place_of(contract: Contract, wanted: str | None) -> str | None:
     return wanted or ("chat" if any(member.event == "close" for member in contract.members) else None)
 
 
-@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80), suppress_health_check=[HealthCheck.too_slow])
 @given(contracts(), st.sampled_from(ENDS), st.sampled_from([None, "chat", "attribute"]))
 def test_a_proxy_says_what_was_meant(contract: Contract, how: str, channel: str | None) -> None:
     asyncio.run(play(contract, how, place_of(contract, channel)))
@@ -220,13 +220,13 @@ def test_every_type_of_the_docs_travels(contract: Contract, end: tuple[str, bool
     asyncio.run(play(contract, end[0], None, by_generated=end[1]))
 
 
-@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 @given(contracts(), st.sampled_from(OF_JSON), st.sampled_from([None, "chat"]))
 def test_a_generated_client_says_what_was_meant(contract: Contract, how: str, channel: str | None) -> None:
     asyncio.run(play(contract, how, place_of(contract, channel), by_generated=True))
 
 
-@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 @given(
     contracts(kinds=["event"]),
     st.sampled_from(ENDS),

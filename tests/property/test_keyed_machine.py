@@ -565,6 +565,31 @@ class KeyedCallsMachine(WorldMachine):
                 assert not record.process.killed, f"{reader} is not told that the process has ended"
 
 
+@pytest.mark.parametrize("lost", ["start", "end"])
+def test_a_key_is_free_in_time_although_an_answer_was_lost_and_the_call_was_repeated(lost: str) -> None:
+    """The machine took a repeated `start` or `end` for a sign of life, and so the next run for a second one."""
+    machine = KeyedCallsMachine()
+    machine.begin(1000, [0, 1, 0, 0])
+    try:
+        if lost == "end":
+            machine.request(0, "small 3", False)  # the handler waits at the gate
+        machine.slow_store(0, 0, True)
+        if lost == "end":
+            machine.open_gate()
+        else:
+            machine.request(0, "small 3", False)
+        machine.turn(8)
+        machine.slow_store(0, 0, lost == "start")  # nor does the handler run
+        machine.time_passes(UNREAD)  # then it is repeated
+        machine.turn(8)
+        machine.time_passes(KEPT - UNREAD + 1 + (LEASE if lost == "start" else 0))
+        machine.request(1, "small 3", False)
+        assert [len(claims) for claims in machine.shared.claims.values()] == [2]
+        machine.holds()
+    finally:
+        machine.teardown()
+
+
 @pytest.mark.timeout(7200 if EXPLORE else 120)
 class TestKeyedCallsMachine(KeyedCallsMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)

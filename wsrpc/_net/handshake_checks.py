@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from math import isnan
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from .._base.logs import LogBudget, address_text, logger
 from .._base.misuse import check_has_run
@@ -110,7 +110,7 @@ class HandshakeChecks:
             if inspect.iscoroutine(result):
                 result.close()
             mistake = TypeError("it returns an awaitable, and this transport's library cannot wait")
-            self._refuse(handshake, door, mistake)
+            raise self._refusal(handshake, door, mistake)
 
     def _ask(self, handshake: Handshake, door: Door) -> Awaitable[Any] | None:
         self.warn_of_any_origin()
@@ -131,7 +131,7 @@ class HandshakeChecks:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # also a CancelledError of something else than this task
-            self._refuse(handshake, door, exc, asked)
+            raise self._refusal(handshake, door, exc, asked) from None
         return None
 
     async def _finish(self, handshake: Handshake, door: Door, result: Awaitable[Any], seconds: float) -> None:
@@ -145,25 +145,31 @@ class HandshakeChecks:
                 if ends_the_task(exc):
                     raise
                 if not (patience.expired() and isinstance(exc, TimeoutError)):
-                    self._refuse(handshake, door, exc)
+                    raise self._refusal(handshake, door, exc) from None
                 if door.closed:
                     raise door.refuse(_closing()) from None
                 text = "on_handshake did not finish within %g s, for %s"
                 self._budget.log(logging.ERROR, text, seconds, handshake, fields=_about(handshake))
                 raise door.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
 
-    def _refuse(self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
-        """Refuse a handshake because of ``exc``, which ``asked`` raised."""
+    def _refusal(
+        self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake"
+    ) -> HandshakeRejected:
+        """Return the refusal because of ``exc``, which ``asked`` raised.
+
+        If this method raised it, the traceback would refer to ``exc``, and all that the handshake has would wait for
+        the garbage collector.
+        """
         if isinstance(exc, HandshakeRejected):
             try:
                 _check_refusal(exc)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
             else:
-                raise door.refuse(exc)
+                return door.refuse(exc)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
-        raise door.refuse(HandshakeRejected(500, "internal error\n")) from exc
+        return door.refuse(HandshakeRejected(500, "internal error\n"))
 
     def _apply_proxies(self, handshake: Handshake) -> None:
         seen = self._proxies.client_behind(handshake.remote, handshake.headers)
