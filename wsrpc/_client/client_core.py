@@ -21,7 +21,7 @@ from .._core.sending.checks import check_thread
 from .._core.session.client_session import ClientSession
 from .._core.session.connection import Connection, close_transport
 from .._core.session.session_end import SessionEnd
-from .._core.session.session_states import SessionInput, SessionState
+from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
 from .._net.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, named_with_notes
@@ -114,7 +114,7 @@ class UserCommand:
         self.dialing = dialing
         """None for `close`, and for a client without a URL."""
         self.after_drop: float | Exception | None = None
-        """What follows a drop: a delay and then an attempt, or the failure with which the client gives up. None: `bind`."""
+        """What follows a drop: an attempt after a delay, or the error with which the client gives up. None: `bind`."""
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -399,9 +399,8 @@ class ClientCore(PeerOwner):
         return current
 
     def keeps_session(self, info: CloseInfo) -> bool:
-        session = self.peer_session.session
-        closed_here = session.state is SessionState.CLOSING and session.last_close.user_closed
-        return self.state in ("opening", "connected") and not closed_here and self._decide(info)
+        # If no other session is expected, the user has closed the peer.
+        return self.state in ("opening", "connected") and self.peer_core.outbox.expects_session and self._decide(info)
 
     def session_detached(self) -> None:
         self.hooks.connection_lost(self.scheduler.time())
@@ -475,30 +474,29 @@ class ClientCore(PeerOwner):
         `ReconnectSchedule` asks the user's `Reconnect`, which may close the client or bind another connection. A client
         without a URL cannot dial. It gives up if ``retry`` says so, and otherwise waits for the next `bind`.
         """
-        command, lost = self._command, ConnectionLost(info.code, info.reason, "not_sent")
+        command, reconnect = self._command, self.plan.reconnect
+        dialing, lost, delay = command.dialing, ConnectionLost(info.code, info.reason, "not_sent"), None
         try:
-            if command.dialing is not None:
-                delay = command.dialing.delay_after_drop(lost)
-                command.after_drop = lost if delay is None else delay
-            else:
-                retries = ReconnectSchedule(self.plan.reconnect, self.scheduler).may_retry(lost)
-                command.after_drop = None if retries else lost
+            if dialing is not None:
+                delay = dialing.delay_after_drop(lost)
+            elif ReconnectSchedule(reconnect, self.scheduler).may_retry(lost):
+                return False
+            command.after_drop = lost if delay is None else delay
         except Exception as exc:  # raised by a strategy of the user
             command.after_drop = exc
         if command is not self._command:
             return False
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
-        if isinstance(command.after_drop, float):
-            self._log_retry(text, command.after_drop, planned=lost.code == CloseCode.SERVICE_RESTART)
-            return True
-        if command.after_drop is lost and self.plan.reconnect is not None:
+        if delay is not None:
+            self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
+        elif command.after_drop is lost and reconnect is not None:
             why = "a client does not dial again after this code"
-            if command.dialing is not None and command.dialing.schedule.ended_by_stop:
+            if dialing is not None and dialing.schedule.ended_by_stop:
                 why = "Reconnect(stop=) allows no other attempt"
-            elif self.plan.reconnect.retry is not None:
+            elif reconnect.retry is not None:
                 why = "Reconnect(retry=) allows no other attempt"
             self.peer_core.log(logging.ERROR, "the client gives up: %s, and %s", text, why)
-        return False
+        return delay is not None
 
     def _dial_again_or_give_up(self, happened: Input) -> None:
         """Do after a drop what was decided."""
@@ -559,8 +557,7 @@ class ClientCore(PeerOwner):
 
     def _resume_failed(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the server has not answered the request to resume."""
-        command = self._command
-        dials = self._decide(info)
+        command, dials = self._command, self._decide(info)
         if command is self._command:
             self._dial_again_or_give_up(Input.DETACHED)
             if not dials:

@@ -187,7 +187,7 @@ class Deciding(World):
     def __init__(self, does: str, ends: str) -> None:
         self.does, self.ends = does, ends
         self.asked = 0
-        self.tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
         limits = LIMITS if ends in ("ends its session", "has no URL") else Limits(close_timeout=2.0)
         options: dict[str, Any] = {"url": None} if ends == "has no URL" else {}
         reconnect = Reconnect(initial=0.001, max=0.001, retry=self._retry)
