@@ -680,6 +680,56 @@ async def test_what_cannot_be_sent_is_refused_at_once_without_a_connection(codec
         assert stage.notes.all == []
 
 
+CHANGED = """
+for (const options of [{}, { timeout: 5000 }, { metadata: { a: "b" } }]) {
+  const value = { n: [0] }
+  const caller = client.with({ ...options, retry: true })
+  if (isEvent) caller.emit("take", value)
+  else caller.request("take", value).then(() => note("taken"), (error) => note(String(error)))
+  await Promise.resolve()
+  value.n.push(1)
+}
+"""
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize("waits", ["for a connection", "for room at the server"])
+async def test_what_waits_has_the_arguments_of_its_call(codec: str, waits: str) -> None:
+    offline = waits == "for a connection"
+    limits = Limits(close_timeout=1, running=10 if offline else 1, waiting=0)
+    async with staged(limits, connected=not offline, codec=codec) as (page, stage, proxy):
+        got: list[Any] = []
+        stage.server.on("take", got.append)
+        if not offline:
+            await page.call("request")
+            await stage.notes.until("began")
+        for is_event in ("true", "false") if offline else ("false",):
+            await page.run(f"const isEvent = {is_event}\n{CHANGED}")
+        if offline:
+            await page.do("go", at=proxy.url)
+        stage.release()
+        await page.notes.until("taken", 3)
+        assert got == [{"n": [0]}] * (6 if offline else 3)
+
+
+async def test_each_attempt_has_the_arguments_of_the_call() -> None:
+    got: list[Any] = []
+
+    async def fails_once(line: Any, message: dict[str, Any]) -> None:
+        got.append(message["a"][1])
+        answer = {"e": {"message": "no", "code": "wsrpc.overloaded"}, "_": 1} if len(got) <= 3 else {"d": None}
+        await line.send(json.dumps({"i": message["i"], **answer}))
+
+    async def greets(line: Any, message: Any) -> None:
+        await line.send(welcome("context"))
+
+    async with scripted(fails_once, greets) as url, Page.start(url) as page:
+        await page.notes.until("open")
+        await page.run(f"const isEvent = false\n{CHANGED}")
+        await page.notes.until("taken", 3)
+        assert got == [{"n": [0]}] * 6
+
+
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_what_cannot_be_sent_is_refused_at_once_while_detached(codec: str) -> None:
     """Events were accepted, and threw when the session went on, where nobody could catch it: a Node process ended."""

@@ -152,8 +152,9 @@ class Caller<A extends Shape = any> {
 
   /** Sends a request, again and again if it has failed and has the option `retry`. */
   async #request(call: Leaving): Promise<any> {
-    const { kind, event, args, retry } = call
+    const { kind, event, retry } = call
     const opens = kind !== "request"
+    const args = retry && !opens ? this.core.copied(call.args) : call.args
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.core.request(new Request(this.#channel, event, args, call, opens))

@@ -3,7 +3,7 @@
 import { Backoff, mayDialAgain } from "./backoff.js"
 import type { OutgoingMiddleware } from "./api.js"
 import { now } from "./clock.js"
-import { json, type Codec, type Message } from "./codec.js"
+import { copied, json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
 import { guarded, Handlers, type Handler } from "./handlers.js"
 import { onWake } from "./page_events.js"
@@ -140,10 +140,14 @@ export class ClientCore implements Holder, PeerOwner {
     } else {
       // The message is checked now: later, no caller could catch the error. The next session has the same limits.
       if (this.#peer) this.#peer.encode(queued.message)
-      else this.#codec.encode(queued.message, false)
+      queued.message.a = this.copied(queued.message.a!)
       this.#queue.add(queued)
       this.#waitForRoom()
     }
+  }
+
+  copied(a: readonly unknown[]): unknown[] {
+    return copied(a, this.#codec)
   }
 
   #send(queued: Queued): void {

@@ -113,6 +113,8 @@ class UserCommand:
     def __init__(self, dialing: Dialing | None = None) -> None:
         self.dialing = dialing
         """None for `close`, and for a client without a URL."""
+        self.after_drop: float | Exception | None = None
+        """What follows a drop: an attempt after a delay, or the error with which the client gives up. None: `bind`."""
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -397,13 +399,12 @@ class ClientCore(PeerOwner):
         return current
 
     def keeps_session(self, info: CloseInfo) -> bool:
-        if self.state not in ("opening", "connected"):
-            return False
-        self.hooks.connection_lost(self.scheduler.time())
-        return self._command.dialing is not None and self._dial_again_to_resume(info)
+        # If no other session is expected, the user has closed the peer.
+        return self.state in ("opening", "connected") and self.peer_core.outbox.expects_session and self._decide(info)
 
-    def _dial_again_to_resume(self, info: CloseInfo) -> bool:
-        return self._dial_again_or_give_up(ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
+    def session_detached(self) -> None:
+        self.hooks.connection_lost(self.scheduler.time())
+        self._dial_again_or_give_up(Input.DETACHED)
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
@@ -440,7 +441,7 @@ class ClientCore(PeerOwner):
             if end.info.user_closed:
                 self._give_up(dropped)
             else:
-                self._dial_again_or_give_up(dropped)
+                self._dial_again_or_give_up(Input.DROPPED)
 
     def closed_between_sessions(self, info: CloseInfo) -> None:
         if self.state not in AT_REST:
@@ -467,37 +468,46 @@ class ClientCore(PeerOwner):
         # If the client has asked to resume, the connection on which it asked is closed now.
         self._command.dialing.start_unless_running()
 
-    def _dial_again_or_give_up(self, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
-        """Decide after a drop whether to dial again. Return whether the client does.
+    def _decide(self, info: CloseInfo) -> bool:
+        """Decide what follows a drop, and change nothing yet. Return whether the client dials again.
 
-        `ReconnectSchedule` applies the user's `Reconnect`. A client without a URL cannot dial. It gives up if ``retry``
-        says so, and otherwise waits for the next `bind`.
+        `ReconnectSchedule` asks the user's `Reconnect`, which may close the client or bind another connection. A client
+        without a URL cannot dial. It gives up if ``retry`` says so, and otherwise waits for the next `bind`.
         """
-        dialing = self._command.dialing
+        command, reconnect = self._command, self.plan.reconnect
+        dialing, lost, delay = command.dialing, ConnectionLost(info.code, info.reason, "not_sent"), None
         try:
-            if dialing is None and ReconnectSchedule(self.plan.reconnect, self.scheduler).may_retry(lost):
-                self.move(Input.DROPPED_NO_URL)
+            if dialing is not None:
+                delay = dialing.delay_after_drop(lost)
+            elif ReconnectSchedule(reconnect, self.scheduler).may_retry(lost):
                 return False
-            delay = None if dialing is None else dialing.delay_after_drop(lost)
+            command.after_drop = lost if delay is None else delay
         except Exception as exc:  # raised by a strategy of the user
-            self._give_up(exc)
+            command.after_drop = exc
+        if command is not self._command:
             return False
-        if dialing is None or delay is None:
-            if self.plan.reconnect is not None:
-                why = "a client does not dial again after this code"
-                if dialing is not None and dialing.schedule.ended_by_stop:
-                    why = "Reconnect(stop=) allows no other attempt"
-                elif self.plan.reconnect.retry is not None:
-                    why = "Reconnect(retry=) allows no other attempt"
-                text = "the client gives up: the connection ended (%d %s), and %s"
-                self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, why)
-            self._give_up(lost)
-            return False
-        self.move(happened)
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
-        self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
-        dialing.start(delay)
-        return True
+        if delay is not None:
+            self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
+        elif command.after_drop is lost and reconnect is not None:
+            why = "a client does not dial again after this code"
+            if dialing is not None and dialing.schedule.ended_by_stop:
+                why = "Reconnect(stop=) allows no other attempt"
+            elif reconnect.retry is not None:
+                why = "Reconnect(retry=) allows no other attempt"
+            self.peer_core.log(logging.ERROR, "the client gives up: %s, and %s", text, why)
+        return delay is not None
+
+    def _dial_again_or_give_up(self, happened: Input) -> None:
+        """Do after a drop what was decided."""
+        dialing, after_drop = self._command.dialing, self._command.after_drop
+        if isinstance(after_drop, Exception):
+            self._give_up(after_drop)
+        elif dialing is None or after_drop is None:
+            self.move(Input.DROPPED_NO_URL)
+        else:
+            self.move(happened)
+            dialing.start(after_drop)
 
     # ------------------------------------------------------------ dialing
 
@@ -547,9 +557,11 @@ class ClientCore(PeerOwner):
 
     def _resume_failed(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the server has not answered the request to resume."""
-        session = self.peer_session.session
-        if not self._dial_again_to_resume(info) and session.state.away:
-            session.end(SessionInput.ENDED, info.reason, info=info)
+        command, dials = self._command, self._decide(info)
+        if command is self._command:
+            self._dial_again_or_give_up(Input.DETACHED)
+            if not dials:
+                self.peer_session.session.end(SessionInput.ENDED, info.reason, info=info)
 
     def _start_next_session(self, command: UserCommand, connection: Connection) -> None:
         """Start a session on ``connection``, unless a `close` handler has closed or bound meanwhile.
@@ -565,15 +577,16 @@ class ClientCore(PeerOwner):
     def dialing_gave_up(self, failure: Exception) -> None:
         """There will be no connection. Give up, and fail everything that waits for one."""
         opening = self.peer.transport if self.state == "opening" else None
-        is_first = self._command.is_first
+        command = self._command
         self._give_up(failure)
         session = self.peer_session.session
         if session.state.away:
             session.end(SessionInput.ENDED, f"the client gave up: {failure}")
         elif opening is not None:
             session.end(SessionInput.ENDED, info=CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-        self.peer_session.drop_waiting(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
-        if not is_first:  # else `connect` raises it
+        if command is self._command:  # else a `close` handler has made another one, whose messages wait now
+            self.peer_session.drop_waiting(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        if not command.is_first:  # else `connect` raises it
             self.peer_core.reporter.notify("error", failure)
 
     def message_queued(self) -> None:

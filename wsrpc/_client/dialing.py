@@ -114,6 +114,7 @@ class Dialing:
 
     def start(self, delay: float | None = None) -> None:
         """Start a series of attempts, after ``delay`` seconds if ``delay`` is not None."""
+        self.stop_deadline_timer()
         self._task = spawn_later(self._run(delay), self._context.copy())
 
     def start_unless_running(self) -> None:
@@ -141,7 +142,6 @@ class Dialing:
         Raises:
             Exception: raised by a strategy of the user.
         """
-        self.stop_deadline_timer()
         self._last_failure = error
         return self.schedule.delay_after_drop(error)
 

@@ -145,6 +145,9 @@ class RawBroadcast:
         return self._made
 
 
+Broadcast: TypeAlias = EventBroadcast | RawBroadcast
+
+
 class BroadcastGroup:
     """Peers that get a broadcast: all peers of a server, or the members of a room.
 
@@ -175,7 +178,7 @@ class BroadcastGroup:
         message, key = self._encode(sent, context)
         check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
         skipped = skipped_by(skip)
-        await self.wait_turn(skipped)
+        await self.wait_turn(skipped, message)
         return self._send(message, key, skipped)
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
@@ -196,10 +199,10 @@ class BroadcastGroup:
         """Encode a value for `RawBroadcastMethods.send_json`."""
         return json_text(self.codec, value)
 
-    def _encode(self, sent: Sent, context: CallContext | None) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
+    def _encode(self, sent: Sent, context: CallContext | None) -> tuple[Broadcast, Hashable]:
         """Return the message, and its key for `KeepLatest`."""
         channel, event, args = sent
-        message: EventBroadcast | RawBroadcast
+        message: Broadcast
         if event is None:
             message = RawBroadcast(args[0], self.codec)
         else:
@@ -207,7 +210,7 @@ class BroadcastGroup:
             message = EventBroadcast(event_on(channel, (event, *args), context), self.codec)
         return message, (self, channel, event, _key(self.slow, args))
 
-    def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
+    def _send(self, message: Broadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         sent = skipped_readers = 0
         errors: list[PeerError] = []
         terms: Terms | None = None
@@ -244,7 +247,7 @@ class BroadcastGroup:
                     self.lost(member)
         return EmitReport(sent, tuple(errors), skipped_readers)
 
-    def _deliver(self, inside: ServedPeer | RawLink, message: EventBroadcast | RawBroadcast, key: Hashable) -> bool:
+    def _deliver(self, inside: ServedPeer | RawLink, message: Broadcast, key: Hashable) -> bool:
         """Send a message to one member. Return False if the policy for slow readers drops it.
 
         Raises:
@@ -296,7 +299,7 @@ class BroadcastGroup:
         """Whether ``some`` are more than half of all members. Then the sender is too fast, not the readers too slow."""
         return 2 * len(some) > len(self.members)
 
-    def _check_cap(self, message: EventBroadcast | RawBroadcast, skipped: Collection[object]) -> None:
+    def _check_cap(self, message: Broadcast, skipped: Collection[object]) -> None:
         """Refuse to send if most members are slow, and one of them would be closed because it is at its hard cap.
 
         Within one turn of the event loop nothing is written. So a loop of `emit_nowait` fills every connection.
@@ -317,21 +320,26 @@ class BroadcastGroup:
                     "so nothing was sent: use `await emit()`, which gives them time to read"
                 )
 
-    async def wait_turn(self, skipped: Collection[object]) -> None:
+    async def wait_turn(self, skipped: Collection[object], message: Broadcast | None = None) -> None:
         """Give other tasks a turn from time to time, and slow readers some time to drain.
 
         Do not wait again for a reader until it has drained. If ``slow`` is "close" and most members are slow, every
         call waits for them. Otherwise all would be closed.
+
+        Args:
+            message: is encoded before this method waits, because the user may change the arguments meanwhile.
         """
         self._sent += 1
-        if self._sent % BURST == 0:  # connections must be able to open and close while a loop does nothing but emit
-            await asyncio.sleep(0)
         stalled = [*self._stalled(skipped).values()]
         late = [link for link in stalled if not link.overdue]
         if not late and self.slow == "close" and self._most(stalled):
             late = stalled
-        if not late:
+        if not late and self._sent % BURST:
             return
+        for inside in self.members.values():
+            if message is not None and isinstance(inside, ServedPeer):
+                message.encoded(inside.writer.terms)
+        await asyncio.sleep(0)  # connections must be able to open and close while a loop does nothing but emit
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*(link.wait_room() for link in late), return_exceptions=True)

@@ -177,11 +177,11 @@ class ServedPeer(PeerOwner):
         self._peers.claim(self)  # the latest connection has the address
 
     def keeps_session(self, info: CloseInfo) -> bool:
+        return not self._peers.closing
+
+    def session_detached(self) -> None:
         self.expire_at(None)
-        if self._peers.closing:
-            return False
         self._peers.on_connection(self, False)
-        return True
 
     def resumed(self) -> None:
         self._peers.on_connection(self, True)

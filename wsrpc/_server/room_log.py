@@ -170,17 +170,16 @@ class RoomLog(Followers):
         check_sending(channel, event, None)
         check_thread(self._thread, "room.emit(...)")
         skipped = skipped_by(skip)
-        await self.wait_turn(skipped)
         metadata = None if context is None or context.metadata is UNSET else context.metadata
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
-        stored = StoredEvent(channel, event, args, metadata, names)
-        item = self._to_bytes(stored)
+        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names))
+        await self.wait_turn(skipped)
         if self.members and self.reached is None:
             with self.needed():
                 await self.wait_started()  # members that were added just now get the event, too
         before, position = await self._write(item)
         if before == self.reached or not self._runs.is_shared:
-            return self._send_stored(position, stored, skipped)
+            return self._send_stored(position, read_kept(item, StoredEvent), skipped)
         # `_read` sends it, after events that other processes have stored before it.
         return EmitReport(self.count(self.members, skipped))
 

@@ -356,6 +356,9 @@ var Backoff = class {
 };
 
 // src/codec.ts
+function copied(a, codec) {
+  return codec.decode(codec.encode({ a: [...a] }, true)).a;
+}
 function refuseBytes(value) {
   if (typeof value !== "object" || value === null) return;
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
@@ -812,10 +815,18 @@ var PendingRequests = class {
   add(request) {
     if (!request.isDone) {
       request.holder = this;
-      if (this.#isFull && request.message.h === void 0) this.#waiting.add(request);
+      if (this.#isFull && request.message.h === void 0) this.#wait(request);
       else this.#send(request);
     }
     return request.answer;
+  }
+  #wait(request) {
+    try {
+      this.#owner.keep(request.message);
+      this.#waiting.add(request);
+    } catch (error) {
+      request.reject(error);
+    }
   }
   get #isFull() {
     return this.#running.size >= this.#limit;
@@ -1513,6 +1524,11 @@ var PeerCore = class {
     if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`);
     return [data, size];
   }
+  /** Copies the arguments of a message that waits. Throws what `send` throws. */
+  keep(message) {
+    this.encode(message);
+    message.a = copied(message.a, this.#codec);
+  }
   /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */
   sendReason(message, key, reason) {
     try {
@@ -1806,10 +1822,13 @@ var ClientCore = class {
       throw new Refused(`${this.#queue.size} messages wait already`);
     } else {
       if (this.#peer) this.#peer.encode(queued.message);
-      else this.#codec.encode(queued.message, false);
+      queued.message.a = this.copied(queued.message.a);
       this.#queue.add(queued);
       this.#waitForRoom();
     }
+  }
+  copied(a) {
+    return copied(a, this.#codec);
   }
   #send(queued) {
     if (queued instanceof Request) void this.#peer.request(queued);
@@ -2050,8 +2069,9 @@ var Caller = class _Caller {
   }
   /** Sends a request, again and again if it has failed and has the option `retry`. */
   async #request(call) {
-    const { kind, event, args, retry } = call;
+    const { kind, event, retry } = call;
     const opens = kind !== "request";
+    const args = retry && !opens ? this.core.copied(call.args) : call.args;
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.core.request(new Request(this.#channel, event, args, call, opens));

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import NamedTuple
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, attempts_in, leap, lost, world
+from client_driver import AT_ONCE, LIMITS, World, attempts_in, leap, lost, world
 from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -19,8 +21,11 @@ from wsrpc import (
     ConnectFailed,
     ConnectionLost,
     HandshakeRejected,
+    Limits,
     Reconnect,
+    Server,
 )
+from wsrpc.testing import MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -164,3 +169,86 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         await w.hears("in open", 1, 2, 3, 4)
         await request
         assert w.client.peer.pending == 0
+
+
+# ---------------------------------------------------------------- functions of the user that decide
+
+
+def first_step(call: Coroutine[Any, Any, None]) -> None:
+    """Run a call of the client until it waits, as the first step of an eager task does."""
+    with suppress(StopIteration):
+        call.send(None)
+    call.close()
+
+
+class Deciding(World):
+    """A client whose ``retry`` does something else with the client before it allows another attempt."""
+
+    def __init__(self, does: str, ends: str) -> None:
+        self.does, self.ends = does, ends
+        self.asked = 0
+        self.tasks: list[asyncio.Task[Any]] = []
+        limits = LIMITS if ends in ("ends its session", "has no URL") else Limits(close_timeout=2.0)
+        options: dict[str, Any] = {"url": None} if ends == "has no URL" else {}
+        reconnect = Reconnect(initial=0.001, max=0.001, retry=self._retry)
+        super().__init__(server=Server(limits=limits), limits=limits, reconnect=reconnect, **options)
+
+    def _retry(self, error: BaseException) -> bool:
+        self.asked += 1
+        if self.asked == (2 if self.ends == "gets no answer" else 1):
+            if self.does == "binds":
+                ours, theirs = memory_transports()
+                self.tasks.append(asyncio.ensure_future(self.server.accept(theirs)))
+                first_step(self.client.bind(ours))
+            else:
+                first_step(self.client.close() if self.does == "closes" else self.client.peer.close())
+        return True
+
+    async def _dial(self, url: str, **options: Any) -> MemoryTransport:
+        if self.ends != "gets no answer" or self.asked != 1:
+            return await super()._dial(url, **options)
+        ours, _ = memory_transports()  # nobody answers there, and the connection ends soon
+        asyncio.get_running_loop().call_later(0.01, ours.abort)
+        return ours
+
+
+@pytest.mark.parametrize("does", ["closes", "closes its peer", "binds"])
+@pytest.mark.parametrize("ends", ["drops", "ends its session", "gets no answer", "has no URL"])
+async def test_a_strategy_may_close_or_bind_and_then_decides_nothing_more(
+    does: str, ends: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    w = Deciding(does, ends)
+    try:
+        await (w.bind() if ends == "has no URL" else w.client.connect())
+        request = asyncio.ensure_future(w.client.request("park"))
+        await w.parked.wait()
+        assert w.client.peer.transport is not None
+        w.client.peer.transport.abort()
+        await lost(request, "unknown")
+        await turns_until(lambda: w.client.state == ("connected" if does == "binds" else "closed"))
+        await turns(20)
+        assert w.asked == (2 if ends == "gets no answer" else 1)
+        assert [info.will_reconnect for info in w.closed] == [does == "binds"]
+        if does != "binds":
+            await lost(w.client.wait_connected(), "not_sent")
+            await (w.bind() if ends == "has no URL" else w.client.connect())
+        assert await w.client.request("echo", 3) == 3
+        assert not messages(caplog, logging.ERROR)
+    finally:
+        await w.client.close()
+        await w.server.close()
+        await asyncio.gather(*w.tasks, return_exceptions=True)
+
+
+async def test_a_close_handler_may_start_the_client_that_has_given_up() -> None:
+    async with world(server=Server(), limits=Limits(), reconnect=AT_ONCE) as w:
+
+        @w.client.on("close")
+        def start_again() -> None:
+            if w.client.state == "closed":
+                w.client.start()
+                w.client.emit_nowait("note", "kept")
+
+        w.failures = [HandshakeRejected(403)]
+        w.drop()
+        await w.hears("kept")

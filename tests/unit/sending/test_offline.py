@@ -22,6 +22,7 @@ from wsrpc import (
     QueueFull,
     Server,
 )
+from wsrpc.codecs import Codec, MsgpackCodec
 from wsrpc.testing import ScriptedTransport, connect, pair
 
 Offline = Literal["queue", "fail"]
@@ -162,13 +163,17 @@ class Waits:
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self.d = redialing(bind=False, extensions=place == "for capacity")
+        self.d = redialing(bind=False, extensions=place in ("for capacity", "for the greeting"))
         self.go = asyncio.Event()
+        self.occupant = 0
+        """The id of the request that takes the place."""
 
     async def begin(self) -> None:
         d = self.d
         if self.place == "for open handlers":
             d.peer.on("open", self.opened)
+        if self.place == "for a connection":
+            return
         d.peer.bind(d.transport)
         if self.place == "for room":
             d.transport.pause()
@@ -176,7 +181,18 @@ class Waits:
             await d.fed(welcome(running=1, waiting=0, waiting_bytes=0))
             start(self.take_the_place())
         await turns()
-        d.take()
+        self.occupant = next((message["i"] for message in d.take() if "i" in message), 0)
+
+    def end(self) -> None:
+        """Let the messages leave."""
+        self.go.set()
+        steps: dict[str, Callable[[], Any]] = {
+            "for a connection": lambda: self.d.peer.bind(self.d.transport),
+            "for room": lambda: self.d.transport.resume(),
+            "for capacity": lambda: self.d.feed({"i": self.occupant}),
+            "for the greeting": lambda: self.d.feed(welcome("context")),
+        }
+        steps.get(self.place, lambda: None)()
 
     async def take_the_place(self) -> None:
         with suppress(ConnectionLost):
@@ -218,6 +234,70 @@ async def test_what_waits_when_a_connection_ends(place: str, name: str, drop: st
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+ARGUED: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "emit": lambda caller, value, **options: caller.emit("e", value, **options),
+    "request": lambda caller, value, **options: caller.request("r", value, **options),
+    "upload": lambda caller, value, **options: caller.request("u", value, send=[1], **options),
+    "open_channel": lambda caller, value, **options: caller.open_channel("c", value, **options),
+    "stream": lambda caller, value, **options: anext(caller.stream("s", value, **options)),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    "metadata": {"metadata": {"a": "b"}},
+    "timeout": {"timeout": 100.0},
+    "key": {"key": "k"},
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "option"),
+    [
+        (place, name, option)
+        for place in ("for a connection", "for open handlers", "for room", "for capacity", "for the greeting")
+        for name in ARGUED
+        for option in OPTIONS
+        if not (name == "emit" and (place == "for capacity" or option in ("timeout", "key")))
+        and (place == "for the greeting" or option != "key")
+        and (place != "for the greeting" or option in ("metadata", "key"))
+        and (name in ("request", "stream") or option != "key")
+    ],
+)
+@pytest.mark.parametrize("on", ["", "room"])
+async def test_what_waits_has_the_arguments_of_its_call(place: str, name: str, option: str, on: str) -> None:
+    w = Waits(place)
+    caller = w.d.peer.of(on) if on else w.d.peer
+    await w.begin()
+    value: dict[str, Any] = {"n": [0]}
+    call = start(ARGUED[name](caller, value, **OPTIONS[option]))
+    wrong = start(ARGUED[name](caller, [object()], **OPTIONS[option]))
+    await turns()
+    value["n"].append(1)
+    assert isinstance(wrong.exception(), TypeError)
+    w.end()
+    await turns(20)
+    assert [message["a"] for message in w.d.take() if "a" in message][-1] == [EVENTS[name], {"n": [0]}]
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS["metadata"]], ids=["", "metadata"])
+@pytest.mark.parametrize("codec", [None, MsgpackCodec()], ids=["negotiated", "MessagePack"])
+async def test_bytes_that_wait_for_a_connection_arrive_as_bytes(codec: Codec | None, options: dict[str, Any]) -> None:
+    got: asyncio.Queue[Any] = asyncio.Queue()
+    server = Server(codec=codec)
+
+    @server.on("note")
+    def note(values: dict[str, bytes | list[bytes]]) -> None:
+        got.put_nowait(values)
+
+    async with server.listen("127.0.0.1", 0) as listener:
+        client, several = Client(listener.url, codec=codec), [b"\xff"]
+        client.emit_nowait("note", {"a": b"\x00", "b": several}, **options)
+        several.append(b"later")
+        async with client:
+            assert await got.get() == {"a": b"\x00", "b": [b"\xff"]}
 
 
 @pytest.mark.parametrize("place", ["for open handlers", "for room"])

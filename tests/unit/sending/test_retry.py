@@ -146,7 +146,6 @@ async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Except
     ("kind", "cause"),
     [
         ("overloaded", Overloaded),
-        ("too big", MessageTooBig),
         ("too many", TooManyRequests),
         ("queue full", QueueFull),
         ("closed", ConnectionLost),
@@ -182,13 +181,15 @@ async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: 
 
 async def test_each_attempt_is_the_same_request_and_the_last_error_is_raised() -> None:
     d = Driven(dialer=True)
-    task = start(d.peer.of("room").request("add", 1, 2, retry=AT_ONCE))
+    value = [1]
+    task = start(d.peer.of("room").request("add", value, 2, retry=AT_ONCE))
     for number in range(3):
         await turns()
         d.clock.advance(0)
         await turns()
         [message] = d.take()
-        assert (message["a"], message["c"]) == (["add", 1, 2], "room")
+        assert (message["a"], message["c"]) == (["add", [1], 2], "room")
+        value.append(number)
         d.feed({"i": message["i"], "e": {**OVERLOADED, "data": number}, "_": 1})
     with pytest.raises(Overloaded) as caught:
         await task

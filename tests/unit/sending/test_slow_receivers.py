@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -96,6 +97,23 @@ async def test_what_a_slow_reader_gets(
             peer.emit_nowait("say", "x" * 2000)
             await numbers_sent(room.emit, 12)
             assert len(messages(caplog)) == 2
+
+
+@pytest.mark.parametrize("keep", [None, 60], ids=["", "kept"])
+async def test_what_waits_for_slow_readers_has_the_arguments_of_its_call(keep: float | None) -> None:
+    async with one_slow() as (server, ear, peer, line):
+        room = server.room("lobby", keep=keep)
+        room.add(peer)
+        await turns()
+        value = ["said"]
+        emitting = asyncio.ensure_future(room.emit("say", value))
+        wrong = asyncio.ensure_future(room.emit("say", [object()]))
+        await asyncio.sleep(0)
+        value.append("later")
+        assert not emitting.done() and isinstance(wrong.exception(), TypeError)
+        line.release()
+        await emitting
+        assert [await ear.heard.get(), await ear.heard.get()] == ["x" * 2000, ["said"]]
 
 
 async def test_a_message_of_a_close_room_is_sent_after_all_that_waited_for_the_peer() -> None:

@@ -51,8 +51,14 @@ class PeerOwner:
         """A connection is open, and its handlers are done."""
 
     def keeps_session(self, info: CloseInfo, /) -> bool:
-        """The session has lost its connection. Prepare for another one, or return False to end the session."""
+        """The connection has ended. Decide whether the session may wait for another one, and change nothing yet.
+
+        `session_detached` or `session_over` follows, if the session has not ended meanwhile.
+        """
         return False
+
+    def session_detached(self) -> None:
+        """The session waits for another connection."""
 
     def resumed(self) -> None:
         """The session has resumed on another connection."""

@@ -361,6 +361,7 @@ class PeerSession:
 
     def session_detached(self, info: CloseInfo) -> None:
         """The session is kept without a connection."""
+        self.host.owner.session_detached()
         self.outbox.wake_all()
         self.writer.overdue = False
         self._wake_wait_closed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, cast
@@ -41,7 +41,7 @@ from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.sender import Sender
 from ..session.host import Host
-from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
+from ..wire.messages import NO_OPTIONS, Cancellation, Event, NoMoreItems, RequestOptions
 from ..wire.rejections import of_started_call, reason_of
 
 SOURCE_FAILED = "what was sent failed at its source"
@@ -198,13 +198,15 @@ class Requester:
 
     # ------------------------------------------------------------ several requests as one call
 
-    def request_again(
+    async def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Any:
         """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
         assert options.retry is not None
-        return ask_again(
-            lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
+        settings = self._host.settings
+        kept = settings.arguments((settings.binary or settings.codec).encode(Event((event, *args))))
+        return await ask_again(
+            lambda left: self.send_request(channel, event, kept[1:], replace(options, timeout=left)),
             options.retry,
             idempotent=options.idempotent,
             event=event,

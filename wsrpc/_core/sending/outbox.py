@@ -191,6 +191,8 @@ class Outbox:
             pending.waiter = waiter
         try:
             while isinstance(done := self._send_or_queue(outgoing, waiter), Gate):
+                if not outgoing.payload:
+                    outgoing.encode(self.writer.terms)
                 waiter.move_to(done)
                 await waiter.wait()
                 if pending is not None and pending.future.done():  # the request has failed
@@ -275,10 +277,9 @@ class Outbox:
         payload, text = outgoing.encode(decision.terms)
         if of_session:
             outgoing.writer.check_accepted(payload, is_raw)
-        entry = Entry(payload, text, of_session, raw=is_raw)
+        entry = Entry(payload, text, of_session, raw=is_raw, has_metadata=outgoing.has_metadata)
         if isinstance(outgoing.message, (Event, Request)) and outgoing.message.ctx is not UNSET:
             entry.encode = partial(self._encode_late, outgoing)
-            entry.has_metadata = outgoing.has_metadata
         if outgoing.pending is not None:
             waits_as = HELD if decision.place is Place.HELD else QUEUED
             self.requests.message_queued(outgoing.pending, entry, waits_as, decision.waiting_bytes)

@@ -33,7 +33,7 @@ class Place(Enum):
 
     NOW = "it is sent now"
     GREETING = "its caller waits until it is known whether the remote peer accepts metadata"
-    ROOM = "its caller waits until the session has room, and the message is encoded then"
+    ROOM = "its caller waits, with the arguments of its call, until the session has room"
     CAPACITY = "its caller waits until the remote peer has room for another request"
     HELD = "it waits, encoded, and is sent as soon as its session has another connection"
     QUEUE = "it waits, encoded, for the `open` handlers or for the next session"
@@ -76,6 +76,8 @@ class Outgoing(Struct, eq=False):
     def encode(self, terms: Terms) -> tuple[bytes, bool]:
         """Encode the message, once for the same terms, unless it says how much time is left.
 
+        The arguments stay as they were at the first time, which is before the message waits.
+
         Returns:
             the payload, and whether it is text.
         """
@@ -86,6 +88,8 @@ class Outgoing(Struct, eq=False):
             message.ctx.remaining_ms = pending.remaining_ms(self.writer.loop.time())
             self.encoded_for = None
         if self.encoded_for is not terms:
+            if self.payload:  # the user may have changed the arguments since the call
+                message.a = self.writer.settings.arguments(self.payload)
             self.payload, self.encoded_for = terms.encode_call(message), terms
         return self.payload, terms.is_text(self.payload)
 

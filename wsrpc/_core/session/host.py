@@ -122,7 +122,7 @@ class SessionListener(Protocol):
         """The session has to end because of what the remote peer did."""
 
     def keeps_session(self, info: CloseInfo, /) -> bool:
-        """The connection has ended. Return whether the session waits for another one."""
+        """The connection has ended. Return whether the session may wait for another one. Nothing changes yet."""
         ...
 
     def session_detached(self, info: CloseInfo, /) -> None:

@@ -149,7 +149,7 @@ class ServerSession(Session):
         old = self.connection
         if old is not None:
             info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
-            self._detach(info)
+            self._drop(info, resumable=True)
             self._host.spawn(old.close(info.code, info.reason))
 
     def fits(self, handshake: Handshake) -> bool:

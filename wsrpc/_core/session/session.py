@@ -449,17 +449,21 @@ class Session:
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
         if connection is self.connection:
-            if info.code in RESUMABLE and self.state.resumes:
-                self._detach(info)
-            else:
-                self.end(SessionInput.ENDED, info=info)
+            self._drop(info, resumable=info.code in RESUMABLE)
+
+    def _drop(self, info: CloseInfo, *, resumable: bool) -> None:
+        """Lose the connection: the owner decides, then the session moves, and then the owner acts.
+
+        The owner may ask a function of the user, which may close the peer or bind another connection.
+        """
+        keeps = self._host.current.keeps_session(info)
+        if keeps and resumable and self.state.resumes:
+            self._detach(info)
+        elif not self.over:
+            self.end(SessionInput.ENDED, info=info)
 
     def _detach(self, info: CloseInfo) -> None:
-        """Wait for another connection for ``ttl`` seconds if the owner keeps the session. Otherwise end the session."""
-        keeps = self._host.current.keeps_session(info)
-        if not (keeps and self.state.resumes):  # a strategy of the user may have closed the peer
-            self.end(SessionInput.ENDED, info=info)
-            return
+        """Wait for another connection for ``ttl`` seconds."""
         self._detach_connection()
         self._move(SessionInput.DETACHED)
         self.last_close = info

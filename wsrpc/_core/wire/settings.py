@@ -117,6 +117,11 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         """Whether sessions with other wsrpc peers can resume on another connection."""
         return self.extensions and self.limits.replay_bytes > 0
 
+    def arguments(self, payload: bytes) -> tuple[Any, ...]:
+        """Return the name of an event or a request that this side has encoded, and its arguments."""
+        codec = self.codec if self.binary is None or payload[0] == BRACE else self.binary
+        return tuple(codec.decode(payload).a)
+
     @cached_property
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share the object."""
