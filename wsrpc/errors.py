@@ -46,6 +46,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from asyncio import CancelledError
 from collections.abc import Mapping
 from itertools import islice
 from types import MappingProxyType
@@ -669,6 +670,23 @@ def set_text_for_log(error: RpcError, text: str) -> None:
 def text_for_log(error: RpcError) -> object:
     """The text that the log shows for ``error``, or the error itself if its own text is safe."""
     return vars(error).get(_TEXT_FOR_LOG, error)
+
+
+def parts_of(error: BaseException | BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The errors in a group and in the groups inside it, without cancellations. Another error is its only part."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    remaining = [each for each in error.exceptions if not isinstance(each, (CancelledError, GeneratorExit))]
+    return [part for each in remaining for part in parts_of(each)]
+
+
+def ungrouped(error: BaseException) -> BaseException:
+    """The error of wsrpc that is alone in a group, such as an `RpcError` of a task in a ``TaskGroup``. Or ``error``.
+
+    Cancellations do not count: the first error cancels the other tasks of its group.
+    """
+    first, *others = parts_of(error) or [error]
+    return first if isinstance(first, WsrpcError) and all(each is first for each in others) else error
 
 
 def closed_here(error: ConnectionLost) -> ConnectionLost:

@@ -17,7 +17,7 @@ from .._base.names import check_address
 from .._base.state import PeerState
 from .._core.handlers.introspection import is_async, location
 from .._core.handlers.lifecycle import ends_the_task
-from ..errors import HandshakeRejected
+from ..errors import HandshakeRejected, ungrouped
 from ..handshake import Handshake, HandshakeFunction
 from ..headers import ResponseHeaders, any_case, check_response_header
 from ..limits import Limits
@@ -154,13 +154,13 @@ class HandshakeChecks:
 
     def _refuse(self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
         """Refuse a handshake because of ``exc``, which ``asked`` raised."""
-        if isinstance(exc, HandshakeRejected):
+        if isinstance(refusal := ungrouped(exc), HandshakeRejected):
             try:
-                _check_refusal(exc)
+                _check_refusal(refusal)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
             else:
-                raise door.refuse(exc)
+                raise door.refuse(refusal)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
         raise door.refuse(HandshakeRejected(500, "internal error\n")) from exc

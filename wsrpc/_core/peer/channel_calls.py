@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
+from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here, ungrouped
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import ChannelTable
 from ..channels.javascript import ItemRefused
@@ -127,7 +127,9 @@ class ChannelCalls:
                 # The handler itself has ended the channel of its stream. Or the channel has ended, and the generator
                 # yielded once more although it was cancelled.
             except Exception as exc:
-                producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
+                producer.refuse_pulls(
+                    cause if isinstance(cause := ungrouped(exc), RpcError) else RpcError("the stream failed")
+                )
                 raise
         finally:
             await close_source(source)
