@@ -50,7 +50,7 @@ from asyncio import CancelledError
 from collections.abc import Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from .headers import HeadersLike, any_case
 
@@ -373,7 +373,8 @@ class RpcError(WsrpcError):
     """Error that a handler raises to reject a request. The caller gets a `RemoteError` with the same message.
 
     For any other exception, the caller only gets the message "internal error" and an id, because the text of the
-    exception may contain details that are not meant for callers.
+    exception may contain details that are not meant for callers. An exception group with one `RpcError`, and besides
+    that only cancellations, counts as this error.
 
     Args:
         message: a string for people to read. The complete string is sent; ``str(error)`` returns only its beginning, as
@@ -672,11 +673,12 @@ def text_for_log(error: RpcError) -> object:
     return vars(error).get(_TEXT_FOR_LOG, error)
 
 
-def parts_of(error: BaseException | BaseExceptionGroup[BaseException]) -> list[BaseException]:
+def parts_of(error: BaseException) -> list[BaseException]:
     """The errors in a group and in the groups inside it, without cancellations. Another error is its only part."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    remaining = [each for each in error.exceptions if not isinstance(each, (CancelledError, GeneratorExit))]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    remaining = [each for each in group.exceptions if not isinstance(each, (CancelledError, GeneratorExit))]
     return [part for each in remaining for part in parts_of(each)]
 
 

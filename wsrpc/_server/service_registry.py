@@ -208,12 +208,8 @@ class ServiceRegistry:
             )
         function: Callable[..., Any] = getattr(entry.cls, style)
         if style == "on_json":
-            handler = Handler(
-                function,
-                HandlerOptions(ordered=is_async(function)),
-                dec_hook=self._registry.dec_hook,
-                instance=_method_at(0, style),
-            )
+            options = HandlerOptions(ordered=is_async(function))
+            handler = Handler(function, options, dec_hook=self._registry.dec_hook, instance=_method_at(0, style))
             wire = [parameter for parameter in handler.facts.parameters if parameter.source == "wire"]
             if handler.most == 1 or sum(parameter.required for parameter in wire) > 1:
                 takes = inspect.signature(function)
@@ -221,7 +217,11 @@ class ServiceRegistry:
             check_no_yield(function.__qualname__, function)
             self._registry.set_only_handler(function, "json")
         else:
-            handler = raw_handler(function, lambda peer, message: _services_of(peer)[0].on_message(message))
+
+            def on_message(peer: Any, message: str | bytes) -> Any:
+                return _services_of(peer)[0].on_message(message)
+
+            handler = raw_handler(function, on_message)
             self._registry.set_only_handler(function, "message")
         self._registry.set_raw(handler)
         self.entries.append(entry)
