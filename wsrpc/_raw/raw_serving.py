@@ -111,10 +111,9 @@ class RawConnections:
             # A function need not catch the errors of a connection that has ended or was closed.
             if not (link.closed and all(isinstance(each, ConnectionError) for each in parts_of(exc))):
                 code, reason = refusal_of(exc)
-                cause = ungrouped(exc)
-                failed = not isinstance(cause, RpcError)
+                failed = not isinstance(ungrouped(exc), RpcError)
                 level = logging.ERROR if failed else logging.INFO
-                link.log(level, "serving a raw connection failed: %s", cause, exc_info=exc if failed else None)
+                link.log(level, "serving a raw connection failed: %s", ungrouped(exc), exc_info=exc if failed else None)
         finally:
             try:
                 await link.finish(code, reason)

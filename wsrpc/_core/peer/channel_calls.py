@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here, ungrouped
+from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import ChannelTable
 from ..channels.javascript import ItemRefused
@@ -127,9 +127,7 @@ class ChannelCalls:
                 # The handler itself has ended the channel of its stream. Or the channel has ended, and the generator
                 # yielded once more although it was cancelled.
             except Exception as exc:
-                producer.refuse_pulls(
-                    cause if isinstance(cause := ungrouped(exc), RpcError) else RpcError("the stream failed")
-                )
+                producer.refuse_pulls(exc)
                 raise
         finally:
             await close_source(source)
