@@ -47,10 +47,11 @@ from __future__ import annotations
 
 import re
 import reprlib
+from asyncio import CancelledError
 from collections.abc import Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from .headers import HeadersLike, any_case
 
@@ -390,7 +391,8 @@ class RpcError(WsrpcError):
     """Error that a handler raises to reject a request. The caller gets a `RemoteError` with the same message.
 
     For any other exception, the caller only gets the message "internal error" and an id, because the text of the
-    exception may contain details that are not meant for callers.
+    exception may contain details that are not meant for callers. An exception group with one `RpcError`, and besides
+    that only cancellations, counts as this error.
 
     Args:
         message: a string for people to read. The complete string is sent; ``str(error)`` returns only its beginning, as
@@ -703,6 +705,24 @@ def set_text_for_log(error: RpcError, text: str) -> None:
 def text_for_log(error: RpcError) -> object:
     """The text that the log shows for ``error``, or the error itself if its own text is safe."""
     return vars(error).get(_TEXT_FOR_LOG, error)
+
+
+def parts_of(error: BaseException) -> list[BaseException]:
+    """The errors in a group and in the groups inside it, without cancellations. Another error is its only part."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    remaining = [each for each in group.exceptions if not isinstance(each, (CancelledError, GeneratorExit))]
+    return [part for each in remaining for part in parts_of(each)]
+
+
+def ungrouped(error: BaseException) -> BaseException:
+    """The error of wsrpc that is alone in a group, such as an `RpcError` of a task in a ``TaskGroup``. Or ``error``.
+
+    Cancellations do not count: the first error cancels the other tasks of its group.
+    """
+    first, *others = parts_of(error) or [error]
+    return first if isinstance(first, WsrpcError) and all(each is first for each in others) else error
 
 
 def closed_here(error: ConnectionLost) -> ConnectionLost:

@@ -17,7 +17,7 @@ from .._base.names import check_address
 from .._base.state import PeerState
 from .._core.handlers.introspection import is_async, location
 from .._core.handlers.lifecycle import ends_the_task
-from ..errors import HandshakeRejected
+from ..errors import HandshakeRejected, ungrouped
 from ..handshake import Handshake, HandshakeFunction
 from ..headers import ResponseHeaders, any_case, check_response_header
 from ..limits import Limits
@@ -160,13 +160,13 @@ class HandshakeChecks:
         If this method raised it, the traceback would refer to ``exc``, and all that the handshake has would wait for
         the garbage collector.
         """
-        if isinstance(exc, HandshakeRejected):
+        if isinstance(refusal := ungrouped(exc), HandshakeRejected):
             try:
-                _check_refusal(exc)
+                _check_refusal(refusal)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
             else:
-                return door.refuse(exc)
+                return door.refuse(refusal)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
         return door.refuse(HandshakeRejected(500, "internal error\n"))

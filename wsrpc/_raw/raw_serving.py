@@ -12,7 +12,7 @@ from .._base.expiry import Expiry
 from .._base.logs import LogBudget, PeerLog, logger
 from .._base.scheduler import Scheduler, spawn_later
 from .._core.handlers.lifecycle import Closers, ends_the_task
-from ..errors import RpcError
+from ..errors import RpcError, parts_of, ungrouped
 from ..limits import Limits
 from ..stats import ServerTotals
 from ..transport import Receiver, Transport
@@ -25,8 +25,8 @@ RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
 def refusal_of(exc: BaseException) -> tuple[int, str]:
     """Return the close code and reason for an exception of user code."""
-    if isinstance(exc, RpcError):
-        return CloseCode.POLICY_VIOLATION, exc.message
+    if isinstance(refusal := ungrouped(exc), RpcError):
+        return CloseCode.POLICY_VIOLATION, refusal.message
     return CloseCode.INTERNAL_ERROR, "internal error"
 
 
@@ -109,11 +109,11 @@ class RawConnections:
                 code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
                 raise
             # A function need not catch the errors of a connection that has ended or was closed.
-            if not (link.closed and isinstance(exc, ConnectionError)):
+            if not (link.closed and all(isinstance(each, ConnectionError) for each in parts_of(exc))):
                 code, reason = refusal_of(exc)
-                failed = not isinstance(exc, RpcError)
+                failed = not isinstance(ungrouped(exc), RpcError)
                 level = logging.ERROR if failed else logging.INFO
-                link.log(level, "serving a raw connection failed: %s", exc, exc_info=exc if failed else None)
+                link.log(level, "serving a raw connection failed: %s", ungrouped(exc), exc_info=exc if failed else None)
         finally:
             try:
                 await link.finish(code, reason)

@@ -27,7 +27,7 @@ from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
 from .._raw.raw_serving import refusal_of
-from ..errors import ConnectionLost, RpcError
+from ..errors import ConnectionLost, RpcError, ungrouped
 from ..handshake import Handshake
 from ..stats import ServerTotals
 from ..transport import Traffic, Transport
@@ -244,8 +244,8 @@ async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost
 
 async def refuse_because(served: ServedPeer, transport: Transport, what: str, exc: BaseException) -> ConnectionLost:
     """Close a connection because ``what``, a function of the user, raised ``exc``. Return the error to raise."""
-    if isinstance(exc, RpcError):
-        served.core.log(logging.INFO, "%s refused the connection: %s", what, exc)
+    if isinstance(refusal := ungrouped(exc), RpcError):
+        served.core.log(logging.INFO, "%s refused the connection: %s", what, refusal)
     else:
         served.core.log(logging.ERROR, "%s failed, for %s", what, transport.info.path, exc_info=exc)
     return await refuse(transport, *refusal_of(exc))

@@ -545,6 +545,9 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         The methods that are decorated with `method` become handlers on the main channel, or on ``channel``. Their
         signatures are read once, when you call `add_service`.
 
+        The factory can return an object of a subclass that overrides methods. It must not add handlers, or change the
+        options of a handler or whether a method is async: the connection would be refused.
+
         The class or the factory can take one argument: the `Peer` or, if the class has a ``serve`` method, the
         `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_timeout` seconds.
         If the class or the factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text

@@ -24,6 +24,7 @@ from .._core.handlers.registry import Registry, accepted, raw_handler
 from .._net.handshake_checks import Door
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import RawFunction, RawServing
+from .._values.caching import memoized
 from ..transport import Transport
 from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .server_core import CLOSING
@@ -49,8 +50,23 @@ class ServiceClass(NamedTuple):
             made = await made
         if not isinstance(made, self.cls):
             raise TypeError(f"the factory of {self.cls.__qualname__} returned {made!r}")
+        known, form = _form(self.cls), _form(type(made))
+        if form is not known and (other := [each for each in known | form if known.get(each) != form.get(each)]):
+            raise TypeError(
+                f"the factory of {self.cls.__qualname__} returned a {type(made).__qualname__}, which adds handlers, or "
+                f"changes options or whether a method is async: {', '.join(other)}. Pass that class to add_service"
+            )
         attach(made, owner, self.channel)
         return made
+
+
+@memoized  # in a cache with a bound, as classes may be made at run time
+def _form(cls: Any) -> dict[str, Any]:
+    """Return what is read from a class when it is added, by event or by style. An object of a subclass has the same."""
+    check_callbacks(cls, methods := exposed(cls))
+    style = style_of(cls)
+    form: dict[str, Any] = {event: (method.mark, is_async(method.function)) for event, method in methods.items()}
+    return form if style is None else {**form, style: is_async(getattr(cls, style))}
 
 
 def _both(marked: Methods, implementing: Methods) -> Methods:
@@ -137,7 +153,7 @@ class ServiceRegistry:
             self._add_methods(entry, methods)
             return
         if methods:
-            names = ", ".join(function.__qualname__ for _, function, _ in methods.values())
+            names = ", ".join(function.__qualname__ for _, function, *_ in methods.values())
             raise TypeError(f"{cls.__qualname__}.{style} gets every message, so no method can be a handler: {names}")
         if channel is not None:
             raise ValueError(f"{cls.__qualname__}.{style} gets every message, so it has no channel")
@@ -171,7 +187,7 @@ class ServiceRegistry:
         if channel is not None:
             check_channel(channel)
         taken = self._registry.scopes[channel].handlers if channel in self._registry.scopes else {}
-        for event, (_, function, _) in methods.items():
+        for event, (_, function, *_) in methods.items():
             if channel is None and event in RESERVED_EVENTS:
                 raise ValueError(
                     f"{function.__qualname__}: {event!r} is reserved on the main channel: choose another name, "
@@ -179,12 +195,10 @@ class ServiceRegistry:
                 )
             if event in taken:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
-        instance = _service_at(len(self.entries))
-        trial = self._registry.empty_copy()
-        for event, (mark, function, member) in methods.items():  # all of them, before the first is added
-            trial.add(channel, event, function, mark.options, instance=instance, member=member)
-        for event, (mark, function, member) in methods.items():
-            self._registry.add(channel, event, function, mark.options, instance=instance, member=member)
+        for registry in (self._registry.empty_copy(), self._registry):  # all are tried before the first is added
+            for event, (mark, function, attribute, member) in methods.items():
+                instance = _method_at(len(self.entries), attribute)
+                registry.add(channel, event, function, mark.options, instance=instance, member=member)
         self.entries.append(entry)
 
     def _add_raw(self, entry: ServiceClass, style: str) -> None:
@@ -193,14 +207,9 @@ class ServiceRegistry:
                 f"{entry.cls.__qualname__}.{style} gets every message, but the server has an on_raw function"
             )
         function: Callable[..., Any] = getattr(entry.cls, style)
-        is_async = inspect.iscoroutinefunction(function)
         if style == "on_json":
-            handler = Handler(
-                function,
-                HandlerOptions(ordered=is_async),
-                dec_hook=self._registry.dec_hook,
-                instance=_service_at(0),
-            )
+            options = HandlerOptions(ordered=is_async(function))
+            handler = Handler(function, options, dec_hook=self._registry.dec_hook, instance=_method_at(0, style))
             wire = [parameter for parameter in handler.facts.parameters if parameter.source == "wire"]
             if handler.most == 1 or sum(parameter.required for parameter in wire) > 1:
                 takes = inspect.signature(function)
@@ -209,13 +218,10 @@ class ServiceRegistry:
             self._registry.set_only_handler(function, "json")
         else:
 
-            async def awaited(peer: Any, message: str | bytes) -> None:
-                await _services_of(peer)[0].on_message(message)
-
-            def called(peer: Any, message: str | bytes) -> Any:
+            def on_message(peer: Any, message: str | bytes) -> Any:
                 return _services_of(peer)[0].on_message(message)
 
-            handler = raw_handler(awaited if is_async else called)
+            handler = raw_handler(function, on_message)
             self._registry.set_only_handler(function, "message")
         self._registry.set_raw(handler)
         self.entries.append(entry)
@@ -251,9 +257,9 @@ def _services_of(peer: Peer) -> list[Any]:
     return served.services
 
 
-def _service_at(number: int) -> Injection:
-    """Return how a handler that is a method finds its object: by its number among the services of the peer."""
-    return Injection(lambda invocation: _services_of(invocation.peer)[number])
+def _method_at(number: int, attribute: str) -> Injection:
+    """Return how a handler finds the bound method that it calls: ``number`` is that of its object among the peer's."""
+    return Injection(lambda invocation: getattr(_services_of(invocation.peer)[number], attribute))
 
 
 def _returned(function: Any) -> Any:

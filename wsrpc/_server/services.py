@@ -16,7 +16,7 @@ from .._core.handlers.registry import accepted
 from .._core.peer.peer_session import PeerSession
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import refusal_of
-from ..errors import RpcError
+from ..errors import RpcError, ungrouped
 
 CHANNEL = "_wsrpc_channel"
 """Attribute of a service: the name of the channel under which its class was added."""
@@ -108,7 +108,7 @@ def exposed(cls: type[BaseService]) -> Methods:
         if event in found:
             other = found[event].function.__qualname__
             raise ValueError(f"{function.__qualname__} and {other} are both for the event {event!r}")
-        found[event] = Method(mark, function)
+        found[event] = Method(mark, function, attribute)
     return found
 
 
@@ -170,7 +170,7 @@ class OpenedServices:
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                if not isinstance(exc, RpcError) and (self._core.session.state.accepts_messages):
+                if not isinstance(ungrouped(exc), RpcError) and (self._core.session.state.accepts_messages):
                     self._core.host.reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
                 self._core.refuse(*refusal_of(exc))
                 return

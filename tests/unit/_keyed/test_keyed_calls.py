@@ -64,8 +64,9 @@ class Kitchen:
         self.runs.append(what)
         self.contexts.append(current_context())
         await self.go.wait()
-        if what == "burnt":
-            raise RpcError("it is burnt", "burnt", {"for": 3})
+        if what in ("burnt", "burnt by a task"):
+            burnt = RpcError("it is burnt", "burnt", {"for": 3})
+            raise burnt if what == "burnt" else ExceptionGroup("tasks", [burnt])
         return [what, len(self.runs)]
 
     async def serve(self, count: int = 5) -> AsyncIterator[int]:
@@ -113,15 +114,16 @@ async def test_a_request_runs_once_and_outlives_its_callers() -> None:
     await kitchen.server.close()
 
 
-async def test_an_error_is_a_result() -> None:
+@pytest.mark.parametrize("what", ["burnt", "burnt by a task"])
+async def test_an_error_is_a_result(what: str) -> None:
     kitchen = Kitchen()
     kitchen.go.set()
     async with connect(kitchen.server, principal="ann") as client:
         for _ in range(2):
             with pytest.raises(RemoteError, match="it is burnt") as burnt:
-                await client.request("cook", "burnt", key="k")
+                await client.request("cook", what, key="k")
             assert (burnt.value.code, burnt.value.data) == ("burnt", {"for": 3})
-    assert kitchen.runs == ["burnt"]
+    assert kitchen.runs == [what]
     await kitchen.server.close()
 
 

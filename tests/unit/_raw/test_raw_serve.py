@@ -88,6 +88,12 @@ async def refuses(connection: RawConnection) -> None:
     raise RpcError("\ud800" + "ü" * 100)
 
 
+async def refuses_in_a_group(connection: RawConnection) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(refuses(connection))
+        await connection.receive()
+
+
 async def loses_another(connection: RawConnection) -> None:
     raise ConnectionLost(1006, "elsewhere")
 
@@ -98,6 +104,7 @@ async def loses_another(connection: RawConnection) -> None:
         (closes_twice, 4001, "mine", None),
         (fails, 1011, "internal error", "secret"),
         (refuses, 1008, "?" + "ü" * 61, None),
+        (refuses_in_a_group, 1008, "?" + "ü" * 61, None),
         (loses_another, 1011, "internal error", "elsewhere"),
     ],
 )
@@ -124,7 +131,9 @@ async def test_that_the_connection_has_ended_is_no_failure(closed: bool, caplog:
         await connection.wait_closed()
         await connection.close(4000, "mine")
         infos.append(connection.ended)
-        await connection.receive()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(connection.send("a"))
+            group.create_task(connection.receive())
 
     async with raw_serving(read) as (server, raw):
         await turns_until(lambda: server.raw_connections)

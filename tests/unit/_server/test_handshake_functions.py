@@ -88,6 +88,25 @@ async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
     assert "token" not in str(record.exc_info[1])
 
 
+async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """It was answered with 500, and logged with its traceback."""
+
+    async def look_up(handshake: Handshake) -> None:
+        await asyncio.sleep(0)
+        handshake.reject(401, "who are you?\n")
+
+    async def decide(handshake: Handshake) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(look_up(handshake))
+            group.create_task(asyncio.Event().wait())
+
+    with pytest.raises(HandshakeRejected) as refused:
+        async with connect(gated(decide)):
+            pytest.fail("let in")
+    assert (refused.value.status, refused.value.body) == (401, "who are you?\n")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 @pytest.mark.parametrize("given", [{}, {"Server": "mine/1"}])
 async def test_headers_that_the_library_sets(given: dict[str, str]) -> None:
     server = gated(lambda handshake: handshake.response_headers.update(given))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import pytest
 from core_driver import messages, turns
@@ -168,10 +170,15 @@ def refuse() -> NoReturn:
     raise RpcError("not today")
 
 
+def refuse_in_a_group() -> NoReturn:
+    raise BaseExceptionGroup("tasks", [asyncio.CancelledError(), RpcError("not today")])
+
+
 FAILURES = [
     pytest.param(fail, 1011, "internal error", "no database", id="raises"),
     pytest.param(cancelled, 1011, "internal error", "CancelledError", id="by a CancelledError of something else"),
     pytest.param(refuse, 1008, "not today", None, id="says why"),
+    pytest.param(refuse_in_a_group, 1008, "not today", None, id="says why in a group"),
 ]
 
 
@@ -191,6 +198,97 @@ async def test_a_factory_that_fails_refuses_the_connection(
     await turns_until(lambda: server.peers == ())
     assert bool(messages(caplog)) is (logged is not None)
     assert logged is None or (logged in caplog.text and "the factory of Chat " in caplog.text)
+
+
+class Tools(Desk):
+    """Overrides handlers, without decorators, and uses what it adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 10
+
+    def add(self, a: int, b: int = 1) -> int:
+        return super().add(a, b) * self.step
+
+    async def how_many(self) -> int:
+        return self.step
+
+    def in_thread(self, value: int) -> bool:
+        return super().in_thread(value) and threading.current_thread() is not threading.main_thread()
+
+    def on_open(self) -> None:
+        self.peer.state["by"] = "Tools"
+
+    def not_exposed(self) -> None: ...
+
+
+class Adder(Protocol):
+    async def add(self, a: int, b: int = 1) -> int: ...
+
+
+@pytest.mark.parametrize("options", [{}, {"implements": Adder}], ids=["marked", "implementing"])
+async def test_a_factory_may_return_an_object_of_a_subclass_whose_methods_are_called(options: Any) -> None:
+    """Those of the class that was added ran, on the object of the subclass."""
+    server = Server()
+    server.add_service(Desk, lambda peer: Tools() if peer.info.path == "/tools" else Desk(), **options)
+    async with connect(server, path="/tools") as tools, connect(server) as plain:
+        assert [await client.request("add", 2) for client in (tools, plain)] == [30, 3]
+        assert [await client.request("total") for client in (tools, plain)] == [10, 1]
+        assert [await client.request("moved", 2, 3) for client in (tools, plain)] == [[5, "moved"]] * 2
+        assert [await client.request("inThread", 7) for client in (tools, plain)] == [True, True]
+        with pytest.raises(BadArguments, match="'a'"):
+            await tools.request("add", "two")
+        assert [peer.state.get("by") for peer in server.peers] == ["Tools", None]
+
+
+@wsrpc.method
+def more(self: object) -> None: ...
+
+
+@wsrpc.method("sum")
+def renamed(self: object, a: int, b: int = 1) -> int:
+    return a + b
+
+
+@wsrpc.method(thread=True)
+def add_in_a_thread(self: object, a: int, b: int = 1) -> int:
+    return a + b
+
+
+async def add_later(self: object, a: int, b: int = 1) -> int:
+    return a + b
+
+
+async def take(self: object, message: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"more": more}, "returned a Odd, which adds handlers, or .*: more. Pass that class to add_service"),
+        ({"add": renamed}, ": add, sum. Pass"),
+        ({"add": add_in_a_thread}, ": add. Pass"),
+        ({"add": add_later}, "changes options or whether a method is async: add. Pass"),
+        ({"on_message": take}, ": on_message. Pass"),
+        ({"add": property(lambda self: None)}, "Odd.add is a handler in a base class, and here <property"),
+        ({"add": staticmethod(lambda a, b=1: a)}, "Odd.add is a handler in a base class, and here <staticmethod"),
+        ({"on_close": lambda self: None}, r"Odd.on_close is called with \(self, info\)"),
+        ({"on_connect": lambda self: None}, "Odd.on_connect would never be called"),
+    ],
+)
+async def test_what_a_subclass_changes_that_add_service_has_not_seen_refuses_the_connection(
+    members: dict[str, Any], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = type("Odd", (Desk,), members)
+    server = Server()
+    server.add_service(Desk, lambda: odd())
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            await server.accept(ScriptedTransport())
+    await turns_until(lambda: server.peers == ())
+    for record in caplog.records:
+        assert record.exc_info is not None and re.search(text, str(record.exc_info[1]))
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize(("how", "code"), [("too long", "1011"), ("the server closes", "1012"), ("cancelled", None)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from raw_driver import raw_serving
 from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
-from wsrpc import CloseInfo, Limits, Peer, Server, Service
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, Service
 from wsrpc.testing import ScriptedTransport
 from wsrpc.types import RawConnection
 
@@ -140,6 +141,83 @@ async def test_too_much_that_is_not_json_or_nested_too_deep_closes_the_connectio
     assert transport.closed is not None and transport.closed.code == 1007
     assert got == [[[[[]]]], ["[[[[[[[["]]
     await server.close()
+
+
+class Base(Service):
+    """Does what a subclass is to do."""
+
+    def on_json(self, value: list[int]) -> object:
+        raise NotImplementedError
+
+
+class Later(Base):
+    async def on_json(self, value: list[int]) -> None:
+        raise NotImplementedError
+
+
+class SumsNow(Base):
+    def on_json(self, value: list[int]) -> object:
+        return self.peer.send_json(sum(value))
+
+
+class SumsLater(Later):
+    async def on_json(self, value: list[int]) -> None:
+        await self.peer.send_json(sum(value))
+
+
+class Text(Service):
+    async def on_message(self, message: str | bytes) -> None:
+        raise NotImplementedError
+
+
+class SumsText(Text):
+    async def on_message(self, message: str | bytes) -> None:
+        await self.peer.send_json(sum(json.loads(message)))
+
+
+OVERRIDES: list[tuple[type[Service], type[Service]]] = [(Base, SumsNow), (Later, SumsLater), (Text, SumsText)]
+
+
+@pytest.mark.parametrize(("base", "derived"), OVERRIDES)
+@pytest.mark.parametrize("extensions", [True, False])
+async def test_each_style_runs_the_method_of_the_object_and_gets_no_hello(
+    base: type[Service], derived: type[Service], extensions: bool
+) -> None:
+    """`on_json` ran that of the class that was added, and got what a client of wsrpc says to a server of wsrpc."""
+    server = Server()
+    server.add_service(base, lambda: derived())
+    told: list[object] = []
+    server.on("error", lambda peer, error: told.append(error))
+    server.on("message", lambda peer, message: told.append(bytes(message.payload)))
+    answers = asyncio.Queue[object]()
+    async with server.listen() as listener, Client(listener.url, extensions=extensions) as client:
+        client.on_raw(lambda peer, message: answers.put_nowait(message))
+        await client.send_json([1, 2, 3])
+        assert await answers.get() == "6"
+        [peer] = server.peers
+        assert (told, peer.ignored) == ([b"[1,2,3]"], {})
+
+
+class Both(Text):
+    def on_json(self, value: object) -> None: ...
+
+
+class NotAsync(Later):
+    def on_json(self, value: list[int]) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.parametrize(
+    ("base", "derived", "names"), [(Text, Both, "on_message, on_json"), (Later, NotAsync, "on_json")]
+)
+async def test_an_object_of_a_subclass_that_has_another_style_is_refused(
+    base: type[Service], derived: type[Service], names: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    server.add_service(base, lambda: derived())
+    with pytest.raises(ConnectionLost):
+        await server.accept(ScriptedTransport())
+    await turns_until(lambda: server.peers == ())
+    assert f"whether a method is async: {names}. Pass that class to add_service" in caplog.text
 
 
 async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, start, turns
+from core_driver import Blocked, Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, collect, emptied
 from stream_driver import both as both
@@ -142,6 +143,30 @@ async def test_the_body_is_cancelled_when_the_other_side_goes(both: Both, how: s
         assert reason is channel.close_reason is None
     else:
         assert isinstance(reason, RemoteError) and "secret" not in repr(reason)
+
+
+async def test_tasks_of_a_body_that_notice_the_end_of_its_channel_have_not_failed(
+    both: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their errors came in a group, and were logged with a traceback."""
+    left, right = both
+    caplog.set_level(logging.INFO, "wsrpc")
+
+    async def talk(channel: AnonymousChannel) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2):
+                    group.create_task(channel.emit("line", "anybody?"))
+
+    right.on("talk", talk)
+    channel = await left.open_channel("talk")
+    await turns()
+    await channel.abort("enough")
+    await emptied(left, right)
+    assert [record.levelno for record in caplog.records if "was left: " in record.getMessage()] == [logging.INFO]
+    assert messages(caplog) == []
 
 
 async def test_a_channel_that_ends_ends_what_is_opened_on_it(both: Both) -> None:

@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, collect, done, emptied, hello, item, values
 from stream_sides import over, reading, requested, serving
 
-from wsrpc import Limits, Overloaded, RemoteError, StreamOverflow
+from wsrpc import Limits, Overloaded, RemoteError, RpcError, StreamOverflow
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -177,6 +177,9 @@ async def test_pulls_are_answered_in_order_and_at_the_end_with_what_is_left() ->
     d = await serving(Feed(limit=3, error=RemoteError("x")).__call__)
     sent = await d.fed(pull(7, 2), pull(9, 2), pull(11, 2))
     assert sent[:2] == [pulled(7, 0, 1), pulled(9, 2)] and rejection(sent, 11), "items before an error are not lost"
+    d.assert_empty()
+    d = await serving(Feed(limit=0, error=ExceptionGroup("tasks", [RpcError("no tape")])).__call__)
+    assert rejection(await d.fed(pull(7, 1)), 7)["message"] == "no tape"
     d.assert_empty()
 
 

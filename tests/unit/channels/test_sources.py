@@ -181,10 +181,12 @@ TAPE = RpcError("no tape", code="E")
 ERRORS: list[tuple[str, Any, str, str]] = [
     # the call, what its source raises or yields, what the caller gets, and what stops a handler that reads
     ("stream", TAPE, "RemoteError: no tape", ""),
+    ("stream", ExceptionGroup("tasks", [TAPE]), "RemoteError: no tape", ""),
     ("stream", ValueError("secret"), INTERNAL, ""),
     ("stream", asyncio.CancelledError(), INTERNAL, ""),
     ("stream", object(), INTERNAL, ""),
     ("upload", TAPE, "RpcError: no tape", "no tape"),
+    ("upload", ExceptionGroup("tasks", [TAPE]), "ExceptionGroup: tasks", "no tape"),
     ("upload", ValueError("secret"), "ValueError: secret", FAILED),
     ("upload", RemoteError("of a call that it makes"), "RemoteError: of a call that it makes", FAILED),
     ("upload", object(), "TypeError: object cannot be encoded without an enc_hook", FAILED),

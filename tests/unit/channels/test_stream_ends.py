@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, start, turns
+from core_driver import Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import WINDOW, collect, emptied, item
 from stream_ends import AT_YIELD, BEGINS_LATE, DONE, NOTHING, OVERFLOWS, REJECTS, STREAM_ENDS
 from stream_sides import reading, serving
 
-from wsrpc import Context, Limits, Peer, RemoteError, StreamOverflow
+from wsrpc import Context, HandlerFailed, Limits, Peer, RemoteError, RpcError, StreamOverflow
 from wsrpc._core.channels.channel_core import ChannelCore
 from wsrpc._core.channels.channel_states import ChannelState
 from wsrpc.testing import pair
@@ -25,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 ROWS = {row.how: row for row in STREAM_ENDS}
 
 
-class Oops(Exception):
-    """An error of the application."""
+class Oops(RpcError):
+    """An error of the application, for the caller."""
 
 
 def named(exc: BaseException) -> str:
@@ -36,10 +38,10 @@ def named(exc: BaseException) -> str:
     return "`RemoteError`" if isinstance(exc, RemoteError) else f"`{type(exc).__name__}`"
 
 
-def ends_in(messages: list[Any], to: str) -> list[str]:
-    """What a cell says of those of ``messages`` that tell of an end."""
-    last = [each for each in messages if each.get("a", [""])[0] == "next" and each["a"][1:] == [{"done": True}]]
-    return [DONE if each in last else f"`{{h, x}}` to {to}" for each in messages if each in last or "x" in each]
+def ends_in(sent: list[Any], to: str) -> list[str]:
+    """What a cell says of those of the messages ``sent`` that tell of an end."""
+    last = [each for each in sent if each.get("a", [""])[0] == "next" and each["a"][1:] == [{"done": True}]]
+    return [DONE if each in last else f"`{{h, x}}` to {to}" for each in sent if each in last or "x" in each]
 
 
 def channel_of(peer: Peer) -> ChannelCore:
@@ -47,10 +49,25 @@ def channel_of(peer: Peer) -> ChannelCore:
     return channel
 
 
-class Stage:
-    """A handler that streams one item and then waits, and its reader."""
+Within = tuple[Callable[[], AbstractAsyncContextManager[Any]], ...]
 
-    def __init__(self) -> None:
+WITHIN: dict[str, Within] = {
+    "nothing": (),
+    "a task group": (asyncio.TaskGroup,),
+    "a timeout and task groups": (lambda: asyncio.timeout(3600), asyncio.TaskGroup, asyncio.TaskGroup),
+}
+"""What may be around a `yield`. A task group raises what ends its body in a group, also the end of the generator."""
+
+
+class Stage:
+    """A handler that streams one item and then waits, and its reader.
+
+    Args:
+        within: context managers around the body of the handler.
+    """
+
+    def __init__(self, within: Within = ()) -> None:
+        self._within = within
         loop = asyncio.get_running_loop()
         self.handler_saw = self.middleware_saw = self.reader_saw = NOTHING
         self.made = 0
@@ -63,13 +80,16 @@ class Stage:
 
     async def items(self, count: int = 1) -> AsyncIterator[int]:
         self.handler = asyncio.current_task()
-        try:
-            for self.made in range(1, 1 + count):
-                yield self.made
-            await self.handler_ends
-        except BaseException as exc:
-            self.handler_saw = named(exc)
-            raise
+        async with AsyncExitStack() as stack:
+            for enter in self._within:
+                await stack.enter_async_context(enter())
+            try:
+                for self.made in range(1, 1 + count):
+                    yield self.made
+                await self.handler_ends
+            except BaseException as exc:
+                self.handler_saw = named(exc)
+                raise
 
     async def middleware(self, ctx: Context, call_next: Any) -> Any:
         try:
@@ -97,7 +117,7 @@ Play = Callable[[Stage, Peer, Peer], object]
 
 
 def raise_in_handler(s: Stage, left: Peer, right: Peer) -> None:
-    s.handler_ends.set_exception(Oops())
+    s.handler_ends.set_exception(Oops("oops"))
 
 
 def leave(s: Stage, left: Peer, right: Peer) -> None:
@@ -107,7 +127,7 @@ def leave(s: Stage, left: Peer, right: Peer) -> None:
 
 def raise_in_block(s: Stage, left: Peer, right: Peer) -> None:
     assert s.reader_leaves is not None
-    s.reader_leaves.set_exception(Oops())
+    s.reader_leaves.set_exception(Oops("oops"))
 
 
 def drop(s: Stage, left: Peer, right: Peer) -> None:
@@ -131,9 +151,11 @@ BETWEEN_TWO: list[tuple[str, Play]] = [
 ]
 
 
+@pytest.mark.parametrize("within", WITHIN)
 @pytest.mark.parametrize(("how", "play"), [pytest.param(*each, id=each[0]) for each in BETWEEN_TWO])
-async def test_between_two_wsrpc_peers(how: str, play: Play) -> None:
-    s, wire = Stage(), list[str]()
+async def test_between_two_wsrpc_peers(how: str, play: Play, within: str, caplog: pytest.LogCaptureFixture) -> None:
+    """That a reader left at a `yield` in a task group was logged as an error."""
+    s, wire = Stage(WITHIN[within]), list[str]()
 
     def note(payload: bytes, to: str) -> None:
         decode = msgspec.json.decode if payload.startswith(b"{") else msgspec.msgpack.decode
@@ -160,6 +182,42 @@ async def test_between_two_wsrpc_peers(how: str, play: Play) -> None:
         await emptied(left, right)
     saw = (s.reader_saw, s.handler_saw, s.middleware_saw)
     assert (*saw, *(wire or [NOTHING]), ends["reader"], ends["handler"]) == ROWS[how][1:]
+    assert messages(caplog, logging.ERROR) == []
+
+
+@pytest.mark.parametrize("defect", ["in `finally`", "in a task", "an item"])
+async def test_a_defect_in_a_generator_that_is_left_is_logged(defect: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Besides the end of the generator, which its task group puts into a group, too."""
+
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("secret")
+
+    async def items() -> AsyncIterator[object]:
+        async with asyncio.TaskGroup() as group:
+            if defect == "in a task":
+                group.create_task(fail())
+            try:
+                for number in range(2 * WINDOW):
+                    yield object() if defect == "an item" and number == 1 else number
+            finally:
+                if defect == "in `finally`":
+                    raise KeyError("secret")
+
+    async with pair() as (left, right):
+        right.on("s", items)
+        stream = left.stream("s")
+        with suppress(HandlerFailed):
+            async with stream:
+                assert [await anext(stream) for _ in range(2)] == [0, 1]
+                await turns(50)
+        await emptied(left, right)
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    logged = "".join(traceback.format_exception(record.exc_info[1]))
+    assert ("TypeError: object cannot be encoded" if defect == "an item" else "KeyError: 'secret'") in logged
 
 
 # ---------------------------------------------------------------- with JavaScript, which the test plays
@@ -202,14 +260,16 @@ WITH_JAVASCRIPT = {
 }
 
 
+@pytest.mark.parametrize("within", WITHIN)
 @pytest.mark.parametrize("how", WITH_JAVASCRIPT)
-async def test_a_stream_that_javascript_reads(how: str) -> None:
-    row, s = ROWS[how], Stage()
+async def test_a_stream_that_javascript_reads(how: str, within: str, caplog: pytest.LogCaptureFixture) -> None:
+    row, s = ROWS[how], Stage(WITHIN[within])
     d = await serving(s.items, 5, s.middleware)
     channel = channel_of(d.peer)
     wire = await WITH_JAVASCRIPT[how](d)
     seen = (s.handler_saw, s.middleware_saw, wire, channel.state)
     assert seen == (row.handler, row.middleware, [row.wire], row.handler_side)
+    assert messages(caplog, logging.ERROR) == []
     d.assert_empty()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, rejection
 from leftovers import nothing_left as nothing_left
-from stream_driver import emptied
+from stream_driver import collect, emptied
 
 from wsrpc import (
     AnonymousChannel,
@@ -63,6 +63,33 @@ async def rejects() -> None:
     raise RpcError(await waits())
 
 
+async def refused(text: str) -> None:
+    raise RpcError(text)
+
+
+async def in_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(refused(USER.get()))
+        await hangs()
+
+
+async def feed_in_group() -> AsyncIterator[str]:
+    """It never waits itself, so its task fails while it is at a `yield`."""
+    async with asyncio.TaskGroup() as group:
+        for number in range(10_000):
+            yield USER.get()
+            if number == 0:
+                group.create_task(refused(USER.get()))
+
+
+async def total_in_group(items: AsyncIterator[str]) -> None:
+    await in_group()
+
+
+async def talk_in_group(channel: AnonymousChannel) -> None:
+    await in_group()
+
+
 async def hangs() -> None:
     await asyncio.Event().wait()
 
@@ -104,6 +131,11 @@ async def first_of(client: Client) -> str:
     raise AssertionError
 
 
+async def refused_talk(client: Client) -> Any:
+    async with await client.open_channel("talk_in_group") as channel:
+        return await collect(channel.events("said"))
+
+
 async def conversation(client: Client) -> Any:
     async with await client.open_channel("talk") as channel:
         await channel.emit("say", "")
@@ -128,6 +160,10 @@ CALLS: list[tuple[str, Callable[[Client], Awaitable[Any]], type[BaseException] |
     ("numbers", lambda client: all_of(client, "numbers"), HandlerFailed, ValueError),
     ("fails", asked("fails"), HandlerFailed, KeyError),
     ("rejects", asked("rejects"), RemoteError, RpcError),
+    ("in_group", asked("in_group"), RemoteError, RpcError),
+    ("feed_in_group", lambda client: all_of(client, "feed_in_group"), RemoteError, RpcError),
+    ("total_in_group", asked("total_in_group", send=[""]), RemoteError, RpcError),
+    ("talk_in_group", refused_talk, RemoteError, RpcError),
     ("typed", asked("typed", "x"), BadArguments, BadArguments),
     ("too long", asked("too long"), HandlerTimeout, HandlerTimeout),
     ("made up", asked("made up"), UnknownEvent, UnknownEvent),
@@ -143,6 +179,8 @@ async def test_it_sets_the_context_of_each_kind_of_handler_and_sees_the_outcome(
     server, ended = Server(), Ended()
     for function in (waits, fails, rejects, typed, feed, endless, numbers, total, talk):
         server.on(function.__name__, function)
+    for in_a_group in (in_group, feed_in_group, total_in_group, talk_in_group):
+        server.on(in_a_group.__name__, in_a_group)
     server.on("plain", lambda: USER.get())
     server.once("once", lambda: USER.get())
     server.on("later", lambda: waits())

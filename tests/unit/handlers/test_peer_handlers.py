@@ -136,6 +136,9 @@ INTERNAL: dict[str, BaseException] = {
     "failed test": pytest.fail.Exception("a test failed"),
     "group of cancellations": BaseExceptionGroup("group", [asyncio.CancelledError()]),
     "group": BaseExceptionGroup("group", [Odd()]),
+    "group with two errors for the caller": ExceptionGroup("group", [RpcError("one"), RpcError("two")]),
+    "group with a defect": ExceptionGroup("group", [RpcError("one"), ValueError("the password is 1234")]),
+    "group of a nested request": ExceptionGroup("group", [UnknownEvent("no event listener", "wsrpc.unknown_event")]),
     "cancellation of its own": asyncio.CancelledError(),
     "GeneratorExit": GeneratorExit(),
     "StopIteration": StopIteration(5),
@@ -177,6 +180,72 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
     d.feed({"a": ["work"]})
     await idle(d)
     assert [("handling work" in text) for text in messages(caplog, logging.ERROR)] == [True]
+    d.assert_empty()
+
+
+BANNED = RpcError("you are banned", "banned")
+ALONE: dict[str, BaseException] = {
+    "in a group": ExceptionGroup("group", [BANNED]),
+    "in a group of a group": ExceptionGroup("outer", [ExceptionGroup("inner", [BANNED])]),
+    "with cancellations": BaseExceptionGroup("group", [asyncio.CancelledError(), BANNED, GeneratorExit()]),
+    "raised by two tasks": ExceptionGroup("outer", [BANNED, ExceptionGroup("inner", [BANNED])]),
+}
+
+
+@pytest.mark.parametrize("shape", ALONE)
+@pytest.mark.parametrize("way", ["inline", "async", "thread", "middleware", "around", "ordered", "generator"])
+async def test_an_error_for_the_caller_that_is_alone_in_a_group_reaches_the_caller(
+    way: str, shape: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a task of a task group raised was an internal error to the caller, and to middleware."""
+    seen: list[BaseException] = []
+
+    def inline() -> None:
+        raise ALONE[shape]
+
+    async def later() -> None:
+        inline()
+
+    async def items() -> AsyncIterator[int]:
+        inline()
+        yield 0
+
+    async def outer(ctx: Context, call_next: Any) -> Any:
+        try:
+            return await call_next(ctx)
+        except RpcError as exc:
+            seen.append(exc)
+            raise
+
+    async def inner(ctx: Context, call_next: Any) -> Any:
+        if way == "middleware":
+            inline()
+        await call_next(ctx)
+
+    d = Driven()
+    if way in ("middleware", "around"):
+        d.peer.use(outer)
+        d.peer.use(inner)
+    handlers: dict[str, Any] = {"async": later, "generator": items}
+    d.peer.on("work", handlers.get(way, inline), thread=way == "thread", ordered=way == "ordered")
+    d.feed({"i": 1, "a": ["work"]})
+    if way == "generator":  # its request is answered by a channel
+        await turns()
+        assert d.take() == [{"i": 1, "h": 1}]
+        d.feed({"h": 1, "a": ["start"]})
+        await idle(d)
+        [sent] = d.take()
+        assert sent["x"]["message"] == "you are banned" and sent["x"]["code"] == "banned"
+    else:
+        await idle(d)
+        assert rejection(d.take(), 1) == {"message": "you are banned", "code": "banned"}
+    assert seen == [BANNED] * (way in ("middleware", "around"))
+    assert messages(caplog, logging.WARNING) == []
+    if way != "generator":
+        d.feed({"a": ["work"]})
+        await idle(d)
+        [record] = caplog.records
+        assert record.getMessage().startswith("handling work failed: you are banned") and record.exc_info is None
     d.assert_empty()
 
 

@@ -22,6 +22,7 @@ from session_story import story
 
 from wsrpc import (
     AnonymousChannel,
+    CallNext,
     Client,
     ConnectionLost,
     Context,
@@ -133,6 +134,10 @@ def serving() -> Server:
         await asyncio.sleep(0)
         raise RpcError("no")
 
+    async def fails_in_group(value: str) -> None:
+        await asyncio.sleep(0)
+        raise ExceptionGroup("tasks", [RpcError("no")])  # a task group of Python 3.11 would itself make a cycle
+
     async def items(value: str) -> AsyncIterator[str]:
         for number in range(3):
             yield f"{value}{number}"
@@ -166,12 +171,19 @@ def serving() -> Server:
 
     for handler in (plain, awaits, long, fails, items, items_slow, items_fail, reads, reads_one, reads_slowly):
         server.on(handler.__name__, handler)
+    server.on("fails_in_group", fails_in_group)
+    server.of("behind").use(pass_on)
+    server.of("behind").on("fails_in_group", fails_in_group)
     server.on("reads_and_fails", reads_and_fails)
     server.on("talks", talks)
     server.on("in a thread", plain_in_thread, thread=True)
     server.on("in order", awaits, ordered=True)
     server.on("limited", long, timeout=0.01)
     return server
+
+
+async def pass_on(ctx: Context, call_next: CallNext) -> object:
+    return await call_next(ctx)
 
 
 def plain_in_thread(value: str) -> int:
@@ -231,6 +243,8 @@ Scenario = Callable[[Client, Peer], Awaitable[object]]
 ENDED: dict[str, Scenario] = {
     **{f"answered: {event}": partial(request, event) for event in ("plain", "awaits", "in a thread", "in order")},
     "rejected": lambda client, peer: caught(client.request("fails", big())),
+    "rejected by a group": lambda client, peer: caught(client.request("fails_in_group", big())),
+    "rejected behind middleware": lambda client, peer: caught(client.of("behind").request("fails_in_group", big())),
     "unknown": lambda client, peer: caught(client.request("no such", big())),
     "wrong arguments": lambda client, peer: caught(client.request("awaits", big(), 2)),
     "a handler that takes too long": lambda client, peer: caught(client.request("limited", big())),

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, WsrpcError
+from ...errors import ChannelClosed, ConnectionLost, RpcError, WsrpcError, ungrouped
 from ..inboxes.credit import CreditToSend
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
@@ -394,9 +394,10 @@ class Producer(Recipient):
     # ------------------------------------------------------------ the end
 
     def refuse_pulls(self, error: Exception) -> None:
-        """Reject the pulls that wait for items, because the source has failed."""
+        """Reject the pulls that wait for items, because the source has raised ``error``."""
         if self.pulled and not self._channel.over:
-            self._pulls.refuse(error)
+            cause = ungrouped(error)
+            self._pulls.refuse(cause if isinstance(cause, RpcError) else RpcError("the stream failed"))
 
     @property
     def pulled(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..._base.names import Source
 from ..._values.type_survey import survey_of
+from ...errors import parts_of
 from ..handlers.introspection import injections
 from ..handlers.layers import PLAIN
 
@@ -144,10 +145,15 @@ def as_source(value: Any, *, thread: bool = False) -> Source | None:
 
 async def close_source(source: Any) -> None:
     """Close a generator, so that its ``finally`` runs now and not when it is collected."""
-    if hasattr(source, "aclose"):
-        await source.aclose()
-    elif inspect.isgenerator(source):
-        source.close()
+    try:
+        if hasattr(source, "aclose"):
+            await source.aclose()
+        elif inspect.isgenerator(source):
+            source.close()
+    except BaseExceptionGroup as exc:
+        if parts_of(exc):
+            raise
+        # A task group around the `yield` has put the GeneratorExit of this call into a group.
 
 
 # ---------------------------------------------------------------- several items at once

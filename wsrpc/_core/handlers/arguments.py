@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..._values.pydantic_types import Misfit
-from ...errors import BadArguments, set_text_for_log
+from ...errors import BadArguments, made_here, set_text_for_log
 from .introspection import Parameter
 
 
@@ -22,7 +22,7 @@ class ArgumentsRefused(Exception):
 
     def __init__(self, error: BadArguments) -> None:
         super().__init__(error)
-        self.error = error
+        self.error = made_here(error)
 
 
 _AT = re.compile(r"(?P<text>.*) - at (?P<key>`key` in )?`\$\[(?P<index>\d+)\](?P<path>[^`]*)`", re.DOTALL)

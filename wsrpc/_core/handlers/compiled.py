@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import sys
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -274,7 +275,7 @@ class Handler:
             function: any callable.
             dec_hook: converts to types that msgspec does not know.
             lane: the handlers of one lane run one after another.
-            instance: finds ``self``, if ``function`` is a method.
+            instance: finds the bound method of the object, if ``function`` is a method of its class.
             member: the member of a contract that ``function`` implements. The arguments must also fit its types.
             shown_as: the function whose name and place logs show.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
@@ -307,7 +308,9 @@ class Handler:
         self.function = function
         """The user's object, unchanged."""
         self.facts = facts
-        self.call = _compile(function, facts, declared, dec_hook) if call is None else call
+        # The class of the object may override the method, so it is the object's own method that is called.
+        called = function if instance is None else operator.call
+        self.call = _compile(called, facts, declared, dec_hook) if call is None else call
         """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
 
         Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is

@@ -21,6 +21,8 @@ class Method(NamedTuple):
 
     mark: Exposed
     function: Callable[..., Any]
+    attribute: str
+    """Its name in the class."""
     member: Member | None = None
     """The member of a contract that it implements."""
 
@@ -78,7 +80,7 @@ def _methods(
         if not callable(function):
             raise TypeError(f"{name}, and is not a function: it is {function!r}")
         _check(member, function, is_method=is_service)
-        yield member, Method(_mark(member, function, cls), function, member)
+        yield member, Method(_mark(member, function, cls), function, member.name, member)
 
 
 def _refuse_missing(read: Contract, implementation: object, name: str) -> None:

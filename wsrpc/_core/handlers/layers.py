@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from msgspec import UNSET, Struct
 
-from ...errors import HandlerTimeout, made_here, short
+from ...errors import HandlerTimeout, short, ungrouped
 from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .introspection import is_generator_function, name_of
@@ -227,7 +227,13 @@ def _inside(middleware: AsyncMiddleware, within: Next) -> Next:
             if called:
                 raise RuntimeError("a middleware called call_next twice: a handler runs once for each message")
             called = True
-            return await within(invocation, ctx)
+            try:
+                return await within(invocation, ctx)
+            except BaseExceptionGroup as group:
+                error = [ungrouped(group)]
+            # Not above, where the group would become the context of its own part, and without a variable, which would
+            # be in the frame that the traceback refers to.
+            raise error.pop()
 
         result: Any = middleware(ctx, call_next)
         if not hasattr(result, "__await__"):
@@ -244,7 +250,7 @@ def _innermost(call: Call) -> Next:
             return await invocation.dispatcher.call_in_task(invocation, call)
         except ArgumentsRefused as refused:
             # Middleware sees the error that the caller will get.
-            raise made_here(refused.error) from None
+            raise refused.error from None
 
     return run
 
@@ -351,7 +357,7 @@ class Enclosure(RunningGenerators, eq=False):
         """Return the exception for the generators. It is the one that the caller gets, or that is logged."""
         if isinstance(self._invocation.cancel_reason, HandlerTimeout):
             return self._invocation.cancel_reason
-        return made_here(error.error) if isinstance(error, ArgumentsRefused) else error
+        return error.error if isinstance(error, ArgumentsRefused) else error and ungrouped(error)
 
 
 def _enclosed(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:

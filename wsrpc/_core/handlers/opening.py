@@ -6,10 +6,9 @@ import asyncio
 import logging
 from enum import Enum
 from functools import partial
-from typing import cast
 
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, ConnectionLost
+from ...errors import ChannelClosed, ConnectionLost, parts_of
 from ..session.host import Host
 from ..session.session import Session
 from ..wire.messages import WireMessage
@@ -220,7 +219,4 @@ class Opening:
 
 def _is_end_of_connection(exc: BaseException) -> bool:
     """Return whether an exception, or each exception of a group, only says that a connection has ended."""
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(map(_is_end_of_connection, group.exceptions))
-    return isinstance(exc, (ConnectionLost, ChannelClosed))
+    return all(isinstance(each, (ConnectionLost, ChannelClosed)) for each in parts_of(exc))

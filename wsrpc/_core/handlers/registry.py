@@ -515,16 +515,16 @@ class Registry:
         self.observed = any(event == "message" for event, _ in self.lifecycle)
 
 
-def raw_handler(function: Callable[..., Any]) -> Handler:
-    """Return the handler that calls ``function(peer, message)``, sync or async."""
-    waits = is_async(function)
+def raw_handler(function: Callable[..., Any], call: Callable[..., Any] | None = None) -> Handler:
+    """Return the handler that calls ``function(peer, message)``, sync or async, or ``call`` in its place."""
+    waits, call = is_async(function), call or function
 
     def called(invocation: Invocation, message: Any) -> Any:
-        result = function(invocation.peer, message)
+        result = call(invocation.peer, message)
         return result if inspect.isawaitable(result) else None
 
     async def awaited(invocation: Invocation, message: Any) -> None:
-        await function(invocation.peer, message)
+        await call(invocation.peer, message)
 
     return Handler(awaited if waits else called, HandlerOptions(ordered=waits), shown_as=function)
 

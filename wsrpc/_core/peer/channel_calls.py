@@ -127,7 +127,7 @@ class ChannelCalls:
                 # The handler itself has ended the channel of its stream. Or the channel has ended, and the generator
                 # yielded once more although it was cancelled.
             except Exception as exc:
-                producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
+                producer.refuse_pulls(exc)
                 raise
         finally:
             await close_source(source)

@@ -29,8 +29,10 @@ from ...errors import (
     channel_of_item,
     is_made_here,
     made_here,
+    parts_of,
     short,
     text_for_log,
+    ungrouped,
 )
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_states import ChannelState
@@ -475,21 +477,22 @@ class Dispatcher:
 
     # ------------------------------------------------------------ failing
 
-    def _failed(self, invocation: Invocation, exc: BaseException) -> None:
-        """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
+    def _failed(self, invocation: Invocation, raised: BaseException) -> None:
+        """Reject the request of a handler that ``raised``, or end its channel. Log what the caller must not get."""
         channel = invocation.delivered_channel
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller does not get it
-        ending = not self.writer.session.state.accepts_messages
-        if (ending and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
+        exc, parts = ungrouped(raised), parts_of(raised)
+        ends = () if self.writer.session.state.accepts_messages else (ConnectionLost, ChannelClosed)
+        if parts and all(isinstance(each, ends) or invocation.notices_end(each) for each in parts):
             # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
             text = "%s was left: %s"
-            self.answers.log(logging.INFO, text, invocation.label, exc, call=invocation.log_fields)
+            self.answers.log(logging.INFO, text, invocation.label, parts[0], call=invocation.log_fields)
             return
         if isinstance(exc, BadResult) and channel_of_item(exc) is channel is not None:
             # The caller sent a wrong value. The error is not `BadArguments`, which says that the handler did not run.
-            exc = made_here(RemoteError(str(exc), BAD_ITEM))
-        error = self.answers.for_caller(exc, invocation)
+            raised = made_here(RemoteError(str(exc), BAD_ITEM))
+        error = self.answers.for_caller(raised, invocation)
         if invocation.id is None:
             self._event_failed(invocation, exc, error)
         elif channel is not None:

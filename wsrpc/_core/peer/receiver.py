@@ -344,6 +344,8 @@ class Receiver:
 
     def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
         """Receive one message in place of `receive`, for a service that has its own protocol."""
+        if text and payload.startswith(CONTROL):
+            return  # a client of wsrpc speaks to it, whose extensions are of no use here
         try:
             view = self._observe(payload, text, None)
             only = self._shared.raw_only

@@ -25,6 +25,7 @@ from ...errors import (
     UnexpectedChannel,
     WsrpcError,
     add_member_note,
+    ungrouped,
 )
 from ..channels.channel_core import ChannelCore
 from ..channels.javascript import ItemRefused
@@ -369,6 +370,7 @@ def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exc
 
 def _for_handler(exc: BaseException) -> RpcError:
     """Return the error that the handler gets when the source has failed. The caller gets the exception itself."""
+    exc = ungrouped(exc)
     return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
 
 

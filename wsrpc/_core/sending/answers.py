@@ -9,7 +9,7 @@ from functools import partial
 from ..._base.closing import CloseCode
 from ..._base.logs import CallFields
 from ..._base.misuse import check_has_run
-from ...errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
+from ...errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, ungrouped
 from ..handlers.arguments import ArgumentsRefused
 from ..handlers.invocation import Invocation
 from ..session.host import Host
@@ -67,10 +67,11 @@ class Answers:
             return self._internal(exc, invocation.label, invocation.log_fields)
         return error
 
-    def for_caller(self, exc: BaseException, invocation: Invocation) -> RpcError:
+    def for_caller(self, raised: BaseException, invocation: Invocation) -> RpcError:
         """Return the error that the caller gets for an exception. The log gets the rest."""
+        exc = ungrouped(raised)
         if isinstance(exc, ArgumentsRefused):
-            return made_here(exc.error)
+            return exc.error
         if isinstance(exc, RpcError):
             if is_made_here(exc):
                 return exc
@@ -85,7 +86,7 @@ class Answers:
             text, call = "what %s gave was not sent: %s", invocation.log_fields
             self.log(logging.ERROR, text, invocation.label, exc, call=call)
             return RpcError(f"what the handler gave is too big: {exc}")
-        return self._internal(exc, invocation.label, invocation.log_fields)
+        return self._internal(raised, invocation.label, invocation.log_fields)
 
     def _internal(self, exc: BaseException, label: str, call: CallFields | None = None) -> RpcError:
         error_id = secrets.token_hex(4)
