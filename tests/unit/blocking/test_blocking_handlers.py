@@ -165,7 +165,7 @@ def test_sys_exit_fails_the_handler_and_not_the_client(
     with pytest.raises(RemoteError):
         served.run(ask())
     assert client.request("add", 1, 2) == 3
-    assert "SystemExit(3) was raised in a thread of wsrpc.blocking, where it does not end the program" in caplog.text
+    assert "SystemExit(3) was raised in a thread of wsrpc, where it does not end the program" in caplog.text
 
 
 def test_a_source_that_wants_to_end_the_program_fails_its_call(client: Client) -> None:
