@@ -46,19 +46,19 @@ class ThreadLimit:
         self._free = most
         self._line: dict[asyncio.Future[None], None] = {}
 
-    def take_now(self) -> bool:
+    def acquire_now(self) -> bool:
         """Count one more thread. Return False if there is none."""
         free = self._free > 0
         self._free -= free
         return free
 
-    async def take(self, loop: Scheduler, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
+    async def acquire(self, loop: Scheduler, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
         """Count one more thread, when there is one. Cancelling is safe.
 
         Args:
             until: the time at which ``late`` is called if the call still waits. It may set the exception of the future.
         """
-        if self.take_now():
+        if self.acquire_now():
             return
         waiting: asyncio.Future[None] = loop.create_future()
         self._line[waiting] = None
@@ -67,13 +67,13 @@ class ThreadLimit:
             await waiting
         except BaseException:
             if waiting not in self._line:  # it has just got a thread
-                self.give_back()
+                self.release()
             raise
         finally:
             timer.cancel()
             self._line.pop(waiting, None)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Count one thread less, or pass it to the call that has waited longest."""
         for waiting in self._line:
             if not waiting.done():
@@ -96,7 +96,7 @@ class Worker(threading.Thread):
     def __init__(self, owner: Threads | None = None) -> None:
         super().__init__(name="wsrpc worker", daemon=True)
         self.jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]()
-        self._released = partial(self.jobs.put, None) if owner is None else partial(owner.put_back, self)
+        self._released = partial(self.jobs.put, None) if owner is None else partial(owner.add_idle, self)
         self._context: contextvars.Context | None = None  # that of the functions; None while it is idle
         self.last: asyncio.Future[Any] | None = None  # that of the last `call`
         self.held = ExitStack()  # called when the thread is released, and its functions have returned
@@ -162,7 +162,7 @@ class Threads(ThreadPoolExecutor):
         self._idle: dict[Worker, None] = {}  # single operations of a dict need no lock
         self._keeps = True  # whether idle threads are kept
 
-    def take(self) -> Worker:
+    def acquire(self) -> Worker:
         """Return the thread that became idle last, or a new one.
 
         Raises:
@@ -174,14 +174,14 @@ class Threads(ThreadPoolExecutor):
         except KeyError:
             return Worker(self)
 
-    def put_back(self, worker: Worker) -> None:
+    def add_idle(self, worker: Worker) -> None:
         """Keep a thread for the next function. Called in this thread."""
         self._idle[worker] = None
         if not self._keeps:
             self.shutdown(wait=False)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
-        worker = self.take()
+        worker = self.acquire()
         future = worker.submit(function, *args, **named)
         worker.release()
         return future
@@ -189,7 +189,7 @@ class Threads(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads: idle ones now, and others when their functions have returned. They are not waited for.
 
-        A later `take` opens the executor again.
+        A later `acquire` opens the executor again.
         """
         self._keeps = False
         with suppress(KeyError):

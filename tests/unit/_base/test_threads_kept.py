@@ -11,9 +11,9 @@ def test_one_thread_runs_functions_that_come_one_after_another() -> None:
     threads = Threads()
     found = set[int]()
     for _ in range(100):
-        worker = threads.take()
+        worker = threads.acquire()
         found.add(worker.submit(threading.get_ident).result())
-        threads.put_back(worker)
+        threads.add_idle(worker)
     assert len(found) == 1
     threads.shutdown()
 

@@ -163,7 +163,7 @@ def _in_thread(call: Call, most: int | None, streams: bool) -> Call:
         if most is not None and len(a) > most:
             a = invocation.without_surplus(a, most)  # not in the thread, because this counts the event
         admission = invocation.dispatcher.admission
-        worker = await admission.take_thread(invocation, streams=streams)
+        worker = await admission.acquire_thread(invocation, streams=streams)
         try:
             result = await worker.do(call, invocation, a)
             return await invocation.dispatcher.complete(invocation, result, partial(admission.iterate, worker, streams))

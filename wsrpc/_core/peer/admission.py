@@ -123,7 +123,7 @@ class Admission:
 
     # ------------------------------------------------------------ threads
 
-    async def take_thread(self, invocation: Invocation, *, streams: bool) -> Worker:
+    async def acquire_thread(self, invocation: Invocation, *, streams: bool) -> Worker:
         """Return the thread for a call, once one is free and the call may start.
 
         Streams have a limit of their own, because each keeps its thread while its consumer reads nothing. So slow
@@ -140,17 +140,17 @@ class Admission:
         if not self._calls:
             most, everybody = settings.limits.threads, settings.threads.limit(asyncio.get_running_loop())
             # In this order, so that a call which waits for a thread of its connection holds none of the server's.
-            self._calls = ThreadLimit(most, "handlers of this connection run in threads"), everybody
+            self._calls = ThreadLimit(most, "handlers of this connection use or await threads"), everybody
             self._streams = ThreadLimit(most, "streams of this connection are open, each in a thread")
         until = self._loop.time() + settings.limits.thread_timeout
         with ExitStack() as held:
             for limit in (self._streams,) if streams else self._calls:
-                await limit.take(self._loop, until, partial(self._no_thread, invocation, limit))
-                held.callback(limit.give_back)
+                await limit.acquire(self._loop, until, partial(self._no_thread, invocation, limit))
+                held.callback(limit.release)
             if self.paused is not None:
                 await self.wait_while_paused(invocation)
             try:
-                worker = settings.threads.take()
+                worker = settings.threads.acquire()
             except RuntimeError as exc:
                 raise self._overloaded(str(exc)) from exc
             worker.held = held.pop_all()
@@ -179,8 +179,8 @@ class Admission:
             RemoteError: there are too many streams. The error does not say that the handler did not run.
         """
         if not counted:
-            if not self._streams.take_now():
+            if not self._streams.acquire_now():
                 raise made_here(RemoteError(f"{self._streams.reached}, close some", TOO_MANY))
             worker.held.close()
-            worker.held.callback(self._streams.give_back)
+            worker.held.callback(self._streams.release)
         return iterate_in_thread(items, worker)
