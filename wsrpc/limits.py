@@ -64,6 +64,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             announce 100 to 250 streams; a handler is cheaper than a stream.)
         waiting: maximum number of messages that wait for a handler to exit. The next request is rejected with
             `Overloaded`, and the next event is dropped.
+        threads: maximum number of ``thread=True`` handlers that run at the same time, without streams. The same number
+            of ``thread=True`` streams can be open, each of which keeps its thread until it ends, even while its reader
+            is slow. The next handler waits for a thread; see ``thread_timeout`` and `server_threads`. (asyncio's own
+            executor has at most 32 threads. In more threads, Python code mostly waits for the interpreter's lock.)
+        thread_timeout: maximum time that a request waits for a thread. After that, it is rejected with `Overloaded`.
+            An event waits without a limit. In both cases, a warning is logged, once until a thread is free. (A caller
+            that waits so long for a thread is better told than kept waiting, as handlers may be stuck.)
         pending: maximum number of outbound requests that wait for a response. The next request raises
             `TooManyRequests`.
         channels: maximum number of anonymous channels, including streams, that the remote peer has opened. The next
@@ -134,6 +141,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rate: int | None = None
     running: int = 1024
     waiting: int = 10_000
+    threads: int = 32
+    thread_timeout: float = 5.0
     pending: int = 10_000
     channels: int = 1024
     unread_timeout: float = 30.0
@@ -182,6 +191,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         but is rejected with `Overloaded`. (Decoded arguments take 1 to 70 times as much memory.)
         """
         return max(4 * self.message_bytes, 4 * KiB * self.running)
+
+    @property
+    def server_threads(self) -> int:
+        """Maximum number of ``thread=True`` handlers that run at the same time for all connections, without streams.
+
+        This is four times `threads`, so that one connection never uses the threads of all others. The limits that
+        `Handshake.limits` sets for a connection do not change it.
+        """
+        return 4 * self.threads
 
     @property
     def waiting_bytes(self) -> int:

@@ -29,6 +29,30 @@ print(tasks.client.state)
 """
 
 
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+from wsrpc.blocking import Client
+client = Client("ws://127.0.0.1:9/")
+for _ in range(2):
+    try:
+        client.connect()
+    except RuntimeError as error:
+        print(error)
+client.close()
+"""
+GREENLETS = (
+    "wsrpc.blocking.Client needs a thread, and gevent or eventlet has replaced the threads of this process by "
+    "greenlets: do not patch threads, or use another process"
+)
+
+
+async def test_a_process_whose_threads_are_greenlets_is_refused() -> None:
+    """A worker of Celery with `-P gevent` blocked, and was told that an event loop ran in its thread."""
+    printed = await printed_by(await start(sys.executable, "-c", GEVENT))
+    assert printed.splitlines() == [GREENLETS, GREENLETS]
+
+
 async def test_the_tasks_run_in_celery_s_own_worker() -> None:
     redis = redis_server()
     env = {"REDIS": redis.url, "BROKER": "memory://", "BACKEND": "cache+memory://", "PORT": "0"}

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import msgspec
 import pytest
 from beside import AMPLE, beside
 from core_driver import ABORTED, Blocked, Driven, messages, start, turns
+from leftovers import turns_until
 from raw_websocket import CLOSE, CONT, TEXT, build_frame, raw_client
 from tenacity import wait_fixed
 
@@ -957,12 +959,129 @@ async def test_a_closing_handshake_that_takes_too_long_is_cut_off() -> None:
         assert await raw.read_to_end() == b""
 
 
+# ---------------------------------------------------------------- threads
+
+
+class Busy:
+    """A server with ``Limits(threads=2)``, whose clients can use all its threads."""
+
+    def __init__(self, server: Server, *clients: Client) -> None:
+        self.server = server
+        self.client, *self.others = clients
+        self.ran: list[str] = []
+        self._go = threading.Event()
+        self._using: list[asyncio.Task[None]] = []
+        server.on("block", lambda: self._go.wait(8), thread=True)
+        server.on("work", self.work, thread=True)
+        server.on("items", self.items, thread=True)
+        server.on("returns items", lambda: self.items(), thread=True)
+
+    def work(self, name: str) -> str:
+        self.ran.append(name)
+        return name
+
+    def items(self) -> Iterator[int]:
+        self.ran.append("items")
+        yield from range(600)  # more than a reader that pauses gets
+
+    async def until_active(self, count: int) -> None:
+        """Wait until so many calls have arrived and have not ended."""
+        await turns_until(lambda: sum(peer.active for peer in self.server.peers) == count)
+
+    async def use(self, which: str) -> int:
+        """Use all threads of the first client for calls, or for streams, or all that others may use with it."""
+        self._go.clear()
+
+        async def use(client: Client) -> None:
+            if "items" not in which:
+                await client.request("block", timeout=None)
+                return
+            async with client.stream(which) as items:
+                assert await anext(items) == 0
+                await turns_until(self._go.is_set)
+
+        clients = 2 * (self.others if which == "all" else [self.client])
+        self._using = [asyncio.create_task(use(client)) for client in clients]
+        await self.until_active(len(clients))
+        return len(clients)
+
+    async def release(self) -> None:
+        self._go.set()
+        await asyncio.gather(*self._using)
+        await self.until_active(0)
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [
+        ("one", "2 handlers of this connection use or await threads"),
+        ("all", "8 handlers of all connections run in threads"),
+        ("items", "2 streams of this connection are open, each in a thread"),
+        ("returns items", "2 streams of this connection are open, each in a thread"),
+    ],
+)
+async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
+    which: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing said that handlers that block used up all threads."""
+    clock, server = Clock(), Server(limits=Limits(threads=2))
+    streams = "items" in which
+    async with AsyncExitStack() as stack:
+        busy = Busy(server, *[await stack.enter_async_context(connect(server, clock=clock)) for _ in range(5)])
+
+        async def ask() -> Any:
+            if streams:
+                return [number async for number in busy.client.stream("items")][-1]
+            return await busy.client.request("work", "request")
+
+        for period in (1, 2):
+            count = await busy.use(which)
+            await turns_until(lambda: busy.ran.count("items") == (2 if streams else 0))
+            busy.ran.clear()
+            asking = [asyncio.create_task(ask()) for _ in range(2)]
+            await busy.until_active(count + 2)
+            clock.advance(4.9)
+            await busy.client.emit("work", "event")
+            await turns_until(lambda: "event" in busy.ran) if streams else await busy.until_active(count + 3)
+            assert not any(task.done() for task in asking)
+            clock.advance(0.2)
+            for task in asking:
+                with pytest.raises(Overloaded) as caught:
+                    await task
+                text = f"no thread was free for 5 s: {says} (Limits.threads), ask again later"
+                assert str(caught.value) == text
+            clock.advance(20)
+            assert busy.ran == (["event"] if streams else []), "streams take no thread from calls"
+            assert len([record for record in caplog.records if says in record.message]) == period
+            assert server.stats().ignored["no free thread"] == 2 * period
+            await busy.release()
+            await turns_until(lambda: "event" in busy.ran)
+            assert await ask() == (599 if streams else "request")
+            await busy.until_active(0)
+            busy.ran.clear()
+
+
+async def test_a_handler_that_returns_a_generator_has_run_when_there_are_too_many_streams() -> None:
+    server = Server(limits=Limits(threads=2))
+    async with connect(server) as client:
+        busy = Busy(server, client)
+        await busy.use("items")
+        with pytest.raises(RemoteError, match="2 streams of this connection are open") as caught:
+            await anext(client.stream("returns items"))
+        assert caught.value.code == "wsrpc.too_many_channels"
+        assert await client.request("work", "x") == "x"
+        await busy.release()
+        assert [number async for number in client.stream("returns items")] == [*range(600)]
+
+
 # ---------------------------------------------------------------- the page
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "limits.md").read_text("utf-8")
 FIELDS = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+? \| [^|]+? \|$", PAGE, re.MULTILINE))
 UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
 ALONE = {
+    "threads": test_a_request_that_gets_no_thread_is_rejected_and_does_not_run,
+    "thread_timeout": test_a_request_that_gets_no_thread_is_rejected_and_does_not_run,
     "request_timeout": test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely,
     "offline": test_what_a_client_queues_while_it_is_not_connected_is_bounded,
     "stream_window": test_the_producer_of_a_stream_waits_for_its_reader,

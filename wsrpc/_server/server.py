@@ -744,7 +744,10 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         """
         check_number(DRAIN_TIMEOUT, drain_timeout, 0)
         self._core.check_thread("server.close()")
-        await self._core.close(drain_timeout)
+        try:
+            await self._core.close(drain_timeout)
+        finally:
+            self._settings.threads.shutdown()
 
     # ------------------------------------------------------------ for operators
 

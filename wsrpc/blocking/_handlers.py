@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from msgspec.structs import replace
 
 from .._base.names import RESERVED_EVENTS
+from .._base.threads import Worker
 from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.stream import Stream as AsyncStream
@@ -22,7 +22,6 @@ from .._core.handlers.method import MARK, Exposed, mark_of
 from ._blocking_stream import Stream
 from ._delegate import blocking_form
 from ._loop_thread import CallBridge
-from ._workers import without_exit
 
 MISSING: Any = object()
 """The default of an argument that was not passed."""
@@ -53,20 +52,12 @@ def in_a_thread(function: Callable[..., Any], convert: Callable[[Any], Any] = la
 
     @functools.wraps(function)
     async def called(*args: Any, **named: Any) -> Any:
-        context = contextvars.copy_context()
         call = partial(function, *map(convert, args), **{name: convert(value) for name, value in named.items()})
-
-        def work() -> tuple[Any, BaseException | None]:
-            # A future must not get the exception itself: it refuses StopIteration.
-            try:
-                return context.run(call), None
-            except BaseException as exc:
-                return None, without_exit(exc)
-
-        result, error = await asyncio.get_running_loop().run_in_executor(None, work)
-        if error is not None:
-            raise error
-        return result
+        worker = Worker()
+        try:
+            return await worker.do(call)
+        finally:
+            worker.release()
 
     return called
 
@@ -77,12 +68,9 @@ def _generates_in_a_thread(function: Callable[..., Any], convert: Callable[[Any]
     @functools.wraps(function)
     async def called(*args: Any, **named: Any) -> AsyncGenerator[Any]:
         items = function(*map(convert, args), **{name: convert(value) for name, value in named.items()})
-        source = iterate_in_thread(items)
-        try:
+        async with aclosing(iterate_in_thread(items)) as source:
             async for item in source:
                 yield item
-        finally:
-            await source.aclose()
 
     return called
 
@@ -116,8 +104,7 @@ def threaded(function: Callable[..., Any], bridge: CallBridge) -> tuple[Any, boo
                 )
     items = {p.name: p.type for p in read.parameters if (get_origin(p.type) or p.type) is Iterator}
     if not items and not any(p.injection is not None and p.injection.conversation for p in read.parameters):
-        # What a generator function raises is raised in a `Worker`.
-        return (function if inspect.isgeneratorfunction(function) else _failing_on_exit(function)), True
+        return function, True
 
     def convert(value: Any) -> Any:
         cls: Any = AsyncStream  # whose items may be of any type
@@ -134,19 +121,6 @@ def threaded(function: Callable[..., Any], bridge: CallBridge) -> tuple[Any, boo
     return made, False
 
 
-def _failing_on_exit(function: Callable[..., Any]) -> Any:
-    """Return a handler whose request fails if it raises SystemExit; see `without_exit`."""
-
-    @functools.wraps(function)
-    def called(*args: Any, **named: Any) -> Any:
-        try:
-            return function(*args, **named)
-        except (SystemExit, KeyboardInterrupt) as exc:
-            raise without_exit(exc)  # noqa: B904
-
-    return called
-
-
 def _read_in_loop(annotation: Any) -> Any:
     item: Any = (*get_args(annotation), Any)[0]
     return AsyncIterator[item]
@@ -158,7 +132,7 @@ def marked(function: Callable[..., Any], bridge: CallBridge) -> Any:
     made, thread = threaded(function, bridge)
     mark = mark_of(getattr(function, "__func__", function)) or Exposed()
 
-    if made is function:  # a generator function
+    if made is function:
         # A bound method cannot be marked, and an object that others use should not be.
         @functools.wraps(function)
         def made(*args: Any, **named: Any) -> Any:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextvars
+import inspect
 import os
 import sys
 import threading
 import warnings
-from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
+from .._base.threads import Threads
 from .._core.api.anonymous import AnonymousChannel, core_of
-from ._workers import Workers
 
 Closing = Callable[[], Coroutine[Any, Any, None]]
 """Closes an asynchronous client."""
@@ -66,7 +67,7 @@ class LoopCall:
         self._written = written
         # The call of a handler runs in the handler's context in the loop's thread, too.
         self._context = contextvars.copy_context()
-        self._done = allocate_lock()
+        self._done = _thread.allocate_lock()
         self._done.acquire()
         self._started = self._interrupted = False
         self._task: asyncio.Task[None] | None = None
@@ -195,7 +196,7 @@ class Flag:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._unset = allocate_lock()
+        self._unset = _thread.allocate_lock()
         self._unset.acquire()
 
     def set(self) -> None:
@@ -240,7 +241,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop
         """The event loop. The attribute exists when ``_ready`` is set."""
         self._stop = asyncio.Event()
-        self._started = allocate_lock()
+        self._started = _thread.allocate_lock()
         """Lock that the thread which starts the loop's thread acquires. It is never released."""
         self._ready = Flag()
         # Not `Thread.is_alive`: if `Thread.join` is interrupted, that is False while the thread runs (3.11, observed).
@@ -315,7 +316,7 @@ class LoopThread:
     def _call_in_loop(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function in the loop's thread. Start the thread if it has not started."""
         if not self._started.locked():
-            start_new_thread(self._start, ())
+            _thread.start_new_thread(self._start, ())
         self._ready.wait()
         with suppress(RuntimeError):  # the loop is closed, and all calls were failed before
             self._loop.call_soon_threadsafe(function, *args)
@@ -351,7 +352,7 @@ class LoopThread:
         try:
             with asyncio.Runner() as runner:
                 self._loop = loop = runner.get_loop()
-                loop.set_default_executor(Workers(self._name))
+                loop.set_default_executor(Threads())
                 if self._first is not None:
                     loop.call_soon(self._first)
                 self._ready.set()
@@ -523,6 +524,9 @@ class CallBridge:
 
     def _start(self) -> LoopThread:
         """Start and return a new thread. The last thread must have ended: a client cannot be in two event loops."""
+        if not inspect.isbuiltin(_thread.start_new_thread):  # the loop would run, and block, in the caller's thread
+            why = "and gevent or eventlet has replaced the threads of this process by greenlets"
+            raise RuntimeError(f"{self._name} needs a thread, {why}: do not patch threads, or use another process")
         while True:
             with self._guard:
                 if self._closed:

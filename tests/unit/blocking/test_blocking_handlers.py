@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -165,7 +166,7 @@ def test_sys_exit_fails_the_handler_and_not_the_client(
     with pytest.raises(RemoteError):
         served.run(ask())
     assert client.request("add", 1, 2) == 3
-    assert "SystemExit(3) was raised in a thread of wsrpc.blocking, where it does not end the program" in caplog.text
+    assert "SystemExit(3) was raised in a thread of wsrpc, where it does not end the program" in caplog.text
 
 
 def test_a_source_that_wants_to_end_the_program_fails_its_call(client: Client) -> None:
@@ -228,3 +229,35 @@ def test_a_handler_may_close_the_client(served: Served) -> None:
     served.run(served.peer().emit("leave"))
     assert closed.wait(8)
     assert client.state == "closed"
+
+
+def test_all_steps_of_a_stream_and_of_an_upload_run_in_one_thread(served: Served, client: Client) -> None:
+    together = threading.Barrier(2)  # the steps of two calls run at the same time, so in two threads
+    threads: dict[str, set[int]] = {"a": set(), "b": set(), "c": set(), "d": set()}
+
+    def steps(name: str) -> Iterator[int]:
+        try:
+            for number in range(20):
+                threads[name].add(threading.get_ident())
+                together.wait(8)
+                yield number
+        finally:
+            threads[name].add(threading.get_ident())
+
+    @client.on("both ways")
+    def both_ways(name: str, items: Iterator[int]) -> Iterator[int]:
+        yield from zip(items, steps(name), strict=False)
+
+    peer = served.peer()
+
+    async def read(name: str) -> int:
+        async with asyncio.timeout(8):
+            return len([pair async for pair in peer.stream("both ways", name, send=range(20))])
+
+    async def read_both() -> list[int]:
+        return [*await asyncio.gather(read("a"), read("b"))]
+
+    assert served.run(read_both()) == [20, 20]
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(lambda name: client.request("total", send=steps(name)), ("c", "d"))] == [190, 190]
+    assert [len(each) for each in threads.values()] == [1, 1, 1, 1]

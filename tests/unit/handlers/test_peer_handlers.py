@@ -7,7 +7,6 @@ import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -298,8 +297,7 @@ async def test_a_handler_whose_task_the_application_cancels_answers_and_leaves_n
 async def test_a_handler_that_is_cancelled_before_its_thread_begins_never_runs() -> None:
     ran: list[int] = []
     go = threading.Event()
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    d = Driven()
+    d = Driven(limits=Limits(threads=1))
     d.peer.on("first", go.wait, thread=True)
     d.peer.on("second", lambda: ran.append(2), thread=True)
     d.feed({"i": 1, "a": ["first"]})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +15,19 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from programs import printed_by, start
 
-from wsrpc import Context, Peer, RpcError, current_context, current_peer
-from wsrpc.testing import pair
+from wsrpc import (
+    Client,
+    Context,
+    Limits,
+    Peer,
+    RpcError,
+    Server,
+    current_context,
+    current_peer,
+)
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -50,11 +62,6 @@ async def test_what_a_thread_raises_late_is_nobodys_business(error: Exception, e
 async def test_a_generator_that_makes_an_item_in_a_thread_when_its_loop_ends_is_closed_there() -> None:
     begun, go_on, closed, said = threading.Event(), threading.Event(), threading.Event(), list[Any]()
 
-    class Workers(ThreadPoolExecutor):
-        def shutdown(self, *args: Any, **options: Any) -> None:
-            go_on.set()  # the loop takes no new work by now
-            super().shutdown(*args, **options)
-
     def numbers() -> Iterator[int]:
         try:
             yield 1
@@ -65,9 +72,7 @@ async def test_a_generator_that_makes_an_item_in_a_thread_when_its_loop_ends_is_
             closed.set()
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(Workers())
-        loop.set_exception_handler(lambda _, context: said.append(context))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
         async with pair() as (left, right):
             right.on("numbers", numbers, thread=True)
             async with left.stream("numbers") as stream:
@@ -75,7 +80,9 @@ async def test_a_generator_that_makes_an_item_in_a_thread_when_its_loop_ends_is_
                 await turns_until(begun.is_set)
 
     await asyncio.to_thread(asyncio.run, main())
-    assert closed.is_set() and said == []
+    go_on.set()
+    await turns_until(closed.is_set)
+    assert said == []
 
 
 async def test_a_thread_has_a_copy_of_the_context_and_an_awaitable_that_it_returns_is_awaited_in_the_loop() -> None:
@@ -101,3 +108,125 @@ async def test_a_thread_has_a_copy_of_the_context_and_an_awaitable_that_it_retur
         right.use(set_by_middleware)
         assert await left.request("login", "ada") == [False, "middleware", True, "login", True, "login"]
         assert user.get() == "nobody"
+
+
+# ---------------------------------------------------------------- one thread for each stream
+
+
+STEP: ContextVar[int] = ContextVar("step", default=-1)
+
+
+@pytest.mark.parametrize("returned", [False, True], ids=["yields", "returns a generator"])
+@pytest.mark.parametrize("end", ["read", "left", "fails"])
+async def test_all_steps_of_a_stream_run_in_one_thread_and_one_context(returned: bool, end: str) -> None:
+    """A generator that reads from sqlite failed at its second item, because sqlite checks the thread."""
+    together = threading.Barrier(2)  # the steps of the two streams run at the same time, so in two threads
+    threads: dict[str, list[int]] = {"a": [], "b": []}
+    closed: list[tuple[str, int]] = []
+
+    def rows(name: str) -> Iterator[int]:
+        database = sqlite3.connect(":memory:")
+        database.execute("create table numbers as select value from json_each(?)", [str([*range(30)])])
+        try:
+            for (number,) in database.execute("select value from numbers"):
+                assert STEP.get() == number - 1
+                STEP.set(number)
+                threads[name].append(threading.get_ident())
+                together.wait(8)
+                yield number
+            if end == "fails":
+                raise RpcError("no more")
+        finally:
+            database.close()
+            threads[name].append(threading.get_ident())
+            closed.append((name, STEP.get()))
+
+    def returns_rows(name: str) -> Iterator[int]:
+        threads[name].append(threading.get_ident())
+        return rows(name)
+
+    async def read(client: Client, name: str) -> None:
+        async with client.stream("rows", name, returns=int) as numbers:
+            try:
+                async for number in numbers:
+                    if end == "left" and number == 9:
+                        break
+            except RpcError:
+                assert end == "fails"
+
+    server = Server(limits=Limits(stream_window=1))
+    server.on("rows", returns_rows if returned else rows, thread=True)
+    async with connect(server) as client:
+        reading = asyncio.gather(read(client, "a"), read(client, "b"))
+        await asyncio.wait_for(reading, 8)
+        if end == "left":
+            together.abort()
+        await turns_until(lambda: len(closed) == 2)
+    assert [len({*each}) for each in threads.values()] == [1, 1] and threads["a"][0] != threads["b"][0]
+    assert STEP.get() == -1 and all(step >= (9 if end == "left" else 29) for _, step in closed)
+
+
+# ---------------------------------------------------------------- whose threads they are
+
+
+async def test_handlers_that_block_leave_the_executor_of_the_event_loop_to_the_program() -> None:
+    """With six of them, no name could be resolved, and no client could connect."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    go = threading.Event()
+    async with asyncio.timeout(8), pair() as (left, right):
+        right.on("block", go.wait, thread=True)
+        asking = [asyncio.create_task(left.request("block")) for _ in range(20)]
+        await turns_until(lambda: right.active == 20)
+        assert await loop.getaddrinfo("localhost", 80)
+        go.set()
+        assert await asyncio.gather(*asking) == [True] * 20
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "wsrpc worker"]
+
+
+@pytest.mark.parametrize("closes", ["client", "server"])
+async def test_the_threads_end_with_the_client_or_the_server(closes: str) -> None:
+    server, go, asking = Server(), threading.Event(), list[asyncio.Task[Any]]()
+    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url) as client:
+        handlers: Any = client if closes == "client" else server
+        handlers.on("get", lambda: threading.get_ident(), thread=True)
+        handlers.on("block", go.wait, thread=True)
+        caller: Any = server.peers[0] if closes == "client" else client
+        assert await caller.request("get") in [thread.ident for thread in workers()]
+        asking.append(asyncio.create_task(caller.request("block", timeout=None)))
+        await turns_until(lambda: len(workers()) >= 1 and (client.peer.active or server.peers[0].active))
+        await handlers.close()
+    await asyncio.gather(*asking, return_exceptions=True)
+    go.set()
+    await turns_until(lambda: not workers())
+
+
+BLOCKS = """
+import asyncio, threading
+from wsrpc import Server
+from wsrpc.testing import connect
+
+async def main():
+    server, begun = Server(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @server.on("block", thread=True)
+    def block():
+        loop.call_soon_threadsafe(begun.set)
+        threading.Event().wait()
+
+    async with connect(server) as client:
+        asking = asyncio.create_task(client.request("block"))
+        await begun.wait()
+        asking.cancel()
+
+asyncio.run(main())
+print("the program ends")
+"""
+
+
+async def test_a_handler_that_blocks_without_end_does_not_keep_the_program_from_ending() -> None:
+    assert await printed_by(await start(sys.executable, "-c", BLOCKS)) == "the program ends\n"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from core_driver import Blocked, Driven, idle, start, turns
@@ -55,8 +53,7 @@ async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(
 
 
 async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    d, go, started = Driven(), threading.Event(), list[int]()
+    d, go, started = Driven(limits=Limits(threads=1)), threading.Event(), list[int]()
 
     async def close(code: int | None = 1000, reason: str = "") -> None:
         go.set()

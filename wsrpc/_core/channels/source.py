@@ -5,16 +5,14 @@ A handler returns a source, or a caller passes one as ``send=``.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
-import threading
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any, NamedTuple
 
 from ..._base.names import Source
+from ..._base.threads import Worker
 from ..._values.type_survey import survey_of
 from ...errors import parts_of
 from ..handlers.introspection import injections
@@ -26,6 +24,9 @@ ENVELOPE = 32
 """Bytes that the message around an item takes, at least, if the item is sent by itself."""
 
 Measure = Callable[[Any], Sized]
+ReadInThread = Callable[[Iterator[Any]], AsyncGenerator[Any]]
+
+_NO_MORE = object()  # what an iterator gives that has ended
 
 
 class StartedStep(NamedTuple):
@@ -85,47 +86,34 @@ async def iterate(source: Source) -> AsyncGenerator[Any]:
             yield value
 
 
-async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
-    """Iterate over an iterator that may block. Each item is made in a thread."""
-    loop = asyncio.get_running_loop()
+async def iterate_in_thread(source: Iterable[Any], worker: Worker | None = None) -> AsyncGenerator[Any]:
+    """Iterate over an iterator that may block. All its code runs in one thread and one context.
+
+    Args:
+        worker: the thread. None: a new thread.
+    """
+    thread = worker or Worker()
     iterator = iter(source)
     close = getattr(iterator, "close", None)
-    context = contextvars.copy_context()
-    lock = threading.Lock()
-    making = exited = False
-    nothing = object()
-
-    def make() -> Any:
-        nonlocal making
-        try:
-            return next(iterator, nothing)
-        finally:
-            with lock:
-                making = False
-                is_last = exited
-            if is_last and close is not None:
-                close()
-
     try:
-        while True:
-            making = True
-            # A cancellation does not reach the thread. The thread closes the iterator when it has made the item,
-            # because the loop may have ended by then.
-            value = await asyncio.shield(loop.run_in_executor(None, context.run, make))
-            if value is nothing:
-                return
+        while (value := await thread.do(next, iterator, _NO_MORE)) is not _NO_MORE:
             yield value
     finally:
-        with lock:
-            exited = True
-            is_made = not making
-        if is_made and close is not None:
-            # The iterator is closed even if the task is cancelled before a thread has started to close it.
-            await asyncio.shield(loop.run_in_executor(None, context.run, close))
+        try:
+            if close is not None and thread.last is not None and not thread.last.done():
+                thread.call(close)  # once the item is made: a cancellation does not reach the thread
+            elif close is not None:
+                await thread.do(close)
+        finally:
+            if worker is None:
+                thread.release()
 
 
-def as_source(value: Any, *, thread: bool = False) -> Source | None:
+def as_source(value: Any, read: ReadInThread | None = None) -> Source | None:
     """Return ``value`` if it is an async iterable or an iterator, such as a generator. Return None otherwise.
+
+    Args:
+        read: makes the source of an iterator that may block.
 
     Raises:
         TypeError: the value is a result of which a part would not be sent.
@@ -136,8 +124,8 @@ def as_source(value: Any, *, thread: bool = False) -> Source | None:
         source: AsyncIterable[Any] = value
         return source
     if hasattr(value, "__next__"):
-        iterator: Iterable[Any] = value
-        return iterate_in_thread(iterator) if thread else iterator
+        iterator: Iterator[Any] = value
+        return iterator if read is None else read(iterator)
     if hasattr(value, "__attrs_attrs__") and (unsent := survey_of(type(value), True).unsent):
         raise TypeError(unsent)
     return None

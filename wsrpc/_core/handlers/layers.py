@@ -7,7 +7,6 @@ It returns a value, or an object that must still be awaited or streamed.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -31,9 +30,6 @@ Next = Callable[[Invocation, Any], Awaitable[Any]]
 
 PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Classes of results that are neither awaitable nor a source of items."""
-
-_NOT_STARTED = Exception()
-"""Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
 
 
 class Route(Struct, frozen=True):
@@ -68,7 +64,7 @@ def around(
         elif isinstance(seconds, (int, float)) and handler.keep is None:
             call = (_limited if handler.facts.is_coroutine else _perhaps_limited)(call, seconds)
         if handler.thread:
-            call = _in_thread(call, handler.most)
+            call = _in_thread(call, handler.most, handler.answers_with_channel)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
         if handler.acquired and (handler.facts.is_coroutine or handler.answers_with_channel):
@@ -155,35 +151,24 @@ def _within_task(call: Call) -> Call:
     return within_task
 
 
-def _in_thread(call: Call, most: int | None) -> Call:
-    """Call a handler in a thread. ``most`` is the length of the longest ``a`` that it accepts."""
+def _in_thread(call: Call, most: int | None, streams: bool) -> Call:
+    """Call a handler in a thread, where a stream that it returns runs, too.
+
+    Args:
+        most: the length of the longest ``a`` that it accepts.
+        streams: it is known to return a stream.
+    """
 
     async def in_thread(invocation: Invocation, a: list[Any]) -> Any:
         if most is not None and len(a) > most:
             a = invocation.without_surplus(a, most)  # not in the thread, because this counts the event
-        context = contextvars.copy_context()
-
-        def work() -> tuple[Any, BaseException | None]:
-            # The handler may have waited for a thread until now, and may be cancelled. Its exception is returned, not
-            # raised: a future refuses StopIteration, and nobody retrieves the exception if the handler was cancelled.
-            if invocation.state.cancelled:
-                return None, invocation.cancellation()
-            if invocation.dispatcher.admission.paused is not None:
-                return None, _NOT_STARTED
-            try:
-                return context.run(call, invocation, a), None
-            except BaseException as exc:
-                return None, exc
-
-        while True:
-            invocation.thread = asyncio.get_running_loop().run_in_executor(None, work)
-            result, error = await asyncio.shield(invocation.thread)
-            if error is not _NOT_STARTED:
-                break
-            await invocation.dispatcher.admission.wait_while_paused(invocation)
-        if error is not None:
-            raise error
-        return await invocation.dispatcher.complete(invocation, result, thread=True)
+        admission = invocation.dispatcher.admission
+        worker = await admission.acquire_thread(invocation, streams=streams)
+        try:
+            result = await worker.do(call, invocation, a)
+            return await invocation.dispatcher.complete(invocation, result, partial(admission.iterate, worker, streams))
+        finally:
+            invocation.thread = worker.release()
 
     return in_thread
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack
 from enum import Enum
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from ..._base.threads import ThreadLimit, Worker
+from ...errors import Overloaded, RemoteError, made_here
+from ..channels.channel_table import TOO_MANY
+from ..channels.source import iterate_in_thread
 from ..handlers.invocation import Invocation
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
@@ -52,13 +60,16 @@ A message also waits behind messages that wait for room: see `Work`.
 class Admission:
     """Decides whether handlers of one session may start now."""
 
-    __slots__ = ("_answers", "_loop", "_work", "_writer", "late", "paused")
+    __slots__ = ("_answers", "_calls", "_loop", "_streams", "_work", "_writer", "late", "paused")
 
     def __init__(self, work: Work, writer: SessionWriter, answers: Answers) -> None:
         self._work = work
         self._answers = answers
         self._loop = writer.loop
         self._writer = writer
+        # The limits of threads for calls, and for streams. Made for the first of them, because many peers have none.
+        self._calls: tuple[ThreadLimit, ...] = ()
+        self._streams: ThreadLimit
         self.paused: asyncio.Future[None] | None = None
         """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
         continues on another connection. May be read in any thread."""
@@ -109,3 +120,67 @@ class Admission:
             self.late -= 1
             if not self.late:
                 self._loop.call_soon(self._work.start_waiting)  # later, so that this handler starts first
+
+    # ------------------------------------------------------------ threads
+
+    async def acquire_thread(self, invocation: Invocation, *, streams: bool) -> Worker:
+        """Return the thread for a call, once one is free and the call may start.
+
+        Streams have a limit of their own, because each keeps its thread while its consumer reads nothing. So slow
+        consumers take no thread from a call, and none from another connection.
+
+        Args:
+            streams: the call is known to answer with a stream.
+
+        Raises:
+            Overloaded: the call is a request, and no thread was free in time; or the system has no more threads.
+            asyncio.CancelledError: the session is over.
+        """
+        settings = self._answers.host.settings
+        if not self._calls:
+            most, everybody = settings.limits.threads, settings.threads.limit(asyncio.get_running_loop())
+            # In this order, so that a call which waits for a thread of its connection holds none of the server's.
+            self._calls = ThreadLimit(most, "handlers of this connection use or await threads"), everybody
+            self._streams = ThreadLimit(most, "streams of this connection are open, each in a thread")
+        until = self._loop.time() + settings.limits.thread_timeout
+        with ExitStack() as held:
+            for limit in (self._streams,) if streams else self._calls:
+                await limit.acquire(self._loop, until, partial(self._no_thread, invocation, limit))
+                held.callback(limit.release)
+            if self.paused is not None:
+                await self.wait_while_paused(invocation)
+            try:
+                worker = settings.threads.acquire()
+            except RuntimeError as exc:
+                raise self._overloaded(str(exc)) from exc
+            worker.held = held.pop_all()
+            return worker
+
+    def _no_thread(self, invocation: Invocation, limit: ThreadLimit, waiting: asyncio.Future[None]) -> None:
+        """Reject a request that waits too long. An event waits on, because nobody would learn that it was dropped."""
+        why = f"no thread was free for {self._answers.host.settings.limits.thread_timeout:g} s: {limit.reached}"
+        if not limit.reported:
+            limit.reported = True
+            self._answers.log(logging.WARNING, "%s waits: %s", invocation.label, why, call=invocation.log_fields)
+        if invocation.id is not None and not waiting.done():
+            waiting.set_exception(self._overloaded(f"{why}, ask again later"))
+
+    def _overloaded(self, why: str) -> Overloaded:
+        self._answers.ignored["no free thread"] += 1
+        return made_here(Overloaded(why))
+
+    def iterate(self, worker: Worker, counted: bool, items: Iterator[Any]) -> AsyncGenerator[Any]:
+        """Iterate over what a call has returned, in its thread. From now on, the call counts as a stream.
+
+        Args:
+            counted: whether it counts as one already.
+
+        Raises:
+            RemoteError: there are too many streams. The error does not say that the handler did not run.
+        """
+        if not counted:
+            if not self._streams.acquire_now():
+                raise made_here(RemoteError(f"{self._streams.reached}, close some", TOO_MANY))
+            worker.held.close()
+            worker.held.callback(self._streams.release)
+        return iterate_in_thread(items, worker)

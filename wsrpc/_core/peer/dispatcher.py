@@ -38,7 +38,7 @@ from ..channels.channel_core import ChannelCore
 from ..channels.channel_states import ChannelState
 from ..channels.channel_table import TOO_MANY, ChannelTable
 from ..channels.named_channels import FOR_READERS
-from ..channels.source import as_source
+from ..channels.source import ReadInThread, as_source
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
 from ..handlers.layers import PLAIN, Limited, Route, close_unawaited, when_over
 from ..handlers.lookup import find, route_to
@@ -333,17 +333,17 @@ class Dispatcher:
             self._warn_slow(invocation, took)
         return await self.complete(invocation, result)
 
-    async def complete(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
+    async def complete(self, invocation: Invocation, result: Any, read: ReadInThread | None = None) -> Any:
         """Await or stream what a handler has returned, if it is awaitable or a source, and return the result.
 
         Args:
-            thread: whether a source blocks while it makes an item.
+            read: makes the source of an iterator that may block.
         """
         if hasattr(result, "__await__"):
             result = await result
         if invocation.delivered_channel is not None:  # the request was answered with a channel
             return result
-        source = as_source(result, thread=thread)
+        source = as_source(result, read)
         return result if source is None else await self.serve(invocation, source)
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:

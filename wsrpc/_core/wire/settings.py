@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from ..._base.misuse import check_flag, check_no_yield
 from ..._base.names import Profile, Redact
+from ..._base.threads import Threads
 from ...limits import Limits
 from .codecs import BRACE, Codec, JsonCodec, NegotiatedCodec
 from .control import BATCHES, CONTEXT, CREDIT, STOP, Announced
@@ -111,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether the connections are between two nodes of a cluster, see ``_core.wire.nodes``."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that returns what the log shows of the arguments."""
+    threads: Threads = msgspec.field(default_factory=Threads)
+    """The threads of the handlers of all peers."""
 
     @property
     def can_resume(self) -> bool:
@@ -193,4 +196,5 @@ def make_settings(
         binary,
         between_nodes=profile == NODE,
         log_payloads=log_payloads,
+        threads=Threads((limits or Limits()).server_threads),
     )

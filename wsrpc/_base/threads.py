@@ -1,0 +1,200 @@
+"""`Threads`: the threads in which functions that may block run. `ThreadLimit`: how many of them calls may use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from functools import lru_cache, partial
+from queue import SimpleQueue
+from typing import Any
+
+from .scheduler import Scheduler
+
+
+def outcome_of(function: Callable[..., object], *args: Any) -> tuple[Any, BaseException | None]:
+    """Call a function in a thread, and return what it returns and what it raises.
+
+    (A future does not accept StopIteration, and complains of an exception that nobody retrieves.)
+    """
+    try:
+        return function(*args), None
+    except (SystemExit, KeyboardInterrupt) as exc:
+        # An event loop takes these two for the end of the program, and stops.
+        made = RuntimeError(f"{exc!r} was raised in a thread of wsrpc, where it does not end the program")
+        made.__cause__ = exc
+        return None, made
+    except BaseException as exc:
+        return None, exc
+
+
+class ThreadLimit:
+    """Counts the threads that calls use. A call that would exceed the limit waits, first come, first served.
+
+    Args:
+        most: number of threads.
+        reached: says for errors that they are in use.
+    """
+
+    def __init__(self, most: int, reached: str) -> None:
+        self.reached = f"{most} {reached} (Limits.threads)"
+        self.reported = False  # whether it was logged that a call waits, since a thread was free
+        self._free = most
+        self._line: dict[asyncio.Future[None], None] = {}
+
+    def acquire_now(self) -> bool:
+        """Count one more thread. Return False if there is none."""
+        free = self._free > 0
+        self._free -= free
+        return free
+
+    async def acquire(self, loop: Scheduler, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
+        """Count one more thread, when there is one. Cancelling is safe.
+
+        Args:
+            until: the time at which ``late`` is called if the call still waits. It may set the exception of the future.
+        """
+        if self.acquire_now():
+            return
+        waiting: asyncio.Future[None] = loop.create_future()
+        self._line[waiting] = None
+        timer = loop.call_at(until, partial(late, waiting))
+        try:
+            await waiting
+        except BaseException:
+            if waiting not in self._line:  # it has just got a thread
+                self.release()
+            raise
+        finally:
+            timer.cancel()
+            self._line.pop(waiting, None)
+
+    def release(self) -> None:
+        """Count one thread less, or pass it to the call that has waited longest."""
+        for waiting in self._line:
+            if not waiting.done():
+                del self._line[waiting]
+                waiting.set_result(None)
+                return
+        self._free += 1
+        self.reported = False
+
+
+class Worker(threading.Thread):
+    """Thread that runs functions for one user after another. Each user has it alone, until `release`.
+
+    It is a daemon: a function that blocks without end does not keep the program from ending.
+
+    Args:
+        owner: keeps the thread after `release`. Otherwise, the thread then ends.
+    """
+
+    def __init__(self, owner: Threads | None = None) -> None:
+        super().__init__(name="wsrpc worker", daemon=True)
+        self.jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]()
+        self._released = partial(self.jobs.put, None) if owner is None else partial(owner.add_idle, self)
+        self._context: contextvars.Context | None = None  # that of the functions; None while it is idle
+        self.last: asyncio.Future[Any] | None = None  # that of the last `call`
+        self.held = ExitStack()  # called when the thread is released, and its functions have returned
+        self.start()
+
+    def run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            future, function = job
+            try:
+                future.set_result(function())
+            except BaseException as exc:
+                future.set_exception(exc)
+            del job, future, function  # otherwise they would live until the next function
+
+    def submit(self, function: Callable[..., object], *args: Any, **named: Any) -> Future[Any]:
+        """Call a function after the functions before it."""
+        future = Future[Any]()
+        future.set_running_or_notify_cancel()
+        self.jobs.put((future, partial(function, *args, **named)))
+        return future
+
+    def call(self, function: Callable[..., object], *args: Any) -> asyncio.Future[Any]:
+        """Submit a function in the context of the first call. Return a future of its `outcome_of`."""
+        self._context = self._context or contextvars.copy_context()
+        self.last = last = asyncio.wrap_future(self.submit(outcome_of, self._context.run, function, *args))
+        return last
+
+    async def do(self, function: Callable[..., object], *args: Any) -> Any:
+        """Call a function as `call` does, and return its result. Cancelling only stops the waiting."""
+        result, error = await asyncio.shield(self.call(function, *args))
+        if error is not None:
+            raise error
+        return result
+
+    def release(self) -> asyncio.Future[Any] | None:
+        """Give the thread back once its functions have returned, and return the future of the last one.
+
+        Python cannot stop a thread: that of a cancelled handler runs on, and counts until its function has returned.
+        """
+        last, self.last, self._context, held = self.last, None, None, self.held.pop_all()
+        if last is None or last.done():
+            held.close()
+        else:
+            last.add_done_callback(lambda _: held.close())
+        self.submit(self._released)
+        return last
+
+
+class Threads(ThreadPoolExecutor):
+    """The threads of a server or a client. A function that finds none idle gets a new one; see `ThreadLimit`.
+
+    It is also the executor of a blocking client's event loop. (It is a ThreadPoolExecutor because an event loop takes
+    nothing else.)
+
+    Args:
+        most: number of threads that calls of handlers in one event loop may use together.
+    """
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        super().__init__(1)
+        # For one event loop, because a thread cannot report to a closed event loop that it is free.
+        self.limit = lru_cache(1)(lambda _: ThreadLimit(most, "handlers of all connections run in threads"))
+        self._idle: dict[Worker, None] = {}  # single operations of a dict need no lock
+        self._keeps = True  # whether idle threads are kept
+
+    def acquire(self) -> Worker:
+        """Return the thread that became idle last, or a new one.
+
+        Raises:
+            RuntimeError: the system has no more threads.
+        """
+        self._keeps = True
+        try:
+            return self._idle.popitem()[0]
+        except KeyError:
+            return Worker(self)
+
+    def add_idle(self, worker: Worker) -> None:
+        """Keep a thread for the next function. Called in this thread."""
+        self._idle[worker] = None
+        if not self._keeps:
+            self.shutdown(wait=False)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        worker = self.acquire()
+        future = worker.submit(function, *args, **named)
+        worker.release()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads: idle ones now, and others when their functions have returned. They are not waited for.
+
+        A later `acquire` opens the executor again.
+        """
+        self._keeps = False
+        with suppress(KeyError):
+            while True:
+                worker, _ = self._idle.popitem()
+                worker.jobs.put(None)
+                if wait:
+                    worker.join()
