@@ -84,9 +84,6 @@ class ThreadLimit:
         self.reported = False
 
 
-_Limit = Callable[[Scheduler], ThreadLimit]
-
-
 class Worker(threading.Thread):
     """Thread that runs functions for one user after another. Each user has it alone, until `release`.
 
@@ -160,8 +157,8 @@ class Threads(ThreadPoolExecutor):
 
     def __init__(self, most: int = sys.maxsize) -> None:
         super().__init__(1)
-        # For one event loop, because a thread cannot report to a closed event loop that it is free.
-        self.limit: _Limit = lru_cache(1)(partial(ThreadLimit, most, "handlers of all connections run in threads"))
+        # Returns the `ThreadLimit` of an event loop. A thread cannot report to a closed event loop that it is free.
+        self.limit: Any = lru_cache(1)(partial(ThreadLimit, most, "handlers of all connections run in threads"))
         self._idle: dict[Worker, None] = {}  # single operations of a dict need no lock
         self._keeps = True  # whether idle threads are kept
 
