@@ -40,10 +40,10 @@ class ThreadLimit:
         reached: says for errors that they are in use.
     """
 
-    def __init__(self, most: int, reached: str) -> None:
+    def __init__(self, most: int, reached: str, loop: Scheduler) -> None:
         self.reached = f"{most} {reached} (Limits.threads)"
         self.reported = False  # whether it was logged that a call waits, since a thread was free
-        self._free = most
+        self._free, self._loop = most, loop
         self._line: dict[asyncio.Future[None], None] = {}
 
     def acquire_now(self) -> bool:
@@ -52,7 +52,7 @@ class ThreadLimit:
         self._free -= free
         return free
 
-    async def acquire(self, loop: Scheduler, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
+    async def acquire(self, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
         """Count one more thread, when there is one. Cancelling is safe.
 
         Args:
@@ -60,9 +60,9 @@ class ThreadLimit:
         """
         if self.acquire_now():
             return
-        waiting: asyncio.Future[None] = loop.create_future()
+        waiting: asyncio.Future[None] = self._loop.create_future()
         self._line[waiting] = None
-        timer = loop.call_at(until, partial(late, waiting))
+        timer = self._loop.call_at(until, partial(late, waiting))
         try:
             await waiting
         except BaseException:
@@ -157,8 +157,8 @@ class Threads(ThreadPoolExecutor):
 
     def __init__(self, most: int = sys.maxsize) -> None:
         super().__init__(1)
-        # For one event loop, because a thread cannot report to a closed event loop that it is free.
-        self.limit = lru_cache(1)(lambda _: ThreadLimit(most, "handlers of all connections run in threads"))
+        # Returns the `ThreadLimit` of an event loop. A thread cannot report to a closed event loop that it is free.
+        self.limit: Any = lru_cache(1)(partial(ThreadLimit, most, "handlers of all connections run in threads"))
         self._idle: dict[Worker, None] = {}  # single operations of a dict need no lock
         self._keeps = True  # whether idle threads are kept
 

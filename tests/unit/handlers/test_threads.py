@@ -183,25 +183,26 @@ async def test_handlers_that_block_leave_the_executor_of_the_event_loop_to_the_p
         assert await asyncio.gather(*asking) == [True] * 20
 
 
-def workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "wsrpc worker"]
+def workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "wsrpc worker"}
 
 
 @pytest.mark.parametrize("closes", ["client", "server"])
 async def test_the_threads_end_with_the_client_or_the_server(closes: str) -> None:
-    server, go, asking = Server(), threading.Event(), list[asyncio.Task[Any]]()
+    server, go, before = Server(), threading.Event(), workers()
     async with asyncio.timeout(8), server.listen() as listener, Client(listener.url) as client:
         handlers: Any = client if closes == "client" else server
         handlers.on("get", lambda: threading.get_ident(), thread=True)
         handlers.on("block", go.wait, thread=True)
         caller: Any = server.peers[0] if closes == "client" else client
-        assert await caller.request("get") in [thread.ident for thread in workers()]
-        asking.append(asyncio.create_task(caller.request("block", timeout=None)))
-        await turns_until(lambda: len(workers()) >= 1 and (client.peer.active or server.peers[0].active))
+        assert await caller.request("get") in [thread.ident for thread in workers() - before]
+        asking = asyncio.create_task(caller.request("block", timeout=None))
+        await turns_until(lambda: client.peer.active if closes == "client" else server.peers[0].active)
         await handlers.close()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.gather(asking, return_exceptions=True)
+    assert len(workers() - before) == 1, "a handler that blocks holds up no close"
     go.set()
-    await turns_until(lambda: not workers())
+    await turns_until(lambda: not workers() - before)
 
 
 BLOCKS = """

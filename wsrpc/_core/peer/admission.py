@@ -138,14 +138,14 @@ class Admission:
         """
         settings = self._answers.host.settings
         if not self._calls:
-            most, everybody = settings.limits.threads, settings.threads.limit(asyncio.get_running_loop())
+            most, everybody = settings.limits.threads, settings.threads.limit(self._loop)
             # In this order, so that a call which waits for a thread of its connection holds none of the server's.
-            self._calls = ThreadLimit(most, "handlers of this connection use or await threads"), everybody
-            self._streams = ThreadLimit(most, "streams of this connection are open, each in a thread")
+            self._calls = ThreadLimit(most, "handlers of this connection use or await threads", self._loop), everybody
+            self._streams = ThreadLimit(most, "streams of this connection are open, each in a thread", self._loop)
         until = self._loop.time() + settings.limits.thread_timeout
         with ExitStack() as held:
             for limit in (self._streams,) if streams else self._calls:
-                await limit.acquire(self._loop, until, partial(self._no_thread, invocation, limit))
+                await limit.acquire(until, partial(self._no_thread, invocation, limit))
                 held.callback(limit.release)
             if self.paused is not None:
                 await self.wait_while_paused(invocation)
