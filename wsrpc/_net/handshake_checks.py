@@ -163,10 +163,9 @@ class HandshakeChecks:
         if isinstance(exc, HandshakeRejected):
             try:
                 _check_refusal(exc)
+                return door.refuse(exc)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
-            else:
-                return door.refuse(exc)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
         return door.refuse(HandshakeRejected(500, "internal error\n"))
