@@ -125,8 +125,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._http = asyncio.BaseProtocol()
-        """uvicorn's HTTP protocol, which had the connection before. Another object before and after that."""
         self._held: bytes | None = None
         """Bytes that arrived after the request, until the application has answered. None when uvicorn has got them."""
         self._offered: dict[str, Any] = {}
@@ -147,6 +145,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._http = self.transport.get_protocol()
+        """uvicorn's HTTP protocol, until it knows of the end."""
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

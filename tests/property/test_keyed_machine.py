@@ -592,7 +592,7 @@ def test_a_key_is_free_in_time_although_an_answer_was_lost_and_the_call_was_repe
 
 @pytest.mark.timeout(7200 if EXPLORE else 120)
 class TestKeyedCallsMachine(KeyedCallsMachine.TestCase):  # type: ignore[misc,valid-type]
-    settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
 class RealLoop(asyncio.SelectorEventLoop):

@@ -163,10 +163,9 @@ class HandshakeChecks:
         if isinstance(refusal := ungrouped(exc), HandshakeRejected):
             try:
                 _check_refusal(refusal)
+                return door.refuse(refusal)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
-            else:
-                return door.refuse(refusal)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, fields=_about(handshake))
         return door.refuse(HandshakeRejected(500, "internal error\n"))
