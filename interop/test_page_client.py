@@ -57,11 +57,11 @@ closed            | ConnectionLost 1000 not_sent     | -
 
 FROM_THE_SERVER = """
 answers           | ok                               | done
-raises            | RemoteError limit                | done
-fails             | RemoteError                      | done
-unencodable error | RemoteError                      | done
-bigint            | RemoteError                      | done
-unknown name      | UnknownEvent unknown_event       | -
+raises            | RemoteError limit ran            | done
+fails             | RemoteError ran                  | done
+unencodable error | RemoteError ran                  | done
+bigint            | RemoteError ran                  | done
+unknown name      | UnknownEvent unknown_event not_run | -
 timeout           | RequestTimeout unknown           | stop
 aborted           | CancelledError                   | stop
 resumes           | ok                               | done
@@ -76,7 +76,7 @@ detached, aborted | CancelledError                   | -
 
 EXCEPTIONS = {
     # The generator is closed at the item that cannot be sent.
-    ("server", "stream", "bigint"): ("RemoteError", "stop"),
+    ("server", "stream", "bigint"): ("RemoteError ran", "stop"),
 }
 LATE = {"response to no request": 1}
 """What a server counts of a page that answers although nobody waits: after a cancellation, and if the last message of

@@ -161,8 +161,7 @@ ERRORS: dict[str, type[BaseException]] = {
     "Session": SessionLost,
     "Closed": ChannelClosed,
 }
-OUTCOMES = {"!": "not_sent", "?": "unknown"}
-WITHOUT_MARK = {"Remote": "ran", "Failed": "ran", "Closed": "unknown", "Cancelled": None}
+OUTCOMES = {"!": "not_sent", "?": "unknown", "Remote": "ran", "Failed": "ran", "Closed": "unknown", "Cancelled": None}
 CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001, "bind": 1001}
 
 WINDOW = 4
@@ -521,8 +520,7 @@ class Scene(ABC):
         error: Any = asyncio.CancelledError() if task.cancelled() else task.exception()
         expected_class: Any = ERRORS[name]
         assert type(error) is expected_class, repr(error)
-        mark = expected[len(name) :]
-        assert getattr(error, "outcome", None) == (OUTCOMES[mark] if mark else WITHOUT_MARK[name])
+        assert getattr(error, "outcome", None) == OUTCOMES[expected[len(name) :] or name]
         if name == "Remote":
             aborted = "Request aborted", None
             assert (error.message, error.code) == (aborted if self.ending == "stopped" else ("no", "mine"))
