@@ -30,7 +30,7 @@ class Headers(Mapping[str, str]):
     def __init__(self, headers: HeadersLike = NO_HEADERS) -> None:
         self._values = {}
         for name, value in _pairs_of(headers):
-            if not isinstance(cast("Any", name), str):
+            if not isinstance(name, str):
                 raise TypeError(f"the name of a header is text, got {name!r}")
             self._values.setdefault(name.lower(), []).append(value)
 
@@ -137,7 +137,7 @@ def any_case(headers: HeadersLike | None) -> Headers:
     return headers if isinstance(headers, Headers) else Headers(NO_HEADERS if headers is None else headers)
 
 
-def _pairs_of(headers: HeadersLike) -> Iterable[tuple[str, str]]:
+def _pairs_of(headers: HeadersLike) -> Iterable[tuple[Any, str]]:
     value: Any = headers
     if isinstance(value, Headers):
         return value.pairs()
