@@ -4,7 +4,7 @@
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    every test, the ones against Node and Go included
-#   make test-pythons   the unit and property tests, on every other supported Python of the machine
+#   make test-pythons   the unit tests, on every other supported Python of the machine; on the newest, more
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
 #   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
 #   make test-uvloop   the tests of what depends on the event loop, on uvloop; all unit tests: ARGS=tests/unit

@@ -1,5 +1,5 @@
-"""Runs the unit and property tests on every supported Python but the one that ``make test`` uses, and on the newest of
-them the adapter tests, too.
+"""Runs the unit tests on every supported Python but the one that ``make test`` uses, and on the newest of them the
+property and adapter tests, too.
 
 Each gets an environment of its own, ``.venv-3.12`` and so on, with all extras and the dependency groups ``test`` and
 ``frameworks``; it is made anew when pyproject.toml has changed. Nothing is left out for any version: a dependency that
@@ -22,9 +22,9 @@ from pathlib import Path
 from interop.pythons import OLDEST, environment, find
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ["tests/unit", "tests/property"]
-NEWEST = [*TESTS, "tests/adapters"]
-"""The libraries that the adapters use rarely behave differently on a version between the oldest and the newest."""
+TESTS = ["tests/unit"]
+NEWEST = [*TESTS, "tests/property", "tests/adapters"]
+"""What differs on a version between the oldest and the newest shows in the unit tests."""
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
             failed.append(full)
             continue
         command = [str(inside), "-m", "pytest", "-q", "-n", "auto", "--maxprocesses=4", "--dist=worksteal"]
-        # The same examples in full are a matter of `make test`.
+        # asyncio's debug mode is a matter of `make test`.
         quick = {**os.environ, "WSRPC_QUICK": "1"}
         tests = NEWEST if version == max(others) else TESTS
         if subprocess.run([*command, *tests, *arguments], cwd=ROOT, env=quick).returncode:
