@@ -172,7 +172,7 @@ async def errors() -> None:
     except RemoteError as error:
         assert_type(error.code, str | int | None)
     except ConnectionLost as error:
-        assert_type(error.outcome, Literal["not_sent", "unknown"])
+        assert_type(error.outcome, Literal["not_sent", "not_run", "ran", "unknown"])
     raise RpcError("sold out", code="sold_out", data={"left": 0}, fields={"retry_after": 5})
 
 
