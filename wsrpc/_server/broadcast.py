@@ -337,7 +337,7 @@ class BroadcastGroup:
         if not late and self._sent % BURST:
             return
         for inside in self.members.values():
-            if message is not None and isinstance(inside, ServedPeer):
+            if isinstance(message, EventBroadcast) and isinstance(inside, ServedPeer):
                 message.encoded(inside.writer.terms)
         await asyncio.sleep(0)  # connections must be able to open and close while a loop does nothing but emit
         with suppress(TimeoutError):

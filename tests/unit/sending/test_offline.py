@@ -377,3 +377,14 @@ async def test_the_log_says_how_many_events_never_left(caplog: pytest.LogCapture
         await client.emit("lost")
     await client.close()
     assert "2 events that waited for a connection were not sent" in messages(caplog)
+
+
+async def test_bytes_that_wait_with_metadata_arrive_as_bytes_without_an_annotation_too() -> None:
+    got: asyncio.Queue[Any] = asyncio.Queue()
+    server = Server()
+    server.on("note", lambda value: got.put_nowait(value))
+    async with server.listen("127.0.0.1", 0) as listener:
+        client = Client(listener.url)
+        client.emit_nowait("note", [b"\x00"], **OPTIONS["metadata"])
+        async with client:
+            assert await got.get() == [b"\x00"]

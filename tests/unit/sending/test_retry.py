@@ -27,6 +27,7 @@ from wsrpc import (
     TooManyRequests,
     UnknownEvent,
 )
+from wsrpc.codecs import JsonCodec
 
 AT_ONCE = Retry(attempts=3, initial=0.0)
 LIMITS = Limits(pending=2, offline=1, sent_message_bytes=1000)
@@ -368,3 +369,22 @@ async def later(error: BaseException) -> bool:
 def test_a_value_that_is_not_a_policy(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Retry(**options)
+
+
+class Sealed(JsonCodec):
+    """JSON that this side cannot read after it has encoded it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encode = self.encode
+        self.encode = lambda message: encode(message).replace(b'"a"', b'"sealed"')
+
+
+async def test_a_codec_need_not_decode_what_it_has_encoded() -> None:
+    d = redialing(codec=Sealed())
+    call = start(d.peer.request("mine", 7, retry=AT_ONCE, timeout=None))
+    await turns()
+    [message] = d.take()
+    assert message["sealed"] == ["mine", 7]
+    d.feed({"i": message["i"], "d": "done"})
+    assert await call == "done"

@@ -42,7 +42,7 @@ from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.sender import Sender
 from ..session.host import Host
-from ..wire.messages import NO_OPTIONS, Cancellation, Event, NoMoreItems, RequestOptions
+from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
 from ..wire.rejections import of_started_call, reason_of
 
 SOURCE_FAILED = "what was sent failed at its source"
@@ -204,8 +204,7 @@ class Requester:
     ) -> Any:
         """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
         assert options.retry is not None
-        settings = self._host.settings
-        kept = settings.arguments((settings.binary or settings.codec).encode(Event((event, *args))))
+        kept = self._host.settings.kept((event, *args))
         return await ask_again(
             lambda left: self.send_request(channel, event, kept[1:], replace(options, timeout=left)),
             options.retry,

@@ -191,8 +191,8 @@ class Outbox:
             pending.waiter = waiter
         try:
             while isinstance(done := self._send_or_queue(outgoing, waiter), Gate):
-                if not outgoing.payload:
-                    outgoing.encode(self.writer.terms)
+                if not waiter.is_waiting:
+                    outgoing.keep()
                 waiter.move_to(done)
                 await waiter.wait()
                 if pending is not None and pending.future.done():  # the request has failed
@@ -274,11 +274,14 @@ class Outbox:
             QueueFull: too many messages of the user wait in the queue.
         """
         of_session, is_raw = not decision.may_outlive, isinstance(outgoing.message, Raw)
+        encoded_late = isinstance(outgoing.message, (Event, Request)) and outgoing.message.ctx is not UNSET
+        if encoded_late:
+            outgoing.keep()
         payload, text = outgoing.encode(decision.terms)
         if of_session:
             outgoing.writer.check_accepted(payload, is_raw)
         entry = Entry(payload, text, of_session, raw=is_raw, has_metadata=outgoing.has_metadata)
-        if isinstance(outgoing.message, (Event, Request)) and outgoing.message.ctx is not UNSET:
+        if encoded_late:
             entry.encode = partial(self._encode_late, outgoing)
         if outgoing.pending is not None:
             waits_as = HELD if decision.place is Place.HELD else QUEUED

@@ -76,8 +76,6 @@ class Outgoing(Struct, eq=False):
     def encode(self, terms: Terms) -> tuple[bytes, bool]:
         """Encode the message, once for the same terms, unless it says how much time is left.
 
-        The arguments stay as they were at the first time, which is before the message waits.
-
         Returns:
             the payload, and whether it is text.
         """
@@ -88,10 +86,16 @@ class Outgoing(Struct, eq=False):
             message.ctx.remaining_ms = pending.remaining_ms(self.writer.loop.time())
             self.encoded_for = None
         if self.encoded_for is not terms:
-            if self.payload:  # the user may have changed the arguments since the call
-                message.a = self.writer.settings.arguments(self.payload)
             self.payload, self.encoded_for = terms.encode_call(message), terms
         return self.payload, terms.is_text(self.payload)
+
+    def keep(self) -> None:
+        """Copy the arguments before the message waits, because the caller may change them.
+
+        Raises what encoding them raises.
+        """
+        if not isinstance(self.message, Raw):
+            self.message.a = self.writer.settings.kept(self.message.a, self.payload)
 
     def check_key(self) -> None:
         """Refuse a call with a key, because the remote peer does not accept a context, and would ignore the key.

@@ -15,7 +15,7 @@ from ..._base.misuse import check_flag, check_no_yield
 from ..._base.names import Profile, Redact
 from ..._base.threads import Threads
 from ...limits import Limits
-from .codecs import BRACE, Codec, JsonCodec, NegotiatedCodec
+from .codecs import BRACE, Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from .control import BATCHES, CONTEXT, CREDIT, STOP, Announced
 from .counting import SHARE
 from .go_profile import GoCodec, largest_sent
@@ -25,6 +25,9 @@ from .nodes import NODE
 UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
 """The limits of a plain peer, which does not announce limits."""
 
+
+OURS = {JsonCodec, MsgpackCodec, NegotiatedCodec, GoCodec}
+"""Codecs that decode what they have encoded."""
 
 KINDS = 16
 """Maximum number of shared `Terms`. It is limited because remote peers choose what they announce."""
@@ -120,10 +123,19 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         """Whether sessions with other wsrpc peers can resume on another connection."""
         return self.extensions and self.limits.replay_bytes > 0
 
-    def arguments(self, payload: bytes) -> tuple[Any, ...]:
-        """Return the name of an event or a request that this side has encoded, and its arguments."""
-        codec = self.codec if self.binary is None or payload[0] == BRACE else self.binary
-        return tuple(codec.decode(payload).a)
+    def kept(self, a: tuple[Any, ...], payload: bytes = b"") -> tuple[Any, ...]:
+        """Return a copy of the name and the arguments of a call that waits, because its caller may change them.
+
+        A codec of the user's own may be unable to decode what it has encoded, so its calls are only checked.
+
+        Args:
+            payload: the call, if it was encoded.
+        """
+        codec = self.binary or self.codec
+        payload = payload or codec.encode(Event(a))
+        if type(codec) not in OURS:
+            return a
+        return tuple((self.codec if payload[0] == BRACE else codec).decode(payload).a)
 
     @cached_property
     def terms(self) -> Terms:
