@@ -263,7 +263,9 @@ class RoomLog(Followers):
         except StoreFull:
             raise made_here(Overloaded("the store has no room for the events of this room")) from None
         except StoreLost:
-            raise made_here(Overloaded(NO_ANSWER)) from None
+            error = made_here(Overloaded(NO_ANSWER))
+            error.outcome = "unknown"  # the store may have added them
+            raise error from None
         return Position(added.number - 1, added.before)
 
     # ------------------------------------------------------------ reading

@@ -15,7 +15,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
-from wsrpc.store import Added, MemoryStore, NewRun, Page
+from wsrpc._server import room_log
+from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreLost
 from wsrpc.testing import Line, connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -159,6 +160,25 @@ async def test_a_join_that_fails_does_not_disturb_another_one(store: SlowStore) 
         assert (await joined)["complete"]
         with pytest.raises(RpcError, match=r"Limits\.rooms"):
             await refused
+    await server.close()
+
+
+class Forgetful(MemoryStore):
+    """A store that does what it is asked, and whose answers do not arrive."""
+
+    async def add(self, *args: Any) -> Added:
+        await super().add(*args)
+        raise StoreLost
+
+
+async def test_an_event_may_have_been_stored_although_the_store_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room_log, "PATIENCE", 0.05)
+    server = make_server(store=Forgetful())
+    with pytest.raises(Overloaded) as caught:
+        await server.room("lobby").emit("said", 1)
+    assert caught.value.outcome == "unknown"
     await server.close()
 
 

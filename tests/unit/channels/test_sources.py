@@ -7,6 +7,8 @@ import inspect
 import threading
 from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from copy import deepcopy
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ from leftovers import turns_until
 from stream_driver import Both, collect, emptied, total
 from stream_driver import both as both
 
-from wsrpc import HandlerFailed, Peer, RemoteError, RpcError, Server, current_context
-from wsrpc.codecs import JsonCodec
+from wsrpc import HandlerFailed, Peer, RemoteError, RpcError, Server, WsrpcError, current_context
+from wsrpc._core.channels.source import iterate
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -101,6 +104,81 @@ Use = Callable[[Peer, Peer, Any, int], Any]
 @pytest.mark.parametrize("make", SOURCES, ids=lambda make: make.__name__)
 async def test_all_items_arrive_in_order_and_once(both: Both, make: Any, use: Use, n: int) -> None:
     assert await use(*both, make, n) == list(range(n))
+
+
+def one_row(n: int) -> Iterator[Any]:
+    row: dict[Any, Any] = {"id": 0, "at": datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=2))), "of": b"\x00"}
+    for row["id"] in range(n):
+        yield row
+
+
+def one_list_in_a_list(n: int) -> Iterator[Any]:
+    inner = [0]
+    for inner[0] in range(n):
+        yield [inner]
+
+
+def one_buffer(n: int) -> Iterator[Any]:
+    buffer = bytearray(1)
+    for buffer[0] in range(n):
+        yield buffer
+
+
+async def one_row_asynchronously(n: int) -> AsyncIterator[Any]:
+    for row in one_row(n):
+        yield row
+
+
+async def as_plain_stream(left: Peer, right: Peer, make: Any, n: int) -> list[Any]:
+    right.on("s", lambda: make(n))
+    return await collect(left.stream("s"))
+
+
+async def as_stream_in_a_thread(left: Peer, right: Peer, make: Any, n: int) -> list[Any]:
+    right.on("s", lambda: make(n), thread=not inspect.isasyncgenfunction(make))
+    return await collect(left.stream("s"))
+
+
+async def as_pulled_stream(left: Peer, right: Peer, make: Any, n: int) -> list[Any]:
+    right.on("s", lambda: make(n))
+    channel = await left.open_channel("s")
+    return list((await channel.request("pull", n + 1))["values"])
+
+
+class Reversed(JsonCodec):
+    """A codec of a user's, of which a part of a message is not encoded like a message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encode, decode = self.encode, self.decode
+        self.encode = lambda message: b"{" + encode(message)[::-1]
+        self.decode = lambda payload: decode(bytes(payload)[:0:-1])
+
+
+CHANGING: list[Any] = [one_row, one_list_in_a_list, one_buffer, one_row_asynchronously]
+CHANGING_USES = [as_plain_stream, as_stream_in_a_thread, as_pulled_stream, *USES[1:]]
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "negotiated": {},
+    "JSON": {"extensions": False},
+    "MessagePack": {"codec": MsgpackCodec()},
+    "own codec": {"codec": Reversed()},
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "encoding"),
+    # Values that JavaScript pulls are encoded together, and a codec of the user's own cannot copy them.
+    [(use, name) for use in CHANGING_USES for name in ENCODINGS if (use, name) != (as_pulled_stream, "own codec")],
+    ids=lambda part: part if isinstance(part, str) else part.__name__,
+)
+@pytest.mark.parametrize("make", CHANGING, ids=lambda make: make.__name__)
+async def test_an_item_is_sent_as_it_was_when_its_source_yielded_it(make: Any, use: Use, encoding: str) -> None:
+    """Items of one message were encoded together, so a generator that filled one row sent its last row many times."""
+    copies = [deepcopy(value) async for value in iterate(make(40))]
+    async with pair(**ENCODINGS[encoding]) as peers:
+        got = await use(*peers, make, 40)
+        assert got == await use(*peers, lambda n: iter(copies), 40) and len(got) == 40 and got[0] != got[1]
+        await emptied(*peers)
 
 
 async def test_collections_may_be_sent_and_what_is_not_meant_as_items_is_refused(both: Both) -> None:
@@ -233,5 +311,7 @@ async def test_an_error_of_the_source_comes_after_its_items(
     await emptied(left, right)
     assert f"{type(caught.value).__name__}: {caught.value}".startswith(caller) and read == [0, 1]
     assert reasons == ([handler] if handler else [])
+    if send is not None and isinstance(caught.value, WsrpcError):
+        assert caught.value.outcome == "unknown", "the handler has got items"
     if isinstance(caught.value, HandlerFailed):
         assert str(caught.value.error_id) in messages(caplog)[0]

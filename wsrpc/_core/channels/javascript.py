@@ -179,7 +179,8 @@ class Pulls:
         size = sum(len(writer.terms.encode(Item(value))) for value in values)
         try:
             while len(values) < n and size < window:
-                value = await anext(items)
+                # A copy, because the source may yield one object several times, and change it in between.
+                _, value = writer.settings.kept(("", await anext(items)))
                 size += len(writer.terms.encode(Item(value)))
                 # A value that does not fit into this response is sent with the next response.
                 (self._kept if values and size > window else values).append(value)

@@ -246,7 +246,7 @@ class Producer(Recipient):
                 # After an item that had to be waited for, the next item is sent alone. Then more may follow at once.
                 n = 1 if waited else self._batch_size()
                 if n == 1:
-                    read_some(batch, 1, 0, measure_json)
+                    read_some(batch, 1, 0, measure_json, None)
                 else:
                     await self._read_and_send(read_some, batch, n)
                 step, batch.step = batch.step, None
@@ -300,7 +300,7 @@ class Producer(Recipient):
         batch.sent_early = False
         end = self._writer.session.precede(partial(self._send_now, batch))
         try:
-            read(batch, n, room, measure)
+            read(batch, n, room, measure, self._writer.settings.copy)
         finally:
             end()
             self._send_now(batch)

@@ -17,6 +17,7 @@ from ..._values.type_survey import survey_of
 from ...errors import parts_of
 from ..handlers.introspection import injections
 from ..handlers.layers import PLAIN
+from ..wire.codecs import FROZEN
 
 BURST = 64
 """Number of items that are made and sent without a pause."""
@@ -24,6 +25,7 @@ ENVELOPE = 32
 """Bytes that the message around an item takes, at least, if the item is sent by itself."""
 
 Measure = Callable[[Any], Sized]
+Copy = Callable[[Any], Any]
 ReadInThread = Callable[[Iterator[Any]], AsyncGenerator[Any]]
 
 _NO_MORE = object()  # what an iterator gives that has ended
@@ -72,7 +74,7 @@ class Batch:
         """Whether the code of the source has sent a message while the items were read. The items left before it."""
 
 
-ReadItems = Callable[[Batch, int, int, Measure], None]
+ReadItems = Callable[[Batch, int, int, Measure, Copy | None], None]
 """`read_items` or `read_items_async` of one source."""
 
 
@@ -147,15 +149,15 @@ async def close_source(source: Any) -> None:
 # ---------------------------------------------------------------- several items at once
 
 
-def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: Measure) -> None:
+def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: Measure, copy: Copy | None) -> None:
     """Add up to ``n`` items of ``source`` to ``batch``.
 
     Reading stops
 
     - when the items, each in its own message, would fill ``room`` bytes. So all items but the last one have room, and
       the source never makes an item while the item before waits for credit.
-    - after an item that ``measure`` cannot encode, because the size of the item is then unknown. The item is sent by
-      itself before the source continues, so that an error of the item is found at once.
+    - after an item that cannot be copied or measured. The item is sent by itself before the source continues, so that
+      an error of the item is found at once.
     - when ``source`` itself has sent a message while it made an item. This item must leave before the next message of
       ``source``.
 
@@ -163,6 +165,8 @@ def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: 
 
     Args:
         measure: encodes an item.
+        copy: copies an item, because the source may yield one object several times, and change it in between. None if
+            only items of a type in `FROZEN` can be sent together.
     """
     values = batch.values
     for value in islice(source, n):
@@ -171,6 +175,10 @@ def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: 
         if n == 0:
             return
         try:
+            if value.__class__ not in FROZEN:
+                if copy is None:
+                    return
+                values[-1] = value = copy(value)
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # the item is sent by itself, and raises its error there if it cannot be encoded at all
             return
@@ -179,7 +187,9 @@ def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: 
     batch.ended = True
 
 
-def read_items_async(source: AsyncGenerator[Any, None], batch: Batch, n: int, room: int, measure: Measure) -> None:
+def read_items_async(
+    source: AsyncGenerator[Any, None], batch: Batch, n: int, room: int, measure: Measure, copy: Copy | None
+) -> None:
     """Add up to ``n`` items of ``source`` to ``batch``, until an item has to be waited for. See `read_items`."""
     advance, values = source.__anext__, batch.values
     while True:
@@ -199,6 +209,10 @@ def read_items_async(source: AsyncGenerator[Any, None], batch: Batch, n: int, ro
         if n == 0:
             return
         try:
+            if value.__class__ not in FROZEN:
+                if copy is None:
+                    return
+                values[-1] = value = copy(value)
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # as in `read_items`
             return

@@ -266,6 +266,7 @@ class Requester:
         except BaseException as exc:
             if not channel.over:  # otherwise the task was cancelled because the channel has ended
                 cancelled = isinstance(exc, asyncio.CancelledError)
+                _may_have_run(exc)
                 reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
                 channel.abort(_for_handler(exc))
             if not isinstance(exc, Exception):
@@ -289,6 +290,7 @@ class Requester:
             raise
         except BaseException as exc:
             opened.abort(_for_handler(exc))
+            _may_have_run(exc)
             raise
         try:
             # The result is the answer to the end of the items.
@@ -365,6 +367,12 @@ def _why_ended(channel: ChannelCore, exc: ChannelClosed | ConnectionLost) -> Exc
     if error is not exc:
         exc.reason = ""  # the reason may be ``error``, whose context ``exc`` becomes
     return error
+
+
+def _may_have_run(exc: BaseException) -> None:
+    """Say in an error of a source that the handler may have run, because it has got the items before."""
+    if isinstance(exc, WsrpcError):
+        exc.outcome = "unknown"
 
 
 def _for_handler(exc: BaseException) -> RpcError:

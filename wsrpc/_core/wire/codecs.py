@@ -341,6 +341,8 @@ def json_text(codec: Codec, value: object) -> str:
 
 SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
 """Types whose values arrive equal in both formats. Floats do, too, except NaN and the infinities."""
+FROZEN = SAME - {bytearray, memoryview} | {float}
+"""Types whose values do not change."""
 AT_A_GLANCE = 8
 """Items of the largest container that is checked item by item. Up to this size, that is faster than a conversion."""
 _BYTES = (bytes, bytearray, memoryview)
