@@ -988,6 +988,9 @@ class Busy:
         """Wait until so many calls have arrived and have not ended."""
         await turns_until(lambda: sum(peer.active for peer in self.server.peers) == count)
 
+    async def until_begun(self, streams: int) -> None:
+        await turns_until(lambda: self.ran.count("items") == streams)
+
     async def use(self, event: str, whose: str = "connection") -> int:
         """Use all threads of the first client for calls, or for streams, or all that others may use with it."""
         self._go.clear()
@@ -1038,7 +1041,7 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
 
         for period in (1, 2):
             count = await busy.use(event, whose)
-            await turns_until(lambda streams=count if streams else 0: busy.ran.count("items") == streams)
+            await busy.until_begun(count if streams else 0)
             busy.ran.clear()
             asking = [asyncio.create_task(ask()) for _ in range(2)]
             await busy.until_active(count + 2)

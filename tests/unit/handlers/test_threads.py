@@ -270,14 +270,13 @@ async def test_calls_of_an_ended_event_loop_leave_the_threads_to_the_next_one() 
 
 FORKS = """
 import asyncio, os
-from wsrpc import Server
-from wsrpc.testing import connect
+from wsrpc import Client, Server
 
 server = Server()
 server.on("pid", os.getpid, thread=True)
 
 async def main():
-    async with connect(server) as client:
+    async with server.listen() as listener, Client(listener.url) as client:
         return await client.request("pid", timeout=8) == os.getpid()
 
 print(asyncio.run(main()), flush=True)

@@ -101,8 +101,7 @@ async def iterate_in_thread(source: Iterable[Any], worker: Worker | None = None)
         worker: the thread. None: one that no limit counts.
     """
     thread = worker or SHARED.acquire()
-    iterator = iter(source)
-    close = getattr(iterator, "close", None)
+    iterator: Any = iter(source)
     try:
         while (value := await thread.do(next, iterator, _NO_MORE)) is not _NO_MORE:
             yield value
@@ -110,8 +109,8 @@ async def iterate_in_thread(source: Iterable[Any], worker: Worker | None = None)
         try:
             if thread.last is not None and not thread.last.done():
                 thread.call(close_and_log, iterator)  # once the item is made: a cancellation does not reach the thread
-            elif close is not None:
-                await thread.do(close)
+            elif hasattr(iterator, "close"):
+                await thread.do(iterator.close)
         finally:
             if worker is None:
                 thread.release()
