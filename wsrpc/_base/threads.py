@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .scheduler import Scheduler
+from .scheduler import Timers
 
 IDLE = 5.0
 """Seconds after which an idle thread ends. So bursts of calls that follow each other closely use the same threads."""
@@ -49,12 +49,13 @@ class ThreadLimit:
     Args:
         most: number of threads.
         reached: says for errors that they are in use.
+        loop: the event loop in which the calls wait.
     """
 
-    def __init__(self, most: int, reached: str) -> None:
+    def __init__(self, most: int, reached: str, loop: asyncio.AbstractEventLoop) -> None:
         self.reached = f"{most} {reached} (Limits.threads)"
         self.reported = False  # whether it was logged that a call waits, since a thread was free
-        self._free = most
+        self._free, self._loop = most, loop
         self._line: dict[asyncio.Future[None], None] = {}
 
     def acquire_now(self) -> bool:
@@ -63,18 +64,18 @@ class ThreadLimit:
         self._free -= free
         return free
 
-    async def acquire(self, loop: Scheduler, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
+    async def acquire(self, timers: Timers, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
         """Count one more thread, when there is one. Cancelling is safe.
 
         Args:
-            until: the time of ``loop`` at which ``late`` is called if the call still waits. It may set the exception of
-                the future.
+            until: the time of ``timers`` at which ``late`` is called if the call still waits. It may set the exception
+                of the future.
         """
         if self.acquire_now():
             return
-        waiting: asyncio.Future[None] = loop.create_future()
+        waiting: asyncio.Future[None] = self._loop.create_future()
         self._line[waiting] = None
-        timer = loop.call_at(until, partial(late, waiting))
+        timer = timers.call_at(until, partial(late, waiting))
         try:
             await waiting
         except BaseException:
@@ -96,9 +97,9 @@ class ThreadLimit:
         self.reported = False
 
 
-def thread_limits(most: int, whose: str) -> tuple[ThreadLimit, ThreadLimit]:
+def thread_limits(most: int, whose: str, loop: asyncio.AbstractEventLoop) -> tuple[ThreadLimit, ThreadLimit]:
     """Return a limit for calls, and one of the same size for streams."""
-    return ThreadLimit(most, f"handlers {whose} threads"), ThreadLimit(most, f"streams {whose} threads")
+    return ThreadLimit(most, f"handlers {whose} threads", loop), ThreadLimit(most, f"streams {whose} threads", loop)
 
 
 class Worker(threading.Thread):
@@ -177,7 +178,7 @@ class Threads(ThreadPoolExecutor):
     def __init__(self, most: int = sys.maxsize) -> None:
         super().__init__(1)
         # Returns the limits of an event loop. A thread cannot report to a closed event loop that it is free.
-        self.limits: Any = lru_cache(1)(lambda loop: thread_limits(most, "of all connections use"))
+        self.limits: Any = lru_cache(1)(partial(thread_limits, most, "of all connections use"))
         self._idle: dict[Worker, None] = {}  # single operations of a dict need no lock
 
     def acquire(self) -> Worker:

@@ -137,9 +137,10 @@ class Admission:
         """
         settings = self._answers.host.settings
         if not self._limits:
-            ours = thread_limits(settings.limits.threads, "of this connection use or await")
+            loop = asyncio.get_running_loop()
+            ours = thread_limits(settings.limits.threads, "of this connection use or await", loop)
             # In this order, so that a call which waits for a thread of its connection holds none of the server's.
-            self._limits = tuple(zip(ours, settings.threads.limits(asyncio.get_running_loop()), strict=True))
+            self._limits = tuple(zip(ours, settings.threads.limits(loop), strict=True))
         until = self._loop.time() + settings.limits.thread_timeout
         with ExitStack() as held:
             for limit in self._limits[streams]:
