@@ -196,8 +196,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def server_threads(self) -> int:
         """Maximum number of ``thread=True`` handlers that run at the same time for all connections, without streams.
 
-        This is four times `threads`, so that one connection never uses the threads of all others. The limits that
-        `Handshake.limits` sets for a connection do not change it.
+        The same number of ``thread=True`` streams can be open. This is four times `threads`, so that one connection
+        never uses the threads of all others. The limits that `Handshake.limits` sets for a connection do not change it.
         """
         return 4 * self.threads
 

@@ -988,19 +988,22 @@ class Busy:
         """Wait until so many calls have arrived and have not ended."""
         await turns_until(lambda: sum(peer.active for peer in self.server.peers) == count)
 
-    async def use(self, which: str) -> int:
+    async def until_begun(self, streams: int) -> None:
+        await turns_until(lambda: self.ran.count("items") == streams)
+
+    async def use(self, event: str, whose: str = "connection") -> int:
         """Use all threads of the first client for calls, or for streams, or all that others may use with it."""
         self._go.clear()
 
         async def use(client: Client) -> None:
-            if "items" not in which:
+            if event == "block":
                 await client.request("block", timeout=None)
                 return
-            async with client.stream(which) as items:
+            async with client.stream(event) as items:
                 assert await anext(items) == 0
                 await turns_until(self._go.is_set)
 
-        clients = 2 * (self.others if which == "all" else [self.client])
+        clients = 2 * ([self.client] if whose == "connection" else self.others)
         self._using = [asyncio.create_task(use(client)) for client in clients]
         await self.until_active(len(clients))
         return len(clients)
@@ -1012,20 +1015,22 @@ class Busy:
 
 
 @pytest.mark.parametrize(
-    ("which", "says"),
+    ("event", "whose", "says"),
     [
-        ("one", "2 handlers of this connection use or await threads"),
-        ("all", "8 handlers of all connections run in threads"),
-        ("items", "2 streams of this connection are open, each in a thread"),
-        ("returns items", "2 streams of this connection are open, each in a thread"),
+        ("block", "connection", "2 handlers of this connection use or await threads"),
+        ("block", "server", "8 handlers of all connections use threads"),
+        ("items", "connection", "2 streams of this connection use or await threads"),
+        ("items", "server", "8 streams of all connections use threads"),
+        ("returns items", "connection", "2 streams of this connection use or await threads"),
+        ("returns items", "server", "8 streams of all connections use threads"),
     ],
 )
 async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
-    which: str, says: str, caplog: pytest.LogCaptureFixture
+    event: str, whose: str, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing said that handlers that block used up all threads."""
     clock, server = Clock(), Server(limits=Limits(threads=2))
-    streams = "items" in which
+    streams = event != "block"
     async with AsyncExitStack() as stack:
         busy = Busy(server, *[await stack.enter_async_context(connect(server, clock=clock)) for _ in range(5)])
 
@@ -1035,8 +1040,8 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
             return await busy.client.request("work", "request")
 
         for period in (1, 2):
-            count = await busy.use(which)
-            await turns_until(lambda: busy.ran.count("items") == (2 if streams else 0))
+            count = await busy.use(event, whose)
+            await busy.until_begun(count if streams else 0)
             busy.ran.clear()
             asking = [asyncio.create_task(ask()) for _ in range(2)]
             await busy.until_active(count + 2)
@@ -1061,17 +1066,40 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
             busy.ran.clear()
 
 
-async def test_a_handler_that_returns_a_generator_has_run_when_there_are_too_many_streams() -> None:
-    server = Server(limits=Limits(threads=2))
-    async with connect(server) as client:
-        busy = Busy(server, client)
-        await busy.use("items")
-        with pytest.raises(RemoteError, match="2 streams of this connection are open") as caught:
-            await anext(client.stream("returns items"))
-        assert caught.value.code == "wsrpc.too_many_channels"
-        assert await client.request("work", "x") == "x"
+@pytest.mark.parametrize(("whose", "count"), [("connection", 2), ("server", 8)])
+async def test_a_handler_that_returns_an_iterator_has_run_when_there_are_too_many_streams(
+    whose: str, count: int
+) -> None:
+    """The iterator is closed where it was made."""
+    server, closed = Server(limits=Limits(threads=2)), list[bool]()
+
+    class Rows:
+        def __init__(self) -> None:
+            self.numbers, self.thread = iter(range(600)), threading.get_ident()
+
+        def __iter__(self) -> Rows:
+            return self
+
+        def __next__(self) -> int:
+            return next(self.numbers)
+
+        def close(self) -> None:
+            closed.append(self.thread == threading.get_ident())
+
+    server.on("rows", Rows, thread=True)
+    async with AsyncExitStack() as stack:
+        busy = Busy(server, *[await stack.enter_async_context(connect(server)) for _ in range(5)])
+        assert await busy.use("items", whose) == count
+        for _ in range(5):  # what was refused does not count
+            with pytest.raises(RemoteError, match=f"{count} streams of .* close some or ask again later") as caught:
+                await anext(busy.client.stream("rows"))
+            assert caught.value.code == "wsrpc.too_many_channels"
+        await turns_until(lambda: len(closed) == 5)
+        assert await busy.client.request("work", "x") == "x"
         await busy.release()
-        assert [number async for number in client.stream("returns items")] == [*range(600)]
+        for _ in range(5):
+            assert [number async for number in busy.client.stream("rows")] == [*range(600)]
+        assert closed == [True] * 10
 
 
 # ---------------------------------------------------------------- the page

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from .scheduler import Scheduler
+from .scheduler import Timers
+
+IDLE = 5.0
+"""Seconds after which an idle thread ends. So bursts of calls that follow each other closely use the same threads."""
 
 
 def outcome_of(function: Callable[..., object], *args: Any) -> tuple[Any, BaseException | None]:
@@ -32,15 +35,24 @@ def outcome_of(function: Callable[..., object], *args: Any) -> tuple[Any, BaseEx
         return None, exc
 
 
+def when_over(call: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
+    """Call ``then`` once a call in a thread is over. That of a cancelled handler goes on."""
+    if call is None or call.done():
+        then()
+    else:
+        call.add_done_callback(lambda _: then())
+
+
 class ThreadLimit:
     """Counts the threads that calls use. A call that would exceed the limit waits, first come, first served.
 
     Args:
         most: number of threads.
         reached: says for errors that they are in use.
+        loop: the event loop in which the calls wait.
     """
 
-    def __init__(self, most: int, reached: str, loop: Scheduler) -> None:
+    def __init__(self, most: int, reached: str, loop: asyncio.AbstractEventLoop) -> None:
         self.reached = f"{most} {reached} (Limits.threads)"
         self.reported = False  # whether it was logged that a call waits, since a thread was free
         self._free, self._loop = most, loop
@@ -52,17 +64,18 @@ class ThreadLimit:
         self._free -= free
         return free
 
-    async def acquire(self, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
+    async def acquire(self, timers: Timers, until: float, late: Callable[[asyncio.Future[None]], None]) -> None:
         """Count one more thread, when there is one. Cancelling is safe.
 
         Args:
-            until: the time at which ``late`` is called if the call still waits. It may set the exception of the future.
+            until: the time of ``timers`` at which ``late`` is called if the call still waits. It may set the exception
+                of the future.
         """
         if self.acquire_now():
             return
         waiting: asyncio.Future[None] = self._loop.create_future()
         self._line[waiting] = None
-        timer = self._loop.call_at(until, partial(late, waiting))
+        timer = timers.call_at(until, partial(late, waiting))
         try:
             await waiting
         except BaseException:
@@ -84,38 +97,48 @@ class ThreadLimit:
         self.reported = False
 
 
+def thread_limits(most: int, whose: str, loop: asyncio.AbstractEventLoop) -> tuple[ThreadLimit, ThreadLimit]:
+    """Return a limit for calls, and one of the same size for streams."""
+    return ThreadLimit(most, f"handlers {whose} threads", loop), ThreadLimit(most, f"streams {whose} threads", loop)
+
+
 class Worker(threading.Thread):
     """Thread that runs functions for one user after another. Each user has it alone, until `release`.
 
     It is a daemon: a function that blocks without end does not keep the program from ending.
 
     Args:
-        owner: keeps the thread after `release`. Otherwise, the thread then ends.
+        idle: where the thread is found while nobody has it. It ends when nobody has taken it for `IDLE` seconds.
     """
 
-    def __init__(self, owner: Threads | None = None) -> None:
+    def __init__(self, idle: dict[Worker, None]) -> None:
         super().__init__(name="wsrpc worker", daemon=True)
-        self.jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]()
-        self._released = partial(self.jobs.put, None) if owner is None else partial(owner.add_idle, self)
+        self._jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]]]()
+        self._idle = idle
         self._context: contextvars.Context | None = None  # that of the functions; None while it is idle
         self.last: asyncio.Future[Any] | None = None  # that of the last `call`
         self.held = ExitStack()  # called when the thread is released, and its functions have returned
         self.start()
 
     def run(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            future, function = job
+        while True:
+            try:
+                future, function = self._jobs.get(timeout=IDLE)
+            except Empty:
+                if self._idle.pop(self, self) is None:  # it was there, so nobody can take it any more
+                    return
+                continue
             try:
                 future.set_result(function())
             except BaseException as exc:
                 future.set_exception(exc)
-            del job, future, function  # otherwise they would live until the next function
+            del future, function  # otherwise they would live until the next function
 
     def submit(self, function: Callable[..., object], *args: Any, **named: Any) -> Future[Any]:
         """Call a function after the functions before it."""
         future = Future[Any]()
         future.set_running_or_notify_cancel()
-        self.jobs.put((future, partial(function, *args, **named)))
+        self._jobs.put((future, partial(function, *args, **named)))
         return future
 
     def call(self, function: Callable[..., object], *args: Any) -> asyncio.Future[Any]:
@@ -137,11 +160,8 @@ class Worker(threading.Thread):
         Python cannot stop a thread: that of a cancelled handler runs on, and counts until its function has returned.
         """
         last, self.last, self._context, held = self.last, None, None, self.held.pop_all()
-        if last is None or last.done():
-            held.close()
-        else:
-            last.add_done_callback(lambda _: held.close())
-        self.submit(self._released)
+        when_over(last, held.close)
+        self.submit(self._idle.setdefault, self)
         return last
 
 
@@ -152,15 +172,14 @@ class Threads(ThreadPoolExecutor):
     nothing else.)
 
     Args:
-        most: number of threads that calls of handlers in one event loop may use together.
+        most: number of threads that calls of handlers in one event loop may use together, and the same for streams.
     """
 
     def __init__(self, most: int = sys.maxsize) -> None:
         super().__init__(1)
-        # Returns the `ThreadLimit` of an event loop. A thread cannot report to a closed event loop that it is free.
-        self.limit: Any = lru_cache(1)(partial(ThreadLimit, most, "handlers of all connections run in threads"))
+        # Returns the limits of an event loop. A thread cannot report to a closed event loop that it is free.
+        self.limits: Any = lru_cache(1)(partial(thread_limits, most, "of all connections use"))
         self._idle: dict[Worker, None] = {}  # single operations of a dict need no lock
-        self._keeps = True  # whether idle threads are kept
 
     def acquire(self) -> Worker:
         """Return the thread that became idle last, or a new one.
@@ -168,17 +187,12 @@ class Threads(ThreadPoolExecutor):
         Raises:
             RuntimeError: the system has no more threads.
         """
-        self._keeps = True
-        try:
-            return self._idle.popitem()[0]
-        except KeyError:
-            return Worker(self)
-
-    def add_idle(self, worker: Worker) -> None:
-        """Keep a thread for the next function. Called in this thread."""
-        self._idle[worker] = None
-        if not self._keeps:
-            self.shutdown(wait=False)
+        with suppress(KeyError):
+            while True:
+                worker, _ = self._idle.popitem()
+                if worker.is_alive():  # a forked process has none of the threads
+                    return worker
+        return Worker(self._idle)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
         worker = self.acquire()
@@ -186,15 +200,6 @@ class Threads(ThreadPoolExecutor):
         worker.release()
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the threads: idle ones now, and others when their functions have returned. They are not waited for.
 
-        A later `acquire` opens the executor again.
-        """
-        self._keeps = False
-        with suppress(KeyError):
-            while True:
-                worker, _ = self._idle.popitem()
-                worker.jobs.put(None)
-                if wait:
-                    worker.join()
+SHARED = Threads()
+"""The threads of functions that no limit counts."""

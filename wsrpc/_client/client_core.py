@@ -312,7 +312,6 @@ class ClientCore(PeerOwner):
         if command is self._command:
             self.move(Input.CLOSED)
             self._closers = Closers()
-            self.peer_core.options.settings.threads.shutdown()
 
     # ------------------------------------------------------------ the state
 

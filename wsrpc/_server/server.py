@@ -744,10 +744,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         """
         check_number(DRAIN_TIMEOUT, drain_timeout, 0)
         self._core.check_thread("server.close()")
-        try:
-            await self._core.close(drain_timeout)
-        finally:
-            self._settings.threads.shutdown()
+        await self._core.close(drain_timeout)
 
     # ------------------------------------------------------------ for operators
 

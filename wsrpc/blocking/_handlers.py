@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from msgspec.structs import replace
 
 from .._base.names import RESERVED_EVENTS
-from .._base.threads import Worker
+from .._base.threads import SHARED
 from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._core.api.peer import Peer as AsyncPeer
 from .._core.api.stream import Stream as AsyncStream
@@ -53,7 +53,7 @@ def in_a_thread(function: Callable[..., Any], convert: Callable[[Any], Any] = la
     @functools.wraps(function)
     async def called(*args: Any, **named: Any) -> Any:
         call = partial(function, *map(convert, args), **{name: convert(value) for name, value in named.items()})
-        worker = Worker()
+        worker = SHARED.acquire()
         try:
             return await worker.do(call)
         finally:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
-from .._base.threads import Threads
+from .._base.threads import SHARED
 from .._core.api.anonymous import AnonymousChannel, core_of
 
 Closing = Callable[[], Coroutine[Any, Any, None]]
@@ -352,7 +352,7 @@ class LoopThread:
         try:
             with asyncio.Runner() as runner:
                 self._loop = loop = runner.get_loop()
-                loop.set_default_executor(Threads())
+                loop.set_default_executor(SHARED)
                 if self._first is not None:
                     loop.call_soon(self._first)
                 self._ready.set()

@@ -144,7 +144,6 @@ async def pair(
         await left.close()
         for peer in (left, right):
             await core_of(peer).join(settings.limits.close_timeout, Closers())
-        settings.threads.shutdown()
 
 
 @asynccontextmanager
@@ -203,7 +202,6 @@ async def connect(
             await client.close()
             if isinstance(peer, Peer):
                 await core_of(peer).join(server.limits.close_timeout, Closers())
-                settings_of(server).threads.shutdown()
     finally:
         core.scheduler.set_clock(None)
         if not accepting.done():

@@ -1,8 +1,10 @@
-"""`Threads`: threads that are kept for the next function, and end with their owner."""
+"""`Threads`: threads that are kept for the next function, and end when there is none for a while."""
 
 from __future__ import annotations
 
 import threading
+
+import pytest
 
 from wsrpc._base.threads import Threads
 
@@ -13,19 +15,12 @@ def test_one_thread_runs_functions_that_come_one_after_another() -> None:
     for _ in range(100):
         worker = threads.acquire()
         found.add(worker.submit(threading.get_ident).result())
-        threads.add_idle(worker)
+        worker.release()
+        worker.submit(int).result()  # so that it is idle
     assert len(found) == 1
-    threads.shutdown()
 
 
-def test_a_function_that_blocks_holds_up_no_shutdown() -> None:
-    """Not even one that an idle thread has only just got."""
-    go_on = threading.Event()
-    try:
-        for _ in range(100):
-            threads = Threads()
-            threads.submit(threading.get_ident).result()
-            threads.submit(go_on.wait)
-            threads.shutdown()
-    finally:
-        go_on.set()
+def test_a_thread_that_is_about_to_end_runs_the_function_that_it_has_just_got(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsrpc._base.threads.IDLE", 0.0)
+    threads = Threads()
+    assert [threads.submit(abs, number).result(8) for number in range(2000)] == [*range(2000)]

@@ -85,6 +85,32 @@ async def test_a_generator_that_makes_an_item_in_a_thread_when_its_loop_ends_is_
     assert said == []
 
 
+async def test_what_a_generator_raises_after_its_reader_has_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield 1
+            begun.set()
+            go_on.wait(8)
+            yield 2
+        finally:
+            raise ValueError("not closed")
+
+    async with asyncio.timeout(8), pair() as (left, right):
+        right.on("numbers", numbers, thread=True)
+        right.on("count", lambda: right.active)
+        async with left.stream("numbers") as stream:
+            assert await anext(stream) == 1
+            await turns_until(begun.is_set)
+        assert await left.request("count") == 1  # by then, the generator's call is cancelled
+        go_on.set()
+        await turns_until(lambda: not right.active)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and "numbers" in record.message and "after its reader had left" in record.message
+    assert record.exc_info is not None and str(record.exc_info[1]) == "not closed"
+
+
 async def test_a_thread_has_a_copy_of_the_context_and_an_awaitable_that_it_returns_is_awaited_in_the_loop() -> None:
     user: ContextVar[str] = ContextVar("user", default="nobody")
     main = threading.main_thread()
@@ -187,22 +213,82 @@ def workers() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "wsrpc worker"}
 
 
-@pytest.mark.parametrize("closes", ["client", "server"])
-async def test_the_threads_end_with_the_client_or_the_server(closes: str) -> None:
+@pytest.mark.parametrize("gives_up", [False, True])
+async def test_threads_end_when_they_have_been_idle(gives_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However their server or client ends: only `close` ended them."""
+    monkeypatch.setattr("wsrpc._base.threads.IDLE", 0.01)
     server, go, before = Server(), threading.Event(), workers()
-    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url) as client:
-        handlers: Any = client if closes == "client" else server
-        handlers.on("get", lambda: threading.get_ident(), thread=True)
-        handlers.on("block", go.wait, thread=True)
-        caller: Any = server.peers[0] if closes == "client" else client
-        assert await caller.request("get") in [thread.ident for thread in workers() - before]
-        asking = asyncio.create_task(caller.request("block", timeout=None))
-        await turns_until(lambda: client.peer.active if closes == "client" else server.peers[0].active)
-        await handlers.close()
-    await asyncio.gather(asking, return_exceptions=True)
-    assert len(workers() - before) == 1, "a handler that blocks holds up no close"
+    async with asyncio.timeout(8), server.listen() as listener:
+        client = Client(listener.url, reconnect=None)
+        await client.connect()
+        peer = server.peers[0]
+        for handlers in (server, client):
+            handlers.on("get", lambda: threading.get_ident(), thread=True)
+            handlers.on("block", go.wait, thread=True)
+        asking = [asyncio.create_task(caller.request("block", timeout=None)) for caller in (client, peer)]
+        for caller in (client, peer):
+            assert await caller.request("get") in [thread.ident for thread in workers() - before]
+        if gives_up:
+            assert peer.transport is not None
+            peer.transport.abort()
+        else:
+            await client.close()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await turns_until(lambda: len(workers() - before) == 2)  # a handler that blocks holds up nothing
     go.set()
     await turns_until(lambda: not workers() - before)
+
+
+async def test_calls_of_an_ended_event_loop_leave_the_threads_to_the_next_one() -> None:
+    """They counted for ever if they were running when it ended."""
+    limits = Limits(threads=1, thread_timeout=0.1, close_timeout=0.1)
+    client = Client(limits=limits)
+    begun, go = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go.wait()
+
+    client.on("block", block, thread=True)
+    client.on("quick", lambda: "quick", thread=True)
+
+    async def main(event: str) -> Any:
+        server = Server()
+        async with asyncio.timeout(8), connect(server, client=client):
+            asking = asyncio.create_task(server.peers[0].request(event, timeout=None))
+            if event == "quick":
+                return await asking
+            await turns_until(begun.is_set)
+            begun.clear()
+            asking.cancel()
+
+    for _ in range(limits.server_threads):
+        await asyncio.to_thread(asyncio.run, main("block"))
+    go.set()
+    assert await asyncio.to_thread(asyncio.run, main("quick")) == "quick"
+
+
+FORKS = """
+import asyncio, os
+from wsrpc import Client, Server
+
+server = Server()
+server.on("pid", os.getpid, thread=True)
+
+async def main():
+    async with server.listen() as listener, Client(listener.url) as client:
+        return await client.request("pid", timeout=8) == os.getpid()
+
+print(asyncio.run(main()), flush=True)
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
+    print(asyncio.run(main()), flush=True)
+"""
+
+
+async def test_a_forked_process_starts_threads_of_its_own() -> None:
+    assert await printed_by(await start(sys.executable, "-W", "ignore", "-c", FORKS)) == "True\nTrue\n"
 
 
 BLOCKS = """

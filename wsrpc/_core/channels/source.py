@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..._base.logs import logger
 from ..._base.names import Source
-from ..._base.threads import Worker
+from ..._base.threads import SHARED, Worker, outcome_of
 from ..._values.type_survey import survey_of
 from ...errors import parts_of
 from ..handlers.introspection import injections
@@ -88,24 +89,30 @@ async def iterate(source: Source) -> AsyncGenerator[Any]:
             yield value
 
 
+def close_and_log(iterator: Iterator[Any]) -> None:
+    """Close an iterator for which nobody waits, and log what it raises."""
+    _, error = outcome_of(getattr(iterator, "close", lambda: None))
+    if error is not None:
+        logger.error("closing %r failed, after its reader had left", iterator, exc_info=error)
+
+
 async def iterate_in_thread(source: Iterable[Any], worker: Worker | None = None) -> AsyncGenerator[Any]:
     """Iterate over an iterator that may block. All its code runs in one thread and one context.
 
     Args:
-        worker: the thread. None: a new thread.
+        worker: the thread. None: one that no limit counts.
     """
-    thread = worker or Worker()
-    iterator = iter(source)
-    close = getattr(iterator, "close", None)
+    thread = worker or SHARED.acquire()
+    iterator: Any = iter(source)
     try:
         while (value := await thread.do(next, iterator, _NO_MORE)) is not _NO_MORE:
             yield value
     finally:
         try:
-            if close is not None and thread.last is not None and not thread.last.done():
-                thread.call(close)  # once the item is made: a cancellation does not reach the thread
-            elif close is not None:
-                await thread.do(close)
+            if thread.last is not None and not thread.last.done():
+                thread.call(close_and_log, iterator)  # once the item is made: a cancellation does not reach the thread
+            elif hasattr(iterator, "close"):
+                await thread.do(iterator.close)
         finally:
             if worker is None:
                 thread.release()

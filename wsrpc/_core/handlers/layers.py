@@ -6,7 +6,6 @@ It returns a value, or an object that must still be awaited or streamed.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any, cast
 
 from msgspec import UNSET, Struct
 
+from ..._base.threads import when_over
 from ...errors import HandlerTimeout, short, ungrouped
 from .arguments import ArgumentsRefused
 from .compiled import Handler
@@ -183,14 +183,6 @@ def _in_lane(call: Call, key: Any) -> Call:
             when_over(invocation.thread, invocation.release_lane)
 
     return in_lane
-
-
-def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
-    """Call ``then`` once the thread has ended. The thread of a cancelled handler runs on."""
-    if thread is None or thread.done():
-        then()
-    else:
-        thread.add_done_callback(lambda _: then())
 
 
 # ---------------------------------------------------------------- middleware

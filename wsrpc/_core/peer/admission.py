@@ -10,10 +10,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..._base.threads import ThreadLimit, Worker
+from ..._base.threads import ThreadLimit, Worker, thread_limits
 from ...errors import Overloaded, RemoteError, made_here
 from ..channels.channel_table import TOO_MANY
-from ..channels.source import iterate_in_thread
+from ..channels.source import close_and_log, iterate_in_thread
 from ..handlers.invocation import Invocation
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
@@ -60,7 +60,7 @@ A message also waits behind messages that wait for room: see `Work`.
 class Admission:
     """Decides whether handlers of one session may start now."""
 
-    __slots__ = ("_answers", "_calls", "_loop", "_streams", "_work", "_writer", "late", "paused")
+    __slots__ = ("_answers", "_limits", "_loop", "_work", "_writer", "late", "paused")
 
     def __init__(self, work: Work, writer: SessionWriter, answers: Answers) -> None:
         self._work = work
@@ -68,8 +68,7 @@ class Admission:
         self._loop = writer.loop
         self._writer = writer
         # The limits of threads for calls, and for streams. Made for the first of them, because many peers have none.
-        self._calls: tuple[ThreadLimit, ...] = ()
-        self._streams: ThreadLimit
+        self._limits: tuple[tuple[ThreadLimit, ThreadLimit], ...] = ()
         self.paused: asyncio.Future[None] | None = None
         """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
         continues on another connection. May be read in any thread."""
@@ -126,8 +125,8 @@ class Admission:
     async def acquire_thread(self, invocation: Invocation, *, streams: bool) -> Worker:
         """Return the thread for a call, once one is free and the call may start.
 
-        Streams have a limit of their own, because each keeps its thread while its consumer reads nothing. So slow
-        consumers take no thread from a call, and none from another connection.
+        Streams have limits of their own, because each keeps its thread while its consumer reads nothing. So slow
+        consumers take no thread from a call.
 
         Args:
             streams: the call is known to answer with a stream.
@@ -137,15 +136,15 @@ class Admission:
             asyncio.CancelledError: the session is over.
         """
         settings = self._answers.host.settings
-        if not self._calls:
-            most, everybody = settings.limits.threads, settings.threads.limit(self._loop)
+        if not self._limits:
+            loop = asyncio.get_running_loop()
+            ours = thread_limits(settings.limits.threads, "of this connection use or await", loop)
             # In this order, so that a call which waits for a thread of its connection holds none of the server's.
-            self._calls = ThreadLimit(most, "handlers of this connection use or await threads", self._loop), everybody
-            self._streams = ThreadLimit(most, "streams of this connection are open, each in a thread", self._loop)
+            self._limits = tuple(zip(ours, settings.threads.limits(loop), strict=True))
         until = self._loop.time() + settings.limits.thread_timeout
         with ExitStack() as held:
-            for limit in (self._streams,) if streams else self._calls:
-                await limit.acquire(until, partial(self._no_thread, invocation, limit))
+            for limit in self._limits[streams]:
+                await limit.acquire(self._loop, until, partial(self._no_thread, invocation, limit))
                 held.callback(limit.release)
             if self.paused is not None:
                 await self.wait_while_paused(invocation)
@@ -176,11 +175,16 @@ class Admission:
             counted: whether it counts as one already.
 
         Raises:
-            RemoteError: there are too many streams. The error does not say that the handler did not run.
+            RemoteError: there are too many streams, so the iterator is closed in its thread. The error does not say
+                that the handler did not run.
         """
         if not counted:
-            if not self._streams.acquire_now():
-                raise made_here(RemoteError(f"{self._streams.reached}, close some", TOO_MANY))
-            worker.held.close()
-            worker.held.callback(self._streams.release)
+            calls = worker.held.pop_all()
+            for limit in self._limits[True]:
+                if not limit.acquire_now():
+                    worker.held.push(calls)
+                    worker.call(close_and_log, items)
+                    raise made_here(RemoteError(f"{limit.reached}, close some or ask again later", TOO_MANY))
+                worker.held.callback(limit.release)
+            calls.close()
         return iterate_in_thread(items, worker)

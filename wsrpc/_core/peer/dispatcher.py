@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from ..._base.names import RAW, RESERVED_EVENTS
 from ..._base.scheduler import EAGER
+from ..._base.threads import when_over
 from ...errors import (
     BadArguments,
     BadResult,
@@ -40,7 +41,7 @@ from ..channels.channel_table import TOO_MANY, ChannelTable
 from ..channels.named_channels import FOR_READERS
 from ..channels.source import ReadInThread, as_source
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
-from ..handlers.layers import PLAIN, Limited, Route, close_unawaited, when_over
+from ..handlers.layers import PLAIN, Limited, Route, close_unawaited
 from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
