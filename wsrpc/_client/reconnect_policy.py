@@ -24,7 +24,7 @@ from .._base.closing import NO_REDIAL, CloseCode
 from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
 from .._net.client_handshake import ResponseTooLarge
-from .._net.urls import BadURL
+from .._net.urls import BadOption
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
 
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 414, 426, 431, 501, 505})
@@ -51,14 +51,14 @@ def is_transient(error: BaseException) -> bool:
     `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 410, 414, 426,
     431, 501 or 505, and after close code 1008 (policy violation), 3000 (unauthorized), 3003 (forbidden) or 4410
     (another connection now has this client's address). It is also false if the server's certificate could not be
-    verified, if the server's response is too large, or if a URL is not valid. After another error of TLS it is true: a
-    load balancer that restarts may cause it.
+    verified, if the server's response is too large, or if a URL, ``headers`` or ``auth`` is not valid. After another
+    error of TLS it is true: a load balancer that restarts may cause it.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
         return error.code not in NO_REDIAL
-    if isinstance(error, (BadURL, ResponseTooLarge, ssl.SSLCertVerificationError)):
+    if isinstance(error, (BadOption, ResponseTooLarge, ssl.SSLCertVerificationError)):
         return False
     # Other errors of TLS, too: a load balancer that restarts may answer without TLS, or with an alert.
     return isinstance(error, Exception)

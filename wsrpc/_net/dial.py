@@ -23,7 +23,7 @@ from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .client_sockets import connect, default_contexts
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .urls import BadURL, check_url, environment_proxy
+from .urls import BadOption, BadURL, check_url, environment_proxy
 from .websocket import WebSocketTransport
 
 T = TypeVar("T")
@@ -148,6 +148,9 @@ class Dialer(Struct, frozen=True, kw_only=True):
         return "<Dialer>"  # the URL, the headers and the token may hold secrets
 
     def __post_init__(self) -> None:
+        ssl: Any = self.ssl
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl= is an ssl.SSLContext, or None for the default one; got {ssl!r}")
         if self.url is not None and not callable(self.url):
             self._urls(self.url)
         if not callable(self.headers):
@@ -156,7 +159,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
             _check_token(self.auth)
         check_subprotocols(self.subprotocols)
         check_flag("compression", self.compression)
-        if getattr(self.ssl, "protocol", None) == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
+        if ssl is not None and ssl.protocol == ssl_module.PROTOCOL_TLS_SERVER:  # every TLS handshake would fail
             raise ValueError("ssl= is a context for servers: a client's is made with ssl.create_default_context()")
         value: Any = self.dial
         if not callable(value):
@@ -166,18 +169,20 @@ class Dialer(Struct, frozen=True, kw_only=True):
         """Return the URLs for one attempt, and the headers with the token of ``auth``. A client may have no URLs.
 
         Raises:
+            BadOption: what an option that is a function returned is not valid.
             Exception: the exception of an option that is a function.
         """
         options: tuple[Any, ...] = (self.url, self.headers, self.auth)
         url, given, token = [await _call(option) if callable(option) else option for option in options]
-        if callable(self.headers):
+        try:
             _check_headers(given)
+            _check_token(token)
+        except (TypeError, ValueError) as exc:
+            raise BadOption(str(exc)) from None
         headers = dict(given or {})
         if token is not None:
             headers = {name: value for name, value in headers.items() if str(name).lower() != "authorization"}
-            _check_token(token)
             headers["Authorization"] = f"Bearer {token}"
-        _check_headers(headers)
         return [] if self.url is None else self._urls(url), headers
 
     def _urls(self, given: object) -> list[str]:
@@ -260,6 +265,7 @@ def _check_headers(headers: Any) -> None:
 def _check_token(token: object) -> None:
     if token is not None and not isinstance(token, str):
         raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
+    check_header("Authorization", token or "")
 
 
 async def _call(function: Callable[[], Any]) -> Any:

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from math import isnan
+from math import inf
 from typing import Any, cast
 
 from .._base.logs import LogBudget, address_text, logger
@@ -17,7 +17,7 @@ from .._base.names import check_address
 from .._base.state import PeerState
 from .._core.handlers.introspection import is_async, location
 from .._core.handlers.lifecycle import ends_the_task
-from ..errors import HandshakeRejected, ungrouped
+from ..errors import HandshakeRejected, short, ungrouped
 from ..handshake import Handshake, HandshakeFunction
 from ..headers import ResponseHeaders, any_case, check_response_header
 from ..limits import Limits
@@ -26,6 +26,7 @@ from .proxies import TrustedProxies
 
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
+ATTRIBUTES = vars(Handshake("/", {})).keys()
 
 
 class Door:
@@ -208,35 +209,41 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
 
 
 def _check_result(result: object) -> None:
-    """Check the return value of a user's function. False was probably meant as a refusal.
+    """Check the return value of a user's function. A value was probably meant as a decision, such as a refusal.
 
     Raises:
-        TypeError: the value is False, or something that has not run.
+        TypeError: the value is not None.
     """
     check_has_run("on_handshake", result)
-    if result is False:
-        raise TypeError("on_handshake returned False: to refuse a connection, call handshake.reject(401, ...)")
+    if result is not None:
+        got = type(result).__name__
+        raise TypeError(
+            f"on_handshake returns None, got {got}: to refuse a connection, call handshake.reject(401, ...)"
+        )
 
 
 def _seconds(expires: float) -> float:
     """Return a time as a float.
 
     Raises:
-        ValueError: the time is not a number, or is too large for a float.
+        ValueError: the time is not between the years 2001 and 2286, so it is probably a duration or in milliseconds.
     """
     with suppress(OverflowError):
         seconds = float(expires)
-        if not isnan(seconds):
+        if 1e9 <= seconds < 1e10 or seconds == inf:
             return seconds
-    raise ValueError("handshake.expires is a time in seconds since the epoch, which must be a number that fits a float")
+    text = "handshake.expires is a time in seconds since the epoch, such as time.time() + 3600"
+    raise ValueError(f"{text}, got {short(expires)}")
 
 
 def _complete(handshake: Handshake) -> None:
     """Check the attributes of ``handshake`` that the user's function may have set, and complete ``handshake``.
 
     Raises:
-        TypeError, ValueError: an attribute is not valid. The error message says which.
+        AttributeError, TypeError, ValueError: an attribute is not valid. The error message says which.
     """
+    if unknown := vars(handshake).keys() - ATTRIBUTES:
+        raise AttributeError(f"handshake.{min(unknown)} does not exist: for values of your own, use handshake.state")
     limits: Any = handshake.limits
     if not isinstance(limits, Limits):
         raise TypeError(f"handshake.limits must be a wsrpc.Limits, got {limits!r}")

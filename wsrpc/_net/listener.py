@@ -86,6 +86,8 @@ def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any,
     check_flag("reuse_port", reuse_port)
     if host is not None and not isinstance(host, str):
         raise TypeError(f"host= is a name or an address such as '127.0.0.1', or None for all; got {host!r}")
+    if host is not None and ("/" in host or "[" in host or host.count(":") == 1):  # IPv6 has two colons or more
+        raise ValueError(f"host= is a name or an address, without the port, which is port=; got {host!r}")
     if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
         raise TypeError(f"port= is a number from 0 (a free one) to 65535, got {port!r}")
     if port is not None and not 0 <= port <= 65535:

@@ -17,7 +17,11 @@ UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
 LONGEST_SHOWN = 200
 
 
-class BadURL(ValueError):
+class BadOption(ValueError):
+    """Error for an option of a client with which no attempt to connect can succeed."""
+
+
+class BadURL(BadOption):
     """Error for a URL with which no attempt to connect can succeed."""
 
 

@@ -609,7 +609,7 @@ class Rooms:
 
 
 class Decider:
-    """A user's function, sync or async, that allows or refuses something. An exception counts as a refusal.
+    """A user's function, sync or async, that allows or refuses something. Only True allows it.
 
     ``option`` is the name of the option or decorator with which the user passed the function. ``names`` are the names
     of its arguments. The first argument is a peer.
@@ -637,11 +637,11 @@ class Decider:
                 raise
             log(logging.WARNING, "refused to %s, because %s failed", what, self._option, exc_info=exc)
             return False
-        if decision is None and not self._warned:
+        if not isinstance(decision, bool) and not self._warned:
             self._warned = True
-            text = "refused to %s, because %s returned None, which is only logged once: return True or False"
-            log(logging.WARNING, text, what, self._option)
-        return bool(decision)
+            text = "refused to %s, because %s returned %s, which is only logged once: return True or False"
+            log(logging.WARNING, text, what, self._option, None if decision is None else type(decision).__name__)
+        return decision is True
 
 
 def check_decider(option: str, names: tuple[str, ...], function: Any) -> None:

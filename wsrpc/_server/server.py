@@ -442,8 +442,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         The function gets a `Handshake`, before the connection is accepted. It can refuse the connection with
         ``handshake.reject(...)``, or change the settings of the connection. If the function raises any other exception,
         the exception is logged, and the connection is refused with 500. The same happens if a setting is not valid,
-        such as a header that cannot be sent, or if the function returns False, which is probably a mistake. Other
-        return values are ignored.
+        such as a header that cannot be sent, or if the function returns anything but None, which is probably a mistake.
 
         The function is called after the origin check. If the function takes more than `Limits.open_timeout` seconds,
         this is logged, and the connection is refused with 503. A server has only one such function. Registering another

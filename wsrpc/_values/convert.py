@@ -7,7 +7,7 @@ needs for that, adds pydantic models without importing pydantic, and refuses typ
 from __future__ import annotations
 
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
@@ -39,8 +39,18 @@ _BUILTIN.update(dict.fromkeys((MappingProxyType, ChainMap, UserDict), dict))
 hook."""
 
 
+_MISTAKES: dict[type[Any], str] = {
+    **dict.fromkeys((type(None), bool, tuple, frozenset), "a key of a mapping: use text or a number"),
+    type: "encoded: to give the type of a response, use returns=",
+    Awaitable: "encoded: `await` it first",
+}
+"""What values that are probably mistakes cannot be. msgspec asks a hook for values of the first types only as keys."""
+
+
 def _refuse(value: Any) -> Any:
-    raise TypeError(f"{type_name(value.__class__)} cannot be encoded without an enc_hook")
+    texts = (text for kind, text in _MISTAKES.items() if isinstance(value, kind))
+    text = next(texts, "encoded without an enc_hook that converts it")
+    raise TypeError(f"{type_name(value.__class__)} cannot be {text}")
 
 
 # The methods are those of the base, because a subclass may have overridden them: `str()` of some text is markup, or

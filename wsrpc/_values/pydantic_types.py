@@ -246,7 +246,7 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse(value: Any) -> Any:
-    raise TypeError(f"{type(value).__qualname__} cannot be encoded without an enc_hook")
+    raise TypeError(f"{type(value).__qualname__} cannot be encoded without an enc_hook that converts it")
 
 
 _INNER = (

@@ -145,6 +145,7 @@ async def test_methods_with_their_object_and_functions_with_a_self() -> None:
 
 
 PORT = "port= is a number from 0 (a free one) to 65535, got "
+HOST = "host= is a name or an address, without the port, which is port=; got "
 LISTEN = "use `async with server.listen"
 FOR_CLIENTS = ssl.create_default_context()
 FOR_SERVERS = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -170,6 +171,12 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
     (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
     (Client, {"reconnect": False}, "reconnect= takes a wsrpc.Reconnect or None, got False"),
+    (Client, {"auth": "tok\n"}, "the header 'Authorization' has a character that cannot be sent, such as a line"),
+    (Client, {"url": "wss://localhost", "ssl": True}, "ssl= is an ssl.SSLContext, or None for the default one; got T"),
+    (Client, {"url": URL, "ssl": False}, "ssl= is an ssl.SSLContext, or None for the default one; got False"),
+    (Client, {"ssl": "ss.pem"}, "ssl= is an ssl.SSLContext, or None for the default one; got 'ss.pem'"),
+    (Client, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
+    (Server, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
     (Client, {"url": URL, "ssl": FOR_CLIENTS}, "ssl= goes with a wss:// URL, got 'ws://localhost'"),
     (Client, {"url": "wss://localhost", "ssl": FOR_SERVERS}, "ssl= is a context for servers: a client's is made with "),
     (KeepLatest, {"key": "x"}, "KeepLatest(key) takes a plain function of the event's arguments, got 'x'"),
@@ -180,6 +187,7 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
         (Server().listen, {name: wrong}, text)
         for name, wrong, text in [
             ("host", 5, "host= is a name or an address such as '127.0.0.1', or None for all; got 5"),
+            *(("host", host, f"{HOST}'{host}'") for host in ("127.0.0.1:8080", "ws://localhost", "[::1]", "[::1]:80")),
             ("port", "8080", PORT + "'8080'"),
             ("port", 65536, PORT + "65536"),
             ("path", "ws", "a path begins with a slash, got 'ws'"),

@@ -160,7 +160,18 @@ async def test_what_has_not_run_lets_nobody_pass(gate: Gate, function: Any, capl
     assert "which has not run: was an `await` or a call forgotten" in caplog.text
 
 
+@pytest.mark.parametrize("gate", MAYBE_ASYNC[1:])
+@pytest.mark.parametrize("decision", ["denied", (False, "no"), 1])
+async def test_what_is_neither_true_nor_false_lets_nobody_pass(
+    gate: Gate, decision: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not await passes(gate(lambda subject, room="": decision), gate)
+    text = f" returned {type(decision).__name__}, which is only logged once: return True or False"
+    assert caplog.text.count(text) == 1
+
+
 @pytest.mark.parametrize("gate", [*PLAIN, *MAYBE_ASYNC])
 async def test_one_that_decides_is_asked(gate: Gate) -> None:
     """So that the tests above refuse because of the mistake."""
-    assert await passes(gate(lambda subject, room="": True), gate)
+    allows = None if gate is on_handshake else True
+    assert await passes(gate(lambda subject, room="": allows), gate)

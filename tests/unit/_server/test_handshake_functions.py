@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,15 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
     return lambda handshake: handshake.response_headers.__setitem__(name, value)
 
 
+def returns(value: Any) -> Callable[[Handshake], Any]:
+    return lambda handshake: value
+
+
+async def returns_later(handshake: Handshake) -> bool:
+    await asyncio.sleep(0)
+    return True
+
+
 async def answers_later(handshake: Handshake) -> None:
     await asyncio.sleep(0)
     handshake.response_headers["upgrade"] = "h2c"
@@ -71,6 +81,17 @@ async def answers_later(handshake: Handshake) -> None:
         (answers_later, "belongs to the handshake itself"),
         (sets("limits", lambda: {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
         (sets("expires", lambda: "soon"), "handshake.expires is a time in seconds"),
+        (sets("expires", lambda: 3600), "such as time.time() + 3600, got 3600"),
+        (sets("expires", lambda: 1.7e12), "such as time.time() + 3600, got 1700000000000.0"),
+        (sets("expires", lambda: 10**400), "such as time.time() + 3600, got 1000"),
+        (sets("principle", lambda: "ada"), "handshake.principle does not exist: for values of your own, use"),
+        (
+            returns(False),
+            "on_handshake returns None, got bool: to refuse a connection, call handshake.reject(401, ...)",
+        ),
+        (returns(HandshakeRejected(401, "no")), "on_handshake returns None, got HandshakeRejected: to refuse"),
+        (returns(("unauthorized", 401)), "on_handshake returns None, got tuple: to refuse"),
+        (returns_later, "on_handshake returns None, got bool: to refuse"),
         (sets("response_headers", lambda: {"X-A": "token\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
     ],
 )
@@ -86,6 +107,11 @@ async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
     assert "on_handshake failed" in record.getMessage()
     assert record.exc_info is not None and text in str(record.exc_info[1])
     assert "token" not in str(record.exc_info[1])
+
+
+async def test_credentials_that_never_expire() -> None:
+    async with connect(gated(sets("expires", lambda: math.inf))) as client:
+        assert await client.request("echo", 1) == 1
 
 
 async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Generator
 from datetime import datetime
 from fractions import Fraction
 from math import nan
@@ -15,6 +16,7 @@ import pydantic
 import pytest
 
 from wsrpc._values.convert import converter, make_dec_hook, make_enc_hook
+from wsrpc.codecs import JsonCodec
 
 
 class User(msgspec.Struct):
@@ -35,6 +37,11 @@ class Picky(pydantic.BaseModel):
 class Opaque:
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Later:
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield
 
 
 def opaque_hook(tp: type[Any], value: Any) -> Any:
@@ -92,6 +99,20 @@ def test_what_the_users_hook_knows_is_encoded_in_models_too() -> None:
     assert msgspec.json.encode(value, enc_hook=make_enc_hook(lambda opaque: opaque.value)) == b'[1,{"inner":2}]'
     with pytest.raises(TypeError, match="Opaque cannot be encoded without an enc_hook"):
         msgspec.json.encode(Opaque(1), enc_hook=make_enc_hook(None))
+
+
+@pytest.mark.parametrize(
+    ("value", "hook", "text"),
+    [
+        (Opaque(1), lambda value: value, "Opaque cannot be encoded without an enc_hook that converts it"),
+        *(({key: 1}, None, "cannot be a key of a mapping: use text or a number") for key in (None, True, (1, 2))),
+        ([int], None, "type cannot be encoded: to give the type of a response, use returns="),
+        (Later(), None, "Later cannot be encoded: `await` it first"),
+    ],
+)
+def test_what_cannot_be_encoded_says_why(value: Any, hook: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        JsonCodec(enc_hook=hook).encode([value])
 
 
 class Celsius(float):

@@ -267,7 +267,7 @@ ERRORS: list[tuple[str, Any, str, str]] = [
     ("upload", ExceptionGroup("tasks", [TAPE]), "ExceptionGroup: tasks", "no tape"),
     ("upload", ValueError("secret"), "ValueError: secret", FAILED),
     ("upload", RemoteError("of a call that it makes"), "RemoteError: of a call that it makes", FAILED),
-    ("upload", object(), "TypeError: object cannot be encoded without an enc_hook", FAILED),
+    ("upload", object(), "TypeError: object cannot be encoded without an enc_hook that converts it", FAILED),
     ("upload", asyncio.CancelledError(), f"CancelledError: {CANCELLED}", CANCELLED),
     ("two ways", asyncio.CancelledError(), f"RuntimeError: {CANCELLED}", FAILED),
 ]

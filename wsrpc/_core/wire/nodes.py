@@ -27,8 +27,8 @@ from ...errors import (
     made_here,
 )
 
-NODE: Any = "node"
-"""The ``profile=`` of connections between two nodes. It is not for users."""
+NODE: Any = object()
+"""The ``profile=`` of connections between two nodes. No value of a user equals it."""
 
 PREFIX = "wsrpc.node."
 
