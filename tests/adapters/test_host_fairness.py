@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 import pytest
 from flavours import on_uvloop
 from hosts import HOSTS, Host
-from leftovers import turns_until
 from raw_websocket import TEXT
 from served import LIMITS, raw
 
@@ -66,7 +65,6 @@ async def test_floods_are_handled_in_parts_with_a_turn_for_others_between_them(h
         peers = [await stack.enter_async_context(raw(url)) for _ in range(senders)]
         watching = asyncio.create_task(flood.watch(events))
         await asyncio.gather(*(peer.send(peer.frame(TEXT, MESSAGE) * (events // senders)) for peer in peers))
-        await turns_until(lambda: watching.done())
         await watching
     assert set(flood.came.values()) == {events // senders}
     # Two for the first one, for which there may be a place at once, besides the one that every turn has. Several
