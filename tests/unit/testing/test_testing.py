@@ -163,9 +163,9 @@ async def test_what_a_url_tells_counts() -> None:
         ({"path": "ws"}, ValueError, "a path begins with a slash, got 'ws'"),
         ({"headers": {"X A": "1"}}, ValueError, "the name of a header is a word"),
         ({"headers": {"Origin": "https://evil.example"}}, HandshakeRejected, "403"),
-        ({"client": lambda: Client(headers=lambda: 5)}, TypeError, "headers= is a mapping"),  # type: ignore[arg-type]
+        ({"client": lambda: Client(headers=lambda: 5)}, ValueError, "headers= is a mapping"),  # type: ignore[arg-type]
         ({"client": lambda: Client(subprotocols="json")}, TypeError, "subprotocols= is a list"),
-        ({"client": lambda: Client(auth=lambda: 5)}, TypeError, "auth= is a token"),  # type: ignore[arg-type]
+        ({"client": lambda: Client(auth=lambda: 5)}, ValueError, "auth= is a token"),  # type: ignore[arg-type]
         ({"client": lambda: Client(auth="a\nb")}, ValueError, "a character that cannot be sent"),
     ],
 )
