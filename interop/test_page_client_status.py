@@ -103,7 +103,7 @@ async def test_status(row: str) -> None:
             await page.notes.until("open", 2)
             assert await page.do("ask", name="sync") == "synced"
         if row == "killed and back":
-            reason = "the session was not resumed: the server is another process"
+            reason = "not resumed: another process"
             assert (await call)["error"]["message"] == f"the connection has ended: 1006 {reason}"
         if row in ("dropped", "expired"):
             stage.release()
@@ -544,7 +544,7 @@ WRONG = ["undefined", "null", "[url, url]", "{ urls: [url] }", "{ url: null }", 
         (
             "url",
             "{}",
-            "TypeError: there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })",
+            "TypeError: no WebSocket: pass { WebSocket } of the package ws",
         ),
     ],
 )

@@ -254,25 +254,25 @@ ROWS: dict[str, Row] = {
     "resuming: gone": (
         f"{RESUMING} say:gone",
         CLOSED,
-        "open, detached, close 1006 the session was not resumed: expired",
+        "open, detached, close 1006 not resumed: expired",
         "hello ack | resume (1000)",
     ),
     "resuming: gone for 3,000 characters": (
         f"{RESUMING} say:gone:long",
         CLOSED,
-        "open, detached, close 1006 the session was not resumed: xxx",
+        "open, detached, close 1006 not resumed: xxx",
         "hello ack | resume (1000)",
     ),
     "resuming: a wrong answer": (
         f"{RESUMING} text:b",
         CLOSED,
-        "open, detached, close 1006 the session was not resumed: no answer",
+        "open, detached, close 1006 not resumed: no answer",
         "hello ack | resume (1000)",
     ),
     "resuming: a control message of another time": (
         f"{RESUMING} say:alive",
         CLOSED,
-        "open, detached, close 1006 the session was not resumed: no answer",
+        "open, detached, close 1006 not resumed: no answer",
         "hello ack | resume (1000)",
     ),
     "resuming: no answer, twice": (

@@ -154,7 +154,7 @@ class Caller<A extends Shape = any> {
   async #request(call: Leaving): Promise<any> {
     const { kind, event, retry } = call
     const opens = kind !== "request"
-    const args = retry && !opens ? this.core.copied(call.args) : call.args
+    const args = retry ? this.core.copied(call.args) : call.args
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.core.request(new Request(this.#channel, event, args, call, opens))

@@ -3,7 +3,7 @@
 import { Backoff, mayDialAgain } from "./backoff.js"
 import type { OutgoingMiddleware } from "./api.js"
 import { now } from "./clock.js"
-import { copied, json, type Codec, type Message } from "./codec.js"
+import { json, type Codec, type Message } from "./codec.js"
 import { ConnectionLost, Refused } from "./errors.js"
 import { guarded, Handlers, type Handler } from "./handlers.js"
 import { onWake } from "./page_events.js"
@@ -73,7 +73,7 @@ export class ClientCore implements Holder, PeerOwner {
 
   constructor(target: Target, options: ClientOptions) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
-      throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })")
+      throw new TypeError("no WebSocket: pass { WebSocket } of the package ws")
     }
     this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target)
     this.#options = options
@@ -146,8 +146,13 @@ export class ClientCore implements Holder, PeerOwner {
     }
   }
 
+  /**
+   * Returns a copy of the arguments of a call that waits, because the page may change them meanwhile.
+   *
+   * @throws TypeError if an argument cannot be encoded
+   */
   copied(a: readonly unknown[]): unknown[] {
-    return copied(a, this.#codec)
+    return this.#codec.decode(this.#codec.encode({ a: a as unknown[] }, true))!.a!
   }
 
   #send(queued: Queued): void {

@@ -39,15 +39,6 @@ export interface Codec {
 }
 
 /**
- * Returns a copy of the name and the arguments of a message that waits, because the page may change them meanwhile.
- *
- * @throws TypeError if an argument cannot be encoded
- */
-export function copied(a: readonly unknown[], codec: Codec): unknown[] {
-  return codec.decode(codec.encode({ a: [...a] }, true))!.a!
-}
-
-/**
  * Refuses bytes, which would silently become an object of numbers. This takes half the time of a function that
  * `JSON.stringify` calls for each value.
  */

@@ -2,7 +2,7 @@
 
 import { ChannelCore, type ChannelOwner } from "./channel_core.js"
 import { now } from "./clock.js"
-import { copied, json, type Codec, type Message } from "./codec.js"
+import { json, type Codec, type Message } from "./codec.js"
 import { readContext } from "./call_context.js"
 import { count, writeControl, type Control } from "./control.js"
 import { sizeOf, type Data } from "./data.js"
@@ -142,12 +142,6 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     const size = sizeOf(data)
     if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`)
     return [data, size]
-  }
-
-  /** Copies the arguments of a message that waits. Throws what `send` throws. */
-  keep(message: Message): void {
-    this.encode(message)
-    message.a = copied(message.a!, this.#codec)
   }
 
   /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */

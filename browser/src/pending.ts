@@ -14,8 +14,6 @@ const LAST_ID = 2 ** 31 - 1
 export interface PendingOwner {
   /** Whether a request, a call of the server or a channel has this id. */
   hasId(id: number): boolean
-  /** Copies the arguments of a message that waits. Throws what `send` throws. */
-  keep(message: Message): void
   /** @throws Refused, TypeError if the message cannot be sent */
   send(message: Message): Outgoing
   /** Cancels a request at the server. Returns false if the request was not sent, and never will be. */
@@ -46,19 +44,10 @@ export class PendingRequests implements Holder {
   add(request: Request): Promise<any> {
     if (!request.isDone) {
       request.holder = this
-      if (this.#isFull && request.message.h === undefined) this.#wait(request)
+      if (this.#isFull && request.message.h === undefined) this.#waiting.add(request)
       else this.#send(request)
     }
     return request.answer
-  }
-
-  #wait(request: Request): void {
-    try {
-      this.#owner.keep(request.message)
-      this.#waiting.add(request)
-    } catch (error) {
-      request.reject(error)
-    }
   }
 
   get #isFull(): boolean {

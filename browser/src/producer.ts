@@ -35,7 +35,7 @@ export class Producer implements Recipient {
    * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run<T>(source: Source<T>): Promise<void> {
-    const given: any = source instanceof Blob ? source.stream() : source
+    const given: any = (source as Blob).stream?.() ?? source
     const items: AsyncIterator<T> | Iterator<T> = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]()
     try {
       while (await this.#waitForRoom()) {

@@ -356,9 +356,6 @@ var Backoff = class {
 };
 
 // src/codec.ts
-function copied(a, codec) {
-  return codec.decode(codec.encode({ a: [...a] }, true)).a;
-}
 function refuseBytes(value) {
   if (typeof value !== "object" || value === null) return;
   if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
@@ -481,7 +478,7 @@ var Producer = class {
    * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run(source) {
-    const given = source instanceof Blob ? source.stream() : source;
+    const given = source.stream?.() ?? source;
     const items = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]();
     try {
       while (await this.#waitForRoom()) {
@@ -815,18 +812,10 @@ var PendingRequests = class {
   add(request) {
     if (!request.isDone) {
       request.holder = this;
-      if (this.#isFull && request.message.h === void 0) this.#wait(request);
+      if (this.#isFull && request.message.h === void 0) this.#waiting.add(request);
       else this.#send(request);
     }
     return request.answer;
-  }
-  #wait(request) {
-    try {
-      this.#owner.keep(request.message);
-      this.#waiting.add(request);
-    } catch (error) {
-      request.reject(error);
-    }
   }
   get #isFull() {
     return this.#running.size >= this.#limit;
@@ -1345,7 +1334,7 @@ var Session = class {
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
       const why = answer?.why ?? "no answer";
-      this.#end(ABNORMAL, `the session was not resumed: ${why === "elsewhere" ? "the server is another process" : why}`);
+      this.#end(ABNORMAL, `not resumed: ${why === "elsewhere" ? "another process" : why}`);
     } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
     else {
       clearTimeout(this.#answerTimer);
@@ -1523,11 +1512,6 @@ var PeerCore = class {
     const size = sizeOf(data);
     if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`);
     return [data, size];
-  }
-  /** Copies the arguments of a message that waits. Throws what `send` throws. */
-  keep(message) {
-    this.encode(message);
-    message.a = copied(message.a, this.#codec);
   }
   /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */
   sendReason(message, key, reason) {
@@ -1766,7 +1750,7 @@ var ClientCore = class {
   #retryAt;
   constructor(target, options) {
     if (!(options.WebSocket ?? globalThis.WebSocket)) {
-      throw new TypeError("there is no WebSocket: pass the class of the package ws, new Client(url, { WebSocket })");
+      throw new TypeError("no WebSocket: pass { WebSocket } of the package ws");
     }
     this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target);
     this.#options = options;
@@ -1827,8 +1811,13 @@ var ClientCore = class {
       this.#waitForRoom();
     }
   }
+  /**
+   * Returns a copy of the arguments of a call that waits, because the page may change them meanwhile.
+   *
+   * @throws TypeError if an argument cannot be encoded
+   */
   copied(a) {
-    return copied(a, this.#codec);
+    return this.#codec.decode(this.#codec.encode({ a }, true)).a;
   }
   #send(queued) {
     if (queued instanceof Request) void this.#peer.request(queued);
@@ -2071,7 +2060,7 @@ var Caller = class _Caller {
   async #request(call) {
     const { kind, event, retry } = call;
     const opens = kind !== "request";
-    const args = retry && !opens ? this.core.copied(call.args) : call.args;
+    const args = retry ? this.core.copied(call.args) : call.args;
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.core.request(new Request(this.#channel, event, args, call, opens));

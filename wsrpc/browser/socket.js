@@ -515,7 +515,7 @@ var Session = class {
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
       const why = answer?.why ?? "no answer";
-      this.#end(ABNORMAL, `the session was not resumed: ${why === "elsewhere" ? "the server is another process" : why}`);
+      this.#end(ABNORMAL, `not resumed: ${why === "elsewhere" ? "another process" : why}`);
     } else if (!this.#replay.acknowledge(answer.rx, answer.bytes)) this.#end(4400, MISMATCH);
     else {
       clearTimeout(this.#answerTimer);
