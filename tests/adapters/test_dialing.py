@@ -80,7 +80,7 @@ async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing)
 async def test_what_answered_where_is_noted_with_a_final_refusal(
     dialing: Dialing, status: str, name: str, hint: str
 ) -> None:
-    """After 414 and 431, the client dialed for ever. "HTTP 404: Not Found" did not say which URL had nothing."""
+    """After 414 and 431, the client dialed without an end. "HTTP 404: Not Found" did not say which URL had nothing."""
     async with raw_server() as server:
         client = Client(f"{server.url}?token=secret", dial=dialing.dial, limits=LIMITS)
         connecting = asyncio.create_task(client.connect())
@@ -92,7 +92,7 @@ async def test_what_answered_where_is_noted_with_a_final_refusal(
 
 
 async def test_a_response_that_is_too_large_ends_dialing() -> None:
-    """The client dialed for ever, and did not say that the response exceeds a limit."""
+    """The client dialed without an end, and did not say that the response exceeds a limit."""
     async with raw_server() as server:
         connecting = asyncio.create_task(Client(server.url, limits=LIMITS).connect())
         await server.accept("Set-Cookie: " + "x" * 9000)

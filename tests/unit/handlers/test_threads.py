@@ -240,7 +240,7 @@ async def test_threads_end_when_they_have_been_idle(gives_up: bool, monkeypatch:
 
 
 async def test_calls_of_an_ended_event_loop_leave_the_threads_to_the_next_one() -> None:
-    """They counted for ever if they were running when it ended."""
+    """They counted without an end if they were running when it ended."""
     limits = Limits(threads=1, thread_timeout=0.1, close_timeout=0.1)
     client = Client(limits=limits)
     begun, go = threading.Event(), threading.Event()
