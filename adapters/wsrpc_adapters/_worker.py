@@ -20,9 +20,10 @@ from typing import Any, Literal, cast
 import uvicorn
 from uvicorn.importer import ImportFromStringError, import_from_string
 
+from wsrpc import Server
 from wsrpc._net.health import Health
 
-from .asgi import servers_in_use
+from .asgi import asgi, servers_in_use
 
 Order = Literal["leave", "stop", "close"]
 """What the supervisor orders: drain, and leave new connections to other processes; drain, and refuse them with 503;
@@ -58,7 +59,8 @@ def work(settings: WorkerSettings, listener: socket, channel: Connection) -> Non
             signal.signal(getattr(signal, name), _ignore)
     try:
         config = uvicorn.Config(settings.app, **settings.options)
-        config.app = import_from_string(settings.app)
+        app = import_from_string(settings.app)
+        config.app = asgi(app) if isinstance(app, Server) else app
         config.load()
     except ImportFromStringError as exc:
         channel.send(("failed", f"{exc} The first folder in sys.path is {sys.path[0]}."))

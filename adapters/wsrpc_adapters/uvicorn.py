@@ -72,7 +72,8 @@ def serve(
     Call this function in the main thread, below ``if __name__ == "__main__":``.
 
     Args:
-        app: module and name of the application, such as ``"app:app"``.
+        app: module and name of the application, such as ``"app:app"``. It may also be a `Server`, which then serves
+            every path.
         workers: the number of workers. By default, the variable ``WEB_CONCURRENCY``, or 1.
         drain_timeout: the maximum time that active work has to finish, in seconds.
         health_path: the path at which health checks are answered, whatever the application has there. By default, they

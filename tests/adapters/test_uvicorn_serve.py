@@ -31,19 +31,17 @@ import asyncio
 import os
 
 from wsrpc import Peer, Server
-from wsrpc_adapters.asgi import asgi
 
-server = Server()
-app = asgi(server)
+app = Server()  # `serve` makes it an ASGI application
 
 
-@server.on("worker")
+@app.on("worker")
 async def worker() -> int:
     await asyncio.sleep(0.05)  # so that there are always calls in progress
     return os.getpid()
 
 
-@server.on("slow")
+@app.on("slow")
 async def slow(peer: Peer) -> int:
     await peer.request("wait", timeout=None)
     return os.getpid()

@@ -104,7 +104,7 @@ EVENTS = click.argument("events", metavar="[EVENT]...", nargs=-1, shell_complete
 RETRIES = click.IntRange(min=0)
 PROFILES = click.Choice(["go"])
 CONNECTION = several(
-    click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time for connecting and the request."),
+    click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time to connect, and of a request."),
     click.option("--retry", metavar="N", type=RETRIES, default=0, help="Try again, as long as nothing has run."),
     click.option(
         "--answer", metavar="NAME=VALUE", type=event_and_value, multiple=True, help="Answer the server's requests."

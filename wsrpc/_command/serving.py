@@ -21,7 +21,7 @@ OPTIONS_OF_UVICORN = """All other options are those of uvicorn, such as --host, 
 @click.option("--drain-timeout", metavar="SECONDS", type=float, default=20.0, show_default=True, help="Time to drain.")
 @click.option("--health-path", metavar="PATH", help="Answer health checks here. Default: /healthz, if APP has none.")
 def serve(words: tuple[str, ...], **params: Any) -> int:
-    """Run an ASGI application, such as app:app, in one or more workers.
+    """Run an ASGI application or a Server, such as app:app, in workers.
 
     SIGTERM drains and ends. SIGHUP replaces the workers one after another, without losing calls.
     """
