@@ -10,7 +10,6 @@ from ..._base.scheduler import Scheduler, Timer
 from ...errors import short
 from ..wire.control import (
     RESUME,
-    Ack,
     Gone,
     Hello,
     LimitsChanged,
@@ -97,15 +96,24 @@ class ClientSession(Session):
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
             self.send_control(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
+        if can_resume:
+            # A plain server acknowledges nothing, so this side does not keep messages for long.
+            self._count_sent()
+            loop, patience = self._host.loop, self.negotiation.limits.open_timeout
+            self._expiry_timer = loop.call_at(loop.time() + patience, self.stop_keeping)
 
     def _greeting_received(self, message: Welcome) -> None:
+        self._stop_timers()
         self._announce_changes()
-        self.negotiation.apply(message.limits)
-        if message.sid and self.negotiation.has(RESUME):
+        resumes = bool(message.sid) and self.negotiation.has(RESUME)
+        if not resumes:
+            self.stop_keeping()
+        elif self.replay is not None:
             self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
-            self.send_control(Ack(0, 0))
-            self._count_sent()
             self._count_received()
+        elif self.connection is not None:  # the welcome is late, so the session ends with the connection
+            self.connection.send_control(Gone("closed"))
+        self.negotiation.apply(message.limits)
 
     def _announce_changes(self) -> None:
         if self.negotiation.limits is not self._host.settings.limits:  # the remote peer knows the limits of the hello

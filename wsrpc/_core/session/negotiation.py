@@ -6,7 +6,7 @@ from functools import cache
 
 from ...limits import Limits
 from ..wire.codecs import NegotiatedCodec
-from ..wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PROBE, RESUME, STOP, Announced
+from ..wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, STOP, Announced
 from .host import Host
 
 
@@ -36,9 +36,9 @@ class Negotiation:
     def features(self) -> list[str]:
         """Return the features that this side would announce now."""
         features = [BATCHES, CONTEXT, CREDIT, DRAIN, STOP]
-        # Raw binary messages could not be told from messages in MessagePack.
+        # Raw binary messages could not be told from messages in MessagePack, or from parts.
         if self._host.settings.binary is not None and not self._host.accepts_raw():
-            features.append(MSGPACK)
+            features += [MSGPACK, PARTS]
         if self.can_resume:
             features.append(RESUME)
         return features if self.dialer else [*features, PROBE]

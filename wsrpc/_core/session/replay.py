@@ -1,23 +1,28 @@
 """`ReplayBuffer`: sent messages that may have to be sent again. `Acknowledger`: counts and acknowledges received ones.
 
-Both exist only in a session that can resume. No other module counts messages. All sent messages (replies, broadcasts,
-raw messages, credit) pass through `ReplayBuffer.counted_send`. All received messages pass through
-`Acknowledger.counted_receive`, just before they are decoded.
+No other module counts messages. All sent messages (replies, broadcasts, raw messages, credit) pass through
+`ReplayBuffer.counted_send`, which cuts large ones in parts. All received messages pass through
+`Acknowledger.counted_receive`, which joins the parts, just before they are decoded.
 
 Both sides count the same messages: the messages of the server from its welcome on, and the messages of the client from
-its ``ack n: 0`` on. The control messages in `UNCOUNTED` are not counted.
+its hello on. The control messages in `UNCOUNTED` are not counted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..._base.closing import CloseCode
 from ..._base.scheduler import Scheduler, Timer
-from ..wire.control import Ack
+from ...errors import ConnectionLost
+from ..wire.control import PARTS, Ack
 from .connection import Connection, Receive
 from .host import Host
+from .negotiation import Negotiation
+from .parts import BINARY, HEAD, MARK, MORE, TEXT, cut
 
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
@@ -33,13 +38,16 @@ class Mismatch(Exception):
     """The two sides have counted differently, so messages would be lost or sent twice. The text says how."""
 
 
-class ReplayOwner(Protocol):
-    """The session that has a `ReplayBuffer`. `Session` implements it, and imports this module."""
+class CountingOwner(Protocol):
+    """The session whose messages are counted. `Session` implements it, and imports this module."""
 
     replay: ReplayBuffer | None
     """None once the session keeps no more messages, or is over."""
     connection: Connection | None
     """The present connection."""
+    sid: str
+    """Empty until the session can resume."""
+    negotiation: Negotiation
 
     def update_full(self) -> None:
         """Update `Session.full`: the buffer has reached its limit, or has room again."""
@@ -74,12 +82,15 @@ class ReplayBuffer:
         "acknowledged",
         "acknowledged_bytes",
         "at_limit",
+        "largest",
         "size",
     )
 
-    def __init__(self, session: ReplayOwner, host: Host) -> None:
+    def __init__(self, session: CountingOwner, host: Host) -> None:
         self._session = session
         self._host = host
+        self.largest = sys.maxsize
+        """Bytes of the largest message that is not sent in parts."""
         limits = host.settings.limits
         self._limit = limits.replay_bytes
         self._most = limits.replay_messages
@@ -105,27 +116,42 @@ class ReplayBuffer:
 
     def counted_send(self, send: Send) -> Send:
         """Return a function that passes a message to ``send``, and keeps the message if ``send`` accepts it."""
-        keep = self.keep
+        payloads, texts, limit, most = self._payloads, self._texts, self._limit, self._most
+        largest = self.largest
 
         def send_counted(payload: bytes, text: bool = True, /) -> None:
+            size = len(payload)
+            if size > largest:
+                self._send_parts(send, cut(payload, text))
+                return
             send(payload, text)
-            keep(payload, text)
+            payloads.append(payload)
+            texts.append(text)
+            self.size = size = self.size + size
+            if size >= limit or len(payloads) >= most:
+                self._limit_reached(1)
 
         return send_counted
 
-    def keep(self, payload: bytes, text: bool) -> None:
-        """Count and keep a message that has just been sent."""
-        self._payloads.append(payload)
-        self._texts.append(text)
-        self.size = size = self.size + len(payload)
-        if size >= self._limit or len(self._payloads) >= self._most:
-            self._limit_reached(size)
+    def _send_parts(self, send: Send, parts: list[bytes]) -> None:
+        send(parts[0], False)
+        for part in parts[1:]:
+            with suppress(ConnectionLost):  # the message is kept like any message that does not arrive
+                send(part, False)
+        self._payloads += parts
+        self._texts += [False] * len(parts)
+        self.size += sum(map(len, parts))
+        if self.size >= self._limit or len(self._payloads) >= self._most:
+            self._limit_reached(len(parts))
 
-    def _limit_reached(self, size: int) -> None:
-        session = self._session
+    def _limit_reached(self, count: int) -> None:
+        """A limit is reached by a message of ``count`` parts."""
+        session, size = self._session, self.size
         if session.replay is not self:
             return
-        if size > self._cap and len(self._payloads) > 1:
+        if not session.sid:  # nobody acknowledges messages, or not yet
+            session.stop_keeping()
+        elif size > self._cap and len(self._payloads) > count:
             if session.connection is not None:
                 text = "has not acknowledged %d bytes (Limits.replay_bytes and hard_cap_bytes): "
                 self._host.log.warn(text + "its session will end with this connection", size)
@@ -204,17 +230,22 @@ class Acknowledger:
         "_next",
         "_next_bytes",
         "_scheduled",
+        "_session",
         "_timer",
         "bytes",
+        "joined",
         "n",
     )
 
-    def __init__(self, loop: Scheduler) -> None:
+    def __init__(self, session: CountingOwner, loop: Scheduler) -> None:
+        self._session = session
         self._loop = loop
         self._connection: Connection | None = None
         """The present connection."""
         self.n = 0
         self.bytes = 0
+        self.joined = bytearray()
+        """The parts of a message that wait for its rest."""
         self._acknowledged = 0
         """Number of the messages that were acknowledged."""
         self._next = ACK_MESSAGES
@@ -227,16 +258,31 @@ class Acknowledger:
 
     def counted_receive(self, connection: Connection, receive: Receive) -> Receive:
         """Return a function that counts each message of ``connection``, passes it on, and acknowledges if necessary."""
-        self._connection = connection
+        self._connection, joins = connection, self._session.negotiation.has(PARTS)
 
         def receive_counted(payload: bytes | bytearray, text: bool, /) -> None:
             self.n += 1
             self.bytes += len(payload)
-            receive(payload, text)
+            if text or not joins or not payload.startswith(MARK):
+                receive(payload, text)
+            else:
+                self._join(payload, receive)
             if self.n >= self._next or self.bytes >= self._next_bytes or self._timer is None:
                 self._arrived()
 
         return receive_counted
+
+    def _join(self, part: bytes | bytearray, receive: Receive) -> None:
+        """Add a part to the parts before it, and pass their message to ``receive`` if it was the last."""
+        most, joined = self._session.negotiation.limits.message_bytes, self.joined
+        joined += memoryview(part)[HEAD:]
+        if len(part) <= HEAD or part[1] > BINARY:
+            self._session.fail(CloseCode.INVALID_DATA, "part of a message without content or of an unknown kind")
+        elif len(joined) > most:
+            self._session.fail(CloseCode.MESSAGE_TOO_BIG, f"parts of a message exceed limit of {most} bytes")
+        elif part[1] != MORE:
+            self.joined = bytearray()
+            receive(joined, part[1] == TEXT)
 
     def _arrived(self) -> None:
         if self._connection is None:  # the connection has ended because of this message

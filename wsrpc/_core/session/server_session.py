@@ -110,6 +110,7 @@ class ServerSession(Session):
             welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, self.tokens.issue()
             self.send_control(welcome)
             self._count_sent()
+            self._count_received()
         self.negotiation.apply(message.limits)
 
     def _handle_control(self, message: Any) -> bool:
@@ -175,7 +176,9 @@ class ServerSession(Session):
         if self.over and not above:
             return 0
         messages = len(self._offline_queue) + (0 if self.replay is None else len(self.replay))
-        return BYTES_PER_SESSION + self.kept + self._offline_queue.user_size + BYTES_PER_MESSAGE * messages + above
+        joined = 0 if self.acknowledger is None else len(self.acknowledger.joined)
+        size = self.kept + joined + self._offline_queue.user_size + BYTES_PER_MESSAGE * messages
+        return BYTES_PER_SESSION + size + above
 
     def memory_changed(self) -> None:
         """The session takes more memory, or less."""

@@ -13,6 +13,7 @@ from ..._base.scheduler import Timer
 from ...errors import ConnectionLost
 from ...limits import Limits
 from ..wire.control import (
+    PARTS,
     UNCOUNTED,
     Ack,
     Announced,
@@ -31,6 +32,7 @@ from .connection import Connection, Receive, ignore_end, ignore_message
 from .host import Host
 from .negotiation import Negotiation
 from .offline_queue import Entry, OfflineQueue
+from .parts import PART_BYTES
 from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
 from .session_end import SessionEnd, end_of
 from .session_states import SessionInput, SessionState, after
@@ -148,7 +150,7 @@ class Session:
 
         Args:
             can_resume: whether this side can resume the session on another connection.
-            wrap: wraps the function ``send`` of each connection.
+            wrap: wraps the function that sends messages.
         """
         self.negotiation.can_resume = can_resume
         self._wrap = wrap
@@ -159,8 +161,6 @@ class Session:
         """Make ``connection`` the present connection. Nothing was sent on it yet."""
         self.connection = connection
         connection.owner = self
-        if self._wrap is not None:
-            connection.send = self._wrap(connection.send)
 
     def set_receive(self, receive: Receive) -> None:
         """Pass all further messages to ``receive``."""
@@ -190,7 +190,8 @@ class Session:
             # Also when there still is a connection: it has refused a message, which no later message may overtake.
             self._direct = not_sent
         else:
-            self._direct = connection.send if replay is None else replay.counted_send(connection.send)
+            direct = connection.send if replay is None else replay.counted_send(connection.send)
+            self._direct = direct if self._wrap is None else self._wrap(direct)
         self.send = self._send_after_held_back if self._held_back else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
@@ -287,7 +288,7 @@ class Session:
             include_user_messages: whether to send the user's messages, too.
         """
         for entry in self._offline_queue.all():
-            if (connection := self.live_connection) is None:
+            if self.live_connection is None:
                 return
             if entry.queue is None or not (include_user_messages or entry.of_session):
                 continue
@@ -300,13 +301,11 @@ class Session:
                 self._offline_queue.refuse(entry, error)
                 continue
             try:
-                connection.send(payload, text)
+                self._direct(payload, text)
             except ConnectionLost as exc:
                 self.send_failed(exc)
                 return
             entry.message_sent()
-            if self.replay is not None:
-                self.replay.keep(payload, text)
 
     async def wait_room(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
@@ -353,15 +352,16 @@ class Session:
         """From now on, count sent messages, and keep them until the remote peer has acknowledged them."""
         self.replay = ReplayBuffer(self, self._host)
         self._choose_send()
-        if self.connection is not None:
-            self.connection.mark_resumable()
 
     def _count_received(self) -> None:
-        """From now on, count received messages. The remote peer counts them, too."""
-        self.acknowledger, connection = Acknowledger(self._host.loop), self.connection
+        """From now on, count received messages, as the remote peer does: the session can resume."""
+        assert self.replay is not None
+        self.acknowledger, connection = Acknowledger(self, self._host.loop), self.connection
+        if self.negotiation.has(PARTS):
+            self.replay.largest = PART_BYTES
         if connection is not None and self.state is not SessionState.CLOSING:
-            if self.replay is not None:
-                self._move(SessionInput.COUNTED)
+            connection.mark_resumable()
+            self._move(SessionInput.COUNTED)
             connection.set_receive(self.acknowledger.counted_receive(connection, self._receive))
 
     def stop_keeping(self) -> None:
@@ -407,13 +407,9 @@ class Session:
     def _handle_control(self, message: Control) -> bool:
         """Handle a control message that is about the session. Return False if it is out of place."""
         negotiation = self.negotiation
-        if isinstance(message, Ack) and self.sid:
-            if self.acknowledger is not None:
-                self._acknowledged(message)
-                return True
-            if message == Ack(0, 0):  # the client counts from now on
-                self._count_received()
-                return True
+        if isinstance(message, Ack) and self.acknowledger is not None:
+            self._acknowledged(message)
+            return True
         elif isinstance(message, LimitsChanged) and negotiation.common is not None:
             if (why := message.limits.objection()) is not None:
                 self.fail(CloseCode.INVALID_DATA, why)

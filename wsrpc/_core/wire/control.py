@@ -9,8 +9,8 @@ features and the limits of the other side. `LimitsChanged` announces new limits.
 allow a producer to send a number of items. A server that is about to close sends `Drain`. Its client answers with the
 same message when it sends no further requests and events of its own.
 
-If both sides can resume, the welcome names the session. From then on, each side counts its messages, and sends `Ack`
-with the number of messages that have arrived. On the next connection, the client sends `Resume` in place of `Hello`,
+If both sides can resume, the welcome names the session. Each side counts its messages, the client from its hello on and
+the server from its welcome on, and sends `Ack` with the number of messages that have arrived. On the next connection, the client sends `Resume` in place of `Hello`,
 and nothing else until the server has answered with `Resumed` or `Gone`.
 
 A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
@@ -35,6 +35,8 @@ CONTEXT = "context"
 CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"
+PARTS = "parts"
+"""The feature of a peer that joins the parts of a large message, in a session that can resume."""
 PROBE = "probe"
 """The feature of a server that answers a `Probe`."""
 RESUME = "resume"
