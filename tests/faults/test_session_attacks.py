@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
+from raw_websocket import BINARY, CLOSE, TEXT, RawPeer, raw_client
 
 from wsrpc import Handshake, Limits, Peer, Server
 
@@ -213,6 +213,58 @@ async def test_who_says_that_more_or_else_has_arrived_than_was_sent_ends_its_ses
         for n, total in acks:
             await say(raw, t="ack", n=n, bytes=total)
         assert await closes(raw) == code
+        await turns_until(lambda: w.server.peers == ())
+
+
+MORE, LAST = b"\xc1\x00", b"\xc1\x01"
+EVENT = b'{"a":["note",7]}'
+PARTS = ["msgpack", "parts", "resume"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ([b"\xc1"], 1007),
+        ([MORE], 1007),
+        ([MORE + EVENT, LAST], 1007),
+        ([b"\xc1\x03" + EVENT], 1007),
+        ([MORE + b"x" * 30_000] * 150, 1009),
+        ([LAST + EVENT[:9]] * 11, 1007),
+    ],
+    ids=["no kind", "no content", "no content at the end", "unknown kind", "more than a message may have", "not JSON"],
+)
+async def test_parts_that_make_no_message_end_the_session(parts: list[bytes], code: int) -> None:
+    async with world() as w, raw_client(w.port, "/?user=eve") as raw:
+        await say(raw, t="hello", v=1, features=PARTS, limits={})
+        for part in parts:
+            await raw.send(raw.frame(BINARY, part))
+        assert await closes(raw) == code
+        await turns_until(lambda: len(w.server.peers) == 1)
+
+
+@pytest.mark.parametrize("features", [PARTS, PARTS[:1]])
+async def test_another_message_may_come_between_parts_which_need_the_feature(features: list[str]) -> None:
+    noted = asyncio.Queue[int]()
+    async with world() as w, raw_client(w.port, "/?user=eve") as raw:
+        w.server.on("note", noted.put_nowait)
+        await say(raw, t="hello", v=1, features=features, limits={})
+        await raw.send(raw.frame(BINARY, MORE + EVENT[:5]))
+        await raw.send(raw.frame(TEXT, '{"a":["note",1]}'))
+        await raw.send(raw.frame(BINARY, LAST + EVENT[5:]))
+        await raw.send(raw.frame(TEXT, '{"a":["note",2]}'))
+        assert [await noted.get() for _ in features] == ([1, 7, 2] if features == PARTS else [1])
+
+
+async def test_parts_that_wait_for_the_rest_count_while_there_is_no_connection() -> None:
+    async with world(detached_bytes=400_000) as w:
+        async with raw_client(w.port, "/?user=eve") as raw:
+            await say(raw, t="hello", v=1, features=PARTS, limits={})
+            for _ in range(500):
+                await raw.send(raw.frame(BINARY, MORE + b"x" * 1000))
+            await raw.send(raw.frame(TEXT, '{"i":1,"a":["nothing"]}'))
+            while json.loads((await raw.next_of(TEXT)).payload).get("i") != 1:
+                pass
+            raw.drop()
         await turns_until(lambda: w.server.peers == ())
 
 

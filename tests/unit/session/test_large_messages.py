@@ -1,0 +1,114 @@
+"""Large messages on connections that drop: they travel in parts, and what has arrived is not sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Literal
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, ConnectionLost, Handshake, Peer, Reconnect, Server
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+CUT = 150_000
+"""Bytes after which each connection is cut: less than each message has."""
+TEXT = "é" * 250_000
+BYTES = bytes(range(256)) * 2_000
+AT_ONCE = Reconnect(initial=0.001, max=0.001)
+
+
+def echoing() -> Server:
+    server = Server()
+
+    @server.on("echo")
+    def echo(value: Any) -> Any:
+        return value
+
+    @server.on("told")
+    async def told(peer: Peer, value: Any) -> None:
+        await peer.emit("news", value)
+        await peer.emit("news", "after")
+
+    @server.on("rows")
+    async def rows(value: Any) -> AsyncIterator[Any]:
+        yield value
+        yield "after"
+
+    return server
+
+
+async def a_request(client: Client, value: Any) -> None:
+    assert await client.request("echo", value) == value
+
+
+async def events(client: Client, value: Any) -> None:
+    news = asyncio.Queue[Any]()
+    client.on("news", news.put_nowait)
+    await client.emit("told", value)
+    assert [await news.get(), await news.get()] == [value, "after"]
+
+
+async def items(client: Client, value: Any) -> None:
+    assert [item async for item in client.stream("rows", value)] == [value, "after"]
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("value", [TEXT, BYTES], ids=["text", "bytes"])
+@pytest.mark.parametrize("use", [a_request, events, items])
+async def test_a_message_arrives_although_no_connection_lasts_as_long(
+    use: Callable[[Client, Any], Awaitable[None]], value: Any, direction: Literal["up", "down"]
+) -> None:
+    async with echoing().listen() as listener, FaultProxy(listener.url) as proxy:
+        async with asyncio.timeout(20), Client(proxy.url, reconnect=AT_ONCE) as client:
+            await client.request("echo", 0)
+            before = proxy.bytes_up + proxy.bytes_down
+            async with proxy.cut_after(CUT, direction):
+                await use(client, value)
+            passed = proxy.bytes_up + proxy.bytes_down - before
+    size = len(value.encode()) if isinstance(value, str) else len(value)
+    assert size * 2 < passed < size * 2 * 1.5, "nearly each byte went once up and once down"
+
+
+async def test_a_session_resumes_as_soon_as_its_client_has_its_name() -> None:
+    """The first connection is cut after each number of bytes, up to the response. Nothing was acknowledged so far."""
+    ran: list[int] = []
+    connected = 0
+    server = Server()
+
+    @server.on_handshake
+    def count(handshake: Handshake) -> None:
+        nonlocal connected
+        connected += 1
+
+    @server.on("add")
+    def add(number: int) -> int:
+        ran.append(number)
+        return number
+
+    async def call(number: int) -> bool:
+        """Return whether the session went on."""
+        async with Client(proxy.url, reconnect=AT_ONCE) as client:
+            with suppress(ConnectionLost):
+                return await client.request("add", number) == number
+        return False
+
+    async with asyncio.timeout(30), server.listen() as listener, FaultProxy(listener.url) as proxy:
+        assert await call(0)
+        whole = proxy.bytes_down
+        went_on = []
+        for number in range(whole - 250, whole):
+            connected = 0
+            async with proxy.cut_after(number, "down"):
+                asked = asyncio.ensure_future(call(number))
+                await turns_until(lambda: connected > 1 or asked.done())
+            went_on.append(await asked)
+    assert sorted(set(ran)) == sorted(ran), "nothing ran twice"
+    welcome = went_on.index(True)
+    assert 0 < welcome and all(went_on[welcome:]), "from the end of the welcome on"
+    assert len(went_on) - welcome < 20, "the response has fewer bytes"
