@@ -264,7 +264,7 @@ async def test_parts_that_wait_for_the_rest_count_while_there_is_no_connection()
             while (await hear(raw)).get("bytes", 0) < 420_000:  # acknowledged
                 pass
             raw.drop()
-        await turns_until(lambda: w.server.peers == ())
+        await turns_until(lambda: w.server.peers == (w.peer,))
 
 
 @pytest.mark.parametrize(
