@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from core_driver import turns
+from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 from session_story import SMALL, SOON, Story, refuse, story
@@ -30,6 +30,7 @@ from wsrpc import (
     QueueFull,
     Reconnect,
     Server,
+    SessionLost,
     StreamOverflow,
 )
 from wsrpc._server.server import accept_of
@@ -222,6 +223,42 @@ async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
     await turns_until(lambda: lines[1].closed)
     assert lines[1].closed == UNACKNOWLEDGED
     await server.close()
+
+
+@pytest.mark.parametrize(("seconds", "goes_on"), [(5.9, True), (6.1, False)])
+async def test_a_session_whose_first_message_never_arrives_ends_so_that_others_can(
+    seconds: float, goes_on: bool
+) -> None:
+    """For each of six connections, this many seconds pass. A later message would wait for the first one."""
+    why = "a message of 31 bytes has not arrived over 5 connections"
+    server, clock, lines = Server(), Clock(), list[ScriptedTransport]()
+
+    async def connect(first: dict[str, Any], **headers: str) -> Peer:
+        lines.append(line := ScriptedTransport())
+        accepting = asyncio.create_task(accept_of(server)(line, Handshake("/", headers), clock))
+        await turns(5)
+        line.feed(first)
+        peer = await accepting
+        assert isinstance(peer, Peer)
+        return peer
+
+    peer = await connect(hello("resume"))
+    given = lines[0].pop_sent()[0]["wsrpc"]
+    asked = start(peer.request("poison", timeout=None))
+    for gen in range(1, 7):
+        lines[-1].lose()
+        clock.advance(seconds)
+        resume = hello("resume", t="resume")
+        resume["wsrpc"] |= {"sid": given["sid"], "token": given["token"], "gen": gen, "rx": 0, "bytes": 0}
+        await connect(resume, **{"Wsrpc-Resume": "1"})
+        given |= lines[-1].pop_sent()[0]["wsrpc"]
+    assert asked.done() is not goes_on
+    if not goes_on:
+        await turns_until(lambda: lines[-1].closed)
+        assert lines[-1].closed == CloseInfo(1009, why, was_clean=True)
+    await server.close()
+    with pytest.raises(ConnectionLost) if goes_on else pytest.raises(SessionLost, match=why):
+        await asked
 
 
 async def test_a_server_that_acknowledges_nothing_after_a_resume_is_closed_as_without_one() -> None:

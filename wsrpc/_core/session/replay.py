@@ -22,7 +22,7 @@ from ..wire.control import PARTS, Ack
 from .connection import Connection, Receive
 from .host import Host
 from .negotiation import Negotiation
-from .parts import BINARY, HEAD, MARK, MORE, TEXT, cut
+from .parts import BINARY, HEAD, MARK, MORE, PART_BYTES, SECONDS, TEXT, cut
 
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
@@ -30,6 +30,10 @@ ACK_BYTES = 64 * 1024
 compared with the limits of the remote peer's replay buffer."""
 ACK_SECONDS = 1.0
 """Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
+
+MOST_CONNECTIONS = 5
+LONG_ENOUGH = 30.0
+"""If a message does not arrive over so many connections, and in so many seconds, it is given up with its session."""
 
 Send = Callable[[bytes, bool], Any]
 
@@ -72,12 +76,17 @@ class ReplayBuffer:
 
     __slots__ = (
         "_cap",
+        "_connections",
         "_host",
+        "_in_parts",
         "_limit",
+        "_measuring",
         "_most",
         "_payloads",
         "_session",
         "_stall_timer",
+        "_stuck_at",
+        "_stuck_since",
         "_texts",
         "acknowledged",
         "acknowledged_bytes",
@@ -91,6 +100,10 @@ class ReplayBuffer:
         self._host = host
         self.largest = sys.maxsize
         """Bytes of the largest message that is not sent in parts."""
+        self._measuring: tuple[int, int, float] | None = None
+        """While the time of a message in parts is measured: `sent` after it, its bytes, and when it was sent."""
+        self._in_parts = False
+        """Whether each large message is sent in parts, because one that was not in parts has not arrived."""
         limits = host.settings.limits
         self._limit = limits.replay_bytes
         self._most = limits.replay_messages
@@ -108,6 +121,12 @@ class ReplayBuffer:
         self.acknowledged_bytes = 0
         self.at_limit = False
         """Whether a limit is reached, so that senders wait."""
+        self._connections = 0
+        """Connections on which the session has resumed since the first message that is kept was first sent again."""
+        self._stuck_at = -1
+        """``acknowledged`` at the first of them."""
+        self._stuck_since = 0.0
+        """The time of the first of them."""
         self._stall_timer: Timer | None = None
         """Runs while a limit is reached and there is a connection. See `start_stall_timer`."""
 
@@ -117,12 +136,11 @@ class ReplayBuffer:
     def counted_send(self, send: Send) -> Send:
         """Return a function that passes a message to ``send``, and keeps the message if ``send`` accepts it."""
         payloads, texts, limit, most = self._payloads, self._texts, self._limit, self._most
-        largest = self.largest
 
         def send_counted(payload: bytes, text: bool = True, /) -> None:
             size = len(payload)
-            if size > largest:
-                self._send_parts(send, cut(payload, text))
+            if size > self.largest:
+                self._send_parts(send, payload, text)
                 return
             send(payload, text)
             payloads.append(payload)
@@ -133,7 +151,8 @@ class ReplayBuffer:
 
         return send_counted
 
-    def _send_parts(self, send: Send, parts: list[bytes]) -> None:
+    def _send_parts(self, send: Send, payload: bytes, text: bool) -> None:
+        parts, began = cut(payload, text, self.largest), self._host.loop.time()
         send(parts[0], False)
         for part in parts[1:]:
             with suppress(ConnectionLost):  # the message is kept like any message that does not arrive
@@ -141,6 +160,8 @@ class ReplayBuffer:
         self._payloads += parts
         self._texts += [False] * len(parts)
         self.size += sum(map(len, parts))
+        if self._measuring is None:
+            self._measuring = self.sent, len(payload), began
         if self.size >= self._limit or len(self._payloads) >= self._most:
             self._limit_reached(len(parts))
 
@@ -180,11 +201,46 @@ class ReplayBuffer:
         self.size -= arrived
         if size != self.acknowledged_bytes:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.acknowledged_bytes}")
+        if self._measuring is not None and n >= self._measuring[0]:
+            self._measured(*self._measuring)
         if not self.at_limit or self.size >= self._limit or len(payloads) >= self._most:
             return False
         self.at_limit = False
         self.stop_stall_timer()
         return True
+
+    def _measured(self, _: int, size: int, began: float) -> None:
+        self._measuring = None
+        if not self._in_parts:
+            seconds = max(self._host.loop.time() - began, 0.001)
+            self.largest = max(PART_BYTES, int(size * SECONDS / seconds))
+
+    def use_parts(self) -> None:
+        """Cut the large messages that are kept, and those that follow: each connection has to show that it is fast."""
+        self.largest, self._measuring = PART_BYTES, None
+        if max(map(len, self._payloads), default=0) > PART_BYTES + HEAD:
+            self._in_parts, kept = True, self.unacknowledged()
+            self._payloads.clear()
+            self._texts.clear()
+            for payload, text in kept:
+                large = len(payload) > PART_BYTES + HEAD
+                parts = cut(payload, text, PART_BYTES) if large else [payload]
+                self._payloads += parts
+                self._texts += [text and not large] * len(parts)
+            self.size = sum(map(len, self._payloads))
+
+    def undelivered(self) -> str | None:
+        """Return why the first message will never arrive: it has not on `MOST_CONNECTIONS`, in `LONG_ENOUGH`. Or None.
+
+        The path may be unable to carry it. All later messages would wait for it. Called once for each connection.
+        """
+        if self.acknowledged != self._stuck_at or not self._payloads:
+            self._stuck_at, self._stuck_since, self._connections = self.acknowledged, self._host.loop.time(), 0
+        self._connections += 1
+        seconds = self._host.loop.time() - self._stuck_since
+        if self._connections <= MOST_CONNECTIONS or seconds < LONG_ENOUGH:
+            return None
+        return f"a message of {len(self._payloads[0])} bytes has not arrived over {self._connections - 1} connections"
 
     def start_stall_timer(self) -> None:
         """Close the connection if no message is acknowledged for `Limits.stall_timeout` seconds."""

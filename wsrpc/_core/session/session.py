@@ -495,7 +495,7 @@ class Session:
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
     def _counts_agree(self, connection: Connection, rx: int, size: int, limits: Announced) -> bool:
-        """Drop the messages that have arrived. If the counts or limits are wrong, end the session, and return False."""
+        """Drop the messages that have arrived. Return False if the session cannot go on, and has therefore ended."""
         assert self.replay is not None
         if (why := limits.objection()) is not None:
             self._refuse(connection, CloseCode.INVALID_DATA, why)
@@ -505,12 +505,17 @@ class Session:
         except Mismatch as exc:
             self._refuse(connection, CloseCode.COUNT_MISMATCH, str(exc))
             return False
+        if (why := self.replay.undelivered()) is not None:
+            self._refuse(connection, CloseCode.MESSAGE_TOO_BIG, why)
+            return False
         return True
 
     def _send_again(self, connection: Connection) -> None:
         """Send the messages that have not arrived."""
         replay = self.replay
         assert replay is not None
+        if self.negotiation.has(PARTS):
+            replay.use_parts()
         for payload, text in replay.unacknowledged():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
@@ -528,7 +533,7 @@ class Session:
             self._host.current.session_resumed()
 
     def _refuse(self, connection: Connection, code: int, why: str) -> None:
-        """End the session instead of resuming it: the remote peer has sent wrong counts or limits."""
+        """End the session instead of resuming it."""
         self._host.log.warn("closing the connection with %d: %s", code, why)
         connection.disown()
         self._host.spawn(connection.close(code, why))
