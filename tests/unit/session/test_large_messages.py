@@ -99,17 +99,19 @@ async def test_a_session_resumes_as_soon_as_its_client_has_its_name() -> None:
                 return True
         return False
 
+    async def cut_once(number: int) -> bool:
+        nonlocal connected
+        connected = 0
+        async with proxy.cut_after(number, "down"):
+            asked = asyncio.ensure_future(call(number))
+            await turns_until(lambda: connected > 1 or asked.done())
+        return await asked
+
     async with asyncio.timeout(30), server.listen() as listener, FaultProxy(listener.url) as proxy:
         assert await call(0)
         whole = proxy.bytes_down
-        went_on = []
-        for number in range(whole - 250, whole):
-            connected = 0
-            async with proxy.cut_after(number, "down"):
-                asked = asyncio.ensure_future(call(number))
-                await turns_until(lambda: connected > 1 or asked.done())
-            went_on.append(await asked)
+        went_on = [await cut_once(number) for number in range(whole - 250, whole)]
     assert sorted(set(ran)) == sorted(ran), "nothing ran twice"
     welcome = went_on.index(True)
-    assert 0 < welcome and all(went_on[welcome:]), "from the end of the welcome on"
+    assert welcome > 0 and all(went_on[welcome:]), "from the end of the welcome on"
     assert len(went_on) - welcome < 20, "the response has fewer bytes"

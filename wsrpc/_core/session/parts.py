@@ -17,14 +17,14 @@ MORE, TEXT, BINARY = 0, 1, 2
 HEAD = 2
 """Bytes before those of the message."""
 PART_BYTES = 16 * 1024
-"""Bytes of a message in one part, until the connection has shown that it is fast: 0.8 seconds at 20 kB/s. (Some gateways
-accept no frames of more than 32 kB.)"""
+"""Bytes of a message in one part, until the connection has shown that it is fast: 0.8 seconds at 20 kB/s. (Some
+gateways accept no frames of more than 32 kB.)"""
 SECONDS = 1.0
 """A message is not sent in parts if it takes less time than this."""
 
 
 def cut(payload: bytes, text: bool, size: int) -> list[bytes]:
-    """Return the parts of a message, or the smaller parts of a part, each with at most ``size`` bytes of the message."""
+    """Return the parts of a message, or smaller parts of a part, each with at most ``size`` bytes of the message."""
     kind, view = TEXT if text else BINARY, memoryview(payload)  # with a view, each part is copied once, not twice
     if not text and payload.startswith(MARK):
         kind, view = payload[1], view[HEAD:]
