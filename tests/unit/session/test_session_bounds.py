@@ -245,6 +245,7 @@ async def test_a_session_whose_first_message_never_arrives_ends_so_that_others_c
     peer = await connect(hello("resume"))
     given = lines[0].pop_sent()[0]["wsrpc"]
     asked = start(peer.request("poison", timeout=None))
+    await turns_until(lambda: lines[-1].pop_sent())
     for gen in range(1, 7):
         lines[-1].lose()
         clock.advance(seconds)

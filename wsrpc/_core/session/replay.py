@@ -215,32 +215,38 @@ class ReplayBuffer:
             seconds = max(self._host.loop.time() - began, 0.001)
             self.largest = max(PART_BYTES, int(size * SECONDS / seconds))
 
-    def use_parts(self) -> None:
-        """Cut the large messages that are kept, and those that follow: each connection has to show that it is fast."""
-        self.largest, self._measuring = PART_BYTES, None
-        if max(map(len, self._payloads), default=0) > PART_BYTES + HEAD:
-            self._in_parts, kept = True, self.unacknowledged()
-            self._payloads.clear()
-            self._texts.clear()
-            for payload, text in kept:
-                large = len(payload) > PART_BYTES + HEAD
-                parts = cut(payload, text, PART_BYTES) if large else [payload]
-                self._payloads += parts
-                self._texts += [text and not large] * len(parts)
-            self.size = sum(map(len, self._payloads))
+    def prepare_again(self) -> str | None:
+        """Prepare the messages for another connection, which has to show that it is fast. Called once for each.
 
-    def undelivered(self) -> str | None:
-        """Return why the first message will never arrive: it has not on `MOST_CONNECTIONS`, in `LONG_ENOUGH`. Or None.
-
-        The path may be unable to carry it. All later messages would wait for it. Called once for each connection.
+        Return why the first message will never arrive, if it has not on `MOST_CONNECTIONS`, in `LONG_ENOUGH`. The path
+        may be unable to carry it, and all later messages would wait for it.
         """
-        if self.acknowledged != self._stuck_at or not self._payloads:
-            self._stuck_at, self._stuck_since, self._connections = self.acknowledged, self._host.loop.time(), 0
+        if self.largest < sys.maxsize:  # the remote peer joins parts
+            self.largest, self._measuring = PART_BYTES, None
+            if self.size > PART_BYTES + HEAD and max(map(len, self._payloads)) > PART_BYTES + HEAD:
+                self._cut()
+        if not self._payloads:
+            self._connections = 0
+            return None
+        now = self._host.loop.time()
+        if self.acknowledged != self._stuck_at or not self._connections:
+            self._stuck_at, self._stuck_since, self._connections = self.acknowledged, now, 0
         self._connections += 1
-        seconds = self._host.loop.time() - self._stuck_since
-        if self._connections <= MOST_CONNECTIONS or seconds < LONG_ENOUGH:
+        if self._connections <= MOST_CONNECTIONS or now - self._stuck_since < LONG_ENOUGH:
             return None
         return f"a message of {len(self._payloads[0])} bytes has not arrived over {self._connections - 1} connections"
+
+    def _cut(self) -> None:
+        """Cut the large messages that are kept, and from now on each large message."""
+        self._in_parts, kept = True, self.unacknowledged()
+        self._payloads.clear()
+        self._texts.clear()
+        for payload, text in kept:
+            is_large = len(payload) > PART_BYTES + HEAD
+            parts = cut(payload, text, PART_BYTES) if is_large else [payload]
+            self._payloads += parts
+            self._texts += [text and not is_large] * len(parts)
+        self.size = sum(map(len, self._payloads))
 
     def start_stall_timer(self) -> None:
         """Close the connection if no message is acknowledged for `Limits.stall_timeout` seconds."""

@@ -505,7 +505,7 @@ class Session:
         except Mismatch as exc:
             self._refuse(connection, CloseCode.COUNT_MISMATCH, str(exc))
             return False
-        if (why := self.replay.undelivered()) is not None:
+        if (why := self.replay.prepare_again()) is not None:
             self._refuse(connection, CloseCode.MESSAGE_TOO_BIG, why)
             return False
         return True
@@ -514,9 +514,7 @@ class Session:
         """Send the messages that have not arrived."""
         replay = self.replay
         assert replay is not None
-        if self.negotiation.has(PARTS):
-            replay.use_parts()
-        for payload, text in replay.unacknowledged():
+        for payload, text in replay.unacknowledged() if replay.size else ():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
         self._move(SessionInput.RESUMED)
