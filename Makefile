@@ -5,7 +5,7 @@
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the unit tests, on every other supported Python of the machine; on the newest, more
-#   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
+#   make test-floors   those of the adapters and many unit tests with the lowest versions that pyproject.toml allows
 #   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
 #   make test-uvloop   the tests of what depends on the event loop, on uvloop; all unit tests: ARGS=tests/unit
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
@@ -72,11 +72,12 @@ test: $(STAMPS)/docs $(STAMPS)/npm go engines
 test-pythons: $(STAMPS)/npm engines
 	$(WITH_VENV) $(BIN)/python -m scripts.test_pythons $(ARGS)
 
-# The same tests run in full with the newest versions: make test. The tests of interop, the examples and the command
-# are left out, because they test little of how wsrpc uses its dependencies.
+# The same tests run in full with the newest versions: make test. Those that test little of how wsrpc uses its
+# dependencies are left out.
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
-	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
+	  $(addprefix tests/unit/,_client _net _schema _server _values handlers wire test_calls.py test_values.py) \
+	  tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
 # In a dry run of pip, a quarter of a minute: nothing is installed. Some SDKs: make test-beside ARGS=supabase
 test-beside: $(STAMPS)/venv
