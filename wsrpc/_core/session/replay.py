@@ -23,6 +23,8 @@ ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
 """After so many messages or bytes, an acknowledgement leaves within a turn of the event loop. Both numbers are small
 compared with the limits of the remote peer's replay buffer."""
+LOSSES, LARGE = 4, 32 * 1024
+"""Connections on which a message may be lost in a row, and bytes that each engine carries. See `give_up_stuck`."""
 ACK_SECONDS = 1.0
 """Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
 
@@ -66,6 +68,7 @@ class ReplayBuffer:
         "_cap",
         "_host",
         "_limit",
+        "_losses",
         "_most",
         "_payloads",
         "_session",
@@ -99,6 +102,7 @@ class ReplayBuffer:
         """Whether a limit is reached, so that senders wait."""
         self._stall_timer: Timer | None = None
         """Runs while a limit is reached and there is a connection. See `start_stall_timer`."""
+        self._losses = 0  # see `give_up_stuck`
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -152,6 +156,7 @@ class ReplayBuffer:
         del payloads[:new], self._texts[:new]
         self.acknowledged, self.acknowledged_bytes = n, self.acknowledged_bytes + arrived
         self.size -= arrived
+        self._losses *= not new
         if size != self.acknowledged_bytes:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.acknowledged_bytes}")
         if not self.at_limit or self.size >= self._limit or len(payloads) >= self._most:
@@ -159,6 +164,20 @@ class ReplayBuffer:
         self.at_limit = False
         self.stop_stall_timer()
         return True
+
+    def give_up_stuck(self) -> None:
+        """Give up the largest message if several connections in a row have ended before any message has arrived.
+
+        What carries the connections may be unable to carry this message, and all further connections would end, too.
+        Called on each further connection, before the messages are sent again.
+        """
+        payloads = self._payloads
+        largest = max(payloads, key=len, default=b"")
+        self._losses = self._losses + 1 if payloads else 0
+        if self._losses >= LOSSES and len(largest) > LARGE:
+            index = payloads.index(largest)
+            payloads[index], self._texts[index] = self._host.current.give_up(largest)
+            self.size += len(payloads[index]) - len(largest)
 
     def start_stall_timer(self) -> None:
         """Close the connection if no message is acknowledged for `Limits.stall_timeout` seconds."""

@@ -515,6 +515,8 @@ class Session:
         """Send the messages that have not arrived."""
         replay = self.replay
         assert replay is not None
+        if self._host.settings.between_nodes:
+            replay.give_up_stuck()
         for payload, text in replay.unacknowledged():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
