@@ -15,7 +15,17 @@ from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster.engine import Engine
 from wsrpc.testing import connect
 
-__all__ = ["Servers", "servers"]
+__all__ = ["NarrowEngine", "Servers", "servers"]
+
+
+class NarrowEngine(MemoryEngine):
+    """An engine that drops a connection instead of passing a large message on to it, as Redis does."""
+
+    def deliver(self, subject: str, payload: bytes) -> None:
+        for connection in tuple(self.connections):
+            if len(payload) > 100_000 and connection.has_subscribed(subject):
+                connection.end("too much at once")
+        super().deliver(subject, payload)
 
 
 class Servers:

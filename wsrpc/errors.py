@@ -585,7 +585,8 @@ class BadResult(WsrpcError):
 class MessageTooBig(WsrpcError):
     """A message was not sent, because it is larger than the remote peer accepts or `Limits.sent_message_bytes` allows.
 
-    In a cluster, the message can also be too large for the engine that connects the processes (`wsrpc.cluster.engine`).
+    In a cluster, the message can also be too large for the engine that connects the processes (`wsrpc.cluster.engine`),
+    or was given up, because the engine dropped each connection on which it was sent. It was not handled then either.
     On a `RawConnection`, this exception means that an inbound message is larger than ``receive(max_size=)`` allows.
     """
 

@@ -79,8 +79,8 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
         messages_out: total number of messages that were published.
         unsent_bytes: number of bytes that are waiting in this process because the engine has not accepted them yet.
         engines_lost: total number of times that the connection to the engine was lost.
-        gaps: total number of times that a session with another process was lost, in which case messages to rooms may be
-            missing.
+        gaps: total number of times that messages of another process may be missing, because the session with it was
+            lost, or because it has given up a message that the engine cannot pass on.
         connections: total number of connections that this process has opened to other processes, also those for
             clients. If the engine loses messages, the process opens another connection.
         forwarded: number of connections of clients whose session another process has. This process passes on their

@@ -10,16 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 from cluster_servers import Servers, servers
+from engine_servers import redis_server
 from engines_in_use import KINDS, InMemory, MortalEngine, OnServer, Recorder
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
+from wsrpc._core.session import replay
 from wsrpc.cluster import ClusterClient
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._wire import Data, encode
 from wsrpc.cluster.engine import EngineConnection
 from wsrpc.errors import EngineLost
+from wsrpc_adapters.redis import RedisEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -224,3 +227,28 @@ async def test_a_message_that_the_engine_does_not_take(broker: OnServer) -> None
         with pytest.raises(RemoteError, match="too big"):
             await peer.request("much")
         assert await peer.request("add", 1, 2) == 3
+
+
+@pytest.mark.parametrize("limit", ["client-output-buffer-limit pubsub 200000 0 0", "proto-max-bulk-len 1mb"])
+async def test_a_message_above_a_limit_of_redis_is_given_up(limit: str) -> None:
+    """Redis drops the receiver, or the sender. It came back, and lost Redis again, many times a second, for ever."""
+    option, *values = limit.split()
+    redis = redis_server(f"--{option}", *values)
+    try:
+        async with servers(2, RedisEngine(redis.url), patience=60) as made:
+            client, _ = callee()
+            going_on = asyncio.Event()
+            client.on("wait", going_on.wait)
+            await made.join(1, "ada", client)
+            peer = made[0].cluster.peer("ada")
+            waits = asyncio.create_task(peer.request("wait"))
+            with pytest.raises(MessageTooBig, match="was given up") as caught:
+                await peer.request("echo", "x" * 2_000_000)
+            assert caught.value.outcome == "not_sent"
+            assert await peer.request("echo", "y" * 50_000) == "y" * 50_000
+            going_on.set()
+            assert await waits is True
+            lost = [server.stats().cluster.engines_lost for server in made.all]  # type: ignore[union-attr]
+            assert min(lost) == 0 < max(lost) <= replay.LOSSES
+    finally:
+        redis.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
@@ -26,7 +27,7 @@ from .memory_store import MemoryStore
 PATIENCE = 10.0
 """Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
 RETRY = 0.2
-"""Seconds between two attempts to reach the store."""
+"""Seconds between the first attempts to reach the store. Later, it is up to ten times as long."""
 LAST = 2**53 - 1
 """The largest number of an item."""
 AHEAD = 64 * 1024
@@ -111,7 +112,7 @@ async def insist(call: Callable[[], Awaitable[T]], patience: float | None = None
         except StoreLost:
             if patience is not None and loop.time() - began >= patience:
                 raise
-        await asyncio.sleep(RETRY)
+        await asyncio.sleep(random.uniform(0.5, 1) * min(10 * RETRY, RETRY + loop.time() - began))
 
 
 class Run:

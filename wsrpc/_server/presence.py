@@ -54,7 +54,7 @@ MOST_ABOUT = 8
 NEVER: tuple[int, str] = (0, "")
 """`KnownUser.removed` if no entry was removed."""
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # names may be of a subclass of str
 
 
 def user_of(peer: Peer) -> User:

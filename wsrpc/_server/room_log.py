@@ -297,20 +297,23 @@ class RoomLog(Followers):
 
     async def _read(self) -> None:
         """Send what other processes have stored. Without a shared store, they have stored nothing."""
+        fails = False
         while True:
             try:
-                reached = self.reached
-                if reached is None:
-                    self._move_to(reached := await self._end())
+                if self.reached is None:
+                    self._move_to(await self._end())
+                elif self._runs.is_shared:
+                    await self._read_on(self.reached)
+                if fails:
+                    logger.info("room %r is read again", self._name)
+                fails = False
                 if not self._runs.is_shared:
                     return
-                await self._read_on(reached)
-                continue
-            except Overloaded as exc:
-                logger.warning("room %r: %s", self._name, exc)
-            except Exception:
-                logger.exception("room %r: reading its events failed", self._name)
-            await asyncio.sleep(PAUSE)
+            except Exception as exc:
+                if not fails:
+                    logger.warning("room %r is not read: %s", self._name, exc, exc_info=not isinstance(exc, Overloaded))
+                fails = True
+                await asyncio.sleep(PAUSE)
 
     async def _read_on(self, after: Position) -> None:
         page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))

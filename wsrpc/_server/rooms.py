@@ -551,9 +551,11 @@ class Rooms:
         for name in message.skip_rooms:
             skipped.update(self._rooms.get(name, ()))
         try:
-            _members_of(room).pass_on(message, skipped)
-        except Exception:  # the user's function for KeepLatest
-            logger.exception("room %r gets no %r: KeepLatest's key gets plain values", room.name, message.event)
+            if errors := _members_of(room).pass_on(message, skipped).errors:
+                text = "room %r: %d members did not get %r of another process, for example: %s"
+                logger.info(text, room.name, len(errors), message.event, errors[0])
+        except Exception:  # such as one of the user's function for KeepLatest, which gets plain values
+            logger.exception("room %r: nobody gets %r of another process", room.name, message.event)
 
     async def answers(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:
         """Yield the answers of a room's members at this server to a request of another node, until that has one."""

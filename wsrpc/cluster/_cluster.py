@@ -168,9 +168,10 @@ class Cluster(ClusterView):
         responding without leaving the cluster, for example because that process was killed. During shorter
         interruptions, messages wait. The function is called if too many waited.
 
-        The function is also called for a room that got its first member in this process if another process may have
-        emitted to the room before it knew of the member. That process cannot tell which came first, so it may have
-        emitted up to a few seconds earlier.
+        The function is also called if another process has given up a message that the engine cannot pass on. And it is
+        called for a room that got its first member in this process if another process may have emitted to the room
+        before it knew of the member. That process cannot tell which came first, so it may have emitted up to a few
+        seconds earlier.
 
         In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
         over the members in this process, and ``peer.emit_nowait`` does not wait. An async function runs in a task after

@@ -16,8 +16,9 @@ its own claims when it receives theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from msgspec import Meta, Struct, field
 
@@ -26,10 +27,9 @@ from .._server.presence import parts_of
 
 LEASE = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
-PART = 1000
-"""Maximum number of addresses, and of rooms, in one message."""
 PART_BYTES = 256 * 1024
-"""About the maximum bytes of the users in one message. (NATS accepts messages of 1 MiB.)"""
+"""About the maximum bytes of the addresses, of the rooms, and of the users in one message, if the engine accepts that.
+(NATS accepts messages of 1 MiB.)"""
 NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
@@ -163,6 +163,7 @@ class Directory:
     def __init__(self, me: str, listener: DirectoryListener) -> None:
         self.me = me
         self.seq = 0
+        self.part_bytes = PART_BYTES
         self._listener = listener
         self._started_at: float | None = None
         """The time at which this node started to receive messages of other nodes."""
@@ -299,34 +300,29 @@ class Directory:
         """Remove and return the changes since the last call."""
         changed, self._changed = list(self._changed.items()), {}
         rooms, self._changed_rooms = list(self._changed_rooms.items()), {}
-        for begin in range(0, max(len(changed), len(rooms)), PART):
+        published, self._changed_present = self._changed_present, {}
+        changes = [
+            (*key, self._present.get(key)) for key, before in published.items() if self._present.get(key) != before
+        ]
+        for some, some_rooms, users in self._parts(changed, rooms, changes):
             self.seq += 1
-            delta = Delta(self.me, self.seq)
-            some, some_rooms = changed[begin : begin + PART], rooms[begin : begin + PART]
+            delta = Delta(self.me, self.seq, present=users)
             delta.claims = {address: counter for address, counter in some if counter is not None}
             delta.released = [address for address, counter in some if counter is None]
             delta.rooms = [room for room, entered in some_rooms if entered]
             delta.emptied = [room for room, entered in some_rooms if not entered]
             yield delta
-        published, self._changed_present = self._changed_present, {}
-        changes = [
-            (*key, self._present.get(key)) for key, before in published.items() if self._present.get(key) != before
-        ]
-        for part in parts_of(changes, PART_BYTES):
-            self.seq += 1
-            yield Delta(self.me, self.seq, present=part)
+
+    def _parts(self, *lists: Iterable[Any]) -> list[tuple[list[Any], ...]]:
+        """Split lists into parts, of which a message takes one of each list."""
+        return [*zip_longest(*(parts_of(items, self.part_bytes) for items in lists), fillvalue=[])]
 
     def snapshot(self) -> Iterator[Snapshot]:
         """Return all that this node has published. Call this method after `pop_deltas`."""
         users: list[UserChange] = [(*key, entry) for key, entry in self._present.items()]
-        present = [*parts_of(users, PART_BYTES)]
-        claims, rooms = list(self._claims.items()), sorted(self._rooms)
-        parts = max(1, -(-max(len(claims), len(rooms)) // PART))
-        for part in range(parts):
-            begin, end = part * PART, (part + 1) * PART
-            yield Snapshot(self.me, self.seq, part, parts + len(present), dict(claims[begin:end]), rooms[begin:end])
-        for part, some_users in enumerate(present, parts):
-            yield Snapshot(self.me, self.seq, part, parts + len(present), present=some_users)
+        parts = self._parts(self._claims.items(), sorted(self._rooms), users) or [([], [], [])]
+        for part, (claims, rooms, present) in enumerate(parts):
+            yield Snapshot(self.me, self.seq, part, len(parts), dict(claims), rooms, present)
 
     # ------------------------------------------------------------ messages of other nodes
 

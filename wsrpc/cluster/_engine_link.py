@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from time import monotonic
 from typing import Protocol
 
 from .._base.logs import logger
@@ -19,6 +20,10 @@ DEAF = 5.0
 """Seconds without any of its own messages, after which a node assumes that its subscriptions are lost."""
 RETRY = 0.5
 """Maximum seconds between two attempts to reach the engine."""
+QUICK = 5.0
+"""Seconds of a connection whose loss is a quick one. An engine may drop a node because of a message to it."""
+PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Maximum seconds until the next attempt, by the number of quick losses in a row. All are shorter than a lease."""
 
 
 class EngineLinkListener(Protocol):
@@ -145,6 +150,7 @@ class EngineLink:
             self._tasks.spawn(self._connection.close())
 
     async def _keep(self) -> None:
+        quick_losses = 0
         while True:
             ear = _ConnectionListener(self._listener)
             try:
@@ -159,6 +165,7 @@ class EngineLink:
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
             self._connection, self._last_received, self.failure = connection, None, None
+            began = monotonic()
             self.reachable.set()
             self.decided.set()
             logger.info("%s is connected to its engine", self._label)
@@ -168,6 +175,8 @@ class EngineLink:
             self.reachable.clear()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)
+            quick_losses = quick_losses + 1 if monotonic() - began < QUICK else 0
+            await asyncio.sleep(random.uniform(0.5, 1) * PAUSES[min(quick_losses, len(PAUSES) - 1)])
 
     async def _connect(self, ear: _ConnectionListener) -> EngineConnection:
         connection = await self._engine.connect(ear)

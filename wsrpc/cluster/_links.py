@@ -21,7 +21,7 @@ from .._client.reconnect_hooks import ReconnectInfo
 from .._client.reconnect_policy import Reconnect
 from .._core.api.peer import Peer, current_of
 from .._core.api.registration import Registrar
-from .._core.wire.nodes import NODE
+from .._core.wire.nodes import LOST, NODE
 from .._server.server import Server, accept_of
 from ..errors import ConnectionLost, WsrpcError
 from ..handshake import Handshake
@@ -40,8 +40,6 @@ IN_SESSION = {"opening", "connected", "detached", "resuming"}
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 NODE_ENDED = "node {} is gone: its process has ended, or cannot reach the engine"
 """Why a call to a peer of another node fails."""
-LOST = "lost"
-"""First event of a new session: messages that its sender has sent in earlier sessions may be missing."""
 MOST_BROKEN = 1000
 """Maximum number of nodes that are kept because a session with them broke. Most of these nodes never return."""
 

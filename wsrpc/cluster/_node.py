@@ -13,7 +13,7 @@ from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._server.joined_cluster import User, UserEntry
 from . import _wire as wire
-from ._directory import LEASE, Beat, Delta, Directory, Snapshot
+from ._directory import LEASE, PART_BYTES, Beat, Delta, Directory, Snapshot
 from ._engine_link import ALL, EngineLink
 from ._engine_transport import EngineTransport
 from .engine import PATIENCE, Engine
@@ -132,6 +132,7 @@ class Node:
 
     def engine_back(self) -> None:
         self._asked.clear()
+        self.directory.part_bytes = min(PART_BYTES, self.largest // 4)
         self.engine.try_publish(ALL, wire.Ask(self.id))
         self._publish_state()
 

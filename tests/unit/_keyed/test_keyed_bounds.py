@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,8 @@ from leftovers import turns_until
 from stream_driver import collect
 
 from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, RunLost, Server
-from wsrpc.store import Added, MemoryStore, Page
+from wsrpc._keyed import runs
+from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, StoreLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -120,6 +122,32 @@ async def test_a_store_that_raises_another_error_is_reported_once(caplog: pytest
     await turns_until(lambda: not server.degraded)
     await server.close()
     assert [(each.levelname, bool(each.exc_text)) for each in caplog.records] == [("WARNING", True), ("INFO", False)]
+
+
+class Silent(MemoryStore):
+    """A store that does not answer at first."""
+
+    silent_for = 20
+
+    async def start(self, key: str, run: NewRun, /) -> RunState:
+        if self.silent_for:
+            self.silent_for -= 1
+            raise StoreLost
+        return await super().start(key, run)
+
+
+async def test_a_store_that_does_not_answer_is_asked_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "RETRY", 0.01)
+    server = Server(store=Silent())
+
+    @server.on("charge", keep=60)
+    async def charge() -> int:
+        return 1
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        began = time.monotonic()
+        assert await client.request("charge", key="k") == 1
+        assert time.monotonic() - began > 0.5, "at the same pace, it would take half of that"
 
 
 async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:

@@ -6,6 +6,7 @@ tests/adapters/test_room_logs.py has several servers with a common store.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
 from wsrpc._server import room_log
-from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreLost
+from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull, StoreLost
 from wsrpc.testing import Line, connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -180,6 +181,40 @@ async def test_an_event_may_have_been_stored_although_the_store_does_not_answer(
         await server.room("lobby").emit("said", 1)
     assert caught.value.outcome == "unknown"
     await server.close()
+
+
+class FullStore(MemoryStore):
+    """A store that has no room until there is some."""
+
+    has_room = False
+    refused = 0
+
+    async def add(self, *args: Any) -> Added:
+        if not self.has_room:
+            self.refused += 1
+            raise StoreFull
+        return await super().add(*args)
+
+
+async def test_a_store_that_is_full_is_reported_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was a warning each second."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    monkeypatch.setattr(room_log, "PAUSE", 0.001)
+    store = FullStore()
+    server = make_server(store=store)
+    async with ear(server) as one:
+        server.room("lobby").add(server.peers[0])
+        await turns_until(lambda: store.refused > 5)
+        store.has_room = True
+        await turns_until(lambda: "is read again" in caplog.text)
+        await server.room("lobby").emit("said", 1)
+        assert await one.hear(1) == [1]
+    await server.close()
+    about = [(each.levelname, each.getMessage()) for each in caplog.records if "room 'lobby'" in each.getMessage()]
+    full = "room 'lobby' is not read: the store has no room for the events of this room"
+    assert about == [("WARNING", full), ("INFO", "room 'lobby' is read again")]
 
 
 async def test_a_server_that_closes_leaves_no_emit_waiting(store: SlowStore) -> None:

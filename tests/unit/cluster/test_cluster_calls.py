@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from cluster_servers import Servers, servers
+from cluster_servers import NarrowEngine, Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -35,9 +35,11 @@ from wsrpc import (
     Retry,
     RpcError,
     UnknownEvent,
+    WsrpcError,
     current_peer,
 )
 from wsrpc._core.api.peer import current_of
+from wsrpc._core.session import replay
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta
 from wsrpc.cluster._wire import Open, connection_name, encode
@@ -49,11 +51,13 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ROUTES = ("the peer", "here", "there")
 
+MUCH = "x" * 200_000
 
 ITEMS: dict[str, Callable[[int], Any]] = {
     "int": int,
     "str": lambda number: "é\x01" * 5000 + str(number),
     "bytes": lambda number: bytes([number % 256]) * 1000,
+    "large": lambda number: MUCH,
 }
 
 
@@ -69,6 +73,7 @@ class Callee:
             client.on(handler.__name__, handler)
         client.on("add", lambda a, b: a + b)
         client.on("value", lambda: 5)
+        client.on("large", lambda: MUCH)
         client.on("who", lambda: type(current_peer()).__name__)
         client.on("context", self.context)
         client.of("chat").on("say", str.upper)
@@ -683,6 +688,55 @@ async def test_an_engine_that_comes_back_and_takes_less() -> None:
         assert await w.peer.request("add", 1, 2) == 3
         for size in (200_000, 30_000):
             assert await w.peer.request("echo", "x" * size) == ["x" * size]
+
+
+async def talk(peer: Any) -> None:
+    channel = await peer.open_channel("talk", "bob")
+    channel.on("name", str.upper)
+    await channel.emit("said", MUCH)
+    await channel.wait_closed()
+    await channel.emit("said", "bye")
+
+
+async def read_all(peer: Any) -> list[Any]:
+    return [item async for item in peer.stream("items", "large", 2)]
+
+
+TOO_MUCH: dict[str, tuple[Callable[[Any], Any], type[Exception] | None, str]] = {
+    "an event": (lambda peer: peer.emit("echo", MUCH), None, ""),
+    "a request": (lambda peer: peer.request("echo", MUCH), MessageTooBig, "not_sent"),
+    "a response": (lambda peer: peer.request("large"), RemoteError, "ran"),
+    "an item": (read_all, RemoteError, "ran"),
+    "an item of an upload": (lambda peer: peer.request("last", send=[1, MUCH]), MessageTooBig, "unknown"),
+    "an event in a conversation": (talk, ChannelClosed, "unknown"),
+}
+"""What is too much for the engine, and the error of its sender."""
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+async def test_a_message_that_costs_each_connection_to_the_engine_is_given_up(
+    case: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent for ever, and nothing else arrived. What else is in flight goes on."""
+    monkeypatch.setattr(replay, "LOSSES", 2)
+    call, error, outcome = TOO_MUCH[case]
+    async with world("there", engine=NarrowEngine()) as w:
+        parked = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: w.callee.seen == ["parked"])
+        if error is None:
+            await call(w.peer)
+        else:
+            with pytest.raises(error) as caught:
+                await call(w.peer)
+            assert isinstance(caught.value, WsrpcError) and caught.value.outcome == outcome
+            assert error is ChannelClosed or "was given up" in str(caught.value)
+        await w.peer.emit("note", 1)
+        await turns_until(lambda: w.callee.seen[-1] == 1)
+        assert await w.peer.request("add", 1, 2) == 3 and not parked.done()
+        stats = [server.stats().cluster for server in w.made.all]
+        assert 0 < sum(each.engines_lost for each in stats if each is not None) <= replay.LOSSES
+        assert caplog.text.count("was given up") == 1 and (MUCH,) not in w.callee.seen
+        parked.cancel()
 
 
 async def test_an_item_that_only_messagepack_can_express(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from datetime import date
 from functools import partial
 from typing import Any
 
 import pytest
-from cluster_servers import Servers, servers
+from cluster_servers import NarrowEngine, Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
+from wsrpc._core.session import replay
 from wsrpc._server.broadcast import PATIENCE
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
@@ -221,7 +223,40 @@ async def test_a_policy_that_cannot_read_the_values_of_another_process_is_named(
         await turns_until(lambda: nodes_of(made[0], "rates"))
         await made[0].room("rates").emit("rate", date(2026, 1, 1))
         await turns_until(lambda: "'str' object has no attribute 'year'" in caplog.text)
-        assert "room 'rates' gets no 'rate': KeepLatest's key gets plain values" in caplog.text
+        assert "room 'rates': nobody gets 'rate' of another process" in caplog.text
+
+
+async def test_members_at_another_process_that_did_not_get_an_event_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The report of the sender covers its own process only."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    async with servers(2) as made:
+        listeners = [Listener(limits=Limits(message_bytes=1000)), Listener()]
+        made[1].on("open", made[1].room("lobby").add)
+        for name, listener in zip(("ada", "bob"), listeners, strict=True):
+            await made.join(1, name, listener.client)
+        await turns_until(lambda: nodes_of(made[0]))
+        for text in ("x" * 2000, "short"):
+            assert (await made[0].room("lobby").emit("said", text)).errors == ()
+        await turns_until(lambda: all(listener.heard[-1:] == [("short",)] for listener in listeners))
+        assert [len(listener.heard) for listener in listeners] == [1, 2]
+        assert "room 'lobby': 1 members did not get 'said' of another process" in caplog.text
+        assert "its Limits.message_bytes" in caplog.text
+
+
+async def test_an_event_that_the_engine_cannot_pass_on_is_given_up_and_told_as_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replay, "LOSSES", 2)
+    async with servers(2, NarrowEngine()) as made:
+        here, there = await join_lobby(made, "ada", "bob")
+        made[1].cluster.on_gap(lambda room: there.heard.append("gap"))
+        for text in ("before", "x" * 200_000, "after"):
+            await made[0].room("lobby").emit("said", text)
+        await turns_until(lambda: ("after",) in there.heard)
+        assert there.heard == [("before",), "gap", ("after",)] and len(here.heard) == 3
+        assert [server.stats().cluster.gaps for server in made.all] == [0, 1]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("sender", [0, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,7 +16,7 @@ from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._server.joined_cluster import User, UserEntry
-from wsrpc.cluster import MemoryEngine
+from wsrpc.cluster import MemoryEngine, _engine_link
 from wsrpc.cluster._directory import LEASE, Delta, Snapshot
 from wsrpc.cluster._engine_transport import EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
@@ -243,6 +244,47 @@ async def test_with_a_window_senders_wait_until_the_other_side_has_passed_on_wha
         assert len(theirs.messages) == 10 and "resume_sending" not in ours.log
         await w.pass_time(BEAT)
         assert (ours.paused, ours.lost) == (False, None)
+
+
+async def lose_engine(w: World, times: int) -> None:
+    """Let the only node lose its engine as soon as it has reached it, again and again."""
+    (one,) = w.ones
+    before = one.told.count("engine lost")
+    for lost in range(1, times + 1):
+        w.engine.cut()
+        await turns_until(lambda lost=lost: one.told.count("engine lost") == before + lost)  # type: ignore[misc]
+        await turns_until(lambda: one.node.connected)
+
+
+async def test_after_quick_losses_of_the_engine_a_node_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came back at once, many times a second. After a long connection, it does not wait."""
+    async with world(1) as w:
+        began = time.monotonic()
+        await lose_engine(w, 4)
+        assert time.monotonic() - began >= sum(_engine_link.PAUSES[:5]) / 2
+        monkeypatch.setattr(_engine_link, "QUICK", 0.0)  # from now on, each connection is long
+        await lose_engine(w, 40)  # waiting each time would take more than the time limit of `world`
+
+
+async def test_what_a_node_publishes_fits_the_messages_of_the_engine() -> None:
+    """Also if it takes much less than NATS and Redis: then no other node learned anything."""
+    async with world(1, largest=20_000) as w:
+        (a,) = w.ones
+        before = await w.join()
+        addresses, rooms = ([f"{number:0>200}" for number in range(500)] for _ in range(2))
+        for name in addresses:
+            a.node.directory.claim(name)
+            a.node.directory.room_filled(name)
+            a.node.directory.publish_presence("hall", name, UserEntry(1, online=True, about=("x" * 200,)))
+        await turns(10)
+        after = await w.join()
+        for other in (before, after):
+            directory = other.node.directory
+            await turns_until(lambda directory=directory: directory.locate(addresses[-1]))  # type: ignore[misc]
+            assert {directory.locate(address) for address in addresses} == {a.node.id}
+            assert all(directory.nodes_of(room) == (a.node.id,) for room in rooms)
+            assert len([*directory.presence("hall")]) == 500
+        assert all(not one.node.ignored for one in w.ones)
 
 
 async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_after_it() -> None:

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from ..._base.closing import CloseInfo
-from ...errors import ProtocolError, SessionLost
+from ...errors import MessageTooBig, ProtocolError, RpcError, SessionLost
 from ..channels.channel_table import ChannelTable
 from ..handlers.invocation import CURRENT, WORK, Invocation
 from ..handlers.opening import Opening
@@ -25,9 +26,10 @@ from ..session.server_session import Home, ServerSession
 from ..session.session import Session
 from ..session.session_end import SessionEnd
 from ..session.session_states import SessionInput, SessionState
-from ..wire.codecs import NegotiatedCodec
+from ..wire.codecs import BRACE, NegotiatedCodec
 from ..wire.control import Announced, CreditMessage, Drain
-from ..wire.messages import MAX_ID, WireMessage
+from ..wire.messages import MAX_ID, Event, WireMessage
+from ..wire.nodes import LOST
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
 from .peer_host import PeerHost
@@ -382,6 +384,24 @@ class PeerSession:
     def objection(self, payload: bytes, raw: bool) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
         return self.writer.refusal(payload, raw)
+
+    def give_up(self, payload: bytes) -> tuple[bytes, bool]:
+        """Tell the sender of a message to another node that it will not arrive, and end what waits for it there."""
+        error = MessageTooBig(
+            f"a message of {len(payload)} bytes was given up, because it was lost again and again together with the "
+            "engine (see client-output-buffer-limit of Redis, max_pending of NATS): send less at once, as a stream"
+        )
+        self.host.log.warn("%s", error)
+        ours, requests = self.host.settings, self.writer.requests
+        message = (ours.codec if payload[0] == BRACE else ours.binary or ours.codec).outline(payload) or WireMessage()
+        if (pending := requests.find(message.i)) is not None:
+            requests.fail(pending, error)
+        elif (channel := self.channels.find(message.h)) is not None:
+            error.outcome = "unknown"  # the handler has begun
+            channel.abort(RpcError(str(error)), error)
+        elif message.i is not UNSET:
+            self.dispatcher.answers.reject(message.i, RpcError(str(error)))
+        return (instead := self.writer.terms.encode(Event((LOST,)))), self.writer.terms.is_text(instead)
 
     def session_resumed(self) -> None:
         """Tell the owner that the session has resumed."""

@@ -100,6 +100,10 @@ class SessionListener(Protocol):
 
     # ------------------------------------------------------------ reports
 
+    def give_up(self, payload: bytes, /) -> tuple[bytes, bool]:
+        """Tell the sender of a message that it will not arrive. Return what is sent instead, and whether it is text."""
+        ...
+
     def opened(self) -> None:
         """The handlers of the opening are done or overdue."""
 

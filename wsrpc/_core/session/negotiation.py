@@ -38,7 +38,8 @@ class Negotiation:
         features = [BATCHES, CONTEXT, CREDIT, DRAIN, STOP]
         # Raw binary messages could not be told from messages in MessagePack, or from parts.
         if self._host.settings.binary is not None and not self._host.accepts_raw():
-            features += [MSGPACK, PARTS]
+            # Between nodes, a message that the engine does not carry is given up as a whole.
+            features += [MSGPACK] if self._host.settings.between_nodes else [MSGPACK, PARTS]
         if self.can_resume:
             features.append(RESUME)
         return features if self.dialer else [*features, PROBE]

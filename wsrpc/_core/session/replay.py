@@ -28,12 +28,12 @@ ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
 """After so many messages or bytes, an acknowledgement leaves within a turn of the event loop. Both numbers are small
 compared with the limits of the remote peer's replay buffer."""
+LOSSES, LONG_ENOUGH, LARGE = 4, 30.0, 32 * 1024
+"""Connections and seconds in which the first message may be lost again and again, and bytes that each engine carries.
+See `ReplayBuffer.prepare_again`."""
 ACK_SECONDS = 1.0
 """Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
 
-MOST_CONNECTIONS = 5
-LONG_ENOUGH = 30.0
-"""If a message does not arrive over so many connections, and in so many seconds, it is given up with its session."""
 
 Send = Callable[[bytes, bool], Any]
 
@@ -76,17 +76,16 @@ class ReplayBuffer:
 
     __slots__ = (
         "_cap",
-        "_connections",
         "_host",
         "_in_parts",
         "_limit",
+        "_losses",
+        "_lost_at",
         "_measuring",
         "_most",
         "_payloads",
         "_session",
         "_stall_timer",
-        "_stuck_at",
-        "_stuck_since",
         "_texts",
         "acknowledged",
         "acknowledged_bytes",
@@ -121,14 +120,12 @@ class ReplayBuffer:
         self.acknowledged_bytes = 0
         self.at_limit = False
         """Whether a limit is reached, so that senders wait."""
-        self._connections = 0
-        """Connections on which the session has resumed since the first message that is kept was first sent again."""
-        self._stuck_at = -1
-        """``acknowledged`` at the first of them."""
-        self._stuck_since = 0.0
-        """The time of the first of them."""
         self._stall_timer: Timer | None = None
         """Runs while a limit is reached and there is a connection. See `start_stall_timer`."""
+        self._losses = 0
+        """Connections that were lost in a row without any message having arrived."""
+        self._lost_at = 0.0
+        """When the session resumed after the first of them."""
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -199,17 +196,19 @@ class ReplayBuffer:
         del payloads[:new], self._texts[:new]
         self.acknowledged, self.acknowledged_bytes = n, self.acknowledged_bytes + arrived
         self.size -= arrived
+        self._losses *= not new
         if size != self.acknowledged_bytes:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.acknowledged_bytes}")
         if self._measuring is not None and n >= self._measuring[0]:
-            self._measured(*self._measuring)
+            self._measure(*self._measuring[1:])
         if not self.at_limit or self.size >= self._limit or len(payloads) >= self._most:
             return False
         self.at_limit = False
         self.stop_stall_timer()
         return True
 
-    def _measured(self, _: int, size: int, began: float) -> None:
+    def _measure(self, size: int, began: float) -> None:
+        """Record how long a message of ``size`` bytes took that was sent at ``began``."""
         self._measuring = None
         if not self._in_parts:
             seconds = max(self._host.loop.time() - began, 0.001)
@@ -218,23 +217,34 @@ class ReplayBuffer:
     def prepare_again(self) -> str | None:
         """Prepare the messages for another connection, which has to show that it is fast. Called once for each.
 
-        Return why the first message will never arrive, if it has not on `MOST_CONNECTIONS`, in `LONG_ENOUGH`. The path
-        may be unable to carry it, and all later messages would wait for it.
+        Return why the session cannot go on: its first message has not arrived on `LOSSES` connections in a row, in
+        `LONG_ENOUGH` seconds. All later messages would wait for it, and the path may be unable to carry it.
+
+        Between nodes, the largest message is given up instead: what carries the connections may be unable to carry it,
+        so that all further connections would end, too.
         """
+        payloads = self._payloads
+        if not payloads:
+            self._losses = 0
+            return None
+        self._losses += 1
+        largest = max(payloads, key=len)
         if self.largest < sys.maxsize:  # the remote peer joins parts
             self.largest, self._measuring = PART_BYTES, None
-            if self.size > PART_BYTES + HEAD and max(map(len, self._payloads)) > PART_BYTES + HEAD:
+            if len(largest) > PART_BYTES + HEAD:
                 self._cut()
-        if not self._payloads:
-            self._connections = 0
+        if self._losses == 1:
+            self._lost_at = self._host.loop.time()
+        if self._losses < LOSSES:
             return None
-        now = self._host.loop.time()
-        if self.acknowledged != self._stuck_at or not self._connections:
-            self._stuck_at, self._stuck_since, self._connections = self.acknowledged, now, 0
-        self._connections += 1
-        if self._connections <= MOST_CONNECTIONS or now - self._stuck_since < LONG_ENOUGH:
-            return None
-        return f"a message of {len(self._payloads[0])} bytes has not arrived over {self._connections - 1} connections"
+        if not self._host.settings.between_nodes:
+            late = self._host.loop.time() - self._lost_at >= LONG_ENOUGH
+            return f"a message of {len(payloads[0])} bytes was lost {self._losses} times in a row" if late else None
+        if len(largest) > LARGE:
+            index = payloads.index(largest)
+            payloads[index], self._texts[index] = self._host.current.give_up(largest)
+            self.size += len(payloads[index]) - len(largest)
+        return None
 
     def _cut(self) -> None:
         """Cut the large messages that are kept, and from now on each large message."""

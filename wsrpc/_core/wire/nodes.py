@@ -30,6 +30,9 @@ from ...errors import (
 NODE: Any = object()
 """The ``profile=`` of connections between two nodes. No value of a user equals it."""
 
+LOST = "lost"
+"""Event that tells another node that messages of its sender may be missing."""
+
 PREFIX = "wsrpc.node."
 
 ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left")
