@@ -48,13 +48,13 @@ class Side:
 
     async def receive(self, count: int) -> bytes:
         """Exactly so many bytes."""
-        data = b""
+        data = bytearray()
         async with asyncio.timeout(PATIENCE):
             while len(data) < count:
-                piece = await self._loop.sock_recv(self.sock, count - len(data))
+                piece = await self._loop.sock_recv(self.sock, min(count - len(data), 1 << 20))
                 assert piece, f"the connection ended after {data!r}"
                 data += piece
-        return data
+        return bytes(data)
 
     async def to_end(self) -> tuple[bytes, str]:
         """All that comes, and how it ends: ``"fin"`` or ``"reset"``."""

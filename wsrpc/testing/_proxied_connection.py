@@ -210,7 +210,8 @@ class ProxiedConnection:
         await asyncio.sleep(sum(latencies))  # the handshake of TCP takes a round trip
         if not self.broken:
             try:
-                await loop.create_connection(lambda: self.server, sock=await connected_socket(*address))
+                # Not `create_connection`: uvloop's leaves a socket open if it is reset at once.
+                await loop.connect_accepted_socket(lambda: self.server, await connected_socket(*address))
             except OSError:
                 self.reset()
 
@@ -228,7 +229,8 @@ class ProxiedConnection:
         # uvloop does not call `connection_lost` of the transport for which a cancelled task waits.
         ends = () if self._connecting.cancelled() else (self.client, self.server)
         if self._connecting.done() and all(end.transport is None for end in ends):
-            self.reset()  # ends the timers
+            for end in ends:
+                end.stop_timer()
             self._ended(self)
 
     def reset(self) -> None:
@@ -313,7 +315,7 @@ class ProxySocket(asyncio.Protocol):
         """Reset the connection: the remote end of the socket gets a RST."""
         self._over = True
         self._transit.clear()
-        self._stop_timer()
+        self.stop_timer()
         if self.transport is not None:
             reset_when_closed(self.transport)
             self.transport.abort()
@@ -342,7 +344,7 @@ class ProxySocket(asyncio.Protocol):
         """Pass on bytes, and pause or resume reading, as the troubles allow now."""
         if self._over:
             return
-        self._stop_timer()
+        self.stop_timer()
         now = self._loop.time()
         line = self._connection
         ends = [min(line.active_at + idle, line.opened_at + life) for idle, life in self.troubles.time_outs]
@@ -426,7 +428,7 @@ class ProxySocket(asyncio.Protocol):
     def _cut_if_due(self) -> None:
         if self._cut_at is not None and self._passed >= self._cut_at and self._connection.connected and not self._over:
             self._over = True
-            self._stop_timer()
+            self.stop_timer()
             self._read_or_not()
             self._reset_when_sent()
 
@@ -437,7 +439,8 @@ class ProxySocket(asyncio.Protocol):
         else:
             self._connection.reset()
 
-    def _stop_timer(self) -> None:
+    def stop_timer(self) -> None:
+        """Do nothing more at a later time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
