@@ -14,13 +14,19 @@ from typing import Any, Literal
 import pytest
 from leftovers import open_sockets, other_tasks, turns_until
 from raw_websocket import (
+    BINARY,
+    CONT,
     PATIENCE,
+    PING,
+    TEXT,
     RawServer,
     accept_response,
+    build_frame,
     handshake,
     raw_server,
 )
 
+from wsrpc import Client, Server
 from wsrpc.testing import FaultProxy
 
 Direction = Literal["up", "down"]
