@@ -17,6 +17,7 @@ from ..peer.requester import Requester
 from ..sending.checks import check_thread, check_thread_of_plain, raw_message
 from ..sending.outbox import Outbox
 from ..sending.sender import ReadingSender, Sender
+from ..wire.go_profile import refuse_raw
 from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, Raw, RequestOptions
 from . import calls
 from .anonymous import AnonymousChannel
@@ -368,7 +369,7 @@ class RawCaller(ReadingCaller):
         self._outbox.send_now(self._check_raw(message), offline)
 
     def _check_raw(self, message: Any) -> Raw:
-        self._outbox.writer.check_raw()
+        refuse_raw(self._outbox.writer.settings.codec)
         payload, text = raw_message(message)
         if not text and not self._binary_is_free():
             raise ValueError(
