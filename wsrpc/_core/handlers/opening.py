@@ -168,11 +168,6 @@ class Opening:
         else:
             self._reporter.failed(event, name, exc)
 
-    async def wait(self, session_over: asyncio.Future[None]) -> None:
-        """Wait until the handlers are done or overdue, or ``session_over`` is done. Cancelling is safe."""
-        if self.running is not None:
-            await asyncio.wait((self.running, session_over), return_when=asyncio.FIRST_COMPLETED)
-
     # ------------------------------------------------------------ its end
 
     def finish(self) -> None:

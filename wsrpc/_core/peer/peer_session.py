@@ -157,9 +157,9 @@ class PeerSession:
 
         Cancelling is safe.
         """
-        if self.opening.running is not None:
+        if (running := self.opening.running) is not None:
             # The handlers may run on without a connection.
-            await self.opening.wait(self._until_disconnected())
+            await asyncio.wait((running, self._until_disconnected()), return_when=asyncio.FIRST_COMPLETED)
         if self.session.state.connection == "dead":
             await self.wait_closed()
 

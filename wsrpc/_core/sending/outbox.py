@@ -283,7 +283,9 @@ class Outbox:
         else:
             state = self.writer.sending_state
             is_away = state in (SendingState.STOPPED, SendingState.AWAY, SendingState.AWAY_NOT_OPEN)
-            self.offline_queue.add(entry, "not connected" if is_away else state.value)
+            waits = self.writer.opening.over and state is SendingState.OPENING
+            opening = "the other side has not said yet what it accepts" if waits else state.value
+            self.offline_queue.add(entry, "not connected" if is_away else opening)
         return len(payload)
 
     def _encode_late(self, outgoing: Outgoing, size: int) -> tuple[bytes, bool] | None:

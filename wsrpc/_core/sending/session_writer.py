@@ -13,7 +13,7 @@ from ..handlers.opening import Opening, OpeningState
 from ..session.host import Host
 from ..session.session import Session
 from ..session.session_states import SessionState
-from ..wire.codecs import MsgpackCodec, json_text
+from ..wire.codecs import MsgpackCodec
 from ..wire.control import Announced, CreditMessage
 from ..wire.go_profile import rejection_from
 from ..wire.messages import WireMessage
@@ -37,7 +37,8 @@ class SendingState(Enum):
     EXPECTED = "there is no session, or it is about to end, but another one is expected"
     AWAY = "the session waits for another connection"
     AWAY_NOT_OPEN = "the session waits for another connection, on which it will not be `OPEN` at once"
-    OPENING = "`open` handlers are running, or queued messages wait until it is known what the remote peer accepts"
+    OPENING = "`open` handlers are running"
+    """Or messages in the queue wait until it is known what the remote peer accepts."""
     FINISHING = "the remote peer is about to close, and what has started before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
@@ -284,10 +285,6 @@ class SessionWriter:
         connection = self.session.connection
         if connection is not None:
             connection.transport.flush()
-
-    def json_text(self, value: object) -> str:
-        """Encode a value as the JSON text of a raw message."""
-        return json_text(self.settings.codec, value)
 
     def rejection_from(self, answer: WireMessage, event: str, count: int) -> Exception:
         """Return the error for the rejection of a request with ``count`` arguments."""
