@@ -213,9 +213,9 @@ def words(told: dict[str, Any]) -> str:
     return " ".join(str(part).removeprefix("wsrpc.") for part in parts if part is not None)
 
 
-def welcome(*features: str) -> str:
-    """The message in which a server of a `scripted` test announces features."""
-    return json.dumps({"ws-wrapper": False, "wsrpc": {"t": "welcome", "features": features, "limits": {}}})
+def welcome(*features: str, **limits: Any) -> str:
+    """The message in which a server of a `scripted` test announces features and limits."""
+    return json.dumps({"ws-wrapper": False, "wsrpc": {"t": "welcome", "features": features, "limits": limits}})
 
 
 Script = Callable[[Any, Any], Awaitable[None]]

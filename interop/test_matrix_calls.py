@@ -45,6 +45,18 @@ async def test_requests(each_link: Link) -> None:
         assert await asyncio.gather(*ours, *theirs) == [*range(1, 201), *range(2, 202)]
 
 
+async def test_plain_peers_ignore_what_travels_until_an_answer_shows_that_they_are_plain(each_link: Link) -> None:
+    peer, calls = each_link.peer, [each_link.peer, each_link.peer.of("math")]
+    await peer.emit("log", 1, metadata={"tenant": "acme"})
+    options: dict[str, Any] = {"metadata": {"tenant": "acme"}, "timeout": 20}
+    assert await asyncio.gather(*(caller.request("add", 2, 3, **options) for caller in calls)) == [5, 5]
+    assert peer.stats().metadata_not_sent == 0
+    [entry] = await each_link.journal("event", at_least=1)
+    assert entry["args"] == [1]
+    assert await peer.request("add", 2, 3, **options) == 5
+    assert peer.stats().metadata_not_sent == 1
+
+
 @behaviour("nested")
 async def test_requests_from_inside_a_handler(each_link: Link) -> None:
     for place in PLACES:

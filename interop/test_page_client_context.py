@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
@@ -131,52 +133,150 @@ async def test_the_remaining_time_is_that_of_the_moment_in_which_the_message_is_
 # ---------------------------------------------------------------- before the welcome
 
 
-@pytest.mark.parametrize("first", ["welcome", "plain", "old wsrpc", "nothing"])
-@pytest.mark.parametrize("option", [{"metadata": TENANT}, {"key": "k"}], ids=["metadata", "key"])
-async def test_what_must_arrive_waits_for_the_first_message_and_others_wait_behind_it(first: str, option: Any) -> None:
-    arrived: list[Any] = []
-    lines: list[Any] = []
+CLOCK = """
+const real = performance.now.bind(performance)
+let ahead = 0
+performance.now = () => real() + ahead
+client.on("advance", (ms) => { ahead += ms })
+const failed = (error) => note(`${error.name} ${error.outcome}`)
+"""
+"""Time of the page, which the server lets pass."""
 
-    async def receive(line: Any, message: Any) -> None:
-        lines.append(line)
-        arrived.append([*message["a"], message.get("ctx")])
 
-    async with scripted(receive) as url, Page.start("ws://127.0.0.1:1") as page:  # where nobody listens
-        await page.run(
-            f"const option = {json.dumps(option)}"
-            """
-            client.with({ timeout: 60_000 }).request("queued").catch(() => {})
-            client.status.subscribe((state) => {
-              if (state !== "open") return
-              client.emit("before")
-              const call = option.key ? "request" : "emit"
-              client.with(option)[call]("subscriber")?.catch((error) => note(error.name))
-              client.emit("behind")
-            })
-            client.on("hello", () => client.emit("late")) // while the timer of those that wait runs
-            """
-        )
-        started = time.monotonic()
-        await page.do("go", at=url)
-        await turns_until(lambda: lines)
-        assert arrived == [["before", None]]
-        if first != "nothing":
-            features = ("context",) if first == "welcome" else ()
-            await lines[0].send('{"a":["hello"]}' if first == "plain" else welcome(*features))
-        is_refused = "key" in option and first != "welcome"
-        if is_refused:
-            await page.notes.until("Refused")
-        late = [["late", None]] if first == "plain" else []
-        await turns_until(lambda: len(arrived) == 4 - is_refused + len(late))
-        if first == "nothing":
-            assert time.monotonic() - started > 1.9
-        waited = [] if is_refused else [["subscriber", option if first == "welcome" else None]]
-        left = arrived[2 + len(waited)][1]
-        assert arrived == [["before", None], *waited, ["behind", None], ["queued", left], *late]
-        if first == "welcome":
-            assert 0 < left["remaining_ms"] < 60_000
+class Quiet:
+    """A server that says only what the test says, and a page that has calls for it before it connects."""
+
+    def __init__(self) -> None:
+        self.arrived: list[Any] = []
+        """The events and requests: their names, arguments, ids, and what travels with them."""
+        self.lines: list[Any] = []
+
+    async def receive(self, line: Any, message: Any) -> None:
+        name, *args = message["a"]
+        self.arrived.append([name, args, message.get("i"), message.get("ctx")])
+
+    async def control(self, line: Any, message: Any) -> None:
+        if isinstance(message, bytes):
+            await self.receive(line, msgspec.msgpack.decode(message))
         else:
-            assert left is None
+            self.lines.append(line)
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, code: str, **options: Any) -> AsyncGenerator[tuple[Quiet, Page]]:
+        quiet = cls()
+        async with scripted(quiet.receive, quiet.control) as url:
+            async with Page.start("ws://127.0.0.1:1", **options) as page:  # where nobody listens
+                await page.run(CLOCK + code)
+                await page.do("go", at=url)
+                await turns_until(lambda: quiet.lines)
+                yield quiet, page
+
+    async def say(self, first: str, *features: str, **limits: Any) -> None:
+        """Send the message that ends the wait for the welcome, or does not."""
+        if first == "welcome":
+            await self.lines[0].send(welcome(*features, **limits))
+        elif first == "answer":
+            [i] = [i for name, _, i, _ in self.arrived if name == "asks"]
+            await self.lines[0].send(json.dumps({"i": i, "d": 1}))
+        else:
+            await self.lines[0].send('{"a":["unknown"]}')
+
+    async def advance(self, seconds: float) -> None:
+        await self.lines[0].send(json.dumps({"a": ["advance", 1000 * seconds]}))
+
+    async def until(self, *names: str) -> None:
+        await turns_until(lambda: len(self.arrived) >= len(names))
+        assert [name for name, *_ in self.arrived] == [*names]
+
+
+@pytest.mark.parametrize("first", ["welcome", "old wsrpc", "answer", "event"])
+async def test_metadata_and_the_remaining_time_leave_before_the_welcome(first: str) -> None:
+    code = """
+    const caller = client.with({ metadata: { tenant: "acme" }, timeout: 60_000 })
+    caller.request("asks").catch(() => {})
+    client.status.subscribe((state) => { if (state === "open") caller.emit("subscriber") })
+    client.on("now", () => caller.emit("late"))
+    """
+    async with Quiet.start(code) as (quiet, _):
+        await quiet.until("subscriber", "asks")
+        alone, limited = [ctx for *_, ctx in quiet.arrived]
+        assert alone == {"metadata": TENANT} and limited["metadata"] == TENANT
+        assert 0 < limited["remaining_ms"] < 60_000
+        await quiet.advance(30)
+        await quiet.say(*{"welcome": ["welcome", "context"], "old wsrpc": ["welcome"]}.get(first, [first]))
+        await quiet.lines[0].send('{"a":["now"]}')
+        await quiet.until("subscriber", "asks", "late")
+        assert quiet.arrived[2][3] == ({"metadata": TENANT} if first in ("welcome", "event") else None)
+
+
+@pytest.mark.parametrize("first", ["welcome", "old wsrpc", "answer", "event"])
+async def test_a_call_with_a_key_waits_for_the_welcome_and_others_do_not(first: str) -> None:
+    code = """
+    const caller = client.with({ key: "k" })
+    caller.request("queued").then(note, failed)
+    client.status.subscribe((state) => {
+      if (state !== "open") return
+      client.request("asks").catch(() => {})
+      caller.request("pays").then(note, failed)
+      client.emit("event")
+    })
+    client.on("now", () => client.emit("later"))
+    """
+    async with Quiet.start(code) as (quiet, page):
+        await quiet.until("asks", "event")
+        await quiet.advance(9)
+        await quiet.say("event")
+        await quiet.lines[0].send('{"a":["now"]}')
+        await quiet.until("asks", "event", "later")
+        if first == "event":
+            await quiet.advance(1.5)
+        else:
+            await quiet.say(*{"welcome": ["welcome", "context"], "old wsrpc": ["welcome"]}.get(first, [first]))
+        if first == "welcome":
+            await quiet.until("asks", "event", "later", "pays", "queued")
+            for _, _, i, ctx in quiet.arrived[3:]:
+                assert ctx == {"key": "k"}
+                await quiet.lines[0].send(json.dumps({"i": i, "d": "paid"}))
+            await page.notes.until("paid", 2)
+        else:
+            await page.notes.until("Refused not_sent", 2)
+            await quiet.until("asks", "event", "later")
+
+
+VALUES = {"json": "'x'.repeat(70_000)", "msgpack": "new Uint8Array(50_000)"}
+
+
+@pytest.mark.parametrize("codec", VALUES)
+@pytest.mark.parametrize("first", ["welcome", "answer", "nothing", "limit"])
+async def test_a_large_message_waits_for_the_welcome_and_later_ones_behind_it(first: str, codec: str) -> None:
+    code = f"""
+    const value = [{VALUES[codec]}]
+    client.status.subscribe((state) => {{
+      if (state !== "open") return
+      client.request("asks").catch(() => {{}})
+      client.request("large", value).catch(failed)
+      value.push("later") // what waits has the arguments of its call
+      client.emit("last")
+    }})
+    """
+    async with Quiet.start(code, codec=codec) as (quiet, page):
+        await quiet.until("asks")
+        await quiet.advance(1.9)
+        await quiet.say("event")
+        await quiet.until("asks")
+        if first == "nothing":
+            await quiet.advance(0.2)
+        else:
+            limits = {"message": 40_000} if first == "limit" else {}
+            await quiet.say("answer" if first == "answer" else "welcome", codec, **limits)
+        if first == "limit":
+            await page.notes.until("Refused not_sent")
+            await quiet.until("asks", "last")
+        else:
+            await quiet.until("asks", "large", "last")
+            [[value]] = quiet.arrived[1][1]
+            assert len(value) == (70_000 if codec == "json" else 50_000 if first == "welcome" else 66_668)
 
 
 # ---------------------------------------------------------------- bounds

@@ -473,8 +473,8 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
         assert statuses(page) == "open detached open detached closed"
 
 
-WRONG_TOKEN = "a token has letters, digits and !#$%&'*+-.^_`|~"
-WRONG_TARGET = "a client takes one URL, { url, token } or a function that returns one"
+WRONG_TOKEN = "a token has letters, digits and _!#$%&'*+.^`|~-"
+WRONG_TARGET = "a client takes one URL, { url, token } or a function"
 TARGETS = {
     "() => { throw new Error('not logged in') }": "Error: not logged in",
     "async () => ({ url, token: 'two words' })": f"TypeError: {WRONG_TOKEN}",

@@ -117,7 +117,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             to the client's request and to the server's `on_handshake` function. Then inbound messages, and the messages
             in a client's queue, wait for the same time at most for `open` handlers to finish, and on a client again for
             `on_reconnect` handlers. A function of `on_detach` or `on_resume` holds up later ones and the `close`
-            handlers no longer than this. (The library `websockets` has the same default for the handshake.)
+            handlers no longer than this. A call with a key waits no longer than this until the remote peer has
+            announced that it knows keys. (The library `websockets` has the same default for the handshake.)
         close_timeout: maximum time of the closing handshake. After that, the connection is dropped. Also the time that
             ``close()`` gives running event handlers to finish.
         ping_interval: time between two pings. Each connection shortens this time at random by up to 10 %, so that not

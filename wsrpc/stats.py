@@ -34,7 +34,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         skipped_broadcasts: `Peer.skipped_broadcasts`: the total number of broadcasts that were not sent to this peer
             because the peer was slow (``Server(slow=)``).
         metadata_not_sent: total number of messages that were sent without their ``metadata=``, because the remote peer
-            does not accept metadata, or had not announced it yet when `Peer.emit_nowait` or a broadcast was called.
+            was known to accept no metadata.
         pending: number of outbound requests that are waiting for a response.
         active: number of handlers that are running in tasks.
         waiting: number of inbound requests and events that are waiting for another handler to finish

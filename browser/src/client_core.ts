@@ -39,10 +39,10 @@ const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/
 function checked<A extends string | URL | Address>(address: A): A {
   const { url = address, token = "" } = Object(address) as Address // a program without types may pass anything
   if (typeof ((url as URL | null)?.href ?? url) !== "string") {
-    throw new TypeError("a client takes one URL, { url, token } or a function that returns one")
+    throw new TypeError("a client takes one URL, { url, token } or a function")
   }
   if (TOKEN.test(token)) return address
-  throw new TypeError("a token has letters, digits and !#$%&'*+-.^_`|~")
+  throw new TypeError("a token has letters, digits and _!#$%&'*+.^`|~-")
 }
 
 /** A request, or the message of an event. */
@@ -139,7 +139,7 @@ export class ClientCore implements Holder, PeerOwner {
       throw new Refused(`${this.#queue.size} messages wait already`)
     } else {
       // The message is checked now: later, no caller could catch the error. The next session has the same limits.
-      if (this.#peer) this.#peer.encode(queued.message)
+      this.#peer?.encode(queued.message)
       queued.message.a = this.copied(queued.message.a!)
       this.#queue.add(queued)
       this.#waitForRoom()
@@ -220,17 +220,17 @@ export class ClientCore implements Holder, PeerOwner {
     clearTimeout(this.#roomTimer)
     this.#roomTimer = undefined
     for (const queued of [...this.#queue]) {
-      if (!this.#canSend(queued)) continue
-      this.#queue.delete(queued)
-      guarded(() => this.#send(queued))
+      if (this.#canSend(queued) && this.#queue.delete(queued)) guarded(() => this.#send(queued))
     }
     this.#waitForRoom()
   }
 
   /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
   #waitForRoom(): void {
-    if (!this.#queue.size || !this.#isConnected || this.#peer!.hasRoom()) return
-    this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK)
+    const [first] = this.#queue
+    if (first && this.#isConnected && !this.#peer!.hasRoom(first.message)) {
+      this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK)
+    }
   }
 
   sessionOver(error: ConnectionLost): void {

@@ -266,8 +266,8 @@ class Reader {
 
 /**
  * The option `codec` of a client that sends and receives bytes. It sends MessagePack, in which each `ArrayBuffer` and
- * each view of an `ArrayBuffer` are bytes. It sends JSON with base64 strings to servers without MessagePack, and before
- * the server has answered the first message. A parameter with the annotation `bytes` accepts both. Integers are numbers,
+ * each view of an `ArrayBuffer` are bytes. It sends JSON with base64 strings to servers without MessagePack, and in small
+ * messages before the server has sent `welcome`. A parameter with the annotation `bytes` accepts both. Integers are numbers,
  * as in JSON: integers that a number cannot hold are rounded, and a `bigint` cannot be sent.
  */
 export const msgpack: Codec = {

@@ -19,8 +19,12 @@ import type { SocketOptions, Target } from "./target.js"
 
 /** How many requests of the server are handled at the same time. */
 const MAX_RUNNING = 10_000
-/** Milliseconds after which messages with metadata or a key no longer wait for the server's features. */
+/** Milliseconds after which large messages no longer wait for the server's features. */
 const WELCOME_TIMEOUT = 2_000
+/** The same for calls with a key. */
+const OPEN_TIMEOUT = 10_000
+/** Bytes of the largest message that does not wait. */
+const LARGE = 65_536
 
 /** The rooms that the page has not left, by name. */
 export type Rooms = Map<string, { position: string | null | undefined }>
@@ -58,10 +62,10 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   readonly #inProgress = [this.#pending.requests, this.#invocations, this.#channels]
   /** Channels that have ended. Messages on them were sent before the server knew. */
   readonly #endedChannels = new Set<number>()
-  /** Undefined until the first message has arrived. */
+  /** Undefined until the server has sent `welcome`, or has answered a request without it. */
   #serverFeatures: readonly unknown[] | undefined
-  /** Until when messages wait for the features of the server, because one of them has metadata or a key. */
-  #waitsUntil = 0
+  /** Whether messages wait for the features of the server, because one of them is large. */
+  #isLarge = false
   /** The largest message that the server accepts. */
   #maxSize = Infinity
   /** Undefined unless the server drains. */
@@ -93,14 +97,16 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   /**
-   * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. From
-   * the first message with metadata or a key on, they wait until the features of the server are known.
+   * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. A call
+   * with a key waits until the features of the server are known, and from the first large message on, others wait, too.
    *
    * @param next the message that is to be sent
    */
-  hasRoom(next?: Message): boolean {
-    if (next?.ctx?.metadata || next?.ctx?.key !== undefined) this.#waitsUntil = this.openedAt! + WELCOME_TIMEOUT
-    const waits = !this.#serverFeatures && now() < this.#waitsUntil
+  hasRoom(next: Message): boolean {
+    const age = this.#serverFeatures ? Infinity : now() - this.openedAt!
+    const waits = next.ctx?.key !== undefined
+      ? age < OPEN_TIMEOUT
+      : age < WELCOME_TIMEOUT && (this.#isLarge ||= this.encode(next)[1] > LARGE)
     return !waits && this.#session.fullness <= 1 / 2
   }
 
@@ -126,21 +132,22 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   /**
    * Sends a message.
    *
-   * @throws Refused if it is larger than the server accepts, or the server would not get its key
+   * @throws Refused if it is larger than the server accepts, or the server might ignore its key
    * @throws TypeError if it cannot be encoded
    */
   send(message: Message): Outgoing {
     // Not in `encode`, which also checks messages that wait for the server's features.
-    if (message.ctx?.key !== undefined && !this.#supports("context")) throw new Refused("a key needs a wsrpc server")
+    if (message.ctx?.key !== undefined && !this.#supports("context")) throw new Refused("the server offers no keys")
     return this.#session.send(...this.encode(message))
   }
 
   /** Returns the data of a message and their size. Throws what `send` throws. */
   encode(message: Message): [data: Data, size: number] {
-    if (!this.#supports("context")) message = { ...message, ctx: undefined }
+    // Servers that do not know the context ignore it.
+    if (this.#serverFeatures && !this.#supports("context")) message = { ...message, ctx: undefined }
     const data = this.#codec.encode(message, this.#supports(this.#codec.feature))
     const size = sizeOf(data)
-    if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`)
+    if (size > this.#maxSize) throw new Refused(`${size} bytes, the server takes ${this.#maxSize}`)
     return [data, size]
   }
 
@@ -171,7 +178,6 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   // ------------------------------------------------------------ receiving
 
   receive(data: Data, size: number): void {
-    this.#serverFeatures ??= []
     let message: Message | undefined
     try {
       message = (typeof data === "string" ? json : this.#codec).decode(data)
@@ -220,6 +226,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   #receiveResponse(i: number, message: Message): void {
+    this.#serverFeatures ??= [] // a wsrpc server sends `welcome` before
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request")
     const request = this.#pending.requests.get(i) // undefined if the request was abandoned
     // The server knows the deadline, too, and may have been quicker than the timer of the request.

@@ -1434,6 +1434,8 @@ var Session = class {
 // src/peer_core.ts
 var MAX_RUNNING = 1e4;
 var WELCOME_TIMEOUT = 2e3;
+var OPEN_TIMEOUT = 1e4;
+var LARGE = 65536;
 var PeerCore = class {
   #session;
   #owner;
@@ -1445,10 +1447,10 @@ var PeerCore = class {
   #inProgress = [this.#pending.requests, this.#invocations, this.#channels];
   /** Channels that have ended. Messages on them were sent before the server knew. */
   #endedChannels = /* @__PURE__ */ new Set();
-  /** Undefined until the first message has arrived. */
+  /** Undefined until the server has sent `welcome`, or has answered a request without it. */
   #serverFeatures;
-  /** Until when messages wait for the features of the server, because one of them has metadata or a key. */
-  #waitsUntil = 0;
+  /** Whether messages wait for the features of the server, because one of them is large. */
+  #isLarge = false;
   /** The largest message that the server accepts. */
   #maxSize = Infinity;
   constructor(target, options, codec, owner) {
@@ -1471,14 +1473,14 @@ var PeerCore = class {
     this.#session.close(code, reason);
   }
   /**
-   * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. From
-   * the first message with metadata or a key on, they wait until the features of the server are known.
+   * Whether events and requests can be sent. The other half of the buffer is for answers and messages on channels. A call
+   * with a key waits until the features of the server are known, and from the first large message on, others wait, too.
    *
    * @param next the message that is to be sent
    */
   hasRoom(next) {
-    if (next?.ctx?.metadata || next?.ctx?.key !== void 0) this.#waitsUntil = this.openedAt + WELCOME_TIMEOUT;
-    const waits = !this.#serverFeatures && now() < this.#waitsUntil;
+    const age = this.#serverFeatures ? Infinity : now() - this.openedAt;
+    const waits = next.ctx?.key !== void 0 ? age < OPEN_TIMEOUT : age < WELCOME_TIMEOUT && (this.#isLarge ||= this.encode(next)[1] > LARGE);
     return !waits && this.#session.fullness <= 1 / 2;
   }
   get isBusy() {
@@ -1498,19 +1500,19 @@ var PeerCore = class {
   /**
    * Sends a message.
    *
-   * @throws Refused if it is larger than the server accepts, or the server would not get its key
+   * @throws Refused if it is larger than the server accepts, or the server might ignore its key
    * @throws TypeError if it cannot be encoded
    */
   send(message) {
-    if (message.ctx?.key !== void 0 && !this.#supports("context")) throw new Refused("a key needs a wsrpc server");
+    if (message.ctx?.key !== void 0 && !this.#supports("context")) throw new Refused("the server offers no keys");
     return this.#session.send(...this.encode(message));
   }
   /** Returns the data of a message and their size. Throws what `send` throws. */
   encode(message) {
-    if (!this.#supports("context")) message = { ...message, ctx: void 0 };
+    if (this.#serverFeatures && !this.#supports("context")) message = { ...message, ctx: void 0 };
     const data = this.#codec.encode(message, this.#supports(this.#codec.feature));
     const size = sizeOf(data);
-    if (size > this.#maxSize) throw new Refused(`a message of ${size} bytes, and the server takes ${this.#maxSize}`);
+    if (size > this.#maxSize) throw new Refused(`${size} bytes, the server takes ${this.#maxSize}`);
     return [data, size];
   }
   /** Sends the reason why something has ended. If the reason cannot be sent, the server gets the text of that error. */
@@ -1535,7 +1537,6 @@ var PeerCore = class {
   }
   // ------------------------------------------------------------ receiving
   receive(data, size) {
-    this.#serverFeatures ??= [];
     let message;
     try {
       message = (typeof data === "string" ? json : this.#codec).decode(data);
@@ -1579,6 +1580,7 @@ var PeerCore = class {
     else if (this.hasCredit) this.#channels.get(i)?.end(reason);
   }
   #receiveResponse(i, message) {
+    this.#serverFeatures ??= [];
     if (!this.#pending.expects(i)) return this.#owner.ignore("response to no request");
     const request = this.#pending.requests.get(i);
     if ("e" in message) {
@@ -1724,10 +1726,10 @@ var TOKEN = /^[\w!#$%&'*+.^`|~-]*$/;
 function checked(address) {
   const { url = address, token = "" } = Object(address);
   if (typeof (url?.href ?? url) !== "string") {
-    throw new TypeError("a client takes one URL, { url, token } or a function that returns one");
+    throw new TypeError("a client takes one URL, { url, token } or a function");
   }
   if (TOKEN.test(token)) return address;
-  throw new TypeError("a token has letters, digits and !#$%&'*+-.^_`|~");
+  throw new TypeError("a token has letters, digits and _!#$%&'*+.^`|~-");
 }
 var ClientCore = class {
   #options;
@@ -1805,7 +1807,7 @@ var ClientCore = class {
     else if (this.#queue.size >= (this.#options.offline ?? 256) && !(this.#isConnected && queued instanceof Request)) {
       throw new Refused(`${this.#queue.size} messages wait already`);
     } else {
-      if (this.#peer) this.#peer.encode(queued.message);
+      this.#peer?.encode(queued.message);
       queued.message.a = this.copied(queued.message.a);
       this.#queue.add(queued);
       this.#waitForRoom();
@@ -1869,16 +1871,16 @@ var ClientCore = class {
     clearTimeout(this.#roomTimer);
     this.#roomTimer = void 0;
     for (const queued of [...this.#queue]) {
-      if (!this.#canSend(queued)) continue;
-      this.#queue.delete(queued);
-      guarded(() => this.#send(queued));
+      if (this.#canSend(queued) && this.#queue.delete(queued)) guarded(() => this.#send(queued));
     }
     this.#waitForRoom();
   }
   /** Sends the queue when the connection has room. A WebSocket has no event for that, so a timer checks it. */
   #waitForRoom() {
-    if (!this.#queue.size || !this.#isConnected || this.#peer.hasRoom()) return;
-    this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK);
+    const [first] = this.#queue;
+    if (first && this.#isConnected && !this.#peer.hasRoom(first.message)) {
+      this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK);
+    }
   }
   sessionOver(error) {
     const code = error.code;

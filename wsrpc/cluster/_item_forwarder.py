@@ -190,7 +190,7 @@ class ItemForwarder(Recipient):
         if not isinstance(error, WsrpcError):
             error = made_here(RemoteError(f"an item cannot be passed on: {error}"))
         for channel in (self._source, self._sink):
-            channel.abort(error_to_node(error) if channel.writer.between_nodes else RpcError(str(error)))
+            channel.abort(error_to_node(error) if channel.writer.settings.between_nodes else RpcError(str(error)))
 
     def channel_ended(self, error: Exception | None) -> None:
         if not self._waiting:
@@ -206,9 +206,9 @@ class ItemForwarder(Recipient):
         reason = source.reason
         if reason is FINISHED:
             sink.finish()
-        elif source.writer.between_nodes and is_ended_by_caller(reason):
+        elif source.writer.settings.between_nodes and is_ended_by_caller(reason):
             sink.finish_locally()
-        elif sink.writer.between_nodes:
+        elif sink.writer.settings.between_nodes:
             sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)
         elif isinstance(reason, ConnectionLost):
             sink.abort(RpcError("the connection of the caller is lost"))

@@ -81,7 +81,7 @@ class PeerForwarder:
                 if ctx.id is None:
                     return None  # it was sent before the other side could know of the end
                 raise made_here(UnknownEvent(f"channel {h} is over"))
-            if ctx.id is None and not joined.writer.between_nodes:
+            if ctx.id is None and not joined.writer.settings.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
                 most = joined.unread_memory.limits.hard_cap_bytes
                 return self._forward_event(joined.writer, joined.start_sending(), joined.id, ctx, most, fail)
@@ -125,7 +125,7 @@ class PeerForwarder:
         """
         a, options = ctx.inbound.a, RequestOptions(context=context_of(ctx.inbound))
         try:
-            if not writer.callers_wait:
+            if not writer.room_gate.has_callers:
                 sender.send_event_nowait(on, a[0], tuple(a[1:]), options)
                 return
             size = len(writer.terms.encode(event_on(on, tuple(a)))) + TASK

@@ -214,6 +214,7 @@ async def test_a_peer_that_knows_no_keys_is_not_called(server: int, options: dic
     client.on("open_lock", lambda: 1)
     async with servers(2) as cluster:
         await cluster.join(0, "lock", client)
+        await client.emit("here")  # not hello, so it is a plain peer
         with pytest.raises(ValueError, match="was not sent: the remote peer does not speak wsrpc"):
             await lock_at(cluster, server).request("open_lock", key="k", **options)
 

@@ -208,8 +208,9 @@ async def test_the_context_of_a_call_arrives(route: str) -> None:
 
 async def test_a_plain_peer_gets_no_context(route: str) -> None:
     async with world(route, {"extensions": False}) as w:
-        assert await w.peer.request("context", metadata={"tenant": "acme"}, timeout=5) == [{}, None]
-        assert w.made.peer(1, "ada").stats().metadata_not_sent == 1
+        for lost in (0, 1):  # its first answer shows that it is a plain one
+            assert await w.peer.request("context", metadata={"tenant": "acme"}, timeout=5) == [{}, None]
+            assert w.made.peer(1, "ada").stats().metadata_not_sent == lost
 
 
 ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [

@@ -7,11 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from core_driver import Driven, start, turns
+from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import decoded, hello, welcome
 
-from wsrpc import AnonymousChannel, Client, Context, HandlerTimeout, Limits, RequestTimeout, Server, with_options
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    Context,
+    HandlerTimeout,
+    Limits,
+    RequestTimeout,
+    Server,
+    WsrpcError,
+    with_options,
+)
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -57,68 +67,130 @@ async def test_only_a_peer_that_accepts_a_context_gets_it(
     await asyncio.wait({calling})
 
 
-async def test_a_message_with_metadata_waits_for_the_greeting_and_later_messages_wait_behind_it() -> None:
-    d = Driven(dialer=True, extensions=True)
+# ---------------------------------------------------------------- before the greeting
+
+
+@pytest.mark.parametrize("after", [0, 3, 30])
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+async def test_what_travels_leaves_at_once_however_late_the_greeting_is(dialer: bool, after: float) -> None:
+    d = Driven(dialer=dialer, extensions=True)
     d.take()
-    await d.peer.emit("before")
-    waits = [start(d.peer.emit("first", metadata=TENANT)), start(d.peer.emit("second"))]
+    await passed(d, after)
+    await d.peer.emit("emit", metadata=TENANT)
+    d.peer.emit_nowait("emit_nowait", metadata=TENANT)
+    call = start(d.peer.request("request", metadata=TENANT, timeout=5))
     await turns()
-    assert decoded(d.take()) == [{"a": ["before"]}]
-    sent = await d.fed(welcome("context"))
-    await asyncio.gather(*waits)
-    assert sent == [{"a": ["first"], "ctx": {"metadata": TENANT}}, {"a": ["second"]}]
+    *events, request = d.take()
+    assert events == [{"a": [name], "ctx": {"metadata": TENANT}} for name in ("emit", "emit_nowait")]
+    assert request["ctx"] == {"metadata": TENANT, "remaining_ms": 5000}
+    await d.fed(welcome("context") if dialer else hello("context"), {"i": request["i"], "d": 1})
+    assert await call == 1
+    assert d.peer.stats().metadata_not_sent == 0
 
 
-async def test_the_acceptor_waits_for_the_hello() -> None:
-    d = Driven(extensions=True)
-    waits = start(d.peer.emit("first", metadata=TENANT))
-    await turns()
-    d.expect()
-    _, sent = await d.fed(hello("context"))
-    assert sent == {"a": ["first"], "ctx": {"metadata": TENANT}}
-    await waits
-
-
-async def test_a_peer_that_says_nothing_gets_the_message_without_its_metadata_and_it_is_counted() -> None:
+async def test_a_server_may_say_something_before_it_has_read_the_hello() -> None:
+    """An `open` handler does. The welcome comes before the first answer."""
     d = Driven(dialer=True, extensions=True)
+    d.peer.on("q", lambda: 1)
     d.take()
-    waits = start(d.peer.emit("first", metadata=TENANT))
-    await turns()
-    d.expect()
-    await passed(d, 2)
-    await waits
-    assert decoded(d.take()) == [{"a": ["first"]}]
-    assert d.peer.stats().metadata_not_sent == 1
+    pays = start(d.peer.request("pay", key="k"))
+    assert await d.fed({"a": ["hi"]}, {"i": 8, "a": ["q"]}, {"i": 10, "x": None}) == [{"i": 8, "d": 1}]
+    await d.peer.emit("note", metadata=TENANT)
+    assert d.take() == [{"a": ["note"], "ctx": {"metadata": TENANT}}]
+    [sent] = decoded(await d.fed(welcome("context")))
+    assert (sent["a"], sent["ctx"]) == (["pay"], {"key": "k"})
+    await d.fed({"i": sent["i"], "d": 1})
+    assert await pays == 1 and d.peer.stats().metadata_not_sent == 0
 
 
 @pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
-async def test_any_first_message_ends_the_wait(dialer: bool) -> None:
-    """The greeting would come first."""
+async def test_a_remote_peer_that_answers_and_has_not_greeted_is_a_plain_peer(dialer: bool) -> None:
     d = Driven(dialer=dialer, extensions=True)
-    d.take()
-    waits = start(d.peer.emit("first", metadata=TENANT))
+    asks, i = await d.asks("q", timeout=5)
+    pays = start(d.peer.request("pay", key="k"))
+    assert await d.fed({"i": i, "d": 1}) == [] and await asks == 1
+    for call in (pays, start(d.peer.request("pay", key="k"))):
+        with pytest.raises(ValueError, match="does not speak wsrpc, and ignores key="):
+            await call
+    await d.peer.emit("note", metadata=TENANT)
+    assert d.take() == [{"a": ["note"]}] and d.peer.stats().metadata_not_sent == 1
+    d.assert_empty()
+
+
+async def test_the_first_message_of_a_plain_client_says_that_it_is_one() -> None:
+    d = Driven(extensions=True)
+    pays = start(d.peer.request("pay", key="k"))
+    assert await d.fed({"a": ["no hello"]}) == []
+    with pytest.raises(ValueError, match="does not speak wsrpc"):
+        await pays
+
+
+@pytest.mark.parametrize("queued", [False, True], ids=["connected", "queued"])
+@pytest.mark.parametrize("after", [0.5, 3, 9])
+async def test_a_call_with_a_key_waits_for_the_greeting_and_nothing_else_does(after: float, queued: bool) -> None:
+    d = redialing(extensions=True, bind=not queued)
+    pays = start(d.peer.request("pay", key="k", timeout=20))
     await turns()
+    if queued:
+        d.peer.bind(d.transport)
+    else:
+        streams = start(anext(d.peer.stream("items", key="s")))
+        await turns()
+        await d.peer.emit("event")
+        asks, _ = await d.asks("asks")
+        asks.cancel()
+        await turns()
+    d.take()
+    await passed(d, after)
     d.expect()
-    assert await d.fed({"a": ["no hello"]}) == [{"a": ["first"]}]
-    await waits
-    await d.peer.emit("second", metadata=TENANT)
-    assert decoded(d.take()) == [{"a": ["second"]}]
+    paid, *others = [message for message in decoded(await d.fed(welcome("context"))) if "a" in message]
+    assert (paid["a"], paid["ctx"]) == (["pay"], {"key": "k", "remaining_ms": (20 - after) * 1000})
+    if not queued:
+        assert [message["a"] for message in others] == [["items"]]
+        streams.cancel()
+    await d.fed({"i": paid["i"], "d": 1})
+    assert await pays == 1
+    await asyncio.wait({streams}) if not queued else None
+
+
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+@pytest.mark.parametrize("queued", [False, True], ids=["connected", "queued"])
+async def test_a_call_with_a_key_fails_when_the_remote_peer_does_not_say_in_time_whether_it_knows_keys(
+    dialer: bool, queued: bool
+) -> None:
+    if queued and not dialer:
+        return
+    options: dict[str, Any] = {"extensions": True, "limits": Limits(open_timeout=4)}
+    d = redialing(bind=not queued, **options) if dialer else Driven(**options)
+    calls = [start(d.peer.request("pay", n, key="k")) for n in range(2)]
+    if queued:
+        d.peer.bind(d.transport)
+    await passed(d, 3.9)
+    assert not any(call.done() for call in calls)
+    await passed(d, 0.1)
+    calls.append(start(d.peer.request("pay", 3, key="k")))
+    await turns()
+    for call in calls:
+        error = call.exception()
+        assert isinstance(error, WsrpcError) and error.outcome == "not_sent"
+        assert str(error) == (
+            "'pay' was not sent: the remote peer has not said within 4 s if it knows keys (Limits.open_timeout)"
+        )
+    assert not [message for message in d.take() if "a" in message]
+    d.assert_empty()
+    [sent] = decoded(await d.fed(welcome("context") if dialer else hello("context")))[not dialer :] or [None]
+    assert sent is None
+    late = start(d.peer.request("pay", key="k"))
+    await turns()
+    assert decoded(d.take())[-1]["ctx"] == {"key": "k"}
+    late.cancel()
+    await asyncio.wait({late})
 
 
 async def test_without_extensions_nothing_waits() -> None:
     d = Driven(dialer=True)
     await d.peer.emit("first", metadata=TENANT)
     assert decoded(d.take()) == [{"a": ["first"]}]
-
-
-async def test_emit_nowait_does_not_wait_for_the_greeting() -> None:
-    d = Driven(dialer=True, extensions=True)
-    d.take()
-    d.peer.emit_nowait("first", metadata=TENANT)
-    assert await d.fed(welcome("context")) == [{"a": ["first"]}]
-    d.peer.emit_nowait("second", metadata=TENANT)
-    assert decoded(d.take()) == [{"a": ["second"], "ctx": {"metadata": TENANT}}]
-    assert d.peer.stats().metadata_not_sent == 1
 
 
 async def test_a_call_that_waited_for_its_first_connection_has_its_metadata() -> None:
@@ -266,18 +338,6 @@ async def test_only_a_timeout_that_the_caller_has_set_travels() -> None:
     await asyncio.wait(calls)
 
 
-async def test_a_message_that_waited_says_less() -> None:
-    d = Driven(dialer=True, extensions=True)
-    d.take()
-    calling = start(d.peer.request("q", timeout=5, metadata=TENANT))
-    await turns()
-    await passed(d, 1)
-    [sent] = await d.fed(welcome("context"))
-    assert sent["ctx"] == {"metadata": TENANT, "remaining_ms": 4000}
-    calling.cancel()
-    await asyncio.wait({calling})
-
-
 async def test_a_request_that_waits_for_capacity_says_less() -> None:
     d = Driven(dialer=True, extensions=True)
     await d.fed(welcome("context", running=1, waiting=9, waiting_bytes=300))
@@ -313,24 +373,6 @@ async def test_a_request_that_waits_on_a_channel_has_less_time() -> None:
     await turns()
     answer, expired = decoded(d.take())
     assert answer == {"i": 7, "d": [{}, 4.0]} and expired["e"]["code"] == "wsrpc.overloaded"
-
-
-async def test_queued_metadata_waits_and_received_messages_do_not() -> None:
-    d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False)
-    got: list[str] = []
-    d.peer.on("event", lambda: got.append("event"))
-    await d.peer.emit("queued", metadata=TENANT)
-    d.peer.bind(d.transport)
-    late = start(d.peer.emit("late"))
-    await turns()
-    [greeting] = d.take()
-    assert greeting["wsrpc"]["t"] == "hello"
-    assert await d.fed(welcome("context"), {"a": ["event"]}) == [
-        {"a": ["queued"], "ctx": {"metadata": TENANT}},
-        {"a": ["late"]},
-    ]
-    await late
-    assert got == ["event"]
 
 
 async def test_an_expired_request_does_not_use_up_a_handler_of_once() -> None:

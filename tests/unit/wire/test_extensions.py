@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, start, turns
+from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import PLAIN, WSRPC, Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
 
-from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server
+from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server, WsrpcError
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.errors import UnexpectedChannel
 from wsrpc.testing import pair
@@ -47,6 +47,136 @@ async def test_the_acceptor_is_silent_until_spoken_to_and_answers_before_anythin
     assert answer["wsrpc"]["t"] == "welcome" and answer.keys() == {"ws-wrapper", "wsrpc"}
     assert answer["wsrpc"].keys() == {"t", "features", "limits"} | ({"v"} & answer["wsrpc"].keys())
     assert others == [{"i": 7, "d": 1}]
+
+
+# ---------------------------------------------------------------- large messages before the welcome
+
+LARGE = b"\xff" * 60_000
+"""Bytes of which JSON with base64 has more than 64 KiB."""
+
+
+def called(sent: list[Any]) -> list[Any]:
+    """The names and arguments of the events and requests that were sent."""
+    return [message["a"] for message in decoded(sent) if "a" in message]
+
+
+async def passed(d: Driven, seconds: float) -> list[Any]:
+    """What is sent when so much time has passed."""
+    d.clock.advance(seconds)
+    await turns()
+    return called(d.take())
+
+
+@pytest.mark.parametrize("after", [0, 1.9])
+@pytest.mark.parametrize("queued", [False, True], ids=["connected", "queued"])
+async def test_a_large_message_waits_for_the_welcome_and_later_ones_behind_it(queued: bool, after: float) -> None:
+    d, value = redialing(extensions=True, bind=not queued), bytearray(LARGE)
+    await d.peer.emit("before")
+    calls = [start(d.peer.emit("large", value)), start(d.peer.request("asks")), start(d.peer.emit("last"))]
+    await turns()
+    value[0] = 0  # what waits has the arguments of its call
+    if queued:
+        d.peer.bind(d.transport)
+        await turns()
+    assert called(d.take()) == [["before"]]
+    assert await passed(d, after) == []
+    sent = await d.fed(welcome("msgpack"))
+    assert called(sent) == [["large", LARGE], ["asks"], ["last"]]
+    assert queued or all(isinstance(message, bytes) for message in sent)
+    await d.fed({"i": decoded(sent)[1]["i"], "d": 1})
+    await asyncio.gather(*calls)
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("call", ["emit", "request", "upload"])
+@pytest.mark.parametrize("queued", [False, True], ids=["connected", "queued"])
+@pytest.mark.parametrize("limit", ["message", "values"])
+async def test_the_first_message_is_checked_against_the_limits_of_the_server(
+    call: str, queued: bool, limit: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    d = redialing(extensions=True, bind=not queued)
+    value: Any = LARGE if limit == "message" else [0] * 40_000
+    calls: dict[str, Any] = {
+        "emit": lambda: d.peer.emit("large", value),
+        "request": lambda: d.peer.request("large", value),
+        "upload": lambda: d.peer.request("large", value, send=[1]),
+    }
+    waits = start(calls[call]())
+    await turns()
+    if queued:
+        d.peer.bind(d.transport)
+    d.take()
+    assert called(await d.fed(welcome("msgpack", message=50_000, values=30_000))) == []
+    if queued and call == "emit":
+        await waits
+        assert "an event that waited for a connection was not sent: the message h" in caplog.text
+    else:
+        with pytest.raises(MessageTooBig, match="the other side takes") as caught:
+            await waits
+        assert caught.value.outcome == "not_sent"
+    d.assert_empty()
+
+
+async def test_a_server_that_says_nothing_gets_a_large_message_soon_and_a_larger_one_later() -> None:
+    d = Driven(dialer=True, extensions=True, limits=Limits(message_bytes=100_000))
+    d.take()
+    calls = [start(d.peer.emit("large", "x" * 90_000)), start(d.peer.emit("larger", "x" * 110_000))]
+    await turns()
+    d.peer.emit_nowait("does not wait", "x" * 110_000)
+    raw = start(d.peer.send_raw(json.dumps(["x" * 110_000])))
+    await turns()
+    assert called(d.take()) == [["does not wait", "x" * 110_000]]
+    assert await passed(d, 1.9) == []
+    assert [name for name, _ in await passed(d, 0.1)] == ["large"]
+    assert await passed(d, 7.9) == []
+    assert [name for name, _ in await passed(d, 0.1)] == ["larger"]
+    await asyncio.gather(*calls, raw)
+    await d.peer.emit("larger", "x" * 110_000)
+    assert len(d.take()) == 1
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["a message", "an answer"])
+async def test_an_answer_without_a_welcome_ends_the_wait(first: bool) -> None:
+    d = Driven(dialer=True, extensions=True)
+    asks, i = await d.asks("asks")
+    waits = start(d.peer.emit("large", "x" * 90_000))
+    await turns()
+    if first:
+        d.feed({"a": ["event"]})
+        await turns()
+        d.expect()
+    assert len(await d.fed({"i": i, "d": 1})) == 1
+    await asyncio.gather(waits, asks)
+
+
+@pytest.mark.parametrize("how", ["no extensions", "acceptor", "small", "raw", "too large"])
+async def test_other_messages_do_not_wait_for_the_welcome(how: str) -> None:
+    limits = Limits(sent_message_bytes=70_000) if how == "too large" else None
+    d = Driven(dialer=how != "acceptor", extensions=how != "no extensions", limits=limits)
+    d.take()
+    if how == "too large":
+        with pytest.raises(MessageTooBig, match="at most 70000 may be sent"):
+            await d.peer.emit("large", LARGE)
+    elif how == "raw":  # it belongs to another protocol, whose server says no welcome
+        await d.peer.send_raw(json.dumps(["x" * 2**20]))
+        assert len(d.take()) == 1
+    else:
+        await d.peer.emit("large", "x" * (65_000 if how == "small" else 2**20))
+        assert len(d.take()) == 1
+
+
+async def test_what_waits_for_the_welcome_is_sent_before_this_side_closes() -> None:
+    d = redialing(extensions=True, bind=False)
+    pays = start(d.peer.request("pay", key="k"))
+    await d.peer.emit("large", "x" * 90_000)
+    d.peer.bind(d.transport)
+    await turns()
+    assert called(d.take()) == []
+    await d.peer.close()
+    assert [name for name, _ in called(d.take())] == ["large"]
+    with pytest.raises(WsrpcError) as caught:
+        await pays
+    assert caught.value.outcome == "not_sent"
 
 
 IGNORED: list[Any] = [

@@ -17,6 +17,8 @@ from ..peer.requester import Requester
 from ..sending.checks import check_thread, check_thread_of_plain, raw_message
 from ..sending.outbox import Outbox
 from ..sending.sender import ReadingSender, Sender
+from ..wire.codecs import json_text
+from ..wire.go_profile import refuse_raw
 from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, Raw, RequestOptions
 from . import calls
 from .anonymous import AnonymousChannel
@@ -59,9 +61,8 @@ class Caller(OnChannel):
                 be sent, except while the `open` handlers are running. None, the default, uses the ``offline`` option of
                 the client. On a server, messages wait for another connection only while the peer's session is kept.
             metadata: text for the handler besides the arguments, such as ``{"tenant": "acme"}``, which the handler
-                reads as `Context.metadata`. At most 32 entries with together 4,096 bytes. Peers without wsrpc do not
-                get it (`PeerStats.metadata_not_sent`). At the beginning of a connection, a message with metadata waits
-                for the first message of the remote peer, which says whether it accepts metadata, for at most 2 seconds.
+                reads as `Context.metadata`. At most 32 entries with together 4,096 bytes. Peers without wsrpc ignore
+                it, or do not get it (`PeerStats.metadata_not_sent`).
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
@@ -349,7 +350,7 @@ class RawCaller(ReadingCaller):
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
-        await self.send_raw(self._outbox.writer.json_text(value), offline=offline)
+        await self.send_raw(json_text(self._outbox.writer.settings.codec, value), offline=offline)
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message without waiting, from a plain function in the event loop's thread.
@@ -368,7 +369,7 @@ class RawCaller(ReadingCaller):
         self._outbox.send_now(self._check_raw(message), offline)
 
     def _check_raw(self, message: Any) -> Raw:
-        self._outbox.writer.check_raw()
+        refuse_raw(self._outbox.writer.settings.codec)
         payload, text = raw_message(message)
         if not text and not self._binary_is_free():
             raise ValueError(

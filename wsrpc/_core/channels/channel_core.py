@@ -399,7 +399,9 @@ class ChannelCore:
             if not by_other:
                 self.mailbox.close()  # nothing will listen from now on
             return
-        if before is _OPEN and not by_other and self.writer.between_nodes:  # the other node has to know of each end
+        if (
+            before is _OPEN and not by_other and self.writer.settings.between_nodes
+        ):  # the other node has to know of each end
             self.owner.send_abort(self.id, ENDED_BY_CALLER)
         self.reason = reason
         self.error = error

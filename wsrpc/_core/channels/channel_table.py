@@ -201,7 +201,7 @@ class ChannelTable:
             return True
         reason = reason_from_wire(x, flag)
         error: Exception = _for_named_channels(reason)
-        if self.writer.between_nodes and isinstance(reason, RemoteError):
+        if self.writer.settings.between_nodes and isinstance(reason, RemoteError):
             error = as_raised(reason)
         channel.end(reason, error, by_other=True)
         return True

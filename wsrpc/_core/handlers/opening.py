@@ -27,10 +27,7 @@ class OpeningState(Enum):
     CUT = "the session has ended for another reason before the handlers were done: the handlers are cancelled"
 
 
-_AHEAD, _OVER = (
-    OpeningState.AHEAD,
-    OpeningState.OVER,
-)  # constants, because Python 3.11 looks members of an enum up slowly
+_OVER = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
 
 
 class Opening:
@@ -50,6 +47,7 @@ class Opening:
         "_session",
         "_stage",
         "_timer",
+        "holds_back",
         "invocations",
         "running",
         "state",
@@ -61,6 +59,8 @@ class Opening:
         self._host = host
         self._reporter = reporter
         self.state = OpeningState.AHEAD
+        self.holds_back = False
+        """Whether received messages wait for the handlers."""
         self.invocations: tuple[Invocation, ...] = ()
         """The calls of the handlers, one for each stage that has started. Messages sent within them leave at once."""
         self.running: asyncio.Future[None] | None = None
@@ -79,11 +79,6 @@ class Opening:
         """Whether the handlers are done or overdue, so that every message may be sent."""
         return self.state is _OVER
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether received messages wait for the handlers."""
-        return self.state is not _OVER and self.state is not _AHEAD
-
     def in_handler(self) -> bool:
         """Return whether the current code is one of the handlers, or a task that one of them has made."""
         invocation = CURRENT.get(None)
@@ -97,7 +92,7 @@ class Opening:
         Handlers that take time run on in ``tasks``. When they are done, `SessionListener.opened` is called. If no
         handler takes time, the caller calls it.
         """
-        self.state = OpeningState.OPEN
+        self.state, self.holds_back = OpeningState.OPEN, True
         # One of the two sides handles requests meanwhile. Otherwise the handlers of both sides could wait for each
         # other.
         stage = self._enter(invocation)
@@ -173,16 +168,11 @@ class Opening:
         else:
             self._reporter.failed(event, name, exc)
 
-    async def wait(self, session_over: asyncio.Future[None]) -> None:
-        """Wait until the handlers are done or overdue, or ``session_over`` is done. Cancelling is safe."""
-        if self.running is not None:
-            await asyncio.wait((self.running, session_over), return_when=asyncio.FIRST_COMPLETED)
-
     # ------------------------------------------------------------ its end
 
     def finish(self) -> None:
         """Stop holding back messages, because the handlers are done or overdue."""
-        self.state, self.invocations = _OVER, ()
+        self.state, self.holds_back, self.invocations = _OVER, False, ()
         self._host.current.may_send_changed()
 
     def end_session(self) -> None:

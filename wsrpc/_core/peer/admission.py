@@ -33,6 +33,8 @@ class MessageKind(Enum):
 class ReceivingState(Enum):
     """The state of a session, as far as it decides which received messages wait for their handlers."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the table is read often
+
     STOPPED = "the session is full, so that answers cannot be sent, or a Close frame is queued"
     """When the session continues on another connection, this state lasts until the handlers that waited in tasks have
     started."""

@@ -30,6 +30,7 @@ from ..wire.codecs import BRACE, NegotiatedCodec
 from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.messages import MAX_ID, Event, WireMessage
 from ..wire.nodes import LOST
+from ..wire.settings import UNLIMITED
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
 from .peer_host import PeerHost
@@ -119,7 +120,7 @@ class PeerSession:
         payloads = None if settings.log_payloads is False else PayloadLog(host)
         if payloads is not None:
             receive = payloads.receiving(receive)
-        self.writer.set_thread()
+        self.writer.start()
         can_resume = options.can_resume and in_origin and settings.limits.replay_bytes > 0
         session.start_on(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
         if log.shows(logging.INFO):
@@ -130,27 +131,37 @@ class PeerSession:
         if session.over:  # a handler has bound another transport
             return
         self.work.update()
-        if not self.writer.knows_features:
-            receive = partial(self._receive_first, receive)
+        if not self.writer.terms.known:
+            receive = partial(self._receive_early, receive)
         session.start_receiving(receive, self.dispatcher.read_ended)
         if self.opening.running is None:
             self.opened()
 
-    def _receive_first(self, receive: Receive, payload: bytes | bytearray, text: bool, /) -> None:
-        """Receive the first message. If it is not a greeting, the remote peer is a plain peer."""
-        self.session.set_receive(receive)  # before the message is received, because a welcome changes this again
+    def _receive_early(self, receive: Receive, payload: bytes | bytearray, text: bool, /) -> None:
+        """Receive a message before it is known whether the remote peer is a wsrpc peer.
+
+        The greeting of a client is its first message. A server sends its welcome before it answers a request, and may
+        send other messages before.
+        """
+        session, flight = self.session, self.outbox.requests.flight
+        connection, asked = session.connection, flight.requests
+        session.set_receive(receive)  # before the message is received, because a welcome changes this again
         receive(payload, text)
-        if not (self.writer.knows_features or self.session.over):
-            self.features_known()
+        if self.writer.terms.known or connection is None or connection.receive is not receive:
+            return
+        if flight.requests < asked or not session.negotiation.dialer:
+            self.agree(UNLIMITED, None, frozenset())
+        else:
+            session.set_receive(partial(self._receive_early, receive))
 
     async def wait_opened(self) -> None:
         """Wait until the `open` and `on_reconnect` handlers are done or overdue, or the connection has ended.
 
         Cancelling is safe.
         """
-        if self.opening.running is not None:
+        if (running := self.opening.running) is not None:
             # The handlers may run on without a connection.
-            await self.opening.wait(self._until_disconnected())
+            await asyncio.wait((running, self._until_disconnected()), return_when=asyncio.FIRST_COMPLETED)
         if self.session.state.connection == "dead":
             await self.wait_closed()
 
@@ -159,12 +170,8 @@ class PeerSession:
         writer, session = self.writer, self.session
         if session.over:
             return
-        if not (session.state is SessionState.CLOSING or writer.silent):
-            if self.outbox.offline_queue.has_metadata and not writer.knows_features:
-                writer.queue_waits = True
-                writer.expect_greeting()
-            else:
-                session.send_queued(include_user_messages=True)
+        if not (session.state is SessionState.CLOSING or writer.draining.silent):
+            session.send_queued(include_user_messages=True)
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
@@ -176,21 +183,18 @@ class PeerSession:
     # ------------------------------------------------------------ during the session
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
-        """Apply what both sides support."""
+        """Apply what both sides support, which is nothing if the remote peer is a plain peer. See `Terms.agreed`."""
         self._receiver.agree(codec)
-        self.writer.agree(announced, codec, common)
+        self.writer.terms = self.host.settings.agreed(announced, codec, common)
         self.writer.draining.terms_agreed()
-        if not self.writer.knows_features:
-            self.features_known()
+        self.greeting_changed()
 
-    def features_known(self) -> None:
-        """Send the messages with metadata that have waited until the features of the remote peer are known."""
-        writer = self.writer
-        writer.features_known()
-        if writer.queue_waits:
-            writer.queue_waits = False
+    def greeting_changed(self) -> None:
+        """Send the messages that need not wait any longer for the greeting of the remote peer."""
+        self.writer.stop_greeting_timer()
+        if self.opening.over and self.session.state.sends and not self.writer.draining.silent:
             self.session.send_queued(include_user_messages=True)
-            writer.update_may_send()
+            self.writer.update_may_send()
         self.outbox.wake()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
@@ -258,16 +262,16 @@ class PeerSession:
             self.host.owner.closed_between_sessions(ending)
             return
         session.send_held_back()
-        if writer.silent:  # these requests would not be answered any more
+        if writer.draining.silent:  # these requests would not be answered any more
             outbox.fail_unsent(ending)
         if session.state.away:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
             # Between nodes, a caller gets this text, and the reason is enough.
-            why = reason if writer.between_nodes else f"closed on this side: {reason}".removesuffix(": ")
+            why = reason if self.host.settings.between_nodes else f"closed on this side: {reason}".removesuffix(": ")
             session.end(SessionInput.CLOSED, why, info=ending)
             return
         closing = session.state is SessionState.CLOSING
-        if writer.silent or writer.queue_waits or not (self.opening.over or closing):
+        if writer.draining.silent or not closing:
             session.send_queued(include_user_messages=True)
         if not closing:
             if writer.slow_reader is not None:

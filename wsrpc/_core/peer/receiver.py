@@ -77,7 +77,7 @@ class Receiver:
         self._limits = limits = host.settings.limits
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot have too many values, and is therefore decoded at once."""
-        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if dispatcher.writer.between_nodes else 0)
+        self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if host.settings.between_nodes else 0)
         self._short = self._longest_name // 4
         """Characters of a name that cannot be too long, because a character takes at most four bytes."""
         self._own = host.options.own

@@ -42,6 +42,7 @@ from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.sender import Sender
 from ..session.host import Host
+from ..wire.go_profile import GoCodec
 from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
 from ..wire.rejections import of_started_call, reason_of
 
@@ -162,7 +163,8 @@ class Requester:
 
         JavaScript answers null with a channel, by mistake (4.3.1, observed).
         """
-        admits_none = self.outbox.writer.reads_channel_as_null
+        settings = self._host.settings
+        admits_none = self.outbox.writer.terms.plain and settings.codec.__class__ is not GoCodec
         if admits_none and convert is not None:
             try:
                 convert(None)

@@ -150,7 +150,7 @@ class Outbox:
             return False
         if message.ctx is UNSET:
             payload = writer.terms.encode(message)
-        elif writer.terms.context or not message.ctx.must_arrive:
+        elif (writer.terms.known and writer.terms.context) or not message.ctx.must_arrive:
             message.ctx.remaining_ms = pending.remaining_ms(writer.loop.time())
             payload = writer.terms.encode_call(message)
         else:
@@ -211,9 +211,6 @@ class Outbox:
         """
         while True:
             decision = decide(outgoing, self.writer, expects_session=self.expects_session, waiter=waiter)
-            if decision.place is Place.GREETING:
-                self.writer.expect_greeting()
-                return self.room_gate
             if decision.place is Place.ROOM:
                 return self.room_gate
             if decision.place is Place.CAPACITY:
@@ -228,14 +225,10 @@ class Outbox:
 
     def _send(self, outgoing: Outgoing, decision: Decision) -> int | None:
         """Pass a message to the transport. Return its size, or None if the connection has just ended."""
-        loses_context = outgoing.has_metadata and not self.writer.terms.context
-        if loses_context:
-            outgoing.check_key()
+        outgoing.check_context(self.writer)
         payload, text = outgoing.encode(decision.terms)
         if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
             return None
-        if loses_context:
-            self.writer.count_metadata()
         if outgoing.pending is not None:
             self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
         return len(payload)
@@ -273,16 +266,15 @@ class Outbox:
             MessageTooBig: the remote peer would not accept the message.
             QueueFull: too many messages of the user wait in the queue.
         """
-        of_session, is_raw = not decision.may_outlive, isinstance(outgoing.message, Raw)
-        encoded_late = isinstance(outgoing.message, (Event, Request)) and outgoing.message.ctx is not UNSET
-        if encoded_late:
-            outgoing.keep()
-        payload, text = outgoing.encode(decision.terms)
+        of_session, is_raw, terms = not decision.may_outlive, isinstance(outgoing.message, Raw), decision.terms
+        payload, text = outgoing.encode(terms)
         if of_session:
             outgoing.writer.check_accepted(payload, is_raw)
-        entry = Entry(payload, text, of_session, raw=is_raw, has_metadata=outgoing.has_metadata)
-        if encoded_late:
-            entry.encode = partial(self._encode_late, outgoing)
+        entry = Entry(payload, text, of_session, raw=is_raw)
+        is_large = not terms.known and len(payload) > terms.unchecked
+        if not is_raw and (is_large or outgoing.message.ctx is not UNSET):
+            outgoing.keep()
+            entry.encode = partial(self._encode_late, outgoing, len(payload))
         if outgoing.pending is not None:
             waits_as = HELD if decision.place is Place.HELD else QUEUED
             self.requests.message_queued(outgoing.pending, entry, waits_as, decision.waiting_bytes)
@@ -291,15 +283,16 @@ class Outbox:
         else:
             state = self.writer.sending_state
             is_away = state in (SendingState.STOPPED, SendingState.AWAY, SendingState.AWAY_NOT_OPEN)
-            opening = "the other side has not said yet what it accepts" if self.writer.queue_waits else state.value
+            waits = self.writer.opening.over and state is SendingState.OPENING
+            opening = "the other side has not said yet what it accepts" if waits else state.value
             self.offline_queue.add(entry, "not connected" if is_away else opening)
         return len(payload)
 
-    def _encode_late(self, outgoing: Outgoing) -> tuple[bytes, bool]:
-        """Encode a message that is about to be sent, and has waited in the queue, perhaps for this session."""
-        if outgoing.has_metadata and not self.writer.terms.context:
-            outgoing.check_key()
-            self.writer.count_metadata()
+    def _encode_late(self, outgoing: Outgoing, size: int) -> tuple[bytes, bool] | None:
+        """Encode a message that has waited in the queue, perhaps for this session. Return None if it waits on."""
+        if self.expects_session and self.writer.awaits_greeting(size, has_key=outgoing.has_key):
+            return None
+        outgoing.check_context(self.writer)
         return outgoing.encode(self.writer.terms)
 
     def withdraw(self, pending: Pending) -> None:

@@ -7,7 +7,7 @@ from enum import Enum
 from msgspec import UNSET, Struct
 
 from ..._base.closing import CloseCode
-from ...errors import ChannelClosed, ConnectionLost, SessionLost
+from ...errors import ChannelClosed, ConnectionLost, SessionLost, WsrpcError
 from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import ReadableChannel
 from ..wire.messages import Event, Raw, Request
@@ -32,9 +32,8 @@ class Place(Enum):
     """Where a message goes."""
 
     NOW = "it is sent now"
-    GREETING = "its caller waits until it is known whether the remote peer accepts metadata"
-    ROOM = "its caller waits, with the arguments of its call, until the session has room"
-    CAPACITY = "its caller waits until the remote peer has room for another request"
+    ROOM = "its caller waits, with the arguments of its call, until the session has room, or the server has greeted"
+    CAPACITY = "its caller waits until the remote peer has room for the request, or has said whether it knows keys"
     HELD = "it waits, encoded, and is sent as soon as its session has another connection"
     QUEUE = "it waits, encoded, for the `open` handlers or for the next session"
 
@@ -95,23 +94,33 @@ class Outgoing(Struct, eq=False):
         Raises what encoding them raises.
         """
         if not isinstance(self.message, Raw):
-            self.message.a = self.writer.settings.kept(self.message.a, self.payload)
-
-    def check_key(self) -> None:
-        """Refuse a call with a key, because the remote peer does not accept a context, and would ignore the key.
-
-        Raises:
-            ValueError: the call has a key.
-        """
-        pending = self.pending
-        if pending is not None and pending.options.has_key:
-            raise ValueError(f"{pending.event!r} was not sent: the remote peer does not speak wsrpc, and ignores key=")
+            # Before the greeting, the payload is JSON, in which bytes are text.
+            payload = self.payload if self.encoded_for is not None and self.encoded_for.known else b""
+            self.message.a = self.writer.settings.kept(self.message.a, payload)
 
     @property
-    def has_metadata(self) -> bool:
-        """Whether something in the context of the message must not be lost."""
-        message = self.message
-        return not isinstance(message, Raw) and message.ctx is not UNSET and message.ctx.must_arrive
+    def has_key(self) -> bool:
+        """Whether it is a call with a key."""
+        return self.pending is not None and self.pending.options.has_key
+
+    def check_context(self, writer: SessionWriter) -> None:
+        """Refuse a call whose key the remote peer might ignore, and count metadata that it does not get.
+
+        Raises:
+            ValueError: the remote peer ignores keys.
+            WsrpcError: the remote peer has not said in time whether it knows keys.
+        """
+        terms, ctx = writer.terms, self.message.ctx
+        if ctx is UNSET or (terms.known and terms.context):
+            return
+        if self.pending is not None and self.has_key:
+            not_sent = f"{self.pending.event!r} was not sent: the remote peer"
+            if terms.known:
+                raise ValueError(f"{not_sent} does not speak wsrpc, and ignores key=")
+            seconds = writer.settings.limits.open_timeout
+            raise WsrpcError(f"{not_sent} has not said within {seconds:g} s if it knows keys (Limits.open_timeout)")
+        if terms.known and ctx.metadata is not UNSET:
+            writer.count_metadata()
 
 
 class Decision(Struct, frozen=True):
@@ -154,9 +163,11 @@ def decide(
     decision = Decision(place, terms, may_outlive)
     if waiter is None:
         return decision
-    # 3. Metadata must not be lost only because the remote peer has not announced its features yet.
-    if outgoing.has_metadata and not (waits or writer.knows_features):
-        return Decision(Place.GREETING, terms)
+    # 3. A call with a key, or a large message, waits until it is known what the remote peer accepts.
+    if place is Place.NOW and not (terms.known or isinstance(outgoing.message, Raw)):
+        size, has_key = len(outgoing.encode(terms)[0]), outgoing.has_key
+        if writer.awaits_greeting(size, has_key=has_key):
+            return Decision(Place.CAPACITY if has_key else Place.ROOM, terms)
     # 4. A message waits while the session is full, unless it may outlive the session.
     if writer.session.full and not may_outlive:
         waits_for_capacity = waiter.waits_at(writer.requests.capacity_gate)
@@ -210,7 +221,7 @@ def _waiting_bytes(outgoing: Outgoing, writer: SessionWriter, waiter: Waiter, te
     """
     requests, limits = writer.requests, writer.terms.announced
     flight, gate, pending = requests.flight, requests.capacity_gate, outgoing.pending
-    if pending is None or pending.h is not None or requests.has_capacity(writer.terms):
+    if pending is None or pending.h is not None or not writer.terms.known or requests.has_capacity(writer.terms):
         return 0
     others_first = gate.has_callers and not (waiter.waits_at(gate) and waiter.is_first)
     if others_first or flight.is_full(limits):

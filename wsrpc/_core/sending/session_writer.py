@@ -13,9 +13,9 @@ from ..handlers.opening import Opening, OpeningState
 from ..session.host import Host
 from ..session.session import Session
 from ..session.session_states import SessionState
-from ..wire.codecs import MsgpackCodec, NegotiatedCodec, json_text
+from ..wire.codecs import MsgpackCodec
 from ..wire.control import Announced, CreditMessage
-from ..wire.go_profile import GoCodec, refuse_raw, rejection_from
+from ..wire.go_profile import rejection_from
 from ..wire.messages import WireMessage
 from ..wire.nodes import as_raised
 from .checks import Objections
@@ -25,7 +25,7 @@ from .pending import PendingRequests
 from .slow_readers import Slow, SlowReaderQueue
 
 GREETING_TIMEOUT = 2.0
-"""Seconds after which a remote peer without a greeting counts as a plain peer, for messages with metadata."""
+"""Seconds that a large message waits for the welcome. A plain server never sends one."""
 
 _OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
 
@@ -38,7 +38,7 @@ class SendingState(Enum):
     AWAY = "the session waits for another connection"
     AWAY_NOT_OPEN = "the session waits for another connection, on which it will not be `OPEN` at once"
     OPENING = "`open` handlers are running"
-    """Or queued messages with metadata wait for the first message of the remote peer."""
+    """Or messages in the queue wait until it is known what the remote peer accepts."""
     FINISHING = "the remote peer is about to close, and what has started before goes on"
     DRAINING = "the remote peer is about to close, and has said so"
     OPEN = "none of these"
@@ -58,13 +58,12 @@ class SessionWriter:
     __slots__ = (
         "_greeting_timer",
         "_host",
+        "_started",
         "draining",
-        "knows_features",
         "loop",
         "may_send",
         "opening",
         "overdue",
-        "queue_waits",
         "requests",
         "room_gate",
         "session",
@@ -90,11 +89,7 @@ class SessionWriter:
         self.draining = Draining(session, host, opening)
         self.requests = requests
         self.terms = settings.terms
-        self.knows_features = not settings.extensions or settings.between_nodes
-        """Whether it is known which features the remote peer has. Its greeting would be its first message. So this is
-        False until a message has arrived, or the greeting is late."""
-        self.queue_waits = False
-        """Whether the queue waits for the greeting, because messages in it have metadata."""
+        self._started = 0.0
         self._greeting_timer: Timer | None = None
         self.loop = host.loop
         self.thread = get_ident()
@@ -105,7 +100,7 @@ class SessionWriter:
         """Broadcasts that wait while the session is full. Most sessions never need a queue for them."""
 
     def __repr__(self) -> str:
-        marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
+        marks = f"{' full' if self.session.full else ''}{' silent' if self.draining.silent else ''}"
         return f"<SessionWriter {self.state}{marks}>"
 
     # ------------------------------------------------------------ the state of the session
@@ -126,7 +121,7 @@ class SessionWriter:
         state = self.session.state
         if not state.accepts_messages:
             return SendingState.STOPPED
-        if self.opening.state is not _OPENED or self.queue_waits:
+        if self.opening.state is not _OPENED or not (self.terms.known or self.session.queue_is_empty):
             connected = SendingState.OPENING
         elif self.draining.silent:
             connected = SendingState.DRAINING
@@ -138,21 +133,11 @@ class SessionWriter:
             return connected
         return SendingState.AWAY if connected is SendingState.OPEN else SendingState.AWAY_NOT_OPEN
 
-    @property
-    def silent(self) -> bool:
-        """Whether the remote peer is about to close. New requests and events then wait for another session."""
-        return self.draining.silent
-
     def not_sent(self) -> ConnectionLost:
         """Return the error for a message that will never be sent."""
         last = self.session.last_close
         reason = last.reason or ("closed on this side" if last.user_closed else "")
         return ConnectionLost(last.code, reason, "not_sent")
-
-    @property
-    def callers_wait(self) -> bool:
-        """Whether callers wait for room."""
-        return self.room_gate.has_callers
 
     def update_may_send(self) -> None:
         """Compute ``may_send`` again.
@@ -164,35 +149,44 @@ class SessionWriter:
             self.session.full or self.room_gate.has_callers
         )
 
-    # ------------------------------------------------------------ the features of the remote peer
+    # ------------------------------------------------------------ the greeting of the remote peer
 
-    def expect_greeting(self) -> None:
-        """A message waits until the features are known. It waits for at most `GREETING_TIMEOUT`."""
+    def awaits_greeting(self, size: int, *, has_key: bool = False) -> bool:
+        """Return whether a message of ``size`` bytes waits until it is known if the remote peer is a wsrpc peer.
+
+        A call with a key does, because a plain peer would ignore the key. On a client, a large message does, because it
+        may be too large for the server, or smaller in MessagePack. The wait is short, unless the message would be too
+        large for a server with the limits of this side. `SessionListener.greeting_changed` ends the wait.
+        """
+        terms, limits, now = self.terms, self.settings.limits, self.loop.time()
+        is_large = self.session.negotiation.dialer and terms.unchecked < size <= terms.largest
+        if terms.known or not (has_key or is_large):
+            return False
+        latest = self._started + limits.open_timeout
+        soon = min(self._started + GREETING_TIMEOUT, latest)
+        if now >= (latest if has_key or size > limits.message_bytes else soon):
+            return False
         if self._greeting_timer is None:
-            self._greeting_timer = self.loop.call_at(
-                self.loop.time() + GREETING_TIMEOUT, self._host.current.features_known
-            )
+            changed = self._host.current.greeting_changed
+            self._greeting_timer = self.loop.call_at(soon if now < soon else latest, changed)
+        return True
+
+    def stop_greeting_timer(self) -> None:
+        """Stop the timer that `awaits_greeting` has started."""
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+            self._greeting_timer = None
 
     def count_metadata(self) -> None:
         """Count a message that was sent without its metadata, because the remote peer does not accept any."""
         self._host.metadata_not_sent()
 
-    def features_known(self) -> None:
-        """The remote peer has announced its features, or has not done so in time."""
-        self.knows_features = True
-        if self._greeting_timer is not None:
-            self._greeting_timer.cancel()
-            self._greeting_timer = None
-
     # ------------------------------------------------------------ the course of the session
 
-    def set_thread(self) -> None:
+    def start(self) -> None:
         """Belong to the thread that runs now, because the session starts."""
         self.thread = get_ident()
-
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
-        """Apply what both sides support: the remote peer is wsrpc, too. See `Terms.agreed`."""
-        self.terms = self.settings.agreed(announced, codec, common)
+        self._started = self.loop.time()
 
     def reattach(self, announced: Announced) -> None:
         """Use another connection of the session, within the limits that the remote peer announces now."""
@@ -204,7 +198,7 @@ class SessionWriter:
         """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
         self.terms = self.settings.terms
         self.slow_reader = None
-        self.features_known()
+        self.stop_greeting_timer()
 
     def enter_loop(self) -> None:
         """Belong to the event loop and the thread that run now. There is no connection."""
@@ -246,10 +240,10 @@ class SessionWriter:
     # ------------------------------------------------------------ writing
 
     def send(self, payload: bytes, text: bool | None = None, *, raw: bool = False) -> bool:
-        """Pass a message to the transport. Return False if its connection has just ended.
+        """Pass a message to the transport. Return False if its connection has just ended, or it may have to wait.
 
         Args:
-            text: whether the message is text. None if it was encoded as ``terms`` say.
+            text: whether the message is text. None if it was encoded as ``terms`` say, and may have to wait.
             raw: whether it is a raw message.
 
         Raises:
@@ -257,6 +251,8 @@ class SessionWriter:
         """
         terms = self.terms
         if len(payload) > terms.unchecked:
+            if text is None and not terms.known:
+                return False
             self.check_accepted(payload, raw)
         try:
             self.session.send(payload, terms.is_text(payload) if text is None else text)
@@ -289,28 +285,6 @@ class SessionWriter:
         connection = self.session.connection
         if connection is not None:
             connection.transport.flush()
-
-    @property
-    def reads_channel_as_null(self) -> bool:
-        """Whether an unexpected channel may stand for null, because JavaScript answers null with a channel."""
-        return self.terms.plain and self.settings.codec.__class__ is not GoCodec
-
-    def json_text(self, value: object) -> str:
-        """Encode a value as the JSON text of a raw message."""
-        return json_text(self.settings.codec, value)
-
-    def check_raw(self) -> None:
-        """Check that the remote peer accepts raw messages.
-
-        Raises:
-            ValueError: the remote peer would close the connection. The error says why.
-        """
-        refuse_raw(self.settings.codec)
-
-    @property
-    def between_nodes(self) -> bool:
-        """Whether the remote peer is another node of a cluster."""
-        return self.settings.between_nodes
 
     def rejection_from(self, answer: WireMessage, event: str, count: int) -> Exception:
         """Return the error for the rejection of a request with ``count`` arguments."""
@@ -360,7 +334,7 @@ class SessionWriter:
         terms = self.terms
         if len(payload) > terms.largest:
             return self._too_big(payload)
-        if raw or len(payload) <= terms.unchecked:
+        if raw or len(payload) <= terms.unchecked or not terms.known:
             return None
         is_negotiated = terms.text is None and not terms.is_text(payload)
         objection = MsgpackCodec.objection if is_negotiated else self.settings.codec.objection

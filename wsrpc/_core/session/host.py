@@ -110,8 +110,8 @@ class SessionListener(Protocol):
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Apply what both sides support. See `Terms.agreed`."""
 
-    def features_known(self) -> None:
-        """The remote peer has announced its features, or has not done so in time."""
+    def greeting_changed(self) -> None:
+        """It is known whether the remote peer is a wsrpc peer, or a message has waited long enough for that."""
 
     def control_received(self, message: CreditMessage | Drain, /) -> None:
         """A control message has arrived that is not about the session."""

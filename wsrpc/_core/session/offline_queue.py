@@ -23,18 +23,16 @@ class Entry(Struct, eq=False):
     and was encoded before anything was negotiated."""
     report: Report | None = None
     raw: bool = False
-    encode: Callable[[], tuple[bytes, bool]] | None = None
-    """Encodes the message again when it is sent, because of its context. None without a context."""
-    has_metadata: bool = False
-    """Whether the context has something that must not be lost."""
+    encode: Callable[[], tuple[bytes, bool] | None] | None = None
+    """Encodes the message again when it is sent, because it is large or has a context. None for other messages."""
     queue: OfflineQueue | None = None
     """The queue in which the message waits. None if the message was sent or withdrawn."""
 
-    def encoded(self) -> tuple[bytes, bool]:
-        """Return the message as it is sent now, and whether it is text.
+    def encoded(self) -> tuple[bytes, bool] | None:
+        """Return the message as it is sent now, and whether it is text. None if it has to wait.
 
         Raises:
-            ValueError: the remote peer does not accept it.
+            ValueError, WsrpcError: the remote peer does not accept it, or might not.
         """
         return (self.payload, self.text) if self.encode is None else self.encode()
 
@@ -74,11 +72,6 @@ class OfflineQueue:
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    @property
-    def has_metadata(self) -> bool:
-        """Whether a message has metadata, which the remote peer gets only if it accepts a context."""
-        return any(entry.has_metadata for entry in self._entries)
 
     def all(self) -> list[Entry]:
         """Return the messages, oldest first."""

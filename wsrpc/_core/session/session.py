@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Timer
-from ...errors import ConnectionLost
+from ...errors import ConnectionLost, WsrpcError
 from ...limits import Limits
 from ..wire.control import (
     PARTS,
@@ -281,8 +281,13 @@ class Session:
         self.memory_changed()
         self.update_full()
 
+    @property
+    def queue_is_empty(self) -> bool:
+        """Whether no message of the user waits in the queue."""
+        return not self._offline_queue.user_count
+
     def send_queued(self, *, include_user_messages: bool) -> None:
-        """Send the messages that wait, oldest first, until the connection refuses one.
+        """Send the messages that wait, oldest first, until the connection refuses one, or one has to wait longer.
 
         Args:
             include_user_messages: whether to send the user's messages, too.
@@ -293,10 +298,13 @@ class Session:
             if entry.queue is None or not (include_user_messages or entry.of_session):
                 continue
             try:
-                payload, text = entry.encoded()
-            except ValueError as exc:  # the remote peer has announced meanwhile what it accepts
+                encoded = entry.encoded()
+            except (ValueError, WsrpcError) as exc:  # the remote peer has announced meanwhile what it accepts
                 self._offline_queue.refuse(entry, exc)
                 continue
+            if encoded is None:
+                return
+            payload, text = encoded
             if not entry.of_session and (error := self._host.current.objection(payload, entry.raw)) is not None:
                 self._offline_queue.refuse(entry, error)
                 continue

@@ -209,6 +209,7 @@ class Raw(Struct, gc=False):
     payload: bytes
     text: bool
     h: UnsetType = UNSET
+    ctx: UnsetType = UNSET
 
 
 class ChannelCreated(Struct, gc=False):

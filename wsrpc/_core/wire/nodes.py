@@ -7,7 +7,7 @@ A client cannot send such an error, because `passed_on` removes these codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...errors import (
@@ -23,6 +23,7 @@ from ...errors import (
     StreamOverflow,
     TooManyRequests,
     UnexpectedChannel,
+    WsrpcError,
     as_text,
     made_here,
 )
@@ -39,10 +40,10 @@ ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left
 """The reason of an abort if the caller has ended a channel on its side. Only nodes need this reason: without a node
 between them, both peers know when a stream is over."""
 
-_TEXT_ONLY: dict[str, type[Exception]] = {
+_TEXT_ONLY: Mapping[str, type[Exception]] = {
     f"{PREFIX}{cls.__name__}": cls
     for cls in (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel, ValueError)
-}
+} | {f"{PREFIX}WsrpcError": WsrpcError}
 
 
 def error_to_node(error: Exception) -> RpcError:

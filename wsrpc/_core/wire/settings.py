@@ -26,7 +26,7 @@ from .go_profile import GoCodec, largest_sent
 from .messages import Event, Request
 from .nodes import NODE
 
-UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
+UNLIMITED = Announced(running_bytes=sys.maxsize)
 """The limits of a plain peer, which does not announce limits."""
 
 
@@ -35,6 +35,9 @@ AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, De
 
 OURS = {JsonCodec, MsgpackCodec, NegotiatedCodec, GoCodec}
 """Codecs that decode what they have encoded."""
+
+LARGE = 64 * 1024
+"""Bytes of the largest message that a client sends before it knows whether the server is a wsrpc server."""
 
 KINDS = 16
 """Maximum number of shared `Terms`. It is limited because remote peers choose what they announce."""
@@ -63,6 +66,8 @@ class Terms(msgspec.Struct, frozen=True):
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
     """Maximum bytes of requests in flight up to which the remote peer has room for any message."""
+    known: bool = True
+    """Whether it is known if the remote peer is a wsrpc peer. Until then it gets contexts, which plain peers ignore."""
 
     def is_text(self, payload: bytes) -> bool:
         """Return whether an encoded message is text."""
@@ -166,7 +171,9 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share the object."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.text, largest, largest, context=self.between_nodes)
+        known = self.between_nodes or not self.extensions
+        unchecked, context = (largest, self.between_nodes) if known else (min(LARGE, largest), True)
+        return Terms(self.codec.encode, self.codec.text, largest, unchecked, context=context, known=known)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms after the remote peer has announced its limits and features; see `Terms.agreed`.
