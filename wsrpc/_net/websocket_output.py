@@ -84,7 +84,7 @@ class WebSocketOutput(FrameWriter):
         self.close_received = False
         self.written = opened.written
         self._added = 0
-        """Bytes that the socket has sent, and that ``written`` does not count: most of them were added by TLS."""
+        """Bytes that the socket has sent and ``written`` does not count: those that TLS adds, or of an HTTP library."""
         self._before_ping = 0
         """Value of ``written`` before the latest ping, or a few bytes less."""
         self.open = not tcp.is_closing()
@@ -212,20 +212,24 @@ class WebSocketOutput(FrameWriter):
             # asyncio's TLS transport writes to a second transport, whose bytes it does not count. The second transport
             # has no public name.
             inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
-        # On Linux, the socket knows how many bytes the remote system has received. This shows progress on a slow network
-        # although the operating system has accepted all bytes. Once it has received the bytes before the latest ping, only
-        # bytes that the operating system has not accepted show that the remote peer may still have to read the ping.
-        # With uvloop or picows, the buffers below TLS are not accessible.
+        # The operating system may have accepted all bytes, long before a slow network has carried them. As far as they
+        # were written before the latest ping, count what the remote system has not confirmed. After that, the ping may
+        # have been read. With uvloop or picows, the transport below TLS is not accessible.
+        hidden = tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol")
+        unconfirmed = self._unconfirmed()
+        if size or hidden or self.written - unconfirmed < self._before_ping:
+            size = max(size, unconfirmed)
+        return size
+
+    def _unconfirmed(self) -> int:
+        """Return the number of written bytes that the remote system has not confirmed. Only Linux tells it."""
         if sys.platform == "linux":
-            hidden = tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol")
-            with suppress(AttributeError, OSError):  # not TCP, or closed
-                tcp_info = tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+            with suppress(OSError, AttributeError):  # not TCP, or closed
+                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
                 received = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
                 self._added = max(self._added, received - self.written)
-                received -= self._added
-                if size or hidden or received < self._before_ping:
-                    size = max(size, self.written - received)
-        return size
+                return self.written + self._added - received
+        return 0
 
     def send_ping(self, payload: bytes) -> None:
         if self.open:
