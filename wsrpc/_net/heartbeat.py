@@ -5,12 +5,12 @@ succeeds as long as the operating system has room, and nothing arrives. So each 
 is idle or above its high-water mark. There is no task. An idle connection has one timer, and a second timer while a
 ping is in flight.
 
-Three events prove that the connection works: the response to the latest ping, bytes that leave the backlog, and bytes of
-a frame whose end has not arrived.
+Four events prove that the connection works: the response to the latest ping, an acknowledgement of messages, bytes that
+leave the backlog, and bytes of a frame whose end has not arrived.
 
-The operating system accepts more bytes only after the remote system has confirmed earlier bytes. This does not happen on
-a dead connection. However, a proxy may confirm bytes that never reach the remote peer, or lose only the responses. So
-bytes that leave the backlog count only for a limited number of bytes after the ping: as many as all buffers on the
+The operating system accepts more bytes only after the remote system has confirmed earlier bytes. This does not happen
+on a dead connection. However, a proxy may confirm bytes that never reach the remote peer, or lose only the responses.
+So bytes that leave the backlog count only for a limited number of bytes after the ping: as many as all buffers on the
 network path can hold. If more bytes have left, the ping is no longer in a buffer, so a remote peer that reads has read
 the ping.
 
@@ -113,9 +113,7 @@ class Heartbeat:
     ping, but not before the response to the last ping.
     """
 
-    def __init__(
-        self, output: PingOutput, loop: Timers, limits: Limits, incoming: WatchedInput | None = None
-    ) -> None:
+    def __init__(self, output: PingOutput, loop: Timers, limits: Limits, incoming: WatchedInput | None = None) -> None:
         self._output = output
         self._incoming = incoming
         self._seen = 0
@@ -158,6 +156,11 @@ class Heartbeat:
     def session_survives(self) -> None:
         """Record that the session resumes on another connection if this connection is dead."""
         self._survives = True
+
+    def acknowledged(self) -> None:
+        """Restart the time for the response to the latest ping, because the remote peer has acknowledged messages."""
+        if self._progress is not None:
+            self._progress.since = self._loop.time()
 
     def stop(self) -> None:
         """Send no more pings, and do not wait for the response to the last ping. Calling `stop` again has no effect."""

@@ -101,6 +101,8 @@ class WebSocketTransport:
         """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
         self._heartbeat = Heartbeat(output, loop, limits, reader)
+        self.acknowledged = self._heartbeat.acknowledged
+        """Handle acknowledged messages; see `Transport`."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._closing = False

@@ -216,6 +216,21 @@ def test_what_else_arrives_keeps_no_connection(limits: Limits, what: str) -> Non
     assert line.dropped[0] == pytest.approx(line.pings[0][0] + 4)
 
 
+@pytest.mark.parametrize("limits", [LIMITS, OFTEN], ids=["interval > timeout", "interval < timeout"])
+def test_acknowledged_messages_keep_the_connection_until_they_stop(limits: Limits) -> None:
+    clock, line, heartbeat = beating(limits)
+    heartbeat.acknowledged()
+    to_ping(clock, line)
+    for _ in range(10):
+        clock.advance(3.9)
+        heartbeat.acknowledged()
+    stopped = clock.time()
+    assert line.dropped is None and len(line.pings) == 1
+    clock.advance(100)
+    assert line.dropped is not None
+    assert line.dropped[0] == pytest.approx(stopped + 4)
+
+
 def test_a_connection_that_brings_ever_more_and_no_answer_is_dropped() -> None:
     """One direction is dead: an answer would have come by then."""
     incoming = Arriving()

@@ -159,8 +159,9 @@ async def test_a_message_that_takes_longer_than_an_answer_may_take_arrives(direc
     async with server.listen() as listener, FaultProxy(listener.url) as proxy:
         async with Client(proxy.url, limits=limits) as client:
             await client.request("size", "")
-            dropped: list[str] = []
-            client.on_detach(lambda info: dropped.append(info.reason))
+            dropped: list[CloseInfo] = []
+            client.on_detach(dropped.append)
+            server.on_detach(lambda peer, info: dropped.append(info))
             async with proxy.slow(rate=400_000, buffer=8192):
                 if direction == "up":
                     assert await client.request("size", "x" * 1_000_000) == 1_000_000
@@ -170,8 +171,29 @@ async def test_a_message_that_takes_longer_than_an_answer_may_take_arrives(direc
             assert dropped == []
 
 
+async def test_acknowledgements_keep_a_connection_whose_bytes_are_in_the_buffer_of_a_proxy() -> None:
+    """The sender has got rid of them all, and its ping is behind them."""
+    limits = Limits(ping_interval=0.2, ping_timeout=0.8)
+    server = Server(limits=limits)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Client(proxy.url, limits=limits) as client:
+            arrived: asyncio.Queue[int] = asyncio.Queue()
+            client.on("event", lambda number, filling: arrived.put_nowait(number))
+            dropped: list[CloseInfo] = []
+            client.on_detach(dropped.append)
+            server.on_detach(lambda peer, info: dropped.append(info))
+            [peer] = server.peers
+            async with proxy.slow("down", rate=300_000, buffer=1_000_000):
+                for number in range(30):
+                    await peer.emit("event", number, "x" * 20_000)
+                assert [await arrived.get() for _ in range(30)] == list(range(30))
+            assert dropped == []
+
+
 @pytest.mark.parametrize("direction", ["up", "down", None])
-async def test_a_dead_connection_is_found_in_time_while_small_events_go_both_ways(direction: Literal["up", "down"] | None) -> None:
+async def test_a_dead_connection_is_found_in_time_while_small_events_go_both_ways(
+    direction: Literal["up", "down"] | None,
+) -> None:
     limits = Limits(ping_interval=0.2, ping_timeout=0.3)
     server = Server(limits=limits)
     async with server.listen() as listener, FaultProxy(listener.url) as proxy:
