@@ -127,7 +127,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             `websockets` has the same default.)
         ping_timeout: maximum time until the response to a ping. After that, the connection is dropped, and its close
             code is 1011. If bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been
-            sent after the ping. A slow reader is therefore not mistaken for a dead connection. None: pings only keep
+            sent after the ping. It also restarts while a large message arrives, and when a wsrpc peer acknowledges
+            messages. A slow network or reader is therefore not mistaken for a dead connection. None: pings only keep
             the connection alive, and no connection is dropped. (The library `websockets` has the same default.)
 
     Raises:

@@ -45,6 +45,7 @@ class PicowsReader(WSListener):
         "bytes",
         "largest",
         "messages",
+        "partial",
         "plain",
         "stopped",
         "transport",
@@ -74,6 +75,8 @@ class PicowsReader(WSListener):
         self.plain = True
         self.bytes = 0
         self.messages = 0
+        self.partial = False
+        """Whether the last read was a part of one frame, without its end. picows does not tell what else has begun."""
         self.stopped = False
 
     def ignore_rest(self) -> None:
@@ -102,6 +105,7 @@ class PicowsReader(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
+        self.partial = False
         if (
             self.plain
             and (kind is TEXT or kind is BINARY)
@@ -161,6 +165,7 @@ class _Tap(asyncio.BufferedProtocol):
         if reader.stopped:
             return  # picows does not get this read, so the next read overwrites the same part of its buffer
         messages = reader.messages
+        reader.partial = True
         began = self._transport.read_started(nbytes)
         try:
             self._feed(nbytes)

@@ -66,19 +66,25 @@ async def found(recorder: Recorder) -> CloseInfo:
 
 
 @able("heartbeat")
-@pytest.mark.parametrize("what", ["nothing", "we send without end", "they send"])
+@pytest.mark.parametrize(
+    "what", ["nothing", "we send", "we send without end", "they send", "they ping", "they stop in a message"]
+)
 async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSockets, what: str) -> None:
-    """What comes in proves only that the other side's messages arrive."""
+    """What comes in whole proves only that the other side's messages arrive."""
     without_end = what == "we send without end"  # it is never full, so that only the ping finds it, behind all that
     limits = LIMITS.replace(high_water_bytes=1 << 30) if without_end else LIMITS
     async with flavour.raw(limits, receive_buffer=4096 if without_end else None) as (transport, raw):
         recorder = Recorder.of(transport)
-        message = raw.frame(TEXT, "are you there?")
+        message = raw.frame(PING if what == "they ping" else TEXT, "are you there?")
+        if what == "they stop in a message":
+            await raw.send(raw.frame(TEXT, PIECE)[:-1])
 
         def send() -> None:
             if without_end and recorder.lost is None:
                 transport.send(PIECE)
-            elif what == "they send":
+            elif what == "we send" and recorder.lost is None:
+                transport.send(b"are you there?")
+            elif what in ("they send", "they ping"):
                 raw.sock.send(message)
 
         async with doing(send, every=0.005):
@@ -110,6 +116,24 @@ async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder)
         await take()
         await asyncio.sleep(0.01)
     assert recorder.lost is None
+
+
+@able("heartbeat")
+async def test_a_message_that_arrives_slowly_keeps_the_line(flavour: OverSockets) -> None:
+    """The answers are behind it."""
+    async with flavour.raw(LIMITS) as (transport, raw):
+        recorder = Recorder.of(transport)
+        frame = memoryview(raw.frame(TEXT, b"x" * 100_000))
+        for sent in range(0, len(frame) - 1000, 1000):  # this takes four times as long as an answer may take
+            await raw.send(bytes(frame[sent : sent + 1000]))
+            await asyncio.sleep(0.01)
+        assert recorder.lost is None
+        pings = [await raw.next_of(PING)]
+        await raw.send(bytes(frame[sent + 1000 :]), raw.frame(PONG, pings[0].payload))
+        await recorder.count(1)
+        pings.append(await raw.next_of(PING))
+        assert pings[0].payload != pings[1].payload, "it goes on as ever"
+        assert (await found(recorder)).code == 1011
 
 
 @over_sockets

@@ -261,6 +261,11 @@ class FrameReader:
         self.stopped = False
         """Whether everything else that arrives is ignored."""
 
+    @property
+    def partial(self) -> bool:
+        """Whether the beginning of a frame has arrived, and the rest of it has not."""
+        return self._rest is not None
+
     def ignore_rest(self) -> None:
         """Pass nothing on any more, not even from the present read: the connection is over."""
         self.stopped = True

@@ -5,13 +5,18 @@ succeeds as long as the operating system has room, and nothing arrives. So each 
 is idle or above its high-water mark. There is no task. An idle connection has one timer, and a second timer while a
 ping is in flight.
 
-Two events prove that the remote peer is alive: the response to the latest ping, and bytes that leave the backlog. The
-operating system accepts more bytes only after the remote system has confirmed earlier bytes. This does not happen on a
-dead connection. Received data proves nothing, because the connection may be dead in one direction only.
+Four events prove that the connection works: the response to the latest ping, an acknowledgement of messages, bytes that
+leave the backlog, and bytes of a frame whose end has not arrived.
 
-However, a proxy may confirm bytes that never reach the remote peer, or lose only the responses. So bytes that leave the
-backlog count only for a limited number of bytes after the ping: as many as all buffers on the network path can hold. If
-more bytes have left, the ping is no longer in a buffer, so a remote peer that reads has read the ping.
+The operating system accepts more bytes only after the remote system has confirmed earlier bytes. This does not happen
+on a dead connection. However, a proxy may confirm bytes that never reach the remote peer, or lose only the responses.
+So bytes that leave the backlog count only for a limited number of bytes after the ping: as many as all buffers on the
+network path can hold. If more bytes have left, the ping is no longer in a buffer, so a remote peer that reads has read
+the ping.
+
+While a frame arrives, the response cannot arrive, because it is behind the frame. On a slow network, a large message
+takes longer than a response may take. Other received data proves nothing, because the connection may be dead in one
+direction only. So these bytes, too, count only for a limited number of bytes after the ping.
 """
 
 from __future__ import annotations
@@ -57,6 +62,22 @@ class PingOutput(WatchedOutput, Protocol):
         ...
 
 
+class WatchedInput(Protocol):
+    """Incoming half of a connection, as `Heartbeat` sees it.
+
+    Attributes:
+        bytes: number of received bytes.
+        largest: maximum number of bytes of the next frame.
+        partial: whether a frame has begun to arrive, and its end has not arrived.
+    """
+
+    bytes: int
+    largest: int
+
+    @property
+    def partial(self) -> bool: ...
+
+
 class Progress:
     """Progress of a backlog. ``since`` is the time of the latest progress, at first the time of creation.
 
@@ -87,12 +108,18 @@ class Heartbeat:
     """Sends a ping every `Limits.ping_interval` seconds, and drops the connection if there is no response.
 
     The response must arrive within `Limits.ping_timeout` seconds after the ping was written. While bytes wait to be
-    sent (which may include the ping), the time restarts whenever some of them are sent. The next ping is sent one
-    interval after the last ping, but not before the response to the last ping.
+    sent (which may include the ping), the time restarts whenever some of them are sent. With ``incoming``, it also
+    restarts while a frame arrives, which the response may be behind. The next ping is sent one interval after the last
+    ping, but not before the response to the last ping.
     """
 
-    def __init__(self, output: PingOutput, loop: Timers, limits: Limits) -> None:
+    def __init__(self, output: PingOutput, loop: Timers, limits: Limits, incoming: WatchedInput | None = None) -> None:
         self._output = output
+        self._incoming = incoming
+        self._seen = 0
+        """Received bytes at the last check."""
+        self._enough = 0
+        """The number of received bytes after which frames that arrive prove nothing."""
         self._loop = loop
         self._interval = limits.ping_interval
         if self._interval is not None:
@@ -130,6 +157,11 @@ class Heartbeat:
         """Record that the session resumes on another connection if this connection is dead."""
         self._survives = True
 
+    def acknowledged(self) -> None:
+        """Restart the time for the response to the latest ping, because the remote peer has acknowledged messages."""
+        if self._progress is not None:
+            self._progress.since = self._loop.time()
+
     def stop(self) -> None:
         """Send no more pings, and do not wait for the response to the last ping. Calling `stop` again has no effect."""
         self._payload = b""
@@ -162,8 +194,11 @@ class Heartbeat:
         self._sent_at = now
         self._output.send_ping(self._payload)
         self._progress = Progress(self._output, now, BUFFERS)
+        if self._incoming is not None:
+            self._seen = self._incoming.bytes
+            self._enough = self._seen + BUFFERS + self._incoming.largest
         if self._progress.behind or self._interval >= self._timeout:
-            self._watch_later(now, now + self._timeout)
+            self._watch_later(now)
         else:  # the response has nearly always arrived by then, so one timer for each ping is enough
             self._until_next = True
             self._timer = self._loop.call_at(now + self._interval, self._interval_over)
@@ -173,14 +208,13 @@ class Heartbeat:
         if not self._payload:
             self._beat()
         else:
-            assert self._timeout is not None
-            self._watch_later(self._loop.time(), self._sent_at + self._timeout)
+            self._watch()
 
-    def _watch_later(self, now: float, due: float) -> None:
+    def _watch_later(self, now: float) -> None:
         assert self._progress is not None and self._timeout is not None
-        if self._progress.behind:
-            due = min(due, now + closely(self._timeout))
-        self._timer = self._loop.call_at(due, self._watch)
+        due = self._progress.since + self._timeout
+        soon = now + closely(self._timeout)
+        self._timer = self._loop.call_at(min(due, soon) if now < due else soon, self._watch)
 
     def _watch(self) -> None:
         progress = self._progress
@@ -188,16 +222,23 @@ class Heartbeat:
         now = self._loop.time()
         was_behind = progress.behind
         progress.update(now)
-        due = progress.since + self._timeout
-        if now < due:
-            self._watch_later(now, due)
-        elif progress.behind and not was_behind:
-            # The response may be late because of bytes that were written after the ping: wait until these leave.
-            self._watch_later(now, now + self._timeout)
+        if self._arrives():
+            progress.since = now
+        # The response may be late because of bytes that were written after the ping: wait until these leave.
+        if now < progress.since + self._timeout or (progress.behind and not was_behind):
+            self._watch_later(now)
         else:
             self.stop()
             code = CloseCode.ABNORMAL if self._survives else CloseCode.INTERNAL_ERROR
             self._output.drop(code, f"no response to a ping within {self._timeout:g} s")
+
+    def _arrives(self) -> bool:
+        """Return whether bytes have arrived since the last check, and the end of their frame has not."""
+        incoming = self._incoming
+        if incoming is None:
+            return False
+        seen, self._seen = self._seen, incoming.bytes
+        return incoming.partial and seen < min(self._seen, self._enough)
 
 
 class StallWatch:

@@ -61,6 +61,7 @@ class Reader(typing.Protocol):
         bytes: number of received bytes.
         messages: number of received messages. `FrameTransport.frame` adds the messages that it gets.
         stopped: whether all further bytes are ignored.
+        partial: whether a frame has begun to arrive, and its end has not arrived. (A library may not always know.)
     """
 
     largest: int
@@ -68,6 +69,9 @@ class Reader(typing.Protocol):
     bytes: int
     messages: int
     stopped: bool
+
+    @property
+    def partial(self) -> bool: ...
 
     def ignore_rest(self) -> None:
         """Ignore all further bytes, also of the present read, because the connection is over."""
@@ -96,7 +100,9 @@ class WebSocketTransport:
         self.send: Send = output.add
         """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
-        self._heartbeat = Heartbeat(output, loop, limits)
+        self._heartbeat = Heartbeat(output, loop, limits, reader)
+        self.acknowledged = self._heartbeat.acknowledged
+        """Handle acknowledged messages; see `Transport`."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._closing = False

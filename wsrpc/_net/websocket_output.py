@@ -22,6 +22,10 @@ from .heartbeat import StallWatch
 
 RSV1 = 0x40
 """Marks the first frame of a compressed message."""
+UNSENT = 128 * 1024
+"""Bytes that the operating system accepts before it has sent earlier bytes. By default, Linux accepts up to 4 MiB. On a
+slow network, everything else would wait behind them, pings too, and the high-water mark would be reached only then.
+(Linux asks for more at half of this number. With less, a busy event loop could not keep a fast network busy.)"""
 BYTES_ACKED = 120
 """Offset of the field ``tcpi_bytes_acked`` in the structure ``tcp_info`` of Linux."""
 
@@ -80,10 +84,14 @@ class WebSocketOutput(FrameWriter):
         self.close_received = False
         self.written = opened.written
         self._added = 0
-        """Bytes that TLS has added to the written bytes, if `backlog` has to ask the socket."""
+        """Bytes that the socket has sent and ``written`` does not count: those that TLS adds, or of an HTTP library."""
+        self._before_ping = 0
+        """Value of ``written`` before the latest ping, or a few bytes less."""
         self.open = not tcp.is_closing()
         """Whether messages can be sent."""
         self.diverts = not self.open or self._compression is not None
+        with suppress(AttributeError, OSError):  # the system does not have this option, or not for this socket
+            tcp.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
     def shut(self) -> None:
         """Send no further messages."""
@@ -204,20 +212,30 @@ class WebSocketOutput(FrameWriter):
             # asyncio's TLS transport writes to a second transport, whose bytes it does not count. The second transport
             # has no public name.
             inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
-        # With uvloop or picows, the transport below TLS is not accessible. On Linux, the socket has the number of bytes
-        # that the remote system has received.
-        if sys.platform == "linux" and tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol"):
+        # The operating system may have accepted all bytes, long before a slow network has carried them. As far as they
+        # were written before the latest ping, count what the remote system has not confirmed. After that, the ping may
+        # have been read. With uvloop or picows, the transport below TLS is not accessible.
+        hidden = tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol")
+        unconfirmed = self._unconfirmed()
+        if size or hidden or self.written - unconfirmed < self._before_ping:
+            size = max(size, unconfirmed)
+        return size
+
+    def _unconfirmed(self) -> int:
+        """Return the number of written bytes that the remote system has not confirmed. Only Linux tells it."""
+        if sys.platform == "linux":
             with suppress(OSError, AttributeError):  # not TCP, or closed
-                tcp_info = tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
                 received = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
                 self._added = max(self._added, received - self.written)
-                size = max(size, self.written + self._added - received)
-        return size
+                return self.written + self._added - received
+        return 0
 
     def send_ping(self, payload: bytes) -> None:
         if self.open:
             self.add_frame(PING, payload)
             self.flush()
+            self._before_ping = self.written - len(payload) - 6
 
     def drop(self, code: int, reason: str) -> None:
         self._cause = (code, reason)

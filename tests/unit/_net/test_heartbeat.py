@@ -44,10 +44,19 @@ class Line:
         self.dropped = (self.clock.time(), code, reason)
 
 
-def beating(limits: Limits = LIMITS) -> tuple[Clock, Line, Heartbeat]:
+class Arriving:
+    """What comes in."""
+
+    def __init__(self, *, partial: bool = True) -> None:
+        self.bytes = 1_000_000
+        self.largest = 4 * 1024 * 1024
+        self.partial = partial
+
+
+def beating(limits: Limits = LIMITS, incoming: Arriving | None = None) -> tuple[Clock, Line, Heartbeat]:
     clock = Clock()
     line = Line(clock)
-    heartbeat = Heartbeat(line, clock, limits)
+    heartbeat = Heartbeat(line, clock, limits, incoming)
     heartbeat.start()
     return clock, line, heartbeat
 
@@ -165,6 +174,74 @@ def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped() -> N
         clock.advance(0.1)
         line.take(BUFFERS // 16)
     assert line.dropped[1] == 1011
+
+
+OFTEN = LIMITS.replace(ping_interval=3.0)
+"""Its pings are closer together than its timeout."""
+
+
+@pytest.mark.parametrize("limits", [LIMITS, OFTEN], ids=["interval > timeout", "interval < timeout"])
+def test_a_frame_that_arrives_slowly_keeps_the_connection_until_it_stops(limits: Limits) -> None:
+    """The answer is behind it."""
+    incoming = Arriving()
+    clock, line, heartbeat = beating(limits, incoming)
+    payload = to_ping(clock, line)
+    for _ in range(100):
+        clock.advance(CLOSELY)
+        incoming.bytes += 1
+    assert line.dropped is None and len(line.pings) == 1
+    incoming.partial = False
+    heartbeat.pong(payload)
+    assert to_ping(clock, line) != payload, "it goes on as ever"
+    incoming.partial = True
+    for _ in range(100):
+        clock.advance(CLOSELY)
+        incoming.bytes += 1
+    stopped = clock.time()
+    assert line.dropped is None
+    clock.advance(100)
+    assert line.dropped is not None
+    assert stopped + 4 - CLOSELY <= line.dropped[0] <= stopped + 4 + CLOSELY
+
+
+@pytest.mark.parametrize("limits", [LIMITS, OFTEN], ids=["interval > timeout", "interval < timeout"])
+@pytest.mark.parametrize("what", ["whole frames", "a frame that has stopped", "nothing"])
+def test_what_else_arrives_keeps_no_connection(limits: Limits, what: str) -> None:
+    incoming = Arriving(partial=what == "a frame that has stopped")
+    clock, line, _ = beating(limits, incoming)
+    to_ping(clock, line)
+    while line.dropped is None:
+        incoming.bytes += 1000 if what == "whole frames" else 0
+        clock.advance(0.1)
+    assert line.dropped[0] == pytest.approx(line.pings[0][0] + 4)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, OFTEN], ids=["interval > timeout", "interval < timeout"])
+def test_acknowledged_messages_keep_the_connection_until_they_stop(limits: Limits) -> None:
+    clock, line, heartbeat = beating(limits)
+    heartbeat.acknowledged()
+    to_ping(clock, line)
+    for _ in range(10):
+        clock.advance(3.9)
+        heartbeat.acknowledged()
+    stopped = clock.time()
+    assert line.dropped is None and len(line.pings) == 1
+    clock.advance(100)
+    assert line.dropped is not None
+    assert line.dropped[0] == pytest.approx(stopped + 4)
+
+
+def test_a_connection_that_brings_ever_more_and_no_answer_is_dropped() -> None:
+    """One direction is dead: an answer would have come by then."""
+    incoming = Arriving()
+    clock, line, _ = beating(LIMITS, incoming)
+    to_ping(clock, line)
+    begun = incoming.bytes
+    while line.dropped is None:
+        incoming.bytes += 100_000
+        clock.advance(CLOSELY)
+    enough = BUFFERS + incoming.largest + 100_000 * 4 / CLOSELY
+    assert enough - 200_000 <= incoming.bytes - begun <= enough + 200_000
 
 
 def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_interval_there_are_none() -> None:

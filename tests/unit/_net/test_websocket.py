@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from contextlib import suppress
+from typing import Literal
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import PING, PONG, TEXT, raw_client
+from raw_websocket import PING, PONG, TEXT, RawPeer, raw_client
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
+from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -89,3 +92,126 @@ async def test_a_slow_reader_of_a_large_message_may_ping() -> None:
         assert len((await raw.next_of(TEXT)).payload) > 20_000_000
         assert [(await raw.next_of(PONG)).payload for _ in range(20)] == [b"%d" % number for number in range(20)]
         assert server.peers == (peer,)
+
+
+# ---------------------------------------------------------------- slow networks, and dead ones
+
+
+PATIENT = Limits(ping_interval=0.1, ping_timeout=1.0, stall_timeout=60.0)
+
+
+async def read_slowly(raw: RawPeer, count: int, pause: float) -> RawPeer:
+    """Read so many bytes, a thousand at a time. Return a peer that has not looked at them."""
+    data = b""
+    while len(data) < count:
+        piece = await asyncio.get_running_loop().sock_recv(raw.sock, 1000)
+        assert piece, "the connection has ended"
+        data += piece
+        await asyncio.sleep(pause)
+    return RawPeer(raw.sock, client=raw.client, request=raw.request, received=data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems accept what they have room for")
+async def test_bytes_that_cannot_be_sent_stay_with_us() -> None:
+    """Not in the buffer of Linux, which has room for megabytes that other messages would wait behind."""
+    server = Server(limits=LIMITS)
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000):
+        [peer] = server.peers
+        peer.emit_nowait("large", "x" * 1_000_000)
+        assert peer.transport is not None
+        peer.transport.flush()
+        assert peer.transport.unsent > 500_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what the remote system has received")
+async def test_a_slow_reader_is_kept_while_the_system_has_the_rest() -> None:
+    """What reaches the other side counts, although all was accepted at once."""
+    server = Server(limits=PATIENT)
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=8192) as raw:
+        [peer] = server.peers
+        peer.emit_nowait("large", "x" * 120_000)
+        assert peer.transport is not None
+        peer.transport.flush()
+        assert not peer.transport.unsent
+        raw = await read_slowly(raw, 120_000, 0.01)
+        ping = await raw.next_of(PING)
+        await raw.send(raw.frame(PONG, ping.payload))
+        assert (await raw.next_of(PING)).payload != ping.payload
+
+
+async def test_a_slow_reader_is_not_taken_for_one_that_does_not_read() -> None:
+    """The system asks for more only now and then, if it has room for megabytes."""
+    server = Server(limits=PATIENT.replace(ping_interval=None, stall_timeout=1.0))
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=64 * 1024) as raw:
+        [peer] = server.peers
+        peer.emit_nowait("large", "x" * 15_000_000)
+        await read_slowly(raw, 600_000, 0.003)
+        assert server.peers == (peer,)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_a_message_that_takes_longer_than_an_answer_may_take_arrives(direction: str) -> None:
+    """Whoever sends and whoever receives it: nobody takes the connection for dead."""
+    limits = Limits(ping_interval=0.2, ping_timeout=0.8)
+    server = Server(limits=limits)
+    server.on("size", len)
+    server.on("get", lambda size: "x" * size)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Client(proxy.url, limits=limits) as client:
+            await client.request("size", "")
+            dropped: list[CloseInfo] = []
+            client.on_detach(dropped.append)
+            server.on_detach(lambda peer, info: dropped.append(info))
+            async with proxy.slow(rate=400_000, buffer=8192):
+                if direction == "up":
+                    assert await client.request("size", "x" * 1_000_000) == 1_000_000
+                else:
+                    assert len(await client.request("get", 1_000_000)) == 1_000_000
+                assert await client.request("size", "xy") == 2
+            assert dropped == []
+
+
+async def test_acknowledgements_keep_a_connection_whose_bytes_are_in_the_buffer_of_a_proxy() -> None:
+    """The sender has got rid of them all, and its ping is behind them."""
+    limits = Limits(ping_interval=0.2, ping_timeout=0.8)
+    server = Server(limits=limits)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Client(proxy.url, limits=limits) as client:
+            arrived: asyncio.Queue[int] = asyncio.Queue()
+            client.on("event", lambda number, filling: arrived.put_nowait(number))
+            dropped: list[CloseInfo] = []
+            client.on_detach(dropped.append)
+            server.on_detach(lambda peer, info: dropped.append(info))
+            [peer] = server.peers
+            async with proxy.slow("down", rate=300_000, buffer=1_000_000):
+                for number in range(30):
+                    await peer.emit("event", number, "x" * 20_000)
+                assert [await arrived.get() for _ in range(30)] == list(range(30))
+            assert dropped == []
+
+
+@pytest.mark.parametrize("direction", ["up", "down", None])
+async def test_a_dead_connection_is_found_in_time_while_small_events_go_both_ways(
+    direction: Literal["up", "down"] | None,
+) -> None:
+    limits = Limits(ping_interval=0.2, ping_timeout=0.3)
+    server = Server(limits=limits)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Client(proxy.url, limits=limits, reconnect=None) as client:
+            [peer] = server.peers
+            loop, found = asyncio.get_running_loop(), []
+            for side in (client, server):
+                side.on("close", lambda peer, info: found.append(loop.time()))
+
+            async def emit() -> None:
+                with suppress(ConnectionLost):  # one side finds it first
+                    while len(found) < 2:
+                        peer.emit_nowait("tick", "x" * 50)
+                        client.emit_nowait("tick", "x" * 50)
+                        await asyncio.sleep(0.01)
+
+            async with proxy.silence(direction):
+                start = loop.time()
+                await emit()
+                await turns_until(lambda: len(found) == 2)
+            assert max(found) - start < 0.2 + 0.3 + 1.0

@@ -36,6 +36,7 @@ class Connection:
 
     __slots__ = (
         "above_high_water",
+        "acknowledged",
         "ended",
         "offered",
         "owner",
@@ -54,6 +55,8 @@ class Connection:
             raise TypeError(
                 f"bind() takes a transport (see wsrpc.transport.Transport), got {transport!r}: {exc}"
             ) from None
+        self.acknowledged: Callable[[], None] = getattr(transport, "acknowledged", ignore_end)
+        """Tells the transport that the remote peer has acknowledged messages, so it is alive."""
         self.receive: Receive = ignore_message
         self.read_ended: Callable[[], None] = ignore_end
         self.owner: ConnectionOwner | None = None

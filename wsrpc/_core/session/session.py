@@ -437,6 +437,8 @@ class Session:
 
     def _acknowledged(self, ack: Ack) -> None:
         """Drop the messages that have arrived from the replay buffer."""
+        if self.connection is not None:
+            self.connection.acknowledged()
         if self.replay is not None:
             try:
                 if self.replay.acknowledge(ack.n, ack.bytes):
