@@ -381,9 +381,8 @@ class ProxySocket(asyncio.Protocol):
         return max((times.get(slow, 0.0) for slow in self.troubles.slows), default=0.0)
 
     def _may_pass(self) -> bool:
-        if self.troubles.stalls or not self._connection.connected:
-            return False
-        return not self._full or self._finished or bool(self.troubles.silences)
+        room = not self._full or self._finished or bool(self.troubles.silences)
+        return room and self._connection.connected and not self.troubles.stalls
 
     def _read_or_not(self) -> None:
         reading = not self._over and self._may_pass() and len(self._transit) < LARGEST_TRANSIT
