@@ -123,11 +123,11 @@ class MessageSizes:
     """Finds the WebSocket frames in the bytes of one direction, to tell how large each message is."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: bytes = b""
         """The beginning of a header, or of the empty line that ends the HTTP head."""
-        self._skip = -1
+        self._skip: int = -1
         """Number of bytes before the next header. -1 before the end of the HTTP head."""
-        self._size = 0
+        self._size: int = 0
         """Bytes of the present message, of all its frames up to now."""
 
     def find_larger(self, data: bytes, largest: float) -> int | None:
