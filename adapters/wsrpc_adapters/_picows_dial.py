@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import ssl as ssl_module
@@ -24,11 +23,10 @@ from python_socks import ProxyError
 
 from wsrpc import HandshakeRejected, Limits
 from wsrpc._base.logs import safe_logger
-from wsrpc._net.client_sockets import default_context
-from wsrpc._net.urls import environment_proxy
+from wsrpc._net.client_sockets import default_context, open_socket, proxy_failure
+from wsrpc._net.urls import proxy_for
 from wsrpc._net.websocket import FrameTransport
 from wsrpc.adapting import BadURL, DialRequest, address, follow_redirects, joined_headers
-from wsrpc.errors import one_line
 from wsrpc.transport import ConnectionInfo
 from wsrpc.types import WebSocketTransport
 
@@ -77,7 +75,7 @@ async def dial(
     limits = limits or Limits()
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
-        through = environment_proxy(request.url) if proxy is True else proxy or None
+        through, request.through = proxy_for(request.url, proxy)
         return await _dial(request, limits, ssl, through)
 
     request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
@@ -101,7 +99,7 @@ async def _dial(
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # The socket is opened here: picows would not give access to its own socket before the end of the handshake.
-        sock = await _connect(parsed.host, parsed.port)
+        sock = await open_socket(parsed.host, parsed.port)
         socks.append(sock)
         return sock
 
@@ -137,31 +135,12 @@ async def _dial(
     except WSInvalidStatusError as exc:
         raise _rejected(exc) from None
     except (WSHandshakeError, ProxyError) as exc:
-        raise ConnectionError(one_line(exc)) from None
+        raise proxy_failure(exc) from None
     except BaseException:
         for sock in socks:  # closing the socket ends the transport of picows
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         raise
-
-
-async def _connect(host: str, port: int) -> socket.socket:
-    """Open a TCP connection to the first address of ``host`` that accepts one."""
-    loop = asyncio.get_running_loop()
-    failures: list[OSError] = []
-    for family, kind, protocol, _, where in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, where)
-            return sock
-        except OSError as exc:
-            sock.close()
-            failures.append(exc)
-        except BaseException:
-            sock.close()
-            raise
-    raise failures[0] if failures else OSError(f"{host} has no address")
 
 
 def _describe(ws: WSTransport, offered: list[str]) -> ConnectionInfo:

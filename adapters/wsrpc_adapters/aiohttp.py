@@ -20,7 +20,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc._base.request_headers import refusal_headers
-from wsrpc._net.urls import check_proxy
+from wsrpc._net.client_sockets import ProxyRefused
+from wsrpc._net.urls import proxy_for, shown_proxy
 from wsrpc.adapting import (
     BadURL,
     ClientUpgrade,
@@ -185,7 +186,7 @@ async def dial(
             return await _dial(session, request.url, upgrade, ssl, proxy)
         # Not `trust_env=True`: aiohttp would also read ~/.netrc. It would send the host's entry to any port, or refuse
         # to dial because of `auth=`.
-        through = _environment_proxy(request.url) if proxy is True else proxy
+        through, request.through = _proxy_for(request.url, proxy)
         connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
         async with aiohttp.ClientSession(connector=connector) as own:
             return await _dial(own, request.url, upgrade, ssl, through)
@@ -208,14 +209,12 @@ async def dial(
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
-def _environment_proxy(url: str) -> str | None:
-    """Return the proxy from the environment for ``url``, by the rules of aiohttp."""
+def _proxy_for(url: str, proxy: str | bool | None) -> tuple[str | None, str]:
+    """Return the same as `proxy_for`, by the rules of aiohttp for the environment."""
+    if proxy is not True:
+        return proxy_for(url, proxy)
     parts = urlsplit(url)
-    if proxy_bypass(parts.netloc):
-        return None
-    proxy = getproxies().get(parts.scheme)
-    check_proxy(proxy)
-    return proxy
+    return shown_proxy(None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme), parts.scheme)
 
 
 async def _dial(
@@ -242,6 +241,8 @@ async def _dial(
         raise exc.certificate_error from None
     except aiohttp.ClientConnectorError as exc:
         raise exc.os_error from None
+    except aiohttp.ClientHttpProxyError as exc:
+        raise ProxyRefused(exc.status, f"HTTP {exc.status} {one_line(exc.message)}") from None
     except aiohttp.ClientResponseError as exc:
         said = f"HTTP {exc.status}, {one_line(exc.message)}"
         raise ConnectionError(f"no response to the opening handshake: {said}") from None

@@ -110,7 +110,8 @@ async def test_a_refusal_leaves_its_length_to_the_asgi_server_and_closes_where_t
     await played.running
     start, body = await played.next(), await played.next()
     assert start["status"] == 404 and body["body"] == b"no such room"
-    assert start["headers"] == [(b"content-type", b"text/plain; charset=utf-8"), (b"x-why", b"closed")]
+    added = [(b"wsrpc-refused", b"1"), (b"x-why", b"closed")]
+    assert start["headers"] == [(b"content-type", b"text/plain; charset=utf-8"), *added]
     less = Played(asgi(server))
     await less.running
     assert await less.next() == {"type": "websocket.close"}

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
+import socket
 import ssl
 import sys
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
-from proxies import Proxy, http
+from programs import ROOT
+from proxies import Proxy, http, socks5
 from raw_websocket import CLOSE, TEXT, accept_response, raw_server
 from recorder import Recorder
-from served import LIMITS, PEM, echo_server, tls
+from served import AT_ONCE, LIMITS, PEM, echo_server, tls
 
-from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Reconnect, Server, is_transient
+import wsrpc.blocking
+from wsrpc import (
+    Client,
+    ConnectFailed,
+    ConnectionLost,
+    Handshake,
+    HandshakeRejected,
+    Limits,
+    Reconnect,
+    Server,
+    is_transient,
+)
 from wsrpc.types import RawConnection
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
@@ -254,6 +270,242 @@ async def test_a_failed_tls_handshake_is_tried_again(dialing: Dialing, answer: b
         with pytest.raises(ssl.SSLError) as caught:
             await dialed
         assert is_transient(caught.value)
+
+
+@contextmanager
+def dead_addresses(monkeypatch: pytest.MonkeyPatch, port: int, *, alive: bool = True) -> Iterator[None]:
+    """``localhost`` has 40 addresses where packets are dropped, all before one where a server is, if ``alive``.
+
+    Linux drops the packets that open a connection while a listening socket has as many as it may.
+    """
+    with socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0) as full:
+        filling = [socket.socket(socket.AF_INET6) for _ in range(3)]
+        for sock in filling:
+            sock.setblocking(False)
+            with suppress(BlockingIOError):
+                sock.connect(full.getsockname())
+        real, loop = socket.getaddrinfo, asyncio.get_running_loop()
+
+        def addresses(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+            if host not in ("localhost", b"localhost") or options.get("flags", 0) & socket.AI_NUMERICHOST:
+                return real(host, port, *args, **options)
+            found: list[Any] = [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", port, 0, 0))] * 40
+            return found + real("127.0.0.1", port, type=socket.SOCK_STREAM) if alive else found
+
+        async def in_loop(*args: Any, **options: Any) -> list[Any]:
+            return addresses(*args, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        monkeypatch.setattr(loop, "getaddrinfo", in_loop)  # uvloop asks the system itself
+        try:
+            yield
+        finally:
+            for sock in filling:
+                sock.close()
+
+
+@dialings
+@pytest.mark.parametrize("way", ["ws", "wss", "http proxy", "https proxy"])
+async def test_addresses_that_do_not_answer_delay_a_connection_by_a_moment(
+    dialing: Dialing, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a name had an IPv6 address that leads nowhere, the client never connected."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
+    if (dialing.name, way) == ("aiohttp", "https proxy"):
+        pytest.skip("aiohttp has read the certificates that it trusts before the test names one")
+    context, trusting = tls()
+    secure = way == "wss" or (dialing.name == "aiohttp" and "proxy" in way)
+    async with echo_server().listen("127.0.0.1", ssl=context if secure else None) as listener:
+        async with Proxy(http()).running(context if way == "https proxy" else None) as relaying:
+            scheme, port = ("wss" if secure else "ws"), listener.port
+            proxy = f"{way.split()[0]}://localhost:{relaying.port}" if "proxy" in way else None
+            with dead_addresses(monkeypatch, relaying.port if proxy else port):
+                options: dict[str, Any] = {"ssl": trusting if secure else None, "proxy": proxy}
+                host = "127.0.0.1" if proxy and not secure else "localhost"
+                limits = Limits(open_timeout=5.0, close_timeout=2.0)
+                client = Client(
+                    f"{scheme}://{host}:{port}/", dial=dialing.dial, limits=limits, **options, reconnect=None
+                )
+                async with client:
+                    assert await client.request("echo", 1) == 1
+
+
+@pytest.mark.asyncio_loop
+async def test_a_blocking_client_and_addresses_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(port: int) -> object:
+        with wsrpc.blocking.Client(
+            f"ws://localhost:{port}/", limits=Limits(open_timeout=5.0), reconnect=None
+        ) as client:
+            return client.request("echo", 1)
+
+    async with echo_server().listen("127.0.0.1") as listener:
+        with dead_addresses(monkeypatch, listener.port):
+            assert await asyncio.to_thread(call, listener.port) == 1
+
+
+@dialings
+async def test_the_time_limit_is_that_of_all_addresses(dialing: Dialing, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+        port = sock.getsockname()[1]
+    with dead_addresses(monkeypatch, port, alive=False):
+        with pytest.raises(TimeoutError, match=r"within open_timeout=0\.6 s$"):
+            await dialing.dial(f"ws://localhost:{port}/", limits=LIMITS.replace(open_timeout=0.6))
+
+
+@dialings
+async def test_no_address_accepts(dialing: Dialing, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, real = asyncio.get_running_loop(), socket.getaddrinfo
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+
+        async def twice(*_: Any, **__: Any) -> list[Any]:
+            return real("127.0.0.1", port, type=socket.SOCK_STREAM) * 2
+
+        monkeypatch.setattr(loop, "getaddrinfo", twice)
+        with pytest.raises(ConnectionRefusedError):
+            await dialing.dial(f"ws://localhost:{port}/", limits=LIMITS)
+
+
+# ---------------------------------------------------------------- proxies
+
+
+@dialings
+@pytest.mark.parametrize(
+    ("answer", "transient"),
+    [("407 Proxy Authentication Required", False), ("403 Not Here", False), ("502 Bad Gateway", True)],
+)
+async def test_a_proxy_that_refuses_names_itself(
+    dialing: Dialing, answer: str, transient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dial went on without an end, and did not say which proxy, and which variable names it."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "https_proxy", "wss_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    accept = http("Basic bWU6c2VjcmV0", f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
+    async with Proxy(accept).running() as proxy:
+        variable = "WSS_PROXY" if dialing.name == "aiohttp" else "HTTPS_PROXY"  # aiohttp has rules of its own
+        monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{proxy.port}")
+        client = Client("wss://192.0.2.1/", dial=dialing.dial, limits=LIMITS, connect_timeout=0.7)
+        if transient:
+            with pytest.raises(ConnectFailed) as failed:
+                await client.connect()
+            text = str(failed.value)
+        else:
+            with pytest.raises(OSError, match=answer[:3]) as caught:
+                await client.connect()
+            text = "; ".join([str(caught.value), *caught.value.__notes__])
+            assert not is_transient(caught.value) and is_transient(caught.value, connected=True)
+        assert f"dialed through the proxy http://127.0.0.1:{proxy.port}, which {variable} names" in text
+        assert answer[:3] in text and "secret" not in text
+
+
+@dialings
+@pytest.mark.parametrize("ends", ["refused", "silent"])
+async def test_a_proxy_that_is_not_reached_is_named(
+    dialing: Dialing, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY", "ws_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        if ends == "silent":
+            sock.listen()
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        monkeypatch.setenv("ws_proxy", f"http://me:secret@{address}")
+        monkeypatch.setenv("WS_PROXY", "http://127.0.0.1:1")  # of two spellings, that in lower case counts
+        for given, named in ((True, "ws_proxy"), (f"http://me:secret@{address}", "proxy=")):
+            limits = LIMITS.replace(open_timeout=0.2)
+            with pytest.raises(TimeoutError if ends == "silent" else ConnectionRefusedError) as caught:
+                await dialing.dial("ws://192.0.2.1/", proxy=given, limits=limits)
+            assert caught.value.__notes__ == [f"dialed through the proxy http://{address}, which {named} names"]
+
+
+@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
+async def test_a_socks_proxy_that_refuses_the_password_is_not_dialed_again(dialing: Dialing) -> None:
+    async with Proxy(socks5("me")).running() as proxy:
+        url = f"socks5://me:other@127.0.0.1:{proxy.port}"
+        with pytest.raises(OSError, match=r"^the proxy refused to connect: .*authentication") as caught:
+            await Client("ws://192.0.2.1/", dial=dialing.dial, proxy=url, limits=LIMITS, connect_timeout=3).connect()
+        assert not isinstance(caught.value, ConnectFailed)
+
+
+# ---------------------------------------------------------------- what answers after there was a connection
+
+
+CERTIFICATES = ROOT / "tests" / "certificates"
+ELSEWHERE = [
+    *("400 Bad Request", "401 Unauthorized", "403 Forbidden", "404 Not Found", "407 Who", "410 Gone", "426 Upgrade"),
+    *("431 Too Large", "501 Not Implemented", "certificate", "large"),
+]
+"""What answers for a while in place of the server: a page to log in, a proxy that is deployed, an old certificate."""
+
+
+@pytest.mark.parametrize(
+    ("dialing", "answer"),
+    [(each, answer) for each in DIALINGS for answer in ELSEWHERE if each.name == "websockets" or answer != "large"],
+    ids=str,
+)
+async def test_a_client_that_was_connected_does_not_give_up_because_of_what_answers_now(
+    dialing: Dialing, answer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a captive portal, while a proxy was deployed, or if a certificate was renewed late, it gave up for good."""
+    caplog.set_level(logging.INFO)
+    server, other = echo_server(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.load_cert_chain(
+        ROOT / "tests" / "certificates" / "server.pem", ROOT / "tests" / "certificates" / "server.key"
+    )
+    async with AsyncExitStack() as stack:
+        context, trusting = tls() if answer == "certificate" else (None, None)
+        listener = await stack.enter_async_context(server.listen("localhost", ssl=context))
+        late = await stack.enter_async_context(server.listen("localhost", ssl=other))
+        elsewhere = await stack.enter_async_context(raw_server())
+        scheme, port = ("wss", late.port) if answer == "certificate" else ("ws", elsewhere.port)
+        urls = [f"{scheme}://localhost:{listener.port}/", *[f"{scheme}://localhost:{port}/"] * 3]
+        client = Client(
+            lambda: urls.pop(0) if len(urls) > 1 else f"{scheme}://localhost:{listener.port}/",
+            dial=dialing.dial,
+            ssl=trusting,
+            limits=LIMITS,
+            reconnect=AT_ONCE,
+        )
+        async with client:
+            peer = client.peer
+            assert await client.request("echo", 1) == 1
+            [there] = server.peers
+            assert there.transport is not None
+            there.transport.abort()
+            for _ in range(2) if scheme == "ws" else ():
+                if answer == "large":
+                    await elsewhere.accept("Set-Cookie: " + "x" * 9000)
+                else:
+                    await elsewhere.refuse(answer)
+            async with asyncio.timeout(8):
+                assert await client.request("echo", 2) == 2
+            assert client.peer is peer and client.state == "connected"
+    said = [record for record in caplog.records if record.getMessage().startswith("could not connect: ")]
+    assert [record.levelname for record in said] == ["WARNING", "INFO"]
+    assert all(re.search(r"; no connection for \d+ s; next attempt in 0.0 s", record.getMessage()) for record in said)
+
+
+@dialings
+async def test_a_refusal_of_the_server_itself_ends_a_client_that_was_connected(dialing: Dialing) -> None:
+    server, banned = echo_server(), asyncio.Event()
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        if banned.is_set():
+            given.reject(403, "banned")
+
+    async with server.listen() as listener:
+        async with Client(listener.url, dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE) as client:
+            assert await client.request("echo", 1) == 1
+            banned.set()
+            await server.peers[0].close(1012)
+            await client.peer.wait_closed()
+            with pytest.raises(HandshakeRejected, match="HTTP 403: banned") as caught:
+                await client.wait_connected()
+            assert client.state == "closed" and not is_transient(caught.value, connected=True)
 
 
 @pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)

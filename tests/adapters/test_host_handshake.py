@@ -139,7 +139,8 @@ class Odd(BaseException):
 
 
 def failing(gate: Gate, logged: str, **fields: Any) -> Rule:
-    return Rule(gate, status=500, body="internal error\n", logged=logged, **fields)
+    answer: dict[str, list[str]] = {"wsrpc-refused": []}
+    return Rule(gate, status=500, body="internal error\n", answer=answer, logged=logged, **fields)
 
 
 def offers(
@@ -204,7 +205,11 @@ RULES: dict[str, Rule] = {
         (f"Authorization: Bearer {TOKEN}",),
         status=401,
         body="bad token",
-        answer={"www-authenticate": ["Bearer"], "content-type": ["text/plain; charset=utf-8"]},
+        answer={
+            "www-authenticate": ["Bearer"],
+            "content-type": ["text/plain; charset=utf-8"],
+            "wsrpc-refused": ["1"],  # and not by a proxy
+        },
     ),
     "a trusted proxy": Rule(
         asks=("X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 1.2.3.4:77"),
@@ -266,6 +271,7 @@ RULES: dict[str, Rule] = {
             "x-price": ["7", "8"],
             "set-cookie": [value for _, value in COOKIES],
             "x-accepted": [],
+            "wsrpc-refused": ["1"],
         },
         needs="refusal body",
     ),

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from command_process import COMMAND, end, environment, prints, refusal, run, serving, start
 from programs import ROOT
+from proxies import Proxy, http
+from raw_websocket import CLOSE, raw_server
 
 from wsrpc import Context, Handshake, Peer
 from wsrpc.testing import FaultProxy
@@ -221,6 +223,29 @@ async def test_4_when_the_connection_is_lost_meanwhile() -> None:
         assert await end(process) == (4, "", said)
 
 
+@pytest.mark.parametrize("ends", ["drops", "answers the Close frame", "is interrupted"])
+async def test_4_when_an_event_may_not_have_arrived(ends: str, tmp_path: Path) -> None:
+    """The command ended with 0, and said nothing, when a part of the event had left."""
+    (tmp_path / "large.txt").write_text("x" * 2_000_000)
+    async with raw_server(receive_buffer=10_000) as server:
+        process = await start("emit", server.url, "say", "@text:large.txt", cwd=tmp_path)
+        raw = await server.accept()
+        if ends == "drops":
+            await raw.read()
+            raw.reset()
+            said = "wsrpc: say may not have arrived: the connection dropped before the server had read everything\n"
+            assert await end(process) == (4, "", said)
+        elif ends == "is interrupted":
+            await raw.read()
+            process.terminate()
+            assert await end(process) == (143, "", "wsrpc: stopped by SIGTERM: say may not have arrived\n")
+        else:
+            await raw.next_of(CLOSE)
+            await raw.send(raw.close_frame())
+            raw.drop()
+            assert await end(process) == (0, "", "")
+
+
 async def test_a_late_answer_is_cancelled_on_the_server() -> None:
     async with serving() as played:
         said = await refusal(5, "call", played.url, "hang", "--timeout", "0.5")
@@ -293,6 +318,22 @@ async def test_nobody_sees_the_token() -> None:
         process.terminate()
         out, err = await process.communicate()
         assert process.returncode == 143 and b"geheim" not in out + err and b"sent request hang" in err
+
+
+async def test_a_proxy_of_the_environment_is_named() -> None:
+    """The command tried for 30 seconds to connect through a proxy that refuses."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        through = f"dialed through the proxy {url}, which https_proxy names"
+        env = {"https_proxy": url, "no_proxy": ""}
+        said = await refusal(3, "call", "wss://192.0.2.1", "add", env=env)
+        assert said == f"could not connect: Connection refused; {through}"
+    async with Proxy(http("Basic other")).running() as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        said = await refusal(3, "call", "wss://192.0.2.1", "add", "--retry", "9", env={**env, "https_proxy": url})
+        refused = "could not connect: the proxy refused to connect: HTTP 407 Who are you?"
+        assert said == f"{refused}; dialed through the proxy {url}, which https_proxy names"
 
 
 async def test_tls() -> None:

@@ -138,7 +138,7 @@ class ClientLife(WorldMachine):
         elif mode == "fails":
             raise OSError("nobody there")
         elif mode == "refused":
-            raise HandshakeRejected(403)
+            raise HandshakeRejected(403, "", {"Wsrpc-Refused": "1"})
         return self.label(self.places[mode == "second"].url)
 
     def label(self, url: str) -> str:

@@ -130,8 +130,8 @@ async def never(*_: Any, **__: Any) -> Any:
 
 
 def attempts_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The warnings about attempts that failed."""
-    said = [said_in(record) for record in caplog.records if record.levelno == logging.WARNING]
+    """What is logged about attempts that failed: a warning, and at INFO what failed in the same way before."""
+    said = [said_in(record) for record in caplog.records if record.levelno in (logging.INFO, logging.WARNING)]
     return [text for text in said if "could not connect" in text]
 
 

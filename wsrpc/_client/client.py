@@ -149,8 +149,8 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         """Whether there is a connection over which messages can be sent.
 
         Also true while the `open` handlers are running. False as soon as sending a message has failed, even if `state`
-        is still ``"connected"`` or ``"opening"``. The state changes when the end of the connection is reported, at most
-        `Limits.close_timeout` seconds later.
+        is still ``"connected"`` or ``"opening"``. The state changes when the end of the connection is reported; see
+        `Limits.close_timeout`.
         """
         return self._core.peer.connected
 
@@ -270,7 +270,7 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         Raises:
             ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or, with
                 ``reconnect=None``, the only attempt got no response.
-            HandshakeRejected, ssl.SSLError, OSError, ValueError: the server refused the connection, TLS failed, the
+            HandshakeRejected, ssl.SSLError, OSError, ValueError: the server or a proxy refused, TLS failed, the
                 response is too large, or the URL is not valid; another attempt would fail in the same way, or
                 ``reconnect=None`` allows none.
             ConnectionLost: `close` was called; or the connection ended while its `open` handlers were running, and the
@@ -322,8 +322,9 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and do not dial again.
 
-        Messages that were accepted for sending are sent first, then the Close frame. Request handlers that are still
-        running are cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
+        Messages that were accepted for sending are sent first, then the Close frame. If the connection drops before
+        they have left, a warning is logged; see `Limits.close_timeout`. Request handlers that are still running are
+        cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
         finish. Cancelling is safe: the client continues to close.
 
         This method has no ``drain_timeout`` option. To let request handlers finish, first wait until the client is

@@ -24,7 +24,7 @@ from .._core.session.session_end import SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
 from .._net.dial import Dialed
-from ..errors import ConnectionLost, SessionLost, named_with_notes
+from ..errors import ConnectionLost, SessionLost, named, named_with_notes
 from ..transport import Transport
 from .client_room import ClientRooms
 from .client_states import AT_REST, TABLE, ClientState, Input, after
@@ -115,6 +115,8 @@ class UserCommand:
         """None for `close`, and for a client without a URL."""
         self.after_drop: float | Exception | None = None
         """What follows a drop: an attempt after a delay, or the error with which the client gives up. None: `bind`."""
+        # The failures of the last attempts since there was an open connection.
+        self.warned_of: list[str] = []
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -418,6 +420,7 @@ class ClientCore(PeerOwner):
 
     def opened(self, happened: Input = Input.OPENED) -> None:
         self.move(happened)
+        self._command.warned_of.clear()
         if self._command.dialing is not None:
             self._command.dialing.opened()
         self._waiters.notify(None)
@@ -488,7 +491,7 @@ class ClientCore(PeerOwner):
             return False
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
         if delay is not None:
-            self._log_retry(text, delay, planned=lost.code == CloseCode.SERVICE_RESTART)
+            self._log_retry(text, delay, quiet=lost.code == CloseCode.SERVICE_RESTART)
         elif command.after_drop is lost and reconnect is not None:
             why = "a client does not dial again after this code"
             if dialing is not None and dialing.schedule.ended_by_stop:
@@ -524,13 +527,17 @@ class ClientCore(PeerOwner):
         """One URL could not be dialed, and the next one follows."""
         self.peer_core.log(logging.INFO, "%s", text)
 
-    def attempt_failed(self, text: str, delay: float) -> None:
+    def attempt_failed(self, error: Exception, delay: float) -> None:
         """An attempt has failed, and the next one follows after ``delay`` seconds."""
         self.move(Input.FAILED)
-        self._log_retry(text, delay)
+        text = f"could not connect: {named_with_notes(error)}"
+        if self.hooks.has_connected:
+            text += f"; no connection for {self.scheduler.time() - self.hooks.lost_at:.0f} s"
+        self._log_retry(text, delay, quiet=named(error) in self._command.warned_of)
+        self._command.warned_of = [*self._command.warned_of[-20:], named(error)]
 
-    def _log_retry(self, text: str, delay: float, *, planned: bool = False) -> None:
-        level = logging.INFO if planned or self.peer_core.options.settings.between_nodes else logging.WARNING
+    def _log_retry(self, text: str, delay: float, *, quiet: bool) -> None:
+        level = logging.INFO if quiet or self.peer_core.options.settings.between_nodes else logging.WARNING
         self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, dialed: Dialed, attempts: int) -> None:

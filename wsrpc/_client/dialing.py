@@ -12,7 +12,7 @@ from msgspec import Struct
 from .._base.scheduler import Timers, spawn_later
 from .._net.dial import Dialed, Dialer
 from .._net.urls import shown_url
-from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named, named_with_notes
+from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named
 from .reconnect_policy import Reconnect, ReconnectSchedule
 
 NOT_CONNECTED = "no connection"
@@ -56,8 +56,8 @@ class DialingListener(Protocol):
     def url_failed(self, text: str, /) -> None:
         """A URL could not be dialed, and the next one follows. ``text`` is for the log."""
 
-    def attempt_failed(self, text: str, delay: float, /) -> None:
-        """An attempt has failed, and the next one follows after ``delay`` seconds. ``text`` is for the log."""
+    def attempt_failed(self, error: Exception, delay: float, /) -> None:
+        """An attempt has failed, and the next one follows after ``delay`` seconds."""
 
     def dialed(self, dialed: Dialed, attempts: int, /) -> None:
         """There is a connection, after so many attempts."""
@@ -185,6 +185,7 @@ class Dialing:
         if self.deadline is not None:
             self._deadline_timer = asyncio.get_running_loop().call_at(self.deadline, self._deadline_passed)
         self._task = None
+        self.schedule.connected = True
         self._listener.dialed(dialed, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Dialed, int]:
@@ -207,8 +208,7 @@ class Dialing:
                             raise  # with one attempt, `ConnectFailed` would say no more
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
-                        text = f"could not connect: {named_with_notes(exc)}"
-                    self._listener.attempt_failed(text, delay)
+                        self._listener.attempt_failed(exc, delay)
         except TimeoutError:
             if not limit.expired():
                 raise  # the error of an attempt, after which the user's strategy allows no other one

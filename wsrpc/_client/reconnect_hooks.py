@@ -43,7 +43,7 @@ class ReconnectHooks:
         self._registry = registry
         self.has_connected = False
         """Whether there has been a connection since the client was made, or since `Client.close`."""
-        self._lost_at = 0.0
+        self.lost_at = 0.0
         self._lost: SessionLost | None = None
         self.session_info: ReconnectInfo | None = None
         """The info for the handlers of the present session. None on the first connection, and without a session."""
@@ -54,17 +54,17 @@ class ReconnectHooks:
         """A session starts. Its connection may replace a connection that ends only after this call."""
         lost, self._lost = self._lost, None
         if self.has_connected:
-            self.session_info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost)
+            self.session_info = ReconnectInfo(False, attempts, max(0.0, now - self.lost_at), lost)
         else:
             self.session_info, self.has_connected = None, True
 
     def resumed(self, attempts: int, now: float) -> None:
         """The session has resumed on another connection."""
-        self.resumed_info = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
+        self.resumed_info = ReconnectInfo(True, attempts, max(0.0, now - self.lost_at))
 
     def connection_lost(self, now: float) -> None:
         """The connection has ended."""
-        self._lost_at = now
+        self.lost_at = now
         self.resumed_info = None
 
     def session_lost(self, lost: SessionLost | None) -> None:

@@ -24,10 +24,12 @@ from .._base.closing import NO_REDIAL, CloseCode
 from .._base.retry import Condition, check_strategies
 from .._base.scheduler import Timers
 from .._net.client_handshake import ResponseTooLarge
+from .._net.client_sockets import ProxyRefused
 from .._net.urls import BadOption
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
+from ..handshake import REFUSED_HEADER
 
-FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 414, 426, 431, 501, 505})
+FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 407, 410, 414, 426, 431, 501, 505})
 
 TRY_AGAIN_LATER = 10.0
 """Seconds to wait, at least, after a server has closed with 1013."""
@@ -45,23 +47,32 @@ LONGEST_RETRY_AFTER = 24 * 3600.0
 Wait = Callable[[RetryCallState], float]
 
 
-def is_transient(error: BaseException) -> bool:
+def is_transient(error: BaseException, *, connected: bool = False) -> bool:
     """Return whether another attempt to connect may succeed after ``error``.
 
-    `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 410, 414, 426,
-    431, 501 or 505, and after close code 1008 (policy violation), 3000 (unauthorized), 3003 (forbidden) or 4410
-    (another connection now has this client's address). It is also false if the server's certificate could not be
-    verified, if the server's response is too large, or if a URL, ``headers`` or ``auth`` is not valid. After another
-    error of TLS it is true: a load balancer that restarts may cause it.
+    `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 407, 410, 414,
+    426, 431, 501 or 505, also from a proxy; if the server's certificate could not be verified; and if the server's
+    response is too large. With ``connected``, the result is true in these cases, unless the server's `on_handshake` has
+    refused the connection.
+
+    The result is always false after close code 1008 (policy violation), 3000 (unauthorized), 3003 (forbidden) or 4410
+    (another connection now has this client's address), and if a URL, ``headers`` or ``auth`` is not valid. After
+    another error of TLS it is true: a load balancer that restarts may cause it.
+
+    Args:
+        connected: whether there has been a connection. URL, credentials and certificate were right then. So it is
+            probably not the server that answers now, but the login page of another network, or a proxy that has not
+            found the server. A `Reconnect` without ``retry`` passes True from the first connection on. Pass True for a
+            program that nobody watches, and whose options are known to be right.
     """
-    if isinstance(error, HandshakeRejected):
-        return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
         return error.code not in NO_REDIAL
-    if isinstance(error, (BadOption, ResponseTooLarge, ssl.SSLCertVerificationError)):
-        return False
+    if isinstance(error, (HandshakeRejected, ProxyRefused)) and error.status in FATAL_STATUS:
+        return connected and REFUSED_HEADER not in getattr(error, "headers", ())
+    if isinstance(error, (ResponseTooLarge, ssl.SSLCertVerificationError)):
+        return connected
     # Other errors of TLS, too: a load balancer that restarts may answer without TLS, or with an alert.
-    return isinstance(error, Exception)
+    return isinstance(error, Exception) and not isinstance(error, BadOption)
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +104,8 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
         retry: decides after which failures the client dials again. Pass a ``retry_…`` object of tenacity, or a plain
             function that takes the exception and returns a bool. The exception is the error of a failed attempt, or the
             `ConnectionLost` of a drop. If the result is false, the client stops trying to connect. The default is
-            `is_transient`.
+            `is_transient`, with ``connected`` once there has been a connection since `Client.connect` or
+            `Client.start`.
 
     Raises:
         TypeError, ValueError: an option has the wrong type or is out of range.
@@ -132,7 +144,8 @@ class ReconnectSchedule:
         self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
-        retry = reconnect.retry or is_transient
+        self.connected = False  # whether an attempt has succeeded
+        retry = reconnect.retry or self._is_transient
         self._retrying = Retrying(
             wait=self._wait,
             stop=reconnect.stop or stop_never,
@@ -146,6 +159,9 @@ class ReconnectSchedule:
         self._state: RetryCallState
         """What the strategies of tenacity get: the number of failures and the last one."""
         self._count_from()
+
+    def _is_transient(self, error: BaseException) -> bool:
+        return is_transient(error, connected=self.connected)
 
     def _count_from(self, failures: int = 0) -> None:
         """Count on from ``failures`` failures in a row. Tenacity measures the time from now on."""

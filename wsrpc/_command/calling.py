@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from .._base.names import RESERVED_EVENTS, check_event
+from .._client.client import core_of
 from ..errors import RequestTimeout, ReservedEvent, UnexpectedChannel
 from .command_connection import connected, on_channel, retry_of
-from .command_errors import REMOTE, TIMEOUT, Failure, UsageError
+from .command_errors import REMOTE, TIMEOUT, UNKNOWN, Failure, UsageError
 from .command_options import CALL, CLUSTER, UPLOAD, Command, Options, items_option
 from .command_values import argument, items_of
 from .printing import ItemCount, ValueWriter
@@ -118,7 +119,10 @@ async def emit(options: Options, job: Job) -> None:
     _check_event(options)
     args = [argument(text) for text in options.args]
     async with connected(options, job) as client:
+        job.doing = f"{options.event} may not have arrived"
         await on_channel(client, options.channel).emit(options.event, *args, **_sent_along(options))
+    if not core_of(client).peer_session.session.last_close.was_clean:
+        raise Failure(f"{job.doing}: the connection dropped before the server had read everything", UNKNOWN)
 
 
 async def _request(options: Options, job: Job, peer: str | None = None) -> None:

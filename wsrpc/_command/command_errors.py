@@ -107,16 +107,15 @@ def _no_connection(error: BaseException) -> str:
     times = "" if attempts <= 1 else f" in {attempts} attempts"
     if cause is None:
         return f"could not connect{times}"
+    said, hint = one_line(cause) or named(cause), ""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        hint = "name its authority with --cacert FILE"
-        return f"could not connect{times}: the server's certificate is not valid, {cause.verify_message}; {hint}"
-    if isinstance(cause, HandshakeRejected):
-        hint = " (a token comes from --token or WSRPC_TOKEN)" if cause.status in (401, 403) else ""
-        said = "; ".join([one_line(cause), *getattr(cause, "__notes__", ())])
-        return f"could not connect{times}: {said}{hint}"
-    if isinstance(cause, OSError):
-        return f"could not connect{times}: {_of_system(cause)}"
-    return f"could not connect{times}: {one_line(cause) or named(cause)}"
+        said = f"the server's certificate is not valid, {cause.verify_message}"
+        hint = "; name its authority with --cacert FILE"
+    elif isinstance(cause, OSError):
+        said = _of_system(cause)
+    if isinstance(cause, HandshakeRejected) and cause.status in (401, 403):
+        hint = " (a token comes from --token or WSRPC_TOKEN)"
+    return f"could not connect{times}: {'; '.join([said, *getattr(cause, '__notes__', ())])}{hint}"
 
 
 def _of_system(error: OSError) -> str:
@@ -144,7 +143,7 @@ _EXPLANATIONS: tuple[tuple[Any, int, Callable[[Any], str]], ...] = (
     ((ConnectFailed, HandshakeRejected, ssl.SSLError), NOT_SENT, _no_connection),
     ((MessageTooBig, QueueFull, RecursionError, TooManyRequests), NOT_SENT, one_line),
     ((ValueError, TypeError), USAGE, one_line),
-    (OSError, NOT_SENT, lambda error: f"could not connect: {_of_system(error)}"),
+    (OSError, NOT_SENT, _no_connection),
     (ProtocolError, UNKNOWN, one_line),
 )
 """Classes of errors, with the exit code and the function that explains the error. The first class that fits counts."""

@@ -86,7 +86,7 @@ class _Listener:
 
     def _dials_again(self, error: BaseException) -> bool:
         self._retries -= 1
-        return is_transient(error) and (self._was_open or self._retries >= 0)
+        return is_transient(error, connected=self._was_open) and (self._was_open or self._retries >= 0)
 
     def _opened(self) -> None:
         self._was_open = True

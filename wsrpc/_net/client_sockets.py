@@ -8,23 +8,37 @@ import re
 import socket
 import ssl as ssl_module
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from websockets.datastructures import Headers
-from websockets.exceptions import InvalidProxyMessage, InvalidProxyStatus, ProxyError
-from websockets.http11 import Response
+from websockets import exceptions
 from websockets.uri import WebSocketURI
 
 from .._base.names import StrPath
+from ..errors import one_line
 from .urls import BadURL, check_unix_sockets
+
+
+class ProxyRefused(exceptions.ProxyError, ConnectionError):
+    """The proxy refused to connect. A SOCKS proxy that refuses the credentials has the ``status`` 407, too."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"the proxy refused to connect: {reason}")
+        self.status = status
+
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
 LONGEST_ANSWER = 64 * 1024
 """Maximum bytes of the head of a proxy's response."""
+
+# Seconds after which the next address of a host is dialed, too. RFC 8305 recommends them, and aiohttp has them.
+ATTEMPT_DELAY = 0.25
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
@@ -64,7 +78,7 @@ async def connect(
 
     Raises:
         OSError: the host or the proxy was not reached, or `default_context` has failed.
-        InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its response is not valid.
+        ProxyRefused, exceptions.ProxyError: the proxy has refused, or its response is not valid.
         BadURL: the URL of the proxy is not valid, or the event loop has no Unix sockets.
     """
     loop = asyncio.get_running_loop()
@@ -75,13 +89,69 @@ async def connect(
         check_unix_sockets(loop)
         _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
     elif proxy is None:
-        _, protocol = await loop.create_connection(create, uri.host, uri.port, **tls)
+        _, protocol = await loop.create_connection(create, sock=await open_socket(uri.host, uri.port), **tls)
     elif proxy.lower().startswith("socks"):
         sock = await _through_socks(_parts_of(proxy), uri)
         _, protocol = await loop.create_connection(create, sock=sock, **tls)
     else:
         protocol = await _through_http(_parts_of(proxy), uri, create, **tls)
     return protocol
+
+
+async def open_socket(host: str, port: int) -> socket.socket:
+    """Open a TCP connection to the address of ``host`` that answers first. Cancelling is safe.
+
+    The families of the addresses alternate, and if an address has not answered after `ATTEMPT_DELAY`, the next one is
+    dialed, too (RFC 8305). So an address that is not reachable, such as the IPv6 address in many networks, delays the
+    connection, and does not prevent it. (asyncio's `create_connection` can do the same, but that of uvloop cannot.)
+
+    Raises:
+        OSError: the name was not found, or no address accepted. The error is that of the last address.
+    """
+    addresses = await _addresses_of(host, port)
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failure: Any = None
+    try:
+        while addresses or attempts:
+            if addresses:
+                attempts.add(asyncio.create_task(_connect_to(*addresses.pop(0))))
+            done, _ = await asyncio.wait(attempts, timeout=ATTEMPT_DELAY, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                attempts.discard(attempt)
+                if (failure := attempt.exception()) is None:
+                    return attempt.result()
+        raise failure
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+        for late in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(late, socket.socket):
+                late.close()
+
+
+async def _addresses_of(host: str, port: int) -> list[tuple[Any, ...]]:
+    """Return the addresses of ``host`` as `socket.getaddrinfo` does, but the families alternate."""
+    try:  # an address needs no thread of the executor, which may all be busy
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ranks: defaultdict[int, count[int]] = defaultdict(count)
+    return sorted(found, key=lambda address: next(ranks[address[0]]))  # the first of each family, the second of each...
+
+
+async def _connect_to(family: int, kind: int, protocol: int, _: str, where: Any) -> socket.socket:
+    with ExitStack() as until_connected:
+        sock = until_connected.enter_context(socket.socket(family, kind, protocol))
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, where)
+        until_connected.pop_all()
+    return sock
+
+
+def proxy_failure(exc: Exception) -> Exception:
+    """Return the error for ``exc`` of python-socks or picows, which tell a refusal by its text only."""
+    refused = re.search(r"with status (\d{3})|authentication", text := one_line(exc))
+    return ProxyRefused(int(refused[1] or 407), text) if refused else ConnectionError(text)
 
 
 def _parts_of(proxy: str) -> SplitResult:
@@ -104,7 +174,7 @@ def _user_of(proxy: SplitResult) -> tuple[str, str] | None:
 async def _through_socks(proxy: SplitResult, uri: WebSocketURI) -> socket.socket:
     """Return a socket that is connected through a SOCKS proxy."""
     try:
-        from python_socks import ProxyType
+        from python_socks import ProxyError, ProxyType
         from python_socks.async_.asyncio import Proxy
     except ImportError:
         raise ImportError("SOCKS proxies need python-socks: pip install 'python-socks[asyncio]'") from None
@@ -115,10 +185,8 @@ async def _through_socks(proxy: SplitResult, uri: WebSocketURI) -> socket.socket
     socks = Proxy(kind, proxy.hostname or "", _port_of(proxy), user, password, names)
     try:
         return await socks.connect(uri.host, uri.port)
-    except OSError:
-        raise
-    except Exception as exc:
-        raise ProxyError("failed to connect to SOCKS proxy") from exc
+    except ProxyError as exc:
+        raise proxy_failure(exc) from exc
 
 
 async def _through_http(
@@ -131,12 +199,13 @@ async def _through_http(
     """Connect through an HTTP proxy, by CONNECT."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(LONGEST_ANSWER)
+    context = await default_context() if proxy.scheme == "https" else None
     tcp: Any  # `start_tls` may return None, according to its annotation
     tcp, _ = await loop.create_connection(
         lambda: asyncio.StreamReaderProtocol(reader),
-        proxy.hostname or "",
-        _port_of(proxy),
-        ssl=await default_context() if proxy.scheme == "https" else None,
+        sock=await open_socket(proxy.hostname or "", _port_of(proxy)),
+        ssl=context,
+        server_hostname=proxy.hostname if context else None,
     )
     try:
         host = f"[{uri.host}]" if ":" in uri.host else uri.host
@@ -151,7 +220,7 @@ async def _through_http(
         else:
             tcp = await loop.start_tls(tcp, protocol, ssl, server_hostname=server_hostname)
         if tcp.is_closing():
-            raise ProxyError("the proxy has ended the connection")
+            raise exceptions.ProxyError("the proxy has ended the connection")
     except BaseException:
         tcp.abort()
         raise
@@ -167,7 +236,7 @@ async def _expect_tunnel(reader: asyncio.StreamReader) -> None:
         head = b""
     found = STATUS_LINE.match(head)
     if found is None:
-        raise InvalidProxyMessage("did not receive a valid HTTP response from proxy")
-    status, phrase = int(found[1]), (found[2] or b"").decode(errors="replace")
-    if not 200 <= status < 300:
-        raise InvalidProxyStatus(Response(status, phrase, Headers()))
+        raise exceptions.InvalidProxyMessage("did not receive a valid HTTP response from proxy")
+    status, phrase = found[1].decode(), (found[2] or b"").decode(errors="replace")
+    if not status.startswith("2"):
+        raise ProxyRefused(int(status), one_line(f"HTTP {status} {phrase}").rstrip())

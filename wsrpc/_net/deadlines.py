@@ -6,36 +6,33 @@ length are over in the order in which they started, so one timer serves all of t
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from operator import methodcaller
+from typing import Any
 
 EMPTY_CONTEXT = contextvars.Context()
 """Context of the timer. The context of a connection would keep the objects in its context variables alive."""
 
 
-class Abortable(Protocol):
-    """Object with a time limit."""
-
-    def abort(self) -> None:
-        """Called when the time is over."""
-        ...
-
-
 class Deadlines:
-    """Aborts each object that is not removed within ``seconds`` after it was added."""
+    """Calls ``due`` with each object that is not removed within ``seconds`` after it was added, by default its `abort`.
 
-    __slots__ = ("_has_timer", "_loop", "_seconds", "_until")
+    ``due`` may add the object again.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    __slots__ = ("_call", "_has_timer", "_loop", "_seconds", "_until")
+
+    def __init__(self, loop: Any, seconds: float, due: Callable[[Any], None] = methodcaller("abort")) -> None:
+        self._call = due
         self._loop = loop
         self._seconds = seconds
-        self._until: dict[Abortable, float] = {}
+        self._until: dict[Hashable, float] = {}
         """The objects, each with the time at which its limit is over. The earliest time is first."""
         self._has_timer = False
         """Whether a timer runs. There is no attribute for the timer, because the timer refers to the event loop."""
 
-    def add(self, limited: Abortable) -> None:
+    def add(self, limited: Hashable) -> None:
         """Start the time limit of ``limited``. Adding it again has no effect."""
         if limited in self._until:
             return
@@ -44,7 +41,7 @@ class Deadlines:
             self._has_timer = True
             self._loop.call_at(until, self._due, context=EMPTY_CONTEXT)
 
-    def remove(self, limited: Abortable) -> None:
+    def remove(self, limited: Hashable) -> None:
         """Remove the time limit of ``limited``. Idempotent."""
         self._until.pop(limited, None)
 
@@ -52,8 +49,8 @@ class Deadlines:
         self._has_timer = False
         now = self._loop.time()
         for limited in [limited for limited, until in self._until.items() if until <= now]:
-            if self._until.pop(limited, None) is not None:  # else aborting another object has removed it
-                limited.abort()
+            if self._until.pop(limited, None) is not None:  # else the call for another object has removed it
+                self._call(limited)
         if self._until and not self._has_timer:
             self._has_timer = True
             self._loop.call_at(next(iter(self._until.values())), self._due, context=EMPTY_CONTEXT)

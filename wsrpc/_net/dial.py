@@ -21,9 +21,9 @@ from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
-from .client_sockets import connect, default_contexts
+from .client_sockets import ProxyRefused, connect, default_contexts
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .urls import BadOption, BadURL, check_url, environment_proxy
+from .urls import BadOption, BadURL, check_url, proxy_for
 from .websocket import WebSocketTransport
 
 T = TypeVar("T")
@@ -63,15 +63,15 @@ async def dial(
 
     Raises:
         HandshakeRejected: the server answered with a status other than 101, or with a redirect that is not followed.
-        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, or the server that answered
-            is not a WebSocket server.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, a proxy refused, or the
+            server that answered is not a WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
         opening = ClientOpening(request, limits, compression=compression)
-        through = environment_proxy(request.url) if proxy is True else proxy or None
+        through, request.through = proxy_for(request.url, proxy)
         try:
             await connect(lambda: opening, opening.uri, ssl=ssl, proxy=through, unix=unix)
             return await opening.opened
@@ -246,8 +246,8 @@ def _tls_hint(error: Exception, *, own: bool) -> str | None:
     hint = "the server may require a client certificate, or refuse the one that ssl= has"
     if isinstance(error, ssl_module.SSLError):
         return hint if CERTIFICATE_ALERT.search(error.reason or "") else None
-    ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError | HandshakeRejected)
-    return f"{hint}; or this port has no TLS" if ended else None
+    answered = isinstance(error, ConnectionRefusedError | HandshakeRejected | ProxyRefused)
+    return f"{hint}; or this port has no TLS" if isinstance(error, ConnectionError) and not answered else None
 
 
 def _check_headers(headers: Any) -> None:

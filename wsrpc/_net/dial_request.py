@@ -15,7 +15,7 @@ from .._base.names import StrPath
 from ..errors import HandshakeRejected, one_line, redirect_not_followed
 from ..handshake import RESUME_HEADER, has_token
 from ..headers import HEADER_NAME, check_header
-from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
+from .urls import BadOption, BadURL, check_proxy, check_unix, check_url, shown_url
 
 T = TypeVar("T")
 
@@ -43,7 +43,8 @@ class DialRequest:
 
     ``url`` does not include user information. ``headers`` contains the user information as HTTP Basic authentication,
     unless the argument ``headers`` already had an Authorization header. All values have been checked, so that no
-    library has to quote them in an error.
+    library has to quote them in an error. A `Dial` function may set ``through`` to a text that names the proxy which
+    it uses, without its password: errors quote it.
 
     Args:
         url: as for `dial`.
@@ -82,6 +83,7 @@ class DialRequest:
         self.subprotocols: Sequence[str] = list(subprotocols or ())
         self.url = url
         self.unix = unix
+        self.through = ""
         self._may_leave_origin = may_leave_origin and unix is None
         user, at, _ = urlsplit(url).netloc.rpartition("@")
         if at:
@@ -188,10 +190,12 @@ async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest]
                         raise redirect_not_followed(answer, f"it is one more than {MAX_REDIRECTS}") from None
                 redirects += 1
                 request = following
-    except TimeoutError as exc:
-        if not limit.expired():
-            raise
-        raise TimeoutError(f"no response to the opening handshake within open_timeout={seconds:g} s") from exc
+    except Exception as exc:
+        if limit.expired() and isinstance(exc, TimeoutError):
+            exc.args = (f"no response to the opening handshake within open_timeout={seconds:g} s",)
+        if request.through and not isinstance(exc, BadOption):  # whose text may not quote the proxy
+            exc.add_note(f"dialed through the proxy {request.through}")
+        raise
 
 
 def check_subprotocols(names: object) -> None:

@@ -18,8 +18,8 @@ from .._base.state import PeerState
 from .._core.handlers.introspection import is_async, location
 from .._core.handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected, short, ungrouped
-from ..handshake import Handshake, HandshakeFunction
-from ..headers import ResponseHeaders, any_case, check_response_header
+from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction
+from ..headers import ResponseHeaders, check_response_header
 from ..limits import Limits
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
@@ -203,7 +203,7 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         body.encode()
     except UnicodeEncodeError:  # its own text has the characters, which cannot be logged either
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
-    rejected.headers = any_case(rejected.headers)
+    rejected.headers = ResponseHeaders(rejected.headers) | {REFUSED_HEADER: "1"}
     for name, value in rejected.headers.pairs():
         check_response_header(name, value)
 

@@ -92,28 +92,42 @@ def check_unix(path: Any, proxy: object) -> None:
         raise ValueError("give unix= or proxy=, not both: a Unix socket is not reached through a proxy")
 
 
-def environment_proxy(url: str) -> str | None:
-    """Return the proxy that the environment or the operating system sets for ``url``, or None.
+def proxy_for(url: str, proxy: str | bool | None) -> tuple[str | None, str]:
+    """Return the proxy that ``proxy`` names for ``url``, and a text for errors that shows it without its password.
 
-    The rules are those of the `websockets` library.
+    True stands for the proxy of the environment or of the system. The rules are those of the `websockets` library.
 
     Raises:
         BadURL: the environment or the system contains something other than the URL of a proxy.
     """
+    if proxy is not True:
+        return shown_proxy(proxy or None, "proxy=")
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "wss" else 80)
     if proxy_bypass(f"{parts.hostname}:{port}"):
-        return None
+        return None, ""
     proxies = getproxies()
     schemes = ("wss", "socks", "https") if parts.scheme == "wss" else ("ws", "socks", "https", "http")
-    found = next((scheme for scheme in schemes if proxies.get(scheme)), None)
-    if found is None:
-        return None
-    proxy = proxies[found]
-    if found == "socks" and proxy.startswith("http://"):  # some operating systems write it so
-        proxy = proxy.replace("http://", "socks5h://", 1)
+    found = next((scheme for scheme in schemes if proxies.get(scheme)), "")
+    through = proxies.get(found)
+    if through and found == "socks" and through.startswith("http://"):  # some operating systems write it so
+        through = through.replace("http://", "socks5h://", 1)
+    return shown_proxy(through, found)
+
+
+def shown_proxy(proxy: str | None, source: str) -> tuple[str | None, str]:
+    """Return ``proxy`` and a text that shows it without its password. ``source`` is the option or the scheme it is for.
+
+    Raises:
+        BadURL: it is not the URL of a proxy.
+    """
+    if not proxy:
+        return None, ""
     check_proxy(proxy)
-    return proxy
+    # As for `getproxies`, the name in lower case comes first.
+    variables = [name for name in sorted(os.environ, reverse=True) if name.lower() == f"{source}_proxy"]
+    scheme, _, rest = proxy.partition("://")
+    return proxy, f"{scheme}://{rest.rpartition('@')[2]}, which {(*variables, source)[0]} names"
 
 
 def _check_parts(url: str, what: str) -> None:

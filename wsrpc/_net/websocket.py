@@ -8,6 +8,7 @@ messages that are sent while one read is handled are written together.
 from __future__ import annotations
 
 import asyncio
+import logging
 import typing
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from .._base.closing import CloseCode, CloseInfo, check_close
+from .._base.logs import logger
 from .._base.references import release_transport
 from ..limits import Limits
 from ..transport import Receiver, Traffic
@@ -27,6 +29,11 @@ from .frames import CONTROL, FIN, PING, PONG, RESERVED, TEXT, FrameReader
 from .heartbeat import Heartbeat
 from .loop_budget import MUCH, READ, loop_budget_of, next_read, shared
 from .websocket_output import OpeningResult, WebSocketOutput
+
+# How often ``close_timeout`` is granted while bytes leave; see `Limits.close_timeout`.
+LONGEST_CLOSE = 12
+# More than a Close frame and a ping take, also with TLS.
+NO_MESSAGE = 256
 
 
 class Send(typing.Protocol):
@@ -107,8 +114,10 @@ class WebSocketTransport:
         """Whether the user wants to receive; see `pause_receiving`."""
         self._closing = False
         """Whether `close` was called."""
-        self._deadlines = shared(loop, Deadlines, limits.close_timeout)
+        self._deadlines = shared(loop, Deadlines, limits.close_timeout, WebSocketTransport._overdue)
         """Time limits for the ends of connections. This connection is added when it starts to end."""
+        # `WebSocketOutput.undelivered` when this connection started to end, and each time that its limit was over.
+        self._undelivered: tuple[int, ...] = ()
         self._room: asyncio.Future[None] | None = None
         """Done when there is room again. None while nobody waits."""
         self._over: asyncio.Future[None] | None = None
@@ -179,6 +188,9 @@ class WebSocketTransport:
         await asyncio.shield(self._over)
 
     def abort(self) -> None:
+        if self._closing and self._ended is None and (left := self._output.undelivered()) > NO_MESSAGE:
+            level = logging.WARNING if self._output.client else logging.INFO  # any client can cause it on a server
+            logger.log(level, "%d bytes were not sent before the end of %r", left, self)
         self._reader.ignore_rest()
         self._delivery.ignore_rest()
         self._tcp.abort()
@@ -230,12 +242,23 @@ class WebSocketTransport:
         self._reader.plain = self._compression is None and not self._delivery.in_message and not self._reader.stopped
 
     def _expect_end(self) -> None:
-        """Abort the connection if it does not end within ``close_timeout``. Idempotent.
+        """Abort the connection if it does not end within ``close_timeout``, and no bytes leave. Idempotent.
 
         Called when either side has closed, has broken the rules, or will not send any more.
         """
         self._heartbeat.stop()
-        self._deadlines.add(self._tcp)
+        self._undelivered = self._undelivered or (self._output.undelivered(),)
+        self._deadlines.add(self)
+
+    def _overdue(self) -> None:
+        """Abort the connection, which has not ended in time, unless messages still leave that the remote peer reads."""
+        before, left = self._undelivered[-1], self._output.undelivered()
+        self._undelivered += (left,)
+        is_read = self._closing and not self._output.close_received
+        if is_read and before > NO_MESSAGE and left < before and len(self._undelivered) <= LONGEST_CLOSE:
+            self._deadlines.add(self)
+        else:
+            self.abort()
 
 
 class FrameTransport(WebSocketTransport):
@@ -410,7 +433,7 @@ class FrameTransport(WebSocketTransport):
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle asyncio's report that the connection has ended."""
         self._heartbeat.stop()
-        self._deadlines.remove(self._tcp)
+        self._deadlines.remove(self)
         self._ended = info = self._output.ended(exc)
         self._have_room()
         receiver = self._delivery.receiver

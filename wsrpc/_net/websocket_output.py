@@ -64,7 +64,7 @@ class WebSocketOutput(FrameWriter):
     ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(loop, masked=opened.client)
-        self._client = opened.client
+        self.client = opened.client
         self._tcp = tcp
         self._loop = loop
         self._limits = limits
@@ -174,7 +174,7 @@ class WebSocketOutput(FrameWriter):
             else:
                 self.flush()
                 self._write_close(payload)
-                self.written += len(payload) + (6 if self._client else 2)
+                self.written += len(payload) + (6 if self.client else 2)
 
     def closed(self, code: int, reason: str) -> None:
         """Record that a Close frame is sent."""
@@ -185,7 +185,7 @@ class WebSocketOutput(FrameWriter):
     def end(self) -> None:
         """End the connection after the closing handshake. Only a server does so: a client waits for its server."""
         self.flush()
-        if self._client or self._tcp.is_closing():
+        if self.client or self._tcp.is_closing():
             return
         # If possible, only the sending half is ended, so that all written bytes arrive.
         if self._tcp.can_write_eof():
@@ -230,6 +230,16 @@ class WebSocketOutput(FrameWriter):
                 self._added = max(self._added, received - self.written)
                 return self.written + self._added - received
         return 0
+
+    def undelivered(self) -> int:
+        """Return the number of accepted bytes that the remote system has not confirmed, as far as the system tells."""
+        size = self.backlog()
+        if sys.platform == "linux":
+            with suppress(OSError, ValueError, AttributeError):  # not TCP, or closed
+                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+                confirmed = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
+                size = max(size, self.written + self._added - confirmed)
+        return self.unwritten + size
 
     def send_ping(self, payload: bytes) -> None:
         if self.open:

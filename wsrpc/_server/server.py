@@ -728,7 +728,8 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         adapter. Calling `close` again has no effect, except that it can end a drain sooner.
 
         Request handlers that are still running are cancelled, as at the end of any connection. Handlers of events have
-        `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing continues.
+        `Limits.close_timeout` seconds to finish, and messages that were sent before have as long to leave. Cancelling
+        is safe: the closing continues.
 
         Args:
             drain_timeout: the maximum time, in seconds, to wait for active work in both directions: handlers, requests,

@@ -300,7 +300,12 @@ class ServerCore:
         peers = {served: served.peer for served in self.peers}
         endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers.values()]
         endings.append(self.raw.close(CloseCode.SERVICE_RESTART, CLOSING))
-        _log_failures(await asyncio.gather(*endings, return_exceptions=True))
+        transports = [peer.transport for peer in peers.values()] + [link.transport for link in self.raw.links()]
+        closing = asyncio.gather(*endings, return_exceptions=True)
+        _, late = await asyncio.wait([closing], timeout=self._patience)
+        for transport in filter(None, transports if late else ()):  # they may still send: the drain was the time for it
+            transport.abort()
+        _log_failures(await closing)
         everybody = {*peers, *self.peers.everybody()}
         joining = [served.core.join(self._patience, self._closers) for served in everybody]
         await asyncio.gather(*joining, self.raw.join(self._patience, self._closers))

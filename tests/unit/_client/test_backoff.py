@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidHandshake
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
 from wsrpc._client.reconnect_policy import ReconnectSchedule
 from wsrpc._net.client_handshake import ResponseTooLarge
+from wsrpc._net.client_sockets import ProxyRefused
 from wsrpc.testing import Clock
 
 
@@ -39,22 +40,25 @@ TRANSIENT: list[BaseException] = [
     ssl.SSLEOFError(),
     ssl.SSLError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"),
 ]
+STATUSES = (400, 401, 403, 404, 405, 407, 410, 414, 426, 431, 501, 505)
+FATAL_AT_FIRST: list[BaseException] = [
+    *map(HandshakeRejected, STATUSES),
+    *(ProxyRefused(status, "") for status in STATUSES),
+    ssl.SSLCertVerificationError(1, "not trusted"),
+    ResponseTooLarge(),
+]
 FATAL: list[BaseException] = [
-    *(HandshakeRejected(status) for status in (400, 401, 403, 404, 405, 410, 414, 426, 431, 501, 505)),
+    *(HandshakeRejected(status, "", {"Wsrpc-Refused": "1"}) for status in STATUSES),
     *(ConnectionLost(code) for code in (1008, 3000, 3003, 4410)),
-    *(
-        ssl.SSLCertVerificationError(1, "not trusted"),
-        bad_url(),
-        ResponseTooLarge(),
-        asyncio.CancelledError(),
-        KeyboardInterrupt(),
-    ),
+    *(bad_url(), asyncio.CancelledError(), KeyboardInterrupt()),
 ]
 
 
 def test_which_errors_are_worth_another_attempt() -> None:
-    assert [error for error in TRANSIENT if not is_transient(error)] == []
-    assert [error for error in FATAL if is_transient(error)] == []
+    for connected in (False, True):
+        assert [error for error in TRANSIENT if not is_transient(error, connected=connected)] == []
+        assert [error for error in FATAL if is_transient(error, connected=connected)] == []
+        assert [error for error in FATAL_AT_FIRST if is_transient(error, connected=connected) is not connected] == []
 
 
 def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:

@@ -62,6 +62,7 @@ RAISED = {
 
 @pytest.mark.parametrize("row", RAISED.values(), ids=RAISED)
 async def test_what_connect_raises(row: Raised, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with world(*row.failures * 3, connect=False, reconnect=row.reconnect) as w:
         for attempts in (1, 2):  # it may be told to dial again
             queued = asyncio.create_task(w.client.request("echo", 1))

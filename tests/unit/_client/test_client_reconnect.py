@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 @pytest.mark.parametrize("ends", ["drop", "close frame"])
 async def test_a_drop_and_the_way_back(ends: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with world() as w:
         await w.expect("open")
         for number in range(3):
@@ -71,6 +72,8 @@ def all_but_4401(error: BaseException) -> bool:
     return not (isinstance(error, ConnectionLost) and error.code == 4401)
 
 
+REFUSED = HandshakeRejected(401, "", {"Wsrpc-Refused": "1"})
+"""By the server itself."""
 NO_RETRY = r"the connection ended \(%s why\), and Reconnect\(retry=\) allows no other attempt"
 ENDS = {
     "no reconnect": End(None, ConnectionLost, "", notified=False),
@@ -83,7 +86,7 @@ ENDS = {
     "stop, at the drop": End(
         Reconnect(stop=stop_after_attempt(1)), ConnectionLost, r"1006 aborted.*Reconnect\(stop=\)", notified=False
     ),
-    "a fatal refusal": End(AT_ONCE, HandshakeRejected, "HTTP 401", failures=[OSError(), HandshakeRejected(401)]),
+    "a fatal refusal": End(AT_ONCE, HandshakeRejected, "HTTP 401", failures=[OSError(), REFUSED]),
     "1008": End(AT_ONCE, ConnectionLost, r"1008 why\), and a client does not dial again after", 1008, notified=False),
     "a function says no": End(Reconnect(retry=all_but_4401), ConnectionLost, NO_RETRY % 4401, 4401, notified=False),
     "a function fails": End(Reconnect(retry=mistaken), LookupError, "a mistake", notified=False),
@@ -249,6 +252,6 @@ async def test_a_close_handler_may_start_the_client_that_has_given_up() -> None:
                 w.client.start()
                 w.client.emit_nowait("note", "kept")
 
-        w.failures = [HandshakeRejected(403)]
+        w.failures = [REFUSED]
         w.drop()
         await w.hears("kept")

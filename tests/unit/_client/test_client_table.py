@@ -168,10 +168,10 @@ class Scene(World):
             self.attempt.set_result(None)
             return
         gives_up: dict[ClientState, Callable[[], Any]] = {
-            "connecting": lambda: self.attempt.set_exception(HandshakeRejected(403)),
+            "connecting": lambda: self.attempt.set_exception(HandshakeRejected(403, "", {"Wsrpc-Refused": "1"})),
             "waiting": lambda: leap(self.patch, 31.0),
             "detached": lambda: leap(self.patch, 31.0),
-            "resuming": lambda: self.attempt.set_exception(HandshakeRejected(403)),
+            "resuming": lambda: self.attempt.set_exception(HandshakeRejected(403, "", {"Wsrpc-Refused": "1"})),
         }
         steps: dict[Input, Callable[[], Any]] = {
             Input.CONNECT: lambda: self.start(self.client.connect()),

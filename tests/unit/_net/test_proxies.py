@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from leftovers import nothing_left as nothing_left
 from proxies import Accept, Proxy, http, socks5
-from websockets.exceptions import InvalidProxyMessage, InvalidProxyStatus, ProxyError
+from websockets.exceptions import InvalidProxyMessage, ProxyError
 
 from wsrpc import Client, Limits, Server, dial
+from wsrpc._net.client_sockets import ProxyRefused
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -68,7 +69,7 @@ async def test_a_proxy_that_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("accept", "url", "error"),
     [
-        (http("Basic other"), "http://127.0.0.1:{}", InvalidProxyStatus),
+        (http("Basic other"), "http://127.0.0.1:{}", ProxyRefused),
         (http(answer=b"garbage\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyMessage),
         (http(answer=b"HTTP/1.1 500 " + b"x" * 70_000), "http://127.0.0.1:{}", InvalidProxyMessage),
         (socks5("me"), "socks5h://me:other@127.0.0.1:{}", ProxyError),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 import pytest
+from client_driver import leap
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import PING, PONG, TEXT, RawPeer, raw_client
+from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer, raw_client, raw_server
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
 from wsrpc.testing import FaultProxy
@@ -215,3 +218,82 @@ async def test_a_dead_connection_is_found_in_time_while_small_events_go_both_way
                 await emit()
                 await turns_until(lambda: len(found) == 2)
             assert max(found) - start < 0.2 + 0.3 + 1.0
+
+
+# ---------------------------------------------------------------- closing while bytes leave
+
+UNSTALLED = LIMITS.replace(stall_timeout=1000.0)
+
+
+@asynccontextmanager
+async def sending(closer: str, size: int) -> AsyncGenerator[tuple[RawPeer, Callable[[], Awaitable[None]]]]:
+    """Send a message of ``size`` bytes to a raw peer that reads nothing. Yield the peer, and how the sender closes."""
+    if closer == "client":
+        async with raw_server(receive_buffer=10_000) as raw:
+            client = Client(raw.url, limits=UNSTALLED, reconnect=None)
+            connecting = asyncio.create_task(client.connect())
+            other = await raw.accept()
+            await connecting
+            await client.emit("large", "x" * size)
+            yield other, client.close
+    else:
+        server = Server(limits=UNSTALLED)
+        async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000) as other:
+            [peer] = server.peers
+            await peer.emit("large", "x" * size)
+            yield other, peer.close if closer == "peer" else lambda: server.close(1000 if closer == "drain" else 0)
+
+
+async def read(other: RawPeer, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        data += await other.read()
+    return bytes(data)
+
+
+@pytest.mark.asyncio_loop
+@pytest.mark.parametrize("closer", ["client", "peer", "drain"])
+async def test_a_close_waits_while_bytes_leave(
+    closer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It dropped the connection after ``close_timeout``, although a slow link still took bytes."""
+    async with sending(closer, 3_000_000) as (other, close):
+        closing, data = asyncio.ensure_future(close()), b""
+        for _ in range(5):
+            data += await read(other, 400_000)
+            leap(monkeypatch, LIMITS.close_timeout)
+            await turns(5)
+            assert not closing.done()
+        rest = RawPeer(other.sock, client=other.client, request=b"", received=data)
+        assert (await rest.next_of(CLOSE)).code == (1012 if closer == "drain" else 1000)
+        await other.send(other.close_frame())
+        other.drop()
+        await closing
+    assert messages(caplog, logging.WARNING) == []
+
+
+@pytest.mark.asyncio_loop
+@pytest.mark.parametrize("closer", ["client", "peer", "server"])
+@pytest.mark.parametrize("reads", [0, 100_000])
+async def test_a_close_does_not_wait_for_ever(
+    closer: str, reads: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits for ``close_timeout`` while no byte leaves, else twelve times as long, and logs what was not sent.
+
+    A server that does not drain waits once: the drain is the time for slow readers.
+    """
+    caplog.set_level(logging.INFO)
+    async with sending(closer, 12_000_000) as (other, close):
+        closing, rounds, said = asyncio.ensure_future(close()), 0, list[str]()
+        await turns(5)
+        while not said and rounds < 20:
+            rounds += 1
+            await read(other, reads)
+            leap(monkeypatch, LIMITS.close_timeout)
+            await turns(5)
+            level = logging.WARNING if closer == "client" else logging.INFO
+            said = [text for text in messages(caplog, level) if "bytes were not sent before the end of" in text]
+        await closing
+    # The system may have sent some bytes after the close.
+    assert rounds == 12 if reads and closer != "server" else rounds <= 2
+    assert int(said[0].partition(" ")[0]) > 5_000_000
