@@ -427,7 +427,7 @@ async def test_bytes_never_pass_faster_than_the_rate(direction: Direction) -> No
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*(job for s, r in lines for job in (s.send(bytes(each)), receive(r))))
             assert loop.time() - began >= 2 * each / rate - EARLY
-            await passes(*reversed(lines[0]), bytes(each))  # the other direction is as fast as ever
+            await passes(*lines[0][::-1], bytes(each))  # the other direction is as fast as ever
         await passes(*lines[0], bytes(10 * each))
 
 
@@ -508,7 +508,7 @@ async def test_nothing_waits_for_a_slow_network_at_the_end(trouble: str) -> None
         tasks, sockets = other_tasks(), open_sockets()
         async with FaultProxy(server.url) as proxy:
             b = Bench(server, proxy)
-            line = () if trouble == "handshake" else await b.line()
+            line: tuple[Side, ...] = () if trouble == "handshake" else await b.line()
             async with proxy.slow(latency=1_000, rate=1):
                 if line:
                     await line[0].send(b"late")

@@ -123,11 +123,11 @@ class MessageSizes:
     """Finds the WebSocket frames in the bytes of one direction, to tell how large each message is."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: bytes = b""
         """The beginning of a header, or of the empty line that ends the HTTP head."""
-        self._skip = -1
+        self._skip: int = -1
         """Number of bytes before the next header. -1 before the end of the HTTP head."""
-        self._size = 0
+        self._size: int = 0
         """Bytes of the present message, of all its frames up to now."""
 
     def find_larger(self, data: bytes, largest: float) -> int | None:
@@ -381,9 +381,8 @@ class ProxySocket(asyncio.Protocol):
         return max((times.get(slow, 0.0) for slow in self.troubles.slows), default=0.0)
 
     def _may_pass(self) -> bool:
-        if self.troubles.stalls or not self._connection.connected:
-            return False
-        return not self._full or self._finished or bool(self.troubles.silences)
+        room = not self._full or self._finished or bool(self.troubles.silences)
+        return room and self._connection.connected and not self.troubles.stalls
 
     def _read_or_not(self) -> None:
         reading = not self._over and self._may_pass() and len(self._transit) < LARGEST_TRANSIT
