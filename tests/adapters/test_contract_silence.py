@@ -121,10 +121,10 @@ async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder)
 @able("heartbeat")
 async def test_a_message_that_arrives_slowly_keeps_the_line(flavour: OverSockets) -> None:
     """The answers are behind it."""
-    async with flavour.raw(LIMITS) as (transport, raw):
+    async with flavour.raw(LIMITS.replace(ping_timeout=0.5)) as (transport, raw):
         recorder = Recorder.of(transport)
         frame = memoryview(raw.frame(TEXT, b"x" * 100_000))
-        for sent in range(0, len(frame) - 1000, 1000):  # this takes four times as long as an answer may take
+        for sent in range(0, len(frame) - 1000, 1000):  # this takes twice as long as an answer may take
             await raw.send(bytes(frame[sent : sent + 1000]))
             await asyncio.sleep(0.01)
         assert recorder.lost is None
