@@ -608,7 +608,7 @@ class Session:
         """Release what a subclass has added to the session, which is over."""
 
     def _stop_timers(self) -> None:
-        if self.replay is not None:
+        if self.replay is not None and self.replay.at_limit:
             self.replay.stop_stall_timer()
         if self.acknowledger is not None:
             self.acknowledger.stop()
