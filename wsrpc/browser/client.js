@@ -782,6 +782,43 @@ function isStream(value) {
   return Symbol.asyncIterator in value || Symbol.iterator in value && "next" in value;
 }
 
+// src/parts.ts
+var MARK = 193;
+var HEAD = 2;
+var LARGEST2 = 32 * 1024;
+var Parts = class {
+  /** What has arrived of a message. */
+  #contents = [];
+  /** Returns the parts of a message that is sent, or only the message if it is not large. */
+  cut(message) {
+    const { data, sent, size } = message;
+    if (size <= LARGEST2) return [message];
+    const isText = typeof data === "string";
+    const bytes = new Uint8Array(HEAD + size);
+    bytes.set(isText ? encoder.encode(data) : new Uint8Array(data), HEAD);
+    const parts = [];
+    for (let at = 0; at < size; at += LARGEST2 - HEAD) {
+      const part = bytes.slice(at, at + LARGEST2);
+      part.set([MARK, at + LARGEST2 < bytes.length ? 0 /* More */ : isText ? 1 /* Text */ : 2 /* Binary */]);
+      parts.push({ data: part.buffer, sent, size: part.length });
+    }
+    return parts;
+  }
+  /** Returns the message that is complete with this part, or undefined. Returns what is not a part as it is. */
+  join(data) {
+    if (typeof data === "string") return data;
+    const part = new Uint8Array(data);
+    if (part[0] !== MARK) return data;
+    const contents = this.#contents;
+    contents.push(part.subarray(HEAD));
+    if (part[1] === 0 /* More */) return void 0;
+    this.#contents = [];
+    const joined = new Uint8Array(contents.reduce((at, { length }) => at + length, 0));
+    contents.reduce((at, content) => (joined.set(content, at), at + content.length), 0);
+    return part[1] === 1 /* Text */ ? new TextDecoder().decode(joined) : joined.buffer;
+  }
+};
+
 // src/recent.ts
 var MAX_RECENT = 1024;
 function addRecent(ids, id) {
@@ -901,6 +938,7 @@ var PendingRequests = class {
 
 // src/dialing.ts
 var ABNORMAL = 1006;
+var SILENT = "the server does not answer";
 var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
@@ -1009,12 +1047,13 @@ function absolute(url) {
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
-var PATIENCE_AWAKE = 2e3;
 var MAX_PATIENCE = 6e4;
 var Heartbeat = class {
   #owner;
-  /** When the last message has arrived. */
-  #receivedAt = 0;
+  /** When something has arrived or left. */
+  #movedAt = 0;
+  /** The unsent bytes at the last check. */
+  #unsent = 0;
   /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue;
   #patience = PATIENCE;
@@ -1024,39 +1063,51 @@ var Heartbeat = class {
   }
   /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start() {
-    this.#receivedAt = now();
-    this.#probeIfDue();
+    this.#moved();
+    this.#check();
   }
   /** A message has arrived. */
   received() {
-    this.#receivedAt = now();
-    this.#answerDue = void 0;
+    this.#moved();
     this.#patience = PATIENCE;
+  }
+  /** Something has arrived or left: the connection is not dead. */
+  #moved() {
+    this.#movedAt = now();
+    this.#answerDue = void 0;
+    this.#owner.dialing.stop(1e3);
   }
   stop() {
     clearTimeout(this.#timer);
     this.#answerDue = void 0;
   }
-  /** Whether the page has slept: awake, this side would have detected the silence before now. */
-  get hasSlept() {
-    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE;
+  /**
+   * Sends a probe now, because the page has woken up.
+   *
+   * @param probablyLost whether the connection has probably ended. Then it is not known after how long
+   */
+  wake(probablyLost) {
+    const { dialing } = this.#owner;
+    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
+    this.#probe(isLost && dialing.asksToResume ? 0 : this.#patience);
+    this.#check();
   }
-  /** Sends a probe now, because the page has woken up. */
-  wake() {
-    this.#probe(PATIENCE_AWAKE);
-    this.#probeIfDue();
-  }
-  #probeIfDue() {
+  #check() {
     const time = now();
+    const { dialing, unsent } = this.#owner;
+    if (unsent && unsent < this.#unsent) this.#moved();
+    this.#unsent = unsent;
     if (this.#answerDue && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
-      return this.#owner.connectionLost(ABNORMAL, "the connection is silent");
+      this.#answerDue = time + this.#patience;
+      if (!dialing.asksToResume) return this.#owner.connectionLost(ABNORMAL, SILENT);
+      if (!dialing.isDialing) dialing.dial();
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy;
-    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    if (!this.#answerDue && time >= this.#movedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
     clearTimeout(this.#timer);
-    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET;
-    this.#timer = setTimeout(() => this.#probeIfDue(), next - time);
+    const next = this.#answerDue ?? (seen ? this.#movedAt : time) + QUIET;
+    this.#timer = setTimeout(() => this.#check(), next - time);
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
@@ -1079,9 +1130,12 @@ var ReplayBuffer = class {
   get memory() {
     return this.bytes + OVERHEAD * this.#messages.length;
   }
+  /** Adds a message. If it is sent now, it may be cut. Returns what is to be sent. */
   add(message) {
-    this.#messages.push(message);
-    this.bytes += message.size;
+    const parts = message.sent && this.parts?.cut(message) || [message];
+    this.#messages.push(...parts);
+    for (const { size } of parts) this.bytes += size;
+    return parts;
   }
   /** Removes a message. Returns false if a connection has got it already. */
   drop(message) {
@@ -1108,11 +1162,14 @@ var ReplayBuffer = class {
     this.bytes -= size;
     return true;
   }
-  /** Sends all messages in the buffer. */
+  /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send) {
-    for (const message of this.#messages) {
-      send(message.data);
+    const messages = this.#messages;
+    this.#messages = [];
+    this.bytes = 0;
+    for (const message of messages) {
       message.sent = true;
+      for (const { data } of this.add(message)) send(data);
     }
   }
 };
@@ -1190,18 +1247,18 @@ var TABLE = {
 
 // src/session.ts
 var EXPIRED = 4411;
+var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
-var MAX_UNANSWERED = 2;
 var MAX_REASON = 123;
-var WOKEN = "the page has woken up";
-var SILENT = "the server does not answer";
+var CLOSED = { t: "gone", why: "closed" };
 var MISMATCH = "the server counts differently";
 var Session = class {
   state = 0 /* New */;
   /** The type in which binary messages arrive. */
   binaryType = "blob";
-  #options;
   #owner;
+  /** The option `buffer`. */
+  #buffer;
   /** Removes the listeners of page events. */
   #listening = new AbortController();
   /** Undefined if the server answers no probes. */
@@ -1218,11 +1275,13 @@ var Session = class {
   #answerTimer;
   /** Undefined if the session cannot resume. */
   #replay;
+  /** Undefined unless both sides have the feature `parts`. */
+  #parts;
   #received = new Acknowledger((ack) => this.sendControl(ack));
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, protocols, options, owner) {
-    this.#options = options;
     this.#owner = owner;
+    this.#buffer = options.buffer ?? 2 ** 24;
     this.dialing = new Dialing(target, protocols, options, this);
     this.dialing.dial();
     onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
@@ -1254,8 +1313,9 @@ var Session = class {
     const isFull = this.fullness > 1;
     const message = { data, size, sent: this.#isConnected && !isFull };
     if (!this.#isConnected && !this.#isDetached) return message;
-    this.#replay?.add(message);
-    if (message.sent) this.connection.send(data);
+    const parts = this.#replay?.add(message) ?? [message];
+    if (message.sent) for (const part of parts) this.connection.send(part.data);
+    if (this.state === 1 /* Plain */ && this.#replay && this.#replay.memory > this.#buffer) this.#replay = void 0;
     if (isFull) {
       const unread = this.#replay ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
@@ -1269,8 +1329,8 @@ var Session = class {
   }
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
-    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity;
-    return bytes / (this.#options.buffer ?? 2 ** 24);
+    const kept = this.state === 1 /* Plain */ ? void 0 : this.#replay?.memory;
+    return (kept ?? this.unsent) / this.#buffer;
   }
   /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent() {
@@ -1288,48 +1348,57 @@ var Session = class {
     this.#heartbeat?.received();
     if (control && !isCounted(control)) return this.#receiveUncounted(control);
     const size = sizeOf(data);
-    if (this.#replay) this.#received.count(size);
-    if (control) this.#owner.receiveControl(control);
-    else this.#owner.receive(data, size, origin);
+    if (this.state === 3 /* Resumable */) this.#received.count(size);
+    if (control) return this.#owner.receiveControl(control);
+    const message = this.#parts ? this.#parts.join(data) : data;
+    if (message !== void 0) this.#owner.receive(message, message === data ? size : sizeOf(message), origin);
   }
   #receiveUncounted(control) {
     if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
-    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+    const isAck = control.t === "ack" && this.state === 3 /* Resumable */;
+    if (isAck && !this.#replay.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH);
   }
   #welcomed(welcome) {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
-    if (features.includes("resume") && typeof welcome.sid === "string") {
+    if (features.includes("parts")) this.#parts = this.#owner.parts;
+    const resumes = features.includes("resume") && typeof welcome.sid === "string";
+    if (resumes && this.#replay) {
+      clearTimeout(this.#answerTimer);
       this.#move(2 /* Counted */);
       this.#sid = welcome.sid;
       this.dialing.asksToResume = true;
       this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.sendControl({ t: "ack", n: 0, bytes: 0 });
-      this.#replay = new ReplayBuffer();
-    } else this.#move(1 /* Greeted */);
+      this.#replay.parts = this.#parts;
+    } else {
+      if (resumes) this.sendControl(CLOSED);
+      this.#replay = void 0;
+      this.#move(1 /* Greeted */);
+    }
     this.#owner.receiveControl(welcome);
     this.#heartbeat?.start();
   }
   // ------------------------------------------------------------ connections
   dialed(connection) {
+    if (this.state === 3 /* Resumable */) this.#leave(SILENT);
+    if (this.state === 7 /* Over */) return disown(connection, 1e3);
     this.connection = connection;
     connection.binaryType = this.binaryType;
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#move(0 /* Bound */)) {
       this.sendControl({ t: "hello", ...hello });
+      this.#replay = new ReplayBuffer();
+      this.#answerTimer = setTimeout(() => this.#replay = void 0, WELCOME_TIMEOUT);
       this.#owner.opened(connection);
     } else {
       this.#move(4 /* Asked */);
       const { n: rx, bytes } = this.#received.acknowledge();
       this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT);
+      const unanswered = () => this.#detach(ABNORMAL, SILENT);
+      this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * ++this.#unanswered);
     }
-  }
-  #resumeUnanswered() {
-    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT);
-    else this.#end(ABNORMAL, SILENT);
   }
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
@@ -1362,14 +1431,19 @@ var Session = class {
     if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
     this.#owner.sessionDetached(code, reason, dropped);
   }
+  /** Continues without a connection. The caller dials, or the page does when it wakes up. */
+  #leave(reason) {
+    this.#detach(ABNORMAL, reason);
+    this.dialing.stop();
+  }
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
-    this.dialing.stop(code);
     if (this.connection) disown(this.connection, code);
     this.connection = void 0;
-    this.#stopTimers();
+    this.#stopTimers(code);
   }
-  #stopTimers() {
+  #stopTimers(code = 1e3) {
+    this.dialing.stop(code);
     clearTimeout(this.#answerTimer);
     this.#heartbeat?.stop();
     this.#received.stop();
@@ -1381,9 +1455,7 @@ var Session = class {
   // ------------------------------------------------------------ the page
   /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park() {
-    if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
-    this.#detach(ABNORMAL, "the page stops");
-    this.dialing.stop();
+    if (this.state === 3 /* Resumable */ || this.#isDetached) this.#leave("the page stops");
   }
   /**
    * Probes or replaces the connection at once, because the page has woken up.
@@ -1391,13 +1463,9 @@ var Session = class {
    * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
   #wake(probablyLost) {
-    if (this.#isConnected && this.#heartbeat) {
-      const isLost = probablyLost || this.#heartbeat.hasSlept;
-      if (isLost && this.state === 3 /* Resumable */) this.#detach(ABNORMAL, WOKEN);
-      else this.#heartbeat.wake();
-    }
+    if (this.#isConnected) this.#heartbeat?.wake(probablyLost);
     const isTrying = this.state === 5 /* Asking */ || this.dialing.isDialing;
-    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN);
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, SILENT);
     this.retry();
   }
   // ------------------------------------------------------------ the end
@@ -1413,7 +1481,7 @@ var Session = class {
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {
-      if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
+      if (this.#replay) this.sendControl(CLOSED);
       this.#stopTimers();
       this.#move(6 /* Closed */);
       this.connection.close(code, reason);
@@ -1433,9 +1501,10 @@ var Session = class {
 
 // src/peer_core.ts
 var MAX_RUNNING = 1e4;
-var WELCOME_TIMEOUT = 2e3;
+var WELCOME_TIMEOUT2 = 2e3;
 var PeerCore = class {
   #session;
+  parts = new Parts();
   #owner;
   #codec;
   #pending = new PendingRequests(this);
@@ -1454,7 +1523,7 @@ var PeerCore = class {
   constructor(target, options, codec, owner) {
     this.#owner = owner;
     this.#codec = codec;
-    this.features = ["batches", "context", "credit", "drain", ...codec.feature ? [codec.feature] : []];
+    this.features = ["batches", "context", "credit", "drain", "parts", ...codec.feature ? [codec.feature] : []];
     this.#session = new Session(target, [], options, this);
     this.#session.binaryType = "arraybuffer";
   }
@@ -1477,7 +1546,7 @@ var PeerCore = class {
    * @param next the message that is to be sent
    */
   hasRoom(next) {
-    if (next?.ctx?.metadata || next?.ctx?.key !== void 0) this.#waitsUntil = this.openedAt + WELCOME_TIMEOUT;
+    if (next?.ctx?.metadata || next?.ctx?.key !== void 0) this.#waitsUntil = this.openedAt + WELCOME_TIMEOUT2;
     const waits = !this.#serverFeatures && now() < this.#waitsUntil;
     return !waits && this.#session.fullness <= 1 / 2;
   }

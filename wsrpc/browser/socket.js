@@ -65,6 +65,7 @@ function sizeOf(data) {
 
 // src/dialing.ts
 var ABNORMAL = 1006;
+var SILENT = "the server does not answer";
 var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
@@ -173,12 +174,13 @@ function absolute(url) {
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
-var PATIENCE_AWAKE = 2e3;
 var MAX_PATIENCE = 6e4;
 var Heartbeat = class {
   #owner;
-  /** When the last message has arrived. */
-  #receivedAt = 0;
+  /** When something has arrived or left. */
+  #movedAt = 0;
+  /** The unsent bytes at the last check. */
+  #unsent = 0;
   /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue;
   #patience = PATIENCE;
@@ -188,39 +190,51 @@ var Heartbeat = class {
   }
   /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start() {
-    this.#receivedAt = now();
-    this.#probeIfDue();
+    this.#moved();
+    this.#check();
   }
   /** A message has arrived. */
   received() {
-    this.#receivedAt = now();
-    this.#answerDue = void 0;
+    this.#moved();
     this.#patience = PATIENCE;
+  }
+  /** Something has arrived or left: the connection is not dead. */
+  #moved() {
+    this.#movedAt = now();
+    this.#answerDue = void 0;
+    this.#owner.dialing.stop(1e3);
   }
   stop() {
     clearTimeout(this.#timer);
     this.#answerDue = void 0;
   }
-  /** Whether the page has slept: awake, this side would have detected the silence before now. */
-  get hasSlept() {
-    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE;
+  /**
+   * Sends a probe now, because the page has woken up.
+   *
+   * @param probablyLost whether the connection has probably ended. Then it is not known after how long
+   */
+  wake(probablyLost) {
+    const { dialing } = this.#owner;
+    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
+    this.#probe(isLost && dialing.asksToResume ? 0 : this.#patience);
+    this.#check();
   }
-  /** Sends a probe now, because the page has woken up. */
-  wake() {
-    this.#probe(PATIENCE_AWAKE);
-    this.#probeIfDue();
-  }
-  #probeIfDue() {
+  #check() {
     const time = now();
+    const { dialing, unsent } = this.#owner;
+    if (unsent && unsent < this.#unsent) this.#moved();
+    this.#unsent = unsent;
     if (this.#answerDue && time >= this.#answerDue) {
       this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
-      return this.#owner.connectionLost(ABNORMAL, "the connection is silent");
+      this.#answerDue = time + this.#patience;
+      if (!dialing.asksToResume) return this.#owner.connectionLost(ABNORMAL, SILENT);
+      if (!dialing.isDialing) dialing.dial();
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy;
-    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    if (!this.#answerDue && time >= this.#movedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
     clearTimeout(this.#timer);
-    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET;
-    this.#timer = setTimeout(() => this.#probeIfDue(), next - time);
+    const next = this.#answerDue ?? (seen ? this.#movedAt : time) + QUIET;
+    this.#timer = setTimeout(() => this.#check(), next - time);
   }
   #probe(patience) {
     this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
@@ -260,9 +274,12 @@ var ReplayBuffer = class {
   get memory() {
     return this.bytes + OVERHEAD * this.#messages.length;
   }
+  /** Adds a message. If it is sent now, it may be cut. Returns what is to be sent. */
   add(message) {
-    this.#messages.push(message);
-    this.bytes += message.size;
+    const parts = message.sent && this.parts?.cut(message) || [message];
+    this.#messages.push(...parts);
+    for (const { size } of parts) this.bytes += size;
+    return parts;
   }
   /** Removes a message. Returns false if a connection has got it already. */
   drop(message) {
@@ -289,11 +306,14 @@ var ReplayBuffer = class {
     this.bytes -= size;
     return true;
   }
-  /** Sends all messages in the buffer. */
+  /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send) {
-    for (const message of this.#messages) {
-      send(message.data);
+    const messages = this.#messages;
+    this.#messages = [];
+    this.bytes = 0;
+    for (const message of messages) {
       message.sent = true;
+      for (const { data } of this.add(message)) send(data);
     }
   }
 };
@@ -371,18 +391,18 @@ var TABLE = {
 
 // src/session.ts
 var EXPIRED = 4411;
+var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
-var MAX_UNANSWERED = 2;
 var MAX_REASON = 123;
-var WOKEN = "the page has woken up";
-var SILENT = "the server does not answer";
+var CLOSED = { t: "gone", why: "closed" };
 var MISMATCH = "the server counts differently";
 var Session = class {
   state = 0 /* New */;
   /** The type in which binary messages arrive. */
   binaryType = "blob";
-  #options;
   #owner;
+  /** The option `buffer`. */
+  #buffer;
   /** Removes the listeners of page events. */
   #listening = new AbortController();
   /** Undefined if the server answers no probes. */
@@ -399,11 +419,13 @@ var Session = class {
   #answerTimer;
   /** Undefined if the session cannot resume. */
   #replay;
+  /** Undefined unless both sides have the feature `parts`. */
+  #parts;
   #received = new Acknowledger((ack) => this.sendControl(ack));
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, protocols, options, owner) {
-    this.#options = options;
     this.#owner = owner;
+    this.#buffer = options.buffer ?? 2 ** 24;
     this.dialing = new Dialing(target, protocols, options, this);
     this.dialing.dial();
     onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
@@ -435,8 +457,9 @@ var Session = class {
     const isFull = this.fullness > 1;
     const message = { data, size, sent: this.#isConnected && !isFull };
     if (!this.#isConnected && !this.#isDetached) return message;
-    this.#replay?.add(message);
-    if (message.sent) this.connection.send(data);
+    const parts = this.#replay?.add(message) ?? [message];
+    if (message.sent) for (const part of parts) this.connection.send(part.data);
+    if (this.state === 1 /* Plain */ && this.#replay && this.#replay.memory > this.#buffer) this.#replay = void 0;
     if (isFull) {
       const unread = this.#replay ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
@@ -450,8 +473,8 @@ var Session = class {
   }
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
-    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity;
-    return bytes / (this.#options.buffer ?? 2 ** 24);
+    const kept = this.state === 1 /* Plain */ ? void 0 : this.#replay?.memory;
+    return (kept ?? this.unsent) / this.#buffer;
   }
   /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent() {
@@ -469,48 +492,57 @@ var Session = class {
     this.#heartbeat?.received();
     if (control && !isCounted(control)) return this.#receiveUncounted(control);
     const size = sizeOf(data);
-    if (this.#replay) this.#received.count(size);
-    if (control) this.#owner.receiveControl(control);
-    else this.#owner.receive(data, size, origin);
+    if (this.state === 3 /* Resumable */) this.#received.count(size);
+    if (control) return this.#owner.receiveControl(control);
+    const message = this.#parts ? this.#parts.join(data) : data;
+    if (message !== void 0) this.#owner.receive(message, message === data ? size : sizeOf(message), origin);
   }
   #receiveUncounted(control) {
     if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
-    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+    const isAck = control.t === "ack" && this.state === 3 /* Resumable */;
+    if (isAck && !this.#replay.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH);
   }
   #welcomed(welcome) {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
-    if (features.includes("resume") && typeof welcome.sid === "string") {
+    if (features.includes("parts")) this.#parts = this.#owner.parts;
+    const resumes = features.includes("resume") && typeof welcome.sid === "string";
+    if (resumes && this.#replay) {
+      clearTimeout(this.#answerTimer);
       this.#move(2 /* Counted */);
       this.#sid = welcome.sid;
       this.dialing.asksToResume = true;
       this.#token = welcome.token;
       this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.sendControl({ t: "ack", n: 0, bytes: 0 });
-      this.#replay = new ReplayBuffer();
-    } else this.#move(1 /* Greeted */);
+      this.#replay.parts = this.#parts;
+    } else {
+      if (resumes) this.sendControl(CLOSED);
+      this.#replay = void 0;
+      this.#move(1 /* Greeted */);
+    }
     this.#owner.receiveControl(welcome);
     this.#heartbeat?.start();
   }
   // ------------------------------------------------------------ connections
   dialed(connection) {
+    if (this.state === 3 /* Resumable */) this.#leave(SILENT);
+    if (this.state === 7 /* Over */) return disown(connection, 1e3);
     this.connection = connection;
     connection.binaryType = this.binaryType;
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#move(0 /* Bound */)) {
       this.sendControl({ t: "hello", ...hello });
+      this.#replay = new ReplayBuffer();
+      this.#answerTimer = setTimeout(() => this.#replay = void 0, WELCOME_TIMEOUT);
       this.#owner.opened(connection);
     } else {
       this.#move(4 /* Asked */);
       const { n: rx, bytes } = this.#received.acknowledge();
       this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT);
+      const unanswered = () => this.#detach(ABNORMAL, SILENT);
+      this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * ++this.#unanswered);
     }
-  }
-  #resumeUnanswered() {
-    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT);
-    else this.#end(ABNORMAL, SILENT);
   }
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
@@ -543,14 +575,19 @@ var Session = class {
     if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
     this.#owner.sessionDetached(code, reason, dropped);
   }
+  /** Continues without a connection. The caller dials, or the page does when it wakes up. */
+  #leave(reason) {
+    this.#detach(ABNORMAL, reason);
+    this.dialing.stop();
+  }
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
-    this.dialing.stop(code);
     if (this.connection) disown(this.connection, code);
     this.connection = void 0;
-    this.#stopTimers();
+    this.#stopTimers(code);
   }
-  #stopTimers() {
+  #stopTimers(code = 1e3) {
+    this.dialing.stop(code);
     clearTimeout(this.#answerTimer);
     this.#heartbeat?.stop();
     this.#received.stop();
@@ -562,9 +599,7 @@ var Session = class {
   // ------------------------------------------------------------ the page
   /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park() {
-    if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
-    this.#detach(ABNORMAL, "the page stops");
-    this.dialing.stop();
+    if (this.state === 3 /* Resumable */ || this.#isDetached) this.#leave("the page stops");
   }
   /**
    * Probes or replaces the connection at once, because the page has woken up.
@@ -572,13 +607,9 @@ var Session = class {
    * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
   #wake(probablyLost) {
-    if (this.#isConnected && this.#heartbeat) {
-      const isLost = probablyLost || this.#heartbeat.hasSlept;
-      if (isLost && this.state === 3 /* Resumable */) this.#detach(ABNORMAL, WOKEN);
-      else this.#heartbeat.wake();
-    }
+    if (this.#isConnected) this.#heartbeat?.wake(probablyLost);
     const isTrying = this.state === 5 /* Asking */ || this.dialing.isDialing;
-    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN);
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, SILENT);
     this.retry();
   }
   // ------------------------------------------------------------ the end
@@ -594,7 +625,7 @@ var Session = class {
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {
-      if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
+      if (this.#replay) this.sendControl(CLOSED);
       this.#stopTimers();
       this.#move(6 /* Closed */);
       this.connection.close(code, reason);
