@@ -12,8 +12,20 @@ from typing import Any, Literal
 
 import pytest
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import PATIENCE, RawServer, accept_response, handshake, raw_server
+from raw_websocket import (
+    BINARY,
+    CONT,
+    PATIENCE,
+    PING,
+    TEXT,
+    RawServer,
+    accept_response,
+    build_frame,
+    handshake,
+    raw_server,
+)
 
+from wsrpc import Client, Server
 from wsrpc.testing import FaultProxy
 
 Direction = Literal["up", "down"]
@@ -36,13 +48,13 @@ class Side:
 
     async def receive(self, count: int) -> bytes:
         """Exactly so many bytes."""
-        data = b""
+        data = bytearray()
         async with asyncio.timeout(PATIENCE):
             while len(data) < count:
-                piece = await self._loop.sock_recv(self.sock, count - len(data))
+                piece = await self._loop.sock_recv(self.sock, min(count - len(data), 1 << 20))
                 assert piece, f"the connection ended after {data!r}"
                 data += piece
-        return data
+        return bytes(data)
 
     async def to_end(self) -> tuple[bytes, str]:
         """All that comes, and how it ends: ``"fin"`` or ``"reset"``."""
@@ -64,6 +76,17 @@ class Side:
             while turns < 50:
                 turns = 0 if select.select([], [self.sock], [], 0)[1] else turns + 1
                 await asyncio.sleep(0)
+
+    async def fill(self) -> int:
+        """Send as much as is taken until the buffers are full. Returns how much that was."""
+        sent = 0
+        while sent < MANY:
+            try:
+                sent += self.sock.send(bytes(1 << 16))
+            except BlockingIOError:
+                await self.stuck()
+                break
+        return sent
 
     def fin(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)
@@ -171,6 +194,9 @@ TROUBLES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("cut", "refuse", "silence", "stall"), ()),
     "half_close": ("down",),
     "cut_after": (100, "up"),
+    "slow": ("up",),
+    "limit_messages": (100,),
+    "time_out": (60, 60),
 }
 
 
@@ -193,15 +219,27 @@ async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ..
 @pytest.mark.parametrize(
     ("name", "args", "error"),
     [
-        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "half_close")),
+        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "half_close", "slow")),
         ("cut_after", (-1, "up"), ValueError),
         ("cut_after", (1.5, "up"), TypeError),
+        ("limit_messages", (1, "sideways"), ValueError),
+        ("limit_messages", (-1,), ValueError),
+        ("limit_messages", (1.5,), TypeError),
+        ("time_out", (-1,), ValueError),
+        ("slow", {"rate": 0}, ValueError),
+        *(("slow", {name: -1}, ValueError) for name in ("rate", "latency", "jitter", "buffer")),
     ],
 )
-async def test_what_makes_no_sense_is_refused_at_once(name: str, args: tuple[Any, ...], error: type[Exception]) -> None:
+async def test_what_makes_no_sense_is_refused_at_once(name: str, args: Any, error: type[Exception]) -> None:
     async with FaultProxy("ws://127.0.0.1:9/") as proxy:
         with pytest.raises(error):
-            getattr(proxy, name)(*args)
+            getattr(proxy, name)(**args) if isinstance(args, dict) else getattr(proxy, name)(*args)
+
+
+async def test_encrypted_messages_cannot_be_limited() -> None:
+    async with FaultProxy("wss://127.0.0.1:9/") as proxy:
+        with pytest.raises(ValueError, match="wss"):
+            proxy.limit_messages(100)
 
 
 @pytest.mark.parametrize(("name", "args"), [*TROUBLES.items(), *(("drop", (turns,)) for turns in range(8))])
@@ -354,3 +392,63 @@ async def test_half_close_of_a_connection_that_has_just_been_reset() -> None:
         async with b.proxy.half_close("up"):  # the proxy has not yet been told
             assert await sender.to_end() == RESET
         await passes(*await b.line())
+
+
+# ---------------------------------------------------------------- slow networks
+
+
+PIECE = 1448
+
+
+@both_ways
+async def test_bytes_never_pass_faster_than_the_rate(direction: Direction) -> None:
+    """Those of all connections together, at each moment."""
+    rate, each = 1_000_000, 100_000
+    loop = asyncio.get_running_loop()
+    async with bench() as b:
+        lines = [await b.line(direction) for _ in range(2)]
+        whole = 0
+
+        async def receive(side: Side) -> None:
+            nonlocal whole
+            left = each
+            while left:
+                piece = await loop.sock_recv(side.sock, left)
+                left -= len(piece)
+                whole += len(piece)
+                assert whole <= rate * (loop.time() - began + 0.002) + PIECE
+
+        async with b.proxy.slow(direction, rate=rate):
+            began = loop.time()
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*(job for s, r in lines for job in (s.send(bytes(each)), receive(r))))
+            assert loop.time() - began >= 2 * each / rate - 0.01
+            began = loop.time()
+            await passes(*reversed(lines[0]), bytes(each))  # the other direction is as fast as ever
+        await passes(*lines[0], bytes(10 * each))
+
+
+@both_ways
+async def test_latency_and_jitter_delay_everything_and_keep_the_order(direction: Direction) -> None:
+    data = os.urandom(300_000)
+    loop = asyncio.get_running_loop()
+    async with bench() as b:
+        async with b.proxy.slow("up", latency=0.03), b.proxy.slow("down", latency=0.01, jitter=0.02):
+            began = loop.time()
+            client = await b.dial()
+            server = Side(await b.server.accept_tcp())
+            assert loop.time() - began >= 0.038  # a round trip, before the server sees anything
+            sender, receiver = (client, server) if direction == "up" else (server, client)
+            began = loop.time()
+            sending = asyncio.create_task(sender.send(data))
+            await receiver.receive(1)
+            assert loop.time() - began >= (0.028 if direction == "up" else 0.008)
+            assert await receiver.receive(len(data) - 1) == data[1:]
+            await sending
+            began = loop.time()
+            await sender.send(b"bye")
+            sender.fin()
+            assert await receiver.to_end() == (b"bye", "fin")
+            receiver.reset()
+            assert await sender.to_end() == RESET
+            assert loop.time() - began >= 0.038

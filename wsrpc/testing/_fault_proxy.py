@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .._net.urls import check_url
-from ._proxied_connection import Cut, Direction, ProxiedConnection, Troubles, bound_socket
+from ._proxied_connection import Cut, Direction, ProxiedConnection, Slow, Troubles, bound_socket
 
 T = TypeVar("T")
 
@@ -130,7 +131,6 @@ class FaultProxy:
 
     def _listen(self) -> None:
         self._listening = bound_socket(self._port)
-        self._listening.setblocking(False)
         self._listening.listen(BACKLOG)
         asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
@@ -195,7 +195,7 @@ class FaultProxy:
         """
         if index(count) < 0:
             raise ValueError(f"a number of bytes is not negative, got {count!r}")
-        return self._lasting(self._one(direction), lambda on: on.cuts, Cut(count))
+        return self._lasting(self._one(direction), lambda on: on.cuts, lambda: Cut(count))
 
     def silence(self, direction: Direction | None = None) -> Trouble:
         """Read and discard all bytes, on current and new connections. The end of a connection is not passed on either.
@@ -208,7 +208,7 @@ class FaultProxy:
         Raises:
             ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
-        return self._lasting(self._one_or_both(direction), lambda on: on.silences, None)
+        return self._lasting(self._one_or_both(direction), lambda on: on.silences, lambda: None)
 
     def stall(self, direction: Direction | None = None) -> Trouble:
         """Stop reading, so that the sender's buffers fill.
@@ -221,7 +221,78 @@ class FaultProxy:
         Raises:
             ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
-        return self._lasting(self._one_or_both(direction), lambda on: on.stalls, None)
+        return self._lasting(self._one_or_both(direction), lambda on: on.stalls, lambda: None)
+
+    def slow(
+        self,
+        direction: Direction | None = None,
+        *,
+        rate: float | None = None,
+        latency: float = 0.0,
+        jitter: float = 0.0,
+        buffer: int = 64 * 1024,
+    ) -> Trouble:
+        """Pass on bytes as a slow network does, in pieces that are as large as a packet.
+
+        In each direction, all connections share one link. The bytes of each connection keep their order. Before the
+        proxy connects to the server, it waits for one round trip, as the handshake of TCP does. Of nested blocks, the
+        slowest counts. At the end of the block, the bytes in transit are passed on at once.
+
+        Args:
+            direction: the direction that is slow. None for both directions.
+            rate: bytes per second. None for no limit.
+            latency: seconds that each byte takes, in addition to the time that it waits for the rate.
+            jitter: seconds that a piece takes longer, at most. Each piece takes a random part of them, from `random`.
+            buffer: bytes that may wait for the rate. While there are more, the proxy does not read, so that the
+                sender's buffers fill. ``5 * rate`` is a queue of 5 seconds. The buffers of the kernel add some 10 KiB
+                for each connection.
+
+        Raises:
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``, ``rate`` is not positive, or another number is
+                negative.
+        """
+        directions = self._one_or_both(direction)
+        if not ((rate is None or rate > 0) and min(latency, jitter, buffer) >= 0):
+            raise ValueError(
+                f"rate is positive, the others are not negative: {rate=}, {latency=}, {jitter=}, {buffer=}"
+            )
+        return self._lasting(directions, lambda on: on.slows, lambda: Slow(rate or math.inf, latency, jitter, buffer))
+
+    def limit_messages(self, size: int, direction: Direction | None = None) -> Trouble:
+        """Reset each connection on which a larger message begins, as gateways do.
+
+        The bytes before the frame that makes the message too large are passed on. The connection is then reset as by
+        `cut_after`. The size is that of the payload in the frames, which may be compressed.
+
+        Args:
+            size: maximum number of bytes of a message.
+            direction: the direction that is limited. None for both directions.
+
+        Raises:
+            ValueError, TypeError: ``direction`` is not ``"up"`` or ``"down"``, ``size`` is negative or not an integer,
+                or the server's URL is a ``wss://`` URL, so that the proxy cannot read the frames.
+        """
+        if self._target.scheme != "ws":
+            raise ValueError("frames are encrypted on a wss:// connection; give the proxy a ws:// URL")
+        if index(size) < 0:
+            raise ValueError(f"a number of bytes is not negative, got {size!r}")
+        return self._lasting(self._one_or_both(direction), lambda on: on.largest, lambda: size)
+
+    def time_out(self, idle: float | None = None, life: float | None = None) -> Trouble:
+        """Reset the connections that are idle or open for too long, as gateways do.
+
+        Args:
+            idle: seconds without a byte in either direction. None for no limit.
+            life: seconds since the client connected. None for no limit.
+
+        Raises:
+            ValueError: a number is negative.
+        """
+        self._check_listening()
+        limits = (math.inf if idle is None else idle, math.inf if life is None else life)
+        if not min(limits) >= 0:
+            raise ValueError(f"seconds are not negative, got {idle=}, {life=}")
+        return self._lasting(DIRECTIONS, lambda on: on.time_outs, lambda: limits)
 
     def half_close(self, direction: Direction) -> Trouble:
         """End one direction of the current connections, with a FIN after the bytes that were sent.
@@ -255,16 +326,17 @@ class FaultProxy:
 
     @asynccontextmanager
     async def _lasting(
-        self, directions: tuple[Direction, ...], troubles: Callable[[Troubles], list[T]], trouble: T
+        self, directions: tuple[Direction, ...], troubles: Callable[[Troubles], list[T]], make: Callable[[], T]
     ) -> AsyncGenerator[None]:
-        for direction in directions:
-            troubles(self._troubles[direction]).append(trouble)
+        added = [(troubles(self._troubles[direction]), make()) for direction in directions]
+        for entries, trouble in added:
+            entries.append(trouble)
         self._troubles_changed(directions)
         try:
             yield
         finally:
-            for direction in directions:
-                troubles(self._troubles[direction]).remove(trouble)
+            for entries, trouble in added:
+                entries.remove(trouble)
             self._troubles_changed(directions)
 
     @asynccontextmanager

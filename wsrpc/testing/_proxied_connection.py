@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from random import random
 from typing import Any, Literal, TypeAlias
 
 if sys.platform == "linux":
@@ -17,13 +19,25 @@ if sys.platform == "linux":
 SIOCOUTQNSD = 0x894B
 """Linux: number of bytes in a TCP socket that were not sent. (Python has no name for it.)"""
 
+KERNEL_BUFFER = 16 * 1024
+"""Size of the kernel's buffers of each socket, in bytes. By default, they hold megabytes, which hides a rate."""
+
 LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+def tcp_socket(family: int = socket.AF_INET) -> socket.socket:
+    """Return a TCP socket with small buffers, which the sockets that it accepts have, too."""
+    # With the protocol, asyncio turns Nagle's algorithm off for accepted sockets, so small pieces are sent at once.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER)
+    sock.setblocking(False)
+    return sock
 
 
 def bound_socket(port: int) -> socket.socket:
     """Return a TCP socket that is bound to a loopback port. 0 is a free port. Several sockets can share a port."""
-    # With the protocol, asyncio turns Nagle's algorithm off for accepted sockets, so small pieces are sent at once.
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = tcp_socket()
     try:
         for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # which of the two is needed depends on the system
             if hasattr(socket, option):
@@ -32,6 +46,19 @@ def bound_socket(port: int) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+async def connected_socket(host: str, port: int, family: int = socket.AF_INET) -> socket.socket:
+    """Return a TCP socket that is connected to a host, by IPv4 if possible, otherwise by IPv6."""
+    sock = tcp_socket(family)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except BaseException as exc:
+        sock.close()
+        if family == socket.AF_INET6 or not isinstance(exc, OSError):
+            raise
+        return await connected_socket(host, port, socket.AF_INET6)
     return sock
 
 
@@ -63,6 +90,60 @@ class Cut:
         self.count = count
 
 
+class Slow:
+    """One block of `FaultProxy.slow` in one direction: a link that all connections share."""
+
+    def __init__(self, rate: float, latency: float, jitter: float, buffer: float) -> None:
+        self.latency = latency
+        self._rate, self._jitter, self._buffer = rate, jitter, buffer
+        self._sent_at = 0.0
+        """When the link has sent all bytes that it was given."""
+
+    def due(self, now: float, size: int) -> float:
+        """Give bytes to the link, and return when they reach its other end."""
+        self._sent_at = max(now, self._sent_at) + size / self._rate
+        return self._sent_at + self.latency + self._jitter * random()
+
+    @property
+    def room_at(self) -> float:
+        """When no more than ``buffer`` bytes wait."""
+        return self._sent_at - self._buffer / self._rate
+
+
+HEADERS = [2] * 126 + [4, 10]
+"""Size of a frame's header without its masking key, by the seven bits that say how long the frame is."""
+
+
+class MessageSizes:
+    """Finds the WebSocket frames in the bytes of one direction, to tell how large each message is."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        """The beginning of a header, or of the empty line that ends the HTTP head."""
+        self._skip = -1
+        """Number of bytes before the next header. -1 before the end of the HTTP head."""
+        self._size = 0
+        """Bytes of the present message, of all its frames up to now."""
+
+    def find_larger(self, data: bytes, largest: float) -> int | None:
+        """Return where in ``data`` the first frame begins with which a message is too large, or None."""
+        before, data, at = len(self._rest), self._rest + data, self._skip
+        if at < 0:
+            at = data.find(b"\r\n\r\n") + 4
+            if at < 4:
+                self._rest = data[-3:]
+                return None
+        while len(header := data[at : at + 10]) >= (end := HEADERS[header[1] & 127] if len(header) > 1 else 2):
+            size = int.from_bytes(header[2:end], "big") if end > 2 else header[1] & 127
+            if not header[0] & 8:  # it belongs to a message, and is no ping
+                self._size = size if header[0] & 15 else self._size + size
+                if self._size > largest:
+                    return max(at - before, 0)  # a header may have begun in bytes that were passed
+            at += end + size + (4 if header[1] & 128 else 0)
+        self._rest, self._skip = header, max(at - len(data), 0)
+        return None
+
+
 class Troubles:
     """Troubles of one direction, for all connections. Each block that is entered adds an entry to one of the lists."""
 
@@ -72,13 +153,21 @@ class Troubles:
         self.silences: list[None] = []
         self.stalls: list[None] = []
         self.cuts: list[Cut] = []
+        self.slows: list[Slow] = []
+        self.largest: list[int] = []
+        """Limits of `FaultProxy.limit_messages`."""
+        self.time_outs: list[tuple[float, float]] = []
+        """Limits of `FaultProxy.time_out`: seconds since the last byte, and since the connection was opened."""
 
 
 FIN, RESET = b"", None
 """Entries besides bytes: the normal end of a direction, and the reset of the connection."""
 
-LARGEST_TRANSIT = 256 * 1024
-"""Maximum bytes in transit in one direction. Above this number, reading stops."""
+PIECE = 1448
+"""Bytes that are passed together on a slow link: what a packet in an Ethernet network holds."""
+
+LARGEST_TRANSIT = 10_000
+"""Pieces in transit in one direction at which reading stops, as if TCP's window were full: at most some 15 MB."""
 
 
 class ProxiedConnection:
@@ -98,11 +187,13 @@ class ProxiedConnection:
         troubles: Mapping[Direction, Troubles],
         ended: Callable[[ProxiedConnection], None],
     ) -> None:
-        self.ends: dict[Direction, ProxySocket] = {
-            direction: ProxySocket(self, direction, each) for direction, each in troubles.items()
-        }
+        self.ends = {direction: ProxySocket(self, each) for direction, each in troubles.items()}
         """The sockets, by the direction of the bytes that they read."""
+        self.client, self.server = self.ends["up"], self.ends["down"]
+        self.client.other, self.server.other = self.server, self.client
         self._ended = ended
+        self.opened_at = self.active_at = asyncio.get_running_loop().time()
+        """When the client came, and when the last bytes were passed on."""
         self.connected = False
         """Whether the server was reached."""
         self.broken = False
@@ -112,22 +203,15 @@ class ProxiedConnection:
         self._connecting = asyncio.get_running_loop().create_task(self._connect(sock, address))
         self._connecting.add_done_callback(lambda task: self.lost())
 
-    @property
-    def client(self) -> ProxySocket:
-        """The socket of the client."""
-        return self.ends["up"]
-
-    @property
-    def server(self) -> ProxySocket:
-        """The socket of the server."""
-        return self.ends["down"]
-
     async def _connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: self.client, sock)
+        latencies = (max((slow.latency for slow in end.troubles.slows), default=0.0) for end in self.ends.values())
+        await asyncio.sleep(sum(latencies))  # the handshake of TCP takes a round trip
         if not self.broken:
             try:
-                await loop.create_connection(lambda: self.server, *address)
+                # Not `create_connection`: uvloop's leaves a socket open if it is reset at once.
+                await loop.connect_accepted_socket(lambda: self.server, await connected_socket(*address))
             except OSError:
                 self.reset()
 
@@ -145,6 +229,8 @@ class ProxiedConnection:
         # uvloop does not call `connection_lost` of the transport for which a cancelled task waits.
         ends = () if self._connecting.cancelled() else (self.client, self.server)
         if self._connecting.done() and all(end.transport is None for end in ends):
+            for end in ends:
+                end.stop_timer()
             self._ended(self)
 
     def reset(self) -> None:
@@ -170,13 +256,15 @@ class ProxiedConnection:
 class ProxySocket(asyncio.Protocol):
     """One of the two sockets. It passes the bytes that it reads to the other socket, if the troubles allow this."""
 
-    def __init__(self, connection: ProxiedConnection, direction: Direction, troubles: Troubles) -> None:
+    other: ProxySocket
+
+    def __init__(self, connection: ProxiedConnection, troubles: Troubles) -> None:
         self._connection = connection
-        self._other: Direction = "down" if direction == "up" else "up"
-        self._troubles = troubles
-        self._transit: deque[bytes | None] = deque()
-        """Bytes that were read and cannot be passed on yet."""
-        self._transit_size = 0
+        self.troubles = troubles
+        self._loop = asyncio.get_running_loop()
+        self._transit: deque[tuple[bytes | None, dict[Slow, float]]] = deque()
+        """Bytes that were read and cannot be passed on yet, with the time at which each slow link lets them through."""
+        self._sizes = MessageSizes()
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self._lossy = False
@@ -194,10 +282,6 @@ class ProxySocket(asyncio.Protocol):
         """Whether the other socket has no more room."""
         self._reading = True
 
-    @property
-    def other(self) -> ProxySocket:
-        return self._connection.ends[self._other]
-
     # ------------------------------------------------------------ the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -207,10 +291,10 @@ class ProxySocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         # uvloop reads before the server is reached: it ignores `pause_reading` within `connection_made`.
-        if not self._troubles.stalls and not self._transit and self._connection.connected:
+        if not (self.troubles.stalls or self.troubles.slows or self._transit) and self._connection.connected:
             self._pass(data)  # in this turn: a turn more, and `drop` would lose what has arrived without a proxy
         else:
-            self._add(data)
+            self._add(*(data[start : start + PIECE] for start in range(0, len(data), PIECE)))
 
     def eof_received(self) -> bool:
         self.finish()
@@ -231,8 +315,7 @@ class ProxySocket(asyncio.Protocol):
         """Reset the connection: the remote end of the socket gets a RST."""
         self._over = True
         self._transit.clear()
-        self._transit_size = 0
-        self._stop_timer()
+        self.stop_timer()
         if self.transport is not None:
             reset_when_closed(self.transport)
             self.transport.abort()
@@ -250,10 +333,10 @@ class ProxySocket(asyncio.Protocol):
 
     def troubles_changed(self) -> None:
         """Apply the present troubles."""
-        if self._lossy and not self._troubles.silences:
+        if self._lossy and not self.troubles.silences:
             self._connection.reset()
             return
-        self._cuts = {cut: self._cuts.get(cut, self._passed + cut.count) for cut in self._troubles.cuts}
+        self._cuts = {cut: self._cuts.get(cut, self._passed + cut.count) for cut in self.troubles.cuts}
         self._cut_at = min(self._cuts.values(), default=None)
         self.update()
 
@@ -261,32 +344,48 @@ class ProxySocket(asyncio.Protocol):
         """Pass on bytes, and pause or resume reading, as the troubles allow now."""
         if self._over:
             return
-        self._stop_timer()
-        while self._transit and self._may_pass():
-            piece = self._transit.popleft()
+        self.stop_timer()
+        now = self._loop.time()
+        line = self._connection
+        ends = [min(line.active_at + idle, line.opened_at + life) for idle, life in self.troubles.time_outs]
+        if min(ends, default=math.inf) <= now:
+            line.reset()
+        while self._due() <= now:
+            piece, _ = self._transit.popleft()
             if piece:
-                self._transit_size -= len(piece)
                 self._pass(piece)
             else:
                 self._pass_end(piece)
-            if self._over:
-                return
         self._cut_if_due()
+        if self._over:
+            return
         self._read_or_not()
+        times = (*ends, self._due(), *(slow.room_at for slow in self.troubles.slows))
+        if later := [time for time in times if now < time < math.inf]:
+            self._timer = self._loop.call_at(min(later), self.update)
 
-    def _add(self, piece: bytes | None) -> None:
-        if not self._over:
-            self._transit.append(piece)
-            self._transit_size += len(piece or b"")
-            self.update()
+    def _add(self, *pieces: bytes | None) -> None:
+        now = self._loop.time()
+        for piece in pieces:
+            times = {slow: slow.due(now, len(piece or b"")) for slow in self.troubles.slows}
+            self._transit.append((piece, times))
+        self.update()
+
+    def _due(self) -> float:
+        """Return when the next bytes in transit pass. Infinity if there are none, or if they have to wait."""
+        if not self._transit or self._over or not self._may_pass():
+            return math.inf
+        _, times = self._transit[0]
+        return max((times.get(slow, 0.0) for slow in self.troubles.slows), default=0.0)
 
     def _may_pass(self) -> bool:
-        if self._troubles.stalls or not self._connection.connected:
+        if self.troubles.stalls or not self._connection.connected:
             return False
-        return not self._full or self._finished or bool(self._troubles.silences)
+        return not self._full or self._finished or bool(self.troubles.silences)
 
     def _read_or_not(self) -> None:
-        reading = not self._over and self._may_pass() and self._transit_size < LARGEST_TRANSIT
+        reading = not self._over and self._may_pass() and len(self._transit) < LARGEST_TRANSIT
+        reading = reading and all(slow.room_at <= self._loop.time() for slow in self.troubles.slows)
         if reading is not self._reading and self.transport is not None:
             self._reading = reading
             if reading:
@@ -297,19 +396,23 @@ class ProxySocket(asyncio.Protocol):
     def _pass(self, data: bytes) -> None:
         if self._finished or self._over:
             return
-        if self._troubles.silences:
+        if self.troubles.silences:
             self._lossy = True
             return
+        self._connection.active_at = self._loop.time()
+        start = self._sizes.find_larger(data, min(self.troubles.largest, default=math.inf))
+        if start is not None:
+            self._cut_at = min([self._passed + start, *self._cuts.values()])
         if self._cut_at is not None:
             data = data[: self._cut_at - self._passed]
         self._passed += len(data)
-        self._troubles.passed += len(data)
+        self.troubles.passed += len(data)
         if self.other.transport is not None:
             self.other.transport.write(data)
         self._cut_if_due()
 
     def _pass_end(self, piece: bytes | None) -> None:
-        if self._troubles.silences:
+        if self.troubles.silences:
             self._lossy = True
         elif piece is RESET:
             if not self._connection.closing:
@@ -325,18 +428,19 @@ class ProxySocket(asyncio.Protocol):
     def _cut_if_due(self) -> None:
         if self._cut_at is not None and self._passed >= self._cut_at and self._connection.connected and not self._over:
             self._over = True
-            self._stop_timer()
+            self.stop_timer()
             self._read_or_not()
             self._reset_when_sent()
 
     def _reset_when_sent(self) -> None:
         """Reset the connections when the passed bytes were sent, because a RST drops unsent bytes."""
         if self.other.transport is not None and unsent(self.other.transport):
-            self._timer = asyncio.get_running_loop().call_later(0.001, self._reset_when_sent)
+            self._timer = self._loop.call_later(0.001, self._reset_when_sent)
         else:
             self._connection.reset()
 
-    def _stop_timer(self) -> None:
+    def stop_timer(self) -> None:
+        """Do nothing more at a later time."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
