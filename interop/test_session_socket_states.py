@@ -44,7 +44,7 @@ ROWS: dict[str, Row] = {
     "connecting: no answer": (
         "hold open until:close",
         CLOSED,
-        "error, close 1006 no connection within 10 s",
+        "error, close 1006 the server does not answer",
         "",
     ),
     # ---- open, without a welcome
@@ -179,7 +179,7 @@ ROWS: dict[str, Row] = {
     "open: a connection that dies in silence": (
         "open welcome send:a next resumed:1:1 until:resumed",
         OPEN,
-        "open, detached, resumed",
+        "open, resumed",
         "hello a probe (4412) | resume",
     ),
     "open: a server that is slow is not left": (
@@ -192,7 +192,7 @@ ROWS: dict[str, Row] = {
         f"open: a connection that dies in silence, and the clock is set by {seconds} s": (
             f"open welcome clock:{seconds} send:a next resumed:1:1 until:resumed",
             OPEN,
-            "open, detached, resumed",
+            "open, resumed",
             "hello a probe (4412) | resume",
         )
         for seconds in (-3600, -30 * 86400, 3600)
@@ -375,19 +375,19 @@ ROWS: dict[str, Row] = {
     "open: the network is back while the page is hidden": (
         "open welcome hide wake:online next resumed:0:0 until:resumed",
         OPEN,
-        "open, detached, resumed",
+        "open, resumed",
         "hello probe (4412) | resume",
     ),
     "open: the page is seen again, and the connection is dead": (
         "open welcome hide show next resumed:0:0 until:resumed",
         OPEN,
-        "open, detached, resumed",
+        "open, resumed",
         "hello probe (4412) | resume",
     ),
     "open: the network is back": (
         "open welcome wake:online next resumed:0:0 until:resumed",
         OPEN,
-        "open, detached, resumed",
+        "open, resumed",
         "hello probe (4412) | resume",
     ),
     "open: the network is back, and the connection is not lost": (
@@ -399,14 +399,14 @@ ROWS: dict[str, Row] = {
     "open: the page was frozen": (
         "open welcome thaw next resumed:0:0 until:resumed",
         OPEN,
-        "open, detached, resumed",
+        "open, resumed",
         "hello probe (4412) | resume",
     ),
     # The time of the machine goes on, and that of the process does not, as on some systems.
     "open: the machine was asleep": (
         "open welcome clock:3600 wake:pageshow next resumed:0:0 until:resumed",
         OPEN,
-        "open, detached, resumed",
+        "open, resumed",
         "hello probe (4412) | resume",
     ),
     "open: the clock was set back": (
@@ -459,8 +459,8 @@ PAGE = ("clock", "wake", "hide", "show", "leave", "keep", "freeze", "thaw")
 """Steps for which Node has to have a page, of its own because all sockets of the page take part."""
 WELCOMES: dict[str, dict[str, Any]] = {
     "": {},
-    "none": {"features": []},
-    "probe": {"features": ["probe"]},
+    "none": {"features": [], "sid": None},
+    "probe": {"features": ["probe"], "sid": None},
     "noprobe": {"features": ["resume"]},
 }
 

@@ -71,7 +71,7 @@ export class Dialing {
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
     else if (!this.url) open(target)
     else Promise.resolve(target).then(open).catch(fail)
-    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s")
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT)
   }
 
   #open(address: string | URL | Address): void {

@@ -22,8 +22,6 @@ const QUIET = 5_000
 const QUIET_UNSEEN = 30_000
 /** Milliseconds that this side waits for an answer. */
 const PATIENCE = 4_000
-/** The longest wait. Over a slow network, a large message before the answer delays the answer. */
-const MAX_PATIENCE = 60_000
 
 /**
  * Sends a probe when nothing has arrived or left for some time. Without an answer, the connection is dead, or the server
@@ -75,10 +73,9 @@ export class Heartbeat {
    * @param probablyLost whether the connection has probably ended. Then it is not known after how long
    */
   wake(probablyLost: boolean): void {
-    const { dialing } = this.#owner
     // Awake, this side would have noticed the silence before now.
     const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE
-    this.#probe(isLost && dialing.asksToResume ? 0 : this.#patience)
+    this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience)
     this.#check()
   }
 
@@ -88,8 +85,7 @@ export class Heartbeat {
     if (unsent && unsent < this.#unsent) this.#moved() // not if all has left: a system takes the last bytes unseen
     this.#unsent = unsent
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE)
-      this.#answerDue = time + this.#patience
+      this.#answerDue = time + (this.#patience *= 2)
       if (!dialing.asksToResume) return this.#owner.connectionLost(ABNORMAL, SILENT)
       if (!dialing.isDialing) dialing.dial()
     }
@@ -102,7 +98,7 @@ export class Heartbeat {
   }
 
   #probe(patience: number): void {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience)
+    this.#answerDue = now() + patience
     this.#owner.sendControl({ t: "probe" })
   }
 }

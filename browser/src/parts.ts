@@ -16,7 +16,7 @@ const LARGEST = 32 * 1024
 /** Cuts sent messages, and joins the parts that arrive in one session, on one connection after another. */
 export class Parts {
   /** What has arrived of a message. */
-  #contents: Uint8Array[] = []
+  readonly #contents: Uint8Array[] = []
 
   /** Returns the parts of a message that is sent, or only the message if it is not large. */
   cut(message: Outgoing): Outgoing[] {
@@ -39,10 +39,9 @@ export class Parts {
     if (typeof data === "string") return data
     const part = new Uint8Array(data as ArrayBuffer)
     if (part[0] !== MARK) return data
-    const contents = this.#contents
-    contents.push(part.subarray(HEAD))
+    this.#contents.push(part.subarray(HEAD))
     if (part[1] === Kind.More) return undefined
-    this.#contents = []
+    const contents = this.#contents.splice(0)
     const joined = new Uint8Array(contents.reduce((at, { length }) => at + length, 0))
     contents.reduce((at, content) => (joined.set(content, at), at + content.length), 0)
     return part[1] === Kind.Text ? new TextDecoder().decode(joined) : joined.buffer

@@ -72,10 +72,8 @@ export class ReplayBuffer {
 
   /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send: (data: Data) => void): void {
-    const messages = this.#messages
-    this.#messages = []
     this.bytes = 0
-    for (const message of messages) {
+    for (const message of this.#messages.splice(0)) {
       message.sent = true
       for (const { data } of this.add(message)) send(data)
     }

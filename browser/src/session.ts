@@ -51,7 +51,6 @@ const WELCOME_TIMEOUT = 10_000
 const ANSWER_TIMEOUT = 5_000
 /** The most bytes of a reason in a Close frame. */
 const MAX_REASON = 123
-const CLOSED = { t: "gone", why: "closed" }
 const MISMATCH = "the server counts differently"
 
 type Timer = ReturnType<typeof setTimeout> | undefined
@@ -75,8 +74,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
   readonly #listening = new AbortController()
   /** Undefined if the server answers no probes. */
   #heartbeat: Heartbeat | undefined
-  #sid = ""
-  #token: unknown
+  /** The name of the session, and the secret with which this side resumes it. */
+  #named: { readonly sid?: unknown; token?: unknown } = {}
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0
   /** The number of attempts to resume, for the server. */
@@ -114,7 +113,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** Whether the session waits for another connection. */
   get #isDetached(): boolean {
-    return this.state === SessionState.Detached || this.state === SessionState.Asking
+    return [SessionState.Detached, SessionState.Asking].includes(this.state)
   }
 
   get isBusy(): boolean {
@@ -134,7 +133,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     if (!this.#isConnected && !this.#isDetached) return message
     const parts = this.#replay?.add(message) ?? [message]
     if (message.sent) for (const part of parts) this.connection!.send(part.data)
-    if (this.state === SessionState.Plain && this.#replay && this.#replay.memory > this.#buffer) this.#replay = undefined
+    if (this.state === SessionState.Plain && this.#replay?.memory! > this.#buffer) this.#replay = undefined
     if (isFull) {
       const unread = this.#replay ? undefined : this.connection
       this.#end(4408, "too much waits to be sent")
@@ -150,8 +149,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness(): number {
-    const kept = this.state === SessionState.Plain ? undefined : this.#replay?.memory
-    return (kept ?? this.unsent) / this.#buffer
+    const kept = this.state !== SessionState.Plain && this.#replay?.memory
+    return (kept || this.unsent) / this.#buffer
   }
 
   /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
@@ -189,17 +188,16 @@ export class Session implements DialingOwner, HeartbeatOwner {
     const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this)
     if (features.includes("parts")) this.#parts = this.#owner.parts
-    const resumes = features.includes("resume") && typeof welcome.sid === "string"
+    const resumes = typeof welcome.sid === "string"
     if (resumes && this.#replay) {
       clearTimeout(this.#answerTimer)
       this.#move(SessionInput.Counted)
-      this.#sid = welcome.sid as string
       this.dialing.asksToResume = true
-      this.#token = welcome.token
-      this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
+      this.#named = { sid: welcome.sid, token: welcome.token }
+      this.#ttl = Math.min(1000 * Number(welcome.ttl) || 0, LONGEST_TIMER)
       this.#replay.parts = this.#parts
     } else {
-      if (resumes) this.sendControl(CLOSED) // the welcome is late
+      if (resumes) this.sendControl({ t: "gone", why: "closed" }) // the welcome is late
       this.#replay = undefined
       this.#move(SessionInput.Greeted)
     }
@@ -210,8 +208,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   // ------------------------------------------------------------ connections
 
   dialed(connection: WebSocketLike): void {
-    if (this.state === SessionState.Resumable) this.#leave(SILENT)
-    if (this.state === SessionState.Over) return disown(connection, 1000) // a listener has closed the session
+    this.#disown(RESUMES) // the present connection, if it was silent
     this.connection = connection
     connection.binaryType = this.binaryType
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin)
@@ -224,9 +221,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
     } else {
       this.#move(SessionInput.Asked)
       const { n: rx, bytes } = this.#received.acknowledge()
-      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes })
-      const unanswered = () => this.#detach(ABNORMAL, SILENT)
-      this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * ++this.#unanswered)
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes })
+      this.#answerTimer = setTimeout(() => this.#detach(ABNORMAL, SILENT), ANSWER_TIMEOUT * ++this.#unanswered)
     }
   }
 
@@ -238,7 +234,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
     else {
       clearTimeout(this.#answerTimer)
       clearTimeout(this.#expiryTimer)
-      this.#token = answer.token
+      this.#expiryTimer = undefined
+      this.#named.token = answer.token
       this.#unanswered = 0
       this.#move(SessionInput.Resumed)
       this.#replay!.sendAll((data) => this.connection!.send(data))
@@ -249,7 +246,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   connectionLost(code: number, reason: string, wasClean?: boolean): void {
-    const isDrop = this.state === SessionState.Resumable && (code === ABNORMAL || code === EXPIRED)
+    const isDrop = this.state === SessionState.Resumable && [ABNORMAL, EXPIRED].includes(code)
     if (isDrop || (this.#isDetached && mayDialAgain(code))) this.#detach(code, reason)
     else this.#end(code, reason, wasClean)
   }
@@ -260,19 +257,15 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0)
-    if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
     this.#owner.sessionDetached(code, reason, dropped)
-  }
-
-  /** Continues without a connection. The caller dials, or the page does when it wakes up. */
-  #leave(reason: string): void {
-    this.#detach(ABNORMAL, reason)
-    this.dialing.stop()
   }
 
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code: number): void {
-    if (this.connection) disown(this.connection, code)
+    if (this.connection) {
+      disown(this.connection, code)
+      this.#expiryTimer ??= setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
+    }
     this.connection = undefined
     this.#stopTimers(code)
   }
@@ -293,7 +286,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park(): void {
-    if (this.state === SessionState.Resumable || this.#isDetached) this.#leave("the page stops")
+    if (this.state !== SessionState.Resumable && !this.#isDetached) return
+    this.#detach(ABNORMAL, "closed")
+    this.dialing.stop()
   }
 
   /**
@@ -322,9 +317,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError")
     if (this.#isConnected) {
-      if (this.#replay) this.sendControl(CLOSED)
+      if (this.#replay) this.sendControl({ t: "gone", why: "closed" })
       this.#stopTimers() // Chrome reports it in the console if something is sent on a connection that closes
-      this.#move(SessionInput.Closed)
+      this.state = SessionState.Closing
       this.connection!.close(code, reason)
     } else if (this.state === SessionState.New) this.#end(ABNORMAL, "closed")
     else if (this.#isDetached) this.#end(code, reason)
@@ -332,7 +327,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   #end(code: number, reason: string, wasClean = false): void {
     const before = this.state
-    this.#move(SessionInput.Ended)
+    this.state = SessionState.Over
     this.#disown(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()

@@ -112,7 +112,7 @@ var Dialing = class {
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (!this.url) open(target);
     else Promise.resolve(target).then(open).catch(fail);
-    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s");
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT);
   }
   #open(address) {
     const { url = address, token } = address;
@@ -174,7 +174,6 @@ function absolute(url) {
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
-var MAX_PATIENCE = 6e4;
 var Heartbeat = class {
   #owner;
   /** When something has arrived or left. */
@@ -214,9 +213,8 @@ var Heartbeat = class {
    * @param probablyLost whether the connection has probably ended. Then it is not known after how long
    */
   wake(probablyLost) {
-    const { dialing } = this.#owner;
     const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
-    this.#probe(isLost && dialing.asksToResume ? 0 : this.#patience);
+    this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience);
     this.#check();
   }
   #check() {
@@ -225,8 +223,7 @@ var Heartbeat = class {
     if (unsent && unsent < this.#unsent) this.#moved();
     this.#unsent = unsent;
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
-      this.#answerDue = time + this.#patience;
+      this.#answerDue = time + (this.#patience *= 2);
       if (!dialing.asksToResume) return this.#owner.connectionLost(ABNORMAL, SILENT);
       if (!dialing.isDialing) dialing.dial();
     }
@@ -237,7 +234,7 @@ var Heartbeat = class {
     this.#timer = setTimeout(() => this.#check(), next - time);
   }
   #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
+    this.#answerDue = now() + patience;
     this.#owner.sendControl({ t: "probe" });
   }
 };
@@ -308,10 +305,8 @@ var ReplayBuffer = class {
   }
   /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send) {
-    const messages = this.#messages;
-    this.#messages = [];
     this.bytes = 0;
-    for (const message of messages) {
+    for (const message of this.#messages.splice(0)) {
       message.sent = true;
       for (const { data } of this.add(message)) send(data);
     }
@@ -356,36 +351,25 @@ var Acknowledger = class {
 
 // src/session_states.ts
 var TABLE = {
-  [0 /* New */]: {
-    [0 /* Bound */]: 1 /* Plain */,
-    [7 /* Ended */]: 7 /* Over */
-  },
+  [0 /* New */]: { [0 /* Bound */]: 1 /* Plain */ },
   [1 /* Plain */]: {
     [1 /* Greeted */]: 2 /* Attached */,
-    [2 /* Counted */]: 3 /* Resumable */,
-    [6 /* Closed */]: 6 /* Closing */,
-    [7 /* Ended */]: 7 /* Over */
+    [2 /* Counted */]: 3 /* Resumable */
   },
-  [2 /* Attached */]: {
-    [6 /* Closed */]: 6 /* Closing */,
-    [7 /* Ended */]: 7 /* Over */
-  },
+  [2 /* Attached */]: {},
   [3 /* Resumable */]: {
     [3 /* Cut */]: 4 /* Detached */,
-    [6 /* Closed */]: 6 /* Closing */,
-    [7 /* Ended */]: 7 /* Over */
+    [4 /* Asked */]: 5 /* Asking */
   },
   [4 /* Detached */]: {
     [3 /* Cut */]: 4 /* Detached */,
-    [4 /* Asked */]: 5 /* Asking */,
-    [7 /* Ended */]: 7 /* Over */
+    [4 /* Asked */]: 5 /* Asking */
   },
   [5 /* Asking */]: {
     [3 /* Cut */]: 4 /* Detached */,
-    [5 /* Resumed */]: 3 /* Resumable */,
-    [7 /* Ended */]: 7 /* Over */
+    [5 /* Resumed */]: 3 /* Resumable */
   },
-  [6 /* Closing */]: { [7 /* Ended */]: 7 /* Over */ },
+  [6 /* Closing */]: {},
   [7 /* Over */]: {}
 };
 
@@ -394,7 +378,6 @@ var EXPIRED = 4411;
 var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
 var MAX_REASON = 123;
-var CLOSED = { t: "gone", why: "closed" };
 var MISMATCH = "the server counts differently";
 var Session = class {
   state = 0 /* New */;
@@ -407,8 +390,8 @@ var Session = class {
   #listening = new AbortController();
   /** Undefined if the server answers no probes. */
   #heartbeat;
-  #sid = "";
-  #token;
+  /** The name of the session, and the secret with which this side resumes it. */
+  #named = {};
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0;
   /** The number of attempts to resume, for the server. */
@@ -442,7 +425,7 @@ var Session = class {
   }
   /** Whether the session waits for another connection. */
   get #isDetached() {
-    return this.state === 4 /* Detached */ || this.state === 5 /* Asking */;
+    return [4 /* Detached */, 5 /* Asking */].includes(this.state);
   }
   get isBusy() {
     return this.#owner.isBusy;
@@ -459,7 +442,7 @@ var Session = class {
     if (!this.#isConnected && !this.#isDetached) return message;
     const parts = this.#replay?.add(message) ?? [message];
     if (message.sent) for (const part of parts) this.connection.send(part.data);
-    if (this.state === 1 /* Plain */ && this.#replay && this.#replay.memory > this.#buffer) this.#replay = void 0;
+    if (this.state === 1 /* Plain */ && this.#replay?.memory > this.#buffer) this.#replay = void 0;
     if (isFull) {
       const unread = this.#replay ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
@@ -473,8 +456,8 @@ var Session = class {
   }
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
-    const kept = this.state === 1 /* Plain */ ? void 0 : this.#replay?.memory;
-    return (kept ?? this.unsent) / this.#buffer;
+    const kept = this.state !== 1 /* Plain */ && this.#replay?.memory;
+    return (kept || this.unsent) / this.#buffer;
   }
   /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent() {
@@ -506,17 +489,16 @@ var Session = class {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
     if (features.includes("parts")) this.#parts = this.#owner.parts;
-    const resumes = features.includes("resume") && typeof welcome.sid === "string";
+    const resumes = typeof welcome.sid === "string";
     if (resumes && this.#replay) {
       clearTimeout(this.#answerTimer);
       this.#move(2 /* Counted */);
-      this.#sid = welcome.sid;
       this.dialing.asksToResume = true;
-      this.#token = welcome.token;
-      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
+      this.#named = { sid: welcome.sid, token: welcome.token };
+      this.#ttl = Math.min(1e3 * Number(welcome.ttl) || 0, LONGEST_TIMER);
       this.#replay.parts = this.#parts;
     } else {
-      if (resumes) this.sendControl(CLOSED);
+      if (resumes) this.sendControl({ t: "gone", why: "closed" });
       this.#replay = void 0;
       this.#move(1 /* Greeted */);
     }
@@ -525,8 +507,7 @@ var Session = class {
   }
   // ------------------------------------------------------------ connections
   dialed(connection) {
-    if (this.state === 3 /* Resumable */) this.#leave(SILENT);
-    if (this.state === 7 /* Over */) return disown(connection, 1e3);
+    this.#disown(RESUMES);
     this.connection = connection;
     connection.binaryType = this.binaryType;
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
@@ -539,9 +520,8 @@ var Session = class {
     } else {
       this.#move(4 /* Asked */);
       const { n: rx, bytes } = this.#received.acknowledge();
-      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      const unanswered = () => this.#detach(ABNORMAL, SILENT);
-      this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * ++this.#unanswered);
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes });
+      this.#answerTimer = setTimeout(() => this.#detach(ABNORMAL, SILENT), ANSWER_TIMEOUT * ++this.#unanswered);
     }
   }
   #resumeAnswered(answer) {
@@ -552,7 +532,8 @@ var Session = class {
     else {
       clearTimeout(this.#answerTimer);
       clearTimeout(this.#expiryTimer);
-      this.#token = answer.token;
+      this.#expiryTimer = void 0;
+      this.#named.token = answer.token;
       this.#unanswered = 0;
       this.#move(5 /* Resumed */);
       this.#replay.sendAll((data) => this.connection.send(data));
@@ -562,7 +543,7 @@ var Session = class {
     }
   }
   connectionLost(code, reason, wasClean) {
-    const isDrop = this.state === 3 /* Resumable */ && (code === ABNORMAL || code === EXPIRED);
+    const isDrop = this.state === 3 /* Resumable */ && [ABNORMAL, EXPIRED].includes(code);
     if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
@@ -572,17 +553,14 @@ var Session = class {
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
-    if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
     this.#owner.sessionDetached(code, reason, dropped);
-  }
-  /** Continues without a connection. The caller dials, or the page does when it wakes up. */
-  #leave(reason) {
-    this.#detach(ABNORMAL, reason);
-    this.dialing.stop();
   }
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
-    if (this.connection) disown(this.connection, code);
+    if (this.connection) {
+      disown(this.connection, code);
+      this.#expiryTimer ??= setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+    }
     this.connection = void 0;
     this.#stopTimers(code);
   }
@@ -599,7 +577,9 @@ var Session = class {
   // ------------------------------------------------------------ the page
   /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park() {
-    if (this.state === 3 /* Resumable */ || this.#isDetached) this.#leave("the page stops");
+    if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
+    this.#detach(ABNORMAL, "closed");
+    this.dialing.stop();
   }
   /**
    * Probes or replaces the connection at once, because the page has woken up.
@@ -625,16 +605,16 @@ var Session = class {
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {
-      if (this.#replay) this.sendControl(CLOSED);
+      if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
       this.#stopTimers();
-      this.#move(6 /* Closed */);
+      this.state = 6 /* Closing */;
       this.connection.close(code, reason);
     } else if (this.state === 0 /* New */) this.#end(ABNORMAL, "closed");
     else if (this.#isDetached) this.#end(code, reason);
   }
   #end(code, reason, wasClean = false) {
     const before = this.state;
-    this.#move(7 /* Ended */);
+    this.state = 7 /* Over */;
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
