@@ -5,7 +5,7 @@ export type Data = string | ArrayBuffer | Blob
 /** Bytes of memory that a message or an item occupies besides its payload, approximately. */
 export const OVERHEAD = 64
 
-const encoder = new TextEncoder()
+export const encoder = new TextEncoder()
 /** Texts up to this length are counted without garbage, because garbage takes most of the time. */
 const SHORT = 4096
 const counted = new Uint8Array(3 * SHORT)

@@ -14,6 +14,7 @@ export interface DialingOwner {
 
 /** The close code of a connection that could not be made, or that has ended without a close code. */
 export const ABNORMAL = 1006
+export const SILENT = "the server does not answer"
 /** The close code that tells the server that the session will resume on another connection. */
 export const RESUMES = 4412
 /** The subprotocol that is offered when a session is to resume, because browsers can send no header. */
@@ -70,7 +71,7 @@ export class Dialing {
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
     else if (!this.url) open(target)
     else Promise.resolve(target).then(open).catch(fail)
-    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s")
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT)
   }
 
   #open(address: string | URL | Address): void {

@@ -2,12 +2,15 @@
 
 import { now } from "./clock.js"
 import type { Control } from "./control.js"
-import { ABNORMAL } from "./dialing.js"
+import { ABNORMAL, SILENT, type Dialing } from "./dialing.js"
 
 /** What a heartbeat needs of its session. */
 export interface HeartbeatOwner {
   /** Whether silence must be detected soon although nobody sees the page. */
   readonly isBusy: boolean
+  /** Bytes that the connection has not written so far. */
+  readonly unsent: number
+  readonly dialing: Dialing
   /** Sends a control message on the connection. */
   sendControl(control: Control): void
   connectionLost(code: number, reason: string): void
@@ -17,17 +20,20 @@ export interface HeartbeatOwner {
 const QUIET = 5_000
 /** The same while nobody sees the page and the owner is not busy. */
 const QUIET_UNSEEN = 30_000
-/** Milliseconds that this side waits for an answer; and when the page has just woken up. */
+/** Milliseconds that this side waits for an answer. */
 const PATIENCE = 4_000
-const PATIENCE_AWAKE = 2_000
-/** The longest wait. Over a slow network, a large message before the answer delays the answer. */
-const MAX_PATIENCE = 60_000
 
-/** Sends a probe when nothing has arrived for some time. Without an answer, the connection is lost. */
+/**
+ * Sends a probe when nothing has arrived or left for some time. Without an answer, the connection is dead, or the server
+ * is slow. So another connection is dialed, which replaces this one as soon as it is open. If neither the answer nor
+ * that connection comes, the connection is lost.
+ */
 export class Heartbeat {
   readonly #owner: HeartbeatOwner
-  /** When the last message has arrived. */
-  #receivedAt = 0
+  /** When something has arrived or left. */
+  #movedAt = 0
+  /** The unsent bytes at the last check. */
+  #unsent = 0
   /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue: number | undefined
   #patience = PATIENCE
@@ -39,15 +45,21 @@ export class Heartbeat {
 
   /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start(): void {
-    this.#receivedAt = now()
-    this.#probeIfDue()
+    this.#moved()
+    this.#check()
   }
 
   /** A message has arrived. */
   received(): void {
-    this.#receivedAt = now()
-    this.#answerDue = undefined
+    this.#moved()
     this.#patience = PATIENCE
+  }
+
+  /** Something has arrived or left: the connection is not dead. */
+  #moved(): void {
+    this.#movedAt = now()
+    this.#answerDue = undefined
+    this.#owner.dialing.stop(1000)
   }
 
   stop(): void {
@@ -55,33 +67,38 @@ export class Heartbeat {
     this.#answerDue = undefined
   }
 
-  /** Whether the page has slept: awake, this side would have detected the silence before now. */
-  get hasSlept(): boolean {
-    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE
+  /**
+   * Sends a probe now, because the page has woken up.
+   *
+   * @param probablyLost whether the connection has probably ended. Then it is not known after how long
+   */
+  wake(probablyLost: boolean): void {
+    // Awake, this side would have noticed the silence before now.
+    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE
+    this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience)
+    this.#check()
   }
 
-  /** Sends a probe now, because the page has woken up. */
-  wake(): void {
-    this.#probe(PATIENCE_AWAKE)
-    this.#probeIfDue()
-  }
-
-  #probeIfDue(): void {
+  #check(): void {
     const time = now()
+    const { dialing, unsent } = this.#owner
+    if (unsent && unsent < this.#unsent) this.#moved() // not if all has left: a system takes the last bytes unseen
+    this.#unsent = unsent
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE)
-      return this.#owner.connectionLost(ABNORMAL, "the connection is silent")
+      this.#answerDue = time + (this.#patience *= 2)
+      if (!dialing.asksToResume) return this.#owner.connectionLost(ABNORMAL, SILENT)
+      if (!dialing.isDialing) dialing.dial()
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy
-    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
+    if (!this.#answerDue && time >= this.#movedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience)
     clearTimeout(this.#timer)
     // A call may start while nobody sees the page, so this is checked again after `QUIET`.
-    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET
-    this.#timer = setTimeout(() => this.#probeIfDue(), next - time)
+    const next = this.#answerDue ?? (seen ? this.#movedAt : time) + QUIET
+    this.#timer = setTimeout(() => this.#check(), next - time)
   }
 
   #probe(patience: number): void {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience)
+    this.#answerDue = now() + patience
     this.#owner.sendControl({ t: "probe" })
   }
 }

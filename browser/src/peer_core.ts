@@ -10,6 +10,7 @@ import { Draining } from "./draining.js"
 import { ChannelClosed, ConnectionLost, Refused, RemoteError, textOf, WsrpcError, type Outcome } from "./errors.js"
 import { report, type Handlers } from "./handlers.js"
 import { Invocation, type InvocationOwner } from "./invocation.js"
+import { Parts } from "./parts.js"
 import { PendingRequests, type PendingOwner } from "./pending.js"
 import { addRecent } from "./recent.js"
 import type { Outgoing } from "./replay.js"
@@ -53,6 +54,7 @@ export interface PeerOwner {
 export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, SessionOwner {
   readonly #session: Session
   declare readonly features: readonly string[]
+  readonly parts = new Parts()
   readonly #owner: PeerOwner
   readonly #codec: Codec
   readonly #pending = new PendingRequests(this)
@@ -76,7 +78,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   constructor(target: Target, options: SocketOptions, codec: Codec, owner: PeerOwner) {
     this.#owner = owner
     this.#codec = codec
-    this.features = ["batches", "context", "credit", "drain", ...(codec.feature ? [codec.feature] : [])]
+    this.features = ["batches", "context", "credit", "drain", "parts", ...(codec.feature ? [codec.feature] : [])]
     this.#session = new Session(target, [], options, this)
     this.#session.binaryType = "arraybuffer"
   }

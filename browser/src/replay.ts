@@ -3,6 +3,7 @@
 
 import type { Control } from "./control.js"
 import { OVERHEAD, type Data } from "./data.js"
+import type { Parts } from "./parts.js"
 
 /** A message that was sent, or waits to be sent. */
 export interface Outgoing {
@@ -26,15 +27,20 @@ export class ReplayBuffer {
   #arrivedBytes = 0
   /** Bytes of the messages in the buffer. */
   bytes = 0
+  /** Undefined unless both sides have the feature `parts`. */
+  declare parts: Parts | undefined
 
   /** Bytes of memory that the messages occupy, approximately. */
   get memory(): number {
     return this.bytes + OVERHEAD * this.#messages.length
   }
 
-  add(message: Outgoing): void {
-    this.#messages.push(message)
-    this.bytes += message.size
+  /** Adds a message. If it is sent now, it may be cut. Returns what is to be sent. */
+  add(message: Outgoing): readonly Outgoing[] {
+    const parts = (message.sent && this.parts?.cut(message)) || [message]
+    this.#messages.push(...parts)
+    for (const { size } of parts) this.bytes += size
+    return parts
   }
 
   /** Removes a message. Returns false if a connection has got it already. */
@@ -64,11 +70,12 @@ export class ReplayBuffer {
     return true
   }
 
-  /** Sends all messages in the buffer. */
+  /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send: (data: Data) => void): void {
-    for (const message of this.#messages) {
-      send(message.data)
+    this.bytes = 0
+    for (const message of this.#messages.splice(0)) {
       message.sent = true
+      for (const { data } of this.add(message)) send(data)
     }
   }
 }

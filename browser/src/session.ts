@@ -4,9 +4,10 @@ import { mayDialAgain } from "./backoff.js"
 import { LONGEST_TIMER, now } from "./clock.js"
 import { isCounted, readControl, writeControl, type Control } from "./control.js"
 import { sizeOf, type Data } from "./data.js"
-import { ABNORMAL, Dialing, disown, RESUMES, type DialingOwner } from "./dialing.js"
+import { ABNORMAL, Dialing, disown, RESUMES, SILENT, type DialingOwner } from "./dialing.js"
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.js"
 import { onStop, onWake } from "./page_events.js"
+import type { Parts } from "./parts.js"
 import { Acknowledger, ReplayBuffer, type Outgoing } from "./replay.js"
 import { SessionInput, SessionState, TABLE } from "./session_states.js"
 import type { SocketOptions, Target, WebSocketLike } from "./target.js"
@@ -15,6 +16,8 @@ import type { SocketOptions, Target, WebSocketLike } from "./target.js"
 export interface SessionOwner {
   /** Features that this side offers in addition to `resume` and `probe`. */
   readonly features: readonly string[]
+  /** Undefined unless `features` has `parts`. */
+  readonly parts?: Parts
   /** Whether silence must be detected soon although nobody sees the page. */
   readonly isBusy: boolean
   /** The first connection is open. */
@@ -42,14 +45,12 @@ export interface SessionEnd {
 }
 
 const EXPIRED = 4411
-/** Milliseconds that this side waits for the answer to a `resume`. */
+/** Milliseconds that this side keeps messages before a `welcome`. A plain server, which acknowledges nothing, has none. */
+const WELCOME_TIMEOUT = 10_000
+/** Milliseconds that the first attempt to resume waits for the answer. Each further attempt waits so much longer. */
 const ANSWER_TIMEOUT = 5_000
-/** After so many attempts to resume without an answer, the session ends. */
-const MAX_UNANSWERED = 2
 /** The most bytes of a reason in a Close frame. */
 const MAX_REASON = 123
-const WOKEN = "the page has woken up"
-const SILENT = "the server does not answer"
 const MISMATCH = "the server counts differently"
 
 type Timer = ReturnType<typeof setTimeout> | undefined
@@ -66,14 +67,15 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** The open connection. */
   declare connection: WebSocketLike | undefined
   declare readonly dialing: Dialing
-  readonly #options: SocketOptions
   readonly #owner: SessionOwner
+  /** The option `buffer`. */
+  readonly #buffer: number
   /** Removes the listeners of page events. */
   readonly #listening = new AbortController()
   /** Undefined if the server answers no probes. */
   #heartbeat: Heartbeat | undefined
-  #sid = ""
-  #token: unknown
+  /** The name of the session, and the secret with which this side resumes it. */
+  #named: { readonly sid?: unknown; token?: unknown } = {}
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0
   /** The number of attempts to resume, for the server. */
@@ -84,12 +86,14 @@ export class Session implements DialingOwner, HeartbeatOwner {
   #answerTimer: Timer
   /** Undefined if the session cannot resume. */
   #replay: ReplayBuffer | undefined
+  /** Undefined unless both sides have the feature `parts`. */
+  #parts: Parts | undefined
   readonly #received = new Acknowledger((ack) => this.sendControl(ack))
 
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target: Target, protocols: readonly string[], options: SocketOptions, owner: SessionOwner) {
-    this.#options = options
     this.#owner = owner
+    this.#buffer = options.buffer ?? 2 ** 24
     this.dialing = new Dialing(target, protocols, options, this)
     this.dialing.dial()
     onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal)
@@ -109,7 +113,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** Whether the session waits for another connection. */
   get #isDetached(): boolean {
-    return this.state === SessionState.Detached || this.state === SessionState.Asking
+    return [SessionState.Detached, SessionState.Asking].includes(this.state)
   }
 
   get isBusy(): boolean {
@@ -127,8 +131,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
     const isFull = this.fullness > 1
     const message = { data, size, sent: this.#isConnected && !isFull }
     if (!this.#isConnected && !this.#isDetached) return message
-    this.#replay?.add(message)
-    if (message.sent) this.connection!.send(data)
+    const parts = this.#replay?.add(message) ?? [message]
+    if (message.sent) for (const part of parts) this.connection!.send(part.data)
+    if (this.state === SessionState.Plain && this.#replay?.memory! > this.#buffer) this.#replay = undefined
     if (isFull) {
       const unread = this.#replay ? undefined : this.connection
       this.#end(4408, "too much waits to be sent")
@@ -144,8 +149,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness(): number {
-    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity
-    return bytes / (this.#options.buffer ?? 2 ** 24)
+    const kept = this.state !== SessionState.Plain && this.#replay?.memory
+    return (kept || this.unsent) / this.#buffer
   }
 
   /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
@@ -167,28 +172,35 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#heartbeat?.received()
     if (control && !isCounted(control)) return this.#receiveUncounted(control)
     const size = sizeOf(data)
-    if (this.#replay) this.#received.count(size)
-    if (control) this.#owner.receiveControl(control)
-    else this.#owner.receive(data, size, origin)
+    if (this.state === SessionState.Resumable) this.#received.count(size)
+    if (control) return this.#owner.receiveControl(control)
+    const message = this.#parts ? this.#parts.join(data) : data
+    if (message !== undefined) this.#owner.receive(message, message === data ? size : sizeOf(message), origin)
   }
 
   #receiveUncounted(control: Control): void {
     if (control.t === "welcome" && this.state === SessionState.Plain) this.#welcomed(control)
-    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH)
+    const isAck = control.t === "ack" && this.state === SessionState.Resumable
+    if (isAck && !this.#replay!.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH)
   }
 
   #welcomed(welcome: Control): void {
     const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this)
-    if (features.includes("resume") && typeof welcome.sid === "string") {
+    if (features.includes("parts")) this.#parts = this.#owner.parts
+    const resumes = typeof welcome.sid === "string"
+    if (resumes && this.#replay) {
+      clearTimeout(this.#answerTimer)
       this.#move(SessionInput.Counted)
-      this.#sid = welcome.sid
       this.dialing.asksToResume = true
-      this.#token = welcome.token
-      this.#ttl = Math.min(1000 * (Number(welcome.ttl) || 0), LONGEST_TIMER)
-      this.sendControl({ t: "ack", n: 0, bytes: 0 })
-      this.#replay = new ReplayBuffer()
-    } else this.#move(SessionInput.Greeted)
+      this.#named = { sid: welcome.sid, token: welcome.token }
+      this.#ttl = Math.min(1000 * Number(welcome.ttl) || 0, LONGEST_TIMER)
+      this.#replay.parts = this.#parts
+    } else {
+      if (resumes) this.sendControl({ t: "gone", why: "closed" }) // the welcome is late
+      this.#replay = undefined
+      this.#move(SessionInput.Greeted)
+    }
     this.#owner.receiveControl(welcome)
     this.#heartbeat?.start()
   }
@@ -196,24 +208,22 @@ export class Session implements DialingOwner, HeartbeatOwner {
   // ------------------------------------------------------------ connections
 
   dialed(connection: WebSocketLike): void {
+    this.#disown(RESUMES) // the present connection, if it was silent
     this.connection = connection
     connection.binaryType = this.binaryType
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin)
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} }
     if (this.#move(SessionInput.Bound)) {
       this.sendControl({ t: "hello", ...hello })
+      this.#replay = new ReplayBuffer()
+      this.#answerTimer = setTimeout(() => (this.#replay = undefined), WELCOME_TIMEOUT)
       this.#owner.opened(connection)
     } else {
       this.#move(SessionInput.Asked)
       const { n: rx, bytes } = this.#received.acknowledge()
-      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes })
-      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT)
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes })
+      this.#answerTimer = setTimeout(() => this.#detach(ABNORMAL, SILENT), ANSWER_TIMEOUT * ++this.#unanswered)
     }
-  }
-
-  #resumeUnanswered(): void {
-    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT)
-    else this.#end(ABNORMAL, SILENT)
   }
 
   #resumeAnswered(answer: Control | undefined): void {
@@ -224,7 +234,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
     else {
       clearTimeout(this.#answerTimer)
       clearTimeout(this.#expiryTimer)
-      this.#token = answer.token
+      this.#expiryTimer = undefined
+      this.#named.token = answer.token
       this.#unanswered = 0
       this.#move(SessionInput.Resumed)
       this.#replay!.sendAll((data) => this.connection!.send(data))
@@ -235,7 +246,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   connectionLost(code: number, reason: string, wasClean?: boolean): void {
-    const isDrop = this.state === SessionState.Resumable && (code === ABNORMAL || code === EXPIRED)
+    const isDrop = this.state === SessionState.Resumable && [ABNORMAL, EXPIRED].includes(code)
     if (isDrop || (this.#isDetached && mayDialAgain(code))) this.#detach(code, reason)
     else this.#end(code, reason, wasClean)
   }
@@ -246,19 +257,21 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0)
-    if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
     this.#owner.sessionDetached(code, reason, dropped)
   }
 
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code: number): void {
-    this.dialing.stop(code)
-    if (this.connection) disown(this.connection, code)
+    if (this.connection) {
+      disown(this.connection, code)
+      this.#expiryTimer ??= setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl)
+    }
     this.connection = undefined
-    this.#stopTimers()
+    this.#stopTimers(code)
   }
 
-  #stopTimers(): void {
+  #stopTimers(code = 1000): void {
+    this.dialing.stop(code)
     clearTimeout(this.#answerTimer)
     this.#heartbeat?.stop()
     this.#received.stop()
@@ -274,7 +287,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park(): void {
     if (this.state !== SessionState.Resumable && !this.#isDetached) return
-    this.#detach(ABNORMAL, "the page stops")
+    this.#detach(ABNORMAL, "closed")
     this.dialing.stop()
   }
 
@@ -284,13 +297,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
    * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
   #wake(probablyLost: boolean): void {
-    if (this.#isConnected && this.#heartbeat) {
-      const isLost = probablyLost || this.#heartbeat.hasSlept
-      if (isLost && this.state === SessionState.Resumable) this.#detach(ABNORMAL, WOKEN)
-      else this.#heartbeat.wake()
-    }
+    if (this.#isConnected) this.#heartbeat?.wake(probablyLost)
     const isTrying = this.state === SessionState.Asking || this.dialing.isDialing
-    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN)
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, SILENT)
     this.retry()
   }
 
@@ -310,7 +319,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     if (this.#isConnected) {
       if (this.#replay) this.sendControl({ t: "gone", why: "closed" })
       this.#stopTimers() // Chrome reports it in the console if something is sent on a connection that closes
-      this.#move(SessionInput.Closed)
+      this.state = SessionState.Closing
       this.connection!.close(code, reason)
     } else if (this.state === SessionState.New) this.#end(ABNORMAL, "closed")
     else if (this.#isDetached) this.#end(code, reason)
@@ -318,7 +327,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   #end(code: number, reason: string, wasClean = false): void {
     const before = this.state
-    this.#move(SessionInput.Ended)
+    this.state = SessionState.Over
     this.#disown(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()

@@ -31,43 +31,31 @@ export enum SessionInput {
   Asked,
   /** The server resumes the session. */
   Resumed,
-  /** This side closes. */
-  Closed,
-  /** The session cannot be kept. */
-  Ended,
 }
 
-/** The next state for each input. An input that is not in the row of a state changes nothing. */
+/**
+ * The next state for each input. An input that is not in the row of a state changes nothing. If this side closes, the
+ * next state is `Closing` or `Over`.
+ */
 export const TABLE: Record<SessionState, { readonly [happened in SessionInput]?: SessionState }> = {
-  [SessionState.New]: {
-    [SessionInput.Bound]: SessionState.Plain,
-    [SessionInput.Ended]: SessionState.Over,
-  },
+  [SessionState.New]: { [SessionInput.Bound]: SessionState.Plain },
   [SessionState.Plain]: {
     [SessionInput.Greeted]: SessionState.Attached,
     [SessionInput.Counted]: SessionState.Resumable,
-    [SessionInput.Closed]: SessionState.Closing,
-    [SessionInput.Ended]: SessionState.Over,
   },
-  [SessionState.Attached]: {
-    [SessionInput.Closed]: SessionState.Closing,
-    [SessionInput.Ended]: SessionState.Over,
-  },
+  [SessionState.Attached]: {},
   [SessionState.Resumable]: {
     [SessionInput.Cut]: SessionState.Detached,
-    [SessionInput.Closed]: SessionState.Closing,
-    [SessionInput.Ended]: SessionState.Over,
+    [SessionInput.Asked]: SessionState.Asking,
   },
   [SessionState.Detached]: {
     [SessionInput.Cut]: SessionState.Detached,
     [SessionInput.Asked]: SessionState.Asking,
-    [SessionInput.Ended]: SessionState.Over,
   },
   [SessionState.Asking]: {
     [SessionInput.Cut]: SessionState.Detached,
     [SessionInput.Resumed]: SessionState.Resumable,
-    [SessionInput.Ended]: SessionState.Over,
   },
-  [SessionState.Closing]: { [SessionInput.Ended]: SessionState.Over },
+  [SessionState.Closing]: {},
   [SessionState.Over]: {},
 }

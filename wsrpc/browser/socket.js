@@ -65,6 +65,7 @@ function sizeOf(data) {
 
 // src/dialing.ts
 var ABNORMAL = 1006;
+var SILENT = "the server does not answer";
 var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
@@ -111,7 +112,7 @@ var Dialing = class {
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (!this.url) open(target);
     else Promise.resolve(target).then(open).catch(fail);
-    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, "no connection within 10 s");
+    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT);
   }
   #open(address) {
     const { url = address, token } = address;
@@ -173,12 +174,12 @@ function absolute(url) {
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
 var PATIENCE = 4e3;
-var PATIENCE_AWAKE = 2e3;
-var MAX_PATIENCE = 6e4;
 var Heartbeat = class {
   #owner;
-  /** When the last message has arrived. */
-  #receivedAt = 0;
+  /** When something has arrived or left. */
+  #movedAt = 0;
+  /** The unsent bytes at the last check. */
+  #unsent = 0;
   /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue;
   #patience = PATIENCE;
@@ -188,42 +189,52 @@ var Heartbeat = class {
   }
   /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
   start() {
-    this.#receivedAt = now();
-    this.#probeIfDue();
+    this.#moved();
+    this.#check();
   }
   /** A message has arrived. */
   received() {
-    this.#receivedAt = now();
-    this.#answerDue = void 0;
+    this.#moved();
     this.#patience = PATIENCE;
+  }
+  /** Something has arrived or left: the connection is not dead. */
+  #moved() {
+    this.#movedAt = now();
+    this.#answerDue = void 0;
+    this.#owner.dialing.stop(1e3);
   }
   stop() {
     clearTimeout(this.#timer);
     this.#answerDue = void 0;
   }
-  /** Whether the page has slept: awake, this side would have detected the silence before now. */
-  get hasSlept() {
-    return now() - this.#receivedAt > QUIET_UNSEEN + PATIENCE;
+  /**
+   * Sends a probe now, because the page has woken up.
+   *
+   * @param probablyLost whether the connection has probably ended. Then it is not known after how long
+   */
+  wake(probablyLost) {
+    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
+    this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience);
+    this.#check();
   }
-  /** Sends a probe now, because the page has woken up. */
-  wake() {
-    this.#probe(PATIENCE_AWAKE);
-    this.#probeIfDue();
-  }
-  #probeIfDue() {
+  #check() {
     const time = now();
+    const { dialing, unsent } = this.#owner;
+    if (unsent && unsent < this.#unsent) this.#moved();
+    this.#unsent = unsent;
     if (this.#answerDue && time >= this.#answerDue) {
-      this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
-      return this.#owner.connectionLost(ABNORMAL, "the connection is silent");
+      this.#answerDue = time + (this.#patience *= 2);
+      if (!dialing.asksToResume) return this.#owner.connectionLost(ABNORMAL, SILENT);
+      if (!dialing.isDialing) dialing.dial();
     }
     const seen = globalThis.document?.visibilityState !== "hidden" || this.#owner.isBusy;
-    if (!this.#answerDue && time >= this.#receivedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
+    if (!this.#answerDue && time >= this.#movedAt + (seen ? QUIET : QUIET_UNSEEN)) this.#probe(this.#patience);
     clearTimeout(this.#timer);
-    const next = this.#answerDue ?? (seen ? this.#receivedAt : time) + QUIET;
-    this.#timer = setTimeout(() => this.#probeIfDue(), next - time);
+    const next = this.#answerDue ?? (seen ? this.#movedAt : time) + QUIET;
+    this.#timer = setTimeout(() => this.#check(), next - time);
   }
   #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
+    this.#answerDue = now() + patience;
     this.#owner.sendControl({ t: "probe" });
   }
 };
@@ -260,9 +271,12 @@ var ReplayBuffer = class {
   get memory() {
     return this.bytes + OVERHEAD * this.#messages.length;
   }
+  /** Adds a message. If it is sent now, it may be cut. Returns what is to be sent. */
   add(message) {
-    this.#messages.push(message);
-    this.bytes += message.size;
+    const parts = message.sent && this.parts?.cut(message) || [message];
+    this.#messages.push(...parts);
+    for (const { size } of parts) this.bytes += size;
+    return parts;
   }
   /** Removes a message. Returns false if a connection has got it already. */
   drop(message) {
@@ -289,11 +303,12 @@ var ReplayBuffer = class {
     this.bytes -= size;
     return true;
   }
-  /** Sends all messages in the buffer. */
+  /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send) {
-    for (const message of this.#messages) {
-      send(message.data);
+    this.bytes = 0;
+    for (const message of this.#messages.splice(0)) {
       message.sent = true;
+      for (const { data } of this.add(message)) send(data);
     }
   }
 };
@@ -336,59 +351,47 @@ var Acknowledger = class {
 
 // src/session_states.ts
 var TABLE = {
-  [0 /* New */]: {
-    [0 /* Bound */]: 1 /* Plain */,
-    [7 /* Ended */]: 7 /* Over */
-  },
+  [0 /* New */]: { [0 /* Bound */]: 1 /* Plain */ },
   [1 /* Plain */]: {
     [1 /* Greeted */]: 2 /* Attached */,
-    [2 /* Counted */]: 3 /* Resumable */,
-    [6 /* Closed */]: 6 /* Closing */,
-    [7 /* Ended */]: 7 /* Over */
+    [2 /* Counted */]: 3 /* Resumable */
   },
-  [2 /* Attached */]: {
-    [6 /* Closed */]: 6 /* Closing */,
-    [7 /* Ended */]: 7 /* Over */
-  },
+  [2 /* Attached */]: {},
   [3 /* Resumable */]: {
     [3 /* Cut */]: 4 /* Detached */,
-    [6 /* Closed */]: 6 /* Closing */,
-    [7 /* Ended */]: 7 /* Over */
+    [4 /* Asked */]: 5 /* Asking */
   },
   [4 /* Detached */]: {
     [3 /* Cut */]: 4 /* Detached */,
-    [4 /* Asked */]: 5 /* Asking */,
-    [7 /* Ended */]: 7 /* Over */
+    [4 /* Asked */]: 5 /* Asking */
   },
   [5 /* Asking */]: {
     [3 /* Cut */]: 4 /* Detached */,
-    [5 /* Resumed */]: 3 /* Resumable */,
-    [7 /* Ended */]: 7 /* Over */
+    [5 /* Resumed */]: 3 /* Resumable */
   },
-  [6 /* Closing */]: { [7 /* Ended */]: 7 /* Over */ },
+  [6 /* Closing */]: {},
   [7 /* Over */]: {}
 };
 
 // src/session.ts
 var EXPIRED = 4411;
+var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
-var MAX_UNANSWERED = 2;
 var MAX_REASON = 123;
-var WOKEN = "the page has woken up";
-var SILENT = "the server does not answer";
 var MISMATCH = "the server counts differently";
 var Session = class {
   state = 0 /* New */;
   /** The type in which binary messages arrive. */
   binaryType = "blob";
-  #options;
   #owner;
+  /** The option `buffer`. */
+  #buffer;
   /** Removes the listeners of page events. */
   #listening = new AbortController();
   /** Undefined if the server answers no probes. */
   #heartbeat;
-  #sid = "";
-  #token;
+  /** The name of the session, and the secret with which this side resumes it. */
+  #named = {};
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 0;
   /** The number of attempts to resume, for the server. */
@@ -399,11 +402,13 @@ var Session = class {
   #answerTimer;
   /** Undefined if the session cannot resume. */
   #replay;
+  /** Undefined unless both sides have the feature `parts`. */
+  #parts;
   #received = new Acknowledger((ack) => this.sendControl(ack));
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, protocols, options, owner) {
-    this.#options = options;
     this.#owner = owner;
+    this.#buffer = options.buffer ?? 2 ** 24;
     this.dialing = new Dialing(target, protocols, options, this);
     this.dialing.dial();
     onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
@@ -420,7 +425,7 @@ var Session = class {
   }
   /** Whether the session waits for another connection. */
   get #isDetached() {
-    return this.state === 4 /* Detached */ || this.state === 5 /* Asking */;
+    return [4 /* Detached */, 5 /* Asking */].includes(this.state);
   }
   get isBusy() {
     return this.#owner.isBusy;
@@ -435,8 +440,9 @@ var Session = class {
     const isFull = this.fullness > 1;
     const message = { data, size, sent: this.#isConnected && !isFull };
     if (!this.#isConnected && !this.#isDetached) return message;
-    this.#replay?.add(message);
-    if (message.sent) this.connection.send(data);
+    const parts = this.#replay?.add(message) ?? [message];
+    if (message.sent) for (const part of parts) this.connection.send(part.data);
+    if (this.state === 1 /* Plain */ && this.#replay?.memory > this.#buffer) this.#replay = void 0;
     if (isFull) {
       const unread = this.#replay ? void 0 : this.connection;
       this.#end(4408, "too much waits to be sent");
@@ -450,8 +456,8 @@ var Session = class {
   }
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
-    const bytes = this.#replay?.memory ?? this.connection?.bufferedAmount ?? Infinity;
-    return bytes / (this.#options.buffer ?? 2 ** 24);
+    const kept = this.state !== 1 /* Plain */ && this.#replay?.memory;
+    return (kept || this.unsent) / this.#buffer;
   }
   /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
   get unsent() {
@@ -469,48 +475,54 @@ var Session = class {
     this.#heartbeat?.received();
     if (control && !isCounted(control)) return this.#receiveUncounted(control);
     const size = sizeOf(data);
-    if (this.#replay) this.#received.count(size);
-    if (control) this.#owner.receiveControl(control);
-    else this.#owner.receive(data, size, origin);
+    if (this.state === 3 /* Resumable */) this.#received.count(size);
+    if (control) return this.#owner.receiveControl(control);
+    const message = this.#parts ? this.#parts.join(data) : data;
+    if (message !== void 0) this.#owner.receive(message, message === data ? size : sizeOf(message), origin);
   }
   #receiveUncounted(control) {
     if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
-    if (control.t === "ack" && this.#replay?.acknowledge(control.n, control.bytes) === false) this.#end(4400, MISMATCH);
+    const isAck = control.t === "ack" && this.state === 3 /* Resumable */;
+    if (isAck && !this.#replay.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH);
   }
   #welcomed(welcome) {
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
-    if (features.includes("resume") && typeof welcome.sid === "string") {
+    if (features.includes("parts")) this.#parts = this.#owner.parts;
+    const resumes = typeof welcome.sid === "string";
+    if (resumes && this.#replay) {
+      clearTimeout(this.#answerTimer);
       this.#move(2 /* Counted */);
-      this.#sid = welcome.sid;
       this.dialing.asksToResume = true;
-      this.#token = welcome.token;
-      this.#ttl = Math.min(1e3 * (Number(welcome.ttl) || 0), LONGEST_TIMER);
-      this.sendControl({ t: "ack", n: 0, bytes: 0 });
-      this.#replay = new ReplayBuffer();
-    } else this.#move(1 /* Greeted */);
+      this.#named = { sid: welcome.sid, token: welcome.token };
+      this.#ttl = Math.min(1e3 * Number(welcome.ttl) || 0, LONGEST_TIMER);
+      this.#replay.parts = this.#parts;
+    } else {
+      if (resumes) this.sendControl({ t: "gone", why: "closed" });
+      this.#replay = void 0;
+      this.#move(1 /* Greeted */);
+    }
     this.#owner.receiveControl(welcome);
     this.#heartbeat?.start();
   }
   // ------------------------------------------------------------ connections
   dialed(connection) {
+    this.#disown(RESUMES);
     this.connection = connection;
     connection.binaryType = this.binaryType;
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#move(0 /* Bound */)) {
       this.sendControl({ t: "hello", ...hello });
+      this.#replay = new ReplayBuffer();
+      this.#answerTimer = setTimeout(() => this.#replay = void 0, WELCOME_TIMEOUT);
       this.#owner.opened(connection);
     } else {
       this.#move(4 /* Asked */);
       const { n: rx, bytes } = this.#received.acknowledge();
-      this.sendControl({ t: "resume", ...hello, sid: this.#sid, token: this.#token, gen: ++this.#gen, rx, bytes });
-      this.#answerTimer = setTimeout(() => this.#resumeUnanswered(), ANSWER_TIMEOUT);
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes });
+      this.#answerTimer = setTimeout(() => this.#detach(ABNORMAL, SILENT), ANSWER_TIMEOUT * ++this.#unanswered);
     }
-  }
-  #resumeUnanswered() {
-    if (++this.#unanswered < MAX_UNANSWERED) this.#detach(ABNORMAL, SILENT);
-    else this.#end(ABNORMAL, SILENT);
   }
   #resumeAnswered(answer) {
     if (answer?.t !== "resumed") {
@@ -520,7 +532,8 @@ var Session = class {
     else {
       clearTimeout(this.#answerTimer);
       clearTimeout(this.#expiryTimer);
-      this.#token = answer.token;
+      this.#expiryTimer = void 0;
+      this.#named.token = answer.token;
       this.#unanswered = 0;
       this.#move(5 /* Resumed */);
       this.#replay.sendAll((data) => this.connection.send(data));
@@ -530,7 +543,7 @@ var Session = class {
     }
   }
   connectionLost(code, reason, wasClean) {
-    const isDrop = this.state === 3 /* Resumable */ && (code === ABNORMAL || code === EXPIRED);
+    const isDrop = this.state === 3 /* Resumable */ && [ABNORMAL, EXPIRED].includes(code);
     if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }
@@ -540,17 +553,19 @@ var Session = class {
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
     this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
-    if (dropped) this.#expiryTimer = setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
     this.#owner.sessionDetached(code, reason, dropped);
   }
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
-    this.dialing.stop(code);
-    if (this.connection) disown(this.connection, code);
+    if (this.connection) {
+      disown(this.connection, code);
+      this.#expiryTimer ??= setTimeout(() => this.#end(ABNORMAL, "not resumed in time"), this.#ttl);
+    }
     this.connection = void 0;
-    this.#stopTimers();
+    this.#stopTimers(code);
   }
-  #stopTimers() {
+  #stopTimers(code = 1e3) {
+    this.dialing.stop(code);
     clearTimeout(this.#answerTimer);
     this.#heartbeat?.stop();
     this.#received.stop();
@@ -563,7 +578,7 @@ var Session = class {
   /** Disowns the connection, because the page stops. Chrome would close the connection, and so end the session. */
   #park() {
     if (this.state !== 3 /* Resumable */ && !this.#isDetached) return;
-    this.#detach(ABNORMAL, "the page stops");
+    this.#detach(ABNORMAL, "closed");
     this.dialing.stop();
   }
   /**
@@ -572,13 +587,9 @@ var Session = class {
    * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
    */
   #wake(probablyLost) {
-    if (this.#isConnected && this.#heartbeat) {
-      const isLost = probablyLost || this.#heartbeat.hasSlept;
-      if (isLost && this.state === 3 /* Resumable */) this.#detach(ABNORMAL, WOKEN);
-      else this.#heartbeat.wake();
-    }
+    if (this.#isConnected) this.#heartbeat?.wake(probablyLost);
     const isTrying = this.state === 5 /* Asking */ || this.dialing.isDialing;
-    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, WOKEN);
+    if (this.#isDetached && isTrying && now() - this.dialing.since > ANSWER_TIMEOUT) this.#detach(ABNORMAL, SILENT);
     this.retry();
   }
   // ------------------------------------------------------------ the end
@@ -596,14 +607,14 @@ var Session = class {
     if (this.#isConnected) {
       if (this.#replay) this.sendControl({ t: "gone", why: "closed" });
       this.#stopTimers();
-      this.#move(6 /* Closed */);
+      this.state = 6 /* Closing */;
       this.connection.close(code, reason);
     } else if (this.state === 0 /* New */) this.#end(ABNORMAL, "closed");
     else if (this.#isDetached) this.#end(code, reason);
   }
   #end(code, reason, wasClean = false) {
     const before = this.state;
-    this.#move(7 /* Ended */);
+    this.state = 7 /* Over */;
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();

@@ -14,11 +14,13 @@ from leftovers import turns_until
 from session_story import SOON
 from stream_driver import control, hello
 
+import wsrpc._core.session.client_session
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.peer.peer_owner import PeerOwner
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
+from wsrpc._core.session.parts import cut
 from wsrpc._core.session.session import Session
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
 from wsrpc._core.wire.settings import make_settings
@@ -285,6 +287,53 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
         assert [message["wsrpc"]["t"] for message in dialed[2].pop_sent()] == ["hello"]
 
 
+@pytest.mark.parametrize("answers", ["resumed", "nothing"])
+async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two attempts without an answer, it gave up a session that the server had kept, on a link that was full."""
+    monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.002)
+    dialed = list[Transport]()
+
+    async def dial(url: str, **options: Any) -> Transport:
+        dialed.append(Transport())
+        dialed[-1].may_close.set()
+        return dialed[-1]
+
+    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    async with asyncio.timeout(20), client:
+        ttl = 60.0 if answers == "resumed" else 0.3
+        dialed[0].feed(control("welcome", features=["resume"], limits={}, sid="s", token="secret", ttl=ttl))
+        request = start(client.request("note"))
+        await turns()
+        dialed[0].lose()
+        await turns_until(lambda: len(dialed) == 6)
+        if answers == "resumed":
+            dialed[5].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
+            asked, sent = dialed[5].pop_sent()
+            assert asked["wsrpc"]["gen"] == 5
+            dialed[5].feed({"i": sent["i"], "d": None})
+            await request
+        else:
+            with pytest.raises(SessionLost, match="no connection resumed it in time"):
+                await request
+            await client.wait_connected()
+
+
+async def test_a_client_whose_welcome_is_late_joins_parts_nevertheless() -> None:
+    """The server sends them until it has read that the session will not resume."""
+    driven = Driven(dialer=True, extensions=True, can_resume=True)
+    notes = list[str]()
+    driven.peer.on("note", notes.append)
+    driven.clock.advance(10.0)  # after that, nothing that was sent is kept
+    driven.feed(control("welcome", features=["resume", "parts"], limits={}, sid="s", token="secret", ttl=60.0))
+    assert driven.take()[-1] == control("gone", why="closed")
+    for part in cut(b'{"a":["note","' + b"x" * 100_000 + b'"]}', True):
+        driven.raw(part, text=False)
+    await turns()
+    assert notes == ["x" * 100_000]
+    driven.transport.lose()
+    assert state_of(driven.peer) is S.OVER
+
+
 async def accepted(server: Server, clock: Clock | None = None) -> tuple[Peer, Transport, dict[str, Any]]:
     """A peer of a server, whose client can resume the session."""
     transport = Transport()
@@ -371,11 +420,13 @@ async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_withou
     await server.close()
 
 
-async def test_a_binary_message_after_the_end_fails_because_there_is_no_connection() -> None:
+@pytest.mark.parametrize("feature", ["msgpack", "parts"])
+async def test_a_binary_message_after_the_end_fails_because_there_is_no_connection(feature: str) -> None:
+    """Before, it could be taken for a part: a page that has only JSON joins parts, too."""
     server, transport = Server(), Transport()
     peer = await server.accept(transport)
     assert isinstance(peer, Peer)
-    transport.feed(hello("msgpack"))
+    transport.feed(hello(feature))
     with pytest.raises(ValueError, match="MessagePack"):
         await peer.send_raw(b"raw")
     transport.lose()

@@ -28,10 +28,9 @@ from .session_end import SessionEnd
 from .session_states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds within which the server must answer that the session has resumed, or is gone."""
-MOST_UNANSWERED = 2
-"""Connections in a row without an answer after which the session ends, because the server may no longer be a wsrpc
-server. One connection may have been dead."""
+"""Seconds that the first attempt to resume waits for the answer of the server. Each attempt waits so much longer than
+the attempt before: if many clients return over a slow network, the answers arrive late. Attempts without an answer do
+not end the session, because the server may still keep it."""
 REFUSALS = {
     "expired": "the server has no such session any more",
     "auth": "the connection has another principal than the session",
@@ -47,7 +46,8 @@ class ResumeAttempt:
     Args:
         connection: the connection on which the server was asked.
         refused, failed: see `ClientSession.ask_to_resume`.
-        unanswered: called after `ANSWER_TIMEOUT` seconds.
+        patience: seconds to wait for the answer.
+        unanswered: called after these seconds.
     """
 
     __slots__ = ("_timer", "connection", "failed", "refused")
@@ -57,13 +57,14 @@ class ResumeAttempt:
         connection: Connection,
         refused: Callable[[Connection], None],
         failed: Callable[[CloseInfo], None],
+        patience: float,
         unanswered: Callable[[ResumeAttempt], None],
         loop: Scheduler,
     ) -> None:
         self.connection = connection
         self.refused = refused
         self.failed = failed
-        self._timer: Timer = loop.call_at(loop.time() + ANSWER_TIMEOUT, partial(unanswered, self))
+        self._timer: Timer = loop.call_at(loop.time() + patience, partial(unanswered, self))
 
     def end(self) -> None:
         """Stop waiting for the answer. The connection has no owner from now on."""
@@ -85,7 +86,7 @@ class ClientSession(Session):
         self._gen = 0
         """Number of attempts to resume. The server accepts only higher numbers than before."""
         self._unanswered_attempts = 0
-        """Attempts in a row that got no answer."""
+        """Attempts since the session had a connection, of which none got an answer."""
         self._attempt: ResumeAttempt | None = None
         """The present attempt to resume. None unless this side waits for an answer."""
 
@@ -108,11 +109,12 @@ class ClientSession(Session):
         resumes = bool(message.sid) and self.negotiation.has(RESUME)
         if not resumes:
             self.stop_keeping()
-        elif self.replay is not None:
-            self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
-            self._count_received()
-        elif self.connection is not None:  # the welcome is late, so the session ends with the connection
-            self.connection.send_control(Gone("closed"))
+        else:
+            if self.replay is not None:
+                self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
+            elif self.connection is not None:  # the welcome is late, so the session ends with the connection
+                self.connection.send_control(Gone("closed"))
+            self._count_received()  # in any case, because the server sends parts until it reads this
         self.negotiation.apply(message.limits)
 
     def _announce_changes(self) -> None:
@@ -137,7 +139,10 @@ class ClientSession(Session):
         assert self.acknowledger is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
-        self._attempt = attempt = ResumeAttempt(connection, refused, failed, self._unanswered, self._host.loop)
+        self._unanswered_attempts += 1
+        patience = ANSWER_TIMEOUT * self._unanswered_attempts
+        attempt = ResumeAttempt(connection, refused, failed, patience, self._unanswered, self._host.loop)
+        self._attempt = attempt
         connection.owner = self
         # If the server refuses, it takes the offer for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
@@ -161,11 +166,7 @@ class ClientSession(Session):
             attempt.connection.receive(payload, text)  # a message of the new session
 
     def _unanswered(self, attempt: ResumeAttempt) -> None:
-        self._unanswered_attempts += 1
-        if self._unanswered_attempts >= MOST_UNANSWERED:
-            self.end(SessionInput.ENDED, "the server does not answer")
-        else:
-            self._attempt_failed(attempt, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
+        self._attempt_failed(attempt, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""

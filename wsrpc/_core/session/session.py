@@ -362,14 +362,14 @@ class Session:
         self._choose_send()
 
     def _count_received(self) -> None:
-        """From now on, count received messages, as the remote peer does: the session can resume."""
-        assert self.replay is not None
+        """From now on, count received messages, as the remote peer does. If this side counts, the session can resume."""
         self.acknowledger, connection = Acknowledger(self, self._host.loop), self.connection
-        if self.negotiation.has(PARTS):
+        if self.replay is not None and self.negotiation.has(PARTS):
             self.replay.largest = PART_BYTES
         if connection is not None and self.state is not SessionState.CLOSING:
-            connection.mark_resumable()
-            self._move(SessionInput.COUNTED)
+            if self.replay is not None:
+                connection.mark_resumable()
+                self._move(SessionInput.COUNTED)
             connection.set_receive(self.acknowledger.counted_receive(connection, self._receive))
 
     def stop_keeping(self) -> None:
