@@ -326,7 +326,7 @@ async def test_a_client_whose_welcome_is_late_joins_parts_nevertheless() -> None
     driven.clock.advance(10.0)  # after that, nothing that was sent is kept
     driven.feed(control("welcome", features=["resume", "parts"], limits={}, sid="s", token="secret", ttl=60.0))
     assert driven.take()[-1] == control("gone", why="closed")
-    for part in cut(b'{"a":["note","' + b"x" * 100_000 + b'"]}', True):
+    for part in cut(b'{"a":["note","' + b"x" * 100_000 + b'"]}', True, 30_000):
         driven.raw(part, text=False)
     await turns()
     assert notes == ["x" * 100_000]
