@@ -224,7 +224,7 @@ class WebSocketOutput(FrameWriter):
     def _unconfirmed(self) -> int:
         """Return the number of written bytes that the remote system has not confirmed. Only Linux tells it."""
         if sys.platform == "linux":
-            with suppress(OSError, AttributeError):  # not TCP, or closed
+            with suppress(OSError, ValueError, AttributeError):  # not TCP, or closed
                 tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
                 received = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
                 self._added = max(self._added, received - self.written)
@@ -233,13 +233,7 @@ class WebSocketOutput(FrameWriter):
 
     def undelivered(self) -> int:
         """Return the number of accepted bytes that the remote system has not confirmed, as far as the system tells."""
-        size = self.backlog()
-        if sys.platform == "linux":
-            with suppress(OSError, ValueError, AttributeError):  # not TCP, or closed
-                tcp_info = self._tcp.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-                confirmed = int.from_bytes(tcp_info[BYTES_ACKED : BYTES_ACKED + 8], sys.byteorder)
-                size = max(size, self.written + self._added - confirmed)
-        return self.unwritten + size
+        return self.unwritten + max(self.backlog(), self._unconfirmed())
 
     def send_ping(self, payload: bytes) -> None:
         if self.open:
