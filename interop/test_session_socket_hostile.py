@@ -275,7 +275,10 @@ async def test_silence_is_noticed_within_ten_seconds_and_nothing_is_left_afterwa
 BEGIN = "0 dial, 0 hello"
 SILENT = {
     # The steps, with seconds and perhaps a number; and what the page does, with seconds.
-    "nothing moves": ("0:welcome 15:end", "5 probe, 9 dial, 9 close 4412, 9 resume, 14 close 4412, 14 detached, 14.3 dial, 14.3 resume"),
+    "nothing moves": (
+        "0:welcome 15:end",
+        "5 probe, 9 dial, 9 close 4412, 9 resume, 14 close 4412, 14 detached, 14.3 dial, 14.3 resume",
+    ),
     "nothing moves, and nobody answers": (
         "0:welcome 0:deaf 19:end",
         "5 probe, 9 dial, 19 close 4412, 19 close 4412, 19 detached",

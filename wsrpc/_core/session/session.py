@@ -354,7 +354,7 @@ class Session:
         self._choose_send()
 
     def _count_received(self) -> None:
-        """From now on, count received messages, as the remote peer does. If this side counts, the session can resume."""
+        """From now on, count received messages, as the remote peer does. If this side does, too, it can resume."""
         self.acknowledger, connection = Acknowledger(self, self._host.loop), self.connection
         if self.replay is not None and self.negotiation.has(PARTS):
             self.replay.largest = PART_BYTES

@@ -10,8 +10,8 @@ allow a producer to send a number of items. A server that is about to close send
 same message when it sends no further requests and events of its own.
 
 If both sides can resume, the welcome names the session. Each side counts its messages, the client from its hello on and
-the server from its welcome on, and sends `Ack` with the number of messages that have arrived. On the next connection, the client sends `Resume` in place of `Hello`,
-and nothing else until the server has answered with `Resumed` or `Gone`.
+the server from its welcome on, and sends `Ack` with the number of messages that have arrived. On the next connection,
+the client sends `Resume` in place of `Hello`, and nothing else until the server has answered with `Resumed` or `Gone`.
 
 A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
 """
