@@ -244,7 +244,7 @@ class FaultProxy:
             latency: seconds that each byte takes, in addition to the time that it waits for the rate.
             jitter: seconds that a piece takes longer, at most. Each piece takes a random part of them, from `random`.
             buffer: bytes that may wait for the rate. While there are more, the proxy does not read, so that the
-                sender's buffers fill. ``5 * rate`` is a queue of 5 seconds. The buffers of the kernel add some 10 KiB
+                sender's buffers fill. ``5 * rate`` is a queue of 5 seconds. The buffers of the kernel add some 30 KiB
                 for each connection.
 
         Raises:

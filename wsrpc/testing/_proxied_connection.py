@@ -19,6 +19,9 @@ if sys.platform == "linux":
 SIOCOUTQNSD = 0x894B
 """Linux: number of bytes in a TCP socket that were not sent. (Python has no name for it.)"""
 
+PIECE = 1448
+"""Bytes that a slow link passes on together: what a packet in an Ethernet network holds."""
+
 KERNEL_BUFFER = 16 * 1024
 """Size of the kernel's buffers of each socket, in bytes. By default, they hold megabytes, which hides a rate."""
 
@@ -26,11 +29,13 @@ LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 def tcp_socket(family: int = socket.AF_INET) -> socket.socket:
-    """Return a TCP socket with small buffers, which the sockets that it accepts have, too."""
+    """Return a TCP socket with small buffers. The sockets that it accepts have these, too."""
     # With the protocol, asyncio turns Nagle's algorithm off for accepted sockets, so small pieces are sent at once.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER)
+    if sys.platform == "linux":  # whose buffer of a sender is for ten packets at first; loopback's have 64 KiB
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, PIECE)
     sock.setblocking(False)
     return sock
 
@@ -118,11 +123,11 @@ class MessageSizes:
     """Finds the WebSocket frames in the bytes of one direction, to tell how large each message is."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: bytes = b""
         """The beginning of a header, or of the empty line that ends the HTTP head."""
-        self._skip = -1
+        self._skip: int = -1
         """Number of bytes before the next header. -1 before the end of the HTTP head."""
-        self._size = 0
+        self._size: int = 0
         """Bytes of the present message, of all its frames up to now."""
 
     def find_larger(self, data: bytes, largest: float) -> int | None:
@@ -162,9 +167,6 @@ class Troubles:
 
 FIN, RESET = b"", None
 """Entries besides bytes: the normal end of a direction, and the reset of the connection."""
-
-PIECE = 1448
-"""Bytes that are passed together on a slow link: what a packet in an Ethernet network holds."""
 
 LARGEST_TRANSIT = 10_000
 """Pieces in transit in one direction at which reading stops, as if TCP's window were full: at most some 15 MB."""
@@ -379,9 +381,8 @@ class ProxySocket(asyncio.Protocol):
         return max((times.get(slow, 0.0) for slow in self.troubles.slows), default=0.0)
 
     def _may_pass(self) -> bool:
-        if self.troubles.stalls or not self._connection.connected:
-            return False
-        return not self._full or self._finished or bool(self.troubles.silences)
+        room = not self._full or self._finished or bool(self.troubles.silences)
+        return room and self._connection.connected and not self.troubles.stalls
 
     def _read_or_not(self) -> None:
         reading = not self._over and self._may_pass() and len(self._transit) < LARGEST_TRANSIT
@@ -407,7 +408,7 @@ class ProxySocket(asyncio.Protocol):
             data = data[: self._cut_at - self._passed]
         self._passed += len(data)
         self.troubles.passed += len(data)
-        if self.other.transport is not None:
+        if self.other.transport is not None and not self.other.transport.is_closing():
             self.other.transport.write(data)
         self._cut_if_due()
 
