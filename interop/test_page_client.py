@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -846,6 +846,100 @@ async def test_calls_of_more_than_the_buffer_wait(where: str) -> None:
         assert sizes == [100_000] * 100
         await all_arrived.wait()
         assert arrived == [*range(100)]
+
+
+LONG = 800_000
+"""Bytes of a message that a slow link takes most of a second to pass."""
+LONG_CALLS = {
+    "up": f"return await client.request('length', 'x'.repeat({LONG}))",
+    "down": f"return (await client.request('text', {LONG})).length",
+}
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_after_a_drop_a_large_message_goes_on_where_it_was(direction: Literal["up", "down"], codec: str) -> None:
+    """It began anew, so that it never arrived on a network that drops connections."""
+    async with staged(codec=codec) as (page, stage, proxy):
+        stage.server.on("length", len)
+        stage.server.on("text", lambda size: "x" * size)
+        passed = {"up": lambda: proxy.bytes_up, "down": lambda: proxy.bytes_down}[direction]
+        before = passed()
+        async with proxy.slow(direction, rate=LONG):
+            call = asyncio.create_task(page.run(LONG_CALLS[direction]))
+            await turns_until(lambda: passed() - before > 0.75 * LONG)
+            proxy.drop()
+            assert await call == LONG
+        assert passed() - before < 1.4 * LONG
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_messages_of_each_size_arrive_whole(codec: str) -> None:
+    """Those above 32 KiB are cut, also between the bytes of a character, and also those that have waited."""
+    async with staged(codec=codec) as (page, stage, proxy):
+        lengths: list[int] = []
+
+        @stage.server.on("echo")
+        def echo(text: str) -> str:
+            lengths.append(len(text))
+            return text
+
+        await page.run(
+            """
+            globalThis.wrong = async (...texts) => {
+              const answers = await Promise.all(texts.map((text) => client.request("echo", text)))
+              return texts.filter((text, k) => answers[k] !== text).length
+            }
+            globalThis.long = "x".repeat(100_000)
+            """
+        )
+        for size in (2**15, 2**16):
+            texts = f"Array.from({{ length: 60 }}, (_, k) => 'x'.repeat(k % 2) + 'é'.repeat(({size} - k) / 2))"
+            assert await page.run(f"return await wrong(...{texts})") == 0
+        async with proxy.cut():
+            await page.notes.until("detached")
+            await page.run(
+                """
+                globalThis.waiting = wrong(long, "short", long)
+                const controller = new AbortController()
+                const withdrawn = client.with({ signal: controller.signal }).request("echo", long + "withdrawn")
+                controller.abort()
+                await withdrawn.catch(() => {})
+                """
+            )
+        assert await page.run("return await waiting") == 0
+        assert await page.run("return await wrong(long)") == 0
+        assert lengths[-4:] == [100_000, 5, 100_000, 100_000]
+
+
+async def test_what_was_sent_before_the_welcome_is_kept_and_sent_again_in_parts() -> None:
+    """It is counted from the first message on, although the page did not know yet whether the session can resume."""
+    got: list[Any] = []
+    asked: list[Any] = []
+
+    async def control(line: Any, message: Any) -> None:
+        if isinstance(message, bytes):
+            got.append((message[:2], len(message)))
+            if message[1]:
+                await line.send(json.dumps({"i": asked[0]["i"], "d": "done"}))
+            return
+        told = json.loads(message)["wsrpc"]
+        got.append(told["t"])
+        if told["t"] == "resume":
+            fields = {"t": "resumed", "rx": 0, "bytes": 0, "token": "u", "limits": {}}
+            await line.send(json.dumps({"ws-wrapper": False, "wsrpc": fields}))
+
+    async def receive(line: Any, message: Any) -> None:
+        asked.append(message)
+        fields = {"t": "welcome", "features": ["resume", "parts"], "limits": {}, "sid": "s", "token": "t", "ttl": 60}
+        await line.send(json.dumps({"ws-wrapper": False, "wsrpc": fields}))
+        await (await line.ping())  # answered when the page has read the welcome
+        line.transport.abort()
+
+    async with scripted(receive, control) as url, Page.start(url) as page:
+        assert await page.run("return await client.request('keep', 'x'.repeat(40_000))") == "done"
+    size = len(json.dumps(asked[0], separators=(",", ":")))
+    assert got[:4] == ["hello", "resume", (b"\xc1\0", 2**15), (b"\xc1\1", size + 4 - 2**15)]
 
 
 async def test_a_request_on_a_channel_with_options() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from leftovers import turns_until
 
 from interop.page_client import Page as ClientPage
 from interop.session_pages import Connection, Page, Pages, Script, until
+from interop.test_session_socket import run_node
 from wsrpc import Peer, Server
 from wsrpc.testing import FaultProxy
 
@@ -268,6 +270,58 @@ async def test_silence_is_noticed_within_ten_seconds_and_nothing_is_left_afterwa
         assert page.events == ["open", 'message {"a":["before"]}', "detached", "resumed", 'message {"a":["after"]}']
         await page.do(["close"])
         await page.until("close")
+
+
+BEGIN = "0 dial, 0 hello"
+SILENT = {
+    # The steps, with seconds and perhaps a number; and what the page does, with seconds.
+    "nothing moves": (
+        "0:welcome 15:end",
+        "5 probe, 9 dial, 9 close 4412, 9 resume, 14 close 4412, 14 detached, 14.3 dial, 14.3 resume",
+    ),
+    "nothing moves, and nobody answers": (
+        "0:welcome 0:deaf 19:end",
+        "5 probe, 9 dial, 19 close 4412, 19 close 4412, 19 detached",
+    ),
+    "nothing moves, and no session": ("0:plain 20:end", "5 probe, 9 close 1000, 9 close"),
+    "nothing moves, and the page is hidden": ("0:welcome 0:hide 34:end", "30 probe, 34 dial, 34 close 4412, 34 resume"),
+    "messages arrive": ("0:welcome 4:message 8:message 12:message 16:end", "5 ack, 9 ack, 13 ack"),
+    "the answer is late": ("0:welcome 0:deaf 16:alive 20:end", "5 probe, 9 dial"),
+    "a large message leaves": ("0:welcome 1:unsent:9 5:end 6:unsent:8 9:unsent:7 14:unsent:6 18:end", "5 probe"),
+    "a large message does not leave": ("0:welcome 1:unsent:9 9:end", "5 probe, 9 dial, 9 close 4412, 9 resume"),
+    "a message leaves, and nothing follows": (
+        "0:welcome 4:unsent:9 5:end 6:unsent:0 9:end",
+        "5 probe, 9 dial, 9 close 4412, 9 resume",
+    ),
+    "patience grows until something arrives": (
+        "0:welcome 9:end 9:resumed 22:end 22:resumed 22:message 31:end",
+        "5 probe, 9 dial, 9 close 4412, 9 resume, 9 resumed, 14 probe, 22 dial, 22 close 4412, 22 resume, 22 resumed, "
+        "23 ack, 27 probe, 31 dial, 31 close 4412, 31 resume",
+    ),
+    "a slow download, and the page is seen again": (
+        "0:welcome 2:message 3:hide 4:show 5:message 7:hide 8:show 11:message 12:end",
+        "3 ack, 4 probe, 6 ack, 8 probe, 12 ack",
+    ),
+    "the page is seen again, and nothing moves": (
+        "0:welcome 2:hide 3:show 7:end",
+        "3 probe, 7 dial, 7 close 4412, 7 resume",
+    ),
+    "the machine has slept": ("0:welcome 60:wakes 60:end", "60 probe, 60 dial, 60 close 4412, 60 resume"),
+    "the machine has slept, and the server answers": ("0:welcome 0:deaf 60:wakes 60:alive 63:end", "60 probe, 60 dial"),
+}
+
+
+async def test_which_silence_ends_a_connection() -> None:
+    """A page left its connection after 9 seconds of any one message, and after 2 when it was seen again."""
+    rows = [[_timed(step) for step in steps.split()] for steps, _ in SILENT.values()]
+    seen = await run_node("session_socket_silence.mjs", json.dumps(rows))
+    played = {name: ", ".join(happened) for name, happened in zip(SILENT, seen, strict=True)}
+    assert played == {name: f"{BEGIN}, {happens}" for name, (_, happens) in SILENT.items()}
+
+
+def _timed(step: str) -> list[object]:
+    at, name, *numbers = step.split(":")
+    return [float(at), name, *map(int, numbers)]
 
 
 async def test_a_large_message_over_a_slow_network_arrives_in_the_end() -> None:

@@ -3,7 +3,6 @@
 
 import type { Control } from "./control.js"
 import { OVERHEAD, type Data } from "./data.js"
-import type { Parts } from "./parts.js"
 
 /** A message that was sent, or waits to be sent. */
 export interface Outgoing {
@@ -27,8 +26,8 @@ export class ReplayBuffer {
   #arrivedBytes = 0
   /** Bytes of the messages in the buffer. */
   bytes = 0
-  /** Undefined unless both sides have the feature `parts`. */
-  declare parts: Parts | undefined
+  /** Cuts large messages. Undefined unless both sides have the feature `parts`. */
+  declare parts: { cut(message: Outgoing): Outgoing[] } | undefined
 
   /** Bytes of memory that the messages occupy, approximately. */
   get memory(): number {

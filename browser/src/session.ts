@@ -26,12 +26,8 @@ export interface SessionOwner {
   receive(data: Data, size: number, origin: string): void
   /** A control message has arrived that is not about the session, or that has the server's features and limits. */
   receiveControl(message: Control): void
-  /**
-   * The session waits for another connection.
-   *
-   * @param dropped whether the connection has dropped. If not, an attempt to resume has failed
-   */
-  sessionDetached(code: number, reason: string, dropped: boolean): void
+  /** The session waits for another connection. Also called when an attempt to resume has failed. */
+  sessionDetached(code: number, reason: string): void
   resumed(): void
   /** @param before the state before the end */
   sessionOver(end: SessionEnd, before: SessionState): void
@@ -253,11 +249,11 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** Continues without a connection, and dials again. */
   #detach(code: number, reason: string): void {
-    const dropped = this.state === SessionState.Resumable
+    const lasted = this.state === SessionState.Resumable ? now() - this.dialing.since : 0
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
-    this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0)
-    this.#owner.sessionDetached(code, reason, dropped)
+    this.dialing.dialLater(code, lasted, this.#gen > 0)
+    this.#owner.sessionDetached(code, reason)
   }
 
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
@@ -313,7 +309,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
    */
   close(code = 1000, reason = ""): void {
     if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
-      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
+      throw new DOMException(`a close code is 1000 or 3000-4999, not ${code}`, "InvalidAccessError")
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError")
     if (this.#isConnected) {

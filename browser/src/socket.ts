@@ -55,6 +55,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
       this.addEventListener(type, (event) => this[`on${type}`]?.(event as never))
     }
     const offers = typeof protocols === "string" ? [protocols] : [...protocols]
+    let isDetached: boolean | undefined
     const dispatch = (type: string) => this.dispatchEvent(new Event(type))
     this.#session = new Session(target, offers, options, {
       features: [],
@@ -65,8 +66,8 @@ export class SessionSocket extends EventTarget implements WebSocket {
       },
       receive: (data, _size, origin) => this.dispatchEvent(new MessageEvent("message", { data, origin })),
       receiveControl() {},
-      sessionDetached: (_code, _reason, dropped) => dropped && dispatch("detached"),
-      resumed: () => dispatch("resumed"),
+      sessionDetached: () => (isDetached ||= dispatch("detached")),
+      resumed: () => (isDetached = !dispatch("resumed")), // an event that cannot be cancelled returns true
       sessionOver: (end, before) => {
         if (before === SessionState.New) dispatch("error")
         this.dispatchEvent(closeEvent(end))
@@ -104,7 +105,7 @@ export class SessionSocket extends EventTarget implements WebSocket {
    * @throws InvalidStateError while the first connection is being made
    */
   send(data: string | ArrayBuffer | ArrayBufferView | Blob): void {
-    if (!this.readyState) throw new DOMException("the connection is not open yet", "InvalidStateError")
+    if (!this.readyState) throw new DOMException("not open yet", "InvalidStateError")
     this.#session.send(snapshot(data))
   }
 

@@ -1404,11 +1404,11 @@ var Session = class {
   }
   /** Continues without a connection, and dials again. */
   #detach(code, reason) {
-    const dropped = this.state === 3 /* Resumable */;
+    const lasted = this.state === 3 /* Resumable */ ? now() - this.dialing.since : 0;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
-    this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
-    this.#owner.sessionDetached(code, reason, dropped);
+    this.dialing.dialLater(code, lasted, this.#gen > 0);
+    this.#owner.sessionDetached(code, reason);
   }
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
@@ -1456,7 +1456,7 @@ var Session = class {
    */
   close(code = 1e3, reason = "") {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
-      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
+      throw new DOMException(`a close code is 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {

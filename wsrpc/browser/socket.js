@@ -549,11 +549,11 @@ var Session = class {
   }
   /** Continues without a connection, and dials again. */
   #detach(code, reason) {
-    const dropped = this.state === 3 /* Resumable */;
+    const lasted = this.state === 3 /* Resumable */ ? now() - this.dialing.since : 0;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
-    this.dialing.dialLater(code, dropped ? now() - this.dialing.since : 0, this.#gen > 0);
-    this.#owner.sessionDetached(code, reason, dropped);
+    this.dialing.dialLater(code, lasted, this.#gen > 0);
+    this.#owner.sessionDetached(code, reason);
   }
   /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
@@ -601,7 +601,7 @@ var Session = class {
    */
   close(code = 1e3, reason = "") {
     if (code !== 1e3 && !(code >= 3e3 && code <= 4999)) {
-      throw new DOMException(`the close code must be 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
+      throw new DOMException(`a close code is 1000 or 3000-4999, not ${code}`, "InvalidAccessError");
     }
     if (sizeOf(reason) > MAX_REASON) throw new DOMException("the reason is too long", "SyntaxError");
     if (this.#isConnected) {
@@ -649,6 +649,7 @@ var SessionSocket = class extends EventTarget {
       this.addEventListener(type, (event) => this[`on${type}`]?.(event));
     }
     const offers = typeof protocols === "string" ? [protocols] : [...protocols];
+    let isDetached;
     const dispatch = (type) => this.dispatchEvent(new Event(type));
     this.#session = new Session(target, offers, options, {
       features: [],
@@ -660,8 +661,9 @@ var SessionSocket = class extends EventTarget {
       receive: (data, _size, origin) => this.dispatchEvent(new MessageEvent("message", { data, origin })),
       receiveControl() {
       },
-      sessionDetached: (_code, _reason, dropped) => dropped && dispatch("detached"),
-      resumed: () => dispatch("resumed"),
+      sessionDetached: () => isDetached ||= dispatch("detached"),
+      resumed: () => isDetached = !dispatch("resumed"),
+      // an event that cannot be cancelled returns true
       sessionOver: (end, before) => {
         if (before === 0 /* New */) dispatch("error");
         this.dispatchEvent(closeEvent(end));
@@ -693,7 +695,7 @@ var SessionSocket = class extends EventTarget {
    * @throws InvalidStateError while the first connection is being made
    */
   send(data) {
-    if (!this.readyState) throw new DOMException("the connection is not open yet", "InvalidStateError");
+    if (!this.readyState) throw new DOMException("not open yet", "InvalidStateError");
     this.#session.send(snapshot(data));
   }
   /**

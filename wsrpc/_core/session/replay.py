@@ -149,7 +149,7 @@ class ReplayBuffer:
         return send_counted
 
     def _send_parts(self, send: Send, payload: bytes, text: bool) -> None:
-        parts, began = cut(payload, text, self.largest), self._host.loop.time()
+        parts, started = cut(payload, text, self.largest), self._host.loop.time()
         send(parts[0], False)
         for part in parts[1:]:
             with suppress(ConnectionLost):  # the message is kept like any message that does not arrive
@@ -158,7 +158,7 @@ class ReplayBuffer:
         self._texts += [False] * len(parts)
         self.size += sum(map(len, parts))
         if self._measuring is None:
-            self._measuring = self.sent, len(payload), began
+            self._measuring = self.sent, len(payload), started
         if self.size >= self._limit or len(self._payloads) >= self._most:
             self._limit_reached(len(parts))
 
@@ -207,11 +207,11 @@ class ReplayBuffer:
         self.stop_stall_timer()
         return True
 
-    def _measure(self, size: int, began: float) -> None:
-        """Record how long a message of ``size`` bytes took that was sent at ``began``."""
+    def _measure(self, size: int, started: float) -> None:
+        """Record how long a message of ``size`` bytes took that was sent at ``started``."""
         self._measuring = None
         if not self._in_parts:
-            seconds = max(self._host.loop.time() - began, 0.001)
+            seconds = max(self._host.loop.time() - started, 0.001)
             self.largest = max(PART_BYTES, int(size * SECONDS / seconds))
 
     def prepare_again(self) -> str | None:

@@ -1,0 +1,107 @@
+// What a `SessionSocket` sends while something, or nothing, arrives and leaves. Time passes only as far as a row says.
+//
+//   node session_socket_silence.mjs '[[[0, "welcome"], [30, "end"]], …]'
+//
+// Prints what has happened in each row, as JSON: `5 probe` is a probe after 5 seconds.
+
+let time = 0
+const timers = new Map()
+globalThis.setTimeout = (run, ms = 0, ...args) => {
+  const timer = { due: time + ms, run: () => run(...args) }
+  timers.set(timer, timer)
+  return timer
+}
+globalThis.clearTimeout = (timer) => timers.delete(timer)
+Date.now = performance.now = () => time
+Math.random = () => 0.5
+globalThis.document = Object.assign(new EventTarget(), { visibilityState: "visible", baseURI: "http://server/" })
+const { SessionSocket } = await import("../../wsrpc/browser/socket.js")
+
+let began = 0
+let log = []
+const note = (what) => log.push(`${Math.round((time - began) / 100) / 10} ${what}`)
+
+let wire
+let opens = true
+class Wire {
+  readyState = 0
+  protocol = ""
+  bufferedAmount = 0
+  constructor() {
+    note("dial")
+    if (opens) queueMicrotask(() => this.open())
+  }
+  open() {
+    wire = this
+    this.readyState = 1
+    this.onopen?.({})
+  }
+  send(data) {
+    note(JSON.parse(data).wsrpc.t)
+  }
+  close(code) {
+    this.readyState = 3
+    note(`close ${code}`)
+  }
+  arrives(data) {
+    this.onmessage?.({ data: JSON.stringify(data), origin: "" })
+  }
+  says(t, fields) {
+    this.arrives({ "ws-wrapper": false, wsrpc: { t, ...fields } })
+  }
+}
+
+function see(visibilityState) {
+  document.visibilityState = visibilityState
+  document.dispatchEvent(new Event("visibilitychange"))
+}
+
+const steps = {
+  welcome: () => wire.says("welcome", { features: ["resume", "probe"], sid: "s", token: "t", ttl: 60 }),
+  plain: () => wire.says("welcome", { features: ["probe"] }),
+  resumed: () => wire.says("resumed", { rx: 0, bytes: 0, token: "t" }),
+  alive: () => wire.says("alive"),
+  message: () => wire.arrives({ a: ["note"] }),
+  unsent: (bytes) => (wire.bufferedAmount = bytes),
+  deaf: () => (opens = false), // other connections do not open
+  hide: () => see("hidden"),
+  show: () => see("visible"),
+  wakes: () => see("visible"),
+  end() {},
+}
+
+const settled = () => new Promise((done) => setImmediate(done))
+
+/** Runs the timers that are due until then. */
+async function passes(until) {
+  for (;;) {
+    await settled()
+    const [next] = [...timers.keys()].filter(({ due }) => due <= until).sort((one, other) => one.due - other.due)
+    if (!next) break
+    timers.delete(next)
+    time = Math.max(time, next.due)
+    next.run()
+  }
+  time = until
+}
+
+const rows = []
+for (const row of JSON.parse(process.argv[2])) {
+  began = time
+  opens = true
+  document.visibilityState = "visible"
+  const socket = new SessionSocket("ws://server", [], { WebSocket: Wire })
+  for (const type of ["detached", "resumed", "close"]) socket.addEventListener(type, () => note(type))
+  for (const [at, step, ...args] of row) {
+    if (step === "wakes") time = began + 1000 * at // no timer has fired meanwhile
+    else await passes(began + 1000 * at)
+    steps[step](...args)
+  }
+  await settled()
+  rows.push(log)
+  log = []
+  socket.close()
+  await settled()
+  log = []
+}
+process.stdout.write(JSON.stringify(rows))
