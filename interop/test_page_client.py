@@ -863,7 +863,10 @@ async def test_after_a_drop_a_large_message_goes_on_where_it_was(direction: Lite
     async with staged(codec=codec) as (page, stage, proxy):
         stage.server.on("length", len)
         stage.server.on("text", lambda size: "x" * size)
-        passed = {"up": lambda: proxy.bytes_up, "down": lambda: proxy.bytes_down}[direction]
+
+        def passed() -> int:
+            return proxy.bytes_up if direction == "up" else proxy.bytes_down
+
         before = passed()
         async with proxy.slow(direction, rate=LONG):
             call = asyncio.create_task(page.run(LONG_CALLS[direction]))
