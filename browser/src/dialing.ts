@@ -14,6 +14,7 @@ export interface DialingOwner {
 
 /** The close code of a connection that could not be made, or that has ended without a close code. */
 export const ABNORMAL = 1006
+/** Why a connection was left, or could not be made. */
 export const SILENT = "the server does not answer"
 /** The close code that tells the server that the session will resume on another connection. */
 export const RESUMES = 4412

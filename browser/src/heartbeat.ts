@@ -25,8 +25,8 @@ const PATIENCE = 4_000
 
 /**
  * Sends a probe when nothing has arrived or left for some time. Without an answer, the connection is dead, or the server
- * is slow. So another connection is dialed, which replaces this one as soon as it is open. If neither the answer nor
- * that connection comes, the connection is lost.
+ * is busy. So another connection is dialed, which replaces this one as soon as it is open. The dialing is stopped if the
+ * answer comes before, and the connection is lost if neither comes.
  */
 export class Heartbeat {
   readonly #owner: HeartbeatOwner
@@ -70,10 +70,10 @@ export class Heartbeat {
   /**
    * Sends a probe now, because the page has woken up.
    *
-   * @param probablyLost whether the connection has probably ended. Then it is not known after how long
+   * @param probablyLost whether the connection has probably ended, so that another one is dialed at once
    */
   wake(probablyLost: boolean): void {
-    // Awake, this side would have noticed the silence before now.
+    // If the page was awake, the silence would have been noticed before now.
     const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE
     this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience)
     this.#check()
@@ -82,7 +82,7 @@ export class Heartbeat {
   #check(): void {
     const time = now()
     const { dialing, unsent } = this.#owner
-    if (unsent && unsent < this.#unsent) this.#moved() // not if all has left: a system takes the last bytes unseen
+    if (unsent && unsent < this.#unsent) this.#moved() // not if all has left: the system may have the last bytes
     this.#unsent = unsent
     if (this.#answerDue && time >= this.#answerDue) {
       this.#answerDue = time + (this.#patience *= 2)

@@ -204,7 +204,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   // ------------------------------------------------------------ connections
 
   dialed(connection: WebSocketLike): void {
-    this.#disown(RESUMES) // the present connection, if it was silent
+    this.#disown(RESUMES) // the connection that was silent, if there is one
     this.connection = connection
     connection.binaryType = this.binaryType
     connection.onmessage = ({ data, origin }) => this.#receive(data, origin)
@@ -256,7 +256,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.#owner.sessionDetached(code, reason)
   }
 
-  /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
+  /** Closes the connection, and gives up the attempt to connect, without waiting for the end. */
   #disown(code: number): void {
     if (this.connection) {
       disown(this.connection, code)
@@ -288,9 +288,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   /**
-   * Probes or replaces the connection at once, because the page has woken up.
+   * Probes the connection, or dials, at once, because the page has woken up.
    *
-   * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
+   * @param probablyLost whether the connection has probably ended
    */
   #wake(probablyLost: boolean): void {
     if (this.#isConnected) this.#heartbeat?.wake(probablyLost)

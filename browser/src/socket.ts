@@ -15,7 +15,7 @@ export interface SessionSocketEventMap {
   readonly close: CloseEvent
   /** The connection has dropped, and the session waits for another one. */
   readonly detached: Event
-  /** The session continues on another connection. */
+  /** The session continues on another connection, after `detached` or in the place of one that was silent. */
   readonly resumed: Event
 }
 type Listener<K extends keyof SessionSocketEventMap> = (this: WebSocket, event: SessionSocketEventMap[K]) => unknown

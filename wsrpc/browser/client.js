@@ -1082,7 +1082,7 @@ var Heartbeat = class {
   /**
    * Sends a probe now, because the page has woken up.
    *
-   * @param probablyLost whether the connection has probably ended. Then it is not known after how long
+   * @param probablyLost whether the connection has probably ended, so that another one is dialed at once
    */
   wake(probablyLost) {
     const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
@@ -1410,7 +1410,7 @@ var Session = class {
     this.dialing.dialLater(code, lasted, this.#gen > 0);
     this.#owner.sessionDetached(code, reason);
   }
-  /** Closes the connection, or gives up the attempt to connect, without waiting for the end. */
+  /** Closes the connection, and gives up the attempt to connect, without waiting for the end. */
   #disown(code) {
     if (this.connection) {
       disown(this.connection, code);
@@ -1437,9 +1437,9 @@ var Session = class {
     this.dialing.stop();
   }
   /**
-   * Probes or replaces the connection at once, because the page has woken up.
+   * Probes the connection, or dials, at once, because the page has woken up.
    *
-   * @param probablyLost whether the connection has probably ended, so that another connection is quicker than a probe
+   * @param probablyLost whether the connection has probably ended
    */
   #wake(probablyLost) {
     if (this.#isConnected) this.#heartbeat?.wake(probablyLost);
