@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 from browser.chat_server import ChatServer
 from browser.pages import Newcomer, log_of, say, shoot
-from playwright.async_api import Page, WebSocketRoute, expect
+from playwright.async_api import Page, WebSocket, WebSocketRoute, expect
 
 from wsrpc.testing import FaultProxy
 
@@ -76,11 +78,27 @@ STEP = 64 * 1024
 CONTENT = bytes(range(256)) * 4096
 
 
-def sent_in(message: str | bytes) -> list[Any]:
-    """The event and the arguments of a message of the page, if it has some."""
-    if isinstance(message, str):
-        return list(json.loads(message).get("a", []))
-    return list(msgspec.msgpack.decode(message).get("a", []))
+def sent_in() -> Callable[[str | bytes], list[Any]]:
+    """Return a function for one connection, that returns the event and the arguments of a message, if it has some.
+
+    Those of a message in parts are returned with its last part. (The first ones may have used another connection.)
+    """
+    joined = b""
+
+    def event(message: str | bytes) -> list[Any]:
+        nonlocal joined
+        if isinstance(message, bytes) and message.startswith(b"\xc1"):
+            joined += message[2:]
+            if not message[1]:
+                return []
+            message, joined = joined, b""
+        if isinstance(message, str):
+            return list(json.loads(message).get("a", []))
+        with suppress(msgspec.DecodeError):
+            return list(msgspec.msgpack.decode(message).get("a", []))
+        return []
+
+    return event
 
 
 async def expect_file(page: Page, chat: ChatServer) -> None:
@@ -99,9 +117,11 @@ async def test_an_upload_goes_on_where_it_was(newcomer: Newcomer, chat: ChatServ
         server = route.connect_to_server()
         silent = False
 
+        event = sent_in()
+
         def to_server(message: str | bytes) -> None:
             nonlocal silent
-            match sent_in(message):
+            match event(message):
                 case ["upload", *_, offset]:
                     uploads.append((offset, []))
                 case ["next", {"value": piece}]:
@@ -132,7 +152,12 @@ async def test_a_drop_interrupts_nothing(newcomer: Newcomer, chat: ChatServer, t
     async with FaultProxy(chat.socket_url) as proxy:
         ada, bob = await newcomer("Ada", url=f"http://127.0.0.1:{proxy.port}/"), await newcomer("Bob")
         resumed: list[str] = []  # the events on later connections
-        ada.on("websocket", lambda socket: socket.on("framesent", lambda message: resumed.extend(sent_in(message)[:1])))
+
+        def watch(socket: WebSocket) -> None:
+            event = sent_in()
+            socket.on("framesent", lambda message: resumed.extend(event(message)[:1]))
+
+        ada.on("websocket", watch)
         async with proxy.cut_after(len(CONTENT) // 2, "up"):
             await ada.get_by_label("File to upload").set_input_files(tmp_path / "a & b.bin")
             await expect(ada.get_by_role("status")).to_contain_text("Offline")

@@ -134,16 +134,18 @@ async def test_a_page_that_is_back_resumes_at_once_or_is_told(
 
 
 async def test_silence_is_noticed_within_ten_seconds_and_the_stream_goes_on(browser: Browser) -> None:
-    async with stepping() as page, browsing(browser) as context, quiet_page(context, page.site.url) as tab:
+    given_up = "WebSocket is closed before the connection is established"
+    async with stepping() as page, browsing(browser) as context, quiet_page(context, page.site.url, given_up) as tab:
         await tab.clock.install()
         await tab.evaluate(BEGIN)
         read = page.step()
         await tab.wait_for_function(f"noted.items.length === {len(read)}")
         async with page.site.proxy.silence():
-            wanted = page.step()
+            wanted, before = page.step(), page.site.proxy.connections
             assert await tab.evaluate("noted.states") == ["open"]
             await tab.clock.run_for(10_000)
-            assert await tab.evaluate("noted.states") == ["open", "detached"]
+            # Dialed beside the first, which may be alive.
+            await turns_until(lambda: page.site.proxy.connections > before)
         await tab.evaluate("Math.random = () => 0, dispatchEvent(new Event('online'))")
         await tab.wait_for_function(f"noted.items.length === {len(wanted)}")
         assert await tab.evaluate("noted.items") == wanted
@@ -162,7 +164,9 @@ async def test_a_page_that_is_online_again_resumes_at_once(browser: Browser, dro
             await tab.wait_for_function("client.status.get() === 'detached'")
         wanted = page.step()
         await context.set_offline(False)
-        await tab.wait_for_function("noted.states.length === 3")
         await tab.wait_for_function(f"noted.items.length === {len(wanted)}")
-        assert await tab.evaluate("noted.states") == ["open", "detached", "open"]
-        assert page.site.server.peers == (peer,) and page.handshakes == 2
+        await turns_until(lambda: page.handshakes == 2)
+        # Without a drop, the new connection replaces the old one while that is still in use.
+        states = await tab.evaluate("noted.states")
+        assert states == ["open", "detached", "open"] or (not drops and states == ["open"]), states
+        assert page.site.server.peers == (peer,)
