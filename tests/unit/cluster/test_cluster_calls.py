@@ -6,6 +6,7 @@ How each call ends is in the table of `tests/unit/test_calls.py`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
@@ -510,6 +511,22 @@ async def test_a_call_to_a_peer_that_is_detached(route: str, kind: str) -> None:
             await turns_until(lambda: made.peer(1, "ada").pending == 1)
             line.down = False
             assert await waits == [2] and callee.seen == [(2,)], "nothing that was not sent came later"
+
+
+async def test_a_report_counts_although_the_process_was_blocked_when_it_was_due(route: str) -> None:
+    async with servers(2) as made:
+        line, callee = Line(made[1]), Callee()
+        client = Client("ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=10))
+        async with client:
+            await turns_until(lambda: made[0].cluster.locate("ada") and current_of(client.peer).session.state.resumes)
+            peer = World(made, callee, route).peer
+            line.down = True
+            line.cut()
+            await turns_until(lambda: made.peer(1, "ada").detached)
+            asyncio.get_running_loop().call_later(0.01, time.sleep, 0.8)
+            with pytest.raises(RequestTimeout) as late:
+                await peer.request("echo", 1, timeout=0.1)
+            assert late.value.outcome == "not_sent"
 
 
 async def test_a_request_within_a_conversation_with_a_peer_that_is_detached(route: str) -> None:

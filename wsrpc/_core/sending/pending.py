@@ -152,12 +152,14 @@ class Pending(Struct, eq=False):
     """Bytes that count in `InFlight.waiting`. 0 if the remote peer had a free handler for the request."""
     channel: ChannelCore | None = None
     """The channel that has answered the request."""
+    awaits_report: bool = False
+    """Whether its timeout is over, and the node that passes it on is to report whether it was sent."""
 
     def remaining_ms(self, now: float) -> int | UnsetType:
         """Return the time that its handler has, in milliseconds. UNSET if the handler is not told."""
         if self.deadline is None or not self.options.sends_timeout:
             return UNSET
-        return milliseconds(self.deadline - now - (PASSED_ON if self.options.is_passed_on else 0.0))
+        return 0 if self.awaits_report else milliseconds(self.deadline - now)
 
 
 class PendingRequests:
@@ -216,7 +218,7 @@ class PendingRequests:
         self._next = number + 2 if number <= LAST_ID - 2 else self._first
         deadline = None
         if timeout is not None:
-            deadline = self._loop.time() + timeout + (PASSED_ON if options.is_passed_on else 0.0)
+            deadline = self._loop.time() + timeout
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
         entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline, options)
@@ -398,6 +400,10 @@ class PendingRequests:
             deadline = pending.deadline
             if deadline is None:
                 continue
+            if deadline <= now and pending.options.is_passed_on and not pending.awaits_report:
+                # From now on, not from the deadline: the report may have arrived while this loop was blocked.
+                pending.awaits_report, pending.deadline = True, now + PASSED_ON
+                deadline = pending.deadline
             if deadline <= now:
                 late.append(pending)
             elif earliest is None or deadline < earliest:
