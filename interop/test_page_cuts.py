@@ -259,6 +259,7 @@ class Story:
                 await self._dialed()
                 if self.dice.random() < 0.5:
                     await self.page.until("open")
+        self.proxies[1].drop()  # the page has kept this connection if something had arrived on it before the silence
 
     async def _cut_half_close(self) -> None:
         await self.page.until("open")

@@ -497,6 +497,20 @@ async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once()
     assert ran == [1]
 
 
+async def test_a_middleware_that_forgets_to_return_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+
+    @d.peer.use
+    async def forgetful(ctx: Context, call_next: Any) -> None:
+        await call_next(ctx)
+
+    d.peer.on("e", lambda n: n)
+    sent = await d.fed({"a": ["e", 1]}, *({"i": i, "a": ["e", n]} for i, n in enumerate((None, 2, 3), 1)))
+    assert sent == [{"i": i, "d": None} for i in (1, 2, 3)]
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and "forgetful returned None in place of" in record.getMessage()
+
+
 # ---------------------------------------------------------------- message handlers
 
 

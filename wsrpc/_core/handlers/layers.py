@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from msgspec import UNSET, Struct
 
+from ..._base.logs import logger
 from ..._base.threads import when_over
 from ...errors import HandlerTimeout, short, ungrouped
 from .arguments import ArgumentsRefused
@@ -196,16 +197,20 @@ def _outermost(within: Next) -> Call:
 
 
 def _inside(middleware: AsyncMiddleware, within: Next) -> Next:
+    warned = False
+
     async def run(invocation: Invocation, ctx: Any) -> Any:
-        called = False
+        nonlocal warned
+        called, answer = False, None
 
         async def call_next(ctx: Any) -> Any:
-            nonlocal called
+            nonlocal called, answer
             if called:
                 raise RuntimeError("a middleware called call_next twice: a handler runs once for each message")
             called = True
             try:
-                return await within(invocation, ctx)
+                answer = await within(invocation, ctx)
+                return answer
             except BaseExceptionGroup as group:
                 error = [ungrouped(group)]
             # Not above, where the group would become the context of its own part, and without a variable, which would
@@ -216,7 +221,12 @@ def _inside(middleware: AsyncMiddleware, within: Next) -> Next:
         if not hasattr(result, "__await__"):
             name = getattr(middleware, "__qualname__", middleware)
             raise TypeError(f"middleware is an `async def`, but {name} is not and returned {short(result)}")
-        return await result
+        returned = await result
+        if returned is None and answer is not None and invocation.id is not None and not warned:
+            warned = True
+            text = "middleware %s returned None in place of the handler's result: does it lack `return`?"
+            logger.warning(text, name_of(middleware))
+        return returned
 
     return run
 

@@ -15,8 +15,9 @@ from ..wire.control import Gone, Hello, Resume, read_control, write_control
 from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
-FIRST_MESSAGE = 5.0
-"""Seconds within which the client must name the session. After them it gets a new session."""
+FIRST_MESSAGE = 30.0
+"""Seconds within which the client must name the session, otherwise the connection is dropped. It does not get a new
+session: over a slow network the client might take its first message for the answer, and end the session that it has."""
 
 
 class IncomingResume:
@@ -53,7 +54,7 @@ class IncomingResume:
             deciding: a context manager in which this call waits. With it, a server that closes can end the wait.
 
         Raises:
-            ConnectionLost: the connection has ended, or is closed because the session was closed.
+            ConnectionLost: the connection has ended, or is closed because the session was closed, or is dropped.
         """
         self.connection.start_receiving(self._receive, ignore_end)
         patience = asyncio.timeout(FIRST_MESSAGE)
@@ -63,7 +64,7 @@ class IncomingResume:
                     found = await asyncio.shield(self._decided)
         except TimeoutError:
             if not self._decided.done():
-                self._new_session()  # from now on, a request to resume arrives too late
+                raise self._drop("the client has not named its session in time, or the server is closing") from None
             found = self._decided.result()
         if isinstance(found, Resume):
             assert self._elsewhere is not None
@@ -73,8 +74,7 @@ class IncomingResume:
                     async with connected:
                         self._refuse(found, await self._elsewhere(found, self))
             except TimeoutError:
-                self.connection.transport.abort()  # without a code, so that the session can resume
-                raise ConnectionLost(CloseCode.ABNORMAL, "the server is closing", "not_sent") from None
+                raise self._drop("the server is closing") from None
             found = None
         if isinstance(found, ClosedSession):
             info = found.closed_with
@@ -90,6 +90,12 @@ class IncomingResume:
         if found is None and ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
         return found
+
+    def _drop(self, reason: str) -> ConnectionLost:
+        """Drop the connection without a close code, so that the session can resume on another one."""
+        self.connection.stop_receiving()
+        self.connection.transport.abort()
+        return ConnectionLost(CloseCode.ABNORMAL, reason, "not_sent")
 
     def hand_over(self) -> None:
         """Pass the messages that have arrived to the session that the connection belongs to now."""
