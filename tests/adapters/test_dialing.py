@@ -534,6 +534,17 @@ async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
             sock.close()
 
 
+async def test_what_a_server_answers_that_speaks_another_protocol_is_in_the_error() -> None:
+    """Such as `python -m http.server`."""
+    async with raw_server() as server:
+        connecting = asyncio.create_task(Client(server.url, reconnect=None).connect())
+        sock = await server.accept_tcp()
+        await asyncio.get_running_loop().sock_sendall(sock, b"HTTP/1.0 200 OK\r\nServer: SimpleHTTP\r\n\r\n")
+        with pytest.raises(ConnectFailed, match=r"expected HTTP/1\.1: HTTP/1\.0 200 OK"):
+            await connecting
+        sock.close()
+
+
 @dialings
 async def test_nothing_that_a_server_says_keeps_the_connection_open(dialing: Dialing) -> None:
     """A number of 200 digits made the close reason too long for a Close frame, and closing raised an exception."""

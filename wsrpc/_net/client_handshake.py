@@ -73,6 +73,8 @@ class ClientRequest:
             raise HandshakeRejected(refusal.status_code, body, HeadersView(latin_1_headers(refusal.headers))) from None
         if reason := too_large(failure):
             raise ResponseTooLarge(f"the response is too large: {reason}") from None
+        if failure.__cause__ is not None:  # only the cause says what the server has sent
+            failure.add_note(one_line(failure.__cause__, 200))
         raise failure
 
     def make_connection(
