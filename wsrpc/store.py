@@ -9,10 +9,10 @@ a time. A store forgets a run ``keep`` seconds after its end, or, if nobody has 
 From then on, the key is free.
 
 **Claims.** ``start(key, run)`` claims the key for a new run, or returns the state of the run that has the key, in one
-step: of many concurrent calls, one gets its own ``id`` back. Calling it again with the same ``id`` changes nothing. A
-claim lasts ``lease`` seconds from ``start``, and from each ``append`` and ``renew``. When a claim has lapsed,
-`RunState.lost` is true. A lapsed claim is renewed like any other, as long as nobody has ended the run. The store uses
-its own clock, because the clocks of two processes differ.
+step: of many concurrent calls, one gets its own ``id`` back. Calling it again with the same ``id`` changes nothing,
+also after the end of the run. A claim lasts ``lease`` seconds from ``start``, and from each ``append`` and ``renew``.
+When a claim has lapsed, `RunState.lost` is true. A lapsed claim is renewed like any other, as long as nobody has ended
+the run. The store uses its own clock, because the clocks of two processes differ.
 
 **Items.** The items of a run are numbered from 1. ``append(key, id, number, items)`` adds items, of which the first has
 this number. Items whose numbers are stored already change nothing, so an append whose answer was lost can be repeated.

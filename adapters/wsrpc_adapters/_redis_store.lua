@@ -116,7 +116,7 @@ local steps = {}
 function steps.start(key, id, arguments, payer, topic, keep, payload, held)
   local run = find(key)
   if run and run.writers then return 'log' end
-  if run and not run.free then return state(run) end
+  if run and (run.id == id or not run.free) then return state(run) end
   if run then call('ZADD', name('runs', run.payer), 0, key) end  -- as expired, so its payer no longer pays for it
   run = create({key = key, id = id, arguments = arguments, payer = payer, topic = topic, payload = payload,
     held = tonumber(held), keep = tonumber(keep)}, held + #payload)

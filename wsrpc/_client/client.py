@@ -81,7 +81,9 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message_bytes` is set. Raw messages, extensions and other codecs are not available. See the
             guide "Talk to Go programs".
-        store: as for `Server`.
+        store: as for `Server`. Give it to let the results outlive the program.
+        key_owner: the name of this client in the ``store``, such as its address. Clients with the same name share the
+            keys of calls to them: they get each other's results.
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -109,11 +111,16 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
         store: Store | None = None,
+        key_owner: str | None = None,
     ) -> None:
+        if (store is None) is not (key_owner is None) or not isinstance(key_owner, str | None):
+            raise TypeError(
+                "store= and key_owner= go together: key_owner= is a text that names this client in the store"
+            )
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = registry = Registry(dec_hook=dec_hook)
-        keeper = Keeper(store, settings.codec, None)
+        keeper = Keeper(store, settings.codec, key_owner or "")
         registry.keeper, self._runs = keeper.keep, keeper.runs
         self._channel_name = None
         check_offline(offline)

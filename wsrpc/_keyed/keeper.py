@@ -137,10 +137,10 @@ class Keeper:
     Args:
         store: keeps the runs. None for a `MemoryStore`.
         codec: results and items are kept as they arrive with this codec.
-        owners: the owners of keys. None for a client, whose keys all belong to its server.
+        owners: the owners of keys. For a client, the one owner of them all.
     """
 
-    def __init__(self, store: Store | None, codec: Codec, owners: Owners | None) -> None:
+    def __init__(self, store: Store | None, codec: Codec, owners: Owners | str) -> None:
         self.runs = Runs(store)
         self._encode = encoder_of(codec)
         self._owners = owners
@@ -169,7 +169,7 @@ class Keeper:
             TypeError: the principal cannot own keys, or ``scope=`` returned no text.
         """
         if keep.scope is None:
-            owner = ("owner", "" if self._owners is None else self._owners.owner_of(peer))
+            owner = ("owner", self._owners if isinstance(self._owners, str) else self._owners.owner_of(peer))
         else:
             shared: Any = keep.scope(peer, *a[1:])
             if not isinstance(shared, str):
@@ -199,7 +199,7 @@ class Keeper:
             work.drop()
             raise
         if after is UNSET:
-            payer = "" if self._owners is None else self._owners.payer_of(invocation.peer)
+            payer = self._owners if isinstance(self._owners, str) else self._owners.payer_of(invocation.peer)
             new = NewRun(
                 id=secrets.token_hex(8),
                 arguments=arguments,

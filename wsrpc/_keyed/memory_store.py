@@ -154,7 +154,7 @@ class MemoryStore:
     async def start(self, key: str, run: NewRun, /) -> RunState:
         now = self._drop_expired()
         found = self._runs.get(key)
-        if found is not None and found.free:
+        if found is not None and found.free and found.new.id != run.id:
             self._drop(key, found)
             found = None
         if found is None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,8 @@ from .memory_store import MemoryStore
 
 PATIENCE = 10.0
 """Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
+SILENT = 5.0
+"""Seconds after which a store that does not answer is reported, if a caller gives up."""
 RETRY = 0.2
 """Seconds between the first attempts to reach the store. Later, it is up to ten times as long."""
 LAST = 2**53 - 1
@@ -106,13 +109,16 @@ async def insist(call: Callable[[], Awaitable[T]], patience: float | None = None
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    while True:
-        try:
-            return await call()
-        except StoreLost:
-            if patience is not None and loop.time() - began >= patience:
-                raise
-        await asyncio.sleep(random.uniform(0.5, 1) * min(10 * RETRY, RETRY + loop.time() - began))
+    try:
+        async with asyncio.timeout(patience) as limit:
+            while True:
+                with suppress(StoreLost):
+                    return await call()
+                await asyncio.sleep(random.uniform(0.5, 1) * min(10 * RETRY, RETRY + loop.time() - began))
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise StoreLost(f"the store has not answered within {patience:g} s") from None
 
 
 class Run:
@@ -320,8 +326,13 @@ class WatchedStore:
         return partial(self._ask, found) if callable(found) else found
 
     async def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        due = monotonic() + SILENT + options.get("wait", 0.0)
         try:
             return await method(*args, **options)
+        except asyncio.CancelledError:  # a caller has given up
+            if monotonic() > due:
+                self._failed(StoreLost(f"no answer within {SILENT:g} s"))
+            raise
         except Exception as exc:
             self._failed(exc)
             raise
@@ -384,7 +395,7 @@ class Runs:
         try:
             return await insist(call, PATIENCE)
         except StoreLost:
-            raise made_here(Overloaded("the store of results does not answer: try again later")) from None
+            raise _unanswered() from None
 
     async def _wait_answer(self) -> None:
         """Ask the store until it answers, because perhaps nobody else does."""
@@ -411,9 +422,22 @@ class Runs:
         return state
 
     async def _start(self, run: Run, context: Context) -> RunState:
-        starts = False
+        starts = asked = False
+
+        async def ask() -> RunState:
+            nonlocal asked
+            if not self.store_answers:
+                await self.store.read(run.key, LAST)  # which has no effect if the store does it later
+            asked = True
+            return await self.store.start(run.key, run.new)
+
         try:
-            state = await self._ask(lambda: self.store.start(run.key, run.new))
+            try:
+                state = await self._ask(ask)
+            except Overloaded:
+                if asked:
+                    self.spawn(self._withdraw(run))
+                raise
             starts = state.id == run.new.id
         except StoreFull:
             raise made_here(
@@ -425,6 +449,15 @@ class Runs:
         if starts:
             self._spawn_run(run, context)
         return state
+
+    async def _withdraw(self, run: Run) -> None:
+        """Free the key of a run whose caller was told that it does not run: the store may have begun it."""
+        with suppress(RunGone, StoreFull):
+            # First again, because the same id has no effect later on, should the first step be on its way yet. Each
+            # attempt is short: this has to end before the claim lapses.
+            again = partial(insist, lambda: self.store.start(run.key, run.new), 10 * RETRY)
+            if (await insist(again)).id == run.new.id:
+                await insist(lambda: self.store.end(run.key, run.new.id, _NOT_RUN, free=True))
 
     def _spawn_run(self, run: Run, context: Context) -> None:
         task = self.spawn(self._perform(run), context)
@@ -603,6 +636,11 @@ class Runs:
         await self._given.close()
 
 
+def _unanswered() -> Overloaded:
+    return made_here(Overloaded("the store of results does not answer: try again later"))
+
+
+_NOT_RUN = failed(_unanswered())
 _TOO_BIG = failed(RemoteError("the result is too big to be kept"))
 _PART_LOST = failed(RunLost("the store has lost a part of the run"))
 _PROCESS_ENDED = failed(RunLost("the process that ran the handler has ended"))

@@ -14,7 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from stream_driver import collect
 
-from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, RunLost, Server
+from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, Retry, RunLost, Server
 from wsrpc._keyed import runs
 from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, StoreLost
 
@@ -148,6 +148,74 @@ async def test_a_store_that_does_not_answer_is_asked_less_and_less_often(monkeyp
         began = time.monotonic()
         assert await client.request("charge", key="k") == 1
         assert time.monotonic() - began > 0.5, "at the same pace, it would take half of that"
+
+
+class Late(MemoryStore):
+    """A store that does what it was asked, at once or later, and does not answer."""
+
+    is_silent = False
+    later: list[tuple[str, NewRun]] | None = None
+    """The steps that it does after all others. None: it does each at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = set[str]()
+
+    async def start(self, key: str, run: NewRun, /) -> RunState:
+        self.asked.add(key)
+        if self.is_silent and self.later is not None:
+            self.later.append((key, run))
+        else:
+            state = await super().start(key, run)
+            if not self.is_silent:
+                return state
+        await asyncio.Event().wait()
+        raise StoreLost
+
+    async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
+        if self.is_silent:
+            await asyncio.Event().wait()
+        return await super().read(key, after, reader=reader, wait=wait)
+
+    async def add(self, *args: Any) -> Added:
+        if self.is_silent:
+            raise StoreLost
+        return await super().add(*args)
+
+    async def end(self, *args: Any, **options: Any) -> None:
+        await super().end(*args, **options)
+        for key, run in self.later or ():
+            await super().start(key, run)
+
+
+@pytest.mark.parametrize("later", [None, list[tuple[str, NewRun]]()], ids=["at once", "later"])
+async def test_a_call_that_got_overloaded_has_not_claimed_its_key(
+    monkeypatch: pytest.MonkeyPatch, later: list[tuple[str, NewRun]] | None
+) -> None:
+    """Each later call with the key got `RunLost`."""
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    monkeypatch.setattr(runs, "SILENT", 0.05)
+    monkeypatch.setattr(runs, "RETRY", 0.01)
+    store, ran = Late(), list[int]()
+    store.later = later
+    server = Server(store=store)
+
+    @server.on("charge", keep=60)
+    async def charge(amount: int) -> int:
+        ran.append(amount)
+        return amount
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        store.is_silent = True
+        for number in range(2):
+            with pytest.raises(Overloaded, match="does not answer") as full:
+                await client.request("charge", 10, key=f"k{number}")
+            assert full.value.outcome == "not_run"
+        assert len(store.asked) == 1, "as soon as the store is known not to answer, nothing is begun"
+        store.is_silent = False
+        for _ in range(2):
+            assert await client.request("charge", 10, key="k0", retry=Retry(attempts=20)) == 10
+    assert ran == [10]
 
 
 async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -493,6 +494,29 @@ async def test_every_way_to_register_a_handler() -> None:
             assert await peer.request("price", "soup", key="k") == ["soup", 2]
     assert seen == [("tip", None), ("tip", None), ("call", None), ("price", None), ("price", None)]
     await server.close()
+
+
+async def test_clients_share_the_results_in_a_common_store_only_under_one_name() -> None:
+    store, server, opened = MemoryStore(), Server(), list[str]()
+    async with server.listen() as listener, AsyncExitStack() as stack:
+        for name in ("device-7", "device-8", "device-8"):
+            client = Client(listener.url, store=store, key_owner=name)
+
+            @client.on("open lock", keep=60)
+            async def open_lock(door: int, name: str = name) -> str:
+                opened.append(name)
+                return f"{name} opened {door}"
+
+            await stack.enter_async_context(client)
+        answers = [await peer.request("open lock", 2, key="k") for peer in server.peers]
+        assert answers == ["device-7 opened 2", "device-8 opened 2", "device-8 opened 2"]
+        assert opened == ["device-7", "device-8"]
+
+
+@pytest.mark.parametrize("options", [{"store": MemoryStore()}, {"key_owner": "a"}, {"store": 5, "key_owner": 5}])
+def test_a_store_of_a_client_needs_a_name_in_it(options: Any) -> None:
+    with pytest.raises(TypeError, match="names this client in the store"):
+        Client("ws://127.0.0.1", **options)
 
 
 async def plain(peer: Peer) -> None:

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "Client.bind": EVENT_LOOP,
     "Client.room": EVENT_LOOP,
     "Client.store=": NO_RUN,
+    "Client.key_owner=": NO_RUN,
     "Peer.bind": EVENT_LOOP,
     "Peer.transport": EVENT_LOOP,
     "Peer.wait_connected": SERVER,
