@@ -37,7 +37,7 @@ EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 """Close codes of a session with a node that leaves the cluster. All messages of the node have arrived before."""
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
 """States of a client that has a session."""
-AT_ONCE = Reconnect(initial=0.01, max=0.05)
+AT_ONCE = Reconnect(initial=0.01, max=0.05, retry=lambda error: True)  # until the node has ended
 NODE_ENDED = "node {} is gone: its process has ended, or cannot reach the engine"
 """Why a call to a peer of another node fails."""
 MOST_BROKEN = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode, b64encode
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from ._engine_transport import WINDOW, EngineTransport
 from ._node import Node
 
 SESSION = "session"
-"""Header of a connection between two nodes for one client. The value is a `ForwardedHandshake` as JSON."""
+"""Header of a connection between two nodes for one client. The value is a `ForwardedHandshake` as text."""
 ANSWERED = 4.0
 """Seconds in which the other node has to answer. (A client waits 5 seconds.)"""
 MOST_ASKING = 1000
@@ -44,14 +45,15 @@ class ForwardedHandshake(Struct):
 
     @classmethod
     def encode(cls, asked: Resume, handshake: Handshake) -> str | None:
-        """Return it as JSON. None if the principal, or something else, has no form in JSON."""
+        """Return it as text. None if the principal, or something else, has no form in MessagePack."""
         principal: Any = handshake.principal
         if type(principal) not in (str, int, type(None)):
             return None
         info = handshake.connection_info()
         sent = cls(asked, info, handshake.limits, principal, handshake.address, handshake.expires)
         try:
-            return msgspec.json.encode(sent, enc_hook=dict).decode()  # the headers are a mapping of our own
+            # The headers are a mapping of our own. (JSON has no infinity, which some limits may be.)
+            return b64encode(msgspec.msgpack.encode(sent, enc_hook=dict)).decode()
         except (OverflowError, TypeError, ValueError):  # for example bytes in the URL that are not UTF-8
             return None
 
@@ -203,7 +205,7 @@ class SessionForwarder:
     def accepted(self, transport: EngineTransport, request: str) -> None:
         """Resume a session of this node on the connection of a client to another node."""
         try:
-            forwarded = msgspec.json.decode(request, type=ForwardedHandshake)
+            forwarded = msgspec.msgpack.decode(b64decode(request), type=ForwardedHandshake)
             handshake = forwarded.handshake()
         except (ValueError, RecursionError):
             transport.reset("not a request of this version")

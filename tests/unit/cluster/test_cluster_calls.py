@@ -43,7 +43,7 @@ from wsrpc._core.api.peer import current_of
 from wsrpc._core.session import replay
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta
-from wsrpc.cluster._wire import Open, connection_name, encode
+from wsrpc.cluster._wire import Close, Open, connection_name, encode
 from wsrpc.cluster.engine import PATIENCE
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent, UnexpectedChannel
 from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
@@ -626,6 +626,18 @@ async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_
         w.engine.deliver(f"shop.{higher}", encode(Open(conn, {})))
         assert conn in member.node._transports
         await turns_until(lambda: conn not in member.node._transports and member.links.peer(lower) is real)
+        assert await w.peer.request("add", 1, 2) == 3
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 4410])
+async def test_a_close_message_that_somebody_makes_up_does_not_part_two_nodes(code: int) -> None:
+    """With a code after which clients do not dial again, the nodes had no session until one was restarted."""
+    async with world("there") as w:
+        lower, _ = sorted(server.cluster.nodes[0] for server in w.made.all)
+        [node] = [m.node for m in map(membership_of, (s.cluster for s in w.made.all)) if m.node.id == lower]
+        [conn] = node._transports
+        w.engine.deliver(f"shop.{lower}", encode(Close(conn, 0, code, "made up")))
+        await turns_until(lambda: node._transports and conn not in node._transports)
         assert await w.peer.request("add", 1, 2) == 3
 
 

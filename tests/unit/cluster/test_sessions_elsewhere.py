@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -105,7 +106,7 @@ async def world(limits: Limits = LIMITS) -> AsyncGenerator[World]:
 
 
 async def test_the_peer_has_what_the_other_server_has_decided_about_the_connection() -> None:
-    async with world() as w:
+    async with world(LIMITS.replace(unread_timeout=math.inf)) as w:  # infinity travels, too
         w.settings |= {"address": "eve", "expires": time.time() + 0.5}
         await w.forward()
         transport = w.client.peer.transport
