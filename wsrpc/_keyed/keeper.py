@@ -162,7 +162,7 @@ class Keeper:
 
         handler.call = keyed
 
-    def _key(self, keep: Keep, peer: Any, a: list[Any], channel: ChannelRef, key: str) -> str:
+    def _key(self, keep: Keep, peer: Any, event: str, arguments: list[Any], channel: ChannelRef, key: str) -> str:
         """Return the key of a run in the store.
 
         Raises:
@@ -171,11 +171,11 @@ class Keeper:
         if keep.scope is None:
             owner = ("owner", self._owners if isinstance(self._owners, str) else self._owners.owner_of(peer))
         else:
-            shared: Any = keep.scope(peer, *a[1:])
+            shared: Any = keep.scope(peer, *arguments)
             if not isinstance(shared, str):
                 raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {shared!r}")
             owner = ("scope", shared)
-        return hash_of((owner, channel, a[0], key))
+        return hash_of((owner, channel, event, key))
 
     async def _join(
         self, invocation: Invocation, call: Call, a: list[Any], context: CallContext, channel: ChannelRef
@@ -187,12 +187,18 @@ class Keeper:
         """
         handler, after = invocation.handler, context.after
         assert handler is not None and handler.keep is not None and context.key is not UNSET
+        assert handler.arguments_of is not None
         streams = handler.facts.role is Role.STREAM
         keyed = KeyedRun(context.key)
         own, within, body = _new_call(invocation, call, a, context, keyed)
         work = HandlerWork(own, body, self._encode)
         try:
-            key, arguments = self._key(handler.keep, invocation.peer, a, channel, context.key), hash_of(a[1:])
+            passed = handler.arguments_of(own, list(a))
+            key = self._key(handler.keep, invocation.peer, a[0], passed, channel, context.key)
+            try:
+                arguments = hash_of(passed)
+            except BadArguments:  # the handler has a type that cannot be encoded
+                arguments = hash_of(a[1:])
             if after is not UNSET and not streams:
                 raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
         except BaseException:

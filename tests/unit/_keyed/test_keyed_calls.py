@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -494,6 +495,60 @@ async def test_every_way_to_register_a_handler() -> None:
             assert await peer.request("price", "soup", key="k") == ["soup", 2]
     assert seen == [("tip", None), ("tip", None), ("call", None), ("price", None), ("price", None)]
     await server.close()
+
+
+class Opaque:
+    """A type that only a hook can make."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def as_opaque(tp: type, value: Any) -> Any:
+    return tp(value)
+
+
+class Doc(msgspec.Struct):
+    id: int
+    owner: str = "nobody"
+
+
+SPELLINGS: list[tuple[Any, tuple[Any, ...], tuple[Any, ...]]] = [
+    (UUID, ("12345678123456781234567812345678",), ("12345678-1234-5678-1234-567812345678",)),
+    (float, (1,), (1.0,)),
+    (datetime, ("2026-01-01T00:00:00Z",), ("2026-01-01T00:00:00+00:00",)),
+    (Doc, ({"id": 1},), ({"id": 1, "owner": "nobody"},)),
+    (Doc, ({"id": 1}, 7), ({"id": 1, "unknown": 3},)),
+    (Opaque, ("a",), ("a", 7)),
+]
+
+
+@pytest.mark.parametrize(("kind", "one", "other"), SPELLINGS)
+@pytest.mark.parametrize("scoped", [True, False])
+async def test_arguments_are_compared_as_the_handler_gets_them(kind: Any, one: Any, other: Any, scoped: bool) -> None:
+    """One UUID in two spellings ran twice, or was refused."""
+    seen, ran, server = list[Any](), list[Any](), Server(dec_hook=as_opaque)
+
+    def scope(peer: Peer, first: Any, count: int) -> str:
+        seen.append((type(first), count))
+        return str(count)
+
+    async def work(peer: Peer, first: Any, count: int = 7) -> int:
+        ran.append(first)
+        return len(ran)
+
+    work.__annotations__["first"] = kind
+    server.on("work", work, keep=Keep(60, scope=scope) if scoped else 60)
+    async with connect(server, principal="ann") as client:
+        if kind is Opaque and not scoped:  # it cannot be encoded, so what has arrived is compared
+            assert await client.request("work", *one, key="k") == await client.request("work", *one, key="k") == 1
+            with pytest.raises(KeyReused):
+                await client.request("work", *other, key="k")
+            return
+        if kind is Opaque:
+            other = one
+        assert [await client.request("work", *args, key="k") for args in (one, other)] == [1, 1]
+    assert [type(each) for each in ran] == [kind] and seen == [(kind, 7)] * 2 * scoped
 
 
 async def test_clients_share_the_results_in_a_common_store_only_under_one_name() -> None:

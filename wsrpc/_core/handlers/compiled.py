@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import compress
 from types import CodeType, FunctionType
 from typing import Any, get_args, get_origin
 
@@ -101,6 +102,19 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
         return function(*args, **named)
 
     return _with_fast_path(function, parameters, call) if check is None else call
+
+
+def _compile_arguments(facts: Facts, declared: tuple[Any, ...], dec_hook: DecHook | None) -> Call:
+    """Return `Handler.arguments_of`."""
+    passed = [p.source in ("wire", "rest") for p in facts.parameters]
+    of_caller = facts._replace(parameters=tuple(compress(facts.parameters, passed)))
+    defaults = [p.default for p in of_caller.parameters if p.source == "wire"]
+
+    def listed(*args: Any, **named: Any) -> list[Any]:
+        values = [*args, *named.values()]
+        return values + defaults[len(values) :]
+
+    return _compile(listed, of_caller, tuple(compress(declared, passed)), dec_hook)
 
 
 def _both(check: Callable[[Any], Any] | None, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -243,6 +257,7 @@ class Handler:
         "__weakref__",
         "acquired",
         "answers_with_channel",
+        "arguments_of",
         "call",
         "facts",
         "function",
@@ -316,6 +331,9 @@ class Handler:
         Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is
         called; any other exception comes from the function, from a ``dec_hook`` or from a type's own constructor.
         """
+        self.arguments_of = None if options.keep is None else _compile_arguments(facts, declared, dec_hook)
+        """As ``call``, but it returns the caller's arguments as ``function`` gets them, with the defaults of those that
+        are left out. None without ``keep``."""
         self.is_method = instance is not None
         """Whether ``function`` is a method of a `Service`."""
         self.member = member

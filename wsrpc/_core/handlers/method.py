@@ -20,11 +20,11 @@ class Keep(Struct, frozen=True):
 
     Attributes:
         seconds: the time for which the result or the items are kept after the handler has ended.
-        scope: a function ``scope(peer, *args)`` that returns a text. Callers for which it returns the same text share
-            their keys: they get each other's results. If it raises an `RpcError`, the call is rejected. Without it, a
-            key is private to the `Peer.principal` of its caller, which must be a string or an integer; to the session
-            of a caller without a principal, so that it is lost with the session; and to the client, for a handler of a
-            client.
+        scope: a function ``scope(peer, *args)`` that returns a text. It gets the arguments as the handler does. Callers
+            for which it returns the same text share their keys: they get each other's results. If it raises an
+            `RpcError`, the call is rejected. Without it, a key is private to the `Peer.principal` of its caller, which
+            must be a string or an integer; to the session of a caller without a principal, so that it is lost with the
+            session; and to the client, for a handler of a client.
         unread: the time in seconds after which a handler without any reader is stopped. None: it runs to its end.
         last_argument: whether peers that speak plain ws-wrapper can pass a key and a position: as one more argument
             after the others, ``{"wsrpc": {"key": "answer-42", "after": 17}}``.
