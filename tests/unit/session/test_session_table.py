@@ -296,7 +296,7 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
         dialed[0].lose()
         await turns_until(lambda: len(dialed) == 3)
         await client.wait_connected()
-        assert [message["wsrpc"]["t"] for message in dialed[1].pop_sent()] == ["resume"]
+        assert [message["wsrpc"]["t"] for message in dialed[1].pop_sent()] == ["resume", "gone"]
         assert [message["wsrpc"]["t"] for message in dialed[2].pop_sent()] == ["hello"]
 
 

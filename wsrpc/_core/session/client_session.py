@@ -78,7 +78,6 @@ class ClientSession(Session):
     __slots__ = ("_attempt", "_gen", "_token", "_unanswered_attempts")
 
     greeting = Welcome
-    resumable = RESUMABLE | {CloseCode.GOING_AWAY}  # Cloudflare and Caddy send 1001 when they restart
 
     def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         super().__init__(host, queue, last_close=last_close)

@@ -88,8 +88,6 @@ class Session:
 
     greeting: ClassVar[type[Hello | Welcome]]
     """The first message of the remote peer."""
-    resumable: ClassVar[frozenset[int]] = RESUMABLE
-    """Close codes after which the session may resume on another connection."""
 
     def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         self._offline_queue = queue
@@ -457,7 +455,7 @@ class Session:
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
         if connection is self.connection:
-            self._drop(info, resumable=info.code in self.resumable)
+            self._drop(info, resumable=info.code in RESUMABLE)
 
     def _drop(self, info: CloseInfo, *, resumable: bool) -> None:
         """Lose the connection: the owner decides, then the session moves, and then the owner acts.
