@@ -205,13 +205,22 @@ ROWS: dict[str, Row] = {
             f"open, close {code}",
             f"hello ({code})",
         )
-        for code in (1000, 1001, 1008, 1012, 1013, 3000, 3003, 4000, 4400, 4409, 4410)
+        for code in (1000, 1008, 1011, 1012, 1013, 3000, 3003, 4000, 4400, 4409, 4410)
     },
-    "open: expired credentials do not": (
-        "open welcome shut:4411 next resumed:0:0 until:resumed",
-        OPEN,
-        "open, detached, resumed",
-        "hello (4411) | resume",
+    **{
+        f"open: close code {code} does not": (
+            f"open welcome shut:{code} next resumed:0:0 until:resumed",
+            OPEN,
+            "open, detached, resumed",
+            f"hello ({code}) | resume",
+        )
+        for code in (1001, 4411)
+    },
+    "open: close code 1001, and the server has ended the session": (
+        "open welcome shut:1001 next say:gone",
+        CLOSED,
+        "open, detached, close 1006 not resumed: expired",
+        "hello (1001) | resume (1000)",
     ),
     # ---- detached
     "detached: what is sent waits": (

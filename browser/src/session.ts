@@ -40,7 +40,8 @@ export interface SessionEnd {
   readonly wasClean: boolean
 }
 
-const EXPIRED = 4411
+/** Close codes of an open connection after which the session resumes. Cloudflare and Caddy send 1001 as they restart. */
+const RESUMABLE = new Set([1001, ABNORMAL, 4411])
 /** Milliseconds that this side keeps messages before a `welcome`. A plain server, which acknowledges nothing, has none. */
 const WELCOME_TIMEOUT = 10_000
 /** Milliseconds that the first attempt to resume waits for the answer. Each further attempt waits so much longer. */
@@ -242,7 +243,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   connectionLost(code: number, reason: string, wasClean?: boolean): void {
-    const isDrop = this.state === SessionState.Resumable && [ABNORMAL, EXPIRED].includes(code)
+    const isDrop = this.state === SessionState.Resumable && RESUMABLE.has(code)
     if (isDrop || (this.#isDetached && mayDialAgain(code))) this.#detach(code, reason)
     else this.#end(code, reason, wasClean)
   }

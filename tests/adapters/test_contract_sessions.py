@@ -254,6 +254,7 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
 
 LEAVING: dict[str, tuple[bool, int | None, bool]] = {
     "closes with 4412": (False, 4412, True),
+    "closes with 1001": (False, 1001, True),
     "says that it is gone, and closes": (True, 1000, False),
     "says that it is gone, and closes with 4412": (True, 4412, False),
     "says that it is gone, and drops": (True, None, False),

@@ -59,8 +59,11 @@ class CloseCode(IntEnum):
 _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
-RESUMABLE = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
-"""Close codes after which the session may resume on another connection."""
+RESUMABLE = frozenset({CloseCode.GOING_AWAY, CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
+"""Close codes after which the session may resume on another connection.
+
+Cloudflare and Caddy send 1001 to both sides when they restart. A wsrpc client that ends a session says so before.
+"""
 
 
 UNINFORMATIVE = frozenset({CloseCode.NORMAL, CloseCode.NO_STATUS})

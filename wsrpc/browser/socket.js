@@ -374,7 +374,7 @@ var TABLE = {
 };
 
 // src/session.ts
-var EXPIRED = 4411;
+var RESUMABLE = /* @__PURE__ */ new Set([1001, ABNORMAL, 4411]);
 var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
 var MAX_REASON = 123;
@@ -543,7 +543,7 @@ var Session = class {
     }
   }
   connectionLost(code, reason, wasClean) {
-    const isDrop = this.state === 3 /* Resumable */ && [ABNORMAL, EXPIRED].includes(code);
+    const isDrop = this.state === 3 /* Resumable */ && RESUMABLE.has(code);
     if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
     else this.#end(code, reason, wasClean);
   }

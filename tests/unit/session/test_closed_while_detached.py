@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import story
+from session_story import SOON, story
 from stream_driver import control, hello
 
-from wsrpc import CloseInfo, ConnectionLost, Handshake, Peer, Reconnect, Server
+from wsrpc import Client, CloseInfo, ConnectionLost, Handshake, Peer, Reconnect, Server, SessionLost
 from wsrpc._server.server import accept_of
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -61,6 +62,25 @@ async def test_other_codes_are_told_once_and_then_a_new_session_begins(code: int
         assert [error.code for error in notified] == said and not s.back[0].resumed
         assert [(info.code, info.will_reconnect) for info in s.closed] == [(said[0] if said else 1006, True)]
         assert s.notified.count("server opened") == 2
+
+
+async def test_a_session_that_a_server_ends_with_1001_is_over_when_the_client_has_dialed_again() -> None:
+    """A proxy may have sent the 1001, so the client asks."""
+    server, closed, back = Server(), list[CloseInfo](), list[bool]()
+    forever = asyncio.Event()
+    server.on("wait", forever.wait)
+    async with asyncio.timeout(20), server.listen("127.0.0.1", 0) as listener:
+        async with Client(listener.url, reconnect=SOON) as client:
+            client.on("close", lambda peer, info: closed.append(info))
+            client.on_reconnect(lambda info: back.append(info.resumed))
+            call = start(client.request("wait"))
+            await turns_until(lambda: server.peers and server.stats().active)
+            await server.peers[0].close(1001, "bye")
+            with pytest.raises(SessionLost) as caught:
+                await call
+            await turns_until(lambda: back)
+            assert (caught.value.code, caught.value.outcome, back) == (1001, "unknown", [False])
+            assert [(info.code, info.reason, info.will_reconnect) for info in closed] == [(1001, "bye", True)]
 
 
 # ---------------------------------------------------------------- which clients get the code, and for how long

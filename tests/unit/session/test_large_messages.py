@@ -75,6 +75,19 @@ async def test_a_message_arrives_although_no_connection_lasts_as_long(
     assert size * 2 < passed < size * 2 * 1.5, "nearly each byte went once up and once down"
 
 
+async def test_a_message_travels_in_parts_although_the_connection_was_fast() -> None:
+    """If it then became slow, a message of 4 MB was acknowledged so late that the session ended with 4408."""
+    drops = list[int]()
+    async with echoing().listen() as listener, FaultProxy(listener.url) as proxy:
+        async with asyncio.timeout(20), Client(proxy.url, reconnect=AT_ONCE) as client:
+            client.on_detach(lambda info: drops.append(info.code))
+            for _ in range(3):
+                assert await client.request("echo", TEXT) == TEXT
+            async with proxy.limit_messages(132_000):
+                assert await client.request("echo", TEXT) == TEXT
+            assert drops == []
+
+
 async def test_a_session_resumes_as_soon_as_its_client_has_its_name() -> None:
     """The first connection is cut after each number of bytes, up to the response. Nothing was acknowledged so far."""
     ran: list[int] = []

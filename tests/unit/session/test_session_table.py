@@ -141,7 +141,7 @@ class Scene:
             I.OVERFLOWED: self.go.set,
             I.REPLACED: lambda: self.peer.bind(self.another()),
             I.CLOSED: lambda: self.tasks.append(start(self.peer.close())),
-            I.ENDED: lambda: self.transport.lose(CloseInfo(1001, "bye", was_clean=True)),
+            I.ENDED: lambda: self.transport.lose(CloseInfo(1000, "bye", was_clean=True)),
         }
         if state is S.DETACHED and happened is I.REFUSED:
             self.session.end(I.REFUSED, "a redirect leads to another origin")
@@ -208,6 +208,19 @@ async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionS
     except ConnectionLost:
         found = "fails"
     assert found == ("leaves" if state.sends else "waits" if state.waits else "fails")
+    await scene.end()
+
+
+CODES = (1000, 1001, 1002, 1005, 1006, 1008, 1011, 1012, 1013, 1014, 4000, 4400, 4409, 4411, 4412)
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_the_close_codes_after_which_a_client_asks_to_resume(code: int) -> None:
+    """Proxies send 1001 when they restart."""
+    scene = Scene()
+    await scene.reach(S.RESUMABLE)
+    scene.transport.lose(CloseInfo(code, "restarting", was_clean=code != 1006))
+    assert scene.session.state is (S.DETACHED if code in (1001, 1006, 4411, 4412) else S.OVER)
     await scene.end()
 
 
@@ -283,7 +296,7 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
         dialed[0].lose()
         await turns_until(lambda: len(dialed) == 3)
         await client.wait_connected()
-        assert [message["wsrpc"]["t"] for message in dialed[1].pop_sent()] == ["resume"]
+        assert [message["wsrpc"]["t"] for message in dialed[1].pop_sent()] == ["resume", "gone"]
         assert [message["wsrpc"]["t"] for message in dialed[2].pop_sent()] == ["hello"]
 
 

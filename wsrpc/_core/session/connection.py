@@ -10,7 +10,7 @@ from ..._base.closing import CloseInfo, sendable
 from ..._base.logs import logger
 from ...errors import ConnectionLost
 from ...transport import Receiver, Traffic, Transport
-from ..wire.control import Control, write_control
+from ..wire.control import Control, Gone, write_control
 
 Receive = Callable[[bytes | bytearray, bool], None]
 
@@ -94,6 +94,8 @@ class Connection:
 
     async def close(self, code: int | None, reason: str = "") -> None:
         """Close the connection, whatever the code and the reason; see `close_transport`."""
+        if self.offered is not None:  # the server may have a session on it that this side has not, or no longer
+            self.send_control(Gone("closed"))
         await close_transport(self.transport, code, reason)
 
     def drop(self, info: CloseInfo) -> None:

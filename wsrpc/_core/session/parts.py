@@ -19,6 +19,9 @@ HEAD = 2
 PART_BYTES = 16 * 1024
 """Bytes of a message in one part, until the connection has shown that it is fast: 0.8 seconds at 20 kB/s. (Some
 gateways accept no frames of more than 32 kB.)"""
+LARGEST_PART = 128 * 1024
+"""The same afterwards, at most. A fast connection may become slow, and a larger part might then not arrive within
+`Limits.stall_timeout`. (Larger parts save no time on a fast connection.)"""
 SECONDS = 1.0
 """A message is not sent in parts if it takes less time than this."""
 

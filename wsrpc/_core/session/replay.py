@@ -22,7 +22,7 @@ from ..wire.control import PARTS, Ack
 from .connection import Connection, Receive
 from .host import Host
 from .negotiation import Negotiation
-from .parts import BINARY, HEAD, MARK, MORE, PART_BYTES, SECONDS, TEXT, cut
+from .parts import BINARY, HEAD, LARGEST_PART, MARK, MORE, PART_BYTES, SECONDS, TEXT, cut
 
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
@@ -212,7 +212,7 @@ class ReplayBuffer:
         self._measuring = None
         if not self._in_parts:
             seconds = max(self._host.loop.time() - started, 0.001)
-            self.largest = max(PART_BYTES, int(size * SECONDS / seconds))
+            self.largest = min(max(PART_BYTES, int(size * SECONDS / seconds)), LARGEST_PART)
 
     def prepare_again(self) -> str | None:
         """Prepare the messages for another connection, which has to show that it is fast. Called once for each.
