@@ -99,7 +99,7 @@ async def test_each_use_ends_right() -> None:
     await play(play_in_python, UPLOAD)
 
 
-MOMENTS, AT_ONCE, FARTHEST = (1_000, 50, 1.5) if SOAK else (20, 20, 0.1)
+MOMENTS, AT_ONCE, FARTHEST = (1_000, 50, 1.5) if SOAK else (40, 40, 0.1)
 """Drops, how many clients there are at the same time, and the longest round trip, in seconds."""
 
 
@@ -128,7 +128,7 @@ class FirstCalls:
     async def drop(self, url: str, number: int) -> None:
         dice = random.Random(f"{SEED} {number}")
         round_trip = FARTHEST * dice.random() * dice.choice((0, 0.1, 1))
-        seconds = dice.choice((0, round_trip))
+        seconds = dice.choice((0, round_trip, 2 * round_trip))
         back, dropped = list[ReconnectInfo](), asyncio.Event()
         async with FaultProxy(url) as proxy, proxy.slow(latency=round_trip / 2):
             client = Client(f"{proxy.url}?number={number}", reconnect=Reconnect(initial=0.001, max=0.01))
@@ -138,12 +138,12 @@ class FirstCalls:
                 async with client:
                     try:
                         assert await client.request("run", number, seconds, timeout=None) == number
+                        end = "answered"
                     except ConnectionLost as exc:
-                        return exc.outcome
-                    finally:  # the client goes on
-                        await dropped.wait()
-                        await client.request("greet", retry=Retry(), timeout=None)
-                return "answered"
+                        end = exc.outcome
+                    await dropped.wait()
+                    await client.request("greet", retry=Retry(), timeout=None)  # the client goes on
+                    return end
 
             async with asyncio.TaskGroup() as tasks:
                 called = tasks.create_task(call())
