@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from effort import SOAK
@@ -32,13 +33,20 @@ class Network:
     def __or__(self, other: Network) -> Network:
         rates = [each for each in (self.rate, other.rate) if each is not None]
         round_trip, lasts = max(self.round_trip, other.round_trip), self.lasts or other.lasts
-        if lasts is not None:  # three round trips until the session has resumed, and then some to use it
-            lasts = max(lasts, 5 * round_trip)
-        return Network(min(rates, default=None), round_trip, max(self.queue, other.queue), lasts)
+        both = Network(min(rates, default=None), round_trip, max(self.queue, other.queue))
+        if lasts is not None:
+            # Three round trips until the session has resumed, and then some to use it. The connection before has left
+            # a full queue, which comes first.
+            lasts = max(lasts, 5 * round_trip, 2 * both.buffer / (both.rate or math.inf))
+        return replace(both, lasts=lasts)
+
+    @property
+    def buffer(self) -> int:
+        """Bytes that wait in the network, at most."""
+        return int(max(64_000, self.queue * (self.rate or 0)))
 
     async def enter(self, stack: AsyncExitStack, proxy: FaultProxy) -> None:
-        buffer = int(max(64_000, self.queue * (self.rate or 0)))
-        slow = proxy.slow(rate=self.rate, latency=self.round_trip / 2, buffer=buffer)
+        slow = proxy.slow(rate=self.rate, latency=self.round_trip / 2, buffer=self.buffer)
         await stack.enter_async_context(slow)
         await stack.enter_async_context(proxy.time_out(life=self.lasts))
 
