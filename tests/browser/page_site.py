@@ -26,6 +26,8 @@ from wsrpc_adapters.uvicorn import WebSocketProtocol
 
 HERE = Path(__file__).parent
 BLANK = HERE / "page_blank.html"
+CUT_WHILE_DIALING = "Error in connection establishment", "Error during WebSocket handshake: net::ERR_CONNECTION_RESET"
+"""What Chromium writes into the console, whatever a page does."""
 
 Reports = asyncio.Queue[Any]
 """What pages have posted to /report."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from browser.page_site import Site, quiet_page, serving_site
+from browser.page_site import CUT_WHILE_DIALING, Site, quiet_page, serving_site
 from browser.pages import browsing
 from effort import SOAK
 from leftovers import turns_until
@@ -25,8 +25,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CUTS = 500 if SOAK else 100
 CALLERS = 8
-CUT_WHILE_DIALING = "Error in connection establishment", "Error during WebSocket handshake: net::ERR_CONNECTION_RESET"
-"""What Chromium writes into the console, whatever a page does."""
 
 
 class Traffic:

@@ -7,182 +7,171 @@ ten times as fast and with less to send.
 from __future__ import annotations
 
 import asyncio
-import itertools
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from effort import SOAK
+from bad_networks import COMES_TO, FASTER, LARGE, MANY, PINGS, UPLOAD, play
+from effort import SEED, SOAK
 
-from wsrpc import Client, Handshake, Limits, Peer, Reconnect, Server
+from wsrpc import Client, ConnectionLost, Reconnect, ReconnectInfo, Retry, Server
 from wsrpc.testing import FaultProxy
 
-FASTER = 1 if SOAK else 10
-KB = 1000 * FASTER
+Use = Callable[[Client], Awaitable[Any]]
 
 
-@dataclass(frozen=True)
-class Network:
-    rate: float | None = None
-    """Bytes per second, in each direction."""
-    round_trip: float = 0.0
-    queue: float = 0.0
-    """Seconds of bytes that wait in the network, beyond what every network keeps."""
-    lasts: float | None = None
-    """Seconds that a connection lasts."""
-
-    def __or__(self, other: Network) -> Network:
-        rates = [each for each in (self.rate, other.rate) if each is not None]
-        round_trip, lasts = max(self.round_trip, other.round_trip), self.lasts or other.lasts
-        if lasts is not None:  # three round trips until the session has resumed, and then some to use it
-            lasts = max(lasts, 5 * round_trip)
-        return Network(min(rates, default=None), round_trip, max(self.queue, other.queue), lasts)
-
-    async def enter(self, stack: AsyncExitStack, proxy: FaultProxy) -> None:
-        buffer = int(max(64_000, self.queue * (self.rate or 0)))
-        slow = proxy.slow(rate=self.rate, latency=self.round_trip / 2, buffer=buffer)
-        await stack.enter_async_context(slow)
-        await stack.enter_async_context(proxy.time_out(life=self.lasts))
+async def first_call(client: Client) -> int:
+    return await client.request("add", -1, 1, returns=int, timeout=None)
 
 
-NETWORKS = {
-    "20 kB a second": Network(rate=20 * KB),
-    "200 kB a second": Network(rate=200 * KB),
-    "600 ms": Network(round_trip=0.6 / FASTER),
-    "1.5 s": Network(round_trip=1.5 / FASTER),
-    "a queue of 5 s": Network(rate=100 * KB, queue=5 / FASTER),
-    "drops each 5 s": Network(lasts=5 / FASTER),
-}
-PAIRS = {f"{a} and {b}": NETWORKS[a] | NETWORKS[b] for a, b in itertools.combinations(NETWORKS, 2)}
-SHORT = ["20 kB a second and drops each 5 s", "600 ms and drops each 5 s", "1.5 s and a queue of 5 s"]
-PLAYED = NETWORKS | PAIRS if SOAK else NETWORKS | {name: PAIRS[name] for name in SHORT}
-LARGE = 4_000_000 if SOAK else 300_000
-UPLOAD = 10_000_000 if SOAK else 500_000
-MANY = 100
-PINGS = Limits(ping_interval=20 / FASTER, ping_timeout=20 / FASTER)
+async def small_calls(client: Client) -> list[int]:
+    return [await client.request("add", number, 1, returns=int, timeout=None) for number in range(MANY // 5)]
 
 
-class Served:
-    """A server that remembers what has run."""
-
-    def __init__(self) -> None:
-        self.ran = Counter[Any]()
-        self.server = server = Server(limits=PINGS)
-        self.room = server.room("lobby", keep=600, allow=lambda peer: True)
-
-        @server.on_handshake
-        def who(handshake: Handshake) -> None:
-            handshake.principal = "ada"
-
-        @server.on("add")
-        def add(a: int, b: int) -> int:
-            self.ran["add", a] += 1
-            return a + b
-
-        @server.on("get")
-        def get(size: int) -> str:
-            self.ran["get"] += 1
-            return "x" * size
-
-        @server.on("store")
-        async def store(pieces: AsyncIterator[bytes]) -> int:
-            self.ran["store"] += 1
-            return sum([len(piece) async for piece in pieces])
-
-        @server.on("rows", keep=600)
-        async def rows(count: int) -> AsyncIterator[str]:
-            for number in range(count):
-                yield f"{number} {'x' * 1000}"
-
-        @server.on("tell")
-        def tell(peer: Peer, number: int) -> None:
-            peer.emit_nowait("told", number)
-
-        @server.on("say")
-        async def say(number: int) -> None:
-            await self.room.emit("said", number)
+async def large_result(client: Client) -> int:
+    return len(await client.request("get", LARGE, returns=str, timeout=None))
 
 
-Use = Callable[[Client, Served], Awaitable[None]]
+async def large_argument(client: Client) -> int:
+    return await client.request("take", "x" * LARGE, returns=int, timeout=None)
 
 
-async def first_call(client: Client, served: Served) -> None:
-    assert await client.request("add", -1, 1, timeout=None) == 0
-    assert served.ran["add", -1] == 1
-
-
-async def small_calls(client: Client, served: Served) -> None:
-    for number in range(MANY // 5):
-        assert await client.request("add", number, 1, timeout=None) == number + 1
-        assert served.ran["add", number] == 1
-
-
-async def large_result(client: Client, served: Served) -> None:
-    assert len(await client.request("get", LARGE, returns=str, timeout=None)) == LARGE
-    assert served.ran["get"] == 1
-
-
-async def upload(client: Client, served: Served) -> None:
+async def upload(client: Client) -> int:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(UPLOAD // 10_000):
             yield bytes(10_000)
 
-    assert await client.request("store", send=pieces(), timeout=None) == UPLOAD
-    assert served.ran["store"] == 1
+    return await client.request("store", send=pieces(), returns=int, timeout=None)
 
 
-async def stream(client: Client, served: Served) -> None:
-    rows = [int(row.split()[0]) async for row in client.stream("rows", MANY, returns=str)]
-    assert rows == [*range(MANY)]
+async def stream(client: Client, key: str | None = None) -> list[int]:
+    return [int(row.split()[0]) async for row in client.stream("rows", MANY, key=key, returns=str)]
 
 
-async def events(client: Client, served: Served) -> None:
-    told = asyncio.Queue[int]()
-    client.on("told", told.put_nowait)
+async def events(client: Client, heard: str = "told", sent: str = "tell") -> list[int]:
+    told, complete = list[int](), asyncio.Event()
+
+    def hear(number: int) -> None:
+        told.append(number)
+        if len(told) >= MANY:
+            complete.set()
+
+    client.on(heard, hear)
     for number in range(MANY):
-        await client.emit("tell", number)
-    assert [await told.get() for _ in range(MANY)] == [*range(MANY)]
+        await client.emit(sent, number)
+    await complete.wait()
+    await first_call(client)  # what was doubled has arrived before the answer
+    return told
 
 
-async def keyed_stream(client: Client, served: Served) -> None:
-    rows = [int(row.split()[0]) async for row in client.stream("rows", MANY, key="k", returns=str)]
-    assert rows == [*range(MANY)]
+async def keyed_stream(client: Client) -> list[int]:
+    return await stream(client, key="k")
 
 
-async def room(client: Client, served: Served) -> None:
-    said = asyncio.Queue[int]()
-    client.on("said", said.put_nowait)
+async def room(client: Client) -> list[int]:
     await client.room("lobby").join()
-    for number in range(MANY):
-        await client.emit("say", number)
-    # Their handlers run at the same time.
-    assert sorted([await said.get() for _ in range(MANY)]) == [*range(MANY)]
+    return sorted(await events(client, "said", "say"))  # the handlers of `say` run at the same time
 
 
-USES: list[Use] = [first_call, small_calls, large_result, upload, stream, events, keyed_stream, room]
+USES: list[Use] = [first_call, small_calls, large_result, large_argument, upload]
+USES += [stream, events, keyed_stream, room]
 
 
-@pytest.mark.timeout(3000 if SOAK else 90)
-@pytest.mark.parametrize("name", PLAYED)
-async def test_each_use_ends_right(name: str) -> None:
-    """On networks of their own, at the same time. Nothing is lost, doubled or untold."""
+async def play_in_python(urls: dict[str, str], greets: bool) -> dict[str, tuple[Any, float]]:
+    async def one(use: Use) -> tuple[str, tuple[Any, float]]:
+        retries = Reconnect(initial=0.2 / FASTER, max=1.0 / FASTER)
+        client = Client(urls[use.__name__], limits=PINGS, reconnect=retries, connect_timeout=None)
+        began = time.monotonic()
+        async with client:
+            if greets:
+                await client.request("greet", retry=Retry(), idempotent=True, timeout=None)
+            return use.__name__, (await use(client), time.monotonic() - began)
 
-    async def play(use: Use) -> tuple[str, float]:
-        served = Served()
-        async with AsyncExitStack() as stack:
-            listener = await stack.enter_async_context(served.server.listen())
-            proxy = await stack.enter_async_context(FaultProxy(listener.url))
-            await PLAYED[name].enter(stack, proxy)
-            retries = Reconnect(initial=0.2 / FASTER, max=1.0 / FASTER)
-            client = Client(proxy.url, limits=PINGS, reconnect=retries, connect_timeout=None)
-            began = time.monotonic()
-            async with client:
-                await use(client, served)
-                return use.__name__, time.monotonic() - began
+    return dict(await asyncio.gather(*map(one, USES)))
 
-    took = dict(await asyncio.gather(*map(play, USES)))
-    print(name, {use: f"{seconds:.1f}" for use, seconds in took.items()})
+
+@pytest.mark.timeout(3500 if SOAK else 90)
+async def test_each_use_ends_right() -> None:
+    assert [use.__name__ for use in USES] == [*COMES_TO]
+    await play(play_in_python, UPLOAD)
+
+
+MOMENTS, AT_ONCE, FARTHEST = (1_000, 50, 1.5) if SOAK else (40, 40, 0.1)
+"""Drops, how many clients there are at the same time, and the longest round trip, in seconds."""
+
+
+class FirstCalls:
+    """A server, and clients whose first connection drops at a random moment after its handshake.
+
+    ``ends`` counts how many calls have ended so: dropped before or after the welcome, how, and how often they have run.
+    """
+
+    def __init__(self) -> None:
+        self.server = server = Server()
+        self.accepted = [asyncio.Event() for _ in range(MOMENTS)]
+        self.ran, self.sessions, self.ends = Counter[int](), Counter[int](), Counter[tuple[str, str, int]]()
+        server.on_handshake(lambda handshake: self.accepted[self.number(handshake)].set())
+        server.on("open", lambda peer: self.sessions.update([self.number(peer.info)]))
+
+        @server.on("run")
+        async def run(number: int, seconds: float) -> int:
+            self.ran[number] += 1
+            await asyncio.sleep(seconds)
+            return number
+
+    def number(self, handshake: Any) -> int:
+        return int(handshake.query["number"])
+
+    async def drop(self, url: str, number: int) -> None:
+        dice = random.Random(f"{SEED} {number}")
+        round_trip = FARTHEST * dice.random() * dice.choice((0, 0.1, 1))
+        seconds = dice.choice((0, round_trip, 2 * round_trip))
+        back, dropped = list[ReconnectInfo](), asyncio.Event()
+        async with FaultProxy(url) as proxy, proxy.slow(latency=round_trip / 2):
+            client = Client(f"{proxy.url}?number={number}", reconnect=Reconnect(initial=0.001, max=0.01))
+            client.on_reconnect(back.append)
+
+            async def call() -> str:
+                async with client:
+                    try:
+                        assert await client.request("run", number, seconds, timeout=None) == number
+                        end = "answered"
+                    except ConnectionLost as exc:
+                        end = exc.outcome
+                    await dropped.wait()
+                    await client.request("greet", retry=Retry(), timeout=None)  # the client goes on
+                    return end
+
+            async with asyncio.TaskGroup() as tasks:
+                called = tasks.create_task(call())
+                await self.accepted[number].wait()
+                await asyncio.sleep(dice.random() * (2 * round_trip + seconds + 0.005))
+                welcome = client.peer.stats().messages_in
+                proxy.drop()
+                dropped.set()
+        end, ran, sessions = called.result(), self.ran[number], self.sessions[number]
+        assert ran in {"answered": (1,), "unknown": (0, 1), "not_sent": (0,)}[end], (number, end, ran)
+        if welcome:
+            assert (end, sessions, [info.resumed for info in back]) == ("answered", 1, [True]), number
+        self.ends["after the welcome" if welcome else "before", end, ran] += 1
+
+
+@pytest.mark.timeout(600 if SOAK else 90)
+async def test_the_first_call_survives_a_drop_or_is_told() -> None:
+    """Once the welcome has arrived, the session resumes. Before, nobody can: a call that was sent ends as unknown."""
+    first = FirstCalls()
+    first.server.on("greet", lambda: None)
+    numbers = iter(range(MOMENTS))
+
+    async def drop_some(url: str) -> None:
+        for number in numbers:
+            await first.drop(url, number)
+
+    async with first.server.listen() as listener, asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.create_task(drop_some(listener.url))
+    print(dict(first.ends))
+    assert first.ends.total() == MOMENTS

@@ -785,7 +785,7 @@ function isStream(value) {
 // src/parts.ts
 var MARK = 193;
 var HEAD = 2;
-var LARGEST2 = 32 * 1024;
+var LARGEST2 = 16 * 1024;
 var Parts = class {
   /** What has arrived of a message. */
   #contents = [];
