@@ -252,13 +252,16 @@ class Story:
     async def _cut_half_open(self) -> None:
         """The page dials again in another way, while the server still has the old connection."""
         await self.page.until("open")
-        async with self.proxy.silence(self.dice.choice(("up", "down", None))):
+        old = self.proxy
+        async with old.silence(self.dice.choice(("up", "down", None))):
             self.proxies.reverse()
             await self.page.ask("wake", url=self.proxy.url)
             if self.goes_on:  # otherwise the page asks first whether the connection is alive
                 await self._dialed()
                 if self.dice.random() < 0.5:
                     await self.page.until("open")
+        # If the old connection showed life, the page stays on it. The next cut would then wait at the wrong proxy.
+        old.drop()
 
     async def _cut_half_close(self) -> None:
         await self.page.until("open")

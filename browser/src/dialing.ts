@@ -38,6 +38,8 @@ export class Dialing {
   declare retryAt: number | undefined
   /** When the last attempt has started, or has succeeded. */
   since = 0
+  /** When the last connection has opened. */
+  openedAt = 0
   /** Whether the connections are to resume a session. */
   asksToResume = false
   /** The address of the last attempt. */
@@ -87,7 +89,7 @@ export class Dialing {
     connection.onopen = () => {
       this.#connection = undefined
       this.stop()
-      this.since = now()
+      this.since = this.openedAt = now()
       this.#owner.dialed(connection)
     }
     connection.onerror = () => {}

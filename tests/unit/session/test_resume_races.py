@@ -16,7 +16,7 @@ from session_story import SMALL, story
 import wsrpc._core.session.client_session
 import wsrpc._core.session.incoming_resume
 import wsrpc._core.session.replay
-from wsrpc import CallNext, ConnectionLost, Context, Handshake, Limits, Peer, Server, Service
+from wsrpc import CallNext, ConnectionLost, Context, Handshake, Limits, Peer, Server
 from wsrpc._server.peers import served_peer
 from wsrpc.errors import QueueFull
 from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
@@ -245,25 +245,17 @@ async def test_what_waits_when_credentials_expire_is_handled_once_the_session_go
         assert s.back[0].resumed
 
 
-async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_whose_client_does_not_name_its_session_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began a new session, whose first message ended the client's own one: "the server did not resume it"."""
     monkeypatch.setattr(wsrpc._core.session.incoming_resume, "FIRST_MESSAGE", 0.01)
-    making, made = asyncio.Event(), asyncio.Event()
-
-    class Greeter(Service):
-        def on_open(self) -> None: ...
-
-    async def make(peer: Peer) -> Greeter:
-        if making.is_set():  # for the second peer
-            await made.wait()
-        making.set()
-        return Greeter()
 
     def say(transport: ScriptedTransport, **fields: Any) -> None:
         transport.feed({"ws-wrapper": False, "wsrpc": fields})
 
+    opened: list[Peer] = []
     server = Server()
-    server.add_service(Greeter, make)
-    first, late = ScriptedTransport(), ScriptedTransport()
+    server.on("open", opened.append)
+    first, late, last = ScriptedTransport(), ScriptedTransport(), ScriptedTransport()
     peer = await server.accept(first)
     assert isinstance(peer, Peer)
     say(first, t="hello", v=1, features=["resume"], limits={})
@@ -271,11 +263,15 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
     say(first, t="ack", n=0, bytes=0)
     first.lose()
     assert peer.detached
-    accepting = asyncio.create_task(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
-    await timers_due(0.02)
+    asks = Handshake("/", {"Wsrpc-Resume": "1"})
+    with pytest.raises(ConnectionLost, match="the client has not named its session"):
+        await server.accept(late, asks)
+    assert late.pop_sent() == [] and late.closed
+    assert server.peers == (peer,) and opened == [peer]
+    monkeypatch.undo()
+    accepting = asyncio.create_task(server.accept(last, asks))
+    await turns()
     named = {name: welcome["wsrpc"][name] for name in ("sid", "token")}
-    say(late, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
-    made.set()
-    assert await accepting is not peer
-    assert len(server.peers) == 2 and late.pop_sent() == []
+    say(last, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
+    assert await accepting is peer and not peer.detached
     await server.close()

@@ -16,7 +16,7 @@ from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
 FIRST_MESSAGE = 5.0
-"""Seconds within which the client must name the session. After them it gets a new session."""
+"""Seconds within which the client must name the session. After them the connection is dropped."""
 
 
 class IncomingResume:
@@ -62,8 +62,10 @@ class IncomingResume:
                 async with patience:
                     found = await asyncio.shield(self._decided)
         except TimeoutError:
-            if not self._decided.done():
-                self._new_session()  # from now on, a request to resume arrives too late
+            if not self._decided.done():  # a new session would begin without its client, which asks again elsewhere
+                self.connection.disown()
+                self.connection.transport.abort()
+                raise ConnectionLost(CloseCode.ABNORMAL, "the client has not named its session", "not_sent") from None
             found = self._decided.result()
         if isinstance(found, Resume):
             assert self._elsewhere is not None
