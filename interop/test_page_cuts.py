@@ -226,11 +226,13 @@ class Story:
         """The one to which the page dials."""
         return self.proxies[0]
 
-    async def _dialed(self) -> None:
+    async def _dialed(self, *commands: str) -> None:
         async with asyncio.timeout(30):
             while not self.page.dialed.is_set():
                 await asyncio.sleep(0.005)
                 await self._release()  # or nothing may be sent any more
+                for command in commands:
+                    await self.page.ask(command)
 
     async def _release(self) -> None:
         """Let go on what is parked."""
@@ -257,7 +259,7 @@ class Story:
             self.proxies.reverse()
             await self.page.ask("wake", url=self.proxy.url)
             if self.goes_on:  # otherwise the page asks first whether the connection is alive
-                await self._dialed()
+                await self._dialed("wake")  # again, because the page may wait for the answer to a resume
                 if self.dice.random() < 0.5:
                     await self.page.until("open")
         # If the old connection showed life, the page stays on it. The next cut would then wait at the wrong proxy.

@@ -289,6 +289,10 @@ SILENT = {
     "nothing moves, and the page is hidden": ("0:welcome 0:hide 34:end", "30 probe, 34 dial, 34 close 4412, 34 resume"),
     "messages arrive": ("0:welcome 4:message 8:message 12:message 16:end", "5 ack, 9 ack, 13 ack"),
     "the answer is late": ("0:welcome 0:deaf 16:alive 20:end", "5 probe, 9 dial"),
+    "the answer is late, and the other connection never opens": (
+        "0:welcome 0:deaf 16:alive 20:alive 24:alive 27:end",
+        "5 probe, 9 dial, 26 close 1000",
+    ),
     "a large message leaves": ("0:welcome 1:unsent:9 5:end 6:unsent:8 9:unsent:7 14:unsent:6 18:end", "5 probe"),
     "a large message does not leave": ("0:welcome 1:unsent:9 9:end", "5 probe, 9 dial, 9 close 4412, 9 resume"),
     "a message leaves, and nothing follows": (

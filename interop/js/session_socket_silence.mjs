@@ -112,6 +112,7 @@ for (const row of JSON.parse(process.argv[2])) {
   log = []
   socket.close()
   await settled()
+  timers.clear()
   log = []
 }
 process.stdout.write(JSON.stringify(rows))

@@ -1036,7 +1036,10 @@ function disown(connection, code) {
   connection.onmessage = connection.onclose = null;
   const now2 = connection.readyState === 1 || code === RESUMES || !globalThis.document;
   if (now2) connection.close(code);
-  else connection.onopen = () => connection.close(code);
+  else {
+    connection.onopen = () => connection.close(code);
+    setTimeout(() => connection.close(code), ATTEMPT_TIMEOUT);
+  }
 }
 function absolute(url) {
   const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
