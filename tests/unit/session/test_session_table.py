@@ -278,7 +278,7 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
 
     client = Client("ws://server/", dial=dial, reconnect=SOON)
     async with asyncio.timeout(20), client:
-        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 0.05}
+        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 0.5}
         dialed[0].feed(control("welcome", **fields))
         dialed[0].lose()
         await turns_until(lambda: len(dialed) == 3)
