@@ -226,11 +226,13 @@ class Story:
         """The one to which the page dials."""
         return self.proxies[0]
 
-    async def _dialed(self) -> None:
+    async def _dialed(self, *commands: str) -> None:
         async with asyncio.timeout(30):
             while not self.page.dialed.is_set():
                 await asyncio.sleep(0.005)
                 await self._release()  # or nothing may be sent any more
+                for command in commands:
+                    await self.page.ask(command)
 
     async def _release(self) -> None:
         """Let go on what is parked."""
@@ -252,14 +254,16 @@ class Story:
     async def _cut_half_open(self) -> None:
         """The page dials again in another way, while the server still has the old connection."""
         await self.page.until("open")
-        async with self.proxy.silence(self.dice.choice(("up", "down", None))):
+        old = self.proxy
+        async with old.silence(self.dice.choice(("up", "down", None))):
             self.proxies.reverse()
             await self.page.ask("wake", url=self.proxy.url)
             if self.goes_on:  # otherwise the page asks first whether the connection is alive
-                await self._dialed()
+                await self._dialed("wake")  # again, because the page may wait for the answer to a resume
                 if self.dice.random() < 0.5:
                     await self.page.until("open")
-        self.proxies[1].drop()  # the page has kept this connection if something had arrived on it before the silence
+        # If the old connection showed life, the page stays on it. The next cut would then wait at the wrong proxy.
+        old.drop()
 
     async def _cut_half_close(self) -> None:
         await self.page.until("open")
@@ -352,8 +356,8 @@ class Story:
 
 
 @asynccontextmanager
-async def story(codec: Codec, limits: Limits, seed: int) -> AsyncGenerator[Story]:
-    server = Server(limits=limits)
+async def story(codec: Codec, limits: Limits, seed: int, *, kept: float = 60.0) -> AsyncGenerator[Story]:
+    server = Server(limits=limits, detached_timeout=kept)
     async with AsyncExitStack() as stack:
         listener = await stack.enter_async_context(server.listen())
         # Two, so that the page can come back while the other one keeps its old connection half open.
@@ -385,7 +389,8 @@ async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Co
 @pytest.mark.parametrize("sessions", ["lost", "off"])
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_when_a_session_ends_each_call_ends_once_and_says_what_has_run(codec: Codec, sessions: str) -> None:
-    async with story(codec, ENDS if sessions == "off" else GOES_ON, SEED) as told:
+    # If the welcome is lost, the server keeps a session that the page does not know. It must end before its calls do.
+    async with story(codec, ENDS if sessions == "off" else GOES_ON, SEED, kept=5.0) as told:
         told.goes_on = False
         if sessions == "lost":
             told.kinds = *KINDS, "session", "session", "session"

@@ -289,6 +289,10 @@ SILENT = {
     "nothing moves, and the page is hidden": ("0:welcome 0:hide 34:end", "30 probe, 34 dial, 34 close 4412, 34 resume"),
     "messages arrive": ("0:welcome 4:message 8:message 12:message 16:end", "5 ack, 9 ack, 13 ack"),
     "the answer is late": ("0:welcome 0:deaf 16:alive 20:end", "5 probe, 9 dial"),
+    "the answer is late, and the other connection never opens": (
+        "0:welcome 0:deaf 16:alive 20:alive 24:alive 27:end",
+        "5 probe, 9 dial, 26 close 1000",
+    ),
     "a large message leaves": ("0:welcome 1:unsent:9 5:end 6:unsent:8 9:unsent:7 14:unsent:6 18:end", "5 probe"),
     "a large message does not leave": ("0:welcome 1:unsent:9 9:end", "5 probe, 9 dial, 9 close 4412, 9 resume"),
     "a message leaves, and nothing follows": (
@@ -307,6 +311,21 @@ SILENT = {
     "the page is seen again, and nothing moves": (
         "0:welcome 2:hide 3:show 7:end",
         "3 probe, 7 dial, 7 close 4412, 7 resume",
+    ),
+    "the network is back, and bytes have left before it was away": (
+        "0:welcome 1:unsent:9 5:end 6:unsent:8 7:thaw 7:end",
+        "5 probe, 7 probe, 7 dial, 7 close 4412, 7 resume",
+    ),
+    "connections drop before the answer, and then one is silent": (
+        "0:welcome 1:drop 2:drop 4:drop 11:end",
+        "1 close 4412, 1 detached, 1.3 dial, 1.3 resume, 2 close 4412, 2.5 dial, 2.5 resume, 4 close 4412, 5 dial, "
+        "5 resume, 10 close 4412",
+    ),
+    "nothing moves, and the other connection is refused, long after a failure": (
+        "0:welcome 1:refuse 1:drop 3:allow 5:resumed 6:refuse 14.5:end",
+        "1 close 4412, 1 detached, 1.3 dial, 1.3 close 4412, 1.8 dial, 1.8 close 4412, 2.8 dial, 2.8 close 4412, "
+        "4.8 dial, 4.8 resume, 5 resumed, 10 probe, 14 dial, 14 close 4412, 14 close 4412, 14 detached, 14.3 dial, "
+        "14.3 close 4412",
     ),
     "the machine has slept": ("0:welcome 60:wakes 60:end", "60 probe, 60 dial, 60 close 4412, 60 resume"),
     "the machine has slept, and the server answers": ("0:welcome 0:deaf 60:wakes 60:alive 63:end", "60 probe, 60 dial"),

@@ -38,6 +38,8 @@ export class Dialing {
   declare retryAt: number | undefined
   /** When the last attempt has started, or has succeeded. */
   since = 0
+  /** When the last connection has opened. */
+  openedAt = 0
   /** Whether the connections are to resume a session. */
   asksToResume = false
   /** The address of the last attempt. */
@@ -87,7 +89,7 @@ export class Dialing {
     connection.onopen = () => {
       this.#connection = undefined
       this.stop()
-      this.since = now()
+      this.since = this.openedAt = now()
       this.#owner.dialed(connection)
     }
     connection.onerror = () => {}
@@ -128,7 +130,10 @@ export function disown(connection: WebSocketLike, code: number): void {
   // attempt follows: Chrome makes one connection to a server at a time, and the present one may hang.
   const now = connection.readyState === 1 || code === RESUMES || !globalThis.document
   if (now) connection.close(code)
-  else connection.onopen = () => connection.close(code)
+  else {
+    connection.onopen = () => connection.close(code)
+    setTimeout(() => connection.close(code), ATTEMPT_TIMEOUT) // or a later attempt would wait for it
+  }
 }
 
 /** Returns the address for a WebSocket. */

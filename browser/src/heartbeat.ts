@@ -76,6 +76,7 @@ export class Heartbeat {
     // If the page was awake, the silence would have been noticed before now.
     const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE
     this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience)
+    this.#unsent = 0 // what has left since the last check does not show that the connection is alive now
     this.#check()
   }
 

@@ -77,7 +77,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   #ttl = 0
   /** The number of attempts to resume, for the server. */
   #gen = 0
-  /** The number of attempts to resume that the server has not answered. */
+  /** The number of attempts to resume whose answer did not come in time. */
   #unanswered = 0
   #expiryTimer: Timer
   #answerTimer: Timer
@@ -219,7 +219,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
       this.#move(SessionInput.Asked)
       const { n: rx, bytes } = this.#received.acknowledge()
       this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes })
-      this.#answerTimer = setTimeout(() => this.#detach(ABNORMAL, SILENT), ANSWER_TIMEOUT * ++this.#unanswered)
+      const unanswered = () => (this.#unanswered++, this.#detach(ABNORMAL, SILENT))
+      this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * (1 + this.#unanswered))
     }
   }
 
@@ -250,7 +251,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** Continues without a connection, and dials again. */
   #detach(code: number, reason: string): void {
-    const lasted = this.state === SessionState.Resumable ? now() - this.dialing.since : 0
+    const lasted = this.state === SessionState.Resumable ? now() - this.dialing.openedAt : 0
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
     this.dialing.dialLater(code, lasted, this.#gen > 0)

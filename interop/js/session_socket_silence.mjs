@@ -23,13 +23,18 @@ const note = (what) => log.push(`${Math.round((time - began) / 100) / 10} ${what
 
 let wire
 let opens = true
+let refuses = false
 class Wire {
   readyState = 0
   protocol = ""
   bufferedAmount = 0
   constructor() {
     note("dial")
-    if (opens) queueMicrotask(() => this.open())
+    if (refuses) queueMicrotask(() => this.drops())
+    else if (opens) queueMicrotask(() => this.open())
+  }
+  drops() {
+    this.onclose?.({ code: 1006, reason: "" })
   }
   open() {
     wire = this
@@ -64,6 +69,10 @@ const steps = {
   message: () => wire.arrives({ a: ["note"] }),
   unsent: (bytes) => (wire.bufferedAmount = bytes),
   deaf: () => (opens = false), // other connections do not open
+  refuse: () => (refuses = true), // they end at once
+  allow: () => (refuses = false),
+  drop: () => wire.drops(),
+  thaw: () => document.dispatchEvent(new Event("resume")),
   hide: () => see("hidden"),
   show: () => see("visible"),
   wakes: () => see("visible"),
@@ -89,6 +98,7 @@ const rows = []
 for (const row of JSON.parse(process.argv[2])) {
   began = time
   opens = true
+  refuses = false
   document.visibilityState = "visible"
   const socket = new SessionSocket("ws://server", [], { WebSocket: Wire })
   for (const type of ["detached", "resumed", "close"]) socket.addEventListener(type, () => note(type))
@@ -102,6 +112,7 @@ for (const row of JSON.parse(process.argv[2])) {
   log = []
   socket.close()
   await settled()
+  timers.clear()
   log = []
 }
 process.stdout.write(JSON.stringify(rows))

@@ -80,6 +80,8 @@ var Dialing = class {
   isDialing = false;
   /** When the last attempt has started, or has succeeded. */
   since = 0;
+  /** When the last connection has opened. */
+  openedAt = 0;
   /** Whether the connections are to resume a session. */
   asksToResume = false;
   /** The address of the last attempt. */
@@ -126,7 +128,7 @@ var Dialing = class {
     connection.onopen = () => {
       this.#connection = void 0;
       this.stop();
-      this.since = now();
+      this.since = this.openedAt = now();
       this.#owner.dialed(connection);
     };
     connection.onerror = () => {
@@ -162,7 +164,10 @@ function disown(connection, code) {
   connection.onmessage = connection.onclose = null;
   const now2 = connection.readyState === 1 || code === RESUMES || !globalThis.document;
   if (now2) connection.close(code);
-  else connection.onopen = () => connection.close(code);
+  else {
+    connection.onopen = () => connection.close(code);
+    setTimeout(() => connection.close(code), ATTEMPT_TIMEOUT);
+  }
 }
 function absolute(url) {
   const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
@@ -215,6 +220,7 @@ var Heartbeat = class {
   wake(probablyLost) {
     const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
     this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience);
+    this.#unsent = 0;
     this.#check();
   }
   #check() {
@@ -396,7 +402,7 @@ var Session = class {
   #ttl = 0;
   /** The number of attempts to resume, for the server. */
   #gen = 0;
-  /** The number of attempts to resume that the server has not answered. */
+  /** The number of attempts to resume whose answer did not come in time. */
   #unanswered = 0;
   #expiryTimer;
   #answerTimer;
@@ -521,7 +527,8 @@ var Session = class {
       this.#move(4 /* Asked */);
       const { n: rx, bytes } = this.#received.acknowledge();
       this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes });
-      this.#answerTimer = setTimeout(() => this.#detach(ABNORMAL, SILENT), ANSWER_TIMEOUT * ++this.#unanswered);
+      const unanswered = () => (this.#unanswered++, this.#detach(ABNORMAL, SILENT));
+      this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * (1 + this.#unanswered));
     }
   }
   #resumeAnswered(answer) {
@@ -549,7 +556,7 @@ var Session = class {
   }
   /** Continues without a connection, and dials again. */
   #detach(code, reason) {
-    const lasted = this.state === 3 /* Resumable */ ? now() - this.dialing.since : 0;
+    const lasted = this.state === 3 /* Resumable */ ? now() - this.dialing.openedAt : 0;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
     this.dialing.dialLater(code, lasted, this.#gen > 0);

@@ -245,15 +245,33 @@ async def test_what_waits_when_credentials_expire_is_handled_once_the_session_go
         assert s.back[0].resumed
 
 
-async def test_a_client_that_asks_to_resume_and_names_no_session_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its request may be late, and it would take the first message of another session for the answer."""
+async def test_a_connection_whose_client_does_not_name_its_session_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began a new session, whose first message ended the client's own one: "the server did not resume it"."""
     monkeypatch.setattr(wsrpc._core.session.incoming_resume, "FIRST_MESSAGE", 0.01)
-    server, silent, opened = Server(), ScriptedTransport(), list[Peer]()
+
+    def say(transport: ScriptedTransport, **fields: Any) -> None:
+        transport.feed({"ws-wrapper": False, "wsrpc": fields})
+
+    opened: list[Peer] = []
+    server = Server()
     server.on("open", opened.append)
-    with pytest.raises(ConnectionLost, match="has not named its session in time") as lost:
-        await server.accept(silent, Handshake("/", {"Wsrpc-Resume": "1"}))
-    assert (lost.value.code, lost.value.outcome) == (1006, "not_sent")
-    assert (
-        silent.closed and silent.closed.code == 1006 and silent.pop_sent() == [] and server.peers == () and opened == []
-    )
+    first, late, last = ScriptedTransport(), ScriptedTransport(), ScriptedTransport()
+    peer = await server.accept(first)
+    assert isinstance(peer, Peer)
+    say(first, t="hello", v=1, features=["resume"], limits={})
+    [welcome] = first.pop_sent()
+    say(first, t="ack", n=0, bytes=0)
+    first.lose()
+    assert peer.detached
+    asks = Handshake("/", {"Wsrpc-Resume": "1"})
+    with pytest.raises(ConnectionLost, match="the client has not named its session"):
+        await server.accept(late, asks)
+    assert late.pop_sent() == [] and late.closed
+    assert server.peers == (peer,) and opened == [peer]
+    monkeypatch.undo()
+    accepting = asyncio.create_task(server.accept(last, asks))
+    await turns()
+    named = {name: welcome["wsrpc"][name] for name in ("sid", "token")}
+    say(last, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
+    assert await accepting is peer and not peer.detached
     await server.close()

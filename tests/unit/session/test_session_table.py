@@ -291,7 +291,7 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
 
     client = Client("ws://server/", dial=dial, reconnect=SOON)
     async with asyncio.timeout(20), client:
-        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 0.05}
+        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 0.5}
         dialed[0].feed(control("welcome", **fields))
         dialed[0].lose()
         await turns_until(lambda: len(dialed) == 3)
@@ -329,6 +329,26 @@ async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeyp
             with pytest.raises(SessionLost, match="no connection resumed it in time"):
                 await request
             await client.wait_connected()
+
+
+async def test_a_dropped_attempt_does_not_make_the_next_one_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After many drops, a client waited for minutes for an answer that was lost."""
+    monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.1)
+    dialed = list[Transport]()
+
+    async def dial(url: str, **options: Any) -> Transport:
+        dialed.append(Transport())
+        dialed[-1].may_close.set()
+        return dialed[-1]
+
+    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    async with asyncio.timeout(8), client:  # it was 10 seconds
+        dialed[0].feed(control("welcome", features=["resume"], limits={}, sid="s", token="secret", ttl=60.0))
+        dialed[0].pop_sent()
+        for _ in range(99):
+            dialed[-1].lose()
+            await turns_until(lambda: dialed[-1].pop_sent() != [])
+        await turns_until(lambda: len(dialed) > 100)
 
 
 async def test_a_client_whose_welcome_is_late_joins_parts_nevertheless() -> None:

@@ -28,9 +28,9 @@ from .session_end import SessionEnd
 from .session_states import SessionInput
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds that the first attempt to resume waits for the answer of the server. Each attempt waits so much longer than
-the attempt before: if many clients return over a slow network, the answers arrive late. Attempts without an answer do
-not end the session, because the server may still keep it."""
+"""Seconds that the first attempt to resume waits for the answer of the server. After each attempt whose answer does
+not come in time, the next one waits so much longer: if many clients return over a slow network, the answers arrive
+late. Attempts without an answer do not end the session, because the server may still keep it."""
 REFUSALS = {
     "expired": "the server has no such session any more",
     "auth": "the connection has another principal than the session",
@@ -86,7 +86,7 @@ class ClientSession(Session):
         self._gen = 0
         """Number of attempts to resume. The server accepts only higher numbers than before."""
         self._unanswered_attempts = 0
-        """Attempts since the session had a connection, of which none got an answer."""
+        """Attempts since the session had a connection whose answer did not come in time."""
         self._attempt: ResumeAttempt | None = None
         """The present attempt to resume. None unless this side waits for an answer."""
 
@@ -139,8 +139,7 @@ class ClientSession(Session):
         assert self.acknowledger is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
-        self._unanswered_attempts += 1
-        patience = ANSWER_TIMEOUT * self._unanswered_attempts
+        patience = ANSWER_TIMEOUT * (1 + self._unanswered_attempts)
         attempt = ResumeAttempt(connection, refused, failed, patience, self._unanswered, self._host.loop)
         self._attempt = attempt
         connection.owner = self
@@ -166,6 +165,7 @@ class ClientSession(Session):
             attempt.connection.receive(payload, text)  # a message of the new session
 
     def _unanswered(self, attempt: ResumeAttempt) -> None:
+        self._unanswered_attempts += 1
         self._attempt_failed(attempt, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
