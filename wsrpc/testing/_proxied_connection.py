@@ -280,6 +280,8 @@ class ProxySocket(asyncio.Protocol):
         """Whether the connection will be reset."""
         self._finished = False
         """Whether the other socket got a FIN."""
+        self._paused = False
+        """Whether this socket has no more room."""
         self._full = False
         """Whether the other socket has no more room."""
         self._reading = True
@@ -308,10 +310,16 @@ class ProxySocket(asyncio.Protocol):
         self._connection.lost()
 
     def pause_writing(self) -> None:
+        self._paused = True
         self.other.other_filled(True)
 
     def resume_writing(self) -> None:
-        self.other.other_filled(False)
+        self._paused = False
+        self._loop.call_soon(self._resumed)  # asyncio would end a transport twice that is reset within this call
+
+    def _resumed(self) -> None:
+        if not self._paused:
+            self.other.other_filled(False)
 
     def reset(self) -> None:
         """Reset the connection: the remote end of the socket gets a RST."""
