@@ -113,7 +113,8 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         store: Store | None = None,
         key_owner: str | None = None,
     ) -> None:
-        if (store is None) is not (key_owner is None) or not isinstance(key_owner, str | None):
+        named: Any = key_owner
+        if not isinstance(named, str) if store is not None else named is not None:
             raise TypeError(
                 "store= and key_owner= go together: key_owner= is a text that names this client in the store"
             )

@@ -108,9 +108,9 @@ async def insist(call: Callable[[], Awaitable[T]], patience: float | None = None
         StoreLost: it has not answered within ``patience`` seconds.
     """
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    began, limit = loop.time(), asyncio.timeout(patience)
     try:
-        async with asyncio.timeout(patience) as limit:
+        async with limit:
             while True:
                 with suppress(StoreLost):
                     return await call()
