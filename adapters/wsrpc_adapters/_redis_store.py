@@ -119,6 +119,8 @@ class RedisStore:
             f"{_ms(lease)}, {run_bytes}, {payer_bytes}, {payer_runs}{STEPS}"
         )
         self._channel = f"{name}:process:{token_hex(8)}"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the connections."""
         self._answers = 0
         """How often Redis has answered."""
         self._listening: asyncio.Task[None] | None = None
@@ -131,6 +133,7 @@ class RedisStore:
         return f"RedisStore({self._host})"
 
     async def _step(self, name: str, *words: str | bytes | int) -> Any:
+        self._enter_loop()
         answers, silences = self._answers, 0
         while True:
             try:
@@ -144,12 +147,25 @@ class RedisStore:
                 if silences == 2:
                     raise StoreLost(f"Redis does not respond within {PATIENCE:g} s") from None
             except (RedisError, OSError) as exc:
+                if "READONLY" in str(exc):  # after a failover, other connections may reach the new primary
+                    await self._pool.disconnect()
                 raise StoreLost(f"Redis: {error_text(exc)}") from exc
         self._answers += 1
         if isinstance(reply, bytes):
             error, text = REFUSALS[reply]
             raise error(text)
         return reply
+
+    def _enter_loop(self) -> None:
+        """Leave the connections of an event loop that is over."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                self._pool.reset()
+                self._tails.clear()
+                self._counted.clear()
+                self._listening = None
+            self._loop = loop
 
     async def start(self, key: str, run: NewRun, /) -> RunState:
         new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload, run.held)
@@ -169,6 +185,7 @@ class RedisStore:
     async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
         if wait <= 0:
             return await self._page(key, after, "", reader, wait)
+        self._enter_loop()
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
         tail = self._tails.get(key)
@@ -216,11 +233,19 @@ class RedisStore:
         try:
             async with self._client.pubsub() as pubsub:
                 await pubsub.subscribe(self._channel)
+                is_asked = False
                 while True:
-                    message = await pubsub.get_message(timeout=None)
-                    if message["type"] == "message":
+                    message = await pubsub.get_message(timeout=PATIENCE)
+                    if message is None and is_asked:
+                        raise OSError(f"no response within {PATIENCE:g} s")
+                    is_asked = message is None
+                    if message is None:
+                        await pubsub.subscribe(f"{self._channel}:asked")  # which needs no right to PING
+                    elif message["type"] == "message":
                         self._notify(message["data"].decode())
-                    else:  # subscribed, maybe again: what has changed before was not published to this process
+                    elif (
+                        message["channel"] == self._channel.encode()
+                    ):  # subscribed, maybe again: it may have missed some
                         self._notify_all()
         except (RedisError, OSError) as exc:
             lost = f"Redis: {error_text(exc)}"

@@ -20,7 +20,7 @@ from ._broker_connection import BrokerConnection, abort, error_text, host_of, re
 
 try:
     from redis.asyncio import ConnectionPool
-    from redis.exceptions import AuthenticationError
+    from redis.exceptions import AuthenticationError, ResponseError
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
@@ -113,6 +113,7 @@ class RedisBroker:
 
     async def confirm(self) -> None:
         await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
+        await self._publishing.check_role()
 
     async def subscribe(self, subject: str, /) -> None:
         if subject.encode() not in self._subjects:
@@ -155,6 +156,7 @@ class Replies:
         self._end = end
         self._pings: deque[asyncio.Future[None]] = deque()
         self._reading: asyncio.Task[None] | None = None
+        self._may_ask_role = True
 
     async def connect(self) -> None:
         await self._connection.connect()
@@ -178,16 +180,32 @@ class Replies:
         await self.send([(b"PING",)])
         await answer
 
+    async def check_role(self) -> None:
+        """End the connection later if the server is a replica, which accepts messages and gives them to nobody.
+
+        So it is after a failover that keeps connections open. Users without the right to ask are not told.
+        """
+        if self._may_ask_role:
+            await self.send([(b"ROLE",)])
+
     async def _read(self) -> None:
         try:
             while True:
                 for _ in range(STRETCH):
-                    reply = await self._connection.read_response(disable_decoding=True)
+                    try:
+                        reply = await self._connection.read_response(disable_decoding=True)
+                    except ResponseError as exc:
+                        if "role" not in str(exc).lower():
+                            raise
+                        self._may_ask_role = False
+                        continue
                     # A connection that has subscribed answers with a list.
                     if reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
                         answer = self._pings.popleft()
                         if not answer.done():
                             answer.set_result(None)
+                    elif type(reply) is list and reply[0] == b"slave":
+                        self._end("the server has become a replica")
                     else:
                         self._handle(reply)
                 await asyncio.sleep(0)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import tracemalloc
 from collections.abc import AsyncGenerator, Generator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from engine_servers import ServerProcess, lasting_port, redis_server
+from engines_in_use import Recorder
 from leftovers import open_sockets, timers_due, turns_until
+from programs import printed_by, start
 from raw_websocket import ask
 from redis.asyncio import Redis
 from stores_in_use import add, items_of, new_run, next_items, page_of, state_of, until
@@ -21,7 +25,7 @@ from stores_in_use import add, items_of, new_run, next_items, page_of, state_of,
 from wsrpc import Client, Server
 from wsrpc.cluster.engine import PATIENCE
 from wsrpc.store import MemoryStore, RunGone, StoreFull, StoreLost
-from wsrpc_adapters.redis import RedisStore
+from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 SECRET = "s3cret-of-tests"
 
@@ -311,6 +315,90 @@ async def test_a_server_tells_when_its_store_does_not_answer_and_when_it_does_ag
         await turns_until(lambda: server.degraded)
     assert not server.degraded, "it has no connections that could be affected"
     assert SECRET not in caplog.text
+
+
+@asynccontextmanager
+async def address_of(servers: list[str]) -> AsyncGenerator[str]:
+    """Gives a URL that leads to the first of these servers. Open connections stay with the server that they have."""
+
+    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parts = urlsplit(servers[0])
+        there = await asyncio.open_connection(parts.hostname, parts.port)
+
+        async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+            writer.close()
+
+        await asyncio.gather(one_way(reader, there[1]), one_way(there[0], writer))
+
+    server = await asyncio.start_server(passing, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: Any) -> None:
+    """The old primary refuses each write from then on, and gives what is published to nobody at the new one."""
+    second = redis_server()
+    promoted: Any = Redis.from_url(second.url)
+    here, there = (urlsplit(url) for url in (mortal.url, second.url))
+    await promoted.execute_command("REPLICAOF", here.hostname, here.port)
+    servers, heard = [mortal.url], Recorder()
+    try:
+        async with address_of(servers) as url:
+            store = RedisStore(url, lease=60)
+            engine = await RedisEngine(url).connect(heard)
+            await engine.subscribe("a")
+            await store.start("k", new_run("a"))
+            await until(lambda: promoted.info("replication"), lambda told: told["master_link_status"] == "up")
+            readers = [asyncio.create_task(insist(store, 0, "r"))]
+            await until(partial(state_of, store), lambda state: state is not None and state.readers == 1)
+            await promoted.execute_command("REPLICAOF", "NO", "ONE")
+            servers[0] = second.url
+            await client.execute_command("REPLICAOF", there.hostname, there.port)
+            assert await heard.ended() == "the server has become a replica"
+
+            async def added() -> object:
+                with suppress(StoreLost):
+                    return await store.append("k", "a", 1, [b"x"])
+                return None
+
+            await until(added, bool)
+            async with asyncio.timeout(20):  # far less than the time for which a reader waits
+                assert await asyncio.gather(*readers) == [[b"x"]]
+            await store.close()
+            await engine.close()
+    finally:
+        await promoted.connection_pool.disconnect()
+        second.kill()
+
+
+TWO_LOOPS = """
+import asyncio, sys
+from wsrpc.store import NewRun
+from wsrpc_adapters.redis import RedisStore
+
+store = RedisStore(sys.argv[1])
+
+async def use(key):
+    await store.start(key, NewRun(id="a", arguments="", payer="p", keep=60))
+    reading = asyncio.create_task(store.read(key, 0, wait=30))
+    await asyncio.sleep(0)
+    await store.append(key, "a", 1, [b"x"])
+    print((await reading).items)
+
+for key in "one", "two":
+    asyncio.run(use(key))
+"""
+
+
+async def test_a_store_in_one_event_loop_after_another(mortal: Mortal) -> None:
+    """As in tests, each of which has a loop of its own. The first call failed. (The loop leaves its connections.)"""
+    program = await start(sys.executable, "-c", TWO_LOOPS, mortal.url)
+    assert await printed_by(program) == "[b'x']\n[b'x']\n"
 
 
 RIGHTS = "resetkeys resetchannels ~shop:* &shop:* -@all +@scripting +@read +@write +@pubsub +time"
