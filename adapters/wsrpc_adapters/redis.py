@@ -84,7 +84,7 @@ class RedisBroker:
 
     def __init__(self, connection: BrokerConnection, publishing: Any, subscribing: Any) -> None:
         self._connection = connection
-        self._publishing = Replies(publishing, self._ignore, connection.end)
+        self._publishing = Replies(publishing, self._published, connection.end)
         self._subscribing = Replies(subscribing, self._handle, connection.end)
         self._subjects: dict[bytes, str] = {}
         """The subscribed subjects, by encoded name."""
@@ -139,8 +139,10 @@ class RedisBroker:
         elif self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_result(None)
 
-    def _ignore(self, reply: Any) -> None:
-        """Ignore the number of subscribers that got a message, which covers only one server."""
+    def _published(self, reply: Any) -> None:
+        """Handle the role of the server. Ignore the number of subscribers that got a message: it covers one server."""
+        if reply.__class__ is list and reply[0] == b"slave":
+            self._connection.end("the server has become a replica")
 
     async def drop(self) -> None:
         await self._publishing.drop()
@@ -204,8 +206,6 @@ class Replies:
                         answer = self._pings.popleft()
                         if not answer.done():
                             answer.set_result(None)
-                    elif type(reply) is list and reply[0] == b"slave":
-                        self._end("the server has become a replica")
                     else:
                         self._handle(reply)
                 await asyncio.sleep(0)
