@@ -247,7 +247,7 @@ async def test_a_thousand_readers_have_a_handful_of_connections(store: RedisStor
     await asyncio.gather(*(store.append(f"k{n}", "a", 1, [b"x"]) for n in range(500)))
     assert await reading == [[b"x"]] * 1000
     assert len(open_sockets() - sockets) <= 10
-    assert len(await client.pubsub_channels()) == 1
+    assert len(await client.client_list(_type="pubsub")) == 1
 
 
 async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
