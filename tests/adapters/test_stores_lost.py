@@ -321,28 +321,33 @@ async def test_a_server_tells_when_its_store_does_not_answer_and_when_it_does_ag
 async def address_of(servers: list[str]) -> AsyncGenerator[str]:
     """Gives a URL that leads to the first of these servers. Open connections stay with the server that they have."""
 
+    passed: set[asyncio.Task[None]] = set()
+
+    async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        finally:
+            writer.transport.abort()
+
     async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parts = urlsplit(servers[0])
         there = await asyncio.open_connection(parts.hostname, parts.port)
-
-        async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with suppress(OSError):
-                while data := await reader.read(65536):
-                    writer.write(data)
-            writer.close()
-
-        await asyncio.gather(one_way(reader, there[1]), one_way(there[0], writer))
+        passed.update(map(asyncio.ensure_future, (one_way(reader, there[1]), one_way(there[0], writer))))
 
     server = await asyncio.start_server(passing, "127.0.0.1", 0)
     try:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for task in passed:
+            task.cancel()
+        await asyncio.gather(*passed, return_exceptions=True)
 
 
-async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: Any) -> None:
+async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: Any, tmp_path: Path) -> None:
     """The old primary refuses each write from then on, and gives what is published to nobody at the new one."""
-    second = redis_server()
+    second = redis_server("--dir", str(tmp_path), "--dbfilename", "second.rdb")
     promoted: Any = Redis.from_url(second.url)
     here, there = (urlsplit(url) for url in (mortal.url, second.url))
     await promoted.execute_command("REPLICAOF", here.hostname, here.port)
