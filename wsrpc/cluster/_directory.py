@@ -34,6 +34,8 @@ NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a released claim is kept."""
+MOST_SILENT = 1000
+"""Maximum number of silent nodes whose names are kept, because they may return. Most of them never do."""
 IN_TRANSIT = 2.0
 """Maximum seconds that a message needs to arrive. An engine that takes longer counts as lost."""
 MOST_EMITTED = 100_000
@@ -125,10 +127,12 @@ class DirectoryListener(Protocol):
 class RemoteNode:
     """Another node, with its known addresses, rooms and users."""
 
-    __slots__ = ("claims", "current_at", "name", "parts", "present", "rooms", "seen_at", "seq")
+    __slots__ = ("claims", "current_at", "name", "parts", "present", "returned", "rooms", "seen_at", "seq")
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, now: float, *, returned: bool) -> None:
         self.name = name
+        self.returned = returned
+        """Whether the node was removed because it was silent, and nothing was known of it since then."""
         self.seen_at = now
         self.current_at = float("-inf")
         """The time of the last message that showed that all published changes of the node were known here."""
@@ -178,6 +182,8 @@ class Directory:
         self._changed_present: dict[tuple[str, User | None], UserEntry | None] = {}
         """Users that have changed since they were published, each with the entry that was published."""
         self._remotes: dict[str, RemoteNode] = {}
+        self._silent: dict[str, None] = {}
+        """Nodes that were removed because they were silent, the oldest first."""
         self._owners: dict[str, RemoteNode] = {}
         """The addresses of other nodes, each with the node that has the highest claim."""
         self._rooms_at: dict[str, set[str]] = {}
@@ -237,6 +243,10 @@ class Directory:
             for (name, user), entry in remote.present.items():
                 if name == room and user is not None:
                     yield remote.name, user, entry
+
+    def has_returned(self, node: str) -> bool:
+        """Return whether what arrives of a node was published before the node was removed because it was silent."""
+        return node in self._remotes and self._remotes[node].returned
 
     # ------------------------------------------------------------ what this node has
 
@@ -389,6 +399,10 @@ class Directory:
         if remote is None:
             return
         self._apply(remote, Delta(node, 0, released=[*remote.claims], emptied=[*remote.rooms]), now)
+        if silent:
+            self._silent[node] = None
+            if len(self._silent) > MOST_SILENT:
+                del self._silent[next(iter(self._silent))]
         self._listener.node_ended(node, silent)
 
     # ------------------------------------------------------------ entries of other nodes
@@ -398,7 +412,8 @@ class Directory:
             return None
         remote = self._remotes.get(node)
         if remote is None:
-            remote = self._remotes[node] = RemoteNode(node, now)
+            returned = self._silent.pop(node, ...) is None
+            remote = self._remotes[node] = RemoteNode(node, now, returned=returned)
             self._listener.node_joined(node)
         remote.seen_at = now
         return remote
@@ -423,6 +438,7 @@ class Directory:
             _set_entry(remote.present, room, user, entry)
             if user is not None:
                 self._listener.presence_changed(remote.name, room, user, entry)
+        remote.returned = False
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
         """Add a claim of another node. ``first``: nothing of that node was known before."""

@@ -138,11 +138,15 @@ class EngineLink:
         if self._last_received is not None:
             self._last_received[subject] = now
 
-    def check(self, now: float) -> None:
-        """Connect again if a subscription seems to be lost. Call this method regularly."""
+    def check(self, now: float, *, paused: bool = False) -> None:
+        """Connect again if a subscription seems to be lost. Call this method regularly.
+
+        Args:
+            paused: whether this process has not read for a while, so that nothing is known.
+        """
         if self._connection is None:
             return
-        if self._last_received is None:
+        if self._last_received is None or paused:
             self._last_received = dict.fromkeys(self._subjects, now)
         elif min(self._last_received.values()) + DEAF < now:
             self._last_received = None

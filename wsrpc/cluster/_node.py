@@ -91,7 +91,9 @@ class Node:
         self.messages_in = 0
         """Total number of messages from the engine."""
         self._ticks = 0
-        self._timer = self._clock.call_at(self._clock.time() + TICK, self._tick)
+        self._due = self._clock.time() + TICK
+        """The time of the next tick."""
+        self._timer = self._clock.call_at(self._due, self._tick)
         self.engine = EngineLink(engine, name, self.id, self)
 
     @property
@@ -146,13 +148,16 @@ class Node:
 
     def _tick(self) -> None:
         now = self._clock.time()
-        self._timer = self._clock.call_at(now + TICK, self._tick)
+        # This process was paused, or its event loop blocked. What the others have sent meanwhile is not read yet.
+        paused = now > self._due + BEAT
+        self._due = now + TICK
+        self._timer = self._clock.call_at(self._due, self._tick)
         self._ticks += 1
-        if self._ticks % TICKS == 0:
-            self.engine.check(now)
+        if self._ticks % TICKS == 0 or paused:
+            self.engine.check(now, paused=paused)
             self._publish_state()
         # Without the engine, no messages arrive. The other nodes then stay in the directory.
-        self.directory.tick(now, deaf=not self.connected)
+        self.directory.tick(now, deaf=paused or not self.connected)
 
     def _publish_state(self) -> None:
         self.publish_changes()
