@@ -16,6 +16,7 @@ its own claims when it receives theirs.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -34,8 +35,6 @@ NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a released claim is kept."""
-MOST_SILENT = 1000
-"""Maximum number of silent nodes whose names are kept, because they may return. Most of them never do."""
 IN_TRANSIT = 2.0
 """Maximum seconds that a message needs to arrive. An engine that takes longer counts as lost."""
 MOST_EMITTED = 100_000
@@ -182,8 +181,8 @@ class Directory:
         self._changed_present: dict[tuple[str, User | None], UserEntry | None] = {}
         """Users that have changed since they were published, each with the entry that was published."""
         self._remotes: dict[str, RemoteNode] = {}
-        self._silent: dict[str, None] = {}
-        """Nodes that were removed because they were silent, the oldest first."""
+        self._silent = deque[str](maxlen=1000)
+        """The last nodes that were removed because they were silent. They may return, but most of them never do."""
         self._owners: dict[str, RemoteNode] = {}
         """The addresses of other nodes, each with the node that has the highest claim."""
         self._rooms_at: dict[str, set[str]] = {}
@@ -400,9 +399,7 @@ class Directory:
             return
         self._apply(remote, Delta(node, 0, released=[*remote.claims], emptied=[*remote.rooms]), now)
         if silent:
-            self._silent[node] = None
-            if len(self._silent) > MOST_SILENT:
-                del self._silent[next(iter(self._silent))]
+            self._silent.append(node)
         self._listener.node_ended(node, silent)
 
     # ------------------------------------------------------------ entries of other nodes
@@ -412,8 +409,7 @@ class Directory:
             return None
         remote = self._remotes.get(node)
         if remote is None:
-            returned = self._silent.pop(node, ...) is None
-            remote = self._remotes[node] = RemoteNode(node, now, returned=returned)
+            remote = self._remotes[node] = RemoteNode(node, now, returned=node in self._silent)
             self._listener.node_joined(node)
         remote.seen_at = now
         return remote

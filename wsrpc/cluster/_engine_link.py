@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Protocol
@@ -87,6 +88,8 @@ class EngineLink:
         """Why the last attempt to connect has failed. None after a connection."""
         self.decided = asyncio.Event()
         """Set once the engine was reached, or has refused the user or the password."""
+        self._away_since = monotonic()
+        """The time of the last loss of the engine."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
 
@@ -113,6 +116,24 @@ class EngineLink:
             self.reachable.clear()  # soon the listener is notified, too; until then, messages would wait
             raise
         self.published += 1
+
+    async def is_heard(self, node: str, message: NodeMessage) -> bool:
+        """Publish a message to a node, and return whether a process got it. True if the engine cannot tell.
+
+        Raises:
+            EngineLost: there is no connection.
+        """
+        if self._connection is None:
+            raise EngineLost("not connected")
+        ask: Callable[[str, bytes], Awaitable[bool]] | None = getattr(self._connection, "is_heard", None)
+        return ask is None or await ask(self._subject(node), encode(message))
+
+    async def wait_reachable(self, patience: float) -> bool:
+        """Wait until the engine is reached, or has been away for ``patience`` seconds. Return whether it is reached."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._away_since + patience - monotonic()):
+                await self.reachable.wait()
+        return self.reachable.is_set()
 
     def try_publish(self, node: str, message: NodeMessage) -> None:
         """Publish a message. Do nothing if the engine is lost: the other nodes notice the gap at the next beat."""
@@ -176,6 +197,7 @@ class EngineLink:
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
+            self._away_since = monotonic()
             self.reachable.clear()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)

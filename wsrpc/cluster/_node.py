@@ -13,7 +13,7 @@ from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._server.joined_cluster import User, UserEntry
 from . import _wire as wire
-from ._directory import LEASE, PART_BYTES, Beat, Delta, Directory, Snapshot
+from ._directory import PART_BYTES, Beat, Delta, Directory, Snapshot
 from ._engine_link import ALL, EngineLink
 from ._engine_transport import EngineTransport
 from .engine import PATIENCE, Engine
@@ -23,7 +23,7 @@ BEAT = 1.5
 TICKS = 3
 """Number of checks of the leases for each beat."""
 TICK = BEAT / TICKS
-"""Seconds between two checks of the leases. A node that was killed is removed after at most `LEASE` + `TICK`."""
+"""Seconds between two checks of the leases. A node that was killed is removed after at most 5 seconds and a tick."""
 AROUND = 1024
 """Maximum bytes that a message to the engine adds to a message of a connection."""
 MIN_LARGEST = 1024
@@ -31,6 +31,9 @@ ANSWERED = 0.1
 """Seconds in which other nodes usually answer."""
 OPENS = 5
 """How many times a node requests a connection, because the request or the answer may be lost."""
+UNHEARD = 2
+"""How many times in a row the engine says that nobody hears a node, before the node counts as ended: its process was
+killed. (A node that has lost its connection to the engine connects again at once.)"""
 
 
 class NodeListener(Protocol):
@@ -40,7 +43,7 @@ class NodeListener(Protocol):
         """Handle a new node."""
 
     def node_ended(self, node: str, silent: bool, /) -> None:
-        """Handle the end of a node and of its connections. ``silent``: the node sent nothing for `LEASE` seconds."""
+        """Handle the end of a node and of its connections. ``silent``: it did not leave, but nothing comes of it."""
 
     def claimed_elsewhere(self, address: str, /) -> None:
         """Handle a claim of another node to an address."""
@@ -185,7 +188,8 @@ class Node:
         """Open a connection to another node, once the engine can be reached. Cancelling is safe.
 
         Args:
-            attempts: how often the connection is requested. Once, if the other node must not handle a request twice.
+            attempts: how often the connection is requested, at most `OPENS` times. Once, if the other node must not
+                handle a request twice.
 
         Raises:
             ConnectionRefusedError: the node does not accept the connection, or does not answer.
@@ -196,12 +200,17 @@ class Node:
         conn = wire.connection_name(self.id, node, self.dialed)
         answer: asyncio.Future[EngineTransport | wire.Refused] = asyncio.get_running_loop().create_future()
         self._opening[conn] = answer
+        unheard = 0
         try:
-            for _ in range(attempts):
-                self.engine.publish(node, wire.Open(conn, dict(headers)))
-                await asyncio.wait((answer,), timeout=PATIENCE / attempts)
+            for attempt in range(OPENS):
+                if attempt < attempts:
+                    self.engine.publish(node, wire.Open(conn, dict(headers)))
+                await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
                 if answer.done():
                     break
+                unheard = 0 if await self.engine.is_heard(node, wire.Probe()) else unheard + 1
+                if unheard == UNHEARD:
+                    self.directory.drop(node, self._clock.time(), silent=True)
         except BaseException:
             if conn in self._transports:  # it was accepted in this turn of the event loop, and nobody needs it
                 self._transports[conn].abort()
@@ -328,12 +337,15 @@ class Node:
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         if silent:
-            logger.warning("node %s of cluster %r has not heard of node %s for %g s", self.id, self._name, node, LEASE)
+            logger.warning("node %s of cluster %r has lost node %s, which is silent", self.id, self._name, node)
         else:
             logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
+        for conn, answer in self._opening.items():
+            if wire.ends_of(conn)[1] == node and not answer.done():
+                answer.set_result(wire.Refused(conn, "it is gone"))
         self._listener.node_ended(node, silent)
 
     def claimed_elsewhere(self, address: str, /) -> None:

@@ -29,6 +29,9 @@ SESSION = "session"
 """Header of a connection between two nodes for one client. The value is a `ForwardedHandshake` as text."""
 ANSWERED = 4.0
 """Seconds in which the other node has to answer. (A client waits 5 seconds.)"""
+AWAY = 5.0
+"""Seconds without the engine after which a client gets a new session, because its own cannot be reached. Sessions with
+other nodes end after the same time."""
 MOST_ASKING = 1000
 """Maximum number of clients for which a node asks other nodes at the same time."""
 
@@ -188,13 +191,20 @@ class SessionForwarder:
             OSError, ConnectionLost: the node cannot be reached now.
         """
         node = asked.sid.partition(".")[0]
+        if not await self._node.engine.wait_reachable(AWAY):
+            return "elsewhere"
         if node not in self._node.directory.nodes and not self._node.knows_others:
             await self._node.wait_known()
         request = ForwardedHandshake.encode(asked, arrival.handshake)
         if node not in self._node.directory.nodes or request is None:
             return "elsewhere"
         # Once, because a session refuses a request that it has accepted before. The client asks again by another one.
-        transport = await self._node.dial(node, {SESSION: request}, attempts=1)
+        try:
+            transport = await self._node.dial(node, {SESSION: request}, attempts=1)
+        except ConnectionRefusedError:
+            if node not in self._node.directory.nodes:  # it was killed
+                return "elsewhere"
+            raise
         connection = ForwardedConnection(arrival, transport)
         try:
             return await connection.answered or connection

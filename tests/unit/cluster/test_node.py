@@ -134,7 +134,7 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ours.lost is not None and ours.lost.code == 1006
         warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
+        assert f"node {a.node.id} of cluster 'shop' has lost node {b.node.id}, which is silent" in warned
 
 
 async def test_a_process_that_was_paused_reads_what_has_arrived_before_it_gives_up_others() -> None:
