@@ -21,7 +21,7 @@ from wsrpc.cluster import ClusterClient, _directory
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._wire import Data, Probe, encode
 from wsrpc.cluster.engine import EngineConnection
-from wsrpc.errors import EngineLost
+from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc_adapters.redis import RedisEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -105,7 +105,7 @@ async def test_a_process_that_was_killed_is_removed_when_another_one_does_not_re
         monkeypatch.setattr(engine, "_engine", None)  # it does not come back
         engine._connection.end("killed")
         await turns_until(lambda: not gone.connected)
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(PeerNotFound):
             await here.dial(gone.id, {}, attempts=1)
         assert gone.id not in here.directory.nodes and made[0].cluster.connected
 

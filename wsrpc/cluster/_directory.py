@@ -96,13 +96,14 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     present: list[UserChange] = []
 
 
-class DirectoryListener(Protocol):
-    """The owner of a `Directory`, which is notified of changes."""
+class NodesListener(Protocol):
+    """Is notified of other nodes."""
 
-    def node_joined(self, node: str, /) -> None: ...
+    def node_joined(self, node: str, /) -> None:
+        """Handle a new node."""
 
     def node_ended(self, node: str, silent: bool, /) -> None:
-        """Handle the end of a node. ``silent``: the node did not leave, but sent nothing for `LEASE` seconds."""
+        """Handle the end of a node and of its connections. ``silent``: it did not leave, but nothing comes of it."""
 
     def claimed_elsewhere(self, address: str, /) -> None:
         """Handle a claim of another node to an address."""
@@ -113,14 +114,18 @@ class DirectoryListener(Protocol):
     def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
         """Handle the entry of a user at another node."""
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
+
+
+class DirectoryListener(NodesListener, Protocol):
+    """The owner of a `Directory`, which is notified of changes."""
+
     def changed(self) -> None:
         """Publish the changes of this node."""
 
     def needs_snapshot(self, node: str, /) -> None:
         """Request a snapshot of another node, some of whose changes are not known."""
-
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
 
 
 class RemoteNode:

@@ -88,7 +88,7 @@ class EngineLink:
         """Why the last attempt to connect has failed. None after a connection."""
         self.decided = asyncio.Event()
         """Set once the engine was reached, or has refused the user or the password."""
-        self._away_since = monotonic()
+        self.away_since = monotonic()
         """The time of the last loss of the engine."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
@@ -127,13 +127,6 @@ class EngineLink:
             raise EngineLost("not connected")
         ask: Callable[[str, bytes], Awaitable[bool]] | None = getattr(self._connection, "is_heard", None)
         return ask is None or await ask(self._subject(node), encode(message))
-
-    async def wait_reachable(self, patience: float) -> bool:
-        """Wait until the engine is reached, or has been away for ``patience`` seconds. Return whether it is reached."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._away_since + patience - monotonic()):
-                await self.reachable.wait()
-        return self.reachable.is_set()
 
     def try_publish(self, node: str, message: NodeMessage) -> None:
         """Publish a message. Do nothing if the engine is lost: the other nodes notice the gap at the next beat."""
@@ -197,7 +190,7 @@ class EngineLink:
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
-            self._away_since = monotonic()
+            self.away_since = monotonic()
             self.reachable.clear()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any
@@ -287,6 +288,7 @@ class ClusterMembership:
     # ------------------------------------------------------------ called by the node
 
     def engine_lost(self, reason: str, /) -> None:
+        self.away.ended_at = float("inf")  # other processes may end unnoticed
         self._engines_lost += 1
 
     def node_joined(self, node: str, /) -> None:
@@ -295,6 +297,7 @@ class ClusterMembership:
             asking.ask(node, self._ask, node, asking)
 
     def node_ended(self, node: str, silent: bool, /) -> None:
+        self.away.ended_at = time.monotonic()
         self.links.node_ended(node, silent)
         if self._rooms is not None:
             self._rooms.presences.node_ended(node)

@@ -11,9 +11,9 @@ from typing import Protocol
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
-from .._server.joined_cluster import User, UserEntry
+from ..errors import PeerNotFound
 from . import _wire as wire
-from ._directory import PART_BYTES, Beat, Delta, Directory, Snapshot
+from ._directory import PART_BYTES, Beat, Delta, Directory, NodesListener, Snapshot
 from ._engine_link import ALL, EngineLink
 from ._engine_transport import EngineTransport
 from .engine import PATIENCE, Engine
@@ -36,26 +36,8 @@ UNHEARD = 2
 killed. (A node that has lost its connection to the engine connects again at once.)"""
 
 
-class NodeListener(Protocol):
+class NodeListener(NodesListener, Protocol):
     """The owner of a `Node`, which is notified of other nodes."""
-
-    def node_joined(self, node: str, /) -> None:
-        """Handle a new node."""
-
-    def node_ended(self, node: str, silent: bool, /) -> None:
-        """Handle the end of a node and of its connections. ``silent``: it did not leave, but nothing comes of it."""
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        """Handle a claim of another node to an address."""
-
-    def claim_contested(self, address: str, /) -> None:
-        """Handle a higher claim of another node to an address of this node."""
-
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
-
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
-        """Handle the entry of a user at another node."""
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Serve a connection that another node has opened."""
@@ -80,6 +62,10 @@ class Node:
         """Counts of ignored messages, by reason."""
         self._name = name
         self._listener = listener
+        self.claimed_elsewhere = listener.claimed_elsewhere
+        self.claim_contested = listener.claim_contested
+        self.rooms_missed = listener.rooms_missed
+        self.presence_changed = listener.presence_changed
         self._clock = clock or LoopScheduler()
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
@@ -192,6 +178,7 @@ class Node:
                 handle a request twice.
 
         Raises:
+            PeerNotFound: there is no such node, or it has ended meanwhile.
             ConnectionRefusedError: the node does not accept the connection, or does not answer.
             EngineLost: the engine was lost meanwhile.
         """
@@ -217,6 +204,8 @@ class Node:
             raise
         finally:
             del self._opening[conn]
+        if node not in self.directory.nodes:
+            raise PeerNotFound(node)
         if not answer.done():
             raise ConnectionRefusedError(f"node {node} does not answer")
         answered = answer.result()
@@ -347,18 +336,6 @@ class Node:
             if wire.ends_of(conn)[1] == node and not answer.done():
                 answer.set_result(wire.Refused(conn, "it is gone"))
         self._listener.node_ended(node, silent)
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        self._listener.claimed_elsewhere(address)
-
-    def claim_contested(self, address: str, /) -> None:
-        self._listener.claim_contested(address)
-
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        self._listener.rooms_missed(node, rooms)
-
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
-        self._listener.presence_changed(node, room, user, entry)
 
     def needs_snapshot(self, node: str, /) -> None:
         now = self._clock.time()

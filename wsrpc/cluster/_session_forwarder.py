@@ -6,6 +6,7 @@ import asyncio
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.session.sessions import ClosedSession, Sessions
 from .._core.wire.control import Gone, Resume, read_control
 from .._server.peers import refuse
-from ..errors import ConnectionLost, MessageTooBig
+from ..errors import ConnectionLost, MessageTooBig, PeerNotFound
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
@@ -168,7 +169,7 @@ class SessionForwarder:
         try:
             async with asyncio.timeout(ANSWERED):
                 found = await self._ask(asked, arrival)
-        except MessageTooBig:  # the headers of the client are larger than a message to the engine
+        except (MessageTooBig, PeerNotFound):  # the client's headers are too large for the engine; the node was killed
             return "elsewhere"
         except (OSError, ConnectionLost):
             found = None
@@ -191,7 +192,7 @@ class SessionForwarder:
             OSError, ConnectionLost: the node cannot be reached now.
         """
         node = asked.sid.partition(".")[0]
-        if not await self._node.engine.wait_reachable(AWAY):
+        if not self._node.connected and monotonic() - self._node.engine.away_since > AWAY:
             return "elsewhere"
         if node not in self._node.directory.nodes and not self._node.knows_others:
             await self._node.wait_known()
@@ -199,12 +200,7 @@ class SessionForwarder:
         if node not in self._node.directory.nodes or request is None:
             return "elsewhere"
         # Once, because a session refuses a request that it has accepted before. The client asks again by another one.
-        try:
-            transport = await self._node.dial(node, {SESSION: request}, attempts=1)
-        except ConnectionRefusedError:
-            if node not in self._node.directory.nodes:  # it was killed
-                return "elsewhere"
-            raise
+        transport = await self._node.dial(node, {SESSION: request}, attempts=1)
         connection = ForwardedConnection(arrival, transport)
         try:
             return await connection.answered or connection
