@@ -100,8 +100,7 @@ class AwayWork(Work):
                     failure = exc
                 deliveries += may_have_run(exc)
                 if deliveries == DELIVERIES:
-                    text = "the call was handed over {} times, and each time the connection was lost before the answer"
-                    failure = RunLost(text.format(deliveries))
+                    failure = RunLost(f"handed over {deliveries} times, and the connection was lost before each answer")
                     break
                 if not isinstance(exc, NEVER_RAN):
                     break

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from .._base.logs import logger
 from .._base.scheduler import Tasks
@@ -125,7 +124,7 @@ class EngineLink:
         """
         if self._connection is None:
             raise EngineLost("not connected")
-        ask: Callable[[str, bytes], Awaitable[bool]] | None = getattr(self._connection, "is_heard", None)
+        ask: Any = getattr(self._connection, "is_heard", None)
         return ask is None or await ask(self._subject(node), encode(message))
 
     def try_publish(self, node: str, message: NodeMessage) -> None:

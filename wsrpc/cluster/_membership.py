@@ -99,6 +99,7 @@ class ClusterMembership:
         self._engines_lost = 0
         self.node = Node(engine, name, self)
         self.directory = self.node.directory
+        self.room_filled, self.room_emptied = self.directory.room_filled, self.directory.room_emptied
         self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
         self.resume_elsewhere = self._session_forwarder.resume_elsewhere
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
@@ -201,12 +202,6 @@ class ClusterMembership:
         self._closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
 
     # ------------------------------------------------------------ rooms
-
-    def room_filled(self, room: str) -> None:
-        self.directory.room_filled(room)
-
-    def room_emptied(self, room: str) -> None:
-        self.directory.room_emptied(room)
 
     def _nodes_of(self, room: str) -> tuple[str, ...]:
         """Return the nodes to which a message to a room is sent. Nodes that miss it are notified later."""
