@@ -79,8 +79,9 @@ class ClusterMembership:
         self.converter = registry.converter
         self.outgoing: Sequence[Any] = registry.outgoing
         self.away = away
+        self.claimed_elsewhere = away.peer_arrived
         self._rooms = rooms
-        self._on_exit = on_exit
+        self.abandon = on_exit
         self._gap_functions = gap_functions
         self.addresses: dict[str, Peer] = {}
         """The peers of this node that have an address."""
@@ -143,9 +144,6 @@ class ClusterMembership:
         if (peer := self.find(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        self.away.peer_arrived(address)
 
     def claim_contested(self, address: str, /) -> None:
         if address not in self._contested:
@@ -365,11 +363,8 @@ class ClusterMembership:
             ignored=dict(node.ignored),
         )
 
-    def abandon(self) -> None:
-        self._on_exit()
-
     async def close(self) -> None:
-        self._on_exit()
+        self.abandon()
         await self._contests.cancel()
         await self.forwarder.close()
         await self.links.close()
