@@ -50,7 +50,7 @@ class Broker(Protocol):
     async def subscribe(self, subject: str, /) -> None:
         """Subscribe, and wait until the broker has confirmed the subscription."""
 
-    async def is_heard(self, subject: str, payload: bytes, /) -> bool:
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
         """Publish a message, and return whether any connection got it. It may run beside ``write``."""
         ...
 
@@ -177,8 +177,8 @@ class BrokerConnection:
     async def unsubscribe(self, subject: str, /) -> None:
         await self._change(lambda broker: broker.unsubscribe(subject))
 
-    async def is_heard(self, subject: str, payload: bytes, /) -> bool:
-        return await self._change(lambda broker: broker.is_heard(subject, payload))
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        return await self._change(lambda broker: broker.is_received(subject, payload))
 
     async def _change(self, change: Callable[[Broker], Awaitable[T]]) -> T:
         # In a task of its own, because the libraries must not be cancelled while they wait for an answer.

@@ -119,7 +119,7 @@ class RedisBroker:
             self._subjects[subject.encode()] = subject
             await self._change(b"SUBSCRIBE", subject)
 
-    async def is_heard(self, subject: str, payload: bytes, /) -> bool:
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
         subscribers: int = await self._publishing.ping((b"PUBLISH", subject, payload))
         return subscribers > 0
 

@@ -44,7 +44,7 @@ class PlayedBroker:
 
     async def unsubscribe(self, subject: str) -> None: ...
 
-    async def is_heard(self, subject: str, payload: bytes) -> bool:
+    async def is_received(self, subject: str, payload: bytes) -> bool:
         return True
 
     async def drop(self) -> None:

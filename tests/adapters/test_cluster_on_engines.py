@@ -100,7 +100,7 @@ async def test_a_process_that_was_killed_is_removed_when_another_one_does_not_re
     monkeypatch.setattr(_directory, "LEASE", 3600.0)
     async with servers(2, carrier.engine, patience=60) as made:
         here, gone = (membership_of(server.cluster).node for server in made.all)
-        assert await here.engine.is_heard(gone.id, Probe())
+        assert await here.engine.is_received(gone.id, Probe())
         engine: Any = gone.engine
         monkeypatch.setattr(engine, "_engine", None)  # it does not come back
         engine._connection.end("killed")

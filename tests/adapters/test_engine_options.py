@@ -36,7 +36,7 @@ async def check_works(engine: Engine, subject: str = "ours.a") -> None:
     connection: Any = await engine.connect(heard)
     await connection.subscribe(subject)
     connection.publish(subject, b"hello")
-    assert await connection.is_heard(f"{subject}b", b"hello") is False
+    assert await connection.is_received(f"{subject}b", b"hello") is False
     await heard.number(1)
     await connection.close()
 

@@ -77,20 +77,21 @@ async def test_an_engine_tells_whether_anybody_hears_a_message(connect: Connect,
     await asker.subscribe(f"{subject}.asker")
     await subscriber.subscribe(f"{subject}.all")
     await subscriber.subscribe(f"{subject}.other")
-    is_heard: Callable[[str, bytes], Awaitable[bool]] = asker.is_heard  # type: ignore[attr-defined]
+    is_received: Callable[[str, bytes], Awaitable[bool]] = asker.is_received  # type: ignore[attr-defined]
     for number in range(20):
         asker.publish(f"{subject}.all", b"%d" % number)  # among messages, and several at once
-        answers = await asyncio.gather(*(is_heard(f"{subject}.{name}", b"?") for name in ("other", "nobody", "other")))
+        names = ("other", "nobody", "other")
+        answers = await asyncio.gather(*(is_received(f"{subject}.{name}", b"?") for name in names))
         assert answers == [True, False, True]
     await got.number(60)
     await heard.number(20)
     assert {said for said, _ in heard.got} == {f"{subject}.all"} and got.payloads.count(b"?") == 40
     await subscriber.close()
-    while await is_heard(f"{subject}.other", b"?"):  # noqa: ASYNC110 - the broker has to notice the end
+    while await is_received(f"{subject}.other", b"?"):  # noqa: ASYNC110 - the broker has to notice the end
         await asyncio.sleep(0.01)
     await asker.close()
     with pytest.raises(EngineLost):
-        await is_heard(f"{subject}.other", b"?")
+        await is_received(f"{subject}.other", b"?")
 
 
 # ---------------------------------------------------------------- subscribing

@@ -116,7 +116,7 @@ class EngineLink:
             raise
         self.published += 1
 
-    async def is_heard(self, node: str, message: NodeMessage) -> bool:
+    async def is_received(self, node: str, message: NodeMessage) -> bool:
         """Publish a message to a node, and return whether a process got it. True if the engine cannot tell.
 
         Raises:
@@ -124,7 +124,7 @@ class EngineLink:
         """
         if self._connection is None:
             raise EngineLost("not connected")
-        ask: Any = getattr(self._connection, "is_heard", None)
+        ask: Any = getattr(self._connection, "is_received", None)
         return ask is None or await ask(self._subject(node), encode(message))
 
     def try_publish(self, node: str, message: NodeMessage) -> None:

@@ -140,7 +140,7 @@ class MemoryEngineConnection:
             self._engine.deliver(subject, payload)
         self._written.set()
 
-    async def is_heard(self, subject: str, payload: bytes, /) -> bool:
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
         self.publish(subject, payload)
         await self._answer()
         return any(connection.has_subscribed(subject) for connection in self._engine.connections)

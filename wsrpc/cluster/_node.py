@@ -31,7 +31,7 @@ ANSWERED = 0.1
 """Seconds in which other nodes usually answer."""
 OPENS = 5
 """How many times a node requests a connection, because the request or the answer may be lost."""
-UNHEARD = 2
+UNRECEIVED = 2
 """How many times in a row the engine says that nobody hears a node, before the node counts as ended: its process was
 killed. (A node that has lost its connection to the engine connects again at once.)"""
 
@@ -187,7 +187,7 @@ class Node:
         conn = wire.connection_name(self.id, node, self.dialed)
         answer: asyncio.Future[EngineTransport | wire.Refused] = asyncio.get_running_loop().create_future()
         self._opening[conn] = answer
-        unheard = 0
+        unreceived = 0
         try:
             for attempt in range(OPENS):
                 if attempt < attempts:
@@ -195,8 +195,8 @@ class Node:
                 await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
                 if answer.done():
                     break
-                unheard = 0 if await self.engine.is_heard(node, wire.Probe()) else unheard + 1
-                if unheard == UNHEARD:
+                unreceived = 0 if await self.engine.is_received(node, wire.Probe()) else unreceived + 1
+                if unreceived == UNRECEIVED:
                     self.directory.drop(node, self._clock.time(), silent=True)
         except BaseException:
             if conn in self._transports:  # it was accepted in this turn of the event loop, and nobody needs it
