@@ -87,13 +87,18 @@ class EngineLink:
         """Why the last attempt to connect has failed. None after a connection."""
         self.decided = asyncio.Event()
         """Set once the engine was reached, or has refused the user or the password."""
-        self.away_since = monotonic()
+        self._away_since = monotonic()
         """The time of the last loss of the engine."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
 
     def _subject(self, node: str) -> str:
         return f"{self._application}.{node}"
+
+    @property
+    def away_for(self) -> float:
+        """Seconds for which the engine has not been reachable. 0 while it is."""
+        return 0.0 if self.reachable.is_set() else monotonic() - self._away_since
 
     @property
     def unsent(self) -> int:
@@ -189,7 +194,7 @@ class EngineLink:
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
-            self.away_since = monotonic()
+            self._away_since = monotonic()
             self.reachable.clear()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)

@@ -6,7 +6,6 @@ import asyncio
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -167,7 +166,7 @@ class SessionForwarder:
             raise await refuse(transport, CloseCode.TRY_AGAIN_LATER, "too many clients resume at the same time")
         self._asking += 1
         try:
-            async with asyncio.timeout(ANSWERED):
+            async with asyncio.timeout(min(ANSWERED, AWAY - self._node.engine.away_for)):
                 found = await self._ask(asked, arrival)
         except (MessageTooBig, PeerNotFound):  # the client's headers are too large for the engine; the node was killed
             return "elsewhere"
@@ -175,10 +174,11 @@ class SessionForwarder:
             found = None
         finally:
             self._asking -= 1
-        if found is None:  # the client asks again, until the node answers, or counts as ended
+        if found is None and self._node.engine.away_for < AWAY:
+            # The client asks again, until the node answers, or counts as ended.
             raise await refuse(transport, CloseCode.SERVICE_RESTART, "the session cannot be reached now")
-        if isinstance(found, str):
-            return found
+        if found is None or isinstance(found, str):
+            return found or "elsewhere"
         self.forwarded += 1
         try:
             raise await found.wait_ended()
@@ -192,8 +192,6 @@ class SessionForwarder:
             OSError, ConnectionLost: the node cannot be reached now.
         """
         node = asked.sid.partition(".")[0]
-        if not self._node.connected and monotonic() - self._node.engine.away_since > AWAY:
-            return "elsewhere"
         if node not in self._node.directory.nodes and not self._node.knows_others:
             await self._node.wait_known()
         request = ForwardedHandshake.encode(asked, arrival.handshake)
