@@ -21,7 +21,8 @@ and ``append`` raises `RunGone`. The store keeps at most ``run_bytes`` of the it
 items, but never the last one. ``end(key, id, end)`` ends a run; the first end counts. If ``last`` is given, and is not
 the number of the last item, ``end`` raises `RunGone`, and the run goes on. With ``free``, the key is free at once: the
 next ``start`` begins another run in place of the ended one, which can be read until then. Both raise `RunGone` if the
-key has no such run, and ``append`` also if the run has ended.
+key has no such run, and ``append`` also if the run has ended. With ``lapsed``, ``end`` has no effect unless the claim
+has lapsed: a reader ends a run whose process has ended, but the process may have come back meanwhile.
 
 **Reading.** ``read(key, after)`` returns the items after a number, in order and without gaps, but not more than about
 64 KiB at once. If the first kept item is later, the items begin there: `RunState.first` tells. If no item with a higher

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from wsrpc import MessageTooBig
 from wsrpc.cluster.engine import FEW, PATIENCE, PROBE, EngineListener
 from wsrpc.errors import EngineLost, one_line
+
+T = TypeVar("T")
 
 BATCH = 256 * 1024
 """Maximum number of bytes that are written at once. A single message can be larger."""
@@ -48,6 +50,10 @@ class Broker(Protocol):
     async def subscribe(self, subject: str, /) -> None:
         """Subscribe, and wait until the broker has confirmed the subscription."""
 
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        """Publish a message, and return whether any connection got it. It may run beside ``write``."""
+        ...
+
     async def unsubscribe(self, subject: str, /) -> None:
         """Unsubscribe. When this call returns, no further message of the subject may arrive."""
 
@@ -70,7 +76,7 @@ class BrokerConnection:
         self._written = asyncio.Event()
         """Set each time that messages were written, and at the end."""
         self._changing = asyncio.Lock()
-        """Held while a subscription changes, so that the broker gets one change after the other."""
+        """Held while a subscription changes, or the broker is asked, so that it gets one command after the other."""
         self._messages_received = 0
         """Number of received messages."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -171,22 +177,26 @@ class BrokerConnection:
     async def unsubscribe(self, subject: str, /) -> None:
         await self._change(lambda broker: broker.unsubscribe(subject))
 
-    async def _change(self, change: Callable[[Broker], Awaitable[None]]) -> None:
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        return await self._change(lambda broker: broker.is_received(subject, payload))
+
+    async def _change(self, change: Callable[[Broker], Awaitable[T]]) -> T:
         # In a task of its own, because the libraries must not be cancelled while they wait for an answer.
         broker = self._broker
         if broker is None or self._over.done() or self._closing is not None:
             raise EngineLost(self._why())
 
-        async def alone() -> None:
+        async def alone() -> T:
             async with self._changing:
-                await change(broker)
+                return await change(broker)
 
-        task = self._start(alone())
+        task: asyncio.Task[T] = self._start(alone())
         await asyncio.wait((task, self._over), return_when=asyncio.FIRST_COMPLETED)
         if self._over.done():
             raise EngineLost(self._over.result())
         if (exc := task.exception()) is not None:
             raise EngineLost(error_text(exc)) from exc
+        return task.result()
 
     # ------------------------------------------------------------ the end
 

@@ -14,7 +14,8 @@ end
 
 local function find(key)
   local packed = call('GET', name('run', key))
-  return packed and cmsgpack.unpack(packed)
+  local fine, run = pcall(cmsgpack.unpack, packed)
+  return fine and type(run) == 'table' and run.key == key and run  -- else another program has written it
 end
 
 local function find_run(key, id)
@@ -159,10 +160,10 @@ function steps.add(key, id, arguments, payer, keep, writer, sequence)
   return {number, before, state(log)}
 end
 
-steps['end'] = function(key, id, ending, last, free)
+steps['end'] = function(key, id, ending, last, free, lapsed)
   local run = find_run(key, id)
   if not run then return 'gone' end
-  if run.ending then return end
+  if run.ending or (lapsed == '1' and run.lapses > now) then return end
   if last ~= '' and tonumber(last) ~= run.last then return 'gone' end
   local more = math.max(0, #ending - SHORT_END) - run.held
   local too_much = more > 0 and excess(run.payer) + more or 0

@@ -174,8 +174,10 @@ class RedisStore:
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:
         return _state(*await self._step("append", key, id, number, *items))
 
-    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False) -> None:
-        await self._step("end", key, id, end, "" if last is None else last, int(free))
+    async def end(
+        self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False, lapsed: bool = False
+    ) -> None:
+        await self._step("end", key, id, end, "" if last is None else last, int(free), int(lapsed))
 
     async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Sequence[bytes], /) -> Added:
         new = (log.id, log.arguments, log.payer, _ms(log.keep))

@@ -86,6 +86,8 @@ class NatsBroker:
         self._subscriptions: dict[str, Any] = {}
         self._connected = False
         self._last_error: Exception | None = None
+        self._is_received: asyncio.Future[bool] | None = None
+        """The answer to `is_received`."""
 
     async def connect(self, servers: list[str], options: dict[str, Any]) -> NatsBroker:
         try:
@@ -154,10 +156,23 @@ class NatsBroker:
         received = self._connection.received
 
         async def on_message(message: Any) -> None:
-            received(subject, message.data)
+            if message.reply == subject or (message.headers and not message.data):  # of `is_received`
+                if self._is_received is not None and not self._is_received.done():
+                    self._is_received.set_result(not message.headers)
+            else:
+                received(subject, message.data)
 
         self._subscriptions[subject] = await self._client.subscribe(subject, cb=on_message)
         await self.confirm()
+
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        # If a message asks for an answer, and nobody gets it, the server itself answers with a header. The answer goes
+        # to a subject of this connection, so that no further permission is needed. A second message tells when.
+        own = next(reversed(self._subscriptions))
+        self._is_received = asyncio.get_running_loop().create_future()
+        await self._client.publish(subject, payload, reply=own)
+        await self._client.publish(own, b"", reply=own)
+        return await self._is_received
 
     async def unsubscribe(self, subject: str, /) -> None:
         subscription = self._subscriptions.pop(subject, None)

@@ -120,6 +120,10 @@ class RedisBroker:
             self._subjects[subject.encode()] = subject
             await self._change(b"SUBSCRIBE", subject)
 
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        subscribers: int = await self._publishing.ping((b"PUBLISH", subject, payload))
+        return subscribers > 0
+
     async def unsubscribe(self, subject: str, /) -> None:
         if self._subjects.pop(subject.encode(), None) is not None:
             await self._change(b"UNSUBSCRIBE", subject)
@@ -140,7 +144,7 @@ class RedisBroker:
             self._confirmed.set_result(None)
 
     def _published(self, reply: Any) -> None:
-        """Handle the role of the server. Ignore the number of subscribers that got a message: it covers one server."""
+        """Handle the role of the server. Ignore the number of subscribers that got a message."""
         if reply.__class__ is list and reply[0] == b"slave":
             self._connection.end("the server has become a replica")
 
@@ -156,7 +160,7 @@ class Replies:
         self._connection = connection
         self._handle = handle
         self._end = end
-        self._pings: deque[asyncio.Future[None]] = deque()
+        self._pings: deque[asyncio.Future[Any]] = deque()
         self._reading: asyncio.Task[None] | None = None
         self._may_ask_role = True
 
@@ -175,12 +179,12 @@ class Replies:
     async def send(self, commands: list[tuple[bytes | str, ...]]) -> None:
         await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
 
-    async def ping(self) -> None:
-        """Wait until the server has handled all earlier commands."""
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def ping(self, *commands: tuple[bytes | str, ...]) -> Any:
+        """Send commands, and wait until the server has handled them and all earlier ones. Return its last reply."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pings.append(answer)
-        await self.send([(b"PING",)])
-        await answer
+        await self.send([*commands, (b"PING",)])
+        return await answer
 
     async def check_role(self) -> None:
         """End the connection later if the server is a replica, which accepts messages and gives them to nobody.
@@ -191,6 +195,7 @@ class Replies:
             await self.send([(b"ROLE",)])
 
     async def _read(self) -> None:
+        last: Any = None
         try:
             while True:
                 for _ in range(STRETCH):
@@ -202,11 +207,12 @@ class Replies:
                         self._may_ask_role = False
                         continue
                     # A connection that has subscribed answers with a list.
-                    if reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+                    if reply in (b"PONG", [b"pong", b""]):
                         answer = self._pings.popleft()
                         if not answer.done():
-                            answer.set_result(None)
+                            answer.set_result(last)
                     else:
+                        last = reply
                         self._handle(reply)
                 await asyncio.sleep(0)
         except Exception as exc:  # after any error, nothing is read any more

@@ -44,6 +44,9 @@ class PlayedBroker:
 
     async def unsubscribe(self, subject: str) -> None: ...
 
+    async def is_received(self, subject: str, payload: bytes) -> bool:
+        return True
+
     async def drop(self) -> None:
         self.dropped += 1
 

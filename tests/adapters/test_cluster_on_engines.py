@@ -17,11 +17,11 @@ from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
 from wsrpc._core.session import replay
-from wsrpc.cluster import ClusterClient
+from wsrpc.cluster import ClusterClient, _directory
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._wire import Data, encode
+from wsrpc.cluster._wire import Data, Probe, encode
 from wsrpc.cluster.engine import EngineConnection
-from wsrpc.errors import EngineLost
+from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc_adapters.redis import RedisEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -91,6 +91,23 @@ def carrier(request: pytest.FixtureRequest) -> Iterator[MortalEngine]:
     carrier = InMemory() if request.param == "memory" else OnServer(request.param)
     yield carrier
     carrier.kill()
+
+
+async def test_a_process_that_was_killed_is_removed_when_another_one_does_not_reach_it(
+    carrier: MortalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine says that nobody hears it, so its lease need not be over."""
+    monkeypatch.setattr(_directory, "LEASE", 3600.0)
+    async with servers(2, carrier.engine, patience=60) as made:
+        here, gone = (membership_of(server.cluster).node for server in made.all)
+        assert await here.engine.is_received(gone.id, Probe())
+        engine: Any = gone.engine
+        monkeypatch.setattr(engine, "_engine", None)  # it does not come back
+        engine._connection.end("killed")
+        await turns_until(lambda: not gone.connected)
+        with pytest.raises(PeerNotFound):
+            await here.dial(gone.id, {}, attempts=1)
+        assert gone.id not in here.directory.nodes and made[0].cluster.connected
 
 
 DEEP = b"\x91" * 100_000 + b"\xc0"

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_servers import ServerProcess, free_port, nats_server, redis_server
@@ -32,9 +33,10 @@ def running(server: ServerProcess) -> Generator[ServerProcess]:
 
 async def check_works(engine: Engine, subject: str = "ours.a") -> None:
     heard = Recorder()
-    connection = await engine.connect(heard)
+    connection: Any = await engine.connect(heard)
     await connection.subscribe(subject)
     connection.publish(subject, b"hello")
+    assert await connection.is_received(f"{subject}b", b"hello") is False
     await heard.number(1)
     await connection.close()
 

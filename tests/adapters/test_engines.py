@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 
 import pytest
 from engine_servers import EngineServer
@@ -69,6 +69,29 @@ async def test_any_bytes_arrive_up_to_the_largest_message_and_a_larger_one_is_re
         connection.publish(subject, payload)
     await heard.number(len(payloads))
     assert heard.payloads == payloads
+
+
+async def test_an_engine_tells_whether_anybody_hears_a_message(connect: Connect, subject: str) -> None:
+    (asker, heard), (subscriber, got) = await connect(), await connect()
+    await asker.subscribe(f"{subject}.all")
+    await asker.subscribe(f"{subject}.asker")
+    await subscriber.subscribe(f"{subject}.all")
+    await subscriber.subscribe(f"{subject}.other")
+    is_received: Callable[[str, bytes], Awaitable[bool]] = asker.is_received  # type: ignore[attr-defined]
+    for number in range(20):
+        asker.publish(f"{subject}.all", b"%d" % number)  # among messages, and several at once
+        names = ("other", "nobody", "other")
+        answers = await asyncio.gather(*(is_received(f"{subject}.{name}", b"?") for name in names))
+        assert answers == [True, False, True]
+    await got.number(60)
+    await heard.number(20)
+    assert {said for said, _ in heard.got} == {f"{subject}.all"} and got.payloads.count(b"?") == 40
+    await subscriber.close()
+    while await is_received(f"{subject}.other", b"?"):  # noqa: ASYNC110 - the broker has to notice the end
+        await asyncio.sleep(0.01)
+    await asker.close()
+    with pytest.raises(EngineLost):
+        await is_received(f"{subject}.other", b"?")
 
 
 # ---------------------------------------------------------------- subscribing

@@ -77,7 +77,7 @@ async def test_a_claim_lapses_and_each_sign_of_life_renews_it(connect: Connect) 
         renewed = await sign()
         assert not (renewed if isinstance(renewed, RunState) else renewed["k"]).lost
     await until(partial(state_of, theirs), lambda state: state is not None and state.lost)
-    await theirs.end("k", "a", b"end")
+    await theirs.end("k", "a", b"end", lapsed=True)
     state = (await ours.renew({"k": "a"}))["k"]
     assert (state.end, state.lost) == (b"end", False)
 
@@ -179,6 +179,8 @@ async def test_the_first_end_counts_and_an_end_with_another_last_item_is_refused
         with pytest.raises(RunGone):
             await store.end("k", id, b"wrong", last=last)
     assert not (await store.append("k", "a", 2, [b"y"])).lost
+    await store.end("k", "a", b"early", lapsed=True)
+    assert (await page_of(store)).state.end is None, "its process may have come back meanwhile"
     await store.end("k", "a", b"first \xff", last=2)
     await store.end("k", "a", b"second", last=1)
     with pytest.raises(RunGone):

@@ -100,6 +100,21 @@ async def with_readers(store: RedisStore, number: int = 10, read: Any = next_ite
     return readers
 
 
+@pytest.mark.parametrize("garbage", [b"garbage", b"", b"\x81\xa3key\xa1x", b"\xc1"])
+async def test_a_run_that_another_program_overwrites_does_not_affect_others(
+    garbage: bytes, store: RedisStore, client: Any
+) -> None:
+    for key in ("bad", "good"):
+        await store.start(key, new_run("a", topic="t"))
+    await client.set("wsrpc:run:bad", garbage)
+    assert [*await store.renew({"bad": "a", "good": "a"})] == ["good"]
+    assert await store.adopt("t") == [] and await store.read("bad", 0) is None
+    for call in (store.append("bad", "a", 1, [b"x"]), store.end("bad", "a", b"end")):
+        with pytest.raises(RunGone):
+            await call
+    assert (await store.start("bad", new_run("b"))).id == "b"
+
+
 async def test_a_server_that_is_killed_and_started_again_with_nothing(mortal: Mortal, store: RedisStore) -> None:
     readers = await with_readers(store)
     mortal.server.kill()

@@ -186,6 +186,19 @@ class PresenceMachine(RuleBasedStateMachine):
             if name == user and self.entries[node, name] is not None and not has_connections:
                 del self.entries[node, name]
 
+    def model_end(self, gone: Node, guests: set[str]) -> None:
+        """The users of a node that has ended are away, or gone."""
+        heir = min(each.name for each in self.nodes)
+        for key in [key for key in self.entries if key[0] == gone.name]:
+            user = key[1]
+            if user in guests:
+                del self.entries[key]
+                continue
+            self.entries[key] = self.clock.time() + GRACE
+            self.strangers[key] = set()
+            if self.entries.get((heir, user), 0) is not None:
+                self.entries[heir, user] = self.clock.time() + GRACE
+
     # ------------------------------------------------------------ what happens
 
     @rule(at=which, user=users, lost=st.sets(which))
@@ -230,19 +243,32 @@ class PresenceMachine(RuleBasedStateMachine):
         self.connections = [each for each in self.connections if each.node is not gone]
         for node in self.nodes:
             node.directory.drop(gone.name, self.clock.time(), silent=True)
-        guests = {(gone.name, each.user) for each in lost if not each.named}
-        for key in [key for key in self.entries if key[0] == gone.name]:
-            user = key[1]
-            heir = min(each.name for each in self.nodes)
-            self.entries[key] = self.clock.time() + GRACE
-            self.strangers[key] = set()
-            if key not in guests and self.entries.get((heir, user), 0) is not None:
-                self.entries[heir, user] = self.clock.time() + GRACE
-        for key in guests:
-            self.entries.pop(key, None)
+        self.model_end(gone, {each.user for each in lost if not each.named})
         self.happened(set())
         self.nodes.insert(at, gone)
         self.start(at)
+        self.happened(set())
+
+    @precondition(lambda self: {node for node, _ in self.entries} <= {node.name for node in self.nodes})
+    @rule(at=which, share=st.sampled_from([0.1, 0.5, 1.1]))
+    def pause(self, at: int, share: float) -> None:
+        """A node is silent for a while, so that the others take it for dead, and then goes on with the same users."""
+        paused = self.nodes[at]
+        before = {key: until for key, until in self.entries.items() if key[0] == paused.name}
+        if any(until is not None for until in before.values()):
+            return  # its clock goes on, and it would report alone that they are offline
+        del self.nodes[at]
+        for node in self.nodes:
+            node.directory.drop(paused.name, self.clock.time(), silent=True)
+        guests = {each.user for each in self.connections if each.node is paused and not each.named}
+        self.model_end(paused, guests)
+        self.happened(set())
+        self.advance(GRACE * share)
+        self.happened(set())
+        self.nodes.insert(at, paused)
+        for key in before:
+            self.strangers.pop(key, None)
+        self.entries |= before
         self.happened(set())
 
     # ------------------------------------------------------------ what must hold

@@ -188,7 +188,8 @@ class Keeper:
         handler, after = invocation.handler, context.after
         assert handler is not None and handler.keep is not None and context.key is not UNSET
         assert handler.arguments_of is not None
-        streams = handler.facts.role is Role.STREAM
+        streams, announces = handler.facts.role is Role.STREAM, context_of(invocation.inbound) is context
+        invocation.movable = streams and announces and self.runs.is_shared
         keyed = KeyedRun(context.key)
         own, within, body = _new_call(invocation, call, a, context, keyed)
         work = HandlerWork(own, body, self._encode)
@@ -221,7 +222,6 @@ class Keeper:
         if not streams:
             return (await self.runs.end_of(key, state)).result()
         user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
-        announces = context_of(invocation.inbound) is context
         return self._items(invocation, key, state, skipped, announces=announces)
 
     async def _find(self, key: str, arguments: str, after: int | str) -> tuple[RunState, int]:

@@ -218,10 +218,12 @@ class MemoryStore:
             self._grow(found, items)
         return Added(number, before, found.state(now))
 
-    async def end(self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False) -> None:
+    async def end(
+        self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False, lapsed: bool = False
+    ) -> None:
         now = self._drop_expired()
         run = self._find(key, id)
-        if run.end is not None:
+        if run.end is not None or (lapsed and run.lapses > now):
             return
         if last is not None and last != run.last:
             raise RunGone("the store has lost some items of the run")

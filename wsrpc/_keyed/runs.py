@@ -558,11 +558,9 @@ class Runs:
                 elif lost_since is None:
                     lost_since = loop.time()
                 elif loop.time() - lost_since >= lease / 2:  # its process may just have reached the store again
-                    if adopt is not None:
-                        await adopt()
-                        continue
+                    end = partial(self.store.end, key, id, _PROCESS_ENDED, lapsed=True)
                     with suppress(RunGone):
-                        await insist(partial(self.store.end, key, id, _PROCESS_ENDED))
+                        await (adopt or partial(insist, end))()
         finally:
             if run is not None:
                 run.has_read(reader, None)

@@ -143,7 +143,8 @@ class ServedPeer(PeerOwner):
         self._expiry = None if when is None else Expiry(self.writer.loop, when, self._expire)
 
     def _expire(self) -> None:
-        self.current.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
+        if not self._peers.closing:  # otherwise the session would end, and not what has begun in it
+            self.current.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
 
     def newly_ignored(self) -> Counter[str]:
         """Return the numbers of messages that were ignored since the last call, by kind."""
@@ -206,25 +207,29 @@ class ServedPeer(PeerOwner):
         The peer is idle if no handler runs or waits to run, no request is pending, no anonymous channel is open, and
         all accepted messages are written. A remote peer with the extension for draining must also have confirmed that
         it sends nothing new. Cancelling is safe.
+
+        Streams with a key do not count if there are other processes, in which their callers can read on.
         """
         # Work that ends may have started other work, so check everything again each time. There is no polling: each
         # kind of work has a future or event to wait for. Received messages wait only because of such work.
-        current, writer, work = self.current, self.writer, self.core.work
+        current, writer, work, cluster = self.current, self.writer, self.core.work, self._peers.joined_cluster
+        others = cluster is not None and cluster.stats().nodes > 1
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
+            moving = [each for each in work.invocations if others and each.movable]
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
                 await closers.wait_for_others({opens}, None)  # a handler of the opening may begin to close
             elif self.core.outbox.callers_must_wait:
                 await self.core.outbox.wait_written()
-            elif tasks := work.tasks(closers):
+            elif tasks := work.tasks(closers) - {each.task for each in moving}:
                 await closers.wait_for_others(tasks, None)
             elif unfinished := writer.requests.unfinished():
                 await asyncio.wait(unfinished)
-            elif channels := set(current.channels.all()) - work.channels(closers):
+            elif channels := {*current.channels.all()} - work.channels(closers) - {each.channel for each in moving}:
                 await channels.pop().wait_closed()
             elif not writer.draining.remote_is_silent:
                 if opens is not None or work.tasks():
-                    writer.draining.drain(writer.loop.time())  # the remote peer waits for the answers of `closers`
+                    writer.draining.drain(writer.loop.time())  # the remote peer waits for their answers
                 await writer.draining.wait_remote_silent()
             else:
                 return

@@ -115,15 +115,17 @@ class KnownUser:
         connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
         removed: the order of the latest entry that was removed since the last batch, and its node.
+        returned: nodes that were silent, and whose entry has come back since the last batch.
     """
 
-    __slots__ = ("connections", "entries", "removed", "user")
+    __slots__ = ("connections", "entries", "removed", "returned", "user")
 
     def __init__(self, user: User) -> None:
         self.user = user
         self.connections: dict[ServedPeer, Connection] = {}
         self.entries: dict[str, UserEntry] = {}
         self.removed = NEVER
+        self.returned: set[str] = set()
 
     def present(self) -> Present:
         """Return the state of the user."""
@@ -152,9 +154,11 @@ class KnownUser:
         """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
 
         The first node with a connection reports that a user is online, and the node of the latest entry reports other
-        changes. Entries that two nodes have made at the same time have the same order, and the names decide.
+        changes. Entries that two nodes have made at the same time have the same order, and the names decide. A node
+        that was silent does not know that the others have reported its users as away, so one of the others reports.
         """
-        if now.state == "online" and before.state != "online":
+        nodes = set(nodes) - self.returned
+        if now.state == "online" and before.state != "online" and not self.returned:
             return min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
         latest = [(entry.order, node) for node, entry in self.entries.items()]
         return max((each for each in (*latest, self.removed) if each[1] in nodes), default=NEVER)[1] or min(nodes)
@@ -263,10 +267,12 @@ class RoomPresence:
         for node, user, entry in directory.presence(self.name):
             self._set(node, user, entry)
 
-    def changed(self, node: str, user: User, entry: UserEntry | None) -> None:
+    def changed(self, node: str, user: User, entry: UserEntry | None, *, returned: bool) -> None:
         """Record what another node reports."""
         self._away.pop((node, user), None)
         self._set(node, user, entry)
+        if returned:
+            self.known[user].returned.add(node)
 
     def node_ended(self, node: str) -> None:
         """Record that the users of another node are away, and may connect to other nodes.
@@ -366,6 +372,7 @@ class RoomPresence:
                 self._report(present)
             self._changed_elsewhere.discard(user)
             known.removed = NEVER
+            known.returned.clear()
             self._drop_unused(known)
         if self._changed:
             self._start_batch(ripe)
@@ -494,7 +501,7 @@ class Presences:
     def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
         """Record what another node reports, until this server leaves the cluster."""
         if self.directory is not None and room in self.by_name:
-            self.by_name[room].changed(node, user, entry)
+            self.by_name[room].changed(node, user, entry, returned=self.directory.has_returned(node))
 
     def node_ended(self, node: str) -> None:
         """Record the end of another node, until this server leaves the cluster."""

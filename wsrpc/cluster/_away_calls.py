@@ -31,6 +31,10 @@ from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, 
 PAUSE = 1.0
 """Seconds until a peer that is there, but could not be called, is called again."""
 
+DELIVERIES = 5
+"""How often one process hands a call over, if the connection is lost each time before the answer. It may be the call
+that ends the peer's program."""
+
 KEPT = 60.0
 """Seconds for which an answer is kept at least."""
 
@@ -83,7 +87,7 @@ class AwayWork(Work):
         calls, call, failure, loop = self._calls, self._call, self._failure, asyncio.get_running_loop()
         # Not in the queue of a session: the peer would get the call from there after the deadline.
         options = RequestOptions(timeout=call.timeout, offline="fail", context=call.context)
-        until = loop.time() + call.left
+        until, deliveries = loop.time() + call.left, 0
         while loop.time() < until:
             arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
             try:
@@ -94,6 +98,10 @@ class AwayWork(Work):
                     return failed(error_to_node(exc))
                 if may_have_run(exc) or not may_have_run(failure):
                     failure = exc
+                deliveries += may_have_run(exc)
+                if deliveries == DELIVERIES:
+                    failure = RunLost(f"handed over {deliveries} times, and the connection was lost before each answer")
+                    break
                 if not isinstance(exc, NEVER_RAN):
                     break
                 again = until if isinstance(exc, PeerNotFound) else min(until, loop.time() + PAUSE)
@@ -117,6 +125,11 @@ class AwayCalls:
         self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
         self._runs = runs
+        self._connected: set[str] = set()
+        """Peers that have connected to this process, and whose calls are adopted again."""
+        self._adopting: asyncio.Task[None] | None = None
+        self.ended_at = time.monotonic()
+        """When another process has last ended, as far as is known."""
 
     # ------------------------------------------------------------ making calls
 
@@ -180,12 +193,19 @@ class AwayCalls:
         """Make the calls that wait for a peer, which is connected to this process."""
         self.peer_arrived(address)
         if self._runs.is_shared:
-            self._runs.spawn(self._adopt_soon(address))
+            self._runs.spawn(self._adopt(address))
+            self._connected.add(address)
+            if self._adopting is None or self._adopting.done():
+                self._adopting = self._runs.spawn(self._adopt_again())
 
-    async def _adopt_soon(self, address: str) -> None:
-        await self._adopt(address)
-        await asyncio.sleep(self._runs.store.lease + PAUSE)  # the claim of a process that has just ended lapses first
-        await self._adopt(address)
+    async def _adopt_again(self) -> None:
+        """Adopt the calls of processes that have ended shortly before the peers have connected, or afterwards."""
+        lapsed = self._runs.store.lease + PAUSE
+        while connected := self._connected:
+            self._connected = set()
+            await asyncio.sleep(lapsed)  # the claim of a process that has just ended lapses first
+            for address in connected if time.monotonic() - self.ended_at < 2 * lapsed else ():
+                await self._adopt(address)
 
     async def _adopt(self, address: str) -> None:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")

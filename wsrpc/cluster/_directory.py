@@ -16,6 +16,7 @@ its own claims when it receives theirs.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -95,13 +96,14 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     present: list[UserChange] = []
 
 
-class DirectoryListener(Protocol):
-    """The owner of a `Directory`, which is notified of changes."""
+class NodesListener(Protocol):
+    """Is notified of other nodes."""
 
-    def node_joined(self, node: str, /) -> None: ...
+    def node_joined(self, node: str, /) -> None:
+        """Handle a new node."""
 
     def node_ended(self, node: str, silent: bool, /) -> None:
-        """Handle the end of a node. ``silent``: the node did not leave, but sent nothing for `LEASE` seconds."""
+        """Handle the end of a node and of its connections. ``silent``: it did not leave, but nothing comes of it."""
 
     def claimed_elsewhere(self, address: str, /) -> None:
         """Handle a claim of another node to an address."""
@@ -112,23 +114,29 @@ class DirectoryListener(Protocol):
     def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
         """Handle the entry of a user at another node."""
 
+    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
+        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
+
+
+class DirectoryListener(NodesListener, Protocol):
+    """The owner of a `Directory`, which is notified of changes."""
+
     def changed(self) -> None:
         """Publish the changes of this node."""
 
     def needs_snapshot(self, node: str, /) -> None:
         """Request a snapshot of another node, some of whose changes are not known."""
 
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
-
 
 class RemoteNode:
     """Another node, with its known addresses, rooms and users."""
 
-    __slots__ = ("claims", "current_at", "name", "parts", "present", "rooms", "seen_at", "seq")
+    __slots__ = ("claims", "current_at", "name", "parts", "present", "returned", "rooms", "seen_at", "seq")
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, now: float, *, returned: bool) -> None:
         self.name = name
+        self.returned = returned
+        """Whether the node was removed because it was silent, and nothing was known of it since then."""
         self.seen_at = now
         self.current_at = float("-inf")
         """The time of the last message that showed that all published changes of the node were known here."""
@@ -178,6 +186,8 @@ class Directory:
         self._changed_present: dict[tuple[str, User | None], UserEntry | None] = {}
         """Users that have changed since they were published, each with the entry that was published."""
         self._remotes: dict[str, RemoteNode] = {}
+        self._silent = deque[str](maxlen=1000)
+        """The last nodes that were removed because they were silent. They may return, but most of them never do."""
         self._owners: dict[str, RemoteNode] = {}
         """The addresses of other nodes, each with the node that has the highest claim."""
         self._rooms_at: dict[str, set[str]] = {}
@@ -237,6 +247,10 @@ class Directory:
             for (name, user), entry in remote.present.items():
                 if name == room and user is not None:
                     yield remote.name, user, entry
+
+    def has_returned(self, node: str) -> bool:
+        """Return whether what arrives of a node was published before the node was removed because it was silent."""
+        return node in self._remotes and self._remotes[node].returned
 
     # ------------------------------------------------------------ what this node has
 
@@ -389,6 +403,8 @@ class Directory:
         if remote is None:
             return
         self._apply(remote, Delta(node, 0, released=[*remote.claims], emptied=[*remote.rooms]), now)
+        if silent:
+            self._silent.append(node)
         self._listener.node_ended(node, silent)
 
     # ------------------------------------------------------------ entries of other nodes
@@ -398,7 +414,7 @@ class Directory:
             return None
         remote = self._remotes.get(node)
         if remote is None:
-            remote = self._remotes[node] = RemoteNode(node, now)
+            remote = self._remotes[node] = RemoteNode(node, now, returned=node in self._silent)
             self._listener.node_joined(node)
         remote.seen_at = now
         return remote
@@ -423,6 +439,7 @@ class Directory:
             _set_entry(remote.present, room, user, entry)
             if user is not None:
                 self._listener.presence_changed(remote.name, room, user, entry)
+        remote.returned = False
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
         """Add a claim of another node. ``first``: nothing of that node was known before."""

@@ -6,7 +6,7 @@ import asyncio
 import random
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from .._base.logs import logger
 from .._base.scheduler import Tasks
@@ -87,11 +87,18 @@ class EngineLink:
         """Why the last attempt to connect has failed. None after a connection."""
         self.decided = asyncio.Event()
         """Set once the engine was reached, or has refused the user or the password."""
+        self._away_since = monotonic()
+        """The time of the last loss of the engine."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
 
     def _subject(self, node: str) -> str:
         return f"{self._application}.{node}"
+
+    @property
+    def away_for(self) -> float:
+        """Seconds for which the engine has not been reachable. 0 while it is."""
+        return 0.0 if self.reachable.is_set() else monotonic() - self._away_since
 
     @property
     def unsent(self) -> int:
@@ -113,6 +120,17 @@ class EngineLink:
             self.reachable.clear()  # soon the listener is notified, too; until then, messages would wait
             raise
         self.published += 1
+
+    async def is_received(self, node: str, message: NodeMessage) -> bool:
+        """Publish a message to a node, and return whether a process got it. True if the engine cannot tell.
+
+        Raises:
+            EngineLost: there is no connection.
+        """
+        if self._connection is None:
+            raise EngineLost("not connected")
+        ask: Any = getattr(self._connection, "is_received", None)
+        return ask is None or await ask(self._subject(node), encode(message))
 
     def try_publish(self, node: str, message: NodeMessage) -> None:
         """Publish a message. Do nothing if the engine is lost: the other nodes notice the gap at the next beat."""
@@ -138,11 +156,15 @@ class EngineLink:
         if self._last_received is not None:
             self._last_received[subject] = now
 
-    def check(self, now: float) -> None:
-        """Connect again if a subscription seems to be lost. Call this method regularly."""
+    def check(self, now: float, *, paused: bool = False) -> None:
+        """Connect again if a subscription seems to be lost. Call this method regularly.
+
+        Args:
+            paused: whether this process has not read for a while, so that nothing is known.
+        """
         if self._connection is None:
             return
-        if self._last_received is None:
+        if self._last_received is None or paused:
             self._last_received = dict.fromkeys(self._subjects, now)
         elif min(self._last_received.values()) + DEAF < now:
             self._last_received = None
@@ -172,6 +194,7 @@ class EngineLink:
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
+            self._away_since = monotonic()
             self.reachable.clear()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)

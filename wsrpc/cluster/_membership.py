@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any
@@ -78,8 +79,9 @@ class ClusterMembership:
         self.converter = registry.converter
         self.outgoing: Sequence[Any] = registry.outgoing
         self.away = away
+        self.claimed_elsewhere = away.peer_arrived
         self._rooms = rooms
-        self._on_exit = on_exit
+        self.abandon = on_exit
         self._gap_functions = gap_functions
         self.addresses: dict[str, Peer] = {}
         """The peers of this node that have an address."""
@@ -98,6 +100,7 @@ class ClusterMembership:
         self._engines_lost = 0
         self.node = Node(engine, name, self)
         self.directory = self.node.directory
+        self.room_filled, self.room_emptied = self.directory.room_filled, self.directory.room_emptied
         self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
         self.resume_elsewhere = self._session_forwarder.resume_elsewhere
         codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
@@ -141,9 +144,6 @@ class ClusterMembership:
         if (peer := self.find(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        self.away.peer_arrived(address)
 
     def claim_contested(self, address: str, /) -> None:
         if address not in self._contested:
@@ -200,12 +200,6 @@ class ClusterMembership:
         self._closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
 
     # ------------------------------------------------------------ rooms
-
-    def room_filled(self, room: str) -> None:
-        self.directory.room_filled(room)
-
-    def room_emptied(self, room: str) -> None:
-        self.directory.room_emptied(room)
 
     def _nodes_of(self, room: str) -> tuple[str, ...]:
         """Return the nodes to which a message to a room is sent. Nodes that miss it are notified later."""
@@ -287,6 +281,7 @@ class ClusterMembership:
     # ------------------------------------------------------------ called by the node
 
     def engine_lost(self, reason: str, /) -> None:
+        self.away.ended_at = float("inf")  # other processes may end unnoticed
         self._engines_lost += 1
 
     def node_joined(self, node: str, /) -> None:
@@ -295,6 +290,7 @@ class ClusterMembership:
             asking.ask(node, self._ask, node, asking)
 
     def node_ended(self, node: str, silent: bool, /) -> None:
+        self.away.ended_at = time.monotonic()
         self.links.node_ended(node, silent)
         if self._rooms is not None:
             self._rooms.presences.node_ended(node)
@@ -367,11 +363,8 @@ class ClusterMembership:
             ignored=dict(node.ignored),
         )
 
-    def abandon(self) -> None:
-        self._on_exit()
-
     async def close(self) -> None:
-        self._on_exit()
+        self.abandon()
         await self._contests.cancel()
         await self.forwarder.close()
         await self.links.close()

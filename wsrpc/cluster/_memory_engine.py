@@ -140,6 +140,11 @@ class MemoryEngineConnection:
             self._engine.deliver(subject, payload)
         self._written.set()
 
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        self.publish(subject, payload)
+        await self._answer()
+        return any(connection.has_subscribed(subject) for connection in self._engine.connections)
+
     async def drain(self) -> None:
         while self.unsent > FEW and not self._lost.done():
             self._written.clear()

@@ -11,9 +11,9 @@ from typing import Protocol
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
-from .._server.joined_cluster import User, UserEntry
+from ..errors import PeerNotFound
 from . import _wire as wire
-from ._directory import LEASE, PART_BYTES, Beat, Delta, Directory, Snapshot
+from ._directory import PART_BYTES, Beat, Delta, Directory, NodesListener, Snapshot
 from ._engine_link import ALL, EngineLink
 from ._engine_transport import EngineTransport
 from .engine import PATIENCE, Engine
@@ -23,7 +23,7 @@ BEAT = 1.5
 TICKS = 3
 """Number of checks of the leases for each beat."""
 TICK = BEAT / TICKS
-"""Seconds between two checks of the leases. A node that was killed is removed after at most `LEASE` + `TICK`."""
+"""Seconds between two checks of the leases. A node that was killed is removed after at most 5 seconds and a tick."""
 AROUND = 1024
 """Maximum bytes that a message to the engine adds to a message of a connection."""
 MIN_LARGEST = 1024
@@ -31,28 +31,13 @@ ANSWERED = 0.1
 """Seconds in which other nodes usually answer."""
 OPENS = 5
 """How many times a node requests a connection, because the request or the answer may be lost."""
+UNRECEIVED = 2
+"""How many times in a row the engine says that nobody hears a node, before the node counts as ended: its process was
+killed. (A node that has lost its connection to the engine connects again at once.)"""
 
 
-class NodeListener(Protocol):
+class NodeListener(NodesListener, Protocol):
     """The owner of a `Node`, which is notified of other nodes."""
-
-    def node_joined(self, node: str, /) -> None:
-        """Handle a new node."""
-
-    def node_ended(self, node: str, silent: bool, /) -> None:
-        """Handle the end of a node and of its connections. ``silent``: the node sent nothing for `LEASE` seconds."""
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        """Handle a claim of another node to an address."""
-
-    def claim_contested(self, address: str, /) -> None:
-        """Handle a higher claim of another node to an address of this node."""
-
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
-
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
-        """Handle the entry of a user at another node."""
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Serve a connection that another node has opened."""
@@ -77,6 +62,10 @@ class Node:
         """Counts of ignored messages, by reason."""
         self._name = name
         self._listener = listener
+        self.claimed_elsewhere = listener.claimed_elsewhere
+        self.claim_contested = listener.claim_contested
+        self.rooms_missed = listener.rooms_missed
+        self.presence_changed = listener.presence_changed
         self._clock = clock or LoopScheduler()
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
@@ -91,7 +80,9 @@ class Node:
         self.messages_in = 0
         """Total number of messages from the engine."""
         self._ticks = 0
-        self._timer = self._clock.call_at(self._clock.time() + TICK, self._tick)
+        self._due = self._clock.time() + TICK
+        """The time of the next tick."""
+        self._timer = self._clock.call_at(self._due, self._tick)
         self.engine = EngineLink(engine, name, self.id, self)
 
     @property
@@ -146,13 +137,16 @@ class Node:
 
     def _tick(self) -> None:
         now = self._clock.time()
-        self._timer = self._clock.call_at(now + TICK, self._tick)
+        # This process was paused, or its event loop blocked. What the others have sent meanwhile is not read yet.
+        paused = now > self._due + BEAT
+        self._due = now + TICK
+        self._timer = self._clock.call_at(self._due, self._tick)
         self._ticks += 1
-        if self._ticks % TICKS == 0:
-            self.engine.check(now)
+        if self._ticks % TICKS == 0 or paused:
+            self.engine.check(now, paused=paused)
             self._publish_state()
         # Without the engine, no messages arrive. The other nodes then stay in the directory.
-        self.directory.tick(now, deaf=not self.connected)
+        self.directory.tick(now, deaf=paused or not self.connected)
 
     def _publish_state(self) -> None:
         self.publish_changes()
@@ -180,9 +174,11 @@ class Node:
         """Open a connection to another node, once the engine can be reached. Cancelling is safe.
 
         Args:
-            attempts: how often the connection is requested. Once, if the other node must not handle a request twice.
+            attempts: how often the connection is requested, at most `OPENS` times. Once, if the other node must not
+                handle a request twice.
 
         Raises:
+            PeerNotFound: there is no such node, or it has ended meanwhile.
             ConnectionRefusedError: the node does not accept the connection, or does not answer.
             EngineLost: the engine was lost meanwhile.
         """
@@ -191,18 +187,25 @@ class Node:
         conn = wire.connection_name(self.id, node, self.dialed)
         answer: asyncio.Future[EngineTransport | wire.Refused] = asyncio.get_running_loop().create_future()
         self._opening[conn] = answer
+        unreceived = 0
         try:
-            for _ in range(attempts):
-                self.engine.publish(node, wire.Open(conn, dict(headers)))
-                await asyncio.wait((answer,), timeout=PATIENCE / attempts)
+            for attempt in range(OPENS):
+                if attempt < attempts:
+                    self.engine.publish(node, wire.Open(conn, dict(headers)))
+                await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
                 if answer.done():
                     break
+                unreceived = 0 if await self.engine.is_received(node, wire.Probe()) else unreceived + 1
+                if unreceived == UNRECEIVED:
+                    self.directory.drop(node, self._clock.time(), silent=True)
         except BaseException:
             if conn in self._transports:  # it was accepted in this turn of the event loop, and nobody needs it
                 self._transports[conn].abort()
             raise
         finally:
             del self._opening[conn]
+        if node not in self.directory.nodes:
+            raise PeerNotFound(node)
         if not answer.done():
             raise ConnectionRefusedError(f"node {node} does not answer")
         answered = answer.result()
@@ -323,25 +326,16 @@ class Node:
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         if silent:
-            logger.warning("node %s of cluster %r has not heard of node %s for %g s", self.id, self._name, node, LEASE)
+            logger.warning("node %s of cluster %r has lost node %s, which is silent", self.id, self._name, node)
         else:
             logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
+        for conn, answer in self._opening.items():
+            if wire.ends_of(conn)[1] == node and not answer.done():
+                answer.set_result(wire.Refused(conn, "it is gone"))
         self._listener.node_ended(node, silent)
-
-    def claimed_elsewhere(self, address: str, /) -> None:
-        self._listener.claimed_elsewhere(address)
-
-    def claim_contested(self, address: str, /) -> None:
-        self._listener.claim_contested(address)
-
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        self._listener.rooms_missed(node, rooms)
-
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
-        self._listener.presence_changed(node, room, user, entry)
 
     def needs_snapshot(self, node: str, /) -> None:
         now = self._clock.time()

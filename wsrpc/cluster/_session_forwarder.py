@@ -18,7 +18,7 @@ from .._core.session.incoming_resume import IncomingResume
 from .._core.session.sessions import ClosedSession, Sessions
 from .._core.wire.control import Gone, Resume, read_control
 from .._server.peers import refuse
-from ..errors import ConnectionLost, MessageTooBig
+from ..errors import ConnectionLost, MessageTooBig, PeerNotFound
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
@@ -29,6 +29,9 @@ SESSION = "session"
 """Header of a connection between two nodes for one client. The value is a `ForwardedHandshake` as text."""
 ANSWERED = 4.0
 """Seconds in which the other node has to answer. (A client waits 5 seconds.)"""
+AWAY = 5.0
+"""Seconds without the engine after which a client gets a new session, because its own cannot be reached. Sessions with
+other nodes end after the same time."""
 MOST_ASKING = 1000
 """Maximum number of clients for which a node asks other nodes at the same time."""
 
@@ -163,18 +166,19 @@ class SessionForwarder:
             raise await refuse(transport, CloseCode.TRY_AGAIN_LATER, "too many clients resume at the same time")
         self._asking += 1
         try:
-            async with asyncio.timeout(ANSWERED):
+            async with asyncio.timeout(min(ANSWERED, AWAY - self._node.engine.away_for)):
                 found = await self._ask(asked, arrival)
-        except MessageTooBig:  # the headers of the client are larger than a message to the engine
+        except (MessageTooBig, PeerNotFound):  # the client's headers are too large for the engine; the node was killed
             return "elsewhere"
         except (OSError, ConnectionLost):
             found = None
         finally:
             self._asking -= 1
-        if found is None:  # the client asks again, until the node answers, or counts as ended
+        if found is None and self._node.engine.away_for < AWAY:
+            # The client asks again, until the node answers, or counts as ended.
             raise await refuse(transport, CloseCode.SERVICE_RESTART, "the session cannot be reached now")
-        if isinstance(found, str):
-            return found
+        if found is None or isinstance(found, str):
+            return found or "elsewhere"
         self.forwarded += 1
         try:
             raise await found.wait_ended()

@@ -26,6 +26,11 @@ subscribed, or already unsubscribed. After a cancelled ``subscribe`` or ``unsubs
 be subscribed. A subject consists of words joined by dots, and is at most 200 characters long. Words consist of ASCII
 letters, digits, ``-`` and ``_``. There are no wildcards.
 
+**Who receives.** A connection may have another method, ``await is_received(subject, payload)``, which is called after
+``subscribe``. It publishes a message, and returns whether any connection got it, or true if the broker does not say so.
+It raises `EngineLost` if the connection is lost. With this method, a node learns that another process was killed before
+the lease of the other node is over.
+
 **End.** ``listener.lost(reason)`` is called exactly once, however the connection ends. The connection ends when the
 broker closes it or refuses something (for example because of a missing permission), when the network drops it, when
 ``close`` is called, or when the broker does not respond to a check within `PATIENCE` seconds. The connection checks the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -216,6 +216,38 @@ async def test_a_call_that_got_overloaded_has_not_claimed_its_key(
         for _ in range(2):
             assert await client.request("charge", 10, key="k0", retry=Retry(attempts=20)) == 10
     assert ran == [10]
+
+
+class Back(MemoryStore):
+    """A store that the process of a run reaches again just when a reader is about to end the run."""
+
+    def __init__(self) -> None:
+        super().__init__(lease=0.1)
+        self.back = asyncio.Event()
+
+    async def renew(self, runs: Mapping[str, str], /) -> Mapping[str, RunState]:
+        if not self.back.is_set():
+            raise StoreLost
+        return await super().renew(runs)
+
+    async def end(self, key: str, id: str, *args: Any, **options: Any) -> None:
+        self.back.set()
+        await super().renew({key: id})
+        await super().end(key, id, *args, **options)
+
+
+async def test_a_reader_does_not_end_a_run_whose_process_is_back() -> None:
+    store = Back()
+    server = Server(store=store)
+
+    @server.on("charge", keep=60)
+    async def charge() -> int:
+        await store.back.wait()
+        await asyncio.sleep(0)
+        return 10
+
+    async with asyncio.timeout(10), server.listen() as listener, Client(listener.url) as client:
+        assert await client.request("charge", key="k", timeout=None) == 10
 
 
 async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:

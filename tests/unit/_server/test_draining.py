@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -17,8 +18,10 @@ from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
+from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Handshake, Limits, Peer, Reconnect, Server
+from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.errors import Draining
+from wsrpc.store import MemoryStore
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -239,7 +242,68 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
         assert len(called) == 2
 
 
+@pytest.mark.parametrize("drains", [True, False])
+async def test_credentials_that_expire_meanwhile_end_nothing_that_has_begun(drains: bool) -> None:
+    """Without a drain, the client connects again, and the session resumes."""
+    server, expires = Server(limits=LIMITS), time.time() + 0.2
+    work = Blocked()
+    server.on("work", work)
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        handshake.principal = "ada"
+        handshake.expires = expires if time.time() < expires else None
+
+    async with asyncio.timeout(8), server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS, reconnect=AT_ONCE) as client:
+            codes = list[int]()
+            client.on_detach(lambda info: codes.append(info.code))
+            request = start(client.request("work"))
+            await turns_until(lambda: work.started)
+            closing = start(server.close(drain_timeout=LONG)) if drains else None
+            await turns_until(lambda: time.time() > expires)
+            await timers_due(0.0)
+            if not drains:
+                await turns_until(lambda: codes and client.connected)
+            work.go.set()
+            assert await request == []
+            assert codes == ([] if drains else [4411])
+            if closing is not None:
+                await closing
+
+
 # ---------------------------------------------------------------- the next connection
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_stream_with_a_key_goes_on_at_another_server_at_once(alone: bool) -> None:
+    """Otherwise its client could begin nothing new until the stream, or the drain, is over."""
+    engine, store, go_on = MemoryEngine(), MemoryStore(), asyncio.Event()
+    servers = [Server(limits=LIMITS, cluster=Cluster(engine), store=store) for _ in range(1 if alone else 2)]
+    for server in servers:
+        server.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
+        server.on("count", partial(count, go_on), keep=60)
+        server.on("echo", lambda value: value)
+    async with asyncio.timeout(8), AsyncExitStack() as stack:
+        urls = [(await stack.enter_async_context(server.listen())).url for server in servers]
+        await turns_until(lambda: all(len(server.cluster.nodes) == len(servers) for server in servers))
+        url = urls[0]
+        client = await stack.enter_async_context(Client(lambda: url, limits=LIMITS, reconnect=AT_ONCE))
+        stream = client.stream("count", key="k", returns=int)
+        assert await anext(stream) == 0
+        url = urls[-1]
+        closing = start(servers[0].close(drain_timeout=LONG))
+        if alone:
+            await turns_until(lambda: client.closes_in is not None)
+        else:
+            with pytest.raises(ConnectionLost) as caught:
+                await anext(stream)
+            assert caught.value.code == 1012
+            assert await client.request("echo", 1) == 1 and not closing.done(), "the handler runs on"
+            stream = client.stream("count", key="k", after=stream.position, returns=int)
+        go_on.set()
+        assert [number async for number in stream] == [*range(1, 200)]
+        await closing
 
 
 async def test_no_call_fails_in_a_rolling_restart() -> None:

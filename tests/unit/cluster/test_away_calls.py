@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +11,22 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, ConnectionLost, KeyReused, Reconnect, RequestTimeout, Retry, RpcError
-from wsrpc.cluster import ClusterClient, ClusterPeer
+from wsrpc import (
+    BadArguments,
+    Client,
+    ConnectionLost,
+    KeyReused,
+    Peer,
+    Reconnect,
+    RequestTimeout,
+    Retry,
+    RpcError,
+    RunLost,
+)
+from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
+from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import PeerNotFound
-from wsrpc.store import Added, MemoryStore, StoreLost
+from wsrpc.store import Added, AdoptedRun, MemoryStore, StoreLost
 from wsrpc.testing import FaultProxy, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -125,6 +137,34 @@ async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_run
         assert lock.opened == [0]
 
 
+async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times() -> None:
+    async with servers(1) as cluster:
+        call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        joined = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        runs = 0
+        while not call.done():
+            lock = Client()  # a program that has forgotten the key
+
+            @lock.on("open_lock", keep=60)
+            async def open_lock(peer: Peer) -> None:
+                nonlocal runs
+                runs += 1
+                await peer.close()
+                await asyncio.Event().wait()
+
+            async with connect(cluster[0], path="/?who=lock", client=lock):
+                closed = asyncio.create_task(lock.peer.wait_closed())
+                await asyncio.wait((closed, call), return_when=asyncio.FIRST_COMPLETED)
+            await closed
+        for each in (call, joined):
+            with pytest.raises(RunLost, match="handed over 5 times") as caught:
+                await each
+            assert caught.value.outcome == "unknown"
+        assert runs == 5
+        await cluster.join(0, "lock", Lock().client)
+        assert await lock_at(cluster).request("open_lock", key="k", deliver_within=30) == "open 1", "the key is free"
+
+
 async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -> None:
     lock = Lock()
     lock.may_answer.clear()
@@ -152,6 +192,37 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         await turns_until(lambda: len(lock.opened) == 2)
         assert sorted(lock.opened) == [1, 2]
         assert await lock_at(cluster, 1).request("open_lock", 2, key="b", deliver_within=30) in ("open 1", "open 2")
+
+
+class Counting(MemoryStore):
+    adopted = 0
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+        self.adopted += 1
+        return await super().adopt(topic)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_connections_cost_one_step_of_the_store_unless_a_process_has_ended(
+    ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
+    store = Counting(lease=1.0 if ended else 0.05)
+    async with servers(2, store=store) as cluster:
+        member = membership_of(cluster[0].cluster)
+        away = member.away
+        away.ended_at = float("-inf")
+        tasks = len(asyncio.all_tasks())
+        for number in range(20):
+            async with connect(cluster[0], path=f"/?who=user/{number}"):
+                pass
+        await turns_until(lambda: store.adopted == 20)
+        assert len(asyncio.all_tasks()) <= tasks + 1
+        if ended:
+            member.directory.drop(cluster[1].cluster.nodes[0], member.node.now)
+        assert away._adopting is not None
+        await away._adopting
+        assert store.adopted == (40 if ended else 20)
 
 
 async def test_who_joins_a_call_whose_process_has_ended_makes_it() -> None:

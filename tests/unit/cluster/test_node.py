@@ -134,7 +134,22 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ours.lost is not None and ours.lost.code == 1006
         warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
+        assert f"node {a.node.id} of cluster 'shop' has lost node {b.node.id}, which is silent" in warned
+
+
+async def test_a_process_that_was_paused_reads_what_has_arrived_before_it_gives_up_others() -> None:
+    async with world(3) as w:
+        a, b, c = w.ones
+        await w.pass_time(2 * BEAT)
+        w.engine.connections.discard(w.connection(c))  # it is killed meanwhile: nobody says so
+        c.node._timer.cancel()
+        w.clock._now += 2 * LEASE
+        await w.pass_time(LEASE - TICK)
+        assert len(a.node.directory.nodes) == len(b.node.directory.nodes) == 3, "each has a new lease"
+        assert "engine lost" not in a.told + b.told, "that it has not heard itself means nothing, either"
+        await w.pass_time(2 * TICK)
+        assert a.told.count(f"{c.node.id} left") == b.told.count(f"{c.node.id} left") == 1
+        assert c.node.id not in a.node.directory.nodes
 
 
 async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:

@@ -27,7 +27,7 @@ from wsrpc import (
     SessionLost,
 )
 from wsrpc._core.api.peer import current_of
-from wsrpc.cluster import _session_forwarder
+from wsrpc.cluster import _directory, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -193,6 +193,53 @@ async def test_while_the_other_process_cannot_be_reached_the_client_asks_again(m
         await turns_until(lambda: w.codes.count(1012) > 2)
         w.made.memory.down = False
         assert await call == 2 and w.backs[-1].resumed and {*w.codes} == {1006, 1012}
+
+
+async def test_after_the_process_was_killed_the_client_gets_a_new_session_before_the_lease_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_directory, "LEASE", 3600.0)
+    async with world() as w:
+        call = asyncio.create_task(w.client.request("wait", timeout=None))
+        await turns_until(lambda: w.peer.active)
+        node = membership_of(w.made[0].cluster).node
+        [connection] = (one for one in w.made.memory.connections if one.has_subscribed(f"shop.{node.id}"))
+        w.made.memory.connections.discard(connection)  # nobody says so
+        await w.drop()
+        w.gate.set()
+        with pytest.raises(SessionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown" and await w.client.request("echo", 2) == 2
+        assert {*w.codes} <= {1006} and w.made[1].cluster.nodes == (membership_of(w.made[1].cluster).node.id,)
+        connection.end("killed")
+
+
+async def test_a_process_that_connects_to_its_engine_again_keeps_its_sessions() -> None:
+    """The engine says for a moment that nobody hears it."""
+    async with world() as w:
+        node = membership_of(w.made[0].cluster).node
+        [connection] = (one for one in w.made.memory.connections if one.has_subscribed(f"shop.{node.id}"))
+        await w.drop()
+        connection.end("too slow")
+        w.gate.set()
+        assert await w.client.request("echo", 2) == 2 and w.backs[-1].resumed
+
+
+async def test_while_the_engine_is_away_a_client_gets_a_new_session_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_session_forwarder, "AWAY", 0.2)
+    async with world() as w:
+        call = asyncio.create_task(w.client.request("wait", timeout=None))
+        await turns_until(lambda: w.peer.active)
+        await w.made.engine_goes()
+        await w.drop()
+        w.gate.set()
+        with pytest.raises(SessionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown" and await w.client.request("echo", 2) == 2
+        w.made.memory.down = False
+        await turns_until(lambda: not w.made[0].peers)  # the client with its address is at the other process now
 
 
 async def test_a_process_that_has_just_started_waits_until_it_knows_the_others() -> None:

@@ -126,6 +126,8 @@ class Invocation(msgspec.Struct, eq=False):
     """The lock of its lane, which the call holds or waits for."""
     keyed: KeyedRun | None = None
     """What the handler knows of the run, if the call has a key."""
+    movable: bool = False
+    """Whether its caller can read on in another process, because the items are in a common store."""
     shown: ref[Any] | None = None
     """Refers to the `context` of the user's code. None until the code asks for one."""
     _memory: int | None = None
