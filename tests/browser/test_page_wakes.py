@@ -170,3 +170,27 @@ async def test_a_page_that_is_online_again_resumes_at_once(browser: Browser, dro
         states = await tab.evaluate("noted.states")
         assert states == ["open", "detached", "open"] or (not drops and states == ["open"]), states
         assert page.site.server.peers == (peer,)
+
+
+NOTE_SOCKETS = """() => {
+    globalThis.WebSocket = class extends WebSocket {
+        constructor(...given) {
+            super(...given)
+            globalThis.socket = this
+        }
+    }
+}"""
+
+
+async def test_nothing_is_said_on_a_connection_that_the_server_ends(browser: Browser) -> None:
+    """Chromium wrote an error into the console for each message between the Close frame and the end."""
+    async with stepping() as page, browsing(browser) as context, quiet_page(context, page.site.url) as tab:
+        await tab.evaluate(NOTE_SOCKETS)
+        await tab.evaluate(BEGIN)
+        async with page.site.proxy.stall("up"):  # the answer to the Close frame
+            closing = asyncio.create_task(page.site.server.peers[0].close(1001))
+            await tab.wait_for_function("socket.readyState === 2")
+            await tab.evaluate("void (globalThis.asked = client.request('ready').catch(({ outcome }) => outcome))")
+        await closing
+        await tab.evaluate("client.connect()")
+        assert await tab.evaluate("asked") == "unknown"

@@ -427,11 +427,21 @@ class ChannelCore:
             on_end()
 
     def abort_after(self, seconds: float, error: Exception) -> None:
-        """Abort the channel after ``seconds``. Readers on this side get ``error``."""
-        reason = error if isinstance(error, RpcError) else None
-        self._timer = self.unread_memory.loop.call_at(
-            self.unread_memory.loop.time() + seconds, partial(self.abort, reason, error)
-        )
+        """Abort the channel after ``seconds``. Readers on this side get ``error``.
+
+        The time begins again if messages have not arrived then, with which the remote peer may learn of the channel.
+        """
+        loop = self.unread_memory.loop
+
+        def expire(sent: int | None = None) -> None:
+            replay = self.writer.session.replay
+            sent = sent or (0 if replay is None else replay.sent)
+            if replay is not None and replay.acknowledged < sent:
+                self._timer = loop.call_at(loop.time() + seconds, partial(expire, sent))
+            else:
+                self.abort(error if isinstance(error, RpcError) else None, error)
+
+        self._timer = loop.call_at(loop.time() + seconds, expire)
 
     def stop_abort_timer(self) -> None:
         """Cancel the timer of `abort_after`."""
