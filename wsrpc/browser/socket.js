@@ -240,7 +240,7 @@ var Heartbeat = class {
     this.#timer = setTimeout(() => this.#check(), next - time);
   }
   #probe(patience) {
-    this.#answerDue = now() + patience;
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
     this.#owner.sendControl({ t: "probe" });
   }
 };
