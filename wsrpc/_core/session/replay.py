@@ -47,6 +47,8 @@ class CountingOwner(Protocol):
 
     replay: ReplayBuffer | None
     """None once the session keeps no more messages, or is over."""
+    acknowledger: Acknowledger | None
+    """None before the session can resume, and once it is over."""
     connection: Connection | None
     """The present connection."""
     sid: str
