@@ -129,11 +129,14 @@ async def _upgrade(
         return None, refusal
     response = web.StreamResponse(status=101, headers=headers)
     response.force_close()  # there is no other request on this connection
-    writer = await response.prepare(request)
-    if writer is not None:
-        await writer.drain()  # wait until the client has read earlier responses
+    try:
+        writer = await response.prepare(request)
+        if writer is not None:
+            await writer.drain()  # wait until the client has read earlier responses
+    except ConnectionResetError:  # the client has left, and aiohttp would log a traceback
+        return None, response
     connection = request.transport
-    if connection is None:  # the client has left
+    if connection is None:  # the client has left while earlier responses were read
         return None, response
     protocol = request.protocol
 

@@ -4,7 +4,7 @@ const INITIAL = 500
 const LONGEST = 30_000
 /** Milliseconds that a connection must last, so that earlier failures no longer count. */
 const STABLE = 10_000
-/** The same for a connection on which the session has resumed, because a server may drop each connection at once. */
+/** The same for a connection of a session that goes on, because a server may drop each connection at once. */
 const SERVED = 1_000
 
 /** The close code of a server that restarts. After `SERVED` milliseconds, this is not a failure. */
@@ -24,11 +24,11 @@ export class Backoff {
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
-   * @param resumed whether a session has resumed on the connection
+   * @param kept the milliseconds for which the server keeps the session, which is asked for several times meanwhile
    */
-  delay(code: number, lasted: number, resumed = false): number {
-    if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0
-    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++)
+  delay(code: number, lasted: number, kept = Infinity): number {
+    if (lasted >= (kept < Infinity || code === RESTART ? SERVED : STABLE)) this.#failures = 0
+    const delay = Math.random() * Math.min(LONGEST, kept / 8, INITIAL * 2 ** this.#failures++)
     return code === 1013 ? delay + 10_000 : delay
   }
 }

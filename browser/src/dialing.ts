@@ -101,10 +101,10 @@ export class Dialing {
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
-   * @param resumed whether the session has resumed on the connection
+   * @param kept the milliseconds for which the server keeps the session
    */
-  dialLater(code: number, lasted: number, resumed: boolean): void {
-    const delay = this.#backoff.delay(code, lasted, resumed)
+  dialLater(code: number, lasted: number, kept: number): void {
+    const delay = this.#backoff.delay(code, lasted, kept)
     this.retryAt = Date.now() + delay
     this.#timer = setTimeout(() => this.dial(), delay)
   }

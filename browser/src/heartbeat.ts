@@ -99,7 +99,7 @@ export class Heartbeat {
   }
 
   #probe(patience: number): void {
-    this.#answerDue = now() + patience
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience) // a page may wake up again and again
     this.#owner.sendControl({ t: "probe" })
   }
 }

@@ -129,7 +129,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     const message = { data, size, sent: this.#isConnected && !isFull }
     if (!this.#isConnected && !this.#isDetached) return message
     const parts = this.#replay?.add(message) ?? [message]
-    if (message.sent) for (const part of parts) this.connection!.send(part.data)
+    if (message.sent) for (const part of parts) this.#write(part.data)
     if (this.state === SessionState.Plain && this.#replay?.memory! > this.#buffer) this.#replay = undefined
     if (isFull) {
       const unread = this.#replay ? undefined : this.connection
@@ -141,7 +141,12 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   /** Sends a control message that is about the connection. */
   sendControl(control: Control): void {
-    this.connection!.send(writeControl(control))
+    this.#write(writeControl(control))
+  }
+
+  /** Not while the other side closes: the message would be lost, and Chrome reports that in the console. */
+  #write(data: Data): void {
+    if (this.connection!.readyState === 1) this.connection!.send(data)
   }
 
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
@@ -236,7 +241,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
       this.#named.token = answer.token
       this.#unanswered = 0
       this.#move(SessionInput.Resumed)
-      this.#replay!.sendAll((data) => this.connection!.send(data))
+      this.#replay!.sendAll((data) => this.#write(data))
       this.#owner.receiveControl(answer)
       this.#heartbeat?.start()
       this.#owner.resumed()
@@ -254,7 +259,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     const lasted = this.state === SessionState.Resumable ? now() - this.dialing.openedAt : 0
     this.#disown(RESUMES)
     this.#move(SessionInput.Cut)
-    this.dialing.dialLater(code, lasted, this.#gen > 0)
+    this.dialing.dialLater(code, lasted, this.#ttl)
     this.#owner.sessionDetached(code, reason)
   }
 

@@ -346,11 +346,11 @@ var Backoff = class {
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
-   * @param resumed whether a session has resumed on the connection
+   * @param kept the milliseconds for which the server keeps the session, which is asked for several times meanwhile
    */
-  delay(code, lasted, resumed = false) {
-    if (lasted >= (resumed || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
-    const delay = Math.random() * Math.min(LONGEST, INITIAL * 2 ** this.#failures++);
+  delay(code, lasted, kept = Infinity) {
+    if (lasted >= (kept < Infinity || code === RESTART ? SERVED : STABLE)) this.#failures = 0;
+    const delay = Math.random() * Math.min(LONGEST, kept / 8, INITIAL * 2 ** this.#failures++);
     return code === 1013 ? delay + 1e4 : delay;
   }
 };
@@ -1012,10 +1012,10 @@ var Dialing = class {
    *
    * @param code the close code of the last connection
    * @param lasted the milliseconds for which the connection was open; 0 for a failed attempt
-   * @param resumed whether the session has resumed on the connection
+   * @param kept the milliseconds for which the server keeps the session
    */
-  dialLater(code, lasted, resumed) {
-    const delay = this.#backoff.delay(code, lasted, resumed);
+  dialLater(code, lasted, kept) {
+    const delay = this.#backoff.delay(code, lasted, kept);
     this.retryAt = Date.now() + delay;
     this.#timer = setTimeout(() => this.dial(), delay);
   }
@@ -1112,7 +1112,7 @@ var Heartbeat = class {
     this.#timer = setTimeout(() => this.#check(), next - time);
   }
   #probe(patience) {
-    this.#answerDue = now() + patience;
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
     this.#owner.sendControl({ t: "probe" });
   }
 };
@@ -1302,7 +1302,7 @@ var Session = class {
     const message = { data, size, sent: this.#isConnected && !isFull };
     if (!this.#isConnected && !this.#isDetached) return message;
     const parts = this.#replay?.add(message) ?? [message];
-    if (message.sent) for (const part of parts) this.connection.send(part.data);
+    if (message.sent) for (const part of parts) this.#write(part.data);
     if (this.state === 1 /* Plain */ && this.#replay?.memory > this.#buffer) this.#replay = void 0;
     if (isFull) {
       const unread = this.#replay ? void 0 : this.connection;
@@ -1313,7 +1313,11 @@ var Session = class {
   }
   /** Sends a control message that is about the connection. */
   sendControl(control) {
-    this.connection.send(writeControl(control));
+    this.#write(writeControl(control));
+  }
+  /** Not while the other side closes: the message would be lost, and Chrome reports that in the console. */
+  #write(data) {
+    if (this.connection.readyState === 1) this.connection.send(data);
   }
   /** How full the option `buffer` is, with messages that wait or may be sent again. Above 1, the session ends. */
   get fullness() {
@@ -1398,7 +1402,7 @@ var Session = class {
       this.#named.token = answer.token;
       this.#unanswered = 0;
       this.#move(5 /* Resumed */);
-      this.#replay.sendAll((data) => this.connection.send(data));
+      this.#replay.sendAll((data) => this.#write(data));
       this.#owner.receiveControl(answer);
       this.#heartbeat?.start();
       this.#owner.resumed();
@@ -1414,7 +1418,7 @@ var Session = class {
     const lasted = this.state === 3 /* Resumable */ ? now() - this.dialing.openedAt : 0;
     this.#disown(RESUMES);
     this.#move(3 /* Cut */);
-    this.dialing.dialLater(code, lasted, this.#gen > 0);
+    this.dialing.dialLater(code, lasted, this.#ttl);
     this.#owner.sessionDetached(code, reason);
   }
   /** Closes the connection, and gives up the attempt to connect, without waiting for the end. */

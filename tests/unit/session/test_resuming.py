@@ -136,6 +136,22 @@ async def test_what_was_begun_goes_on_over_another_connection(
         await turns_until(lambda: [repr(theirs).count("open") for _, theirs in s.line.connections] == [0] * drops + [1])
 
 
+async def test_the_time_to_begin_a_stream_is_not_that_without_a_connection() -> None:
+    """After 30 s with a dead connection, the stream had ended: "nobody has begun to read the stream"."""
+    async with story(clock=Clock()) as s:
+        handlers = WaitingHandlers(s)
+        handlers.gate.set()
+        s.ends[1].hold()  # the server's answer is lost
+        task = asyncio.ensure_future(a_stream(handlers))
+        await turns(20)
+        s.clock.advance(20.0)
+        await s.cut()
+        s.clock.advance(20.0)
+        await turns(20)
+        await s.repair()
+        await task
+
+
 async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_goes_on() -> None:
     async with story() as s:
         handlers = WaitingHandlers(s)

@@ -219,6 +219,10 @@ async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
     asked = hello("resume", t="resume")
     asked["wsrpc"] |= {"sid": given["sid"], "token": given["token"], "gen": 1, "rx": 0, "bytes": 0}
     assert (await connect(asked, **{"Wsrpc-Resume": "1"}))["t"] == "resumed"
+    lines[1].feed({"a": ["part of what it sends before it acknowledges"]})  # a page acknowledged too late for 10 s
+    clock.advance(STALLS.stall_timeout)
+    await turns(20)
+    assert not lines[1].closed
     clock.advance(STALLS.stall_timeout)
     await turns_until(lambda: lines[1].closed)
     assert lines[1].closed == UNACKNOWLEDGED

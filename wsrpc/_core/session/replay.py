@@ -47,6 +47,8 @@ class CountingOwner(Protocol):
 
     replay: ReplayBuffer | None
     """None once the session keeps no more messages, or is over."""
+    acknowledger: Acknowledger | None
+    """None before the session can resume, and once it is over."""
     connection: Connection | None
     """The present connection."""
     sid: str
@@ -259,18 +261,26 @@ class ReplayBuffer:
         self.size = sum(map(len, self._payloads))
 
     def start_stall_timer(self) -> None:
-        """Close the connection if no message is acknowledged for `Limits.stall_timeout` seconds."""
+        """Close the connection if no message is acknowledged, and none arrives, for `Limits.stall_timeout` seconds.
+
+        An acknowledgement comes after the messages that the remote peer has sent before.
+        """
         if self._session.connection is None:
             return
-        loop, seconds, before = self._host.loop, self._host.settings.limits.stall_timeout, self.acknowledged
+        loop, seconds, before = self._host.loop, self._host.settings.limits.stall_timeout, self._progress
 
         def check() -> None:
-            if self.acknowledged == before:
+            if self._progress == before:
                 self._session.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
             else:
                 self.start_stall_timer()
 
         self._stall_timer = loop.call_at(loop.time() + seconds, check)
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        acknowledger = self._session.acknowledger
+        return self.acknowledged, 0 if acknowledger is None else acknowledger.n
 
     def stop_stall_timer(self) -> None:
         """Stop the timer: there is room, or the connection has ended, or messages are no longer kept."""
