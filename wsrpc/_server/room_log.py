@@ -13,7 +13,7 @@ import asyncio
 import re
 import secrets
 from bisect import bisect
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
@@ -35,6 +35,7 @@ from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import encoder_of, hash_of
 from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
+from .._raw.raw_link import RawLink
 from ..errors import BadArguments, ConnectionLost, MessageTooBig, Overloaded, RpcError, made_here, short
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
@@ -108,6 +109,7 @@ class StoredEvent(Struct, array_like=True):
         event: the name of the event. Empty for the first entry of a log, which is no event: it gives the first members
             a position.
         skip: the ids and addresses of the peers that do not get the event.
+        skip_rooms: rooms whose members do not get the event.
     """
 
     channel: str | None
@@ -115,6 +117,14 @@ class StoredEvent(Struct, array_like=True):
     args: Any
     metadata: dict[str, str] | None = None
     skip: list[str] = []
+    skip_rooms: list[str] = []
+
+    def is_left_out(self, served: ServedPeer | RawLink) -> bool:
+        """Return whether a member does not get the event."""
+        if not isinstance(served, ServedPeer):
+            return False
+        rooms = (room.name for room in served.rooms)
+        return served.peer.id in self.skip or served.address in self.skip or any(map(self.skip_rooms.count, rooms))
 
 
 class Unstored(NamedTuple):
@@ -134,7 +144,6 @@ class RoomLog(Followers):
         group: the members of the room here.
         runs: has the store.
         keep: seconds for which the log is kept after its last event, and after its last member has left.
-        find_peer: returns the peer of this server with an id.
         gates: limit what is read at the same time for the members of one client, in all rooms.
     """
 
@@ -144,7 +153,6 @@ class RoomLog(Followers):
         group: BroadcastGroup,
         runs: Runs,
         keep: float,
-        find_peer: Callable[[str], Peer | None],
         gates: WeakValueDictionary[object, asyncio.Semaphore],
     ) -> None:
         super().__init__(group, runs.spawn)
@@ -157,7 +165,6 @@ class RoomLog(Followers):
         self._key = hash_of(("room", name))
         self._new = NewRun(id=secrets.token_hex(8), arguments="", payer=f"room {name}", keep=keep)
         self._to_bytes = encoder_of(group.codec)
-        self._find_peer = find_peer
         self._gates = gates
         self._writer = secrets.token_hex(4)
         self._sequence = 0
@@ -184,7 +191,9 @@ class RoomLog(Followers):
 
     # ------------------------------------------------------------ emitting
 
-    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+    async def emit(
+        self, sent: Sent, skip: Skip, context: CallContext | None = None, skip_rooms: Sequence[str] = ()
+    ) -> EmitReport:
         channel, event, args = sent
         if event is None or isinstance(channel, int):
             raise ValueError(f"room {self._name!r} keeps its events (keep=), and a raw message is no event: use emit()")
@@ -193,7 +202,7 @@ class RoomLog(Followers):
         skipped = skipped_by(skip)
         metadata = None if context is None or context.metadata is UNSET else context.metadata
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
-        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names))
+        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*skip_rooms]))
         try:
             async with asyncio.timeout(PATIENCE):
                 if self.members and self.reached is None:
@@ -210,7 +219,7 @@ class RoomLog(Followers):
         """Send the event after the last one to the members that are not behind, and keep it for the others."""
         stored = read_kept(item, StoredEvent)
         if skipped is None:
-            skipped = {*stored.skip, *filter(None, map(self._find_peer, stored.skip))}
+            skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(inside)}
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         for error in report.errors:
             inside = self.members.get(error.peer)
@@ -525,7 +534,7 @@ class RoomLog(Followers):
                 break
             after = Position(number, id)
             stored = read_kept(item, StoredEvent)
-            if not stored.event or served.peer.id in stored.skip or served.address in stored.skip:
+            if not stored.event or stored.is_left_out(served):
                 continue
             try:
                 BroadcastGroup._deliver(self, served, self._message(after, stored), None)

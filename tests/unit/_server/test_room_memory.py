@@ -91,6 +91,20 @@ async def test_what_is_not_kept_any_more_is_told() -> None:
         assert not joined["complete"] and await three.heard.get() == ("missed", "lobby")
 
 
+async def test_a_sender_that_is_left_out_gets_its_event_in_another_session() -> None:
+    """It belongs to the history: a page that is loaded again shows what its user has said."""
+    server = make_server()
+    async with ear(server) as one:
+        begin = (await one.join())["position"]
+        await server.room("lobby").emit("said", "mine", skip=server.peers[0])
+        await server.room("lobby").emit("said", "later")
+        assert await one.hear(1) == ["later"]
+    for options in ({"after": begin}, {"last": 2}):
+        async with ear(server) as again:
+            await again.join(**options)
+            assert await again.hear(2) == ["mine", "later"]
+
+
 class SlowStore(MemoryStore):
     """A store whose answers can be held back."""
 
