@@ -13,7 +13,7 @@ import asyncio
 import re
 import secrets
 from bisect import bisect
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
@@ -35,7 +35,6 @@ from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import encoder_of, hash_of
 from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
-from .._raw.raw_link import RawLink
 from ..errors import BadArguments, ConnectionLost, MessageTooBig, Overloaded, RpcError, made_here, short
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
@@ -58,8 +57,7 @@ HOLD = 1.0
 """Seconds in which a member has to read the older half of these events, if others are to wait for it."""
 EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
-NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
-"""The state in a page that no store has made."""
+NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)  # in a page that no store has made
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -119,10 +117,8 @@ class StoredEvent(Struct, array_like=True):
     skip: list[str] = []
     skip_rooms: list[str] = []
 
-    def is_left_out(self, served: ServedPeer | RawLink) -> bool:
+    def is_left_out(self, served: ServedPeer) -> bool:
         """Return whether a member does not get the event."""
-        if not isinstance(served, ServedPeer):
-            return False
         rooms = (room.name for room in served.rooms)
         return served.peer.id in self.skip or served.address in self.skip or any(map(self.skip_rooms.count, rooms))
 
@@ -191,9 +187,7 @@ class RoomLog(Followers):
 
     # ------------------------------------------------------------ emitting
 
-    async def emit(
-        self, sent: Sent, skip: Skip, context: CallContext | None = None, skip_rooms: Sequence[str] = ()
-    ) -> EmitReport:
+    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None, *rooms: str) -> EmitReport:
         channel, event, args = sent
         if event is None or isinstance(channel, int):
             raise ValueError(f"room {self._name!r} keeps its events (keep=), and a raw message is no event: use emit()")
@@ -202,7 +196,7 @@ class RoomLog(Followers):
         skipped = skipped_by(skip)
         metadata = None if context is None or context.metadata is UNSET else context.metadata
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
-        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*skip_rooms]))
+        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*rooms]))
         try:
             async with asyncio.timeout(PATIENCE):
                 if self.members and self.reached is None:
@@ -219,7 +213,8 @@ class RoomLog(Followers):
         """Send the event after the last one to the members that are not behind, and keep it for the others."""
         stored = read_kept(item, StoredEvent)
         if skipped is None:
-            skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(inside)}
+            served = [inside for inside in self.members.values() if isinstance(inside, ServedPeer)]
+            skipped = {inside.peer for inside in served if stored.is_left_out(inside)}
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         for error in report.errors:
             inside = self.members.get(error.peer)
