@@ -50,6 +50,8 @@ BURST = 64
 PATIENCE = 0.1
 """Seconds that one broadcast waits for all slow readers together."""
 
+UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError)  # a member accepts no such size, or no such value
+
 Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None
 """Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
 
@@ -229,8 +231,8 @@ class BroadcastGroup:
                 if isinstance(inside, ServedPeer):
                     writer = inside.core.current.writer
                     if writer.terms is not terms:
+                        payload, text = message.encoded(writer.terms)
                         terms = writer.terms
-                        payload, text = message.encoded(terms)
                         at_once = len(payload) <= terms.unchecked and (terms.context or not message.has_metadata)
                     if at_once and writer.may_send:
                         # `_deliver` does the same for a connection that has room, as nearly all connections have.
@@ -246,7 +248,7 @@ class BroadcastGroup:
                     sent += 1
                 else:
                     skipped_readers += 1
-            except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
+            except (ConnectionLost, QueueFull, *UNSENDABLE) as exc:
                 error = PeerError(member, str(exc))
                 error.__cause__ = exc.with_traceback(None)  # a traceback would keep this frame and the message alive
                 errors.append(error)

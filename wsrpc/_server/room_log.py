@@ -21,7 +21,7 @@ from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, MsgspecError, Struct
 from msgspec.structs import replace
 
 from .._base.logs import logger
@@ -35,8 +35,8 @@ from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import encoder_of, hash_of
 from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
-from ..errors import BadArguments, ConnectionLost, MessageTooBig, Overloaded, RpcError, made_here, short
-from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
+from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
+from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
 from .peers import ServedPeer
 
@@ -58,6 +58,7 @@ HOLD = 1.0
 EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
 NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)  # in a page that no store has made
+UNREADABLE = (MsgspecError, ValueError)  # of an entry that is no event, or one of a later version
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -128,8 +129,7 @@ class Unstored(NamedTuple):
 
     item: bytes
     skipped: Collection[object]
-    stored: asyncio.Future[tuple[Position, EmitReport]]
-    """Gets the position of the entry, and the report."""
+    stored: asyncio.Future[tuple[Position, EmitReport]]  # gets the position of the entry, and the report
 
 
 class RoomLog(Followers):
@@ -168,7 +168,6 @@ class RoomLog(Followers):
         self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""
-        self._paid = 0.0  # when `RATE` allows what was stored
         self._reading: asyncio.Task[None] | None = None
         self._moved: asyncio.Future[None] | None = None
         """Done when ``reached`` changes. None if nobody waits for that."""
@@ -181,8 +180,7 @@ class RoomLog(Followers):
         self._recent: list[tuple[Position, bytes]] = []
         """The last events, up to ``reached``, after the first that members which are behind have got."""
         self._recent_bytes = 0
-        self._late: set[Peer] = set()
-        """Members for which nobody waits until they have caught up."""
+        self._late: set[Peer] = set()  # members for which nobody waits until they have caught up
         self._read_some = asyncio.Event()  # a member that is behind has read something, or has left
 
     # ------------------------------------------------------------ emitting
@@ -195,6 +193,7 @@ class RoomLog(Followers):
         check_thread(self._thread, "room.emit(...)")
         skipped = skipped_by(skip)
         metadata = None if context is None or context.metadata is UNSET else context.metadata
+        EventBroadcast(event_on(channel, (event, *args)), self.codec)  # what other rooms refuse must not be stored
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*rooms]))
         try:
@@ -211,14 +210,18 @@ class RoomLog(Followers):
 
     def _send_stored(self, position: Position, item: bytes, skipped: Collection[object] | None = None) -> EmitReport:
         """Send the event after the last one to the members that are not behind, and keep it for the others."""
-        stored = read_kept(item, StoredEvent)
+        try:
+            stored = read_kept(item, StoredEvent)
+        except UNREADABLE as exc:
+            logger.warning("room %r: members miss event %s, which cannot be read: %s", self._name, position, exc)
+            stored = StoredEvent(CHANNEL, "missed", [self._name, str(position)])
         if skipped is None:
             served = [inside for inside in self.members.values() if isinstance(inside, ServedPeer)]
             skipped = {inside.peer for inside in served if stored.is_left_out(inside)}
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         for error in report.errors:
             inside = self.members.get(error.peer)
-            if isinstance(inside, ServedPeer):  # the event is too large for it
+            if isinstance(inside, ServedPeer):  # the event is too large for it, for example
                 with suppress(ConnectionLost):
                     self._deliver(inside, self._missed(position), None)
         if self._missed_after and self.reached is not None:
@@ -251,7 +254,6 @@ class RoomLog(Followers):
 
     async def _store_queue(self) -> None:
         """Store the entries that wait. Those that come meanwhile go together."""
-        loop = asyncio.get_running_loop()
         while self._queue:
             await self._wait_readers()
             self._queue = [entry for entry in self._queue if not entry.stored.done()]  # its caller waits
@@ -264,9 +266,8 @@ class RoomLog(Followers):
                     _fail(entry, exc)
             del self._queue[: len(batch)]
             size = sizes[len(batch) - 1] if batch else 0
-            self._paid = max(self._paid, loop.time() - 0.06) + size / RATE  # some at once
             # What was sent is written only in the next turn of the event loop.
-            await asyncio.sleep(max(0.0, self._paid - loop.time()) if self._runs.is_shared else 0)
+            await asyncio.sleep(size / RATE if self._runs.is_shared and size > BATCH else 0)
         self._storing = None
 
     async def _store_batch(self, batch: list[Unstored]) -> None:
@@ -373,8 +374,7 @@ class RoomLog(Followers):
                 await asyncio.sleep(0)
                 if self.reached != (number, id):
                     return
-        if self._recent_bytes > RECENT:
-            self._forget(self._half())  # nobody waits: the store drops what this process does not read
+        self._forget(self._half())  # nobody waits: the store drops what this process does not read
 
     def _skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""
@@ -475,9 +475,8 @@ class RoomLog(Followers):
 
     async def _wait_readers(self) -> None:
         """Give members that are behind time to read, if too many events are at hand for them."""
-        if self._recent_bytes <= RECENT:
+        if not (half := self._half()):
             return
-        half = self._half()
         with suppress(TimeoutError):
             async with asyncio.timeout(HOLD):
                 while any(at.number < half and peer not in self._late for peer, at in self._missed_after.items()):
@@ -487,8 +486,8 @@ class RoomLog(Followers):
         self._forget(half)
 
     def _half(self) -> int:
-        """Return the number of the event in the middle of those at hand."""
-        return self._recent[len(self._recent) // 2][0].number
+        """Return the number of the event in the middle of those at hand, or 0 if these are not too many."""
+        return self._recent[len(self._recent) // 2][0].number if self._recent_bytes > RECENT else 0
 
     def _forget(self, before: float = inf) -> None:
         """Drop the events before a number from those at hand."""
@@ -528,12 +527,11 @@ class RoomLog(Followers):
             if number > reached.number or served.writer.session.full:
                 break
             after = Position(number, id)
-            stored = read_kept(item, StoredEvent)
-            if not stored.event or stored.is_left_out(served):
-                continue
             try:
-                BroadcastGroup._deliver(self, served, self._message(after, stored), None)
-            except (MessageTooBig, ValueError):
+                stored = read_kept(item, StoredEvent)
+                if stored.event and not stored.is_left_out(served):
+                    BroadcastGroup._deliver(self, served, self._message(after, stored), None)
+            except (*UNSENDABLE, *UNREADABLE):
                 complete = False
                 BroadcastGroup._deliver(self, served, self._missed(after), None)
         return after, complete

@@ -11,11 +11,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
+from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
 from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull, StoreLost
 from wsrpc.testing import Line, connect, memory_transports
@@ -103,6 +105,42 @@ async def test_a_sender_that_is_left_out_gets_its_event_in_another_session() -> 
         async with ear(server) as again:
             await again.join(**options)
             assert await again.hear(2) == ["mine", "later"]
+
+
+@pytest.mark.parametrize("kind", ["no event", "no JSON"])
+async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    server = make_server(store=store)
+    encode = msgspec.msgpack.encode
+    entry = encode(["no event"]) if kind == "no event" else encode([None, "said", [{(1, 2): 3}]])
+    log = NewRun(id="x", arguments="", payer="x", keep=60.0)
+    async with ear(server) as one, connect(server, client=Client(extensions=False)) as plain:
+        two = Ear(plain)  # it speaks JSON only
+        begin = (await one.join())["position"]
+        await two.join()
+        await server.room("lobby").emit("said", 1)
+        await store.add(hash_of(("room", "lobby")), log, "other", 1, [entry])
+        await server.room("lobby").emit("said", 2)
+        assert await two.hear(3) == [1, ("missed", "lobby"), 2]
+        assert (await one.hear(3))[::2] == [1, 2]
+        await plain.of("rooms").request("leave", "lobby")
+        assert not (await two.join(after=begin))["complete"]
+        assert await two.hear(3) == [1, ("missed", "lobby"), 2]
+    await server.close()
+    warned = [each for each in caplog.records if "which cannot be read" in each.getMessage()]
+    assert len(warned) == (kind == "no event")
+
+
+async def test_what_only_some_members_could_read_is_not_stored() -> None:
+    server = make_server()
+    with pytest.raises(TypeError, match="cannot be a key"):
+        await server.room("lobby").emit("said", {(1, 2): 3})
+    async with ear(server) as one:
+        await one.join(last=9)
+        await server.room("lobby").emit("said", 1)
+        assert await one.hear(1) == [1]
 
 
 class SlowStore(MemoryStore):
