@@ -42,6 +42,7 @@ from .peers import ServedPeer
 
 WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
+SOON = 0.1  # seconds after which members that did not wait for the store are told that they may have missed events
 PAUSE = 1.0
 """Seconds until a store that has no room is asked again."""
 NO_ANSWER = "the store of events does not answer: try again later"
@@ -118,10 +119,10 @@ class StoredEvent(Struct, array_like=True):
     skip: list[str] = []
     skip_rooms: list[str] = []
 
-    def is_left_out(self, served: ServedPeer) -> bool:
+    def is_left_out(self, peer: Any, inside: Any) -> bool:
         """Return whether a member does not get the event."""
-        rooms = (room.name for room in served.rooms)
-        return served.peer.id in self.skip or served.address in self.skip or any(map(self.skip_rooms.count, rooms))
+        rooms = (room.name for room in inside.rooms)
+        return peer.id in self.skip or inside.address in self.skip or any(map(self.skip_rooms.count, rooms))
 
 
 class Unstored(NamedTuple):
@@ -216,8 +217,7 @@ class RoomLog(Followers):
             logger.warning("room %r: members miss event %s, which cannot be read: %s", self._name, position, exc)
             stored = StoredEvent(CHANNEL, "missed", [self._name, str(position)])
         if skipped is None:
-            served = [inside for inside in self.members.values() if isinstance(inside, ServedPeer)]
-            skipped = {inside.peer for inside in served if stored.is_left_out(inside)}
+            skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(peer, inside)}
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         for error in report.errors:
             inside = self.members.get(error.peer)
@@ -336,11 +336,14 @@ class RoomLog(Followers):
 
     async def _read(self) -> None:
         """Send what other processes have stored. Without a shared store, they have stored nothing."""
-        fails = False
+        fails, now = False, asyncio.get_running_loop().time
+        latest = now() + SOON
         while True:
             try:
                 if (after := self.reached) is None:
                     end = await self._end()
+                    if self._runs.is_shared and now() > latest:  # to the members of `room.add`
+                        self._send(self._missed(end), None, ())
                     self._move_to(self.reached or end)  # what was stored meanwhile may have been sent
                 elif self._runs.is_shared:
                     await self._read_on(after)
@@ -529,7 +532,7 @@ class RoomLog(Followers):
             after = Position(number, id)
             try:
                 stored = read_kept(item, StoredEvent)
-                if stored.event and not stored.is_left_out(served):
+                if stored.event and not stored.is_left_out(served.peer, served):
                     BroadcastGroup._deliver(self, served, self._message(after, stored), None)
             except (*UNSENDABLE, *UNREADABLE):
                 complete = False

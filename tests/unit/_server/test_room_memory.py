@@ -279,6 +279,7 @@ async def test_a_store_that_is_full_is_reported_once(
     """There was a warning each second."""
     caplog.set_level(logging.INFO, "wsrpc")
     monkeypatch.setattr(room_log, "PAUSE", 0.001)
+    monkeypatch.setattr(room_log, "SOON", 60)
     store = FullStore()
     server = make_server(store=store)
     async with ear(server) as one:
@@ -344,7 +345,28 @@ async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowSt
     await there.close()
 
 
-async def test_an_event_after_room_add_reaches_the_new_member(store: SlowStore) -> None:
+async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_have_missed_events(
+    store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = make_server(store=store), make_server(store=store)
+    async with ear(here) as one:
+        store.reads.clear()
+        monkeypatch.setattr(room_log, "SOON", 0)
+        here.room("lobby").add(here.peers[0])
+        await there.room("lobby").emit("said", 1)
+        await turns_until(lambda: store.readers)
+        store.reads.set()
+        assert await one.hear(1) == [("missed", "lobby")]
+        await there.room("lobby").emit("said", 2)
+        assert await one.hear(1) == [2]
+    await here.close()
+    await there.close()
+
+
+async def test_an_event_after_room_add_reaches_the_new_member(
+    store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_log, "SOON", 60)
     server = make_server(store=store)
     async with ear(server) as one:
         store.reads.clear()
