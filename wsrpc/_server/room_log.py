@@ -377,12 +377,12 @@ class RoomLog(Followers):
                 await asyncio.sleep(0)
                 if self.reached != (number, id):
                     return
-        self._forget(self._half())  # nobody waits: the store drops what this process does not read
+        self._drop_recent(self._half())  # nobody waits: the store drops what this process does not read
 
     def _skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""
         self._send(self._missed(position), None, ())
-        self._forget()
+        self._drop_recent()
         self._move_to(position)
 
     async def _end(self) -> Position:
@@ -474,7 +474,7 @@ class RoomLog(Followers):
         self._late.discard(peer)
         self._read_some.set()
         if not self._missed_after:
-            self._forget()
+            self._drop_recent()
 
     async def _wait_readers(self) -> None:
         """Give members that are behind time to read, if too many events are at hand for them."""
@@ -486,13 +486,13 @@ class RoomLog(Followers):
                     self._read_some.clear()
                     await self._read_some.wait()
         self._late |= {peer for peer, at in self._missed_after.items() if at.number < half}
-        self._forget(half)
+        self._drop_recent(half)
 
     def _half(self) -> int:
         """Return the number of the event in the middle of those at hand, or 0 if these are not too many."""
         return self._recent[len(self._recent) // 2][0].number if self._recent_bytes > RECENT else 0
 
-    def _forget(self, before: float = inf) -> None:
+    def _drop_recent(self, before: float = inf) -> None:
         """Drop the events before a number from those at hand."""
         self._recent = [each for each in self._recent if each[0].number >= before]
         self._recent_bytes = sum(len(item) + EVENT for _, item in self._recent)
