@@ -61,9 +61,10 @@ class EmitReport(msgspec.Struct, frozen=True):
 
     ``sent`` is the number of peers to which the message was sent, or for which it was queued. ``skipped`` is the number
     of slow readers to which the message is not sent, because of the policy for slow readers. (The peers of ``skip=``
-    are not counted.) ``errors`` has one `PeerError` for each peer to which the message could not be sent. The
-    ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message has more bytes or
-    values than the peer accepts.
+    are not counted.) In a room with ``keep=``, these are members that do not read: they get the message if it is still
+    kept when they read again, and are told otherwise. ``errors`` has one `PeerError` for each peer to which the message
+    could not be sent. The ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message
+    has more bytes or values than the peer accepts.
 
     In a cluster, ``sent``, ``skipped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
     the other processes with members of the room to which the message was sent, or for which it waits while the engine
