@@ -56,8 +56,9 @@ The ids tell a reader whether it still reads the same log: a store that was rest
 items under the same numbers. A reader at item 17 calls ``read(key, 17)``, and has missed nothing if `Page.number` is 18
 and `Page.before` is the id of its item 17. ``before`` is known also if that item has been dropped, as long as no later
 one has. If ``after`` is beyond the last item of a log, ``number`` is that of the next item, so ``before`` is the id of
-the last one. A log counts no readers. A key has a run or a log, not both: ``add`` raises `RunGone` if the key has a
-run, as ``start``, ``append`` and ``end`` do if it has a log. ``stop`` and ``renew`` ignore logs.
+the last one, and ``read`` does not wait. A log counts no readers. A key has a run or a log, not both: ``add`` raises
+`RunGone` if the key has a run, as ``start``, ``append`` and ``end`` do if it has a log. ``stop`` and ``renew`` ignore
+logs.
 
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
 methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``add`` with

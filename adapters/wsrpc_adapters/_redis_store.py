@@ -202,7 +202,7 @@ class RedisStore:
                 if len(self._counted) > COUNTED:
                     self._counted.clear()
                 self._counted[key, reader] = monotonic() + self.lease / 2
-            if page is None or page.items or page.state.end is not None or page.state.last > after:
+            if not (page and not page.items and page.state.end is None and page.state.last <= after < page.number):
                 return page
             await asyncio.wait((tail.changed,), timeout=wait)
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from .._base.names import F, check_name
-from .._base.retry import NEVER_RAN, Retry
+from .._base.retry import NEVER_RAN, Retry, worth_asking
 from .._base.rooms import CHANNEL, Joined, Present
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_core import PeerCore
@@ -18,6 +18,8 @@ from ..errors import ConnectionLost, WsrpcError
 
 MOST_PRESENT = 8 * 1024 * 1024
 """Maximum bytes of the users in a room, as MessagePack. A server could send ever more of them."""
+
+PATIENCE = 9.0  # seconds after which `join` does not ask again: a server waits 10 seconds for its store
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -65,10 +67,13 @@ class ClientRoom:
         """
         if not self.joined:
             self.position = after
+        now = asyncio.get_running_loop().time
+        latest = now() + PATIENCE
+        retry = Retry(retry=lambda exc: worth_asking(exc) and now() < latest)
         while True:
             options = {"after": self.position or after, "last": last, "about": about}
             try:
-                joined = await self._rooms.join(self, options, Retry())
+                joined = await self._rooms.join(self, options, retry)
             except ConnectionLost as exc:
                 if exc.outcome == "not_sent" or not self._rooms.will_reconnect:
                     raise

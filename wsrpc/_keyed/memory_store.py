@@ -243,7 +243,7 @@ class MemoryStore:
         run = self._runs.get(key)
         if run is not None and reader and run.ids is None:
             run.readers[reader] = now + wait + self.lease
-        if run is not None and wait > 0 and run.end is None and run.last <= after:
+        if run and wait > 0 and run.end is None and run.last <= after and not (run.ids and run.last < after):
             if run.changed is None or run.changed.get_loop().is_closed():
                 run.changed = asyncio.get_running_loop().create_future()
             await asyncio.wait((run.changed,), timeout=wait)

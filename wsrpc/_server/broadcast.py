@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, cast
 
 import msgspec
@@ -17,6 +18,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from .._base.closing import CloseCode
+from .._base.logs import logger
 from .._base.names import ChannelRef, OnChannel
 from .._core.api.calls import broadcast
 from .._core.api.options import ChannelEventOptions, changed
@@ -48,6 +50,8 @@ BURST = 64
 PATIENCE = 0.1
 """Seconds that one broadcast waits for all slow readers together."""
 
+UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError)  # a member accepts no such size, or no such value
+
 Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None
 """Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
 
@@ -57,9 +61,10 @@ class EmitReport(msgspec.Struct, frozen=True):
 
     ``sent`` is the number of peers to which the message was sent, or for which it was queued. ``skipped`` is the number
     of slow readers to which the message is not sent, because of the policy for slow readers. (The peers of ``skip=``
-    are not counted.) ``errors`` has one `PeerError` for each peer to which the message could not be sent. The
-    ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message has more bytes or
-    values than the peer accepts.
+    are not counted.) In a room with ``keep=``, these are members that do not read: they get the message if it is still
+    kept when they read again, and are told otherwise. ``errors`` has one `PeerError` for each peer to which the message
+    could not be sent. The ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message
+    has more bytes or values than the peer accepts.
 
     In a cluster, ``sent``, ``skipped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
     the other processes with members of the room to which the message was sent, or for which it waits while the engine
@@ -192,14 +197,19 @@ class BroadcastGroup:
 
     def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
         """Send a message that another node has emitted. ``skipped`` has peers and addresses."""
-        encoded = self._encode((message.channel, message.event, tuple(message.args)), message.context)
+        sent = message.channel, message.event, tuple(message.args)
+        try:
+            encoded = self._encode(sent, message.context, message.key)
+        except Exception as exc:  # the user's function gets plain values here
+            logger.warning("%r of another process has no key for KeepLatest: %s", message.event, exc, exc_info=True)
+            encoded = self._encode(sent, message.context, token_hex(8))
         return self._send(*encoded, skipped)
 
     def json_text(self, value: object) -> str:
         """Encode a value for `RawBroadcastMethods.send_json`."""
         return json_text(self.codec, value)
 
-    def _encode(self, sent: Sent, context: CallContext | None) -> tuple[Broadcast, Hashable]:
+    def _encode(self, sent: Sent, context: CallContext | None, key: str = "") -> tuple[Broadcast, Hashable]:
         """Return the message, and its key for `KeepLatest`."""
         channel, event, args = sent
         message: Broadcast
@@ -208,7 +218,7 @@ class BroadcastGroup:
         else:
             check_sending(channel, event, None)
             message = EventBroadcast(event_on(channel, (event, *args), context), self.codec)
-        return message, (self, channel, event, _key(self.slow, args))
+        return message, (self, channel, event, key or key_of(self.slow, args))
 
     def _send(self, message: Broadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         sent = skipped_readers = 0
@@ -222,8 +232,8 @@ class BroadcastGroup:
                 if isinstance(inside, ServedPeer):
                     writer = inside.core.current.writer
                     if writer.terms is not terms:
+                        payload, text = message.encoded(writer.terms)
                         terms = writer.terms
-                        payload, text = message.encoded(terms)
                         at_once = len(payload) <= terms.unchecked and (terms.context or not message.has_metadata)
                     if at_once and writer.may_send:
                         # `_deliver` does the same for a connection that has room, as nearly all connections have.
@@ -239,7 +249,7 @@ class BroadcastGroup:
                     sent += 1
                 else:
                     skipped_readers += 1
-            except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
+            except (ConnectionLost, QueueFull, *UNSENDABLE) as exc:
                 error = PeerError(member, str(exc))
                 error.__cause__ = exc.with_traceback(None)  # a traceback would keep this frame and the message alive
                 errors.append(error)
@@ -493,12 +503,15 @@ def _peer_or_address(each: object) -> Peer | RawConnection | str | None:
     return each.address if isinstance(each, HasAddress) else each if isinstance(each, (Peer, RawConnection)) else None
 
 
-def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
+def key_of(slow: Slow, args: tuple[Any, ...]) -> str:
+    """Return a text that is equal for messages with the same key for `KeepLatest`, in all processes."""
     if not isinstance(slow, KeepLatest) or slow.key is None:
-        return None
+        return ""
     key = slow.key(*args)
     try:
-        hash(key)  # checked for each message, so that a mistake is found before a reader is slow
+        here = repr(hash(key))  # checked for each message, so that a mistake is found before a reader is slow
     except TypeError as exc:
         raise TypeError(f"the key of KeepLatest must be hashable, such as text or a tuple; got {key!r}") from exc
-    return key
+    with suppress(TypeError):  # not values that JSON can express
+        return repr(msgspec.to_builtins(key, order="deterministic"))
+    return here

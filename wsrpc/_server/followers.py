@@ -42,10 +42,6 @@ class Followers(BroadcastGroup):
         """
         raise NotImplementedError
 
-    def is_behind(self, peer: Peer) -> bool:
-        """Return whether a member has not caught up."""
-        return peer in self._behind
-
     def fall_behind(self, served: ServedPeer) -> asyncio.Task[Any]:
         """Take a member out of the broadcasts until it has caught up. Return the task of `catch_up`."""
         peer = served.peer

@@ -37,6 +37,8 @@ class RoomMessage(Struct, array_like=True):
     skip_rooms: list[str] = []
     """Rooms whose members do not get the message."""
     context: CallContext | None = None
+    key: str = ""
+    """Of `KeepLatest`, whose function gets the values of the user. Empty if the sender knows none."""
 
 
 User = str | int

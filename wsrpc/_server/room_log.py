@@ -12,13 +12,17 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Collection, Generator
+from bisect import bisect
+from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import accumulate
+from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, MsgspecError, Struct
+from msgspec.structs import replace
 
 from .._base.logs import logger
 from .._base.misuse import check_number
@@ -28,23 +32,34 @@ from .._core.sending.checks import check_sending, check_thread
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext
 from .._core.wire.messages import event_on
-from .._keyed.contract import NewRun, Page, StoreFull, StoreLost
+from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import encoder_of, hash_of
 from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
-from ..errors import BadArguments, ConnectionLost, MessageTooBig, Overloaded, RpcError, made_here, short
-from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
+from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
+from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
 from .peers import ServedPeer
 
 WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
+SOON = 0.1  # seconds after which members that did not wait for the store are told that they may have missed events
 PAUSE = 1.0
 """Seconds until a store that has no room is asked again."""
 NO_ANSWER = "the store of events does not answer: try again later"
 TOGETHER = 16
 """Number of events that are sent to all members in one turn of the event loop."""
-BATCH = 256
-"""Maximum number of events that are stored in one step. A store must not drop them before others have read them."""
+BATCH = 64 * 1024
+"""Bytes of events after which one step stores no more of them: a store must not drop them before others read them."""
+RATE = 4 * 1024 * 1024
+"""Bytes that a process stores in a second, if others read them from a log, which keeps 1 MiB by default."""
+RECENT = 4 * 1024 * 1024
+"""Bytes of the last events that a process has at hand for members that are behind."""
+HOLD = 1.0
+"""Seconds in which a member has to read the older half of these events, if others are to wait for it."""
+EVENT = 192
+"""Bytes for which an event counts besides its own, as in a `MemoryStore`."""
+NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)  # in a page that no store has made
+UNREADABLE = (MsgspecError, ValueError)  # of an entry that is no event, or one of a later version
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -94,6 +109,7 @@ class StoredEvent(Struct, array_like=True):
         event: the name of the event. Empty for the first entry of a log, which is no event: it gives the first members
             a position.
         skip: the ids and addresses of the peers that do not get the event.
+        skip_rooms: rooms whose members do not get the event.
     """
 
     channel: str | None
@@ -101,15 +117,20 @@ class StoredEvent(Struct, array_like=True):
     args: Any
     metadata: dict[str, str] | None = None
     skip: list[str] = []
+    skip_rooms: list[str] = []
+
+    def is_left_out(self, peer: Any, inside: Any) -> bool:
+        """Return whether a member does not get the event."""
+        rooms = (room.name for room in inside.rooms)
+        return peer.id in self.skip or inside.address in self.skip or any(map(self.skip_rooms.count, rooms))
 
 
 class Unstored(NamedTuple):
     """An entry that waits until those before it are stored."""
 
-    sequence: int
     item: bytes
-    before: asyncio.Future[Position]
-    """Gets the position before the entry."""
+    skipped: Collection[object]
+    stored: asyncio.Future[tuple[Position, EmitReport]]  # gets the position of the entry, and the report
 
 
 class RoomLog(Followers):
@@ -120,7 +141,6 @@ class RoomLog(Followers):
         group: the members of the room here.
         runs: has the store.
         keep: seconds for which the log is kept after its last event, and after its last member has left.
-        find_peer: returns the peer of this server with an id.
         gates: limit what is read at the same time for the members of one client, in all rooms.
     """
 
@@ -130,7 +150,6 @@ class RoomLog(Followers):
         group: BroadcastGroup,
         runs: Runs,
         keep: float,
-        find_peer: Callable[[str], Peer | None],
         gates: WeakValueDictionary[object, asyncio.Semaphore],
     ) -> None:
         super().__init__(group, runs.spawn)
@@ -143,7 +162,6 @@ class RoomLog(Followers):
         self._key = hash_of(("room", name))
         self._new = NewRun(id=secrets.token_hex(8), arguments="", payer=f"room {name}", keep=keep)
         self._to_bytes = encoder_of(group.codec)
-        self._find_peer = find_peer
         self._gates = gates
         self._writer = secrets.token_hex(4)
         self._sequence = 0
@@ -160,10 +178,15 @@ class RoomLog(Followers):
         """The pages that are being read, by the numbers after which they begin."""
         self._missed_after: dict[Peer, Position] = {}
         """For members that are behind: the last event that they got."""
+        self._recent: list[tuple[Position, bytes]] = []
+        """The last events, up to ``reached``, after the first that members which are behind have got."""
+        self._recent_bytes = 0
+        self._late: set[Peer] = set()  # members for which nobody waits until they have caught up
+        self._read_some = asyncio.Event()  # a member that is behind has read something, or has left
 
     # ------------------------------------------------------------ emitting
 
-    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
+    async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None, *rooms: str) -> EmitReport:
         channel, event, args = sent
         if event is None or isinstance(channel, int):
             raise ValueError(f"room {self._name!r} keeps its events (keep=), and a raw message is no event: use emit()")
@@ -171,29 +194,41 @@ class RoomLog(Followers):
         check_thread(self._thread, "room.emit(...)")
         skipped = skipped_by(skip)
         metadata = None if context is None or context.metadata is UNSET else context.metadata
+        EventBroadcast(event_on(channel, (event, *args)), self.codec)  # what other rooms refuse must not be stored
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
-        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names))
-        await self.wait_turn(skipped)
-        if self.members and self.reached is None:
-            with self.needed():
-                await self.wait_started()  # members that were added just now get the event, too
-        before, position = await self._write(item)
-        if before == self.reached or not self._runs.is_shared:
-            return self._send_stored(position, read_kept(item, StoredEvent), skipped)
-        # `_read` sends it, after events that other processes have stored before it.
-        return EmitReport(self.count(self.members, skipped))
+        item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*rooms]))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if self.members and self.reached is None:
+                    with self.needed():
+                        await self.wait_started()  # members that were added just now get the event, too
+                return (await self._write(item, skipped))[1]
+        except TimeoutError:
+            raise _unanswered() from None
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         raise RuntimeError(f"room {self._name!r} keeps its events (keep=), which takes time: use `await room.emit()`")
 
-    def _send_stored(self, position: Position, stored: StoredEvent, skipped: Collection[object]) -> EmitReport:
-        """Send the event after the last one to the members that are not behind."""
+    def _send_stored(self, position: Position, item: bytes, skipped: Collection[object] | None = None) -> EmitReport:
+        """Send the event after the last one to the members that are not behind, and keep it for the others."""
+        try:
+            stored = read_kept(item, StoredEvent)
+        except UNREADABLE as exc:
+            logger.warning("room %r: members miss event %s, which cannot be read: %s", self._name, position, exc)
+            stored = StoredEvent(CHANNEL, "missed", [self._name, str(position)])
+        if skipped is None:
+            skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(peer, inside)}
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         for error in report.errors:
             inside = self.members.get(error.peer)
-            if isinstance(inside, ServedPeer):  # the event is too large for it
+            if isinstance(inside, ServedPeer):  # the event is too large for it, for example
                 with suppress(ConnectionLost):
                     self._deliver(inside, self._missed(position), None)
+        if self._missed_after and self.reached is not None:
+            if not self._recent or self._recent[-1][0].number + 1 != position.number:
+                self._recent = [(self.reached, b"")]
+            self._recent.append((position, item))
+            self._recent_bytes += len(item) + EVENT
         self._move_to(position)
         return report
 
@@ -204,44 +239,50 @@ class RoomLog(Followers):
 
     # ------------------------------------------------------------ storing
 
-    def _id(self, sequence: int) -> str:
-        return f"{self._writer}.{sequence}"
-
-    async def _write(self, item: bytes) -> tuple[Position, Position]:
-        """Store an entry. Return the position before it, and its own.
+    async def _write(self, item: bytes, skipped: Collection[object] = ()) -> tuple[Position, EmitReport]:
+        """Store an entry, and send it to the members that are not behind. Return its position, and the report.
 
         Raises:
             Overloaded: the store has no room, or does not answer. The event may be stored later.
         """
-        self._sequence = sequence = self._sequence + 1
-        if self._runs.is_shared:
-            entry = Unstored(sequence, item, asyncio.get_running_loop().create_future())
-            self._queue.append(entry)
-            if self._storing is None:
-                self._storing = self._runs.spawn(self._store_queue())
-                self._storing.add_done_callback(self._storing_ended)
-            before = await entry.before
-        else:  # a store in memory answers at once
-            before = await self._add(sequence, [item])
-        return before, Position(before.number + 1, self._id(sequence))
+        entry = Unstored(item, skipped, asyncio.get_running_loop().create_future())
+        self._queue.append(entry)
+        if self._storing is None:
+            self._storing = self._runs.spawn(self._store_queue())
+            self._storing.add_done_callback(self._storing_ended)
+        return await entry.stored
 
     async def _store_queue(self) -> None:
         """Store the entries that wait. Those that come meanwhile go together."""
-        while batch := self._queue[:BATCH]:
-            before, error = None, None
+        while self._queue:
+            await self._wait_readers()
+            self._queue = [entry for entry in self._queue if not entry.stored.done()]  # its caller waits
+            sizes = [*accumulate(len(entry.item) + EVENT for entry in self._queue[: BATCH // EVENT])]
+            batch = self._queue[: bisect(sizes, BATCH) + 1]
             try:
-                before = await self._add(batch[0].sequence, [entry.item for entry in batch])
+                await self._store_batch(batch)
             except Overloaded as exc:
-                error = exc
+                for entry in batch:
+                    _fail(entry, exc)
             del self._queue[: len(batch)]
-            for entry in batch:
-                if before is None:
-                    _fail(entry, error)
-                    continue
-                if not entry.before.done():
-                    entry.before.set_result(before)
-                before = Position(before.number + 1, self._id(entry.sequence))
+            size = sizes[len(batch) - 1] if batch else 0
+            # What was sent is written only in the next turn of the event loop.
+            await asyncio.sleep(size / RATE if self._runs.is_shared and size > BATCH else 0)
         self._storing = None
+
+    async def _store_batch(self, batch: list[Unstored]) -> None:
+        sequence, self._sequence = self._sequence + 1, self._sequence + len(batch)
+        before = await self._add(sequence, [entry.item for entry in batch])
+        for each, entry in enumerate(batch, sequence):
+            position = Position(before.number + 1, f"{self._writer}.{each}")
+            if before == self.reached or not self._runs.is_shared:
+                report = self._send_stored(position, entry.item, entry.skipped)
+            else:  # `_read` sends it, after events that other processes have stored before it
+                report = EmitReport(self.count(self.members, entry.skipped))
+            late = self.count(self._late, entry.skipped)
+            if not entry.stored.done():
+                entry.stored.set_result((position, replace(report, sent=report.sent - late, skipped=late)))
+            before = position
 
     def _storing_ended(self, task: asyncio.Task[None]) -> None:
         """Fail the entries that are left because the server was closed, or the store has raised another error."""
@@ -263,9 +304,7 @@ class RoomLog(Followers):
         except StoreFull:
             raise made_here(Overloaded("the store has no room for the events of this room")) from None
         except StoreLost:
-            error = made_here(Overloaded(NO_ANSWER))
-            error.outcome = "unknown"  # the store may have added them
-            raise error from None
+            raise _unanswered() from None
         return Position(added.number - 1, added.before)
 
     # ------------------------------------------------------------ reading
@@ -297,13 +336,17 @@ class RoomLog(Followers):
 
     async def _read(self) -> None:
         """Send what other processes have stored. Without a shared store, they have stored nothing."""
-        fails = False
+        fails, now = False, asyncio.get_running_loop().time
+        latest = now() + SOON
         while True:
             try:
-                if self.reached is None:
-                    self._move_to(await self._end())
+                if (after := self.reached) is None:
+                    end = await self._end()
+                    if self._runs.is_shared and now() > latest:  # to the members of `room.add`
+                        self._send(self._missed(end), None, ())
+                    self._move_to(self.reached or end)  # what was stored meanwhile may have been sent
                 elif self._runs.is_shared:
-                    await self._read_on(self.reached)
+                    await self._read_on(after)
                 if fails:
                     logger.info("room %r is read again", self._name)
                 fails = False
@@ -329,24 +372,24 @@ class RoomLog(Followers):
         if not after.precedes(page):
             self._skip_to(Position(page.number - 1, page.before))
         for number, (id, item) in enumerate(zip(page.ids, page.items, strict=True), page.number):
-            stored = read_kept(item, StoredEvent)
-            peers = [peer for name in stored.skip if (peer := self._find_peer(name)) is not None]
-            self._send_stored(Position(number, id), stored, {*stored.skip, *peers})
+            self._send_stored(Position(number, id), item)
             if number % TOGETHER == 0:  # what was sent is written only in the next turn of the event loop
                 await asyncio.sleep(0)
                 if self.reached != (number, id):
                     return
+        self._drop_recent(self._half())  # nobody waits: the store drops what this process does not read
 
     def _skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""
         self._send(self._missed(position), None, ())
+        self._drop_recent()
         self._move_to(position)
 
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
         page = await insist(partial(self._store.read, self._key, LAST))
         if page is None or page.number == 1:
-            return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[1]
+            return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[0]
         return Position(page.number - 1, page.before)
 
     def _move_to(self, position: Position) -> None:
@@ -365,7 +408,7 @@ class RoomLog(Followers):
     def drop(self, member: object) -> None:
         super().drop(member)
         if isinstance(member, Peer):
-            self._missed_after.pop(member, None)
+            self._caught_up(member)
 
     async def wait_started(self) -> None:
         """Begin to read the log, and wait until its end is known.
@@ -410,25 +453,61 @@ class RoomLog(Followers):
         return super().fall_behind(served)
 
     async def catch_up(self, served: ServedPeer) -> Joined:
-        after, complete = self._missed_after.pop(served.peer), True
-        gate = self._gates.setdefault(client_of(served.peer), asyncio.Semaphore(READING))
-        while after != self.reached:
+        peer, complete = served.peer, True
+        gate = self._gates.setdefault(client_of(peer), asyncio.Semaphore(READING))
+        while (after := self._missed_after[peer]) != self.reached:
             await self.wait_room(served)
             async with gate:
-                before = after
                 # No name for the page: it would be kept while the member does not read.
-                after, all_sent = self._send_page(served, after, await self._read_page(after.number))
-                complete = complete and all_sent
-            if after == before and after != self.reached and not served.writer.session.full:
+                got, all_sent = self._send_page(served, after, await self._read_page(after))
+                self._missed_after[peer], complete = got, complete and all_sent
+            self._read_some.set()
+            if got == after != self.reached and not served.writer.session.full:
                 await self._wait_moved()  # this process has read less than the one where the member was before
             await asyncio.sleep(0)  # others must run, even if nothing has waited
+        self._caught_up(peer)
         return Joined(str(after), complete)
 
-    async def _read_page(self, after: int) -> Page | None:
-        """Read a page. Many members read the same ones, for example after a restart of the server."""
-        if (reading := self._pages.get(after)) is None:
-            reading = self._pages[after] = self._runs.spawn(insist(partial(self._store.read, self._key, after)))
-            reading.add_done_callback(lambda _: self._pages.pop(after))
+    def _caught_up(self, peer: Peer) -> None:
+        """A member is not behind any more, or has left."""
+        self._missed_after.pop(peer, None)
+        self._late.discard(peer)
+        self._read_some.set()
+        if not self._missed_after:
+            self._drop_recent()
+
+    async def _wait_readers(self) -> None:
+        """Give members that are behind time to read, if too many events are at hand for them."""
+        if not (half := self._half()):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HOLD):
+                while any(at.number < half and peer not in self._late for peer, at in self._missed_after.items()):
+                    self._read_some.clear()
+                    await self._read_some.wait()
+        self._late |= {peer for peer, at in self._missed_after.items() if at.number < half}
+        self._drop_recent(half)
+
+    def _half(self) -> int:
+        """Return the number of the event in the middle of those at hand, or 0 if these are not too many."""
+        return self._recent[len(self._recent) // 2][0].number if self._recent_bytes > RECENT else 0
+
+    def _drop_recent(self, before: float = inf) -> None:
+        """Drop the events before a number from those at hand."""
+        self._recent = [each for each in self._recent if each[0].number >= before]
+        self._recent_bytes = sum(len(item) + EVENT for _, item in self._recent)
+
+    async def _read_page(self, after: Position) -> Page | None:
+        """Return a page. Many members read the same ones, for example after a restart of the server."""
+        place = after.number - self._recent[0][0].number if self._recent else -1
+        if place >= 0 and self._recent[place : place + 1] and self._recent[place][0] == after:
+            some = self._recent[place + 1 : place + 1 + TOGETHER]
+            items, ids = [item for _, item in some], [position.id or "" for position, _ in some]
+            return Page(NO_STATE, after.number + 1, items, after.id or "", ids)
+        if (reading := self._pages.get(after.number)) is None:
+            call = partial(self._store.read, self._key, after.number)
+            reading = self._pages[after.number] = self._runs.spawn(insist(call))
+            reading.add_done_callback(lambda _: self._pages.pop(after.number))
         return await asyncio.shield(reading)
 
     def _send_page(self, served: ServedPeer, after: Position, page: Page | None) -> tuple[Position, bool]:
@@ -451,12 +530,11 @@ class RoomLog(Followers):
             if number > reached.number or served.writer.session.full:
                 break
             after = Position(number, id)
-            stored = read_kept(item, StoredEvent)
-            if not stored.event or served.peer.id in stored.skip or served.address in stored.skip:
-                continue
             try:
-                BroadcastGroup._deliver(self, served, self._message(after, stored), None)
-            except (MessageTooBig, ValueError):
+                stored = read_kept(item, StoredEvent)
+                if stored.event and not stored.is_left_out(served.peer, served):
+                    BroadcastGroup._deliver(self, served, self._message(after, stored), None)
+            except (*UNSENDABLE, *UNREADABLE):
                 complete = False
                 BroadcastGroup._deliver(self, served, self._missed(after), None)
         return after, complete
@@ -467,6 +545,12 @@ class RoomLog(Followers):
         return EventBroadcast(event_on(CHANNEL, ("missed", *at), CallContext(at=at)))
 
 
+def _unanswered() -> Overloaded:
+    error = made_here(Overloaded(NO_ANSWER))
+    error.outcome = "unknown"  # the store may have added the event
+    return error
+
+
 def _fail(entry: Unstored, error: BaseException | None) -> None:
-    if not entry.before.done():
-        entry.before.set_exception(error or Overloaded("the server was closed before the event was stored"))
+    if not entry.stored.done():
+        entry.stored.set_exception(error or Overloaded("the server was closed before the event was stored"))

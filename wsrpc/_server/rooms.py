@@ -37,6 +37,7 @@ from .broadcast import (
     Sent,
     Skip,
     addresses_of,
+    key_of,
     readable_again,
 )
 from .joined_cluster import JoinedCluster, RoomMessage
@@ -290,7 +291,7 @@ class RoomMembers(BroadcastGroup):
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
         if self.log is not None:
-            return await self.log.emit(sent, skip, context)
+            return await self.log.emit(sent, skip, context, *_rooms_in(skip))
         report = await super().emit(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
@@ -312,8 +313,8 @@ class RoomMembers(BroadcastGroup):
     def _message(self, sent: Sent, skip: Skip, context: CallContext | None) -> RoomMessage:
         channel, event, args = sent
         assert not isinstance(channel, int)
-        skipped_rooms = [skip.name] if isinstance(skip, Room) else []
-        return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms, context)
+        key = key_of(self.slow, args)
+        return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), _rooms_in(skip), context, key)
 
     def check_options(self, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None) -> None:
         """Check that options do not contradict the options of the room. None means that an option is not set.
@@ -339,6 +340,10 @@ class RoomMembers(BroadcastGroup):
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
 """Returns the members of a room. (A public class has no public name for its inside.)"""
+
+
+def _rooms_in(skip: Skip) -> list[str]:
+    return [skip.name] if isinstance(skip, Room) else []
 
 
 def _inside_of(member: object) -> ServedPeer | RawLink | None:
@@ -435,7 +440,7 @@ class Rooms:
             raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
 
     def _make_log(self, members: RoomMembers, keep: float) -> RoomLog:
-        return RoomLog(members.name, members, self._runs, keep, self.server.peer, self._gates)
+        return RoomLog(members.name, members, self._runs, keep, self._gates)
 
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
@@ -554,7 +559,7 @@ class Rooms:
             if errors := _members_of(room).pass_on(message, skipped).errors:
                 text = "room %r: %d members did not get %r of another process, for example: %s"
                 logger.info(text, room.name, len(errors), message.event, errors[0])
-        except Exception:  # such as one of the user's function for KeepLatest, which gets plain values
+        except Exception:
             logger.exception("room %r: nobody gets %r of another process", room.name, message.event)
 
     async def answers(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:

@@ -316,7 +316,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=RedisStore(...))")
         if (log := self._logs.get(name)) is None:
             nobody = BroadcastGroup(self._settings.codec, "close", (), lambda _: None)
-            log = self._logs[name] = RoomLog(name, nobody, self._runs, keep, lambda _: None, WeakValueDictionary())
+            log = self._logs[name] = RoomLog(name, nobody, self._runs, keep, WeakValueDictionary())
         if log.keep != keep:
             raise ValueError(f"room {name!r} has keep={log.keep!r} already, which differs from {keep!r}")
         return ClusterRoom(name, None, self._joined, log)

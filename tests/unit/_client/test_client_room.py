@@ -12,6 +12,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Context, Handshake, Limits, Overloaded, Peer, Reconnect, RemoteError, Server
+from wsrpc._client import client_room
 from wsrpc._client.client import core_of
 from wsrpc._client.client_room import MOST_PRESENT
 from wsrpc.errors import made_here
@@ -256,6 +257,18 @@ async def test_missed_events_are_told(lobby: Lobby, why: str, caplog: pytest.Log
         lobby.allows = True
         await member.room.join()
         assert member.room.joined and member.room.complete
+
+
+async def test_join_does_not_ask_again_when_the_server_has_waited(
+    lobby: Lobby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did so five times, after ten seconds each."""
+    monkeypatch.setattr(client_room, "PATIENCE", 0)
+    async with lobby.member() as member:
+        lobby.is_busy = True
+        with pytest.raises(Overloaded):
+            await member.room.join()
+        assert len(lobby.joins) == 1
 
 
 async def test_a_join_that_fails(lobby: Lobby) -> None:

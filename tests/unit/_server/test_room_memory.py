@@ -11,11 +11,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
+from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
 from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull, StoreLost
 from wsrpc.testing import Line, connect, memory_transports
@@ -89,6 +91,56 @@ async def test_what_is_not_kept_any_more_is_told() -> None:
     async with ear(server) as three:  # a position of another log
         joined = await three.join(after=f"{number}-{'0' * 8}.{id.partition('.')[2]}")
         assert not joined["complete"] and await three.heard.get() == ("missed", "lobby")
+
+
+async def test_a_sender_that_is_left_out_gets_its_event_in_another_session() -> None:
+    """It belongs to the history: a page that is loaded again shows what its user has said."""
+    server = make_server()
+    async with ear(server) as one:
+        begin = (await one.join())["position"]
+        await server.room("lobby").emit("said", "mine", skip=server.peers[0])
+        await server.room("lobby").emit("said", "later")
+        assert await one.hear(1) == ["later"]
+    for options in ({"after": begin}, {"last": 2}):
+        async with ear(server) as again:
+            await again.join(**options)
+            assert await again.hear(2) == ["mine", "later"]
+
+
+@pytest.mark.parametrize("kind", ["no event", "no JSON"])
+async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    server = make_server(store=store)
+    encode = msgspec.msgpack.encode
+    entry = encode(["no event"]) if kind == "no event" else encode([None, "said", [{(1, 2): 3}]])
+    log = NewRun(id="x", arguments="", payer="x", keep=60.0)
+    async with ear(server) as one, connect(server, client=Client(extensions=False)) as plain:
+        two = Ear(plain)  # it speaks JSON only
+        begin = (await one.join())["position"]
+        await two.join()
+        await server.room("lobby").emit("said", 1)
+        await store.add(hash_of(("room", "lobby")), log, "other", 1, [entry])
+        await server.room("lobby").emit("said", 2)
+        assert await two.hear(3) == [1, ("missed", "lobby"), 2]
+        assert (await one.hear(3))[::2] == [1, 2]
+        await plain.of("rooms").request("leave", "lobby")
+        assert not (await two.join(after=begin))["complete"]
+        assert await two.hear(3) == [1, ("missed", "lobby"), 2]
+    await server.close()
+    warned = [each for each in caplog.records if "which cannot be read" in each.getMessage()]
+    assert len(warned) == (kind == "no event")
+
+
+async def test_what_only_some_members_could_read_is_not_stored() -> None:
+    server = make_server()
+    with pytest.raises(TypeError, match="cannot be a key"):
+        await server.room("lobby").emit("said", {(1, 2): 3})
+    async with ear(server) as one:
+        await one.join(last=9)
+        await server.room("lobby").emit("said", 1)
+        assert await one.hear(1) == [1]
 
 
 class SlowStore(MemoryStore):
@@ -183,6 +235,31 @@ async def test_an_event_may_have_been_stored_although_the_store_does_not_answer(
     await server.close()
 
 
+class DeafStore(MemoryStore):
+    """A store that does not answer."""
+
+    asked = 0
+
+    async def add(self, *args: Any) -> Added:
+        self.asked += 1
+        answer: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
+        return await answer
+
+
+async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited up to twice as long."""
+    store = DeafStore()
+    server = make_server(store=store)
+    lobby = server.room("lobby")
+    first = asyncio.create_task(lobby.emit("said", 1))
+    await turns_until(lambda: store.asked)
+    monkeypatch.setattr(room_log, "PATIENCE", 0.01)
+    with pytest.raises(Overloaded):
+        await lobby.emit("said", 2)
+    first.cancel()
+    await server.close()
+
+
 class FullStore(MemoryStore):
     """A store that has no room until there is some."""
 
@@ -202,6 +279,7 @@ async def test_a_store_that_is_full_is_reported_once(
     """There was a warning each second."""
     caplog.set_level(logging.INFO, "wsrpc")
     monkeypatch.setattr(room_log, "PAUSE", 0.001)
+    monkeypatch.setattr(room_log, "SOON", 60)
     store = FullStore()
     server = make_server(store=store)
     async with ear(server) as one:
@@ -252,10 +330,10 @@ async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowSt
         await one.join()
         await ahead.join()
         store.reads.clear()
-        for number in range(2):  # `here` learns only of the first
+        for number, ears in ((0, [ahead, one]), (1, [ahead])):  # `here` learns only of the first
             await there.room("lobby").emit("said", number)
-            await ahead.hear(1)
-        await one.hear(1)
+            for each in ears:
+                await each.hear(1)
         position = (await ahead.join())["position"]
         joining = asyncio.create_task(two.join(after=position))
         await turns_until(lambda: store.readers == 3)
@@ -267,7 +345,28 @@ async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowSt
     await there.close()
 
 
-async def test_an_event_after_room_add_reaches_the_new_member(store: SlowStore) -> None:
+async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_have_missed_events(
+    store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = make_server(store=store), make_server(store=store)
+    async with ear(here) as one:
+        store.reads.clear()
+        monkeypatch.setattr(room_log, "SOON", 0)
+        here.room("lobby").add(here.peers[0])
+        await there.room("lobby").emit("said", 1)
+        await turns_until(lambda: store.readers)
+        store.reads.set()
+        assert await one.hear(1) == [("missed", "lobby")]
+        await there.room("lobby").emit("said", 2)
+        assert await one.hear(1) == [2]
+    await here.close()
+    await there.close()
+
+
+async def test_an_event_after_room_add_reaches_the_new_member(
+    store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_log, "SOON", 60)
     server = make_server(store=store)
     async with ear(server) as one:
         store.reads.clear()
@@ -317,6 +416,63 @@ async def test_who_leaves_while_it_is_behind_gets_nothing_more() -> None:
         for _ in range(5):
             await client.of("rooms").request("leave", "lobby")
         assert one.heard.qsize() < 8
+    await server.close()
+
+
+@pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(("count", "size"), [(10, 300_000), (500, 5000)])
+async def test_who_reads_gets_all_of_a_burst_that_is_larger_than_the_log(
+    count: int, size: int, together: bool, where: str
+) -> None:
+    """Members were told that they had missed most of it."""
+    store = None if where == "one process" else MemoryStore()
+    here = make_server(store=store)
+    there = make_server(store=store) if where == "another process" else here
+    lobby = here.room("lobby")
+    async with ear(here) as one, ear(there) as two:
+        await one.join()
+        await two.join()
+
+        async def emit(number: int) -> int:
+            return (await lobby.emit("said", [number, "x" * size])).sent
+
+        if together:
+            sent = await asyncio.gather(*map(emit, range(count)))
+        else:
+            sent = [await emit(number) for number in range(count)]
+        assert sent == [len(lobby)] * count
+        for each in (one, two):
+            assert [said[0] for said in await each.hear(count)] == [*range(count)]
+    await here.close()
+    await there.close()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_nobody_waits_long_for_who_does_not_read(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_log, "RECENT", 10_000)
+    monkeypatch.setattr(room_log, "HOLD", 0.3)
+    server = make_server(store=MemoryStore() if shared else None, limits=Limits(high_water_bytes=300))
+    line, lobby = Line(server), server.room("lobby")
+    async with Client("ws://server/", dial=line.dial) as client, ear(server) as other:
+        one = Ear(client)
+        await one.join()
+        await other.join()
+        line.connections[0][1].hold()
+        reports = await asyncio.gather(*(lobby.emit("said", [number, "x" * 1000]) for number in range(2000)))
+        assert [said[0] for said in await other.hear(2000)] == [*range(2000)]
+        assert (reports[0].sent, reports[0].skipped) == (2, 0)
+        assert (reports[-1].sent, reports[-1].skipped) == (1, 1)  # it is told, and gets the last ones
+        line.connections[0][1].release()
+        heard = list[Any]()
+        while heard[-1:] != [1999]:
+            heard += [said if said[0] == "missed" else said[0] for said in await one.hear(1)]
+        place = heard.index(("missed", "lobby"))
+        after = heard[place + 1 :]
+        assert heard[:place] == [*range(place)] and after == [*range(after[0], 2000)]
+        assert heard.count(("missed", "lobby")) == 1
+        report = await lobby.emit("said", "later")
+        assert (report.sent, report.skipped) == (2, 0)
     await server.close()
 
 

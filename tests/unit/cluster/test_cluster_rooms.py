@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -211,19 +212,38 @@ async def test_the_policy_of_the_members_own_server_holds() -> None:
         assert peer.skipped_broadcasts > 0 and len(listener.heard) + peer.skipped_broadcasts == 500
 
 
-async def test_a_policy_that_cannot_read_the_values_of_another_process_is_named(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """They are plain values there: a dict instead of a Struct."""
-    async with servers(2) as made:
+@pytest.mark.parametrize("key", [lambda at: at.month, lambda at: frozenset([at.month, "x"])])
+async def test_a_policy_reads_the_values_that_were_emitted_in_another_process(key: Callable[[date], Any]) -> None:
+    """It got plain values there, a text instead of a date for instance, and nobody got the event."""
+    limits = Limits(high_water_bytes=1000, ping_interval=None, close_timeout=2.0)
+    async with servers(2, limits=limits) as made:
+        listener = Listener()
+        await made.join(1, "ada", listener.client)
         for server in made.all:
-            server.room("rates", slow=KeepLatest(lambda at: at.year))
-        await made.join(1, "ada")
-        made[1].room("rates").add(made.peer(1, "ada"))
-        await turns_until(lambda: nodes_of(made[0], "rates"))
-        await made[0].room("rates").emit("rate", date(2026, 1, 1))
-        await turns_until(lambda: "'str' object has no attribute 'year'" in caplog.text)
-        assert "room 'rates': nobody gets 'rate' of another process" in caplog.text
+            server.room("lobby", slow=KeepLatest(key))
+        peer = made.peer(1, "ada")
+        made[1].room("lobby").add(peer)
+        await turns_until(lambda: nodes_of(made[0]))
+        for number in range(12 * 40):
+            for server in made.all:
+                server.room("lobby").emit_nowait("said", date(2000 + number // 12, 1 + number % 12, 1))
+        await turns_until(lambda: len(listener.heard) + peer.skipped_broadcasts == 960)
+        # What one process has emitted was replaced by what the other one has emitted: there are twelve keys.
+        assert sorted(listener.heard[-12:]) == [(f"2039-{month:02}-01",) for month in range(1, 13)]
+
+
+async def test_an_event_for_which_a_policy_finds_no_key_is_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """A `ClusterClient` does not know the policy, and the servers get plain values of it."""
+    async with servers(1) as made:
+        listener = Listener()
+        await made.join(0, "ada", listener.client)
+        made[0].room("lobby", slow=KeepLatest(lambda at: at.year)).add(made.peer(0, "ada"))
+        async with ClusterClient(made.engine, name="shop") as shop:
+            await turns_until(lambda: shop.nodes)
+            await shop.room("lobby").emit("said", date(2026, 1, 1))
+            await turns_until(lambda: listener.heard)
+        assert listener.heard[0] == ("2026-01-01",)
+        assert "has no key for KeepLatest: 'str' object has no attribute 'year'" in caplog.text
 
 
 async def test_members_at_another_process_that_did_not_get_an_event_are_logged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -39,6 +40,34 @@ async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events(
         with pytest.raises(ValueError, match="needs the store of the servers"):
             shop.room("lobby", keep=60)
     await server.close()
+
+
+async def test_members_of_a_room_that_is_left_out_get_nothing_in_any_process() -> None:
+    """Those in other processes got the event, and so did those who caught up."""
+    engine, store = MemoryEngine(), MemoryStore()
+    heard = list[asyncio.Queue[str]]()
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            server = Server(cluster=Cluster(engine), store=store)
+            stack.push_async_callback(server.close)
+            server.room("staff", allow=lambda peer: True)
+            lobby = server.room("lobby", allow=lambda peer: True, keep=60)
+            for rooms in (["lobby"], ["staff", "lobby"]):
+                client = await stack.enter_async_context(connect(server))
+                heard.append(asyncio.Queue())
+                client.on("said", heard[-1].put_nowait)
+                for room in rooms:
+                    await client.room(room).join()
+        await lobby.emit("said", "not for staff", skip=server.room("staff"))
+        await lobby.emit("said", "for all")
+        for guest, staff in (heard[:2], heard[2:]):
+            assert [await guest.get(), await guest.get()] == ["not for staff", "for all"]
+            assert await staff.get() == "for all"
+        late = await stack.enter_async_context(connect(server))
+        late.on("said", heard[0].put_nowait)
+        await late.room("staff").join()
+        await late.room("lobby").join(last=9)
+        assert await heard[0].get() == "for all" and heard[0].empty()
 
 
 async def test_a_server_in_a_cluster_needs_a_common_store() -> None:

@@ -20,8 +20,9 @@ class KeepLatest(msgspec.Struct, frozen=True):
 
     ``key`` is a function that takes the event's arguments and returns the key, for example ``KeepLatest(lambda symbol,
     price: symbol)``. Without a function, all messages of an event have the same key. Messages of different channels,
-    events or rooms never have the same key. Events from another process of a cluster have plain values, such as a dict
-    instead of a Struct.
+    events or rooms never have the same key. The function is called in the process that emits. Only a
+    `ClusterClient` does not know it: for its events, the function is called where the members are, with plain values,
+    such as a dict instead of a Struct.
 
     A policy acts while the connection of a client is full. If only the client's handler is slow, all messages arrive,
     and wait there for the handler, which gets ever older values. Let such a client read with ``events(...,
