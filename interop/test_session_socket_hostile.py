@@ -105,9 +105,9 @@ async def test_each_answer_has_the_token_for_the_next_attempt() -> None:
     [
         (False, "welcome", "token", ["open"]),
         (False, "welcome", "ttl", ["open"]),
-        (False, "ack", "n", ["open", "close 4400 the server counts differently"]),
+        (False, "ack", "n", ["open", "close 4400 the counts differ"]),
         (True, "gone", "why", ["open", "detached", "close 1006 not resumed: [object Object]"]),
-        (True, "resumed", "rx", ["open", "detached", "close 4400 the server counts differently"]),
+        (True, "resumed", "rx", ["open", "detached", "close 4400 the counts differ"]),
         (True, "resumed", "token", ["open", "detached", "resumed"]),
     ],
 )

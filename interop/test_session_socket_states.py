@@ -155,25 +155,25 @@ ROWS: dict[str, Row] = {
     "open: a false acknowledgement": (
         "open welcome send:a say:ack:2:1",
         CLOSED,
-        "open, close 4400 the server counts differently",
+        "open, close 4400 the counts differ",
         "hello a (4400)",
     ),
     "open: an acknowledgement of false bytes": (
         "open welcome send:a say:ack:1:2",
         CLOSED,
-        "open, close 4400 the server counts differently",
+        "open, close 4400 the counts differ",
         "hello a (4400)",
     ),
     "open: an acknowledgement that goes back": (
         "open welcome send:a got:a say:ack:1:1 say:ack:0:0",
         CLOSED,
-        "open, close 4400 the server counts differently",
+        "open, close 4400 the counts differ",
         "hello a (4400)",
     ),
     "open: an acknowledgement that is no number": (
         "open welcome send:a say:ack:x:x",
         CLOSED,
-        "open, close 4400 the server counts differently",
+        "open, close 4400 the counts differ",
         "hello a (4400)",
     ),
     "open: a connection that dies in silence": (
@@ -324,13 +324,13 @@ ROWS: dict[str, Row] = {
     "resuming: false counts": (
         f"{RESUMING} resumed:1:0",
         CLOSED,
-        "open, detached, close 4400 the server counts differently",
+        "open, detached, close 4400 the counts differ",
         "hello | resume (4400)",
     ),
     "resuming: false counts of messages that nobody has got": (
         f"{RESUMING} send:a resumed:1:1",
         CLOSED,
-        "open, detached, close 4400 the server counts differently",
+        "open, detached, close 4400 the counts differ",
         "hello | resume (4400)",
     ),
     "resuming: close": (

@@ -42,8 +42,8 @@ SHIPPED = (
     "CHANGELOG.md",
 )
 LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that imports these entry points
-    ("socket",): 4_155,
-    ("client",): 11_885,
+    ("socket",): 4_220,
+    ("client",): 11_940,
     ("client", "msgpack"): 16_000,
 }
 ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")

@@ -130,10 +130,7 @@ export function disown(connection: WebSocketLike, code: number): void {
   // attempt follows: Chrome makes one connection to a server at a time, and the present one may hang.
   const now = connection.readyState === 1 || code === RESUMES || !globalThis.document
   if (now) connection.close(code)
-  else {
-    connection.onopen = () => connection.close(code)
-    setTimeout(() => connection.close(code), ATTEMPT_TIMEOUT) // or a later attempt would wait for it
-  }
+  else setTimeout((connection.onopen = () => connection.close(code)), ATTEMPT_TIMEOUT) // or later attempts would wait
 }
 
 /** Returns the address for a WebSocket. */

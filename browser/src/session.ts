@@ -48,7 +48,7 @@ const WELCOME_TIMEOUT = 10_000
 const ANSWER_TIMEOUT = 5_000
 /** The most bytes of a reason in a Close frame. */
 const MAX_REASON = 123
-const MISMATCH = "the server counts differently"
+const MISMATCH = "the counts differ"
 
 type Timer = ReturnType<typeof setTimeout> | undefined
 

@@ -1036,10 +1036,7 @@ function disown(connection, code) {
   connection.onmessage = connection.onclose = null;
   const now2 = connection.readyState === 1 || code === RESUMES || !globalThis.document;
   if (now2) connection.close(code);
-  else {
-    connection.onopen = () => connection.close(code);
-    setTimeout(() => connection.close(code), ATTEMPT_TIMEOUT);
-  }
+  else setTimeout(connection.onopen = () => connection.close(code), ATTEMPT_TIMEOUT);
 }
 function absolute(url) {
   const found = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
@@ -1239,7 +1236,7 @@ var RESUMABLE = /* @__PURE__ */ new Set([1001, ABNORMAL, 4411]);
 var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
 var MAX_REASON = 123;
-var MISMATCH = "the server counts differently";
+var MISMATCH = "the counts differ";
 var Session = class {
   state = 0 /* New */;
   /** The type in which binary messages arrive. */
