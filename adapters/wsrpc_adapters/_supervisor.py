@@ -15,11 +15,8 @@ from pathlib import Path
 
 import uvicorn
 
-from ._worker import Order, WorkerSettings, work
+from ._worker import PATIENCE, Order, WorkerSettings, work
 
-PATIENCE = 15.0
-"""Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
-runs the end of the application's lifespan."""
 START_TIMEOUT = 120.0
 """Seconds after which a worker that has not started is killed."""
 LONGEST_DELAY = 30.0

@@ -8,13 +8,14 @@ import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from socket import socket
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Literal, cast
 
 import uvicorn
@@ -28,6 +29,9 @@ from .asgi import asgi, servers_in_use
 Order = Literal["leave", "stop", "close"]
 """What the supervisor orders: drain, and leave new connections to other processes; drain, and refuse them with 503;
 close at once."""
+PATIENCE = 15.0
+"""Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
+runs the end of the application's lifespan."""
 LINGER = 1.0
 """Seconds in which a worker that leaves still serves connections that it had accepted, but whose request was on its
 way."""
@@ -57,6 +61,7 @@ def work(settings: WorkerSettings, listener: socket, channel: Connection) -> Non
     for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all processes, and the supervisor orders what to do
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _ignore)
+    orders = Orders(channel, settings.drain_timeout + PATIENCE)
     try:
         config = uvicorn.Config(settings.app, **settings.options)
         app = import_from_string(settings.app)
@@ -67,7 +72,43 @@ def work(settings: WorkerSettings, listener: socket, channel: Connection) -> Non
     except (Exception, SystemExit) as exc:
         channel.send(("failed", f"{type(exc).__name__}: {exc}\n{traceback.format_exc().rstrip()}"))
     else:
-        WorkerServer(config, settings, channel).run([listener])
+        WorkerServer(config, settings, orders).run([listener])
+
+
+class Orders:
+    """Reads the orders of the supervisor in a thread: the event loop of uvicorn on Windows cannot wait for a pipe.
+
+    If the supervisor was killed, the worker drains. If it does not serve yet, or has not ended after ``patience``
+    seconds, something holds it, such as a long import or a blocked event loop, and it would hold the port: the process
+    then ends at once.
+    """
+
+    def __init__(self, channel: Connection, patience: float) -> None:
+        self.channel = channel
+        self._patience = patience
+        self._obey: Callable[[Order], object] | None = None
+        self._serves = Event()
+        Thread(target=self._read, daemon=True).start()
+
+    def serve(self, obey: Callable[[Order], object]) -> None:
+        """Pass orders to ``obey``, which is called in the thread."""
+        self._obey = obey
+        self._serves.set()
+
+    def _read(self) -> None:
+        try:
+            with suppress(EOFError, OSError):  # the supervisor was killed
+                while True:
+                    order = self.channel.recv()
+                    self._serves.wait()
+                    assert self._obey is not None
+                    self._obey(order)
+            if self._obey is not None:
+                self._obey("leave")
+                time.sleep(self._patience)
+        except RuntimeError:  # the event loop has ended, and so does the process
+            return
+        os._exit(1)
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -82,18 +123,19 @@ async def close_servers(drain_timeout: float) -> None:
 class WorkerServer(uvicorn.Server):
     """uvicorn's server, which drains wsrpc's servers before it closes its connections."""
 
-    def __init__(self, config: uvicorn.Config, settings: WorkerSettings, channel: Connection) -> None:
+    def __init__(self, config: uvicorn.Config, settings: WorkerSettings, orders: Orders) -> None:
         super().__init__(config)
         config.loaded_app = Front(cast("Any", config).loaded_app, settings.health_path, self)
         self.order: Order | None = None
         """The first order."""
-        self._channel = channel
+        self._orders = orders
         self._drain_timeout = settings.drain_timeout
         self._ordered = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        Thread(target=self._receive_orders, args=(asyncio.get_running_loop(),), daemon=True).start()
+        loop = asyncio.get_running_loop()
+        self._orders.serve(lambda order: loop.call_soon_threadsafe(self._obey, order))
         await super().startup(sockets)
         self._report("ready")
 
@@ -120,14 +162,6 @@ class WorkerServer(uvicorn.Server):
                 self.config.timeout_graceful_shutdown = max(1, math.ceil(deadline - loop.time()))
             await super().shutdown(sockets)
 
-    def _receive_orders(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run in a thread, because the event loop of uvicorn on Windows cannot wait for a pipe."""
-        with suppress(RuntimeError):  # the event loop has ended
-            with suppress(EOFError, OSError):  # the supervisor was killed
-                while True:
-                    loop.call_soon_threadsafe(self._obey, self._channel.recv())
-            loop.call_soon_threadsafe(self._obey, "leave")
-
     def _obey(self, order: Order) -> None:
         self.order = self.order or order
         self.should_exit = True
@@ -139,7 +173,7 @@ class WorkerServer(uvicorn.Server):
     def _report(self, kind: Literal["ready", "outdated"]) -> bool:
         """Send a report. Return False if the supervisor was killed."""
         try:
-            self._channel.send((kind, ""))
+            self._orders.channel.send((kind, ""))
         except OSError:
             return False
         return True

@@ -253,6 +253,15 @@ async def test_when_the_supervisor_is_killed_its_workers_drain_and_another_can_s
         assert await running.end() == -signal.SIGKILL  # all processes have closed stderr
 
 
+async def test_a_worker_that_is_being_imported_ends_with_its_supervisor(tmp_path: Path) -> None:
+    """It held the port until the import was over."""
+    app = "import sys, time\nprint('importing', file=sys.stderr, flush=True)\ntime.sleep(3600)\n" + APP
+    async with serving(tmp_path, app=app) as running:
+        await running.logged("importing")
+        running.process.kill()
+        assert await running.end() == -signal.SIGKILL  # all processes have closed stderr
+
+
 HEALTH = """
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
