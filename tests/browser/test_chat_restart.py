@@ -94,9 +94,10 @@ def sent_in() -> Callable[[str | bytes], list[Any]]:
             message, joined = joined, b""
         if isinstance(message, str):
             return list(json.loads(message).get("a", []))
-        with suppress(msgspec.DecodeError):
-            return list(msgspec.msgpack.decode(message).get("a", []))
-        return []
+        decoded = None
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):  # of a message whose first parts went before
+            decoded = msgspec.msgpack.decode(message)
+        return list(decoded.get("a", [])) if isinstance(decoded, dict) else []
 
     return event
 
