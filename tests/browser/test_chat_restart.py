@@ -67,7 +67,7 @@ async def test_a_message_whose_answer_is_lost_is_said_once(newcomer: Newcomer, c
     await expect(ada.get_by_role("status")).to_have_text("Connected")
     await say(ada, "said once")
     await expect(log_of(ada).locator(".message:not(.waiting)")).to_contain_text(["said once"])
-    assert msgspec.msgpack.decode(lost[0])["a"][1]["text"] == "said once" and len(first) == 2
+    assert len(lost) == 1 and len(first) == 2, "the event or the response, whichever came first"
     await say(ada, "then this")
     await expect(log_of(bob).get_by_role("article")).to_contain_text(["said once", "then this"])
     for page in (ada, bob):
