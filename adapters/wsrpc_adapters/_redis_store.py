@@ -245,10 +245,8 @@ class RedisStore:
                         await pubsub.subscribe(f"{self._channel}:asked")  # which needs no right to PING
                     elif message["type"] == "message":
                         self._notify(message["data"].decode())
-                    elif (
-                        message["channel"] == self._channel.encode()
-                    ):  # subscribed, maybe again: it may have missed some
-                        self._notify_all()
+                    elif message["channel"] == self._channel.encode():
+                        self._notify_all()  # subscribed, maybe again: what was published before has not come
         except (RedisError, OSError) as exc:
             lost = f"Redis: {error_text(exc)}"
         finally:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._base.misuse import no_parentheses, refusing
-from .._base.names import F, Offline, Profile, Redact, check_offline, check_timeout
+from .._base.names import F, Offline, Profile, Redact, check_name, check_offline, check_timeout
 from .._core.api.caller import RawCaller
 from .._core.api.channel import Channel
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
@@ -113,11 +113,10 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         store: Store | None = None,
         key_owner: str | None = None,
     ) -> None:
-        named: Any = key_owner
-        if not isinstance(named, str) if store is not None else named is not None:
-            raise TypeError(
-                "store= and key_owner= go together: key_owner= is a text that names this client in the store"
-            )
+        if (store is None) is not (key_owner is None):
+            raise TypeError("store= and key_owner= go together: key_owner= names this client in the store")
+        if key_owner is not None:
+            check_name("key_owner=", key_owner)
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = registry = Registry(dec_hook=dec_hook)

@@ -422,22 +422,9 @@ class Runs:
         return state
 
     async def _start(self, run: Run, context: Context) -> RunState:
-        starts = asked = False
-
-        async def ask() -> RunState:
-            nonlocal asked
-            if not self.store_answers:
-                await self.store.read(run.key, LAST)  # which has no effect if the store does it later
-            asked = True
-            return await self.store.start(run.key, run.new)
-
+        starts = False
         try:
-            try:
-                state = await self._ask(ask)
-            except Overloaded:
-                if asked:
-                    self.spawn(self._withdraw(run))
-                raise
+            state = await self._claim(run)
             starts = state.id == run.new.id
         except StoreFull:
             raise made_here(
@@ -449,6 +436,24 @@ class Runs:
         if starts:
             self._spawn_run(run, context)
         return state
+
+    async def _claim(self, run: Run) -> RunState:
+        """Claim the key for a run. If the store does not answer, make sure that it does not begin the run later."""
+        asked = False
+
+        async def ask() -> RunState:
+            nonlocal asked
+            if not self.store_answers:
+                await self.store.read(run.key, LAST)  # which has no effect if the store does it later
+            asked = True
+            return await self.store.start(run.key, run.new)
+
+        try:
+            return await self._ask(ask)
+        except Overloaded:
+            if asked:
+                self.spawn(self._withdraw(run))
+            raise
 
     async def _withdraw(self, run: Run) -> None:
         """Free the key of a run whose caller was told that it does not run: the store may have begun it."""

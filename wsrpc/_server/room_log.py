@@ -377,7 +377,8 @@ class RoomLog(Followers):
                 await asyncio.sleep(0)
                 if self.reached != (number, id):
                     return
-        self._drop_recent(self._half())  # nobody waits: the store drops what this process does not read
+        if half := self._half():  # nobody waits: the store drops what this process does not read
+            self._drop_recent(half)
 
     def _skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""

@@ -23,7 +23,7 @@ BEAT = 1.5
 TICKS = 3
 """Number of checks of the leases for each beat."""
 TICK = BEAT / TICKS
-"""Seconds between two checks of the leases. A node that was killed is removed after at most 5 seconds and a tick."""
+"""Seconds between two checks of the leases. A node that was killed is removed after at most a lease and a tick."""
 AROUND = 1024
 """Maximum bytes that a message to the engine adds to a message of a connection."""
 MIN_LARGEST = 1024

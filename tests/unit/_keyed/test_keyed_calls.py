@@ -568,9 +568,18 @@ async def test_clients_share_the_results_in_a_common_store_only_under_one_name()
         assert opened == ["device-7", "device-8"]
 
 
-@pytest.mark.parametrize("options", [{"store": MemoryStore()}, {"key_owner": "a"}, {"store": 5, "key_owner": 5}])
-def test_a_store_of_a_client_needs_a_name_in_it(options: Any) -> None:
-    with pytest.raises(TypeError, match="names this client in the store"):
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"store": MemoryStore()}, "names this client in the store"),
+        ({"key_owner": "a"}, "names this client in the store"),
+        ({"store": MemoryStore(), "key_owner": 5}, "key_owner= is a non-empty string, got 5"),
+        ({"store": MemoryStore(), "key_owner": ""}, "key_owner= is a non-empty string, got ''"),
+        ({"store": 5, "key_owner": "a"}, "store= is a MemoryStore or a RedisStore, got 5"),
+    ],
+)
+def test_a_store_of_a_client_needs_a_name_in_it(options: Any, error: str) -> None:
+    with pytest.raises(TypeError, match=error):
         Client("ws://127.0.0.1", **options)
 
 

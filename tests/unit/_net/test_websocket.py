@@ -154,7 +154,7 @@ async def test_a_slow_reader_is_not_taken_for_one_that_does_not_read() -> None:
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_a_message_that_takes_longer_than_an_answer_may_take_arrives(direction: str) -> None:
-    """Whoever sends and whoever receives it: nobody takes the connection for dead."""
+    """Neither its sender nor its receiver takes the connection for dead."""
     limits = Limits(ping_interval=0.1, ping_timeout=1.5)
     server = Server(limits=limits)
     server.on("size", len)

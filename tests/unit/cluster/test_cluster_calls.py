@@ -747,7 +747,7 @@ TOO_MUCH: dict[str, tuple[Callable[[Any], Any], type[Exception] | None, str]] = 
 async def test_a_message_that_costs_each_connection_to_the_engine_is_given_up(
     case: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was sent for ever, and nothing else arrived. What else is in flight goes on."""
+    """It was sent again without an end, and nothing else arrived. What else is in flight goes on."""
     monkeypatch.setattr(replay, "LOSSES", 2)
     call, error, outcome = TOO_MUCH[case]
     async with world("there", engine=NarrowEngine()) as w:

@@ -75,6 +75,12 @@ class World:
         stats = self.made[1].cluster.stats()
         return 0 if stats is None else stats.forwarded
 
+    def engine_connection(self) -> Any:
+        """The connection of the first server to the engine."""
+        node = membership_of(self.made[0].cluster).node
+        [connection] = (one for one in self.made.memory.connections if one.has_subscribed(f"shop.{node.id}"))
+        return connection
+
     async def drop(self) -> None:
         """Drop the connection. The client waits until the gate opens, and dials the second server."""
         self.gate.clear()
@@ -202,8 +208,7 @@ async def test_after_the_process_was_killed_the_client_gets_a_new_session_before
     async with world() as w:
         call = asyncio.create_task(w.client.request("wait", timeout=None))
         await turns_until(lambda: w.peer.active)
-        node = membership_of(w.made[0].cluster).node
-        [connection] = (one for one in w.made.memory.connections if one.has_subscribed(f"shop.{node.id}"))
+        connection = w.engine_connection()
         w.made.memory.connections.discard(connection)  # nobody says so
         await w.drop()
         w.gate.set()
@@ -217,8 +222,7 @@ async def test_after_the_process_was_killed_the_client_gets_a_new_session_before
 async def test_a_process_that_connects_to_its_engine_again_keeps_its_sessions() -> None:
     """The engine says for a moment that nobody hears it."""
     async with world() as w:
-        node = membership_of(w.made[0].cluster).node
-        [connection] = (one for one in w.made.memory.connections if one.has_subscribed(f"shop.{node.id}"))
+        connection = w.engine_connection()
         await w.drop()
         connection.end("too slow")
         w.gate.set()

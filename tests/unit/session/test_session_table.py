@@ -281,7 +281,8 @@ async def test_a_peer_that_is_bound_again_after_a_close_keeps_messages_again() -
     await driven.peer.close()
 
 
-async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> None:
+def dialing() -> tuple[Client, list[Transport]]:
+    """Return a client, and the connections that it makes."""
     dialed = list[Transport]()
 
     async def dial(url: str, **options: Any) -> Transport:
@@ -290,6 +291,11 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
         return dialed[-1]
 
     client = Client("ws://server/", dial=dial, reconnect=SOON)
+    return client, dialed
+
+
+async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> None:
+    client, dialed = dialing()
     async with asyncio.timeout(20), client:
         fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 2}
         dialed[0].feed(control("welcome", **fields))
@@ -304,14 +310,7 @@ async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> Non
 async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two attempts without an answer, it gave up a session that the server had kept, on a link that was full."""
     monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.002)
-    dialed = list[Transport]()
-
-    async def dial(url: str, **options: Any) -> Transport:
-        dialed.append(Transport())
-        dialed[-1].may_close.set()
-        return dialed[-1]
-
-    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    client, dialed = dialing()
     async with asyncio.timeout(20), client:
         ttl = 60.0 if answers == "resumed" else 0.3
         dialed[0].feed(control("welcome", features=["resume"], limits={}, sid="s", token="secret", ttl=ttl))
@@ -334,14 +333,7 @@ async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeyp
 async def test_a_dropped_attempt_does_not_make_the_next_one_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """After many drops, a client waited for minutes for an answer that was lost."""
     monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.1)
-    dialed = list[Transport]()
-
-    async def dial(url: str, **options: Any) -> Transport:
-        dialed.append(Transport())
-        dialed[-1].may_close.set()
-        return dialed[-1]
-
-    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    client, dialed = dialing()
     async with asyncio.timeout(8), client:  # it was 10 seconds
         dialed[0].feed(control("welcome", features=["resume"], limits={}, sid="s", token="secret", ttl=60.0))
         dialed[0].pop_sent()
