@@ -248,7 +248,7 @@ async def test_a_message_that_the_engine_does_not_take(broker: OnServer) -> None
 
 @pytest.mark.parametrize("limit", ["client-output-buffer-limit pubsub 200000 0 0", "proto-max-bulk-len 1mb"])
 async def test_a_message_above_a_limit_of_redis_is_given_up(limit: str) -> None:
-    """Redis drops the receiver, or the sender. It came back, and lost Redis again, many times a second, without an end."""
+    """Redis drops the receiver, or the sender. It came back, and lost Redis again, many times a second."""
     option, *values = limit.split()
     redis = redis_server(f"--{option}", *values)
     try:
