@@ -115,8 +115,8 @@ class UserCommand:
         """None for `close`, and for a client without a URL."""
         self.after_drop: float | Exception | None = None
         """What follows a drop: an attempt after a delay, or the error with which the client gives up. None: `bind`."""
-        # The failures of the last attempts since there was an open connection.
         self.warned_of: list[str] = []
+        """The failures of the last attempts since there was an open connection."""
         self._closing: asyncio.Task[None] | None = None
 
     @property

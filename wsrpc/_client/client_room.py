@@ -19,7 +19,8 @@ from ..errors import ConnectionLost, WsrpcError
 MOST_PRESENT = 8 * 1024 * 1024
 """Maximum bytes of the users in a room, as MessagePack. A server could send ever more of them."""
 
-PATIENCE = 9.0  # seconds after which `join` does not ask again: a server waits 10 seconds for its store
+PATIENCE = 9.0
+"""Seconds after which `join` does not ask again. A server waits 10 seconds for its store."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

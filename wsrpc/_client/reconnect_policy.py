@@ -144,7 +144,8 @@ class ReconnectSchedule:
         self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
-        self.connected = False  # whether an attempt has succeeded
+        self.connected = False
+        """Whether an attempt has succeeded."""
         retry = reconnect.retry or self._is_transient
         self._retrying = Retrying(
             wait=self._wait,

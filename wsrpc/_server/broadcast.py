@@ -50,7 +50,8 @@ BURST = 64
 PATIENCE = 0.1
 """Seconds that one broadcast waits for all slow readers together."""
 
-UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError)  # a member accepts no such size, or no such value
+UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError)
+"""Errors of a message of which a member does not accept the size, or a value."""
 
 Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None
 """Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""

@@ -42,7 +42,8 @@ from .peers import ServedPeer
 
 WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
-SOON = 0.1  # seconds after which members that did not wait for the store are told that they may have missed events
+SOON = 0.1
+"""Seconds after which members that did not wait for the store are told that they may have missed events."""
 PAUSE = 1.0
 """Seconds until a store that has no room is asked again."""
 NO_ANSWER = "the store of events does not answer: try again later"
@@ -58,8 +59,10 @@ HOLD = 1.0
 """Seconds in which a member has to read the older half of these events, if others are to wait for it."""
 EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
-NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)  # in a page that no store has made
-UNREADABLE = (MsgspecError, ValueError)  # of an entry that is no event, or one of a later version
+NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
+"""The state in a page that no store has made."""
+UNREADABLE = (MsgspecError, ValueError)
+"""Errors of an entry that is no event, or one of a later version."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -130,7 +133,8 @@ class Unstored(NamedTuple):
 
     item: bytes
     skipped: Collection[object]
-    stored: asyncio.Future[tuple[Position, EmitReport]]  # gets the position of the entry, and the report
+    stored: asyncio.Future[tuple[Position, EmitReport]]
+    """Gets the position of the entry, and the report."""
 
 
 class RoomLog(Followers):
@@ -181,8 +185,10 @@ class RoomLog(Followers):
         self._recent: list[tuple[Position, bytes]] = []
         """The last events, up to ``reached``, after the first that members which are behind have got."""
         self._recent_bytes = 0
-        self._late: set[Peer] = set()  # members for which nobody waits until they have caught up
-        self._read_some = asyncio.Event()  # a member that is behind has read something, or has left
+        self._late: set[Peer] = set()
+        """Members for which nobody waits until they have caught up."""
+        self._read_some = asyncio.Event()
+        """Set when a member that is behind has read something, or has left."""
 
     # ------------------------------------------------------------ emitting
 
@@ -256,7 +262,10 @@ class RoomLog(Followers):
         """Store the entries that wait. Those that come meanwhile go together."""
         while self._queue:
             await self._wait_readers()
-            self._queue = [entry for entry in self._queue if not entry.stored.done()]  # its caller waits
+            # An entry whose caller waits no longer is not stored.
+            self._queue = [entry for entry in self._queue if not entry.stored.done()]
+            if not self._queue:
+                break
             sizes = [*accumulate(len(entry.item) + EVENT for entry in self._queue[: BATCH // EVENT])]
             batch = self._queue[: bisect(sizes, BATCH) + 1]
             try:
@@ -265,7 +274,7 @@ class RoomLog(Followers):
                 for entry in batch:
                     _fail(entry, exc)
             del self._queue[: len(batch)]
-            size = sizes[len(batch) - 1] if batch else 0
+            size = sizes[len(batch) - 1]
             # What was sent is written only in the next turn of the event loop.
             await asyncio.sleep(size / RATE if self._runs.is_shared and size > BATCH else 0)
         self._storing = None
