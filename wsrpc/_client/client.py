@@ -19,7 +19,7 @@ from .._core.handlers.registry import Registry
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import make_settings
 from .._keyed.contract import Store
-from .._keyed.keeper import Keeper
+from .._keyed.keeper import Keeper, OneOwner
 from .._net.dial import Dial, Dialer, PerAttempt, dial
 from .._values.convert import DecHook
 from ..limits import Limits
@@ -120,7 +120,7 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
         self._registry = registry = Registry(dec_hook=dec_hook)
-        keeper = Keeper(store, settings.codec, key_owner or "")
+        keeper = Keeper(store, settings.codec, OneOwner(key_owner or ""))
         registry.keeper, self._runs = keeper.keep, keeper.runs
         self._channel_name = None
         check_offline(offline)

@@ -100,6 +100,9 @@ class HandlerWork(Work):
 class Owners:
     """Whose keys are those of the peers of a server, and who pays for what is kept."""
 
+    client = ""
+    """The name of a client in a store that others use, too."""
+
     def __init__(self) -> None:
         self._warned = False
 
@@ -131,16 +134,29 @@ class Owners:
         return self.owner_of(peer) if isinstance(peer.principal, str | int) else f"client {client_of(peer)}"
 
 
+class OneOwner(Owners):
+    """A client, to which the keys of all calls to it belong."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+
+    def owner_of(self, peer: Peer) -> str:
+        return self.client
+
+    def payer_of(self, peer: Peer) -> str:
+        return self.client
+
+
 class Keeper:
     """Lets calls of the handlers of a server or a client have keys.
 
     Args:
         store: keeps the runs. None for a `MemoryStore`.
         codec: results and items are kept as they arrive with this codec.
-        owners: the owners of keys. For a client, the one owner of them all.
+        owners: the owners of keys. A client is the only one.
     """
 
-    def __init__(self, store: Store | None, codec: Codec, owners: Owners | str) -> None:
+    def __init__(self, store: Store | None, codec: Codec, owners: Owners) -> None:
         self.runs = Runs(store)
         self._encode = encoder_of(codec)
         self._owners = owners
@@ -168,13 +184,14 @@ class Keeper:
         Raises:
             TypeError: the principal cannot own keys, or ``scope=`` returned no text.
         """
+        owner: tuple[str, ...]
         if keep.scope is None:
-            owner = ("owner", self._owners if isinstance(self._owners, str) else self._owners.owner_of(peer))
+            owner = ("owner", self._owners.owner_of(peer))
         else:
             shared: Any = keep.scope(peer, *arguments)
             if not isinstance(shared, str):
                 raise TypeError(f"scope= returns a text, and {keep.scope!r} returned {shared!r}")
-            owner = ("scope", shared)
+            owner = ("scope", shared, self._owners.client)
         return hash_of((owner, channel, event, key))
 
     async def _join(
@@ -206,7 +223,7 @@ class Keeper:
             work.drop()
             raise
         if after is UNSET:
-            payer = self._owners if isinstance(self._owners, str) else self._owners.payer_of(invocation.peer)
+            payer = self._owners.payer_of(invocation.peer)
             new = NewRun(
                 id=secrets.token_hex(8),
                 arguments=arguments,
