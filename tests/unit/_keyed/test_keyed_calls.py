@@ -551,7 +551,7 @@ async def test_arguments_are_compared_as_the_handler_gets_them(kind: Any, one: A
     assert [type(each) for each in ran] == [kind] and seen == [(kind, 7)] * 2 * scoped
 
 
-@pytest.mark.parametrize("keep", [60, Keep(60, scope=lambda peer, door: f"door {door}")], ids=["own", "scope"])
+@pytest.mark.parametrize("keep", [60, Keep(60, scope=lambda peer, door, *_: f"door {door}")], ids=["own", "scope"])
 async def test_clients_share_the_results_in_a_common_store_only_under_one_name(keep: Any) -> None:
     store, server, opened = MemoryStore(), Server(), list[str]()
     async with server.listen() as listener, AsyncExitStack() as stack:
