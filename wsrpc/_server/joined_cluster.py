@@ -39,6 +39,12 @@ class RoomMessage(Struct, array_like=True):
     context: CallContext | None = None
     key: str = ""
     """Of `KeepLatest`, whose function gets the values of the user. Empty if the sender knows none."""
+    stored: bool = False
+    """Whether nodes at which the room has ``keep=`` read the event from the store."""
+
+
+STORED = "\0"
+"""Before the name of a room in what a node tells others: the room has ``keep=`` there."""
 
 
 User = str | int

@@ -61,6 +61,8 @@ EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
 NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
 """The state in a page that no store has made."""
+NOT_STORED = b""
+"""Entry in place of an event that was not stored. It cannot be read, so all members are told that they miss it."""
 UNREADABLE = (MsgspecError, ValueError)
 """Errors of an entry that is no event, or one of a later version."""
 RENEWER = ""
@@ -203,6 +205,9 @@ class RoomLog(Followers):
         EventBroadcast(event_on(channel, (event, *args)), self.codec)  # what other rooms refuse must not be stored
         names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*rooms]))
+        return await self._emit(item, skipped)
+
+    async def _emit(self, item: bytes, skipped: Collection[object]) -> EmitReport:
         try:
             async with asyncio.timeout(PATIENCE):
                 if self.members and self.reached is None:
@@ -211,6 +216,16 @@ class RoomLog(Followers):
                 return (await self._write(item, skipped))[1]
         except TimeoutError:
             raise _unanswered() from None
+
+    def miss_one(self) -> None:
+        """Store, in place of an event that its process has not stored, what tells members that they miss it."""
+        self._runs.spawn(self._miss_one())
+
+    async def _miss_one(self) -> None:
+        try:
+            await self._emit(NOT_STORED, ())
+        except Overloaded as exc:
+            logger.warning("room %r: members are not told that they miss an event: %s", self._name, exc)
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         raise RuntimeError(f"room {self._name!r} keeps its events (keep=), which takes time: use `await room.emit()`")

@@ -40,7 +40,7 @@ from .broadcast import (
     key_of,
     readable_again,
 )
-from .joined_cluster import JoinedCluster, RoomMessage
+from .joined_cluster import STORED, JoinedCluster, RoomMessage
 from .peers import ServedPeer, served_peer
 from .presence import Presences, RoomPresence, checked_about
 from .room_log import Position, RoomLog, check_keep
@@ -237,6 +237,11 @@ class RoomMembers(BroadcastGroup):
         """The users in the room, if it has presence."""
         return self.rooms.presences.by_name.get(self.name)
 
+    @property
+    def announced(self) -> str:
+        """The name of the room for other nodes."""
+        return self.name if self.log is None else STORED + self.name
+
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
         addresses = [inside.address for inside in self.members.values() if inside.address is not None]
@@ -245,7 +250,7 @@ class RoomMembers(BroadcastGroup):
     def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink, about: object) -> None:
         """Add a member. ``about`` is what it says about itself, or None."""
         if not self.members and self.rooms.joined_cluster is not None:
-            self.rooms.joined_cluster.room_filled(self.name)
+            self.rooms.joined_cluster.room_filled(self.announced)
         if self.log is not None:
             self.log.start()
         self.members[member] = inside
@@ -271,7 +276,7 @@ class RoomMembers(BroadcastGroup):
             if self.log is not None:
                 self.log.stop()
             if self.rooms.joined_cluster is not None:
-                self.rooms.joined_cluster.room_emptied(self.name)
+                self.rooms.joined_cluster.room_emptied(self.announced)
 
     def ask(self, asking: Asking) -> None:
         """Ask all members."""
@@ -291,8 +296,9 @@ class RoomMembers(BroadcastGroup):
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
         if self.log is not None:
-            return await self.log.emit(sent, skip, context, *_rooms_in(skip))
-        report = await super().emit(sent, skip, context)
+            report = await self.log.emit(sent, skip, context, *_rooms_in(skip))
+        else:
+            report = await super().emit(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
         message = self._message(sent, skip, context)
@@ -314,7 +320,8 @@ class RoomMembers(BroadcastGroup):
         channel, event, args = sent
         assert not isinstance(channel, int)
         key = key_of(self.slow, args)
-        return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), _rooms_in(skip), context, key)
+        skipped, stored = (addresses_of(skip), _rooms_in(skip)), self.log is not None
+        return RoomMessage(self.name, channel, event, [*args], *skipped, context, key, stored)
 
     def check_options(self, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None) -> None:
         """Check that options do not contradict the options of the room. None means that an option is not set.
@@ -545,12 +552,10 @@ class Rooms:
         room = self._rooms.get(message.room)
         if room is None:
             return
-        if _members_of(room).log is not None:
-            logger.warning(
-                "an event for room %r was not sent, because another process has not stored it: it must have "
-                "the same keep= there",
-                room.name,
-            )
+        if (log := _members_of(room).log) is not None:
+            text = "room %r: members miss an event, because another process has not stored it: it needs the same keep="
+            logger.warning(text, room.name)
+            log.miss_one()
             return
         skipped: set[object] = {*message.skip}
         for name in message.skip_rooms:

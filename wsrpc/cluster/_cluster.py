@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
 from weakref import WeakValueDictionary
 
@@ -303,7 +303,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
 
         Args:
             keep: the same as for the room on the servers; see `Server.room`. Without it, the members of a room that has
-                ``keep=`` on the servers get no events from this program. It needs ``store=``.
+                ``keep=`` on the servers get no events from this program, and are told that they have missed some. It
+                needs ``store=``.
 
         Raises:
             TypeError, ValueError: ``name`` is not a valid room name, or ``keep`` is not valid.
@@ -360,11 +361,12 @@ class ClusterEmitter(RequestMethods):
         check_sending(channel, event, None)
         assert not isinstance(channel, int)
 
-        def send(context: CallContext | None) -> Coroutine[Any, Any, EmitReport]:
-            if self._log is not None:
-                return self._log.emit((channel, event, args), skip, context)
+        async def send(context: CallContext | None) -> EmitReport:
             message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
-            return self._send(message)
+            if self._log is not None:
+                await self._log.emit((channel, event, args), skip, context)
+                message.stored = True
+            return await self._send(message)
 
         return await broadcast(run_around, self._joined().outgoing, (channel, event, args), chosen, send)
 

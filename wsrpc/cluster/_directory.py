@@ -23,7 +23,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from msgspec import Meta, Struct, field
 
-from .._server.joined_cluster import MOST, Counter, User, UserEntry
+from .._server.joined_cluster import MOST, STORED, Counter, User, UserEntry
 from .._server.presence import parts_of
 
 LEASE = 5.0
@@ -233,9 +233,9 @@ class Directory:
         theirs = Claim(owner.claims[address], owner.name)
         return theirs if theirs > Claim(self._claims[address], self.me) else None
 
-    def nodes_of(self, room: str) -> tuple[str, ...]:
-        """Return the other nodes at which a room has members."""
-        return tuple(self._rooms_at.get(room, ()))
+    def nodes_of(self, room: str, *, stored: bool = False) -> tuple[str, ...]:
+        """Return the other nodes at which a room has members; if ``stored``, only those without ``keep=``."""
+        return (*self._rooms_at.get(room, ()), *(() if stored else self._rooms_at.get(STORED + room, ())))
 
     def presence_nodes(self, room: str) -> list[str]:
         """Return the nodes at which a room has presence, this node first."""

@@ -201,13 +201,13 @@ class ClusterMembership:
 
     # ------------------------------------------------------------ rooms
 
-    def _nodes_of(self, room: str) -> tuple[str, ...]:
+    def _nodes_of(self, message: RoomMessage) -> tuple[str, ...]:
         """Return the nodes to which a message to a room is sent. Nodes that miss it are notified later."""
-        self.directory.record_emitted(room, self.node.now)
-        return self.directory.nodes_of(room)
+        self.directory.record_emitted(message.room, self.node.now)
+        return self.directory.nodes_of(message.room, stored=message.stored)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self._nodes_of(message.room), list[str]()
+        nodes, missed = self._nodes_of(message), list[str]()
         for node in nodes:
             with self._recording_missed(message, node, missed):
                 if self.connected:
@@ -217,7 +217,7 @@ class ClusterMembership:
         return tuple(node for node in nodes if node not in missed), tuple(missed)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self._nodes_of(message.room), list[str]()
+        nodes, missed = self._nodes_of(message), list[str]()
         for node in nodes:
             with self._recording_missed(message, node, missed):
                 self.links.at_once(node).emit_nowait(ROOM, message)

@@ -312,16 +312,17 @@ async def test_events_and_requests_keep_their_order(route: str, kind: dict[str, 
 
 
 async def test_a_stream_waits_for_its_reader(route: str, kind: dict[str, Any]) -> None:
+    many = 500 if kind else 5000  # without extensions, each item waits for an answer
     async with world(route, kind) as w:
         async with w.peer.stream("endless", returns=int) as numbers:
             assert [await anext(numbers) for _ in range(5)] == [*range(5)]
             for _ in range(200):  # nobody reads
                 await asyncio.sleep(0)
-            for expected in range(5, 5000):
+            for expected in range(5, many):
                 assert await anext(numbers) == expected
         await turns_until(lambda: w.callee.seen)
         [(_, made)] = w.callee.seen
-        assert 4999 <= made < 8000, "the producer keeps to the reader's pace"
+        assert many <= made + 1 < many + 3000, "the producer keeps to the reader's pace"
         await w.nothing_is_open()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -68,6 +69,38 @@ async def test_members_of_a_room_that_is_left_out_get_nothing_in_any_process() -
         await late.room("staff").join()
         await late.room("lobby").join(last=9)
         assert await heard[0].get() == "for all" and heard[0].empty()
+
+
+async def test_processes_with_and_without_keep_lose_no_event_untold() -> None:
+    """For example, while a new version of the program is deployed. Both kinds lost the events of the other."""
+    engine, store = MemoryEngine(), MemoryStore()
+    async with AsyncExitStack() as stack:
+        servers = [Server(cluster=Cluster(engine), store=store) for _ in range(2)]
+        heard = [asyncio.Queue[str]() for _ in servers]
+        for server, keep, ear in zip(servers, (60, None), heard, strict=True):
+            stack.push_async_callback(server.close)
+            server.room("lobby", allow=lambda peer: True, keep=keep)
+            client = await stack.enter_async_context(connect(server))
+            client.on("said", ear.put_nowait)
+            await client.room("lobby").join()
+            client.room("lobby").on_missed(partial(ear.put_nowait, "missed"))
+        shop = await stack.enter_async_context(ClusterClient(engine, store=store))
+        new, old = servers[0].room("lobby"), servers[1].room("lobby")
+        await new.emit("said", "stored")
+        assert [await ear.get() for ear in heard] == ["stored", "stored"]
+        await old.emit("said", "not stored")
+        assert [await ear.get() for ear in heard] == ["missed", "not stored"]
+        await shop.room("lobby", keep=60).emit("said", "stored")
+        assert [await ear.get() for ear in heard] == ["stored", "stored"]
+        await shop.room("lobby").emit("said", "not stored")
+        assert [await ear.get() for ear in heard] == ["missed", "not stored"]
+        late = await stack.enter_async_context(connect(servers[0]))
+        late.on("said", heard[0].put_nowait)
+        late.room("lobby").on_missed(partial(heard[0].put_nowait, "missed"))
+        await late.room("lobby").join(last=9)
+        assert [await heard[0].get() for _ in range(4)] == ["stored", "missed"] * 2
+        assert not late.room("lobby").complete
+        assert len((await new.members()).addresses) + (await new.members()).others == 3
 
 
 async def test_a_server_in_a_cluster_needs_a_common_store() -> None:
