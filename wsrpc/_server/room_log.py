@@ -462,11 +462,20 @@ class RoomLog(Followers):
         return await self.wait_live(served)
 
     async def wait_live(self, served: ServedPeer) -> Joined:
-        """Wait until a member is not behind."""
+        """Wait until a member is not behind.
+
+        Raises:
+            Overloaded: the store does not answer. The member gets what it has missed later.
+        """
         task = self._behind.get(served.peer)
         if task is None:
             return Joined(str(self.reached), complete=True)
-        await asyncio.wait((task,))
+        got = None
+        while not task.done():
+            before, got = got, self._missed_after.get(served.peer)
+            if got == before and not served.writer.session.full:
+                raise made_here(Overloaded(NO_ANSWER))
+            await asyncio.wait((task,), timeout=PATIENCE)
         joined: Joined | None = None if task.cancelled() else task.result()
         if joined is None:
             raise RpcError("left the room")

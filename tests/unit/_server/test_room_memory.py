@@ -324,6 +324,24 @@ async def test_a_log_that_is_renewed_late_is_still_read(store: SlowStore) -> Non
     await there.close()
 
 
+async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
+    store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server(store=store)
+    async with ear(server) as one, ear(server) as two:
+        position = (await one.join())["position"]
+        await server.room("lobby").emit("said", 1)
+        store.reads.clear()
+        monkeypatch.setattr(room_log, "PATIENCE", 0.05)
+        for _ in range(2):
+            with pytest.raises(Overloaded, match="does not answer"):
+                await two.join(after=position)
+        store.reads.set()
+        assert await two.hear(1) == [1]
+        assert (await two.join())["complete"]
+    await server.close()
+
+
 async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowStore) -> None:
     here, there = make_server(store=store), make_server(store=store)
     async with ear(here) as one, ear(here) as two, ear(there) as ahead:
