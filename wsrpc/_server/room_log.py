@@ -33,7 +33,7 @@ from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext
 from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
-from .._keyed.keeper import encoder_of, hash_of
+from .._keyed.keeper import Encode, hash_of
 from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
 from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
 from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
@@ -147,6 +147,7 @@ class RoomLog(Followers):
         group: the members of the room here.
         runs: has the store.
         keep: seconds for which the log is kept after its last event, and after its last member has left.
+        to_bytes: encodes what is stored; see `encoder_of`.
         gates: limit what is read at the same time for the members of one client, in all rooms.
     """
 
@@ -156,6 +157,7 @@ class RoomLog(Followers):
         group: BroadcastGroup,
         runs: Runs,
         keep: float,
+        to_bytes: Encode,
         gates: WeakValueDictionary[object, asyncio.Semaphore],
     ) -> None:
         super().__init__(group, runs.spawn)
@@ -167,7 +169,7 @@ class RoomLog(Followers):
         self._store = runs.store
         self._key = hash_of(("room", name))
         self._new = NewRun(id=secrets.token_hex(8), arguments="", payer=f"room {name}", keep=keep)
-        self._to_bytes = encoder_of(group.codec)
+        self._to_bytes = to_bytes
         self._gates = gates
         self._writer = secrets.token_hex(4)
         self._sequence = 0

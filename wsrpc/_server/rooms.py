@@ -25,6 +25,7 @@ from .._core.sending.checks import check_thread, check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
+from .._keyed.keeper import encoder_of
 from .._keyed.runs import Runs
 from .._raw.raw_connection import RawConnection, link_of
 from .._raw.raw_link import RawLink
@@ -378,6 +379,7 @@ class Rooms:
         self._runs = runs
         self._in_cluster = in_cluster
         self._extensions = extensions
+        self._to_bytes = encoder_of(codec)
         self._gates: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         """See `RoomLog`."""
         self.slow: Slow = slow
@@ -447,7 +449,7 @@ class Rooms:
             raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
 
     def _make_log(self, members: RoomMembers, keep: float) -> RoomLog:
-        return RoomLog(members.name, members, self._runs, keep, self._gates)
+        return RoomLog(members.name, members, self._runs, keep, self._to_bytes, self._gates)
 
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""

@@ -23,6 +23,7 @@ from .._core.wire.codecs import Codec
 from .._core.wire.messages import EVENT_OPTIONS
 from .._core.wire.settings import Settings, make_settings
 from .._keyed.contract import Store
+from .._keyed.keeper import encoder_of
 from .._keyed.runs import Runs
 from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
@@ -317,7 +318,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=RedisStore(...))")
         if (log := self._logs.get(name)) is None:
             nobody = BroadcastGroup(self._settings.codec, "close", (), lambda _: None)
-            log = self._logs[name] = RoomLog(name, nobody, self._runs, keep, WeakValueDictionary())
+            to_bytes = encoder_of(self._settings.codec)
+            log = self._logs[name] = RoomLog(name, nobody, self._runs, keep, to_bytes, WeakValueDictionary())
         if log.keep != keep:
             raise ValueError(f"room {name!r} has keep={log.keep!r} already, which differs from {keep!r}")
         return ClusterRoom(name, None, self._joined, log)
