@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from cluster_servers import Servers, servers
 from engine_servers import redis_server
-from engines_in_use import KINDS, InMemory, MortalEngine, OnServer, Recorder
+from engines_in_use import KINDS, InMemory, MortalEngine, OnServer, Recorder, connect_to
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -164,7 +164,7 @@ async def test_garbage_is_counted_and_nothing_is_lost(carrier: MortalEngine) -> 
         await made.join(1, "ada", client)
         peer = made[0].cluster.peer("ada")
         waits = asyncio.create_task(peer.request("wait"))
-        publisher = await carrier.engine.connect(Recorder())
+        publisher = await connect_to(carrier.engine, Recorder())
         ids = [server.cluster.nodes[0] for server in made.all]
         garbage = [*GARBAGE.values()]
         for name, number in [(ids[0], number) for number in NUMBERS] + [(name, 1) for name in NAMES]:
@@ -211,7 +211,7 @@ async def test_garbage_within_a_session_of_two_processes(carrier: MortalEngine, 
         client, _ = callee()
         await made.join(1, "ada", client)
         peer, node = made[0].cluster.peer("ada"), membership_of(made[1].cluster).node
-        publisher = await carrier.engine.connect(Recorder())
+        publisher = await connect_to(carrier.engine, Recorder())
         (transport,) = node._transports.values()
         payload, text = INSIDE[inside]
         data = Data(transport.conn, transport._received + 1, [payload], [] if text else [0])

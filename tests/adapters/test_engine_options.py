@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engine_servers import ServerProcess, free_port, nats_server, redis_server
-from engines_in_use import CONNECT, Recorder, check_over
+from engines_in_use import CONNECT, Recorder, check_over, connect_to
 
 from wsrpc.cluster import ClusterClient
 from wsrpc.cluster.engine import Engine
@@ -33,7 +33,7 @@ def running(server: ServerProcess) -> Generator[ServerProcess]:
 
 async def check_works(engine: Engine, subject: str = "ours.a") -> None:
     heard = Recorder()
-    connection: Any = await engine.connect(heard)
+    connection: Any = await connect_to(engine, heard)
     await connection.subscribe(subject)
     connection.publish(subject, b"hello")
     assert await connection.is_received(f"{subject}b", b"hello") is False
@@ -148,7 +148,7 @@ async def test_a_permission_that_is_missing_ends_the_connection(
         await check_works(engine)
 
         heard = Recorder()
-        connection = await engine.connect(heard)
+        connection = await connect_to(engine, heard)
         with pytest.raises(EngineLost) as caught:
             await connection.subscribe("theirs.a")
         assert "permission" in caught.value.reason.lower()
@@ -156,7 +156,7 @@ async def test_a_permission_that_is_missing_ends_the_connection(
         await check_over(connection, heard)
 
         heard = Recorder()
-        connection = await engine.connect(heard)
+        connection = await connect_to(engine, heard)
         connection.publish("theirs.a", b"")
         assert "permission" in (await heard.ended()).lower()
         await check_over(connection, heard)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Generator
 
 import pytest
 from core_driver import turns
-from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over
+from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over, connect_to
 from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 from leftovers import open_sockets
@@ -62,7 +62,7 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
     idle, subscriber, busy = await connect(), await connect(), await connect()
     await subscriber[0].subscribe(subject)
     mortal.freeze()
-    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new")), asyncio.ensure_future(connect())]
+    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new")), asyncio.ensure_future(mortal.engine.connect(Recorder()))]
     await fill(busy[0], subject)
     waiting.append(asyncio.ensure_future(busy[0].drain()))
     for connection, recorder in (idle, subscriber, busy):
@@ -133,7 +133,7 @@ async def test_close_does_not_wait_for_a_frozen_broker_and_goes_on_if_it_is_canc
 async def test_a_ping_of_redis_ends_with_its_connection() -> None:
     """When the ping on one of the two connections failed, the other one waited for ever."""
     engine, recorder = OnServer("redis"), Recorder()
-    connection = await engine.engine.connect(recorder)
+    connection = await connect_to(engine.engine, recorder)
     try:
         assert isinstance(connection, _broker_connection.BrokerConnection)
         broker = connection._broker

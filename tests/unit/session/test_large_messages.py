@@ -120,7 +120,7 @@ async def test_a_session_resumes_as_soon_as_its_client_has_its_name() -> None:
             await turns_until(lambda: connected > 1 or asked.done())
         return await asked
 
-    async with asyncio.timeout(30), server.listen() as listener, FaultProxy(listener.url) as proxy:
+    async with asyncio.timeout(80), server.listen() as listener, FaultProxy(listener.url) as proxy:
         assert await call(0)
         whole = proxy.bytes_down
         went_on = [await cut_once(number) for number in range(whole - 250, whole)]

@@ -201,7 +201,7 @@ async def talk(channel: AnonymousChannel) -> None:
     await channel.wait_closed()
 
 
-async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_without_one() -> None:
+async def test_a_client_that_acknowledges_nothing_is_dropped_and_may_resume() -> None:
     server, clock, lines = Server(limits=STALLS), Clock(), list[ScriptedTransport]()
 
     async def connect(first: dict[str, Any], **headers: str) -> dict[str, Any]:
@@ -225,7 +225,9 @@ async def test_a_client_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
     assert not lines[1].closed
     clock.advance(STALLS.stall_timeout)
     await turns_until(lambda: lines[1].closed)
-    assert lines[1].closed == UNACKNOWLEDGED
+    assert lines[1].closed == DROPPED
+    asked["wsrpc"] |= {"gen": 2}
+    assert (await connect(asked, **{"Wsrpc-Resume": "1"}))["t"] == "resumed"
     await server.close()
 
 
@@ -266,7 +268,7 @@ async def test_a_session_whose_first_message_never_arrives_ends_so_that_others_c
         await asked
 
 
-async def test_a_server_that_acknowledges_nothing_after_a_resume_is_closed_as_without_one() -> None:
+async def test_a_server_that_acknowledges_nothing_is_dropped_and_may_resume() -> None:
     lines = list[ScriptedTransport]()
 
     async def dial(url: str, **options: Any) -> ScriptedTransport:
@@ -281,12 +283,14 @@ async def test_a_server_that_acknowledges_nothing_after_a_resume_is_closed_as_wi
         fill(client.peer, lines[0])
         await turns_until(lambda: len(lines) == 2 and lines[1].pop_sent())
         lines[1].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
-        await turns_until(lambda: lines[1].closed)
-        assert lines[1].closed == UNACKNOWLEDGED
+        await turns_until(lambda: len(lines) == 3)
+        assert lines[1].closed == DROPPED
+        [again] = lines[2].pop_sent()
+        assert (again["wsrpc"]["t"], again["wsrpc"]["sid"]) == ("resume", "s")
 
 
 STALLS = Limits(replay_bytes=SMALL, stall_timeout=0.3)
-UNACKNOWLEDGED = CloseInfo(4408, "nothing was acknowledged for 0.3 s", was_clean=True)
+DROPPED = CloseInfo(1006, "aborted")
 
 
 def fill(peer: Peer, line: ScriptedTransport) -> None:

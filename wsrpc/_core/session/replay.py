@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from ..._base.closing import CloseCode
+from ..._base.closing import CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import ConnectionLost
 from ..wire.control import PARTS, Ack
@@ -261,17 +261,17 @@ class ReplayBuffer:
         self.size = sum(map(len, self._payloads))
 
     def start_stall_timer(self) -> None:
-        """Close the connection if no message is acknowledged, and none arrives, for `Limits.stall_timeout` seconds.
+        """Drop the connection if no message is acknowledged, and none arrives, for `Limits.stall_timeout` seconds.
 
         An acknowledgement comes after the messages that the remote peer has sent before.
         """
-        if self._session.connection is None:
+        if (connection := self._session.connection) is None:
             return
         loop, seconds, before = self._host.loop, self._host.settings.limits.stall_timeout, self._progress
 
         def check() -> None:
             if self._progress == before:
-                self._session.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
+                connection.drop(CloseInfo(CloseCode.ABNORMAL, f"nothing was acknowledged for {seconds:g} s"))
             else:
                 self.start_stall_timer()
 
