@@ -198,10 +198,10 @@ class RoomLog(Followers):
             raise ValueError(f"room {self._name!r} keeps its events (keep=), and a raw message is no event: use emit()")
         check_sending(channel, event, None)
         check_thread(self._thread, "room.emit(...)")
-        skipped = skipped_by(skip)
+        skipped: Any = skip if rooms else skipped_by(skip)  # who is in a room is asked when the event reaches them
         metadata = None if context is None or context.metadata is UNSET else context.metadata
         EventBroadcast(event_on(channel, (event, *args)), self.codec)  # what other rooms refuse must not be stored
-        names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
+        names = [] if rooms else [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*rooms]))
         try:
             async with asyncio.timeout(PATIENCE):

@@ -177,6 +177,30 @@ def store() -> SlowStore:
     return SlowStore()
 
 
+async def test_who_is_in_a_room_that_is_left_out_is_asked_when_the_event_arrives(store: SlowStore) -> None:
+    """Also in the process that emits: one joins that room, and another one leaves it, before the store has answered."""
+    server = make_server(store=store)
+    staff = server.room("staff")
+    async with ear(server) as comes, ear(server) as leaves:
+        begin = await comes.join()
+        await leaves.join()
+        coming, leaving = server.peers
+        staff.add(leaving)
+        store.adds.clear()
+        emitting = asyncio.create_task(server.room("lobby").emit("said", "not for staff", skip=staff))
+        await asyncio.sleep(0)
+        staff.add(coming)
+        staff.remove(leaving)
+        store.adds.set()
+        assert (await emitting).sent == 1
+        await server.room("lobby").emit("said", "later")
+        assert await comes.hear(1) == ["later"] and await leaves.hear(2) == ["not for staff", "later"]
+        server.room("lobby").remove(leaving)
+        await leaves.join(after=begin["position"])
+        assert await leaves.hear(2) == ["not for staff", "later"]
+    await server.close()
+
+
 @pytest.mark.parametrize("how", ["refused", "cancelled"])
 async def test_the_log_is_not_read_without_members(how: str, store: SlowStore) -> None:
     server = make_server(store=store, limits=Limits(rooms=1))
