@@ -51,6 +51,9 @@ ANSWERS = RunGone, StoreFull
 PROBE = NewRun(id="probe", arguments="", payer="probe", keep=1.0)
 """The log that is written to find out whether the store answers again. (A store that only reads helps nobody.)"""
 
+UNREADABLE = (msgspec.MsgspecError, ValueError)
+"""Errors of what is kept, but is not what it should be, or was written by a later version."""
+
 T = TypeVar("T")
 
 
@@ -480,7 +483,12 @@ class Runs:
             for found in await insist(lambda: self.store.adopt(topic), PATIENCE):
                 if found.id not in self._running:
                     new = NewRun(id=found.id, arguments="", payer="", keep=0.0, topic=topic)
-                    self._spawn_run(Run(self.store, found.key, new, work_of(found.payload), KeyedRun("")), Context())
+                    try:
+                        work = work_of(found.payload)
+                    except UNREADABLE as exc:  # no other process can read it, either, or only one of a later version
+                        logger.warning("a run of topic %r cannot be continued: %s", topic, exc)
+                    else:
+                        self._spawn_run(Run(self.store, found.key, new, work, KeyedRun("")), Context())
 
     async def find(self, key: str) -> RunState | None:
         """Return the state of the run that has the key, if there is one.

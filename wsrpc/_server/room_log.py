@@ -21,7 +21,7 @@ from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from msgspec import UNSET, MsgspecError, Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from .._base.logs import logger
@@ -34,7 +34,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import encoder_of, hash_of
-from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
+from .._keyed.runs import LAST, PATIENCE, UNREADABLE, Runs, insist, read_kept
 from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
 from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
@@ -61,8 +61,6 @@ EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
 NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
 """The state in a page that no store has made."""
-UNREADABLE = (MsgspecError, ValueError)
-"""Errors of an entry that is no event, or one of a later version."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2

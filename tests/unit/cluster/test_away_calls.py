@@ -194,7 +194,7 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         assert await lock_at(cluster, 1).request("open_lock", 2, key="b", deliver_within=30) in ("open 1", "open 2")
 
 
-@pytest.mark.parametrize("corrupt", [False])
+@pytest.mark.parametrize("corrupt", [False, True])
 async def test_a_peer_that_connects_just_after_another_one_is_called_too(
     corrupt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
