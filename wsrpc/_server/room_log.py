@@ -326,10 +326,11 @@ class RoomLog(Followers):
         if self.members or self._needed:
             return
         self._moved = None  # nobody waits for it any more
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = None
         if self._runs.is_shared:
-            if self._reading is not None:
-                self._reading.cancel()
-            self.reached = self._reading = None
+            self.reached = None
 
     @contextmanager
     def needed(self) -> Generator[None]:
@@ -342,7 +343,7 @@ class RoomLog(Followers):
             self.stop()
 
     async def _read(self) -> None:
-        """Send what other processes have stored. Without a shared store, they have stored nothing."""
+        """Send what other processes have stored, if they share the store. Renew the log."""
         fails, now = False, asyncio.get_running_loop().time
         latest = now() + SOON
         while True:
@@ -354,11 +355,12 @@ class RoomLog(Followers):
                     self._move_to(self.reached or end)  # what was stored meanwhile may have been sent
                 elif self._runs.is_shared:
                     await self._read_on(after)
+                else:
+                    await asyncio.sleep(self.keep / 8)
+                    await self._renew()
                 if fails:
                     logger.info("room %r is read again", self._name)
                 fails = False
-                if not self._runs.is_shared:
-                    return
             except Exception as exc:
                 if not fails:
                     logger.warning("room %r is not read: %s", self._name, exc, exc_info=not isinstance(exc, Overloaded))
@@ -371,8 +373,7 @@ class RoomLog(Followers):
             return  # an event of this process was sent meanwhile
         if page is None or not page.items:
             if after.precedes(page):
-                with suppress(StoreLost, StoreFull):  # as long as there are members, the log is kept
-                    await self._store.add(self._key, self._new, RENEWER, 0, [])
+                await self._renew()
             else:
                 self._skip_to(await self._end())
             return
@@ -386,6 +387,11 @@ class RoomLog(Followers):
                     return
         if half := self._half():  # nobody waits: the store drops what this process does not read
             self._drop_recent(half)
+
+    async def _renew(self) -> None:
+        """Keep the log, as long as there are members."""
+        with suppress(StoreLost, StoreFull):
+            await self._store.add(self._key, self._new, RENEWER, 0, [])
 
     def _skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""

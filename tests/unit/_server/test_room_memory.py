@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
+from wsrpc._keyed import memory_store, runs
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
 from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull, StoreLost
@@ -346,6 +348,39 @@ async def test_a_log_that_is_renewed_late_is_still_read(store: SlowStore) -> Non
         assert await one.hear(4) == [0, 1, 2, 3]
     await here.close()
     await there.close()
+
+
+class RenewedStore(MemoryStore):
+    """The store of a server that was given none."""
+
+    renewed = 0
+
+    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Any, /) -> Added:
+        RenewedStore.renewed += not items
+        return await super().add(key, log, writer, sequence, items)
+
+
+async def test_events_in_memory_are_kept_as_long_as_there_are_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = 0.0
+    monkeypatch.setattr(runs, "MemoryStore", RenewedStore)
+    monkeypatch.setattr(memory_store, "monotonic", lambda: monotonic() + passed)
+    server = Server()
+    lobby = server.room("lobby", allow=lambda peer: True, keep=2)
+    async with ear(server) as one, ear(server) as two:
+        await one.join()
+        await lobby.emit("said", 1)
+        for _ in range(3):
+            passed += 1
+            renewed = RenewedStore.renewed
+            await turns_until(lambda renewed=renewed: RenewedStore.renewed > renewed)  # type: ignore[misc]
+        await two.join(last=1)
+        assert await two.hear(1) == [1]
+        for peer in server.peers:
+            lobby.remove(peer)
+        passed += 2
+        await two.join(last=1)
+        await lobby.emit("said", 2)
+        assert await two.hear(1) == [2], "nothing is kept without members"
 
 
 async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowStore) -> None:
