@@ -205,9 +205,11 @@ class AwayCalls:
             self._connected = {}
             await asyncio.sleep(lapsed)  # the claim of a process that has just ended lapses first
             for address, at in connected.items():
-                if at - self.ended_at < lapsed:
-                    await self._adopt(address)
+                if at - self.ended_at < lapsed and not await self._adopt(address):
+                    self._connected.setdefault(address, at)
 
-    async def _adopt(self, address: str) -> None:
+    async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
-        await self._runs.adopt(address, lambda payload: AwayWork(self, address, read_kept(payload, AwayCall), failure))
+        return await self._runs.adopt(
+            address, lambda payload: AwayWork(self, address, read_kept(payload, AwayCall), failure)
+        )

@@ -23,6 +23,7 @@ from wsrpc import (
     RpcError,
     RunLost,
 )
+from wsrpc._keyed import runs
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import PeerNotFound
@@ -213,6 +214,38 @@ async def test_a_peer_that_connects_just_after_another_one_is_called_too(
             await cluster.enter(connect(cluster[1], path=f"/?who={name}", client=device.client))
         await turns_until(lambda: lock.opened)
         assert lock.opened == [3] and len(other.opened) == (1 if corrupt else 2)
+
+
+async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
+    monkeypatch.setattr(runs, "PATIENCE", 0.01)
+    lock, store = Lock(), Silent(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        call = await waiting(lock_at(cluster).request("open_lock", 1, key="a", deliver_within=30))
+        await cluster[0].close(drain_timeout=60)
+        await asyncio.gather(call, return_exceptions=True)
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: store.asked >= 2)
+        asked = store.asked
+        await turns_until(lambda: store.asked > asked)
+        store.answers = True
+        await turns_until(lambda: lock.opened)
+        assert lock.opened == [1]
+
+
+class Silent(MemoryStore):
+    """A store that does not answer when it is asked for the calls to a peer."""
+
+    answers = False
+    asked = 0
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+        self.asked += 1
+        if not self.answers:
+            raise StoreLost
+        return await super().adopt(topic)
 
 
 class Spoiled(MemoryStore):
