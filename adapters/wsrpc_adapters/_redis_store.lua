@@ -12,10 +12,17 @@ local function name(kind, text)
   return PREFIX .. kind .. ':' .. text
 end
 
+local TYPES = {key = 'string', id = 'string', arguments = 'string', payer = 'string', topic = 'string',
+  dropped = 'string', first = 'number', last = 'number', bytes = 'number', stopping = 'number'}
+
 local function find(key)
   local packed = call('GET', name('run', key))
   local fine, run = pcall(cmsgpack.unpack, packed)
-  return fine and type(run) == 'table' and run.key == key and run  -- else another program has written it
+  if not fine or type(run) ~= 'table' or run.key ~= key or run.ending == nil then return false end  -- another program has written it
+  for field, kind in pairs(TYPES) do
+    if type(run[field]) ~= kind then return false end
+  end
+  return run
 end
 
 local function find_run(key, id)
@@ -194,7 +201,7 @@ function steps.read(key, after, channel, reader, ms)
     call('PEXPIRE', name('waiting', key), math.max(ms, call('PTTL', name('run', key))))  -- a log may begin anew
   end
   for i, entry in ipairs(entries) do
-    if size >= PAGE then break end
+    if size >= PAGE or entry[1] ~= number + i - 1 .. '-0' then break end  -- the next read finds that one is missing
     items[i], ids[i] = entry[2][2], run.writers and entry[2][1] or nil
     size = size + #items[i]
   end
@@ -212,30 +219,34 @@ function steps.stop(key, id)
   save(run, math.max(1, call('PTTL', name('run', key))))
 end
 
-function steps.renew(...)
-  local runs, states = {...}, {}
-  for i = 1, #runs, 2 do
-    local run = find_run(runs[i], runs[i + 1])
-    if run then
-      if not run.ending then renew(run) end
-      table.insert(states, {run.key, state(run)})
-    end
+local function each(list, stride, step)  -- the results of a step for each run, of which a corrupt one harms only itself
+  local results, failed = {}, nil
+  for i = 1, #list, stride do
+    local fine, result = pcall(step, list[i], list[i + 1])
+    if not fine then failed = result elseif result then table.insert(results, result) end
   end
-  return states
+  if failed and not results[1] then error(failed) end  -- perhaps the server has no memory, so all have failed
+  return results
+end
+
+function steps.renew(...)
+  return each({...}, 2, function(key, id)
+    local run = find_run(key, id)
+    if run and not run.ending then renew(run) end
+    return run and {key, state(run)}
+  end)
 end
 
 function steps.adopt(topic)
-  local adopted = {}
-  for _, key in ipairs(call('SMEMBERS', name('topic', topic))) do
+  return each(call('SMEMBERS', name('topic', topic)), 1, function(key)
     local run = find(key)
     if not run or run.topic ~= topic then
       call('SREM', name('topic', topic), key)
     elseif run.lapses <= now then
       renew(run)
-      table.insert(adopted, {key, run.id, run.payload})
+      return {key, run.id, run.payload}
     end
-  end
-  return adopted
+  end)
 end
 
 return steps[STEP](unpack(ARGV, 3, math.min(#ARGV, 500)))  -- append may have more, and reads them itself

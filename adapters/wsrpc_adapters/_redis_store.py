@@ -182,7 +182,7 @@ class RedisStore:
     async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Sequence[bytes], /) -> Added:
         new = (log.id, log.arguments, log.payer, _ms(log.keep))
         number, before, state = await self._step("add", key, *new, writer, sequence, *items)
-        return Added(number, before.decode(), _state(*state))
+        return Added(number, _text(before), _state(*state))
 
     async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
         if wait <= 0:
@@ -227,7 +227,7 @@ class RedisStore:
         if reply is None:
             return None
         state, number, items, before, ids = reply
-        return Page(_state(*state), number, items, before.decode(), [id.decode() for id in ids])
+        return Page(_state(*state), number, items, _text(before), [*map(_text, ids)])
 
     async def _listen(self) -> None:
         """Notify the readers of runs that have changed, until the connection is lost."""
@@ -314,7 +314,11 @@ def _ms(seconds: float) -> int:
     return max(1, round(1000 * min(seconds, 1e11)))  # Redis stores no infinity
 
 
+def _text(stored: bytes) -> str:
+    return stored.decode(errors="backslashreplace")  # another program may have written it
+
+
 def _state(
     id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, stopping: int, readers: int, lost: int
 ) -> RunState:
-    return RunState(id.decode(), arguments.decode(), first, last, end, bool(stopping), readers, bool(lost))
+    return RunState(_text(id), _text(arguments), first, last, end, bool(stopping), readers, bool(lost))

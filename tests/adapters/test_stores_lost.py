@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from engine_servers import ServerProcess, lasting_port, redis_server
 from engines_in_use import Recorder
@@ -113,6 +114,58 @@ async def test_a_run_that_another_program_overwrites_does_not_affect_others(
         with pytest.raises(RunGone):
             await call
     assert (await store.start("bad", new_run("b"))).id == "b"
+
+
+@pytest.mark.parametrize("field", ["arguments", "payer", "topic", "first", "last", "ending", "stopping", "keep"])
+async def test_a_run_without_a_field_harms_only_itself(
+    field: str, mortal: Mortal, store: RedisStore, client: Any
+) -> None:
+    await two_runs(store)
+    run = msgspec.msgpack.decode(await client.get("wsrpc:run:bad"))
+    del run[field]
+    await client.set("wsrpc:run:bad", msgspec.msgpack.encode(run))
+    await check_only_the_good_run_is_there(store, mortal)
+
+
+@pytest.mark.parametrize("kind", ["run:bad", "readers:bad", "runs:bad"])
+async def test_a_key_of_another_kind_harms_only_its_run(
+    kind: str, mortal: Mortal, store: RedisStore, client: Any
+) -> None:
+    await two_runs(store)
+    await client.delete(f"wsrpc:{kind}")
+    await client.rpush(f"wsrpc:{kind}", "x")
+    await check_only_the_good_run_is_there(store, mortal)
+
+
+async def two_runs(store: RedisStore) -> None:
+    for key in ("bad", "good"):
+        await store.start(key, new_run("a", topic="t", payer=key))
+        await store.read(key, 0, reader="r")
+
+
+async def check_only_the_good_run_is_there(store: RedisStore, mortal: Mortal) -> None:
+    assert [*await store.renew({"bad": "a", "good": "a"})] == ["good"]
+    quick = RedisStore(mortal.url, lease=0.001)
+    await quick.renew({"good": "a"})
+    await until(partial(state_of, store, "good"), lambda state: state is not None and state.lost)
+    assert [run.key for run in await store.adopt("t") if run.key != "bad"] == ["good"]
+    await quick.close()
+
+
+async def test_an_item_that_another_program_deletes_is_not_passed_over(store: RedisStore, client: Any) -> None:
+    await store.start("k", new_run("a"))
+    await store.append("k", "a", 1, [b"1", b"2", b"3"])
+    await client.xdel("wsrpc:items:k", "2-0")
+    assert (await page_of(store)).items == [b"1"] and await store.read("k", 1) is None
+    assert (await page_of(store, 2)).items == [b"3"]
+
+
+async def test_an_event_with_an_id_of_another_program_is_read(store: RedisStore, client: Any) -> None:
+    await add(store, "w", 1, b"1")
+    await client.delete("wsrpc:items:k")
+    await client.xadd("wsrpc:items:k", {b"\xff": b"1"}, id="1-0")
+    assert (await page_of(store)).ids == ["\\xff"] and (await page_of(store, 1)).before == "\\xff"
+    assert (await add(store, "w", 2, b"2")).before == "\\xff"
 
 
 async def test_a_server_that_is_killed_and_started_again_with_nothing(mortal: Mortal, store: RedisStore) -> None:

@@ -144,7 +144,7 @@ class OneOwner(Owners):
         return self.client
 
     def payer_of(self, peer: Peer) -> str:
-        return self.client
+        return f"owner {self.client}"
 
 
 class Keeper:
@@ -184,9 +184,9 @@ class Keeper:
         Raises:
             TypeError: the principal cannot own keys, or ``scope=`` returned no text.
         """
-        owner: tuple[str, ...]
+        owner: tuple[str, str, str]
         if keep.scope is None:
-            owner = ("owner", self._owners.owner_of(peer))
+            owner = ("owner", self._owners.owner_of(peer), self._owners.client)
         else:
             shared: Any = keep.scope(peer, *arguments)
             if not isinstance(shared, str):

@@ -51,6 +51,9 @@ ANSWERS = RunGone, StoreFull
 PROBE = NewRun(id="probe", arguments="", payer="probe", keep=1.0)
 """The log that is written to find out whether the store answers again. (A store that only reads helps nobody.)"""
 
+UNREADABLE = (msgspec.MsgspecError, ValueError)
+"""Errors of what is kept, but is not what it should be, or was written by a later version."""
+
 T = TypeVar("T")
 
 
@@ -471,16 +474,25 @@ class Runs:
         if self._renewing is None or self._renewing.done():
             self._renewing = self.spawn(self._renew())
 
-    async def adopt(self, topic: str, work_of: Callable[[bytes], Work]) -> None:
+    async def adopt(self, topic: str, work_of: Callable[[bytes], Work]) -> bool:
         """Continue the runs of a topic whose processes have ended, each with the work for its payload.
 
-        Does nothing if the store does not answer.
+        Return False if the store does not answer.
         """
-        with suppress(StoreLost):
-            for found in await insist(lambda: self.store.adopt(topic), PATIENCE):
-                if found.id not in self._running:
-                    new = NewRun(id=found.id, arguments="", payer="", keep=0.0, topic=topic)
-                    self._spawn_run(Run(self.store, found.key, new, work_of(found.payload), KeyedRun("")), Context())
+        try:
+            adopted = await insist(lambda: self.store.adopt(topic), PATIENCE)
+        except StoreLost:
+            return False
+        for found in adopted:
+            if found.id not in self._running:
+                new = NewRun(id=found.id, arguments="", payer="", keep=0.0, topic=topic)
+                try:
+                    work = work_of(found.payload)
+                except UNREADABLE as exc:  # no other process can read it, either, or only one of a later version
+                    logger.warning("a run of topic %r cannot be continued: %s", topic, exc)
+                else:
+                    self._spawn_run(Run(self.store, found.key, new, work, KeyedRun("")), Context())
+        return True
 
     async def find(self, key: str) -> RunState | None:
         """Return the state of the run that has the key, if there is one.
@@ -523,7 +535,7 @@ class Runs:
     # ------------------------------------------------------------ reading
 
     async def read(
-        self, key: str, state: RunState, after: int, adopt: Callable[[], Awaitable[None]] | None = None
+        self, key: str, state: RunState, after: int, adopt: Callable[[], Awaitable[object]] | None = None
     ) -> AsyncGenerator[Unread]:
         """Yield the items of a run after a number, some at a time. The last ones come with the end of the run.
 
@@ -572,7 +584,7 @@ class Runs:
             self._drop(reader)
             self.spawn(self._leave(key, reader))
 
-    async def end_of(self, key: str, state: RunState, adopt: Callable[[], Awaitable[None]] | None = None) -> End:
+    async def end_of(self, key: str, state: RunState, adopt: Callable[[], Awaitable[object]] | None = None) -> End:
         """Wait for the end of a run, and return it. See `read`.
 
         Raises:

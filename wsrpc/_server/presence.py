@@ -52,7 +52,7 @@ MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
 
 NEVER: tuple[int, str] = (0, "")
-"""`KnownUser.removed` if no entry was removed."""
+"""An order before all others, and no node."""
 
 _encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # names may be of a subclass of str
 
@@ -114,7 +114,8 @@ class KnownUser:
     Attributes:
         connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
-        removed: the order of the latest entry that was removed since the last batch, and its node.
+        removed: the order of the last entry that was removed at each node. The nodes may learn of removals in another
+            order, so they are kept as long as something is known of the user.
         returned: nodes that were silent, and whose entry has come back since the last batch.
     """
 
@@ -124,7 +125,7 @@ class KnownUser:
         self.user = user
         self.connections: dict[ServedPeer, Connection] = {}
         self.entries: dict[str, UserEntry] = {}
-        self.removed = NEVER
+        self.removed: dict[str, int] = {}
         self.returned: set[str] = set()
 
     def present(self) -> Present:
@@ -136,7 +137,7 @@ class KnownUser:
 
     def next_order(self) -> int:
         """Return the order of a new entry: it is later than all that are known."""
-        return min(MOST, 1 + max((entry.order for entry in self.entries.values()), default=self.removed[0]))
+        return min(MOST, 1 + max(*(entry.order for entry in self.entries.values()), *self.removed.values(), 0, 0))
 
     def entry_here(self, before: UserEntry | None) -> UserEntry:
         """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
@@ -161,7 +162,8 @@ class KnownUser:
         if now.state == "online" and before.state != "online" and not self.returned:
             return min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
         latest = [(entry.order, node) for node, entry in self.entries.items()]
-        return max((each for each in (*latest, self.removed) if each[1] in nodes), default=NEVER)[1] or min(nodes)
+        latest += [(order, node) for node, order in self.removed.items()]
+        return max((each for each in latest if each[1] in nodes), default=NEVER)[1] or min(nodes)
 
 
 class RoomPresence:
@@ -281,6 +283,7 @@ class RoomPresence:
         """
         holders = (node, self._me) if min(self._nodes) == self._me else (node,)
         for user, known in self.known.items():
+            known.removed.pop(node, None)
             entry = known.entries.get(node)
             if entry is not None and not entry.named:
                 self._set(node, user, None)
@@ -311,7 +314,7 @@ class RoomPresence:
         if entry is not None:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
-            known.removed = max(known.removed, (before.order, node))
+            known.removed[node] = before.order
         if node != self._me and known.present() != self._changed[user][1]:
             self._changed_elsewhere.add(user)
         if entry is None or entry.online:
@@ -371,7 +374,6 @@ class RoomPresence:
             if is_new and known.reporter(before, present, nodes) == self._me:
                 self._report(present)
             self._changed_elsewhere.discard(user)
-            known.removed = NEVER
             known.returned.clear()
             self._drop_unused(known)
         if self._changed:

@@ -21,7 +21,7 @@ from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from msgspec import UNSET, MsgspecError, Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from .._base.logs import logger
@@ -34,7 +34,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import Encode, hash_of
-from .._keyed.runs import LAST, PATIENCE, Runs, insist, read_kept
+from .._keyed.runs import LAST, PATIENCE, UNREADABLE, Runs, insist, read_kept
 from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
 from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
@@ -61,10 +61,8 @@ EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
 NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
 """The state in a page that no store has made."""
-NOT_STORED = b""
-"""Entry in place of an event that was not stored. It cannot be read, so all members are told that they miss it."""
-UNREADABLE = (MsgspecError, ValueError)
-"""Errors of an entry that is no event, or one of a later version."""
+LOST = b""
+"""Entry in place of events that are not in the store. It cannot be read, so members are told that they miss some."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -202,10 +200,10 @@ class RoomLog(Followers):
             raise ValueError(f"room {self._name!r} keeps its events (keep=), and a raw message is no event: use emit()")
         check_sending(channel, event, None)
         check_thread(self._thread, "room.emit(...)")
-        skipped = skipped_by(skip)
+        skipped: Any = skip if rooms else skipped_by(skip)  # who is in a room is asked when the event reaches them
         metadata = None if context is None or context.metadata is UNSET else context.metadata
         EventBroadcast(event_on(channel, (event, *args)), self.codec)  # what other rooms refuse must not be stored
-        names = [each.id if isinstance(each, Peer) else str(each) for each in skipped]
+        names = [] if rooms else [each.id if isinstance(each, Peer) else str(each) for each in skipped]
         item = self._to_bytes(StoredEvent(channel, event, args, metadata, names, [*rooms]))
         return await self._emit(item, skipped)
 
@@ -225,7 +223,7 @@ class RoomLog(Followers):
 
     async def _miss_one(self) -> None:
         try:
-            await self._emit(NOT_STORED, ())
+            await self._emit(LOST, ())
         except Overloaded as exc:
             logger.warning("room %r: members are not told that they miss an event: %s", self._name, exc)
 
@@ -345,10 +343,11 @@ class RoomLog(Followers):
         if self.members or self._needed:
             return
         self._moved = None  # nobody waits for it any more
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = None
         if self._runs.is_shared:
-            if self._reading is not None:
-                self._reading.cancel()
-            self.reached = self._reading = None
+            self.reached = None
 
     @contextmanager
     def needed(self) -> Generator[None]:
@@ -361,7 +360,7 @@ class RoomLog(Followers):
             self.stop()
 
     async def _read(self) -> None:
-        """Send what other processes have stored. Without a shared store, they have stored nothing."""
+        """Send what other processes have stored, if they share the store. Renew the log."""
         fails, now = False, asyncio.get_running_loop().time
         latest = now() + SOON
         while True:
@@ -373,11 +372,12 @@ class RoomLog(Followers):
                     self._move_to(self.reached or end)  # what was stored meanwhile may have been sent
                 elif self._runs.is_shared:
                     await self._read_on(after)
+                else:
+                    await asyncio.sleep(self.keep / 8)
+                    await self._renew()
                 if fails:
                     logger.info("room %r is read again", self._name)
                 fails = False
-                if not self._runs.is_shared:
-                    return
             except Exception as exc:
                 if not fails:
                     logger.warning("room %r is not read: %s", self._name, exc, exc_info=not isinstance(exc, Overloaded))
@@ -390,8 +390,7 @@ class RoomLog(Followers):
             return  # an event of this process was sent meanwhile
         if page is None or not page.items:
             if after.precedes(page):
-                with suppress(StoreLost, StoreFull):  # as long as there are members, the log is kept
-                    await self._store.add(self._key, self._new, RENEWER, 0, [])
+                await self._renew()
             else:
                 self._skip_to(await self._end())
             return
@@ -405,6 +404,11 @@ class RoomLog(Followers):
                     return
         if half := self._half():  # nobody waits: the store drops what this process does not read
             self._drop_recent(half)
+
+    async def _renew(self) -> None:
+        """Keep the log, as long as there are members."""
+        with suppress(StoreLost, StoreFull):
+            await self._store.add(self._key, self._new, RENEWER, 0, [])
 
     def _skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""

@@ -125,8 +125,8 @@ class AwayCalls:
         self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
         self._runs = runs
-        self._connected: set[str] = set()
-        """Peers that have connected to this process, and whose calls are adopted again."""
+        self._connected: dict[str, float] = {}
+        """Peers that have connected to this process, and whose calls are adopted again, with the times."""
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
@@ -194,7 +194,7 @@ class AwayCalls:
         self.peer_arrived(address)
         if self._runs.is_shared:
             self._runs.spawn(self._adopt(address))
-            self._connected.add(address)
+            self._connected[address] = time.monotonic()
             if self._adopting is None or self._adopting.done():
                 self._adopting = self._runs.spawn(self._adopt_again())
 
@@ -202,11 +202,14 @@ class AwayCalls:
         """Adopt the calls of processes that have ended shortly before the peers have connected, or afterwards."""
         lapsed = self._runs.store.lease + PAUSE
         while connected := self._connected:
-            self._connected = set()
+            self._connected = {}
             await asyncio.sleep(lapsed)  # the claim of a process that has just ended lapses first
-            for address in connected if time.monotonic() - self.ended_at < 2 * lapsed else ():
-                await self._adopt(address)
+            for address, at in connected.items():
+                if at - self.ended_at < lapsed and not await self._adopt(address):
+                    self._connected.setdefault(address, at)
 
-    async def _adopt(self, address: str) -> None:
+    async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
-        await self._runs.adopt(address, lambda payload: AwayWork(self, address, read_kept(payload, AwayCall), failure))
+        return await self._runs.adopt(
+            address, lambda payload: AwayWork(self, address, read_kept(payload, AwayCall), failure)
+        )

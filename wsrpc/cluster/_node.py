@@ -162,11 +162,13 @@ class Node:
             asyncio.get_running_loop().call_soon(self.publish_changes)
 
     def publish_changes(self) -> None:
-        """Publish the changes of the directory. Without the engine, the changes wait."""
+        """Publish the changes of the directory. Without the engine they are dropped, because there may be many.
+
+        The other nodes notice at the next beat that they have missed some, and request a snapshot.
+        """
         self._deltas_scheduled = False
-        if self.connected:
-            for delta in self.directory.pop_deltas():
-                self.engine.try_publish(ALL, delta)
+        for delta in self.directory.pop_deltas():
+            self.engine.try_publish(ALL, delta)
 
     # ------------------------------------------------------------ connections to other nodes
 

@@ -569,6 +569,26 @@ async def test_clients_share_the_results_in_a_common_store_only_under_one_name(k
         assert opened == ["device-7", "device-8"]
 
 
+async def test_the_name_of_a_client_is_no_principal_of_a_server_with_the_same_store() -> None:
+    store, answers = MemoryStore(), list[str]()
+    server = Server(store=store)
+
+    @server.on("work", keep=60)
+    async def work() -> str:
+        return "the server's"
+
+    device = Client(store=store, key_owner="str 'ann'")
+
+    @device.on("work", keep=60)
+    async def its_work() -> str:
+        return "the device's"
+
+    async with connect(server, client=device, principal="ann"):
+        answers.append(await device.request("work", key="k"))
+        answers.append(await server.peers[0].request("work", key="k"))
+    assert answers == ["the server's", "the device's"]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
+from wsrpc._keyed import memory_store, runs
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
 from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull, StoreLost
@@ -175,6 +177,30 @@ class SlowStore(MemoryStore):
 @pytest.fixture
 def store() -> SlowStore:
     return SlowStore()
+
+
+async def test_who_is_in_a_room_that_is_left_out_is_asked_when_the_event_arrives(store: SlowStore) -> None:
+    """Also in the process that emits: one joins that room, and another one leaves it, before the store has answered."""
+    server = make_server(store=store)
+    staff = server.room("staff")
+    async with ear(server) as comes, ear(server) as leaves:
+        begin = await comes.join()
+        await leaves.join()
+        coming, leaving = server.peers
+        staff.add(leaving)
+        store.adds.clear()
+        emitting = asyncio.create_task(server.room("lobby").emit("said", "not for staff", skip=staff))
+        await asyncio.sleep(0)
+        staff.add(coming)
+        staff.remove(leaving)
+        store.adds.set()
+        assert (await emitting).sent == 1
+        await server.room("lobby").emit("said", "later")
+        assert await comes.hear(1) == ["later"] and await leaves.hear(2) == ["not for staff", "later"]
+        server.room("lobby").remove(leaving)
+        await leaves.join(after=begin["position"])
+        assert await leaves.hear(2) == ["not for staff", "later"]
+    await server.close()
 
 
 @pytest.mark.parametrize("how", ["refused", "cancelled"])
@@ -340,6 +366,39 @@ async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
         assert await two.hear(1) == [1]
         assert (await two.join())["complete"]
     await server.close()
+
+
+class RenewedStore(MemoryStore):
+    """The store of a server that was given none."""
+
+    renewed = 0
+
+    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Any, /) -> Added:
+        RenewedStore.renewed += not items
+        return await super().add(key, log, writer, sequence, items)
+
+
+async def test_events_in_memory_are_kept_as_long_as_there_are_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = 0.0
+    monkeypatch.setattr(runs, "MemoryStore", RenewedStore)
+    monkeypatch.setattr(memory_store, "monotonic", lambda: monotonic() + passed)
+    server = Server()
+    lobby = server.room("lobby", allow=lambda peer: True, keep=2)
+    async with ear(server) as one, ear(server) as two:
+        await one.join()
+        await lobby.emit("said", 1)
+        for _ in range(3):
+            passed += 1
+            renewed = RenewedStore.renewed
+            await turns_until(lambda renewed=renewed: RenewedStore.renewed > renewed)  # type: ignore[misc]
+        await two.join(last=1)
+        assert await two.hear(1) == [1]
+        for peer in server.peers:
+            lobby.remove(peer)
+        passed += 2
+        await two.join(last=1)
+        await lobby.emit("said", 2)
+        assert await two.hear(1) == [2], "nothing is kept without members"
 
 
 async def test_who_comes_from_a_process_that_is_ahead_becomes_live(store: SlowStore) -> None:

@@ -23,6 +23,7 @@ from wsrpc import (
     RpcError,
     RunLost,
 )
+from wsrpc._keyed import runs
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import PeerNotFound
@@ -192,6 +193,71 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         await turns_until(lambda: len(lock.opened) == 2)
         assert sorted(lock.opened) == [1, 2]
         assert await lock_at(cluster, 1).request("open_lock", 2, key="b", deliver_within=30) in ("open 1", "open 2")
+
+
+@pytest.mark.parametrize("corrupt", [False, True])
+async def test_a_peer_that_connects_just_after_another_one_is_called_too(
+    corrupt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one's calls may be of a later version, or corrupt."""
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.7)
+    lock, store = Lock(), Spoiled(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        others = cluster[0].cluster.peer("other")
+        calls = [await waiting(others.request("open_lock", key=key, deliver_within=30)) for key in "ab"]
+        calls.append(await waiting(lock_at(cluster).request("open_lock", 3, key="c", deliver_within=30)))
+        await cluster[0].close(drain_timeout=60)
+        await asyncio.gather(*calls, return_exceptions=True)
+        store.spoils = "other" if corrupt else ""
+        other = Lock()
+        for name, device in (("other", other), ("lock", lock)):
+            await cluster.enter(connect(cluster[1], path=f"/?who={name}", client=device.client))
+        await turns_until(lambda: lock.opened)
+        assert lock.opened == [3] and len(other.opened) == (1 if corrupt else 2)
+
+
+async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
+    monkeypatch.setattr(runs, "PATIENCE", 0.01)
+    lock, store = Lock(), Silent(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        call = await waiting(lock_at(cluster).request("open_lock", 1, key="a", deliver_within=30))
+        await cluster[0].close(drain_timeout=60)
+        await asyncio.gather(call, return_exceptions=True)
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: store.asked >= 2)
+        asked = store.asked
+        await turns_until(lambda: store.asked > asked)
+        store.answers = True
+        await turns_until(lambda: lock.opened)
+        assert lock.opened == [1]
+
+
+class Silent(MemoryStore):
+    """A store that does not answer when it is asked for the calls to a peer."""
+
+    answers = False
+    asked = 0
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+        self.asked += 1
+        if not self.answers:
+            raise StoreLost
+        return await super().adopt(topic)
+
+
+class Spoiled(MemoryStore):
+    """A store in which the first call to a peer cannot be read."""
+
+    spoils = ""
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+        adopted = [*await super().adopt(topic)]
+        if adopted and topic == self.spoils:
+            adopted[0] = AdoptedRun(adopted[0].key, adopted[0].id, b"\xc1")
+        return adopted
 
 
 class Counting(MemoryStore):

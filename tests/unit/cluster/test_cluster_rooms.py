@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
@@ -336,6 +337,27 @@ async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> N
         made.memory.down = False
         await turns_until(lambda: gaps)
         assert gaps == ["new"] and nodes_of(made[0], "new")
+
+
+async def test_rooms_that_come_and_go_while_the_engine_is_away_take_no_memory() -> None:
+    """Clients may choose the names, and the engine may be away for hours."""
+    async with servers(2) as made:
+        await made.join(1, "ada")
+        peer = made.peer(1, "ada")
+        await made.engine_goes()
+        tracemalloc.start()
+        try:
+            for number in range(2000):
+                room = made[1].room(f"{number} {'x' * 200}")
+                room.add(peer)
+                room.remove(peer)
+                await asyncio.sleep(0)
+            assert tracemalloc.get_traced_memory()[0] < 200_000
+        finally:
+            tracemalloc.stop()
+        made[1].room("new").add(peer)
+        made.memory.down = False
+        await turns_until(lambda: nodes_of(made[0], "new"))
 
 
 @pytest.mark.parametrize("lost", [0, 1])
