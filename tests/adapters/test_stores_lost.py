@@ -7,14 +7,14 @@ import logging
 import sys
 import tracemalloc
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from engine_servers import ServerProcess, lasting_port, redis_server
+from engine_servers import ServerProcess, address_of, lasting_port, redis_server
 from engines_in_use import Recorder
 from leftovers import open_sockets, timers_due, turns_until
 from programs import start
@@ -330,34 +330,6 @@ async def test_a_server_tells_when_its_store_does_not_answer_and_when_it_does_ag
         await turns_until(lambda: server.degraded)
     assert not server.degraded, "it has no connections that could be affected"
     assert SECRET not in caplog.text
-
-
-@asynccontextmanager
-async def address_of(servers: list[str]) -> AsyncGenerator[str]:
-    """Gives a URL that leads to the first of these servers. Open connections stay with the server that they have."""
-
-    passed: set[asyncio.Task[None]] = set()
-
-    async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-        finally:
-            writer.transport.abort()
-
-    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        parts = urlsplit(servers[0])
-        there = await asyncio.open_connection(parts.hostname, parts.port)
-        passed.update(map(asyncio.ensure_future, (one_way(reader, there[1]), one_way(there[0], writer))))
-
-    server = await asyncio.start_server(passing, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in passed:
-            task.cancel()
-        await asyncio.gather(*passed, return_exceptions=True)
 
 
 async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: Any, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from math import inf
+from time import time
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -63,6 +64,10 @@ NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
 """The state in a page that no store has made."""
 UNREADABLE = (MsgspecError, ValueError)
 """Errors of an entry that is no event, or one of a later version."""
+LOST = b""
+"""The entry of a log that has lost events. It cannot be read, so all who come to it are told that they miss some."""
+ONCE = 10.0
+"""Seconds in which this entry is added once, although several processes notice the loss."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -170,6 +175,8 @@ class RoomLog(Followers):
         self._writer = secrets.token_hex(4)
         self._sequence = 0
         """How many entries this process has written."""
+        self._written = ("", 0)
+        """The id of the log to which this process has written last, and the number of the entry there."""
         self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""
@@ -314,7 +321,19 @@ class RoomLog(Followers):
             raise made_here(Overloaded("the store has no room for the events of this room")) from None
         except StoreLost:
             raise _unanswered() from None
+        log, last = self._written
+        self._written = added.state.id, added.number + len(items) - 1
+        if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
+            self._new = replace(self._new, id=secrets.token_hex(8))
+        elif log == added.state.id and added.number <= last:
+            self._runs.spawn(self._mark_loss())
         return Position(added.number - 1, added.before)
+
+    async def _mark_loss(self) -> None:
+        """Add that the log has lost events: a member may come back at a position before them, which is still valid."""
+        logger.warning("room %r: the store has lost events", self._name)
+        writer = f"lost-{time() // ONCE:.0f}"  # that of all processes
+        await insist(partial(self._store.add, self._key, self._new, writer, 1, [LOST]))
 
     # ------------------------------------------------------------ reading
 
@@ -371,6 +390,8 @@ class RoomLog(Followers):
         page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))
         if page is not None and after != self.reached:
             return  # an event of this process was sent meanwhile
+        if page is not None and page.number <= after.number + 1 and not after.precedes(page):
+            await self._mark_loss()
         if page is None or not page.items:
             if after.precedes(page):
                 with suppress(StoreLost, StoreFull):  # as long as there are members, the log is kept
