@@ -244,10 +244,21 @@ async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any
 
 async def test_a_server_without_memory_is_lost_and_goes_on(store: RedisStore, client: Any) -> None:
     await with_readers(store, 0)
+    await store.start("ended", new_run("b"))
+    await store.end("ended", "b", b"end")
     await client.config_set("maxmemory", 1)
-    with pytest.raises(StoreLost, match="memory"):
-        await store.append("k", "a", 3, [b"z"])
+    for refused in (
+        store.append("k", "a", 3, [b"z"]),
+        store.start("new", new_run("c")),  # its handler would run, and nobody would get the result
+        add(store, "w", 1, b"x", key="log"),
+        store.renew({"k": "a"}),
+        store.read("k", 2, reader="r", wait=30),  # otherwise a reader sees the claim lapse, and ends the run
+    ):
+        with pytest.raises(StoreLost, match="memory"):
+            await refused
     assert await items_of(store) == [b"x", b"y"]
+    page = await store.read("ended", 0, reader="r", wait=30)
+    assert page is not None and page.state.end == b"end"
     await client.config_set("maxmemory", 0)
     await store.append("k", "a", 3, [b"z"])
     await client.script_flush()

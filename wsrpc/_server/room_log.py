@@ -66,8 +66,6 @@ UNREADABLE = (MsgspecError, ValueError)
 """Errors of an entry that is no event, or one of a later version."""
 LOST = b""
 """The entry of a log that has lost events. It cannot be read, so all who come to it are told that they miss some."""
-ONCE = 10.0
-"""Seconds in which this entry is added once, although several processes notice the loss."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 READING = 2
@@ -321,19 +319,20 @@ class RoomLog(Followers):
             raise made_here(Overloaded("the store has no room for the events of this room")) from None
         except StoreLost:
             raise _unanswered() from None
-        log, last = self._written
-        self._written = added.state.id, added.number + len(items) - 1
         if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
             self._new = replace(self._new, id=secrets.token_hex(8))
-        elif log == added.state.id and added.number <= last:
+        elif self._written[0] == added.state.id and added.number <= self._written[1]:
             self._runs.spawn(self._mark_loss())
+        self._written = added.state.id, added.number + len(items) - 1
         return Position(added.number - 1, added.before)
 
     async def _mark_loss(self) -> None:
-        """Add that the log has lost events: a member may come back at a position before them, which is still valid."""
+        """Add that the log has lost events: a member may come back at a position before them, which is still valid.
+
+        Processes that notice the loss within the same ten seconds are one writer, so they add this once.
+        """
         logger.warning("room %r: the store has lost events", self._name)
-        writer = f"lost-{time() // ONCE:.0f}"  # that of all processes
-        await insist(partial(self._store.add, self._key, self._new, writer, 1, [LOST]))
+        await insist(partial(self._store.add, self._key, self._new, f"lost-{time() // 10:.0f}", 1, [LOST]))
 
     # ------------------------------------------------------------ reading
 
