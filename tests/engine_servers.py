@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Protocol
+from urllib.parse import urlsplit
 
 from programs import free_port as free_port
 
@@ -47,7 +52,11 @@ class ServerProcess:
     def __init__(self, url: str, ready: str, *command: str) -> None:
         program = command_of(command[0])
         self._process = subprocess.Popen(
-            [program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [program, *command[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            restore_signals=False,  # a file that may not grow is an error for it, see `fill_disk`
         )
         assert self._process.stdout is not None
         self._output: IO[str] = self._process.stdout
@@ -68,6 +77,11 @@ class ServerProcess:
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
+
+    def fill_disk(self, full: bool = True) -> None:
+        """Let each write to a file fail, as if the disk was full, or no longer. Only on Linux."""
+        _, most = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0 if full else most, most))
 
     def end(self) -> None:
         """Let it end, with the processes that it has started. Idempotent."""
@@ -98,3 +112,35 @@ def redis_server(*options: str, port: int | None = None) -> ServerProcess:
         *("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
         *options,
     )
+
+
+@asynccontextmanager
+async def address_of(servers: list[str]) -> AsyncGenerator[str]:
+    """Gives a URL that leads to the first of these servers. Open connections stay with the server that they have."""
+
+    passed: set[asyncio.Task[None]] = set()
+
+    async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        finally:
+            writer.transport.abort()
+
+    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parts = urlsplit(servers[0])
+        try:
+            there = await asyncio.open_connection(parts.hostname, parts.port)
+        except OSError:  # nobody listens there
+            writer.transport.abort()
+            return
+        passed.update(map(asyncio.ensure_future, (one_way(reader, there[1]), one_way(there[0], writer))))
+
+    server = await asyncio.start_server(passing, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in passed:
+            task.cancel()
+        await asyncio.gather(*passed, return_exceptions=True)

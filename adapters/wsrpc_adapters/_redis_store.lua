@@ -92,9 +92,9 @@ end
 local function create(run, cost)
   cost = cost + RUN + SHORT_END + #run.arguments + #run.payer + #run.topic
   if excess(run.payer) + cost > 0 or call('ZCARD', name('runs', run.payer)) >= PAYER_RUNS then return false end
+  charge(run, cost)  -- first, because a server without memory refuses it
   call('DEL', name('items', run.key), name('readers', run.key))
   run.first, run.last, run.bytes, run.ending, run.stopping, run.dropped = 1, 0, 0, false, 0, ''
-  charge(run, cost)
   return run
 end
 
@@ -186,9 +186,10 @@ end
 function steps.read(key, after, channel, reader, ms)
   local run = find(key)
   if not run then return end
-  if reader ~= '' and not run.writers then
-    call('ZREMRANGEBYSCORE', name('readers', key), '-inf', now)
+  if reader ~= '' and not run.writers and not run.ending then
+    -- First, because a server without memory refuses it: nobody must find a claim lapsed that cannot be renewed.
     call('ZADD', name('readers', key), now + ms, reader)
+    call('ZREMRANGEBYSCORE', name('readers', key), '-inf', now)
     outlive(name('readers', key), tonumber(ms))
   end
   local number, items, ids, size, entries = math.max(after + 1, run.first), {}, {}, 0, {}

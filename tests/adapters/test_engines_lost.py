@@ -62,7 +62,8 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
     idle, subscriber, busy = await connect(), await connect(), await connect()
     await subscriber[0].subscribe(subject)
     mortal.freeze()
-    waiting = [
+    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new"))]
+    waiting.append(asyncio.ensure_future(mortal.engine.connect(Recorder())))
         asyncio.ensure_future(subscriber[0].subscribe("new")),
         asyncio.ensure_future(mortal.engine.connect(Recorder())),
     ]

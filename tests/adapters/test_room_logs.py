@@ -120,10 +120,12 @@ async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: st
     async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
         here, there = await one.ear(), await two.ear()
         await one.lobby.emit("said", 1)
+        assert await here.hear(1) == await there.hear(1) == [1]
+        early = here.position
         if lost == "the last events":
             await client.save()
         await two.lobby.emit("said", 2)
-        assert await here.hear(2) == await there.hear(2) == [1, 2]
+        assert await here.hear(1) == await there.hear(1) == [2]
         before = here.position
         mortal.server.kill()
         mortal.start()
@@ -132,3 +134,30 @@ async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: st
         assert sorted(await here.hear(2)) == sorted(await there.hear(2)) == [3, 4]
         late = await one.ear(after=before)
         assert await late.hear(1) == ["missed"]
+        back = await two.ear(after=early)  # which is still valid, if Redis has lost only the last events
+        assert back.heard.get_nowait() == "missed"
+
+
+async def test_servers_without_members_notice_what_redis_has_lost(mortal: Mortal, client: Any) -> None:
+    async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
+        await one.lobby.emit("said", 1)
+        early = (await two.ear(last=1)).position
+        await asyncio.gather(*[peer.close() for peer in two.server.peers])
+        await client.save()
+        await one.lobby.emit("said", 2)
+        mortal.server.kill()
+        mortal.start()
+        await one.lobby.emit("said", 3)
+        back = await two.ear(after=early)
+        assert sorted(map(str, await back.hear(2))) == ["3", "missed"]
+
+
+async def test_a_log_that_begins_anew_has_lost_nothing(mortal: Mortal, client: Any) -> None:
+    async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
+        for _ in range(3):
+            await client.flushall()  # as if it had expired
+            for number, house in enumerate((one, two, two, one)):
+                await house.lobby.emit("said", number)
+        late = await two.ear(last=10)
+        await two.lobby.emit("said", 4)
+        assert await late.hear(5) == [*range(5)]

@@ -7,7 +7,7 @@ import logging
 import sys
 import tracemalloc
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from engine_servers import ServerProcess, lasting_port, redis_server
+from engine_servers import ServerProcess, address_of, lasting_port, redis_server
 from engines_in_use import Recorder
 from leftovers import open_sockets, timers_due, turns_until
 from programs import start
@@ -297,10 +297,21 @@ async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any
 
 async def test_a_server_without_memory_is_lost_and_goes_on(store: RedisStore, client: Any) -> None:
     await with_readers(store, 0)
+    await store.start("ended", new_run("b"))
+    await store.end("ended", "b", b"end")
     await client.config_set("maxmemory", 1)
-    with pytest.raises(StoreLost, match="memory"):
-        await store.append("k", "a", 3, [b"z"])
+    for refused in (
+        store.append("k", "a", 3, [b"z"]),
+        store.start("new", new_run("c")),  # its handler would run, and nobody would get the result
+        add(store, "w", 1, b"x", key="log"),
+        store.renew({"k": "a"}),
+        store.read("k", 2, reader="r", wait=30),  # otherwise a reader sees the claim lapse, and ends the run
+    ):
+        with pytest.raises(StoreLost, match="memory"):
+            await refused
     assert await items_of(store) == [b"x", b"y"]
+    page = await store.read("ended", 0, reader="r", wait=30)
+    assert page is not None and page.state.end == b"end"
     await client.config_set("maxmemory", 0)
     await store.append("k", "a", 3, [b"z"])
     await client.script_flush()
@@ -383,34 +394,6 @@ async def test_a_server_tells_when_its_store_does_not_answer_and_when_it_does_ag
         await turns_until(lambda: server.degraded)
     assert not server.degraded, "it has no connections that could be affected"
     assert SECRET not in caplog.text
-
-
-@asynccontextmanager
-async def address_of(servers: list[str]) -> AsyncGenerator[str]:
-    """Gives a URL that leads to the first of these servers. Open connections stay with the server that they have."""
-
-    passed: set[asyncio.Task[None]] = set()
-
-    async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-        finally:
-            writer.transport.abort()
-
-    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        parts = urlsplit(servers[0])
-        there = await asyncio.open_connection(parts.hostname, parts.port)
-        passed.update(map(asyncio.ensure_future, (one_way(reader, there[1]), one_way(there[0], writer))))
-
-    server = await asyncio.start_server(passing, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in passed:
-            task.cancel()
-        await asyncio.gather(*passed, return_exceptions=True)
 
 
 async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: Any, tmp_path: Path) -> None:

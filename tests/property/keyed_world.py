@@ -16,7 +16,7 @@ from redis import Redis
 from wsrpc import Handshake, Limits, Server
 from wsrpc._keyed.keeper import Keeper
 from wsrpc._keyed.runs import read_kept
-from wsrpc._server.room_log import StoredEvent
+from wsrpc._server.room_log import LOST, StoredEvent
 from wsrpc.adapting import DialRequest
 from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, Store, StoreLost
 from wsrpc.testing import Line
@@ -40,7 +40,7 @@ class KnownLog:
         last = f"{number - 1}-{before or 0}"
         for each, (id, item) in enumerate(zip(ids, items, strict=True), number):
             position = f"{each}-{id}"
-            self.events[position] = read_kept(item, StoredEvent)
+            self.events[position] = read_kept(item, StoredEvent) if item != LOST else StoredEvent(None, "lost", [None])
             self.before[position].add(last)
             last = position
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from math import inf
+from time import time
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -172,6 +173,8 @@ class RoomLog(Followers):
         self._writer = secrets.token_hex(4)
         self._sequence = 0
         """How many entries this process has written."""
+        self._written = ("", 0)
+        """The id of the log to which this process has written last, and the number of the entry there."""
         self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""
@@ -329,7 +332,20 @@ class RoomLog(Followers):
             raise made_here(Overloaded("the store has no room for the events of this room")) from None
         except StoreLost:
             raise _unanswered() from None
+        if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
+            self._new = replace(self._new, id=secrets.token_hex(8))
+        elif self._written[0] == added.state.id and added.number <= self._written[1]:
+            self._runs.spawn(self._mark_loss())
+        self._written = added.state.id, added.number + len(items) - 1
         return Position(added.number - 1, added.before)
+
+    async def _mark_loss(self) -> None:
+        """Add that the log has lost events: a member may come back at a position before them, which is still valid.
+
+        Processes that notice the loss within the same ten seconds are one writer, so they add this once.
+        """
+        logger.warning("room %r: the store has lost events", self._name)
+        await insist(partial(self._store.add, self._key, self._new, f"lost-{time() // 10:.0f}", 1, [LOST]))
 
     # ------------------------------------------------------------ reading
 
@@ -388,6 +404,8 @@ class RoomLog(Followers):
         page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))
         if page is not None and after != self.reached:
             return  # an event of this process was sent meanwhile
+        if page is not None and page.number <= after.number + 1 and not after.precedes(page):
+            await self._mark_loss()
         if page is None or not page.items:
             if after.precedes(page):
                 await self._renew()
