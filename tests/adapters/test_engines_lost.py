@@ -62,11 +62,8 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
     idle, subscriber, busy = await connect(), await connect(), await connect()
     await subscriber[0].subscribe(subject)
     mortal.freeze()
-    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new"))]
-    waiting.append(asyncio.ensure_future(mortal.engine.connect(Recorder())))
-        asyncio.ensure_future(subscriber[0].subscribe("new")),
-        asyncio.ensure_future(mortal.engine.connect(Recorder())),
-    ]
+    connecting = mortal.engine.connect(Recorder())
+    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new")), asyncio.ensure_future(connecting)]
     await fill(busy[0], subject)
     waiting.append(asyncio.ensure_future(busy[0].drain()))
     for connection, recorder in (idle, subscriber, busy):
