@@ -62,8 +62,8 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
     idle, subscriber, busy = await connect(), await connect(), await connect()
     await subscriber[0].subscribe(subject)
     mortal.freeze()
-    connecting = mortal.engine.connect(Recorder())
-    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new")), asyncio.ensure_future(connecting)]
+    dialing = mortal.engine.connect(Recorder())
+    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new")), asyncio.ensure_future(dialing)]
     await fill(busy[0], subject)
     waiting.append(asyncio.ensure_future(busy[0].drain()))
     for connection, recorder in (idle, subscriber, busy):
