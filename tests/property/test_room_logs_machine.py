@@ -37,6 +37,7 @@ from wsrpc import (
     Reconnect,
     RemoteError,
     RequestTimeout,
+    Room,
     Server,
 )
 from wsrpc._keyed.keeper import hash_of
@@ -52,6 +53,8 @@ SMALL, LARGE = 3000, 1 << 20
 COUNT = 4
 """The number of clients. The last one uses `Client.room`."""
 ROOMS = ["hall", "yard"]
+STAFF = {1, COUNT - 1}
+"""The clients that are in the room "staff" from the beginning of each session."""
 LOST = "7-00000000.1"
 """A position of no event."""
 ON = "on"
@@ -91,7 +94,8 @@ class Seat:
 
     def is_left_out(self, event: StoredEvent) -> bool:
         """Whether the client need not get an event."""
-        return not event.event or not self.ear.peers.isdisjoint(event.skip)
+        mine = bool(event.skip_rooms) and self.ear.index in STAFF
+        return not event.event or mine or not self.ear.peers.isdisjoint(event.skip)
 
     def lacks_nothing_before(self, position: str, after: str | None) -> bool:
         return after is None or position == after or self.log.follows(position, after, self.is_left_out)
@@ -100,7 +104,9 @@ class Seat:
         event = self.log.events[position]
         assert self.state != "out", f"{self} gets {position}, although it has left"
         assert event.args[0] == number, f"{self} gets event {number} with the position of another: {position}"
+        is_staff = self.ear.index in STAFF
         assert self.ear.peer not in event.skip, f"{self} gets what is not for it: {position}"
+        assert not (is_staff and event.skip_rooms), f"{self} gets what is not for the staff: {position}"
         assert position != self.position and self.lacks_nothing_before(position, self.position), (
             f"{self} gets {position}, which does not follow"
         )
@@ -270,6 +276,8 @@ class RoomLogsMachine(WorldMachine):
             ear = self.ears[int(str(peer.principal))]
             ear.peer = peer.id
             ear.peers.add(peer.id)
+            if ear.index in STAFF:
+                server.room("staff").add(peer)
 
         server.on("open", welcome)
         for room in ROOMS:
@@ -363,12 +371,14 @@ class RoomLogsMachine(WorldMachine):
         room=rooms,
         count=st.integers(1, 8),
         size=sizes,
-        skip=st.sampled_from([None, None, *range(COUNT)]),
+        skip=st.sampled_from([None, None, *range(COUNT), "staff", "staff"]),
         together=st.booleans(),
     )
-    def emit(self, at: int, room: str, count: int, size: int, skip: int | None, together: bool) -> None:
+    def emit(self, at: int, room: str, count: int, size: int, skip: int | str | None, together: bool) -> None:
         process = self.processes[at]
-        skipped = [peer for peer in process.server.peers if peer.principal == str(skip)]
+        skipped: list[Peer] | Room = [peer for peer in process.server.peers if peer.principal == str(skip)]
+        if skip == "staff":
+            skipped = process.server.room("staff")
         numbers = [self.number + each for each in range(1, count + 1)]
         self.number += count
 
@@ -383,11 +393,11 @@ class RoomLogsMachine(WorldMachine):
             self.work(main(), process)
         self.turn(1)
 
-    async def emit_one(self, process: Process, room: str, number: int, size: int, skip: list[Peer]) -> None:
+    async def emit_one(self, process: Process, room: str, number: int, size: int, skip: list[Peer] | Room) -> None:
         if process.closed:
             return
         place, log = process.server.room(room), self.shared.logs[hash_of(("room", room))]
-        before = tuple(place)
+        before, skipped = tuple(place), {*skip}
         try:
             report = await place.emit("said", number, "x" * size, skip=skip)
         except Overloaded:
@@ -395,7 +405,7 @@ class RoomLogsMachine(WorldMachine):
             return
         assert any(event.event and event.args[0] == number for event in log.events.values()), "not stored"
         if before == tuple(place) and not any(self.troubles.values()) and not self.shared.restored:
-            assert report.sent + report.skipped == len({*before} - {*skip}) and not report.errors, report
+            assert report.sent + report.skipped == len({*before} - skipped) and not report.errors, report
 
     @rule(at=nodes, room=rooms, size=sizes)
     def emit_from_both(self, at: int, room: str, size: int) -> None:
