@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wsrpc._keyed.keeper import Keeper
 from wsrpc._keyed.runs import read_kept
 from wsrpc._server.room_log import StoredEvent
 from wsrpc.adapting import DialRequest
-from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, Store, StoreLost
+from wsrpc.store import Added, MemoryStore, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
 from wsrpc.testing import Line
 from wsrpc_adapters.redis import RedisStore
 
@@ -216,20 +217,38 @@ class Wire:
         self.latency = 0
         """Turns that a call takes on its way, and its answer on the way back."""
         self.loses_answers = False
+        self.is_late = False
+        """Whether the caller of each step is told that the store is lost, and the step happens later."""
+        self.late: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        """The steps that have yet to happen."""
         self.cut = False
         self.killed = False
 
     async def _ask(self, name: str, *args: Any, **options: Any) -> Any:
         await self._travel()
         self._check()
-        result = await getattr(self._store, name)(*args, **options)
-        self._note(name, args, result)
+        if self.is_late:
+            self.late.append((name, args, options))
+            raise StoreLost("the store has not answered in time")
+        result = await self._step(name, args, options)
         await self._travel()
         self._check()
         if self.loses_answers:
             self.loses_answers = False
             raise StoreLost("the answer was lost")
         return result
+
+    async def _step(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = await getattr(self._store, name)(*args, **options)
+        self._note(name, args, options, result)
+        return result
+
+    async def do_late(self) -> None:
+        """Let the steps happen whose callers have given up, also of a process that has ended."""
+        late, self.late = self.late, []
+        for name, args, options in late:
+            with suppress(RunGone, StoreFull):
+                await self._step(name, args, {**options, "wait": 0.0} if "wait" in options else options)
 
     async def _travel(self) -> None:
         for _ in range(self.latency):
@@ -241,7 +260,7 @@ class Wire:
         if self.cut or self.shared.lost:
             raise StoreLost("the store is lost")
 
-    def _note(self, name: str, args: Any, result: Any) -> None:
+    def _note(self, name: str, args: Any, options: dict[str, Any], result: Any) -> None:
         match name, args, result:
             case "start", (key, NewRun(id=id) as run), RunState(id=own) if own == id:
                 self.shared.claimed(key, run)
@@ -249,6 +268,8 @@ class Wire:
                 self.shared.heard(id)
             case "end", (_, id, *_), _:
                 self.shared.end(id)
+                if options.get("free"):
+                    self.shared.signs.pop(id, None)
             case "renew", _, states:
                 self.shared.heard(*(state.id for state in states.values() if state.end is None))
             case "add", (key, _, writer, sequence, items), Added() as added:

@@ -66,6 +66,7 @@ clients = st.integers(0, COUNT - 1)
 rooms = st.sampled_from([ROOMS[0], ROOMS[0], ROOMS[1]])
 seldom = st.sampled_from([*[False] * 5, True])
 sizes = st.sampled_from([0, 0, 200, 200, 60_000])
+skips = st.sampled_from([None, None, *range(COUNT), "staff", "staff"])
 
 
 class Seat:
@@ -94,8 +95,11 @@ class Seat:
 
     def is_left_out(self, event: StoredEvent) -> bool:
         """Whether the client need not get an event."""
-        mine = bool(event.skip_rooms) and self.ear.index in STAFF
-        return not event.event or mine or not self.ear.peers.isdisjoint(event.skip)
+        return not event.event or self.hides(event) or not self.ear.peers.isdisjoint(event.skip)
+
+    def hides(self, event: StoredEvent) -> bool:
+        """Whether an event is not for the staff, and the client belongs to that."""
+        return self.ear.index in STAFF and event.args[0] in self.ear.world.hidden
 
     def lacks_nothing_before(self, position: str, after: str | None) -> bool:
         return after is None or position == after or self.log.follows(position, after, self.is_left_out)
@@ -104,9 +108,8 @@ class Seat:
         event = self.log.events[position]
         assert self.state != "out", f"{self} gets {position}, although it has left"
         assert event.args[0] == number, f"{self} gets event {number} with the position of another: {position}"
-        is_staff = self.ear.index in STAFF
         assert self.ear.peer not in event.skip, f"{self} gets what is not for it: {position}"
-        assert not (is_staff and event.skip_rooms), f"{self} gets what is not for the staff: {position}"
+        assert not self.hides(event), f"{self} gets what is not for the staff: {position}"
         assert position != self.position and self.lacks_nothing_before(position, self.position), (
             f"{self} gets {position}, which does not follow"
         )
@@ -234,6 +237,8 @@ class RoomLogsMachine(WorldMachine):
         self.ears: list[Ear] = []
         self.troubles = {"death": 0, "loss": 0, "leap": 0, "full": 0}
         """How often something happened that clients may be told of."""
+        self.hidden: set[int] = set()
+        """The numbers of the events that are not for the staff."""
         self.failed = False
         self.patches = ExitStack()
         self.shared: SharedStore
@@ -371,15 +376,16 @@ class RoomLogsMachine(WorldMachine):
         room=rooms,
         count=st.integers(1, 8),
         size=sizes,
-        skip=st.sampled_from([None, None, *range(COUNT), "staff", "staff"]),
+        skip=skips,
         together=st.booleans(),
     )
     def emit(self, at: int, room: str, count: int, size: int, skip: int | str | None, together: bool) -> None:
         process = self.processes[at]
         skipped: list[Peer] | Room = [peer for peer in process.server.peers if peer.principal == str(skip)]
+        numbers = [self.number + each for each in range(1, count + 1)]
         if skip == "staff":
             skipped = process.server.room("staff")
-        numbers = [self.number + each for each in range(1, count + 1)]
+            self.hidden.update(numbers)
         self.number += count
 
         async def main() -> None:
@@ -407,10 +413,10 @@ class RoomLogsMachine(WorldMachine):
         if before == tuple(place) and not any(self.troubles.values()) and not self.shared.restored:
             assert report.sent + report.skipped == len({*before} - skipped) and not report.errors, report
 
-    @rule(at=nodes, room=rooms, size=sizes)
-    def emit_from_both(self, at: int, room: str, size: int) -> None:
+    @rule(at=nodes, room=rooms, size=sizes, skip=skips)
+    def emit_from_both(self, at: int, room: str, size: int, skip: int | str | None) -> None:
         self.emit(at, room, 3, size, None, True)
-        self.emit(1 - at, room, 3, size, None, False)
+        self.emit(1 - at, room, 3, size, skip, False)
 
     # ------------------------------------------------------------ what happens to lines, processes and the store
 
@@ -428,12 +434,13 @@ class RoomLogsMachine(WorldMachine):
         room=rooms,
         then=st.sampled_from(["leave", "leave", "join", "expel", "cut", "move", "trim", "nothing"]),
         turns=st.integers(0, 6),
+        skip=skips,
     )
-    def fall_behind(self, index: int, room: str, then: str, turns: int) -> None:
+    def fall_behind(self, index: int, room: str, then: str, turns: int, skip: int | str | None) -> None:
         """A client stops reading while much is said, and something happens to it before it reads again."""
         ear = self.ears[index]
         self.stop_reading(index)
-        self.emit(ear.home, room, 4, 200, None, True)
+        self.emit(ear.home, room, 4, 200, skip, True)
         self.settle()
         if then == "leave":
             self.leave(index, room)
@@ -490,7 +497,7 @@ class RoomLogsMachine(WorldMachine):
         self.processes[at].store.cut = how == "lost"
         self.shared.lost = how == "lost to all"
 
-    @rule(at=nodes, latency=st.integers(0, 4), loses=seldom)
+    @rule(at=nodes, latency=st.sampled_from([0, 1, 2, 4, 20]), loses=seldom)
     def slow_store(self, at: int, latency: int, loses: bool) -> None:
         self.troubles["loss"] += loses
         store = self.processes[at].store
@@ -535,6 +542,7 @@ class RoomLogsMachine(WorldMachine):
         self.shared.lost = False
         for process in self.all_processes:
             process.store.cut = process.store.loses_answers = False
+            process.store.latency = 0
             process.line.cut()  # half-open connections end
         for ear in self.ears:
             ear.line.release()

@@ -222,7 +222,7 @@ class RoomLog(Followers):
         except UNREADABLE as exc:
             logger.warning("room %r: members miss event %s, which cannot be read: %s", self._name, position, exc)
             stored = StoredEvent(CHANNEL, "missed", [self._name, str(position)])
-        if skipped is None:
+        if skipped is None or stored.skip_rooms:  # who has entered one of them meanwhile is left out, too
             skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(peer, inside)}
         report = self._send(self._message(position, stored), None, skipped) if stored.event else EmitReport(0)
         for error in report.errors:

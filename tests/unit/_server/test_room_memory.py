@@ -202,6 +202,23 @@ async def test_the_log_is_not_read_without_members(how: str, store: SlowStore) -
     await server.close()
 
 
+async def test_who_is_in_a_room_that_is_left_out_before_the_event_is_stored_gets_nothing(store: SlowStore) -> None:
+    """Who had entered it after the call of `emit` got the event, but only in the process of this call."""
+    server = make_server(store=store)
+    async with ear(server) as one:
+        await one.join()
+        store.adds.clear()
+        emitting = asyncio.create_task(server.room("lobby").emit("said", 1, skip=server.room("staff")))
+        async with ear(server) as two:
+            server.room("staff").add(server.peers[1])
+            await two.join()
+            store.adds.set()
+            await emitting
+            await server.room("lobby").emit("said", 2)
+            assert await one.hear(2) == [1, 2] and await two.hear(1) == [2]
+    await server.close()
+
+
 async def test_a_join_that_fails_does_not_disturb_another_one(store: SlowStore) -> None:
     server = make_server(store=store, limits=Limits(rooms=1))
     async with ear(server) as one, ear(server) as two:
