@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -33,6 +33,8 @@ class KnownLog:
         self.events: dict[str, StoredEvent] = {}
         self.before: defaultdict[str, set[str]] = defaultdict(set)
         """The positions before each one: several only if an event was stored again after the store was restored."""
+        self.numbers: Counter[int] = Counter()
+        """How often each event was stored, by its first argument."""
         self.first = 1
         """The highest number that the first kept event has had."""
 
@@ -41,7 +43,9 @@ class KnownLog:
         last = f"{number - 1}-{before or 0}"
         for each, (id, item) in enumerate(zip(ids, items, strict=True), number):
             position = f"{each}-{id}"
-            self.events[position] = read_kept(item, StoredEvent)
+            if position not in self.events:
+                self.events[position] = event = read_kept(item, StoredEvent)
+                self.numbers.update(event.args[:1])
             self.before[position].add(last)
             last = position
 
@@ -97,6 +101,13 @@ class SharedStore:
         """Forget everything."""
         raise NotImplementedError
 
+    async def fail_over(self, stays: Wire) -> None:
+        """A replica takes over, which lacks what has happened since the last `save`.
+
+        One process goes on with the old primary, until `Wire.follow`.
+        """
+        await self.restore()
+
     def heard(self, *ids: str) -> None:
         self.signs.update(dict.fromkeys(ids, self.now()))
 
@@ -134,6 +145,11 @@ class SharedMemory(SharedStore):
             self.signs.clear()
             await self._store.close()
             vars(self._store).update(copy.deepcopy(self._snapshot))
+
+    async def fail_over(self, stays: Wire) -> None:
+        stays.store = MemoryStore()
+        vars(stays.store).update(vars(self._store))
+        await self.restore()
 
     async def wipe(self) -> None:
         self.restored += 1
@@ -213,7 +229,7 @@ class Wire:
     def __init__(self, shared: SharedStore) -> None:
         self.shared = shared
         self.lease = shared.lease
-        self._store = shared.connect()
+        self.store = shared.connect()
         self.latency = 0
         """Turns that a call takes on its way, and its answer on the way back."""
         self.loses_answers = False
@@ -239,13 +255,13 @@ class Wire:
         return result
 
     async def _step(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        result = await getattr(self._store, name)(*args, **options)
+        result = await getattr(self.store, name)(*args, **options)
         self._note(name, args, options, result)
         return result
 
-    async def do_late(self) -> None:
+    async def do_late(self, backwards: bool = False) -> None:
         """Let the steps happen whose callers have given up, also of a process that has ended."""
-        late, self.late = self.late, []
+        late, self.late = self.late[:: -1 if backwards else 1], []
         for name, args, options in late:
             with suppress(RunGone, StoreFull):
                 await self._step(name, args, {**options, "wait": 0.0} if "wait" in options else options)
@@ -284,8 +300,17 @@ class Wire:
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **options: self._ask(name, *args, **options)
 
+    async def follow(self) -> None:
+        """Leave an old primary. What it has stored since `fail_over` is lost, and so keys may have run twice."""
+        if isinstance(self.store, MemoryStore):
+            await self.store.close()
+            self.store = self.shared.connect()
+        self.shared.restored += 1
+        self.shared.signs.clear()
+        self.shared.doubles.clear()
+
     async def close(self) -> None:
-        await self._store.close()
+        await self.store.close()
 
 
 class Process:

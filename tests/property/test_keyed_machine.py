@@ -323,14 +323,14 @@ class KeyedCallsMachine(WorldMachine):
             self.request(index, key, False)
             self.turn(turns + 1)
             if happens == "meanwhile":
-                self.do_late(at)
+                self.do_late()
             for _ in range(6):
                 self.time_passes(2.1)
             self.slow_store(at, 0, "")
             self.open_gate()
             self.time_passes(2.1)  # now the key is freed
             self.settle()
-            self.do_late(at)
+            self.do_late(backwards=True)
         told, again = self.readers[-2:]
         store_is_back = not (self.shared.lost or self.processes[at].store.cut)
         if "does not answer" in told.end and store_is_back and not self.troubles["death"]:
@@ -508,14 +508,29 @@ class KeyedCallsMachine(WorldMachine):
         store = self.processes[at].store
         store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
 
-    @rule(at=nodes)
-    def do_late(self, at: int) -> None:
+    @rule(backwards=st.booleans())
+    def do_late(self, backwards: bool = False) -> None:
         """What calls have asked the store for happens after they have given up."""
-        self.run(self.processes[at].store.do_late())
+        for process in self.all_processes:
+            self.run(process.store.do_late(backwards))
 
     @rule(restores=st.sampled_from([False, False, True]))
     def save(self, restores: bool) -> None:
         self.run(self.shared.restore() if restores else self.shared.save())
+
+    @rule(index=clients, key=keys, turns=st.integers(1, 8))
+    def fail_over(self, index: int, key: str, turns: int) -> None:
+        """A replica takes over that lacks the last steps. For a while, one process still uses the old primary."""
+        self.troubles["loss"] += 1
+        old = self.processes[self.homes[index]].store
+        self.save(False)
+        self.stream(index, "shared", key, False, None, 100)
+        self.turn(turns)
+        self.run(self.shared.fail_over(old))
+        for each in range(len(WHO)):
+            self.stream(each, "shared", key, False, None, 100)
+        self.turn(turns)
+        self.run(old.follow())
 
     @rule(seconds=st.sampled_from([0.3, 2.1, 2.1, LEASE, UNREAD, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:

@@ -64,7 +64,6 @@ some = st.integers(0, 20)
 nodes = st.sampled_from([0, 1])
 clients = st.integers(0, COUNT - 1)
 rooms = st.sampled_from([ROOMS[0], ROOMS[0], ROOMS[1]])
-seldom = st.sampled_from([*[False] * 5, True])
 sizes = st.sampled_from([0, 0, 200, 200, 60_000])
 skips = st.sampled_from([None, None, *range(COUNT), "staff", "staff"])
 
@@ -108,6 +107,8 @@ class Seat:
         event = self.log.events[position]
         assert self.state != "out", f"{self} gets {position}, although it has left"
         assert event.args[0] == number, f"{self} gets event {number} with the position of another: {position}"
+        again = self.log.numbers[number] > 1 and not self.ear.world.shared.restored
+        assert not again, f"{self} gets event {number}, which was stored twice: {position}"
         assert self.ear.peer not in event.skip, f"{self} gets what is not for it: {position}"
         assert not self.hides(event), f"{self} gets what is not for the staff: {position}"
         assert position != self.position and self.lacks_nothing_before(position, self.position), (
@@ -158,6 +159,8 @@ class Ear:
         self.peer = ""
         self.seats = {room: Seat(self, room, world.shared.logs[hash_of(("room", room))]) for room in ROOMS}
         self.home = 0
+        self.reads = True
+        """Whether it surely gets what is sent to it. (A connection that is half open ends later.)"""
         self.line: Any = None
         self.client = Client(
             f"ws://server/?who={index}",
@@ -418,15 +421,38 @@ class RoomLogsMachine(WorldMachine):
         self.emit(at, room, 3, size, None, True)
         self.emit(1 - at, room, 3, size, skip, False)
 
+    @rule(at=nodes, room=rooms, count=st.sampled_from([8, 20]), size=st.sampled_from([200, 900, 60_000]))
+    def burst(self, at: int, room: str, count: int, size: int) -> None:
+        """Much more at once than the log keeps: members in this process miss nothing of it if they read."""
+        self.settle()
+        told = {seat: seat.told for seat in self.live_seats(at, room)}
+        self.emit(at, room, count, size, None, True)
+        self.settle()
+        for seat, before in told.items():
+            assert seat.told == before, f"{seat} reads, and has missed events"
+
+    def live_seats(self, at: int, room: str) -> list[Seat]:
+        """The members in a process that read, if all have what is stored and nothing more is on its way."""
+        place = self.processes[at].server.room(room)
+        log, page = _members_of(place).log, self.run(self.processes[at].store.store.read(hash_of(("room", room)), LAST))
+        assert log is not None
+        emits = [work for work in self.works if work.process is not None and not work.task.done()]
+        if emits or log._behind or page is None or log.reached != (page.number - 1, page.before):
+            return []
+        peers = {peer.id for peer in place}
+        return [ear.seats[room] for ear in self.ears if ear.reads and ear.peer in peers]
+
     # ------------------------------------------------------------ what happens to lines, processes and the store
 
     @rule(index=clients)
     def stop_reading(self, index: int) -> None:
         self.ears[index].line.hold()
+        self.ears[index].reads = False
 
     @rule(index=clients)
     def read_again(self, index: int) -> None:
         self.inside(self.ears[index].line.release)
+        self.ears[index].reads = True
         self.turn(6)
 
     @rule(
@@ -461,6 +487,8 @@ class RoomLogsMachine(WorldMachine):
     def cut(self, at: int, half_open: bool) -> None:
         """Connections drop. Sessions resume."""
         self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
+        for ear in self.ears:
+            ear.reads = ear.reads and not (half_open and ear.home == at)
 
     @rule(index=clients)
     def move(self, index: int) -> None:
@@ -497,19 +525,39 @@ class RoomLogsMachine(WorldMachine):
         self.processes[at].store.cut = how == "lost"
         self.shared.lost = how == "lost to all"
 
-    @rule(at=nodes, latency=st.sampled_from([0, 1, 2, 4, 20]), loses=seldom)
-    def slow_store(self, at: int, latency: int, loses: bool) -> None:
-        self.troubles["loss"] += loses
+    @rule(at=nodes, latency=st.sampled_from([0, 1, 2, 4, 20]), how=st.sampled_from([*[""] * 5, "answer lost", "late"]))
+    def slow_store(self, at: int, latency: int, how: str) -> None:
+        self.troubles["loss"] += bool(how)
         store = self.processes[at].store
-        store.latency, store.loses_answers = latency, loses
+        store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
+
+    @rule(backwards=st.booleans())
+    def do_late(self, backwards: bool = False) -> None:
+        """Events are stored whose callers have given up, or have repeated the step."""
+        for process in self.all_processes:
+            self.run(process.store.do_late(backwards))
 
     @rule(how=st.sampled_from(["save", "save", "restore", "wipe"]))
     def wind_back(self, how: str) -> None:
         self.run(getattr(self.shared, how)())
 
+    @rule(at=nodes, room=rooms, size=sizes, turns=st.integers(0, 6))
+    def fail_over(self, at: int, room: str, size: int, turns: int) -> None:
+        """A replica takes over that lacks the last events. For a while, one process still uses the old primary."""
+        old = self.processes[at].store
+        self.wind_back("save")
+        self.emit_from_both(at, room, size, None)
+        self.turn(turns)
+        self.run(self.shared.fail_over(old))
+        self.emit_from_both(at, room, size, None)
+        self.turn(turns)
+        self.run(old.follow())
+
     @rule(seconds=st.sampled_from([0.3, 1.1, 1.1, 6.0, 11.0, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:
         self.troubles["leap"] += seconds > 1.1  # nobody renews a log meanwhile
+        if seconds > KEPT:
+            self.do_late()  # a log that is gone does not know of what it has stored
         self.run(self.leap(seconds))
 
     # ------------------------------------------------------------ what must hold
@@ -541,8 +589,9 @@ class RoomLogsMachine(WorldMachine):
     async def finish(self) -> None:
         self.shared.lost = False
         for process in self.all_processes:
-            process.store.cut = process.store.loses_answers = False
+            process.store.cut = process.store.loses_answers = process.store.is_late = False
             process.store.latency = 0
+            await process.store.do_late()
             process.line.cut()  # half-open connections end
         for ear in self.ears:
             ear.line.release()
