@@ -420,6 +420,8 @@ class KeyedCallsMachine(WorldMachine):
                 assert dead or wiped, f"{reader} is told of a loss that was none: {error!r}"
             case Overloaded():
                 assert "too many results" in error.message or self.troubles["loss"], error
+            case RemoteError() if "does not answer" in error.message:  # who began the stream has given up
+                assert self.troubles["loss"] and reader.event != "charge", error
             case RemoteError(code="wsrpc.stopped"):
                 known = {
                     self.ids.get(number) for number, each in self.records.items() if each.identity[2] == reader.key

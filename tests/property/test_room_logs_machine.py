@@ -259,6 +259,7 @@ class RoomLogsMachine(WorldMachine):
         )
         self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
         self.patches.enter_context(patch("wsrpc._server.room_log.RECENT", run_bytes))
+        self.patches.enter_context(patch("wsrpc._server.room_log.BATCH", 1000 if run_bytes == SMALL else 64 << 10))
 
         async def main() -> None:
             self.shared = self.store(run_bytes=run_bytes, lease=6.0 * self.scale)
@@ -421,9 +422,11 @@ class RoomLogsMachine(WorldMachine):
         self.emit(at, room, 3, size, None, True)
         self.emit(1 - at, room, 3, size, skip, False)
 
-    @rule(at=nodes, room=rooms, count=st.sampled_from([8, 20]), size=st.sampled_from([200, 900, 60_000]))
-    def burst(self, at: int, room: str, count: int, size: int) -> None:
+    @rule(index=clients, room=rooms, count=st.sampled_from([8, 20]), size=st.sampled_from([200, 900, 60_000]))
+    def burst(self, index: int, room: str, count: int, size: int) -> None:
         """Much more at once than the log keeps: members in this process miss nothing of it if they read."""
+        at = self.ears[index].home
+        self.join(index, room, "on", 0)
         self.settle()
         told = {seat: seat.told for seat in self.live_seats(at, room)}
         self.emit(at, room, count, size, None, True)
