@@ -248,7 +248,7 @@ class RoomLogsMachine(WorldMachine):
 
     # ------------------------------------------------------------ the scene
 
-    @initialize(run_bytes=st.sampled_from([SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
+    @initialize(run_bytes=st.sampled_from([SMALL, SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
     def begin(self, run_bytes: int, homes: list[int]) -> None:
         self.limits = Limits(
             ping_interval=None,
@@ -422,12 +422,18 @@ class RoomLogsMachine(WorldMachine):
         self.emit(at, room, 3, size, None, True)
         self.emit(1 - at, room, 3, size, skip, False)
 
-    @rule(index=clients, room=rooms, count=st.sampled_from([8, 20]), size=st.sampled_from([200, 900, 60_000]))
+    @rule(index=clients, room=rooms, count=st.sampled_from([20, 40]), size=st.sampled_from([200, 900, 4000]))
     def burst(self, index: int, room: str, count: int, size: int) -> None:
         """Much more at once than the log keeps: members in this process miss nothing of it if they read."""
         at = self.ears[index].home
+        for each in (0, 1):  # in peace
+            self.lose_store(each, "back")
+            self.slow_store(each, 0, "")
+        self.read_again(index)
         self.join(index, room, "on", 0)
-        self.settle()
+        for _ in range(3):
+            self.time_passes(1.1)
+            self.settle()
         told = {seat: seat.told for seat in self.live_seats(at, room)}
         self.emit(at, room, count, size, None, True)
         self.settle()
@@ -444,6 +450,21 @@ class RoomLogsMachine(WorldMachine):
             return []
         peers = {peer.id for peer in place}
         return [ear.seats[room] for ear in self.ears if ear.reads and ear.peer in peers]
+
+    @rule(at=nodes, room=rooms, gives_up=st.booleans(), repeats_first=st.booleans())
+    def emit_late(self, at: int, room: str, gives_up: bool, repeats_first: bool) -> None:
+        """The store does not answer in time, and stores events later: before they are stored again, or after that."""
+        self.slow_store(at, 0, "late")
+        self.emit(at, room, 3, 0, None, True)
+        for _ in range(10 if gives_up else 1):
+            self.time_passes(1.1)
+        if repeats_first:
+            self.slow_store(at, 0, "")
+            self.time_passes(1.1)
+        self.do_late()
+        self.slow_store(at, 0, "")
+        self.time_passes(1.1)
+        self.settle()
 
     # ------------------------------------------------------------ what happens to lines, processes and the store
 
