@@ -259,7 +259,6 @@ class RoomLogsMachine(WorldMachine):
         )
         self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
         self.patches.enter_context(patch("wsrpc._server.room_log.RECENT", run_bytes))
-        self.patches.enter_context(patch("wsrpc._server.room_log.BATCH", 1000 if run_bytes == SMALL else 64 << 10))
 
         async def main() -> None:
             self.shared = self.store(run_bytes=run_bytes, lease=6.0 * self.scale)
@@ -422,7 +421,7 @@ class RoomLogsMachine(WorldMachine):
         self.emit(at, room, 3, size, None, True)
         self.emit(1 - at, room, 3, size, skip, False)
 
-    @rule(index=clients, room=rooms, count=st.sampled_from([20, 40]), size=st.sampled_from([200, 900, 4000]))
+    @rule(index=clients, room=rooms, count=st.sampled_from([20, 80]), size=st.sampled_from([200, 900, 4000]))
     def burst(self, index: int, room: str, count: int, size: int) -> None:
         """Much more at once than the log keeps: members in this process miss nothing of it if they read."""
         at = self.ears[index].home
