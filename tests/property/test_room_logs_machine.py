@@ -460,6 +460,7 @@ class RoomLogsMachine(WorldMachine):
         if repeats_first:
             self.slow_store(at, 0, "")
             self.time_passes(1.1)
+            self.emit(at, room, 1, 0, None, False)
         self.do_late()
         self.slow_store(at, 0, "")
         self.time_passes(1.1)
