@@ -674,7 +674,7 @@ class RoomLogsMachine(WorldMachine):
 
 @pytest.mark.timeout(7200 if EXPLORE else 120)
 class TestRoomLogsMachine(RoomLogsMachine.TestCase):  # type: ignore[misc,valid-type]
-    settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=examples(125), stateful_step_count=40, deadline=None)
 
 
 class RoomLogsOverRedis(RoomLogsMachine):
