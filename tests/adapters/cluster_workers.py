@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 from effort import SOAK
@@ -67,7 +67,8 @@ class Worker:
             AssertionError: uvicorn or one of its workers does not end. All are killed, and the error has the log.
         """
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)  # a supervisor ends its workers then
+            with suppress(ProcessLookupError):  # `send_signal` would take the exit status of one that has ended
+                os.kill(self.process.pid, signal.SIGTERM)  # a supervisor ends its workers then
         done, _ = await asyncio.wait({self._reading}, timeout=PATIENCE_FOR_END)
         if not done:
             os.killpg(self.process.pid, signal.SIGKILL)

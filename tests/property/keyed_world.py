@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wsrpc._keyed.keeper import Keeper
 from wsrpc._keyed.runs import read_kept
 from wsrpc._server.room_log import LOST, StoredEvent
 from wsrpc.adapting import DialRequest
-from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, Store, StoreLost
+from wsrpc.store import Added, MemoryStore, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
 from wsrpc.testing import Line
 from wsrpc_adapters.redis import RedisStore
 
@@ -32,6 +33,8 @@ class KnownLog:
         self.events: dict[str, StoredEvent] = {}
         self.before: defaultdict[str, set[str]] = defaultdict(set)
         """The positions before each one: several only if an event was stored again after the store was restored."""
+        self.numbers: Counter[int] = Counter()
+        """How often each event was stored, by its first argument."""
         self.first = 1
         """The highest number that the first kept event has had."""
 
@@ -40,7 +43,10 @@ class KnownLog:
         last = f"{number - 1}-{before or 0}"
         for each, (id, item) in enumerate(zip(ids, items, strict=True), number):
             position = f"{each}-{id}"
-            self.events[position] = read_kept(item, StoredEvent) if item != LOST else StoredEvent(None, "lost", [None])
+            if position not in self.events:
+                event = read_kept(item, StoredEvent) if item != LOST else StoredEvent(None, "lost", [None])
+                self.events[position] = event
+                self.numbers.update(event.args[:1] if event.event != "lost" else ())
             self.before[position].add(last)
             last = position
 
@@ -96,6 +102,13 @@ class SharedStore:
         """Forget everything."""
         raise NotImplementedError
 
+    async def fail_over(self, stays: Wire) -> None:
+        """A replica takes over, which lacks what has happened since the last `save`.
+
+        One process goes on with the old primary, until `Wire.follow`.
+        """
+        await self.restore()
+
     def heard(self, *ids: str) -> None:
         self.signs.update(dict.fromkeys(ids, self.now()))
 
@@ -133,6 +146,11 @@ class SharedMemory(SharedStore):
             self.signs.clear()
             await self._store.close()
             vars(self._store).update(copy.deepcopy(self._snapshot))
+
+    async def fail_over(self, stays: Wire) -> None:
+        stays.store = MemoryStore()
+        vars(stays.store).update(vars(self._store))
+        await self.restore()
 
     async def wipe(self) -> None:
         self.restored += 1
@@ -212,24 +230,42 @@ class Wire:
     def __init__(self, shared: SharedStore) -> None:
         self.shared = shared
         self.lease = shared.lease
-        self._store = shared.connect()
+        self.store = shared.connect()
         self.latency = 0
         """Turns that a call takes on its way, and its answer on the way back."""
         self.loses_answers = False
+        self.is_late = False
+        """Whether the caller of each step is told that the store is lost, and the step happens later."""
+        self.late: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        """The steps that have yet to happen."""
         self.cut = False
         self.killed = False
 
     async def _ask(self, name: str, *args: Any, **options: Any) -> Any:
         await self._travel()
         self._check()
-        result = await getattr(self._store, name)(*args, **options)
-        self._note(name, args, result)
+        if self.is_late:
+            self.late.append((name, args, options))
+            raise StoreLost("the store has not answered in time")
+        result = await self._step(name, args, options)
         await self._travel()
         self._check()
         if self.loses_answers:
             self.loses_answers = False
             raise StoreLost("the answer was lost")
         return result
+
+    async def _step(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = await getattr(self.store, name)(*args, **options)
+        self._note(name, args, options, result)
+        return result
+
+    async def do_late(self, backwards: bool = False) -> None:
+        """Let the steps happen whose callers have given up, also of a process that has ended."""
+        late, self.late = self.late[:: -1 if backwards else 1], []
+        for name, args, options in late:
+            with suppress(RunGone, StoreFull):
+                await self._step(name, args, {**options, "wait": 0.0} if "wait" in options else options)
 
     async def _travel(self) -> None:
         for _ in range(self.latency):
@@ -241,7 +277,7 @@ class Wire:
         if self.cut or self.shared.lost:
             raise StoreLost("the store is lost")
 
-    def _note(self, name: str, args: Any, result: Any) -> None:
+    def _note(self, name: str, args: Any, options: dict[str, Any], result: Any) -> None:
         match name, args, result:
             case "start", (key, NewRun(id=id) as run), RunState(id=own) if own == id:
                 self.shared.claimed(key, run)
@@ -249,6 +285,8 @@ class Wire:
                 self.shared.heard(id)
             case "end", (_, id, *_), _:
                 self.shared.end(id)
+                if options.get("free"):
+                    self.shared.signs.pop(id, None)
             case "renew", _, states:
                 self.shared.heard(*(state.id for state in states.values() if state.end is None))
             case "add", (key, _, writer, sequence, items), Added() as added:
@@ -263,8 +301,17 @@ class Wire:
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **options: self._ask(name, *args, **options)
 
+    async def follow(self) -> None:
+        """Leave an old primary. What it has stored since `fail_over` is lost, and so keys may have run twice."""
+        if isinstance(self.store, MemoryStore):
+            await self.store.close()
+            self.store = self.shared.connect()
+        self.shared.restored += 1
+        self.shared.signs.clear()
+        self.shared.doubles.clear()
+
     async def close(self) -> None:
-        await self._store.close()
+        await self.store.close()
 
 
 class Process:

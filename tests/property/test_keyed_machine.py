@@ -62,9 +62,8 @@ some = st.integers(0, 20)
 nodes = st.sampled_from([0, 1])
 clients = st.integers(0, len(WHO) - 1)
 KINDS = {"small": (0, 10), "large": (0, 900), "fails": (FAILS, 10)}
-CALLS = {f"{kind} {number}": arguments for number in range(4) for kind, arguments in KINDS.items()}
-"""The arguments with which each key is mostly used."""
-keys = st.sampled_from(list(CALLS))
+"""The arguments with which a key that begins like this is mostly used."""
+keys = st.sampled_from([f"{kind} {number}" for number in range(4) for kind in KINDS])
 wrong = st.sampled_from([*[False] * 5, True])
 streams = st.sampled_from(["private", "shared", "shared", "watched"])
 most = st.sampled_from([1, 4, 7, 100, 100])
@@ -255,7 +254,7 @@ class KeyedCallsMachine(WorldMachine):
 
     @rule(index=clients, key=keys, wrong=wrong)
     def request(self, index: int, key: str, wrong: bool) -> None:
-        arguments = (1, 0) if wrong else CALLS[key]
+        arguments = (1, 0) if wrong else KINDS[key.split()[0]]
 
         async def doing(client: Client, reader: ReaderRecord) -> None:
             number, filling = await client.request("charge", *arguments, key=key)
@@ -269,7 +268,7 @@ class KeyedCallsMachine(WorldMachine):
 
     @rule(index=clients, event=streams, key=keys, wrong=wrong, after=st.sampled_from([*[None] * 6, 0, 5, 9]), most=most)
     def stream(self, index: int, event: str, key: str, wrong: bool, after: int | str | None, most: int) -> None:
-        arguments = (1, 0) if wrong else CALLS[key]
+        arguments = (1, 0) if wrong else KINDS[key.split()[0]]
         self.read(index, ReaderRecord(event, WHO[index], key, arguments, after), most)
         self.turn(6)
 
@@ -300,7 +299,7 @@ class KeyedCallsMachine(WorldMachine):
             self.end_process(self.homes[index], "kill")
         elif then == "lose answers":
             for at in (0, 1):
-                self.slow_store(at, turns // 4, True)
+                self.slow_store(at, turns // 4, "answer lost")
             self.open_gate()
         elif then == "wind back":
             if not saves_first:
@@ -314,6 +313,30 @@ class KeyedCallsMachine(WorldMachine):
             self.time_passes(KEPT + 1)
             join(index, 4)
             self.continue_reading(1, 100, index)
+
+    @rule(index=clients, happens=st.sampled_from(["meanwhile", "later"]), turns=st.integers(0, 8))
+    def give_up(self, index: int, happens: str, turns: int) -> None:
+        """A call gives up, because the store does not answer in time. It has not claimed its key for good."""
+        at, key = self.homes[index], f"small {self.number} only"
+        self.slow_store(at, 0, "late")
+        for _ in range(2):
+            self.request(index, key, False)
+            self.turn(turns + 1)
+            if happens == "meanwhile":
+                self.do_late()
+            for _ in range(6):
+                self.time_passes(2.1)
+            self.slow_store(at, 0, "")
+            self.open_gate()
+            self.time_passes(2.1)  # now the key is freed
+            self.settle()
+            self.do_late(backwards=True)
+        told, again = self.readers[-2:]
+        store_is_back = not (self.shared.lost or self.processes[at].store.cut)
+        if "does not answer" in told.end and store_is_back and not self.troubles["death"]:
+            is_taken = "RunLost" in again.end or "does not answer" in again.end
+            assert not is_taken, f"{told} has claimed its key: {again}"
+            assert sum(each.identity[2] == key for each in self.records.values()) <= 1, "the key ran twice"
 
     @rule(which=some, most=most, index=clients)
     def continue_reading(self, which: int, most: int, index: int) -> None:
@@ -397,6 +420,8 @@ class KeyedCallsMachine(WorldMachine):
                 assert dead or wiped, f"{reader} is told of a loss that was none: {error!r}"
             case Overloaded():
                 assert "too many results" in error.message or self.troubles["loss"], error
+            case RemoteError() if "does not answer" in error.message:  # who began the stream has given up
+                assert self.troubles["loss"] and reader.event != "charge", error
             case RemoteError(code="wsrpc.stopped"):
                 known = {
                     self.ids.get(number) for number, each in self.records.items() if each.identity[2] == reader.key
@@ -479,15 +504,35 @@ class KeyedCallsMachine(WorldMachine):
         self.processes[at].store.cut = how == "lost"
         self.shared.lost = how == "lost to all"
 
-    @rule(at=nodes, latency=st.integers(0, 4), loses=st.booleans())
-    def slow_store(self, at: int, latency: int, loses: bool) -> None:
-        self.troubles["loss"] += loses
+    @rule(at=nodes, latency=st.integers(0, 4), how=st.sampled_from(["", "answer lost", "late"]))
+    def slow_store(self, at: int, latency: int, how: str) -> None:
+        self.troubles["loss"] += bool(how)
         store = self.processes[at].store
-        store.latency, store.loses_answers = latency, loses
+        store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
+
+    @rule(backwards=st.booleans())
+    def do_late(self, backwards: bool = False) -> None:
+        """What calls have asked the store for happens after they have given up."""
+        for process in self.all_processes:
+            self.run(process.store.do_late(backwards))
 
     @rule(restores=st.sampled_from([False, False, True]))
     def save(self, restores: bool) -> None:
         self.run(self.shared.restore() if restores else self.shared.save())
+
+    @rule(index=clients, key=keys, turns=st.integers(1, 8))
+    def fail_over(self, index: int, key: str, turns: int) -> None:
+        """A replica takes over that lacks the last steps. For a while, one process still uses the old primary."""
+        self.troubles["loss"] += 1
+        old = self.processes[self.homes[index]].store
+        self.save(False)
+        self.stream(index, "shared", key, False, None, 100)
+        self.turn(turns)
+        self.run(self.shared.fail_over(old))
+        for each in range(len(WHO)):
+            self.stream(each, "shared", key, False, None, 100)
+        self.turn(turns)
+        self.run(old.follow())
 
     @rule(seconds=st.sampled_from([0.3, 2.1, 2.1, LEASE, UNREAD, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:
@@ -526,7 +571,8 @@ class KeyedCallsMachine(WorldMachine):
     async def finish(self) -> None:
         self.shared.lost = False
         for process in self.all_processes:
-            process.store.cut = process.store.loses_answers = False
+            process.store.cut = process.store.loses_answers = process.store.is_late = False
+            await process.store.do_late()
             process.line.cut()  # half-open connections end
         self.reads_all = True
         for _ in range(100):
@@ -573,13 +619,13 @@ def test_a_key_is_free_in_time_although_an_answer_was_lost_and_the_call_was_repe
     try:
         if lost == "end":
             machine.request(0, "small 3", False)  # the handler waits at the gate
-        machine.slow_store(0, 0, True)
+        machine.slow_store(0, 0, "answer lost")
         if lost == "end":
             machine.open_gate()
         else:
             machine.request(0, "small 3", False)
         machine.turn(8)
-        machine.slow_store(0, 0, lost == "start")  # nor does the handler run
+        machine.slow_store(0, 0, "answer lost" if lost == "start" else "")  # nor does the handler run
         machine.time_passes(UNREAD)  # then it is repeated
         machine.turn(8)
         machine.time_passes(KEPT - UNREAD + 1 + (LEASE if lost == "start" else 0))

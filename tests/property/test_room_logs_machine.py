@@ -37,6 +37,7 @@ from wsrpc import (
     Reconnect,
     RemoteError,
     RequestTimeout,
+    Room,
     Server,
 )
 from wsrpc._keyed.keeper import hash_of
@@ -52,6 +53,8 @@ SMALL, LARGE = 3000, 1 << 20
 COUNT = 4
 """The number of clients. The last one uses `Client.room`."""
 ROOMS = ["hall", "yard"]
+STAFF = {1, COUNT - 1}
+"""The clients that are in the room "staff" from the beginning of each session."""
 LOST = "7-00000000.1"
 """A position of no event."""
 ON = "on"
@@ -61,8 +64,8 @@ some = st.integers(0, 20)
 nodes = st.sampled_from([0, 1])
 clients = st.integers(0, COUNT - 1)
 rooms = st.sampled_from([ROOMS[0], ROOMS[0], ROOMS[1]])
-seldom = st.sampled_from([*[False] * 5, True])
 sizes = st.sampled_from([0, 0, 200, 200, 60_000])
+skips = st.sampled_from([None, None, *range(COUNT), "staff", "staff"])
 
 
 class Seat:
@@ -91,7 +94,11 @@ class Seat:
 
     def is_left_out(self, event: StoredEvent) -> bool:
         """Whether the client need not get an event."""
-        return not event.event or not self.ear.peers.isdisjoint(event.skip)
+        return not event.event or self.hides(event) or not self.ear.peers.isdisjoint(event.skip)
+
+    def hides(self, event: StoredEvent) -> bool:
+        """Whether an event is not for the staff, and the client belongs to that."""
+        return self.ear.index in STAFF and event.args[0] in self.ear.world.hidden
 
     def lacks_nothing_before(self, position: str, after: str | None) -> bool:
         return after is None or position == after or self.log.follows(position, after, self.is_left_out)
@@ -100,7 +107,10 @@ class Seat:
         event = self.log.events[position]
         assert self.state != "out", f"{self} gets {position}, although it has left"
         assert event.args[0] == number, f"{self} gets event {number} with the position of another: {position}"
+        again = self.log.numbers[number] > 1 and not self.ear.world.shared.restored
+        assert not again, f"{self} gets event {number}, which was stored twice: {position}"
         assert self.ear.peer not in event.skip, f"{self} gets what is not for it: {position}"
+        assert not self.hides(event), f"{self} gets what is not for the staff: {position}"
         assert position != self.position and self.lacks_nothing_before(position, self.position), (
             f"{self} gets {position}, which does not follow"
         )
@@ -149,6 +159,8 @@ class Ear:
         self.peer = ""
         self.seats = {room: Seat(self, room, world.shared.logs[hash_of(("room", room))]) for room in ROOMS}
         self.home = 0
+        self.reads = True
+        """Whether it surely gets what is sent to it. (A connection that is half open ends later.)"""
         self.line: Any = None
         self.client = Client(
             f"ws://server/?who={index}",
@@ -228,13 +240,15 @@ class RoomLogsMachine(WorldMachine):
         self.ears: list[Ear] = []
         self.troubles = {"death": 0, "loss": 0, "leap": 0, "full": 0}
         """How often something happened that clients may be told of."""
+        self.hidden: set[int] = set()
+        """The numbers of the events that are not for the staff."""
         self.failed = False
         self.patches = ExitStack()
         self.shared: SharedStore
 
     # ------------------------------------------------------------ the scene
 
-    @initialize(run_bytes=st.sampled_from([SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
+    @initialize(run_bytes=st.sampled_from([SMALL, SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
     def begin(self, run_bytes: int, homes: list[int]) -> None:
         self.limits = Limits(
             ping_interval=None,
@@ -270,6 +284,8 @@ class RoomLogsMachine(WorldMachine):
             ear = self.ears[int(str(peer.principal))]
             ear.peer = peer.id
             ear.peers.add(peer.id)
+            if ear.index in STAFF:
+                server.room("staff").add(peer)
 
         server.on("open", welcome)
         for room in ROOMS:
@@ -363,13 +379,16 @@ class RoomLogsMachine(WorldMachine):
         room=rooms,
         count=st.integers(1, 8),
         size=sizes,
-        skip=st.sampled_from([None, None, *range(COUNT)]),
+        skip=skips,
         together=st.booleans(),
     )
-    def emit(self, at: int, room: str, count: int, size: int, skip: int | None, together: bool) -> None:
+    def emit(self, at: int, room: str, count: int, size: int, skip: int | str | None, together: bool) -> None:
         process = self.processes[at]
-        skipped = [peer for peer in process.server.peers if peer.principal == str(skip)]
+        skipped: list[Peer] | Room = [peer for peer in process.server.peers if peer.principal == str(skip)]
         numbers = [self.number + each for each in range(1, count + 1)]
+        if skip == "staff":
+            skipped = process.server.room("staff")
+            self.hidden.update(numbers)
         self.number += count
 
         async def main() -> None:
@@ -383,11 +402,11 @@ class RoomLogsMachine(WorldMachine):
             self.work(main(), process)
         self.turn(1)
 
-    async def emit_one(self, process: Process, room: str, number: int, size: int, skip: list[Peer]) -> None:
+    async def emit_one(self, process: Process, room: str, number: int, size: int, skip: list[Peer] | Room) -> None:
         if process.closed:
             return
         place, log = process.server.room(room), self.shared.logs[hash_of(("room", room))]
-        before = tuple(place)
+        before, skipped = tuple(place), {*skip}
         try:
             report = await place.emit("said", number, "x" * size, skip=skip)
         except Overloaded:
@@ -395,22 +414,69 @@ class RoomLogsMachine(WorldMachine):
             return
         assert any(event.event and event.args[0] == number for event in log.events.values()), "not stored"
         if before == tuple(place) and not any(self.troubles.values()) and not self.shared.restored:
-            assert report.sent + report.skipped == len({*before} - {*skip}) and not report.errors, report
+            assert report.sent + report.skipped == len({*before} - skipped) and not report.errors, report
 
-    @rule(at=nodes, room=rooms, size=sizes)
-    def emit_from_both(self, at: int, room: str, size: int) -> None:
+    @rule(at=nodes, room=rooms, size=sizes, skip=skips)
+    def emit_from_both(self, at: int, room: str, size: int, skip: int | str | None) -> None:
         self.emit(at, room, 3, size, None, True)
-        self.emit(1 - at, room, 3, size, None, False)
+        self.emit(1 - at, room, 3, size, skip, False)
+
+    @rule(index=clients, room=rooms, count=st.sampled_from([20, 80]), size=st.sampled_from([200, 900, 4000]))
+    def burst(self, index: int, room: str, count: int, size: int) -> None:
+        """Much more at once than the log keeps: members in this process miss nothing of it if they read."""
+        at = self.ears[index].home
+        for each in (0, 1):  # in peace
+            self.lose_store(each, "back")
+            self.slow_store(each, 0, "")
+        self.read_again(index)
+        self.join(index, room, "on", 0)
+        for _ in range(3):
+            self.time_passes(1.1)
+            self.settle()
+        told = {seat: seat.told for seat in self.live_seats(at, room)}
+        self.emit(at, room, count, size, None, True)
+        self.settle()
+        for seat, before in told.items():
+            assert seat.told == before, f"{seat} reads, and has missed events"
+
+    def live_seats(self, at: int, room: str) -> list[Seat]:
+        """The members in a process that read, if all have what is stored and nothing more is on its way."""
+        place = self.processes[at].server.room(room)
+        log, page = _members_of(place).log, self.run(self.processes[at].store.store.read(hash_of(("room", room)), LAST))
+        assert log is not None
+        emits = [work for work in self.works if work.process is not None and not work.task.done()]
+        if emits or log._behind or page is None or log.reached != (page.number - 1, page.before):
+            return []
+        peers = {peer.id for peer in place}
+        return [ear.seats[room] for ear in self.ears if ear.reads and ear.peer in peers]
+
+    @rule(at=nodes, room=rooms, gives_up=st.booleans(), repeats_first=st.booleans())
+    def emit_late(self, at: int, room: str, gives_up: bool, repeats_first: bool) -> None:
+        """The store does not answer in time, and stores events later: before they are stored again, or after that."""
+        self.slow_store(at, 0, "late")
+        self.emit(at, room, 3, 0, None, True)
+        for _ in range(10 if gives_up else 1):
+            self.time_passes(1.1)
+        if repeats_first:
+            self.slow_store(at, 0, "")
+            self.time_passes(1.1)
+            self.emit(at, room, 1, 0, None, False)
+        self.do_late()
+        self.slow_store(at, 0, "")
+        self.time_passes(1.1)
+        self.settle()
 
     # ------------------------------------------------------------ what happens to lines, processes and the store
 
     @rule(index=clients)
     def stop_reading(self, index: int) -> None:
         self.ears[index].line.hold()
+        self.ears[index].reads = False
 
     @rule(index=clients)
     def read_again(self, index: int) -> None:
         self.inside(self.ears[index].line.release)
+        self.ears[index].reads = True
         self.turn(6)
 
     @rule(
@@ -418,12 +484,13 @@ class RoomLogsMachine(WorldMachine):
         room=rooms,
         then=st.sampled_from(["leave", "leave", "join", "expel", "cut", "move", "trim", "nothing"]),
         turns=st.integers(0, 6),
+        skip=skips,
     )
-    def fall_behind(self, index: int, room: str, then: str, turns: int) -> None:
+    def fall_behind(self, index: int, room: str, then: str, turns: int, skip: int | str | None) -> None:
         """A client stops reading while much is said, and something happens to it before it reads again."""
         ear = self.ears[index]
         self.stop_reading(index)
-        self.emit(ear.home, room, 4, 200, None, True)
+        self.emit(ear.home, room, 4, 200, skip, True)
         self.settle()
         if then == "leave":
             self.leave(index, room)
@@ -444,6 +511,8 @@ class RoomLogsMachine(WorldMachine):
     def cut(self, at: int, half_open: bool) -> None:
         """Connections drop. Sessions resume."""
         self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
+        for ear in self.ears:
+            ear.reads = ear.reads and not (half_open and ear.home == at)
 
     @rule(index=clients)
     def move(self, index: int) -> None:
@@ -480,19 +549,39 @@ class RoomLogsMachine(WorldMachine):
         self.processes[at].store.cut = how == "lost"
         self.shared.lost = how == "lost to all"
 
-    @rule(at=nodes, latency=st.integers(0, 4), loses=seldom)
-    def slow_store(self, at: int, latency: int, loses: bool) -> None:
-        self.troubles["loss"] += loses
+    @rule(at=nodes, latency=st.sampled_from([0, 1, 2, 4, 20]), how=st.sampled_from([*[""] * 5, "answer lost", "late"]))
+    def slow_store(self, at: int, latency: int, how: str) -> None:
+        self.troubles["loss"] += bool(how)
         store = self.processes[at].store
-        store.latency, store.loses_answers = latency, loses
+        store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
+
+    @rule(backwards=st.booleans())
+    def do_late(self, backwards: bool = False) -> None:
+        """Events are stored whose callers have given up, or have repeated the step."""
+        for process in self.all_processes:
+            self.run(process.store.do_late(backwards))
 
     @rule(how=st.sampled_from(["save", "save", "restore", "wipe"]))
     def wind_back(self, how: str) -> None:
         self.run(getattr(self.shared, how)())
 
+    @rule(at=nodes, room=rooms, size=sizes, turns=st.integers(0, 6))
+    def fail_over(self, at: int, room: str, size: int, turns: int) -> None:
+        """A replica takes over that lacks the last events. For a while, one process still uses the old primary."""
+        old = self.processes[at].store
+        self.wind_back("save")
+        self.emit_from_both(at, room, size, None)
+        self.turn(turns)
+        self.run(self.shared.fail_over(old))
+        self.emit_from_both(at, room, size, None)
+        self.turn(turns)
+        self.run(old.follow())
+
     @rule(seconds=st.sampled_from([0.3, 1.1, 1.1, 6.0, 11.0, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:
         self.troubles["leap"] += seconds > 1.1  # nobody renews a log meanwhile
+        if seconds > KEPT:
+            self.do_late()  # a log that is gone does not know of what it has stored
         self.run(self.leap(seconds))
 
     # ------------------------------------------------------------ what must hold
@@ -524,7 +613,9 @@ class RoomLogsMachine(WorldMachine):
     async def finish(self) -> None:
         self.shared.lost = False
         for process in self.all_processes:
-            process.store.cut = process.store.loses_answers = False
+            process.store.cut = process.store.loses_answers = process.store.is_late = False
+            process.store.latency = 0
+            await process.store.do_late()
             process.line.cut()  # half-open connections end
         for ear in self.ears:
             ear.line.release()
