@@ -200,8 +200,8 @@ class Ear:
         if info.resumed:
             return
         for seat in self.seats.values():
-            if seat.state == "in" and not self.rooms:
-                self.world.join_later(seat, ON)
+            if seat.state == "in" and not self.rooms:  # `cancel` must not end this before it has begun
+                self.world.orders.append(self.world.loop.create_task(self.world.join_now(seat, ON)))
 
     async def ask_to_join(self, seat: Seat, options: dict[str, Any]) -> tuple[str, bool]:
         if self.rooms:
