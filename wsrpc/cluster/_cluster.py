@@ -400,7 +400,8 @@ class ClusterEmitter(RequestMethods):
         return membership
 
     async def _send(self, message: RoomMessage) -> EmitReport:
-        nodes, missing_nodes = await self._connected().send_to_room(message)
+        membership = self._joined() if message.stored else self._connected()
+        nodes, missing_nodes = await membership.send_to_room(message)
         return EmitReport(0, nodes=nodes, missing_nodes=missing_nodes)
 
 

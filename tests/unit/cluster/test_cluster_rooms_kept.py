@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 
 from wsrpc import Server
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
@@ -31,6 +32,12 @@ async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events(
             await lobby.emit("said", "one")
             await lobby.of("side").emit("said", "two")
             assert [await heard.get(), await heard.get()] == ["one", "two"]
+            engine.down = True
+            engine.cut()
+            await turns_until(lambda: not shop.connected)
+            await lobby.emit("said", "three")  # through the store
+            assert await heard.get() == "three"
+            engine.down = False
             with pytest.raises(ValueError, match="a raw message is no event"):
                 await lobby.send_raw("raw")
             with pytest.raises(ValueError, match="has keep=60 already"):
