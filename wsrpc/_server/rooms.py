@@ -310,7 +310,7 @@ class RoomMembers(BroadcastGroup):
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
         if self.log is not None:
-            return self.log.emit_nowait(sent, skip, context)
+            raise RuntimeError(f"room {self.name!r} keeps its events (keep=), which takes time: `await room.emit()`")
         report = super().emit_nowait(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
@@ -552,7 +552,7 @@ class Rooms:
         if (log := _members_of(room).log) is not None:
             text = "room %r: members miss an event, because another process has not stored it: it needs the same keep="
             logger.warning(text, room.name)
-            log.miss_one()
+            self._runs.spawn(log.miss_one())
             return
         skipped: set[object] = {*message.skip}
         for name in message.skip_rooms:
