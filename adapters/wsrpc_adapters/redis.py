@@ -11,12 +11,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.cluster.engine import FEW, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
-from ._broker_connection import BrokerConnection, abort, error_text, host_of, refuse_options
+from ._broker_connection import BrokerConnection, abort, error_text, host_of
 
 try:
     from redis.asyncio import ConnectionPool
@@ -24,7 +23,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
-from ._redis_store import SET_HERE, RedisStore
+from ._redis_store import RedisStore, pool_of
 
 __all__ = ["RedisEngine", "RedisStore"]
 
@@ -53,18 +52,8 @@ class RedisEngine:
 
     def __init__(self, url: str, **options: Any) -> None:
         self._host = host_of(url)
-        refuse_options("RedisEngine", options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
-        # Creates connections from a URL and options. It keeps no connection.
-        pool_class: Any = ConnectionPool
-        self._pool: Any = pool_class.from_url(
-            url,
-            **options,
-            # `BrokerConnection` watches the connections. Commands that may have arrived are never sent again.
-            socket_timeout=None,
-            socket_connect_timeout=PATIENCE,
-            # The reader of protocol version 3 converts every message to text for a log that nobody reads.
-            protocol=2,
-        )
+        # Creates connections from a URL and options. It keeps no connection, and never sends a command again.
+        self._pool = pool_of("RedisEngine", ConnectionPool, url, options)
 
     def __repr__(self) -> str:
         return f"RedisEngine({self._host})"
