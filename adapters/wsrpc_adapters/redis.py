@@ -102,7 +102,10 @@ class RedisBroker:
 
     async def confirm(self) -> None:
         await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
-        await self._publishing.check_role()
+        if self._publishing.may_ask_role:
+            # A replica accepts messages and gives them to nobody. The server is one after a failover that keeps
+            # connections open. Users without the right to ask are not told.
+            await self._publishing.send([(b"ROLE",)])
 
     async def subscribe(self, subject: str, /) -> None:
         if subject.encode() not in self._subjects:
@@ -151,7 +154,8 @@ class Replies:
         self._end = end
         self._pings: deque[asyncio.Future[Any]] = deque()
         self._reading: asyncio.Task[None] | None = None
-        self._may_ask_role = True
+        self.may_ask_role = True
+        """Whether the server has not refused to say its role."""
 
     async def connect(self) -> None:
         await self._connection.connect()
@@ -175,14 +179,6 @@ class Replies:
         await self.send([*commands, (b"PING",)])
         return await answer
 
-    async def check_role(self) -> None:
-        """End the connection later if the server is a replica, which accepts messages and gives them to nobody.
-
-        So it is after a failover that keeps connections open. Users without the right to ask are not told.
-        """
-        if self._may_ask_role:
-            await self.send([(b"ROLE",)])
-
     async def _read(self) -> None:
         last: Any = None
         try:
@@ -193,7 +189,7 @@ class Replies:
                     except ResponseError as exc:
                         if "role" not in str(exc).lower():
                             raise
-                        self._may_ask_role = False
+                        self.may_ask_role = False
                         continue
                     # A connection that has subscribed answers with a list.
                     if reply in (b"PONG", [b"pong", b""]):
