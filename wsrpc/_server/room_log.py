@@ -447,10 +447,9 @@ class RoomLog(Followers):
 
     # ------------------------------------------------------------ members
 
-    def drop(self, member: object) -> None:
+    def drop(self, member: Peer) -> None:
         super().drop(member)
-        if isinstance(member, Peer):
-            self._caught_up(member)
+        self._caught_up(member)
 
     async def wait_started(self) -> None:
         """Begin to read the log, and wait until its end is known.

@@ -272,7 +272,7 @@ class RoomMembers(BroadcastGroup):
             asking.stop_asking(member)
         if self.presence is not None and isinstance(left, ServedPeer):
             self.presence.leave(left, ended=ended)
-        if self.log is not None:
+        if self.log is not None and isinstance(member, Peer):
             self.log.drop(member)
         if left is not None and not self.members:
             if self.log is not None:
