@@ -115,7 +115,7 @@ class KnownUser:
         connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
         removed: the order of the last entry that was removed at each node. The nodes may learn of removals in another
-            order, so they are kept as long as something is known of the user.
+            order, so they are kept until the user is offline, or a node starts, which does not know them.
         returned: nodes that were silent, and whose entry has come back since the last batch.
     """
 
@@ -252,8 +252,10 @@ class RoomPresence:
         self._publish(known.user)
 
     def _drop_unused(self, known: KnownUser) -> None:
-        if not (known.entries or known.connections or known.user in self._changed):
-            self.known.pop(known.user, None)
+        if not known.entries and known.user not in self._changed:
+            known.removed.clear()  # as at the nodes that have no connection of the user
+            if not known.connections:
+                self.known.pop(known.user, None)
 
     def _publish(self, user: User) -> None:
         directory, known = self._presences.directory, self.known.get(user)
@@ -269,8 +271,14 @@ class RoomPresence:
         for node, user, entry in directory.presence(self.name):
             self._set(node, user, entry)
 
-    def changed(self, node: str, user: User, entry: UserEntry | None, *, returned: bool) -> None:
+    def changed(self, node: str, user: User | None, entry: UserEntry | None, *, returned: bool) -> None:
         """Record what another node reports."""
+        if user is None:
+            if not returned:  # a node that has just started knows of no earlier removals
+                for known in self.known.values():
+                    if known.user not in self._changed:
+                        known.removed.clear()
+            return
         self._away.pop((node, user), None)
         self._set(node, user, entry)
         if returned:
@@ -283,7 +291,6 @@ class RoomPresence:
         """
         holders = (node, self._me) if min(self._nodes) == self._me else (node,)
         for user, known in self.known.items():
-            known.removed.pop(node, None)
             entry = known.entries.get(node)
             if entry is not None and not entry.named:
                 self._set(node, user, None)
@@ -426,10 +433,9 @@ class PresenceFeed(Followers):
         self._batches = 0
         """Number of batches with changes."""
 
-    def drop(self, member: object) -> None:
+    def drop(self, member: Peer) -> None:
         super().drop(member)
-        if isinstance(member, Peer):
-            self.new.discard(member)
+        self.new.discard(member)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
@@ -500,10 +506,10 @@ class Presences:
         for presence in self.by_name.values():
             presence.cluster_joined(directory)
 
-    def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
+    def changed(self, node: str, room: str, user: User | None, entry: UserEntry | None, *, returned: bool) -> None:
         """Record what another node reports, until this server leaves the cluster."""
         if self.directory is not None and room in self.by_name:
-            self.by_name[room].changed(node, user, entry, returned=self.directory.has_returned(node))
+            self.by_name[room].changed(node, user, entry, returned=returned)
 
     def node_ended(self, node: str) -> None:
         """Record the end of another node, until this server leaves the cluster."""
