@@ -149,7 +149,7 @@ class PresenceMachine(RuleBasedStateMachine):
     def happened(self, lost: set[int]) -> None:
         """All nodes learn of what has happened, and report it. The model does so, too."""
         self.exchange(lost)
-        while any(node.lobby._changed for node in self.nodes):
+        while any(node.lobby.recent_changes for node in self.nodes):
             self.advance(BATCHED)
         now = {user: self.state_of(user) for user in {*self.before, *(user for _, user in self.entries)}}
         self.expected += [(user, now[user]) for user in now if now[user] != self.before.get(user, "offline")]
@@ -295,7 +295,7 @@ class PresenceMachine(RuleBasedStateMachine):
         self.wait(1.1)
         for node in self.nodes:
             lobby = node.lobby
-            assert not (lobby.known or lobby._away or lobby._user_of or lobby._changed)
+            assert not (lobby.known or lobby._away or lobby._user_of or lobby.recent_changes)
             assert [key for key in node.directory._present if key[1] is not None] == []
 
 

@@ -189,7 +189,7 @@ class RoomPresence:
         """Entries that end at a time, the first one first: those of this node that are away, and those of nodes that
         have ended."""
         self._expiry: Timer | None = None
-        self._changed: dict[User, tuple[float, Present]] = {}
+        self.recent_changes: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
         self._changed_elsewhere: set[User] = set()
         """Those of them whose state another node has changed, even if it is the state before again."""
@@ -204,8 +204,8 @@ class RoomPresence:
 
     def reported(self, user: User) -> Present:
         """Return the state of a user as of the last batch. Later changes are reported with the next one."""
-        if user in self._changed:
-            return self._changed[user][1]
+        if user in self.recent_changes:
+            return self.recent_changes[user][1]
         return self.known[user].present() if user in self.known else Present(user, "offline")
 
     # ------------------------------------------------------------ the members of this process
@@ -252,7 +252,7 @@ class RoomPresence:
         self._publish(known.user)
 
     def _drop_unused(self, known: KnownUser) -> None:
-        if not known.entries and known.user not in self._changed:
+        if not known.entries and known.user not in self.recent_changes:
             known.removed.clear()  # as at the nodes that have no connection of the user
             if not known.connections:
                 self.known.pop(known.user, None)
@@ -276,7 +276,7 @@ class RoomPresence:
         if user is None:
             if not returned:  # a node that has just started knows of no earlier removals
                 for known in self.known.values():
-                    if known.user not in self._changed:
+                    if known.user not in self.recent_changes:
                         known.removed.clear()
             return
         self._away.pop((node, user), None)
@@ -314,15 +314,15 @@ class RoomPresence:
         connections of the user that have ended are no longer away then.
         """
         known = self.known.setdefault(user, KnownUser(user))
-        if user not in self._changed:
-            self._changed[user] = (self._presences.scheduler.time(), known.present())
+        if user not in self.recent_changes:
+            self.recent_changes[user] = (self._presences.scheduler.time(), known.present())
             self._start_batch()
         before = known.entries.pop(node, None)
         if entry is not None:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
             known.removed[node] = before.order
-        if node != self._me and known.present() != self._changed[user][1]:
+        if node != self._me and known.present() != self.recent_changes[user][1]:
             self._changed_elsewhere.add(user)
         if entry is None or entry.online:
             self._away.pop((node, user), None)
@@ -367,11 +367,11 @@ class RoomPresence:
         nodes = self._nodes
         changes: list[User] = []
         ripe = self._presences.scheduler.time() - BATCHED / 2
-        for user, (since, before) in [*islice(self._changed.items(), BATCH)]:
+        for user, (since, before) in [*islice(self.recent_changes.items(), BATCH)]:
             if since > ripe:  # another node may have changed it at the same time
                 self._start_batch(since)
                 break
-            del self._changed[user]
+            del self.recent_changes[user]
             known = self.known[user]
             present = known.present()
             if present != before:
@@ -383,14 +383,9 @@ class RoomPresence:
             self._changed_elsewhere.discard(user)
             known.returned.clear()
             self._drop_unused(known)
-        if self._changed:
+        if self.recent_changes:
             self._start_batch(ripe)
         self._feed.send(changes)
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether there are changes that were not reported yet."""
-        return bool(self._changed)
 
     def _report(self, present: Present) -> None:
         if self._presences.functions:
@@ -518,7 +513,7 @@ class Presences:
 
     async def close(self, patience: float) -> None:
         """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
-        if any(presence.has_changes for presence in self.by_name.values()):
+        if any(presence.recent_changes for presence in self.by_name.values()):
             # Other nodes leave it to this one to call the functions for these changes, if it still exists then.
             await asyncio.sleep(3 * BATCHED)
         with suppress(TimeoutError):
