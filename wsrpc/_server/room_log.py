@@ -395,7 +395,7 @@ class RoomLog(Followers):
 
     async def _read_on(self, after: Position) -> None:
         page = await self._page(after.number, wait=min(WAIT, self.keep / 4))
-        if after != self.reached:
+        if page is not NOTHING and after != self.reached:
             return  # an event of this process was sent meanwhile
         if page.number <= after.number + 1 and not after.precedes(page):
             await self._mark_loss()
