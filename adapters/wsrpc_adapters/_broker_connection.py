@@ -142,10 +142,6 @@ class BrokerConnection:
             self._written.set()
 
     def _next_batch(self) -> tuple[list[tuple[str, bytes]], int]:
-        if self._size <= BATCH:
-            batch, self._out = self._out, []
-            self._published.clear()
-            return batch, self._size
         size = count = 0
         for _, payload in self._out:
             if count and size + len(payload) > BATCH:

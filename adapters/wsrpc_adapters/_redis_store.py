@@ -18,18 +18,15 @@ from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
 from wsrpc.cluster.engine import PATIENCE
 from wsrpc.store import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull, StoreLost
 
 from ._broker_connection import error_text, host_of, refuse_options
-
-try:
-    from redis.asyncio import BlockingConnectionPool, Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError
-except ImportError as exc:
-    raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
 CONNECTIONS = 8
 """Number of connections. One of them is listened on."""
@@ -100,18 +97,9 @@ class RedisStore:
     ) -> None:
         self.lease = lease
         self._host = host_of(url)
-        refuse_options("RedisStore", options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
-        pool_class: Any = BlockingConnectionPool
-        self._pool: Any = pool_class.from_url(
-            url,
-            **options,
-            max_connections=CONNECTIONS,
-            timeout=None,
-            socket_timeout=None,
-            socket_connect_timeout=PATIENCE,
-            retry=Retry(NoBackoff(), 1),  # a connection of the pool may be over, and every step can be repeated
-            protocol=2,
-        )
+        retry = Retry(NoBackoff(), 1)  # a connection of the pool may be over, and every step can be repeated
+        waiting = {"max_connections": CONNECTIONS, "timeout": None, "retry": retry}
+        self._pool = pool_of("RedisStore", BlockingConnectionPool, url, options, **waiting)
         self._client: Any = Redis(connection_pool=self._pool)
         self._prefix = f"{name}:"
         self._script = self._client.register_script(
@@ -160,12 +148,10 @@ class RedisStore:
         """Leave the connections of an event loop that is over."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            if self._loop is not None:
-                self._pool.reset()
-                self._tails.clear()
-                self._counted.clear()
-                self._listening = None
-            self._loop = loop
+            self._pool.reset()
+            self._tails.clear()
+            self._counted.clear()
+            self._loop, self._listening = loop, None
 
     async def start(self, key: str, run: NewRun, /) -> RunState:
         new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload, run.held)
@@ -308,6 +294,19 @@ class Tail:
         del self.pages[shared]
         if not task.cancelled():
             task.exception()  # all readers may have been cancelled, so that nobody retrieves it
+
+
+def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_options: Any) -> Any:
+    """Return a pool of connections with the options of a user, and those of their owner.
+
+    Raises:
+        TypeError: the user has set an option of `SET_HERE`.
+    """
+    refuse_options(owner, options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
+    # The owner watches the connections. The reader of protocol version 3 converts every message to text for a log that
+    # nobody reads.
+    watched = {"socket_timeout": None, "socket_connect_timeout": PATIENCE, "protocol": 2}
+    return kind.from_url(url, **options, **own_options, **watched)
 
 
 def _ms(seconds: float) -> int:

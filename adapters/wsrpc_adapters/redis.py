@@ -11,12 +11,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.cluster.engine import FEW, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
-from ._broker_connection import BrokerConnection, abort, error_text, host_of, refuse_options
+from ._broker_connection import BrokerConnection, abort, error_text, host_of
 
 try:
     from redis.asyncio import ConnectionPool
@@ -24,7 +23,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
 
-from ._redis_store import SET_HERE, RedisStore
+from ._redis_store import RedisStore, pool_of
 
 __all__ = ["RedisEngine", "RedisStore"]
 
@@ -53,18 +52,8 @@ class RedisEngine:
 
     def __init__(self, url: str, **options: Any) -> None:
         self._host = host_of(url)
-        refuse_options("RedisEngine", options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
-        # Creates connections from a URL and options. It keeps no connection.
-        pool_class: Any = ConnectionPool
-        self._pool: Any = pool_class.from_url(
-            url,
-            **options,
-            # `BrokerConnection` watches the connections. Commands that may have arrived are never sent again.
-            socket_timeout=None,
-            socket_connect_timeout=PATIENCE,
-            # The reader of protocol version 3 converts every message to text for a log that nobody reads.
-            protocol=2,
-        )
+        # Creates connections from a URL and options. It keeps no connection, and never sends a command again.
+        self._pool = pool_of("RedisEngine", ConnectionPool, url, options)
 
     def __repr__(self) -> str:
         return f"RedisEngine({self._host})"
@@ -113,7 +102,10 @@ class RedisBroker:
 
     async def confirm(self) -> None:
         await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
-        await self._publishing.check_role()
+        if self._publishing.may_ask_role:
+            # A replica accepts messages and gives them to nobody. The server is one after a failover that keeps
+            # connections open. Users without the right to ask are not told.
+            await self._publishing.send([(b"ROLE",)])
 
     async def subscribe(self, subject: str, /) -> None:
         if subject.encode() not in self._subjects:
@@ -162,7 +154,8 @@ class Replies:
         self._end = end
         self._pings: deque[asyncio.Future[Any]] = deque()
         self._reading: asyncio.Task[None] | None = None
-        self._may_ask_role = True
+        self.may_ask_role = True
+        """Whether the server has not refused to say its role."""
 
     async def connect(self) -> None:
         await self._connection.connect()
@@ -186,14 +179,6 @@ class Replies:
         await self.send([*commands, (b"PING",)])
         return await answer
 
-    async def check_role(self) -> None:
-        """End the connection later if the server is a replica, which accepts messages and gives them to nobody.
-
-        So it is after a failover that keeps connections open. Users without the right to ask are not told.
-        """
-        if self._may_ask_role:
-            await self.send([(b"ROLE",)])
-
     async def _read(self) -> None:
         last: Any = None
         try:
@@ -204,7 +189,7 @@ class Replies:
                     except ResponseError as exc:
                         if "role" not in str(exc).lower():
                             raise
-                        self._may_ask_role = False
+                        self.may_ask_role = False
                         continue
                     # A connection that has subscribed answers with a list.
                     if reply in (b"PONG", [b"pong", b""]):

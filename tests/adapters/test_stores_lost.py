@@ -367,7 +367,9 @@ async def test_a_server_tells_when_its_store_does_not_answer_and_when_it_does_ag
         return 1
 
     def lines() -> list[tuple[str, str]]:
-        return [(each.levelname, each.getMessage()) for each in caplog.records if "the store " in each.getMessage()]
+        return [
+            (each.levelname, each.getMessage()) for each in caplog.records if each.getMessage().startswith("the store ")
+        ]
 
     async with asyncio.timeout(60), server.listen() as listener, Client(listener.url) as client:
         await room.emit("hello")

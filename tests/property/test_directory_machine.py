@@ -15,8 +15,7 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wsrpc._server.joined_cluster import User, UserEntry
-from wsrpc.cluster._directory import IN_TRANSIT, LEASE, Beat, Delta, Directory, Snapshot
+from wsrpc.cluster._directory import IN_TRANSIT, LEASE, Beat, Delta, Directory, Snapshot, UserChange
 
 ADDRESSES = ["ada", "bob", "cyd"]
 ROOMS = ["hall", "attic"]
@@ -78,7 +77,7 @@ class Node:
         assert address in self.has, "it is told of an address that it does not have"
         self.contested.add(address)
 
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
         pass  # see `Directory.presence`
 
     def changed(self) -> None:

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from wsrpc._server.joined_cluster import User, UserEntry
+from wsrpc._server.joined_cluster import User
 from wsrpc._server.presence import BATCHED, Presences
-from wsrpc.cluster._directory import Delta, Directory, Snapshot
+from wsrpc.cluster._directory import Delta, Directory, Snapshot, UserChange
 from wsrpc.testing import Clock
 
 GRACE = 10.0
@@ -59,8 +60,8 @@ class Node:
             return
         raise AssertionError("the functions wait for nothing")
 
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
-        self.presences.changed(node, room, user, entry)
+    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
+        self.presences.changed(node, *change, returned=returned)
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         self.presences.node_ended(node)
@@ -148,7 +149,7 @@ class PresenceMachine(RuleBasedStateMachine):
     def happened(self, lost: set[int]) -> None:
         """All nodes learn of what has happened, and report it. The model does so, too."""
         self.exchange(lost)
-        while any(node.lobby._changed for node in self.nodes):
+        while any(node.lobby.recent_changes for node in self.nodes):
             self.advance(BATCHED)
         now = {user: self.state_of(user) for user in {*self.before, *(user for _, user in self.entries)}}
         self.expected += [(user, now[user]) for user in now if now[user] != self.before.get(user, "offline")]
@@ -294,9 +295,47 @@ class PresenceMachine(RuleBasedStateMachine):
         self.wait(1.1)
         for node in self.nodes:
             lobby = node.lobby
-            assert not (lobby.known or lobby._away or lobby._user_of or lobby._changed)
+            assert not (lobby.known or lobby._away or lobby._user_of or lobby.recent_changes)
             assert [key for key in node.directory._present if key[1] is not None] == []
 
 
 class TestPresenceMachine(PresenceMachine.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
+
+
+def joins(at: int) -> tuple[str, dict[str, Any]]:
+    return "join", {"at": at, "lost": set[int](), "user": "ada"}
+
+
+def changes(number: int, how: str = "drop or resume") -> tuple[str, dict[str, Any]]:
+    return "change", {"number": number, "lost": set[int](), "how": how}
+
+
+WAITS, KILLS = ("wait", {"share": 1.1}), [("kill", {"at": at}) for at in range(NODES)]
+LEAVES = changes(0, "leave")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(
+            [joins(0), joins(1), *[changes(1)] * 4, changes(1, "leave"), KILLS[2], joins(2), LEAVES, LEAVES],
+            id="the node where the user is last has started after others were left",
+        ),
+        pytest.param(
+            [joins(1), KILLS[1], joins(2), joins(0), changes(1), WAITS, KILLS[1], KILLS[2]],
+            id="a node has started after the user was away elsewhere",
+        ),
+        pytest.param(
+            [joins(0), changes(0), WAITS, joins(1), changes(1)],
+            id="one node still has a connection of a user who was offline",
+        ),
+    ],
+)
+def test_what_nodes_remember_does_not_differ(steps: list[tuple[str, dict[str, Any]]]) -> None:
+    machine: Any = PresenceMachine()
+    machine.begin()
+    for step, options in steps:
+        getattr(machine, step)(**options)
+        machine.all_nodes_know_what_the_model_says()
+        machine.each_change_was_reported_once()

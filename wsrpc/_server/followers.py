@@ -58,9 +58,9 @@ class Followers(BroadcastGroup):
             if self._behind.get(served.peer) is asyncio.current_task():
                 del self._behind[served.peer]
 
-    def drop(self, member: object) -> None:
+    def drop(self, member: Peer) -> None:
         """Stop what a member that leaves has to catch up with. Idempotent."""
-        if isinstance(member, Peer) and (task := self._behind.pop(member, None)) is not None:
+        if (task := self._behind.pop(member, None)) is not None:
             task.cancel()
 
     async def wait_room(self, served: ServedPeer) -> None:

@@ -322,8 +322,7 @@ class Peers:
         """
         self._connected[served.peer.id] = served
         served.expire_at(served.expires)
-        if served.address is not None:
-            self.claim(served)
+        self.claim(served)
         try:
             if arrival is None:
                 served.peer.bind(transport)
@@ -382,8 +381,7 @@ class Peers:
     def _remove(self, served: ServedPeer) -> None:
         self._connected.pop(served.peer.id, None)
         served.expire_at(None)
-        if served.address is not None:
-            self.release(served)
+        self.release(served)
         self._on_end(served.peer)
 
     # ------------------------------------------------------------ the cluster

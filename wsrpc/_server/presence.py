@@ -115,7 +115,7 @@ class KnownUser:
         connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
         removed: the order of the last entry that was removed at each node. The nodes may learn of removals in another
-            order, so they are kept as long as something is known of the user.
+            order, so they are kept until the user is offline, or a node starts, which does not know them.
         returned: nodes that were silent, and whose entry has come back since the last batch.
     """
 
@@ -189,7 +189,7 @@ class RoomPresence:
         """Entries that end at a time, the first one first: those of this node that are away, and those of nodes that
         have ended."""
         self._expiry: Timer | None = None
-        self._changed: dict[User, tuple[float, Present]] = {}
+        self.recent_changes: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
         self._changed_elsewhere: set[User] = set()
         """Those of them whose state another node has changed, even if it is the state before again."""
@@ -204,8 +204,8 @@ class RoomPresence:
 
     def reported(self, user: User) -> Present:
         """Return the state of a user as of the last batch. Later changes are reported with the next one."""
-        if user in self._changed:
-            return self._changed[user][1]
+        if user in self.recent_changes:
+            return self.recent_changes[user][1]
         return self.known[user].present() if user in self.known else Present(user, "offline")
 
     # ------------------------------------------------------------ the members of this process
@@ -252,8 +252,10 @@ class RoomPresence:
         self._publish(known.user)
 
     def _drop_unused(self, known: KnownUser) -> None:
-        if not (known.entries or known.connections or known.user in self._changed):
-            self.known.pop(known.user, None)
+        if not known.entries and known.user not in self.recent_changes:
+            known.removed.clear()  # as at the nodes that have no connection of the user
+            if not known.connections:
+                self.known.pop(known.user, None)
 
     def _publish(self, user: User) -> None:
         directory, known = self._presences.directory, self.known.get(user)
@@ -269,8 +271,14 @@ class RoomPresence:
         for node, user, entry in directory.presence(self.name):
             self._set(node, user, entry)
 
-    def changed(self, node: str, user: User, entry: UserEntry | None, *, returned: bool) -> None:
+    def changed(self, node: str, user: User | None, entry: UserEntry | None, *, returned: bool) -> None:
         """Record what another node reports."""
+        if user is None:
+            if not returned:  # a node that has just started knows of no earlier removals
+                for known in self.known.values():
+                    if known.user not in self.recent_changes:
+                        known.removed.clear()
+            return
         self._away.pop((node, user), None)
         self._set(node, user, entry)
         if returned:
@@ -283,7 +291,6 @@ class RoomPresence:
         """
         holders = (node, self._me) if min(self._nodes) == self._me else (node,)
         for user, known in self.known.items():
-            known.removed.pop(node, None)
             entry = known.entries.get(node)
             if entry is not None and not entry.named:
                 self._set(node, user, None)
@@ -307,15 +314,15 @@ class RoomPresence:
         connections of the user that have ended are no longer away then.
         """
         known = self.known.setdefault(user, KnownUser(user))
-        if user not in self._changed:
-            self._changed[user] = (self._presences.scheduler.time(), known.present())
+        if user not in self.recent_changes:
+            self.recent_changes[user] = (self._presences.scheduler.time(), known.present())
             self._start_batch()
         before = known.entries.pop(node, None)
         if entry is not None:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
             known.removed[node] = before.order
-        if node != self._me and known.present() != self._changed[user][1]:
+        if node != self._me and known.present() != self.recent_changes[user][1]:
             self._changed_elsewhere.add(user)
         if entry is None or entry.online:
             self._away.pop((node, user), None)
@@ -360,11 +367,11 @@ class RoomPresence:
         nodes = self._nodes
         changes: list[User] = []
         ripe = self._presences.scheduler.time() - BATCHED / 2
-        for user, (since, before) in [*islice(self._changed.items(), BATCH)]:
+        for user, (since, before) in [*islice(self.recent_changes.items(), BATCH)]:
             if since > ripe:  # another node may have changed it at the same time
                 self._start_batch(since)
                 break
-            del self._changed[user]
+            del self.recent_changes[user]
             known = self.known[user]
             present = known.present()
             if present != before:
@@ -376,14 +383,9 @@ class RoomPresence:
             self._changed_elsewhere.discard(user)
             known.returned.clear()
             self._drop_unused(known)
-        if self._changed:
+        if self.recent_changes:
             self._start_batch(ripe)
         self._feed.send(changes)
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether there are changes that were not reported yet."""
-        return bool(self._changed)
 
     def _report(self, present: Present) -> None:
         if self._presences.functions:
@@ -426,10 +428,9 @@ class PresenceFeed(Followers):
         self._batches = 0
         """Number of batches with changes."""
 
-    def drop(self, member: object) -> None:
+    def drop(self, member: Peer) -> None:
         super().drop(member)
-        if isinstance(member, Peer):
-            self.new.discard(member)
+        self.new.discard(member)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
@@ -500,10 +501,10 @@ class Presences:
         for presence in self.by_name.values():
             presence.cluster_joined(directory)
 
-    def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
+    def changed(self, node: str, room: str, user: User | None, entry: UserEntry | None, *, returned: bool) -> None:
         """Record what another node reports, until this server leaves the cluster."""
         if self.directory is not None and room in self.by_name:
-            self.by_name[room].changed(node, user, entry, returned=self.directory.has_returned(node))
+            self.by_name[room].changed(node, user, entry, returned=returned)
 
     def node_ended(self, node: str) -> None:
         """Record the end of another node, until this server leaves the cluster."""
@@ -512,7 +513,7 @@ class Presences:
 
     async def close(self, patience: float) -> None:
         """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
-        if any(presence.has_changes for presence in self.by_name.values()):
+        if any(presence.recent_changes for presence in self.by_name.values()):
             # Other nodes leave it to this one to call the functions for these changes, if it still exists then.
             await asyncio.sleep(3 * BATCHED)
         with suppress(TimeoutError):

@@ -60,8 +60,8 @@ HOLD = 1.0
 """Seconds in which a member has to read the older half of these events, if others are to wait for it."""
 EVENT = 192
 """Bytes for which an event counts besides its own, as in a `MemoryStore`."""
-NO_STATE = RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False)
-"""The state in a page that no store has made."""
+NOTHING = Page(RunState("", "", 0, 0, None, stopping=False, readers=0, lost=False), LAST + 1, ())
+"""A page in place of one of a log that the store does not have. It follows no position."""
 LOST = b""
 """Entry in place of events that are not in the store. It cannot be read, so members are told that they miss some."""
 RENEWER = ""
@@ -101,9 +101,9 @@ class Position(NamedTuple):
             raise made_here(BadArguments(f"`after` is the position of an event of the room, got {short(text)}"))
         return cls(int(found[1]), found[2])
 
-    def precedes(self, page: Page | None) -> bool:
+    def precedes(self, page: Page) -> bool:
         """Return whether a page that was read after this position has all events after it, or the first of them."""
-        return page is not None and page.number == self.number + 1 and page.before == self.id
+        return page.number == self.number + 1 and page.before == self.id
 
 
 class StoredEvent(Struct, array_like=True):
@@ -179,11 +179,11 @@ class RoomLog(Followers):
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""
         self._reading: asyncio.Task[None] | None = None
-        self._moved: asyncio.Future[None] | None = None
-        """Done when ``reached`` changes. None if nobody waits for that."""
+        self._moved = asyncio.Event()
+        """Set when ``reached`` changes."""
         self._needed = 0
         """How many calls need the log to be read, even if the room has no members here."""
-        self._pages: dict[int, asyncio.Task[Page | None]] = {}
+        self._pages: dict[int, asyncio.Task[Page]] = {}
         """The pages that are being read, by the numbers after which they begin."""
         self._missed_after: dict[Peer, Position] = {}
         """For members that are behind: the last event that they got."""
@@ -220,18 +220,12 @@ class RoomLog(Followers):
         except TimeoutError:
             raise _unanswered() from None
 
-    def miss_one(self) -> None:
+    async def miss_one(self) -> None:
         """Store, in place of an event that its process has not stored, what tells members that they miss it."""
-        self._runs.spawn(self._miss_one())
-
-    async def _miss_one(self) -> None:
         try:
             await self._emit(LOST, ())
         except Overloaded as exc:
             logger.warning("room %r: members are not told that they miss an event: %s", self._name, exc)
-
-    def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
-        raise RuntimeError(f"room {self._name!r} keeps its events (keep=), which takes time: use `await room.emit()`")
 
     def _send_stored(self, position: Position, item: bytes, skipped: Collection[object] | None = None) -> EmitReport:
         """Send the event after the last one to the members that are not behind, and keep it for the others."""
@@ -358,7 +352,6 @@ class RoomLog(Followers):
         """Stop reading the log if the room has no members here."""
         if self.members or self._needed:
             return
-        self._moved = None  # nobody waits for it any more
         if self._reading is not None:
             self._reading.cancel()
         self._reading = None
@@ -401,12 +394,12 @@ class RoomLog(Followers):
                 await asyncio.sleep(PAUSE)
 
     async def _read_on(self, after: Position) -> None:
-        page = await insist(partial(self._store.read, self._key, after.number, wait=min(WAIT, self.keep / 4)))
-        if page is not None and after != self.reached:
+        page = await self._page(after.number, wait=min(WAIT, self.keep / 4))
+        if page is not NOTHING and after != self.reached:
             return  # an event of this process was sent meanwhile
-        if page is not None and page.number <= after.number + 1 and not after.precedes(page):
+        if page.number <= after.number + 1 and not after.precedes(page):
             await self._mark_loss()
-        if page is None or not page.items:
+        if not page.items:
             if after.precedes(page):
                 await self._renew()
             else:
@@ -436,28 +429,27 @@ class RoomLog(Followers):
 
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
-        page = await insist(partial(self._store.read, self._key, LAST))
-        if page is None or page.number == 1:
+        page = await self._page(LAST)
+        if page is NOTHING or page.number == 1:
             return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[0]
         return Position(page.number - 1, page.before)
 
+    async def _page(self, after: int, wait: float = 0.0) -> Page:
+        return await insist(partial(self._store.read, self._key, after, wait=wait)) or NOTHING
+
     def _move_to(self, position: Position) -> None:
         self.reached = position
-        if self._moved is not None:
-            self._moved.set_result(None)
-            self._moved = None
+        self._moved.set()
 
     async def _wait_moved(self) -> None:
-        if self._moved is None:
-            self._moved = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._moved)
+        self._moved.clear()
+        await self._moved.wait()
 
     # ------------------------------------------------------------ members
 
-    def drop(self, member: object) -> None:
+    def drop(self, member: Peer) -> None:
         super().drop(member)
-        if isinstance(member, Peer):
-            self._caught_up(member)
+        self._caught_up(member)
 
     async def wait_started(self) -> None:
         """Begin to read the log, and wait until its end is known.
@@ -555,20 +547,19 @@ class RoomLog(Followers):
         self._recent = [each for each in self._recent if each[0].number >= before]
         self._recent_bytes = sum(len(item) + EVENT for _, item in self._recent)
 
-    async def _read_page(self, after: Position) -> Page | None:
+    async def _read_page(self, after: Position) -> Page:
         """Return a page. Many members read the same ones, for example after a restart of the server."""
         place = after.number - self._recent[0][0].number if self._recent else -1
         if place >= 0 and self._recent[place : place + 1] and self._recent[place][0] == after:
             some = self._recent[place + 1 : place + 1 + TOGETHER]
             items, ids = [item for _, item in some], [position.id or "" for position, _ in some]
-            return Page(NO_STATE, after.number + 1, items, after.id or "", ids)
+            return Page(NOTHING.state, after.number + 1, items, after.id or "", ids)
         if (reading := self._pages.get(after.number)) is None:
-            call = partial(self._store.read, self._key, after.number)
-            reading = self._pages[after.number] = self._runs.spawn(insist(call))
+            reading = self._pages[after.number] = self._runs.spawn(self._page(after.number))
             reading.add_done_callback(lambda _: self._pages.pop(after.number))
         return await asyncio.shield(reading)
 
-    def _send_page(self, served: ServedPeer, after: Position, page: Page | None) -> tuple[Position, bool]:
+    def _send_page(self, served: ServedPeer, after: Position, page: Page) -> tuple[Position, bool]:
         """Send the events of a page as far as others have got them, and there is room.
 
         Returns:
@@ -576,15 +567,12 @@ class RoomLog(Followers):
         """
         reached, complete = self.reached, True
         assert reached is not None
-        if page is None or not after.precedes(page):
+        if not after.precedes(page):
             complete = after.id is None
-            is_within = page is not None and page.number <= reached.number
-            after = Position(page.number - 1, page.before) if page is not None and is_within else reached
+            after = Position(page.number - 1, page.before) if page.number <= reached.number else reached
             if not complete:
                 BroadcastGroup._deliver(self, served, self._missed(after), None)
-        for number, (id, item) in enumerate(
-            zip(page.ids, page.items, strict=True) if page is not None else (), after.number + 1
-        ):
+        for number, (id, item) in enumerate(zip(page.ids, page.items, strict=True), after.number + 1):
             if number > reached.number or served.writer.session.full:
                 break
             after = Position(number, id)

@@ -228,7 +228,8 @@ class RoomMembers(BroadcastGroup):
         self.name = name
         self.rooms = rooms
         self.allow: Decider | None = None
-        self.own_slow: Slow | None = None
+        self.options: dict[str, Any] = {}
+        """The options that are set; see `Rooms.declare`."""
         self.log: RoomLog | None = None
         self.asking: set[Asking] = set()
         self.converter = rooms.converter
@@ -271,7 +272,7 @@ class RoomMembers(BroadcastGroup):
             asking.stop_asking(member)
         if self.presence is not None and isinstance(left, ServedPeer):
             self.presence.leave(left, ended=ended)
-        if self.log is not None:
+        if self.log is not None and isinstance(member, Peer):
             self.log.drop(member)
         if left is not None and not self.members:
             if self.log is not None:
@@ -309,7 +310,7 @@ class RoomMembers(BroadcastGroup):
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
         if self.log is not None:
-            return self.log.emit_nowait(sent, skip, context)
+            raise RuntimeError(f"room {self.name!r} keeps its events (keep=), which takes time: `await room.emit()`")
         report = super().emit_nowait(sent, skip, context)
         if self.rooms.joined_cluster is None:
             return report
@@ -324,25 +325,16 @@ class RoomMembers(BroadcastGroup):
         skipped, stored = (addresses_of(skip), _rooms_in(skip)), self.log is not None
         return RoomMessage(self.name, channel, event, [*args], *skipped, context, key, stored)
 
-    def check_options(self, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None) -> None:
-        """Check that options do not contradict the options of the room. None means that an option is not set.
+    def check_options(self, options: dict[str, Any]) -> None:
+        """Check that options do not contradict the options of the room.
 
         Raises:
             ValueError: the room has another value of an option.
         """
-        allowing = None if self.allow is None else self.allow.function
-        kept = None if self.log is None else self.log.keep
-        grace = None if self.presence is None else self.presence.grace
-        options = (
-            ("allow", allowing, allow),
-            ("slow", self.own_slow, slow),
-            ("keep", kept, keep),
-            ("presence", grace, presence),
-        )
-        for option, old, new in options:
-            if old is not None and new is not None and old != new:
+        for option, new in options.items():
+            if (old := self.options.get(option, new)) != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
-        if (slow or self.own_slow) is not None and (keep or kept) is not None:
+        if {"slow", "keep"} <= self.options.keys() | options.keys():
             raise ValueError(f"room {self.name!r} has keep=, so slow readers get all events later: leave out slow=")
 
 
@@ -415,8 +407,10 @@ class Rooms:
     def declare(
         self, name: str, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None
     ) -> Room:
-        """Return a room with options; see `Server.room`."""
+        """Return a room with options; see `Server.room`. None means that an option is not set."""
         room = self.get(name)
+        given = {"allow": allow, "slow": slow, "keep": keep, "presence": presence}
+        options = {option: value for option, value in given.items() if value is not None}
         decider = None if allow is None else Decider("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
@@ -425,18 +419,19 @@ class Rooms:
         if presence is not None:
             check_number("presence= is a number of seconds, 0 or more", presence, 0)
         members = _members_of(room)
-        members.check_options(allow, slow, keep, presence)
+        members.check_options(options)
         if decider is not None:
             self._offer()
             members.allow = decider
         if slow is not None:
-            members.own_slow = members.slow = slow
+            members.slow = slow
         if keep is not None and members.log is None:
             self._check_can_keep(members)
             members.log = self._make_log(members, keep)
         if presence is not None and members.presence is None:
             self.presences.add(name, presence, members)
-        if any(option is not None for option in (allow, slow, keep, presence)):
+        if options:
+            members.options |= options
             self._declared[name] = room
         return room
 
@@ -557,7 +552,7 @@ class Rooms:
         if (log := _members_of(room).log) is not None:
             text = "room %r: members miss an event, because another process has not stored it: it needs the same keep="
             logger.warning(text, room.name)
-            log.miss_one()
+            self._runs.spawn(log.miss_one())
             return
         skipped: set[object] = {*message.skip}
         for name in message.skip_rooms:

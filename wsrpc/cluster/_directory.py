@@ -111,8 +111,11 @@ class NodesListener(Protocol):
     def claim_contested(self, address: str, /) -> None:
         """Handle a higher claim of another node to an address of this node; see `Directory.higher_claim`."""
 
-    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
-        """Handle the entry of a user at another node."""
+    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
+        """Handle the entry of a user at another node, or that a room has presence there.
+
+        ``returned``: it was published before the node was removed because it was silent.
+        """
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
@@ -188,10 +191,6 @@ class Directory:
         self._remotes: dict[str, RemoteNode] = {}
         self._silent = deque[str](maxlen=1000)
         """The last nodes that were removed because they were silent. They may return, but most of them never do."""
-        self._owners: dict[str, RemoteNode] = {}
-        """The addresses of other nodes, each with the node that has the highest claim."""
-        self._rooms_at: dict[str, set[str]] = {}
-        """The rooms, each with the other nodes at which the room has members."""
         self._released: dict[str, tuple[int, float]] = {}
         """Released claims: the counter, and the time of the release, the oldest first."""
         self._emitted: dict[str, float] = {}
@@ -206,8 +205,8 @@ class Directory:
 
     @property
     def addresses(self) -> int:
-        """Number of addresses of all nodes. An address that this node and another node claim counts twice."""
-        return len(self._claims) + len(self._owners)
+        """Number of addresses of all nodes. An address that two nodes claim counts twice."""
+        return len(self._claims) + sum(len(remote.claims) for remote in self._remotes.values())
 
     @property
     def complete(self) -> bool:
@@ -218,8 +217,8 @@ class Directory:
         """Return the node that has an address, or None."""
         if address in self._claims:
             return self.me
-        owner = self._owners.get(address)
-        return None if owner is None else owner.name
+        highest = self._highest_claim(address)
+        return None if highest is None else highest.node
 
     def claim_of(self, address: str) -> int | None:
         """Return the counter of this node's claim to an address."""
@@ -227,15 +226,20 @@ class Directory:
 
     def higher_claim(self, address: str) -> Claim | None:
         """Return another node's claim to an address of this node if that claim is higher, otherwise None."""
-        owner = self._owners.get(address)
-        if owner is None or address not in self._claims:
+        if address not in self._claims:
             return None
-        theirs = Claim(owner.claims[address], owner.name)
-        return theirs if theirs > Claim(self._claims[address], self.me) else None
+        theirs = self._highest_claim(address)
+        return theirs if theirs is not None and theirs > Claim(self._claims[address], self.me) else None
+
+    def _highest_claim(self, address: str) -> Claim | None:
+        """Return the highest claim of another node to an address."""
+        claiming = (remote for remote in self._remotes.values() if address in remote.claims)
+        return max((Claim(remote.claims[address], remote.name) for remote in claiming), default=None)
 
     def nodes_of(self, room: str, *, stored: bool = False) -> tuple[str, ...]:
         """Return the other nodes at which a room has members; if ``stored``, only those without ``keep=``."""
-        return (*self._rooms_at.get(room, ()), *(() if stored else self._rooms_at.get(STORED + room, ())))
+        names = (room,) if stored else (room, STORED + room)
+        return tuple(remote.name for remote in self._remotes.values() if not remote.rooms.isdisjoint(names))
 
     def presence_nodes(self, room: str) -> list[str]:
         """Return the nodes at which a room has presence, this node first."""
@@ -247,10 +251,6 @@ class Directory:
             for (name, user), entry in remote.present.items():
                 if name == room and user is not None:
                     yield remote.name, user, entry
-
-    def has_returned(self, node: str) -> bool:
-        """Return whether what arrives of a node was published before the node was removed because it was silent."""
-        return node in self._remotes and self._remotes[node].returned
 
     # ------------------------------------------------------------ what this node has
 
@@ -402,7 +402,7 @@ class Directory:
         remote = self._remotes.pop(node, None)
         if remote is None:
             return
-        self._apply(remote, Delta(node, 0, released=[*remote.claims], emptied=[*remote.rooms]), now)
+        self._apply(remote, Delta(node, 0, released=[*remote.claims]), now)
         if silent:
             self._silent.append(node)
         self._listener.node_ended(node, silent)
@@ -423,31 +423,26 @@ class Directory:
         first = remote.seq is None
         remote.seq = delta.seq
         for address in delta.released:
-            self._drop_claim(remote, address, now)
+            if (counter := remote.claims.pop(address, None)) is not None:
+                self._remember(address, counter, now)
         for address, counter in delta.claims.items():
             self._add_claim(remote, address, counter, now, first=first)
-        for room in delta.emptied:
-            self._drop_room(remote, room)
+        remote.rooms.difference_update(delta.emptied)
         since = remote.current_at - IN_TRANSIT
         missed = [room for room in delta.rooms if room not in remote.rooms and self._emitted.get(room, since) > since]
-        for room in delta.rooms:
-            self._add_room(remote, room)
+        remote.rooms.update(delta.rooms)
         remote.current_at = now
         if missed:
             self._listener.rooms_missed(remote.name, missed)
         for room, user, entry in delta.present:
             _set_entry(remote.present, room, user, entry)
-            if user is not None:
-                self._listener.presence_changed(remote.name, room, user, entry)
+            self._listener.presence_changed(remote.name, (room, user, entry), remote.returned)
         remote.returned = False
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:
         """Add a claim of another node. ``first``: nothing of that node was known before."""
         remote.claims[address] = counter
         self._released.pop(address, None)
-        owner = self._owners.get(address)
-        if owner is None or Claim(owner.claims[address], owner.name) < Claim(counter, remote.name):
-            self._owners[address] = remote
         self._listener.claimed_elsewhere(address)
         if self.higher_claim(address) is not None:
             if first and (self._started_at is None or now < self._started_at + NEW):
@@ -455,33 +450,9 @@ class Directory:
             else:
                 self._listener.claim_contested(address)
 
-    def _drop_claim(self, remote: RemoteNode, address: str, now: float) -> None:
-        counter = remote.claims.pop(address, None)
-        if counter is None:
-            return
-        self._remember(address, counter, now)
-        if self._owners.get(address) is remote:
-            others = [other for other in self._remotes.values() if address in other.claims]
-            if others:
-                self._owners[address] = max(others, key=lambda other: Claim(other.claims[address], other.name))
-            else:
-                del self._owners[address]
-
     def _remember(self, address: str, counter: int, now: float) -> None:
         before = self._released.pop(address, (0, 0.0))[0]
         self._released[address] = (max(before, counter), now)
-
-    def _add_room(self, remote: RemoteNode, room: str) -> None:
-        remote.rooms.add(room)
-        self._rooms_at.setdefault(room, set()).add(remote.name)
-
-    def _drop_room(self, remote: RemoteNode, room: str) -> None:
-        remote.rooms.discard(room)
-        nodes = self._rooms_at.get(room)
-        if nodes is not None:
-            nodes.discard(remote.name)
-            if not nodes:
-                del self._rooms_at[room]
 
 
 def _set_entry(entries: UserEntries, room: str, user: User | None, entry: UserEntry | None) -> None:

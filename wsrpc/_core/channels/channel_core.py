@@ -426,22 +426,19 @@ class ChannelCore:
         if on_end is not None:
             on_end()
 
-    def abort_after(self, seconds: float, error: Exception) -> None:
+    def abort_after(self, seconds: float, error: Exception, sent: int | None = None) -> None:
         """Abort the channel after ``seconds``. Readers on this side get ``error``.
 
-        The time begins again if messages have not arrived then, because the remote peer may not know of the channel.
+        The time begins again if the first ``sent`` messages have not arrived then, because the remote peer may not know
+        of the channel. None: all that were sent until then.
         """
-        self._abort_later(seconds, error, None)
-
-    def _abort_later(self, seconds: float, error: Exception, sent: int | None) -> None:
         loop = self.unread_memory.loop
         self._timer = loop.call_at(loop.time() + seconds, partial(self._abort_if_arrived, seconds, error, sent))
 
     def _abort_if_arrived(self, seconds: float, error: Exception, sent: int | None) -> None:
-        """Abort the channel if the first ``sent`` messages have arrived; None for all that were sent up to now."""
         replay = self.writer.session.replay
         if replay is not None and replay.acknowledged < (sent := sent or replay.sent):
-            self._abort_later(seconds, error, sent)
+            self.abort_after(seconds, error, sent)
         else:
             self.abort(error if isinstance(error, RpcError) else None, error)
 
