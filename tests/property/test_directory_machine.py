@@ -15,7 +15,8 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wsrpc.cluster._directory import IN_TRANSIT, LEASE, Beat, Delta, Directory, Snapshot, UserChange
+from wsrpc._server.joined_cluster import User, UserEntry
+from wsrpc.cluster._directory import IN_TRANSIT, LEASE, Beat, Delta, Directory, Snapshot
 
 ADDRESSES = ["ada", "bob", "cyd"]
 ROOMS = ["hall", "attic"]
@@ -77,7 +78,7 @@ class Node:
         assert address in self.has, "it is told of an address that it does not have"
         self.contested.add(address)
 
-    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
         pass  # see `Directory.presence`
 
     def changed(self) -> None:

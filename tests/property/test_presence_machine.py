@@ -15,9 +15,9 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from wsrpc._server.joined_cluster import User
+from wsrpc._server.joined_cluster import User, UserEntry
 from wsrpc._server.presence import BATCHED, Presences
-from wsrpc.cluster._directory import Delta, Directory, Snapshot, UserChange
+from wsrpc.cluster._directory import Delta, Directory, Snapshot
 from wsrpc.testing import Clock
 
 GRACE = 10.0
@@ -60,8 +60,8 @@ class Node:
             return
         raise AssertionError("the functions wait for nothing")
 
-    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
-        self.presences.changed(node, *change, returned=returned)
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        self.presences.changed(node, room, user, entry)
 
     def node_ended(self, node: str, silent: bool, /) -> None:
         self.presences.node_ended(node)

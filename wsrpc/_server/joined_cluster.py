@@ -85,6 +85,10 @@ class PresenceDirectory(Protocol):
         """Return the entries of a room at other nodes, each with the node and the user."""
         ...
 
+    def has_returned(self, node: str, /) -> bool:
+        """Return whether what arrives of a node was published before the node was removed because it was silent."""
+        ...
+
 
 class JoinedCluster(Asked, Protocol):
     """The cluster that a server has joined, until the server ends. `ClusterMembership` implements this protocol."""

@@ -52,7 +52,7 @@ MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
 
 NEVER: tuple[int, str] = (0, "")
-"""An order before all others, and no node."""
+"""`KnownUser.removed` if no entry was removed."""
 
 _encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # names may be of a subclass of str
 
@@ -114,8 +114,7 @@ class KnownUser:
     Attributes:
         connections: the members of this process that are connections of the user.
         entries: the entry of each node at which the user is online or away.
-        removed: the order of the last entry that was removed at each node. The nodes may learn of removals in another
-            order, so they are kept until the user is offline, or a node starts, which does not know them.
+        removed: the order of the latest entry that was removed since the last batch, and its node.
         returned: nodes that were silent, and whose entry has come back since the last batch.
     """
 
@@ -125,7 +124,7 @@ class KnownUser:
         self.user = user
         self.connections: dict[ServedPeer, Connection] = {}
         self.entries: dict[str, UserEntry] = {}
-        self.removed: dict[str, int] = {}
+        self.removed = NEVER
         self.returned: set[str] = set()
 
     def present(self) -> Present:
@@ -137,7 +136,7 @@ class KnownUser:
 
     def next_order(self) -> int:
         """Return the order of a new entry: it is later than all that are known."""
-        return min(MOST, 1 + max(*(entry.order for entry in self.entries.values()), *self.removed.values(), 0, 0))
+        return min(MOST, 1 + max((entry.order for entry in self.entries.values()), default=self.removed[0]))
 
     def entry_here(self, before: UserEntry | None) -> UserEntry:
         """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
@@ -162,8 +161,7 @@ class KnownUser:
         if now.state == "online" and before.state != "online" and not self.returned:
             return min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
         latest = [(entry.order, node) for node, entry in self.entries.items()]
-        latest += [(order, node) for node, order in self.removed.items()]
-        return max((each for each in latest if each[1] in nodes), default=NEVER)[1] or min(nodes)
+        return max((each for each in (*latest, self.removed) if each[1] in nodes), default=NEVER)[1] or min(nodes)
 
 
 class RoomPresence:
@@ -252,10 +250,8 @@ class RoomPresence:
         self._publish(known.user)
 
     def _drop_unused(self, known: KnownUser) -> None:
-        if not known.entries and known.user not in self.recent_changes:
-            known.removed.clear()  # as at the nodes that have no connection of the user
-            if not known.connections:
-                self.known.pop(known.user, None)
+        if not (known.entries or known.connections or known.user in self.recent_changes):
+            self.known.pop(known.user, None)
 
     def _publish(self, user: User) -> None:
         directory, known = self._presences.directory, self.known.get(user)
@@ -271,14 +267,8 @@ class RoomPresence:
         for node, user, entry in directory.presence(self.name):
             self._set(node, user, entry)
 
-    def changed(self, node: str, user: User | None, entry: UserEntry | None, *, returned: bool) -> None:
+    def changed(self, node: str, user: User, entry: UserEntry | None, *, returned: bool) -> None:
         """Record what another node reports."""
-        if user is None:
-            if not returned:  # a node that has just started knows of no earlier removals
-                for known in self.known.values():
-                    if known.user not in self.recent_changes:
-                        known.removed.clear()
-            return
         self._away.pop((node, user), None)
         self._set(node, user, entry)
         if returned:
@@ -321,7 +311,7 @@ class RoomPresence:
         if entry is not None:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
-            known.removed[node] = before.order
+            known.removed = max(known.removed, (before.order, node))
         if node != self._me and known.present() != self.recent_changes[user][1]:
             self._changed_elsewhere.add(user)
         if entry is None or entry.online:
@@ -381,6 +371,7 @@ class RoomPresence:
             if is_new and known.reporter(before, present, nodes) == self._me:
                 self._report(present)
             self._changed_elsewhere.discard(user)
+            known.removed = NEVER
             known.returned.clear()
             self._drop_unused(known)
         if self.recent_changes:
@@ -501,10 +492,10 @@ class Presences:
         for presence in self.by_name.values():
             presence.cluster_joined(directory)
 
-    def changed(self, node: str, room: str, user: User | None, entry: UserEntry | None, *, returned: bool) -> None:
+    def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
         """Record what another node reports, until this server leaves the cluster."""
         if self.directory is not None and room in self.by_name:
-            self.by_name[room].changed(node, user, entry, returned=returned)
+            self.by_name[room].changed(node, user, entry, returned=self.directory.has_returned(node))
 
     def node_ended(self, node: str) -> None:
         """Record the end of another node, until this server leaves the cluster."""

@@ -111,11 +111,8 @@ class NodesListener(Protocol):
     def claim_contested(self, address: str, /) -> None:
         """Handle a higher claim of another node to an address of this node; see `Directory.higher_claim`."""
 
-    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
-        """Handle the entry of a user at another node, or that a room has presence there.
-
-        ``returned``: it was published before the node was removed because it was silent.
-        """
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        """Handle the entry of a user at another node."""
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
@@ -251,6 +248,10 @@ class Directory:
             for (name, user), entry in remote.present.items():
                 if name == room and user is not None:
                     yield remote.name, user, entry
+
+    def has_returned(self, node: str) -> bool:
+        """Return whether what arrives of a node was published before the node was removed because it was silent."""
+        return node in self._remotes and self._remotes[node].returned
 
     # ------------------------------------------------------------ what this node has
 
@@ -436,7 +437,8 @@ class Directory:
             self._listener.rooms_missed(remote.name, missed)
         for room, user, entry in delta.present:
             _set_entry(remote.present, room, user, entry)
-            self._listener.presence_changed(remote.name, (room, user, entry), remote.returned)
+            if user is not None:
+                self._listener.presence_changed(remote.name, room, user, entry)
         remote.returned = False
 
     def _add_claim(self, remote: RemoteNode, address: str, counter: int, now: float, *, first: bool) -> None:

@@ -21,14 +21,14 @@ from .._core.wire.codecs import JsonCodec
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.nodes import error_to_node
 from .._core.wire.settings import Settings
-from .._server.joined_cluster import RoomMessage
+from .._server.joined_cluster import RoomMessage, User, UserEntry
 from .._server.operations import Row, ServerOperations
 from .._server.room_requests import Asking, RoomAnswer
 from .._server.rooms import Room, Rooms
 from ..errors import ConnectionLost, PeerNotFound, QueueFull, UnknownEvent, WsrpcError
 from ..stats import ClusterStats
 from ._away_calls import AwayCalls
-from ._directory import Claim, UserChange
+from ._directory import Claim
 from ._engine_transport import EngineTransport
 from ._links import NodeLinks
 from ._node import BEAT, Node
@@ -295,9 +295,9 @@ class ClusterMembership:
         if self._rooms is not None:
             self._rooms.presences.node_ended(node)
 
-    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
         if self._rooms is not None:
-            self._rooms.presences.changed(node, *change, returned=returned)
+            self._rooms.presences.changed(node, room, user, entry)
 
     def rooms_missed(self, node: str, rooms: list[str], /) -> None:
         if node in self.links.broken:

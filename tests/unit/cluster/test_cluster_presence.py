@@ -230,24 +230,6 @@ async def test_changes_while_the_engine_is_away() -> None:
         await one.all_know(here="online", there="online", bob="online")
 
 
-async def test_who_leaves_several_servers_while_the_engine_is_away_is_reported_once() -> None:
-    """Each server has seen its own connection leave first."""
-    async with cluster(2, SHORT) as one:
-        watchers = [await one.join(at, f"watcher/{at}") for at in range(2)]
-        tabs = [await one.join(at, "ada") for at in range(2)]
-        known = dict.fromkeys(("watcher/0", "watcher/1"), "online")
-        await one.all_know(**known, ada="online")
-        await one.made.engine_goes()
-        for tab in tabs:
-            await tab.client.of("rooms").request("leave", "lobby")
-            await tab.client.close()
-        await timers_due(2 * BATCHED)
-        one.made.memory.down = False
-        await one.all_know(**known)
-        await one.reported("ada", "online", "offline")
-        assert [watcher.history[-1] for watcher in watchers] == [("ada", "offline")] * 2
-
-
 class Nobody:
     """The owner of a directory that publishes by hand."""
 

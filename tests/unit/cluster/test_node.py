@@ -15,9 +15,9 @@ from leftovers import turns_until
 from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost
-from wsrpc._server.joined_cluster import UserEntry
+from wsrpc._server.joined_cluster import User, UserEntry
 from wsrpc.cluster import MemoryEngine, _engine_link
-from wsrpc.cluster._directory import LEASE, Delta, Snapshot, UserChange
+from wsrpc.cluster._directory import LEASE, Delta, Snapshot
 from wsrpc.cluster._engine_transport import EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
 from wsrpc.cluster._wire import encode
@@ -55,8 +55,8 @@ class One:
     def claimed_elsewhere(self, address: str, /) -> None:
         pass
 
-    def presence_changed(self, node: str, change: UserChange, returned: bool, /) -> None:
-        self.told.append(f"{node}: {change}")
+    def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
+        self.told.append(f"{user} of {node} in {room}: {entry}")
 
     def claim_contested(self, address: str, /) -> None:
         self.told.append(f"{address} is contested")
