@@ -174,7 +174,7 @@ class RoomLog(Followers):
         self._sequence = 0
         """How many entries this process has written."""
         self._log, self._written = "", 0
-        """The id of the log that this process has used last, and the number of the last entry that it has written there."""
+        """The id of the log that this process has used last, and the number of the last entry that it wrote there."""
         self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""
