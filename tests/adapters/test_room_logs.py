@@ -131,7 +131,12 @@ async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: st
         mortal.start()
         assert await here.hear(1) == await there.hear(1) == ["missed"]
         await asyncio.gather(one.lobby.emit("said", 3), two.lobby.emit("said", 4))
-        assert sorted(await here.hear(2)) == sorted(await there.hear(2)) == [3, 4]
+        for each in (here, there):
+            heard = await each.hear(2)
+            while "missed" in heard:  # who learns of the loss late may be told once more
+                heard.remove("missed")
+                heard += await each.hear(1)
+            assert sorted(heard) == [3, 4]
         late = await one.ear(after=before)
         assert await late.hear(1) == ["missed"]
         back = await two.ear(after=early)  # which is still valid, if Redis has lost only the last events
@@ -159,5 +164,7 @@ async def test_a_log_that_begins_anew_has_lost_nothing(mortal: Mortal, client: A
             for number, house in enumerate((one, two, two, one)):
                 await house.lobby.emit("said", number)
         late = await two.ear(last=10)
-        await two.lobby.emit("said", 4)
-        assert await late.hear(5) == [*range(5)]
+        assert await late.hear(4) == [*range(4)]
+        for number in range(10):  # afterwards all connections are open, so that closing ends none that opens
+            await one.lobby.emit("said", number)
+            assert await late.hear(1) == [number]
