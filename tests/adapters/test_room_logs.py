@@ -155,16 +155,3 @@ async def test_servers_without_members_notice_what_redis_has_lost(mortal: Mortal
         await one.lobby.emit("said", 3)
         back = await two.ear(after=early)
         assert sorted(map(str, await back.hear(2))) == ["3", "missed"]
-
-
-async def test_a_log_that_begins_anew_has_lost_nothing(mortal: Mortal, client: Any) -> None:
-    async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
-        for _ in range(3):
-            await client.flushall()  # as if it had expired
-            for number, house in enumerate((one, two, two, one)):
-                await house.lobby.emit("said", number)
-        late = await two.ear(last=10)
-        assert await late.hear(4) == [*range(4)]
-        for number in range(10):  # afterwards all connections are open, so that closing ends none that opens
-            await one.lobby.emit("said", number)
-            assert await late.hear(1) == [number]
