@@ -173,8 +173,10 @@ class RoomLog(Followers):
         self._writer = secrets.token_hex(4)
         self._sequence = 0
         """How many entries this process has written."""
-        self._log, self._written = "", 0
-        """The id of the log that this process has used last, and the number of the last entry that it wrote there."""
+        self._read_from = ""
+        """The id of the log that this process has read last."""
+        self._written = ("", 0)
+        """The id of the log to which this process has written last, and the number of the entry there."""
         self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""
@@ -328,9 +330,9 @@ class RoomLog(Followers):
             raise _unanswered() from None
         if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
             self._new = replace(self._new, id=secrets.token_hex(8))
-        elif self._log == added.state.id and added.number <= self._written:
+        elif self._written[0] == added.state.id and added.number <= self._written[1]:
             self._runs.spawn(self._mark_loss())
-        self._log, self._written = added.state.id, added.number + len(items) - 1
+        self._written = added.state.id, added.number + len(items) - 1
         return Position(added.number - 1, added.before)
 
     async def _mark_loss(self) -> None:
@@ -397,8 +399,9 @@ class RoomLog(Followers):
         page = await self._page(after.number, wait=min(WAIT, self.keep / 4))
         if page is not NOTHING and after != self.reached:
             return  # an event of this process was sent meanwhile
+        is_same, self._read_from = page.state.id == self._read_from, page.state.id
         # Another log needs no mark, because no position of the one before is valid there.
-        if not self._enter_log(page) and page.number <= after.number + 1 and not after.precedes(page):
+        if is_same and page.number <= after.number + 1 and not after.precedes(page):
             await self._mark_loss()
         if not page.items:
             if after.precedes(page):
@@ -431,17 +434,10 @@ class RoomLog(Followers):
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
         page = await self._page(LAST)
-        self._enter_log(page)
+        self._read_from = page.state.id
         if page is NOTHING or page.number == 1:
             return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[0]
         return Position(page.number - 1, page.before)
-
-    def _enter_log(self, page: Page) -> bool:
-        """Record of which log a page is. Return whether it is another one than before."""
-        is_other = page.state.id != self._log
-        if is_other:
-            self._log, self._written = page.state.id, 0
-        return is_other
 
     async def _page(self, after: int, wait: float = 0.0) -> Page:
         return await insist(partial(self._store.read, self._key, after, wait=wait)) or NOTHING
