@@ -350,7 +350,7 @@ async def test_a_hostile_server_gets_a_reason_and_no_handler_runs() -> None:
         codes = [refusal["e"]["code"] for refusal in refused]
         assert codes == ["wsrpc.bad_arguments"] * len(HOSTILE) and "wrong context" in refused[0]["e"]["message"]
         assert expired["e"]["code"] == Overloaded.code and answer == {"i": 102, "d": 7}
-        wanted = {"wrong context": len(HOSTILE), "expired before its handler began": 1}
+        wanted = {"wrong arguments": len(HOSTILE), "expired before its handler began": 1}
         assert await page.do("ignored") == wanted and "began" not in page.notes.all
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -150,7 +151,9 @@ class LoopScheduler:
         self._set_clock_functions(clock or self._loop)
 
     def _set_clock_functions(self, clock: Any) -> None:
-        self.time = clock.time
+        # asyncio's method only calls this function, and each message reads the time.
+        is_asyncio = getattr(clock.time, "__func__", None) is asyncio.BaseEventLoop.time
+        self.time = time.monotonic if is_asyncio else clock.time
         # Otherwise a timer would refer to the handler that started it, even after it was cancelled.
         self.call_at = clock.call_at if self._clock else partial(clock.call_at, context=contextvars.copy_context())
 

@@ -280,7 +280,7 @@ async def test_a_wrong_context_is_refused_with_a_reason_and_the_handler_does_not
         return
     [answer] = answers
     assert answer["e"]["code"] == "wsrpc.bad_arguments" and "context" in answer["e"]["message"]
-    assert not runs and d.ignored["wrong context"] == 1
+    assert not runs and d.ignored["wrong arguments"] == 1
 
 
 async def test_unknown_keys_are_ignored() -> None:

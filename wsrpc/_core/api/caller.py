@@ -182,7 +182,7 @@ class Caller(OnChannel):
                 reason that the exception gives.
         """
         if returns is UNSET and send is None and retry is None and not idempotent and not options:
-            handler, sender = CURRENT.get(None), self._sender
+            sender, handler = self._sender, CURRENT.get(None)
             if (handler is None or handler.deadline is None) and not sender.outgoing:
                 # Most requests. The same as below, without calls.
                 return sender.send_request(self._channel_name, event, args, NO_OPTIONS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from contextvars import Context
 from functools import cached_property, partial
+from types import CoroutineType
 from typing import Any
 
 from msgspec import UNSET
@@ -47,7 +47,7 @@ from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
 from ..wire.call_context import read_call_context
-from ..wire.messages import Resolution, WireMessage, context_of
+from ..wire.messages import Resolution, WireMessage
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
 from .channel_calls import ChannelCalls
@@ -91,6 +91,7 @@ class Dispatcher:
         self._own = host.options.own
         self._shared = host.options.shared
         self.writer = writer
+        self._session = writer.session
         self.loop = writer.loop
         self.answers = answers
         self.work = work
@@ -128,14 +129,6 @@ class Dispatcher:
             payload: the encoded message.
             channel: the anonymous channel on which the message arrived. It may have ended since then.
         """
-        has_context = message.ctx is not UNSET
-        if has_context:
-            try:
-                self._read_context(message, len(payload))
-            except RpcError as exc:
-                self._refuse(message, exc)
-                mark_processed(view)
-                return
         name = message.a[0]
         route = self._own.routes.main.get(name) if message.c is None and channel is None else None
         if route is None:
@@ -143,8 +136,8 @@ class Dispatcher:
         handler = route.handler
         invocation = Invocation(self._host.peer, message, self, len(payload), view, handler)
         try:
-            if has_context:
-                self._apply_context(invocation)
+            if message.ctx is not UNSET:
+                self._read_context(invocation)
             if route.answers_with_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
             context = self.context.copy()
@@ -179,36 +172,31 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(invocation, now - since)
-        if channel is not None or self.writer.session.over:
+        if channel is not None or self._session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
             self._mark = None
 
-    def _read_context(self, message: WireMessage, size: int) -> None:
-        """Check the context of a message. Without extensions, a context is an unknown field, which is ignored.
+    def _read_context(self, invocation: Invocation) -> None:
+        """Check the context of a message, and set the deadline of its call.
+
+        Without extensions, a context is an unknown field, which is ignored. A node that only passes the call on to
+        another node's peer sets no deadline, because the other node does.
 
         Raises:
-            BadArguments: the context of the message, which has ``size`` bytes, is not valid.
+            BadArguments: the context is not valid, or the call has a key, and its handler keeps no results.
             Overloaded: no time is left.
         """
-        settings = self._host.settings
+        settings, message, handler = self._host.settings, invocation.inbound, invocation.handler
         if not settings.extensions:
             message.ctx = UNSET
             return
-        message.ctx = context = read_call_context(message.ctx, size)
-        if context.remaining_ms == 0 and message.i is not UNSET and not settings.between_nodes:
+        message.ctx = context = read_call_context(message.ctx, invocation.size)
+        if settings.between_nodes:
+            return
+        if context.remaining_ms == 0 and message.i is not UNSET:
             self.answers.ignored["expired before its handler began"] += 1
             raise made_here(Overloaded("its caller's time was over before its handler could begin"))
-
-    def _apply_context(self, invocation: Invocation) -> None:
-        """Set the deadline of a call, unless this side only passes it on to another node's peer, which does the same.
-
-        Raises:
-            BadArguments: the call has a key, and its handler keeps no results.
-        """
-        context, handler = context_of(invocation.inbound), invocation.handler
-        if context is None or self._host.settings.between_nodes:
-            return
         if context.key is not UNSET and handler is not None and (handler.keep is None or invocation.id is None):
             why = (
                 "its handler has no keep=, so leave out the key" if handler.keep is None else "an event cannot have one"
@@ -216,13 +204,6 @@ class Dispatcher:
             raise made_here(BadArguments(f"{invocation.event!r} came with a key, and {why}"))
         if invocation.id is not None and context.remaining_ms is not UNSET:
             invocation.deadline = self.loop.time() + context.remaining_ms / 1000
-
-    def _refuse(self, message: WireMessage, error: RpcError) -> None:
-        """Reject a request, or count an event: its handler does not begin."""
-        if message.i is UNSET:
-            self.answers.host.count("wrong context", f"an event was dropped: {error}")
-        else:
-            self.answers.reject(message.i, error)
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
         if channel is not None:
@@ -286,7 +267,7 @@ class Dispatcher:
         if not EAGER:
             drive.send(
                 None
-            )  # up to `_until_started`, where it notices that its task is cancelled before its first step
+            )  # up to `_UNTIL_STARTED`, where it notices that its task is cancelled before its first step
         task = self.loop.spawn(drive, context)
         work.starting = outer
         self._mark = None  # the first step may have run, and its time must not count for another handler
@@ -296,25 +277,34 @@ class Dispatcher:
         work.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not set
             task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.writer.session.over and invocation.id is not None:
-            invocation.orphan(self.writer.session.end_error)  # the handler itself has ended the connection
+        elif self._session.over and invocation.id is not None:
+            invocation.orphan(self._session.end_error)  # the handler itself has ended the connection
 
     async def _drive(self, invocation: Invocation, result: Any) -> None:
         """Complete, within its task, a handler that has returned ``result``, and answer."""
         try:
             try:
                 if not EAGER:
-                    self.work.tasks_not_started += 1
+                    work = self.work
+                    work.tasks_not_started += 1
                     try:
-                        await _until_started()
+                        await _UNTIL_STARTED
                     finally:
-                        self.work.task_started()
+                        work.tasks_not_started -= 1
+                        if not work.tasks_not_started:
+                            work.all_tasks_started()
                 if self.admission.paused is not None:
                     await self.admission.wait_while_paused(invocation)
             except BaseException:
                 close_unawaited(result)
                 raise
-            self._returned(invocation, await self.complete(invocation, result))
+            if result.__class__ is CoroutineType:  # as `complete`, with one coroutine less
+                value = await result
+                if value.__class__ not in PLAIN:
+                    value = await self._serve_items(invocation, value)
+            else:
+                value = await self.complete(invocation, result)
+            self._returned(invocation, value)
         except BaseException as exc:
             if not self._raised(invocation, exc):
                 raise
@@ -342,6 +332,10 @@ class Dispatcher:
         """
         if hasattr(result, "__await__"):
             result = await result
+        return await self._serve_items(invocation, result, read)
+
+    async def _serve_items(self, invocation: Invocation, result: Any, read: ReadInThread | None = None) -> Any:
+        """Stream what a handler has returned, if it is a source. Otherwise return it."""
         if invocation.delivered_channel is not None:  # the request was answered with a channel
             return result
         source = as_source(result, read)
@@ -349,8 +343,8 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, body: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``body``, or send its items. Return its result."""
-        if self.writer.session.over:  # it handles an event, and therefore runs on when its session is over
-            invocation.record_orphaned(self.writer.session.end_error)
+        if self._session.over:  # it handles an event, and therefore runs on when its session is over
+            invocation.record_orphaned(self._session.end_error)
         self.work.add(invocation)
         return self._channel_calls.serve(invocation, body)
 
@@ -383,19 +377,20 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.channel
-        if made is not None and invocation.delivered_channel is not None:
-            self._channel_calls.conclude(invocation, result)
-        elif invocation.state.cancelled and made is not None:
-            raise invocation.cancellation()  # no caller would get the channel
-        elif i is not UNSET and invocation.state.answerable and not self.writer.session.over:
-            if made is not None and result is invocation.user_channel:
+        answers = i is not UNSET and invocation.state.answerable and not self._session.over
+        if made is not None:
+            if invocation.delivered_channel is not None:
+                self._channel_calls.conclude(invocation, result)
+                return
+            if invocation.state.cancelled:
+                raise invocation.cancellation()  # no caller would get the channel
+            if answers and result is invocation.user_channel:
                 self.channels.deliver(made)
-            else:
-                if made is not None:
-                    made.close()  # the caller does not get it
-                self.writer.reply(self.writer.terms.encode(Resolution(i, result)))
-        elif made is not None:
-            made.close()
+                return
+            made.close()  # the caller does not get it
+        if answers:
+            writer = self.writer
+            writer.reply(writer.terms.encode(Resolution(i, result)))
 
     def _raised(self, invocation: Invocation, exc: BaseException) -> bool:
         """Handle the exception of a handler. Return False if the exception is for the event loop."""
@@ -432,7 +427,8 @@ class Dispatcher:
         if invocation.view is not None:
             mark_processed(invocation.view)
         self.work.remove(invocation)
-        self.writer.session.memory_changed()
+        if not self._session.state.sends:  # its memory counts only while there is no connection
+            self._session.memory_changed()
         invocation.release()
 
     def refuses_new(self) -> bool:
@@ -484,7 +480,7 @@ class Dispatcher:
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller does not get it
         exc, parts = ungrouped(raised), parts_of(raised)
-        ends = () if self.writer.session.state.accepts_messages else (ConnectionLost, ChannelClosed)
+        ends = () if self._session.state.accepts_messages else (ConnectionLost, ChannelClosed)
         if parts and all(isinstance(each, ends) or invocation.notices_end(each) for each in parts):
             # The handler has not failed: it noticed the end of its connection or channel before it was cancelled.
             text = "%s was left: %s"
@@ -498,7 +494,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_calls.failed(invocation, error)
-        elif invocation.state.answerable and not self.writer.session.over:
+        elif invocation.state.answerable and not self._session.over:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._log_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)
@@ -537,7 +533,12 @@ class Dispatcher:
         return invocation.event == "next" and channel in self.work.named_channels.read_before
 
 
-@types.coroutine
-def _until_started() -> Generator[None, None, None]:
-    """Suspend a coroutine until a task runs its first step."""
-    yield
+class _Pause(tuple[None]):
+    """``await _Pause((None,))`` suspends a coroutine once. Unlike in a generator, no Python function is called."""
+
+    __slots__ = ()
+    __await__ = tuple.__iter__
+
+
+_UNTIL_STARTED = _Pause((None,))
+"""Suspends a coroutine until a task runs its first step."""

@@ -58,6 +58,7 @@ class Receiver:
     cancellation                ``x`` and ``i``          `Dispatcher.cancel`
     abort                       ``x`` and ``h``          `ChannelTable.ended_by_peer`
     control                     ``ws-wrapper``, false    `Session.receive_control`
+    part of a message           see ``parts``            `Session.receive_part`, and as one message here again
     anything else                                        the raw handler, in `Work.arrived`. Without one: it is counted
     ==========================  =======================  =============================================================
 
@@ -75,6 +76,7 @@ class Receiver:
         self._other: Codec | None = None
         """Codec of messages of the other kind (binary or text). None until both sides have agreed on one."""
         self._limits = limits = host.settings.limits
+        self._depth = limits.depth
         self._small = min(SMALL, limits.values // SHARE)
         """Bytes of the largest message that cannot have too many values, and is therefore decoded at once."""
         self._longest_name = LONGEST_NAME + (ADDED_BY_NODES if host.settings.between_nodes else 0)
@@ -83,6 +85,7 @@ class Receiver:
         self._own = host.options.own
         self._shared = host.options.shared
         self._dispatcher = dispatcher
+        self._active = dispatcher.active
         self._work = dispatcher.work
         self._writer = dispatcher.writer
         self._channels = dispatcher.channels
@@ -110,31 +113,33 @@ class Receiver:
         others.
         """
         try:
-            codec, decode = self._codec, self._decode
+            decode = self._decode
             if text is not self._text:
                 if self._other is None:
                     self._receive_other_kind(payload, text)
                     return
-                codec, decode = self._other, strict_decoder(self._other)
-            size, depth = len(payload), self._limits.depth
+                decode = strict_decoder(self._other)
+            size = len(payload)
             large = size > self._small
-            if large and self._refuses_values(codec, payload, text):
+            if large and self._refuses_values(payload, text):
                 return
             try:
                 message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
             except Exception:
                 message = None  # handled below, so that an exception of a handler does not refer to this one
-            unusual = message is None or (size > depth and codec.nests_deeper(payload, message, depth))
-            if unusual:
-                message, decode = self._decode_unusual(codec, payload, text), codec.decode
-            if message is None:
-                return
-            view = None
-            if self._own.observed or self._shared.observed:
+            if message is None or (size > self._depth and self._nests_deeper(payload, text, message)):
+                message, decode = self._decode_unusual(payload, text), self._codec_of(text).decode
+                if message is None:
+                    return
                 view = self._observe(payload, text, decode)
-            if unusual and not self._make_usual(message, payload):
-                pass
-            elif message.a is UNSET:
+                if not self._make_usual(message, payload):
+                    mark_processed(view)
+                    return
+            elif self._own.observed or self._shared.observed:
+                view = self._observe(payload, text, decode)
+            else:
+                view = None
+            if message.a is UNSET:
                 if message.x is not UNSET:
                     self._stop(message)
                 elif message.i is not UNSET:
@@ -146,7 +151,7 @@ class Receiver:
             elif (  # nearly all are on the main channel and have a short name
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
             ) or self._accepts_names(message, payload):
-                if self._work.needs_checks:
+                if message.i in self._active or self._work.needs_checks:
                     self._work.arrived(self._dispatcher, message, payload, view, decode)
                 else:
                     self._dispatcher.run(message, payload, view)
@@ -156,9 +161,18 @@ class Receiver:
         except Exception as exc:
             self._not_dealt_with(exc)
 
-    def _refuses_values(self, codec: Codec, payload: bytes | bytearray, text: bool) -> bool:
-        """Return whether a large message has more values than may be decoded, and was dropped."""
-        most = self._limits.values
+    def _codec_of(self, text: bool) -> Codec:
+        """Return the codec of text messages, or of binary ones."""
+        return self._codec if text is self._text or self._other is None else self._other
+
+    def _nests_deeper(self, payload: bytes | bytearray, text: bool, message: WireMessage) -> bool:
+        return self._codec_of(text).nests_deeper(payload, message, self._depth)
+
+    def _refuses_values(self, payload: bytes | bytearray, text: bool) -> bool:
+        """Return whether a large message is a part, or has more values than may be decoded, and was handled."""
+        if self._session.receive_part(payload, text):
+            return True
+        codec, most = self._codec_of(text), self._limits.values
         if not codec.claims(payload) or (why := codec.objection(payload, most)) is None:
             return False
         if not self._control(payload, text):
@@ -167,10 +181,10 @@ class Receiver:
 
     # ------------------------------------------------------------ unusual messages
 
-    def _decode_unusual(self, codec: Codec, payload: bytes | bytearray, text: bool) -> WireMessage | None:
+    def _decode_unusual(self, payload: bytes | bytearray, text: bool) -> WireMessage | None:
         """Decode a message that the strict decoder has refused, or that is nested too deep.
 
-        Control messages are handled here. Other programs send messages with fields of wrong types, and JavaScript
+        Parts and control messages are handled here. Other programs send messages with fields of wrong types. JavaScript
         accepts these messages unless it needs the field.
 
         Returns:
@@ -179,9 +193,9 @@ class Receiver:
         if text and not _is_utf8(payload):
             self._not_utf8()
             return None
-        if self._control(payload, text):
+        if self._session.receive_part(payload, text) or self._control(payload, text):
             return None
-        depth = self._limits.depth
+        codec, depth = self._codec_of(text), self._depth
         try:
             message = decode_any(codec.decode, payload)
         except Exception as exc:  # a codec may be a user's, and raise anything
@@ -376,7 +390,7 @@ class Receiver:
 
     def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
         """Receive a text message although this side has a binary codec, or the reverse."""
-        if self._control(payload, text):
+        if self._session.receive_part(payload, text) or self._control(payload, text):
             return
         is_first = not self._ignored["foreign"]
         self._foreign(payload, text)

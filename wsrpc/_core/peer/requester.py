@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
+from threading import get_ident
 from typing import Any, cast
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from ..._base.misuse import shown_as
-from ..._base.names import ChannelRef, Source, check_timeout
+from ..._base.names import RESERVED_EVENTS, ChannelRef, Source, check_timeout
 from ..._base.retry import ask_again
 from ...errors import (
     BadResult,
@@ -43,7 +44,7 @@ from ..sending.pending import Pending
 from ..sending.sender import Sender
 from ..session.host import Host
 from ..wire.go_profile import GoCodec
-from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, RequestOptions
+from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
 from ..wire.rejections import of_started_call, reason_of
 
 SOURCE_FAILED = "what was sent failed at its source"
@@ -111,7 +112,7 @@ class Requester:
     ) -> Any:
         """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
         try:
-            timeout, convert = self._limits.request_timeout, None
+            timeout, convert = self.request_timeout, None
             if options is not NO_OPTIONS:
                 if options.returns is not UNSET:
                     convert = self.converter(options.returns)
@@ -121,12 +122,18 @@ class Requester:
                         check_timeout(timeout)
             if self._between_nodes and channel is not None:
                 options = replace(options, timeout=timeout, is_passed_on=True)
-            check_sending(channel, event, self.outbox.writer.thread)
+            outbox = self.outbox
+            thread = outbox.writer.thread
+            if event.__class__ is not str or event in RESERVED_EVENTS or get_ident() != thread:
+                check_sending(channel, event, thread)  # not called for each request, because it takes measurable time
             pending = self._requests.add(channel, event, timeout, options)
             try:
-                message = options.message(pending.id, channel, (event, *args))
-                if not self.outbox.request_now(message, pending):
-                    await self.outbox.wait_and_request(message, pending)
+                if channel is None and options is NO_OPTIONS:
+                    message = Request(pending.id, (event, *args))
+                else:
+                    message = options.message(pending.id, channel, (event, *args))
+                if not outbox.request_now(message, pending):
+                    await outbox.wait_and_request(message, pending)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))

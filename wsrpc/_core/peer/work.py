@@ -54,7 +54,7 @@ class Work:
     would exceed the limit is refused. `CallState` says what a call counts as.
 
     While ``needs_checks`` is false, there is nothing to check and there are no readers: a message may go straight to
-    `Dispatcher.run`.
+    `Dispatcher.run`, unless it has the id of a request in `Dispatcher.active`.
     """
 
     __slots__ = (
@@ -138,8 +138,7 @@ class Work:
         dispatcher = self.dispatcher
         admission, writer = dispatcher.admission, dispatcher.writer
         return bool(
-            dispatcher.active
-            or self.named_channels.channels
+            self.named_channels.channels
             or self.waiting_room.items
             # The state is not `ReceivingState.OPEN`, without a call.
             or writer.session.full
@@ -400,7 +399,8 @@ class Work:
             invocation.dispatcher.active[message.i] = invocation
             if message.h is not None:
                 self.on_channels += 1
-        self.needs_checks = True  # without `update`, which takes longer. True is never wrong, only slower.
+        if self.count >= self.limits.running or self.held > self._room_for_any:
+            self.needs_checks = True  # without `update`, because nothing else has changed
 
     def _count(self, invocation: Invocation, sign: int) -> None:
         """Count a call by its present state. With ``sign`` -1, undo this."""
@@ -431,15 +431,19 @@ class Work:
 
     def remove(self, invocation: Invocation) -> None:
         """Stop counting a handler that has exited, and start messages that waited for room."""
-        self.move(invocation, EXITED)
         if invocation not in self.invocations:  # it exited in the first step of its task
+            invocation.state = EXITED
             return
         del self.invocations[invocation]
-        if invocation.inbound.i is not UNSET:
-            if invocation.inbound.h is not None:
+        self._count(invocation, -1)
+        invocation.state = EXITED
+        message, active = invocation.inbound, invocation.dispatcher.active
+        if message.i is not UNSET:
+            if message.h is not None:
                 self.on_channels -= 1
-            invocation.remove_from_active()
-        if not self.dispatcher.active:
+            if active.get(message.i) is invocation:  # as `remove_from_active`, without a call
+                del active[message.i]
+        if self.needs_checks:
             self.update()
         if self.waiting_room.items:
             self.pump()
@@ -481,10 +485,9 @@ class Work:
             if notify is not None:
                 notify()
 
-    def task_started(self) -> None:
-        """The first step of a task runs."""
-        self.tasks_not_started -= 1
-        if self.on_events_done is not None and not self.tasks_not_started:
+    def all_tasks_started(self) -> None:
+        """The first step of each task has begun."""
+        if self.on_events_done is not None:
             self._loop.call_soon(self.notify_if_events_done)  # later, so that the handler runs before
 
     def end_conversations(self) -> None:

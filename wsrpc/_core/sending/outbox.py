@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from msgspec import UNSET
 
 from ..._base.closing import CloseInfo
 from ..._base.misuse import shown_as
-from ..._base.names import ChannelRef, Offline
+from ..._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from ...errors import ConnectionLost
 from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
@@ -18,7 +19,7 @@ from ..session.offline_queue import Entry, OfflineQueue
 from ..wire.messages import EVENT_OPTIONS, Event, Raw, Request, RequestOptions, event_on
 from .checks import check_sending
 from .gate import Gate, Waiter
-from .pending import HELD, QUEUED, Pending, PendingRequests
+from .pending import HELD, QUEUED, SENT, Pending, PendingRequests
 from .places import Decision, Outgoing, Place, Scope, decide
 from .session_writer import SendingState, SessionWriter
 
@@ -93,10 +94,16 @@ class Outbox:
     ) -> None:
         """See `Caller.emit`."""
         writer = self.writer
-        check_sending(channel, event, writer.thread)
-        message = event_on(channel, (event, *args), options.context)
-        if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
-            await self.wait_and_send(message, options.offline)
+        if event.__class__ is str and event not in RESERVED_EVENTS and channel is None and get_ident() == writer.thread:
+            message = Event((event, *args))  # most events, without the two calls below
+        else:
+            check_sending(channel, event, writer.thread)
+            message = event_on(channel, (event, *args))
+        if options.context is not None:
+            message.ctx = options.context
+        elif writer.may_send and writer.send(writer.terms.encode(message)):
+            return
+        await self.wait_and_send(message, options.offline)
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
@@ -145,19 +152,33 @@ class Outbox:
 
     def request_now(self, message: Request, pending: Pending) -> bool:
         """Send a request, if nothing has to wait. Return False if its caller has to use `wait_and_request`."""
-        writer = self.writer
-        if not writer.may_send or (pending.h is None and not self.requests.has_capacity(writer.terms)):
+        writer, requests = self.writer, self.requests
+        terms, flight = writer.terms, requests.flight
+        counts = pending.h is None
+        # As `PendingRequests.has_capacity` and `was_sent`, without calls: most requests are sent here.
+        if not writer.may_send or (
+            counts
+            and (
+                flight.requests >= terms.announced.running
+                or flight.bytes > terms.room_for_any
+                or requests.capacity_gate.has_callers
+            )
+        ):
             return False
         if message.ctx is UNSET:
-            payload = writer.terms.encode(message)
-        elif (writer.terms.known and writer.terms.context) or not message.ctx.must_arrive:
+            payload = terms.encode(message)
+        elif (terms.known and terms.context) or not message.ctx.must_arrive:
             message.ctx.remaining_ms = pending.remaining_ms(writer.loop.time())
-            payload = writer.terms.encode_call(message)
+            payload = terms.encode_call(message)
         else:
             return False
         if not writer.send(payload):
             return False
-        self.requests.was_sent(pending, len(payload))
+        pending.size = size = len(payload)
+        pending.state = SENT
+        if counts:
+            flight.requests += 1
+            flight.bytes += size
         return True
 
     async def wait_and_request(self, message: Request, pending: Pending) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..channels.channel_core import ChannelCore
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
+_LAST_BUT_ONE = LAST_ID - 2
 MAX_REMEMBERED = 1024
 """How many ids of ended requests or channels are remembered, to recognize messages that arrive too late."""
 
@@ -214,15 +215,15 @@ class PendingRequests:
             )
         number, abandoned = self._next, self.flight.abandoned
         while number in pending or number in self._channel_ids or number in abandoned:
-            number = number + 2 if number <= LAST_ID - 2 else self._first
-        self._next = number + 2 if number <= LAST_ID - 2 else self._first
+            number = number + 2 if number <= _LAST_BUT_ONE else self._first
+        self._next = number + 2 if number <= _LAST_BUT_ONE else self._first
         deadline = None
         if timeout is not None:
             deadline = self._loop.time() + timeout
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
         entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline, options)
-        if isinstance(channel, int):
+        if channel.__class__ is int:
             entry.h = channel
             self._on_channel.setdefault(channel, set()).add(entry)
         return entry
@@ -277,14 +278,13 @@ class PendingRequests:
 
     def finish(self, message: WireMessage) -> Pending | None:
         """End a request with its answer, and return the request. None if there is no such request."""
-        pending = self._pending.get(message.i)
+        pending = self._pending.pop(message.i, None)
         if pending is None:
             return None
         if pending.state is not SENT or pending.h is not None or pending.waiting_bytes:
             self._end(pending, ENDED, message)
             return pending
         # Most requests. The same as `_end`, without a call.
-        del self._pending[pending.id]
         pending.state = ENDED
         flight = self.flight
         flight.requests -= 1
@@ -328,7 +328,7 @@ class PendingRequests:
         """
         if pending.state in (ENDED, ABANDONED):  # another request may have its id
             return
-        del self._pending[pending.id]
+        self._pending.pop(pending.id, None)
         occupied, h = pending.state.counts, pending.h
         self.flight.move(pending, state)
         if h is not None and (others := self._on_channel.get(h)) is not None:

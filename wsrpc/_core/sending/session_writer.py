@@ -13,7 +13,7 @@ from ..handlers.opening import Opening, OpeningState
 from ..session.host import Host
 from ..session.session import Session
 from ..session.session_states import SessionState
-from ..wire.codecs import MsgpackCodec
+from ..wire.codecs import BRACE, MsgpackCodec
 from ..wire.control import Announced, CreditMessage
 from ..wire.go_profile import rejection_from
 from ..wire.messages import WireMessage
@@ -254,8 +254,10 @@ class SessionWriter:
             if text is None and not terms.known:
                 return False
             self.check_accepted(payload, raw)
+        if text is None and (text := terms.text) is None:  # as `Terms.is_text`, without a call for each message
+            text = payload[0] == BRACE
         try:
-            self.session.send(payload, terms.is_text(payload) if text is None else text)
+            self.session.send(payload, text)
         except ConnectionLost as exc:
             self.session.send_failed(exc)
             return False
@@ -273,10 +275,13 @@ class SessionWriter:
         if session.full and self.over_cap(len(payload)):
             session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
+        if (text := terms.text) is None:
+            text = payload[0] == BRACE
         try:
-            session.send_or_wait(payload, terms.is_text(payload))
-        except ConnectionLost:
-            self._host.ignore("response without a connection")
+            session.send(payload, text)
+        except ConnectionLost as exc:
+            if not session.keep_for_next_connection(payload, text, exc):
+                self._host.ignore("response without a connection")
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""

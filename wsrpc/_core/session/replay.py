@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ..._base.closing import CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import ConnectionLost
-from ..wire.control import PARTS, Ack
+from ..wire.control import Ack
 from .connection import Connection, Receive
 from .host import Host
 from .negotiation import Negotiation
@@ -340,26 +340,25 @@ class Acknowledger:
 
     def counted_receive(self, connection: Connection, receive: Receive) -> Receive:
         """Return a function that counts each message of ``connection``, passes it on, and acknowledges if necessary."""
-        self._connection, joins = connection, self._session.negotiation.has(PARTS)
+        self._connection = connection
 
         def receive_counted(payload: bytes | bytearray, text: bool, /) -> None:
             self.n += 1
             self.bytes += len(payload)
-            if text or not joins or not payload.startswith(MARK):
-                receive(payload, text)
-            else:
-                self._join(payload, receive)
+            receive(payload, text)
             if self.n >= self._next or self.bytes >= self._next_bytes or self._timer is None:
                 self._arrived()
 
         return receive_counted
 
-    def _join(self, part: bytes | bytearray, receive: Receive) -> None:
+    def join(self, part: bytes | bytearray, receive: Receive) -> None:
         """Add a part to the parts before it, and pass their message to ``receive`` if it was the last."""
         most, joined = self._session.negotiation.limits.message_bytes, self.joined
         joined += memoryview(part)[HEAD:]
-        if len(part) <= HEAD or part[1] > BINARY:
-            self._session.fail(CloseCode.INVALID_DATA, "part of a message without content or of an unknown kind")
+        if len(part) <= HEAD or part[1] > BINARY or (part[1] == BINARY and joined.startswith(MARK)):
+            self._session.fail(
+                CloseCode.INVALID_DATA, "part of a message without content, of an unknown kind or in parts"
+            )
         elif len(joined) > most:
             self._session.fail(CloseCode.MESSAGE_TOO_BIG, f"parts of a message exceed limit of {most} bytes")
         elif part[1] != MORE:

@@ -32,7 +32,7 @@ from .connection import Connection, Receive, ignore_end, ignore_message
 from .host import Host
 from .negotiation import Negotiation
 from .offline_queue import Entry, OfflineQueue
-from .parts import PART_BYTES
+from .parts import MARK, PART_BYTES
 from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
 from .session_end import SessionEnd, end_of
 from .session_states import SessionInput, SessionState, after
@@ -50,10 +50,10 @@ class Session:
 
     ``send`` passes a message to the connection, or raises `ConnectionLost`; see `_choose_send`. It is an attribute, so
     that the messages of a plain peer go straight to the method of the transport. `send_or_wait` is for messages whose
-    sender cannot wait: replies, control messages and broadcasts.
+    sender cannot wait: control messages and broadcasts. (`SessionWriter.reply` does the same for replies.)
 
-    A control message looks like any other message until it is decoded. The receiver therefore passes messages that it
-    cannot handle to `receive_control`. A plain peer sends no control messages.
+    A control message and a part of a message look like any other message until they are decoded. The receiver therefore
+    passes messages that it cannot handle to `receive_part` and `receive_control`. A plain peer sends neither.
 
     A session is made before its first connection. `start_on` gives it that connection, and `_resume_on` each later one.
     ``TABLE`` of ``_core.session.session_states`` has its states, and the events that change them.
@@ -79,6 +79,7 @@ class Session:
         "full",
         "last_close",
         "negotiation",
+        "over",
         "replay",
         "send",
         "sid",
@@ -98,6 +99,8 @@ class Session:
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
         self.state = SessionState.NEW
+        self.over = False
+        """Whether the session has ended. An attribute and not a property, because each request reads it."""
         self.last_close = last_close
         """How the last connection has ended, or will end because this side closes it. It says why there is none."""
         self.end_error: ConnectionLost | None = None
@@ -133,13 +136,9 @@ class Session:
         """The present connection. None if there is none, or if it is dead."""
         return None if self.state.connection == "dead" else self.connection
 
-    @property
-    def over(self) -> bool:
-        """Whether the session has ended."""
-        return self.state is _OVER
-
     def _move(self, happened: SessionInput) -> None:
-        self.state = after(self.state, happened)
+        self.state = state = after(self.state, happened)
+        self.over = state is _OVER
         self._choose_send()
         self._host.current.may_send_changed()
 
@@ -395,6 +394,13 @@ class Session:
             self.connection.transport.largest = limits.message_bytes
         if self.negotiation.common is not None:
             self.send_control(LimitsChanged(announce(limits)))
+
+    def receive_part(self, payload: bytes | bytearray, text: bool) -> bool:
+        """Receive a part of a message, and the message with its last part. Return False if it is no part."""
+        if text or self.acknowledger is None or not self.negotiation.has(PARTS) or not payload.startswith(MARK):
+            return False
+        self.acknowledger.join(payload, self._receive)
+        return True
 
     def receive_control(self, payload: bytes | bytearray) -> bool:
         """Receive a control message. Return False if ``payload`` is another message."""
