@@ -10,7 +10,7 @@ from ._base.request_headers import split_target
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
 from .headers import Headers, HeadersLike, ResponseHeaders, any_case
-from .limits import Limits
+from .limits import DEFAULT_LIMITS, Limits
 from .transport import ConnectionInfo
 
 BEARER = "bearer."
@@ -102,7 +102,7 @@ class Handshake:
             subprotocols = [name.strip() for name in offered if name.strip()]
         self._hinted = RESUME_HINT in subprotocols
         self.subprotocols = tuple([name for name in subprotocols if name != RESUME_HINT])
-        self.limits = limits or Limits()
+        self.limits = limits or DEFAULT_LIMITS
         self.compression = compression
         self.response_headers = ResponseHeaders()
         self.state = PeerState()

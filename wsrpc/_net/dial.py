@@ -18,7 +18,7 @@ from .._base.names import StrPath
 from ..errors import HandshakeRejected
 from ..handshake import RESUME_HEADER
 from ..headers import check_header
-from ..limits import Limits
+from ..limits import DEFAULT_LIMITS, Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .client_sockets import ProxyRefused, connect, default_contexts
@@ -67,7 +67,7 @@ async def dial(
             server that answered is not a WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
-    limits = limits or Limits()
+    limits = limits or DEFAULT_LIMITS
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
         opening = ClientOpening(request, limits, compression=compression)

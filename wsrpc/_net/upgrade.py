@@ -20,7 +20,7 @@ from .._base.request_headers import address
 from ..errors import short
 from ..handshake import Handshake
 from ..headers import HEADER_VALUE, ResponseHeaders
-from ..limits import Limits
+from ..limits import DEFAULT_LIMITS, Limits
 from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
 from .library_handshake import LIBRARY_LOGGER, library_answer, plain_answer, serialized
@@ -104,7 +104,7 @@ class ClientUpgrade:
     """
 
     def __init__(self, request: DialRequest, *, limits: Limits | None = None, compression: bool = False) -> None:
-        self._limits = limits or Limits()
+        self._limits = limits or DEFAULT_LIMITS
         self._asked = ClientRequest(request, compression=compression)
         given = {name.lower() for name in request.headers}
         self.headers: Mapping[str, str] = {

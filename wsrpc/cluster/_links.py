@@ -25,14 +25,13 @@ from .._core.wire.nodes import LOST, NODE
 from .._server.server import Server, accept_of
 from ..errors import ConnectionLost, WsrpcError
 from ..handshake import Handshake
-from ..limits import Limits
+from ..limits import DEFAULT_LIMITS, Limits
 from ._directory import LEASE
 from ._engine_transport import EngineTransport
 from ._node import Node
 from .engine import PATIENCE
 
 MiB = 1024 * 1024
-DEFAULT = Limits()
 EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 """Close codes of a session with a node that leaves the cluster. All messages of the node have arrived before."""
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
@@ -52,10 +51,10 @@ def link_limits(limits: Limits, largest: int) -> Limits:
         largest: maximum bytes of a message.
     """
     return limits.replace(
-        message_bytes=min(max(limits.message_bytes, DEFAULT.message_bytes), largest),
+        message_bytes=min(max(limits.message_bytes, DEFAULT_LIMITS.message_bytes), largest),
         sent_message_bytes=largest,
-        depth=max(limits.depth, DEFAULT.depth) + 8,
-        values=max(limits.values, DEFAULT.values) + 1024,
+        depth=max(limits.depth, DEFAULT_LIMITS.depth) + 8,
+        values=max(limits.values, DEFAULT_LIMITS.values) + 1024,
         rate=None,
         running=100_000,
         waiting=250_000,

@@ -440,6 +440,23 @@ async def test_a_sync_handler_that_holds_the_loop_is_named(
     assert all("lambda" in text and "held the event loop for 200 ms" in text for text in texts)
 
 
+@pytest.mark.usefixtures("slow_handlers_are_named")
+async def test_sync_handlers_that_hold_the_loop_together_are_all_named(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+
+    def first() -> None:
+        d.clock.advance(0.06)
+
+    def second() -> None:
+        d.clock.advance(0.05)
+
+    d.peer.on("first", first)
+    d.peer.on("second", second)
+    await d.fed({"a": ["first"]}, {"a": ["second"]}, {"a": ["first"]})
+    [text] = messages(caplog)
+    assert text.startswith("one of ") and "first and " in text and "second held the event loop for 170 ms" in text
+
+
 # ---------------------------------------------------------------- around handlers
 
 

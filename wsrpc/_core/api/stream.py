@@ -68,6 +68,7 @@ class Stream(Generic[T_co]):
         "_member",
         "_open",
         "_parameter",
+        "_reading",
         "_run",
         "_state",
     )
@@ -89,6 +90,8 @@ class Stream(Generic[T_co]):
         """Opens the stream. It is called once."""
         self._inbox = reading
         """The items, while the state is OPEN: None before and after."""
+        self._reading: Inbox | None = None
+        """The same, once it was read for the first time."""
         self._state = _NOT_OPEN if reading is None else _OPEN
         self._parameter = parameter
         """The parameter of a handler that reads the items, for errors."""
@@ -118,8 +121,8 @@ class Stream(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        inbox = self._inbox
-        if inbox is None or not inbox.has_started_reading:
+        inbox = self._reading
+        if inbox is None:
             inbox = await self._start_reading()
         while True:
             while not inbox.queue:
@@ -130,7 +133,7 @@ class Stream(Generic[T_co]):
                 except GeneratorExit:
                     inbox.stop_waiting()
                     raise
-                if self._inbox is None:  # it was closed meanwhile
+                if self._reading is None:  # it was closed meanwhile
                     raise StopAsyncIteration
             value = inbox.read()
             if self._convert is None:
@@ -157,7 +160,7 @@ class Stream(Generic[T_co]):
         if inbox is None:
             raise StopAsyncIteration
         self._start_producer(inbox)
-        inbox.has_started_reading = True
+        self._reading = inbox
         return inbox
 
     def _bad_item(self, exc: msgspec.ValidationError, inbox: Inbox) -> Exception:
@@ -260,7 +263,7 @@ class Stream(Generic[T_co]):
         inbox = self._inbox
         if inbox is not None:
             inbox.channel.check_thread("stream.aclose()")
-        self._open = self._inbox = None
+        self._open = self._inbox = self._reading = None
         self._state = _CLOSED
         if inbox is not None:
             inbox.stop_reading(reason)

@@ -267,7 +267,6 @@ class Inbox(MessageQueue, Recipient):
         "channel",
         "credit",
         "error",
-        "has_started_reading",
         "over",
         "read_count",
         "received_count",
@@ -277,8 +276,6 @@ class Inbox(MessageQueue, Recipient):
         super().__init__(channel.unread_memory)
         self.channel = channel
         self._event = event
-        self.has_started_reading = False
-        """Whether the stream has read for the first time."""
         self._waiter: asyncio.Future[None] | None = None
         self.received_count = 0
         self.read_count: int = 0
@@ -510,7 +507,6 @@ class Inbox(MessageQueue, Recipient):
     def resume_reading(self) -> None:
         """Continue for a new stream, in place of the abandoned one."""
         self._reader = ReaderState.READING
-        self.has_started_reading = False
 
     def stream_collected(self, label: str) -> None:
         """Stop reading in the next turn of the event loop, because the stream was garbage-collected and not closed.

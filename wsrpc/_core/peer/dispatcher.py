@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from contextvars import Context
 from functools import cached_property, partial
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET
 
@@ -40,6 +40,7 @@ from ..channels.channel_states import ChannelState
 from ..channels.channel_table import TOO_MANY, ChannelTable
 from ..channels.named_channels import FOR_READERS
 from ..channels.source import ReadInThread, as_source
+from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
 from ..handlers.layers import PLAIN, Limited, Route, close_unawaited
 from ..handlers.lookup import find, route_to
@@ -102,10 +103,11 @@ class Dispatcher:
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
         self.channels = channels
-        self._mark: float | None = None
-        """When the time of the next plain handler starts: at the end of the plain handler before it, in this read from
-        the network. None if there was no such handler, or if other code may have run since then. The next handler then
-        reads the clock."""
+        self._ran: dict[Handler | None, None] = {}
+        """The plain functions that have run in this read from the network, without other code in between. Together they
+        are timed, because reading the clock for each of them takes measurable time."""
+        self._since = 0.0
+        """When the first of them began."""
 
     @cached_property
     def _channel_calls(self) -> ChannelCalls:
@@ -148,8 +150,9 @@ class Dispatcher:
             if self.work.tasks_not_started:
                 self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
-            if self._mark is None:
-                self._mark = self.loop.time()
+            if not self._ran:
+                self._since = self.loop.time()
+            self._ran[handler] = None
             result = context.run(route.call, invocation, message.a)
             if result.__class__ not in PLAIN and self.is_unfinished(result):
                 self._run_on(invocation, result, context)
@@ -167,15 +170,10 @@ class Dispatcher:
         else:
             mark_processed(view)
             invocation.release()
-        # Not in a method, because a call for each message takes measurable time.
-        if (since := self._mark) is not None:
-            self._mark = now = self.loop.time()
-            if now - since > SLOW_HANDLER:
-                self._warn_slow(invocation, now - since)
         if channel is not None or self._session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
-            self._mark = None
+            self.read_ended()
 
     def _read_context(self, invocation: Invocation) -> None:
         """Check the context of a message, and set the deadline of its call.
@@ -245,14 +243,20 @@ class Dispatcher:
         return hasattr(result, "__await__") or as_source(result) is not None
 
     def read_ended(self) -> None:
-        """A read from the network has ended. The time of the next handler starts with the next read."""
-        self._mark = None
+        """A read from the network has ended, or other code is about to run: check the time of the plain functions."""
+        if self._ran:
+            if (seconds := self.loop.time() - self._since) > SLOW_HANDLER:
+                self._warn_slow(self._ran, seconds)
+            self._ran.clear()
 
-    def _warn_slow(self, invocation: Invocation, seconds: float) -> None:
-        """Warn of a plain function that held the event loop for more than `SLOW_HANDLER` seconds."""
-        if (handler := invocation.handler) is not None:
+    def _warn_slow(self, handlers: Iterable[Handler | None], seconds: float) -> None:
+        """Warn of plain functions that together have held the event loop for more than `SLOW_HANDLER` seconds."""
+        names = [handler.name for handler in handlers if handler is not None]
+        if names:
             text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
-            self.answers.log(logging.WARNING, text, handler.name, seconds * 1000, call=invocation.log_fields)
+            if len(names) > 1:
+                text = f"one of {', '.join(names[:-1])} and {text}"
+            self.answers.log(logging.WARNING, text, names[-1], seconds * 1000)
 
     # ------------------------------------------------------------ in tasks
 
@@ -261,6 +265,8 @@ class Dispatcher:
         if invocation.deadline is not None and hasattr(result, "__await__"):
             left = invocation.deadline - self.loop.time()
             result = Limited(invocation, result, left, partial(self._deadline_passed, invocation))
+        if self._ran:
+            self.read_ended()
         work = self.work
         outer, work.starting = work.starting, invocation
         drive = self._drive(invocation, result)
@@ -270,7 +276,6 @@ class Dispatcher:
             )  # up to `_UNTIL_STARTED`, where it notices that its task is cancelled before its first step
         task = self.loop.spawn(drive, context)
         work.starting = outer
-        self._mark = None  # the first step may have run, and its time must not count for another handler
         if task.done():
             return
         invocation.task = task
@@ -321,7 +326,7 @@ class Dispatcher:
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
         if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
-            self._warn_slow(invocation, took)
+            self._warn_slow([invocation.handler], took)
         return await self.complete(invocation, result)
 
     async def complete(self, invocation: Invocation, result: Any, read: ReadInThread | None = None) -> Any:
@@ -376,8 +381,8 @@ class Dispatcher:
 
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
-        i, made = invocation.inbound.i, invocation.channel
-        answers = i is not UNSET and invocation.state.answerable and not self._session.over
+        made, message = invocation.channel, invocation.inbound
+        answers = message.i is not UNSET and invocation.state.answerable and not self._session.over
         if made is not None:
             if invocation.delivered_channel is not None:
                 self._channel_calls.conclude(invocation, result)
@@ -390,7 +395,8 @@ class Dispatcher:
             made.close()  # the caller does not get it
         if answers:
             writer = self.writer
-            writer.reply(writer.terms.encode(Resolution(i, result)))
+            resolution = Resolution(message.i, result)  # pyright: ignore[reportArgumentType]
+            writer.reply(writer.terms.encode(resolution))
 
     def _raised(self, invocation: Invocation, exc: BaseException) -> bool:
         """Handle the exception of a handler. Return False if the exception is for the event loop."""
@@ -537,8 +543,8 @@ class _Pause(tuple[None]):
     """``await _Pause((None,))`` suspends a coroutine once. Unlike in a generator, no Python function is called."""
 
     __slots__ = ()
-    __await__ = tuple.__iter__
+    __await__: Any = tuple.__iter__  # pyright: ignore
 
 
-_UNTIL_STARTED = _Pause((None,))
+_UNTIL_STARTED = cast("Awaitable[None]", _Pause((None,)))
 """Suspends a coroutine until a task runs its first step."""

@@ -16,6 +16,7 @@ from ...errors import ConnectionLost
 from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
 from ..session.offline_queue import Entry, OfflineQueue
+from ..wire.codecs import BRACE
 from ..wire.messages import EVENT_OPTIONS, Event, Raw, Request, RequestOptions, event_on
 from .checks import check_sending
 from .gate import Gate, Waiter
@@ -101,8 +102,18 @@ class Outbox:
             message = event_on(channel, (event, *args))
         if options.context is not None:
             message.ctx = options.context
-        elif writer.may_send and writer.send(writer.terms.encode(message)):
-            return
+        elif writer.may_send:
+            terms = writer.terms
+            payload = terms.encode(message)
+            if len(payload) > terms.unchecked:
+                if writer.send(payload):
+                    return
+            else:  # nearly always. The same as `SessionWriter.send`, without a call.
+                try:
+                    writer.session.send(payload, payload[0] == BRACE if terms.text is None else terms.text)
+                    return
+                except ConnectionLost as exc:
+                    writer.session.send_failed(exc)
         await self.wait_and_send(message, options.offline)
 
     def send_event_nowait(
@@ -172,10 +183,17 @@ class Outbox:
             payload = terms.encode_call(message)
         else:
             return False
-        if not writer.send(payload):
-            return False
-        pending.size = size = len(payload)
-        pending.state = SENT
+        size = len(payload)
+        if size > terms.unchecked:
+            if not writer.send(payload):
+                return False
+        else:  # nearly always. The same as `SessionWriter.send`, without a call.
+            try:
+                writer.session.send(payload, payload[0] == BRACE if terms.text is None else terms.text)
+            except ConnectionLost as exc:
+                writer.session.send_failed(exc)
+                return False
+        pending.size, pending.state = size, SENT
         if counts:
             flight.requests += 1
             flight.bytes += size

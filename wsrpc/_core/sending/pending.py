@@ -223,7 +223,7 @@ class PendingRequests:
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
         entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline, options)
-        if channel.__class__ is int:
+        if channel is not None and isinstance(channel, int):
             entry.h = channel
             self._on_channel.setdefault(channel, set()).add(entry)
         return entry

@@ -18,7 +18,7 @@ from ..._base.misuse import check_flag, check_no_yield
 from ..._base.names import Profile, Redact
 from ..._base.threads import Threads
 from ..._values.convert import make_enc_hook
-from ...limits import Limits
+from ...limits import DEFAULT_LIMITS, Limits
 from .codecs import BRACE, FROZEN, Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, enc_hook_of
 from .control import BATCHES, CONTEXT, CREDIT, STOP, Announced
 from .counting import SHARE
@@ -234,11 +234,11 @@ def make_settings(
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(
         codec,
-        limits or Limits(),
+        limits or DEFAULT_LIMITS,
         expose_errors,
         extensions,
         binary,
         between_nodes=profile == NODE,
         log_payloads=log_payloads,
-        threads=Threads((limits or Limits()).server_threads),
+        threads=Threads((limits or DEFAULT_LIMITS).server_threads),
     )
