@@ -32,7 +32,6 @@ LINES = (
     ("websockets", ADD, "websockets"),
     ("wsrpc", ADD, "websockets"),
     ("wsrpc", ADD_ASYNC, "websockets"),
-    ("wsrpc-picows", ADD, "websockets"),
     ("uvicorn", ADD, "uvicorn"),
     ("wsrpc-asgi", ADD, "uvicorn"),
     ("wsrpc-uvicorn", ADD, "uvicorn"),

@@ -73,7 +73,6 @@ def _has(need: str) -> bool:
 
 
 PACKAGES = {
-    "picows": "picows",
     "aiohttp": "aiohttp",
     "uvicorn": "uvicorn",
     "fastapi": "fastapi",

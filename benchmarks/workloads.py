@@ -185,7 +185,7 @@ SECTIONS = (
     ),
 )
 
-ON_CURVES = ("websockets", "wsrpc", "wsrpc-picows", "js")
+ON_CURVES = ("websockets", "wsrpc", "js")
 """The subjects of all curves."""
 
 CURVES = (

@@ -17,7 +17,6 @@ KINDS = {
     "by-hand": "by_hand:opened",
     "wsrpc": "with_wsrpc:on_default",
     "wsrpc-off": "with_wsrpc:on_default_without_sessions",
-    "wsrpc-picows": "with_wsrpc:on_picows",
     "socketio": "with_socketio:opened",
     "fastapi-rpc": "with_fastapi_rpc:opened",
     "grpc": "with_grpc:opened",

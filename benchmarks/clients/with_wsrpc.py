@@ -1,4 +1,4 @@
-"""wsrpc's client, on the default transport and on picows."""
+"""wsrpc's client."""
 
 from __future__ import annotations
 
@@ -51,12 +51,4 @@ async def on_default(port: int, **options: Any) -> AsyncIterator[WithWsrpc]:
 @asynccontextmanager
 async def on_default_without_sessions(port: int) -> AsyncIterator[WithWsrpc]:
     async with on_default(port, limits=Limits(replay_bytes=0)) as client:
-        yield client
-
-
-@asynccontextmanager
-async def on_picows(port: int) -> AsyncIterator[WithWsrpc]:
-    from wsrpc_adapters import picows
-
-    async with on_default(port, dial=picows.dial) as client:
         yield client

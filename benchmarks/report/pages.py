@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "performance"
 RESULTS = FOLDER / "results.json"
 CUTS = FOLDER / "cuts.json"
 
-COLOURS = {"websockets": 0, "wsrpc": 1, "wsrpc-picows": 2, "js": 3}
+COLOURS = {"websockets": 0, "wsrpc": 1, "js": 3}
 """Of the lines in the plots; each subject has the same in all."""
 RATES = "Requests per second that a server answers on one core, with 64 in flight"
 OVERVIEW = "64 small requests in flight on one connection: ratio to a bare websockets echo"

@@ -11,13 +11,11 @@ from .handlers import Options, Serve
 
 KINDS = {
     "websockets": "bare:websockets",
-    "picows": "bare:picows",
     "aiohttp": "bare:aiohttp",
     "uvicorn": "bare:uvicorn",
     "by-hand": "by_hand:serve",
     "wsrpc": "with_wsrpc:default",
     "wsrpc-off": "with_wsrpc:without_sessions",
-    "wsrpc-picows": "with_wsrpc:on_picows",
     "wsrpc-aiohttp": "with_wsrpc:on_aiohttp",
     "wsrpc-asgi": "with_wsrpc:on_asgi",
     "wsrpc-fastapi": "with_fastapi:plain",

@@ -46,25 +46,6 @@ async def websockets(options: Options) -> None:
     await serve_with_websockets(handler, options)
 
 
-async def picows(options: Options) -> None:
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
-
-    class Echo(WSListener):
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            if frame.msg_type == WSMsgType.CLOSE:
-                transport.send_close(frame.get_close_code(), frame.get_close_message())
-                transport.disconnect()
-            else:
-                transport.send(frame.msg_type, frame.get_payload_as_memoryview())
-
-    server = await ws_create_server(
-        lambda _: Echo(), HOST, 0, ssl=options.ssl, backlog=BACKLOG, max_frame_size=LARGEST_MESSAGE
-    )
-    say_port(server.sockets[0].getsockname()[1])
-    await parent_left()
-    server.close()
-
-
 async def aiohttp(options: Options) -> None:
     from aiohttp import WSMsgType, web
 

@@ -50,14 +50,6 @@ async def without_sessions(options: Options) -> None:
         await parent_left()
 
 
-async def on_picows(options: Options) -> None:
-    from wsrpc_adapters import picows
-
-    async with picows.listen(make_server(), HOST, 0, ssl=options.ssl) as listener:
-        say_port(listener.port)
-        await parent_left()
-
-
 async def on_aiohttp(options: Options) -> None:
     from aiohttp import web
 

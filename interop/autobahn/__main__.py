@@ -33,7 +33,6 @@ PACKAGES = {
     "aiohttp": "aiohttp",
     "asgi": "uvicorn",
     "uvicorn": "uvicorn",
-    "picows": "picows",
 }
 OPTIONS = {"uvicorn": ", `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`"}
 """What the page adds to the name of a library."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from typing import Any
 
-import picows
 from websockets.asyncio.client import connect
 
 from wsrpc import CloseCode, CloseInfo, dial
 from wsrpc.transport import Transport
 
-from .echoes import LARGEST, LIMITS, PicowsEcho
+from .echoes import LARGEST, LIMITS
 
 Client = Callable[[str], Awaitable[None]]
 """Connects to a URL, sends back each message until the connection ends."""
@@ -38,13 +35,6 @@ async def aiohttp_alone(url: str) -> None:
                 await connection.send_str(message.data)
             elif message.type is WSMsgType.BINARY:
                 await connection.send_bytes(message.data)
-
-
-async def picows_alone(url: str) -> None:
-    library: Any = picows  # its annotations are incomplete
-    transport, _ = await library.ws_connect(PicowsEcho, url, max_frame_size=LARGEST, enable_auto_pong=False)
-    with suppress(picows.WSError):  # a violation
-        await transport.wait_disconnected()
 
 
 class Echo:
@@ -92,16 +82,9 @@ async def wsrpc_on_aiohttp(url: str) -> None:
     await _echo(await wsrpc_adapters.aiohttp.dial(url, limits=LIMITS, compression=True, proxy=None))
 
 
-async def wsrpc_on_picows(url: str) -> None:
-    import wsrpc_adapters.picows
-
-    await _echo(await wsrpc_adapters.picows.dial(url, limits=LIMITS, proxy=None))
-
-
 CLIENTS: dict[str, tuple[Client, Client]] = {
     "websockets": (websockets_alone, wsrpc_on_websockets),
     "aiohttp": (aiohttp_alone, wsrpc_on_aiohttp),
-    "picows": (picows_alone, wsrpc_on_picows),
 }
 """The library alone, and wsrpc on it."""
 

@@ -12,8 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import picows
-
 from wsrpc import Limits, Server
 from wsrpc.types import RawConnection
 
@@ -132,50 +130,11 @@ def wsrpc_on_uvicorn() -> AbstractAsyncContextManager[str]:
     return _uvicorn(asgi(raw_server()), "wsrpc_adapters.uvicorn:WebSocketProtocol")
 
 
-class PicowsEcho(picows.WSListener):
-    """Sends back each message, on either side of a connection."""
-
-    def __init__(self) -> None:
-        self._kind = picows.WSMsgType.TEXT
-        self._parts: list[bytes] = []
-
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if frame.msg_type is picows.WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif frame.msg_type is picows.WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code(), frame.get_close_message())
-            transport.disconnect()
-        elif frame.msg_type is not picows.WSMsgType.PONG:
-            if frame.msg_type is not picows.WSMsgType.CONTINUATION:
-                self._kind = frame.msg_type
-            self._parts.append(frame.get_payload_as_bytes())
-            if frame.fin:
-                transport.send(self._kind, b"".join(self._parts))
-                self._parts.clear()
-
-
-@asynccontextmanager
-async def picows_alone() -> AsyncGenerator[str]:
-    server = await picows.ws_create_server(lambda request: PicowsEcho(), "127.0.0.1", 0, max_frame_size=LARGEST)
-    async with server:
-        await server.start_serving()
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-@asynccontextmanager
-async def wsrpc_on_picows() -> AsyncGenerator[str]:
-    import wsrpc_adapters.picows
-
-    async with wsrpc_adapters.picows.listen(raw_server(), "127.0.0.1", 0) as listener:
-        yield listener.url
-
-
 ECHOES: dict[str, tuple[Echo, Echo]] = {
     "websockets": (websockets_alone, wsrpc_on_websockets),
     "aiohttp": (aiohttp_alone, wsrpc_on_aiohttp),
     "asgi": (uvicorn_alone, wsrpc_on_asgi),
     "uvicorn": (uvicorn_alone, wsrpc_on_uvicorn),
-    "picows": (picows_alone, wsrpc_on_picows),
 }
 """The library alone, and wsrpc on it."""
 

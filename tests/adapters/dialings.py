@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import wsrpc_adapters.aiohttp
-import wsrpc_adapters.picows
 from wsrpc import dial
 from wsrpc.types import Dial
 
@@ -24,5 +23,4 @@ class Dialing:
 DIALINGS = [
     Dialing("websockets", dial),
     Dialing("aiohttp", wsrpc_adapters.aiohttp.dial),
-    Dialing("picows", wsrpc_adapters.picows.dial),
 ]

@@ -21,7 +21,6 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from wsrpc import Server
-from wsrpc_adapters import picows
 from wsrpc_adapters.aiohttp import aiohttp_handler
 from wsrpc_adapters.asgi import asgi, lifespan
 from wsrpc_adapters.uvicorn import WebSocketProtocol
@@ -34,7 +33,6 @@ ABILITIES: dict[str, str] = {
     "response headers": "`on_handshake` sets headers of the response",
     "refusal body": "a refused client gets the status, body and headers that `on_handshake` set",
     "refusal log": "a refused handshake is no error in the log",
-    "async handshake": "`on_handshake` can be an `async def` function",
     "certificate": "`handshake.certificate` is the client's [certificate](../how-to/client-certificates.md)",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
@@ -138,24 +136,6 @@ async def running(
         await runner.cleanup()
 
 
-class Picows(Host):
-    """picows."""
-
-    name = "picows"
-    cannot: ClassVar[Mapping[str, str]] = {
-        "async handshake": "With an `async def` function, `wsrpc_adapters.picows.listen` raises `TypeError`, because "
-        "picows can only call plain functions.",
-        "certificate": "`handshake.certificate` is always None, because picows passes the request without its "
-        "connection.",
-        "compression": "The adapter for picows never compresses messages.",
-    }
-
-    @asynccontextmanager
-    async def serving(self, server: Server) -> AsyncGenerator[str]:
-        async with picows.listen(server, path="/ws") as listener:
-            yield listener.url
-
-
 class Uvicorn(Host):
     """`wsrpc_adapters.asgi`, under uvicorn with the protocol of `wsrpc_adapters.uvicorn`."""
 
@@ -250,7 +230,7 @@ class AsgiHypercorn(Asgi):
     }
 
 
-HOSTS: list[Host] = [Default(), Aiohttp(), Picows(), Uvicorn(), Asgi(), AsgiHypercorn()]
+HOSTS: list[Host] = [Default(), Aiohttp(), Uvicorn(), Asgi(), AsgiHypercorn()]
 
 
 @asynccontextmanager
@@ -263,8 +243,6 @@ async def over_tls(host: Host, server: Server, asks: ssl.VerifyMode = ssl.CERT_N
     async with AsyncExitStack() as stack:
         if host.name == "websockets":
             yield (await stack.enter_async_context(server.listen(ssl=context))).url
-        elif host.name == "picows":
-            yield (await stack.enter_async_context(picows.listen(server, ssl=context))).url
         elif host.name == "aiohttp":
             yield await stack.enter_async_context(running(application(server), ssl=context))
         elif host.name == "asgi-hypercorn":

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from core_driver import turns
-from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets, on_uvloop
+from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from recorder import Recorder
 
@@ -232,11 +232,7 @@ async def test_what_was_sent_leaves_before_a_close_frame_is_answered(flavour: Ov
 @pytest.mark.parametrize("how", ["drop", "reset"])
 async def test_a_drop(flavour: OverSockets, how: str) -> None:
     """Before `start`, or in the middle of a frame."""
-    limits = LIMITS
-    if "picows" in flavour.name and on_uvloop():
-        # There picows 2.3.1 does not report a reset in the middle of a frame, but the next ping cannot be sent.
-        limits = LIMITS.replace(ping_interval=0.05, ping_timeout=60.0)
-    async with flavour.raw(limits) as (transport, raw):
+    async with flavour.raw(LIMITS) as (transport, raw):
         await raw.send(raw.frame(TEXT, "whole"), raw.frame(PING))
         await raw.next_of(PONG)  # it has read them
         if how == "drop":

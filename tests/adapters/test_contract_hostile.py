@@ -33,8 +33,7 @@ Answers = list[bytes | int]
 
 LONG_FORM, LONGEST_FORM = "length in the long form", "length in the longest form"
 HIGHEST_BIT = "highest bit of a length"
-PING_BEFORE, BEHIND_CLOSE = "violation behind a ping", "violation behind a close"
-IN_MESSAGE, TOO_LARGE = "close in a message", "large message behind a ping"
+BEHIND_CLOSE, IN_MESSAGE = "violation behind a close", "close in a message"
 
 SENDABLE = (1000, 1003, 1014, 3000, 4999)
 UNSENDABLE = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
@@ -57,9 +56,9 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
     LONG_FORM: (lambda raw: length(raw, 126, b"\0\5"), [1002]),
     LONGEST_FORM: (lambda raw: length(raw, 127, bytes(6) + b"\xff\xff"), [1002]),
     HIGHEST_BIT: (lambda raw: length(raw, 127, b"\x80" + bytes(7)), [1002]),
-    PING_BEFORE: (lambda raw: raw.frame(PING, "p") + raw.frame(0x3, "x"), [b"p", 1002]),
+    "violation behind a ping": (lambda raw: raw.frame(PING, "p") + raw.frame(0x3, "x"), [b"p", 1002]),
     "ping behind a violation": (lambda raw: raw.frame(0x3, "x") + raw.frame(PING, "p"), [1002]),
-    TOO_LARGE: (lambda raw: raw.frame(PING, "p") + raw.frame(TEXT, "x" * 1001), [b"p", 1009]),
+    "large message behind a ping": (lambda raw: raw.frame(PING, "p") + raw.frame(TEXT, "x" * 1001), [b"p", 1009]),
     IN_MESSAGE: (lambda raw: raw.frame(TEXT, "x", fin=False) + raw.close_frame(4000), [4000]),
     **{f"close code {code}": (partial(RawPeer.close_frame, code=code, reason="why"), [code]) for code in SENDABLE},
     "ping behind a close": (lambda raw: raw.close_frame(4000) + raw.frame(PING, "p"), [4000]),
@@ -68,9 +67,6 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
 """Frames that break the rules of RFC 6455, or close, and what is answered."""
 
 INSTEAD: dict[str, dict[str, Answers]] = {
-    # picows parses one frame further before it passes one on, and writes its own Close frame at once.
-    "picows-dials": {PING_BEFORE: [1002], TOO_LARGE: [1009], BEHIND_CLOSE: [1002]},
-    "picows-accepts": {PING_BEFORE: [1002], TOO_LARGE: [1009], BEHIND_CLOSE: [1002]},
     # `websockets` parses there. It takes a length in any form.
     "asgi-uvicorn-accepts": {IN_MESSAGE: [1002], HIGHEST_BIT: [1009]},
 }

@@ -34,6 +34,7 @@ from wsrpc import (
     Limits,
     Reconnect,
     Server,
+    dial,
     is_transient,
 )
 from wsrpc.types import RawConnection
@@ -62,7 +63,7 @@ async def test_headers_auth_and_subprotocols_arrive(dialing: Dialing) -> None:
 
 @dialings
 async def test_the_subprotocol_of_web_pages_is_accepted(dialing: Dialing) -> None:
-    """A server answers ``wsrpc.resume``, and waits for a message with the session. picows refused its answer."""
+    """A server answers ``wsrpc.resume``, and waits for a message with the session."""
     async with echo_server().listen() as listener:
         async with Client(listener.url, dial=dialing.dial, subprotocols=["wsrpc.resume"], limits=LIMITS) as client:
             assert await client.request("echo", 1) == 1
@@ -157,7 +158,6 @@ async def test_a_proxy_that_is_not_valid_is_not_tried_again(
 async def test_over_tls_reading_goes_on_after_a_pause(
     dialing: Dialing, secure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With picows, what was received, but not yet decrypted, waited for the next packet."""
     monkeypatch.setenv("SSL_CERT_FILE", str(PEM))
     context, trusting = tls()
     server = Server(limits=LIMITS)
@@ -194,9 +194,8 @@ async def test_over_tls_reading_goes_on_after_a_pause(
 
 
 @pytest.mark.parametrize("secure", ["server", "proxy"])
-@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
 async def test_all_dials_share_one_tls_context_which_a_thread_makes(
-    dialing: Dialing, secure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    secure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each dial read all authorities in the event loop: 100 clients that lost their server held it for 4 seconds.
 
@@ -220,7 +219,7 @@ async def test_all_dials_share_one_tls_context_which_a_thread_makes(
         sys.setprofile(profile)
         try:
             for _ in range(2):
-                dials = [dialing.dial(url, proxy=proxy, limits=LIMITS) for _ in range(3)]
+                dials = [dial(url, proxy=proxy, limits=LIMITS) for _ in range(3)]
                 for transport in await asyncio.gather(*dials):
                     transport.abort()
         finally:
@@ -427,12 +426,11 @@ async def test_a_proxy_that_is_not_reached_is_named(
             assert caught.value.__notes__ == [f"dialed through the proxy http://{address}, which {named} names"]
 
 
-@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
-async def test_a_socks_proxy_that_refuses_the_password_is_not_dialed_again(dialing: Dialing) -> None:
+async def test_a_socks_proxy_that_refuses_the_password_is_not_dialed_again() -> None:
     async with Proxy(socks5("me")).running() as proxy:
         url = f"socks5://me:other@127.0.0.1:{proxy.port}"
         with pytest.raises(OSError, match=r"^the proxy refused to connect: .*authentication") as caught:
-            await Client("ws://192.0.2.1/", dial=dialing.dial, proxy=url, limits=LIMITS, connect_timeout=3).connect()
+            await Client("ws://192.0.2.1/", proxy=url, limits=LIMITS, connect_timeout=3).connect()
         assert not isinstance(caught.value, ConnectFailed)
 
 
@@ -514,10 +512,7 @@ async def test_a_refusal_of_the_server_itself_ends_a_client_that_was_connected(d
             assert client.state == "closed" and not is_transient(caught.value, connected=True)
 
 
-@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
-async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
-    dialing: Dialing, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_through_a_proxy_of_the_environment_or_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """aiohttp has rules of its own."""
     for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "ws_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -525,7 +520,7 @@ async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
     async with raw_server() as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         for setting in (True, f"http://127.0.0.1:{proxy.port}"):
-            dialed = asyncio.create_task(dialing.dial("ws://192.0.2.1/", proxy=setting, limits=LIMITS))
+            dialed = asyncio.create_task(dial("ws://192.0.2.1/", proxy=setting, limits=LIMITS))
             sock = await proxy.accept_tcp()
             assert (await loop.sock_recv(sock, 1000)).startswith(b"CONNECT 192.0.2.1:80 HTTP/1.1\r\n")
             await loop.sock_sendall(sock, b"HTTP/1.1 200 OK\r\n\r\n")

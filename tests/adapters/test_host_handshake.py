@@ -297,14 +297,14 @@ CELLS = [
     pytest.param(host, name, id=f"{host}-{name}")
     for name, rule in RULES.items()
     for host in HOSTS
-    if ("async handshake" if iscoroutinefunction(rule.gate) else rule.needs) not in host.cannot
+    if rule.needs not in host.cannot
 ]
 
 
 def compresses(host: Host, rule: Rule) -> bool:
     if "compression" not in host.cannot:
         return rule.compressed
-    return OFFER[0] in rule.asks and host.name != "picows"  # ASGI servers decide by themselves
+    return OFFER[0] in rule.asks  # ASGI servers decide by themselves
 
 
 def values(head: bytes, name: str) -> list[str]:
@@ -392,7 +392,7 @@ EARLY = build_frame(PING, FORGED, masked=True) + REQUEST
 
 WITH_REQUEST, MEANWHILE = "with the request", "while the function waits"
 MOMENTS = [(host, WITH_REQUEST) for host in HOSTS if "early" not in host.cannot]
-MOMENTS += [(host, MEANWHILE) for host in HOSTS if not {"answers wait", "async handshake"} & host.cannot.keys()]
+MOMENTS += [(host, MEANWHILE) for host in HOSTS if "answers wait" not in host.cannot]
 DECISIONS: dict[str, tuple[Gate, list[int]]] = {
     "in": (lets_in, [PONG, TEXT]),
     "in, within limits": (small_messages, [PONG, CLOSE]),
@@ -472,14 +472,13 @@ async def test_somebody_who_leaves_in_the_handshake_gets_no_peer_and_harms_nobod
             asked.set()
             await go.wait()
 
-    if "async handshake" not in host.cannot:
-        server.on_handshake(waits)
+    server.on_handshake(waits)
     async with host.serving(server) as url, keeps_working(url):
         for path, size in (("/ws", 1), ("/ws", 40), ("/ws?leaves", 10_000)):
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
             writer.write(handshake(path)[:size])
             await writer.drain()
-            if size == 10_000 and server.handshakes_wait:
+            if size == 10_000:
                 await asked.wait()
             writer.transport.abort()
             with pytest.raises((OSError, EOFError)):
@@ -488,9 +487,7 @@ async def test_somebody_who_leaves_in_the_handshake_gets_no_peer_and_harms_nobod
         await turns_until(lambda: len(server.peers) == 1)
 
 
-@pytest.mark.parametrize(
-    "host", [host for host in HOSTS if not {"early", "async handshake"} & host.cannot.keys()], ids=repr
-)
+@pytest.mark.parametrize("host", [host for host in HOSTS if "early" not in host.cannot], ids=repr)
 async def test_what_comes_before_the_response_is_bounded(host: Host) -> None:
     server, asked = echo_server(limits=LIMITS.replace(open_timeout=1000.0)), asyncio.Event()
 

@@ -7,7 +7,6 @@ import sys
 
 MISSING = {
     "aiohttp": "aiohttp",
-    "picows": "picows",
     "nats": "nats",
     "opentelemetry": "opentelemetry",
     "prometheus": "prometheus_client",

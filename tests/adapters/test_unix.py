@@ -13,13 +13,12 @@ from dialings import DIALINGS, Dialing
 from served import LIMITS, echo_server, tls
 
 import wsrpc_adapters.aiohttp
-import wsrpc_adapters.picows
 from wsrpc import Client, ConnectFailed, HandshakeRejected, is_transient
 from wsrpc import dial as default_dial
 
 URL = "ws://localhost/path?a=b"
 
-dialings = pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "picows"], ids=repr)
+dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
 @dialings
@@ -93,8 +92,7 @@ async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dial", "options", "text"),
     [
-        *((one.dial, {"proxy": "http://127.0.0.1:1"}, "unix= or proxy=, not both") for one in DIALINGS[:2]),
-        (wsrpc_adapters.picows.dial, {}, r"picows does not connect to Unix sockets: dial with wsrpc\.dial"),
+        *((one.dial, {"proxy": "http://127.0.0.1:1"}, "unix= or proxy=, not both") for one in DIALINGS),
         (wsrpc_adapters.aiohttp.dial, {"url": "wss://localhost/"}, "no TLS on Unix sockets: use a ws:// URL"),
         (default_dial, {"unix": b"socket"}, "got bytes"),
         (default_dial, {"unix": ""}, "an empty one"),

@@ -148,12 +148,6 @@ async def _connect_to(family: int, kind: int, protocol: int, _: str, where: Any)
     return sock
 
 
-def proxy_failure(exc: Exception) -> Exception:
-    """Return the error for ``exc`` of python-socks or picows, which tell a refusal by its text only."""
-    refused = re.search(r"with status (\d{3})|authentication", text := one_line(exc))
-    return ProxyRefused(int(refused[1] or 407), text) if refused else ConnectionError(text)
-
-
 def _parts_of(proxy: str) -> SplitResult:
     parts = urlsplit(proxy)
     unclear = parts.path not in ("", "/") or parts.query or parts.fragment
@@ -186,7 +180,8 @@ async def _through_socks(proxy: SplitResult, uri: WebSocketURI) -> socket.socket
     try:
         return await socks.connect(uri.host, uri.port)
     except ProxyError as exc:
-        raise proxy_failure(exc) from exc
+        text = one_line(exc)  # only the text tells a refusal
+        raise (ProxyRefused(407, text) if "authentication" in text else ConnectionError(text)) from exc
 
 
 async def _through_http(

@@ -15,7 +15,7 @@ from .._base.logs import LogBudget, address_text, logger
 from .._base.misuse import check_has_run
 from .._base.names import check_address
 from .._base.state import PeerState
-from .._core.handlers.introspection import is_async, location
+from .._core.handlers.introspection import location
 from .._core.handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected, short, ungrouped
 from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction
@@ -78,11 +78,6 @@ class HandshakeChecks:
             logger.warning("on_handshake from %s is replaced by the one from %s", self._where, where)
         self._function, self._where = function, where
 
-    @property
-    def is_async(self) -> bool:
-        """Whether `check` has to be awaited."""
-        return is_async(self._function)
-
     def warn_of_any_origin(self) -> None:
         """Warn once if pages of any origin may connect."""
         if self._origins.allows_any and not self._warned:
@@ -97,23 +92,6 @@ class HandshakeChecks:
                 and 503 if ``door`` is closed.
         """
         seconds = handshake.limits.open_timeout
-        result = self._ask(handshake, door)
-        return None if result is None else self._finish(handshake, door, result, seconds)
-
-    def check_nowait(self, handshake: Handshake, door: Door) -> None:
-        """Do the same as `check`, for callers that cannot wait.
-
-        Raises:
-            HandshakeRejected: as for `check`. The status is 500 if the user's function returns an awaitable.
-        """
-        result = self._ask(handshake, door)
-        if result is not None:
-            if inspect.iscoroutine(result):
-                result.close()
-            mistake = TypeError("it returns an awaitable, and this transport's library cannot wait")
-            raise self._refusal(handshake, door, mistake)
-
-    def _ask(self, handshake: Handshake, door: Door) -> Awaitable[Any] | None:
         self.warn_of_any_origin()
         if door.closed:  # an application's own HTTP server may still listen
             raise door.refuse(_closing())
@@ -126,7 +104,7 @@ class HandshakeChecks:
             if self._function is not None:
                 result = self._function(handshake)
                 if inspect.isawaitable(result):
-                    return result
+                    return self._finish(handshake, door, result, seconds)
                 _check_result(result)
             _complete(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):

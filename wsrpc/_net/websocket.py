@@ -1,8 +1,8 @@
 """`WebSocketTransport`: the default transport.
 
-A `FrameTransport` does everything except parsing: it delivers messages, answers control frames and violations, and ends
-the connection. `WebSocketConnection` parses with a `FrameReader`. The adapter for picows parses with picows. All
-messages that are sent while one read is handled are written together.
+A `WebSocketTransport` is what a peer uses. Its subclass `WebSocketConnection` is the asyncio protocol: it parses with a
+`FrameReader`, delivers messages, answers control frames and violations, and ends the connection. All messages that are
+sent while one read is handled are written together.
 """
 
 from __future__ import annotations
@@ -56,45 +56,15 @@ class Underlying(Struct, frozen=True, weakref=True):
     response: Response | None = None
 
 
-class Reader(typing.Protocol):
-    """Parser of frames. It passes all frames to `FrameTransport.frame`, except plain messages.
-
-    A plain message is not fragmented, and has no extensions. While ``plain`` is true, the reader passes a plain message
-    to the receiver if the message has at most ``largest`` bytes.
-
-    Attributes:
-        largest: maximum number of bytes of the next data frame.
-        plain: whether a data frame can be a plain message.
-        bytes: number of received bytes.
-        messages: number of received messages. `FrameTransport.frame` adds the messages that it gets.
-        stopped: whether all further bytes are ignored.
-        partial: whether a frame has begun to arrive, and its end has not arrived. (A library may not always know.)
-    """
-
-    largest: int
-    plain: bool
-    bytes: int
-    messages: int
-    stopped: bool
-
-    @property
-    def partial(self) -> bool: ...
-
-    def ignore_rest(self) -> None:
-        """Ignore all further bytes, also of the present read, because the connection is over."""
-
-
 class WebSocketTransport:
     """Default transport: frames of RFC 6455 on a transport of asyncio."""
 
     def __init__(
         self,
         tcp: asyncio.Transport,
-        reader: Reader,
         opened: OpeningResult,
         limits: Limits,
         lost: Callable[[Exception | None], None] | None = None,
-        write_close: Callable[[bytes], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         tcp.set_write_buffer_limits(limits.high_water_bytes)
@@ -102,8 +72,8 @@ class WebSocketTransport:
         self._tcp = tcp
         self._compression = opened.compression
         self._delivery = Delivery(tcp.pause_reading)
-        self._reader = reader
-        self._output = output = WebSocketOutput(tcp, limits, opened, write_close)
+        self._reader = reader = FrameReader(masked=not opened.client, bytes=opened.read)
+        self._output = output = WebSocketOutput(tcp, limits, opened)
         self.send: Send = output.add
         """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
@@ -126,8 +96,6 @@ class WebSocketTransport:
         self._ended: CloseInfo | None = None
         # Clients need no budget: they share the event loop with the rest of a program, not with other connections.
         self._loop_budget = None if opened.client else loop_budget_of(loop)
-        self.read_size = READ
-        """Maximum bytes of the next read."""
         self.largest = limits.message_bytes
 
     # ------------------------------------------------------------ the contract
@@ -261,42 +229,64 @@ class WebSocketTransport:
             self.abort()
 
 
-class FrameTransport(WebSocketTransport):
-    """Transport with methods for events of its connection. A parser calls these methods.
+class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
+    """The default transport as an asyncio protocol. The constructor makes it the protocol of ``tcp``.
 
-    `FrameTransport` is a subclass, so that users of `WebSocketTransport` see only the methods of `Transport`.
+    This is a subclass, so that users of `WebSocketTransport` see only the methods of `Transport`.
 
     Args:
         tcp: the asyncio transport, on which reading may be paused.
-        reader: the parser of the frames.
         opened: the result of the opening handshake.
         limits: the limits of the connection.
         lost: a function that is called when the connection has ended.
-        write_close: a function that writes a Close frame with a payload, for libraries that must do this themselves.
     """
 
-    @property
-    def delivery(self) -> Delivery:
-        """Gets the plain messages while there is no ``receiver``."""
-        return self._delivery
+    def __init__(
+        self,
+        tcp: asyncio.Transport,
+        opened: OpeningResult,
+        limits: Limits,
+        lost: Callable[[Exception | None], None] | None = None,
+    ) -> None:
+        super().__init__(tcp, opened, limits, lost)
+        self._limit_read(READ)
+        tcp.set_protocol(self)
 
     # ------------------------------------------------------------ one read
 
-    def read_started(self, size: int) -> float:
-        """Keep sent messages until `read_ended`. Return the time if the read has many bytes."""
+    def data_received(self, data: bytes) -> None:
+        reader, receiver = self._reader, self._delivery.receiver
+        size, messages = len(data), reader.messages
+        started = asyncio.get_running_loop().time() if size >= MUCH else 0.0
         self._output.held = True
-        return asyncio.get_running_loop().time() if size >= MUCH else 0.0
+        reader.bytes += size
+        try:
+            if receiver is None:
+                reader.feed(data, self._delivery, self)
+            elif (message := reader.only_message(data)) is not None:
+                receiver.receive(message, data[0] == TEXT)
+            else:
+                reader.feed(data, receiver, self)
+        finally:
+            self._read_ended(size, reader.messages - messages, started)
 
-    def read_ended(self, size: int, messages: int, started: float) -> None:
+    def _read_ended(self, size: int, messages: int, started: float) -> None:
         """End a read of ``size`` bytes that completed ``messages`` messages."""
         receiver = self._delivery.receiver
         if receiver is not None and self._ended is None:
             receiver.read_ended()
         # A read of the maximum size is most likely followed by more of the same burst.
-        self._output.release(in_burst=size >= self.read_size)
+        self._output.release(in_burst=size >= self._read_size)
         if size >= MUCH:
-            self.read_size = next_read(size, messages)
+            self._limit_read(next_read(size, messages))
             self._large_read(asyncio.get_running_loop().time() - started)
+
+    def _limit_read(self, size: int) -> None:
+        """Read at most ``size`` bytes at once from now on."""
+        self._read_size = size
+        tcp: typing.Any = self._tcp
+        with suppress(AttributeError):  # the transport is not asyncio's own, but for example uvloop's
+            tcp.max_size = size
 
     def _large_read(self, seconds: float) -> None:
         """Spend the `LoopBudget` after a read that took ``seconds`` to handle. Stop reading if nothing remains."""
@@ -315,8 +305,6 @@ class FrameTransport(WebSocketTransport):
 
     def frame(self, first: int, payload: bytes, /) -> None:
         """Handle a frame. Its ``first`` byte consists of FIN, the reserved bits and the opcode."""
-        if self._reader.stopped:
-            return
         if first & CONTROL:
             self._control_frame(first, payload)
         else:
@@ -387,15 +375,8 @@ class FrameTransport(WebSocketTransport):
         self._output.end()
         self._expect_end()
 
-    def close_was_sent(self, code: int, reason: str, /) -> None:
-        """Do what `finish` does, after the library has sent a Close frame. No effect if this object has sent it."""
-        if not self._output.close_sent:
-            self._output.pop_frames()  # nothing may be sent after a Close frame
-            self._output.closed(code, reason)
-            self.finish(code, reason)
-
     def too_big(self, size: int | None, /) -> None:
-        """Close the connection because of a data frame with ``size`` bytes, more than `Reader.largest`."""
+        """Close the connection because of a data frame with ``size`` bytes, more than `FrameReader.largest`."""
         held = self._delivery.held
         bytes_of_frame = "" if size is None else f" with {size} bytes"
         after = f" after reading {held} bytes" if held else ""
@@ -448,43 +429,3 @@ class FrameTransport(WebSocketTransport):
         if lost is not None:
             lost(exc)
         release_transport(self._tcp)
-
-
-class WebSocketConnection(FrameTransport, asyncio.Protocol):
-    """The default transport as an asyncio protocol. The constructor makes it the protocol of ``tcp``."""
-
-    _reader: FrameReader
-
-    def __init__(
-        self,
-        tcp: asyncio.Transport,
-        opened: OpeningResult,
-        limits: Limits,
-        lost: Callable[[Exception | None], None] | None = None,
-    ) -> None:
-        super().__init__(tcp, FrameReader(masked=not opened.client, bytes=opened.read), opened, limits, lost)
-        self._limit_read()
-        tcp.set_protocol(self)
-
-    def data_received(self, data: bytes) -> None:
-        reader, receiver = self._reader, self._delivery.receiver
-        size, messages = len(data), reader.messages
-        began = self.read_started(size)
-        reader.bytes += size
-        try:
-            if receiver is None:
-                reader.feed(data, self._delivery, self)
-            elif (message := reader.only_message(data)) is not None:
-                receiver.receive(message, data[0] == TEXT)
-            else:
-                reader.feed(data, receiver, self)
-        finally:
-            before = self.read_size
-            self.read_ended(size, reader.messages - messages, began)
-            if self.read_size != before:
-                self._limit_read()
-
-    def _limit_read(self) -> None:
-        tcp: typing.Any = self._tcp
-        with suppress(AttributeError):  # the transport is not asyncio's own, but for example uvloop's
-            tcp.max_size = self.read_size

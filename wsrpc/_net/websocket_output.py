@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -49,19 +48,9 @@ class OpeningResult(Struct, frozen=True, kw_only=True):
 
 
 class WebSocketOutput(FrameWriter):
-    """Sends messages and control frames, in order. Keeps whether there is room, and how the connection ends.
+    """Sends messages and control frames, in order. Keeps whether there is room, and how the connection ends."""
 
-    Args:
-        write_close: a function that writes a Close frame with a payload, for libraries that must do this themselves.
-    """
-
-    def __init__(
-        self,
-        tcp: asyncio.Transport,
-        limits: Limits,
-        opened: OpeningResult,
-        write_close: Callable[[bytes], None] | None,
-    ) -> None:
+    def __init__(self, tcp: asyncio.Transport, limits: Limits, opened: OpeningResult) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(loop, masked=opened.client)
         self.client = opened.client
@@ -69,7 +58,6 @@ class WebSocketOutput(FrameWriter):
         self._loop = loop
         self._limits = limits
         self._compression = opened.compression
-        self._write_close = write_close
         self._stall_watch: StallWatch | None = None
         """None while there is room."""
         self._fragmenting = False
@@ -166,21 +154,11 @@ class WebSocketOutput(FrameWriter):
         if self._tcp.is_closing():
             self.shut()
         if self.open:
-            self.closed(CloseCode.NO_STATUS if code is None else code, reason)
-            payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
-            if self._write_close is None:
-                self.add_frame(CLOSE, payload)
-                self.flush()
-            else:
-                self.flush()
-                self._write_close(payload)
-                self.written += len(payload) + (6 if self.client else 2)
-
-    def closed(self, code: int, reason: str) -> None:
-        """Record that a Close frame is sent."""
-        self.shut()
-        self.close_sent = True
-        self._close = self._close or (code, reason)
+            self.shut()
+            self.close_sent = True
+            self._close = self._close or (CloseCode.NO_STATUS if code is None else code, reason)
+            self.add_frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason.encode())
+            self.flush()
 
     def end(self) -> None:
         """End the connection after the closing handshake. Only a server does so: a client waits for its server."""
@@ -214,7 +192,7 @@ class WebSocketOutput(FrameWriter):
             inner = getattr(getattr(inner, "_ssl_protocol", None), "_transport", None)
         # The operating system may have accepted all bytes, long before a slow network has carried them. As far as they
         # were written before the latest ping, count what the remote system has not confirmed. After that, the ping may
-        # have been read. With uvloop or picows, the transport below TLS is not accessible.
+        # have been read. With uvloop, the transport below TLS is not accessible.
         hidden = tcp.get_extra_info("ssl_object") and not hasattr(tcp, "_ssl_protocol")
         unconfirmed = self._unconfirmed()
         if size or hidden or self.written - unconfirmed < self._before_ping:

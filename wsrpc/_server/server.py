@@ -591,19 +591,6 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
         return self._handshake_checks.check(handshake, self._core.door)
 
-    def handshake_nowait(self, handshake: Handshake) -> None:
-        """Check a request like `handshake`, but do not wait.
-
-        For adapters of libraries that cannot wait during the handshake. Check `handshakes_wait` first.
-
-        Raises:
-            HandshakeRejected: as for `handshake`.
-            TypeError: the `on_handshake` function is async.
-        """
-        if self.handshakes_wait:
-            raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._handshake_checks.check_nowait(handshake, self._core.door)
-
     @property
     def limits(self) -> Limits:
         """The limits of connections. An `on_handshake` function can change ``Handshake.limits`` for one connection."""
@@ -616,11 +603,6 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         An `on_handshake` function can change this for one connection; see `Handshake.compression`.
         """
         return self._compression
-
-    @property
-    def handshakes_wait(self) -> bool:
-        """Whether the `on_handshake` function is async. If it is, `handshake_nowait` cannot call it."""
-        return self._handshake_checks.is_async
 
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
         """Create a peer for a connection from any WebSocket library.

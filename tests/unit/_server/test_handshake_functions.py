@@ -141,17 +141,6 @@ async def test_headers_that_the_library_sets(given: dict[str, str]) -> None:
     assert head.lower().count(b"server:") == head.count(b"mine/1") == len(given)
 
 
-async def test_a_library_that_cannot_wait_lets_nobody_in_unasked(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(TypeError, match="make it a plain function"):
-        gated(let_in_later).handshake_nowait(Handshake("/", {}))
-    with pytest.raises(HandshakeRejected) as caught:
-        gated(lambda handshake: let_in_later(handshake)).handshake_nowait(Handshake("/", {}))
-    assert caught.value.status == 500
-    assert "on_handshake failed" in caplog.text and "it returns an awaitable" in caplog.text
-    gated(let_in).handshake_nowait(asked := Handshake("/", {}))
-    assert asked.state == {"by": "me"}
-
-
 # ---------------------------------------------------------------- those that never end
 
 

@@ -190,7 +190,6 @@ emitters call the methods above."""
 NO_LOOP = {
     "run",
     "handshake",
-    "handshake_nowait",
     "get",
     "set",
     "of",
