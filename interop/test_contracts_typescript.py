@@ -85,10 +85,16 @@ def program_of_client(channel: str, call: Call) -> list[str]:
         case "exchange":
             lines = [
                 f"  const channel = await {caller}.open({given})",
+                begin,
+                "  const read = new Promise<void>((resolve) => {",
+                '    channel.on("next", async (item) => (item.done ? resolve() : items.push(item.value)))',
+                "  })",
+                '  channel.emit("start")',
                 *(f'  await channel.request("next", {{ value: {item}, done: false }})' for item in sent),
                 '  const end = channel.request("next", { done: true })',
-                '  show((await channel.request("pull", 100)).values)',
                 "  await end",
+                "  await read",
+                end,
                 "  channel.close()",
             ]
         case "conversation":

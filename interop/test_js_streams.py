@@ -1,4 +1,4 @@
-"""Streams between Python and plain JavaScript: 4.x's iterator and generators, and pulling."""
+"""Streams between Python and plain JavaScript: 4.x's iterator and generators, and listeners of `next`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_javascript_starts_too_late(agents: Agents, library: str, role: Ro
         got = await link.call("iterate", channel=channels[0])
         assert (got["items"], got["rejected"]["message"]) == ([], CLOSED)
         assert "nobody has begun to read the stream of 'numbers' within 0.1 s" in (await closed_with(link))["message"]
-        refused = await link.ask_in_vain("pull", 3, channel=channels[1])
+        refused = await link.ask_in_vain("start", channel=channels[1])
         assert "nobody has begun to read the stream of 'numbers'" in refused["message"]
         assert numbers.ended.empty(), "no generator has begun"
         await nothing_open(link)
@@ -168,40 +168,57 @@ async def test_a_body_that_awaits_a_request_where_each_message_has_a_turn_of_its
         await link.agent.call("close", peer=connected["peer"], code=1000, reason="")
 
 
-# ---------------------------------------------------------------- JavaScript pulls
+# ---------------------------------------------------------------- a listener of `next` in JavaScript
 
 
-async def test_pulling(link_4: Link, numbers: Numbers) -> None:
-    channel = await link_4.ask("numbers", 10)
-    assert await link_4.ask("pull", 4, channel=channel) == {"values": [0, 1, 2, 3], "done": False}
-    assert await link_4.ask("pull", channel=channel) == {"values": [4], "done": False}
-    for wrong in (0, -1, 1.5, "3", True, None, [1], 10**9):
-        thrown = await link_4.ask_in_vain("pull", wrong, channel=channel)
-        assert thrown["message"].startswith("pull: expected how many items, 1 to 100000, got ")
-        assert thrown["props"]["code"] == "wsrpc.bad_arguments"
-    assert await link_4.ask("pull", 100, channel=channel) == {"values": [5, 6, 7, 8, 9], "done": True}
-    assert await numbers.ended.get() == 10
-    assert link_4.peer.anonymous_channels == 0
-    reason = await closed_with(link_4)
-    assert (reason["message"], reason["props"]) == ("closed", {"code": "wsrpc.closed"})
+async def test_a_listener_gets_the_next_item_when_it_has_handled_the_one_before(link_4: Link) -> None:
+    made: list[int] = []
+
+    @link_4.app.on("three")
+    def produce() -> Iterator[int]:
+        for k in range(3):
+            made.append(k)
+            yield k
+
+    got = asyncio.create_task(link_4.call("read", event="three", hold="body"))
+    for k in range(3):
+        (held,) = await link_4.journal("held")
+        await link_4.quiet()
+        assert (held["item"], made) == (k, list(range(k + 1)))
+        await link_4.call("release", hold="body")
+    assert await got == {"items": [0, 1, 2]}
+    await nothing_open(link_4)
 
 
-async def test_several_pulls_at_once_are_answered_in_order(link_4: Link, numbers: Numbers) -> None:
-    channel = await link_4.ask("gated", 10)
-    pulls = [link_4.start_asking("pull", 4, channel=channel)[1] for _ in range(4)]
-    await link_4.quiet()  # all four are here
-    numbers.gate.set()
-    answers = [(await pull)["resolved"] for pull in pulls]
-    assert [answer["values"] for answer in answers] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], []]
-    assert [answer["done"] for answer in answers] == [False, False, True, True]
+async def test_a_listener_may_await_a_request_on_the_same_connection(link_4: Link, numbers: Numbers) -> None:
+    """In Node, a loop that does so overflows."""
+    got = await link_4.call("read", event="numbers", args=[300], ask="add")
+    assert got == {"items": list(range(300))}
+    assert await numbers.ended.get() == 300
+    await nothing_open(link_4)
 
 
-async def test_errors_after_the_items_that_were_pulled(link_4: Link, numbers: Numbers) -> None:
-    channel = await link_4.ask("failing", 3)
-    assert await link_4.ask("pull", 10, channel=channel) == {"values": [0, 1, 2], "done": False}
-    thrown = await link_4.ask_in_vain("pull", 10, channel=channel)
-    assert thrown["message"] in ("it failed", "Cannot send request on a closed channel")
-    assert (await closed_with(link_4))["message"] == "it failed"
+async def test_a_listener_that_fails_or_has_enough_ends_the_stream(link_4: Link, numbers: Numbers) -> None:
+    got = await link_4.call("read", event="numbers", take=3)
+    assert (got["items"], got["rejected"]["message"]) == ([0, 1, 2], "enough")
+    assert await numbers.ended.get() == 3
+    await nothing_open(link_4)
+
+
+async def test_a_listener_gets_the_items_before_an_error(link_4: Link, numbers: Numbers) -> None:
+    got = await link_4.call("read", event="failing", args=[3])
+    assert (got["items"], got["rejected"]["message"]) == ([0, 1, 2], "it failed")
+    assert got["rejected"]["props"] == {"code": "E_FAIL", "data": {"attempt": 1}}
+    await nothing_open(link_4)
+
+
+async def test_a_request_for_several_items_is_rejected(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("numbers", 3)
+    thrown = await link_4.ask_in_vain("pull", 3, channel=channel)
+    assert thrown["message"].startswith("No event listener for 'pull'")
+    assert await link_4.call("iterate", channel=channel) == {"items": [0, 1, 2]}
+    await link_4.call("close_channel", channel=channel)
+    await nothing_open(link_4)
 
 
 # ---------------------------------------------------------------- JavaScript produces

@@ -58,7 +58,7 @@ async def test_a_page_gets_what_was_declared(package: Path, tmp_path: Path) -> N
         ["count", "0", "s", "none"],
         ["count", "1", "s", "none"],
         ["total", 103, 7],
-        ["doubled", None, [8], True, None],
+        ["doubled", None, [8], None],
         ["talk", "HI", None],
         ["talk", "HO"],
         ["ask", ["Grace", "Grace Hopper", "s", "[0, 1, 2]", "a-b-c", "hi, about tea"], ["2026-05-04T12:00:00Z", "s"]],

@@ -14,6 +14,23 @@ export async function sendItems(channel, items) {
   return channel.request("next", { done: true }) // answered with the handler's result
 }
 
+/** Reads a stream: calls `handle` with each item, and awaits it before the next item is sent. Then closes the channel. */
+export async function readItems(channel, handle) {
+  await new Promise((resolve, reject) => {
+    channel.closeSignal.addEventListener("abort", () => reject(channel.closeSignal.reason))
+    channel.on("next", async ({ value, done }) => {
+      try {
+        if (done) resolve()
+        else await handle(value)
+      } catch (error) {
+        channel.abort(error)
+      }
+    })
+    channel.emit("start")
+  })
+  channel.close()
+}
+
 /** In a handler: takes what the requestor sends, and answers the end with what `finish()` returns. */
 export function takeItems(channel, take, finish) {
   channel.on("next", async ({ value, done }) => {

@@ -1,6 +1,6 @@
 // The agent's commands on streams and uploads.
 
-import { sendItems } from "./by_hand.mjs"
+import { readItems, sendItems } from "./by_hand.mjs"
 import { decode, describe } from "./values.mjs"
 
 /** `send(fields, args)` sends a request; `toJson(value)` is for what the driver is told. */
@@ -39,6 +39,23 @@ export function streamCommands({ library, journal, peers, send, toJson }) {
       if (named) return { items }
       if (items.length !== take) channel.close()
       else if (leave === "abort") channel.abort(decode(reason))
+      return { items }
+    },
+
+    async read({ args = [], take, hold, ask, ...rest }) {
+      const items = []
+      try {
+        const channel = await open(rest, args)
+        const peer = channel.get("index")
+        await readItems(channel, async (item) => {
+          items.push(toJson(item))
+          if (hold !== undefined) await held(hold, peer, item)
+          if (ask !== undefined) await peers.get(peer).request(ask, item, 1)
+          if (items.length === take) throw new Error("enough")
+        })
+      } catch (error) {
+        return { items, rejected: describe(error) }
+      }
       return { items }
     },
 

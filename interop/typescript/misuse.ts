@@ -55,8 +55,8 @@ for await (const part of await server.request("add", 1)) part // 2504
 const upload = await server.request("total", 0)
 await upload.request("next", { value: "1", done: false }) // 2769
 const result: string = await upload.request("next", { done: true }) // 2322
-await upload.request("pull", 1) // 2769
-const batch = await (await server.request("count", 3)).request("pull", "1") // 2345
+const cups = await server.request("count", 3)
+cups.on("next", (item: { value: number; done: boolean }) => item) // 2345
 
 // What the server emits
 server.on("new", () => {}) // 2345
@@ -77,4 +77,4 @@ server.on("close", (event, wasOpen: string) => wasOpen) // 2345
 
 const add: Events["add"] = (a: string) => a // 2322
 
-export { add, batch, got, result, sent, text }
+export { add, got, result, sent, text }

@@ -12,10 +12,14 @@ const cups: Items<Cup> = await server.request("count", 2)
 for await (const cup of cups) console.log(JSON.stringify(["count", cup.drink, cup.size, cup.sugar ?? "none"]))
 cups.close()
 
-const pulled = await server.request("count", 3)
-const batch = await pulled.request("pull", 2)
-console.log(JSON.stringify(["pull", batch.values.map((cup) => cup.drink), batch.done]))
-pulled.abort()
+const listened = await server.request("count", 3)
+const drinks: string[] = []
+await new Promise<void>((resolve) => {
+  listened.on("next", async (item) => (item.done ? resolve() : drinks.push(item.value.drink)))
+  listened.emit("start")
+})
+console.log(JSON.stringify(["next", drinks]))
+listened.close()
 
 const upload: Upload<number, number> = await server.request("total", 100)
 const nothing: null = await upload.request("next", { value: 1, done: false })

@@ -52,9 +52,13 @@ async def test_the_producer_in_streams_can_be_read_again(library: str, tmp_path:
 
 READ_ALL = """
 const numbers = []
-for await (const messages of readHistory(socket, "lobby")) numbers.push(...messages.map((message) => message.number))
+await readHistory(socket, "lobby", async (messages) => {
+  await socket.request("reading")
+  numbers.push(...messages.map((message) => message.number))
+})
 console.log(numbers.join(" "))
-for await (const messages of readHistory(socket, "lobby")) break
+const enough = new Error("enough")
+await readHistory(socket, "lobby", () => { throw enough }).catch((error) => { if (error !== enough) throw error })
 while ((await socket.request("reading")) > 0) {}
 websocket.close()
 """
@@ -67,12 +71,12 @@ async def test_the_history_in_ws_wrapper_is_read(library: str, tmp_path: Path) -
     messages = [{"number": number} for number in range(100, 0, -1)]
 
     @server.on("history")
-    async def history(room: str) -> AsyncIterator[dict[str, int]]:
+    async def history(room: str) -> AsyncIterator[list[dict[str, int]]]:
         nonlocal reading
         reading += 1
         try:
-            for message in messages:
-                yield message
+            for first in range(0, len(messages), 30):
+                yield messages[first : first + 30]
         finally:
             reading -= 1
 

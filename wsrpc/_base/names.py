@@ -43,7 +43,7 @@ LONGEST_NAME = 256
 LONGEST_ADDRESS = 256
 """Maximum bytes of a peer's address."""
 
-STREAM_EVENTS = frozenset({"start", "next", "pull", "stop"})
+STREAM_EVENTS = frozenset({"start", "next", "stop"})
 """The events and requests of a stream. On an anonymous channel without a stream, these names are free for users."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -48,10 +48,10 @@ export interface AnonymousChannel {
 }
 """,
     "Items": """\
-/** A stream: `for await`, for a body that is quick; else pull as many items as are wanted, until `done`. */
+/** A stream: `for await`, for a body that is quick; else an async listener of `next`, and then `emit("start")`. */
 export interface Items<T> extends AnonymousChannel {
   [Symbol.asyncIterator](): AsyncIterator<T>
-  request(event: "pull", most: number): Promise<{ values: T[]; done: boolean }>
+  on(event: "next", listener: (item: { value: T; done: false } | { value: undefined; done: true }) => unknown): this
 }
 """,
     "Upload": """\
@@ -67,7 +67,7 @@ export interface Upload<T, Result> extends AnonymousChannel {
 export interface Exchange<T, Item> extends AnonymousChannel {
   [Symbol.asyncIterator](): AsyncIterator<Item>
   on(event: "stop", listener: () => unknown): this
-  request(event: "pull", most: number): Promise<{ values: Item[]; done: boolean }>
+  on(event: "next", listener: (item: { value: Item; done: false } | { value: undefined; done: true }) => unknown): this
   request(event: "next", item: { value: T; done: false }): Promise<null>
   request(event: "next", end: { done: true }): Promise<null>
 }
@@ -101,9 +101,12 @@ EXCHANGE = """\
 {
   requests: {
     next: (item: { value: %s; done: false } | { done: true }) => null
-    pull: (most: number) => { values: %s[]; done: boolean }
+    start: () => null
   }
-  handlers: { stop: () => void }
+  handlers: {
+    next: (item: { value: %s; done: false } | { value: undefined; done: true }) => void
+    stop: () => void
+  }
 }"""
 """The channel of an exchange, for which the client has no method."""
 

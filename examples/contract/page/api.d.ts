@@ -76,10 +76,10 @@ export interface AnonymousChannel {
   abort(error?: Error): void
 }
 
-/** A stream: `for await`, for a body that is quick; else pull as many items as are wanted, until `done`. */
+/** A stream: `for await`, for a body that is quick; else an async listener of `next`, and then `emit("start")`. */
 export interface Items<T> extends AnonymousChannel {
   [Symbol.asyncIterator](): AsyncIterator<T>
-  request(event: "pull", most: number): Promise<{ values: T[]; done: boolean }>
+  on(event: "next", listener: (item: { value: T; done: false } | { value: undefined; done: true }) => unknown): this
 }
 
 type EventMap = Record<string, (...args: any[]) => unknown>

@@ -51,11 +51,16 @@ async function* numbers() {
 show("total", total, await client.with({ progress: ({ items }) => items.toFixed() }).upload("total", numbers(), 0))
 
 const exchange = await client.open("doubled")
+const values: number[] = []
+const read = new Promise<void>((resolve) => {
+  exchange.on("next", async (item) => (item.done ? resolve() : values.push(item.value)))
+})
 exchange.on("stop", () => {})
+exchange.emit("start")
 const given: null = await exchange.request("next", { value: 4, done: false })
-const ended = exchange.request("next", { done: true })
-const { values, done }: { values: number[]; done: boolean } = await exchange.request("pull", 5)
-show("doubled", given, values, done, await ended)
+const ended: null = await exchange.request("next", { done: true })
+await read
+show("doubled", given, values, ended)
 
 // Of this channel the server says nothing, but the page knows.
 const talk: Channel<{ requests: { upper(text: string): string } }> = await client.open("talk")

@@ -24,12 +24,6 @@ async def both_ways(peer: Peer) -> None:
         await collect(stream)
 
 
-async def pulling(peer: Peer) -> None:
-    async with await peer.open_channel("feed") as channel:
-        while True:
-            await channel.request("pull", 7)
-
-
 async def nested(peer: Peer) -> None:
     async with await peer.open_channel("talk") as channel, await channel.open_channel("talk") as inner:
         lines = inner.events("line")
@@ -61,7 +55,7 @@ def serve(peer: Peer) -> None:
 
 @pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
 @pytest.mark.parametrize("end", ["cancel", "drop left", "drop right", "cancel, drop right", "drop left, cancel"])
-@pytest.mark.parametrize("use", [both_ways, pulling, nested, opened_by_the_other_side])
+@pytest.mark.parametrize("use", [both_ways, nested, opened_by_the_other_side])
 async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(use: Any, end: str, extensions: bool) -> None:
     """Calls of one kind at each place: tests/unit/test_calls.py."""
     # From before the request has left to where it runs at length.

@@ -1,4 +1,4 @@
-"""Producers and consumers that follow no rules, and pulls: no crash, no leak, no silence, all within bounds."""
+"""Producers and consumers that follow no rules: no crash, no leak, no silence, all within bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, collect, done, emptied, hello, item, values
 from stream_sides import over, reading, requested, serving
 
-from wsrpc import Limits, Overloaded, RemoteError, RpcError, StreamOverflow
+from wsrpc import Limits, StreamOverflow
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -147,60 +147,16 @@ async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list
     assert d.peer.anonymous_channels == 0
 
 
-# ---------------------------------------------------------------- pulls
-
-
-def pull(i: int, *n: Any) -> dict[str, Any]:
-    return {"h": 5, "i": i, "a": ["pull", *n]}
-
-
-def pulled(i: int, *values: Any, done: bool = False) -> dict[str, Any]:
-    return {"i": i, "d": {"values": [*values], "done": done}}
-
-
-@pytest.mark.parametrize("n", [0, 10**9, 1.5, True, "5"], ids=repr)
-async def test_a_pull_of_nonsense_is_rejected_and_the_stream_goes_on(n: Any) -> None:
-    d = await serving(Feed().__call__)
-    assert "pull" in rejection(await d.fed(pull(7, n)), 7)["message"]
-    assert await d.fed(pull(9, 2)) == [pulled(9, 0, 1)]
-    await over(d)
-
-
-async def test_pulls_are_answered_in_order_and_at_the_end_with_what_is_left() -> None:
-    d = await serving(Feed(limit=5).__call__)
-    assert await d.fed({"h": 5, "a": ["pull", 5]}) == [], "without a request it gives nothing"
-    sent = await d.fed(pull(3), pull(7, 2), pull(9, 10), pull(11, 1))
-    assert sent[:3] == [pulled(3, 0), pulled(7, 1, 2), pulled(9, 3, 4, done=True)]
-    assert 11 in {message.get("i") for message in sent}, "somebody waits for that one, too"
-    assert d.peer.anonymous_channels == 0
-    d.assert_empty()
-    d = await serving(Feed(limit=3, error=RemoteError("x")).__call__)
-    sent = await d.fed(pull(7, 2), pull(9, 2), pull(11, 2))
-    assert sent[:2] == [pulled(7, 0, 1), pulled(9, 2)] and rejection(sent, 11), "items before an error are not lost"
-    d.assert_empty()
-    d = await serving(Feed(limit=0, error=ExceptionGroup("tasks", [RpcError("no tape")])).__call__)
-    assert rejection(await d.fed(pull(7, 1)), 7)["message"] == "no tape"
-    d.assert_empty()
-
-
-async def test_pull_or_start_whichever_comes_first() -> None:
-    d = await serving(Feed().__call__)
-    assert await d.fed(pull(7, 1), {"h": 5, "a": ["start"]}, pull(9, 1)) == [pulled(7, 0), pulled(9, 1)]
-    await over(d)
-    d = await serving(Feed().__call__)
-    sent = await d.fed({"h": 5, "a": ["pull", 1]}, {"h": 5, "a": ["start"]}, pull(7, 1))
-    assert values(sent) == [0] and "started" in rejection(sent, 7)["message"]
-    await over(d)
-
-
-async def test_pulls_are_bounded() -> None:
-    d = await serving(Feed(gate=0).__call__)
-    sent = await d.fed(*(pull(i, 1) for i in range(10, 80)))
-    assert [rejection([message], message["i"])["code"] for message in sent] == [Overloaded.code] * 6
-    await over(d)
-
-
 # ---------------------------------------------------------------- consumers
+
+
+async def test_a_request_for_several_items_is_rejected_and_the_stream_goes_on() -> None:
+    """Earlier versions had ``pull``."""
+    d = await serving(Feed(limit=1).__call__)
+    for before in ([], [{"h": 5, "a": ["start"]}]):
+        assert rejection(await d.fed(*before, {"h": 5, "i": 7, "a": ["pull", 3]}), 7)["code"] == "wsrpc.unknown_event"
+    assert d.peer.anonymous_channels == 1
+    await over(d)
 
 
 async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_not() -> None:
@@ -217,7 +173,7 @@ async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_n
     d.assert_empty()
 
 
-@pytest.mark.parametrize("says", [{"a": ["start"]}, {"a": ["anything"]}, {"i": 6, "a": ["pull", 3]}, None])
+@pytest.mark.parametrize("says", [{"a": ["start"]}, {"a": ["anything"]}, {"i": 6, "a": ["start"]}, None])
 async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says: Any) -> None:
     """JavaScript's iterator takes a channel that has ended before it starts for a stream without items."""
     d = Driven(extensions=True)
@@ -236,7 +192,7 @@ async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says:
         assert "within 30 s" in rejection(rest, 6)["message"]
     assert await d.fed({"h": 5, "a": ["start"]}) == [], "an abort is said once"
     if says is not None:
-        assert "does not exist" in rejection(await d.fed(pull(7, 1)), 7)["message"]
+        assert "does not exist" in rejection(await d.fed({"h": 5, "i": 7, "a": ["start"]}), 7)["message"]
     d.assert_empty()
 
 

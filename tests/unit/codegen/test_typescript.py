@@ -175,9 +175,12 @@ export type Api = {
     exchange: () => {
       requests: {
         next: (item: { value: string; done: false } | { done: true }) => null
-        pull: (most: number) => { values: number[]; done: boolean }
+        start: () => null
       }
-      handlers: { stop: () => void }
+      handlers: {
+        next: (item: { value: number; done: false } | { value: undefined; done: true }) => void
+        stop: () => void
+      }
     }
     talk: () => void
   }

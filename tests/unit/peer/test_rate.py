@@ -60,7 +60,7 @@ class Fed(NamedTuple):
     """What else `Peer.ignored` counts."""
 
 
-OWN = ("next", "start", "stop", "pull")
+OWN = ("next", "start", "stop")
 """Names of a user's own events on an anonymous channel. Most of them have a meaning on the channel of a stream."""
 FED = {
     "requests": Fed([{"i": i, "a": ["say", i]} for i in range(1, 6)], 2),
@@ -75,9 +75,6 @@ FED = {
         for name in OWN
     },
     "on a channel: events for a reader": Fed([{"i": 1, "a": ["talk"]}, *[{"h": 1, "a": ["line", 1]}] * 4], 2),
-    "pulls of a stream": Fed(
-        [{"i": 1, "a": ["count"]}, *({"i": i, "h": 1, "a": ["pull", 2]} for i in range(2, 52))], 0
-    ),
     "start and stop of a stream": Fed(
         [{"i": 1, "a": ["count"]}, *({"h": 1, "a": [name]} for name in ("start", "stop"))], 0
     ),

@@ -16,7 +16,6 @@ from stream_driver import PLAIN, WSRPC, Feed, agreed, collect, control, decoded,
 from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server, WsrpcError
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.errors import UnexpectedChannel
-from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -379,21 +378,6 @@ async def test_the_limit_is_the_other_sides_and_exact() -> None:
     with pytest.raises(MessageTooBig, match="more than 100 values"):
         await d.peer.emit("e", [0] * 200)
     assert len(d.take()) == 1
-
-
-async def test_pulled_values_that_are_too_big_together_come_in_parts() -> None:
-    async def feed() -> AsyncIterator[str]:
-        for _ in range(10):
-            yield "x" * 500
-
-    async with pair(limits=Limits(message_bytes=2000)) as (left, right):
-        right.on("feed", feed)
-        channel = await left.open_channel("feed")
-        count, done = 0, False
-        while not done:
-            answer = await channel.request("pull", 10)
-            count, done = count + len(answer["values"]), answer["done"]
-        assert count == 10
 
 
 async def test_an_enormous_limit_is_as_good_as_none() -> None:

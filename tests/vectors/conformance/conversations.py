@@ -181,7 +181,7 @@ class Conversations:
         found = self.find(message.get("h"))
         if found is None or found.state != "open" or not found.attached:
             return False
-        taken = ("start", "pull", "stop") if found.streams else ("next",) if found.reader is not None else ()
+        taken = ("start", "stop") if found.streams else ("next",) if found.reader is not None else ()
         return message["a"][0] not in taken
 
 

@@ -17,13 +17,13 @@ import msgspec
 from msgspec import UNSET
 
 from ..._base.names import Source
-from ...errors import ChannelClosed, ConnectionLost, RpcError, WsrpcError, ungrouped
+from ...errors import ChannelClosed, ConnectionLost, WsrpcError
 from ..inboxes.credit import CreditToSend
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
-from .javascript import Pulls, run_paced
+from .javascript import run_paced
 from .source import BURST, Batch, ReadItems, iterate, read_items, read_items_async
 
 BATCH_BYTES = 4096
@@ -46,17 +46,14 @@ class Mode(enum.Enum):
     PACED = "paced"
     """``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
     request, and the next item waits for its answer."""
-    PULLED = "pull"
-    """Requests ``pull`` of ``n``: each response is ``{values, done}``. It has ``n`` values, or fewer at the end and if
-    the values are large."""
 
 
 # Constants, because Python 3.11 looks members of an enum up slowly.
-_WAITING, _GRANTED, _CREDIT, _PACED, _PULLED = Mode
+_WAITING, _GRANTED, _CREDIT, _PACED = Mode
 
 
 class Producer(Recipient):
-    """Sends the items of one source on an anonymous channel, in one of the three ways that `Mode` describes.
+    """Sends the items of one source on an anonymous channel, in one of the two ways that `Mode` describes.
 
     Handlers that stream use it, and ``send=`` of `Caller.stream` and `Caller.request`. Each of them ends the channel in
     its own way. The producer ends the channel only if the consumer does not start in time.
@@ -74,7 +71,6 @@ class Producer(Recipient):
         "_mode",
         "_on_over",
         "_pause_at",
-        "_pulls",
         "_waiter",
         "_writer",
         "over",
@@ -94,10 +90,9 @@ class Producer(Recipient):
         """Bytes of the last item that was sent at once. 0 before the first one."""
         self._pause_at = BURST
         self._credit = CreditToSend()
-        self._pulls = Pulls(channel)
         self._waiter: asyncio.Future[None] | None = None
         channel.set_producer(self)
-        for event in ("start", "pull", "stop"):
+        for event in ("start", "stop"):
             channel.add_recipient(event, self)
         if patience is not None and not channel.over:
             channel.abort_after(patience, late)
@@ -114,10 +109,6 @@ class Producer(Recipient):
             self._start(_CREDIT if self._mode is _GRANTED else _PACED)
             if i is not UNSET:
                 self._channel.answer(i, None)
-        elif name == "pull":
-            if self._pulls.add(i, message.a[1:], started=self._mode in (_CREDIT, _PACED)):
-                self._start(_PULLED)
-                self._wake()
         else:
             self.stop_sending()
             if i is not UNSET:
@@ -167,9 +158,6 @@ class Producer(Recipient):
         else:
             self._on_over = then
 
-    def pop_request_ids(self) -> list[int]:
-        return self._pulls.pop_request_ids()
-
     # ------------------------------------------------------------ producing
 
     async def _wait(self) -> None:
@@ -218,9 +206,6 @@ class Producer(Recipient):
         self.check_channel_open()
         if self._mode is _PACED:
             await run_paced(self, self._channel.owner.sender, self._channel.id, source)
-            return
-        if self._mode is _PULLED:
-            await self._pulls.run(source, self._wait)
             return
         # By credit. This is not a method of its own, because each wait would pass through one more coroutine.
         credit = self._credit
@@ -393,17 +378,6 @@ class Producer(Recipient):
 
     # ------------------------------------------------------------ the end
 
-    def refuse_pulls(self, error: Exception) -> None:
-        """Reject the pulls that wait for items, because the source has raised ``error``."""
-        if self.pulled and not self._channel.over:
-            cause = ungrouped(error)
-            self._pulls.refuse(cause if isinstance(cause, RpcError) else RpcError("the stream failed"))
-
-    @property
-    def pulled(self) -> bool:
-        """Whether the consumer pulls."""
-        return self._mode is _PULLED
-
     async def finish(self) -> None:
         """Send the end of the items.
 
@@ -411,8 +385,4 @@ class Producer(Recipient):
             ChannelClosed: the channel is over.
         """
         self.check_channel_open()
-        if self.pulled:
-            # The response with the last items has the end. Pulls that were sent ahead are answered with the end, too.
-            self._pulls.finish()
-        else:
-            await self._send_event(NoMoreItems())
+        await self._send_event(NoMoreItems())

@@ -60,9 +60,7 @@ class ChannelCalls:
                 body.close()  # it never starts
             raise
         if _role(invocation) is Role.UPLOAD:
-            detector = MismatchDetector(lambda: channel.abort(_not_a_stream(invocation)))
-            channel.add_recipient("start", detector)
-            channel.add_recipient("pull", detector)
+            channel.add_recipient("start", MismatchDetector(lambda: channel.abort(_not_a_stream(invocation))))
         return await body
 
     def _deliver(self, invocation: Invocation) -> ChannelCore:
@@ -116,7 +114,11 @@ class ChannelCalls:
             try:
                 await producer.run(source)
                 await producer.finish()
-                self._end_stream(invocation, channel, producer.pulled)
+                # The channel ends after the last item: its reader may open the next one while the call still runs.
+                upload = invocation.upload
+                if upload is not None and (i := upload.pop_end_id()) is not None:
+                    self._answers.resolve(i, None, invocation)
+                channel.finish_locally()
             except ItemRefused as exc:
                 # JavaScript only rejects the next item if it leaves its loop, or if its iterator overflows.
                 self._log_refusal(invocation, exc)
@@ -126,9 +128,6 @@ class ChannelCalls:
                     raise
                 # The handler itself has ended the channel of its stream. Or the channel has ended, and the generator
                 # yielded once more although it was cancelled.
-            except Exception as exc:
-                producer.refuse_pulls(exc)
-                raise
         finally:
             await close_source(source)
 
@@ -167,14 +166,6 @@ class ChannelCalls:
     def _log_refusal(self, invocation: Invocation, exc: Exception) -> None:
         text = "the consumer of %s takes no more items: %s"
         self._answers.log(logging.INFO, text, invocation.label, exc, call=invocation.log_fields)
-
-    def _end_stream(self, invocation: Invocation, channel: ChannelCore, pulled: bool) -> None:
-        """End the channel after the last item: its reader may open the next one while the call still runs."""
-        upload = invocation.upload
-        if upload is not None and (i := upload.pop_end_id()) is not None:
-            self._answers.resolve(i, None, invocation)
-        # A consumer that pulls keeps the channel open until it learns of the end.
-        (channel.finish if pulled else channel.finish_locally)()
 
     # ------------------------------------------------------------ the end of a call
 
