@@ -12,7 +12,7 @@ import msgspec
 from fastapi import FastAPI, Response, WebSocket
 from settings import NAME, engine
 
-from wsrpc import Handshake, Key, Peer, Room, RpcError, Server
+from wsrpc import Handshake, Key, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound
 from wsrpc_adapters.asgi import lifespan, serve_websocket
@@ -75,13 +75,6 @@ async def whisper(peer: Peer, to: str, text: str) -> str:
         return await cluster.peer(f"user/{to}").request("whispered", peer.state[USER], text, returns=str, timeout=5)
     except PeerNotFound:
         raise RpcError(f"{to} is not here", code="not_here") from None
-
-
-@cluster.on_gap
-def missed(room: Room) -> None:
-    """Tell the members at this process that they may have missed something."""
-    for peer in room:
-        peer.emit_nowait("missed")
 
 
 # ---------------------------------------------------------------- the application

@@ -19,7 +19,6 @@ async def main() -> None:
     client = Client(f"{options.url}?client={secrets.token_hex(8)}", auth=f"secret-{options.name}")
     client.on("entered", lambda who: print(f"{who} is here"))
     client.on("said", lambda who, text: print(f"{who}: {text}"))
-    client.on("missed", lambda: print("(something may be missing here)"))
 
     @client.on("whispered")
     def whispered(who: str, text: str) -> str:

@@ -432,14 +432,6 @@ async def testing() -> None:
 clustered = Server(cluster=Cluster(MemoryEngine(), name="shop"))
 
 
-@clustered.cluster.on_gap
-async def missing(room: Room) -> None:
-    await room.emit("reload")
-
-
-clustered.cluster.on_gap(lambda room, text="gap": print(text, room))
-
-
 async def cluster_wide(peer: Peer) -> None:
     ada = clustered.cluster.peer("user/42")
     assert_type(await ada.of("chat").request("history", returns=list[str]), list[str])

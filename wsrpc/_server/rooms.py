@@ -450,10 +450,6 @@ class Rooms:
         """The rooms that have members or options."""
         return tuple(room for name, room in self._rooms.items() if len(room) or name in self._declared)
 
-    def without_log(self) -> list[Room]:
-        """The rooms whose members may miss messages of other nodes."""
-        return [room for room in self.all() if _members_of(room).log is None]
-
     @property
     def count(self) -> int:
         """Number of rooms that exist."""

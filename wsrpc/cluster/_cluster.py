@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 from weakref import WeakValueDictionary
 
 from .._base.names import check_address, check_channel, check_event, check_name
@@ -15,7 +15,7 @@ from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
-from .._core.handlers.registry import Registry, accepted
+from .._core.handlers.registry import Registry
 from .._core.sending.checks import check_sending, raw_message
 from .._core.session.sessions import Sessions
 from .._core.wire.call_context import CallContext
@@ -29,7 +29,7 @@ from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readab
 from .._server.joined_cluster import RoomMessage
 from .._server.room_log import RoomLog, check_keep
 from .._server.room_requests import RequestMethods, RoomSender
-from .._server.rooms import Members, Room, Rooms
+from .._server.rooms import Members, Rooms
 from .._values.convert import DecHook
 from ..errors import EngineLost, EngineRefused
 from ..limits import Limits
@@ -47,7 +47,6 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 SkipAddressed: TypeAlias = ClusterPeer | Iterable[ClusterPeer] | None
 T = TypeVar("T")
-G = TypeVar("G", bound=Callable[[Room], Any])
 
 
 class ClusterView:
@@ -151,41 +150,6 @@ class Cluster(ClusterView):
 
     def __init__(self, engine: Engine, *, name: str = "wsrpc") -> None:
         super().__init__(engine, name)
-        self._gap_functions: list[Callable[[Room], Any]] = []
-
-    # As for `Client.on_reconnect`.
-    @overload
-    def on_gap(self, function: Callable[[Room], T], /) -> Callable[[Room], T]: ...
-
-    @overload
-    def on_gap(self, function: G, /) -> G: ...
-
-    def on_gap(self, function: Any, /) -> Any:
-        """Register ``function(room)``, sync or async, for rooms that may have missed messages. Works as a decorator.
-
-        A gap is a period of more than 5 seconds in which this process and another process cannot reach each other.
-        After the gap, the function is called for each room of this server that may have missed messages, before
-        anything else from the other process is handled. The function is also called when another process stops
-        responding without leaving the cluster, for example because that process was killed. During shorter
-        interruptions, messages wait. The function is called if too many waited.
-
-        The function is also called if another process has given up a message that the engine cannot pass on. And it is
-        called for a room that got its first member in this process if another process may have emitted to the room
-        before it knew of the member. That process cannot tell which came first, so it may have emitted up to a few
-        seconds earlier.
-
-        In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
-        over the members in this process, and ``peer.emit_nowait`` does not wait. An async function runs in a task after
-        its call, beside what the other process sends; it is cancelled when the server closes. Exceptions from the
-        function are logged.
-
-        Raises:
-            TypeError: ``function`` is not a function with one argument.
-        """
-        if accepted("on_gap", ("room",), function) != 1:
-            raise TypeError(f"on_gap takes a function that is called with (room), got {function!r}")
-        self._gap_functions.append(function)
-        return function
 
     def _join(
         self, settings: Settings, registry: Registry, rooms: Rooms, runs: Runs, sessions: Sessions
@@ -198,7 +162,7 @@ class Cluster(ClusterView):
 
         away = self._away(runs, settings.codec)
         self._membership = ClusterMembership(
-            self._engine, self._name, settings, registry, away, rooms, self._gap_functions, exited, sessions
+            self._engine, self._name, settings, registry, away, rooms, exited, sessions
         )
         return self._membership
 

@@ -35,11 +35,6 @@ NEW = 1.5
 """Seconds after its start in which a node may not know the claims of other nodes."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a released claim is kept."""
-IN_TRANSIT = 2.0
-"""Maximum seconds that a message needs to arrive. An engine that takes longer counts as lost."""
-MOST_EMITTED = 100_000
-"""Maximum number of rooms for which the time of the last emit is kept. No process emits to as many within `IN_TRANSIT`.
-"""
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """A word of a subject; see `wsrpc.cluster.engine`. A broker would end the connection if the word had other characters.
@@ -114,9 +109,6 @@ class NodesListener(Protocol):
     def presence_changed(self, node: str, room: str, user: User, entry: UserEntry | None, /) -> None:
         """Handle the entry of a user at another node."""
 
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        """Notify a node whose members of these rooms may have missed messages that this node emitted recently."""
-
 
 class DirectoryListener(NodesListener, Protocol):
     """The owner of a `Directory`, which is notified of changes."""
@@ -131,15 +123,13 @@ class DirectoryListener(NodesListener, Protocol):
 class RemoteNode:
     """Another node, with its known addresses, rooms and users."""
 
-    __slots__ = ("claims", "current_at", "name", "parts", "present", "returned", "rooms", "seen_at", "seq")
+    __slots__ = ("claims", "name", "parts", "present", "returned", "rooms", "seen_at", "seq")
 
     def __init__(self, name: str, now: float, *, returned: bool) -> None:
         self.name = name
         self.returned = returned
         """Whether the node was removed because it was silent, and nothing was known of it since then."""
         self.seen_at = now
-        self.current_at = float("-inf")
-        """The time of the last message that showed that all published changes of the node were known here."""
         self.seq: int | None = None
         """The number of the latest known change. None if nothing is known."""
         self.claims: dict[str, int] = {}
@@ -190,8 +180,6 @@ class Directory:
         """The last nodes that were removed because they were silent. They may return, but most of them never do."""
         self._released: dict[str, tuple[int, float]] = {}
         """Released claims: the counter, and the time of the release, the oldest first."""
-        self._emitted: dict[str, float] = {}
-        """The time at which this node last emitted to each room, the oldest first."""
 
     # ------------------------------------------------------------ questions
 
@@ -295,18 +283,6 @@ class Directory:
         _set_entry(self._present, room, user, entry)
         self._listener.changed()
 
-    def record_emitted(self, room: str, now: float) -> None:
-        """Record that this node emits to a room. Other nodes may have members that are not known here yet."""
-        self._emitted.pop(room, None)
-        self._emitted[room] = now
-        if len(self._emitted) > MOST_EMITTED:
-            del self._emitted[next(iter(self._emitted))]
-
-    def record_notified(self, node: str, now: float) -> None:
-        """Record that a node was notified that it may have missed all messages emitted until now."""
-        if node in self._remotes:
-            self._remotes[node].current_at = now + IN_TRANSIT
-
     def beat(self) -> Beat:
         """Return the message to publish regularly, after `pop_deltas`."""
         return Beat(self.me, self.seq)
@@ -352,8 +328,6 @@ class Directory:
             remote.seq = None
         if remote.seq is None or remote.seq < beat.seq:
             self._listener.needs_snapshot(beat.node)
-        else:
-            remote.current_at = now
 
     def delta_received(self, delta: Delta, now: float) -> None:
         """Apply a change of another node. Request a snapshot if an earlier change is missing."""
@@ -429,12 +403,7 @@ class Directory:
         for address, counter in delta.claims.items():
             self._add_claim(remote, address, counter, now, first=first)
         remote.rooms.difference_update(delta.emptied)
-        since = remote.current_at - IN_TRANSIT
-        missed = [room for room in delta.rooms if room not in remote.rooms and self._emitted.get(room, since) > since]
         remote.rooms.update(delta.rooms)
-        remote.current_at = now
-        if missed:
-            self._listener.rooms_missed(remote.name, missed)
         for room, user, entry in delta.present:
             _set_entry(remote.present, room, user, entry)
             if user is not None:

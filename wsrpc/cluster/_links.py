@@ -206,7 +206,7 @@ class NodeLinks:
     async def _report_missed(self, node: str, peer: Peer) -> None:
         with suppress(WsrpcError):  # the node is notified on the next connection
             await peer.emit(LOST)
-            self._record_notified(node)
+            self.broken.pop(node, None)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Start or resume the session with a node that has dialed."""
@@ -263,11 +263,7 @@ class NodeLinks:
         if node in self.broken:
             with suppress(WsrpcError):  # the new session broke, too
                 peer.emit_nowait(LOST)
-                self._record_notified(node)
-
-    def _record_notified(self, node: str) -> None:
-        self.broken.pop(node, None)
-        self._node.directory.record_notified(node, self._node.now)
+                self.broken.pop(node, None)
 
     def _mark_broken(self, node: str) -> None:
         self.broken[node] = None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
@@ -24,7 +23,7 @@ from .._core.wire.settings import Settings
 from .._server.joined_cluster import RoomMessage, User, UserEntry
 from .._server.operations import Row, ServerOperations
 from .._server.room_requests import Asking, RoomAnswer
-from .._server.rooms import Room, Rooms
+from .._server.rooms import Rooms
 from ..errors import ConnectionLost, PeerNotFound, QueueFull, UnknownEvent, WsrpcError
 from ..stats import ClusterStats
 from ._away_calls import AwayCalls
@@ -36,8 +35,8 @@ from ._peer_forwarder import ID, PeerForwarder
 from ._session_forwarder import SESSION, SessionForwarder
 from .engine import PATIENCE, Engine
 
-ROOM, MEMBERS, MISSED = "room", "members", "missed"
-"""Messages between nodes about rooms: an event, a request for members, and the report of missing events."""
+ROOM, MEMBERS = "room", "members"
+"""Messages between nodes about rooms: an event, and a request for members."""
 ASK = "ask"
 """Request for a stream of the answers of a room's members. A node without a server, or of version 0.2, rejects it."""
 CONNECTED = "connected"
@@ -57,7 +56,6 @@ class ClusterMembership:
         away: the calls that wait for peers.
         registry: the registry whose settings convert responses. It has the functions of `use_outgoing`, too.
         rooms: the rooms of the server. None for a program without a server.
-        gap_functions: the user's functions that are called with each room that may have missed messages.
         on_exit: a function that is called when this process leaves the cluster.
         sessions: the sessions of the server. None for a program without a server.
     """
@@ -70,7 +68,6 @@ class ClusterMembership:
         registry: Registry,
         away: AwayCalls,
         rooms: Rooms | None = None,
-        gap_functions: Iterable[Callable[[Room], object]] = (),
         on_exit: Callable[[], None] = lambda: None,
         sessions: Sessions | None = None,
     ) -> None:
@@ -82,7 +79,6 @@ class ClusterMembership:
         self.claimed_elsewhere = away.peer_arrived
         self._rooms = rooms
         self.abandon = on_exit
-        self._gap_functions = gap_functions
         self.addresses: dict[str, Peer] = {}
         """The peers of this node that have an address."""
         self.scheduler = LoopScheduler()
@@ -94,8 +90,6 @@ class ClusterMembership:
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
         self._contests = Tasks()
-        self._gap_calls = Tasks()
-        """The `on_gap` functions that are coroutine functions and have not ended."""
         self._gaps = 0
         self._engines_lost = 0
         self.node = Node(engine, name, self)
@@ -201,13 +195,8 @@ class ClusterMembership:
 
     # ------------------------------------------------------------ rooms
 
-    def _nodes_of(self, message: RoomMessage) -> tuple[str, ...]:
-        """Return the nodes to which a message to a room is sent. Nodes that miss it are notified later."""
-        self.directory.record_emitted(message.room, self.node.now)
-        return self.directory.nodes_of(message.room, stored=message.stored)
-
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self._nodes_of(message), list[str]()
+        nodes, missed = self.directory.nodes_of(message.room, stored=message.stored), list[str]()
         for node in nodes:
             with self._recording_missed(message, node, missed):
                 if self.connected:
@@ -217,7 +206,7 @@ class ClusterMembership:
         return tuple(node for node in nodes if node not in missed), tuple(missed)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self._nodes_of(message), list[str]()
+        nodes, missed = self.directory.nodes_of(message.room, stored=message.stored), list[str]()
         for node in nodes:
             with self._recording_missed(message, node, missed):
                 self.links.at_once(node).emit_nowait(ROOM, message)
@@ -271,7 +260,6 @@ class ClusterMembership:
             side.on(ROOM, self._rooms.deliver)
             side.on(MEMBERS, self._rooms.members_of)
             side.on(ASK, self._rooms.answers)
-            side.on(MISSED, self._call_gap_functions)
         side.on(ROWS, self.own_rows)
         side.on(HAS_ID, self.has_id)
         side.on(CONNECTED, self._asked_whether_connected)
@@ -299,14 +287,6 @@ class ClusterMembership:
         if self._rooms is not None:
             self._rooms.presences.changed(node, room, user, entry)
 
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        if node in self.links.broken:
-            return  # the next session reports this for all rooms
-        try:
-            self.links.at_once(node).emit_nowait(MISSED, rooms)
-        except WsrpcError:  # the next session reports this
-            self.links.missed(node)
-
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         if SESSION in headers:
             self._session_forwarder.accepted(transport, headers[SESSION])
@@ -316,21 +296,6 @@ class ClusterMembership:
     def _session_lost(self, node: str) -> None:
         self._gaps += 1
         logger.warning("messages of node %s to rooms may be missing here", node)
-        self._call_gap_functions()
-
-    def _call_gap_functions(self, names: set[str] | None = None) -> None:
-        """Call the `on_gap` functions for the rooms ``names`` that have members here. None for all rooms."""
-        rooms = () if self._rooms is None else self._rooms.without_log()
-        for tell in self._gap_functions:
-            for room in rooms:
-                if len(room) and (names is None or room.name in names):
-                    try:
-                        result = tell(room)
-                    except Exception:
-                        logger.exception("on_gap failed for %r", room)
-                    else:
-                        if inspect.isawaitable(result):
-                            self._gap_calls.spawn(_finish_gap(result, room))
 
     # ------------------------------------------------------------ for operators, and the end
 
@@ -370,11 +335,3 @@ class ClusterMembership:
         await self.links.close()
         await self.node.close()
         await self._closing.wait()
-        await self._gap_calls.cancel()
-
-
-async def _finish_gap(result: Awaitable[object], room: Room) -> None:
-    try:
-        await result
-    except Exception:
-        logger.exception("on_gap failed for %r", room)

@@ -64,7 +64,6 @@ class Node:
         self._listener = listener
         self.claimed_elsewhere = listener.claimed_elsewhere
         self.claim_contested = listener.claim_contested
-        self.rooms_missed = listener.rooms_missed
         self.presence_changed = listener.presence_changed
         self._clock = clock or LoopScheduler()
         self._transports: dict[str, EngineTransport] = {}

@@ -16,7 +16,7 @@ from cluster_servers import NarrowEngine, Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Room, Server
+from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Server
 from wsrpc._core.session import replay
 from wsrpc._server.broadcast import PATIENCE
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
@@ -55,6 +55,11 @@ async def join_lobby(made: Servers, *names: str) -> list[Listener]:
 def nodes_of(server: Server, room: str = "lobby") -> tuple[str, ...]:
     """Return the other nodes that a server knows to have members of a room."""
     return membership_of(server.cluster).directory.nodes_of(room)
+
+
+def gaps_of(made: Servers) -> list[int]:
+    """Return how often messages of other nodes may have been missing, for each server."""
+    return [stats.gaps for server in made.all if (stats := server.stats().cluster) is not None]
 
 
 async def test_an_event_reaches_the_members_everywhere() -> None:
@@ -266,28 +271,23 @@ async def test_members_at_another_process_that_did_not_get_an_event_are_logged(
         assert "its Limits.message_bytes" in caplog.text
 
 
-async def test_an_event_that_the_engine_cannot_pass_on_is_given_up_and_told_as_a_gap(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_event_that_the_engine_cannot_pass_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "LOSSES", 2)
     async with servers(2, NarrowEngine()) as made:
         here, there = await join_lobby(made, "ada", "bob")
-        made[1].cluster.on_gap(lambda room: there.heard.append("gap"))
         for text in ("before", "x" * 200_000, "after"):
             await made[0].room("lobby").emit("said", text)
         await turns_until(lambda: ("after",) in there.heard)
-        assert there.heard == [("before",), "gap", ("after",)] and len(here.heard) == 3
-        assert [server.stats().cluster.gaps for server in made.all] == [0, 1]  # type: ignore[union-attr]
+        assert there.heard == [("before",), ("after",)] and len(here.heard) == 3
+        assert gaps_of(made) == [0, 1]
 
 
 @pytest.mark.parametrize("sender", [0, 1])
 async def test_events_wait_while_the_engine_is_away_for_a_moment(sender: int) -> None:
-    """Of two processes, one has dialed the other. Events wait on both sides, in order, and nobody is told of a gap."""
+    """Of two processes, one has dialed the other. Events wait on both sides, in order, and none is missing."""
     async with servers(2) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])
         listeners = await join_lobby(made, "ada", "bob")
-        for server, listener in zip(made.all, listeners, strict=True):
-            server.cluster.on_gap(lambda room, listener=listener: listener.heard.append("gap"))
         await made.engine_goes()
         room, other = made[sender].room("lobby"), made[1 - sender].cluster.nodes[0]
         for number in range(0, 100, 2):
@@ -298,45 +298,26 @@ async def test_events_wait_while_the_engine_is_away_for_a_moment(sender: int) ->
         await room.emit("said", 100)
         await turns_until(lambda: all((100,) in listener.heard for listener in listeners))
         assert all(listener.heard == [(number,) for number in range(101)] for listener in listeners)
+        assert gaps_of(made) == [0, 0]
 
 
 @pytest.mark.parametrize("sender", [0, 1])
-async def test_events_that_found_no_room_are_told_as_a_gap(sender: int) -> None:
+async def test_events_that_found_no_room_are_counted_as_a_gap(sender: int) -> None:
     """More is emitted than waits for the engine."""
     limits = Limits(hard_cap_bytes=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
     async with servers(2, limits=limits) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])
         heard = (await join_lobby(made, "ada", "bob"))[1 - sender].heard
-        made[1 - sender].cluster.on_gap(lambda room: heard.append("gap"))
         room = made[sender].room("lobby")
         await made.engine_goes()
         missed = [n for n in range(60) if (await room.emit("said", n, "x" * 500_000)).missing_nodes]
         assert missed and missed[0] > 0
         made.memory.down = False
-        await turns_until(lambda: "gap" in heard and len(heard) == 60 - len(missed) + 1)
+        await turns_until(lambda: gaps_of(made)[1 - sender] and len(heard) == 60 - len(missed))
         await room.emit("said", "after")
         await turns_until(lambda: heard[-1] == ("after",))
-        assert [each[0] for each in heard if each != "gap"] == [*(n for n in range(60) if n not in missed), "after"]
-        assert heard.count("gap") == 1
-
-
-async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> None:
-    """The other process could not know of the member, so its events are missing."""
-    async with servers(2) as made:
-        gaps: list[str] = []
-        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
-        await made.join(1, "ada")
-        peer = made.peer(1, "ada")
-        made[1].room("old").add(peer)
-        await turns_until(lambda: nodes_of(made[0], "old"))
-        await made.engine_goes()
-        for name in ("new", "empty"):
-            made[1].room(name).add(peer)
-        made[1].room("empty").remove(peer)
-        assert (await made[0].room("new").emit("said", "missing")).nodes == ()
-        made.memory.down = False
-        await turns_until(lambda: gaps)
-        assert gaps == ["new"] and nodes_of(made[0], "new")
+        assert [each[0] for each in heard] == [*(n for n in range(60) if n not in missed), "after"]
+        assert gaps_of(made)[1 - sender] == 1
 
 
 async def test_rooms_that_come_and_go_while_the_engine_is_away_take_no_memory() -> None:
@@ -360,35 +341,6 @@ async def test_rooms_that_come_and_go_while_the_engine_is_away_take_no_memory() 
         await turns_until(lambda: nodes_of(made[0], "new"))
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-@pytest.mark.parametrize("by", ["a server", "a program"])
-async def test_events_that_another_process_emits_before_it_knows_of_the_first_member(lost: int, by: str) -> None:
-    """A client has joined, as the answer says. Events were lost without a word until the other process knew that."""
-    async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
-        room = made[0].room("new") if by == "a server" else shop.room("new")
-        gaps: list[str] = []
-        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
-        listener = Listener()
-        await made.join(1, "ada", listener.client)
-        made[1].room("other").add(made.peer(1, "ada"))
-        made[1].on("join", lambda name: made[1].room(name).add(made.peer(1, "ada")))
-        await turns_until(lambda: nodes_of(made[0], "other"))
-        made.memory.lose(lost)  # what says that there is a member
-        await listener.client.request("join", "quiet")
-        await turns_until(lambda: nodes_of(made[0], "quiet"))
-        made[1].room("new").add(made.peer(1, "ada"))
-        made.memory.lose(lost)
-        report = await room.emit("said", 1)
-        assert (report.nodes, report.missing_nodes) == ((), ()) and gaps == []
-        await turns_until(lambda: gaps)
-        await room.emit("said", 2)
-        await turns_until(lambda: listener.heard == [(2,)])
-        made[1].room("new").add(made[1].peers[0])
-        made[0].room("new").emit_nowait("said", 3)
-        await turns_until(lambda: listener.heard == [(2,), (3,)])
-        assert gaps == ["new"], "only what was emitted to is told, and only once"
-
-
 @pytest.mark.parametrize("fault", ["frozen", "down"])
 async def test_a_client_joins_at_once_while_the_engine_does_not_answer(fault: str) -> None:
     async with servers(2) as made:
@@ -405,44 +357,10 @@ async def test_a_client_joins_at_once_while_the_engine_does_not_answer(fault: st
         await turns_until(lambda: nodes_of(made[0], "new"))
 
 
-async def test_members_that_were_there_before_the_other_process_knew_of_theirs() -> None:
-    """It could not reach the engine from the beginning. What the other one emitted meanwhile is missing there."""
-    async with servers(1) as made:
-        made.memory.down = True
-        late = await made.add()
-        gaps: list[str] = []
-        late.cluster.on_gap(lambda room: gaps.append(room.name))
-        async with connect(late):
-            late.room("new").add(late.peers[0])
-            assert (await made[0].room("new").emit("said", "missing")).nodes == ()
-            made.memory.down = False
-            await turns_until(lambda: gaps)
-        assert gaps == ["new"]
-        await made.meet()
-
-
-async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    """After more than a lease without the engine, each room with members is told that messages may be missing."""
+async def test_gaps_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """After more than a lease without the engine."""
     async with servers(2, patience=60) as made:
         await join_lobby(made, "ada", "bob")
-        made[0].room("empty", slow="drop_newest")
-        made[1].room("other").add(made.peer(1, "bob"))
-        gaps: list[tuple[int, str]] = []
-
-        @made[0].cluster.on_gap
-        def fails(room: Room) -> None:
-            gaps.append((0, room.name))
-            raise ValueError("a mistake of the user's")
-
-        made[1].cluster.on_gap(lambda room: gaps.append((1, room.name)))
-
-        @made[0].cluster.on_gap
-        async def without_end(room: Room) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                gaps.append((2, room.name))
-
         made.memory.down = True
         made.memory.cut()
         for detached in (True, False):  # which they are not when the engine has been away for too long
@@ -450,22 +368,20 @@ async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:
                 lambda detached=detached: all(link.detached is detached for each in made.all for link in links(each)),  # type: ignore[misc]
                 patience=20,
             )
-        assert gaps == [], "more may be lost until they meet again"
+        assert gaps_of(made) == [0, 0], "more may be lost until they meet again"
         made.memory.down = False
-        await turns_until(lambda: len(gaps) == 3)
+        await turns_until(lambda: gaps_of(made) == [1, 1])
         await made.meet()
-        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")], "the processes go on while one waits"
-        assert "on_gap failed" in caplog.text and "a mistake of the user's" in caplog.text
-    assert gaps[3:] == [(2, "lobby")], "cancelled with its server"
+        for server, other in zip(made.all, reversed(made.all), strict=True):
+            assert f"messages of node {other.cluster.nodes[0]} to rooms may be missing here" in caplog.text
+            assert server.cluster.nodes[1:] == other.cluster.nodes[:1]
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> None:
+async def test_a_gap_is_counted_after_the_last_event_that_is_missing(cut: int) -> None:
     """One process cannot reach the engine, and the other one does not know that for a while."""
     async with servers(2, patience=60) as made:
         told = [listener.heard for listener in await join_lobby(made, "ada", "bob")]
-        for server, its in zip(made.all, told, strict=True):
-            server.cluster.on_gap(lambda room, its=its: its.append("gap"))
         away, there = made[cut], made[1 - cut]
         engine = made.memory
         engine.down = True
@@ -476,9 +392,9 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         assert report.nodes == (away.cluster.nodes[0],) and not report.missing_nodes
         report = await away.room("lobby").emit("said", "missed")
         assert report.nodes == (there.cluster.nodes[0],), "it waits for the engine, which comes back too late"
-        await turns_until(lambda: told[1 - cut] == [("unnoticed",), "gap"], patience=20)
+        await turns_until(lambda: gaps_of(made)[1 - cut] == 1, patience=20)
         assert (await there.room("lobby").emit("said", "forgotten")).nodes == (), "it may be dead"
-        assert told[cut] == [("missed",)]
+        assert gaps_of(made)[cut] == 0
         engine.down = False
         await turns_until(lambda: away.cluster.connected)
         await made.meet()
@@ -487,8 +403,9 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
             await one.room("lobby").emit("said", text)
             await turns_until(lambda other=other, text=text: (text,) in told[other])  # type: ignore[misc]
         last = [("from there",), ("from away",)]
-        assert told[cut] == [("missed",), "gap", *last]
-        assert told[1 - cut] == [("unnoticed",), "gap", ("forgotten",), "gap", *last]
+        assert told[cut] == [("missed",), *last]
+        assert told[1 - cut] == [("unnoticed",), ("forgotten",), *last]
+        assert (gaps_of(made)[cut], gaps_of(made)[1 - cut]) == (1, 2)
 
 
 def links(server: Server) -> list[Peer]:
@@ -598,7 +515,6 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: Cluster("nats://localhost"), TypeError, "takes an engine"),  # type: ignore[arg-type]
     (lambda: Server(cluster=MemoryEngine()), TypeError, r"cluster= takes a wsrpc\.cluster\.Cluster"),  # type: ignore[arg-type]
     (lambda: Server().cluster, RuntimeError, r"Server\(cluster=Cluster"),
-    (lambda: Cluster(MemoryEngine()).on_gap(lambda room, other: None), TypeError, "on_gap"),  # type: ignore[arg-type, misc]
 ]
 
 

@@ -49,9 +49,6 @@ class One:
     def node_ended(self, node: str, silent: bool, /) -> None:
         self.told.append(f"{node} left")
 
-    def rooms_missed(self, node: str, rooms: list[str], /) -> None:
-        self.told.append(f"{node} has missed {rooms}")
-
     def claimed_elsewhere(self, address: str, /) -> None:
         pass
 
