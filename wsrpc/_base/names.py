@@ -15,10 +15,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 ChannelRef = str | int | None
 """A named channel, an anonymous one by its id, or the main one."""
 
-RAW = 0
-"""Stands for the channel of messages that are not protocol messages. No message can name this channel: names of
-channels are text, and ids start at 1."""
-
 Offline = Literal["queue", "fail"]
 """Whether a message waits for the next connection, or is refused while there is no connection."""
 

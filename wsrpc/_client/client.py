@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, check_name, check_offline, check_timeout
-from .._core.api.caller import RawCaller
+from .._core.api.caller import ReadingCaller
 from .._core.api.channel import Channel
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
 from .._core.api.outgoing import OutgoingRegistrar
-from .._core.api.peer import Peer, RawRegistrar
+from .._core.api.peer import Peer
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
 from .._core.wire.codecs import Codec
@@ -34,7 +34,7 @@ from .reconnect_policy import DEFAULT_RECONNECT, Reconnect
 T = TypeVar("T")
 
 
-class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
+class Client(Declarer, OutgoingRegistrar, ReadingCaller):
     """Client that connects to a server, and connects again after a drop.
 
     Register handlers first; they stay registered for all connections. Then use ``async with client:``, which connects,
@@ -79,7 +79,7 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         profile: ``"go"`` if the server uses ws-server-wrapper-go, the Go implementation of the protocol. Such a server
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
-            `Limits.sent_message_bytes` is set. Raw messages, extensions and other codecs are not available. See the
+            `Limits.sent_message_bytes` is set. Extensions and other codecs are not available. See the
             guide "Talk to Go programs".
         store: as for `Server`. Give it to let the results outlive the program.
         key_owner: the name of this client in the ``store``, such as its address. Clients with the same name share the
@@ -348,9 +348,6 @@ class Client(Declarer, RawRegistrar, OutgoingRegistrar, RawCaller):
         """
         await self._core.close(code, reason)
         await self._runs.close(self._core.peer.limits.close_timeout)
-
-    def _binary_is_free(self) -> bool:
-        return self._core.peer_session.session.negotiation.binary_is_free()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.peer!r}>"

@@ -34,8 +34,8 @@ WHOLE = (str, bytes, bytearray, memoryview)
 
 
 class RawConnection:
-    """Connection without the ws-wrapper protocol, for `Server.serve_raw` functions and services with a ``serve``
-    method.
+    """Connection without the ws-wrapper protocol, for `Server.serve_raw` functions, and for services with a method
+    ``serve``, ``on_json`` or ``on_message``.
 
     ``id`` is the name of the connection in logs. ``state`` is what `Server.on_handshake` stored in ``handshake.state``.
     ``server`` is the server. Only one task at a time may receive messages; any number of tasks may send messages.

@@ -136,8 +136,7 @@ def _writable(value: Any) -> Any:
 def shown_handlers(registry: Registry, *, once: bool) -> Iterator[tuple[str | None, str, Handler]]:
     """Yield the channel, the event and the handler of each event that a description contains."""
     for channel, scope in registry.scopes.items():
-        if isinstance(channel, int):  # raw messages
-            continue
+        assert not isinstance(channel, int)
         for event, handler in {**scope.handlers, **(scope.once if once else {})}.items():
             if not handler.hidden:
                 yield channel, event, handler

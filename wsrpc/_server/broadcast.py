@@ -25,12 +25,11 @@ from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing_functions import run_around, run_at_once
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
-from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
+from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_payload
 from .._core.sending.session_writer import SessionWriter
 from .._core.sending.slow_readers import KeepLatest, Slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec, json_text
-from .._core.wire.go_profile import refuse_raw
 from .._core.wire.messages import EVENT_OPTIONS, Event, event_on
 from .._core.wire.settings import Terms
 from .._raw.raw_connection import RawConnection
@@ -79,6 +78,8 @@ class EmitReport(msgspec.Struct, frozen=True):
     missing_nodes: tuple[str, ...] = ()
 
 
+NO_RAW = "the members use the wsrpc protocol, and only raw connections get raw messages: use emit"
+
 Sent = tuple[ChannelRef, str | None, tuple[Any, ...]]
 """The channel, the event and its arguments. For a raw message, these are None, None and the message."""
 
@@ -99,7 +100,7 @@ class EventBroadcast:
     def __init__(self, message: Event, codec: Codec | None = None) -> None:
         self._message = message
         self._encoded: dict[tuple[Encode, bool], tuple[bytes, bool]] = {}
-        self.objections: dict[bytes, Objections] | None = {}
+        self.objections: dict[bytes, Objections] = {}
         self._has_context = message.ctx is not UNSET
         self.has_metadata = message.ctx is not UNSET and message.ctx.metadata is not UNSET
         if codec is not None:
@@ -121,30 +122,17 @@ class EventBroadcast:
 
 
 class RawBroadcast:
-    """Raw message that is broadcast. It is the same for all codecs.
+    """Raw message that is broadcast to raw connections."""
 
-    Peers that negotiated MessagePack cannot get binary raw messages: they would decode them as protocol messages.
-    """
+    objections: dict[bytes, Objections] | None = None
+    has_metadata = False
 
-    def __init__(self, data: str | bytes, codec: Codec) -> None:
-        refuse_raw(codec)
-        self._made = raw_message(data)
-        self.objections: dict[bytes, Objections] | None = None
-        self._plain = codec.encode
-        self.has_metadata = False
+    def __init__(self, data: str | bytes) -> None:
+        self._made = raw_payload(data)
 
     def encoded(self, terms: Terms) -> tuple[bytes, bool]:
-        """Return the message, and whether it is text.
-
-        Raises:
-            ValueError: a peer with these terms would take it for a message of the protocol.
-        """
-        if terms.encode != self._plain and not self._made[1]:
-            raise ValueError(
-                "binary messages are MessagePack with this peer, because neither side had an on_raw function when it "
-                "connected: send text, or use on_raw on one side"
-            )
-        return self._made
+        """Refuse to send the message to a peer."""
+        raise ValueError(NO_RAW)
 
     def raw(self) -> tuple[bytes, bool]:
         """Return the message as it is sent on a raw connection."""
@@ -215,7 +203,7 @@ class BroadcastGroup:
         channel, event, args = sent
         message: Broadcast
         if event is None:
-            message = RawBroadcast(args[0], self.codec)
+            message = RawBroadcast(args[0])
         else:
             check_sending(channel, event, None)
             message = EventBroadcast(event_on(channel, (event, *args), context), self.codec)
@@ -275,8 +263,7 @@ class BroadcastGroup:
         if not session.state.accepts_messages:
             raise writer.not_sent()
         if len(payload) > writer.terms.unchecked:
-            objections = message.objections
-            writer.check_accepted(payload, raw=objections is None, known=objections)
+            writer.check_accepted(payload, message.objections)
         if session.full:
             if self.slow != "close":
                 return writer.hold_broadcast(payload, text, self.slow, key)
@@ -449,20 +436,21 @@ class RawBroadcastMethods(BroadcastMethods):
     __slots__ = ()
 
     async def send_raw(self, data: str | bytes, *, skip: Skip = None) -> EmitReport:
-        """Send a raw WebSocket message, which does not use the ws-wrapper protocol, to several peers; see `emit`.
+        """Send a WebSocket message that does not use the wsrpc protocol to several `RawConnection` objects; see `emit`.
 
-        A str is sent as text, and bytes are sent as binary. A wsrpc peer cannot get binary messages if neither side had
-        an ``on_raw`` function when the peer connected, because the protocol then uses binary messages (MessagePack).
-        Such a peer is in the ``errors`` of the report.
+        A str is sent as text, and bytes are sent as binary. Peers cannot get such messages. (In a cluster, servers
+        whose members are peers ignore them.)
 
         The key function of a `KeepLatest` policy is called with the message. Cancelling is safe: the message is then
         not sent.
 
         Raises:
             TypeError: ``data`` is neither str nor bytes, or ``skip`` contains something other than peers.
-            ValueError: the server has ``profile="go"``.
+            ValueError: the members are peers, which use the protocol.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
+        if isinstance(next(iter(self._group.members), None), Peer):  # then the others are peers, too
+            raise ValueError(NO_RAW)
         return await self._group.emit((None, None, (data,)), skip)
 
     async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:

@@ -23,7 +23,7 @@ from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._core.api.context import Context as Context  # middleware gets one, also if the program names no such class
 from .._core.api.outgoing import OutgoingRegistrar
-from .._core.api.peer import Peer, RawRegistrar
+from .._core.api.peer import Peer
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.slow_readers import Slow, check_slow
@@ -112,7 +112,7 @@ class ServerChannel(Declarer, BroadcastMethods):
         return f"<ServerChannel {self.name!r}{' closed' if self._closed else ''}>"
 
 
-class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
+class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
     """Server that accepts connections, and creates a `Peer` for each of them.
 
     Handlers that you register on the server run for every peer. If you also register a handler for the same event on a
@@ -492,7 +492,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than these two arguments.
-            ValueError: a `serve_raw` function serves all connections.
+            ValueError: all connections are raw connections.
         """
         self._registry.add_hook("on_detach", ("peer", "info"), function)
         return function
@@ -506,7 +506,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
-            ValueError: a `serve_raw` function serves all connections.
+            ValueError: all connections are raw connections.
         """
         self._registry.add_hook("on_resume", ("peer",), function)
         return function
@@ -547,8 +547,10 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
         The factory can return an object of a subclass that overrides methods. It must not add handlers, or change the
         options of a handler or whether a method is async: the connection would be refused.
 
-        The class or the factory can take one argument: the `Peer` or, if the class has a ``serve`` method, the
-        `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_timeout` seconds.
+        The class or the factory can take one argument: the `Peer` or, if the class has a method ``serve``, ``on_json``
+        or ``on_message``, the `RawConnection`. Such a class serves all connections of the server, without the protocol:
+        it has no handlers, and the server has no other services or handlers. The factory can be async. A factory for a
+        peer may take at most `Limits.open_timeout` seconds.
         If the class or the factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text
         of the error. For any other exception, the close code is 1011, and the traceback is logged.
 
@@ -560,9 +562,10 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
                 need the decorator `method`. They are checked in the same way as with `implement`.
 
         Raises:
-            TypeError: ``service`` is not a service class, it has no handlers, or the signature of a method is not
-                valid. The error message names the parameter.
-            ValueError: an event already has a handler, or another service gets every message.
+            TypeError: ``service`` is not a service class, it has no handlers, it has handlers and a method that gets
+                every message, or the signature of a method is not valid. The error message names the parameter.
+            ValueError: an event already has a handler; or a class or function gets every message, so that others would
+                get none.
             RuntimeError: the server has connections, for which there would be no instance.
         """
         self._core.check_unused("add_service")
@@ -571,7 +574,7 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
 
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
-        """The connections that a `serve_raw` function or the ``serve`` method of a `Service` serves, oldest first."""
+        """The connections that a `serve_raw` function, or a `Service` without the protocol, serves, oldest first."""
         return self._core.raw.all
 
     async def handshake(self, handshake: Handshake) -> None:
@@ -609,9 +612,10 @@ class Server(Declarer, RawRegistrar, OutgoingRegistrar, RawBroadcastMethods):
 
         This method returns the peer after its ``open`` handlers have finished.
 
-        If the server has a `serve_raw` function, this function serves the connection. `accept` then returns a
-        `RawConnection`, while the function may still be running. If `accept` is cancelled, the peer keeps the
-        connection. But if `accept` is cancelled while the factory of a service runs, the connection is dropped.
+        If the server has a `serve_raw` function or a `Service` without the protocol, that serves the connection.
+        `accept` then returns a `RawConnection`, while the function may still be running. If `accept` is cancelled, the
+        peer keeps the connection. But if `accept` is cancelled while the factory of a service runs, the connection is
+        dropped.
 
         In a cluster, the session of the client may belong to another process. The session then resumes there, and this
         method passes the messages on until the connection has ended. If it is cancelled, the connection is dropped.
@@ -914,13 +918,15 @@ class Service(BaseService):
     Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
 
     For connections that do not use the ws-wrapper protocol, write one of the methods
-    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. If a
-    class has several of these methods, the first one in this order is used. ``serve`` gets the `RawConnection`. The
-    other two methods get every message of the connection. A service with ``on_json`` or ``on_message`` has a `Peer`, so
-    it can use rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a
-    time.
+    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead of
+    handlers. If a class has several of these methods, the first one in this order is used. ``serve`` gets the
+    `RawConnection`, and the connection is closed when it returns. The other two, sync or async, get every message of
+    the connection, one at a time. ``on_json`` gets the decoded message, converted to the annotation of ``value``. A
+    message that cannot be decoded or converted closes the connection with 1007. An exception in one of the three
+    methods closes it as described for `Server.serve_raw`.
 
-    The attribute ``peer``, or ``connection`` in a service with ``serve``, is set after the factory has returned.
+    The attribute ``peer``, or ``connection`` in a service with one of these methods, is set after the factory has
+    returned.
     """
 
     @property

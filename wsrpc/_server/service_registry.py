@@ -12,19 +12,18 @@ from typing import Any, NamedTuple
 
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
-from .._base.misuse import check_no_yield
 from .._base.names import RESERVED_EVENTS, check_channel
 from .._core.api.peer import Peer
-from .._core.handlers.compiled import Handler
 from .._core.handlers.implementation import Methods, methods_of
-from .._core.handlers.introspection import Injection, is_async
+from .._core.handlers.introspection import Injection, is_async, name_of, read_signature
 from .._core.handlers.lifecycle import ends_the_task
-from .._core.handlers.method import HandlerOptions
-from .._core.handlers.registry import Registry, accepted, raw_handler
+from .._core.handlers.registry import Registry, accepted
 from .._net.handshake_checks import Door
-from .._raw.raw_connection import RawConnection
+from .._raw.raw_connection import RawConnection, link_of
 from .._raw.raw_serving import RawFunction, RawServing
 from .._values.caching import memoized
+from .._values.convert import DecHook, converter
+from ..errors import ProtocolError
 from ..transport import Transport
 from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .server_core import CLOSING
@@ -62,11 +61,11 @@ class ServiceClass(NamedTuple):
 
 @memoized  # in a cache with a bound, as classes may be made at run time
 def _form(cls: Any) -> dict[str, Any]:
-    """Return what is read from a class when it is added, by event or by style. An object of a subclass has the same."""
+    """Return what is read from a class when it is added: its events and style. An object of a subclass has the same."""
     check_callbacks(cls, methods := exposed(cls))
     style = style_of(cls)
     form: dict[str, Any] = {event: (method.mark, is_async(method.function)) for event, method in methods.items()}
-    return form if style is None else {**form, style: is_async(getattr(cls, style))}
+    return form if style is None else {**form, style: True}
 
 
 def _both(marked: Methods, implementing: Methods) -> Methods:
@@ -80,11 +79,14 @@ def _both(marked: Methods, implementing: Methods) -> Methods:
 
 
 class ServiceServing(RawServing):
-    """Serves each connection by the method ``serve`` of a new object."""
+    """Serves each connection with a new object, by the method that is its ``style``; see `STYLES`."""
 
-    def __init__(self, entry: ServiceClass, function: Any) -> None:
-        super().__init__(function)
+    def __init__(self, entry: ServiceClass, style: str, dec_hook: DecHook | None) -> None:
+        super().__init__(getattr(entry.cls, style))
         self._entry = entry
+        self._serve_by = {"serve": _serve, "on_json": self._pass_json, "on_message": _pass_messages}[style]
+        self._type: Any = _json_type(self.function, dec_hook) if style == "on_json" else None
+        """The type of the values for ``on_json``."""
         self._opened: dict[RawConnection, BaseService] = {}
 
     async def prepare(self, connection: RawConnection) -> RawFunction:
@@ -93,7 +95,16 @@ class ServiceServing(RawServing):
     async def _serve(self, service: Any, connection: RawConnection) -> None:
         self._opened[connection] = service
         await finished(service.on_open())
-        await service.serve(connection)
+        await self._serve_by(service, connection)
+
+    async def _pass_json(self, service: Any, connection: RawConnection) -> None:
+        while True:
+            try:
+                value = await connection.receive_json(returns=self._type)
+            except ProtocolError as exc:
+                await link_of(connection).fail(CloseCode.INVALID_DATA, str(exc.__cause__ or exc))
+                return
+            await finished(service.on_json(value))
 
     async def ended(self, connection: RawConnection, log: PeerLog) -> None:
         service = self._opened.pop(connection, None)
@@ -106,6 +117,30 @@ class ServiceServing(RawServing):
                 log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
 
+async def _serve(service: Any, connection: RawConnection) -> None:
+    await service.serve(connection)
+
+
+async def _pass_messages(service: Any, connection: RawConnection) -> None:
+    async for message in connection:
+        await finished(service.on_message(message))
+
+
+def _json_type(function: Any, dec_hook: DecHook | None) -> Any:
+    """Return the type of the values for a method ``on_json``.
+
+    Raises:
+        TypeError: values cannot be converted to it.
+    """
+    facts = read_signature(function, "method")
+    value = facts.parameters[1]  # after self
+    try:
+        converter(value.type, dec_hook=dec_hook)
+    except TypeError as exc:
+        raise facts.refusal(value.name, str(exc)) from exc
+    return value.type
+
+
 class ServiceRegistry:
     """Registers service classes, and creates their objects for each connection."""
 
@@ -115,25 +150,26 @@ class ServiceRegistry:
         """Serves all connections without the protocol."""
         self.entries: list[ServiceClass] = []
         """Classes whose objects have a peer."""
-        self._exclusive: type[BaseService] | None = None
-        """The class whose objects get every message of a connection. None if there is no such class."""
 
     # ------------------------------------------------------------ registering
 
     def serve_raw(self, function: Any) -> None:
         """Serve all connections with a function; see `Server.serve_raw`."""
-        if self.entries:
-            name = self.entries[0].cls.__qualname__
-            raise ValueError(f"serve_raw serves every connection, and {name} serves them already: use another Server")
         if not is_async(function):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
+        self._check_not_raw()
         self._set_raw(RawServing(function))
 
     def _set_raw(self, serving: RawServing) -> None:
-        if self.raw is not None:
-            raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
-        self._registry.set_only_handler(serving.function, "connection")
+        if self.entries:
+            names = f"{name_of(serving.function)} serves every connection, and {self.entries[0].cls.__qualname__}"
+            raise ValueError(f"{names} serves them already: use another Server")
+        self._registry.set_only(serving.function)
         self.raw = serving
+
+    def _check_not_raw(self) -> None:
+        if self.raw is not None:
+            raise ValueError(f"{name_of(self.raw.function)} serves every connection of this server: use another Server")
 
     def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None, contract: Any) -> None:
         """Add a class; see `Server.add_service`."""
@@ -142,9 +178,9 @@ class ServiceRegistry:
             raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a factory of one; got {cls!r}")
         make = service if factory is None else factory
         style = style_of(cls)
-        argument = "connection" if style == "serve" else "peer"
+        argument = "peer" if style is None else "connection"
         entry = ServiceClass(cls, channel, make, accepted("add_service", (argument,), make))
-        self._check_exclusive(cls, style)
+        self._check_not_raw()
         methods = exposed(cls)
         if contract is not None:
             methods = _both(methods, methods_of(cls, contract, channel))
@@ -154,28 +190,15 @@ class ServiceRegistry:
             return
         if methods:
             names = ", ".join(function.__qualname__ for _, function, *_ in methods.values())
-            raise TypeError(f"{cls.__qualname__}.{style} gets every message, so no method can be a handler: {names}")
+            raise TypeError(
+                f"{cls.__qualname__}.{style} gets every message, so no method can be a handler: {names}. Leave out "
+                f"{style}, or put the handlers into another class, for another Server"
+            )
         if channel is not None:
             raise ValueError(f"{cls.__qualname__}.{style} gets every message, so it has no channel")
-        if style == "serve":
-            function = getattr(cls, "serve", None)
-            if not inspect.iscoroutinefunction(function):
-                raise TypeError(f"{cls.__qualname__}.serve must be async: it reads until the connection ends")
-            self._set_raw(ServiceServing(entry, function))
-        else:
-            self._add_raw(entry, style)
-        self._exclusive = cls
-
-    def _check_exclusive(self, cls: type[BaseService], style: str | None) -> None:
-        """Refuse a class if it, or what was registered before, has to get every message of a connection."""
-        if self.raw is not None and self._exclusive is None:
-            raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
-        if self._exclusive is not None or (style is not None and self.entries):
-            other = self._exclusive or self.entries[0].cls
-            raise ValueError(
-                f"{cls.__qualname__} and {other.__qualname__} cannot serve the same connections: one of them gets "
-                "every message"
-            )
+        if style == "serve" and not inspect.iscoroutinefunction(getattr(cls, style)):
+            raise TypeError(f"{cls.__qualname__}.serve must be async: it reads until the connection ends")
+        self._set_raw(ServiceServing(entry, style, self._registry.dec_hook))
 
     def _add_methods(self, entry: ServiceClass, methods: Methods) -> None:
         cls, channel = entry.cls, entry.channel
@@ -199,31 +222,6 @@ class ServiceRegistry:
             for event, (mark, function, attribute, member) in methods.items():
                 instance = _method_at(len(self.entries), attribute)
                 registry.add(channel, event, function, mark.options, instance=instance, member=member)
-        self.entries.append(entry)
-
-    def _add_raw(self, entry: ServiceClass, style: str) -> None:
-        if self._registry.handles_raw:
-            raise ValueError(
-                f"{entry.cls.__qualname__}.{style} gets every message, but the server has an on_raw function"
-            )
-        function: Callable[..., Any] = getattr(entry.cls, style)
-        if style == "on_json":
-            options = HandlerOptions(ordered=is_async(function))
-            handler = Handler(function, options, dec_hook=self._registry.dec_hook, instance=_method_at(0, style))
-            wire = [parameter for parameter in handler.facts.parameters if parameter.source == "wire"]
-            if handler.most == 1 or sum(parameter.required for parameter in wire) > 1:
-                takes = inspect.signature(function)
-                raise TypeError(f"{function.__qualname__} is called with (self, value), but takes {takes}")
-            check_no_yield(function.__qualname__, function)
-            self._registry.set_only_handler(function, "json")
-        else:
-
-            def on_message(peer: Any, message: str | bytes) -> Any:
-                return _services_of(peer)[0].on_message(message)
-
-            handler = raw_handler(function, on_message)
-            self._registry.set_only_handler(function, "message")
-        self._registry.set_raw(handler)
         self.entries.append(entry)
 
     # ------------------------------------------------------------ a connection

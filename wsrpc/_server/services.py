@@ -24,9 +24,14 @@ CHANNEL = "_wsrpc_channel"
 STYLES = ("serve", "on_json", "on_message")
 """Methods that get every message of a connection, without the protocol. If a class has several, the first is called."""
 
-CALLED_WITH = {"serve": ("connection",), "on_message": ("message",), "on_open": (), "on_close": ("info",)}
-"""Arguments of the methods that wsrpc calls itself. (``on_json`` is not included, because it is called like a handler.)
-"""
+CALLED_WITH = {
+    "serve": ("connection",),
+    "on_json": ("value",),
+    "on_message": ("message",),
+    "on_open": (),
+    "on_close": ("info",),
+}
+"""Arguments of the methods that wsrpc calls itself."""
 NOT_CALLED = {
     "on_connect": "Server.on_handshake decides before a connection is accepted, and on_open is called after that",
     "on_handshake": "use Server.on_handshake, which decides for all connections of the server",
@@ -44,7 +49,8 @@ class BaseService:
     def on_open(self) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the connection opens.
 
-        While the method is running, new messages wait, as for ``open`` handlers. If the method raises an exception, the
+        While the method is running, new messages wait, as for ``open`` handlers. (Those of raw connections wait without
+        a limit of time.) If the method raises an exception, the
         connection is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and the
         reason is the text of the error. For any other exception, the close code is 1011, and the traceback is logged.
         """
@@ -53,7 +59,7 @@ class BaseService:
     def on_close(self, info: CloseInfo) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the session has ended.
 
-        The messages that had arrived were handled before, if an async ``on_message`` or ``on_json``, or methods with
+        The messages that had arrived were handled before, if ``on_message`` or ``on_json``, or methods with
         ``ordered=True``, handle them one at a time.
 
         If `on_open` was called, `on_close` is called once, after `on_open` has ended, even if `on_open` raised an

@@ -8,8 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from .._base.misuse import no_parentheses
-from .._base.names import UNTYPED, F, Offline
+from .._base.names import UNTYPED, F
 from .._base.retry import Retry
 from .._base.state import PeerState
 from .._core.api.anonymous import AnonymousChannel as AsyncAnonymousChannel
@@ -28,7 +27,7 @@ from ..stats import PeerStats
 from ..transport import ConnectionInfo
 from ._blocking_stream import Stream
 from ._delegate import FORMS, Delegate, SameAttribute, blocking_form, own_form, upload
-from ._handlers import MISSING, check_plain, in_a_thread, marked, register
+from ._handlers import MISSING, marked, register
 from ._loop_thread import CallBridge
 
 if TYPE_CHECKING:
@@ -388,25 +387,6 @@ class Endpoint(Registrar, Caller, EventReader):
             ordered: whether the handlers that you register on the channel after this call run one at a time.
         """
         return Channel(self._apply(self._inner.of, name, ordered=ordered), self._bridge)
-
-    def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message, outside the wsrpc protocol; see `wsrpc.Peer.send_raw`."""
-        self._await(self._inner.send_raw, message, offline=offline)
-
-    def send_json(self, value: object, *, offline: Offline | None = None) -> None:
-        """Send a value as a raw text message in JSON; see `wsrpc.Peer.send_json`."""
-        self._await(self._inner.send_json, value, offline=offline)
-
-    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message without waiting until there is room for it; see `wsrpc.Peer.send_raw_nowait`."""
-        self._call(self._inner.send_raw_nowait, message, offline=offline)
-
-    @no_parentheses("@server.on_raw")
-    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
-        """Call a plain function in a thread with each message that is no protocol message; see `wsrpc.Peer.on_raw`."""
-        check_plain(function, "a function of on_raw")
-        self._apply(self._inner.on_raw, in_a_thread(function, partial(blocking_form, bridge=self._bridge)))
-        return function
 
 
 class Peer(Endpoint):

@@ -16,7 +16,7 @@ from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
 from .._core.handlers.registry import Registry
-from .._core.sending.checks import check_sending, raw_message
+from .._core.sending.checks import check_sending, raw_payload
 from .._core.session.sessions import Sessions
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
@@ -389,14 +389,14 @@ class ClusterRoom(ClusterEmitter):
         return ClusterRoomChannel(self._room_name, name, self._joined, self._log)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
+        """Send a WebSocket message (text or binary) outside the wsrpc protocol to the raw connections; see `emit`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
             TypeError: ``data`` is neither a string nor bytes.
             ValueError: the room keeps its events.
         """
-        raw_message(data)
+        raw_payload(data)
         if self._log is not None:
             await self._log.emit((None, None, (data,)), skip)  # raises an exception that says why
         return await self._send(RoomMessage(self._room_name, None, None, [data], addresses_of(skip)))

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 from msgspec import UNSET
 
 from ..._base.misuse import refused
-from ..._base.names import UNTYPED, Offline, OnChannel, Source, check_offline
+from ..._base.names import UNTYPED, OnChannel, Source
 from ..._base.retry import Retry, check_retry
 from ..handlers.invocation import CURRENT
 from ..inboxes.event_values import Waits, value_of
-from ..peer.requester import Requester
-from ..sending.checks import check_thread, check_thread_of_plain, raw_message
-from ..sending.outbox import Outbox
 from ..sending.sender import ReadingSender, Sender
-from ..wire.codecs import json_text
-from ..wire.go_profile import refuse_raw
-from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, Raw, RequestOptions
+from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from . import calls
 from .anonymous import AnonymousChannel
 from .events import EventReader
@@ -305,75 +300,3 @@ class ReadingCaller(Caller, EventReader):
         convert = value_of(returns, sender.converter)
         label = event if channel is None else f"{channel}:{event}"
         return Stream(label, convert, reading=sender.read_events(channel, event, convert, keep))
-
-
-class RawCaller(ReadingCaller):
-    """The methods of `ReadingCaller`, with `send_raw`, `send_raw_nowait` and `send_json`."""
-
-    __slots__ = ()
-
-    @property
-    def _outbox(self) -> Outbox:
-        return cast("Requester", self._sender).outbox
-
-    def _binary_is_free(self) -> bool:
-        """Return whether a binary message is a raw one."""
-        raise NotImplementedError
-
-    async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message, outside the wsrpc protocol. A str is sent as text, and bytes are sent as binary.
-
-        Raw messages and other messages are sent in the order of the calls. Like `emit`, this method waits while too
-        many bytes are unsent; ``offline`` is the same as for `emit`. The function that the remote peer has registered
-        with `on_raw` gets the message. A message that looks like a protocol message is handled as a protocol message.
-        Cancelling is safe: the message is then not sent.
-
-        Raises:
-            ConnectionLost: the message cannot wait for another connection, and there is no connection or the remote
-                peer is closing; ``outcome`` is ``"not_sent"``.
-            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
-            MessageTooBig: the message is larger than the remote peer accepts, or larger than
-                `Limits.sent_message_bytes`.
-            TypeError: ``message`` is neither str nor bytes.
-            ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
-                may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
-                connected. A client without an `on_raw` function cannot send bytes before the server has announced
-                whether it reserves binary messages. A server that does not use wsrpc never announces this. With
-                ``extensions=False``, you can always send bytes. With ``profile="go"``, every raw message raises this
-                exception.
-            RuntimeError: called in a thread other than the event loop's.
-        """
-        if offline is not None:
-            check_offline(offline)
-        check_thread(self._outbox.writer.thread, "peer.send_raw(...)")
-        await self._outbox.send_raw(self._check_raw(message), offline)
-
-    async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
-        """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
-        await self.send_raw(json_text(self._outbox.writer.settings.codec, value), offline=offline)
-
-    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message without waiting, from a plain function in the event loop's thread.
-
-        Args:
-            offline: as for `emit`.
-
-        Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap_bytes`), or the queue for messages that wait for a
-                connection is full; nothing is sent.
-            ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
-        """
-        if offline is not None:
-            check_offline(offline)
-        check_thread_of_plain(self._outbox.writer.thread, "peer.send_raw_nowait")
-        self._outbox.send_now(self._check_raw(message), offline)
-
-    def _check_raw(self, message: Any) -> Raw:
-        refuse_raw(self._outbox.writer.settings.codec)
-        payload, text = raw_message(message)
-        if not text and not self._binary_is_free():
-            raise ValueError(
-                "binary messages are MessagePack between two wsrpc peers, unless one of them has an on_raw function "
-                "when they connect: send text, or use on_raw here (extensions=False will do, too)"
-            )
-        return Raw(payload, text)

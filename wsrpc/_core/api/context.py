@@ -60,7 +60,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def event(self) -> str:
-        """The name of the event. Empty for a raw message; ``args`` then contains only this message."""
+        """The name of the event."""
         name: str = self._invocation.inbound.a[0]
         return name
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..._base.closing import check_close
 from ..._base.logs import PeerLog, address_text
-from ..._base.misuse import check_flag, check_limits_change, no_parentheses
+from ..._base.misuse import check_flag, check_limits_change
 from ..._base.names import check_channel
 from ..._base.scheduler import Scheduler
 from ..._base.state import PeerState
@@ -26,7 +25,7 @@ from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
 from ..session.server_session import Home
 from ..wire.settings import Settings
-from .caller import RawCaller
+from .caller import ReadingCaller
 from .channel import Channel
 from .registration import Registrar
 
@@ -36,31 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class RawRegistrar:
-    """The method `on_raw`, for server, client and peer."""
-
-    __slots__ = ()
-
-    _registry: Registry
-
-    @no_parentheses("@server.on_raw")
-    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
-        """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
-
-        ``message`` is str or bytes. The function may be async. It then handles the messages of each peer one at a time.
-        Waiting messages count against `Limits.waiting`, like events. Middleware runs around the function, with an empty
-        ``ctx.event``. Exceptions are logged, and passed to ``error`` handlers. Register the function before peers
-        connect, because two wsrpc peers use binary messages for the protocol if neither of them has such a function.
-
-        Raises:
-            TypeError: ``function`` does not take these two arguments.
-            ValueError: a `Service` already receives all messages.
-        """
-        self._registry.add_raw(function)
-        return function
-
-
-class Peer(Registrar, RawRegistrar, RawCaller):
+class Peer(Registrar, ReadingCaller):
     """The other side of a connection. A server has one peer for each client; a client has one peer, for its server.
 
     Attributes:
@@ -241,9 +216,6 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         if ordered:
             self._registry.order(name)
         return channel
-
-    def _binary_is_free(self) -> bool:
-        return self._current.session.negotiation.binary_is_free()
 
     def _remove_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)

@@ -58,7 +58,7 @@ def refused(
         in_rest: whether ``exc`` is from the conversion of the arguments for ``*args``. Then msgspec's path starts with
             the place in the list of these arguments. Otherwise the path starts with the place in ``a``.
     """
-    # The name by which the caller knows the handler. Handlers of `on_json` and of the event "" have no such name.
+    # The name by which the caller knows the handler. The handler of the event "" has no such name.
     called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)

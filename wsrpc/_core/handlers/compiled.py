@@ -22,7 +22,7 @@ from ..._values.type_survey import UNIONS, survey_of
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
-from .introspection import Facts, Injection, Parameter, Role, introspect, location, name_of, result_of, why_unbound
+from .introspection import Facts, Injection, Parameter, Role, introspect, result_of, why_unbound
 from .invocation import Call, Invocation
 from .method import DEFAULTS, HandlerOptions
 
@@ -282,7 +282,6 @@ class Handler:
         lane: Hashable = None,
         instance: Injection | None = None,
         member: Member | None = None,
-        shown_as: Callable[..., Any] | None = None,
         call: Call | None = None,
     ) -> None:
         """
@@ -292,7 +291,6 @@ class Handler:
             lane: the handlers of one lane run one after another.
             instance: finds the bound method of the object, if ``function`` is a method of its class.
             member: the member of a contract that ``function`` implements. The arguments must also fit its types.
-            shown_as: the function whose name and place logs show.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
 
         Raises:
@@ -310,8 +308,6 @@ class Handler:
         declared: tuple[Any, ...] = ()
         if member is not None:
             facts, declared = completed(facts, function, member)
-        if shown_as is not None:
-            facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         thread, timeout = options.thread, options.timeout
         if thread and (facts.is_coroutine or facts.role.opens_before_body or inspect.isasyncgenfunction(function)):
             text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"

@@ -12,7 +12,6 @@ from weakref import ref
 import msgspec
 from msgspec import UNSET
 
-from ..._base.names import RAW
 from ...errors import BadArguments, ChannelClosed, made_here
 from ..inboxes.item_inboxes import UploadInbox
 from ..wire.counting import memory_of
@@ -176,8 +175,6 @@ class Invocation(msgspec.Struct, eq=False):
     @property
     def label(self) -> str:
         """The event in the words of a log line: ``chat:say #7``."""
-        if self.inbound.c == RAW:
-            return "a raw message"
         scope = self.inbound.c if self.inbound.h is None else self.inbound.h
         where = "" if scope is None else f"{scope}:"
         which = "" if self.id is None else f" #{self.id}"

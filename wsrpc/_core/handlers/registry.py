@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, get_origin
+from typing import Any, NamedTuple, Protocol, get_origin
 from weakref import WeakSet, ref
 
 from msgspec import Struct
 
 from ..._base.logs import logger
 from ..._base.misuse import check_function, check_no_yield
-from ..._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
+from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
 from ..._values.convert import DecHook, converter
 from ...errors import short
 from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .contract import Member, placed_members
 from .implementation import implementing
-from .introspection import Injection, is_async, is_generator_function, location, name_of, of_framework, why_unbound
+from .introspection import Injection, is_generator_function, location, name_of, of_framework, why_unbound
 from .invocation import Invocation
 from .layers import Middleware, Route
 from .method import DEFAULTS, HandlerOptions
-
-
-class RawOnly(NamedTuple):
-    """The function that gets all messages: its name, and how it gets them (decoded, as they arrived, or by reading)."""
-
-    form: Literal["json", "message", "connection"]
-    name: str
 
 
 class Located(Protocol):
@@ -86,7 +79,6 @@ class Registry:
     Middleware runs in this order. A peer without handlers of its own shares the `Routes` of its server.
 
     ``observed`` is true while there is a `message` handler. ``layered`` is true while there is middleware.
-    ``handles_raw`` is true once there is a handler for messages that are not of the protocol.
     """
 
     __slots__ = (
@@ -98,15 +90,14 @@ class Registry:
         "dec_hook",
         "declared",
         "fallback",
-        "handles_raw",
         "hints",
         "hooks",
         "keeper",
         "layered",
         "lifecycle",
         "observed",
+        "only",
         "outgoing",
-        "raw_only",
         "reserved",
         "routes",
         "scopes",
@@ -136,9 +127,8 @@ class Registry:
         self._of_channel = False
         self.layered = False
         self.observed = False
-        self.handles_raw = False
-        self.raw_only: RawOnly | None = None
-        """Set if one function gets every message, so that handlers of events are never called."""
+        self.only: str | None = None
+        """The name of the function that serves the raw connections of a server, which has no peers. None if it has."""
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
         self.hooks = NO_HOOKS
@@ -262,9 +252,8 @@ class Registry:
         self.reserved.add(channel)
 
     def respect(self, other: Registry) -> None:
-        """Refuse handlers on the reserved channels of ``other``, and handlers that its raw function makes useless."""
+        """Refuse handlers on the reserved channels of ``other``."""
         self.reserved = other.reserved
-        self.raw_only = other.raw_only
 
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""
@@ -325,7 +314,7 @@ class Registry:
         check_event(event)
         self._check_not_reserved(channel, event)
         if channel is None and event in RESERVED_EVENTS:
-            self._check_called(f"the handler of {event!r}", "connection")
+            self._check_called(f"the handler of {event!r}")
             if options != DEFAULTS:
                 raise TypeError(
                     f"{event!r} reports on the connection: thread=, ordered=, timeout=, hidden= and keep= do not apply"
@@ -338,7 +327,6 @@ class Registry:
                 (present.once if once else present.handlers).pop(event, None)
                 self.changed()
             return
-        self._check_called(f"the handler of {event!r}")
         handler = self._make(channel, event, function, options, once=once, instance=instance, member=member)
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
@@ -380,23 +368,22 @@ class Registry:
             raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
         return handler
 
-    def set_only_handler(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
-        """Pass every message to ``function``. From now on, handlers that nothing would call are refused.
+    def set_only(self, function: Callable[..., Any]) -> None:
+        """Let ``function`` serve the connections, without peers. From now on, all that peers would call is refused.
 
         Raises:
-            ValueError: such handlers are registered already.
+            ValueError: some is registered already.
         """
         events = [event for scope in self.scopes.values() for event in (*scope.handlers, *scope.once)]
-        if form == "connection":
-            events += [*(event for event, _ in self.lifecycle), *self.hooks]
-            events += ["middleware" for scope in self.scopes.values() if scope.middleware]
+        events += [*(event for event, _ in self.lifecycle), *self.hooks]
+        events += ["middleware" for scope in self.scopes.values() if scope.middleware]
         if events:
             raise ValueError(f"{name_of(function)} gets every message, so nothing would call the handlers of {events}")
-        self.raw_only = RawOnly(form, name_of(function))
+        self.only = name_of(function)
 
-    def _check_called(self, what: str, *forms: str) -> None:
-        if self.raw_only is not None and (not forms or self.raw_only.form in forms):
-            raise ValueError(f"{self.raw_only.name} gets every message, so {what} would never be called")
+    def _check_called(self, what: str) -> None:
+        if self.only is not None:
+            raise ValueError(f"{self.only} gets every message, so {what} would never be called")
 
     def _check_not_reserved(self, channel: ChannelRef, event: str) -> None:
         if channel in self.reserved:
@@ -432,26 +419,6 @@ class Registry:
                 logger.warning("what %r emits is declared again: %s in place of %s", where, member.shown, known.shown)
             events[member.event] = member
 
-    def add_raw(self, function: Callable[..., Any]) -> None:
-        """Register ``function(peer, message)`` for messages outside the protocol. Async calls do not overlap.
-
-        Raises:
-            TypeError: ``function`` does not accept these two arguments.
-            ValueError: another function gets every message.
-        """
-        self._check_called(repr(function))
-        if accepted("on_raw", ("peer", "message"), function) < 2:  # the only argument would be the peer
-            raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
-        self.set_raw(raw_handler(function))
-
-    def set_raw(self, handler: Handler) -> None:
-        """Pass messages to ``handler``: those outside the protocol, or all if `set_only_handler` was called."""
-        handlers = self.scope(RAW).handlers
-        _warn_of_replacement("raw messages", handlers.get(""), handler)
-        handlers[""] = handler
-        self.handles_raw = True
-        self.changed()
-
     def fall_back_to(self, handler: Handler) -> None:
         """Pass the messages that have no other handler to ``handler``."""
         handler.is_fallback = True
@@ -467,7 +434,7 @@ class Registry:
                 raise TypeError(f"middleware with a `yield` is a function of (ctx), {middleware!r} does not take it")
         elif accepted("use", ("ctx", "call_next"), middleware) < 2:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
-        self._check_called(repr(middleware), "connection")
+        self._check_called(repr(middleware))
         self.scope(channel).middleware.append(middleware)
         self._update_layered()
 
@@ -499,7 +466,7 @@ class Registry:
             TypeError: ``function`` accepts neither these arguments nor only the first of them.
             ValueError: nothing would call the function.
         """
-        self._check_called(f"a function of {name}", "connection")
+        self._check_called(f"a function of {name}")
         hook = LifecycleHandler(function, accepted(name, arguments, function), location(function))
         self.hooks = {**self.hooks, name: (*self.hooks.get(name, ()), hook)}
 
@@ -513,20 +480,6 @@ class Registry:
 
     def _update_observed(self) -> None:
         self.observed = any(event == "message" for event, _ in self.lifecycle)
-
-
-def raw_handler(function: Callable[..., Any], call: Callable[..., Any] | None = None) -> Handler:
-    """Return the handler that calls ``function(peer, message)``, sync or async, or ``call`` in its place."""
-    waits, call = is_async(function), call or function
-
-    def called(invocation: Invocation, message: Any) -> Any:
-        result = call(invocation.peer, message)
-        return result if inspect.isawaitable(result) else None
-
-    async def awaited(invocation: Invocation, message: Any) -> None:
-        await call(invocation.peer, message)
-
-    return Handler(awaited if waits else called, HandlerOptions(ordered=waits), shown_as=function)
 
 
 def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, registry: Registry) -> None:

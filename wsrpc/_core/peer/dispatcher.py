@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from msgspec import UNSET
 
-from ..._base.names import RAW, RESERVED_EVENTS
+from ..._base.names import RESERVED_EVENTS
 from ..._base.scheduler import EAGER
 from ..._base.threads import when_over
 from ...errors import (
@@ -508,8 +508,6 @@ class Dispatcher:
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has no handler. No caller gets ``error``."""
         call = invocation.log_fields
-        if invocation.inbound.c == RAW:
-            self._host.reporter.notify("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
             text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
             self.answers.host.count("wrong arguments", text, call=call)

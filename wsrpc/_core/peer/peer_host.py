@@ -80,10 +80,6 @@ class PeerHost:
 
     # ------------------------------------------------------------ services for the parts
 
-    def accepts_raw(self) -> bool:
-        """Return whether this side has a function for raw messages."""
-        return self.options.own.handles_raw or self.options.shared.handles_raw
-
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
         """Run a coroutine in a task. The peer waits for the task before it ends."""
         return self.reporter.spawn(coroutine)

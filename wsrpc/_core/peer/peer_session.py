@@ -116,7 +116,7 @@ class PeerSession:
         self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
         # Otherwise a handler that has connected would be kept in memory, and its session, too.
         self.dispatcher.context.run(CURRENT.set, opening)
-        receive = self._receiver.receive_raw if options.shared.raw_only else self._receiver.receive
+        receive = self._receiver.receive
         payloads = None if settings.log_payloads is False else PayloadLog(host)
         if payloads is not None:
             receive = payloads.receiving(receive)
@@ -385,9 +385,9 @@ class PeerSession:
         self.writer.reattach(limits)
         return self.writer.sending_state is SendingState.OPEN
 
-    def objection(self, payload: bytes, raw: bool) -> Exception | None:
+    def objection(self, payload: bytes) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
-        return self.writer.refusal(payload, raw)
+        return self.writer.refusal(payload)
 
     def give_up(self, payload: bytes) -> tuple[bytes, bool]:
         """Tell the sender of a message to another node that it will not arrive, and end what waits for it there."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
 from ..._base.closing import CloseCode
-from ..._base.names import LONGEST_NAME, RAW, STREAM_EVENTS
+from ..._base.names import LONGEST_NAME, STREAM_EVENTS
 from ...errors import (
     BadArguments,
     BadResult,
@@ -26,7 +24,7 @@ from ..handlers.observation import Message, mark_processed
 from ..inboxes.recipients import Decode
 from ..sending.pending import SENT
 from ..wire.codecs import Codec, NegotiatedCodec, strict_decoder
-from ..wire.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
+from ..wire.counting import SHARE, SMALL, decode_any
 from ..wire.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
 from ..wire.rejections import ABORTED, reason_from_wire
 from .dispatcher import Dispatcher
@@ -40,8 +38,6 @@ ADDED_BY_NODES = 1024
 NOT_TEXT = "name is not text"
 TOO_DEEP = "nested too deep"
 TOO_MANY_VALUES = "too many values"
-CONTROL = b'{"ws-wrapper":false,"wsrpc":'
-"""Prefix of control messages, those of other versions included."""
 
 
 class Receiver:
@@ -59,7 +55,7 @@ class Receiver:
     abort                       ``x`` and ``h``          `ChannelTable.ended_by_peer`
     control                     ``ws-wrapper``, false    `Session.receive_control`
     part of a message           see ``parts``            `Session.receive_part`, and as one message here again
-    anything else                                        the raw handler, in `Work.arrived`. Without one: it is counted
+    anything else                                        it is counted
     ==========================  =======================  =============================================================
 
     Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
@@ -132,7 +128,7 @@ class Receiver:
                 if message is None:
                     return
                 view = self._observe(payload, text, decode)
-                if not self._make_usual(message, payload):
+                if not self._make_usual(message):
                     mark_processed(view)
                     return
             elif self._own.observed or self._shared.observed:
@@ -145,12 +141,12 @@ class Receiver:
                 elif message.i is not UNSET:
                     self._receive_response(message)
                 else:
-                    self._not_ours(payload)
+                    self._not_ours()
             elif message.h is not None:
                 self._receive_on_channel(message, payload, decode)
             elif (  # nearly all are on the main channel and have a short name
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
-            ) or self._accepts_names(message, payload):
+            ) or self._accepts_names(message):
                 if message.i in self._active or self._work.needs_checks:
                     self._work.arrived(self._dispatcher, message, payload, view, decode)
                 else:
@@ -224,29 +220,29 @@ class Receiver:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
         return None
 
-    def _make_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+    def _make_usual(self, message: WireMessage) -> bool:
         """Convert the fields of a message to the types that a `StrictMessage` has.
 
         Returns:
             False if this is impossible. The message was then refused.
         """
         if message.a is not UNSET:
-            return self._make_call_usual(message, payload)
+            return self._make_call_usual(message)
         if message.x is not UNSET:
             _make_end_usual(message)
         elif message.i is not UNSET and not _make_response_usual(message):
-            self._not_ours(payload)
+            self._not_ours()
             return False
         return True
 
-    def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+    def _make_call_usual(self, message: WireMessage) -> bool:
         """Convert the fields of an event or a request, as `_make_usual` does."""
         a, i, h = message.a, message.i, message.h
         message.h = channel_id(h)
         if a.__class__ is not list or not a:
-            self._not_ours(payload)
+            self._not_ours()
         elif i is not UNSET and not is_id(i):
-            self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1")
         elif len(a) > LONGEST and a[0].__class__ is str:
             why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
             self._refuse(message, "too many arguments", why)
@@ -286,13 +282,13 @@ class Receiver:
             message.c = None
             channel.mailbox.receive(message, payload, decode)
 
-    def _accepts_names(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+    def _accepts_names(self, message: WireMessage) -> bool:
         """Return whether the names of an event or a request are text and not too long. Otherwise refuse the message."""
         name, channel = message.a[0], message.c
         if name.__class__ is not str:
-            self._refuse(message, NOT_TEXT, _not_text(name), payload)
+            self._refuse(message, NOT_TEXT, _not_text(name))
         elif channel is not None and channel.__class__ is not str:
-            self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
+            self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist")
         elif (len(name) > self._short and self._is_long(name)) or (
             channel is not None and len(channel) > self._short and self._is_long(channel)
         ):
@@ -308,11 +304,11 @@ class Receiver:
     def _refuse_long_name(self, message: WireMessage) -> None:
         self._refuse(message, "name too long", f"a name of more than {self._longest_name} bytes")
 
-    def _refuse(self, message: WireMessage, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
-        """Reject a request, or count an event, unless a raw handler gets its ``payload``."""
+    def _refuse(self, message: WireMessage, kind: str, why: str) -> None:
+        """Reject a request, or count an event."""
         if message.i is not UNSET:
             self._reject(message.i, BadArguments(why))
-        elif payload is None or not self._raw_as_received(payload):
+        else:
             self._answers.host.count(kind, f"an event was dropped: {why}")
 
     def _reject(self, i: int, error: RpcError) -> None:
@@ -356,45 +352,13 @@ class Receiver:
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 
-    def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
-        """Receive one message in place of `receive`, for a service that has its own protocol."""
-        if text and payload.startswith(CONTROL):
-            return  # a client of wsrpc speaks to it, whose extensions are of no use here
-        try:
-            view = self._observe(payload, text, None)
-            only = self._shared.raw_only
-            if only is not None and only.form == "json":
-                self._receive_json(payload, view)
-            elif not self._raw(payload, text, view):
-                mark_processed(view)
-        except Exception as exc:
-            self._not_dealt_with(exc)
-
-    def _receive_json(self, payload: bytes | bytearray, view: Message | None) -> None:
-        limits = self._limits
-        if len(payload) > self._small and (why := json_objection(payload, limits.values)) is not None:
-            mark_processed(view)
-            self._malformed(f"a message of {why}")
-            return
-        if json_nests_deeper(payload, limits.depth):
-            mark_processed(view)
-            self._session.fail(CloseCode.INVALID_DATA, self._too_deep)  # no caller waits for an error
-            return
-        try:
-            message = decode_any(raw_json, payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            self._malformed(f"a message that is not JSON: {exc}")
-            mark_processed(view)
-        else:
-            self._work.arrived(self._dispatcher, message, payload, view, raw_json)
-
     def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
         """Receive a text message although this side has a binary codec, or the reverse."""
         if self._session.receive_part(payload, text) or self._control(payload, text):
             return
         is_first = not self._ignored["foreign"]
         self._foreign(payload, text)
-        if is_first and self._ignored["foreign"]:
+        if is_first:
             kinds = ("text", "binary") if text else ("binary", "text")
             self._reporter.log(
                 logging.WARNING,
@@ -403,31 +367,13 @@ class Receiver:
             )
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
-        """Pass a message that is not of the protocol to the raw handler. Without a raw handler, count the message."""
-        view = self._observe(payload, text, None)
-        if not self._raw(payload, text, view):
-            self._ignored["foreign"] += 1
-            mark_processed(view)
+        """Count a message that is not of the protocol."""
+        mark_processed(self._observe(payload, text, None))
+        self._ignored["foreign"] += 1
 
-    def _not_ours(self, payload: bytes | bytearray) -> None:
-        """Pass a decoded message that is not of the protocol, such as ``{"type":"ping"}``, to the raw handler."""
-        if not self._raw_as_received(payload):
-            self._ignored["foreign"] += 1
-
-    def _raw_as_received(self, payload: bytes | bytearray) -> bool:
-        """Pass a decoded message to the raw handler. Return False if there is no raw handler."""
-        return self._raw(payload, payload.lstrip()[:1] == b"{")
-
-    def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
-        """Pass a message to the raw handler. Return False if there is no raw handler."""
-        if not (self._own.handles_raw or self._shared.handles_raw) or (text and payload.startswith(CONTROL)):
-            return False
-        if text and not _is_utf8(payload):
-            self._not_utf8()
-            return True
-        decode = raw_text if text else raw_binary
-        self._work.arrived(self._dispatcher, decode(payload), payload, view, decode)
-        return True
+    def _not_ours(self) -> None:
+        """Count a decoded message that is not of the protocol, such as ``{"type":"ping"}``."""
+        self._ignored["foreign"] += 1
 
     def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
         """Show a message to the `message` handlers, and return its view. None if there are no handlers."""
@@ -463,13 +409,10 @@ class Receiver:
             if outline.ours is False or not _is_message(outline):
                 self._foreign(payload, text)
                 return
-        view = self._observe(payload, text, None)
+        mark_processed(self._observe(payload, text, None))
         if outline is None:
-            if not self._raw(payload, text, view):
-                mark_processed(view)
-                self._malformed(f"a message that {why}")
+            self._malformed(f"a message that {why}")
             return
-        mark_processed(view)
         i: Any = outline.i
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
@@ -497,30 +440,15 @@ class Receiver:
             error = f"a message on channel {h} {why}"
             channel.abort(RpcError(error), BadResult(error))
 
-    def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
-        """Count a message that breaks the protocol. Too many within a minute end the connection.
-
-        If there is a raw handler and ``payload`` is not None, the raw handler gets the payload instead.
-        """
-        if payload is not None and self._raw_as_received(payload):
-            return
+    def _malformed(self, why: str) -> None:
+        """Count a message that breaks the protocol. Too many within a minute end the connection."""
         self._ignored["malformed"] += 1
-        error, work = ProtocolError(f"ignored {why}"), self._work
-        only = None if self._shared.raw_only is None else self._shared.scopes[RAW].handlers[""]
-        if only is None or only.lane is None or not (work.invocations or work.waiting_room.items):
-            self._reporter.notify("error", error)
-        else:
-            self._reporter.spawn(self._report_behind(work.lane(only.lane), error))
+        self._reporter.notify("error", ProtocolError(f"ignored {why}"))
         times = self._malformed_at = self._malformed_at or []
         now = self._writer.loop.time()
         times.append(now)
         if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
             self._session.fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
-
-    async def _report_behind(self, lane: asyncio.Lock, error: ProtocolError) -> None:
-        """Call the `error` handlers after an async `Service.on_json` has handled the messages before."""
-        async with lane:
-            self._reporter.notify("error", error)
 
     def _not_utf8(self) -> None:
         self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
@@ -529,19 +457,6 @@ class Receiver:
         """End this connection, because a user's codec has raised, or wsrpc has a bug."""
         self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
         self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
-
-
-def raw_text(payload: bytes | bytearray) -> WireMessage:
-    """Return a raw message in the form in which handlers are called."""
-    return WireMessage(["", payload.decode()], c=RAW)
-
-
-def raw_binary(payload: bytes | bytearray) -> WireMessage:
-    return WireMessage(["", bytes(payload)], c=RAW)
-
-
-def raw_json(payload: bytes | bytearray) -> WireMessage:
-    return WireMessage(["", msgspec.json.decode(payload)], c=RAW)
 
 
 def _is_message(message: WireMessage) -> bool:

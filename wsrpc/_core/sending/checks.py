@@ -9,7 +9,6 @@ from typing import Any
 
 from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
 from ...errors import ReservedEvent
-from ..wire.control import is_control
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None, plain: str | None = None) -> None:
@@ -89,19 +88,6 @@ class Objections:
             else:
                 self._exceeds, self._why = limit, why
         return self._why if values <= self._exceeds else None
-
-
-def raw_message(message: Any) -> tuple[bytes, bool]:
-    """Return the payload of a raw message for a peer, and whether it is text.
-
-    Raises:
-        TypeError, UnicodeEncodeError: as for `raw_payload`.
-        ValueError: the message is a text that only wsrpc itself may send.
-    """
-    payload, text = raw_payload(message)
-    if text and is_control(payload):
-        raise ValueError('a text of the form {"ws-wrapper": false, "wsrpc": {...}} is for wsrpc itself: add a key')
-    return payload, text
 
 
 def raw_payload(message: Any) -> tuple[bytes, bool]:

@@ -17,7 +17,7 @@ from ..inboxes.inbox import ReadableChannel
 from ..session.host import Host
 from ..session.offline_queue import Entry, OfflineQueue
 from ..wire.codecs import BRACE
-from ..wire.messages import EVENT_OPTIONS, Event, Raw, Request, RequestOptions, event_on
+from ..wire.messages import EVENT_OPTIONS, Event, Request, RequestOptions, event_on
 from .checks import check_sending
 from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, SENT, Pending, PendingRequests
@@ -32,7 +32,7 @@ def _no_channel(h: int) -> None:
 
 
 class Outbox:
-    """Sends the events, requests and raw messages of a peer, from one session to the next.
+    """Sends the events and requests of a peer, from one session to the next.
 
     `decide` decides whether a message is sent at once, whether its caller waits at a gate until there is room, or
     whether the message waits in the ``offline_queue``.
@@ -126,12 +126,7 @@ class Outbox:
         if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
             self.send_now(message, options.offline)
 
-    async def send_raw(self, raw: Raw, offline: Offline | None) -> None:
-        """See `RawCaller.send_raw`."""
-        if not (self.writer.may_send and self.writer.send(raw.payload, raw.text, raw=True)):
-            await self.wait_and_send(raw, offline)
-
-    def send_now(self, message: Event | Raw, offline: Offline | None) -> None:
+    def send_now(self, message: Event, offline: Offline | None) -> None:
         """Send a message without waiting for room, or let the message wait in the queue.
 
         Raises:
@@ -142,7 +137,7 @@ class Outbox:
         self._send_or_queue(self._outgoing(message, offline))
 
     async def wait_and_send(
-        self, message: Event | Raw, offline: Offline | None = None, *, started_in: SessionWriter | None = None
+        self, message: Event, offline: Offline | None = None, *, started_in: SessionWriter | None = None
     ) -> int:
         """Wait for room behind all earlier callers, then send a message, or let it wait in the queue.
 
@@ -205,7 +200,7 @@ class Outbox:
 
     def _outgoing(
         self,
-        message: Event | Request | Raw,
+        message: Event | Request,
         offline: Offline | None,
         pending: Pending | None = None,
         *,
@@ -266,7 +261,7 @@ class Outbox:
         """Pass a message to the transport. Return its size, or None if the connection has just ended."""
         outgoing.check_context(self.writer)
         payload, text = outgoing.encode(decision.terms)
-        if not self.writer.send(payload, text, raw=isinstance(outgoing.message, Raw)):
+        if not self.writer.send(payload, text):
             return None
         if outgoing.pending is not None:
             self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
@@ -305,13 +300,13 @@ class Outbox:
             MessageTooBig: the remote peer would not accept the message.
             QueueFull: too many messages of the user wait in the queue.
         """
-        of_session, is_raw, terms = not decision.may_outlive, isinstance(outgoing.message, Raw), decision.terms
+        of_session, terms = not decision.may_outlive, decision.terms
         payload, text = outgoing.encode(terms)
         if of_session:
-            outgoing.writer.check_accepted(payload, is_raw)
-        entry = Entry(payload, text, of_session, raw=is_raw)
+            outgoing.writer.check_accepted(payload)
+        entry = Entry(payload, text, of_session)
         is_large = not terms.known and len(payload) > terms.unchecked
-        if not is_raw and (is_large or outgoing.message.ctx is not UNSET):
+        if is_large or outgoing.message.ctx is not UNSET:
             outgoing.keep()
             entry.encode = partial(self._encode_late, outgoing, len(payload))
         if outgoing.pending is not None:

@@ -10,7 +10,7 @@ from ..._base.closing import CloseCode
 from ...errors import ChannelClosed, ConnectionLost, SessionLost, WsrpcError
 from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import ReadableChannel
-from ..wire.messages import Event, Raw, Request
+from ..wire.messages import Event, Request
 from ..wire.settings import Terms
 from .gate import Waiter
 from .pending import Pending
@@ -57,7 +57,7 @@ None: the message fails. `decide` also decides whether its caller has to wait fo
 class Outgoing(Struct, eq=False):
     """A message that this side is about to send. `Outbox` makes it when a message cannot be sent at once."""
 
-    message: Event | Request | Raw
+    message: Event | Request
     scope: Scope
     writer: SessionWriter
     """The writer of the session in which the message was made. When this session ends, the message fails, unless
@@ -67,7 +67,7 @@ class Outgoing(Struct, eq=False):
     fails_offline: bool
     """Whether the message fails if it would have to wait for a connection."""
     pending: Pending | None = None
-    """The request that the message makes. None for events and raw messages."""
+    """The request that the message makes. None for events."""
     payload: bytes = b""
     encoded_for: Terms | None = None
     """The terms for which ``payload`` was encoded."""
@@ -79,8 +79,6 @@ class Outgoing(Struct, eq=False):
             the payload, and whether it is text.
         """
         message, pending = self.message, self.pending
-        if isinstance(message, Raw):
-            return message.payload, message.text
         if pending is not None and message.ctx is not UNSET:
             message.ctx.remaining_ms = pending.remaining_ms(self.writer.loop.time())
             self.encoded_for = None
@@ -93,10 +91,9 @@ class Outgoing(Struct, eq=False):
 
         Raises what encoding them raises.
         """
-        if not isinstance(self.message, Raw):
-            # Before the greeting, the payload is JSON, in which bytes are text.
-            payload = self.payload if self.encoded_for is not None and self.encoded_for.known else b""
-            self.message.a = self.writer.settings.kept(self.message.a, payload)
+        # Before the greeting, the payload is JSON, in which bytes are text.
+        payload = self.payload if self.encoded_for is not None and self.encoded_for.known else b""
+        self.message.a = self.writer.settings.kept(self.message.a, payload)
 
     @property
     def has_key(self) -> bool:
@@ -164,7 +161,7 @@ def decide(
     if waiter is None:
         return decision
     # 3. A call with a key, or a large message, waits until it is known what the remote peer accepts.
-    if place is Place.NOW and not (terms.known or isinstance(outgoing.message, Raw)):
+    if place is Place.NOW and not terms.known:
         size, has_key = len(outgoing.encode(terms)[0]), outgoing.has_key
         if writer.awaits_greeting(size, has_key=has_key):
             return Decision(Place.CAPACITY if has_key else Place.ROOM, terms)

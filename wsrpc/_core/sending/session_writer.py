@@ -239,12 +239,11 @@ class SessionWriter:
 
     # ------------------------------------------------------------ writing
 
-    def send(self, payload: bytes, text: bool | None = None, *, raw: bool = False) -> bool:
+    def send(self, payload: bytes, text: bool | None = None) -> bool:
         """Pass a message to the transport. Return False if its connection has just ended, or it may have to wait.
 
         Args:
             text: whether the message is text. None if it was encoded as ``terms`` say, and may have to wait.
-            raw: whether it is a raw message.
 
         Raises:
             MessageTooBig: the remote peer would not accept the message.
@@ -253,7 +252,7 @@ class SessionWriter:
         if len(payload) > terms.unchecked:
             if text is None and not terms.known:
                 return False
-            self.check_accepted(payload, raw)
+            self.check_accepted(payload)
         if text is None and (text := terms.text) is None:  # as `Terms.is_text`, without a call for each message
             text = payload[0] == BRACE
         try:
@@ -314,32 +313,29 @@ class SessionWriter:
         unsent = self.session.unsent
         return unsent > 0 and unsent + size > self.settings.limits.hard_cap_bytes
 
-    def check_accepted(self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None) -> None:
+    def check_accepted(self, payload: bytes, known: dict[bytes, Objections] | None = None) -> None:
         """Check that the remote peer accepts an encoded message. The arguments are those of `refusal`.
 
         Raises:
             MessageTooBig: the remote peer does not accept the message. The error says why.
         """
-        refusal = self.refusal(payload, raw, known)
+        refusal = self.refusal(payload, known)
         if refusal is not None:
             try:
                 raise refusal
             finally:  # else the exception would refer to this frame, and the frame to the exception, and to the message
                 del refusal
 
-    def refusal(
-        self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None
-    ) -> MessageTooBig | None:
+    def refusal(self, payload: bytes, known: dict[bytes, Objections] | None = None) -> MessageTooBig | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent.
 
         Args:
-            raw: whether it is a raw message, which the remote peer does not decode.
             known: for a message to many peers, the objections to each payload that are known so far. It is updated.
         """
         terms = self.terms
         if len(payload) > terms.largest:
             return self._too_big(payload)
-        if raw or len(payload) <= terms.unchecked or not terms.known:
+        if len(payload) <= terms.unchecked or not terms.known:
             return None
         is_negotiated = terms.text is None and not terms.is_text(payload)
         objection = MsgpackCodec.objection if is_negotiated else self.settings.codec.objection

@@ -43,10 +43,6 @@ class Host(Protocol):
         """
         ...
 
-    def accepts_raw(self) -> bool:
-        """Return whether this side has handlers for raw messages."""
-        ...
-
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
         """Run a coroutine in a task."""
         ...
@@ -85,7 +81,7 @@ class Host(Protocol):
 class SessionListener(Protocol):
     """What a session reports, and what it asks for. `PeerSession` of ``_core.peer`` implements it."""
 
-    def objection(self, payload: bytes, raw: bool, /) -> Exception | None:
+    def objection(self, payload: bytes, /) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
 
     def backlog(self) -> int:

@@ -17,7 +17,7 @@ class Negotiation:
         dialer: whether this side sends the hello, and the remote peer the welcome.
     """
 
-    __slots__ = ("_host", "_reserved", "can_resume", "codec", "common", "dialer", "limits", "offered")
+    __slots__ = ("_host", "can_resume", "codec", "common", "dialer", "limits", "offered")
 
     def __init__(self, host: Host, *, dialer: bool) -> None:
         self._host = host
@@ -32,14 +32,11 @@ class Negotiation:
         """The features that both sides have. None until the remote peer has announced its features."""
         self.codec: NegotiatedCodec | None = None
         """The codec that both sides use for binary messages. None if all messages use the codec of this side."""
-        self._reserved = False
-        """Whether binary messages are in MessagePack, or parts. A web page may join parts and have only JSON."""
 
     def features(self) -> list[str]:
         """Return the features that this side would announce now."""
         features = [BATCHES, CONTEXT, CREDIT, DRAIN, STOP]
-        # Raw binary messages could not be told from messages in MessagePack, or from parts.
-        if self._host.settings.binary is not None and not self._host.accepts_raw():
+        if self._host.settings.binary is not None:
             # Between nodes, a message that the engine does not carry is given up as a whole.
             features += [MSGPACK] if self._host.settings.between_nodes else [MSGPACK, PARTS]
         if self.can_resume:
@@ -47,7 +44,7 @@ class Negotiation:
         return features if self.dialer else [*features, PROBE]
 
     def offer(self) -> list[str]:
-        """Return the features to announce. An `on_raw` function that is registered later does not change them."""
+        """Return the features to announce."""
         if self.offered is None:
             self.offered = self.features()
         return self.offered
@@ -56,7 +53,6 @@ class Negotiation:
         """Agree on the features that the remote peer has announced and this side offers."""
         self.common = _shared(frozenset(features) & {*self.offer()})
         self.codec = self._host.settings.binary if MSGPACK in self.common else None
-        self._reserved = self.codec is not None or PARTS in self.common
 
     def apply(self, announced: Announced) -> None:
         """Send and receive messages as agreed from now on, within the limits of the remote peer."""
@@ -66,18 +62,10 @@ class Negotiation:
     def end(self) -> None:
         """Drop the agreement on binary messages: the session is over."""
         self.codec = None
-        self._reserved = False
 
     def has(self, feature: str) -> bool:
         """Return whether it is known that both sides have a feature."""
         return self.common is not None and feature in self.common
-
-    def binary_is_free(self) -> bool:
-        """Return whether a binary message that is sent now, or waits for a connection, is a raw message."""
-        if self.common is not None or not self.dialer:
-            return not self._reserved
-        # A side that has offered MessagePack does not know when the remote peer begins to decode binary messages.
-        return MSGPACK not in (self.offered or self.features())
 
 
 @cache

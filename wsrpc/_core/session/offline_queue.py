@@ -22,7 +22,6 @@ class Entry(Struct, eq=False):
     """Whether the message ends with the session. Otherwise it is a message of the user, which waits for any session,
     and was encoded before anything was negotiated."""
     report: Report | None = None
-    raw: bool = False
     encode: Callable[[], tuple[bytes, bool] | None] | None = None
     """Encodes the message again when it is sent, because it is large or has a context. None for other messages."""
     queue: OfflineQueue | None = None

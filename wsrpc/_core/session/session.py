@@ -304,7 +304,7 @@ class Session:
             if encoded is None:
                 return
             payload, text = encoded
-            if not entry.of_session and (error := self._host.current.objection(payload, entry.raw)) is not None:
+            if not entry.of_session and (error := self._host.current.objection(payload)) is not None:
                 self._offline_queue.refuse(entry, error)
                 continue
             try:

@@ -72,19 +72,6 @@ def largest_sent(limits: Limits, codec: Codec) -> int:
     return LARGEST if codec.__class__ is GoCodec else sys.maxsize
 
 
-def refuse_raw(codec: Codec) -> None:
-    """Check that raw messages may be sent.
-
-    Raises:
-        ValueError: ``codec`` is for Go, which closes the connection after a raw message.
-    """
-    if codec.__class__ is GoCodec:
-        raise ValueError(
-            'profile="go": ws-server-wrapper-go reads every WebSocket message as one of the protocol and closes the '
-            "connection for any other, so raw messages cannot be sent: emit an event instead"
-        )
-
-
 def rejection_from(e: Any, flag: Any, codec: Codec, event: str, count: int) -> RemoteError:
     """Return the error that a rejection raises at the caller, which has sent ``count`` arguments."""
     error = error_from_wire(e, flag)

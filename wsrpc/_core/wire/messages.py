@@ -203,15 +203,6 @@ class Cancellation(Struct):
     flag: int | UnsetType = field(default=UNSET, name="_")
 
 
-class Raw(Struct, gc=False):
-    """A raw message to send, which is not part of the protocol."""
-
-    payload: bytes
-    text: bool
-    h: UnsetType = UNSET
-    ctx: UnsetType = UNSET
-
-
 class ChannelCreated(Struct, gc=False):
     """The answer to request ``i`` is an anonymous channel, whose id is ``i``."""
 
