@@ -12,14 +12,14 @@ from wsrpc import CloseInfo, Handshake, Server, Service
 
 
 class MyConnector(Service):
-    """Serves one connection. An exception in `on_open` closes it."""
+    """Serves one connection. An exception in `on_open` or `on_message` closes it."""
 
     def on_open(self) -> None:
         self.messages = 0
 
     async def on_message(self, message: str | bytes) -> None:
         self.messages += 1
-        await self.peer.send_raw(message)  # any number of tasks may send
+        await self.connection.send(message)  # any number of tasks may send
 
     def on_close(self, info: CloseInfo) -> None:
         print("closed:", info.was_clean, info.code, info.reason, self.messages, flush=True)
@@ -38,7 +38,7 @@ def on_connect(handshake: Handshake) -> None:
     handshake.subprotocol = next((name for name in ("json", "xml") if name in handshake.subprotocols), None)
     handshake.response_headers["X-Served-By"] = "connector"
     if handshake.query.get("size") == "small":
-        # `on_open` can also do this: self.peer.limits = self.peer.limits.replace(message_bytes=1024)
+        # `on_open` can also do this: self.connection.limits = self.connection.limits.replace(message_bytes=1024)
         # But the first message may have arrived by then.
         handshake.limits = handshake.limits.replace(message_bytes=1024)
 

@@ -22,11 +22,14 @@ class Message:
 
 
 class Chat(Service):
-    """Serves one client. With `on_message` instead of `on_json`, it would get text; with `serve`, the connection."""
+    """Serves one client. With `on_message` instead of `on_json`, it would get text; with `serve`, the connection.
+
+    What is no `Message` in JSON closes the connection, as an exception does.
+    """
 
     def on_open(self) -> None:
-        self.room = server.room(self.peer.info.path)
-        self.room.add(self.peer)
+        self.room = server.room(self.connection.info.path)
+        self.room.add(self.connection)
 
     async def on_json(self, message: Message) -> None:
         if message.to == "all":
@@ -35,11 +38,11 @@ class Chat(Service):
             await server.room(message.to).send_json(message)  # SendJSONToRoom
         else:
             await self.room.send_json(message)  # SendJSONToThisRoom
-        await self.peer.send_json(Message("server", "sent"))  # SendJSON
+        await self.connection.send_json(Message("server", "sent"))  # SendJSON
 
     def on_close(self, info: CloseInfo) -> None:
         """Runs once for each client, however its connection ends. It has then left its room."""
-        print("a client left", self.peer.info.path, flush=True)
+        print("a client left", self.connection.info.path, flush=True)
 
 
 server = Server()

@@ -72,7 +72,7 @@ class ConnectedPeers(LoopMachine):
             self.ends = list(memory_transports(limits=self.limits))
             for peer, end in zip(self.peers, self.ends, strict=True):
                 # JavaScript and Go count from 1 on each connection, so that the ids of the last one come again.
-                peer._outbox.requests._next = peer._outbox.requests._first
+                peer._core.requester.outbox.requests._next = peer._core.requester.outbox.requests._first
                 peer.bind(end)
 
         self.inside(main)
@@ -123,7 +123,7 @@ class ConnectedPeers(LoopMachine):
     def requests_are_counted(self) -> None:
         """What limits requests to the remote peer's places agrees with the requests that there are."""
         for peer in getattr(self, "peers", ()):
-            requests = peer._outbox.requests
+            requests = peer._core.requester.outbox.requests
             table = list(requests._pending.values())
             counted = [pending for pending in table if pending.h is None and pending.state.counts]
             abandoned = sum(requests.flight.abandoned.values())
@@ -156,7 +156,7 @@ class ConnectedPeers(LoopMachine):
             await peer._core.join(0, Closers())
             assert (peer.pending, peer.active, peer.anonymous_channels) == (0, 0, 0), peer
             assert peer._current.dispatcher.active == {} and peer.stats().waiting == 0
-            assert not peer._outbox.callers_must_wait and peer._core.reporter.running == {}
+            assert not peer._core.requester.outbox.callers_must_wait and peer._core.reporter.running == {}
             assert not (peer._current.channels.undelivered or peer._current.channels._credited)
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -164,7 +164,6 @@ class SessionsMachine(WorldMachine):
             client.on_reconnect(self.resumed_here)
             for index in range(3):
                 client.on(f"note{index}", partial(self.arrived_here, index))
-            client.on_raw(lambda peer, text: self.arrived_here(0, *self.raw(text)))
             self.register(client)
             await client.connect()
             await self.turns(10)
@@ -181,7 +180,6 @@ class SessionsMachine(WorldMachine):
         server.on_resume(partial(self.tell_there, "resume"))
         for index, lane in enumerate(self.up):
             server.on(f"note{index}", partial(self.arrived_there, lane))
-        server.on_raw(lambda peer, text: self.arrived_there(self.up[0], peer, *self.raw(text), ""))
         self.register(server)
 
     async def dial(self, url: str, *, headers: Any = None, limits: Limits | None = None, **options: Any) -> Any:
@@ -205,11 +203,6 @@ class SessionsMachine(WorldMachine):
     def url(self) -> str:
         self.labels += 1
         return f"ws://server/?n={self.labels}"
-
-    @staticmethod
-    def raw(text: Any) -> tuple[str, int]:
-        _, label, number, _ = text.split(",")
-        return label, int(number)
 
     def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
         async def take(number: int, items: AsyncIterator[list[Any]]) -> list[int]:
@@ -416,11 +409,11 @@ class SessionsMachine(WorldMachine):
             lane.handed.add(self.number)
         return self.number
 
-    @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4), raw=st.booleans())
-    def emit(self, side: int, which: int, size: int, count: int, raw: bool) -> None:
-        self.inside(self.emit_now, side, which, size, count, raw)
+    @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4))
+    def emit(self, side: int, which: int, size: int, count: int) -> None:
+        self.inside(self.emit_now, side, which, size, count)
 
-    def emit_now(self, side: int, which: int, size: int, count: int, raw: bool = False) -> None:
+    def emit_now(self, side: int, which: int, size: int, count: int) -> None:
         at = self.side(side, which)
         if at is None:
             return
@@ -430,11 +423,7 @@ class SessionsMachine(WorldMachine):
         for _ in range(count):
             number = self.new(lane, session is not None or self.client.state == "connected")
             try:
-                if raw:
-                    sender = self.client.peer if session is None else sender
-                    sender.send_raw_nowait(f"raw,{label},{number},{'x' * size}")
-                else:
-                    sender.emit_nowait("note0", label, number, "x" * size)
+                sender.emit_nowait("note0", label, number, "x" * size)
             except (ConnectionLost, QueueFull) as error:
                 lane.refused.add(number)
                 self.check_full(error)
@@ -714,7 +703,7 @@ class SessionsMachine(WorldMachine):
         self.cut(half_open=False, count=4)
         self.open_gate()
         self.turn(count=8)
-        self.emit(0, 0, 0, emits, raw=False)
+        self.emit(0, 0, 0, emits)
 
     @rule(hosts=st.sampled_from([[], [], ["server"], ["other"], ["other", "other"], ["other", "server"]]))
     def redirect(self, hosts: list[str]) -> None:
@@ -899,7 +888,7 @@ def test_the_handlers_of_a_killed_server_may_be_cancelled_before_they_are_told_o
     state.be_slow(slowness=8)
     for turns in (6, 0):
         state.cut_when_some_has_arrived(count=0, half_open=False, held=None, turns=turns)
-    state.emit(side=0, which=0, size=0, count=4, raw=True)
+    state.emit(side=0, which=0, size=0, count=4)
     state.kill(really=True)
     state.turn(count=6)
     state.time_passes(seconds=5.1)

@@ -76,7 +76,7 @@ def registering() -> None:
     server.on(add)  # error
     server.on()  # error
     server.use()  # error
-    server.on_raw()  # error
+    server.serve_raw()  # error
     client.on_reconnect()  # error
     with client:  # error
         pass

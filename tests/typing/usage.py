@@ -255,9 +255,6 @@ async def drained() -> None:
     assert_type(server.draining, bool)
 
 
-client.on_raw(lambda peer, message: print(peer.id, message))
-
-
 # ---------------------------------------------------------------- who it is
 
 ITEM = Key[Item]("item")

@@ -116,7 +116,7 @@ class Driven:
         assert peer._current.dispatcher.active == {}
         assert peer.stats().waiting == 0
         assert peer._current.dispatcher.work.tasks() == set()
-        assert not peer._outbox.callers_must_wait
+        assert not peer._core.requester.outbox.callers_must_wait
         assert left_of_channels(peer) == ({}, {}, 0)
 
     @property

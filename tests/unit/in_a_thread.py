@@ -50,7 +50,6 @@ def make_server() -> tuple[Server, list[str]]:
     left: list[str] = []
     server.on("add", lambda a, b=0: a + b)
     server.on("echo", lambda value: value)
-    server.on_raw(lambda peer, message: peer.send_raw_nowait(f"{message} back"))
 
     @server.on("fail")
     def fail(text: str) -> None:

@@ -208,7 +208,12 @@ class RawLink:
     @property
     def closed(self) -> bool:
         """Whether the connection has ended, or this side closes it."""
-        return self.closing or self._broken_off is not None or self.pieces.ended is not None
+        return self.closed_here or self.pieces.ended is not None
+
+    @property
+    def closed_here(self) -> bool:
+        """Whether this side has closed the connection, or closes it."""
+        return self.closing or self._broken_off is not None
 
     @property
     def ended(self) -> CloseInfo | None:

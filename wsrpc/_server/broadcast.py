@@ -171,6 +171,8 @@ class BroadcastGroup:
         """Emit an event, or send a raw message; see `RawBroadcastMethods`."""
         message, key = self._encode(sent, context)
         check_thread(self._thread, "server.send_raw(...)" if sent[1] is None else "server.emit(...)")
+        if sent[1] is None and isinstance(next(iter(self.members), None), Peer):  # then all members are peers
+            raise ValueError(NO_RAW)
         skipped = skipped_by(skip)
         await self.wait_turn(skipped, message)
         return self._send(message, key, skipped)
@@ -449,8 +451,6 @@ class RawBroadcastMethods(BroadcastMethods):
             ValueError: the members are peers, which use the protocol.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        if isinstance(next(iter(self._group.members), None), Peer):  # then the others are peers, too
-            raise ValueError(NO_RAW)
         return await self._group.emit((None, None, (data,)), skip)
 
     async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:

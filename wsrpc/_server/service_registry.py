@@ -98,11 +98,12 @@ class ServiceServing(RawServing):
         await self._serve_by(service, connection)
 
     async def _pass_json(self, service: Any, connection: RawConnection) -> None:
-        while True:
+        link = link_of(connection)
+        while not link.closed_here:
             try:
                 value = await connection.receive_json(returns=self._type)
             except ProtocolError as exc:
-                await link_of(connection).fail(CloseCode.INVALID_DATA, str(exc.__cause__ or exc))
+                await link.fail(CloseCode.INVALID_DATA, str(exc.__cause__ or exc))
                 return
             await finished(service.on_json(value))
 
@@ -122,8 +123,8 @@ async def _serve(service: Any, connection: RawConnection) -> None:
 
 
 async def _pass_messages(service: Any, connection: RawConnection) -> None:
-    async for message in connection:
-        await finished(service.on_message(message))
+    while not link_of(connection).closed_here:
+        await finished(service.on_message(await connection.receive()))
 
 
 def _json_type(function: Any, dec_hook: DecHook | None) -> Any:

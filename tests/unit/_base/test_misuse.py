@@ -100,7 +100,12 @@ def test_methods_without_their_object(make: Callable[[], Any], mistake: Callable
 
 def test_methods_that_are_decorated_in_their_class() -> None:
     server = Server()
-    decorators: list[Any] = [server.on("say"), server.on("open"), server.on_handshake, server.on_raw, server.on_detach]
+    decorators: list[Any] = [
+        server.on("say"),
+        server.on("open"),
+        server.on_handshake,
+        server.on_detach,
+    ]
     for register in decorators:
         with pytest.raises(TypeError, match="a method needs its object: register Room"):
 

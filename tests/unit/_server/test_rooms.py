@@ -26,7 +26,7 @@ from wsrpc import (
     Server,
     UnknownEvent,
 )
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.testing import connect
 from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -55,20 +55,6 @@ async def test_membership_ends_with_the_connection() -> None:
             lobby.add(leaving)
         lobby.remove(leaving)
         assert len(lobby) == 1
-
-
-async def test_raw_messages() -> None:
-    server = Server(limits=LIMITS)
-    transports = [ScriptedTransport(), ScriptedTransport()]
-    peers = [await server.accept(transport) for transport in transports]
-    room = server.room("lobby")
-    for peer in peers:
-        room.add(peer)
-    assert await server.send_raw('"täxt"') == await room.send_raw(b"") == EmitReport(2)
-    assert await room.send_raw(b"\x00\xff", skip=peers[0]) == EmitReport(1)
-    transports[0].expect("täxt", b"")
-    transports[1].expect("täxt", b"", b"\x00\xff")
-    await server.close()
 
 
 async def ask(client: Client, event: str, *args: object, channel: str = "rooms") -> object:

@@ -16,7 +16,6 @@ from peers_inside import out_of
 from raw_websocket import raw_client
 
 from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, MessageTooBig, OutgoingCall, QueueFull, Server
-from wsrpc._server.broadcast import BURST
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.errors import ReservedEvent
 from wsrpc.testing import connect
@@ -140,9 +139,6 @@ async def test_each_gets_what_it_takes() -> None:
                 assert await called(server, method, "say", "short") == EmitReport(3)
                 report = await called(server, method, "say", "long" * 200)
                 assert (report.sent, [type(error.__cause__) for error in report.errors]) == (2, [MessageTooBig])
-            for _ in range(2 * BURST):  # after each `BURST`, the call waits for a turn
-                raw = await server.send_raw(b"binary")
-                assert (raw.sent, [type(error.__cause__) for error in raw.errors]) == (0, [ValueError] * 3)
             for ear, _ in pairs:
                 assert [await ear.heard.get() for _ in range(4)] == ["short", "long" * 200] * 2
             await turns_until(lambda: heard == ["short"] * 2)
@@ -180,7 +176,7 @@ async def test_encoded_once_for_each_codec() -> None:
     assert len(asked) == 3
 
 
-@pytest.mark.parametrize("method", ["emit", "emit_nowait", "send_raw"])
+@pytest.mark.parametrize("method", ["emit", "emit_nowait"])
 async def test_in_another_thread_the_error_names_the_call_to_make(method: str) -> None:
     server = Server(limits=LIMITS)
     async with audience(server, 1):

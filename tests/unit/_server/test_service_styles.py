@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from socket import socket
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from raw_driver import raw_serving
 from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, Service
+from wsrpc import CloseInfo, Limits, Peer, Server, Service
 from wsrpc.testing import ScriptedTransport
 from wsrpc.types import RawConnection
 
@@ -71,75 +72,40 @@ class Move(Service):
     async def on_json(self, value: dict[str, list[int]]) -> None:
         await asyncio.sleep(0)
         self.got.append(value)
-        await self.peer.send_raw(b"ok")
+        await self.connection.send(b"ok")
 
     def on_message(self, message: str) -> None:
         raise AssertionError("on_json goes before it")
 
+    def on_close(self, info: CloseInfo) -> None:
+        self.got.append(info)
 
-async def test_on_json_gets_every_message_decoded_and_converted_in_order() -> None:
+
+NOT_ACCEPTED: list[tuple[Any, str]] = [
+    ("{broken", "JSON is malformed: "),
+    (b"\xff", "JSON is malformed: "),
+    ("[]", "Expected `object`, got `array`"),
+    ('{"a":["text"]}', "Expected `int`, got `str` - at `$[...][0]`"),
+    (f'{{"a":{"[" * 9}{"]" * 9}}}', "expected JSON within the limits, got JSON that is nested more than 4 deep"),
+    (f'{{"a":[{"1," * 5000}1]}}', "expected JSON within the limits, got more than 1000 values"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "reason"), NOT_ACCEPTED)
+async def test_on_json_gets_every_message_decoded_and_converted_in_order_until_one_is_not_accepted(
+    wrong: str | bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     got: list[Any] = []
-    server = Server()
+    server = Server(limits=Limits(depth=4, values=1000))
     server.add_service(Move, lambda: Move(got))
-    errors: list[str] = []
-    server.on("error", lambda peer, error: errors.append(str(error)))
     transport = ScriptedTransport()
-    peer = await server.accept(transport)
-    assert isinstance(peer, Peer)
-    transport.feed('{"a":[1]}', '{"i":[2],"x":[]}', b'{"b":[]}', '{"a":["text"]}', "[]", "{broken")
-    await turns_until(lambda: len(errors) == 3)
-    assert got == [{"a": [1]}, {"i": [2], "x": []}, {"b": []}]
-    assert errors[-2] == "handler: argument 'value' (1st): expected object, got array"
-    assert errors[-1].startswith("ignored a message that is not JSON")
-    assert peer.ignored["malformed"] == 1
-    transport.expect(b"ok", b"ok", b"ok")
-    assert server.peers == (peer,)
-    await server.close()
-
-
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_errors_of_on_json_are_told_in_order(is_async: bool) -> None:
-    """What is not JSON was told before the messages before it, if an async method handled those."""
-    told: list[object] = []
-
-    class Numbers(Service):
-        def on_json(self, value: int) -> None:
-            told.append(value)
-
-    class AsyncNumbers(Service):
-        async def on_json(self, value: int) -> None:
-            await asyncio.sleep(0)
-            told.append(value)
-
-    server = Server()
-    server.add_service(AsyncNumbers if is_async else Numbers)
-    server.on("error", lambda peer, error: told.append(type(error).__name__))
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    for messages in (["{", "1", "{", "2", '"two"', "{", "{", "3"], ["{"]):
-        transport.feed(*messages)
-    await turns_until(lambda: len(told) == 9)
-    wrong = "ProtocolError"
-    assert told == [wrong, 1, wrong, 2, "BadArguments", wrong, wrong, 3, wrong]
-    await server.close()
-
-
-@pytest.mark.parametrize("messages", [["[[[[[]]]],[]]", "1"], ["[" * 100_000, *["no"] * 10]])
-async def test_too_much_that_is_not_json_or_nested_too_deep_closes_the_connection(messages: list[str]) -> None:
-    got: list[Any] = []
-
-    class Nested(Service):
-        def on_json(self, value: Any) -> None:
-            got.append(value)
-
-    server = Server(limits=Limits(depth=4))
-    server.add_service(Nested)
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    transport.feed("[[[[]]]]", '["[[[[[[[["]', *messages)
-    await turns_until(lambda: transport.closed)
+    assert await server.accept(transport) in server.raw_connections
+    transport.feed('{"a":[1]}', '{"i":[2],"x":[]}', b'{"b":[]}', wrong, '{"late":[]}')
+    await turns_until(lambda: len(got) == 4)
     assert transport.closed is not None and transport.closed.code == 1007
-    assert got == [[[[[]]]], ["[[[[[[[["]]
+    assert transport.closed.reason.startswith(reason) and transport.closed.reason in caplog.text
+    assert got == [{"a": [1]}, {"i": [2], "x": []}, {"b": []}, transport.closed]
+    transport.expect(b"ok", b"ok", b"ok")
     await server.close()
 
 
@@ -157,12 +123,12 @@ class Later(Base):
 
 class SumsNow(Base):
     def on_json(self, value: list[int]) -> object:
-        return self.peer.send_json(sum(value))
+        return self.connection.send_json(sum(value))
 
 
 class SumsLater(Later):
     async def on_json(self, value: list[int]) -> None:
-        await self.peer.send_json(sum(value))
+        await self.connection.send_json(sum(value))
 
 
 class Text(Service):
@@ -172,52 +138,34 @@ class Text(Service):
 
 class SumsText(Text):
     async def on_message(self, message: str | bytes) -> None:
-        await self.peer.send_json(sum(json.loads(message)))
+        await self.connection.send_json(sum(json.loads(message)))
 
 
 OVERRIDES: list[tuple[type[Service], type[Service]]] = [(Base, SumsNow), (Later, SumsLater), (Text, SumsText)]
 
 
 @pytest.mark.parametrize(("base", "derived"), OVERRIDES)
-@pytest.mark.parametrize("extensions", [True, False])
-async def test_each_style_runs_the_method_of_the_object_and_gets_no_hello(
-    base: type[Service], derived: type[Service], extensions: bool
-) -> None:
-    """`on_json` ran that of the class that was added, and got what a client of wsrpc says to a server of wsrpc."""
+async def test_each_style_runs_the_method_of_the_object(base: type[Service], derived: type[Service]) -> None:
+    """`on_json` ran that of the class that was added."""
     server = Server()
     server.add_service(base, lambda: derived())
-    told: list[object] = []
-    server.on("error", lambda peer, error: told.append(error))
-    server.on("message", lambda peer, message: told.append(bytes(message.payload)))
-    answers = asyncio.Queue[object]()
-    async with server.listen() as listener, Client(listener.url, extensions=extensions) as client:
-        client.on_raw(lambda peer, message: answers.put_nowait(message))
-        await client.send_json([1, 2, 3])
-        assert await answers.get() == "6"
-        [peer] = server.peers
-        assert (told, peer.ignored) == ([b"[1,2,3]"], {})
+    async with raw_serving(server=server) as (_, raw):
+        await raw.send(raw.frame(TEXT, "[1,2,3]"))
+        assert (await raw.next_frame()).payload == b"6"
 
 
 class Both(Text):
     def on_json(self, value: object) -> None: ...
 
 
-class NotAsync(Later):
-    def on_json(self, value: list[int]) -> None: ...  # type: ignore[override]
-
-
-@pytest.mark.parametrize(
-    ("base", "derived", "names"), [(Text, Both, "on_message, on_json"), (Later, NotAsync, "on_json")]
-)
-async def test_an_object_of_a_subclass_that_has_another_style_is_refused(
-    base: type[Service], derived: type[Service], names: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_object_of_a_subclass_that_has_another_style_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
-    server.add_service(base, lambda: derived())
-    with pytest.raises(ConnectionLost):
-        await server.accept(ScriptedTransport())
-    await turns_until(lambda: server.peers == ())
-    assert f"whether a method is async: {names}. Pass that class to add_service" in caplog.text
+    server.add_service(Text, lambda: Both())
+    await server.accept(transport := ScriptedTransport())
+    await turns_until(lambda: transport.closed)
+    assert transport.closed is not None and transport.closed.code == 1011
+    assert "whether a method is async: on_message, on_json. Pass that class to add_service" in caplog.text
+    await server.close()
 
 
 async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> None:
@@ -230,37 +178,60 @@ async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> 
     server = Server()
     server.add_service(Everything)
     transport = ScriptedTransport()
-    peer = await server.accept(transport)
+    await server.accept(transport)
     messages = ['{"a":["add",1],"i":1}', b"\x81\xa1a\x91\xa1x", "", '{"i":1,"d":2}', '{"x":1}', "hi"]
-    transport.feed(*messages, '{"ws-wrapper":false,"wsrpc":{"t":"hello","v":1,"features":[],"limits":{}}}')
-    assert got == messages
+    transport.feed(*messages)
+    await turns_until(lambda: got == messages)
     transport.expect()
-    assert isinstance(peer, Peer)
-    with pytest.raises(ValueError, match=r"Everything\.on_message gets every message"):
-        peer.on("say", lambda text: None)
     await server.close()
 
 
-@pytest.mark.parametrize("ends", [False, True])
-async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(ends: bool) -> None:
-    class Raises(Service):
-        async def on_json(self, value: object) -> None:
-            raise KeyError("secret")
+@pytest.mark.parametrize("style", ["on_json", "on_message"])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [(KeyError("secret"), 1011, "internal error"), (wsrpc.RpcError("no such move"), 1008, "no such move")],
+)
+async def test_an_exception_ends_the_connection(
+    style: str, is_async: bool, error: Exception, code: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was logged, and the connection went on, as if the message had been handled."""
+    got: list[Any] = []
+
+    def handle(self: object, message: object) -> None:
+        got.append(message)
+        raise error
+
+    async def handle_later(self: object, message: object) -> None:
+        handle(self, message)
+
+    cls = service(
+        Service, **{style: handle_later if is_async else handle}, on_close=lambda self, info: got.append(info)
+    )
+    server = Server()
+    server.add_service(cls)
+    await server.accept(transport := ScriptedTransport())
+    transport.feed("1", "2")
+    await turns_until(lambda: len(got) == 2)
+    assert got == [1 if style == "on_json" else "1", CloseInfo(code, reason, was_clean=True, user_closed=True)]
+    assert ("secret" in caplog.text) is (code == 1011), "with its traceback"
+    await server.close()
+
+
+async def test_no_message_is_handled_after_the_service_has_closed() -> None:
+    got: list[Any] = []
+
+    class Leaves(Service):
+        async def on_message(self, message: str | bytes) -> None:
+            got.append(message)
+            await self.connection.close(4000)
 
     server = Server()
-    server.add_service(Raises)
-    told: list[type[BaseException]] = []
-
-    @server.on("error")
-    async def error(peer: Peer, error: BaseException) -> None:
-        told.append(type(error))
-        if ends:
-            await peer.close(1011, "internal error")
-
+    server.add_service(Leaves)
     await server.accept(transport := ScriptedTransport())
-    transport.feed("1")
-    await turns_until(lambda: told == [KeyError])
-    assert transport.closed == (CloseInfo(1011, "internal error", was_clean=True) if ends else None)
+    transport.feed("1", "2")
+    await turns_until(lambda: not server.raw_connections)
+    assert got == ["1"]
     await server.close()
 
 
@@ -287,6 +258,9 @@ async def lazily(self: Any, *args: Any) -> AsyncGenerator[None]:
 def selfless() -> None: ...
 
 
+def takes_a_socket(self: object, value: socket) -> None: ...
+
+
 def untyped(peer: Peer):  # type: ignore[no-untyped-def]
     return Talk()
 
@@ -308,7 +282,12 @@ WRONG: list[tuple[Any, str]] = [
     (str, "add_service takes a subclass of wsrpc.Service"),
     (Service, "Service does nothing"),
     (untyped, r"Annotate what it returns .* or call add_service\(Class, factory\)"),
-    (service(Sink, say=Talk.say), "Odd.on_message gets every message"),
+    (
+        service(Sink, say=Talk.say),
+        r"Odd.on_message gets .*Talk.say\. Leave out on_message, or put the handlers",
+    ),
+    (service(Json, say=Talk.say), "Odd.on_json gets every message"),
+    (service(Service, on_json=takes_a_socket), r"values from the wire cannot be converted to socket"),
     (service(one=wsrpc.method(selfless)), "a method takes self first"),
     (service(say=None), "Odd.say is a handler in a base class, and here None"),
     (service(__init__=lambda self, a, b: None), r"add_service: the function is called with \(peer\), but .*Odd"),
@@ -344,10 +323,6 @@ def serve_raw(server: Server) -> object:
     return server.serve_raw(quiet)
 
 
-def on_raw(server: Server) -> object:
-    return server.on_raw(lambda peer, message: None)
-
-
 def on_say(server: Server) -> object:
     return server.on("say", lambda text: None)
 
@@ -357,11 +332,12 @@ def on_say(server: Server) -> object:
     [
         (on_say, adds(Talk), r"'say' has a handler already, .*test_service_styles"),
         (adds(Talk, channel="talk"), adds(Talk, channel="talk"), "has a handler already"),
-        (adds(Talk), adds(Sink), "cannot serve the same connections"),
-        (serve_raw, adds(Loop), "^<function quiet .* serves every connection"),
-        (adds(Json), serve_raw, "^serve_raw serves .*Json serves them"),
-        (on_raw, adds(Sink), "but the server has an on_raw function"),
-        (adds(Sink), on_raw, r"Sink\.on_message gets every message, so .* would never be called"),
+        (adds(Talk), adds(Sink), r"on_message serves every connection, and Talk serves them already: use another"),
+        (adds(Talk), serve_raw, r"^quiet serves every connection, and Talk serves them already: use another"),
+        (serve_raw, adds(Loop), "^quiet serves every connection"),
+        (serve_raw, adds(Talk), "^quiet serves every connection"),
+        (adds(Json), serve_raw, r"^Json\.on_json serves every connection"),
+        (adds(Json), adds(Sink), r"^Json\.on_json serves every connection"),
         (lambda server: None, adds(Sink, channel="talk"), "it has no channel"),
     ],
 )
@@ -378,6 +354,8 @@ async def middleware(ctx: wsrpc.Context, call_next: wsrpc.CallNext) -> Any:
 
 NEVER_CALLED: dict[str, Register] = {
     "on": on_say,
+    "an error handler": lambda server: server.on("error", lambda peer, error: None),
+    "on_detach": lambda server: server.on_detach(lambda peer, info: None),
     "use": lambda server: server.use(middleware),
     "allow=": lambda server: server.room("prices", allow=lambda peer: True),
     "on_join": lambda server: server.on_join(lambda peer, room: True),
@@ -390,17 +368,11 @@ STYLES = {"serve_raw": serve_raw, "serve": adds(Loop), "on_message": adds(Sink),
 @pytest.mark.parametrize("style", STYLES)
 def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, call: str) -> None:
     serve, register = STYLES[style], NEVER_CALLED[call]
-    allowed = call == "use" and style in ("on_message", "on_json")  # these have a peer
     for first, second in ((serve, register), (register, serve)):
         server = Server()
         first(server)
-        if allowed:
+        with pytest.raises(ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"):
             second(server)
-        else:
-            with pytest.raises(
-                ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"
-            ):
-                second(server)
 
 
 @pytest.mark.parametrize("call", [adds(Talk), serve_raw])

@@ -58,7 +58,6 @@ CALLS = {
     "a stream of no handler": Call("stream", ("nothing",), {}, [UnknownEvent]),
     "an upload for a stream": Call("stream", ("doubled",), {"send": range(50)}, [*range(0, 100, 2)]),
     "an event": Call("emit", ("say", 1), {}, None),
-    "a raw message": Call("send_raw", ("there",), {}, None),
     "an event that does not come": Call("wait_for", ("nothing",), {"timeout": 0.01}, RequestTimeout),
 }
 

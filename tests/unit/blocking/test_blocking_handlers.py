@@ -119,7 +119,7 @@ def wants_items(items: AsyncIterator[int]) -> None: ...
 
 def test_what_only_an_event_loop_can_run_is_refused(client: Client) -> None:
     ways: list[Callable[[Any], Any]] = [
-        *(client.on("x"), client.once("x"), client.of("named").on("x"), client.on_raw, client.on_reconnect),
+        *(client.on("x"), client.once("x"), client.of("named").on("x"), client.on_reconnect),
     ]
     for register in ways:
         with pytest.raises(

@@ -22,8 +22,8 @@ from wsrpc._server.broadcast import PATIENCE
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
-from wsrpc.testing import connect
-from wsrpc.types import Members
+from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.types import Members, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -36,7 +36,6 @@ class Listener:
         self.heard: list[Any] = []
         self.client.on("said", lambda *values: self.heard.append(values))
         self.client.of("chat").on("said", lambda *values: self.heard.append(("chat", *values)))
-        self.client.on_raw(lambda peer, message: self.heard.append(message))
 
 
 async def join_lobby(made: Servers, *names: str) -> list[Listener]:
@@ -74,14 +73,43 @@ async def test_an_event_reaches_the_members_everywhere() -> None:
         for report in (await room.emit("said", "hi", [1, {"a": None}]), room.emit_nowait("said", "now")):
             assert (report.sent, report.nodes, report.missing_nodes) == (2, (other,), ())
         await room.of("chat").emit("said", "on a channel")
-        assert (await room.send_raw("plain text")).nodes == (other,)
-        await room.send_raw(b"\x00\xff")
         report = await made[2].room("lobby").emit("said", "from outside")
         assert report.sent == 0 and set(report.nodes) == {made[0].cluster.nodes[0], other}
-        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel"), "plain text", b"\x00\xff"]
+        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel")]
         *inside, outside = listeners[0], listeners[1], listeners[3], listeners[2]
         await turns_until(lambda: all(each.heard[-1:] == [("from outside",)] for each in inside))
         assert all(each.heard[:-1] == expected for each in inside) and outside.heard == []
+
+
+async def test_a_raw_message_reaches_the_raw_connections_everywhere(caplog: pytest.LogCaptureFixture) -> None:
+    """Members of a server that uses the protocol do not get it."""
+    async with servers(3) as made:
+        guests: list[ScriptedTransport] = []
+        for server in made.all[:2]:
+            server.serve_raw(partial(enter_lobby, server))
+            await server.accept(transport := ScriptedTransport())
+            guests.append(transport)
+        made[2].on("open", made[2].room("lobby").add)
+        await made.join(2, "ada")
+        room, others = made[0].room("lobby"), {made[1].cluster.nodes[0], made[2].cluster.nodes[0]}
+        await turns_until(lambda: {*nodes_of(made[0])} == others)
+        assert {*(await room.send_raw('"text"')).nodes} == others
+        await room.send_json({"a": 1})
+        async with ClusterClient(made.engine, name="shop") as shop:
+            await shop.room("lobby").send_raw(b"\x00\xff")
+            got: list[list[Any]] = [[], []]
+            while min(map(len, got)) < 3:
+                for heard, guest in zip(got, guests, strict=True):
+                    heard += guest.pop_sent()
+                await asyncio.sleep(0)
+            assert got == [["text", {"a": 1}, b"\x00\xff"]] * 2
+        with pytest.raises(ValueError, match="only raw connections get raw messages"):
+            await made[2].room("lobby").send_raw("x")
+
+
+async def enter_lobby(server: Server, connection: RawConnection) -> None:
+    server.room("lobby").add(connection)
+    await connection.wait_closed()
 
 
 class Name(str):

@@ -42,16 +42,14 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
     for event in ("open", "close", "message"):
         server.on(event, note(event))
     server.on("thread", note("thread"), thread=True)
-    server.on_raw(note("raw"))
     server.on_join(note("join"))
     async with connect(server) as client:
         [peer] = server.peers
         assert [item async for item in client.stream("items")] == [1]
         await client.request("thread")
         await client.of("rooms").request("join", "x")
-        await client.send_raw("?")
         await client.request("thread")
-    kinds = ("middleware", "open", "message", "thread", "stream", "join", "raw", "close")
+    kinds = ("middleware", "open", "message", "thread", "stream", "join", "close")
     assert found == dict.fromkeys(kinds, server)
     assert not peer.connected and peer.server is server, "it is still known when the connection is over"
     with pytest.raises(RuntimeError, match="only a server's peers have one"):

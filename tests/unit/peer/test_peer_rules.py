@@ -95,12 +95,12 @@ async def test_1_ids_start_at_a_random_point_tell_who_dialed_wrap_and_skip_those
     assert [(await d.asks("q"))[1] for _ in range(2)] == [start + 2, start + 4]
     first = FIRST_ID + 1 if dialer else FIRST_ID
     last = LAST_ID if dialer else LAST_ID - 1
-    d.peer._outbox.requests._next = first  # as if all the others had been used up
+    d.peer._core.requester.outbox.requests._next = first  # as if all the others had been used up
     held = [await d.asks("q") for _ in range(2)]
     held[0][0].cancel()  # its answer may still come
     await turns()
     d.take()
-    d.peer._outbox.requests._next = last
+    d.peer._core.requester.outbox.requests._next = last
     assert [i for _, i in held] + [(await d.asks("q"))[1] for _ in range(3)] == [
         first,
         first + 2,

@@ -120,11 +120,3 @@ async def test_requests_and_events_count_however_they_arrive_and_nothing_else(ro
     await d.fed({"h": 1, "x": 0})
     for reader in readers:
         await reader.aclose()
-
-
-async def test_messages_that_are_not_of_the_protocol_count_as_events() -> None:
-    d = Driven(limits=Limits(rate=2))
-    seen: list[Any] = []
-    d.peer.on_raw(lambda peer, message: seen.append(message))
-    d.feed("[1]", "[2]", "[3]")
-    assert d.ignored == {ABOVE: 1} and seen == ["[1]", "[2]"]

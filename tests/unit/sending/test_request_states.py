@@ -82,7 +82,7 @@ class Scene:
 async def test_a_request_counts_and_fails_as_its_state_says(state: RequestState) -> None:
     scene = Scene()
     await getattr(scene, f"see_{state.name.lower()}")()
-    requests = scene.driven.peer._outbox.requests
+    requests = scene.driven.peer._core.requester.outbox.requests
     assert [pending.state for pending in requests.all()] == ([] if scene.task.done() else [state])
     assert (requests.flight.requests, requests.flight.bytes > 0) == (state.counts, state.bytes_count)
     sent = state.outcome == "unknown"

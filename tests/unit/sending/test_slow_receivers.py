@@ -178,7 +178,7 @@ async def test_close_is_the_default_and_lets_it_wait_up_to_the_hard_cap() -> Non
 async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
-            await server.send_raw("")
+            await server.emit("")
         assert out_of(peer).slow_reader is not None
         assert len(slow_reader_of(peer)) == LIMITS.behind_bytes // ENTRY
         # One message waits even if it is larger than all.

@@ -19,6 +19,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import AnonymousChannel, Channel, Client, Limits, Peer, Room, Server, Stream
+from wsrpc.testing import ScriptedTransport
 from wsrpc.types import RawConnection, RoomChannel, ServerChannel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -103,7 +104,6 @@ SENDING: dict[str, Callable[[Any], Any]] = {
     "emit_nowait": lambda caller: caller.emit_nowait("n"),
     "send_json": lambda caller: caller.send_json(1),
     "send_raw": lambda caller: caller.send_raw("x"),
-    "send_raw_nowait": lambda caller: caller.send_raw_nowait("x"),
     "request": lambda caller: caller.request("echo", 1),
     "stream": lambda caller: anext(caller.stream("count")),
     "open_channel": lambda caller: caller.open_channel("converse"),
@@ -182,7 +182,7 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "Room.present": lambda w: w.server.room("watched", presence=1).present(),
 }
 
-REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
+REGISTERING = {"on", "once", "use", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
 REGISTERING |= {"on_detach", "on_resume", "on_presence", "on_drain", "use_outgoing"}
 REGISTERING |= {"implement", "declare", "proxy", "emitter", "offer_description"}
 """Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
@@ -243,17 +243,15 @@ async def test_of_a_raw_connection_too() -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with asyncio.timeout(30), server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, extensions=False) as client:
-            said: asyncio.Queue[str] = asyncio.Queue()
-            client.peer.on_raw(lambda peer, message: said.put_nowait(message))
-            await turns_until(lambda: server.raw_connections)
-            [connection] = server.raw_connections
-            for name, call in RAW.items():
-                error = there(partial(call, connection))
-                assert isinstance(error, RuntimeError) and "asyncio.run_coroutine_threadsafe(" in str(error), name
-            await client.send_raw("still there")
-            assert await said.get() == "still there"
+    transport = ScriptedTransport()
+    connection = await server.accept(transport)
+    assert isinstance(connection, RawConnection)
+    for name, call in RAW.items():
+        error = there(partial(call, connection))
+        assert isinstance(error, RuntimeError) and "asyncio.run_coroutine_threadsafe(" in str(error), name
+    transport.feed('"still there"')
+    await turns_until(lambda: transport.pop_sent() == ["still there"])
+    await server.close()
 
 
 def test_the_tables_have_every_method() -> None:

@@ -47,14 +47,13 @@ class WaitingHandlers:
         self.s = s
         self.gate = asyncio.Event()
         self.ran: list[Any] = []
-        """Values of the requests, events and raw messages that arrived, on both sides."""
+        """Values of the requests and events that arrived, on both sides."""
         s.server.on("numbers", self.numbers)
 
         s.server.on("talk", self.talk)
         for side in (s.client, s.server):
             side.on("wait", self.wait)
             side.on("note", self.ran.append)
-            side.on_raw(lambda peer, message: self.ran.append(message))
 
     async def wait(self, number: int) -> int:
         self.ran.append(number)
@@ -96,21 +95,21 @@ async def a_stream(handlers: WaitingHandlers) -> None:
     assert [number async for number in handlers.s.client.stream("numbers")] == [*range(6)]
 
 
-async def events_raw_messages_and_broadcasts(handlers: WaitingHandlers) -> None:
+async def events_and_broadcasts(handlers: WaitingHandlers) -> None:
     room = handlers.s.server.room("all")
     room.add(handlers.s.peer)
     await handlers.s.peer.emit("note", 0)
-    await handlers.s.peer.send_raw("1")
+    await handlers.s.peer.emit("note", 1)
     await handlers.gate.wait()
     assert (await room.emit("note", 2)).sent == room.emit_nowait("note", 3).sent == 1
-    await handlers.s.peer.send_raw("4")
+    await handlers.s.peer.emit("note", 4)
     assert (await handlers.s.server.emit("note", 5)).sent == 1
-    await handlers.received(0, "1", 2, 3, "4", 5)
+    await handlers.received(0, 1, 2, 3, 4, 5)
     assert handlers.s.peer in room
 
 
 @pytest.mark.parametrize("drop", ["a cut", "half open", "client's messages are lost", "server's are", "three cuts"])
-@pytest.mark.parametrize("doing", [requests, a_stream, events_raw_messages_and_broadcasts])
+@pytest.mark.parametrize("doing", [requests, a_stream, events_and_broadcasts])
 async def test_what_was_begun_goes_on_over_another_connection(
     doing: Callable[[WaitingHandlers], Awaitable[None]], drop: str
 ) -> None:
@@ -312,11 +311,7 @@ async def close(s: Story) -> None:
 
 
 async def go_elsewhere(s: Story) -> None:
-    """As a balancer does that does not know of sessions.
-
-    This server takes no raw messages. Its answers went to an `on_raw` function that the client had registered since the
-    first session began, because the attempt to resume offered the features of that session.
-    """
+    """As a balancer does that does not know of sessions."""
     other = Server()
     other.on("add", lambda a, b: a + b)
     s.line = Line(other)

@@ -445,21 +445,6 @@ async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_withou
     await server.close()
 
 
-@pytest.mark.parametrize("feature", ["msgpack", "parts"])
-async def test_a_binary_message_after_the_end_fails_because_there_is_no_connection(feature: str) -> None:
-    """Before, it could be taken for a part: a page that has only JSON joins parts, too."""
-    server, transport = Server(), Transport()
-    peer = await server.accept(transport)
-    assert isinstance(peer, Peer)
-    transport.feed(hello(feature))
-    with pytest.raises(ValueError, match="MessagePack"):
-        await peer.send_raw(b"raw")
-    transport.lose()
-    with pytest.raises(ConnectionLost):
-        await peer.send_raw(b"raw")
-    await server.close()
-
-
 async def test_callers_that_wait_for_room_get_the_end_of_their_session() -> None:
     server, clock = Server(limits=LIMITS, detached_timeout=TTL), Clock()
     peer, transport, _ = await accepted(server, clock)

@@ -122,14 +122,13 @@ async def test_a_server_that_says_nothing_gets_a_large_message_soon_and_a_larger
     calls = [start(d.peer.emit("large", "x" * 90_000)), start(d.peer.emit("larger", "x" * 110_000))]
     await turns()
     d.peer.emit_nowait("does not wait", "x" * 110_000)
-    raw = start(d.peer.send_raw(json.dumps(["x" * 110_000])))
     await turns()
     assert called(d.take()) == [["does not wait", "x" * 110_000]]
     assert await passed(d, 1.9) == []
     assert [name for name, _ in await passed(d, 0.1)] == ["large"]
     assert await passed(d, 7.9) == []
     assert [name for name, _ in await passed(d, 0.1)] == ["larger"]
-    await asyncio.gather(*calls, raw)
+    await asyncio.gather(*calls)
     await d.peer.emit("larger", "x" * 110_000)
     assert len(d.take()) == 1
 
@@ -148,7 +147,7 @@ async def test_an_answer_without_a_welcome_ends_the_wait(first: bool) -> None:
     await asyncio.gather(waits, asks)
 
 
-@pytest.mark.parametrize("how", ["no extensions", "acceptor", "small", "raw", "too large"])
+@pytest.mark.parametrize("how", ["no extensions", "acceptor", "small", "too large"])
 async def test_other_messages_do_not_wait_for_the_welcome(how: str) -> None:
     limits = Limits(sent_message_bytes=70_000) if how == "too large" else None
     d = Driven(dialer=how != "acceptor", extensions=how != "no extensions", limits=limits)
@@ -156,9 +155,6 @@ async def test_other_messages_do_not_wait_for_the_welcome(how: str) -> None:
     if how == "too large":
         with pytest.raises(MessageTooBig, match="at most 70000 may be sent"):
             await d.peer.emit("large", LARGE)
-    elif how == "raw":  # it belongs to another protocol, whose server says no welcome
-        await d.peer.send_raw(json.dumps(["x" * 2**20]))
-        assert len(d.take()) == 1
     else:
         await d.peer.emit("large", "x" * (65_000 if how == "small" else 2**20))
         assert len(d.take()) == 1

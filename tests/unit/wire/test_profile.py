@@ -41,19 +41,6 @@ async def test_nothing_but_the_protocol_is_said() -> None:
         assert transport.pop_sent() == []
 
 
-async def test_raw_messages_are_refused() -> None:
-    server = Server(profile="go")
-    async with Client(profile="go") as client:
-        await client.bind(ScriptedTransport())
-        for target in (client, server, server.room("lobby")):
-            for data in ("text", b"bytes", '{"ws-wrapper":false}'):
-                with pytest.raises(ValueError, match=r"raw messages cannot be sent: emit an event instead$"):
-                    await target.send_raw(data)
-        with pytest.raises(ValueError, match="raw messages cannot be sent"):
-            client.send_raw_nowait("text")
-    await server.close()
-
-
 async def test_an_empty_name_is_refused() -> None:
     """Go takes a message with such a name for no event, so a request would wait for its timeout."""
     transport = ScriptedTransport()

@@ -160,7 +160,7 @@ class Mirror(Calling, Iterating):
             self.log("threw", op="bind_invalid", error="TypeError")
 
     def _do_send_raw(self, data: str) -> None:
-        self.spawn(self.peer.send_raw(data))
+        """Do nothing: a peer sends messages of the protocol only."""
 
     def _do_disconnect(self, args: list[Any] | tuple[Any, ...] = ()) -> None:
         self.spawn(self.peer.close(*args))

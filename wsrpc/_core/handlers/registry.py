@@ -327,6 +327,7 @@ class Registry:
                 (present.once if once else present.handlers).pop(event, None)
                 self.changed()
             return
+        self._check_called(f"the handler of {event!r}")
         handler = self._make(channel, event, function, options, once=once, instance=instance, member=member)
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
