@@ -161,7 +161,7 @@ class InboundCalls(Calls[wsrpc.Context]):
     def _start(self, call: wsrpc.Context, now: int) -> Started | None:
         """Start the span of a handler, and make it the current span."""
         event = call.event
-        if call.id is None and not (self._events and event):  # a raw message has no name
+        if call.id is None and not self._events:
             return None
         if (channel := call.channel_name) is not None:
             event = f"{channel}:{event}"

@@ -137,9 +137,7 @@ class WsrpcCollector(Collector):
         calls.seconds += seconds
 
     def _add(self, channel: str | None, event: str) -> EventCalls:
-        label = event or "raw message"
-        if channel is not None:
-            label = f"{channel}:{label}"
+        label = event if channel is None else f"{channel}:{event}"
         full = len(self._found) >= MOST_EVENTS  # the program itself makes up names
         calls = self._events.setdefault(OTHER if full else label, EventCalls(len(self._limits) + 1))
         if not full:

@@ -124,17 +124,7 @@ class Outbox:
         check_sending(channel, event, writer.thread, "peer.emit_nowait")
         message = event_on(channel, (event, *args), options.context)
         if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
-            self.send_now(message, options.offline)
-
-    def send_now(self, message: Event, offline: Offline | None) -> None:
-        """Send a message without waiting for room, or let the message wait in the queue.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, the message may not wait.
-            ChannelClosed: the message is for an anonymous channel that has ended.
-            QueueFull: the session holds as many bytes as `Limits.hard_cap_bytes` allows, or the queue is full.
-        """
-        self._send_or_queue(self._outgoing(message, offline))
+            self._send_or_queue(self._outgoing(message, options.offline))
 
     async def wait_and_send(
         self, message: Event, offline: Offline | None = None, *, started_in: SessionWriter | None = None
