@@ -13,7 +13,7 @@ import pytest
 from wsrpc import CloseInfo, Limits, Peer
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
-from wsrpc._core.peer.peer_owner import PeerOwner
+from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport

@@ -13,13 +13,13 @@ from typing import Any, Literal
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler, spawn_later
 from .._core.api.peer import Peer, core_of
-from .._core.handlers.lifecycle import Closers, Unfinished
+from .._core.handlers.lifecycle import Closers
 from .._core.handlers.registry import Registry
-from .._core.peer.peer_owner import PeerOwner
 from .._core.peer.peer_session import PeerSession
 from .._core.sending.checks import check_thread
 from .._core.session.client_session import ClientSession
 from .._core.session.connection import Connection, close_transport
+from .._core.session.peer_owner import PeerOwner, Unfinished
 from .._core.session.session_end import SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings

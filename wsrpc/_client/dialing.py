@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -14,6 +14,9 @@ from .._net.dial import Dialed, Dialer
 from .._net.urls import shown_url
 from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named
 from .reconnect_policy import Reconnect, ReconnectSchedule
+
+if TYPE_CHECKING:
+    from .client_core import ClientCore
 
 NOT_CONNECTED = "no connection"
 OPENING = "the `open` handlers have not finished"
@@ -42,30 +45,6 @@ class DialPlan(Struct, frozen=True):
         return self.dialer.url is not None
 
 
-class DialingListener(Protocol):
-    """The client that dials. Implemented by `ClientCore`."""
-
-    @property
-    def asks_to_resume(self) -> bool:
-        """Whether the next connection shall resume a session."""
-        ...
-
-    def attempt_started(self) -> None:
-        """The delay is over, and the next attempt begins."""
-
-    def url_failed(self, text: str, /) -> None:
-        """A URL could not be dialed, and the next one follows. ``text`` is for the log."""
-
-    def attempt_failed(self, error: Exception, delay: float, /) -> None:
-        """An attempt has failed, and the next one follows after ``delay`` seconds."""
-
-    def dialed(self, dialed: Dialed, attempts: int, /) -> None:
-        """There is a connection, after so many attempts."""
-
-    def dialing_gave_up(self, failure: Exception, /) -> None:
-        """There will be no other attempt, or the time for the first connection is over."""
-
-
 class Dialing:
     """Dials for one command of the user: until there is a connection, and again after each drop.
 
@@ -82,12 +61,12 @@ class Dialing:
         self,
         plan: DialPlan,
         clock: Timers,
-        listener: DialingListener,
+        client: ClientCore,
         *,
         first: bool,
     ) -> None:
         self._plan = plan
-        self._listener = listener
+        self._client = client
         self.schedule = ReconnectSchedule(plan.reconnect, clock)
         self.first = first
         """Whether a `connect` still waits for its first open connection."""
@@ -170,14 +149,14 @@ class Dialing:
 
     def _deadline_passed(self) -> None:
         """The time for the first connection is over, while its `open` handlers run."""
-        self._listener.dialing_gave_up(self.timeout_error(OPENING))
+        self._client.dialing_gave_up(self.timeout_error(OPENING))
 
     async def _run(self, delay: float | None) -> None:
         try:
             dialed, attempts = await self._dial(delay)
         except Exception as exc:
             if not self._stopped:
-                self._listener.dialing_gave_up(exc)
+                self._client.dialing_gave_up(exc)
             return
         if self._stopped:  # the connection belongs to an earlier call of the user
             dialed.transport.abort()
@@ -186,7 +165,7 @@ class Dialing:
             self._deadline_timer = asyncio.get_running_loop().call_at(self.deadline, self._deadline_passed)
         self._task = None
         self.schedule.connected = True
-        self._listener.dialed(dialed, attempts)
+        self._client.dialed(dialed, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Dialed, int]:
         limit = asyncio.timeout_at(self.deadline)
@@ -195,7 +174,7 @@ class Dialing:
                 while True:
                     if delay is not None:
                         await asyncio.sleep(delay)
-                        self._listener.attempt_started()
+                        self._client.attempt_started()
                     self._attempts += 1
                     try:
                         return await self._attempt(), self._attempts
@@ -208,7 +187,7 @@ class Dialing:
                             raise  # with one attempt, `ConnectFailed` would say no more
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
-                        self._listener.attempt_failed(exc, delay)
+                        self._client.attempt_failed(exc, delay)
         except TimeoutError:
             if not limit.expired():
                 raise  # the error of an attempt, after which the user's strategy allows no other one
@@ -226,15 +205,15 @@ class Dialing:
         dialer = self._plan.dialer
         urls, headers = await dialer.ask()
         random.shuffle(urls)
-        urls.sort(key=lambda url: (url == self._session_url) != self._listener.asks_to_resume)
+        urls.sort(key=lambda url: (url == self._session_url) != self._client.asks_to_resume)
         failures: list[Exception] = []
         for url in urls:
             if failures and not self._stopped:
                 text = f"could not connect to {shown_url(self._url)}: {named(failures[-1])}; dialing the next URL"
-                self._listener.url_failed(text)
+                self._client.url_failed(text)
             self._url = url
             try:
-                return await dialer(url, headers, to_resume=self._listener.asks_to_resume)
+                return await dialer(url, headers, to_resume=self._client.asks_to_resume)
             except Exception as exc:
                 self._last_failure = exc
                 failures.append(exc)

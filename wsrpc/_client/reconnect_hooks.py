@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from .._core.handlers.introspection import name_of
-from .._core.handlers.lifecycle import Unfinished, called
+from .._core.handlers.lifecycle import called
 from .._core.handlers.registry import Registry
+from .._core.session.peer_owner import Unfinished
 from ..errors import SessionLost
 
 

@@ -15,14 +15,14 @@ from .._base.logs import LogBudget, PeerLog
 from .._base.references import weakly
 from .._base.scheduler import Scheduler
 from .._core.api.peer import Peer, core_of
-from .._core.handlers.lifecycle import Closers, Unfinished
+from .._core.handlers.lifecycle import Closers
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_core import PeerCore
-from .._core.peer.peer_owner import PeerOwner
 from .._core.peer.peer_session import PeerSession
 from .._core.sending.session_writer import SessionWriter
 from .._core.session.connection import close_transport
 from .._core.session.incoming_resume import IncomingResume
+from .._core.session.peer_owner import PeerOwner, Unfinished
 from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
@@ -346,10 +346,10 @@ class Peers:
         self._remove(served)
 
     def _count_end(self, served: ServedPeer, code: int) -> None:
-        history = served.core.history
-        passed = history.traffic(None) or NO_TRAFFIC
+        host = served.core.host
+        passed = host.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
-        self.totals.connection_closed(code, (passed.messages_in, passed.messages_out), size, history.skipped_broadcasts)
+        self.totals.connection_closed(code, (passed.messages_in, passed.messages_out), size, host.skipped_broadcasts)
         self.count_ignored(served)
 
     def count_ignored(self, served: ServedPeer) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from .._base.closing import CloseInfo
 from .._core.api.peer import Peer
 from .._core.handlers.implementation import Method, Methods
-from .._core.handlers.lifecycle import Unfinished, ends_the_task
+from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.method import Exposed, mark_of
 from .._core.handlers.registry import accepted
 from .._core.peer.peer_session import PeerSession
+from .._core.session.peer_owner import Unfinished
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import refusal_of
 from ..errors import RpcError, ungrouped

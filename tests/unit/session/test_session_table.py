@@ -17,10 +17,10 @@ from stream_driver import control, hello
 import wsrpc._core.session.client_session
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
 from wsrpc._core.api.peer import current_of
-from wsrpc._core.peer.peer_owner import PeerOwner
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc._core.session.parts import cut
+from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.session.session import Session
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
 from wsrpc._core.wire.settings import make_settings

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
 from wsrpc._core.handlers.lifecycle import Closers
-from wsrpc._core.peer.peer_owner import PeerOwner
+from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport

@@ -19,10 +19,10 @@ from ...transport import ConnectionInfo, Transport
 from ..handlers.introspection import Injection, injections
 from ..handlers.registry import Registry
 from ..peer.peer_core import PeerCore
-from ..peer.peer_owner import PeerOptions, PeerOwner
 from ..peer.peer_session import PeerSession
 from ..sending.checks import check_thread, check_thread_of_plain
 from ..session.connection import Connection
+from ..session.peer_owner import PeerOptions, PeerOwner
 from ..session.server_session import Home
 from ..wire.settings import Settings
 from .caller import ReadingCaller
@@ -106,7 +106,7 @@ class Peer(Registrar, ReadingCaller):
         Raises:
             ConnectionLost: there has been no connection yet.
         """
-        info = self._core.history.info
+        info = self._core.host.info
         if info is None:
             last = self._current.session.last_close
             raise ConnectionLost(last.code, last.reason, "not_sent")
@@ -170,7 +170,7 @@ class Peer(Registrar, ReadingCaller):
 
         See the option ``slow`` of `Server`.
         """
-        return self._core.history.skipped_broadcasts
+        return self._core.host.skipped_broadcasts
 
     @property
     def server(self) -> Server:

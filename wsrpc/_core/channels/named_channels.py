@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import UNSET
 
@@ -21,7 +21,7 @@ from ..sending.checks import check_sending, check_thread, check_thread_of_plain
 from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.session_writer import SessionWriter
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..wire.messages import Event, RequestOptions, Resolution, WireMessage
 from .mailbox import PeerUnreadMemory
 
@@ -36,19 +36,6 @@ FOR_READERS = Handler(_read)
 
 STOP = RequestOptions(within_call=True)
 """Options of the request ``stop``."""
-
-
-class NamedChannelsListener(Protocol):
-    """The part of a peer that holds messages back: `Work` of ``_core.peer``."""
-
-    def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
-        """Pass the messages that are held back on to a new recipient."""
-
-    def reject(self, i: int, error: RpcError, /) -> None:
-        """Reject a request of the remote peer."""
-
-    def update(self) -> None:
-        """Find out again whether messages need checks, because the last reader of a channel was removed."""
 
 
 class NamedChannels:
@@ -71,7 +58,6 @@ class NamedChannels:
         "_unread_memory",
         "channels",
         "host",
-        "listener",
         "outbox",
         "read_before",
         "stops",
@@ -79,7 +65,7 @@ class NamedChannels:
 
     def __init__(
         self,
-        host: Host,
+        host: PeerHost,
         registries: tuple[Registry, Registry],
         outbox: Outbox,
         *,
@@ -98,7 +84,6 @@ class NamedChannels:
         self._unread_memory: PeerUnreadMemory | None = None
         self._registries = registries
         self._survives = survives
-        self.listener: NamedChannelsListener
         self._end_error: Callable[[], Exception | None] | None = None
         """Set once reading is over. Makes the exception that a reader raises, or None for a plain end."""
 
@@ -107,11 +92,11 @@ class NamedChannels:
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject a request of the remote peer."""
-        self.listener.reject(i, error)
+        self.host.core.work.dispatcher.answers.reject(i, error)
 
     @property
     def writer(self) -> SessionWriter:
-        """The writer of the current session, see `Host.current`."""
+        """The writer of the current session, see `PeerHost.current`."""
         return self.outbox.writer
 
     # ------------------------------------------------------------ reading
@@ -164,13 +149,13 @@ class NamedChannels:
             occupied = f"{items}: 'next' cannot be read as events there, too"
             channel.recipients.add(event, recipient, RecipientGroup, occupied)
         self.channels[channel.name] = channel
-        self.listener.recipient_added(channel.name, event, recipient)
+        self.host.core.work.recipient_added(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
         """Remove a channel that has no recipients any more."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
-            self.listener.update()
+            self.host.core.work.update()
 
     def reopen(self) -> None:
         """Allow new readers again, because there may be a connection."""
@@ -205,7 +190,7 @@ class NamedChannels:
             del self.channels[channel.name]
         for channel in ending:
             channel.end(error, stops=name is not None)
-        self.listener.update()
+        self.host.core.work.update()
 
     # ------------------------------------------------------------ messages
 
@@ -257,7 +242,7 @@ class NamedChannel:
 
     @property
     def writer(self) -> SessionWriter:
-        """The writer of the current session, see `Host.current`."""
+        """The writer of the current session, see `PeerHost.current`."""
         return self._owner.writer
 
     # ------------------------------------------------------------ recipients

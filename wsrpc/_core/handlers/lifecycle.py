@@ -6,21 +6,19 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar
 from weakref import ref
 
 from ..._base.logs import PeerLog
 from ..._base.scheduler import Scheduler
+from ..session.peer_owner import Unfinished
 from ..wire.messages import WireMessage
 from .introspection import name_of
 from .invocation import CURRENT, Invocation
 from .layers import close_unawaited
 from .registry import Registry
-
-Unfinished = tuple[str, str, Awaitable[Any]]
-"""Event, name of the handler, and the awaitable that its call returned."""
 
 NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
 """The names under which handlers of a lifecycle event may be registered, if there are several."""

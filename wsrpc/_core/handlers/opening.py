@@ -9,7 +9,7 @@ from functools import partial
 
 from ..._base.scheduler import Timer
 from ...errors import ChannelClosed, ConnectionLost, parts_of
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..session.session import Session
 from ..wire.messages import WireMessage
 from .invocation import CURRENT, Invocation
@@ -54,7 +54,7 @@ class Opening:
         "tasks",
     )
 
-    def __init__(self, session: Session, host: Host, reporter: Reporter) -> None:
+    def __init__(self, session: Session, host: PeerHost, reporter: Reporter) -> None:
         self._session = session
         self._host = host
         self._reporter = reporter
@@ -89,7 +89,7 @@ class Opening:
     def start(self, invocation: Invocation) -> None:
         """Call the `open` handlers within ``invocation``, and continue until a handler takes time.
 
-        Handlers that take time run on in ``tasks``. When they are done, `SessionListener.opened` is called. If no
+        Handlers that take time run on in ``tasks``. When they are done, `PeerSession.opened` is called. If no
         handler takes time, the caller calls it.
         """
         self.state, self.holds_back = OpeningState.OPEN, True
@@ -100,7 +100,7 @@ class Opening:
         if self._session.over:  # a handler has bound another transport, and the new session has its own opening
             stage.abandon()
             return
-        stage.unfinished.extend(self._host.opening_handlers("open"))
+        stage.unfinished.extend(self._host.owner.opening_handlers("open"))
         following = stage if stage.unfinished else self._next_stage()
         if following is not None:
             self.running = self._host.loop.create_future()
@@ -114,7 +114,7 @@ class Opening:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         if self.state is not OpeningState.OPEN or not self._session.state.accepts_messages:
             return None
-        unfinished = self._host.opening_handlers("on_reconnect")
+        unfinished = self._host.owner.opening_handlers("on_reconnect")
         if not unfinished:
             return None
         stage = self._enter(Invocation(self._reporter.peer(), WireMessage(a=["on_reconnect"])))

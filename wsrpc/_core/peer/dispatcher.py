@@ -47,12 +47,12 @@ from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
+from ..session.peer_host import PeerHost
 from ..wire.call_context import read_call_context
 from ..wire.messages import Resolution, WireMessage
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
 from .channel_calls import ChannelCalls
-from .peer_host import PeerHost
 from .work import Work
 
 SLOW_HANDLER = 0.1

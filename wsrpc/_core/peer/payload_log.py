@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from ..._base.logs import logger
 from ...errors import BoundedRepr
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..wire.codecs import Codec
 from ..wire.counting import SMALL, decode_any
 from ..wire.messages import WireMessage, channel_id
@@ -29,7 +29,7 @@ class PayloadLog:
     The line has no arguments if the user's function ``redact`` fails, or if the request of the message is not known.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: PeerHost) -> None:
         settings = host.settings
         codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
         self._codecs: dict[bool, Codec] = {codec.text: codec for codec in codecs}

@@ -20,11 +20,10 @@ from ..channels.named_channels import NamedChannels
 from ..handlers.lifecycle import Closers, Reporter
 from ..sending.outbox import Outbox
 from ..session.connection import Connection
+from ..session.peer_host import PeerHost
+from ..session.peer_owner import PeerOptions, PeerOwner
 from ..session.server_session import Home, ServerSession
 from ..session.session import NOT_CONNECTED
-from .connection_history import ConnectionHistory
-from .peer_host import PeerHost
-from .peer_owner import PeerOptions, PeerOwner
 from .peer_session import PeerSession
 from .requester import Requester
 from .work import Work
@@ -46,7 +45,6 @@ class PeerCore:
         "__weakref__",
         "close_calls",
         "current",
-        "history",
         "home",
         "host",
         "log",
@@ -68,12 +66,11 @@ class PeerCore:
         self.home = home
         self.options = options
         self.loop = loop
-        self.history = ConnectionHistory()
         self.log = log
         if settings.between_nodes:
             log.quieten()  # the cluster logs connections between nodes
         self.reporter = Reporter(peer, (shared, own), loop, log)
-        self.host = host = PeerHost(options, loop, log, self.reporter, owner, self.history)
+        self.host = host = PeerHost(options, loop, log, self.reporter, owner)
         self.outbox = Outbox(
             host,
             odd=options.dialer,
@@ -81,14 +78,14 @@ class PeerCore:
             fails_offline=options.fails_offline,
         )
         self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
-        self.work = self.named_channels.listener = Work(host, self.named_channels)
+        self.work = Work(host, self.named_channels)
         own.inherit(shared, settings.limits.handler_timeout)
         self.requester = Requester(self.outbox, host, own, self.named_channels, self.reporter.peer)
         self.close_calls = 0
         """Number of calls of this side that closed the peer. A session does not start if the number has changed since
         its start was requested."""
         self.current: PeerSession
-        """The inside of the current session, see `Host.current`."""
+        """The inside of the current session, see `PeerHost.current`."""
         self._make_session(NOT_CONNECTED)
 
     @property
@@ -103,12 +100,12 @@ class PeerCore:
 
     def stats(self) -> PeerStats:
         """See `Peer.stats`."""
-        current, history = self.current, self.history
+        current, host = self.current, self.host
         connection = current.session.live_connection
-        passed = history.traffic(connection)
+        passed = host.traffic(connection)
         return PeerStats(
             id=self.log.id,
-            uptime=0.0 if connection is None else history.uptime(self.loop.time()),
+            uptime=0.0 if connection is None else host.uptime(),
             messages_in=None if passed is None else passed.messages_in,
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,
@@ -117,8 +114,8 @@ class PeerCore:
             kept_bytes=self.outbox.kept,
             detached=current.session.state.away,
             slow=connection is not None and current.session.full,
-            skipped_broadcasts=history.skipped_broadcasts,
-            metadata_not_sent=history.metadata_not_sent,
+            skipped_broadcasts=host.skipped_broadcasts,
+            metadata_not_sent=host.metadata_not_sent,
             pending=len(self.outbox.requests),
             active=self.work.active,
             waiting=len(self.work.waiting_room),
@@ -138,8 +135,7 @@ class PeerCore:
 
     def expect(self, info: ConnectionInfo) -> None:
         """Show in `Peer.info` and in the log a connection that is about to be bound."""
-        self.history.connection_expected(info)
-        self.log.remote = info.remote
+        self.host.connection_expected(info)
 
     def check_new(self, connection: Connection) -> Connection:
         """Return ``connection``, unless the present session uses its transport.

@@ -22,6 +22,7 @@ from ..sending.pending import SENT
 from ..sending.session_writer import SendingState, SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection, Receive
+from ..session.peer_host import PeerHost
 from ..session.server_session import Home, ServerSession
 from ..session.session import Session
 from ..session.session_end import SessionEnd
@@ -33,7 +34,6 @@ from ..wire.nodes import LOST
 from ..wire.settings import UNLIMITED
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
-from .peer_host import PeerHost
 from .receiver import Receiver
 from .requester import Requester
 from .work import Work

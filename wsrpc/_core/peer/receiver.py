@@ -23,12 +23,12 @@ from ...limits import DEEPEST
 from ..handlers.observation import Message, mark_processed
 from ..inboxes.recipients import Decode
 from ..sending.pending import SENT
+from ..session.peer_host import PeerHost
 from ..wire.codecs import Codec, NegotiatedCodec, strict_decoder
 from ..wire.counting import SHARE, SMALL, decode_any
 from ..wire.messages import LONGEST, WireMessage, channel_id, id_from_wire, is_id
 from ..wire.rejections import ABORTED, reason_from_wire
 from .dispatcher import Dispatcher
-from .peer_host import PeerHost
 
 MOST_MALFORMED = 10
 """Malformed messages within a minute that do not end the connection."""

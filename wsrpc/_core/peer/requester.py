@@ -42,7 +42,7 @@ from ..sending.notices import send_notice
 from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.sender import Sender
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..wire.go_profile import GoCodec
 from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
 from ..wire.rejections import of_started_call, reason_of
@@ -63,7 +63,7 @@ class Requester:
     def __init__(
         self,
         outbox: Outbox,
-        host: Host,
+        host: PeerHost,
         registry: Registry,
         named_channels: NamedChannels,
         find_peer: Callable[[], Any],
@@ -259,7 +259,7 @@ class Requester:
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
             opened.on_end = sending.cancel
-            self._host.keep(sending)
+            self._host.reporter.keep(sending)
         return reading
 
     async def _feed(self, channel: ChannelCore, producer: Producer, reading: Inbox, send: Source) -> None:
@@ -341,7 +341,7 @@ class Requester:
         loop = asyncio.get_running_loop()
         running = loop.create_task(_send_all(producer, send))
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
-        self._host.keep(running)
+        self._host.reporter.keep(running)
         stopped: asyncio.Future[None] = loop.create_future()
         producer.when_over(partial(stopped.set_result, None))
         finished = False

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from ..._base.buckets import TokenBucket
 from ..._base.closing import CloseCode
 from ..._base.names import STREAM_EVENTS, ChannelRef
-from ...errors import BadArguments, Draining, Overloaded, RemoteError, RpcError, made_here
+from ...errors import BadArguments, Draining, Overloaded, RemoteError, made_here
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import TOO_MANY
 from ..channels.named_channels import NamedChannels
@@ -24,12 +24,12 @@ from ..handlers.observation import Message, mark_processed
 from ..handlers.opening import OpeningState
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
+from ..session.peer_host import PeerHost
 from ..session.session import BYTES_PER_MESSAGE
 from ..wire.call_context import read_call_context
 from ..wire.counting import decode_any
 from ..wire.messages import WireMessage, aging, place_on
 from .admission import WAITING, MessageKind
-from .peer_host import PeerHost
 from .waiting_room import NOTHING_WAITS, WaitingMessage, WaitingRoom
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Work:
         self._loop = host.loop
         self.named_channels = named_channels
         self.dispatcher: Dispatcher
-        """The dispatcher of the current session, see `Host.current`."""
+        """The dispatcher of the current session, see `PeerHost.current`."""
         self.needs_checks = True
         # A dict and not a set, here and elsewhere, because an empty dict is a third of the size. There are many peers.
         self.invocations: dict[Invocation, None] = {}
@@ -278,10 +278,6 @@ class Work:
                     self.waiting_room.pop(ticket)
                     waiting.mark_processed()
         self.update()
-
-    def reject(self, i: int, error: RpcError, /) -> None:
-        """Reject request ``i`` of the present session."""
-        self.dispatcher.answers.reject(i, error)
 
     # ------------------------------------------------------------ messages that wait
 

@@ -12,7 +12,7 @@ from ..._base.misuse import check_has_run
 from ...errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, ungrouped
 from ..handlers.arguments import ArgumentsRefused
 from ..handlers.invocation import Invocation
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..wire.messages import Rejection, Resolution
 from ..wire.rejections import error_to_wire, text_for_peer
 from .notices import send_error
@@ -29,7 +29,7 @@ class Answers:
     and the log has the traceback with this id.
     """
 
-    def __init__(self, writer: SessionWriter, host: Host) -> None:
+    def __init__(self, writer: SessionWriter, host: PeerHost) -> None:
         self._writer = writer
         self.host = host
         self.log = host.log

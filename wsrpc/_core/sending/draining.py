@@ -10,7 +10,7 @@ from typing import Any
 
 from ..._base.scheduler import Timer
 from ..handlers.opening import Opening
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..session.session import Session
 from ..wire.control import DRAIN, Drain
 from ..wire.messages import MAX_ID
@@ -40,7 +40,7 @@ class Draining:
 
     __slots__ = ("_host", "_on_remote_silent", "_opening", "_session", "_waits", "closes_at", "phase")
 
-    def __init__(self, session: Session, host: Host, opening: Opening) -> None:
+    def __init__(self, session: Session, host: PeerHost, opening: Opening) -> None:
         self._session = session
         self._opening = opening
         self._host = host

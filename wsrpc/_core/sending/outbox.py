@@ -14,8 +14,8 @@ from ..._base.misuse import shown_as
 from ..._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from ...errors import ConnectionLost
 from ..inboxes.inbox import ReadableChannel
-from ..session.host import Host
 from ..session.offline_queue import Entry, OfflineQueue
+from ..session.peer_host import PeerHost
 from ..wire.codecs import BRACE
 from ..wire.messages import EVENT_OPTIONS, Event, Request, RequestOptions, event_on
 from .checks import check_sending
@@ -55,7 +55,7 @@ class Outbox:
 
     def __init__(
         self,
-        host: Host,
+        host: PeerHost,
         *,
         odd: bool,
         expects_session: bool,
@@ -66,7 +66,7 @@ class Outbox:
         self.room_gate = Gate(host.loop, lambda: host.current.may_send_changed())
         """The callers that wait until the session has room."""
         self.writer: SessionWriter
-        """The writer of the current session, see `Host.current`."""
+        """The writer of the current session, see `PeerHost.current`."""
         self.expects_session = expects_session
         """Whether messages that are sent without a session wait for the next one."""
         self.fails_offline = fails_offline

@@ -13,8 +13,8 @@ from msgspec import UNSET, Struct, UnsetType
 from ..._base.names import ChannelRef
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost, Outcome, TooManyRequests
-from ..session.host import Host
 from ..session.offline_queue import Entry
+from ..session.peer_host import PeerHost
 from ..wire.call_context import milliseconds
 from ..wire.control import Announced
 from ..wire.messages import RequestOptions, WireMessage
@@ -174,7 +174,7 @@ class PendingRequests:
         odd: whether the ids are odd.
     """
 
-    def __init__(self, host: Host, *, odd: bool) -> None:
+    def __init__(self, host: PeerHost, *, odd: bool) -> None:
         self._host = host
         self._loop = host.loop
         self._limit = host.settings.limits.pending
@@ -185,7 +185,7 @@ class PendingRequests:
         self._timer_at = 0.0
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
-        """The requests of the current session, see `Host.current`."""
+        """The requests of the current session, see `PeerHost.current`."""
         self.capacity_gate = Gate(self._loop)
         """The callers that wait until the remote peer can accept another request."""
         self._channel_ids: Container[int] = ()
@@ -411,4 +411,4 @@ class PendingRequests:
         if earliest is not None:
             self._set_timer(earliest)
         for pending in late:
-            self._host.request_expired(pending)
+            self._host.core.requester.expired(pending)

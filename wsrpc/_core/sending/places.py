@@ -137,7 +137,7 @@ def decide(
     """Return where a message goes now, by the first rule that applies.
 
     Args:
-        writer: the writer of the current session, see `Host.current`.
+        writer: the writer of the current session, see `PeerHost.current`.
         expects_session: whether messages that are sent without a session wait for the next one.
         waiter: the place of the caller in a line. None for a caller that does not wait: only rules 1 and 2 apply.
 

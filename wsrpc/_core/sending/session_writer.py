@@ -10,7 +10,7 @@ from ..._base.closing import CloseCode
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost, MessageTooBig, QueueFull
 from ..handlers.opening import Opening, OpeningState
-from ..session.host import Host
+from ..session.peer_host import PeerHost
 from ..session.session import Session
 from ..session.session_states import SessionState
 from ..wire.codecs import BRACE, MsgpackCodec
@@ -76,7 +76,7 @@ class SessionWriter:
     def __init__(
         self,
         session: Session,
-        host: Host,
+        host: PeerHost,
         opening: Opening,
         requests: PendingRequests,
         room_gate: Gate,
@@ -143,7 +143,7 @@ class SessionWriter:
         """Compute ``may_send`` again.
 
         ``may_send`` depends on the session, its opening, its draining and the gate. Each of these parts reports its
-        changes to the `SessionListener`.
+        changes to the `PeerSession`.
         """
         self.may_send = self.sending_state is SendingState.OPEN and not (
             self.session.full or self.room_gate.has_callers
@@ -156,7 +156,7 @@ class SessionWriter:
 
         A call with a key does, because a plain peer would ignore the key. On a client, a large message does, because it
         may be too large for the server, or smaller in MessagePack. The wait is short, unless the message would be too
-        large for a server with the limits of this side. `SessionListener.greeting_changed` ends the wait.
+        large for a server with the limits of this side. `PeerSession.greeting_changed` ends the wait.
         """
         terms, limits, now = self.terms, self.settings.limits, self.loop.time()
         is_large = self.session.negotiation.dialer and terms.unchecked < size <= terms.largest
@@ -179,7 +179,7 @@ class SessionWriter:
 
     def count_metadata(self) -> None:
         """Count a message that was sent without its metadata, because the remote peer does not accept any."""
-        self._host.metadata_not_sent()
+        self._host.metadata_not_sent += 1
 
     # ------------------------------------------------------------ the course of the session
 

@@ -20,8 +20,8 @@ from ..wire.control import (
     read_control,
 )
 from .connection import Connection, ignore_end
-from .host import Host
 from .offline_queue import OfflineQueue
+from .peer_host import PeerHost
 from .replay import Send
 from .session import NOT_CONNECTED, VERSION, Session
 from .session_end import SessionEnd
@@ -79,7 +79,7 @@ class ClientSession(Session):
 
     greeting = Welcome
 
-    def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+    def __init__(self, host: PeerHost, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         super().__init__(host, queue, last_close=last_close)
         self._token = ""
         """The secret with which this side proves that the session is its own."""

@@ -7,7 +7,7 @@ from functools import cache
 from ...limits import Limits
 from ..wire.codecs import NegotiatedCodec
 from ..wire.control import BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, STOP, Announced
-from .host import Host
+from .peer_host import PeerHost
 
 
 class Negotiation:
@@ -19,7 +19,7 @@ class Negotiation:
 
     __slots__ = ("_host", "can_resume", "codec", "common", "dialer", "limits", "offered")
 
-    def __init__(self, host: Host, *, dialer: bool) -> None:
+    def __init__(self, host: PeerHost, *, dialer: bool) -> None:
         self._host = host
         self.dialer = dialer
         self.can_resume = False

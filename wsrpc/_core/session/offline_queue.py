@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from ...errors import ConnectionLost, QueueFull
-from .host import Host
+from .peer_host import PeerHost
 
 Report = Callable[[Exception | None], None]
 """Called with None when a message is sent, or with the error if it will never be sent."""
@@ -58,7 +58,7 @@ class OfflineQueue:
 
     __slots__ = ("_entries", "_host", "_limits", "session_size", "user_count", "user_size")
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: PeerHost) -> None:
         self._host = host
         self._limits = host.settings.limits
         self._entries: dict[Entry, None] = {}
@@ -91,7 +91,7 @@ class OfflineQueue:
         self._entries[entry] = None
         self._count(entry, 1)
         if not entry.of_session:
-            self._host.message_queued()
+            self._host.owner.message_queued()
 
     def _check_room(self, size: int, why: str) -> None:
         count, total, limits = self.user_count, self.user_size, self._limits

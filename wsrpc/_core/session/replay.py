@@ -1,8 +1,8 @@
 """`ReplayBuffer`: sent messages that may have to be sent again. `Acknowledger`: counts and acknowledges received ones.
 
-No other module counts messages. All sent messages (replies, broadcasts, raw messages, credit) pass through
-`ReplayBuffer.counted_send`, which cuts large ones in parts. All received messages pass through
-`Acknowledger.counted_receive`, which joins the parts, just before they are decoded.
+No other module counts messages. While a session keeps messages, `Session.send` is `ReplayBuffer.counted_send`, which
+cuts large ones in parts. Messages that are sent again, and those of `UNCOUNTED`, go straight to the connection. All
+received messages pass through `Acknowledger.counted_receive`, and `Session.receive_part` lets it join the parts.
 
 Both sides count the same messages: the messages of the server from its welcome on, and the messages of the client from
 its hello on. The control messages in `UNCOUNTED` are not counted.
@@ -13,16 +13,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..._base.closing import CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import ConnectionLost
 from ..wire.control import Ack
 from .connection import Connection, Receive
-from .host import Host
-from .negotiation import Negotiation
 from .parts import BINARY, HEAD, LARGEST_PART, MARK, MORE, PART_BYTES, SECONDS, TEXT, cut
+from .peer_host import PeerHost
+
+if TYPE_CHECKING:
+    from .session import Session
 
 ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
@@ -40,29 +42,6 @@ Send = Callable[[bytes, bool], Any]
 
 class Mismatch(Exception):
     """The two sides have counted differently, so messages would be lost or sent twice. The text says how."""
-
-
-class CountingOwner(Protocol):
-    """The session whose messages are counted. `Session` implements it, and imports this module."""
-
-    replay: ReplayBuffer | None
-    """None once the session keeps no more messages, or is over."""
-    acknowledger: Acknowledger | None
-    """None before the session can resume, and once it is over."""
-    connection: Connection | None
-    """The present connection."""
-    sid: str
-    """Empty until the session can resume."""
-    negotiation: Negotiation
-
-    def update_full(self) -> None:
-        """Update `Session.full`: the buffer has reached its limit, or has room again."""
-
-    def stop_keeping(self) -> None:
-        """End with the present connection: the buffer has exceeded `Limits.hard_cap_bytes`."""
-
-    def fail(self, code: int, reason: str, /) -> None:
-        """End because of what the remote peer did."""
 
 
 class ReplayBuffer:
@@ -96,7 +75,7 @@ class ReplayBuffer:
         "size",
     )
 
-    def __init__(self, session: CountingOwner, host: Host) -> None:
+    def __init__(self, session: Session, host: PeerHost) -> None:
         self._session = session
         self._host = host
         self.largest = sys.maxsize
@@ -319,7 +298,7 @@ class Acknowledger:
         "n",
     )
 
-    def __init__(self, session: CountingOwner, loop: Scheduler) -> None:
+    def __init__(self, session: Session, loop: Scheduler) -> None:
         self._session = session
         self._loop = loop
         self._connection: Connection | None = None

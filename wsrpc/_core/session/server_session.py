@@ -22,8 +22,8 @@ from ..wire.control import (
     write_control,
 )
 from .connection import Connection
-from .host import Host
 from .offline_queue import OfflineQueue
+from .peer_host import PeerHost
 from .session import BYTES_PER_MESSAGE, NOT_CONNECTED, Session
 from .session_end import SessionEnd
 from .session_states import SessionInput
@@ -86,7 +86,7 @@ class ServerSession(Session):
 
     def __init__(
         self,
-        host: Host,
+        host: PeerHost,
         queue: OfflineQueue,
         *,
         home: Home | None,

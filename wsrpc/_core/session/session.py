@@ -29,10 +29,10 @@ from ..wire.control import (
     write_control,
 )
 from .connection import Connection, Receive, ignore_end, ignore_message
-from .host import Host
 from .negotiation import Negotiation
 from .offline_queue import Entry, OfflineQueue
 from .parts import MARK, PART_BYTES
+from .peer_host import PeerHost
 from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
 from .session_end import SessionEnd, end_of
 from .session_states import SessionInput, SessionState, after
@@ -90,7 +90,7 @@ class Session:
     greeting: ClassVar[type[Hello | Welcome]]
     """The first message of the remote peer."""
 
-    def __init__(self, host: Host, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
+    def __init__(self, host: PeerHost, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         self._offline_queue = queue
         self._host = host
         self.connection: Connection | None = None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from ..._base.closing import CloseInfo
-from ..handlers.lifecycle import Unfinished
-from ..handlers.registry import Registry
-from ..session.session_end import SessionEnd
 from ..wire.settings import Settings
+from .session_end import SessionEnd
+
+if TYPE_CHECKING:
+    from ..handlers.registry import Registry
+
+Unfinished = tuple[str, str, Awaitable[Any]]
+"""A call of a lifecycle handler that takes time: the event, the handler's name, and what to await."""
 
 
 class PeerOptions(msgspec.Struct, frozen=True):

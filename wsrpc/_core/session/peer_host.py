@@ -1,0 +1,142 @@
+"""`PeerHost`: what the parts of a peer share, and the object to which they report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..._base.logs import CallFields, PeerLog
+from ..._base.scheduler import Scheduler
+from ...transport import ConnectionInfo, Traffic
+from ..wire.settings import Settings
+from .connection import Connection
+from .peer_owner import PeerOptions, PeerOwner
+
+if TYPE_CHECKING:
+    from ..handlers.lifecycle import Reporter
+    from ..peer.peer_core import PeerCore
+    from ..peer.peer_session import PeerSession
+
+
+class PeerHost:
+    """What the parts of a peer share, the statistics of its connections, and the object to which the parts report.
+
+    The parts know no other object above them, and reach the present session by ``current``. `PeerCore` and
+    `PeerSession` hold the parts, and the parts hold this object. While a session may continue, this object holds the
+    peer. When everything has ended, `PeerCore.release` cuts this circle. The peer then lives as long as its last user.
+    Otherwise the garbage collector would take a quarter of the time of a server with many short connections.
+
+    Args:
+        owner: the object to which the peer reports.
+    """
+
+    __slots__ = (
+        "_passed",
+        "_since",
+        "core",
+        "current",
+        "ignored",
+        "info",
+        "log",
+        "loop",
+        "metadata_not_sent",
+        "options",
+        "owner",
+        "peer",
+        "reporter",
+        "settings",
+        "skipped_broadcasts",
+    )
+
+    core: PeerCore
+    current: PeerSession
+    """The inside of the current session.
+
+    A session is the current one from its making until another session replaces it. So the current session may not have
+    started yet, and it may be over.
+    """
+    peer: Any
+    """The object that users hold. None when all has ended."""
+
+    def __init__(
+        self,
+        options: PeerOptions,
+        loop: Scheduler,
+        log: PeerLog,
+        reporter: Reporter,
+        owner: PeerOwner,
+    ) -> None:
+        self.owner = owner
+        self.options = options
+        self.settings: Settings = options.settings
+        self.loop = loop
+        self.log = log
+        self.ignored: Counter[str] = Counter()
+        """Numbers of messages that were not handled, by kind."""
+        self.reporter = reporter
+        self.info: ConnectionInfo | None = None
+        """Describes the newest connection, which may not be bound yet, or may have ended."""
+        self.skipped_broadcasts = 0
+        """Number of broadcasts that were not sent because the remote peer reads too slowly."""
+        self.metadata_not_sent = 0
+        """Number of messages that were sent without their metadata, because the remote peer does not accept any."""
+        self._since = 0.0
+        self._passed: Traffic | None = None
+        """Traffic of the connections before the present one."""
+
+    def set_session(self, core: PeerCore, current: PeerSession) -> None:
+        """Keep the peer alive for the next session, whose inside is ``current``."""
+        self.core, self.current, self.peer = core, current, core.peer
+
+    # ------------------------------------------------------------ services for the parts
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Run a coroutine in a task. The peer waits for the task before it ends."""
+        return self.reporter.spawn(coroutine)
+
+    def ignore(self, kind: str, /) -> None:
+        """Count a message of the remote peer that makes no sense."""
+        self.ignored[kind] += 1
+
+    def count(self, kind: str, text: object, times: int = 1, /, *, call: CallFields | None = None) -> None:
+        """Count events that are dropped or changed before they reach a handler, and log the first event of a kind."""
+        if times and not self.ignored[kind]:
+            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text, call=call)
+        self.ignored[kind] += times
+
+    def count_dropped(self, broadcasts: int, /) -> None:
+        """Count broadcasts that were not sent, because the remote peer reads too slowly."""
+        self.skipped_broadcasts += broadcasts
+
+    # ------------------------------------------------------------ connections
+
+    def connection_expected(self, info: ConnectionInfo) -> None:
+        """A connection is being made: name its remote peer in the log."""
+        self.info, self.log.remote = info, info.remote
+
+    def connection_started(self, info: ConnectionInfo) -> None:
+        """A connection was made: start its statistics."""
+        self.connection_expected(info)
+        self._since = self.loop.time()
+
+    def connection_ended(self, connection: Connection, /) -> None:
+        """The present connection has ended."""
+        self._passed = self.traffic(connection)
+        # Without the connection of the library, which is closed.
+        self.info = msgspec.structs.replace(connection.transport.info, underlying=None)
+
+    def uptime(self) -> float:
+        """Return the seconds since the present connection was made."""
+        return self.loop.time() - self._since
+
+    def traffic(self, connection: Connection | None) -> Traffic | None:
+        """Return the traffic of all connections together, as far as their transports count it."""
+        present = None if connection is None else connection.traffic
+        if present is None or self._passed is None:
+            return present or self._passed
+        return self._passed + present
