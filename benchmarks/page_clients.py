@@ -26,7 +26,6 @@ CLIENTS = {
     "client": ("`Client`", "wsrpc"),
     "client-msgpack": ("`Client`, MessagePack", "wsrpc"),
     BASE: ("ws-wrapper", "wsrpc"),
-    "ws-wrapper-session": ("ws-wrapper on a `SessionSocket`", "wsrpc"),
     "socket.io": ("socket.io-client", "socket.io"),
 }
 """Kinds of ``js/client.mjs``, with their titles and servers."""

@@ -1,16 +1,21 @@
-"""`SessionSocket` in Node, and a scripted server for it, on real sockets.
+"""Sessions of a page's client in Node, and a scripted server for them, on real sockets.
 
 async with Pages.start() as pages, Script.start() as script:
-    page = pages.socket(script.url)
+    page = await pages.session(script.url)
     await page.do(["send", "x"])
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
+import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any, Self
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -20,7 +25,9 @@ from websockets.typing import Subprotocol
 
 from interop.node import JS, find_node
 
-__all__ = ["Connection", "Page", "Pages", "Script", "until"]
+__all__ = ["Connection", "Page", "Pages", "Script", "session_module", "until"]
+
+BROWSER = JS.parent.parent / "browser"
 
 SLOWEST = 20.0
 """Seconds after which what is waited for does not come."""
@@ -54,8 +61,20 @@ CHANGES = Changes()
 until = CHANGES.until
 
 
+@cache
+def session_module() -> str:
+    """Return the path of a module with the class `Session`, which the modules for pages do not export."""
+    find_node()
+    folder = tempfile.mkdtemp(prefix="wsrpc-session-")
+    atexit.register(shutil.rmtree, folder)
+    module = f"{folder}/session.mjs"
+    command = ["node_modules/.bin/esbuild", "src/session.ts", "--bundle", "--format=esm", f"--outfile={module}"]
+    subprocess.run(command, cwd=BROWSER, check=True, capture_output=True)
+    return module
+
+
 class Page:
-    """One `SessionSocket`."""
+    """One session."""
 
     def __init__(self, pages: Pages, name: str) -> None:
         self._pages = pages
@@ -64,11 +83,11 @@ class Page:
         """``message x``, ``close 1006 reason`` and so on."""
         self.times: list[float] = []
 
-    async def do(self, *steps: list[Any]) -> dict[str, Any]:
-        """Take steps within one turn of Node, and return what the socket then says of itself."""
+    async def do(self, *steps: list[Any]) -> int:
+        """Take steps within one turn of Node, and return the state of the session then, as that of a WebSocket."""
         answer = await self._pages.call(self._name, *steps)
         assert "error" not in answer, answer["error"]
-        state: dict[str, Any] = answer["state"]
+        state: int = answer["state"]
         return state
 
     async def fails(self, *steps: list[Any]) -> str:
@@ -82,7 +101,7 @@ class Page:
 
 
 class Pages:
-    """A Node process with sockets."""
+    """A Node process with sessions."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -98,7 +117,8 @@ class Pages:
         process = await asyncio.create_subprocess_exec(
             find_node(),
             *(option for option in options if option != "--page"),
-            str(JS / "session_socket.mjs"),
+            str(JS / "page_session.mjs"),
+            session_module(),
             *(option for option in options if option == "--page"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -117,13 +137,13 @@ class Pages:
         assert pages.uncaught == []
 
     async def end(self) -> None:
-        """Wait until the process has ended by itself, because no socket or timer is left."""
+        """Wait until the process has ended by itself, because no connection or timer is left."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         async with asyncio.timeout(SLOWEST):
             assert await self._process.wait() == 0
 
-    async def socket(self, url: str, /, **options: Any) -> Page:
+    async def session(self, url: str, /, **options: Any) -> Page:
         page = self.unopened()
         await page.do(["open", url, options])
         return page
@@ -138,7 +158,7 @@ class Pages:
         self._count += 1
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[self._count] = answer
-        line = json.dumps({"id": self._count, "socket": name, "do": steps}) + "\n"
+        line = json.dumps({"id": self._count, "session": name, "do": steps}) + "\n"
         self._process.stdin.write(line.encode())
         async with asyncio.timeout(SLOWEST):
             return await answer
@@ -157,7 +177,7 @@ class Pages:
             elif "uncaught" in message:
                 self.uncaught.append(message["uncaught"])
             else:
-                page = self._pages[message["socket"]]
+                page = self._pages[message["session"]]
                 page.events.append(f"{message['event']} {message.get('detail', '')}".rstrip())
                 page.times.append(asyncio.get_running_loop().time())
             CHANGES.happened()

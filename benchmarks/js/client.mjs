@@ -34,7 +34,6 @@ const KINDS = {
   client: () => client({}),
   "client-msgpack": async () => client({ codec: (await ours("msgpack")).msgpack }),
   "ws-wrapper": () => wrapper(new Plain(url)),
-  "ws-wrapper-session": async () => wrapper(new (await ours("socket")).SessionSocket(url, [], { WebSocket: Plain })),
   async "socket.io"() {
     const { io } = require("socket.io-client")
     const socket = io(`http://127.0.0.1:${port}`, { transports: ["websocket"] })

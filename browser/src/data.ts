@@ -1,6 +1,6 @@
 // The data of a message on a connection, and its size.
 
-export type Data = string | ArrayBuffer | Blob
+export type Data = string | ArrayBuffer
 
 /** Bytes of memory that a message or an item occupies besides its payload, approximately. */
 export const OVERHEAD = 64
@@ -15,5 +15,5 @@ export function sizeOf(data: Data): number {
   if (typeof data === "string") {
     return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written
   }
-  return data instanceof Blob ? data.size : data.byteLength
+  return data.byteLength
 }

@@ -9,7 +9,7 @@ export interface DialingOwner {
   /** An attempt has succeeded: the connection is open. */
   dialed(connection: WebSocketLike): void
   /** An attempt has failed, or the connection has ended. */
-  connectionLost(code: number, reason: string, wasClean?: boolean): void
+  connectionLost(code: number, reason: string): void
 }
 
 /** The close code of a connection that could not be made, or that has ended without a close code. */
@@ -28,7 +28,6 @@ const ATTEMPT_TIMEOUT = 10_000
 /** Makes one attempt at a time to connect, at once or after a delay. */
 export class Dialing {
   readonly #target: Target
-  readonly #protocols: readonly string[]
   readonly #options: SocketOptions
   readonly #owner: DialingOwner
   readonly #backoff = new Backoff()
@@ -51,9 +50,8 @@ export class Dialing {
   /** Starts the next attempt, or ends the present one. */
   #timer: ReturnType<typeof setTimeout> | undefined
 
-  constructor(target: Target, protocols: readonly string[], options: SocketOptions, owner: DialingOwner) {
+  constructor(target: Target, options: SocketOptions, owner: DialingOwner) {
     this.#target = target
-    this.#protocols = protocols
     this.#options = options
     this.#owner = owner
   }
@@ -79,8 +77,7 @@ export class Dialing {
 
   #open(address: string | URL | Address): void {
     const { url = address as string | URL, token } = address as Partial<Address>
-    const offers = [...this.#protocols]
-    if (token !== undefined) offers.push(`bearer.${token}`, NEUTRAL)
+    const offers = token === undefined ? [] : [`bearer.${token}`, NEUTRAL]
     if (this.asksToResume) offers.push(HINT)
     const WebSocketClass = this.#options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketClass)
     this.url = absolute(url)
@@ -93,7 +90,7 @@ export class Dialing {
       this.#owner.dialed(connection)
     }
     connection.onerror = () => {}
-    connection.onclose = ({ code, reason, wasClean }) => this.#owner.connectionLost(code, String(reason), wasClean)
+    connection.onclose = ({ code, reason }) => this.#owner.connectionLost(code, String(reason))
   }
 
   /**

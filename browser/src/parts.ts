@@ -27,7 +27,7 @@ export class Parts {
     if (size <= LARGEST) return [message]
     const isText = typeof data === "string"
     const bytes = new Uint8Array(HEAD + size)
-    bytes.set(isText ? encoder.encode(data) : new Uint8Array(data as ArrayBuffer), HEAD)
+    bytes.set(isText ? encoder.encode(data) : new Uint8Array(data), HEAD)
     const parts: Outgoing[] = []
     for (let at = 0; at < size; at += LARGEST - HEAD) {
       const part = bytes.slice(at, at + LARGEST)
@@ -40,7 +40,7 @@ export class Parts {
   /** Returns the message that is complete with this part, or undefined. Returns what is not a part as it is. */
   join(data: Data): Data | undefined {
     if (typeof data === "string") return data
-    const part = new Uint8Array(data as ArrayBuffer)
+    const part = new Uint8Array(data)
     if (part[0] !== MARK) return data
     this.#contents.push(part.subarray(HEAD))
     if (part[1] === Kind.More) return undefined

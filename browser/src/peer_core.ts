@@ -79,8 +79,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#owner = owner
     this.#codec = codec
     this.features = ["batches", "context", "credit", "drain", "parts", ...(codec.feature ? [codec.feature] : [])]
-    this.#session = new Session(target, [], options, this)
-    this.#session.binaryType = "arraybuffer"
+    this.#session = new Session(target, options, this)
   }
 
   /** When the next attempt to connect starts, if the session waits for an attempt. */
@@ -368,7 +367,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
   }
 
   /** The session is over: its requests fail, and its calls and channels end. */
-  sessionOver({ code, reason }: Pick<SessionEnd, "code" | "reason">): void {
+  sessionOver({ code, reason }: SessionEnd): void {
     this.draining?.stop()
     const ended = (outcome: Outcome) => lost(code, reason, outcome)
     this.#pending.end(ended)

@@ -25,20 +25,20 @@ export class ReplayBuffer {
   #arrived = 0
   #arrivedBytes = 0
   /** Bytes of the messages in the buffer. */
-  bytes = 0
+  #bytes = 0
   /** Cuts large messages. Undefined unless both sides have the feature `parts`. */
   declare parts: { cut(message: Outgoing): Outgoing[] } | undefined
 
   /** Bytes of memory that the messages occupy, approximately. */
   get memory(): number {
-    return this.bytes + OVERHEAD * this.#messages.length
+    return this.#bytes + OVERHEAD * this.#messages.length
   }
 
   /** Adds a message. If it is sent now, it may be cut. Returns what is to be sent. */
   add(message: Outgoing): readonly Outgoing[] {
     const parts = (message.sent && this.parts?.cut(message)) || [message]
     this.#messages.push(...parts)
-    for (const { size } of parts) this.bytes += size
+    for (const { size } of parts) this.#bytes += size
     return parts
   }
 
@@ -46,7 +46,7 @@ export class ReplayBuffer {
   drop(message: Outgoing): boolean {
     if (message.sent) return false
     this.#messages.splice(this.#messages.lastIndexOf(message), 1)
-    this.bytes -= message.size
+    this.#bytes -= message.size
     return true
   }
 
@@ -65,13 +65,13 @@ export class ReplayBuffer {
     this.#messages.splice(0, arrived.length)
     this.#arrived += arrived.length
     this.#arrivedBytes += size
-    this.bytes -= size
+    this.#bytes -= size
     return true
   }
 
   /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send: (data: Data) => void): void {
-    this.bytes = 0
+    this.#bytes = 0
     for (const message of this.#messages.splice(0)) {
       message.sent = true
       for (const { data } of this.add(message)) send(data)

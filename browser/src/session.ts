@@ -16,28 +16,24 @@ import type { SocketOptions, Target, WebSocketLike } from "./target.js"
 export interface SessionOwner {
   /** Features that this side offers in addition to `resume` and `probe`. */
   readonly features: readonly string[]
-  /** Undefined unless `features` has `parts`. */
-  readonly parts?: Parts
+  readonly parts: Parts
   /** Whether silence must be detected soon although nobody sees the page. */
   readonly isBusy: boolean
   /** The first connection is open. */
-  opened(connection: WebSocketLike): void
+  opened(): void
   /** A message of `size` bytes has arrived. */
-  receive(data: Data, size: number, origin: string): void
+  receive(data: Data, size: number): void
   /** A control message has arrived that is not about the session, or that has the server's features and limits. */
   receiveControl(message: Control): void
   /** The session waits for another connection. Also called when an attempt to resume has failed. */
   sessionDetached(code: number, reason: string): void
   resumed(): void
-  /** @param before the state before the end */
-  sessionOver(end: SessionEnd, before: SessionState): void
+  sessionOver(end: SessionEnd): void
 }
 
-/** The fields of a `CloseEvent`. */
 export interface SessionEnd {
   readonly code: number
   readonly reason: string
-  readonly wasClean: boolean
 }
 
 /** Close codes of an open connection after which the session resumes. Cloudflare and Caddy send 1001 as they restart. */
@@ -59,8 +55,6 @@ type Timer = ReturnType<typeof setTimeout> | undefined
  */
 export class Session implements DialingOwner, HeartbeatOwner {
   state: SessionState = SessionState.New
-  /** The type in which binary messages arrive. */
-  binaryType: "blob" | "arraybuffer" = "blob"
   /** The open connection. */
   declare connection: WebSocketLike | undefined
   declare readonly dialing: Dialing
@@ -88,10 +82,10 @@ export class Session implements DialingOwner, HeartbeatOwner {
   readonly #received = new Acknowledger((ack) => this.sendControl(ack))
 
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
-  constructor(target: Target, protocols: readonly string[], options: SocketOptions, owner: SessionOwner) {
+  constructor(target: Target, options: SocketOptions, owner: SessionOwner) {
     this.#owner = owner
     this.#buffer = options.buffer ?? 2 ** 24
-    this.dialing = new Dialing(target, protocols, options, this)
+    this.dialing = new Dialing(target, options, this)
     this.dialing.dial()
     onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal)
     onStop((mayWake) => (mayWake ? this.#park() : this.close()), this.#listening.signal)
@@ -155,9 +149,9 @@ export class Session implements DialingOwner, HeartbeatOwner {
     return (kept || this.unsent) / this.#buffer
   }
 
-  /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
+  /** Bytes that the connection has not written so far. */
   get unsent(): number {
-    return this.#isDetached ? this.#replay!.bytes : (this.connection?.bufferedAmount ?? 0)
+    return this.connection?.bufferedAmount ?? 0
   }
 
   /** Drops a message, so that it is never sent. Returns false if a connection has got it already. */
@@ -167,7 +161,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   // ------------------------------------------------------------ receiving
 
-  #receive(data: Data, origin: string): void {
+  #receive(data: Data): void {
     const control = typeof data === "string" ? readControl(data) : undefined
     if (this.state === SessionState.Asking) return this.#resumeAnswered(control)
     if (!this.#isConnected) return
@@ -177,7 +171,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     if (this.state === SessionState.Resumable) this.#received.count(size)
     if (control) return this.#owner.receiveControl(control)
     const message = this.#parts ? this.#parts.join(data) : data
-    if (message !== undefined) this.#owner.receive(message, message === data ? size : sizeOf(message), origin)
+    if (message !== undefined) this.#owner.receive(message, message === data ? size : sizeOf(message))
   }
 
   #receiveUncounted(control: Control): void {
@@ -212,14 +206,14 @@ export class Session implements DialingOwner, HeartbeatOwner {
   dialed(connection: WebSocketLike): void {
     this.#disown(RESUMES) // the connection that was silent, if there is one
     this.connection = connection
-    connection.binaryType = this.binaryType
-    connection.onmessage = ({ data, origin }) => this.#receive(data, origin)
+    connection.binaryType = "arraybuffer"
+    connection.onmessage = ({ data }) => this.#receive(data)
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} }
     if (this.#move(SessionInput.Bound)) {
       this.sendControl({ t: "hello", ...hello })
       this.#replay = new ReplayBuffer()
       this.#answerTimer = setTimeout(() => (this.#replay = undefined), WELCOME_TIMEOUT)
-      this.#owner.opened(connection)
+      this.#owner.opened()
     } else {
       this.#move(SessionInput.Asked)
       const { n: rx, bytes } = this.#received.acknowledge()
@@ -248,10 +242,10 @@ export class Session implements DialingOwner, HeartbeatOwner {
     }
   }
 
-  connectionLost(code: number, reason: string, wasClean?: boolean): void {
+  connectionLost(code: number, reason: string): void {
     const isDrop = this.state === SessionState.Resumable && RESUMABLE.has(code)
     if (isDrop || (this.#isDetached && mayDialAgain(code))) this.#detach(code, reason)
-    else this.#end(code, reason, wasClean)
+    else this.#end(code, reason)
   }
 
   /** Continues without a connection, and dials again. */
@@ -328,13 +322,12 @@ export class Session implements DialingOwner, HeartbeatOwner {
     else if (this.#isDetached) this.#end(code, reason)
   }
 
-  #end(code: number, reason: string, wasClean = false): void {
-    const before = this.state
+  #end(code: number, reason: string): void {
     this.state = SessionState.Over
     this.#disown(code >= 3000 ? code : 1000)
     clearTimeout(this.#expiryTimer)
     this.#listening.abort()
     this.#replay = undefined
-    queueMicrotask(() => this.#owner.sessionOver({ code, reason, wasClean }, before))
+    queueMicrotask(() => this.#owner.sessionOver({ code, reason }))
   }
 }

@@ -3,7 +3,6 @@
 /** What a session needs of a WebSocket: that of the browser, of Node, or of the package `ws`. */
 export interface WebSocketLike {
   readonly readyState: number
-  readonly protocol: string
   readonly bufferedAmount: number
   binaryType: string
   onopen: ((event: any) => void) | null
@@ -29,7 +28,7 @@ export interface Address {
 /** An address, or a function that is called for each attempt to connect, so that credentials are fresh. */
 export type Target = string | URL | Address | (() => string | URL | Address | Promise<string | URL | Address>)
 
-/** Options of `SessionSocket` and `Client`. */
+/** Options of connections. */
 export interface SocketOptions {
   /** The class of connections. Default: the global `WebSocket`. */
   readonly WebSocket?: WebSocketClass

@@ -33,7 +33,7 @@ def fastapi_app() -> Context[Any]:
 
 @pytest.mark.parametrize("serving", [aiohttp_app, fastapi_app])
 async def test_pages_get_the_modules_of_the_installed_package(serving: Callable[[], Context[Any]]) -> None:
-    assert {file.name for file in MODULES.glob("*.js")} == {"client.js", "msgpack.js", "socket.js"}
+    assert {file.name for file in MODULES.glob("*.js")} == {"client.js", "msgpack.js"}
     async with serving() as where, ClientSession() as session:
         port = where if isinstance(where, int) else where.split(":")[2].split("/")[0]
         for module in MODULES.glob("*.js"):

@@ -7,7 +7,7 @@ function sizeOf(data) {
   if (typeof data === "string") {
     return data.length > SHORT ? encoder.encode(data).length : encoder.encodeInto(data, counted).written;
   }
-  return data instanceof Blob ? data.size : data.byteLength;
+  return data.byteLength;
 }
 
 // src/errors.ts
@@ -944,7 +944,6 @@ var NEUTRAL = "wsrpc";
 var ATTEMPT_TIMEOUT = 1e4;
 var Dialing = class {
   #target;
-  #protocols;
   #options;
   #owner;
   #backoff = new Backoff();
@@ -964,9 +963,8 @@ var Dialing = class {
   #connection;
   /** Starts the next attempt, or ends the present one. */
   #timer;
-  constructor(target, protocols, options, owner) {
+  constructor(target, options, owner) {
     this.#target = target;
-    this.#protocols = protocols;
     this.#options = options;
     this.#owner = owner;
   }
@@ -990,8 +988,7 @@ var Dialing = class {
   }
   #open(address) {
     const { url = address, token } = address;
-    const offers = [...this.#protocols];
-    if (token !== void 0) offers.push(`bearer.${token}`, NEUTRAL);
+    const offers = token === void 0 ? [] : [`bearer.${token}`, NEUTRAL];
     if (this.asksToResume) offers.push(HINT);
     const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
     this.url = absolute(url);
@@ -1005,7 +1002,7 @@ var Dialing = class {
     };
     connection.onerror = () => {
     };
-    connection.onclose = ({ code, reason, wasClean }) => this.#owner.connectionLost(code, String(reason), wasClean);
+    connection.onclose = ({ code, reason }) => this.#owner.connectionLost(code, String(reason));
   }
   /**
    * Starts an attempt after a delay.
@@ -1124,23 +1121,23 @@ var ReplayBuffer = class {
   #arrived = 0;
   #arrivedBytes = 0;
   /** Bytes of the messages in the buffer. */
-  bytes = 0;
+  #bytes = 0;
   /** Bytes of memory that the messages occupy, approximately. */
   get memory() {
-    return this.bytes + OVERHEAD * this.#messages.length;
+    return this.#bytes + OVERHEAD * this.#messages.length;
   }
   /** Adds a message. If it is sent now, it may be cut. Returns what is to be sent. */
   add(message) {
     const parts = message.sent && this.parts?.cut(message) || [message];
     this.#messages.push(...parts);
-    for (const { size } of parts) this.bytes += size;
+    for (const { size } of parts) this.#bytes += size;
     return parts;
   }
   /** Removes a message. Returns false if a connection has got it already. */
   drop(message) {
     if (message.sent) return false;
     this.#messages.splice(this.#messages.lastIndexOf(message), 1);
-    this.bytes -= message.size;
+    this.#bytes -= message.size;
     return true;
   }
   /**
@@ -1158,12 +1155,12 @@ var ReplayBuffer = class {
     this.#messages.splice(0, arrived.length);
     this.#arrived += arrived.length;
     this.#arrivedBytes += size;
-    this.bytes -= size;
+    this.#bytes -= size;
     return true;
   }
   /** Sends all messages in the buffer. Those that have not arrived can be cut although they were sent. */
   sendAll(send) {
-    this.bytes = 0;
+    this.#bytes = 0;
     for (const message of this.#messages.splice(0)) {
       message.sent = true;
       for (const { data } of this.add(message)) send(data);
@@ -1239,8 +1236,6 @@ var MAX_REASON = 123;
 var MISMATCH = "the counts differ";
 var Session = class {
   state = 0 /* New */;
-  /** The type in which binary messages arrive. */
-  binaryType = "blob";
   #owner;
   /** The option `buffer`. */
   #buffer;
@@ -1264,10 +1259,10 @@ var Session = class {
   #parts;
   #received = new Acknowledger((ack) => this.sendControl(ack));
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
-  constructor(target, protocols, options, owner) {
+  constructor(target, options, owner) {
     this.#owner = owner;
     this.#buffer = options.buffer ?? 2 ** 24;
-    this.dialing = new Dialing(target, protocols, options, this);
+    this.dialing = new Dialing(target, options, this);
     this.dialing.dial();
     onWake((probablyLost) => this.#wake(probablyLost), this.#listening.signal);
     onStop((mayWake) => mayWake ? this.#park() : this.close(), this.#listening.signal);
@@ -1321,16 +1316,16 @@ var Session = class {
     const kept = this.state !== 1 /* Plain */ && this.#replay?.memory;
     return (kept || this.unsent) / this.#buffer;
   }
-  /** Bytes that no connection has written so far. While the session is detached: the bytes of the replay buffer. */
+  /** Bytes that the connection has not written so far. */
   get unsent() {
-    return this.#isDetached ? this.#replay.bytes : this.connection?.bufferedAmount ?? 0;
+    return this.connection?.bufferedAmount ?? 0;
   }
   /** Drops a message, so that it is never sent. Returns false if a connection has got it already. */
   drop(message) {
     return this.#replay?.drop(message) ?? false;
   }
   // ------------------------------------------------------------ receiving
-  #receive(data, origin) {
+  #receive(data) {
     const control = typeof data === "string" ? readControl(data) : void 0;
     if (this.state === 5 /* Asking */) return this.#resumeAnswered(control);
     if (!this.#isConnected) return;
@@ -1340,7 +1335,7 @@ var Session = class {
     if (this.state === 3 /* Resumable */) this.#received.count(size);
     if (control) return this.#owner.receiveControl(control);
     const message = this.#parts ? this.#parts.join(data) : data;
-    if (message !== void 0) this.#owner.receive(message, message === data ? size : sizeOf(message), origin);
+    if (message !== void 0) this.#owner.receive(message, message === data ? size : sizeOf(message));
   }
   #receiveUncounted(control) {
     if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
@@ -1371,14 +1366,14 @@ var Session = class {
   dialed(connection) {
     this.#disown(RESUMES);
     this.connection = connection;
-    connection.binaryType = this.binaryType;
-    connection.onmessage = ({ data, origin }) => this.#receive(data, origin);
+    connection.binaryType = "arraybuffer";
+    connection.onmessage = ({ data }) => this.#receive(data);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
     if (this.#move(0 /* Bound */)) {
       this.sendControl({ t: "hello", ...hello });
       this.#replay = new ReplayBuffer();
       this.#answerTimer = setTimeout(() => this.#replay = void 0, WELCOME_TIMEOUT);
-      this.#owner.opened(connection);
+      this.#owner.opened();
     } else {
       this.#move(4 /* Asked */);
       const { n: rx, bytes } = this.#received.acknowledge();
@@ -1405,10 +1400,10 @@ var Session = class {
       this.#owner.resumed();
     }
   }
-  connectionLost(code, reason, wasClean) {
+  connectionLost(code, reason) {
     const isDrop = this.state === 3 /* Resumable */ && RESUMABLE.has(code);
     if (isDrop || this.#isDetached && mayDialAgain(code)) this.#detach(code, reason);
-    else this.#end(code, reason, wasClean);
+    else this.#end(code, reason);
   }
   /** Continues without a connection, and dials again. */
   #detach(code, reason) {
@@ -1475,14 +1470,13 @@ var Session = class {
     } else if (this.state === 0 /* New */) this.#end(ABNORMAL, "closed");
     else if (this.#isDetached) this.#end(code, reason);
   }
-  #end(code, reason, wasClean = false) {
-    const before = this.state;
+  #end(code, reason) {
     this.state = 7 /* Over */;
     this.#disown(code >= 3e3 ? code : 1e3);
     clearTimeout(this.#expiryTimer);
     this.#listening.abort();
     this.#replay = void 0;
-    queueMicrotask(() => this.#owner.sessionOver({ code, reason, wasClean }, before));
+    queueMicrotask(() => this.#owner.sessionOver({ code, reason }));
   }
 };
 
@@ -1513,8 +1507,7 @@ var PeerCore = class {
     this.#owner = owner;
     this.#codec = codec;
     this.features = ["batches", "context", "credit", "drain", "parts", ...codec.feature ? [codec.feature] : []];
-    this.#session = new Session(target, [], options, this);
-    this.#session.binaryType = "arraybuffer";
+    this.#session = new Session(target, options, this);
   }
   /** When the next attempt to connect starts, if the session waits for an attempt. */
   get retryAt() {

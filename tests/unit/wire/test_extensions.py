@@ -238,7 +238,7 @@ async def test_only_what_both_can_do_is_used(features: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("features", [*PLAIN, WSRPC], ids=repr)
 async def test_a_peer_without_credit_is_a_plain_one(features: tuple[str, ...] | None) -> None:
-    """A web page with ws-wrapper offers `resume` alone."""
+    """A client may offer `resume` alone."""
     d = Driven(extensions=True)
     if features is not None:
         await agreed(d, *features)

@@ -1,8 +1,9 @@
-// Sockets of the class `SessionSocket`, played by lines of JSON on stdin. It tells on stdout what they do.
+// Sessions of a page's client, without what is above them, played by lines of JSON on stdin. It tells on stdout what
+// they do. The first argument is a module with the class `Session`.
 //
-//   {"id": 1, "socket": "a", "do": [["open", "ws://..."], ["send", "x"], ["close", 4001, "bye"]]}   one after another
-//   {"id": 1, "state": {...}}                                        what the socket says of itself after that
-//   {"socket": "a", "event": "close", "detail": "1006"}              an event of a socket
+//   {"id": 1, "session": "a", "do": [["open", "ws://..."], ["send", "x"], ["close", 4001, "bye"]]}   one after another
+//   {"id": 1, "state": 1}                                            whether it is connecting, open, closing or closed
+//   {"session": "a", "event": "close", "detail": "1006"}             what a session tells its owner
 //
 // With --page, there are `document` and the events of a page, for ["wake", "online"] and so on.
 
@@ -23,32 +24,44 @@ if (process.argv.includes("--page")) {
 }
 // Delays are in the middle of what they may be.
 Math.random = () => 0.5
-const { SessionSocket } = await import("../../wsrpc/browser/socket.js")
+const { Session } = await import(process.argv[2])
 
-const sockets = new Map()
+const sessions = new Map()
+/** As `WebSocket.readyState`, by `SessionState`. */
+const STATES = [0, 1, 1, 1, 1, 1, 2, 3]
 
 const steps = {
   open(name, url, options = {}) {
-    const { protocols = [], token, fails, hangs, ...others } = options
+    const { token, fails, hangs, ...others } = options
     let target = token === undefined ? url : { url, token }
     let calls = 0
     if (fails !== undefined) target = () => (++calls > fails ? Promise.reject(new Error("no token")) : url)
     if (hangs) target = () => (++calls > 1 ? new Promise(() => {}) : url)
-    const socket = new SessionSocket(target, protocols, { WebSocket, ...others })
-    sockets.set(name, socket)
-    for (const type of ["open", "message", "error", "close", "detached", "resumed"]) {
-      socket.addEventListener(type, (event) => {
-        const detail = type === "message" ? event.data : type === "close" ? `${event.code} ${event.reason}` : undefined
-        tell({ socket: name, event: type, detail })
-      })
-    }
+    const note = (event, detail) => tell({ session: name, event, detail })
+    let isDetached = false
+    const session = new Session(target, { WebSocket, ...others }, {
+      features: [],
+      isBusy: false,
+      opened: () => note("open"),
+      receive: (data) => note("message", data),
+      receiveControl() {},
+      sessionDetached() {
+        if (!isDetached) note("detached") // not for each attempt that fails
+        isDetached = true
+      },
+      resumed() {
+        isDetached = false
+        note("resumed")
+      },
+      sessionOver: ({ code, reason }) => note("close", `${code} ${reason}`),
+    })
+    sessions.set(name, session)
   },
-  send: (name, data) => sockets.get(name).send(data),
+  send: (name, data) => sessions.get(name).send(data),
   many(name, count, size) {
-    for (let k = 0; k < count; k++) sockets.get(name).send("x".repeat(size))
+    for (let k = 0; k < count; k++) sessions.get(name).send("x".repeat(size))
   },
-  close: (name, ...args) => sockets.get(name).close(...args),
-  forget: (name) => sockets.delete(name),
+  close: (name, ...args) => sessions.get(name).close(...args),
   clock(_, seconds) {
     const before = Date.now
     Date.now = () => before() + 1000 * seconds
@@ -65,20 +78,13 @@ const steps = {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { id, socket: name, do: doing } = JSON.parse(line)
+  const { id, session: name, do: doing } = JSON.parse(line)
   let error
   try {
     for (const [step, ...args] of doing) steps[step](name, ...args)
   } catch (caught) {
     error = `${caught.name}: ${caught.message}`
   }
-  const socket = sockets.get(name)
-  const state = socket && {
-    readyState: socket.readyState,
-    bufferedAmount: socket.bufferedAmount,
-    protocol: socket.protocol,
-    url: socket.url,
-  }
-  tell({ id, error, state, heap: process.memoryUsage().heapUsed })
+  tell({ id, error, state: STATES[sessions.get(name)?.state], heap: process.memoryUsage().heapUsed })
 }
 // Stdin has ended: the process ends by itself if nothing is left.

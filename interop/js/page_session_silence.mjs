@@ -1,8 +1,8 @@
-// What a `SessionSocket` sends while something, or nothing, arrives and leaves. Time passes only as far as a row says.
+// What a session of a page's client sends while something, or nothing, arrives and leaves. Time passes only as far as a row says.
 //
-//   node session_socket_silence.mjs '[[[0, "welcome"], [30, "end"]], …]'
+//   node page_session_silence.mjs SESSION '[[[0, "welcome"], [30, "end"]], …]'
 //
-// Prints what has happened in each row, as JSON: `5 probe` is a probe after 5 seconds.
+// SESSION is a module with the class `Session`. Prints what has happened in each row, as JSON: `5 probe` is a probe after 5 seconds.
 
 let time = 0
 const timers = new Map()
@@ -15,7 +15,7 @@ globalThis.clearTimeout = (timer) => timers.delete(timer)
 Date.now = performance.now = () => time
 Math.random = () => 0.5
 globalThis.document = Object.assign(new EventTarget(), { visibilityState: "visible", baseURI: "http://server/" })
-const { SessionSocket } = await import("../../wsrpc/browser/socket.js")
+const { Session } = await import(process.argv[2])
 
 let began = 0
 let log = []
@@ -26,7 +26,6 @@ let opens = true
 let refuses = false
 class Wire {
   readyState = 0
-  protocol = ""
   bufferedAmount = 0
   constructor() {
     note("dial")
@@ -49,7 +48,7 @@ class Wire {
     note(`close ${code}`)
   }
   arrives(data) {
-    this.onmessage?.({ data: JSON.stringify(data), origin: "" })
+    this.onmessage?.({ data: JSON.stringify(data) })
   }
   says(t, fields) {
     this.arrives({ "ws-wrapper": false, wsrpc: { t, ...fields } })
@@ -95,13 +94,28 @@ async function passes(until) {
 }
 
 const rows = []
-for (const row of JSON.parse(process.argv[2])) {
+for (const row of JSON.parse(process.argv[3])) {
   began = time
   opens = true
   refuses = false
   document.visibilityState = "visible"
-  const socket = new SessionSocket("ws://server", [], { WebSocket: Wire })
-  for (const type of ["detached", "resumed", "close"]) socket.addEventListener(type, () => note(type))
+  let isDetached = false
+  const session = new Session("ws://server", { WebSocket: Wire }, {
+    features: [],
+    isBusy: false,
+    opened() {},
+    receive() {},
+    receiveControl() {},
+    sessionDetached() {
+      if (!isDetached) note("detached")
+      isDetached = true
+    },
+    resumed() {
+      isDetached = false
+      note("resumed")
+    },
+    sessionOver: () => note("close"),
+  })
   for (const [at, step, ...args] of row) {
     if (step === "wakes") time = began + 1000 * at // no timer has fired meanwhile
     else await passes(began + 1000 * at)
@@ -110,7 +124,7 @@ for (const row of JSON.parse(process.argv[2])) {
   await settled()
   rows.push(log)
   log = []
-  socket.close()
+  session.close()
   await settled()
   timers.clear()
   log = []
