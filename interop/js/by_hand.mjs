@@ -1,5 +1,5 @@
-// How plain JavaScript sends items to a handler of wsrpc, and takes items from a requestor of wsrpc. ws-wrapper has
-// no helper for either; on the wire both are ordinary messages on an anonymous channel.
+// How plain JavaScript sends items to a handler of wsrpc, reads a stream at its own pace, and takes items from a requestor
+// of wsrpc. ws-wrapper has no helper for these; on the wire all are ordinary messages on an anonymous channel.
 
 /** Sends `items` on a channel that a request brought; returns the handler's result. Close the channel afterwards. */
 export async function sendItems(channel, items) {
