@@ -17,8 +17,8 @@ from stream_driver import control, resumable, welcome
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout
 from wsrpc._core.api.peer import current_of
+from wsrpc._core.sending.phase import Phase
 from wsrpc._core.sending.places import PLACES, Place, Scope
-from wsrpc._core.sending.session_writer import SendingState
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc.codecs import JsonCodec
@@ -227,23 +227,23 @@ async def see_draining() -> dict[Scope, Place | None]:
 
 
 SEEN = {
-    SendingState.STOPPED: see_stopped,
-    SendingState.EXPECTED: see_expected,
-    SendingState.AWAY: see_away,
-    SendingState.AWAY_NOT_OPEN: see_away_not_open,
-    SendingState.OPENING: see_opening,
-    SendingState.FINISHING: see_finishing,
-    SendingState.DRAINING: see_draining,
-    SendingState.OPEN: see_open,
+    Phase.STOPPED: see_stopped,
+    Phase.EXPECTED: see_expected,
+    Phase.AWAY: see_away,
+    Phase.AWAY_NOT_OPEN: see_away_not_open,
+    Phase.OPENING: see_opening,
+    Phase.FINISHING: see_finishing,
+    Phase.DRAINING: see_draining,
+    Phase.OPEN: see_open,
 }
 
 
-IMPOSSIBLE = {(SendingState.EXPECTED, Scope.SESSION)}
+IMPOSSIBLE = {(Phase.EXPECTED, Scope.SESSION)}
 """Messages belong to the session where no other one is expected."""
 
 
-@pytest.mark.parametrize("state", SendingState, ids=lambda state: state.name)
-async def test_a_message_goes_where_the_table_says(state: SendingState) -> None:
+@pytest.mark.parametrize("state", Phase, ids=lambda state: state.name)
+async def test_a_message_goes_where_the_table_says(state: Phase) -> None:
     cells = {scope: place for scope, place in PLACES[state].items() if (state, scope) not in IMPOSSIBLE}
     assert await SEEN[state]() == cells
 

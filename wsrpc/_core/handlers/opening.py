@@ -22,12 +22,12 @@ class OpeningState(Enum):
     AHEAD = "the session has not started"
     OPEN = "`open` handlers run"
     RECONNECT = "`on_reconnect` handlers run"
-    OVER = "the handlers are done or overdue, so that every message may be sent and handled"
+    DONE = "the handlers are done or overdue, so that every message may be sent and handled"
     CLOSED = "this side has closed the session before the handlers were done: the handlers continue"
     CUT = "the session has ended for another reason before the handlers were done: the handlers are cancelled"
 
 
-_OVER = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
+_DONE = OpeningState.DONE  # a constant, because Python 3.11 looks members of an enum up slowly
 
 
 class Opening:
@@ -75,9 +75,9 @@ class Opening:
         return f"<Opening {self.state.name}>"
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether the handlers are done or overdue, so that every message may be sent."""
-        return self.state is _OVER
+        return self.state is _DONE
 
     def in_handler(self) -> bool:
         """Return whether the current code is one of the handlers, or a task that one of them has made."""
@@ -172,15 +172,15 @@ class Opening:
 
     def finish(self) -> None:
         """Stop holding back messages, because the handlers are done or overdue."""
-        self.state, self.holds_back, self.invocations = _OVER, False, ()
-        self._host.current.may_send_changed()
+        self.state, self.holds_back, self.invocations = _DONE, False, ()
+        self._host.current.update()
 
     def end_session(self) -> None:
         """End the opening with the session: cancel the handlers, and wake the callers that wait for them.
 
         If this side has closed the session, the handlers are not cancelled: one of them may have closed it.
         """
-        if self.state is _OVER:
+        if self.state is _DONE:
             return
         self.state = OpeningState.CLOSED if self._session.last_close.user_closed else OpeningState.CUT
         if self.running is not None:

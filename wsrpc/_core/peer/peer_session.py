@@ -19,7 +19,8 @@ from ..handlers.invocation import CURRENT, WORK, Invocation
 from ..handlers.opening import Opening
 from ..sending.answers import Answers
 from ..sending.pending import SENT
-from ..sending.session_writer import SendingState, SessionWriter
+from ..sending.phase import Phase, phase_of
+from ..sending.session_writer import SessionWriter
 from ..session.client_session import ClientSession
 from ..session.connection import Connection, Receive
 from ..session.peer_host import PeerHost
@@ -192,9 +193,9 @@ class PeerSession:
     def greeting_changed(self) -> None:
         """Send the messages that need not wait any longer for the greeting of the remote peer."""
         self.writer.stop_greeting_timer()
-        if self.opening.over and self.session.state.sends and not self.writer.draining.silent:
+        if self.opening.done and self.session.state.sends and not self.writer.draining.silent:
             self.session.send_queued(include_user_messages=True)
-            self.writer.update_may_send()
+        self.update()
         self.outbox.wake()
 
     def control_received(self, message: CreditMessage | Drain) -> None:
@@ -225,9 +226,15 @@ class PeerSession:
 
         return finish if requests or handlers or channels else None
 
-    def may_send_changed(self) -> None:
-        """Compute again whether a message may be sent at once."""
-        self.writer.update_may_send()
+    def update(self) -> None:
+        """Compute again which messages may be sent, because something has changed on which this depends.
+
+        That is the state of the session or of its opening, how far it drains, what the remote peer is known to accept,
+        whether the session is full, and whether messages or callers wait. Each of these reports its changes here.
+        """
+        writer, session = self.writer, self.session
+        writer.phase = phase = phase_of(session, self.opening, writer.draining, terms_known=writer.terms.known)
+        writer.may_send = phase is Phase.OPEN and not (session.full or writer.room_gate.has_callers)
 
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none."""
@@ -236,7 +243,7 @@ class PeerSession:
         self.writer.flush_broadcasts()
         self.work.start_waiting()
         self.outbox.wake()
-        self.writer.update_may_send()
+        self.update()
 
     # ------------------------------------------------------------ the end
 
@@ -383,7 +390,7 @@ class PeerSession:
         self.dispatcher.admission.unpause()
         self.host.connection_started(connection.transport.info)
         self.writer.reattach(limits)
-        return self.writer.sending_state is SendingState.OPEN
+        return self.writer.phase is Phase.OPEN
 
     def objection(self, payload: bytes) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
 _ON_CHANNEL, _REQUEST, _EVENT = MessageKind
-_OPENED = OpeningState.OVER
+_OPENED = OpeningState.DONE
 _ORPHANED = CallState.ORPHANED
 
 
@@ -330,7 +330,7 @@ class Work:
         messages that wait are dropped.
         """
         dispatcher = self.dispatcher
-        if dispatcher.admission.paused is not None or not dispatcher.writer.opening.over:
+        if dispatcher.admission.paused is not None or not dispatcher.writer.opening.done:
             self.drop_all()
         for waiting in self.waiting_room.pop_requests():
             waiting.mark_processed()

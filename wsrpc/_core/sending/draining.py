@@ -57,7 +57,7 @@ class Draining:
 
     def _enter(self, phase: DrainPhase) -> None:
         self.phase = phase
-        self._host.current.may_send_changed()
+        self._host.current.update()
 
     # ------------------------------------------------------------ the side that drains
 
@@ -127,7 +127,7 @@ class Draining:
         self._enter(DrainPhase.FINISHING)
         self.closes_at = loop.time() + seconds
         self._stop_timers()
-        work = self._host.current.in_progress() if seconds >= MARGIN and self._opening.over else None
+        work = self._host.current.in_progress() if seconds >= MARGIN and self._opening.done else None
         if work is None:
             self._become_silent()
         else:
@@ -149,7 +149,7 @@ class Draining:
             self._enter(DrainPhase.OWING)
             text = "the remote peer is about to close: new messages wait for another connection"
             self._host.log(logging.INFO, text)
-            if self._opening.over:
+            if self._opening.done:
                 self.opened()
 
     def opened(self) -> None:

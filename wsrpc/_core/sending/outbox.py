@@ -21,8 +21,9 @@ from ..wire.messages import EVENT_OPTIONS, Event, Request, RequestOptions, event
 from .checks import check_sending
 from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, SENT, Pending, PendingRequests
+from .phase import Phase
 from .places import Decision, Outgoing, Place, Scope, decide
-from .session_writer import SendingState, SessionWriter
+from .session_writer import SessionWriter
 
 FindChannel = Callable[[int], ReadableChannel | None]
 
@@ -63,7 +64,7 @@ class Outbox:
     ) -> None:
         self.requests = PendingRequests(host, odd=odd)
         self.offline_queue = OfflineQueue(host)
-        self.room_gate = Gate(host.loop, lambda: host.current.may_send_changed())
+        self.room_gate = Gate(host.loop, lambda: host.current.update())
         """The callers that wait until the session has room."""
         self.writer: SessionWriter
         """The writer of the current session, see `PeerHost.current`."""
@@ -305,9 +306,9 @@ class Outbox:
         if of_session:
             outgoing.writer.session.enqueue(entry)
         else:
-            state = self.writer.sending_state
-            is_away = state in (SendingState.STOPPED, SendingState.AWAY, SendingState.AWAY_NOT_OPEN)
-            waits = self.writer.opening.over and state is SendingState.OPENING
+            state = self.writer.phase
+            is_away = state in (Phase.STOPPED, Phase.AWAY, Phase.AWAY_NOT_OPEN)
+            waits = self.writer.opening.done and state is Phase.OPENING
             opening = "the other side has not said yet what it accepts" if waits else state.value
             self.offline_queue.add(entry, "not connected" if is_away else opening)
         return len(payload)

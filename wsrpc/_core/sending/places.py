@@ -14,7 +14,8 @@ from ..wire.messages import Event, Request
 from ..wire.settings import Terms
 from .gate import Waiter
 from .pending import Pending
-from .session_writer import SendingState, SessionWriter
+from .phase import Phase
+from .session_writer import SessionWriter
 
 
 class Scope(Enum):
@@ -38,17 +39,17 @@ class Place(Enum):
     QUEUE = "it waits, encoded, for the `open` handlers or for the next session"
 
 
-PLACES: dict[SendingState, dict[Scope, Place | None]] = {
-    SendingState.STOPPED: {Scope.STARTED: None, Scope.SESSION: None, Scope.PEER: None},
-    SendingState.EXPECTED: {Scope.STARTED: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
-    SendingState.AWAY: {Scope.STARTED: Place.HELD, Scope.SESSION: Place.HELD, Scope.PEER: Place.HELD},
-    SendingState.AWAY_NOT_OPEN: {Scope.STARTED: Place.HELD, Scope.SESSION: Place.HELD, Scope.PEER: Place.QUEUE},
-    SendingState.OPENING: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.QUEUE},
-    SendingState.FINISHING: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
-    SendingState.DRAINING: {Scope.STARTED: Place.NOW, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
-    SendingState.OPEN: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
+PLACES: dict[Phase, dict[Scope, Place | None]] = {
+    Phase.STOPPED: {Scope.STARTED: None, Scope.SESSION: None, Scope.PEER: None},
+    Phase.EXPECTED: {Scope.STARTED: None, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Phase.AWAY: {Scope.STARTED: Place.HELD, Scope.SESSION: Place.HELD, Scope.PEER: Place.HELD},
+    Phase.AWAY_NOT_OPEN: {Scope.STARTED: Place.HELD, Scope.SESSION: Place.HELD, Scope.PEER: Place.QUEUE},
+    Phase.OPENING: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.QUEUE},
+    Phase.FINISHING: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
+    Phase.DRAINING: {Scope.STARTED: Place.NOW, Scope.SESSION: None, Scope.PEER: Place.QUEUE},
+    Phase.OPEN: {Scope.STARTED: Place.NOW, Scope.SESSION: Place.NOW, Scope.PEER: Place.NOW},
 }
-"""Where a message goes if there is room for it, by its `SendingState` and its scope.
+"""Where a message goes if there is room for it, by its `Phase` and its scope.
 
 None: the message fails. `decide` also decides whether its caller has to wait for room.
 """
@@ -150,7 +151,7 @@ def decide(
     place = None if _is_over(outgoing, writer) else PLACES[state][outgoing.scope]
     # 2. With offline="fail", a message does not wait for a connection. (It does wait for `open` handlers.)
     waits = place is Place.HELD or place is Place.QUEUE
-    if outgoing.fails_offline and waits and state is not SendingState.OPENING:
+    if outgoing.fails_offline and waits and state is not Phase.OPENING:
         place = None
     if place is None:
         raise _error_for(outgoing, state, waiter)
@@ -184,21 +185,21 @@ def decide(
     return Decision(place, terms, may_outlive, waiting_bytes) if waiting_bytes else decision
 
 
-def state_for(outgoing: Outgoing, writer: SessionWriter, *, expects_session: bool) -> SendingState:
+def state_for(outgoing: Outgoing, writer: SessionWriter, *, expects_session: bool) -> Phase:
     """Return the state of the session for one message.
 
     While the remote peer drains, it is ``OPEN`` for the messages of a handler for which the remote peer waits. For a
     stream, an upload or a conversation it is ``DRAINING``, because this might not end in time.
     """
-    state = writer.sending_state
-    if state is SendingState.STOPPED and expects_session:
-        return SendingState.EXPECTED
-    if state is SendingState.FINISHING or state is SendingState.DRAINING:
+    state = writer.phase
+    if state is Phase.STOPPED and expects_session:
+        return Phase.EXPECTED
+    if state is Phase.FINISHING or state is Phase.DRAINING:
         handler = CURRENT.get(None)
         if handler is not None and handler.awaited and handler.dispatcher.writer is writer:
-            return SendingState.OPEN
+            return Phase.OPEN
         if outgoing.pending is not None and outgoing.pending.options.wants_channel:
-            return SendingState.DRAINING
+            return Phase.DRAINING
     return state
 
 
@@ -226,10 +227,10 @@ def _waiting_bytes(outgoing: Outgoing, writer: SessionWriter, waiter: Waiter, te
     return flight.waiting_bytes(limits, len(outgoing.encode(terms)[0]))
 
 
-def _error_for(outgoing: Outgoing, state: SendingState, waiter: Waiter | None) -> ConnectionLost | ChannelClosed:
+def _error_for(outgoing: Outgoing, state: Phase, waiter: Waiter | None) -> ConnectionLost | ChannelClosed:
     """Return the error for a message that can neither be sent nor wait."""
     session, h, channel = outgoing.writer.session, outgoing.message.h, outgoing.channel
-    if state is SendingState.DRAINING and outgoing.scope is not Scope.STARTED:
+    if state is Phase.DRAINING and outgoing.scope is not Scope.STARTED:
         return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
     if channel is not None and channel.over and not session.over:
         return channel.closed_error()

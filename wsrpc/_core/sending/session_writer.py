@@ -1,15 +1,14 @@
-"""`SessionWriter`: writes the messages of a session to its transport. `SendingState`: which messages may be sent."""
+"""`SessionWriter`: writes the messages of a session to its transport."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from enum import Enum
 from threading import get_ident
 
 from ..._base.closing import CloseCode
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost, MessageTooBig, QueueFull
-from ..handlers.opening import Opening, OpeningState
+from ..handlers.opening import Opening
 from ..session.peer_host import PeerHost
 from ..session.session import Session
 from ..session.session_states import SessionState
@@ -19,29 +18,14 @@ from ..wire.go_profile import rejection_from
 from ..wire.messages import WireMessage
 from ..wire.nodes import as_raised
 from .checks import Objections
-from .draining import Draining, DrainPhase
+from .draining import Draining
 from .gate import Gate
 from .pending import PendingRequests
+from .phase import Phase
 from .slow_readers import Slow, SlowReaderQueue
 
 GREETING_TIMEOUT = 2.0
 """Seconds that a large message waits for the welcome. A plain server never sends one."""
-
-_OPENED = OpeningState.OVER  # a constant, because Python 3.11 looks members of an enum up slowly
-
-
-class SendingState(Enum):
-    """The state of a session, as far as it decides what may be sent. Whether the session has room is not part of it."""
-
-    STOPPED = "there is no session, or it is about to end"
-    EXPECTED = "there is no session, or it is about to end, but another one is expected"
-    AWAY = "the session waits for another connection"
-    AWAY_NOT_OPEN = "the session waits for another connection, on which it will not be `OPEN` at once"
-    OPENING = "`open` handlers are running"
-    """Or messages in the queue wait until it is known what the remote peer accepts."""
-    FINISHING = "the remote peer is about to close, and what has started before goes on"
-    DRAINING = "the remote peer is about to close, and has said so"
-    OPEN = "none of these"
 
 
 class SessionWriter:
@@ -64,6 +48,7 @@ class SessionWriter:
         "may_send",
         "opening",
         "overdue",
+        "phase",
         "requests",
         "room_gate",
         "session",
@@ -93,6 +78,8 @@ class SessionWriter:
         self._greeting_timer: Timer | None = None
         self.loop = host.loop
         self.thread = get_ident()
+        self.phase = Phase.STOPPED
+        """Which messages may be sent. Only `PeerSession.update` writes it, and ``may_send``."""
         self.may_send = False
         self.overdue = False
         """Whether a broadcast has waited as long as broadcasts wait, and the session has not drained since."""
@@ -113,41 +100,13 @@ class SessionWriter:
             return "disconnected"
         if session.state.away:
             return session.state.text
-        return "closing" if session.state is SessionState.CLOSING else "open" if self.opening.over else "opening"
-
-    @property
-    def sending_state(self) -> SendingState:
-        """The state of the session, as far as it decides what may be sent. `state_for` adds what a message decides."""
-        state = self.session.state
-        if not state.accepts_messages:
-            return SendingState.STOPPED
-        if self.opening.state is not _OPENED or not (self.terms.known or self.session.queue_is_empty):
-            connected = SendingState.OPENING
-        elif self.draining.silent:
-            connected = SendingState.DRAINING
-        elif self.draining.phase is DrainPhase.FINISHING:
-            connected = SendingState.FINISHING
-        else:
-            connected = SendingState.OPEN
-        if state.sends:
-            return connected
-        return SendingState.AWAY if connected is SendingState.OPEN else SendingState.AWAY_NOT_OPEN
+        return "closing" if session.state is SessionState.CLOSING else "open" if self.opening.done else "opening"
 
     def not_sent(self) -> ConnectionLost:
         """Return the error for a message that will never be sent."""
         last = self.session.last_close
         reason = last.reason or ("closed on this side" if last.user_closed else "")
         return ConnectionLost(last.code, reason, "not_sent")
-
-    def update_may_send(self) -> None:
-        """Compute ``may_send`` again.
-
-        ``may_send`` depends on the session, its opening, its draining and the gate. Each of these parts reports its
-        changes to the `PeerSession`.
-        """
-        self.may_send = self.sending_state is SendingState.OPEN and not (
-            self.session.full or self.room_gate.has_callers
-        )
 
     # ------------------------------------------------------------ the greeting of the remote peer
 

@@ -114,6 +114,7 @@ class OfflineQueue:
         else:
             self.user_count += more
             self.user_size += size
+            self._host.current.update()
 
     # ------------------------------------------------------------ messages that are not sent
 

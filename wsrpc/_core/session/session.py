@@ -140,7 +140,7 @@ class Session:
         self.state = state = after(self.state, happened)
         self.over = state is _OVER
         self._choose_send()
-        self._host.current.may_send_changed()
+        self._host.current.update()
 
     # ------------------------------------------------------------ the beginning
 
