@@ -1,4 +1,4 @@
-"""Programs that send back each message: by a library alone, and by wsrpc's raw mode on the same library.
+"""Programs that send back each message: by a library alone, and by wsrpc's raw connections on the same library.
 
 `python -m interop.autobahn.echoes NAME` prints its URL, and serves until it is ended.
 """
@@ -23,7 +23,7 @@ Echo = Callable[[], AbstractAsyncContextManager[str]]
 
 
 def raw_server() -> Server:
-    """A server in raw mode that sends everything back."""
+    """A server of raw connections that sends everything back."""
     server = Server(limits=LIMITS, compression=True)
 
     async def echo(connection: RawConnection) -> None:

@@ -310,6 +310,12 @@ class Broadcasting(wsrpc.Service):
         assert_type(await self.channel.emit("said", text, skip=self.peer), EmitReport)
 
 
+class Numbers(wsrpc.Service):
+    async def on_json(self, value: list[int]) -> None:
+        await self.connection.send_json(sum(value))
+        assert_type(await self.server.room("all").send_json(value, skip=self.connection), EmitReport)
+
+
 async def serving(peer: Peer) -> None:
     async with server.listen("127.0.0.1", 0, path="/ws"):
         assert_type((await server.emit("news", "text", skip=peer)).errors, tuple[PeerError, ...])

@@ -134,7 +134,9 @@ def _json_type(function: Any, dec_hook: DecHook | None) -> Any:
         TypeError: values cannot be converted to it.
     """
     facts = read_signature(function, "method")
-    value = facts.parameters[1]  # after self
+    if len(facts.parameters) < 2:
+        raise facts.refusal(None, "it is called with (self, value)")
+    value = facts.parameters[1]
     try:
         converter(value.type, dec_hook=dec_hook)
     except TypeError as exc:

@@ -131,7 +131,7 @@ class ClusterRoom(ClusterEmitter):
         return ClusterRoomChannel(self._inner.of(name), self._bridge)
 
     def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a raw message to every member; see `wsrpc.cluster.ClusterRoom.send_raw`."""
+        """Send a raw message to the raw connections; see `wsrpc.cluster.ClusterRoom.send_raw`."""
         return self._await(self._inner.send_raw, data, skip=inner_of(skip))
 
     def members(self) -> Members:

@@ -258,6 +258,9 @@ async def lazily(self: Any, *args: Any) -> AsyncGenerator[None]:
 def selfless() -> None: ...
 
 
+def print_it(value: object) -> None: ...
+
+
 def takes_a_socket(self: object, value: socket) -> None: ...
 
 
@@ -287,6 +290,7 @@ WRONG: list[tuple[Any, str]] = [
         r"Odd.on_message gets .*Talk.say\. Leave out on_message, or put the handlers",
     ),
     (service(Json, say=Talk.say), "Odd.on_json gets every message"),
+    (service(Service, on_json=staticmethod(print_it)), r"print_it.*: it is called with \(self, value\)"),
     (service(Service, on_json=takes_a_socket), r"values from the wire cannot be converted to socket"),
     (service(one=wsrpc.method(selfless)), "a method takes self first"),
     (service(say=None), "Odd.say is a handler in a base class, and here None"),
