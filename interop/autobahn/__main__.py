@@ -1,4 +1,4 @@
-"""Autobahn's test suite against wsrpc's raw connections and its transports, on each library, and against the library alone.
+"""Autobahn's test suite against wsrpc's raw connections and transports, on each library, and against the library alone.
 
 `python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes results.md, which docs/contributing/autobahn.md shows.
 PROGRAM is the suite's own `wstest`, which needs Python 2.7: `pip install autobahntestsuite` there.
