@@ -131,17 +131,16 @@ def error_tree() -> str:
     return f"```text\n{dedent(drawn)}\n```"
 
 
-def validators() -> str:
+def fitting_values() -> str:
     rows = [
         [
             (row.called or f"`{row.code}`").replace("|", "\\|"),
-            row.by,
             f"`{json.dumps(row.right)}`",
             f"`{json.dumps(row.wrong)}`",
         ]
         for row in ROWS
     ]
-    return table(["annotation", "validated by", "fits", "is refused"], rows)
+    return table(["annotation", "fits", "is refused"], rows)
 
 
 def abilities() -> str:
@@ -181,7 +180,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "states of calls": calls,
     "states of requests": requests,
     "tree of errors": error_tree,
-    "who validates": validators,
+    "values that fit types": fitting_values,
     "abilities of adapters": abilities,
     "supported versions": supported_versions,
     "compatibility": lambda: matrix.table(matrix.load()),

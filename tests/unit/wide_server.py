@@ -88,14 +88,15 @@ class Crow(pydantic.BaseModel):
     age: int = 3
 
 
-@dataclass
-class Point:
+class Animal(pydantic.RootModel[Lion | Crow]): ...
+
+
+class Point(msgspec.Struct, tag=True):
     x: int
     y: int
 
 
-@dataclass
-class Circle:
+class Circle(msgspec.Struct, tag=True):
     radius: int
 
 
@@ -120,7 +121,7 @@ def tree(node: Node, pair: Pair, film: Film, odd: Odd) -> Node:
 
 
 @server.on("pets")
-def pets(pets: list[Cat | Dog], animal: Lion | Crow, shape: Point | Circle) -> Point | Circle:
+def pets(pets: list[Cat | Dog], animal: Animal, shape: Point | Circle) -> Point | Circle:
     return shape
 
 

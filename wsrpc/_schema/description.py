@@ -108,7 +108,7 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
     types = [each for draft in (*drafts, *emitted) for each in draft.types()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
-        schemas, definitions = schemas_of(types, hooked=registry.dec_hook is not None)
+        schemas, definitions = schemas_of(types)
     described = iter(schemas)
     default = _default_writer(enc_hook)
     events = [_finished(draft, described, default) for draft in drafts]

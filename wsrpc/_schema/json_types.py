@@ -15,8 +15,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import inspect as mi
 
-from .._values.convert import nodes_of, type_name
-from .._values.validation import wire_type
+from .._values.convert import check_type, nodes_of, type_name
 from .definitions import (
     MEMBER_NAMES,
     PREFIX,
@@ -48,19 +47,18 @@ class Described(NamedTuple):
     """The parts of the type without a schema, and why."""
 
 
-def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list[Described], dict[str, Schema]]:
+def schemas_of(types: Sequence[tuple[Any, Form]]) -> tuple[list[Described], dict[str, Schema]]:
     """Return the schema of each type in the requested form, and the definitions to which the schemas refer.
 
     A type that cannot be described gets ``{}`` (any value) and a note.
-
-    ``hooked``: whether there is a ``dec_hook``, which may convert to classes that neither msgspec nor pydantic knows.
     """
     keys = [_key(tp) for tp, _ in types]
     good: dict[Any, Any] = {}
     failures: dict[Any, str] = {}
     for key, (tp, _) in dict(zip(keys, types, strict=True)).items():  # many handlers use the same types
         try:
-            good[key] = _describable(tp, hooked)
+            _check_describable(tp)
+            good[key] = tp
         except Exception as exc:  # for example for a default that cannot be encoded
             failures[key] = f"{type_name(tp)} has no JSON Schema: {exc}"
     models = describe_models(good.values())
@@ -94,14 +92,12 @@ def _key(tp: Any) -> Any:
 # ---------------------------------------------------------------- msgspec
 
 
-def _describable(tp: Any, hooked: bool) -> Any:
-    """Return the type that msgspec converts to in place of ``tp``. Raise an exception if the type has no schema."""
-    wire = tp
+def _check_describable(tp: Any) -> None:
+    """Raise an exception if a type has no schema."""
     if tp is not Any and tp is not object:
-        wire = wire_type(tp, hooked=hooked)
-    msgspec.json.schema_components([wire], schema_hook=lambda cls: {UNKNOWN: ""})
-    describe_models([wire])
-    return wire
+        check_type(tp)
+    msgspec.json.schema_components([tp], schema_hook=lambda cls: {UNKNOWN: ""})
+    describe_models([tp])
 
 
 def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect as mi
 
 from .caching import memoized
-from .pydantic_types import has_core_schema, is_pydantic, misfit, pydantic_dumper, pydantic_validator
-from .validation import Checked, wire_type
+from .pydantic_types import is_pydantic, misfit, pydantic_dumper, pydantic_validator
+from .type_survey import problem_of
 
 _R = TypeVar("_R")
 
@@ -78,8 +78,6 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
     def dec_hook(tp: Any, value: Any) -> Any:
         if tp is object:
             return value
-        if tp.__class__ is Checked:
-            return tp.validate(value)
         if is_pydantic(tp):
             try:
                 return pydantic_validator(tp)(value)
@@ -101,7 +99,7 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
 
     def enc_hook(value: Any) -> Any:
         cls = value.__class__
-        if is_pydantic(cls) or has_core_schema(cls):
+        if is_pydantic(cls):
             return pydantic_dumper(cls)(value, for_pydantic)
         if (builtin := _BUILTIN.get(cls)) is not None:
             return builtin(value)
@@ -162,18 +160,8 @@ def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
             why = str(exc).partition("\n")[0]
             raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
     keys = [node.key_type for node in nodes if isinstance(node, mi.DictType)]
-    needs_options = bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys)
-    unknown = (cls for cls in custom if not is_pydantic(cls) and not isinstance(cls, Checked))
-    return needs_options, next(unknown, None)
-
-
-class Prepared(NamedTuple):
-    """The type that msgspec converts to, in place of a type of the user."""
-
-    type: Any
-    needs_options: bool
-    """Whether the conversion needs options: msgspec calls the hook for a class in the type, or the type has mappings
-    with keys that are text only in JSON. Options make msgspec slower, so they are passed only if they are needed."""
+    needed = bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys)
+    return needed, next((cls for cls in custom if not is_pydantic(cls)), None)
 
 
 def _cached_without_hook(make: Callable[[Any, DecHook | None], _R]) -> Callable[[Any, DecHook | None], _R]:
@@ -183,36 +171,56 @@ def _cached_without_hook(make: Callable[[Any, DecHook | None], _R]) -> Callable[
     """
 
     @memoized
-    def cached(tp: Any, _: str) -> _R:
+    def cached(tp: Any) -> _R:
         return make(tp, None)
 
     def call(tp: Any, dec_hook: DecHook | None) -> _R:
         if dec_hook is not None:
             return make(tp, dec_hook)
-        # ``A | B`` equals ``B | A``, but pydantic prefers the first member. Their texts differ.
-        return cached(tp, "" if isinstance(tp, type) else str(tp))
+        return cached(tp)
 
     return call
 
 
 @_cached_without_hook
-def prepare(tp: Any, dec_hook: DecHook | None) -> Prepared:
-    """Find out which library validates ``tp``, and whether msgspec needs options.
+def needs_options(tp: Any, dec_hook: DecHook | None) -> bool:
+    """Return whether the conversion to a type needs options.
+
+    It does if msgspec calls the hook for a class in the type, or the type has mappings with keys that are text only in
+    JSON. Options make msgspec slower, so they are passed only if they are needed.
 
     Raises:
-        TypeError: no library accepts the type or enforces all that it says. Or it contains a class that neither msgspec
-            nor pydantic knows, and there is no ``dec_hook``.
+        TypeError: msgspec does not accept the type, or would not enforce all that it says. Or it contains a class that
+            neither msgspec nor pydantic knows, and there is no ``dec_hook``.
     """
     if tp is Any or tp is object:
-        return Prepared(tp, False)
-    wire = wire_type(tp, hooked=dec_hook is not None)
-    needs_options, unknown = _examine(wire)
+        return False
+    check_type(tp)
+    needed, unknown = _examine(tp)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "
             "or a pydantic model, or pass a dec_hook= that converts to it"
         )
-    return Prepared(wire, needs_options)
+    return needed
+
+
+def check_type(tp: Any) -> None:
+    """Raise TypeError if msgspec does not accept a type, or would not enforce all that it says."""
+    try:
+        if problem := problem_of(tp):
+            raise TypeError(problem)
+        msgspec.json.Decoder(tp)
+    except NameError:
+        pass  # the caller reports names that cannot be resolved
+    except TypeError as exc:
+        if "custom type" not in str(exc):
+            raise
+        raise TypeError(f"{exc}: for pydantic models, write a RootModel of the union") from exc
+    except KeyError as exc:  # from msgspec, for a class of attrs
+        raise TypeError(f"{type_name(tp)}: field {exc} has no annotation: write {exc.args[0]}: Any") from exc
+    except (NotImplementedError, RecursionError, AssertionError) as exc:  # such as for a class derived from Protocol[T]
+        raise TypeError(str(exc) or f"{type_name(tp)}: msgspec refuses it") from exc
 
 
 def convert_options(needed: bool, dec_hook: DecHook | None) -> dict[str, Any]:
@@ -239,8 +247,7 @@ def _converter(tp: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
         return lambda value: value
     # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. If a Struct has a field of
     # type `list[int]`, the analysis is cached, too.
-    tp, needs_options = prepare(tp, dec_hook)
-    options = convert_options(needs_options, dec_hook)
+    options = convert_options(needs_options(tp, dec_hook), dec_hook)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
     convert: Callable[..., Any] = msgspec.convert
     exact: type[Any] | None = tp if tp in EXACT_TYPES else None

@@ -1,4 +1,4 @@
-"""Survey of a type: the facts that decide whether msgspec or pydantic validates it, found in one walk over its parts.
+"""Survey of a type: finds what msgspec would ignore or misread, in one walk over the parts of the type.
 
 msgspec 0.22 misreads some unions. It keeps the facts of a union in one array, and computes the place of each entry from
 the entries before it. In two cases, the functions of msgspec disagree about the order. They then read foreign memory,
@@ -13,256 +13,164 @@ The array has room for one set of constraints per type. Therefore ``Annotated[in
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import inspect
 import types
 import typing
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import InitVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
-from msgspec import inspect as mi
 
 from .caching import memoized
-from .pydantic_types import has_core_schema, is_of_pydantic_1, is_pydantic
+from .pydantic_types import is_pydantic
 
 UNIONS = (Union, types.UnionType)
-
-Place = Literal["open", "sealed", "model"]
-"""Where a part of a type is: ``"open"``, where both libraries see it; ``"sealed"``, in a class whose fields only
-msgspec sees (a Struct or a class of attrs); or ``"model"``, in a pydantic model."""
 
 _LIBRARIES = frozenset({"annotated_types", "pydantic", "pydantic_core"})
 _NO_CONSTRAINTS = frozenset({"Unit", "DocInfo"})
 """Metadata of annotated_types that describes values without restricting them."""
-_OF_PYDANTIC = frozenset({"Predicate", "Not"})
-"""Constraints of annotated_types whose subclasses pydantic also knows."""
-_LAZY = frozenset({Iterable, Iterator, Generator})
-"""Types whose items pydantic checks only when they are read. The handler already runs then."""
 _TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
 """Types that are text in JSON."""
-_ONLY_MSGSPEC: frozenset[Any] = frozenset({bytearray, memoryview, msgspec.Raw, msgspec.msgpack.Ext, msgspec.UnsetType})
-_SIZED = frozenset({str, bytes, bytearray, list, tuple, set, frozenset, dict})
-_NOT_SIZED = frozenset({int, float, bool, Decimal, datetime, date, time, timedelta, UUID})
-_NUMBERS = ("gt", "ge", "lt", "le", "multiple_of")
-_LENGTHS = ("min_length", "max_length")
-
-OF_PYDANTIC_1 = "is of pydantic 1, which wsrpc does not support: import it from pydantic 2"
-_META_HINT = "use msgspec.Meta(...) or a class that checks itself in __post_init__"
+_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length")
+_FIELDS = ("__dataclass_fields__", "__attrs_attrs__", "__struct_fields__", "__required_keys__", "_fields")
+"""Attributes that only classes with fields have. Each kind of class has one of them."""
+_INSTEAD = "write msgspec.Meta(...), or make it a field of a pydantic model"
 
 
-class Survey:
-    """Finds out which library can enforce a type, by visiting each part of the type once."""
+class Part(NamedTuple):
+    """A type that is found in another type."""
 
-    def __init__(self, hooked: bool) -> None:
-        """
-        Args:
-            hooked: the user has a ``dec_hook``.
-        """
-        self._hooked = hooked
-        self.refused = ""
-        """Why neither library can enforce all that the type says."""
-        self.needs_pydantic = ""
-        """The first thing found that msgspec cannot enforce and pydantic may."""
-        self.instead = ""
-        """What the user can write instead of ``needs_pydantic``, without pydantic."""
-        self.needs_msgspec = ""
-        """The first thing found that pydantic does not know."""
-        self.meta = ""
-        """The first constraint of msgspec, which pydantic ignores."""
-        self.not_for_pydantic = ""
-        """Why pydantic must not validate the type, for example because it would ignore a constraint."""
-        self.misread = ""
-        """What msgspec does wrong with the first union found that it misreads."""
-        self.unsent = ""
-        """Which attribute msgspec would leave out of values that are sent, and what to do."""
-        self._seen: list[tuple[Any, Place]] = []
-        self._inside: list[Any] = []
-        """The types around the present one."""
-
-    def visit(self, tp: Any, owner: str = "", place: Place = "open") -> None:
-        """Visit ``tp``, which belongs to the class or field ``owner``, or is the annotation of a parameter."""
-        origin = get_origin(tp)
-        if origin is Annotated:
-            for each in _expanded(tp.__metadata__):
-                self._metadata(each, tp.__origin__, owner, place)
-            parts = (tp.__origin__,)
-            if any(getattr(each, "discriminator", None) is not None for each in tp.__metadata__):
-                parts = _alternatives(tp.__origin__)  # a union in which no member has to be chosen
-            for part in parts:
-                self.visit(part, owner, place)
-        elif isinstance(tp, TypeVar):
-            # msgspec ignores all constraints in a bound, even its own. So there always is an owner, for the error.
-            for bound in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__):
-                self.visit(bound, owner or tp.__name__, place)
-        elif origin is not Literal and (tp, place) not in self._seen:
-            self._seen.append((tp, place))
-            self._inside.append(tp)
-            self._part(tp, origin or tp, owner, place)
-            self._inside.pop()
-        elif place != "model" and origin in UNIONS and tp in self._inside and _needs_exponential_time(tp):
-            self._refuse(
-                owner,
-                f"{tp} is a union of dataclasses that contain the union, and validating that would take twice as long "
-                "with each level: give the union a Field(discriminator=...), or make its classes Structs with tags",
-            )
-
-    def _part(self, tp: Any, cls: Any, owner: str, place: Place) -> None:
-        if (inner := unwrapped(tp)) is not None:
-            if cls is not tp and getattr(cls.__value__, "__parameters__", ()) != cls.__type_params__:
-                # For ``type X[A, B] = dict[B, A]``, msgspec 0.22 uses the arguments in the wrong order.
-                self._require_pydantic(f"{tp}", owner, place)
-            self.visit(inner, owner, place)
-            return
-        if cls in UNIONS and place != "model":
-            self._union(tp, owner, place)
-        if isinstance(cls, type):
-            self._class(cls, owner, place)
-        if _has_fields(cls):
-            self._fields(tp, cls, "sealed" if _is_sealed(cls) and place == "open" else place)
-        else:
-            for arg in get_args(tp):
-                self.visit(arg, owner, place)
-
-    def _metadata(self, metadata: Any, inner: Any, owner: str, place: Place) -> None:
-        if isinstance(metadata, msgspec.Meta):
-            if _restricts(metadata) and place == "model":
-                self._refuse(owner, f"pydantic ignores {metadata!r}: write Field(...)")
-            elif _restricts(metadata) and place == "open":
-                self.meta = self.meta or repr(metadata)
-            return
-        name = type(metadata).__name__ if type(metadata).__module__.partition(".")[0] == "annotated_types" else ""
-        if not _is_constraint(metadata) or name in _NO_CONSTRAINTS:
-            return
-        is_field = _is_pydantic_field(metadata)
-        shown = "Field(...)" if is_field else repr(metadata)
-        if is_of_pydantic_1(metadata):
-            self._refuse(owner, f"Field(...) {OF_PYDANTIC_1}")
-        elif name == "Timezone":
-            self._refuse(
-                owner, f"neither msgspec nor pydantic enforces {shown}: write msgspec.Meta(tz=...) or AwareDatetime"
-            )
-        elif _is_unknown(metadata):
-            self._refuse(owner, f"{shown} is a constraint that neither msgspec nor pydantic knows")
-        elif place != "model" and (reason := _cannot_be_met(metadata, inner)):
-            self._refuse(owner, f"{shown} cannot be enforced: {reason}")
-        elif is_field and not owner and not metadata.is_required():
-            self._refuse(owner, f"{shown} has a default, which nothing uses: write it in the signature")
-        else:
-            self._require_pydantic(shown, owner, place)
-
-    def _require_pydantic(self, what: str, owner: str, place: Place, instead: str = _META_HINT) -> None:
-        if place == "sealed":
-            fix = "write msgspec.Meta(...) there, or make the class a dataclass or a pydantic model"
-            self._refuse(owner, f"msgspec cannot enforce {what}: {fix}")
-        elif place == "open" and not self.needs_pydantic:
-            self.needs_pydantic, self.instead = f"{_in(owner)}{what}", instead
-
-    def _refuse(self, owner: str, why: str) -> None:
-        self.refused = self.refused or f"{_in(owner)}{why}"
-
-    # ---------------------------------------------------------------- unions
-
-    def _union(self, tp: Any, owner: str, place: Place) -> None:
-        members = list(_members(tp))
-        if problem := _misread(members):
-            self.misread = self.misread or f"{_in(owner)}msgspec {problem}"
-        classes = [get_origin(each) or each for each, _ in members if each not in (None, types.NoneType)]
-        objects = [cls for cls in classes if _is_object(cls)]
-        tag = f"give each class of the union a tag, as in class {_first_name(objects)}(msgspec.Struct, tag=True)"
-        why = ""
-        if len({cls for cls in classes if _is_text(cls)}) > 1:
-            why = "unions may not contain more than one str-like type"
-        elif len(objects) > 1 and any(map(_is_sealed, objects)):
-            if not all(map(_is_tagged, objects)):
-                why = f"pydantic does not see the fields of Struct types and attrs classes: {tag}"
-        elif Any not in classes and (len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes)))):
-            self._require_pydantic(f"{tp}", owner, place, tag)
-        if why and Any in classes:  # msgspec accepts any value for such a union
-            self.not_for_pydantic = f"{_in(owner)}{tp} cannot be decided: {why}"
-        elif why:
-            self._refuse(owner, f"{tp} cannot be decided: {why}")
-
-    # ---------------------------------------------------------------- classes
-
-    def _class(self, cls: Any, owner: str, place: Place) -> None:
-        if not self._hooked and is_of_pydantic_1(cls):
-            self._refuse(owner, f"{cls.__qualname__} {OF_PYDANTIC_1}, or pass a dec_hook= that converts to it")
-        elif is_pydantic(cls):
-            for name, field in getattr(cls, "model_fields", {}).items():
-                hint: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-                self.visit(hint, f"{cls.__qualname__}.{name}", "model")
-        elif hasattr(cls, "__pydantic_validator__") or (
-            has_core_schema(cls) and not (place == "sealed" and self._hooked)
-        ):
-            self._require_pydantic(f"{cls.__qualname__}, a class of pydantic", owner, place)
-        elif place == "open" and (cls in _ONLY_MSGSPEC or _is_sealed(cls) or (self._hooked and _is_custom(cls))):
-            self.needs_msgspec = self.needs_msgspec or cls.__qualname__
-        elif place != "model" and cls in _LAZY:
-            self._refuse(owner, f"{cls.__qualname__} cannot be enforced before it is read: write list[...]")
-
-    def _fields(self, tp: Any, cls: Any, place: Place) -> None:
-        """Visit the fields of a class that is not a model."""
-        name = cls.__qualname__
-        if place != "model":
-            self._settings(cls, place)
-        try:
-            fields = _fields_of(tp)
-        except Exception as exc:  # anything that evaluating an annotation raises
-            self._refuse("", f"{name} has a field whose type cannot be resolved: {exc}")
-            return
-        for field, hint in fields.items():
-            if hint.__class__ is dataclasses.InitVar:
-                self._require_pydantic("an InitVar", f"{name}.{field}", place)
-                hint = hint.type
-            if get_origin(hint) is not ClassVar:
-                self.visit(hint, f"{name}.{field}", place)
-
-    def _settings(self, cls: Any, place: Place) -> None:
-        """Find settings of a class and of its fields that only pydantic supports, or no library."""
-        name = cls.__qualname__
-        for each in getattr(cls, "__attrs_attrs__", ()):
-            if each.name.startswith("_"):  # msgspec takes it for private, in classes of attrs only
-                self.unsent = f"{name}.{each.name} would not be sent: rename it, or make the class a dataclass"
-                self._refuse("", self.unsent)
-            if each.converter is not None:
-                self._refuse("", f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__")
-        for field, default in _defaults(cls):
-            if _is_pydantic_field(default):
-                self._require_pydantic("Field(...)", f"{name}.{field}", place)
-        for each in _validators(cls):  # pydantic ignores validators in a NamedTuple
-            place_of_methods: Place = "sealed" if hasattr(cls, "_fields") else place
-            self._require_pydantic("a validator of pydantic", f"{name}.{each}", place_of_methods)
-        if _is_typed_dict(cls) and (getattr(cls, "__closed__", None) or _extra_items(cls)):
-            self._require_pydantic(f"{name}, which restricts further keys", "", place)
-        if hasattr(cls, "__pydantic_config__"):
-            self._require_pydantic("a config of pydantic", name, place)
-        for base in _parametrized_bases(cls):
-            if _is_typed_dict(cls):
-                self._refuse(
-                    "", f"{name} derives from {base}, and no library looks into the brackets: write its fields out"
-                )
-            elif place == "open":
-                self.not_for_pydantic = f"{name} derives from {base}, and pydantic ignores what is in the brackets"
+    type: Any
+    owner: str
+    """The class and the field to which the part belongs, followed by a colon. Empty outside of classes."""
 
 
 @memoized
-def survey_of(tp: Any, hooked: bool) -> Survey:
-    """Return the survey of a type. ``hooked``: the user has a ``dec_hook``."""
-    survey = Survey(hooked)
-    survey.visit(tp)
-    return survey
+def problem_of(tp: Any) -> str:
+    """Return what msgspec would ignore or misread in a type, and what to do. Empty if there is no such part."""
+    return next((part.owner + why for part in _parts(Part(tp, ""), []) if (why := _problem(part.type))), "")
 
 
-def _in(owner: str) -> str:
-    return f"{owner}: " if owner else ""
+@memoized
+def unsent(tp: Any) -> str:
+    """Return which attribute msgspec would leave out of values of a type, and what to do. Empty if there is none."""
+    with suppress(TypeError):  # the type of a field cannot be resolved, which concerns only descriptions
+        return next((why for part in _parts(Part(tp, ""), []) if (why := _private(part.type))), "")
+    return ""
+
+
+def _parts(part: Part, seen: list[Any]) -> Iterator[Part]:
+    """Yield a type and all types inside it, except those in pydantic models.
+
+    Raises:
+        TypeError: the type of a field cannot be resolved.
+    """
+    tp, owner = part
+    origin = get_origin(tp)
+    if origin is Literal or tp in seen:
+        return
+    seen.append(tp)
+    yield part
+    inner = unwrapped(tp)
+    if origin is Annotated:
+        inside = [Part(tp.__origin__, owner)]
+    elif isinstance(tp, TypeVar):
+        inside = [Part(each, owner) for each in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__)]
+    elif inner is not None:
+        inside = [Part(inner, owner)]
+    elif _has_fields(cls := origin or tp):
+        inside = [Part(hint, f"{cls.__qualname__}.{field}: ") for field, hint in _hints_of(tp, cls)]
+    else:
+        inside = [Part(each, owner) for each in get_args(tp)]
+    for each in inside:
+        yield from _parts(each, seen)
+
+
+def _hints_of(tp: Any, cls: Any) -> Iterator[tuple[str, Any]]:
+    try:
+        fields = _fields_of(tp)
+    except Exception as exc:  # anything that evaluating an annotation raises
+        raise TypeError(f"{cls.__qualname__} has a field whose type cannot be resolved: {exc}") from exc
+    return ((field, hint) for field, hint in fields.items() if get_origin(hint) is not ClassVar)
+
+
+def _problem(tp: Any) -> str:
+    """Return what msgspec would ignore or misread in one part of a type, and what to do."""
+    origin = get_origin(tp)
+    if origin is Annotated:
+        foreign = next((_shown(each) for each in tp.__metadata__ if _is_foreign(each)), "")
+        return foreign and f"msgspec cannot enforce {foreign}: {_INSTEAD}"
+    if origin in UNIONS:
+        return _misread(list(_members(tp)))
+    cls: Any = origin or tp
+    if cls.__class__ is InitVar:
+        return "msgspec cannot set an InitVar: make it a field"
+    if type(cls).__name__ == "TypeAliasType" and getattr(cls.__value__, "__parameters__", ()) != cls.__type_params__:
+        # For ``type X[A, B] = dict[B, A]``, msgspec 0.22 uses the arguments in the wrong order.
+        return f"msgspec confuses the arguments of {tp}: write the type out" if origin else ""
+    if is_pydantic(cls):
+        for name, field in cls.model_fields.items():
+            for each in field.metadata:
+                if isinstance(each, msgspec.Meta) and _restricts(each):
+                    return f"{cls.__qualname__}.{name}: pydantic ignores {each!r}: write Field(...)"
+    return _problem_of_class(cls) if isinstance(cls, type) else ""
+
+
+def _problem_of_class(cls: Any) -> str:
+    """Return which setting of a class or of its fields msgspec would ignore, and what to do."""
+    name = cls.__qualname__
+    if hasattr(cls, "__pydantic_validator__") and not is_pydantic(cls):
+        return f"msgspec cannot enforce {name}, a class of pydantic: make it a pydantic model"
+    if not _has_fields(cls):
+        return ""
+    attributes = getattr(cls, "__attrs_attrs__", ())
+    if why := _private(cls):
+        return why
+    if each := next((each for each in attributes if each.converter is not None), None):
+        return f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__"
+    defaults = [each.default for each in attributes or getattr(cls, "__dataclass_fields__", {}).values()]
+    defaults += [*getattr(cls, "__struct_defaults__", ()), *getattr(cls, "_field_defaults", {}).values()]
+    if any(type(default).__module__ == "pydantic.fields" for default in defaults):
+        return f"{name} has a default Field(...), which msgspec cannot enforce: {_INSTEAD}"
+    if hasattr(cls, "__pydantic_config__") or any(_is_validator(cls, each) for each in dir(cls)):
+        return f"{name} has a config or a validator of pydantic, which msgspec ignores: make it a pydantic model"
+    if hasattr(cls, "__required_keys__"):  # a TypedDict, of typing_extensions, too
+        if getattr(cls, "__closed__", None):
+            return f"{name} is closed, which msgspec ignores: use a msgspec.Struct with forbid_unknown_fields=True"
+        if base := next(_parametrized_bases(cls), None):
+            return f"{name} derives from {base}, and msgspec does not look into the brackets: write its fields out"
+    return ""
+
+
+def _private(cls: Any) -> str:
+    """Return which attribute of a class of attrs msgspec takes for private. (In other classes, it sends all.)"""
+    for each in getattr(cls, "__attrs_attrs__", ()):
+        if each.name.startswith("_"):
+            return f"{cls.__qualname__}.{each.name} would not be sent: rename it, or make the class a dataclass"
+    return ""
 
 
 # ---------------------------------------------------------------- metadata
+
+
+def _is_foreign(metadata: Any) -> bool:
+    """Whether metadata in an `Annotated` is a constraint of another library than msgspec.
+
+    PEP 593 allows any other object there, too.
+    """
+    if hasattr(metadata, "__get_pydantic_core_schema__"):
+        return True
+    homes = {base.__module__.partition(".")[0] for base in type(metadata).__mro__}
+    return not homes.isdisjoint(_LIBRARIES) and type(metadata).__name__ not in _NO_CONSTRAINTS
+
+
+def _shown(metadata: Any) -> str:
+    return "Field(...)" if type(metadata).__module__ == "pydantic.fields" else repr(metadata)
 
 
 def _restricts(meta: msgspec.Meta) -> bool:
@@ -271,55 +179,11 @@ def _restricts(meta: msgspec.Meta) -> bool:
 
 
 def _has_limits(meta: msgspec.Meta) -> bool:
-    return any(getattr(meta, name) is not None for name in _NUMBERS + _LENGTHS)
+    return any(getattr(meta, name) is not None for name in _LIMITS)
 
 
-def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
-    """Yield the single constraints of metadata. ``Interval(gt=0, lt=5)`` consists of two constraints."""
-    for each in metadata:
-        if getattr(each, "__is_annotated_types_grouped_metadata__", False) is True:
-            yield from _expanded(each)
-        else:
-            yield each
-
-
-def _is_constraint(metadata: Any) -> bool:
-    """Whether metadata in an `Annotated` is a constraint. PEP 593 allows any other object there, too."""
-    if hasattr(metadata, "__get_pydantic_core_schema__"):
-        return True
-    return any(base.__module__.partition(".")[0] in _LIBRARIES for base in type(metadata).__mro__)
-
-
-def _is_unknown(metadata: Any) -> bool:
-    """Whether metadata is a constraint of the user's own, which pydantic would ignore."""
-    if hasattr(metadata, "__get_pydantic_core_schema__"):
-        return False
-    classes = type(metadata).__mro__
-    return classes[0].__module__.partition(".")[0] not in _LIBRARIES and not any(
-        cls.__name__ in _OF_PYDANTIC for cls in classes if cls.__module__ == "annotated_types"
-    )
-
-
-def _is_pydantic_field(value: Any) -> bool:
-    return type(value).__module__ == "pydantic.fields"
-
-
-def _cannot_be_met(metadata: Any, tp: Any) -> str:
-    """Return why values of a type cannot be compared with a constraint. Return an empty text if they can.
-
-    Without this check, pydantic would raise an exception for each value.
-    """
-    for each in metadata.metadata if _is_pydantic_field(metadata) else [metadata]:
-        for member, _ in _members(tp):
-            cls: Any = get_origin(member) or member
-            if cls in _NOT_SIZED and getattr(each, "pattern", None) is not None:
-                return f"a pattern is for text, not for {cls.__name__}"
-            if cls in _NOT_SIZED and any(hasattr(each, name) for name in _LENGTHS):
-                return f"{cls.__name__} has no length"
-            bounds = [getattr(each, name) for name in _NUMBERS if hasattr(each, name)] if cls in _SIZED else []
-            if bounds and bounds[0].__class__ is not cls:
-                return f"{cls.__name__} is not comparable with {bounds[0]!r}"
-    return ""
+def _is_validator(cls: Any, name: str) -> bool:
+    return "Validator" in type(getattr(inspect.getattr_static(cls, name), "decorator_info", None)).__name__
 
 
 # ---------------------------------------------------------------- members of unions
@@ -362,12 +226,6 @@ def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, lis
         yield tp, [each for each in metadata if isinstance(each, msgspec.Meta)]
 
 
-def _alternatives(union: Any) -> tuple[Any, ...]:
-    """Return the members of a union as they are written. ``union`` may also be an alias of a union."""
-    inner = unwrapped(union)
-    return get_args(union) if inner is None else _alternatives(inner)
-
-
 def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
     """Return what msgspec does wrong with a union of these members. An empty text if it reads the union right."""
     kinds = [_kinds(tp) for tp, _ in members]
@@ -380,10 +238,12 @@ def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
     elif any(map(_has_limits, metas)) and ["fixed"] in kinds:
         pair = "a tuple of fixed length and a type with bounds"
     if pair:
-        return f"cannot decode a union of {pair}: put one of the two into a dataclass"
+        return f"msgspec cannot decode a union of {pair}: put one of the two into a dataclass"
     for tp, metadata in members:
         if any(map(_restricts, metadata)) and sum(tp in each for each in kinds) > 1:
-            return f"applies the bounds of one {tp.__name__} in a union to every {tp.__name__}: write one of them"
+            return (
+                f"msgspec applies the bounds of one {tp.__name__} in a union to every {tp.__name__}: write one of them"
+            )
     return ""
 
 
@@ -394,89 +254,17 @@ def _kinds(tp: Any) -> list[Any]:
     cls = get_origin(tp) or tp
     if cls is tuple and tp not in (tuple, typing.Tuple) and get_args(tp)[-1:] != (Ellipsis,):  # noqa: UP006
         return ["fixed"]
-    if _derives(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
+    if isinstance(cls, type) and issubclass(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
         return ["collection"]
     return [cls]
-
-
-def _needs_exponential_time(union: Any) -> bool:
-    """Whether pydantic tries several classes on each level of a recursive union, down to the last level.
-
-    A few hundred bytes could then block the event loop for seconds. (Models with such unions are accepted: the author
-    of a model has decided to use pydantic.)
-    """
-    classes = [get_origin(tp) or tp for tp, _ in _members(union)]
-    fieldwise = any(dataclasses.is_dataclass(cls) or _is_typed_dict(cls) for cls in classes)
-    return fieldwise and Any not in classes and sum(map(_is_object, classes)) > 1
-
-
-def _is_text(cls: Any) -> bool:
-    if not _derives(cls, enum.Enum):
-        return cls in _TEXT
-    members: list[enum.Enum] = list(cls)
-    return all(isinstance(member.value, str) for member in members)
-
-
-def _is_object(cls: Any) -> bool:
-    """Whether values of a class come from objects in JSON."""
-    if _is_struct(cls):
-        return not cls.__struct_config__.array_like
-    return _is_sealed(cls) or dataclasses.is_dataclass(cls) or is_pydantic(cls) or _derives(cls, Mapping)
-
-
-def _first_name(classes: list[Any]) -> str:
-    return next((cls.__name__ for cls in classes if _has_fields(cls)), "Cat")
 
 
 # ---------------------------------------------------------------- classes
 
 
-def _is_custom(cls: Any) -> bool:
-    """Whether msgspec leaves the class to the hook."""
-    # msgspec visits the fields of a class only after it has checked the unions.
-    if cls in _ONLY_MSGSPEC or _has_fields(cls):
-        return False
-    try:
-        return isinstance(mi.type_info(cls), mi.CustomType)
-    except Exception:  # msgspec raises it again when it converts to the class
-        return False
-
-
 def _has_fields(cls: Any) -> bool:
-    return dataclasses.is_dataclass(cls) or _is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
-
-
-def _is_sealed(cls: Any) -> bool:
-    """Whether pydantic does not see the fields of a class."""
-    return _is_struct(cls) or hasattr(cls, "__attrs_attrs__")
-
-
-def _is_struct(cls: Any) -> bool:
-    return _derives(cls, msgspec.Struct)
-
-
-def _derives(cls: Any, base: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, base)
-
-
-def _is_tagged(cls: Any) -> bool:
-    """Whether a class is a Struct with a tag, by which msgspec distinguishes it from other classes."""
-    cls = get_origin(cls) or cls
-    return _is_struct(cls) and cls.__struct_config__.tag is not None
-
-
-def _is_typed_dict(cls: Any) -> bool:
-    return hasattr(cls, "__required_keys__")  # of typing_extensions, too
-
-
-_NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_NoExtraItemsType"})
-"""Names of the class that ``__extra_items__`` has in a `TypedDict` without extra items, in all versions of
-typing_extensions. From Python 3.15 on, ``NoExtraItems`` is a sentinel of typing, and all sentinels have one class."""
-
-
-def _extra_items(cls: Any) -> bool:
-    """Whether a `TypedDict` declares the types of further keys (PEP 728)."""
-    return _NO_EXTRA_ITEMS.isdisjoint((type(given := getattr(cls, "__extra_items__", None)).__name__, str(given)))
+    """Whether msgspec knows the fields of a class: a dataclass, a class of attrs, a Struct, TypedDict or NamedTuple."""
+    return any(hasattr(cls, name) for name in _FIELDS)
 
 
 def _fields_of(tp: Any) -> dict[str, Any]:
@@ -492,22 +280,6 @@ def _fields_of(tp: Any) -> dict[str, Any]:
         return found  # msgspec cannot resolve the annotation either, and its error says so
     arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(tp), strict=False))
     return found | {name: _with_arguments(hints[name], arguments) for name in inspect.get_annotations(cls)}
-
-
-def _defaults(cls: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields with defaults of a class of any kind."""
-    for field in getattr(cls, "__attrs_attrs__", getattr(cls, "__dataclass_fields__", {}).values()):
-        yield field.name, field.default
-    if defaults := getattr(cls, "__struct_defaults__", ()):
-        yield from zip(cls.__struct_fields__[-len(defaults) :], defaults, strict=True)
-    yield from getattr(cls, "_field_defaults", {}).items()
-
-
-def _validators(cls: Any) -> Iterator[str]:
-    """Yield the names of validators: methods that pydantic calls."""
-    for name in dir(cls):
-        if "Validator" in type(getattr(inspect.getattr_static(cls, name), "decorator_info", None)).__name__:
-            yield name
 
 
 def _parametrized_bases(cls: Any) -> Iterator[Any]:

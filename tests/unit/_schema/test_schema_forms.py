@@ -146,20 +146,6 @@ def test_names_of_definitions() -> None:
     assert definitions(beside_models) == models
 
 
-def test_bytes_of_a_model_are_base64_unless_its_config_says_otherwise() -> None:
-    class Plain(pydantic.BaseModel):
-        data: bytes
-
-    class Hex(pydantic.BaseModel):
-        model_config = pydantic.ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
-        data: bytes
-
-    for form in both_forms(Plain):
-        assert form["properties"]["data"] == {"contentEncoding": "base64", "title": "Data", "type": "string"}
-    for form in both_forms(Hex):
-        assert "contentEncoding" not in form["properties"]["data"]
-
-
 class Models:
     class Leaf(pydantic.BaseModel):
         size: int = 0
@@ -183,22 +169,3 @@ def test_models_that_pydantic_cannot_describe() -> None:
     [event] = describe(server).events
     assert event.parameters[0].schema == {} and "Odd has no JSON Schema" in event.notes[0]
     assert event.parameters[1].schema == {"$ref": "#/$defs/Model"}
-
-
-@dataclass
-class Other:
-    d: int
-
-
-def test_a_dataclass_that_pydantic_describes_may_come_back_without_its_default_too() -> None:
-    """A generated client refused an argument that came back as ``Plain | Other``: its default was not stored."""
-    server = Server()
-
-    @server.on("event")
-    def handler(value: Plain) -> Plain | Other:
-        return value
-
-    [event] = describe(server).events
-    assert event.result is not None
-    names = [choice["$ref"].removeprefix("#/$defs/") for choice in event.result["anyOf"]]
-    assert [describe(server).definitions[name]["required"] for name in names] == [["a", "c"], ["d"]]

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 
-import annotated_types
 import attrs
 import fastapi
 import future_annotated as future
@@ -290,8 +289,6 @@ class Basket(msgspec.Struct):
     orders: list[Order]
 
 
-AtLeastTwo = Annotated[int, annotated_types.Ge(2)]
-
 PATHS: list[tuple[Any, Any, str | None]] = [
     (Model, {"id": "x"}, ".id"),
     (Model, {}, None),  # as msgspec, which does not count a missing field to the path
@@ -299,9 +296,6 @@ PATHS: list[tuple[Any, Any, str | None]] = [
     (Order, {"cups": {"tea": [1, {"id": "x"}]}}, ".cups.tea[1]"),
     (Order, {"cups": {}, "place": {}}, ".place"),
     (Basket, {"orders": [{}, {"place": {"id": "x"}}]}, ".orders[1].place.id"),
-    (list[AtLeastTwo], [2, 1], "[1]"),
-    (dict[str, list[AtLeastTwo]], {"a": [2], "b": [2, 1]}, ".b[1]"),
-    (AtLeastTwo, 1, None),
 ]
 
 
@@ -314,7 +308,7 @@ def test_errors_of_pydantic_say_the_path(tp: Any, value: Any, path: str | None) 
     data = refused(handler, value).data
     assert isinstance(data, dict)
     assert data.get("path") == path
-    fits = {Model: {"id": 1}, Order: {}, Basket: {"orders": []}}.get(tp, [] if path == "[1]" else {} if path else 2)
+    fits = {Model: {"id": 1}, Order: {}, Basket: {"orders": []}}[tp]
     error = refused(handler, fits, fits, value)
     assert error.data == {**data, "parameter": "rest", "path": f"[1]{path or ''}"}
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..._base.logs import logger
 from ..._base.names import Source
 from ..._base.threads import SHARED, Worker, outcome_of
-from ..._values.type_survey import survey_of
+from ..._values.type_survey import unsent
 from ...errors import parts_of
 from ..handlers.introspection import injections
 from ..handlers.layers import PLAIN
@@ -135,8 +135,8 @@ def as_source(value: Any, read: ReadInThread | None = None) -> Source | None:
     if hasattr(value, "__next__"):
         iterator: Iterator[Any] = value
         return iterator if read is None else read(iterator)
-    if hasattr(value, "__attrs_attrs__") and (unsent := survey_of(type(value), True).unsent):
-        raise TypeError(unsent)
+    if hasattr(value, "__attrs_attrs__") and (why := unsent(type(value))):
+        raise TypeError(why)
     return None
 
 

@@ -17,8 +17,8 @@ from msgspec import UNSET
 from msgspec.structs import astuple
 
 from ..._values.caching import memoized
-from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter, prepare
-from ..._values.type_survey import UNIONS, survey_of
+from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter, needs_options
+from ..._values.type_survey import UNIONS, unsent
 from .arguments import refused
 from .contract import Member
 from .implementation import completed
@@ -53,19 +53,17 @@ def _compile(function: Callable[..., Any], facts: Facts, declared: tuple[Any, ..
 
     def prepared(read: tuple[Parameter, ...], check: Converting | None) -> tuple[list[Parameter], Converting]:
         parameters: list[Parameter] = []
-        needs_options = False
+        has_options = False
         for p in read:
             try:
                 if p.source == "stream":
                     convert_items[p.name] = _both(convert_items.get(p.name), converter(p.type, dec_hook=dec_hook))
                 elif p.source != "injected":
-                    ready = prepare(p.type, dec_hook)
-                    p = p._replace(type=ready.type)
-                    needs_options |= ready.needs_options and p.source == "wire"
+                    has_options |= needs_options(p.type, dec_hook) and p.source == "wire"
             except TypeError as exc:
                 raise facts.refusal(p.name, str(exc)) from exc
             parameters.append(p)
-        return parameters, _converting(parameters, needs_options, dec_hook, check)
+        return parameters, _converting(parameters, has_options, dec_hook, check)
 
     check = None
     if any(tp not in (p.type, Any, object) for tp, p in zip(declared, facts.parameters, strict=False)):
@@ -126,14 +124,14 @@ Converting = Callable[[Invocation, list[Any]], list[Any]]
 
 
 def _converting(
-    parameters: list[Parameter], needs_options: bool, dec_hook: DecHook | None, check: Converting | None
+    parameters: list[Parameter], has_options: bool, dec_hook: DecHook | None, check: Converting | None
 ) -> Converting:
     """Return the function that converts the arguments of a call, and checks their number. ``check`` runs first."""
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
     arguments = _struct(tuple(p.type for p in wire), least - 1, rest is None)
-    convert = partial(msgspec.convert, type=arguments, **convert_options(needs_options, dec_hook))
+    convert = partial(msgspec.convert, type=arguments, **convert_options(has_options, dec_hook))
     convert_rest = None
     if rest is not None and rest.type is not Any:
         convert_rest = converter(list.__class_getitem__(rest.type), dec_hook=dec_hook)
@@ -302,7 +300,7 @@ class Handler:
             facts = _as_method(facts, instance)
         why = "" if instance is not None else why_unbound(function, next((p.name for p in facts.parameters), None))
         with suppress(TypeError):  # an annotation that cannot be resolved concerns only descriptions
-            why = why or (survey_of(result_of(function).type, True).unsent if "attr" in sys.modules else "")
+            why = why or (unsent(result_of(function).type) if "attr" in sys.modules else "")
         if why:
             raise facts.refusal(None, why)
         declared: tuple[Any, ...] = ()

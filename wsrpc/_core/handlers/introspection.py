@@ -385,7 +385,9 @@ def _wire_parameter(declared: inspect.Parameter, read: Parameter) -> Parameter:
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("a stream that the caller sends is only read: annotate AsyncIterator[...]")
     if type(declared.default).__module__ == "pydantic.fields":
-        raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
+        raise TypeError(
+            "its default is pydantic's Field(...): write `name: Annotated[..., msgspec.Meta(...)] = default`"
+        )
     for cls in classes:
         base = next((base for base in getattr(cls, "__mro__", ()) if base in injections), None)
         if base is not None:

@@ -196,16 +196,14 @@ class Registry:
         Raises:
             TypeError: values cannot be converted to ``returns``.
         """
-        # `A | B` equals `B | A`, but pydantic chooses the first member that fits. The texts of the two types differ.
-        key = returns if isinstance(returns, type) else (returns, str(returns))
         try:
-            known = self._converters.get(key)
+            known = self._converters.get(returns)
         except TypeError:  # an unhashable type, Annotated[int, []] for instance
             return self._make_converter(returns)
         if known is None:
             known = self._make_converter(returns)
             if len(self._converters) < MAX_CONVERTERS:
-                self._converters[key] = known
+                self._converters[returns] = known
         return known
 
     def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
