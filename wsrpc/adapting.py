@@ -12,8 +12,8 @@ server also closes the port. On the dialing side, an adapter is a function like 
   connections whose waiting bytes are not sent, with `Limits.stall_timeout`. Use both if the library's keepalive waits
   until there is room to send, or does not use the same close codes.
 - `Delivery` passes messages to the receiver: it joins fragments, and keeps messages that arrive before ``start``.
-- `DialRequest` checks the arguments of a dialing function. It also decides which redirects are followed, and what is
-  sent to the new origin. `follow_redirects` applies these rules. Turn off redirects in the library.
+- `DialRequest` checks the arguments of a dialing function. `dial_within` limits the time of an attempt, and adds to its
+  error what may be wrong. Turn off redirects in the library.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
@@ -25,7 +25,7 @@ from __future__ import annotations
 from ._base.closing import check_close
 from ._base.request_headers import address, joined_headers
 from ._net.delivery import Delivery
-from ._net.dial_request import DialRequest, follow_redirects
+from ._net.dial_request import DialRequest, dial_within
 from ._net.heartbeat import Heartbeat, StallWatch
 from ._net.upgrade import ClientUpgrade, ServerUpgrade
 from ._net.urls import BadURL
@@ -44,6 +44,6 @@ __all__ = [
     "accept_at_once",
     "address",
     "check_close",
-    "follow_redirects",
+    "dial_within",
     "joined_headers",
 ]

@@ -360,7 +360,7 @@ class HandshakeRejected(WsrpcError, ConnectionError):
         self.headers = any_case(headers)
 
     def _text(self) -> str:
-        text = f"the server refused the connection with HTTP {self.status}{vars(self).get(_NOT_FOLLOWED, '')}"
+        text = f"the server refused the connection with HTTP {self.status}"
         return f"{text}: {one_line(self.body.strip(), LONGEST_VALUE)}" if self.body.strip() else text
 
 
@@ -682,7 +682,6 @@ _TEXT_FOR_LOG = "_text_for_log"
 _CLOSED_HERE = "_closed_here"
 _CHANNEL = "_channel"
 _FOR_EVENT = "_for_event"
-_NOT_FOLLOWED = "_not_followed"
 
 R = TypeVar("R", bound=RpcError)
 
@@ -760,9 +759,3 @@ def event_timeout(event: str, timeout: float) -> RequestTimeout:
     error = RequestTimeout(event, timeout)
     vars(error)[_FOR_EVENT] = True
     return error
-
-
-def redirect_not_followed(answer: HandshakeRejected, reason: str) -> HandshakeRejected:
-    """Add to ``answer``, a redirect, the ``reason`` why it is not followed, and return it."""
-    vars(answer)[_NOT_FOLLOWED] = f", a redirect that is not followed: {reason}"
-    return answer

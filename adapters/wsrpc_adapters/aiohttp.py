@@ -29,7 +29,7 @@ from wsrpc.adapting import (
     ServerUpgrade,
     accept_at_once,
     address,
-    follow_redirects,
+    dial_within,
     joined_headers,
 )
 from wsrpc.errors import one_line
@@ -165,9 +165,6 @@ async def dial(
     can close the session as soon as the connection is open. Without ``session``, ``proxy=True`` uses the proxy from the
     environment.
 
-    Redirects are followed in the same way as by `wsrpc.dial`. With ``session``, redirects are followed only within the
-    origin of the URL, because aiohttp would send the headers and cookies of the session to other origins.
-
     ``unix`` is only for ``ws://`` URLs, because aiohttp does not support TLS on Unix sockets. With ``session``, give
     the session a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
 
@@ -175,8 +172,7 @@ async def dial(
     aiohttp waits until the server ends TLS, too.
 
     Raises:
-        HandshakeRejected: the status of the server's response is not 101, or the response is a redirect that is not
-            followed.
+        HandshakeRejected: the status of the server's response is not 101.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: there was no response, or it did not come from a
             WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
@@ -201,7 +197,6 @@ async def dial(
         proxy=proxy,
         tls=ssl is not None,
         unix=unix,
-        may_leave_origin=session is None,
     )
     if unix is not None:
         proxy = None  # a proxy of the environment is for hosts
@@ -209,7 +204,7 @@ async def dial(
             raise BadURL("give unix= or session=, not both: its connector may be an aiohttp.UnixConnector(path)")
         if url.startswith("wss:"):
             raise BadURL("aiohttp has no TLS on Unix sockets: use a ws:// URL with unix=, or dial with wsrpc.dial")
-    return await follow_redirects(request, attempt, limits.open_timeout)
+    return await dial_within(limits.open_timeout, request, attempt)
 
 
 def _proxy_for(url: str, proxy: str | bool | None) -> tuple[str | None, str]:

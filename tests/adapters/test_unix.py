@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from dialings import DIALINGS, Dialing
 from served import LIMITS, echo_server, tls
 
 import wsrpc_adapters.aiohttp
-from wsrpc import Client, ConnectFailed, HandshakeRejected, is_transient
+from wsrpc import Client, ConnectFailed, is_transient
 from wsrpc import dial as default_dial
 
 URL = "ws://localhost/path?a=b"
@@ -57,23 +56,6 @@ async def test_a_proxy_of_the_environment_is_not_asked(
     async with echo_server().listen(unix=path):
         async with Client("ws://example.com/", dial=partial(dialing.dial, unix=path), limits=LIMITS) as client:
             assert await client.request("echo", 1) == 1
-
-
-@dialings
-async def test_redirects_stay_at_the_socket(dialing: Dialing, tmp_path: Path) -> None:
-    path, locations, asked = tmp_path / "socket", ["//localhost/other?c=d", "ws://localhost:8080/"], list[str]()
-
-    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {locations[len(asked) - 1]}\r\nContent-Length: 0\r\n"
-        writer.write(f"{head}Connection: close\r\n\r\n".encode())
-        writer.close()
-
-    async with await asyncio.start_unix_server(redirect, path):
-        with pytest.raises(HandshakeRejected, match=r"another origin, .*, which is not at the Unix socket"):
-            await dialing.dial(URL, unix=path, headers={"Authorization": "token"}, limits=LIMITS)
-    assert [head.split()[1] for head in asked] == ["/path?a=b", "/other?c=d"]
-    assert all("token" in head for head in asked)
 
 
 async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:

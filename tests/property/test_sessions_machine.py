@@ -31,7 +31,6 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
-    HandshakeRejected,
     Limits,
     Peer,
     QueueFull,
@@ -50,7 +49,6 @@ from wsrpc._core.api.registration import Registrar
 from wsrpc._core.session.session_end import SessionEnd
 from wsrpc._core.session.session_states import SessionInput
 from wsrpc._server.peers import ServedPeer, served_peer
-from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
 
 KEPT = 30.0
@@ -96,10 +94,6 @@ class SessionsMachine(WorldMachine):
         self.on_close = self.on_back = "nothing"
         self.with_metadata: set[int] = set()
         """The numbers of the requests that have metadata."""
-        self.redirects: list[str] = []
-        """The hosts to which the next requests of the client are redirected, one after another."""
-        self.left_origin = False
-        """Whether the last request was redirected to another origin."""
         self.failed = False
         self.client: Client
         self.ends_there: dict[Peer, SessionEnd] = {}
@@ -183,22 +177,7 @@ class SessionsMachine(WorldMachine):
         self.register(server)
 
     async def dial(self, url: str, *, headers: Any = None, limits: Limits | None = None, **options: Any) -> Any:
-        path = [url.replace("server", host) for host in self.redirects]
-        self.left_origin = "other" in self.redirects
-
-        async def attempt(request: DialRequest) -> Any:
-            if path:
-                raise HandshakeRejected(302, "", {"location": path.pop(0)})
-            transport = await self.line.dial(request.url, headers=request.headers, limits=limits)
-            if self.left_origin:
-                transport.send = partial(self.send_elsewhere, transport.send)  # type: ignore[method-assign]
-            return transport
-
-        return await follow_redirects(DialRequest(url, headers=headers), attempt, 10.0)
-
-    def send_elsewhere(self, send: Callable[[bytes, bool], None], payload: bytes, text: bool = True) -> None:
-        assert b'"t":"resume"' not in payload, "the token of a session goes to another origin"
-        send(payload, text)
+        return await self.line.dial(url, headers=headers, limits=limits)
 
     def url(self) -> str:
         self.labels += 1
@@ -312,8 +291,6 @@ class SessionsMachine(WorldMachine):
             assert not core.session.state.resumes, (
                 f"the server has the session, and does not resume it: {session.peer}, {reason}"
             )
-        elif "another origin" in reason:
-            assert self.left_origin, reason
 
     def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
         """See that the server's session may end with its connection, or without one."""
@@ -704,11 +681,6 @@ class SessionsMachine(WorldMachine):
         self.open_gate()
         self.turn(count=8)
         self.emit(0, 0, 0, emits)
-
-    @rule(hosts=st.sampled_from([[], [], ["server"], ["other"], ["other", "other"], ["other", "server"]]))
-    def redirect(self, hosts: list[str]) -> None:
-        """Each request of the client is redirected from now on: within the origin, out of it, or there and back."""
-        self.redirects = hosts
 
     @rule(down=st.booleans())
     def line_down(self, down: bool) -> None:

@@ -23,7 +23,6 @@ from .._core.session.peer_owner import PeerOwner, Unfinished
 from .._core.session.session_end import SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
-from .._net.dial import Dialed
 from ..errors import ConnectionLost, SessionLost, named, named_with_notes
 from ..transport import Transport
 from .client_room import ClientRooms
@@ -184,8 +183,6 @@ class ClientCore(PeerOwner):
         self._warned_of_wait = False
         self._attempts = 0
         """Number of attempts that led to the present connection."""
-        self._in_origin = True
-        """False if a redirect to another origin led to the present connection. Its session then cannot resume."""
 
     @property
     def peer_session(self) -> PeerSession:
@@ -264,7 +261,6 @@ class ClientCore(PeerOwner):
         connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
         self._start_command(Input.BIND)
-        self._in_origin = True
         self._attempts = 0
         current = self._start_session(connection)
         if self.peer_session is current:  # a handler may have bound another one in its first step
@@ -397,7 +393,7 @@ class ClientCore(PeerOwner):
         if self._command.dialing is not None:
             self._command.dialing.session_started()
         self.hooks.session_started(self._attempts, now)
-        current.start(connection, in_origin=self._in_origin)
+        current.start(connection)
         return current
 
     def keeps_session(self, info: CloseInfo) -> bool:
@@ -540,15 +536,11 @@ class ClientCore(PeerOwner):
         level = logging.INFO if quiet or self.peer_core.options.settings.between_nodes else logging.WARNING
         self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
 
-    def dialed(self, dialed: Dialed, attempts: int) -> None:
+    def dialed(self, transport: Transport, attempts: int) -> None:
         """There is a new connection. Ask the server to resume the session, or start a session."""
         self.move(Input.DIALED)
         self._attempts = attempts
-        connection = Connection(dialed.transport)
-        self._in_origin = not dialed.reached_other_origin
-        if dialed.reached_other_origin and self.peer_core.options.can_resume:
-            text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
-            self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
+        connection = Connection(transport)
         if self.state != "resuming":
             self._start_next_session(self._command, connection)
             return
@@ -556,11 +548,7 @@ class ClientCore(PeerOwner):
         self._command.dialing.schedule.connection_opened()
         session, refused = self.peer_session.session, partial(self._start_next_session, self._command)
         assert isinstance(session, ClientSession)
-        if dialed.reached_other_origin:  # the token of the session is a credential, and must not be sent there
-            session.end(SessionInput.REFUSED, "a redirect leads to another origin, where it does not resume")
-            refused(connection)
-        else:
-            session.ask_to_resume(connection, refused=refused, failed=self._resume_failed)
+        session.ask_to_resume(connection, refused=refused, failed=self._resume_failed)
 
     def _resume_failed(self, info: CloseInfo) -> None:
         """Dial again, or end the session: the server has not answered the request to resume."""

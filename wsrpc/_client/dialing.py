@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from .._base.scheduler import Timers, spawn_later
-from .._net.dial import Dialed, Dialer
+from .._net.dial import Dialer
 from .._net.urls import shown_url
 from ..errors import ConnectFailed, ConnectionLost, HandshakeRejected, named
+from ..transport import Transport
 from .reconnect_policy import Reconnect, ReconnectSchedule
 
 if TYPE_CHECKING:
@@ -153,21 +154,21 @@ class Dialing:
 
     async def _run(self, delay: float | None) -> None:
         try:
-            dialed, attempts = await self._dial(delay)
+            transport, attempts = await self._dial(delay)
         except Exception as exc:
             if not self._stopped:
                 self._client.dialing_gave_up(exc)
             return
         if self._stopped:  # the connection belongs to an earlier call of the user
-            dialed.transport.abort()
+            transport.abort()
             return
         if self.deadline is not None:
             self._deadline_timer = asyncio.get_running_loop().call_at(self.deadline, self._deadline_passed)
         self._task = None
         self.schedule.connected = True
-        self._client.dialed(dialed, attempts)
+        self._client.dialed(transport, attempts)
 
-    async def _dial(self, delay: float | None) -> tuple[Dialed, int]:
+    async def _dial(self, delay: float | None) -> tuple[Transport, int]:
         limit = asyncio.timeout_at(self.deadline)
         try:
             async with limit:
@@ -194,7 +195,7 @@ class Dialing:
             failure = self.timeout_error()
             raise failure from failure.__cause__
 
-    async def _attempt(self) -> Dialed:
+    async def _attempt(self) -> Transport:
         """Dial the URLs one after another, until one is open.
 
         The order is random, so that the clients of a server that ends spread over the other servers. If a session may

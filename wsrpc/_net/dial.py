@@ -22,7 +22,7 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..transport import Transport
 from .client_handshake import ClientOpening, presentable
 from .client_sockets import ProxyRefused, connect, default_contexts
-from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
+from .dial_request import DialRequest, check_subprotocols, dial_within
 from .urls import BadOption, BadURL, check_url, proxy_for
 from .websocket import WebSocketTransport
 
@@ -44,13 +44,10 @@ async def dial(
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL, and return its transport. Cancelling is safe.
 
-    At most 10 redirects are followed. Redirects from ``wss://`` to ``ws://`` are not followed. The following are sent
-    only to the origin of the URL, because they can be credentials: ``headers``, the user and password of the URL (as
-    HTTP Basic authentication), and subprotocols that contain a token.
+    Redirects are not followed. The user and password of the URL are sent as HTTP Basic authentication.
 
     Args:
-        limits: limits of the connection. `Limits.open_timeout` applies to the opening handshake, including all
-            redirects.
+        limits: limits of the connection. `Limits.open_timeout` applies to the opening handshake.
         headers: headers of the opening handshake.
         subprotocols: subprotocols to offer to the server, in order of preference.
         ssl: the TLS context for ``wss://``. The default context is made once in a process, and again after a
@@ -58,11 +55,11 @@ async def dial(
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate, which the server may accept or decline.
         unix: the path of a Unix socket to connect to. The request still contains the URL's host, path and query, and
-            with ``wss://`` the certificate must be valid for that host. Redirects to another origin are not followed. A
-            proxy from the environment is ignored, and ``proxy=`` with a URL raises `ValueError`.
+            with ``wss://`` the certificate must be valid for that host. A proxy from the environment is ignored, and
+            ``proxy=`` with a URL raises `ValueError`.
 
     Raises:
-        HandshakeRejected: the server answered with a status other than 101, or with a redirect that is not followed.
+        HandshakeRejected: the server answered with a status other than 101.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, a proxy refused, or the
             server that answered is not a WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
@@ -95,14 +92,14 @@ async def dial(
     )
     if unix is not None:
         proxy = None  # a proxy of the environment is for hosts
-    return await follow_redirects(request, attempt, limits.open_timeout)
+    return await dial_within(limits.open_timeout, request, attempt)
 
 
 class Dial(Protocol):
     """Function that opens a connection, such as `dial` or the function of an adapter.
 
-    It raises the same exceptions as `dial`. It follows redirects only with `follow_redirects` of `wsrpc.adapting`:
-    otherwise the server of another origin can get credentials and the session's token.
+    It raises the same exceptions as `dial`. It must not follow redirects: otherwise the server of another origin can
+    get credentials and the session's token.
     """
 
     async def __call__(
@@ -117,14 +114,6 @@ class Dial(Protocol):
         compression: bool = False,
         unix: StrPath | None = None,
     ) -> Transport: ...
-
-
-class Dialed(Struct, frozen=True):
-    """Connection that a `Dialer` has made."""
-
-    transport: Transport
-    reached_other_origin: bool
-    """Whether a redirect led to another origin than that of the URL."""
 
 
 class Dialer(Struct, frozen=True, kw_only=True):
@@ -200,7 +189,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
             check_url(url, tls=self.ssl is not None)
         return cast("list[str]", urls)
 
-    async def __call__(self, url: str, headers: dict[str, str], *, to_resume: bool) -> Dialed:
+    async def __call__(self, url: str, headers: dict[str, str], *, to_resume: bool) -> Transport:
         """Dial ``url``. With ``to_resume``, a header tells the server that the first message may resume a session.
 
         Raises:
@@ -208,10 +197,8 @@ class Dialer(Struct, frozen=True, kw_only=True):
         """
         if to_resume:
             headers = {**headers, RESUME_HEADER: "1"}
-        others: list[str] = []
-        OTHER_ORIGINS.set(others)
         try:
-            transport = await self.dial(
+            return await self.dial(
                 url,
                 limits=self.limits,
                 headers=headers,
@@ -224,7 +211,6 @@ class Dialer(Struct, frozen=True, kw_only=True):
             if url.startswith("wss:") and (hint := _tls_hint(exc, own=self.ssl is not None)):
                 exc.add_note(hint)
             raise
-        return Dialed(transport, bool(others))
 
 
 CERTIFICATE_ALERT = re.compile(r"ALERT_.*(CERT|UNKNOWN_CA|HANDSHAKE_FAILURE)")

@@ -143,9 +143,7 @@ class Scene:
             I.CLOSED: lambda: self.tasks.append(start(self.peer.close())),
             I.ENDED: lambda: self.transport.lose(CloseInfo(1000, "bye", was_clean=True)),
         }
-        if state is S.DETACHED and happened is I.REFUSED:
-            self.session.end(I.REFUSED, "a redirect leads to another origin")
-        elif state is S.DETACHED and happened is I.ENDED:  # the client gives up
+        if state is S.DETACHED and happened is I.ENDED:  # the client gives up
             self.session.end(I.ENDED, "the client gave up")
         elif state is S.ASKING and happened is I.ENDED:
             self.transport.feed(control("resumed", rx=9, bytes=9, token="other", limits={}))

@@ -101,13 +101,8 @@ class PeerSession:
 
     # ------------------------------------------------------------ the start
 
-    def start(self, connection: Connection, *, in_origin: bool = True) -> None:
-        """Start the session on ``connection``, and call the `open` handlers, then the `on_reconnect` handlers.
-
-        Args:
-            in_origin: False if a redirect to another origin led to the connection. The session then ends with the
-                connection.
-        """
+    def start(self, connection: Connection) -> None:
+        """Start the session on ``connection``, and call the `open` handlers, then the `on_reconnect` handlers."""
         host, session, info = self.host, self.session, connection.transport.info
         settings, options, log = host.settings, host.options, host.log
         self.outbox.expects_session = options.keeps_offline
@@ -122,7 +117,7 @@ class PeerSession:
         if payloads is not None:
             receive = payloads.receiving(receive)
         self.writer.start()
-        can_resume = options.can_resume and in_origin and settings.limits.replay_bytes > 0
+        can_resume = options.can_resume and settings.limits.replay_bytes > 0
         session.start_on(connection, can_resume=can_resume, wrap=None if payloads is None else payloads.sending)
         if log.shows(logging.INFO):
             where = "to" if options.dialer else "from"

@@ -102,7 +102,6 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     SessionState.DETACHED: {
         SessionInput.ASKED: (SessionState.ASKING, "sends nothing else until the server answers"),
         SessionInput.RESUMED: (SessionState.RESUMABLE, _RESUMES),
-        SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
