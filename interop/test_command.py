@@ -67,7 +67,6 @@ async def test_calls(agents: Agents, library: str) -> None:
     assert await run("call", url, "fail", '"error"', *more) == (1, "", "wsrpc: it failed\n")
     code, out, err = await run("call", url, "nonesuch", *more)
     assert (code, out) == (1, "") and "nonesuch" in err
-    assert await run("call", url, "ask", '"name"', "--answer", 'name="Ada"', *more) == (0, '"Ada"\n', "")
 
 
 @pytest.mark.parametrize("library", ALL)

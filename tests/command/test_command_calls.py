@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from command_process import COMMAND, end, environment, prints, refusal, run, serving, start
+from command_process import COMMAND, end, environment, prints, refusal, round_trips, run, serving, start
 from programs import ROOT
 from proxies import Proxy, http
 from raw_websocket import CLOSE, raw_server
@@ -45,8 +45,6 @@ PRINTED = {
     """call URL args -2 --timeout 5 '{"a": [1.5, null]}' true""": '[-2,{"a":[1.5,null]},true]\n',
     "call URL --compress echo -1e3": "-1000.0\n",
     "call URL args @a.json @text:a.txt @bytes:a.bin": '[{"ä":1},"zwei\\nZeilen\\n","/wAK"]\n',
-    """call URL greet --answer 'name="Ada"'""": '"Hello, Ada!"\n',
-    "call URL ask --channel chat --answer a=1 --answer b=[2]": "[1,1,[2]]\n",
     "stream URL countdown 3": "3\n2\n1\n",
     "stream URL ticks 5 --take 2": "0\n1\n",
     "stream URL doubled - < '1\n2\n'": "2\n4\n",
@@ -69,8 +67,6 @@ REFUSED: dict[int, dict[str, str]] = {
         """call URL add '"a"' 2""": "add(): argument 'a' (1st)…",
         "call URL countdown 3": "the response is a channel, not a value: read it with `wsrpc stream`",
         "stream URL add 2 3": "the response to 'add' is not a channel but int: use `wsrpc call`, without an upload",
-        "call URL greet --answer nam=1": "internal error […; the server requested 'name' meanwhile: answer it with "
-        "--answer NAME=VALUE",
     },
     2: {
         # 2: a value that cannot be used
@@ -100,7 +96,6 @@ REFUSED: dict[int, dict[str, str]] = {
         "call ws://a:99999 b": "a URL has a host and a port of at most 65535 after ://…",
         "call http://a b": "a URL begins with ws:// or wss:// and names a host, got 'http://a'…",
         "call ws://a open": "'open' is reserved on the main channel…",
-        "call ws://a b --answer x": """--answer is NAME=VALUE, such as name='"Ada"'; got 'x'""",
         "call ws://a b - -": "a request has one upload: give - once…",
         "upload ws://a b": "nothing to upload: give - for stdin, or --send FILE",
         "upload ws://a b --send /none": "cannot read /none: No such file or directory",
@@ -155,22 +150,6 @@ async def test_what_is_refused(expected: int, line: str, tmp_path: Path) -> None
     code, out, err = await ends(line, tmp_path)
     assert (code, out, err.count("\n")) == (expected, "", 1)
     assert matches(err.removeprefix("wsrpc: ").rstrip("\n"), REFUSED[expected][line]), err
-
-
-async def test_an_unknown_event_that_another_channel_has() -> None:
-    """Only the log of the server named the channel."""
-    async with serving() as played:
-        assert await refusal(1, "call", played.url, "say", '"hi"') == "No event listener for 'say'"
-        played.server.of("a b").on("spaced", lambda: None)
-        played.server.offer_description()
-        for channel, event in (("chat", "say"), ("a b", "spaced")):
-            found = f"the channel '{channel}' has a handler for it: add --channel {shlex.quote(channel)}"
-            for command in ("call", "stream"):
-                said = await refusal(1, command, played.url, event)
-                assert said == f"No event listener for '{event}'; {found}"
-        said = await refusal(1, "call", played.url, "add", "1", "2", "--channel", "chat")
-        assert said.endswith("; the main channel has a handler for it: leave out --channel")
-        assert await refusal(1, "call", played.url, "none") == "No event listener for 'none'"
 
 
 async def test_the_way_to_quote_a_word_works() -> None:
@@ -278,14 +257,13 @@ async def test_with_retry_a_call_goes_on_over_another_connection() -> None:
         again = asyncio.Event()
 
         async def slow(peer: Peer) -> str:
-            for _ in range(2):  # after two round trips the two know that sessions can go on
-                assert await peer.request("name") == 1
+            await round_trips(peer)
             played.started.put_nowait("slow")
             await again.wait()
             return "done"
 
         played.server.on("slow", slow)
-        process = await start("call", proxy.url, "slow", "--answer", "name=1", "--retry", "100")
+        process = await start("call", proxy.url, "slow", "--retry", "100")
         assert await played.started.get() == "slow"
         proxy.drop()
         again.set()

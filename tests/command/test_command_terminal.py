@@ -185,10 +185,6 @@ async def hostile_server() -> AsyncGenerator[str]:
         async def items() -> AsyncIterator[str]:
             yield HOSTILE
 
-        @server.on("asks")
-        async def asks(peer: Peer) -> None:
-            await peer.request(HOSTILE)
-
         @server.on("open")
         async def opened(peer: Peer) -> None:
             await peer.emit(HOSTILE, HOSTILE)
@@ -211,7 +207,6 @@ async def hostile_server() -> AsyncGenerator[str]:
     [
         "call value",
         "call fail",
-        "call asks",
         "call leave",
         "call value --verbose",
         "stream items",

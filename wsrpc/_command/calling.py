@@ -36,7 +36,6 @@ After --, it can begin with -.
 \b
 examples:
   wsrpc call ws://localhost:8080 add 2 3
-  wsrpc call ws://localhost:8080 greet --answer name='"Ada"'
   seq 5 | wsrpc call ws://localhost:8080 total -""",
 )
 @CALL

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import ssl
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,12 +15,10 @@ from .._base.retry import Retry
 from .._client.client import Client
 from .._client.reconnect_policy import Reconnect
 from .._core.api.channel import Channel
-from .._core.api.peer import Peer
-from .._core.handlers.observation import Message
 from .._net.urls import check_url, shown_url
-from ..errors import UnknownEvent, WsrpcError, printable, short
+from ..errors import printable
 from ..headers import check_header
-from .command_errors import REMOTE, Failure, UsageError, explained
+from .command_errors import UsageError
 from .command_options import Options
 from .running import Job
 
@@ -48,31 +45,10 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
     """Connect ``client``, or one that the options describe, and close the connection at the end."""
     if client is None:
         client = client_of(options, reconnect_of(options))
-        client.on("message", _watching(options, job))
     job.doing = f"there was no connection yet to {shown_url(options.url)}"
     async with client:
         job.doing = "the connection was closed"
-        try:
-            yield client
-        except UnknownEvent as exc:
-            raise Failure(explained(exc)[1] + await _advice(client, options), REMOTE) from exc
-
-
-async def _advice(client: Client, options: Options) -> str:
-    """Return a hint which channel of the server has the event. An empty text if the description does not say."""
-    from .description_request import (  # here, because it imports modules that most calls do not need
-        checked,
-        describes,
-    )
-
-    try:
-        found = checked(await describes(client, options.url, seconds=1.5))  # a hint is not worth a longer wait
-    except (Failure, WsrpcError, ValueError):  # the server may offer no description
-        return ""
-    channels = [each.channel for each in found.events if each.event == options.event]
-    if channels and (name := channels[0]) is not None:
-        return f"; the channel {short(name)} has a handler for it: add --channel {shlex.quote(name)}"
-    return "; the main channel has a handler for it: leave out --channel" if channels else ""
+        yield client
 
 
 def on_channel(client: Client, name: str | None) -> Client | Channel:
@@ -87,7 +63,7 @@ def channels_of(options: Options) -> tuple[str | None, ...]:
 
 
 def client_of(options: Options, reconnect: Reconnect | None) -> Client:
-    """Return the client that the options describe, with the handlers of ``--answer``.
+    """Return the client that the options describe.
 
     Raises:
         UsageError, ValueError: an option is not valid.
@@ -99,7 +75,7 @@ def client_of(options: Options, reconnect: Reconnect | None) -> Client:
     for name, value in (*options.header, ("Authorization", f"Bearer {options.token}")):
         check_header(name, value)
     set_up_log(verbose=options.verbose)
-    client = Client(
+    return Client(
         options.url,
         headers=dict(options.header),
         auth=options.token,
@@ -111,30 +87,6 @@ def client_of(options: Options, reconnect: Reconnect | None) -> Client:
         log_payloads=options.verbose,
         profile=options.profile,
     )
-    for name, value in options.answer:
-        for channel in {None, *channels_of(options)}:
-            on_channel(client, channel).on(name, _answering(value))
-    return client
-
-
-def _watching(options: Options, job: Job) -> Callable[[Peer, Message], None]:
-    """Return a handler that records the server's requests for which there is no ``--answer``."""
-    answered = dict(options.answer)
-
-    def watch(_: Peer, message: Message) -> None:
-        event = message.event
-        can_be_answered = message.id is not None and message.channel_name in (None, options.channel)
-        if event is not None and can_be_answered and event not in answered:
-            job.unanswered = job.unanswered or event
-
-    return watch
-
-
-def _answering(value: Any) -> Any:
-    def answer(*_: Any) -> Any:
-        return value
-
-    return answer
 
 
 def _tls(options: Options) -> ssl.SSLContext | None:

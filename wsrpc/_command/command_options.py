@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-from .command_values import event_and_value
-
 Options = SimpleNamespace
 """Values of the options and arguments of one command."""
 
@@ -106,9 +104,6 @@ PROFILES = click.Choice(["go"])
 CONNECTION = several(
     click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time to connect, and of a request."),
     click.option("--retry", metavar="N", type=RETRIES, default=0, help="Try again, as long as nothing has run."),
-    click.option(
-        "--answer", metavar="NAME=VALUE", type=event_and_value, multiple=True, help="Answer the server's requests."
-    ),
     HEADER,
     click.option("--token", envvar="WSRPC_TOKEN", show_envvar=True, type=_token, help="Send this bearer token."),
     click.option("--subprotocol", metavar="NAME", multiple=True, help="Offer this subprotocol. Can be repeated."),

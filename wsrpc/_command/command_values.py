@@ -58,18 +58,6 @@ def argument(text: str) -> Any:
     return _value(content, form, path, f"@text:{path} for its text, or @bytes:{path} for its bytes")
 
 
-def event_and_value(text: str) -> tuple[str, Any]:
-    """Return the parts of ``NAME=VALUE``, where the value is an argument.
-
-    Raises:
-        UsageError: there is no name or no ``=``, or the value is not an argument.
-    """
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"--answer is NAME=VALUE, such as name={_quoted('Ada')}; got {text!r}")
-    return name, argument(value)
-
-
 def _quoted(text: str) -> str:
     return one_line(shlex.quote(json.dumps(text, ensure_ascii=not text.isprintable())))
 

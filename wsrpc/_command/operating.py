@@ -29,7 +29,7 @@ from .running import Job, in_event_loop
 NATS, REDIS = ("nats", "NatsEngine", "token"), ("redis", "RedisEngine", "password")
 ENGINES = {"nats": NATS, "tls": NATS, "redis": REDIS, "rediss": REDIS, "unix": REDIS}
 """The module and the class of the engine for each scheme of URLs, and the option that gets ``--token``."""
-FOR_SERVERS = ("answer", "header", "subprotocol", "cacert", "cert", "key", "insecure", "compress", "profile", "retry")
+FOR_SERVERS = ("header", "subprotocol", "cacert", "cert", "key", "insecure", "compress", "profile", "retry")
 """Options that an engine does not have."""
 LONGEST_LIST = 10
 """Number of processes that an error names."""

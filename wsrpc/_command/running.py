@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from .._base.signals import handle_signal
-from ..errors import RemoteError, WsrpcError, printable, short
+from ..errors import WsrpcError, printable
 from .command_errors import UNKNOWN, USAGE, explained
 from .command_options import Options
 
@@ -47,8 +47,6 @@ class Job:
         """The exit code, once the job has been stopped."""
         self._cause = ""
         """The reason why the job was stopped. An empty reason is not reported."""
-        self.unanswered: str | None = None
-        """The first request of the server for which the command has no handler. An error names it."""
 
     def stop(self, code: int, cause: str) -> None:
         """Cancel the command, and end with ``code`` within `PATIENCE` seconds. An empty ``cause`` is not reported."""
@@ -75,8 +73,6 @@ class Job:
         if failure is None:
             return 0
         code, text = explained(failure)
-        if self.unanswered is not None and isinstance(failure, RemoteError):
-            text += f"; the server requested {short(self.unanswered)} meanwhile: answer it with --answer NAME=VALUE"
         is_bug = code == UNKNOWN and not isinstance(failure, WsrpcError)
         if text:
             complain(text, "".join(traceback.format_exception(failure)).rstrip() if verbose and is_bug else "")
