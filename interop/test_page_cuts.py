@@ -35,7 +35,7 @@ PAGE_WAYS = tuple(way for way in WAYS if way != "translate")
 """A handler of a page cannot send a stream while it reads one."""
 LISTENERS = 2
 """To events of the page: the client, and the socket of its session."""
-KINDS = "bytes", "bytes", "bytes", "line", "half open", "half close", "wake", "abort"
+KINDS = "bytes", "bytes", "bytes", "line", "half open", "wake", "abort"
 CANCELLED = "cancel", "expire", "abortStream", "abortUpload"
 # Few handlers at once, so that some requests wait at either end for a place.
 GOES_ON = Limits(running=5, close_timeout=1.0, replay_bytes=256 * 1024, stream_window=32)
@@ -264,11 +264,6 @@ class Story:
                     await self.page.until("open")
         # If the old connection showed life, the page stays on it. The next cut would then wait at the wrong proxy.
         old.drop()
-
-    async def _cut_half_close(self) -> None:
-        await self.page.until("open")
-        async with self.proxy.half_close(self._direction()):
-            await self._dialed()
 
     async def _cut_wake(self) -> None:
         """The page takes it that the connection has ended, because the network was away."""

@@ -14,14 +14,9 @@ from typing import Any, Literal
 import pytest
 from leftovers import open_sockets, other_tasks, turns_until
 from raw_websocket import (
-    BINARY,
-    CONT,
     PATIENCE,
-    PING,
-    TEXT,
     RawServer,
     accept_response,
-    build_frame,
     handshake,
     raw_server,
 )
@@ -194,10 +189,8 @@ async def test_its_url_is_that_of_the_target_at_its_own_port(target: str, expect
 
 TROUBLES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("cut", "refuse", "silence", "stall"), ()),
-    "half_close": ("down",),
     "cut_after": (100, "up"),
     "slow": ("up",),
-    "limit_messages": (100,),
     "time_out": (60, 60),
 }
 
@@ -221,12 +214,9 @@ async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ..
 @pytest.mark.parametrize(
     ("name", "args", "error"),
     [
-        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "half_close", "slow")),
+        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "slow")),
         ("cut_after", (-1, "up"), ValueError),
         ("cut_after", (1.5, "up"), TypeError),
-        ("limit_messages", (1, "sideways"), ValueError),
-        ("limit_messages", (-1,), ValueError),
-        ("limit_messages", (1.5,), TypeError),
         ("time_out", (-1,), ValueError),
         ("slow", {"rate": 0}, ValueError),
         *(("slow", {name: -1}, ValueError) for name in ("rate", "latency", "jitter", "buffer")),
@@ -236,12 +226,6 @@ async def test_what_makes_no_sense_is_refused_at_once(name: str, args: Any, erro
     async with FaultProxy("ws://127.0.0.1:9/") as proxy:
         with pytest.raises(error):
             getattr(proxy, name)(**args) if isinstance(args, dict) else getattr(proxy, name)(*args)
-
-
-async def test_encrypted_messages_cannot_be_limited() -> None:
-    async with FaultProxy("wss://127.0.0.1:9/") as proxy:
-        with pytest.raises(ValueError, match="wss"):
-            proxy.limit_messages(100)
 
 
 @pytest.mark.parametrize(("name", "args"), [*TROUBLES.items(), *(("drop", (turns,)) for turns in range(8))])
@@ -368,32 +352,6 @@ async def test_a_stall_fills_the_senders_buffers_and_loses_nothing(direction: Di
             await some_turns()
             assert not hearing.done()
         assert await hearing == (b"bye", "fin")
-
-
-@both_ways
-async def test_half_close_ends_one_direction(direction: Direction) -> None:
-    async with bench() as b:
-        sender, receiver = await b.line(direction)
-        async with b.proxy.half_close(direction):
-            assert await receiver.to_end() == (b"", "fin")
-            await sender.send(bytes(MANY))  # is lost, and does not fill anything
-            await passes(receiver, sender)
-            await b.line()
-        assert await sender.to_end() == RESET
-        assert b.proxy.connections == 1
-        sender, receiver = await b.line(direction)
-        async with b.proxy.half_close(direction):
-            receiver.fin()
-            assert await sender.to_end() == (b"", "fin"), "the other side may end the rest"
-
-
-async def test_half_close_of_a_connection_that_has_just_been_reset() -> None:
-    async with bench() as b:
-        sender, receiver = await b.line()
-        receiver.reset()
-        async with b.proxy.half_close("up"):  # the proxy has not yet been told
-            assert await sender.to_end() == RESET
-        await passes(*await b.line())
 
 
 # ---------------------------------------------------------------- slow networks
@@ -543,43 +501,6 @@ async def test_a_client_on_a_slow_network() -> None:
 
 
 # ---------------------------------------------------------------- gateways
-
-
-LIMIT = 70_000
-
-
-@both_ways
-@pytest.mark.parametrize("kind", ["message", "huge", "last frame"])
-async def test_a_message_that_is_too_large_resets_the_connection(kind: str, direction: Direction) -> None:
-    def frame(opcode: int, size: int, *, up: bool = direction == "up", **more: Any) -> bytes:
-        return build_frame(opcode, bytes(size), masked=up, **more)
-
-    sizes = (0, 1, 125, 126, 65_535, 65_536, LIMIT)
-    fine = b"".join(frame(BINARY, size) for size in sizes) + frame(TEXT, LIMIT - 100, fin=False) + frame(PING, 125)
-    if kind == "last frame":
-        larger, header = frame(CONT, 101), 2  # the header's bytes that tell the size
-    else:
-        fine += frame(CONT, 100)
-        claimed = LIMIT + 1 if kind == "message" else 1 << 62
-        larger, header = build_frame(BINARY, masked=direction == "up", size=claimed), 10
-    async with bench() as b:
-        sender, receiver = await b.line(direction, opened=True)
-        await passes(sender, receiver, fine[:1000])  # in a frame, when the block begins
-        async with b.proxy.limit_messages(LIMIT, direction), b.proxy.limit_messages(LIMIT + 1, direction):
-            await passes(receiver, sender, frame(BINARY, LIMIT + 2, up=direction != "up"))
-            await sender.send(fine[1000:] + larger + b"more")
-            assert await receiver.to_end() == (fine[1000:], "reset")
-            assert (await sender.to_end())[1] == "reset"
-            sender, receiver = await b.line(direction, opened=True)
-            await passes(sender, receiver, fine)
-            for byte in larger[: header - 1]:
-                await passes(sender, receiver, bytes([byte]))
-            await sender.send(larger[header - 1 :])
-            assert await receiver.to_end() == RESET
-            sender, receiver = await b.line(direction)
-            await passes(sender, receiver, fine + larger)  # is not a WebSocket connection
-        sender, receiver = await b.line(direction, opened=True)
-        await passes(sender, receiver, fine + larger)
 
 
 async def test_idle_connections_time_out() -> None:

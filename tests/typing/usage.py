@@ -428,7 +428,7 @@ async def testing() -> None:
         assert_type(proxy, FaultProxy)
         async with proxy.cut_after(100, direction="up"), proxy.silence("down"):
             proxy.drop()
-        async with proxy.slow("up", rate=1e6, latency=1), proxy.limit_messages(100), proxy.time_out(life=60):
+        async with proxy.slow("up", rate=1e6, latency=1), proxy.time_out(life=60):
             pass
 
 

@@ -32,7 +32,7 @@ class FaultProxy:
     URL. At the end of this block, all connections are reset.
 
     `drop` causes trouble once. Use the other methods with ``async with``: the trouble continues until the end of the
-    block. All methods except `drop` and `half_close` also affect connections that are opened during the block. The
+    block. All methods except `drop` also affect connections that are opened during the block. The
     blocks can be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
 
     The proxy passes on bytes unchanged and does not decrypt them. It therefore also works with ``wss://``, and the
@@ -258,26 +258,6 @@ class FaultProxy:
             )
         return self._lasting(directions, lambda on: on.slows, lambda: Slow(rate or math.inf, latency, jitter, buffer))
 
-    def limit_messages(self, size: int, direction: Direction | None = None) -> Trouble:
-        """Reset each connection on which a larger message begins, as gateways do.
-
-        The bytes before the frame that makes the message too large are passed on. The connection is then reset as by
-        `cut_after`. The size is that of the payload in the frames, which may be compressed.
-
-        Args:
-            size: maximum number of bytes of a message.
-            direction: the direction that is limited. None for both directions.
-
-        Raises:
-            ValueError, TypeError: ``direction`` is not ``"up"`` or ``"down"``, ``size`` is negative or not an integer,
-                or the server's URL is a ``wss://`` URL, so that the proxy cannot read the frames.
-        """
-        if self._target.scheme != "ws":
-            raise ValueError("frames are encrypted on a wss:// connection; give the proxy a ws:// URL")
-        if index(size) < 0:
-            raise ValueError(f"a number of bytes is not negative, got {size!r}")
-        return self._lasting(self._one_or_both(direction), lambda on: on.largest, lambda: size)
-
     def time_out(self, idle: float | None = None, life: float | None = None) -> Trouble:
         """Reset the connections that are idle or open for too long, as gateways do.
 
@@ -293,18 +273,6 @@ class FaultProxy:
         if not min(limits) >= 0:
             raise ValueError(f"seconds are not negative, got {idle=}, {life=}")
         return self._lasting(DIRECTIONS, lambda on: on.time_outs, lambda: limits)
-
-    def half_close(self, direction: Direction) -> Trouble:
-        """End one direction of the current connections, with a FIN after the bytes that were sent.
-
-        Bytes that are sent in the closed direction afterwards are lost. The other direction stays open. At the end of
-        the block, these connections are reset. New connections are not affected.
-
-        Raises:
-            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
-        """
-        self._one(direction)
-        return self._half_close(direction)
 
     # ------------------------------------------------------------ parts of these
 
@@ -355,14 +323,3 @@ class FaultProxy:
         for connection in list(self._connections):
             for direction in directions:
                 connection.ends[direction].troubles_changed()
-
-    @asynccontextmanager
-    async def _half_close(self, direction: Direction) -> AsyncGenerator[None]:
-        connections = list(self._connections)
-        for connection in connections:
-            connection.ends[direction].finish()
-        try:
-            yield
-        finally:
-            for connection in connections:
-                connection.reset()

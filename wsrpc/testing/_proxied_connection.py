@@ -115,40 +115,6 @@ class Slow:
         return self._sent_at - self._buffer / self._rate
 
 
-HEADERS = [2] * 126 + [4, 10]
-"""Size of a frame's header without its masking key, by the seven bits that say how long the frame is."""
-
-
-class MessageSizes:
-    """Finds the WebSocket frames in the bytes of one direction, to tell how large each message is."""
-
-    def __init__(self) -> None:
-        self._rest: bytes = b""
-        """The beginning of a header, or of the empty line that ends the HTTP head."""
-        self._skip: int = -1
-        """Number of bytes before the next header. -1 before the end of the HTTP head."""
-        self._size: int = 0
-        """Bytes of the present message, of all its frames up to now."""
-
-    def find_larger(self, data: bytes, largest: float) -> int | None:
-        """Return where in ``data`` the first frame begins with which a message is too large, or None."""
-        before, data, at = len(self._rest), self._rest + data, self._skip
-        if at < 0:
-            at = data.find(b"\r\n\r\n") + 4
-            if at < 4:
-                self._rest = data[-3:]
-                return None
-        while len(header := data[at : at + 10]) >= (end := HEADERS[header[1] & 127] if len(header) > 1 else 2):
-            size = int.from_bytes(header[2:end], "big") if end > 2 else header[1] & 127
-            if not header[0] & 8:  # it belongs to a message, and is no ping
-                self._size = size if header[0] & 15 else self._size + size
-                if self._size > largest:
-                    return max(at - before, 0)  # a header may have begun in bytes that were passed
-            at += end + size + (4 if header[1] & 128 else 0)
-        self._rest, self._skip = header, max(at - len(data), 0)
-        return None
-
-
 class Troubles:
     """Troubles of one direction, for all connections. Each block that is entered adds an entry to one of the lists."""
 
@@ -159,8 +125,6 @@ class Troubles:
         self.stalls: list[None] = []
         self.cuts: list[Cut] = []
         self.slows: list[Slow] = []
-        self.largest: list[int] = []
-        """Limits of `FaultProxy.limit_messages`."""
         self.time_outs: list[tuple[float, float]] = []
         """Limits of `FaultProxy.time_out`: seconds since the last byte, and since the connection was opened."""
 
@@ -266,7 +230,6 @@ class ProxySocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transit: deque[tuple[bytes | None, dict[Slow, float]]] = deque()
         """Bytes that were read and cannot be passed on yet, with the time at which each slow link lets them through."""
-        self._sizes = MessageSizes()
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self._lossy = False
@@ -301,7 +264,7 @@ class ProxySocket(asyncio.Protocol):
             self._add(*(data[start : start + PIECE] for start in range(0, len(data), PIECE)))
 
     def eof_received(self) -> bool:
-        self.finish()
+        self._add(FIN)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -329,10 +292,6 @@ class ProxySocket(asyncio.Protocol):
         if self.transport is not None:
             reset_when_closed(self.transport)
             self.transport.abort()
-
-    def finish(self) -> None:
-        """End this direction after the bytes in transit. Later bytes are dropped."""
-        self._add(FIN)
 
     # ------------------------------------------------------------ to the other socket
 
@@ -409,9 +368,6 @@ class ProxySocket(asyncio.Protocol):
             self._lossy = True
             return
         self._connection.active_at = self._loop.time()
-        start = self._sizes.find_larger(data, min(self.troubles.largest, default=math.inf))
-        if start is not None:
-            self._cut_at = min([self._passed + start, *self._cuts.values()])
         if self._cut_at is not None:
             data = data[: self._cut_at - self._passed]
         self._passed += len(data)
