@@ -39,26 +39,6 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("wsrpc", "wsrpc.cluster.Cluster"),
-        ("wsrpc", "wsrpc.codecs.JsonCodec"),
-        ("wsrpc", "wsrpc.errors.ProtocolError"),
-        ("wsrpc", "wsrpc.stats.ServerStats"),
-        ("wsrpc", "wsrpc.transport.Transport"),
-        ("wsrpc", "wsrpc.types.Listening"),
-        ("wsrpc.testing", "wsrpc.cluster.MemoryEngine"),
-    ],
-)
-def test_the_error_for_a_name_that_moved_says_where_it_is(old: str, new: str) -> None:
-    home, _, name = new.rpartition(".")
-    with pytest.raises(ImportError) as caught:
-        exec(f"from {old} import {name}")
-    assert str(caught.value) == f"{name} is in {home}: from {home} import {name}"
-    exec(f"from {home} import {name}")
-
-
-@pytest.mark.parametrize(
     ("program", "unused"),
     [
         ("import wsrpc", {"asyncio", "msgspec", "websockets", "wsrpc.errors"}),

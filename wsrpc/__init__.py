@@ -149,26 +149,14 @@ if not typing.TYPE_CHECKING:
 
     _MODULES = ("errors", "handshake", "limits")  # checkers know these as attributes, because of the imports above
 
-    # These modules have the names that `wsrpc` had in 0.2.0.
-    _OTHERS = ("cluster", "codecs", "errors", "stats", "transport", "types")
-
     def __getattr__(name):
         if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
         if name not in __all__:
-            if name[:1].isupper():  # `from wsrpc import cluster` asks for a module
-                _raise_home(name)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = importlib.import_module(_HOMES.get(name, ".errors"), __name__)
         value = globals()[name] = getattr(home, name)
         return value
-
-    def _raise_home(name):
-        for other in _OTHERS:
-            home = f"{__name__}.{other}"
-            if name in importlib.import_module(home).__all__:
-                # `from wsrpc import Cluster` would not show the text of an AttributeError.
-                raise ImportError(f"{name} is in {home}: from {home} import {name}", name=__name__)
 
     def __dir__():
         return sorted({*globals(), *__all__})

@@ -6,8 +6,6 @@ clients and a server that tests can cut. `ScriptedTransport` plays the remote pe
 the test's control. `FaultProxy` stands between a client and a server, on real sockets, and causes network trouble.
 """
 
-import typing
-
 from ._clock import Clock
 from ._connect import Line, connect, pair
 from ._fault_proxy import FaultProxy
@@ -24,10 +22,3 @@ __all__ = [
     "memory_transports",
     "pair",
 ]
-
-if not typing.TYPE_CHECKING:
-
-    def __getattr__(name):
-        if name == "MemoryEngine":
-            raise ImportError("MemoryEngine is in wsrpc.cluster: from wsrpc.cluster import MemoryEngine", name=__name__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
