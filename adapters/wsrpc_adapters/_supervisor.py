@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from ._worker import PATIENCE, Order, WorkerSettings, work
+from ._worker import PATIENCE, Order, WorkerSettings, run_worker
 
 START_TIMEOUT = 120.0
 """Seconds after which a worker that has not started is killed."""
@@ -58,7 +58,7 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings, listener: socket.socket) -> None:
         self._channel, other_end = spawn.Pipe()
-        self.process = spawn.Process(target=work, args=(settings, listener, other_end))
+        self.process = spawn.Process(target=run_worker, args=(settings, listener, other_end))
         self.process.start()
         other_end.close()
         self.ready = False

@@ -53,7 +53,7 @@ class WorkerSettings:
     health_path: str | None
 
 
-def work(settings: WorkerSettings, listener: socket, channel: Connection) -> None:
+def run_worker(settings: WorkerSettings, listener: socket, channel: Connection) -> None:
     """Serve the application until the supervisor orders the end, or has ended itself.
 
     Reports are pairs: "ready" when it serves, "outdated" if it has to be replaced, or "failed" with the reason.

@@ -32,14 +32,14 @@ from .._core.wire.messages import WireMessage, context_of
 from .._core.wire.rejections import error_to_wire
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .contract import NewRun, RunGone, RunState, Store
-from .runs import ITEMS_LOST, End, Run, Runs, Work, failed, missing_items, read_kept
+from .runs import ITEMS_LOST, End, Performer, Run, Runs, failed, missing_items, read_kept
 
 Encode = Callable[[Any], bytes]
 
 _digest = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
-class HandlerWork(Work):
+class HandlerPerformer(Performer):
     """Runs the handler of a keyed call.
 
     Args:
@@ -209,7 +209,7 @@ class Keeper:
         invocation.movable = streams and announces and self.runs.is_shared
         keyed = KeyedRun(context.key)
         own, within, body = _new_call(invocation, call, a, context, keyed)
-        work = HandlerWork(own, body, self._encode)
+        performer = HandlerPerformer(own, body, self._encode)
         try:
             passed = handler.arguments_of(own, list(a))
             key = self._key(handler.keep, invocation.peer, a[0], passed, channel, context.key)
@@ -220,7 +220,7 @@ class Keeper:
             if after is not UNSET and not streams:
                 raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
         except BaseException:
-            work.drop()
+            performer.drop()
             raise
         if after is UNSET:
             payer = self._owners.payer_of(invocation.peer)
@@ -231,10 +231,10 @@ class Keeper:
                 keep=handler.keep.seconds,
                 held=own.memory,
             )
-            run = Run(self.runs.store, key, new, work, keyed, handler.keep.unread)
+            run = Run(self.runs.store, key, new, performer, keyed, handler.keep.unread)
             state, skipped = await self.runs.start(run, within), 0
         else:
-            work.drop()
+            performer.drop()
             state, skipped = await self._find(key, arguments, after)
         if not streams:
             return (await self.runs.end_of(key, state)).result()

@@ -57,7 +57,7 @@ UNREADABLE = (msgspec.MsgspecError, ValueError)
 T = TypeVar("T")
 
 
-class Work:
+class Performer:
     """What a run does: it runs a handler. `Runs.start` either performs or drops it."""
 
     async def perform(self, run: Run) -> bytes:
@@ -130,18 +130,18 @@ class Run:
     Args:
         key: the key of the run in the store.
         new: what the store gets of it.
-        work: runs the handler.
+        performer: runs the handler.
         keyed: what the handler sees of it.
         unread: seconds without a reader after which the handler is stopped. None for no limit.
     """
 
     def __init__(
-        self, store: Store, key: str, new: NewRun, work: Work, keyed: KeyedRun, unread: float | None = None
+        self, store: Store, key: str, new: NewRun, performer: Performer, keyed: KeyedRun, unread: float | None = None
     ) -> None:
         self._store = store
         self.key = key
         self.new = new
-        self.work = work
+        self.performer = performer
         self._keyed = keyed
         self._unread = unread
         self._unread_since: float | None = None
@@ -180,11 +180,11 @@ class Run:
 
     async def _run_handler(self) -> bytes:
         if (reason := self._reason) is not None:  # it was stopped before
-            self.work.drop()
+            self.performer.drop()
             return failed(reason)
         self._task = asyncio.current_task()
         try:
-            return await self.work.perform(self)
+            return await self.performer.perform(self)
         except asyncio.CancelledError:
             if self._reason is None and self.new.topic:
                 raise  # another process continues it
@@ -208,7 +208,7 @@ class Run:
         if self._reason is None:
             self._reason = reason
             if self._task is not None:
-                self.work.stopping(reason)
+                self.performer.stopping(reason)
                 self._task.cancel()
 
     # ------------------------------------------------------------ items
@@ -435,7 +435,7 @@ class Runs:
             ) from None
         finally:
             if not starts:
-                run.work.drop()
+                run.performer.drop()
         if starts:
             self._spawn_run(run, context)
         return state
@@ -469,13 +469,13 @@ class Runs:
 
     def _spawn_run(self, run: Run, context: Context) -> None:
         task = self.spawn(self._perform(run), context)
-        task.add_done_callback(lambda _: run.work.drop())  # if it was cancelled before its first step
+        task.add_done_callback(lambda _: run.performer.drop())  # if it was cancelled before its first step
         self._running[run.new.id] = run, task
         if self._renewing is None or self._renewing.done():
             self._renewing = self.spawn(self._renew())
 
-    async def adopt(self, topic: str, work_of: Callable[[bytes], Work]) -> bool:
-        """Continue the runs of a topic whose processes have ended, each with the work for its payload.
+    async def adopt(self, topic: str, performer_of: Callable[[bytes], Performer]) -> bool:
+        """Continue the runs of a topic whose processes have ended, each with the performer for its payload.
 
         Return False if the store does not answer.
         """
@@ -487,11 +487,11 @@ class Runs:
             if found.id not in self._running:
                 new = NewRun(id=found.id, arguments="", payer="", keep=0.0, topic=topic)
                 try:
-                    work = work_of(found.payload)
+                    performer = performer_of(found.payload)
                 except UNREADABLE as exc:  # no other process can read it, either, or only one of a later version
                     logger.warning("a run of topic %r cannot be continued: %s", topic, exc)
                 else:
-                    self._spawn_run(Run(self.store, found.key, new, work, KeyedRun("")), Context())
+                    self._spawn_run(Run(self.store, found.key, new, performer, KeyedRun("")), Context())
         return True
 
     async def find(self, key: str) -> RunState | None:

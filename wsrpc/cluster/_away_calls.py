@@ -25,7 +25,7 @@ from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
 from .._keyed.contract import NewRun
 from .._keyed.keeper import encoder_of, hash_of
-from .._keyed.runs import PATIENCE, End, Run, Runs, Work, failed, read_kept
+from .._keyed.runs import PATIENCE, End, Performer, Run, Runs, failed, read_kept
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
 
 PAUSE = 1.0
@@ -70,7 +70,7 @@ def _is_answer(error: Exception) -> bool:
     return isinstance(error, RemoteError) and not isinstance(error, NEVER_RAN)
 
 
-class AwayWork(Work):
+class AwayPerformer(Performer):
     """Waits for a peer, and makes a call. Makes it again if the peer may answer then.
 
     Args:
@@ -167,9 +167,9 @@ class AwayCalls:
                 topic=address,
                 payload=payload,
             )
-            work = AwayWork(self, address, call, failure)
+            performer = AwayPerformer(self, address, call, failure)
             try:
-                state = await self._runs.start(Run(self._runs.store, key, new, work, KeyedRun("")), Context())
+                state = await self._runs.start(Run(self._runs.store, key, new, performer, KeyedRun("")), Context())
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
             except RemoteError as exc:
                 failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
@@ -211,5 +211,5 @@ class AwayCalls:
     async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
         return await self._runs.adopt(
-            address, lambda payload: AwayWork(self, address, read_kept(payload, AwayCall), failure)
+            address, lambda payload: AwayPerformer(self, address, read_kept(payload, AwayCall), failure)
         )

@@ -265,7 +265,7 @@ class Mailbox:
         recipients = self.recipients.each()
         self.recipients.clear()
         self._unread_memory.remove_late(self)
-        self._unread_by = frozenset[Recipient](one for one in recipients if isinstance(one, Inbox) and one.is_at_work)
+        self._unread_by = frozenset[Recipient](one for one in recipients if isinstance(one, Inbox) and one.is_busy)
         error = self._channel.error
         del self._channel
         for recipient in recipients:

@@ -395,10 +395,10 @@ class Inbox(MessageQueue, Recipient):
     # ------------------------------------------------------------ reading
 
     @property
-    def is_at_work(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a message is unread, or the reader has a message and has not asked for the next message yet."""
-        at_work = bool(self.queue) or (self.read_count > 0 and (self._waiter is None or self._waiter.done()))
-        return at_work and self._reader is ReaderState.READING
+        busy = bool(self.queue) or (self.read_count > 0 and (self._waiter is None or self._waiter.done()))
+        return busy and self._reader is ReaderState.READING
 
     @property
     def abandoned(self) -> bool:
