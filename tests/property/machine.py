@@ -116,8 +116,8 @@ class ConnectedPeers(LoopMachine):
     def no_check_is_left_out(self) -> None:
         """A message goes straight to its handler only while there is nothing to check."""
         for peer in getattr(self, "peers", ()):
-            work = peer._core.work
-            assert work.needs_checks or not work.must_check(), work
+            admission = peer._core.admission
+            assert admission.needs_checks or not admission.must_check(), admission
 
     @invariant()
     def requests_are_counted(self) -> None:

@@ -615,7 +615,7 @@ class SessionsMachine(WorldMachine):
             if peer.connected:
                 served.expire_at(0.0)
                 await self.turns(1)
-                if served.current.dispatcher.admission.paused is not None:
+                if served.current.dispatcher.paused is not None:
                     session.closing = peer.transport
             await self.turns(turns)
 

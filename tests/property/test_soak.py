@@ -103,7 +103,7 @@ async def test_every_one_of_very_many_ends_once_and_nothing_is_left(
         assert min(storm.ends.values()) > count / 4, storm.ends
         for peer in peers:
             assert (peer.anonymous_channels, peer.pending, peer.active) == (0, 0, 0)
-            assert peer._current.dispatcher.active == {} and peer._current.dispatcher.work.tasks() == set()
+            assert peer._current.dispatcher.active == {} and peer._current.dispatcher.calls.tasks() == set()
         assert other_tasks() == tasks
         assert after == before
         assert sum(line.size_diff for line in more) < LEFT, "\n".join(map(str, more[:5]))

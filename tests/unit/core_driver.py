@@ -115,7 +115,7 @@ class Driven:
         assert peer.active == 0
         assert peer._current.dispatcher.active == {}
         assert peer.stats().waiting == 0
-        assert peer._current.dispatcher.work.tasks() == set()
+        assert peer._current.dispatcher.calls.tasks() == set()
         assert not peer._core.requester.outbox.callers_must_wait
         assert left_of_channels(peer) == ({}, {}, 0)
 

@@ -27,4 +27,4 @@ def unread_at(peer: Peer) -> int:
 
 def reads_nothing(peer: Peer) -> bool:
     """Whether nothing of any reader is left, and messages go the short way again."""
-    return not (core_of(peer).named_channels.channels or core_of(peer).work.needs_checks or unread_at(peer))
+    return not (core_of(peer).named_channels.channels or core_of(peer).admission.needs_checks or unread_at(peer))

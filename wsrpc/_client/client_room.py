@@ -135,8 +135,8 @@ class ClientRooms:
                 raise ValueError("client.room() needs extensions: without them, events come without their positions")
             handlers: dict[str, Callable[..., Any]] = {"missed": self._missed, "presence": self._presence}
             self._registry.offer(CHANNEL, "client.room() gets its events", handlers, hidden=True)
-            self._peer_core.work.on_position = self._event_arrived
-            self._peer_core.work.update()
+            self._peer_core.admission.on_position = self._event_arrived
+            self._peer_core.admission.update()
         return self._rooms.setdefault(name, ClientRoom(name, self))
 
     @property

@@ -189,7 +189,7 @@ class ServedPeer(PeerOwner):
 
     def session_released(self) -> None:
         self._peers.count_ignored(self)
-        if self.core.work.invocations or self.core.reporter.running:
+        if self.core.calls.invocations or self.core.reporter.running:
             self._peers.watch(self)
 
     def release(self) -> None:
@@ -202,7 +202,7 @@ class ServedPeer(PeerOwner):
     # ------------------------------------------------------------ shutting down
 
     async def wait_idle(self, closers: Closers) -> None:
-        """Wait until nothing is active or pending on the connection, except for the work of ``closers``.
+        """Wait until nothing is active or pending on the connection, except for the calls of ``closers``.
 
         The peer is idle if no handler runs or waits to run, no request is pending, no anonymous channel is open, and
         all accepted messages are written. A remote peer with the extension for draining must also have confirmed that
@@ -210,25 +210,25 @@ class ServedPeer(PeerOwner):
 
         Streams with a key do not count if there are other processes, in which their callers can read on.
         """
-        # Work that ends may have started other work, so check everything again each time. There is no polling: each
-        # kind of work has a future or event to wait for. Received messages wait only because of such work.
-        current, writer, work, cluster = self.current, self.writer, self.core.work, self._peers.joined_cluster
+        # A call that ends may have started another one, so check everything again each time. There is no polling: each
+        # of these has a future or event to wait for. Received messages wait only because of calls.
+        current, writer, calls, cluster = self.current, self.writer, self.core.calls, self._peers.joined_cluster
         others = cluster is not None and cluster.stats().nodes > 1
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
-            moving = [each for each in work.invocations if others and each.movable]
+            moving = [each for each in calls.invocations if others and each.movable]
             if opens is not None and not closers.cover(opening.tasks[-1], opening.invocations[0]):
                 await closers.wait_for_others({opens}, None)  # a handler of the opening may begin to close
             elif self.core.outbox.callers_must_wait:
                 await self.core.outbox.wait_written()
-            elif tasks := work.tasks(closers) - {each.task for each in moving}:
+            elif tasks := calls.tasks(closers) - {each.task for each in moving}:
                 await closers.wait_for_others(tasks, None)
             elif unfinished := writer.requests.unfinished():
                 await asyncio.wait(unfinished)
-            elif channels := {*current.channels.all()} - work.channels(closers) - {each.channel for each in moving}:
+            elif channels := {*current.channels.all()} - calls.channels(closers) - {each.channel for each in moving}:
                 await channels.pop().wait_closed()
             elif not writer.draining.remote_is_silent:
-                if opens is not None or work.tasks():
+                if opens is not None or calls.tasks():
                     writer.draining.drain(writer.loop.time())  # the remote peer waits for their answers
                 await writer.draining.wait_remote_silent()
             else:

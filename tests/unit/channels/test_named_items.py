@@ -341,7 +341,7 @@ async def test_a_cancellation_on_its_own_side_travels_with_the_end(
         raise asyncio.CancelledError
 
     sent = await d.fed(START)
-    [task] = d.peer._current.dispatcher.work.tasks()
+    [task] = d.peer._current.dispatcher.calls.tasks()
     if ends == "the task is cancelled":
         task.cancel("not for consumers")
     elif sent:

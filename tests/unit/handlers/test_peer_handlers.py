@@ -281,7 +281,7 @@ async def test_a_handler_whose_task_the_application_cancels_answers_and_leaves_n
     if way != "not begun":
         await turns()
     assert d.take() == []
-    [task] = d.peer._current.dispatcher.work.tasks()
+    [task] = d.peer._current.dispatcher.calls.tasks()
     task.cancel("not for callers")
     await asyncio.wait([task])
     release.set()
@@ -302,10 +302,10 @@ async def test_a_handler_that_is_cancelled_before_its_thread_begins_never_runs()
     d.peer.on("second", lambda: ran.append(2), thread=True)
     d.feed({"i": 1, "a": ["first"]})
     await turns()
-    [first] = d.peer._current.dispatcher.work.tasks()
+    [first] = d.peer._current.dispatcher.calls.tasks()
     d.feed({"i": 2, "a": ["second"]})
     await turns()
-    [second] = d.peer._current.dispatcher.work.tasks() - {first}
+    [second] = d.peer._current.dispatcher.calls.tasks() - {first}
     second.cancel()
     await asyncio.wait([second])
     assert rejection(d.take(), 2) == ABORTED

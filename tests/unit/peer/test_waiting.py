@@ -9,7 +9,8 @@ import pytest
 from core_driver import Driven, turns
 
 from wsrpc import Peer
-from wsrpc._core.peer.admission import WAITING, MessageKind, ReceivingState
+from wsrpc._core.peer.admission import WAITING, ReceivingState
+from wsrpc._core.peer.waiting_room import MessageKind
 
 OPENED = (ReceivingState.OPEN, ReceivingState.STOPPED)
 """The states in which the `open` handlers have finished."""

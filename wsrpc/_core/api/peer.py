@@ -126,7 +126,7 @@ class Peer(Registrar, ReadingCaller):
     @property
     def active(self) -> int:
         """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-        return self._core.work.active
+        return self._core.calls.running
 
     @property
     def anonymous_channels(self) -> int:

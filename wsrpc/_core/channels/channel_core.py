@@ -325,7 +325,7 @@ class ChannelCore:
 
     def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         dispatcher = self.owner.dispatcher
-        dispatcher.work.arrived(dispatcher, message, payload, None, decode, self)
+        dispatcher.admission.arrived(dispatcher, message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end
     #

@@ -92,7 +92,7 @@ class NamedChannels:
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject a request of the remote peer."""
-        self.host.core.work.dispatcher.answers.reject(i, error)
+        self.host.core.admission.dispatcher.answers.reject(i, error)
 
     @property
     def writer(self) -> SessionWriter:
@@ -149,13 +149,13 @@ class NamedChannels:
             occupied = f"{items}: 'next' cannot be read as events there, too"
             channel.recipients.add(event, recipient, RecipientGroup, occupied)
         self.channels[channel.name] = channel
-        self.host.core.work.recipient_added(channel.name, event, recipient)
+        self.host.core.admission.recipient_added(channel.name, event, recipient)
 
     def removed(self, channel: NamedChannel) -> None:
         """Remove a channel that has no recipients any more."""
         if self.channels.get(channel.name) is channel:
             del self.channels[channel.name]
-            self.host.core.work.update()
+            self.host.core.admission.update()
 
     def reopen(self) -> None:
         """Allow new readers again, because there may be a connection."""
@@ -190,7 +190,7 @@ class NamedChannels:
             del self.channels[channel.name]
         for channel in ending:
             channel.end(error, stops=name is not None)
-        self.host.core.work.update()
+        self.host.core.admission.update()
 
     # ------------------------------------------------------------ messages
 

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-WORK = 4 * 1024
+BYTES_PER_CALL = 4 * 1024
 """Approximate bytes that a running handler, an open channel or a pending request takes, without its message."""
 
 
 class CallState(enum.Enum):
     """State of one call of a handler. The attributes of a state say how a call in this state is handled.
 
-    A call only moves to a later state; see `Work.move`. Calls for events have the same states, although no remote peer
-    waits for them, and they are not answered.
+    A call only moves to a later state; see `ActiveCalls.move`. Calls for events have the same states, although no
+    remote peer waits for them, and they are not answered.
     """
 
     # meaning; counts as; its bytes count as those of; the remote peer waits; may be answered; is cancelled
@@ -135,7 +135,7 @@ class Invocation(msgspec.Struct, eq=False):
     def memory(self) -> int:
         """Approximate bytes of memory of the call with its decoded message. Measured at the first use."""
         if self._memory is None:
-            self._memory = WORK + memory_of(self.inbound.a)
+            self._memory = BYTES_PER_CALL + memory_of(self.inbound.a)
         return self._memory
 
     @classmethod
@@ -247,7 +247,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def enter(self, state: CallState) -> None:
         """Move to a later state, and count the call in the way of this state."""
-        self.dispatcher.work.move(self, state)
+        self.dispatcher.calls.move(self, state)
 
     def cancel(self, reason: object, state: CallState = _CANCELLED) -> None:
         """Cancel the handler, unless it is cancelled already or has exited."""

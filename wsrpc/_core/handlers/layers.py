@@ -109,18 +109,18 @@ def _perhaps_limited(call: Call, seconds: float) -> Call:
     return perhaps_limited
 
 
-def _limit(invocation: Invocation, work: Awaitable[Any], seconds: float) -> Limited:
-    return Limited(invocation, work, seconds, partial(invocation.dispatcher.expire, invocation, seconds))
+def _limit(invocation: Invocation, result: Awaitable[Any], seconds: float) -> Limited:
+    return Limited(invocation, result, seconds, partial(invocation.dispatcher.expire, invocation, seconds))
 
 
 class Limited:
     """Awaitable that a handler has returned, with a time limit. ``expire`` is called when the time is over."""
 
     def __init__(
-        self, invocation: Invocation, work: Awaitable[Any], seconds: float, expire: Callable[[], None]
+        self, invocation: Invocation, result: Awaitable[Any], seconds: float, expire: Callable[[], None]
     ) -> None:
         self._loop = invocation.dispatcher.loop
-        self._work = work
+        self._result = result
         self._seconds = seconds
         self._expire = expire
 
@@ -128,19 +128,19 @@ class Limited:
         # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
         timer = self._loop.call_at(self._loop.time() + self._seconds, self._expire)
         try:
-            return (yield from self._work.__await__())
+            return (yield from self._result.__await__())
         finally:
             timer.cancel()
 
     def close(self) -> None:
-        """Close the work, because nobody will await it."""
-        close_unawaited(self._work)
+        """Close the result, because nobody will await it."""
+        close_unawaited(self._result)
 
 
-def close_unawaited(work: object) -> None:
+def close_unawaited(result: object) -> None:
     """Close a coroutine that will not be awaited, so that Python does not warn about it."""
-    if inspect.iscoroutine(work) or isinstance(work, (Limited, Enclosure)):
-        work.close()
+    if inspect.iscoroutine(result) or isinstance(result, (Limited, Enclosure)):
+        result.close()
 
 
 def _within_task(call: Call) -> Call:
@@ -163,11 +163,11 @@ def _in_thread(call: Call, most: int | None, streams: bool) -> Call:
     async def in_thread(invocation: Invocation, a: list[Any]) -> Any:
         if most is not None and len(a) > most:
             a = invocation.without_surplus(a, most)  # not in the thread, because this counts the event
-        admission = invocation.dispatcher.admission
-        worker = await admission.acquire_thread(invocation, streams=streams)
+        threads = invocation.dispatcher.threads
+        worker = await threads.acquire(invocation, streams=streams)
         try:
             result = await worker.do(call, invocation, a)
-            return await invocation.dispatcher.complete(invocation, result, partial(admission.iterate, worker, streams))
+            return await invocation.dispatcher.complete(invocation, result, partial(threads.iterate, worker, streams))
         finally:
             invocation.thread = worker.release()
 
@@ -176,7 +176,7 @@ def _in_thread(call: Call, most: int | None, streams: bool) -> Call:
 
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
-        lane = invocation.lane = invocation.dispatcher.work.lane(key)  # also while it waits: see `Work.tasks`
+        lane = invocation.lane = invocation.dispatcher.calls.lane(key)  # also while it waits: see `ActiveCalls.tasks`
         await lane.acquire()
         try:
             return await invocation.dispatcher.call_in_task(invocation, call)
@@ -299,7 +299,7 @@ class Enclosure(RunningGenerators, eq=False):
     """
 
     _invocation: Invocation = cast("Invocation", None)
-    _work: Any = None
+    _result: Any = None
 
     def call(self, functions: Sequence[GeneratorMiddleware], call: Call, a: list[Any]) -> Any:
         """Start the generators, and call the handler. If its result takes time, return this object in its place."""
@@ -308,7 +308,7 @@ class Enclosure(RunningGenerators, eq=False):
             self.start(functions, invocation.context)
             result = call(invocation, a)
             if result.__class__ not in PLAIN and invocation.dispatcher.is_unfinished(result):
-                self._work = result
+                self._result = result
                 return self
         except BaseException as exc:
             self.end(self._outcome(exc))
@@ -332,12 +332,12 @@ class Enclosure(RunningGenerators, eq=False):
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self.run(
-            (), lambda invocation, a: invocation.dispatcher.complete(invocation, self._work), []
+            (), lambda invocation, a: invocation.dispatcher.complete(invocation, self._result), []
         ).__await__()
 
     def close(self) -> None:
-        """Close the work, because nobody will await it."""
-        close_unawaited(self._work)
+        """Close the result, because nobody will await it."""
+        close_unawaited(self._result)
         self.end(self._outcome(self._invocation.cancellation()))
 
     def _outcome(self, error: BaseException | None) -> BaseException | None:

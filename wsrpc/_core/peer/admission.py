@@ -1,33 +1,36 @@
-"""`Admission`: decides whether handlers of one session may start now. `WAITING`: which received messages wait."""
+"""`Admission`: decides whether the handler of a received message runs now. `WAITING`: which received messages wait."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..._base.threads import ThreadLimit, Worker, thread_limits
-from ...errors import Overloaded, RemoteError, made_here
-from ..channels.channel_table import TOO_MANY
-from ..channels.source import close_and_log, iterate_in_thread
-from ..handlers.invocation import Invocation
-from ..sending.answers import Answers
-from ..sending.session_writer import SessionWriter
+from msgspec import UNSET
+
+from ..._base.buckets import TokenBucket
+from ..._base.closing import CloseCode
+from ..._base.names import STREAM_EVENTS, ChannelRef
+from ...errors import BadArguments, Draining, Overloaded
+from ..channels.channel_core import ChannelCore
+from ..channels.named_channels import NamedChannels
+from ..handlers.invocation import CallState, Invocation
+from ..handlers.observation import Message, mark_processed
+from ..handlers.opening import OpeningState
+from ..inboxes.inbox import Inbox
+from ..inboxes.recipients import Decode, Recipient
+from ..session.peer_host import PeerHost
+from ..session.session import BYTES_PER_MESSAGE
+from ..wire.call_context import read_call_context
+from ..wire.counting import decode_any
+from ..wire.messages import WireMessage, aging, place_on
+from .active_calls import ActiveCalls
+from .waiting_room import NOTHING_WAITS, MessageKind, WaitingMessage, WaitingRoom
 
 if TYPE_CHECKING:
-    from .work import Work
-
-
-class MessageKind(Enum):
-    """The kind of a received message."""
-
-    ON_CHANNEL = "an event or a request on an anonymous channel"
-    REQUEST = "any other request"
-    EVENT = "any other event"
+    from .dispatcher import Dispatcher
 
 
 class ReceivingState(Enum):
@@ -55,138 +58,347 @@ WAITING: dict[ReceivingState, tuple[MessageKind, ...]] = {
 }
 """The kinds of received messages that wait in each state. The other kinds are handled, as far as there is room.
 
-A message also waits behind messages that wait for room: see `Work`.
+A message also waits behind messages that wait for room: see `Admission`.
 """
+
+# Constants, because Python 3.11 looks members of an enum up slowly, and these are asked for with each message.
+_ON_CHANNEL, _REQUEST, _EVENT = MessageKind
+_OPENED = OpeningState.DONE
 
 
 class Admission:
-    """Decides whether handlers of one session may start now."""
+    """Decides for each received event and request whether its handler runs now, later or never.
 
-    __slots__ = ("_answers", "_limits", "_loop", "_work", "_writer", "late", "paused")
+    Messages of one kind are handled in order. Events that wait at the end of a session are still handled. A message
 
-    def __init__(self, work: Work, writer: SessionWriter, answers: Answers) -> None:
-        self._work = work
-        self._answers = answers
-        self._loop = writer.loop
-        self._writer = writer
-        # The limits of threads for calls, and for streams. Made for the first of them, because many peers have none.
-        self._limits: tuple[tuple[ThreadLimit, ThreadLimit], ...] = ()
-        self.paused: asyncio.Future[None] | None = None
-        """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
-        continues on another connection. May be read in any thread."""
-        self.late = 0
-        """Number of handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
+    1. is ignored or refused, or goes to readers and has no handler: see `_needs_no_handler`.
+    2. waits, as `WAITING` says, or for room (see `ActiveCalls.has_room`), or behind other messages that wait for room.
+    3. is refused if it would wait, and `Limits.waiting` or `Limits.waiting_bytes` is reached.
+    4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
-    @property
-    def state(self) -> ReceivingState:
-        """The state of the session, as far as it decides which received messages wait."""
-        if self._writer.session.full or self.paused is not None or self.late:
+    While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
+    unless it has the id of a request in `Dispatcher.active`.
+
+    A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_limits",
+        "_loop",
+        "_starts_waiting",
+        "calls",
+        "dispatcher",
+        "named_channels",
+        "needs_checks",
+        "on_events_done",
+        "on_position",
+        "waiting_room",
+    )
+
+    def __init__(self, host: PeerHost, named_channels: NamedChannels) -> None:
+        self._limits = limits = host.settings.limits
+        self._loop = host.loop
+        self.named_channels = named_channels
+        self.calls = ActiveCalls(limits)
+        self.dispatcher: Dispatcher
+        """The dispatcher of the current session, see `Host.current`."""
+        self.needs_checks = True
+        """Whether the next message may have to be refused or to wait, or may be for readers. Only `update` sets it."""
+        self.on_events_done: Callable[[], None] | None = None
+        """Is called when the events that arrived before the end of the session are handled."""
+        self.on_position: Callable[[str, str], None] | None = None
+        """Is called when an event of a room with a log arrives, with the name of the room and the position."""
+        self.waiting_room = NOTHING_WAITS
+        """The messages that wait. Peers share an empty queue until their first message waits."""
+        self._starts_waiting = False
+        """Whether `start_waiting` runs."""
+        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
+        """Counts messages against `Limits.rate`."""
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.calls.count} handlers, {len(self.waiting_room)} messages wait>"
+
+    def set_dispatcher(self, dispatcher: Dispatcher) -> None:
+        """Use the dispatcher of another session from now on."""
+        self.dispatcher = dispatcher
+        self.update()
+
+    def update(self) -> None:
+        """Compute ``needs_checks`` again, because something on which it depends has changed."""
+        self.needs_checks = self.must_check()
+
+    def must_check(self) -> bool:
+        """Return the present value of ``needs_checks``."""
+        dispatcher, calls = self.dispatcher, self.calls
+        writer = dispatcher.writer
+        return bool(
+            self.named_channels.channels
+            or self.waiting_room.items
+            # The state is not `ReceivingState.OPEN`, without a call.
+            or writer.session.full
+            or dispatcher.paused is not None
+            or dispatcher.late
+            or writer.opening.state is not _OPENED
+            or writer.draining.closes_at is not None
+            or calls.count >= self._limits.running
+            or calls.bytes > calls.room_for_any
+            or self._bucket is not None
+            or self.on_position is not None
+        )
+
+    @staticmethod
+    def _state(dispatcher: Dispatcher) -> ReceivingState:
+        """Return the state of a session, as far as it decides which received messages wait."""
+        writer = dispatcher.writer
+        if writer.session.full or dispatcher.paused is not None or dispatcher.late:
             return _STOPPED
-        if self._writer.opening.holds_back:
-            return _DIALED if self._writer.session.negotiation.dialer else _ACCEPTED
+        if writer.opening.holds_back:
+            return _DIALED if writer.session.negotiation.dialer else _ACCEPTED
         return _OPEN
 
-    def pause(self) -> None:
-        """Start no handlers from now on: a Close frame is queued. Idempotent."""
-        if self.paused is None:
-            self.paused = self._loop.create_future()
-        self._work.update()
+    # ------------------------------------------------------------ one message
 
-    def unpause(self) -> None:
-        """Start handlers again: there is another connection. Idempotent."""
-        paused, self.paused = self.paused, None
-        if paused is not None:
-            paused.set_result(None)
+    def arrived(
+        self,
+        dispatcher: Dispatcher,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None,
+        decode: Decode,
+        channel: ChannelCore | None = None,
+    ) -> None:
+        """Handle an event or a request, let it wait, or refuse it.
 
-    def session_over(self) -> None:
-        """Cancel the handlers that wait until they may start."""
-        if self.paused is not None:
-            self.paused.set_result(None)
-
-    async def wait_while_paused(self, invocation: Invocation) -> None:
-        """Wait while no handler may start.
-
-        Raises:
-            asyncio.CancelledError: the session is over.
+        Args:
+            dispatcher: the dispatcher of the session in which the message arrived.
+            message: ``a`` is a non-empty list, and ``i`` is an id or absent.
+            channel: the anonymous channel on which the message arrived.
         """
-        self.late += 1
+        i = message.i
+        if message.ctx is not UNSET and self.on_position is not None:
+            self._report_position(message, self.on_position)
+        is_read = dispatcher.writer.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
+        if self._needs_no_handler(dispatcher, message, payload, decode, channel):
+            mark_processed(view)
+            return
+        kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
+        if not self._must_wait(dispatcher, kind, len(payload)):
+            dispatcher.run(message, payload, view, channel)
+            return
+        key = None if i is UNSET else i
+        decode = aging(message, decode, self._loop.time)
+        waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
+        if self.waiting_room is NOTHING_WAITS:
+            self.waiting_room = WaitingRoom(self._limits.waiting, self._limits.waiting_bytes)
+        if self.waiting_room.add(waiting):
+            self.update()
+            return
+        why = f"{len(self.waiting_room)} messages wait already"
+        if i is UNSET:
+            dispatcher.answers.host.count("event dropped, too many wait", f"an event was dropped: {why}")
+        else:
+            dispatcher.answers.reject(i, Overloaded(f"{why}, ask again later"))
+        mark_processed(view)
+
+    @staticmethod
+    def _report_position(message: WireMessage, report: Callable[[str, str], None]) -> None:
+        """Report the position of an event when it arrives, because the event may wait until after its session."""
+        with suppress(BadArguments):  # the message is refused when it is handled
+            context = read_call_context(message.ctx)
+            if context.at is not UNSET and message.i is UNSET and message.h is None:
+                report(*context.at)
+
+    def _needs_no_handler(
+        self,
+        dispatcher: Dispatcher,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        decode: Decode,
+        channel: ChannelCore | None,
+    ) -> bool:
+        """Return whether a message needs no handler: it was refused or dropped, or it was for readers."""
+        i = message.i
+        if i is not UNSET and dispatcher.knows(i):
+            # A rejection would end the first request with this id, whose handler still runs.
+            dispatcher.answers.ignored["duplicate id"] += 1
+            return True
+        if self._bucket is not None and self._counts(message, channel) and not self.fits_rate(dispatcher, message):
+            return True
+        if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
+            return True
+        if i is not UNSET and message.h is None and self._refuses_new(dispatcher):
+            dispatcher.answers.reject(
+                i, Draining("closing, no new requests are taken: ask again on another connection")
+            )
+            return True
+        if dispatcher.paused is not None and dispatcher.writer.session.over:
+            # The mailbox of a channel had kept it.
+            dispatcher.answers.ignored["dropped at the end"] += 1
+            return True
+        return False
+
+    @staticmethod
+    def _refuses_new(dispatcher: Dispatcher) -> bool:
+        """Return whether a new request is refused, while this side drains.
+
+        While a request of this side is pending, a new request may be a part of what its handler does.
+        """
+        writer = dispatcher.writer
+        if writer.draining.closes_at is None or not writer.draining.remote_is_silent:
+            return False
+        return not (writer.requests or dispatcher.channels.opened)
+
+    def fits_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
+        """Count an event or a request against `Limits.rate`. If it exceeds the rate, refuse it and return False."""
+        if self._bucket is None or self._bucket.spend(self._loop.time()):
+            return True
+        rate = f"more than {self._limits.rate} requests and events per second"
+        dispatcher.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
+        if message.i is not UNSET:
+            dispatcher.answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
+        return False
+
+    def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
+        """Return whether a message has to be counted against `Limits.rate`.
+
+        Messages of streams are not counted. Messages on anonymous channels were counted before, except for
+        `STREAM_EVENTS`. These are counted here, when it is known that no stream has received them.
+        """
+        if channel is not None:
+            return message.a[0] in STREAM_EVENTS
+        return not self.named_channels.is_of_stream(message)
+
+    def _must_wait(self, dispatcher: Dispatcher, kind: MessageKind, size: int) -> bool:
+        """Return whether a message waits: as `WAITING` says, for room, or behind other messages that wait for room."""
+        waiting = WAITING[self._state(dispatcher)]
+        if kind in waiting or not self.calls.has_room(size):
+            return True
+        return bool(self.waiting_room.items) and self.waiting_room.oldest(waiting) is not None
+
+    def recipient_added(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
+        """Pass the events that wait for the opening to a new reader, because an `open` handler may be the reader."""
+        if self.dispatcher.writer.opening.holds_back and isinstance(recipient, Inbox):
+            handled = self.named_channels.has_handler(channel, event)
+            for ticket, waiting in self.waiting_room.events():
+                message = decode_any(waiting.decode, waiting.payload)
+                if (message.c, message.a[0]) != (channel, event) or waiting.is_read or recipient.over:
+                    continue
+                message.i = UNSET
+                recipient.receive(message, waiting.payload, waiting.decode)
+                waiting.is_read = True
+                if not handled:
+                    self.waiting_room.pop(ticket)
+                    mark_processed(waiting.view)
+        self.update()
+
+    # ------------------------------------------------------------ messages that wait
+
+    def start_waiting(self) -> None:
+        """Start the messages that wait, as far as there is room: the state of the session or a count has changed."""
+        if self._starts_waiting or not self.waiting_room.items:
+            self.update()
+            return
+        self._starts_waiting = True
         try:
-            while (paused := self.paused) is not None:
-                await asyncio.shield(paused)
-                if self._writer.session.over:
-                    self._answers.ignored["dropped at the end"] += 1
-                    invocation.record_orphaned(self._writer.session.end_error)
-                    raise invocation.cancellation()
+            while (found := self.waiting_room.oldest(WAITING[self._state(self.dispatcher)])) is not None:
+                ticket, waiting = found
+                if not self.calls.has_room(len(waiting.payload)):
+                    break
+                self.waiting_room.pop(ticket)
+                self._start(waiting)
         finally:
-            self.late -= 1
-            if not self.late:
-                self._loop.call_soon(self._work.start_waiting)  # later, so that this handler starts first
+            self._starts_waiting = False
+            self.dispatcher.read_ended()  # these messages are not of one read from the network
+            self.update()
 
-    # ------------------------------------------------------------ threads
+    @staticmethod
+    def _start(waiting: WaitingMessage) -> None:
+        """Run the handler of a message that waited."""
+        dispatcher, channel = waiting.dispatcher, waiting.channel
+        try:
+            if waiting.too_late:
+                waiting.drop()
+                return
+            message = decode_any(waiting.decode, waiting.payload)
+            message.i = UNSET if waiting.id is None else waiting.id
+            if channel is not None:
+                place_on(message, channel.id)
+            dispatcher.run(message, waiting.payload, waiting.view, channel)
+        except Exception as exc:
+            # It was decoded when it arrived, so the codec is wrong. Only this connection ends.
+            dispatcher.answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+            dispatcher.writer.session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
-    async def acquire_thread(self, invocation: Invocation, *, streams: bool) -> Worker:
-        """Return the thread for a call, once one is free and the call may start.
+    def call_moved(self, state: CallState) -> None:
+        """A call has moved to ``state``."""
+        self.update()
+        if state.counts_as == "channel" and self.waiting_room.items:
+            # There is room for another handler. It starts later, so that the first step on the channel runs before.
+            self._loop.call_soon(self.start_waiting)
 
-        Streams have limits of their own, because each keeps its thread while its consumer reads nothing. So slow
-        consumers take no thread from a call.
+    def start_last_events(self) -> None:
+        """Start the events of the session, which is over, as far as there is room, and drop the requests that wait.
 
-        Args:
-            streams: the call is known to answer with a stream.
-
-        Raises:
-            Overloaded: the call is a request, and no thread was free in time; or the system has no more threads.
-            asyncio.CancelledError: the session is over.
+        If this side has closed the connection, or while `open` handlers run, which may refuse the remote peer, all
+        messages that wait are dropped.
         """
-        settings = self._answers.host.settings
-        if not self._limits:
-            loop = asyncio.get_running_loop()
-            ours = thread_limits(settings.limits.threads, "of this connection use or await", loop)
-            # In this order, so that a call which waits for a thread of its connection holds none of the server's.
-            self._limits = tuple(zip(ours, settings.threads.limits(loop), strict=True))
-        until = self._loop.time() + settings.limits.thread_timeout
-        with ExitStack() as held:
-            for limit in self._limits[streams]:
-                await limit.acquire(self._loop, until, partial(self._no_thread, invocation, limit))
-                held.callback(limit.release)
-            if self.paused is not None:
-                await self.wait_while_paused(invocation)
-            try:
-                worker = settings.threads.acquire()
-            except RuntimeError as exc:
-                raise self._overloaded(str(exc)) from exc
-            worker.held = held.pop_all()
-            return worker
+        dispatcher = self.dispatcher
+        if dispatcher.paused is not None or not dispatcher.writer.opening.done:
+            self.drop_all()
+        for waiting in self.waiting_room.pop_requests():
+            mark_processed(waiting.view)
+        self.start_waiting()
+        if dispatcher.paused is not None:
+            dispatcher.paused.set_result(None)  # cancels the handlers that wait in their tasks
 
-    def _no_thread(self, invocation: Invocation, limit: ThreadLimit, waiting: asyncio.Future[None]) -> None:
-        """Reject a request that waits too long. An event waits on, because nobody would learn that it was dropped."""
-        why = f"no thread was free for {self._answers.host.settings.limits.thread_timeout:g} s: {limit.reached}"
-        if not limit.reported:
-            limit.reported = True
-            self._answers.log(logging.WARNING, "%s waits: %s", invocation.label, why, call=invocation.log_fields)
-        if invocation.id is not None and not waiting.done():
-            waiting.set_exception(self._overloaded(f"{why}, ask again later"))
+    def drop_all(self) -> None:
+        """Drop all messages that wait."""
+        for ticket in [*self.waiting_room.items]:
+            waiting = self.waiting_room.pop(ticket)
+            mark_processed(waiting.view)
+            waiting.dispatcher.answers.ignored["dropped at the end"] += 1
+        self.update()
 
-    def _overloaded(self, why: str) -> Overloaded:
-        self._answers.ignored["no free thread"] += 1
-        return made_here(Overloaded(why))
+    # ------------------------------------------------------------ the end of handlers
 
-    def iterate(self, worker: Worker, counted: bool, items: Iterator[Any]) -> AsyncGenerator[Any]:
-        """Iterate over what a call has returned, in its thread. From now on, the call counts as a stream.
+    def when_events_done(self, notify: Callable[[], None] | None) -> None:
+        """Call ``notify`` when the handlers of all events have started, and those that run in lanes have exited.
 
-        Args:
-            counted: whether it counts as one already.
-
-        Raises:
-            RemoteError: there are too many streams, so the iterator is closed in its thread. The error does not say
-                that the handler did not run.
+        The function of an earlier call that was not called yet is called now.
         """
-        if not counted:
-            calls = worker.held.pop_all()
-            for limit in self._limits[True]:
-                if not limit.acquire_now():
-                    worker.held.push(calls)
-                    worker.call(close_and_log, items)
-                    raise made_here(RemoteError(f"{limit.reached}, close some or ask again later", TOO_MANY))
-                worker.held.callback(limit.release)
-            calls.close()
-        return iterate_in_thread(items, worker)
+        if self.calls.starting is not None:
+            self.calls.add(self.calls.starting)  # its first step has ended the connection
+        earlier, self.on_events_done = self.on_events_done, notify
+        if earlier is not None:
+            earlier()
+        self.notify_if_events_done()
+
+    def notify_if_events_done(self) -> None:
+        """Call the function of `when_events_done`, if all events are done."""
+        calls = self.calls
+        if not (self.waiting_room.items or calls.tasks_not_started or any(map(_is_event_in_order, calls.invocations))):
+            notify, self.on_events_done = self.on_events_done, None
+            if notify is not None:
+                notify()
+
+    def backlog(self) -> int:
+        """Return about how many bytes handlers with their messages, waiting messages and unread messages take."""
+        room = self.waiting_room
+        return self.calls.memory() + room.size + BYTES_PER_MESSAGE * len(room) + self.named_channels.unread_bytes
+
+    def drop_backlog(self, why: str) -> None:
+        """Drop all messages that wait or are unread, and cancel all handlers, because these hold too much."""
+        self.drop_all()
+        for invocation in list(self.calls.invocations):
+            invocation.orphan(why)
+        self.named_channels.unread_memory().drop_all(why)
+
+
+def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
+    return bytes(payload) if view is None else view.payload  # the same bytes, which the view has anyway
+
+
+def _is_event_in_order(invocation: Invocation) -> bool:
+    """Return whether the handler of an event runs in a lane, where other handlers may wait for it."""
+    return invocation.id is None and invocation.handler is not None and invocation.handler.lane is not None

@@ -22,7 +22,7 @@ from ..handlers.observation import mark_processed
 from ..inboxes.recipients import MismatchDetector
 from ..sending.answers import Answers
 from ..wire.rejections import ABORTED, error_from_wire, error_to_wire
-from .work import Work
+from .admission import Admission
 
 
 class ChannelCalls:
@@ -32,11 +32,11 @@ class ChannelCalls:
     the place in a lane therefore last until it is over, and it ends if the handler is cancelled.
     """
 
-    def __init__(self, answers: Answers, work: Work, channels: ChannelTable) -> None:
+    def __init__(self, answers: Answers, admission: Admission, channels: ChannelTable) -> None:
         self._answers = answers
-        self._work = work
+        self._calls = admission.calls
         self._channels = channels
-        self._named_channels = work.named_channels
+        self._named_channels = admission.named_channels
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has at most one producer."""
 
@@ -74,7 +74,7 @@ class ChannelCalls:
             raise invocation.cancellation()
         channel = invocation.make_channel()
         if invocation.state is not CallState.RESERVED:  # otherwise it was checked before the handler ran
-            self._work.check_bytes_for_channel(invocation.size)
+            self._calls.check_bytes_for_channel(invocation.size)
         self._channels.deliver(channel)
         invocation.remove_from_active()
         mark_processed(invocation.view)

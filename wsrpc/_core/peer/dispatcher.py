@@ -52,8 +52,8 @@ from ..wire.call_context import read_call_context
 from ..wire.messages import Resolution, WireMessage
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
+from .call_threads import CallThreads
 from .channel_calls import ChannelCalls
-from .work import Work
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -65,27 +65,21 @@ _RESERVED = CallState.RESERVED
 class Dispatcher:
     """Runs the handlers of the requests and events that arrive in one session, and answers.
 
-    `Work` decides when the handler of a message runs, and `find` returns the handler. `run` calls it. If the handler
-    returns a value, the request is answered at once. Otherwise the handler runs on in a task (`_drive`), and `Work`
-    counts it. Only `_returned` and `_raised` answer the request of a handler, with two exceptions: `ChannelCalls`
-    answers with a channel while the handler runs, and `expire` rejects the request of a handler that takes too long
-    before the handler exits.
+    `Admission` decides when the handler of a message runs, and `find` returns the handler. `run` calls it. If the
+    handler returns a value, the request is answered at once. Otherwise the handler runs on in a task (`_drive`), and
+    `ActiveCalls` counts it. Only `_returned` and `_raised` answer the request of a handler, with two exceptions:
+    `ChannelCalls` answers with a channel while the handler runs, and `expire` rejects the request of a handler that
+    takes too long before the handler exits.
 
     Calls refer to the dispatcher of the session in which they started, although this session may be over.
     """
 
     def __init__(
-        self,
-        host: PeerHost,
-        *,
-        work: Work,
-        writer: SessionWriter,
-        answers: Answers,
-        channels: ChannelTable,
+        self, host: PeerHost, *, admission: Admission, writer: SessionWriter, answers: Answers, channels: ChannelTable
     ) -> None:
         """
         Args:
-            work: counts the handlers that run, including those of earlier sessions.
+            admission: of the peer, with the calls of earlier sessions.
             channels: the anonymous channels of the session.
         """
         self._host = host
@@ -95,11 +89,15 @@ class Dispatcher:
         self._session = writer.session
         self.loop = writer.loop
         self.answers = answers
-        self.work = work
+        self.admission = admission
+        self.calls = admission.calls
         self.active: dict[int, Invocation] = {}
         """Requests of the remote peer that are being handled, by id."""
-        self.admission = Admission(work, writer, answers)
-        """Decides whether handlers may start."""
+        self.paused: asyncio.Future[None] | None = None
+        """A future while no handler may start, because a Close frame is queued. It is done when the session is over, or
+        continues on another connection. May be read in any thread."""
+        self.late = 0
+        """Number of handlers that wait in tasks until ``paused`` is done. Later messages wait, to stay in order."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of this context, so that no handler sees what another handler sets."""
         self.channels = channels
@@ -112,7 +110,12 @@ class Dispatcher:
     @cached_property
     def _channel_calls(self) -> ChannelCalls:
         """Runs handlers whose answer is a channel. Made for the first of them, because many peers have none."""
-        return ChannelCalls(self.answers, self.work, self.channels)
+        return ChannelCalls(self.answers, self.admission, self.channels)
+
+    @cached_property
+    def threads(self) -> CallThreads:
+        """Gives calls their threads. Made for the first of them, because many peers have none."""
+        return CallThreads(self.answers)
 
     # ------------------------------------------------------------ starting
 
@@ -147,7 +150,7 @@ class Dispatcher:
             if route.starts_later:
                 self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return
-            if self.work.tasks_not_started:
+            if self.calls.tasks_not_started:
                 self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
             if not self._ran:
@@ -210,7 +213,7 @@ class Dispatcher:
         if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
             return Route(self._refuse_reserved, None, answers_with_channel=False, starts_later=False)
         route = find(self._own, message.c, name)
-        if route.handler is None and message.i is UNSET and self.work.named_channels.has_readers(message.c, name):
+        if route.handler is None and message.i is UNSET and self.admission.named_channels.has_readers(message.c, name):
             return route_to(self._own, message.c, FOR_READERS)
         return route
 
@@ -230,7 +233,7 @@ class Dispatcher:
         """
         try:
             invocation.make_channel()
-            self.work.check_bytes_for_channel(invocation.size)
+            self.calls.check_bytes_for_channel(invocation.size)
         except RemoteError as exc:
             if exc.code != TOO_MANY:
                 raise
@@ -267,19 +270,17 @@ class Dispatcher:
             result = Limited(invocation, result, left, partial(self._deadline_passed, invocation))
         if self._ran:
             self.read_ended()
-        work = self.work
-        outer, work.starting = work.starting, invocation
+        calls = self.calls
+        outer, calls.starting = calls.starting, invocation
         drive = self._drive(invocation, result)
-        if not EAGER:
-            drive.send(
-                None
-            )  # up to `_UNTIL_STARTED`, where it notices that its task is cancelled before its first step
+        if not EAGER:  # up to `_UNTIL_STARTED`, where it notices that its task is cancelled before its first step
+            drive.send(None)
         task = self.loop.spawn(drive, context)
-        work.starting = outer
+        calls.starting = outer
         if task.done():
             return
         invocation.task = task
-        work.add(invocation)
+        calls.add(invocation)
         if invocation.state.cancelled:  # in its first step, when its task was not set
             task.cancel(bounded_reason(invocation.cancel_reason))
         elif self._session.over and invocation.id is not None:
@@ -290,16 +291,16 @@ class Dispatcher:
         try:
             try:
                 if not EAGER:
-                    work = self.work
-                    work.tasks_not_started += 1
+                    calls = self.calls
+                    calls.tasks_not_started += 1
                     try:
                         await _UNTIL_STARTED
                     finally:
-                        work.tasks_not_started -= 1
-                        if not work.tasks_not_started:
-                            work.all_tasks_started()
-                if self.admission.paused is not None:
-                    await self.admission.wait_while_paused(invocation)
+                        calls.tasks_not_started -= 1
+                        if self.admission.on_events_done is not None:  # later, so that the handler runs before
+                            self.loop.call_soon(self.admission.notify_if_events_done)
+                if self.paused is not None:
+                    await self.wait_while_paused(invocation)
             except BaseException:
                 close_unawaited(result)
                 raise
@@ -321,8 +322,8 @@ class Dispatcher:
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and `complete` it."""
-        if self.admission.paused is not None:
-            await self.admission.wait_while_paused(invocation)
+        if self.paused is not None:
+            await self.wait_while_paused(invocation)
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
         if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
@@ -350,7 +351,7 @@ class Dispatcher:
         """Answer with a channel, then await ``body``, or send its items. Return its result."""
         if self._session.over:  # it handles an event, and therefore runs on when its session is over
             invocation.record_orphaned(self._session.end_error)
-        self.work.add(invocation)
+        self.calls.add(invocation)
         return self._channel_calls.serve(invocation, body)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
@@ -376,6 +377,39 @@ class Dispatcher:
         if invocation.id is not None:
             invocation.remove_from_active()
             self.answers.reject(invocation.id, error)
+
+    # ------------------------------------------------------------ pausing
+
+    def pause(self) -> None:
+        """Start no handlers from now on: a Close frame is queued. Idempotent."""
+        if self.paused is None:
+            self.paused = self.loop.create_future()
+        self.admission.update()
+
+    def unpause(self) -> None:
+        """Start handlers again: there is another connection. Idempotent."""
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.set_result(None)
+
+    async def wait_while_paused(self, invocation: Invocation) -> None:
+        """Wait while no handler may start.
+
+        Raises:
+            asyncio.CancelledError: the session is over.
+        """
+        self.late += 1
+        try:
+            while (paused := self.paused) is not None:
+                await asyncio.shield(paused)
+                if self._session.over:
+                    self.answers.ignored["dropped at the end"] += 1
+                    invocation.record_orphaned(self._session.end_error)
+                    raise invocation.cancellation()
+        finally:
+            self.late -= 1
+            if not self.late:
+                self.loop.call_soon(self.admission.start_waiting)  # later, so that this handler starts first
 
     # ------------------------------------------------------------ ending
 
@@ -432,22 +466,10 @@ class Dispatcher:
                 channel.mailbox.close()  # nothing can listen any more
         if invocation.view is not None:
             mark_processed(invocation.view)
-        self.work.remove(invocation)
+        self.calls.remove(invocation)
         if not self._session.state.sends:  # its memory counts only while there is no connection
             self._session.memory_changed()
         invocation.release()
-
-    def refuses_new(self) -> bool:
-        """Return whether a new request is refused, while this side drains.
-
-        While a request of this side is pending, a new request may be part of its handler's work.
-        """
-        draining = self.writer.draining
-        return (
-            draining.closes_at is not None
-            and draining.remote_is_silent
-            and not (self.writer.requests or self.channels.opened)
-        )
 
     def cancel_requests(self, reason: ConnectionLost) -> None:
         """Cancel the handlers of all requests, because the session is over. Handlers of events run on."""
@@ -457,22 +479,22 @@ class Dispatcher:
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that arrived on channel ``h``, because the channel is over."""
-        if self.work.on_channels:
+        if self.calls.on_channels:
             for invocation in [each for each in self.active.values() if each.inbound.h == h]:
                 if not invocation.is_current:
                     invocation.cancel(reason)
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        room = self.work.waiting_room
+        room = self.admission.waiting_room
         return i in self.active or (bool(room.items) and room.has_key(i))
 
     def cancel(self, i: int, reason: object) -> bool:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
         if (invocation := self.active.get(i)) is not None:
             invocation.cancel(reason)
-        elif (waiting := self.work.waiting_room.pop_key(i)) is not None:
-            waiting.mark_processed()
+        elif (waiting := self.admission.waiting_room.pop_key(i)) is not None:
+            mark_processed(waiting.view)
             self.answers.reject(i, RpcError(ABORTED))
         else:
             return self.channels.request_cancelled(i, reason)
@@ -519,8 +541,8 @@ class Dispatcher:
 
     def _log_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
         """Log the peer's first request without a handler."""
-        if not self.work.unknown_logged and invocation.event not in RESERVED_EVENTS:
-            self.work.unknown_logged = True
+        if not self.calls.unknown_logged and invocation.event not in RESERVED_EVENTS:
+            self.calls.unknown_logged = True
             text = "a request was refused: %s (further ones are not logged)"
             self.answers.log(logging.INFO, text, error, call=invocation.log_fields)
 
@@ -534,7 +556,7 @@ class Dispatcher:
             return False
         if invocation.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return invocation.event == "next" and channel in self.work.named_channels.read_before
+        return invocation.event == "next" and channel in self.admission.named_channels.read_before
 
 
 class _Pause(tuple[None]):

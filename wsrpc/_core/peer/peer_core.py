@@ -24,9 +24,9 @@ from ..session.peer_host import PeerHost
 from ..session.peer_owner import PeerOptions, PeerOwner
 from ..session.server_session import Home, ServerSession
 from ..session.session import NOT_CONNECTED
+from .admission import Admission
 from .peer_session import PeerSession
 from .requester import Requester
-from .work import Work
 
 
 class PeerCore:
@@ -43,6 +43,8 @@ class PeerCore:
 
     __slots__ = (
         "__weakref__",
+        "admission",
+        "calls",
         "close_calls",
         "current",
         "home",
@@ -55,7 +57,6 @@ class PeerCore:
         "owner",
         "reporter",
         "requester",
-        "work",
     )
 
     def __init__(
@@ -78,7 +79,8 @@ class PeerCore:
             fails_offline=options.fails_offline,
         )
         self.named_channels = NamedChannels(host, (own, shared), self.outbox, survives=options.keeps_offline)
-        self.work = Work(host, self.named_channels)
+        self.admission = Admission(host, self.named_channels)
+        self.calls = self.admission.calls
         own.inherit(shared, settings.limits.handler_timeout)
         self.requester = Requester(self.outbox, host, own, self.named_channels, self.reporter.peer)
         self.close_calls = 0
@@ -117,8 +119,8 @@ class PeerCore:
             skipped_broadcasts=host.skipped_broadcasts,
             metadata_not_sent=host.metadata_not_sent,
             pending=len(self.outbox.requests),
-            active=self.work.active,
-            waiting=len(self.work.waiting_room),
+            active=self.calls.running,
+            waiting=len(self.admission.waiting_room),
             anonymous_channels=len(current.channels),
             errors=self.log.errors,
             ignored=dict(self.ignored),
@@ -126,10 +128,10 @@ class PeerCore:
 
     def _make_session(self, last_close: CloseInfo) -> None:
         """Make the inside of the next session. The last session ended with ``last_close``."""
-        self.current = current = PeerSession(self.host, self.requester, self.work, self.home, last_close)
+        self.current = current = PeerSession(self.host, self.requester, self.admission, self.home, last_close)
         self.host.set_session(self, current)
         self.outbox.set_session(current.writer, current.channels.find)
-        self.work.set_dispatcher(current.dispatcher)
+        self.admission.set_dispatcher(current.dispatcher)
 
     # ------------------------------------------------------------ sessions
 
@@ -174,7 +176,7 @@ class PeerCore:
 
     def _call_close_handlers(self) -> None:
         """Call the `close` handlers of the last session now, although they may still wait for events."""
-        self.work.when_events_done(None)
+        self.admission.when_events_done(None)
         self.reporter.notify_now()
 
     def bind(self, connection: Connection) -> None:
@@ -196,14 +198,14 @@ class PeerCore:
 
         Nothing happens while anything of the last session remains, or another session is expected.
         """
-        current, host, work = self.current, self.host, self.work
+        current, host, admission = self.current, self.host, self.admission
         expects_more = not current.session.over or self.busy or self.outbox.expects_session
         if expects_more or self.outbox.requests or current.backlog():
             return
         dispatcher = current.dispatcher
         dispatcher.context = Context()  # drops the context of the code that has connected
         current.channels.dispatcher = weakly(dispatcher)
-        work.dispatcher, work.named_channels = weakly(dispatcher), weakly(self.named_channels)
+        admission.dispatcher, admission.named_channels = weakly(dispatcher), weakly(self.named_channels)
         host.core, host.current, host.peer = weakly(self), weakly(current), None
         self.owner.release()
 
@@ -212,11 +214,11 @@ class PeerCore:
     @property
     def busy(self) -> bool:
         """Whether handlers or tasks of the peer run, or wait to be called."""
-        return bool(self.work.invocations or self.reporter.running or self.reporter.notifications)
+        return bool(self.calls.invocations or self.reporter.running or self.reporter.notifications)
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task or a thread of a handler that is not done yet. None if all have ended."""
-        calls = ((each.task, each.thread) for each in self.work.invocations)
+        calls = ((each.task, each.thread) for each in self.calls.invocations)
         unfinished = (each for call in calls for each in call if each is not None and not each.done())
         return next(unfinished, None) or next(iter(self.reporter.running), None)
 
@@ -229,24 +231,24 @@ class PeerCore:
             closers: the handlers that wait for this call. It does not wait for them.
             still: the waiting stops when this function returns False.
         """
-        work = self.work
-        work.end_conversations()
+        admission, calls = self.admission, self.calls
+        calls.end_conversations()
         deadline = self.loop.time() + patience
         while still():
-            tasks = self.reporter.tasks(closers) | work.tasks(closers)
+            tasks = self.reporter.tasks(closers) | calls.tasks(closers)
             if not tasks:
-                if work.on_events_done is None and len(self.reporter.notifications) < 2:
+                if admission.on_events_done is None and len(self.reporter.notifications) < 2:
                     break
                 self._call_close_handlers()  # only handlers that wait for this call remain
                 continue
             # A handler that ends makes room for a message that waits, so check again.
             late = await closers.wait_for_others(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
-                work.drop_all()
+                admission.drop_all()
                 for task in late:
                     task.cancel()
                 stubborn = await closers.wait_for_others(late, patience)
-                if count := len(stubborn) + work.threads_running:
+                if count := len(stubborn) + calls.threads_running:
                     self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
                 if stubborn:
                     break

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from ..._base.closing import CloseInfo
 from ...errors import MessageTooBig, ProtocolError, RpcError, SessionLost
 from ..channels.channel_table import ChannelTable
-from ..handlers.invocation import CURRENT, WORK, Invocation
+from ..handlers.invocation import BYTES_PER_CALL, CURRENT, Invocation
 from ..handlers.opening import Opening
 from ..sending.answers import Answers
 from ..sending.pending import SENT
@@ -33,11 +33,11 @@ from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.messages import MAX_ID, Event, WireMessage
 from ..wire.nodes import LOST
 from ..wire.settings import UNLIMITED
+from .admission import Admission
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
 from .receiver import Receiver
 from .requester import Requester
-from .work import Work
 
 
 class PeerSession:
@@ -50,7 +50,7 @@ class PeerSession:
 
     Args:
         requester: sends requests, and has the outbox, from one session to the next.
-        work: counts the handlers, and has the readers, from one session to the next.
+        admission: counts the handlers, and has the readers, from one session to the next.
         home: what the peer has on a server.
         last_close: how the session before ended, or why there was none.
     """
@@ -59,6 +59,7 @@ class PeerSession:
         "__weakref__",
         "_disconnected",
         "_receiver",
+        "admission",
         "channels",
         "dispatcher",
         "host",
@@ -66,17 +67,16 @@ class PeerSession:
         "opening",
         "outbox",
         "session",
-        "work",
         "writer",
     )
 
     def __init__(
-        self, host: PeerHost, requester: Requester, work: Work, home: Home | None, last_close: CloseInfo
+        self, host: PeerHost, requester: Requester, admission: Admission, home: Home | None, last_close: CloseInfo
     ) -> None:
         self.host = host
         self.outbox = outbox = requester.outbox
-        self.work = work
-        self.named_channels = work.named_channels
+        self.admission = admission
+        self.named_channels = admission.named_channels
         self.session: ClientSession | ServerSession
         if host.options.dialer:
             self.session = ClientSession(host, outbox.offline_queue, last_close=last_close)
@@ -86,10 +86,10 @@ class PeerSession:
         self.writer = SessionWriter(self.session, host, self.opening, outbox.requests, outbox.room_gate)
         answers = Answers(self.writer, host)
         self.channels = channels = ChannelTable(
-            self.writer, outbox, host.options.own, work.named_channels, sender=requester, answers=answers
+            self.writer, outbox, host.options.own, admission.named_channels, sender=requester, answers=answers
         )
         self.dispatcher = channels.dispatcher = Dispatcher(
-            host, work=work, writer=self.writer, answers=answers, channels=channels
+            host, admission=admission, writer=self.writer, answers=answers, channels=channels
         )
         outbox.requests.avoid(channels.opened)  # JavaScript would confuse the two
         self._receiver = Receiver(host, self.dispatcher)
@@ -126,7 +126,7 @@ class PeerSession:
         self.opening.start(opening)
         if session.over:  # a handler has bound another transport
             return
-        self.work.update()
+        self.admission.update()
         if not self.writer.terms.known:
             receive = partial(self._receive_early, receive)
         session.start_receiving(receive, self.dispatcher.read_ended)
@@ -172,7 +172,7 @@ class PeerSession:
             return
         self.opening.finish()
         writer.draining.opened()
-        self.work.start_waiting()
+        self.admission.start_waiting()
         if session.live_connection is not None:  # otherwise the session resumes later, or its end is reported
             self.host.owner.opened()
 
@@ -236,7 +236,7 @@ class PeerSession:
         # Broadcasts have waited longest. Handlers come before callers, because their answers free the remote peer. New
         # messages come last.
         self.writer.flush_broadcasts()
-        self.work.start_waiting()
+        self.admission.start_waiting()
         self.outbox.wake()
         self.update()
 
@@ -267,7 +267,7 @@ class PeerSession:
         if writer.draining.silent:  # these requests would not be answered any more
             outbox.fail_unsent(ending)
         if session.state.away:
-            self.dispatcher.admission.pause()  # no handler starts after this side has closed
+            self.dispatcher.pause()  # no handler starts after this side has closed
             # Between nodes, a caller gets this text, and the reason is enough.
             why = reason if self.host.settings.between_nodes else f"closed on this side: {reason}".removesuffix(": ")
             session.end(SessionInput.CLOSED, why, info=ending)
@@ -285,7 +285,7 @@ class PeerSession:
     def _close_soon(self, ending: CloseInfo) -> None:
         """Receive no more messages and start no more handlers: this side closes, and the session ends."""
         self.session.start_closing(ending)
-        self.dispatcher.admission.pause()
+        self.dispatcher.pause()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because the remote peer broke the protocol, see `Session.fail`."""
@@ -313,7 +313,7 @@ class PeerSession:
         connection = self.session.connection
         if connection is not None and self.session.state.sends:
             connection.stop_receiving()
-            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore the answers
+            self.dispatcher.pause()  # a Close frame is queued, and the client may ignore the answers
             # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.host.spawn(connection.close(code, reason))
 
@@ -329,14 +329,14 @@ class PeerSession:
         self.outbox.fail_session(lost)
         self.dispatcher.cancel_requests(lost)
         # Before the channels end, because a handler of an event may read one.
-        self.work.start_last_events()
+        self.admission.start_last_events()
         self.named_channels.end_session(lost)
         self.channels.end_session(lost)
-        self.work.update()
+        self.admission.update()
         # The application. `wait_closed` returns now: a handler that runs before the `close` handlers may wait in it.
         call = partial(self._call_close_handlers, end.info, self.host.core.close_calls)
         call_close_handlers = partial(self.host.reporter.notify_in_order, "close", call)
-        self.work.when_events_done(call_close_handlers)
+        self.admission.when_events_done(call_close_handlers)
         self._wake_wait_closed()
         self.host.core.session_ended(self)
 
@@ -381,8 +381,8 @@ class PeerSession:
 
     def session_resuming(self, connection: Connection, limits: Announced) -> bool:
         """Continue on another connection. Return whether messages of the user may be sent."""
-        self.work.stop_measuring()  # the memory counts only while there is no connection
-        self.dispatcher.admission.unpause()
+        self.admission.calls.stop_measuring()  # the memory counts only while there is no connection
+        self.dispatcher.unpause()
         self.host.connection_started(connection.transport.info)
         self.writer.reattach(limits)
         return self.writer.phase is Phase.OPEN
@@ -424,14 +424,14 @@ class PeerSession:
         # When the session is over, its last requests fail in the next turn of the event loop.
         requests = 0 if self.session.over else len(self.writer.requests)
         broadcasts = 0 if self.writer.slow_reader is None else self.writer.slow_reader.size
-        return broadcasts + self.work.backlog() + WORK * (len(self.channels) + requests)
+        return broadcasts + self.admission.backlog() + BYTES_PER_CALL * (len(self.channels) + requests)
 
     def drop_backlog(self, session: Session) -> None:
         """Drop the messages and handlers that ``session`` has left, because all ended sessions hold too much."""
         if session is self.session:  # otherwise another session also has these handlers and readers
             log, why = self.host.log, "what ended sessions hold exceeds Server(detached_bytes=)"
             log(logging.WARNING, "what peer %s at %s has left behind is dropped: %s", log.id, log.place, why)
-            self.work.drop_backlog(why)
+            self.admission.drop_backlog(why)
 
     # ------------------------------------------------------------ waiting for the end
 

@@ -48,7 +48,7 @@ class Receiver:
     ==========================  =======================  =============================================================
     message                     fields                   goes to
     ==========================  =======================  =============================================================
-    event, request              ``a``; ``i`` too         `Work.arrived`, or straight to `Dispatcher.run`
+    event, request              ``a``; ``i`` too         `Admission.arrived`, or straight to `Dispatcher.run`
     on an anonymous channel     ``a`` and ``h``          the channel's mailbox. Without a channel: an abort goes back
     response                    ``i``                    `PendingRequests.finish`; with ``h`` it opens a channel
     cancellation                ``x`` and ``i``          `Dispatcher.cancel`
@@ -61,11 +61,7 @@ class Receiver:
     Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
     """
 
-    def __init__(
-        self,
-        host: PeerHost,
-        dispatcher: Dispatcher,
-    ) -> None:
+    def __init__(self, host: PeerHost, dispatcher: Dispatcher) -> None:
         self._codec: Codec = host.settings.codec
         self._text = self._codec.text
         self._decode = strict_decoder(self._codec)
@@ -82,7 +78,7 @@ class Receiver:
         self._shared = host.options.shared
         self._dispatcher = dispatcher
         self._active = dispatcher.active
-        self._work = dispatcher.work
+        self._admission = dispatcher.admission
         self._writer = dispatcher.writer
         self._channels = dispatcher.channels
         self._answers = dispatcher.answers
@@ -147,8 +143,8 @@ class Receiver:
             elif (  # nearly all are on the main channel and have a short name
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
             ) or self._accepts_names(message):
-                if message.i in self._active or self._work.needs_checks:
-                    self._work.arrived(self._dispatcher, message, payload, view, decode)
+                if message.i in self._active or self._admission.needs_checks:
+                    self._admission.arrived(self._dispatcher, message, payload, view, decode)
                 else:
                     self._dispatcher.run(message, payload, view)
                 return
@@ -278,7 +274,7 @@ class Receiver:
                 self._answers.reject(i, error)
         elif name.__class__ is not str:
             self._refuse(message, NOT_TEXT, _not_text(name))
-        elif self._limits.rate is None or name in STREAM_EVENTS or self._work.within_rate(self._dispatcher, message):
+        elif self._limits.rate is None or name in STREAM_EVENTS or self._admission.fits_rate(self._dispatcher, message):
             message.c = None
             channel.mailbox.receive(message, payload, decode)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -13,10 +14,17 @@ from ...errors import RemoteError
 from ..channels.channel_core import ChannelCore
 from ..handlers.observation import Message, mark_processed
 from ..wire.messages import WireMessage
-from .admission import MessageKind
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
+
+
+class MessageKind(Enum):
+    """The kind of a received message."""
+
+    ON_CHANNEL = "an event or a request on an anonymous channel"
+    REQUEST = "any other request"
+    EVENT = "any other event"
 
 
 class WaitingMessage(Struct, eq=False):
@@ -50,10 +58,6 @@ class WaitingMessage(Struct, eq=False):
             self.dispatcher.answers.reject(
                 self.id, RemoteError(f"Anonymous channel '{self.channel.id}' does not exist")
             )
-        self.mark_processed()
-
-    def mark_processed(self) -> None:
-        """Report to the observers of messages that nothing more happens to the message."""
         mark_processed(self.view)
 
 
@@ -82,7 +86,7 @@ class WaitingRoom(BoundedQueue[WaitingMessage]):
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
         return True
 
-    def oldest(self, waiting: tuple[MessageKind, ...] = ()) -> tuple[int, WaitingMessage] | None:
+    def oldest(self, waiting: tuple[MessageKind, ...]) -> tuple[int, WaitingMessage] | None:
         """Return the oldest message whose kind is not in ``waiting``, with its ticket. None if there is none."""
         found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind not in waiting), default=None)
         return None if found is None else (found, self.items[found])

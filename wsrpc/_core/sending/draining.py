@@ -64,7 +64,7 @@ class Draining:
     def drain(self, until: float) -> None:
         """Finish the calls that have started, and refuse new calls that these do not need.
 
-        See `Dispatcher.refuses_new`. Ask the remote peer to start nothing new, too.
+        See `Admission`. Ask the remote peer to start nothing new, too.
 
         Args:
             until: the time at which this side closes at the latest.
@@ -110,7 +110,7 @@ class Draining:
             self._host.ignore("control message out of place")
 
     def stop_waiting(self) -> None:
-        """Stop the wait for the remote peer, or for the work of this side."""
+        """Stop the wait for the remote peer, or for the calls of this side."""
         self._stop_timers()
         if self._on_remote_silent is not None and not self._on_remote_silent.done():
             self._on_remote_silent.set_result(None)
@@ -127,14 +127,14 @@ class Draining:
         self._enter(DrainPhase.FINISHING)
         self.closes_at = loop.time() + seconds
         self._stop_timers()
-        work = self._host.current.in_progress() if seconds >= MARGIN and self._opening.done else None
-        if work is None:
+        finish = self._host.current.in_progress() if seconds >= MARGIN and self._opening.done else None
+        if finish is None:
             self._become_silent()
         else:
-            self._waits = [loop.call_at(self.closes_at - MARGIN, self._become_silent), loop.spawn(self._finish(work))]
+            self._waits = [loop.call_at(self.closes_at - MARGIN, self._become_silent), loop.spawn(self._finish(finish))]
 
-    async def _finish(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await work()
+    async def _finish(self, finish: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await finish()
         self._become_silent()
 
     @property
