@@ -972,6 +972,7 @@ class Busy:
         self._using: list[asyncio.Task[None]] = []
         server.on("block", lambda: self._go.wait(8), thread=True)
         server.on("work", self.work, thread=True)
+        server.on("quick", lambda: None)
         server.on("items", self.items, thread=True)
         server.on("returns items", lambda: self.items(), thread=True)
 
@@ -1044,6 +1045,7 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
             busy.ran.clear()
             asking = [asyncio.create_task(ask()) for _ in range(2)]
             await busy.until_active(count + 2)
+            await busy.client.request("quick")  # its handler runs after the first steps of both, so both wait now
             clock.advance(4.9)
             await busy.client.emit("work", "event")
             await turns_until(lambda: "event" in busy.ran) if streams else await busy.until_active(count + 3)
