@@ -25,13 +25,13 @@ from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing_functions import run_around, run_at_once
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
-from .._core.sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_payload
+from .._core.sending.checks import check_sending, check_thread, check_thread_of_plain, raw_payload
 from .._core.sending.session_writer import SessionWriter
 from .._core.sending.slow_readers import KeepLatest, Slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec, json_text
 from .._core.wire.messages import EVENT_OPTIONS, Event, event_on
-from .._core.wire.settings import Terms
+from .._core.wire.terms import Objections, Terms
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
@@ -265,7 +265,7 @@ class BroadcastGroup:
         if not session.state.accepts_messages:
             raise writer.not_sent()
         if len(payload) > writer.terms.unchecked:
-            writer.check_accepted(payload, message.objections)
+            writer.terms.check(payload, message.objections)
         if session.full:
             if self.slow != "close":
                 return writer.hold_broadcast(payload, text, self.slow, key)

@@ -32,7 +32,7 @@ from ..wire.codecs import BRACE, NegotiatedCodec
 from ..wire.control import Announced, CreditMessage, Drain
 from ..wire.messages import MAX_ID, Event, WireMessage
 from ..wire.nodes import LOST
-from ..wire.settings import UNLIMITED
+from ..wire.terms import UNLIMITED
 from .admission import Admission
 from .dispatcher import Dispatcher
 from .payload_log import PayloadLog
@@ -389,7 +389,11 @@ class PeerSession:
 
     def objection(self, payload: bytes) -> Exception | None:
         """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
-        return self.writer.refusal(payload)
+        try:
+            self.writer.terms.check(payload)
+        except MessageTooBig as exc:
+            return exc
+        return None
 
     def give_up(self, payload: bytes) -> tuple[bytes, bool]:
         """Tell the sender of a message to another node that it will not arrive, and end what waits for it there."""

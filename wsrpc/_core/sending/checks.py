@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -55,39 +53,6 @@ def check_thread_of_plain(thread: int | None, function: str) -> None:
             f"this belongs to an event loop in another thread: use loop.call_soon_threadsafe({function}, ...), or "
             "asyncio.run_coroutine_threadsafe() for coroutines"
         )
-
-
-class Objections:
-    """Objections of a codec to one payload, for receivers with different ``Limits.values``.
-
-    A payload that is within one limit is within each greater limit. The codec therefore examines the payload at most 64
-    times, however many different limits the receivers announce, and only once if all limits are the same.
-    """
-
-    __slots__ = ("_exceeds", "_fits", "_objection", "_payload", "_why")
-
-    def __init__(self, payload: bytes, objection: Callable[[bytes, int], str | None]) -> None:
-        self._payload = payload
-        self._objection = objection
-        self._exceeds = 0
-        """The greatest limit that is known to be too small."""
-        self._fits = sys.maxsize
-        """The smallest limit that is known to be enough."""
-        self._why: str | None = None
-
-    def to(self, values: int) -> str | None:
-        """Return why a receiver that accepts so many ``values`` would refuse the payload. None if it would not."""
-        first = values if self._why is None and self._fits == sys.maxsize else None
-        while self._exceeds < values < self._fits:
-            # Each step after the first one halves the unknown range.
-            limit = first or (self._exceeds + self._fits) // 2
-            first = None
-            why = self._objection(self._payload, limit)
-            if why is None:
-                self._fits = limit
-            else:
-                self._exceeds, self._why = limit, why
-        return self._why if values <= self._exceeds else None
 
 
 def raw_payload(message: Any) -> tuple[bytes, bool]:

@@ -294,7 +294,7 @@ class Outbox:
         of_session, terms = not decision.may_outlive, decision.terms
         payload, text = outgoing.encode(terms)
         if of_session:
-            outgoing.writer.check_accepted(payload)
+            outgoing.writer.terms.check(payload)
         entry = Entry(payload, text, of_session)
         is_large = not terms.known and len(payload) > terms.unchecked
         if is_large or outgoing.message.ctx is not UNSET:

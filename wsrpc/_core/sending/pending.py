@@ -18,7 +18,7 @@ from ..session.peer_host import PeerHost
 from ..wire.call_context import milliseconds
 from ..wire.control import Announced
 from ..wire.messages import RequestOptions, WireMessage
-from ..wire.settings import Terms
+from ..wire.terms import Terms
 from .gate import Gate, Waiter
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ...errors import ChannelClosed, ConnectionLost, SessionLost, WsrpcError
 from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import ReadableChannel
 from ..wire.messages import Event, Request
-from ..wire.settings import Terms
+from ..wire.terms import Terms
 from .gate import Waiter
 from .pending import Pending
 from .phase import Phase

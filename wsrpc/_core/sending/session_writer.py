@@ -7,17 +7,16 @@ from threading import get_ident
 
 from ..._base.closing import CloseCode
 from ..._base.scheduler import Timer
-from ...errors import ConnectionLost, MessageTooBig, QueueFull
+from ...errors import ConnectionLost, QueueFull
 from ..handlers.opening import Opening
 from ..session.peer_host import PeerHost
 from ..session.session import Session
 from ..session.session_states import SessionState
-from ..wire.codecs import BRACE, MsgpackCodec
+from ..wire.codecs import BRACE
 from ..wire.control import Announced, CreditMessage
 from ..wire.go_profile import rejection_from
 from ..wire.messages import WireMessage
 from ..wire.nodes import as_raised
-from .checks import Objections
 from .draining import Draining
 from .gate import Gate
 from .pending import PendingRequests
@@ -151,7 +150,7 @@ class SessionWriter:
         """Use another connection of the session, within the limits that the remote peer announces now."""
         self.thread = get_ident()
         if announced != self.terms.announced:
-            self.terms = self.terms.within(announced, self.settings.terms.largest)
+            self.terms = self.terms.within(announced)
 
     def reset(self) -> None:
         """Drop what was negotiated in the session, which is over, and the broadcasts that wait."""
@@ -211,7 +210,7 @@ class SessionWriter:
         if len(payload) > terms.unchecked:
             if text is None and not terms.known:
                 return False
-            self.check_accepted(payload)
+            terms.check(payload)
         if text is None and (text := terms.text) is None:  # as `Terms.is_text`, without a call for each message
             text = payload[0] == BRACE
         try:
@@ -229,7 +228,7 @@ class SessionWriter:
         """
         session, terms = self.session, self.terms
         if len(payload) > terms.unchecked and session.state.lives:
-            self.check_accepted(payload)
+            terms.check(payload)
         if session.full and self.over_cap(len(payload)):
             session.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
@@ -271,57 +270,3 @@ class SessionWriter:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap_bytes`. A single message always fits."""
         unsent = self.session.unsent
         return unsent > 0 and unsent + size > self.settings.limits.hard_cap_bytes
-
-    def check_accepted(self, payload: bytes, known: dict[bytes, Objections] | None = None) -> None:
-        """Check that the remote peer accepts an encoded message. The arguments are those of `refusal`.
-
-        Raises:
-            MessageTooBig: the remote peer does not accept the message. The error says why.
-        """
-        refusal = self.refusal(payload, known)
-        if refusal is not None:
-            try:
-                raise refusal
-            finally:  # else the exception would refer to this frame, and the frame to the exception, and to the message
-                del refusal
-
-    def refusal(self, payload: bytes, known: dict[bytes, Objections] | None = None) -> MessageTooBig | None:
-        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent.
-
-        Args:
-            known: for a message to many peers, the objections to each payload that are known so far. It is updated.
-        """
-        terms = self.terms
-        if len(payload) > terms.largest:
-            return self._too_big(payload)
-        if len(payload) <= terms.unchecked or not terms.known:
-            return None
-        is_negotiated = terms.text is None and not terms.is_text(payload)
-        objection = MsgpackCodec.objection if is_negotiated else self.settings.codec.objection
-        if known is None:
-            why = objection(payload, terms.announced.values)
-        else:
-            if payload not in known:
-                known[payload] = Objections(payload, objection)
-            why = known[payload].to(terms.announced.values)
-        if why is None:
-            return None
-        return MessageTooBig(
-            f"the message holds {why}, and the other side takes no more (it has announced {terms.announced.values} "
-            "values): send less at once, as a stream of small items for instance, or numbers as bytes"
-        )
-
-    def _too_big(self, payload: bytes) -> MessageTooBig:
-        largest = self.terms.largest
-        if largest == self.settings.terms.largest:
-            bound = 'Limits.sent_message_bytes, 32768 with profile="go"'
-            if self.settings.between_nodes:
-                bound = "what the engine of the cluster takes, such as max_payload of NATS"
-            return MessageTooBig(
-                f"the message has {len(payload)} bytes encoded, and at most {largest} may be sent ({bound}): send less "
-                "at once, as a stream of small items for instance"
-            )
-        return MessageTooBig(
-            f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
-            "(its Limits.message_bytes): send less at once, as a stream of small items for instance"
-        )

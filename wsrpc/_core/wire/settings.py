@@ -1,9 +1,8 @@
-"""`Settings` that all connections of one client or one server share, and the `Terms` of one connection."""
+"""`Settings` that all connections of one client or one server share."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -12,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET
 
 from ..._base.misuse import check_flag, check_no_yield
 from ..._base.names import Profile, Redact
@@ -20,15 +18,11 @@ from ..._base.threads import Threads
 from ..._values.convert import make_enc_hook
 from ...limits import DEFAULT_LIMITS, Limits
 from .codecs import BRACE, FROZEN, Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, enc_hook_of
-from .control import BATCHES, CONTEXT, CREDIT, STOP, Announced
-from .counting import SHARE
+from .control import Announced
 from .go_profile import GoCodec, largest_sent
-from .messages import Event, Request
+from .messages import Event
 from .nodes import NODE
-
-UNLIMITED = Announced(running_bytes=sys.maxsize)
-"""The limits of a plain peer, which does not announce limits."""
-
+from .terms import Terms
 
 AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal, UUID)
 """Types, besides those of JSON, that the codecs encode each in its own way."""
@@ -41,76 +35,6 @@ LARGE = 64 * 1024
 
 KINDS = 16
 """Maximum number of shared `Terms`. It is limited because remote peers choose what they announce."""
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """The encoding of messages on one connection, and the announced limits and features of the remote peer."""
-
-    encode: Callable[[Any], bytes]
-    text: bool | None
-    """Whether messages are text. None if a negotiated codec chooses JSON or MessagePack for each message."""
-    largest: int
-    """Bytes of the largest message that may be sent."""
-    unchecked: int
-    """Bytes of the largest message that is sent without a call of `SessionWriter.refusal`."""
-    plain: bool = True
-    """Whether the remote peer has not announced the credit of wsrpc peers. Such a peer may still have sessions: a web
-    page with ws-wrapper on a connection that resumes."""
-    batches: bool = False
-    """Whether the remote peer accepts several items of a stream in one message."""
-    stop: bool = False
-    """Whether the remote peer answers ``stop`` when it produces on a named channel."""
-    context: bool = False
-    """Whether the remote peer accepts a `CallContext`."""
-    announced: Announced = UNLIMITED
-    """The limits that the remote peer has announced."""
-    room_for_any: int = sys.maxsize
-    """Maximum bytes of requests in flight up to which the remote peer has room for any message."""
-    known: bool = True
-    """Whether it is known if the remote peer is a wsrpc peer. Until then it gets contexts, which plain peers ignore."""
-
-    def is_text(self, payload: bytes) -> bool:
-        """Return whether an encoded message is text."""
-        return payload[0] == BRACE if self.text is None else self.text
-
-    def encode_call(self, message: Event | Request) -> bytes:
-        """Encode an event or a request, without its context if the remote peer does not accept one."""
-        if message.ctx is not UNSET and not self.context:
-            message = msgspec.structs.replace(message, ctx=UNSET)
-        return self.encode(message)
-
-    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
-        """Return the terms after the remote peer has announced its limits and features.
-
-        Args:
-            codec: the codec that both sides use for binary messages. None if all messages use the codec of this side.
-            common: the features that both sides have.
-        """
-        largest = min(announced.message, self.largest)
-        plain = CREDIT not in common
-        return Terms(
-            self.encode if codec is None else codec.encode,
-            self.text if codec is None else None,
-            largest,
-            min(largest, announced.values // SHARE),
-            plain,
-            BATCHES in common,
-            STOP in common,
-            CONTEXT in common,
-            announced,
-            max(0, announced.running_bytes - announced.message),
-        )
-
-    def within(self, announced: Announced, most: int) -> Terms:
-        """Return these terms with other limits of the remote peer. ``most``: this side's own limit of bytes."""
-        largest = min(announced.message, most)
-        return msgspec.structs.replace(
-            self,
-            largest=largest,
-            unchecked=min(largest, announced.values // SHARE),
-            announced=announced,
-            room_for_any=max(0, announced.running_bytes - announced.message),
-        )
 
 
 class Settings(msgspec.Struct, frozen=True, dict=True):
@@ -170,10 +94,13 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share the object."""
-        largest = largest_sent(self.limits, self.codec)
+        codec, largest = self.codec, largest_sent(self.limits, self.codec)
+        limit = 'Limits.sent_message_bytes, 32768 with profile="go"'
+        if self.between_nodes:
+            limit = "what the engine of the cluster takes, such as max_payload of NATS"
         known = self.between_nodes or not self.extensions
         unchecked, context = (largest, self.between_nodes) if known else (min(LARGE, largest), True)
-        return Terms(self.codec.encode, self.codec.text, largest, unchecked, context=context, known=known)
+        return Terms(codec, codec.encode, codec.text, largest, unchecked, largest, limit, context=context, known=known)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms after the remote peer has announced its limits and features; see `Terms.agreed`.
