@@ -169,7 +169,7 @@ class ItemForwarder(Recipient):
             else:
                 try:
                     for event, _ in self._messages(message.a):
-                        self._sent += await self._sink.owner.outbox.wait_and_send(event)
+                        self._sent += await self._sink.owner.outbox.post(event)
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break

@@ -324,10 +324,10 @@ class NamedChannel:
     def closed_error(self) -> ChannelClosed:
         return ChannelClosed(str(self.name), None)
 
-    def wait_and_send(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
+    def post(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
         message = Event((event, *args), str(self.name))
-        return self._owner.outbox.wait_and_send(message, started_in=self.writer)
+        return self._owner.outbox.post(message, started_in=self.writer)
 
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""

@@ -79,7 +79,7 @@ class NamedProducer(Recipient):
         """
         self.check_channel_open()
         try:
-            await self._channel.wait_and_send("next", (NoMoreItems(),))
+            await self._channel.post("next", (NoMoreItems(),))
         except (ChannelClosed, ConnectionLost) as exc:
             raise ItemRefused(exc) from None
 

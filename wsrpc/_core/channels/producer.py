@@ -373,7 +373,7 @@ class Producer(Recipient):
         """Send an item, or the end, once the connection has room. Return its size."""
         self.check_channel_open()
         with suppress(ChannelClosed, ConnectionLost):
-            return await self._channel.owner.outbox.wait_and_send(Event(("next", item), h=self._channel.id))
+            return await self._channel.owner.outbox.post(Event(("next", item), h=self._channel.id))
         await self.wait_for_end()
 
     # ------------------------------------------------------------ the end

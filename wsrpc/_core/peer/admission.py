@@ -102,7 +102,7 @@ class Admission:
         self.named_channels = named_channels
         self.calls = ActiveCalls(limits)
         self.dispatcher: Dispatcher
-        """The dispatcher of the current session, see `Host.current`."""
+        """The dispatcher of the current session, see `PeerHost.current`."""
         self.needs_checks = True
         """Whether the next message may have to be refused or to wait, or may be for readers. Only `update` sets it."""
         self.on_events_done: Callable[[], None] | None = None

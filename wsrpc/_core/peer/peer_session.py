@@ -387,14 +387,6 @@ class PeerSession:
         self.writer.reattach(limits)
         return self.writer.phase is Phase.OPEN
 
-    def objection(self, payload: bytes) -> Exception | None:
-        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent."""
-        try:
-            self.writer.terms.check(payload)
-        except MessageTooBig as exc:
-            return exc
-        return None
-
     def give_up(self, payload: bytes) -> tuple[bytes, bool]:
         """Tell the sender of a message to another node that it will not arrive, and end what waits for it there."""
         error = MessageTooBig(

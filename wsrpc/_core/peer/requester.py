@@ -133,7 +133,7 @@ class Requester:
                 else:
                     message = options.message(pending.id, channel, (event, *args))
                 if not outbox.request_now(message, pending):
-                    await outbox.wait_and_request(message, pending)
+                    await outbox.post(message, options.offline, pending)
                 answer = await pending.future
             except asyncio.CancelledError as exc:
                 self._give_up(pending, reason_of(exc))

@@ -1,28 +1,29 @@
-"""`Outbox`: sends the messages of a peer, now or later."""
+"""`Outbox`: sends the messages of a peer, now or later. `Outgoing`: a message on its way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from threading import get_ident
 from typing import Any
 
 from msgspec import UNSET
 
-from ..._base.closing import CloseInfo
+from ..._base.closing import CloseCode, CloseInfo
 from ..._base.misuse import shown_as
 from ..._base.names import RESERVED_EVENTS, ChannelRef, Offline
-from ...errors import ConnectionLost
+from ...errors import ChannelClosed, ConnectionLost, SessionLost, WsrpcError
+from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import ReadableChannel
-from ..session.offline_queue import Entry, OfflineQueue
+from ..session.offline_queue import Encoded, OfflineQueue
 from ..session.peer_host import PeerHost
 from ..wire.codecs import BRACE
 from ..wire.messages import EVENT_OPTIONS, Event, Request, RequestOptions, event_on
+from ..wire.terms import Terms
 from .checks import check_sending
 from .gate import Gate, Waiter
 from .pending import HELD, QUEUED, SENT, Pending, PendingRequests
 from .phase import Phase
-from .places import Decision, Outgoing, Place, Scope, decide
+from .places import PLACES, Place, Scope
 from .session_writer import SessionWriter
 
 FindChannel = Callable[[int], ReadableChannel | None]
@@ -32,11 +33,133 @@ def _no_channel(h: int) -> None:
     """Find no channel: there is no session."""
 
 
+class Outgoing(Encoded, kw_only=True):
+    """An event or a request on its way, from `Outbox.post` until the transport has it: the same record everywhere.
+
+    Most messages need no record, because they are sent at once.
+    """
+
+    message: Event | Request
+    outbox: Outbox
+    scope: Scope
+    writer: SessionWriter
+    """The writer of the session in which the message was made. When this session ends, the message fails, unless
+    ``scope`` is `Scope.PEER`."""
+    channel: ReadableChannel | None
+    """The anonymous channel of the message. None without one, and if the channel had ended already."""
+    fails_offline: bool
+    """Whether the message fails if it would have to wait for a connection."""
+    pending: Pending | None
+    """The request that the message makes. None for events."""
+    waiter: Waiter | None
+    """The place of its caller in a line. None if the caller does not wait, as that of `emit_nowait`."""
+    terms: Terms
+    """The terms by which ``payload`` is encoded, for the place where the message goes."""
+    waiting_bytes: int = 0
+    """Bytes of a request that will wait for a handler at the remote peer."""
+    encoded_late: bool = False
+    """Whether the message is encoded again as it leaves the queue."""
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it is a call with a key."""
+        return self.pending is not None and self.pending.options.has_key
+
+    @property
+    def over(self) -> bool:
+        """Whether the session of the message is over, or its anonymous channel."""
+        if self.scope is Scope.PEER:
+            return False
+        if self.message.h is not UNSET and (self.channel is None or self.channel.over):
+            return True
+        return self.writer is not self.outbox.writer
+
+    # ------------------------------------------------------------ encoding
+
+    def encode(self) -> bytes:
+        """Encode the message by ``terms``, once, unless it says how much time is left. Return the payload."""
+        if not self.payload or (self.pending is not None and self.message.ctx is not UNSET):
+            self.payload = self._encode_by(self.terms)
+            self.text = self.terms.is_text(self.payload)
+        return self.payload
+
+    def _encode_by(self, terms: Terms) -> bytes:
+        if self.pending is not None and self.message.ctx is not UNSET:
+            self.message.ctx.remaining_ms = self.pending.remaining_ms(self.writer.loop.time())
+        return terms.encode_call(self.message)
+
+    def keep(self) -> None:
+        """Copy the arguments before the message waits, because the caller may change them.
+
+        Raises what encoding them raises.
+        """
+        # Before the greeting, the payload is JSON, in which bytes are text.
+        self.message.a = self.writer.settings.kept(self.message.a, self.payload if self.terms.known else b"")
+
+    def check_context(self) -> None:
+        """Refuse a call whose key the remote peer might ignore, and count metadata that it does not get.
+
+        Raises:
+            ValueError: the remote peer ignores keys.
+            WsrpcError: the remote peer has not said in time whether it knows keys.
+        """
+        writer, ctx = self.outbox.writer, self.message.ctx
+        terms = writer.terms
+        if ctx is UNSET or (terms.known and terms.context):
+            return
+        if self.pending is not None and self.has_key:
+            not_sent = f"{self.pending.event!r} was not sent: the remote peer"
+            if terms.known:
+                raise ValueError(f"{not_sent} does not speak wsrpc, and ignores key=")
+            seconds = writer.settings.limits.open_timeout
+            raise WsrpcError(f"{not_sent} has not said within {seconds:g} s if it knows keys (Limits.open_timeout)")
+        if terms.known and ctx.metadata is not UNSET:
+            writer.count_metadata()
+
+    # ------------------------------------------------------------ in the queue
+
+    def encoded(self) -> tuple[bytes, bool] | None:
+        payload, text, writer = self.payload, self.text, self.outbox.writer
+        if self.encoded_late:
+            if self.outbox.expects_session and writer.awaits_greeting(len(payload), has_key=self.has_key):
+                return None
+            self.check_context()
+            payload = self._encode_by(writer.terms)
+            text = writer.terms.is_text(payload)
+        if not self.of_session:
+            writer.terms.check(payload)
+        return payload, text
+
+    def was_sent(self) -> None:
+        if self.pending is not None:
+            self.outbox.requests.queued_was_sent(self.pending)
+
+    def was_refused(self, error: Exception) -> bool:
+        if self.pending is None:
+            return False
+        self.outbox.requests.fail(self.pending, error)
+        return True
+
+    # ------------------------------------------------------------ failing
+
+    def error(self, state: Phase) -> ConnectionLost | ChannelClosed:
+        """Return the error for the message, which can neither be sent nor wait."""
+        session, h, channel, waiter = self.writer.session, self.message.h, self.channel, self.waiter
+        if state is Phase.DRAINING and self.scope is not Scope.STARTED:
+            return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
+        if channel is not None and channel.over and not session.over:
+            return channel.closed_error()
+        lost = self.writer.not_sent()
+        if isinstance(session.end_error, SessionLost) and waiter is not None and waiter.is_waiting:
+            lost = session.end_error.for_outcome("not_sent")  # it was lost while the caller waited
+        return lost if h is UNSET else ChannelClosed(str(h), lost)
+
+
 class Outbox:
     """Sends the events and requests of a peer, from one session to the next.
 
-    `decide` decides whether a message is sent at once, whether its caller waits at a gate until there is room, or
-    whether the message waits in the ``offline_queue``.
+    A message that cannot be sent at once becomes an `Outgoing`, and `_place_of` says where it goes: it is sent after
+    all, its caller waits at a gate until there is room, it waits in the ``offline_queue``, or it fails.
 
     Args:
         odd: whether the ids of requests are odd, as those of the side that dialed are.
@@ -115,7 +238,7 @@ class Outbox:
                     return
                 except ConnectionLost as exc:
                     writer.session.send_failed(exc)
-        await self.wait_and_send(message, options.offline)
+        await self.post(message, options.offline)
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions = EVENT_OPTIONS, /
@@ -127,28 +250,8 @@ class Outbox:
         if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
             self._send_or_queue(self._outgoing(message, options.offline))
 
-    async def wait_and_send(
-        self, message: Event, offline: Offline | None = None, *, started_in: SessionWriter | None = None
-    ) -> int:
-        """Wait for room behind all earlier callers, then send a message, or let it wait in the queue.
-
-        Cancelling is safe.
-
-        Args:
-            started_in: the message belongs to something that has started in this session.
-
-        Returns:
-            the size of the message in bytes.
-
-        Raises:
-            ChannelClosed: the message is for an anonymous channel that has ended.
-            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or there will be none.
-            QueueFull: too many messages of the user wait in the queue.
-        """
-        return await self._wait_and_send(self._outgoing(message, offline, started_in=started_in))
-
     def request_now(self, message: Request, pending: Pending) -> bool:
-        """Send a request, if nothing has to wait. Return False if its caller has to use `wait_and_request`."""
+        """Send a request, if nothing has to wait. Return False if its caller has to `post` it."""
         writer, requests = self.writer, self.requests
         terms, flight = writer.terms, requests.flight
         counts = pending.h is None
@@ -185,16 +288,55 @@ class Outbox:
             flight.bytes += size
         return True
 
-    async def wait_and_request(self, message: Request, pending: Pending) -> None:
-        """Send a request like `wait_and_send`, once the remote peer has room. Return if the request has failed."""
-        await self._wait_and_send(self._outgoing(message, pending.options.offline, pending))
+    async def post(
+        self,
+        message: Event | Request,
+        offline: Offline | None = None,
+        pending: Pending | None = None,
+        *,
+        started_in: SessionWriter | None = None,
+    ) -> int:
+        """Wait for room behind all earlier callers, then send a message, or let it wait in the queue.
+
+        Cancelling is safe.
+
+        Args:
+            pending: the request that the message makes, which also waits until the remote peer has room for it. If the
+                request fails meanwhile, this returns.
+            started_in: the message belongs to something that has started in this session.
+
+        Returns:
+            the size of the message in bytes.
+
+        Raises:
+            ChannelClosed: the message is for an anonymous channel that has ended.
+            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or there will be none.
+            QueueFull: too many messages of the user wait in the queue.
+        """
+        waiter = Waiter()
+        outgoing = self._outgoing(message, offline, pending, waiter, started_in)
+        if pending is not None:
+            pending.waiter = waiter
+        try:
+            while (gate := self._send_or_queue(outgoing)) is not None:
+                if not waiter.is_waiting:
+                    outgoing.keep()
+                waiter.move_to(gate)
+                await waiter.wait()
+                if pending is not None and pending.future.done():  # the request has failed
+                    return 0
+            return len(outgoing.payload)
+        finally:
+            waiter.exit()
+            if pending is not None:
+                pending.waiter = None
 
     def _outgoing(
         self,
         message: Event | Request,
         offline: Offline | None,
         pending: Pending | None = None,
-        *,
+        waiter: Waiter | None = None,
         started_in: SessionWriter | None = None,
     ) -> Outgoing:
         """Make the record of a message that cannot be sent at once."""
@@ -205,58 +347,148 @@ class Outbox:
             scope = Scope.STARTED
         else:
             scope = Scope.PEER if self.expects_session else Scope.SESSION
-        channel = None if h is UNSET else self.find_channel(h)
         fails_offline = offline == "fail" or (offline is None and self.fails_offline)
-        return Outgoing(message, scope, writer, channel, fails_offline and not started, pending)
+        return Outgoing(
+            message=message,
+            outbox=self,
+            scope=scope,
+            writer=writer,
+            channel=None if h is UNSET else self.find_channel(h),
+            fails_offline=fails_offline and not started,
+            pending=pending,
+            waiter=waiter,
+            terms=writer.terms,
+        )
 
-    async def _wait_and_send(self, outgoing: Outgoing) -> int:
-        """Wait at one gate after the other until a message is sent or waits in the queue. Return its size in bytes."""
-        waiter, pending = Waiter(), outgoing.pending
-        if pending is not None:
-            pending.waiter = waiter
-        try:
-            while isinstance(done := self._send_or_queue(outgoing, waiter), Gate):
-                if not waiter.is_waiting:
-                    outgoing.keep()
-                waiter.move_to(done)
-                await waiter.wait()
-                if pending is not None and pending.future.done():  # the request has failed
-                    return 0
-            return done
-        finally:
-            waiter.exit()
-            if pending is not None:
-                pending.waiter = None
-
-    def _send_or_queue(self, outgoing: Outgoing, waiter: Waiter | None = None) -> int | Gate:
-        """Send a message, or let it wait in the queue, and return its size. Return the gate if its caller has to wait.
-
-        Args:
-            waiter: the place of the caller in a line. None if the caller does not wait.
-        """
+    def _send_or_queue(self, outgoing: Outgoing) -> Gate | None:
+        """Send a message, or let it wait in the queue. Return the gate if its caller has to wait first."""
         while True:
-            decision = decide(outgoing, self.writer, expects_session=self.expects_session, waiter=waiter)
-            if decision.place is Place.ROOM:
+            place = self._place_of(outgoing)
+            if place is Place.ROOM:
                 return self.room_gate
-            if decision.place is Place.CAPACITY:
+            if place is Place.CAPACITY:
                 return self.requests.capacity_gate
-            if waiter is None and not decision.may_outlive:
-                self.writer.check_cap(outgoing.encode(decision.terms)[0])
-            if decision.place is not Place.NOW:
-                return self._enqueue(outgoing, decision)
-            if (size := self._send(outgoing, decision)) is not None:
-                return size
+            payload = outgoing.encode()
+            if outgoing.waiter is None and outgoing.of_session:
+                self.writer.check_cap(payload)
+            if place is not Place.NOW:
+                self._enqueue(outgoing, place)
+                return None
+            outgoing.check_context()
+            if self.writer.send(payload, outgoing.text):
+                if outgoing.pending is not None:
+                    self.requests.was_sent(outgoing.pending, len(payload), outgoing.waiting_bytes)
+                return None
             # The connection has just ended.
 
-    def _send(self, outgoing: Outgoing, decision: Decision) -> int | None:
-        """Pass a message to the transport. Return its size, or None if the connection has just ended."""
-        outgoing.check_context(self.writer)
-        payload, text = outgoing.encode(decision.terms)
-        if not self.writer.send(payload, text):
-            return None
+    def _enqueue(self, outgoing: Outgoing, place: Place) -> None:
+        """Let a message wait in the queue.
+
+        Raises:
+            MessageTooBig: the remote peer would not accept the message.
+            QueueFull: too many messages of the user wait in the queue.
+        """
+        terms, size, message = outgoing.terms, len(outgoing.payload), outgoing.message
+        if outgoing.of_session:
+            terms.check(outgoing.payload)
+        else:
+            self.offline_queue.check_room(size, self._why_queued)
+        # The context depends on the remote peer, and a large message may be smaller by what will be negotiated.
+        outgoing.encoded_late = message.ctx is not UNSET or (size > terms.unchecked and not terms.known)
+        if outgoing.encoded_late:
+            outgoing.keep()
+        else:
+            message.a = ()  # the payload has the arguments
         if outgoing.pending is not None:
-            self.requests.was_sent(outgoing.pending, len(payload), decision.waiting_bytes)
-        return len(payload)
+            state = HELD if place is Place.HELD else QUEUED
+            self.requests.message_queued(outgoing.pending, outgoing, state, outgoing.waiting_bytes)
+        if outgoing.of_session:
+            self.writer.session.enqueue(outgoing)
+        else:
+            self.offline_queue.add(outgoing)
+
+    def _why_queued(self) -> str:
+        """Return why messages of the user wait in the queue now."""
+        state = self.writer.phase
+        if state in (Phase.STOPPED, Phase.AWAY, Phase.AWAY_NOT_OPEN):
+            return "not connected"
+        waits = self.writer.opening.done and state is Phase.OPENING
+        return "the other side has not said yet what it accepts" if waits else state.value
+
+    # ------------------------------------------------------------ where a message goes
+
+    def _place_of(self, outgoing: Outgoing) -> Place:
+        """Return where a message goes now, by the first rule that applies, and prepare its record for this place.
+
+        For a caller that does not wait, only rules 1 and 2 apply.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, the message may not wait for another connection, or there will be none.
+            ChannelClosed: the message is for an anonymous channel that has ended.
+        """
+        writer, waiter, state = self.writer, outgoing.waiter, self._state_for(outgoing)
+        # 1. A message fails if its session or its channel is over, or where the table says so.
+        place = None if outgoing.over else PLACES[state][outgoing.scope]
+        # 2. With offline="fail", a message does not wait for a connection. (It does wait for `open` handlers.)
+        waits = place is Place.HELD or place is Place.QUEUE
+        if place is None or (outgoing.fails_offline and waits and state is not Phase.OPENING):
+            raise outgoing.error(state)
+        # A message that may outlive the session is encoded for the next session.
+        outgoing.of_session, outgoing.waiting_bytes = not (waits and outgoing.scope is Scope.PEER), 0
+        terms = writer.terms if outgoing.of_session else writer.settings.terms
+        if outgoing.terms is not terms:
+            outgoing.terms, outgoing.payload = terms, b""
+        if waiter is None:
+            return place
+        # 3. A call with a key, or a large message, waits until it is known what the remote peer accepts.
+        if place is Place.NOW and not terms.known:
+            has_key = outgoing.has_key
+            if writer.awaits_greeting(len(outgoing.encode()), has_key=has_key):
+                return Place.CAPACITY if has_key else Place.ROOM
+        # 4. A message waits while the session is full, unless it may outlive the session.
+        if writer.session.full and outgoing.of_session:
+            return Place.CAPACITY if waiter.waits_at(self.requests.capacity_gate) else Place.ROOM
+        # 5. A message does not overtake messages whose callers wait for room. (But the first caller in either line may
+        # continue: a caller that waits for capacity had room before.)
+        if self.room_gate.has_callers and not waiter.is_first:
+            return Place.ROOM
+        # 6. A message waits for the `open` handlers or for the next session, whatever is in flight now.
+        # 7. A request waits while the remote peer has no capacity for it, also in a session that waits for another
+        # connection: its requests are still in flight, and all held requests will be sent at once.
+        return place if place is Place.QUEUE or self._has_capacity(outgoing, waiter) else Place.CAPACITY
+
+    def _state_for(self, outgoing: Outgoing) -> Phase:
+        """Return the state of the session for one message.
+
+        While the remote peer drains, it is ``OPEN`` for the messages of a handler for which the remote peer waits. For
+        a stream, an upload or a conversation it is ``DRAINING``, because this might not end in time.
+        """
+        state = self.writer.phase
+        if state is Phase.STOPPED and self.expects_session:
+            return Phase.EXPECTED
+        if state is Phase.FINISHING or state is Phase.DRAINING:
+            handler = CURRENT.get(None)
+            if handler is not None and handler.awaited and handler.dispatcher.writer is self.writer:
+                return Phase.OPEN
+            if outgoing.pending is not None and outgoing.pending.options.wants_channel:
+                return Phase.DRAINING
+        return state
+
+    def _has_capacity(self, outgoing: Outgoing, waiter: Waiter) -> bool:
+        """Return whether the remote peer has room for a message, and record how many bytes wait for a handler there.
+
+        It always has room for events, and for requests on channels.
+        """
+        requests, pending, terms = self.requests, outgoing.pending, self.writer.terms
+        if pending is None or pending.h is not None or not terms.known or requests.has_capacity(terms):
+            return True
+        flight, gate, limits = requests.flight, requests.capacity_gate, terms.announced
+        others_first = gate.has_callers and not (waiter.waits_at(gate) and waiter.is_first)
+        if others_first or flight.is_full(limits):
+            return False
+        waiting_bytes = flight.waiting_bytes(limits, len(outgoing.encode()))
+        outgoing.waiting_bytes = waiting_bytes or 0
+        return waiting_bytes is not None
 
     # ------------------------------------------------------------ waiting
 
@@ -284,45 +516,9 @@ class Outbox:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another connection."""
         return self.writer.session.kept + self.offline_queue.user_size
 
-    def _enqueue(self, outgoing: Outgoing, decision: Decision) -> int:
-        """Let a message wait in the queue. Return its size in bytes.
-
-        Raises:
-            MessageTooBig: the remote peer would not accept the message.
-            QueueFull: too many messages of the user wait in the queue.
-        """
-        of_session, terms = not decision.may_outlive, decision.terms
-        payload, text = outgoing.encode(terms)
-        if of_session:
-            outgoing.writer.terms.check(payload)
-        entry = Entry(payload, text, of_session)
-        is_large = not terms.known and len(payload) > terms.unchecked
-        if is_large or outgoing.message.ctx is not UNSET:
-            outgoing.keep()
-            entry.encode = partial(self._encode_late, outgoing, len(payload))
-        if outgoing.pending is not None:
-            waits_as = HELD if decision.place is Place.HELD else QUEUED
-            self.requests.message_queued(outgoing.pending, entry, waits_as, decision.waiting_bytes)
-        if of_session:
-            outgoing.writer.session.enqueue(entry)
-        else:
-            state = self.writer.phase
-            is_away = state in (Phase.STOPPED, Phase.AWAY, Phase.AWAY_NOT_OPEN)
-            waits = self.writer.opening.done and state is Phase.OPENING
-            opening = "the other side has not said yet what it accepts" if waits else state.value
-            self.offline_queue.add(entry, "not connected" if is_away else opening)
-        return len(payload)
-
-    def _encode_late(self, outgoing: Outgoing, size: int) -> tuple[bytes, bool] | None:
-        """Encode a message that has waited in the queue, perhaps for this session. Return None if it waits on."""
-        if self.expects_session and self.writer.awaits_greeting(size, has_key=outgoing.has_key):
-            return None
-        outgoing.check_context(self.writer)
-        return outgoing.encode(self.writer.terms)
-
     def withdraw(self, pending: Pending) -> None:
         """Remove the message of a request from the queue, if the message waits there."""
-        if pending.entry is not None and pending.entry.withdraw():
+        if pending.queued is not None and pending.queued.withdraw():
             self.writer.session.queue_changed()
 
     # ------------------------------------------------------------ the end of a connection, of a session, of the peer

@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..._base.names import ChannelRef
 from ..._base.scheduler import Timer
 from ...errors import ConnectionLost, Outcome, TooManyRequests
-from ..session.offline_queue import Entry
+from ..session.offline_queue import Encoded
 from ..session.peer_host import PeerHost
 from ..wire.call_context import milliseconds
 from ..wire.control import Announced
@@ -145,7 +145,7 @@ class Pending(Struct, eq=False):
     """The anonymous channel on which the request was made. None for other requests."""
     waiter: Waiter | None = None
     """The place of its caller in a line, while the caller waits for room."""
-    entry: Entry | None = None
+    queued: Encoded | None = None
     """Its message, while the message is in the queue."""
     size: int = 0
     """Bytes of its message."""
@@ -239,23 +239,20 @@ class PendingRequests:
             and not self.capacity_gate.has_callers
         )
 
-    def message_queued(self, pending: Pending, entry: Entry, state: RequestState, waiting_bytes: int) -> None:
+    def message_queued(self, pending: Pending, message: Encoded, state: RequestState, waiting_bytes: int) -> None:
         """The message of a request waits in the queue: its state is now ``QUEUED`` or ``HELD``.
 
         Args:
             waiting_bytes: the bytes that will wait for a handler of the remote peer.
         """
-        pending.entry, pending.size, pending.waiting_bytes = entry, len(entry.payload), waiting_bytes
+        pending.queued, pending.size, pending.waiting_bytes = message, len(message.payload), waiting_bytes
         self.flight.move(pending, state)
 
-        def report(error: Exception | None) -> None:
-            if error is not None:
-                self.fail(pending, error)
-            elif pending.state in (QUEUED, HELD):  # it may have been answered already
-                pending.entry = None
-                self.flight.move(pending, SENT)
-
-        entry.report = report
+    def queued_was_sent(self, pending: Pending) -> None:
+        """The message of a request was sent from the queue."""
+        if pending.state in (QUEUED, HELD):  # it may have been answered already
+            pending.queued = None
+            self.flight.move(pending, SENT)
 
     def was_sent(self, pending: Pending, size: int, waiting_bytes: int = 0) -> None:
         """A request was passed to the transport, in ``size`` bytes.

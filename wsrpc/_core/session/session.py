@@ -30,7 +30,7 @@ from ..wire.control import (
 )
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .negotiation import Negotiation
-from .offline_queue import Entry, OfflineQueue
+from .offline_queue import Encoded, OfflineQueue
 from .parts import MARK, PART_BYTES
 from .peer_host import PeerHost
 from .replay import Acknowledger, Mismatch, ReplayBuffer, Send
@@ -266,13 +266,13 @@ class Session:
         if self.state.resumes:  # else the connection reports its end soon enough
             self.send_failed(why)
         if self.state.waits:
-            self.enqueue(Entry(payload, text))
+            self.enqueue(Encoded(payload, text))
             return True
         return False
 
-    def enqueue(self, entry: Entry) -> None:
+    def enqueue(self, message: Encoded) -> None:
         """Add a message of the session to the offline queue. Called only while the session may get a connection."""
-        self._offline_queue.add(entry)
+        self._offline_queue.add(message)
         self.queue_changed()
 
     def queue_changed(self) -> None:
@@ -291,28 +291,25 @@ class Session:
         Args:
             include_user_messages: whether to send the user's messages, too.
         """
-        for entry in self._offline_queue.all():
+        for message in self._offline_queue.all():
             if self.live_connection is None:
                 return
-            if entry.queue is None or not (include_user_messages or entry.of_session):
+            if message.queue is None or not (include_user_messages or message.of_session):
                 continue
             try:
-                encoded = entry.encoded()
+                encoded = message.encoded()
             except (ValueError, WsrpcError) as exc:  # the remote peer has announced meanwhile what it accepts
-                self._offline_queue.refuse(entry, exc)
+                self._offline_queue.refuse(message, exc)
                 continue
             if encoded is None:
                 return
-            payload, text = encoded
-            if not entry.of_session and (error := self._host.current.objection(payload)) is not None:
-                self._offline_queue.refuse(entry, error)
-                continue
             try:
-                self._direct(payload, text)
+                self._direct(*encoded)
             except ConnectionLost as exc:
                 self.send_failed(exc)
                 return
-            entry.message_sent()
+            message.withdraw()
+            message.was_sent()
 
     async def wait_room(self) -> None:
         """Wait until the session has room, or is over. Cancelling is safe."""
