@@ -43,8 +43,9 @@ from ..sending.outbox import Outbox
 from ..sending.pending import Pending
 from ..sending.sender import Sender
 from ..session.peer_host import PeerHost
-from ..wire.go_profile import GoCodec
-from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
+from ..wire.go_profile import GoCodec, rejection_from
+from ..wire.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions, WireMessage
+from ..wire.nodes import as_raised
 from ..wire.rejections import of_started_call, reason_of
 
 SOURCE_FAILED = "what was sent failed at its source"
@@ -151,7 +152,7 @@ class Requester:
                 if is_late and timeout is not None:
                     # The remote peer knows the deadline, too, and was the first to notice that it has passed.
                     raise RequestTimeout(event, timeout)
-                raise self.outbox.writer.rejection_from(answer, event, len(args))
+                raise self._rejection(answer, event, len(args))
             if answer.h:
                 return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
             value: Any = None if answer.d is UNSET else answer.d
@@ -164,6 +165,11 @@ class Requester:
         except WsrpcError as exc:
             add_member_note(exc, options.member)
             raise
+
+    def _rejection(self, answer: WireMessage, event: str, count: int) -> Exception:
+        """Return the error for the rejection of a request with ``count`` arguments."""
+        error = rejection_from(answer.e, answer.flag, self._host.settings.codec, event, count)
+        return as_raised(error) if self._between_nodes else error
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """Raise an error because the answer is a channel, unless it stands for None. The channel was aborted before.

@@ -14,9 +14,6 @@ from ..session.session import Session
 from ..session.session_states import SessionState
 from ..wire.codecs import BRACE
 from ..wire.control import Announced, CreditMessage
-from ..wire.go_profile import rejection_from
-from ..wire.messages import WireMessage
-from ..wire.nodes import as_raised
 from .draining import Draining
 from .gate import Gate
 from .pending import PendingRequests
@@ -247,11 +244,6 @@ class SessionWriter:
         connection = self.session.connection
         if connection is not None:
             connection.transport.flush()
-
-    def rejection_from(self, answer: WireMessage, event: str, count: int) -> Exception:
-        """Return the error for the rejection of a request with ``count`` arguments."""
-        error = rejection_from(answer.e, answer.flag, self.settings.codec, event, count)
-        return as_raised(error) if self.settings.between_nodes else error
 
     def check_cap(self, payload: bytes) -> None:
         """Check that a message does not exceed the hard cap of a full connection.
