@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -423,6 +424,22 @@ async def test_a_request_is_encoded_once_although_its_size_decides_when_it_leave
     assert sent["a"] == ["large", "1j"] and encoded == [1j]
     await d.fed({"i": sent["i"]})
     await asyncio.gather(runs, large)
+
+
+async def test_a_queued_message_does_not_keep_what_its_arguments_were_made_of() -> None:
+    class Row:
+        def __str__(self) -> str:
+            return "row"
+
+    d, row = redialing(codec=JsonCodec(enc_hook=str)), Row()
+    d.transport.lose()
+    d.peer.emit_nowait("note", row)
+    left = weakref.ref(row)
+    del row
+    assert left() is None
+    d.rebind()
+    await turns()
+    d.expect({"a": ["note", "row"]})
 
 
 async def test_a_caller_that_waits_for_room_learns_why_its_channel_has_ended() -> None:
