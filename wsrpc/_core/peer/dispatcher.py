@@ -169,7 +169,7 @@ class Dispatcher:
                 raise
         invocation.state = EXITED  # it was never counted
         if view is None and invocation.shown is None:  # nearly always. The same as `release`, without a call.
-            message.a = [name]
+            message.a = (name,)
         else:
             mark_processed(view)
             invocation.release()
