@@ -207,7 +207,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
         if (room && typeof position === "string") room.position = position
       }
     } catch (error) {
-      if (i === undefined) return this.#owner.ignore("wrong context")
+      if (i === undefined) return this.#owner.ignore("wrong arguments")
       return this.sendReason({ i }, "e", { message: (error as Error).message, code: "wsrpc.bad_arguments" })
     }
     if (h === undefined) return this.run(this.#owner.handlers(message.c), message)

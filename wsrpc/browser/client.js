@@ -1611,7 +1611,7 @@ var PeerCore = class {
         if (room && typeof position === "string") room.position = position;
       }
     } catch (error2) {
-      if (i === void 0) return this.#owner.ignore("wrong context");
+      if (i === void 0) return this.#owner.ignore("wrong arguments");
       return this.sendReason({ i }, "e", { message: error2.message, code: "wsrpc.bad_arguments" });
     }
     if (h === void 0) return this.run(this.#owner.handlers(message.c), message);
