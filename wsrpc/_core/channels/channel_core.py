@@ -259,16 +259,9 @@ class ChannelCore:
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``. Send credit first, if the remote peer keeps to credit."""
         if self.has_credit:
-            self.owner.reading_started(self.id)
-            inbox.renew_credit()
+            inbox.credit = self.owner.credit_for(self.id)
+            inbox.credit.renew(inbox.read_count, inbox.read_bytes)
         self._send(Event(("start",), h=self.id))
-
-    @property
-    def credit_share(self) -> int:
-        return self.owner.credit_share
-
-    def send_credit(self, items: int, size: int) -> None:
-        self.writer.grant(self.id, items, size)
 
     def send_stop(self) -> None:
         """Send ``stop``."""

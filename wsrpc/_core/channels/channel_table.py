@@ -16,7 +16,7 @@ from ...errors import (
     made_here,
 )
 from ..handlers.registry import Registry
-from ..inboxes.credit import SMALLEST_SHARE
+from ..inboxes.credit import SMALLEST_SHARE, GrantedCredit
 from ..sending.answers import Answers
 from ..sending.notices import send_notice
 from ..sending.outbox import Outbox
@@ -160,17 +160,17 @@ class ChannelTable:
         """Counts the memory of unread messages on all channels of the peer."""
         return self._named_channels.unread_memory()
 
-    @property
-    def credit_share(self) -> int:
-        """Bytes of one stream that may be in flight. The more streams are read, the fewer bytes each stream gets,
-        because the next response arrives only after all bytes in flight.
+    def credit_for(self, h: int) -> GrantedCredit:
+        """Return the credit for the items of channel ``h``, which are read from now on."""
+        self._credited[h] = None
+        return GrantedCredit(self.limits.stream_window, self._credit_share, partial(self.writer.grant, h))
+
+    def _credit_share(self) -> int:
+        """Return the bytes of one stream that may be in flight. The more streams are read, the fewer bytes each
+        stream gets, because the next response arrives only after all bytes in flight.
         """
         window = self.limits.stream_window_bytes
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
-
-    def reading_started(self, h: int) -> None:
-        """Count channel ``h`` among those whose items are read with credit."""
-        self._credited[h] = None
 
     def send_abort(self, h: int, reason: object) -> None:
         """Send an abort, unless this side has sent one already. So later events on the channel get no more aborts."""

@@ -227,7 +227,6 @@ class NamedChannel:
     __slots__ = ("_owner", "items_out", "name", "recipients", "unread_memory")
 
     has_credit = is_served = over = False
-    credit_share = 0
 
     def __init__(self, owner: NamedChannels, name: ChannelRef) -> None:
         self._owner = owner
@@ -363,8 +362,6 @@ class NamedChannel:
         for i in inbox.pop_request_ids():
             self.answer(i)
         self.remove_recipient(event, inbox)
-
-    def send_credit(self, items: int, size: int) -> None: ...
 
     def count_dropped(self, count: int) -> None: ...
 

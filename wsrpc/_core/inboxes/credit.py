@@ -10,6 +10,8 @@ Granted credit is never taken back. Credit is a total, so a credit message that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 SMALLEST_SHARE = 32 * 1024
 """Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.) The
 first credit of each stream has this many bytes, because other streams may start at the same time."""
@@ -19,11 +21,19 @@ class GrantedCredit:
     """The consumer's half: what the remote producer may send.
 
     The producer gets a window of items and bytes beyond what was read. It gets more once half of the window is free.
+
+    Args:
+        window: items of the window.
+        share: returns the bytes of the window, which depend on the number of streams.
+        send: sends the totals to the producer.
     """
 
-    __slots__ = ("bytes", "items", "renew_at", "renew_bytes_at", "window_bytes")
+    __slots__ = ("_send", "_share", "_window", "bytes", "items", "renew_at", "renew_bytes_at", "window_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, window: int, share: Callable[[], int], send: Callable[[int, int], None]) -> None:
+        self._window = window
+        self._share = share
+        self._send = send
         self.items = self.bytes = 0
         """Totals that the producer may send."""
         self.renew_at = self.renew_bytes_at = 0
@@ -42,8 +52,9 @@ class GrantedCredit:
         """Return whether the producer gets more, after so many items and bytes were read."""
         return read_count >= self.renew_at or read_bytes >= self.renew_bytes_at
 
-    def renew(self, read_count: int, read_bytes: int, window: int, window_bytes: int) -> None:
-        """Raise the totals to a full window of items and bytes beyond what was read."""
+    def renew(self, read_count: int, read_bytes: int) -> None:
+        """Grant a full window of items and bytes beyond what was read."""
+        window, window_bytes = self._window, self._share()
         if not self.items:
             window_bytes = min(window_bytes, SMALLEST_SHARE)
         self.window_bytes = window_bytes
@@ -51,6 +62,7 @@ class GrantedCredit:
         self.bytes = max(self.bytes, read_bytes + window_bytes)
         self.renew_at = read_count + (window + 1) // 2
         self.renew_bytes_at = read_bytes + (window_bytes + 1) // 2
+        self._send(self.items, self.bytes)
 
 
 class CreditToSend:

@@ -190,11 +190,6 @@ class ReadableChannel(Protocol):
         """Whether the remote peer has opened the channel. It may open many, so the message that a reader has counts."""
         ...
 
-    @property
-    def credit_share(self) -> int:
-        """Bytes of one stream that may be in flight now."""
-        ...
-
     def add_recipient(self, event: str, recipient: Recipient, /) -> None:
         """Pass the messages of the name ``event`` to ``recipient``.
 
@@ -205,10 +200,7 @@ class ReadableChannel(Protocol):
     def remove_recipient(self, event: str, recipient: Recipient, /) -> None: ...
 
     def send_start(self, inbox: Inbox, /) -> None:
-        """Send ``start`` to the remote producer. Send credit first, if the producer keeps to credit."""
-
-    def send_credit(self, items: int, size: int, /) -> None:
-        """Send the totals of items and bytes that the remote producer may send."""
+        """Send ``start`` to the remote producer. If the producer keeps to credit, first grant `Inbox.credit`."""
 
     def send_stop(self) -> None:
         """Send ``stop`` to the remote producer."""
@@ -420,7 +412,7 @@ class Inbox(MessageQueue, Recipient):
         if self._reserved or self._in_hand:
             self._release()
         if self.credit is not None and not self.over and self.credit.is_due(self.read_count, self.read_bytes):
-            self.renew_credit()
+            self.credit.renew(self.read_count, self.read_bytes)
         waiter = self._waiter = self.unread_memory.loop.create_future()
         return waiter
 
@@ -453,7 +445,7 @@ class Inbox(MessageQueue, Recipient):
             and size <= credit.window_bytes
             and not self.over
         ):
-            self.renew_credit()
+            credit.renew(read_count, read_bytes)
         return value
 
     def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
@@ -461,14 +453,6 @@ class Inbox(MessageQueue, Recipient):
         self.unread_memory.release(self._in_hand)
         self._in_hand = size + ENTRY
         return decode(payload).a, size
-
-    def renew_credit(self) -> None:
-        """Grant the producer credit for a full window beyond what was read."""
-        if self.credit is None:
-            self.credit = GrantedCredit()
-        credit, window = self.credit, self.unread_memory.limits.stream_window
-        credit.renew(self.read_count, self.read_bytes, window, self.channel.credit_share)
-        self.channel.send_credit(credit.items, credit.bytes)
 
     def pop_error(self) -> BaseException | None:
         """Return the exception that the reader gets after the last message. Later calls return None."""
