@@ -369,11 +369,16 @@ class ChannelCore:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        waiting = self.owner.waiting_aborts
-        if waiting.must_wait(self):
-            waiting.add(self.id, reason)
-        else:
-            self.owner.send_abort(self.id, reason)
+        (self.owner.delay_abort if self.delays_abort else self.owner.send_abort)(self.id, reason)
+
+    @property
+    def delays_abort(self) -> bool:
+        """Whether an abort waits, because this side produces for a peer that is not wsrpc and has sent nothing yet.
+
+        If the abort arrives before JavaScript's loop starts, the loop sees a stream without items. If it arrives after
+        the loop has sent ``start``, the loop throws (4.3.1, observed).
+        """
+        return self.producer is not None and not self.mailbox.has_received and self.writer.terms.plain
 
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End the channel on this side, with everything that belongs to it. All other ways to end it call this method.

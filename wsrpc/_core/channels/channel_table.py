@@ -25,9 +25,8 @@ from ..sending.sender import Sender
 from ..sending.session_writer import SessionWriter
 from ..wire.messages import Cancellation, ChannelAbort, ChannelCreated
 from ..wire.nodes import as_raised
-from ..wire.rejections import is_finished, reason_from_wire
+from ..wire.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
 from .channel_core import FINISHED, ChannelCore
-from .javascript import WaitingAborts
 from .mailbox import PeerUnreadMemory
 from .named_channels import NamedChannels
 
@@ -70,9 +69,8 @@ class ChannelTable:
         self.warn = named_channels.host.log.warn
         self.registry = registry
         self._named_channels = named_channels
-        self._aborted: dict[int, None] = {}
-        """Ended channels for which this side has sent an abort."""
-        self.waiting_aborts = WaitingAborts()
+        self._aborts: dict[int, RemoteError | None] = {}
+        """The aborts of ended channels, by id. None: it was sent. An error: it waits with this reason."""
         self._produced: dict[int, None] = {}
         """Ended channels on which this side has produced items."""
         self._credited: dict[int, None] = {}
@@ -109,7 +107,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._remove_abort(h)
+        self._aborts.pop(h, None)  # of an earlier channel with this id
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -145,7 +143,7 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._remove_abort(channel.id)
+        self._aborts.pop(channel.id, None)  # of an earlier channel with this id
         self.writer.reply(self.writer.terms.encode(ChannelCreated(channel.id)))
         if channel.over:  # the session waited for a connection, and the answer was too much for it
             raise channel.closed_error()
@@ -174,18 +172,20 @@ class ChannelTable:
 
     def send_abort(self, h: int, reason: object) -> None:
         """Send an abort, unless this side has sent one already. So later events on the channel get no more aborts."""
-        if h not in self._aborted:
-            remember(self._aborted, h, None)
+        if h not in self._aborts or self._aborts[h] is not None:
+            remember(self._aborts, h, None)
             send_notice(self.writer, partial(ChannelAbort, h), reason, self.warn)
 
-    def _remove_abort(self, h: int) -> None:
-        """Remove the abort of an earlier channel with id ``h``, because a new channel has this id."""
-        self._aborted.pop(h, None)
-        self.waiting_aborts.pop(h)
+    def delay_abort(self, h: int, reason: object) -> None:
+        """Send an abort when the remote peer has sent something on channel ``h``. See `ChannelCore.delays_abort`."""
+        error = RemoteError(ABORTED)
+        if isinstance(reason, RpcError):  # a new error, because that of a handler refers to the handler's variables
+            error = RemoteError(text_for_peer(reason), reason.code)
+        remember(self._aborts, h, error)
 
     def refuse(self, h: int) -> RpcError:
         """Abort channel ``h``, which does not exist, because of a message on it. Return the error for a request."""
-        error = self.waiting_aborts.pop(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        error = self._aborts.get(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
         self.send_abort(h, error)
         return error
 
@@ -243,7 +243,7 @@ class ChannelTable:
         """Fail the requests that this side sent on a channel, and cancel the handlers of requests that came on it."""
         h, requests = channel.id, self.writer.requests
         # A wsrpc peer cancels the handlers when it knows of the end. JavaScript (4.3.1) and Go do not.
-        notifies = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborted))
+        notifies = not self.writer.session.over and (self.writer.terms.plain or not (by_other or h in self._aborts))
         for pending in requests.on_channel(h):
             error = ChannelClosed(str(h), channel.close_reason)
             if not notifies:

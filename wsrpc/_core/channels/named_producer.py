@@ -11,8 +11,8 @@ from ..inboxes.recipients import Decode, Recipient
 from ..sending.notices import send_error
 from ..sending.sender import Sender
 from ..wire.messages import Event, ItemsFailed, NoMoreItems, WireMessage
-from .javascript import ItemRefused, run_paced
 from .named_channels import NamedChannel
+from .paced_items import ItemRefused, run_paced
 
 
 class NamedProducer(Recipient):

@@ -1,6 +1,6 @@
 """`Producer`: sends the items of an iterable on an anonymous channel, within the credit of its consumer.
 
-``javascript`` has the parts for consumers without credit.
+``paced_items`` has the part for consumers without credit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..inboxes.recipients import Decode, Recipient
 from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
-from .javascript import run_paced
+from .paced_items import run_paced
 from .source import BURST, Batch, ReadItems, iterate, read_items, read_items_async
 
 BATCH_BYTES = 4096

@@ -30,7 +30,7 @@ class StreamInbox(ItemInbox):
     def _stop_reading(self, reason: object) -> None:
         """Stop reading, and end the channel."""
         channel = self.channel
-        if channel.owner.waiting_aborts.must_wait(channel):
+        if channel.delays_abort:
             self.start_producer()  # the abort waits for a message of JavaScript's producer, which waits for `start`
         self._detach()
         channel.abort(reason)

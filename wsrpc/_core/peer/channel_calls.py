@@ -12,8 +12,8 @@ from ..._base.names import Source
 from ...errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import ChannelTable
-from ..channels.javascript import ItemRefused
 from ..channels.named_producer import NamedProducer
+from ..channels.paced_items import ItemRefused
 from ..channels.producer import Producer
 from ..channels.source import close_source
 from ..handlers.introspection import Role

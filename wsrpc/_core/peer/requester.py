@@ -29,8 +29,8 @@ from ...errors import (
     ungrouped,
 )
 from ..channels.channel_core import ChannelCore
-from ..channels.javascript import ItemRefused
 from ..channels.named_channels import NamedChannels
+from ..channels.paced_items import ItemRefused
 from ..channels.producer import Producer
 from ..channels.source import close_source
 from ..channels.stream_inbox import StreamInbox
