@@ -336,7 +336,7 @@ class ChannelCore:
         """End the channel on this side. See `AnonymousChannel.close`."""
         self.writer.session.send_held_back()
         reading = self.mailbox.recipients.get("next")
-        if isinstance(reading, ItemInbox) and reading.has_producer and self.has_credit:
+        if isinstance(reading, ItemInbox) and reading.producer_runs and self.has_credit:
             self._send_end(reason)
         self.end(reason, ChannelClosed(str(self.id), reason))
 

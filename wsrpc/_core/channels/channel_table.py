@@ -200,7 +200,7 @@ class ChannelTable:
             channel.end(FINISHED, None, by_other=True)
             return True
         reason = reason_from_wire(x, flag)
-        error: Exception = _for_named_channels(reason)
+        error: Exception = _error_for_readers(reason)
         if self.writer.settings.between_nodes and isinstance(reason, RemoteError):
             error = as_raised(reason)
         channel.end(reason, error, by_other=True)
@@ -215,7 +215,7 @@ class ChannelTable:
         channel = None if self.writer.terms.plain else self.served.get(i)
         if channel is None:
             return False
-        channel.end(reason, _for_named_channels(reason), by_other=True)
+        channel.end(reason, _error_for_readers(reason), by_other=True)
         return True
 
     def end_session(self, error: ConnectionLost) -> None:
@@ -254,6 +254,6 @@ class ChannelTable:
         self.dispatcher.cancel_requests_on(h, channel.reason)
 
 
-def _for_named_channels(reason: Any) -> RemoteError:
+def _error_for_readers(reason: Any) -> RemoteError:
     """Return the error that readers get for a reason of the remote peer. Requests get the same."""
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

@@ -143,7 +143,7 @@ class NamedChannels:
         items = f"the items of channel {channel.name!r} are being read"
         if isinstance(recipient, ItemInbox):
             channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
-            channel.items_out = self.writer
+            channel.started_in = self.writer
             self.read_before[str(channel.name)] = None
         else:
             occupied = f"{items}: 'next' cannot be read as events there, too"
@@ -224,7 +224,7 @@ class NamedChannel:
     `NamedChannels` has the object while the channel has recipients. After that, the next recipient gets a new object.
     """
 
-    __slots__ = ("_owner", "items_out", "name", "recipients", "unread_memory")
+    __slots__ = ("_owner", "name", "recipients", "started_in", "unread_memory")
 
     has_credit = is_served = over = False
 
@@ -233,7 +233,7 @@ class NamedChannel:
         self.name = name
         self.unread_memory = owner.unread_memory()
         self.recipients = RecipientTable()
-        self.items_out: SessionWriter | None = None
+        self.started_in: SessionWriter | None = None
         """The sending half of the session in which the reader of items began. None without one."""
 
     def __repr__(self) -> str:
@@ -253,7 +253,7 @@ class NamedChannel:
         """Pass nothing more to ``recipient``. Send ``stop`` to the remote producer of its items."""
         is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
         self._remove(event, recipient)
-        if is_read and isinstance(recipient, ItemInbox) and recipient.has_producer:
+        if is_read and isinstance(recipient, ItemInbox) and recipient.producer_runs:
             self.send_stop()
 
     def _remove(self, event: str, recipient: Recipient) -> None:
@@ -267,7 +267,7 @@ class NamedChannel:
             for recipient in self.recipients.of(event):
                 if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
-                    self.items_out = None
+                    self.started_in = None
                     recipient.pop_request_ids()  # in the next session, they are the ids of other requests
                     recipient.channel_ended(error.for_outcome("unknown"))
 
@@ -276,7 +276,7 @@ class NamedChannel:
         recipients = self.recipients.each()
         self.recipients.clear()
         for recipient in recipients:
-            if stops and isinstance(recipient, ItemInbox) and recipient.has_producer:
+            if stops and isinstance(recipient, ItemInbox) and recipient.producer_runs:
                 self.send_stop()
             recipient.channel_ended(error())
 
@@ -351,7 +351,7 @@ class NamedChannel:
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if self.items_out is self.writer:  # in another session, the id is that of another request
+        if self.started_in is self.writer:  # in another session, the id is that of another request
             self._resolve(i, value)
 
     def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:

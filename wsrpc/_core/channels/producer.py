@@ -24,7 +24,7 @@ from ..wire.codecs import BRACE
 from ..wire.messages import Event, Item, NoMoreItems, WireMessage
 from .channel_core import ChannelCore
 from .paced_items import run_paced
-from .source import BURST, Batch, ReadItems, iterate, read_items, read_items_async
+from .source import BURST, Batch, FillBatch, fill_batch, fill_batch_async, iterate
 
 BATCH_BYTES = 4096
 """Bytes of the items in one message."""
@@ -40,9 +40,9 @@ class Mode(enum.Enum):
     WAITING = "waiting"
     """The consumer has sent nothing yet."""
     GRANTED = "granted"
-    """The consumer has granted credit, and has not sent ``start`` yet."""
+    """The consumer has granted credit, maybe of 0 items, and has not sent ``start`` yet."""
     CREDIT = "credit"
-    """``credit``, then ``start``: the consumer is wsrpc. Items are events, within the credit."""
+    """Credit, then ``start``: the consumer is wsrpc. Items are events, within the credit."""
     PACED = "paced"
     """``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
     request, and the next item waits for its answer."""
@@ -106,24 +106,21 @@ class Producer(Recipient):
         name = message.a[0]
         i = message.i
         if name == "start":
-            self._start(_CREDIT if self._mode is _GRANTED else _PACED)
-            if i is not UNSET:
-                self._channel.answer(i, None)
+            self._start()
         else:
             self.stop_sending()
-            if i is not UNSET:
-                self._channel.answer(i, None)
+        if i is not UNSET:
+            self._channel.answer(i, None)
 
     def credit_received(self, n: int, size: int) -> None:
         if self._mode is _WAITING:
             self._mode = _GRANTED
-        if self._mode in (_GRANTED, _CREDIT):
-            self._credit.raise_to(n, size)
-            self._wake()
+        self._credit.raise_to(n, size)
+        self._wake()
 
-    def _start(self, mode: Mode) -> None:
+    def _start(self) -> None:
         if self._mode in (_WAITING, _GRANTED):
-            self._mode = mode
+            self._mode = _PACED if self._mode is _WAITING else _CREDIT
             self._channel.stop_abort_timer()
             self._wake()
 
@@ -210,14 +207,14 @@ class Producer(Recipient):
         # By credit. This is not a method of its own, because each wait would pass through one more coroutine.
         credit = self._credit
         items: AsyncGenerator[Any] | None = None
-        read_some: ReadItems
+        fill: FillBatch
         if not isinstance(source, AsyncIterable):
-            read_some = partial(read_items, iter(source))
+            fill = partial(fill_batch, iter(source))
         elif isinstance(source, types.AsyncGeneratorType):
-            read_some = partial(read_items_async, source)
+            fill = partial(fill_batch_async, source)
         else:
             items = iterate(source)
-            read_some = partial(read_items_async, items)
+            fill = partial(fill_batch_async, items)
         batch = Batch()
         values = batch.values
         waited = True
@@ -231,9 +228,9 @@ class Producer(Recipient):
                 # After an item that had to be waited for, the next item is sent alone. Then more may follow at once.
                 n = 1 if waited else self._batch_size()
                 if n == 1:
-                    read_some(batch, 1, 0, measure_json, None)
+                    fill(batch, 1, 0, measure_json, None)
                 else:
-                    await self._read_and_send(read_some, batch, n)
+                    await self._read_and_send(fill, batch, n)
                 step, batch.step = batch.step, None
                 waited = step is not None
                 if step is not None:
@@ -271,7 +268,7 @@ class Producer(Recipient):
         credit = self._credit
         return max(1, min(credit.items - credit.sent, (self._pause_at - credit.sent) * BATCH_SPEEDUP))
 
-    async def _read_and_send(self, read: ReadItems, batch: Batch, n: int) -> None:
+    async def _read_and_send(self, fill: FillBatch, batch: Batch, n: int) -> None:
         """Read up to ``n`` items from the source, and send them together.
 
         The code of the source runs meanwhile, and may send other messages. No such message overtakes an item that was
@@ -285,7 +282,7 @@ class Producer(Recipient):
         batch.sent_early = False
         end = self._writer.session.precede(partial(self._send_now, batch))
         try:
-            read(batch, n, room, measure, self._writer.settings.copy)
+            fill(batch, n, room, measure, self._writer.settings.copy)
         finally:
             end()
             self._send_now(batch)
@@ -384,5 +381,4 @@ class Producer(Recipient):
         Raises:
             ChannelClosed: the channel is over.
         """
-        self.check_channel_open()
         await self._send_event(NoMoreItems())

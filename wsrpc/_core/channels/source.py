@@ -61,7 +61,7 @@ class StartedStep(NamedTuple):
 
 
 class Batch:
-    """Items of one source that were read together, and are not sent yet. `read_items` fills it again and again."""
+    """Items of one source that were read together, and are not sent yet. `fill_batch` fills it again and again."""
 
     __slots__ = ("ended", "sent_early", "step", "values")
 
@@ -75,8 +75,8 @@ class Batch:
         """Whether the code of the source has sent a message while the items were read. The items left before it."""
 
 
-ReadItems = Callable[[Batch, int, int, Measure, Copy | None], None]
-"""`read_items` or `read_items_async` of one source."""
+FillBatch = Callable[[Batch, int, int, Measure, Copy | None], None]
+"""`fill_batch` or `fill_batch_async` of one source."""
 
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:
@@ -156,7 +156,7 @@ async def close_source(source: Any) -> None:
 # ---------------------------------------------------------------- several items at once
 
 
-def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: Measure, copy: Copy | None) -> None:
+def fill_batch(source: Iterator[Any], batch: Batch, n: int, room: int, measure: Measure, copy: Copy | None) -> None:
     """Add up to ``n`` items of ``source`` to ``batch``.
 
     Reading stops
@@ -194,10 +194,10 @@ def read_items(source: Iterator[Any], batch: Batch, n: int, room: int, measure: 
     batch.ended = True
 
 
-def read_items_async(
+def fill_batch_async(
     source: AsyncGenerator[Any, None], batch: Batch, n: int, room: int, measure: Measure, copy: Copy | None
 ) -> None:
-    """Add up to ``n`` items of ``source`` to ``batch``, until an item has to be waited for. See `read_items`."""
+    """Add up to ``n`` items of ``source`` to ``batch``, until an item has to be waited for. See `fill_batch`."""
     advance, values = source.__anext__, batch.values
     while True:
         step: Any = advance()
@@ -221,7 +221,7 @@ def read_items_async(
                     return
                 values[-1] = value = copy(value)
             room -= len(measure(value)) + ENVELOPE
-        except Exception:  # as in `read_items`
+        except Exception:  # as in `fill_batch`
             return
         if room <= 0 or batch.sent_early:
             return

@@ -104,7 +104,7 @@ class ItemInbox(Inbox):
         return self._producer is ProducerState.ENDED
 
     @property
-    def has_producer(self) -> bool:
+    def producer_runs(self) -> bool:
         """Whether ``start`` was sent, and the remote producer may send more items."""
         return self._producer is ProducerState.STARTED
 
