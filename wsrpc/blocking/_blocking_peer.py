@@ -20,7 +20,7 @@ from .._core.api.proxy import Calling, Proxy, make_emitter, typed
 from .._core.api.stream import Stream as AsyncStream
 from .._core.handlers.contract import Contract, Kind, Member, read_contract
 from .._core.handlers.introspection import Injection, injections
-from .._core.inboxes.event_values import Keep
+from .._core.inboxes.event_inboxes import Keep
 from .._core.wire.messages import RequestOptions
 from ..limits import Limits
 from ..stats import PeerStats

@@ -14,7 +14,7 @@ from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import Injection, injections
 from ..handlers.invocation import Invocation
 from ..handlers.method import HandlerOptions
-from ..inboxes.event_values import Waits, value_of
+from ..inboxes.event_inboxes import Waits, value_of
 from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from ..wire.rejections import reason_of
 from . import calls

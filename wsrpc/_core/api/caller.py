@@ -12,7 +12,7 @@ from ..._base.misuse import refused
 from ..._base.names import UNTYPED, OnChannel, Source
 from ..._base.retry import Retry, check_retry
 from ..handlers.invocation import CURRENT
-from ..inboxes.event_values import Waits, value_of
+from ..inboxes.event_inboxes import Waits, value_of
 from ..sending.sender import ReadingSender, Sender
 from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from . import calls

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from ..._base.misuse import refused, shown_as
 from ..._base.names import UNTYPED, OnChannel, check_timeout
 from ...errors import ConnectionLost, event_timeout
-from ..inboxes.event_values import Keep, Waits, check_keep
+from ..inboxes.event_inboxes import Keep, Waits, check_keep
 from .stream import Stream, end_after
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from ...errors import ChannelClosed, ItemsGone, RemoteError, add_member_note, ba
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
-from ..inboxes.inbox import EventInbox, Inbox
+from ..inboxes.event_inboxes import EventInbox
+from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
 from ..wire.call_context import CallContext
 from ..wire.messages import NO_OPTIONS, WireMessage

@@ -1,4 +1,4 @@
-"""`ChannelCore`: one side of an anonymous channel."""
+"""`ChannelCore`: one side of an anonymous channel. `StreamInbox`: the items of a channel that one stream has alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import UNSET
 
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
+from ...errors import ChannelClosed, ChannelNotReady, RemoteError, RpcError, StreamOverflow, as_text, short
 from ..handlers.registry import Registry
-from ..inboxes.event_values import Waits
-from ..inboxes.inbox import EventInbox, Inbox
+from ..inboxes.event_inboxes import EventInbox, Waits
+from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
 from ..inboxes.recipients import Decode, Recipient, RecipientGroup
 from ..sending.checks import check_thread, check_thread_of_plain
@@ -444,3 +444,36 @@ class ChannelCore:
         """Cancel the timer of `abort_after`."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+class StreamInbox(ItemInbox):
+    """Queue of the items on a channel that was opened for one stream alone. The channel ends with the stream."""
+
+    __slots__ = ()
+
+    channel: ChannelCore
+
+    def __init__(self, channel: ChannelCore) -> None:
+        super().__init__(channel)
+
+    def _items_ended(self, i: Any, error: RemoteError | None) -> None:
+        super()._items_ended(i, error)
+        self.channel.finish_locally()
+
+    def channel_ended(self, error: Exception | None) -> None:
+        super().channel_ended(error)
+        self.channel.drop_error()  # the inbox keeps the error, for the only reader
+
+    def _stop_reading(self, reason: object) -> None:
+        """Stop reading, and end the channel."""
+        channel = self.channel
+        if channel.delays_abort:
+            self.start_producer()  # the abort waits for a message of JavaScript's producer, which waits for `start`
+        self._detach()
+        channel.abort(reason)
+
+    def _stop_if_abandoned(self, label: str) -> None:
+        if self.abandoned and not self.channel.over:
+            text = f"a stream of {label!r} was left without being closed, and is stopped"
+            self.channel.owner.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
+        super()._stop_if_abandoned(label)

@@ -13,8 +13,8 @@ from ..._base.names import ChannelRef
 from ...errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from ..handlers.compiled import Handler
 from ..handlers.registry import Registry
-from ..inboxes.event_values import ToValue, Waits
-from ..inboxes.inbox import EventInbox, Inbox, NextEvent
+from ..inboxes.event_inboxes import EventInbox, NextEvent, ToValue, Waits
+from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
 from ..inboxes.recipients import Decode, Recipient, RecipientGroup, RecipientTable
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain

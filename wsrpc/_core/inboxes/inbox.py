@@ -1,7 +1,7 @@
 """Queues of received messages: `MessageQueue`, and `Inbox`, which is the queue of one reader of a channel.
 
-`EventInbox` is here. ``item_inboxes`` has the inboxes of items. The memory of all queues of a peer is counted together,
-by `UnreadMemory`.
+``event_inboxes`` and ``item_inboxes`` have its kinds. The memory of all queues of a peer is counted together, by
+`UnreadMemory`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import WeakSet
 
-import msgspec
 from msgspec import UNSET
 
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import ChannelClosed, StreamOverflow
 from ...limits import Limits
-from ..wire.messages import WireMessage
 from .credit import SMALLEST_SHARE, GrantedCredit
 from .recipients import Decode, Recipient
 
@@ -522,60 +520,3 @@ class Inbox(MessageQueue, Recipient):
     def _release(self) -> None:
         self.unread_memory.release(self._in_hand + self._reserved * DECODED)
         self._in_hand = self._reserved = 0
-
-
-class EventInbox(Inbox):
-    """Queue of the events of one name.
-
-    Args:
-        newest: keep at most one event; the next one takes its place.
-    """
-
-    __slots__ = ("newest",)
-
-    def __init__(self, channel: ReadableChannel, event: str, *, newest: bool = False) -> None:
-        self.newest = newest
-        super().__init__(channel, event)
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        if self.newest and self.queue and not self.over:
-            self._drop_oldest()
-        self._add(message.a, message.i, payload, decode)
-
-    def count_misfit(self, why: Exception) -> None:
-        """Count an event that was read, and is dropped because its arguments do not fit the type that is wanted."""
-        self.channel.count_misfit(self._event, why)
-
-    def _stop_if_abandoned(self, label: str) -> None:
-        unread = len(self.queue) if self.abandoned and not self.channel.over else 0
-        super()._stop_if_abandoned(label)
-        if unread:
-            self.channel.count_dropped(unread)
-
-
-class NextEvent(EventInbox):
-    """Queue of a reader that wants one event. The queue receives nothing after the first event that fits.
-
-    Args:
-        value_of: makes the value of an event.
-    """
-
-    __slots__ = ("_value_of",)
-
-    def __init__(self, channel: ReadableChannel, event: str, value_of: Callable[[list[Any]], Any]) -> None:
-        self._value_of = value_of
-        super().__init__(channel, event)
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        super().receive(message, payload, decode)
-        if not self.over and self._fits(message.a):
-            # Now, not when the event is read: events that arrive with it are for the next reader.
-            self.end()
-            self.channel.remove_recipient(self._event, self)
-
-    def _fits(self, a: list[Any]) -> bool:
-        try:
-            self._value_of(a)
-        except msgspec.ValidationError:
-            return False
-        return True

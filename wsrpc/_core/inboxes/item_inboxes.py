@@ -1,7 +1,7 @@
 """Inboxes of items: `ItemInbox` for a stream on a user's channel, and `UploadInbox`.
 
 Items arrive as in ws-wrapper's iterator protocol, in events or requests ``next``. The inbox of a stream that has its
-own channel is `StreamInbox` in ``_core.channels``, because it ends the channel.
+own channel is `StreamInbox` of ``_core.channels.channel_core``, because it ends the channel.
 """
 
 from __future__ import annotations

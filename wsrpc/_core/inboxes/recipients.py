@@ -19,7 +19,7 @@ class Recipient:
 
     - each `Inbox`, and a `RecipientGroup` for several of them,
     - producers, which receive the requests of their consumer,
-    - `MismatchDetector`,
+    - `MismatchDetector`, and the part of a `Stream` that learns the id of a run,
     - `ItemForwarder` of ``cluster``, which passes items on to another channel.
     """
 

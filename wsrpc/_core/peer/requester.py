@@ -28,12 +28,11 @@ from ...errors import (
     add_member_note,
     ungrouped,
 )
-from ..channels.channel_core import ChannelCore
+from ..channels.channel_core import ChannelCore, StreamInbox
 from ..channels.named_channels import NamedChannels
 from ..channels.paced_items import ItemRefused
 from ..channels.producer import Producer
 from ..channels.source import close_source
-from ..channels.stream_inbox import StreamInbox
 from ..handlers.registry import Registry
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import MismatchDetector

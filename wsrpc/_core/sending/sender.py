@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Never, Protocol
 
 from ..._base.names import ChannelRef
-from ..inboxes.event_values import ToValue, Waits
+from ..inboxes.event_inboxes import ToValue, Waits
 from ..inboxes.inbox import Inbox
 from ..wire.messages import EVENT_OPTIONS, RequestOptions
 
