@@ -183,7 +183,7 @@ class Session:
     # ------------------------------------------------------------ sending
 
     def _choose_send(self) -> None:
-        """Choose what ``send`` does. Called when the state, ``replay`` or the held back messages change."""
+        """Choose what ``send`` does. Called when the state or ``replay`` change."""
         connection, replay = self.connection, self.replay
         if connection is None or self.state.waits:
             # Also when there still is a connection: it has refused a message, which no later message may overtake.
@@ -191,7 +191,11 @@ class Session:
         else:
             direct = connection.send if replay is None else replay.counted_send(connection.send)
             self._direct = direct if self._wrap is None else self._wrap(direct)
-        self.send = self._send_after_held_back if self._held_back else self._direct
+        self._hold_back(self._held_back)
+
+    def _hold_back(self, first: tuple[Callable[[], None], ...]) -> None:
+        """Let these functions send the messages that are held back, before each message that is sent."""
+        self._held_back, self.send = first, self._send_after_held_back if first else self._direct
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that stops these calls.
@@ -201,28 +205,20 @@ class Session:
         `send_held_back` before. Calls of `precede` may be nested.
         """
         outer = self._held_back
-        self._held_back = (*outer, first)
-        self._choose_send()
-
-        def end() -> None:
-            self._held_back = outer
-            self._choose_send()
-
-        return end
+        self._hold_back((*outer, first))
+        return partial(self._hold_back, outer)
 
     def send_held_back(self) -> None:
         """Send the messages that are held back, see `precede`."""
         held_back = self._held_back
         if not held_back:
             return
-        self._held_back = ()  # no message precedes these
-        self._choose_send()
+        self._hold_back(())  # no message precedes these
         try:
             for first in held_back:
                 first()
         finally:
-            self._held_back = held_back
-            self._choose_send()
+            self._hold_back(held_back)
 
     def _send_after_held_back(self, payload: bytes, text: bool = True, /) -> None:
         self.send_held_back()
