@@ -191,7 +191,7 @@ class Session:
         else:
             direct = connection.send if replay is None else replay.counted_send(connection.send)
             self._direct = direct if self._wrap is None else self._wrap(direct)
-        self._hold_back(self._held_back)
+        self.send = self._send_after_held_back if self._held_back else self._direct
 
     def _hold_back(self, first: tuple[Callable[[], None], ...]) -> None:
         """Let these functions send the messages that are held back, before each message that is sent."""
