@@ -19,6 +19,7 @@ from leftovers import turns_until
 
 from wsrpc import (
     BadArguments,
+    ChannelClosed,
     Client,
     ConnectionLost,
     Context,
@@ -249,6 +250,21 @@ async def test_a_stop_that_meets_the_end_of_the_handler() -> None:
         kitchen.go.set()
         await items.stop()
         assert [item async for item in items] in ([1, 2], [1, 2, 3, 4])
+        await items.stop()
+    await kitchen.server.close()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_stop_after_the_connection_was_lost_says_so(reads: bool) -> None:
+    """It returned as if the handler had been stopped."""
+    kitchen = Kitchen()
+    async with connect(kitchen.server, principal="ann") as client:
+        items = client.stream("serve", key="k")
+        assert await anext(items) == 0
+    if reads:
+        with pytest.raises(ConnectionLost):
+            [item async for item in items]
+    with pytest.raises(ChannelClosed, match="has ended before its handler was stopped"):
         await items.stop()
     await kitchen.server.close()
 

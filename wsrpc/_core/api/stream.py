@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from ..._base.misuse import refusing
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, ItemsGone, RemoteError, add_member_note, bad_item
+from ...errors import ChannelClosed, ConnectionLost, ItemsGone, RemoteError, add_member_note, bad_item
 from ..channels.channel_core import ChannelCore
 from ..handlers.introspection import stream_annotations
 from ..handlers.invocation import Invocation
@@ -25,6 +25,10 @@ from ..wire.messages import NO_OPTIONS, WireMessage
 from ..wire.rejections import is_stopped, reason_of
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+CUTS = (ItemsGone, ConnectionLost)
+"""Errors with which a stream ends although the handler of its run may go on."""
 
 
 class StreamState(enum.Enum):
@@ -212,7 +216,7 @@ class Stream(Generic[T_co]):
             await channel.owner.sender.send_request(channel.id, "cancel", (), NO_OPTIONS)
         except (ChannelClosed, RemoteError):
             reason = channel.close_reason
-            if self._inbox is not inbox or self._run.is_cut or isinstance(inbox.error, ItemsGone):
+            if self._inbox is not inbox or self._run.is_cut or isinstance(inbox.error, CUTS):
                 raise ChannelClosed(self._label, "this stream has ended before its handler was stopped") from None
             if not channel.over or not (reason is None or is_stopped(reason)):
                 raise
@@ -221,7 +225,7 @@ class Stream(Generic[T_co]):
     async def _raise_end(self, inbox: Inbox) -> NoReturn:
         error = inbox.pop_error()
         if self._run is not None:
-            self._run.is_cut = isinstance(error, ItemsGone)
+            self._run.is_cut = isinstance(error, CUTS)
         inbox.stop_reading(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():

@@ -40,8 +40,8 @@ TOO_MANY = "wsrpc.too_many_channels"
 class ChannelTable:
     """All anonymous channels of one session, by id. The table is made with the session, and ends with it.
 
-    A channel that this side opened may have the same id as a channel that the remote peer opened. So there are two
-    tables. Between conforming peers, the ids differ. JavaScript has one table, and confuses such channels.
+    Channels that this side opened and those that the remote peer opened are in two tables. Between conforming peers,
+    their ids differ. JavaScript has one table, and confuses channels with the same id.
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.

@@ -132,7 +132,7 @@ class ActiveCalls:
             self._measured += sign * invocation.memory
 
     def move(self, invocation: Invocation, state: CallState) -> None:
-        """Change the state of a call to a later one, and count the call by its new state."""
+        """Change the state of a call to a later one, or to the same, and count the call by its new state."""
         assert state.order >= invocation.state.order, f"{invocation.state} came before {state}"
         counted = invocation in self.invocations
         if counted:

@@ -201,7 +201,7 @@ class Session:
         """Call ``first`` before each message that is sent from now on. Return a function that stops these calls.
 
         A producer uses it while it collects items for one message. Other code may run meanwhile, and may send messages.
-        ``first`` then sends the collected items before these messages. Code that ends a channel or the session calls
+        ``first`` then sends the collected items before these messages. Code that closes a channel or the session calls
         `send_held_back` before. Calls of `precede` may be nested.
         """
         outer = self._held_back
