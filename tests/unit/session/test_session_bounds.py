@@ -246,7 +246,9 @@ async def test_a_session_whose_first_message_never_arrives_ends_so_that_others_c
         resume = hello("resume", t="resume")
         resume["wsrpc"] |= {"sid": given["sid"], "token": given["token"], "gen": gen, "rx": 0, "bytes": 0}
         await connect(resume, **{"Wsrpc-Resume": "1"})
-        given |= lines[-1].pop_sent()[0]["wsrpc"]
+        answers = lines[-1].pop_sent()
+        assert bool(answers) is (goes_on or gen < 6), "what says that the session goes on comes after all checks"
+        given |= answers[0]["wsrpc"] if answers else {}
     assert asked.done() is not goes_on
     if not goes_on:
         await turns_until(lambda: lines[-1].closed)
@@ -254,6 +256,30 @@ async def test_a_session_whose_first_message_never_arrives_ends_so_that_others_c
     await server.close()
     with pytest.raises(ConnectionLost) if goes_on else pytest.raises(SessionLost, match=why):
         await asked
+
+
+async def test_a_session_whose_client_comes_back_is_not_counted_as_one_without_a_connection() -> None:
+    """It was counted while it moved from one connection to the other, and ended because it held too much."""
+    server, lines = Server(detached_bytes=20_000), list[ScriptedTransport]()
+
+    async def connect(first: dict[str, Any], **headers: str) -> None:
+        lines.append(line := ScriptedTransport())
+        accepting = asyncio.create_task(accept_of(server)(line, Handshake("/", headers), None))
+        await turns(5)
+        line.feed(first)
+        await accepting
+
+    await connect(hello("resume"))
+    given = lines[0].pop_sent()[0]["wsrpc"]
+    await server.peers[0].emit("large", "x" * 30_000)
+    asked = hello("resume", t="resume")
+    asked["wsrpc"] |= {"sid": given["sid"], "token": given["token"], "gen": 1, "rx": 0, "bytes": 0}
+    await connect(asked, **{"Wsrpc-Resume": "1"})
+    answer, event = lines[1].pop_sent()
+    assert answer["wsrpc"]["t"] == "resumed" and event["a"][0] == "large"
+    await turns_until(lambda: lines[0].closed)
+    assert not lines[1].closed and len(server.peers) == 1
+    await server.close()
 
 
 async def test_a_server_that_acknowledges_nothing_is_dropped_and_may_resume() -> None:

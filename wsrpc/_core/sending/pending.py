@@ -47,7 +47,7 @@ PASSED_ON = 0.5
 class RequestState(enum.Enum):
     """State of a request to the remote peer, with the answer to each question that the code asks about a request.
 
-    Only `PendingRequests` and `InFlight` change it. Each change also changes the counts of `InFlight`.
+    Only `PendingRequests`, `InFlight` and `Outbox.request_now` change it, together with the counts of `InFlight`.
     """
 
     #         meaning; the outcome if it fails now; whether it counts as in flight; whether its bytes count

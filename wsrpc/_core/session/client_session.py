@@ -148,6 +148,7 @@ class ClientSession(Session):
         limits, received = announce(self._host.settings.limits), self.acknowledger
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
         connection.send_control(asked)
+        connection.mark_resumable()  # if it dies before the answer, the server may have resumed the session on it
         connection.start_receiving(partial(self._answered, attempt), ignore_end)
 
     def _answered(self, attempt: ResumeAttempt, payload: bytes | bytearray, text: bool, /) -> None:
@@ -155,7 +156,8 @@ class ClientSession(Session):
         answer = read_control(payload) if text else None
         if isinstance(answer, Resumed):
             self._token, self._unanswered_attempts = answer.token, 0
-            self._resume_on(attempt.connection, answer.rx, answer.bytes, answer.limits)
+            if self._counts_agree(attempt.connection, answer.rx, answer.bytes, answer.limits):
+                self._resume_on(attempt.connection, answer.limits)
         elif isinstance(answer, Gone):
             self.end(SessionInput.REFUSED, REFUSALS.get(answer.why, f"the server refuses it: {short(answer.why)}"))
             attempt.refused(attempt.connection)

@@ -134,16 +134,19 @@ class ServerSession(Session):
             connection.disown()
             self._host.spawn(connection.close(CloseCode.GOING_AWAY))
             return
+        if not self._counts_agree(connection, asked.rx, asked.bytes, asked.limits):
+            return  # before the answer, which says that nothing was lost
         assert self.home is not None and self.acknowledger is not None
         answer = Resumed(self.acknowledger.n, self.acknowledger.bytes, token, announce(self.negotiation.limits))
         try:
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client will ask again
             connection.disown()
+            self.update_memory()
             return
         self.home.set_handshake(handshake)  # before messages that have waited are handled
         self.home.sessions.stop_counting(self)
-        self._resume_on(connection, asked.rx, asked.bytes, asked.limits)
+        self._resume_on(connection, asked.limits)
 
     def _fence(self) -> None:
         """Close the old connection, if there is one, because the client has another."""
@@ -167,7 +170,7 @@ class ServerSession(Session):
 
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
-        if self.state.away:
+        if self.state.away and info.code != CloseCode.FENCED:  # otherwise the client has another connection
             self.update_memory()
 
     def memory(self) -> int:

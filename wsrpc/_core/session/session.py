@@ -124,7 +124,7 @@ class Session:
         self._room: asyncio.Future[None] | None = None
         """Done when the session has room, or is over. None unless something waits for room."""
         self._expiry_timer: Timer | None = None
-        """Ends the session after ``ttl`` seconds without a connection."""
+        """Ends the session after ``ttl`` seconds without a connection. Before the welcome, it stops the keeping."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.text}{' full' if self.full else ''}>"
@@ -485,14 +485,12 @@ class Session:
             connection.disown()
             self._host.connection_ended(connection)
 
-    def _resume_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
-        """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes.
+    def _resume_on(self, connection: Connection, limits: Announced) -> None:
+        """Resume on ``connection``. The caller has checked that the counts agree.
 
         Messages leave in this order: messages that have not arrived, messages that have waited, new messages. After
         these steps, received messages are handled.
         """
-        if not self._counts_agree(connection, rx, size, limits):
-            return
         self._stop_timers()
         self._set_connection(connection)
         connection.transport.largest = self.negotiation.limits.message_bytes  # `Peer.limits` may have changed
@@ -504,7 +502,10 @@ class Session:
         self.update_full(other_connection=True)  # last, because it may start a handler, which may close
 
     def _counts_agree(self, connection: Connection, rx: int, size: int, limits: Announced) -> bool:
-        """Drop the messages that have arrived. Return False if the session cannot go on, and has therefore ended."""
+        """Drop the ``rx`` messages of ``size`` bytes that have arrived.
+
+        Return False if the session cannot go on, and has therefore ended.
+        """
         assert self.replay is not None
         if (why := limits.objection()) is not None:
             self._refuse(connection, CloseCode.INVALID_DATA, why)
