@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from wsrpc import MessageTooBig
-from wsrpc.cluster.engine import FEW, PATIENCE, PROBE, EngineListener
+from wsrpc.cluster.engine import FEW, PROBE, RESPONSE_TIMEOUT, EngineListener
 from wsrpc.errors import EngineLost, one_line
 
 T = TypeVar("T")
@@ -90,13 +90,13 @@ class BrokerConnection:
         """Start to use the connection of the library that ``connecting`` makes.
 
         Raises:
-            EngineLost: the broker cannot be reached, or does not answer within `PATIENCE`.
+            EngineLost: the broker cannot be reached, or does not answer within `RESPONSE_TIMEOUT`.
         """
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
                 self._broker = await connecting
         except TimeoutError:
-            raise EngineLost(f"no response within {PATIENCE:g} s") from None
+            raise EngineLost(f"no response within {RESPONSE_TIMEOUT:g} s") from None
         self._start(self._write(self._broker))
         self._start(self._watch(self._broker))
 
@@ -203,10 +203,10 @@ class BrokerConnection:
             asked = self._start(broker.confirm())
             while not asked.done():
                 heard = self._messages_received
-                await asyncio.wait((asked,), timeout=PATIENCE)
+                await asyncio.wait((asked,), timeout=RESPONSE_TIMEOUT)
                 await asyncio.wait((asked,), timeout=GRACE)
                 if not asked.done() and self._messages_received == heard:
-                    self.end(f"no response within {PATIENCE:g} s")
+                    self.end(f"no response within {RESPONSE_TIMEOUT:g} s")
 
     def end(self, reason: str) -> None:
         """End the connection, and notify the listener. Idempotent."""
@@ -236,7 +236,7 @@ class BrokerConnection:
     async def _close(self) -> None:
         if not self._over.done():
             finishing = self._start(self._finish())
-            await asyncio.wait((finishing, self._over), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((finishing, self._over), timeout=RESPONSE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             self.end("closed")
         if self._cleared is not None:
             await self._cleared

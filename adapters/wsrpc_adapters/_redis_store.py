@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from wsrpc.cluster.engine import PATIENCE
+from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull, StoreLost
 
 from ._broker_connection import error_text, host_of, refuse_options
@@ -125,7 +125,7 @@ class RedisStore:
         answers, silences = self._answers, 0
         while True:
             try:
-                async with asyncio.timeout(PATIENCE / 2):
+                async with asyncio.timeout(RESPONSE_TIMEOUT / 2):
                     reply = await self._script(args=(self._prefix, name, *words))
                 break
             except TimeoutError:
@@ -133,7 +133,7 @@ class RedisStore:
                 silences = silences + 1 if self._answers == answers else 0
                 answers = self._answers
                 if silences == 2:
-                    raise StoreLost(f"Redis does not respond within {PATIENCE:g} s") from None
+                    raise StoreLost(f"Redis does not respond within {RESPONSE_TIMEOUT:g} s") from None
             except (RedisError, OSError) as exc:
                 if "READONLY" in str(exc):  # after a failover, other connections may reach the new primary
                     await self._pool.disconnect()
@@ -223,9 +223,9 @@ class RedisStore:
                 await pubsub.subscribe(self._channel)
                 is_asked = False
                 while True:
-                    message = await pubsub.get_message(timeout=PATIENCE)
+                    message = await pubsub.get_message(timeout=RESPONSE_TIMEOUT)
                     if message is None and is_asked:
-                        raise OSError(f"no response within {PATIENCE:g} s")
+                        raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s")
                     is_asked = message is None
                     if message is None:
                         await pubsub.subscribe(f"{self._channel}:asked")  # which needs no right to PING
@@ -305,7 +305,7 @@ def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_opti
     refuse_options(owner, options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
     # The owner watches the connections. The reader of protocol version 3 converts every message to text for a log that
     # nobody reads.
-    watched = {"socket_timeout": None, "socket_connect_timeout": PATIENCE, "protocol": 2}
+    watched = {"socket_timeout": None, "socket_connect_timeout": RESPONSE_TIMEOUT, "protocol": 2}
     return kind.from_url(url, **options, **own_options, **watched)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from ._worker import PATIENCE, Order, WorkerSettings, run_worker
+from ._worker import EXIT_TIMEOUT, Order, WorkerSettings, run_worker
 
 START_TIMEOUT = 120.0
 """Seconds after which a worker that has not started is killed."""
@@ -114,7 +114,7 @@ class Supervisor:
         self._count = count
         self._listener = listener
         self._address = address
-        self._patience = settings.drain_timeout + PATIENCE
+        self._patience = settings.drain_timeout + EXIT_TIMEOUT
         self._workers: list[Worker] = []
         self._signals: deque[int] = deque()
         self._stopping = False
@@ -167,7 +167,7 @@ class Supervisor:
                     worker.end("close", 0)
         elif self._stopping:
             logger.info("%s: closing", name)
-            self._end_all("close", PATIENCE)
+            self._end_all("close", EXIT_TIMEOUT)
         else:
             logger.info("%s: draining; another signal closes at once", name)
             self._end_all("stop", self._patience)

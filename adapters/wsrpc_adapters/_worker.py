@@ -29,7 +29,7 @@ from .asgi import asgi, servers_in_use
 Order = Literal["leave", "stop", "close"]
 """What the supervisor orders: drain, and leave new connections to other processes; drain, and refuse them with 503;
 close at once."""
-PATIENCE = 15.0
+EXIT_TIMEOUT = 15.0
 """Seconds from the end of a drain until a worker that has not ended is killed. In this time, it closes connections and
 runs the end of the application's lifespan."""
 LINGER = 1.0
@@ -61,7 +61,7 @@ def run_worker(settings: WorkerSettings, listener: socket, channel: Connection) 
     for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all processes, and the supervisor orders what to do
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _ignore)
-    orders = Orders(channel, settings.drain_timeout + PATIENCE)
+    orders = Orders(channel, settings.drain_timeout + EXIT_TIMEOUT)
     try:
         config = uvicorn.Config(settings.app, **settings.options)
         app = import_from_string(settings.app)

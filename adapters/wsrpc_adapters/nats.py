@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from wsrpc.cluster.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.cluster.engine import FEW, RESPONSE_TIMEOUT, EngineConnection, EngineListener
 from wsrpc.errors import EngineLost, EngineRefused
 
 from ._broker_connection import GRACE, BrokerConnection, abort, error_text, host_of, refuse_options
@@ -98,7 +98,7 @@ class NatsBroker:
                 # The library tries each server, tries servers that refuse a second time, and then gives up.
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                connect_timeout=PATIENCE,
+                connect_timeout=RESPONSE_TIMEOUT,
                 error_cb=self._failed,
                 closed_cb=self._closed,
             )

@@ -30,7 +30,7 @@ except ImportError as exc:
 
 __all__ = ["WsrpcCollector"]
 
-PATIENCE = 2.0
+SNAPSHOT_TIMEOUT = 2.0
 """Seconds for which a collection waits for the event loop. After that, it shows the last snapshot."""
 
 OTHER = "_OTHER"
@@ -172,7 +172,7 @@ class WsrpcCollector(Collector):
         """Return the latest snapshot. None if there is none yet."""
         future = self._server.collect_stats()
         try:
-            self._latest = future.result(0 if _in_event_loop() else PATIENCE)
+            self._latest = future.result(0 if _in_event_loop() else SNAPSHOT_TIMEOUT)
         except TimeoutError:
             future.add_done_callback(self._store)
         return self._latest

@@ -21,7 +21,7 @@ const QUIET = 5_000
 /** The same while nobody sees the page and the owner is not busy. */
 const QUIET_UNSEEN = 30_000
 /** Milliseconds that this side waits for an answer. */
-const PATIENCE = 4_000
+const PROBE_TIMEOUT = 4_000
 
 /**
  * Sends a probe when nothing has arrived or left for some time. Without an answer, the connection is dead, or the server
@@ -36,14 +36,14 @@ export class Heartbeat {
   #unsent = 0
   /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue: number | undefined
-  #patience = PATIENCE
+  #patience = PROBE_TIMEOUT
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(owner: HeartbeatOwner) {
     this.#owner = owner
   }
 
-  /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
+  /** Starts with a connection. The time for an answer stays the same, because the large message may be sent again. */
   start(): void {
     this.#moved()
     this.#check()
@@ -52,7 +52,7 @@ export class Heartbeat {
   /** A message has arrived. */
   received(): void {
     this.#moved()
-    this.#patience = PATIENCE
+    this.#patience = PROBE_TIMEOUT
   }
 
   /** Something has arrived or left: the connection is not dead. */
@@ -74,7 +74,7 @@ export class Heartbeat {
    */
   wake(probablyLost: boolean): void {
     // If the page was awake, the silence would have been noticed before now.
-    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE
+    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PROBE_TIMEOUT
     this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience)
     this.#unsent = 0 // what has left since the last check does not show that the connection is alive now
     this.#check()

@@ -96,7 +96,7 @@ async def test_messages_show_that_a_broker_is_alive_which_answers_late(
     broker: PlayedBroker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked again and again, and given up when neither an answer nor a message comes."""
-    for name in ("PROBE", "PATIENCE", "GRACE"):
+    for name in ("PROBE", "RESPONSE_TIMEOUT", "GRACE"):
         monkeypatch.setattr(_broker_connection, name, 0.01)
 
     async def connecting() -> PlayedBroker:

@@ -97,7 +97,7 @@ async def test_a_process_that_was_killed_is_removed_when_another_one_does_not_re
     carrier: MortalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine says that nobody hears it, so its lease need not be over."""
-    monkeypatch.setattr(_directory, "LEASE", 3600.0)
+    monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
     async with servers(2, carrier.engine, patience=60) as made:
         here, gone = (membership_of(server.cluster).node for server in made.all)
         assert await here.engine.is_received(gone.id, Probe())

@@ -12,7 +12,7 @@ from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 from leftovers import open_sockets
 
-from wsrpc.cluster.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
+from wsrpc.cluster.engine import FEW, PROBE, RESPONSE_TIMEOUT, Engine, EngineConnection
 from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
 from wsrpc_adapters.redis import RedisBroker
@@ -81,7 +81,7 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
 
 
 def test_a_broker_that_freezes_is_noticed_in_time() -> None:
-    assert PROBE + PATIENCE + _broker_connection.GRACE <= PATIENCE + 1
+    assert PROBE + RESPONSE_TIMEOUT + _broker_connection.GRACE <= RESPONSE_TIMEOUT + 1
 
 
 async def test_cancelling_what_waits_leaves_the_connection_in_use(

@@ -15,7 +15,7 @@ from presence_watchers import Viewer
 from programs import start
 
 from wsrpc import Client
-from wsrpc.cluster._directory import LEASE
+from wsrpc.cluster._directory import NODE_TIMEOUT
 
 GRACE = 2.0
 NOTICED = 6.0
@@ -94,7 +94,7 @@ async def test_the_users_of_a_killed_process(redis: ServerProcess) -> None:
         await turns_until(lambda: all(each.known == others for each in viewers), 30)
         offline = loop.time() - killed
         assert away <= NOTICED, away
-        assert LEASE / 2 + GRACE <= offline <= NOTICED + GRACE, offline
+        assert NODE_TIMEOUT / 2 + GRACE <= offline <= NOTICED + GRACE, offline
         for each in viewers:
             assert (each.states("ada"), each.states("bob")) == (["online", "away", "offline"], ["online"])
         for process in processes[:3]:

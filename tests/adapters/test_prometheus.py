@@ -109,10 +109,10 @@ async def test_a_thread_gets_what_the_event_loop_has_counted_and_the_last_values
         async with connect(server):
             assert await asyncio.wrap_future(threads.submit(value, "peers")) == 1
             await server.accept(memory_transports()[0])
-            monkeypatch.setattr(prometheus, "PATIENCE", 0.01)
+            monkeypatch.setattr(prometheus, "SNAPSHOT_TIMEOUT", 0.01)
             assert threads.submit(value, "peers").result() == 1, "this blocks the event loop"
             await asyncio.sleep(0)
-            monkeypatch.setattr(prometheus, "PATIENCE", 5.0)
+            monkeypatch.setattr(prometheus, "SNAPSHOT_TIMEOUT", 5.0)
             assert await asyncio.wrap_future(threads.submit(value, "peers")) == 2
     await server.close()
 

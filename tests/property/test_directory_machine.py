@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from wsrpc._server.joined_cluster import User, UserEntry
-from wsrpc.cluster._directory import LEASE, Beat, Delta, Directory, Snapshot
+from wsrpc.cluster._directory import NODE_TIMEOUT, Beat, Delta, Directory, Snapshot
 
 IN_TRANSIT = 2.0
 """Maximum seconds that a message needs to arrive. An engine that takes longer counts as lost."""
@@ -214,7 +214,7 @@ class DirectoryMachine(RuleBasedStateMachine):
     def part(self, one: int, other: int, apart: bool) -> None:
         (self.apart.add if apart else self.apart.discard)(frozenset((one, other)))
 
-    @rule(seconds=st.sampled_from([0.5, LEASE]))
+    @rule(seconds=st.sampled_from([0.5, NODE_TIMEOUT]))
     def time_passes(self, seconds: float) -> None:
         for node in self.nodes:
             node.publish()  # which it does in the same turn of the event loop

@@ -687,9 +687,9 @@ class RoomLogsOverRedis(RoomLogsMachine):
     def __init__(self) -> None:
         super().__init__()
         self.troubles["leap"] += 1  # the machine may be so busy that a log expires
-        for name in ("_server.room_log.PATIENCE", "_server.room_log.PAUSE"):
+        for name in ("_server.room_log.STORE_TIMEOUT", "_server.room_log.PAUSE"):
             self.patches.enter_context(patch(f"wsrpc.{name}", 0.3))
-        self.patches.enter_context(patch("wsrpc_adapters._redis_store.PATIENCE", 0.3))
+        self.patches.enter_context(patch("wsrpc_adapters._redis_store.RESPONSE_TIMEOUT", 0.3))
 
     def store(self, **options: Any) -> SharedStore:
         return SharedRedis(self.redis, self.loop.time, **options)

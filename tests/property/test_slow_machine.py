@@ -150,7 +150,7 @@ class SlowMachine(LoopMachine):
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(wsrpc._server.broadcast, "SLOW_READERS_TIMEOUT", 0.0)
 
 
 TestSlowMachine = SlowMachine.TestCase

@@ -19,7 +19,7 @@ from ..errors import ConnectionLost, WsrpcError
 MOST_PRESENT = 8 * 1024 * 1024
 """Maximum bytes of the users in a room, as MessagePack. A server could send ever more of them."""
 
-PATIENCE = 9.0
+JOIN_TIMEOUT = 9.0
 """Seconds after which `join` does not ask again. A server waits 10 seconds for its store."""
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -69,7 +69,7 @@ class ClientRoom:
         if not self.joined:
             self.position = after
         now = asyncio.get_running_loop().time
-        latest = now() + PATIENCE
+        latest = now() + JOIN_TIMEOUT
         retry = Retry(retry=lambda exc: worth_asking(exc) and now() < latest)
         while True:
             options = {"after": self.position or after, "last": last, "about": about}

@@ -19,7 +19,7 @@ from ..errors import WsrpcError, printable
 from .command_errors import UNKNOWN, USAGE, explained
 from .command_options import Options
 
-PATIENCE = 0.7
+END_TIMEOUT = 0.7
 """Maximum seconds from an interruption to the end. The cancellation and the Close frame are sent in this time. The end
 does not depend on the remote peer."""
 
@@ -49,13 +49,13 @@ class Job:
         """The reason why the job was stopped. An empty reason is not reported."""
 
     def stop(self, code: int, cause: str) -> None:
-        """Cancel the command, and end with ``code`` within `PATIENCE` seconds. An empty ``cause`` is not reported."""
+        """Cancel the command, and end with ``code`` within `END_TIMEOUT` seconds. Do not report an empty ``cause``."""
         if self._code is not None:
             return
         self._code, self._cause = code, cause
         assert self._task is not None
         self._task.cancel("interrupted")
-        self._loop.call_later(PATIENCE, self._loop.stop)
+        self._loop.call_later(END_TIMEOUT, self._loop.stop)
 
     def run(self, command: Coroutine[Any, Any, None], verbose: bool) -> int:
         """Run ``command`` to its end and return the exit code. An error is reported on stderr."""

@@ -25,7 +25,7 @@ from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, Ru
 from .contract import NewRun, RunGone, RunState, Store, StoreFull, StoreLost
 from .memory_store import MemoryStore
 
-PATIENCE = 10.0
+STORE_TIMEOUT = 10.0
 """Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
 SILENT = 5.0
 """Seconds after which a store that does not answer is reported, if a caller gives up."""
@@ -42,7 +42,7 @@ ITEMS_LOST = "the store has lost items, perhaps those before {}"
 STARTER = ""
 """Stands for the caller that has started a run, until it or another caller reads."""
 
-HELD = 16 * 1024 * 1024
+MOST_UNREAD = 16 * 1024 * 1024
 """Bytes of items that were read from the store, and that all readers together have not passed on."""
 
 ANSWERS = RunGone, StoreFull
@@ -396,7 +396,7 @@ class Runs:
             Overloaded: the store does not answer.
         """
         try:
-            return await insist(call, PATIENCE)
+            return await insist(call, STORE_TIMEOUT)
         except StoreLost:
             raise _unanswered() from None
 
@@ -480,7 +480,7 @@ class Runs:
         Return False if the store does not answer.
         """
         try:
-            adopted = await insist(lambda: self.store.adopt(topic), PATIENCE)
+            adopted = await insist(lambda: self.store.adopt(topic), STORE_TIMEOUT)
         except StoreLost:
             return False
         for found in adopted:
@@ -603,7 +603,7 @@ class Runs:
         self._drop(reader)
         unread = self._unread[reader] = Unread(state, after, [*reversed(items)], sum(map(len, items)))
         self._unread_bytes += unread.size
-        while self._unread_bytes > HELD and len(self._unread) > 1:
+        while self._unread_bytes > MOST_UNREAD and len(self._unread) > 1:
             self._drop(next(iter(self._unread)))
         return unread
 

@@ -1,7 +1,7 @@
 """Broadcasts: emitting to all peers of a server, or to the members of a room.
 
-A message is encoded once for each codec. A slow peer delays the other peers for at most `PATIENCE`. A report counts the
-peers that got the message.
+A message is encoded once for each codec. A slow peer delays the other peers for at most `SLOW_READERS_TIMEOUT`. A
+report counts the peers that got the message.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ S = TypeVar("S")
 
 BURST = 64
 """Number of broadcasts after which other tasks run."""
-PATIENCE = 0.1
+SLOW_READERS_TIMEOUT = 0.1
 """Seconds that one broadcast waits for all slow readers together."""
 
 UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError)
@@ -341,7 +341,7 @@ class BroadcastGroup:
                 message.encoded(inside.writer.terms)
         await asyncio.sleep(0)  # connections must be able to open and close while a loop does nothing but emit
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(SLOW_READERS_TIMEOUT):
                 await asyncio.gather(*(link.wait_room() for link in late), return_exceptions=True)
         for link in late:
             link.mark_overdue()

@@ -35,7 +35,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import Encode, hash_of
-from .._keyed.runs import LAST, PATIENCE, UNREADABLE, Runs, insist, read_kept
+from .._keyed.runs import LAST, STORE_TIMEOUT, UNREADABLE, Runs, insist, read_kept
 from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
 from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
@@ -214,7 +214,7 @@ class RoomLog(Followers):
 
     async def _emit(self, item: bytes, skipped: Collection[object]) -> EmitReport:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STORE_TIMEOUT):
                 if self.members and self.reached is None:
                     with self.needed():
                         await self.wait_started()  # members that were added just now get the event, too
@@ -322,7 +322,7 @@ class RoomLog(Followers):
         """
         try:
             added = await insist(
-                partial(self._store.add, self._key, self._new, self._writer, sequence, items), PATIENCE
+                partial(self._store.add, self._key, self._new, self._writer, sequence, items), STORE_TIMEOUT
             )
         except StoreFull:
             raise made_here(Overloaded("the store has no room for the events of this room")) from None
@@ -464,7 +464,7 @@ class RoomLog(Followers):
         """
         self.start()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(STORE_TIMEOUT):
                 while self.reached is None:
                     await self._wait_moved()
         except TimeoutError:
@@ -496,7 +496,7 @@ class RoomLog(Followers):
             before, got = got, self._missed_after.get(served.peer)
             if got == before and not served.writer.session.full:
                 raise made_here(Overloaded(NO_ANSWER))
-            await asyncio.wait((task,), timeout=PATIENCE)
+            await asyncio.wait((task,), timeout=STORE_TIMEOUT)
         joined: Joined | None = None if task.cancelled() else task.result()
         if joined is None:
             raise RpcError("left the room")

@@ -1044,7 +1044,7 @@ function absolute(url) {
 // src/heartbeat.ts
 var QUIET = 5e3;
 var QUIET_UNSEEN = 3e4;
-var PATIENCE = 4e3;
+var PROBE_TIMEOUT = 4e3;
 var Heartbeat = class {
   #owner;
   /** When something has arrived or left. */
@@ -1053,12 +1053,12 @@ var Heartbeat = class {
   #unsent = 0;
   /** When the answer to a probe is due. Undefined if no probe was sent. */
   #answerDue;
-  #patience = PATIENCE;
+  #patience = PROBE_TIMEOUT;
   #timer;
   constructor(owner) {
     this.#owner = owner;
   }
-  /** Starts with a connection. Patience stays the same, because the large message may be sent again. */
+  /** Starts with a connection. The time for an answer stays the same, because the large message may be sent again. */
   start() {
     this.#moved();
     this.#check();
@@ -1066,7 +1066,7 @@ var Heartbeat = class {
   /** A message has arrived. */
   received() {
     this.#moved();
-    this.#patience = PATIENCE;
+    this.#patience = PROBE_TIMEOUT;
   }
   /** Something has arrived or left: the connection is not dead. */
   #moved() {
@@ -1084,7 +1084,7 @@ var Heartbeat = class {
    * @param probablyLost whether the connection has probably ended, so that another one is dialed at once
    */
   wake(probablyLost) {
-    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PATIENCE;
+    const isLost = probablyLost || now() - this.#movedAt > QUIET_UNSEEN + PROBE_TIMEOUT;
     this.#probe(isLost && this.#owner.dialing.asksToResume ? 0 : this.#patience);
     this.#unsent = 0;
     this.#check();

@@ -25,7 +25,7 @@ from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
 from .._keyed.contract import NewRun
 from .._keyed.keeper import encoder_of, hash_of
-from .._keyed.runs import PATIENCE, End, Performer, Run, Runs, failed, read_kept
+from .._keyed.runs import STORE_TIMEOUT, End, Performer, Run, Runs, failed, read_kept
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
 
 PAUSE = 1.0
@@ -143,7 +143,7 @@ class AwayCalls:
             WsrpcError: the call has failed.
         """
         payload = self.encode(call)
-        limit = None if call.timeout is None else call.within + call.timeout + PATIENCE
+        limit = None if call.timeout is None else call.within + call.timeout + STORE_TIMEOUT
         waiting = self._runs.spawn(self._request(address, read_kept(payload, AwayCall), payload))
         try:
             await asyncio.wait((waiting,), timeout=limit)

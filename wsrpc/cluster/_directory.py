@@ -26,7 +26,7 @@ from msgspec import Meta, Struct, field
 from .._server.joined_cluster import MOST, STORED, Counter, User, UserEntry
 from .._server.presence import parts_of
 
-LEASE = 5.0
+NODE_TIMEOUT = 5.0
 """Seconds after the last message of a node, after which the node counts as ended."""
 PART_BYTES = 256 * 1024
 """About the maximum bytes of the addresses, of the rooms, and of the users in one message, if the engine accepts that.
@@ -357,7 +357,7 @@ class Directory:
         self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], changes), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
-        """Remove the nodes that have sent nothing for `LEASE` seconds, and released claims that are old.
+        """Remove the nodes that have sent nothing for `NODE_TIMEOUT` seconds, and released claims that are old.
 
         Args:
             deaf: whether this node receives no messages at present, so that no node is removed.
@@ -367,7 +367,7 @@ class Directory:
                 remote.seen_at = now
         elif self._started_at is None:
             self._started_at = now
-        for remote in [remote for remote in self._remotes.values() if remote.seen_at + LEASE <= now]:
+        for remote in [remote for remote in self._remotes.values() if remote.seen_at + NODE_TIMEOUT <= now]:
             self.drop(remote.name, now, silent=True)
         while self._released and (oldest := next(iter(self._released.items())))[1][1] + REMEMBERED <= now:
             del self._released[oldest[0]]

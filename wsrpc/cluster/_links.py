@@ -2,7 +2,7 @@
 
 When messages were lost, or the engine was lost for a moment, a session resumes on another connection and resends the
 lost messages; see `_core.session`. So higher layers need not handle lost messages. A session is over when the other
-node has ended, or has received nothing for `LEASE` seconds.
+node has ended, or has received nothing for `NODE_TIMEOUT` seconds.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .._server.server import Server, accept_of
 from ..errors import ConnectionLost, WsrpcError
 from ..handshake import Handshake
 from ..limits import DEFAULT_LIMITS, Limits
-from ._directory import LEASE
+from ._directory import NODE_TIMEOUT
 from ._engine_transport import EngineTransport
 from ._node import Node
-from .engine import PATIENCE
+from .engine import RESPONSE_TIMEOUT
 
 MiB = 1024 * 1024
 EXPECTED_ENDS = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
@@ -97,7 +97,7 @@ class NodeLinks:
         self._options = options
         self._serve = serve
         self._lost = lost
-        self._server = Server(limits=limits, profile=NODE, detached_timeout=LEASE, **options)
+        self._server = Server(limits=limits, profile=NODE, detached_timeout=NODE_TIMEOUT, **options)
         self._register(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}
@@ -154,7 +154,7 @@ class NodeLinks:
             if dialed is None:
                 dialed = self._dialed[node] = asyncio.Event()
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(RESPONSE_TIMEOUT):
                     await dialed.wait()
             peer = self.peer(node)
         if peer is None:

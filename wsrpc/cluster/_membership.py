@@ -33,7 +33,7 @@ from ._links import NodeLinks
 from ._node import BEAT, Node
 from ._peer_forwarder import ID, PeerForwarder
 from ._session_forwarder import SESSION, SessionForwarder
-from .engine import PATIENCE, Engine
+from .engine import RESPONSE_TIMEOUT, Engine
 
 ROOM, MEMBERS = "room", "members"
 """Messages between nodes about rooms: an event, and a request for members."""
@@ -108,7 +108,7 @@ class ClusterMembership:
 
     async def wait_connected(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
                 await self.node.engine.reachable.wait()
 
     # ------------------------------------------------------------ the addresses of this node
@@ -235,7 +235,7 @@ class ClusterMembership:
             return None
         try:
             peer = await self.links.reach(node)
-            return await peer.request(MEMBERS, room, returns=tuple[list[str], int], timeout=PATIENCE)
+            return await peer.request(MEMBERS, room, returns=tuple[list[str], int], timeout=RESPONSE_TIMEOUT)
         except WsrpcError:
             return None
 

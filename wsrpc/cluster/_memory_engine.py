@@ -6,7 +6,9 @@ import asyncio
 import random
 
 from ..errors import EngineLost, MessageTooBig
-from .engine import FEW, PATIENCE, EngineListener
+from .engine import FEW, RESPONSE_TIMEOUT, EngineListener
+
+SILENT = f"no response within {RESPONSE_TIMEOUT:g} s"
 
 
 class MemoryEngine:
@@ -54,13 +56,13 @@ class MemoryEngine:
         """Wait until the engine is no longer frozen.
 
         Raises:
-            EngineLost: the engine is still frozen after `wsrpc.cluster.engine.PATIENCE` seconds.
+            EngineLost: the engine is still frozen after `wsrpc.cluster.engine.RESPONSE_TIMEOUT` seconds.
         """
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
                 await self._thawed.wait()
         except TimeoutError:
-            raise EngineLost(f"no response within {PATIENCE:g} s") from None
+            raise EngineLost(SILENT) from None
 
     def cut(self) -> None:
         """End all connections. Messages in transit are lost."""
@@ -70,7 +72,7 @@ class MemoryEngine:
     def freeze(self) -> None:
         """Stop delivering messages and stop responding, until `thaw` is called.
 
-        After `wsrpc.cluster.engine.PATIENCE` seconds, the connections end.
+        After `wsrpc.cluster.engine.RESPONSE_TIMEOUT` seconds, the connections end.
         """
         self._thawed.clear()
         for connection in tuple(self.connections):
@@ -180,9 +182,9 @@ class MemoryEngineConnection:
         await asyncio.sleep(0)  # the listener is notified in this turn of the event loop
 
     def notice_silence(self) -> None:
-        """End the connection after `PATIENCE`, unless the engine responds before."""
+        """End the connection after `RESPONSE_TIMEOUT`, unless the engine responds before."""
         if self._silence is None:
-            self._silence = self._loop.call_later(PATIENCE, self.end, f"no response within {PATIENCE:g} s")
+            self._silence = self._loop.call_later(RESPONSE_TIMEOUT, self.end, SILENT)
 
     def notice_answer(self) -> None:
         """Continue, because the engine responds again."""

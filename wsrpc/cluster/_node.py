@@ -16,7 +16,7 @@ from . import _wire as wire
 from ._directory import PART_BYTES, Beat, Delta, Directory, NodesListener, Snapshot
 from ._engine_link import ALL, EngineLink
 from ._engine_transport import EngineTransport
-from .engine import PATIENCE, Engine
+from .engine import RESPONSE_TIMEOUT, Engine
 
 BEAT = 1.5
 """Seconds between two beats."""
@@ -102,7 +102,7 @@ class Node:
         await self.engine.reachable.wait()
         # The number of nodes is not known, but they answer at once. So all have answered when no further node answers.
         before = 0
-        for _ in range(int(PATIENCE / ANSWERED)):
+        for _ in range(int(RESPONSE_TIMEOUT / ANSWERED)):
             await asyncio.sleep(ANSWERED)
             known = len(self.directory.nodes)
             if self.directory.complete and before == known > 1:
@@ -193,7 +193,7 @@ class Node:
             for attempt in range(OPENS):
                 if attempt < attempts:
                     self.engine.publish(node, wire.Open(conn, dict(headers)))
-                await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
+                await asyncio.wait((answer,), timeout=RESPONSE_TIMEOUT / OPENS)
                 if answer.done():
                     break
                 unreceived = 0 if await self.engine.is_received(node, wire.Probe()) else unreceived + 1

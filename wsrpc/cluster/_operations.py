@@ -11,7 +11,7 @@ from ..errors import EngineLost, PeerNotFound, WsrpcError
 from ._calls import ClusterSender
 from ._membership import HAS_ID, ROWS, ClusterMembership
 from ._peer_forwarder import ID
-from .engine import PATIENCE
+from .engine import RESPONSE_TIMEOUT
 
 
 class ClusterOperations(DirectOperations):
@@ -64,6 +64,6 @@ class ClusterOperations(DirectOperations):
     async def _has_id_at(self, node: str, id: str) -> bool:
         try:
             peer = await self._membership.links.reach(node)
-            return await peer.request(HAS_ID, id, returns=bool, timeout=PATIENCE)
+            return await peer.request(HAS_ID, id, returns=bool, timeout=RESPONSE_TIMEOUT)
         except WsrpcError:
             return False

@@ -33,16 +33,16 @@ the lease of the other node is over.
 
 **End.** ``listener.lost(reason)`` is called exactly once, however the connection ends. The connection ends when the
 broker closes it or refuses something (for example because of a missing permission), when the network drops it, when
-``close`` is called, or when the broker does not respond to a check within `PATIENCE` seconds. The connection checks the
-broker every `PROBE` seconds, even while nothing is published, because a broker that hangs must be detected. After
-``lost``, no other method of the listener is called. ``received`` and ``lost`` are called by the event loop, and never
-from inside a method of the connection.
+``close`` is called, or when the broker does not respond to a check within `RESPONSE_TIMEOUT` seconds. The connection
+checks the broker every `PROBE` seconds, even while nothing is published, because a broker that hangs must be detected.
+After ``lost``, no other method of the listener is called. ``received`` and ``lost`` are called by the event loop, and
+never from inside a method of the connection.
 
 ``close()`` rejects further messages, writes the messages that have already been published, and then ends the
-connection. It waits at most `PATIENCE` seconds for the broker to read these messages. It returns when ``lost`` has been
-called and no task or socket is left. You can call ``close()`` more than once, and after the connection was lost. In
-these cases, it only waits until no task or socket is left. Cancelling ``drain``, ``subscribe``, ``unsubscribe`` and
-``close`` is safe: the connection stays open, or continues to close.
+connection. It waits at most `RESPONSE_TIMEOUT` seconds for the broker to read these messages. It returns when ``lost``
+has been called and no task or socket is left. You can call ``close()`` more than once, and after the connection was
+lost. In these cases, it only waits until no task or socket is left. Cancelling ``drain``, ``subscribe``,
+``unsubscribe`` and ``close`` is safe: the connection stays open, or continues to close.
 
 ``reason`` is shown in logs. Neither ``reason`` nor the ``repr`` of an engine may contain a password.
 """
@@ -51,9 +51,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["FEW", "PATIENCE", "PROBE", "Engine", "EngineConnection", "EngineListener"]
+__all__ = ["FEW", "PROBE", "RESPONSE_TIMEOUT", "Engine", "EngineConnection", "EngineListener"]
 
-PATIENCE = 1.5
+RESPONSE_TIMEOUT = 1.5
 """Maximum time, in seconds, for a broker to respond. After this time, the connection counts as lost."""
 
 PROBE = 0.5
@@ -98,7 +98,7 @@ class Engine(Protocol):
         """Connect to the broker. If this method is cancelled, no task or socket is left.
 
         Raises:
-            EngineLost: the broker cannot be reached, does not respond within `PATIENCE` seconds, or refuses the
+            EngineLost: the broker cannot be reached, does not respond within `RESPONSE_TIMEOUT` seconds, or refuses the
                 connection.
             EngineRefused: the broker refuses the user or the password.
         """

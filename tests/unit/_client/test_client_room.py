@@ -263,7 +263,7 @@ async def test_join_does_not_ask_again_when_the_server_has_waited(
     lobby: Lobby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It did so five times, after ten seconds each."""
-    monkeypatch.setattr(client_room, "PATIENCE", 0)
+    monkeypatch.setattr(client_room, "JOIN_TIMEOUT", 0)
     async with lobby.member() as member:
         lobby.is_busy = True
         with pytest.raises(Overloaded):

@@ -64,7 +64,7 @@ async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded(
 
 async def test_readers_that_lose_their_unread_items_read_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 slow readers of large items from Redis held 2 GiB."""
-    monkeypatch.setattr("wsrpc._keyed.runs.HELD", 1)
+    monkeypatch.setattr("wsrpc._keyed.runs.MOST_UNREAD", 1)
     server = Server(limits=Limits(stream_window=1))
 
     @server.on("count", keep=60)
@@ -193,7 +193,7 @@ async def test_a_call_that_got_overloaded_has_not_claimed_its_key(
     monkeypatch: pytest.MonkeyPatch, later: list[tuple[str, NewRun]] | None
 ) -> None:
     """Each later call with the key got `RunLost`."""
-    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.1)
     monkeypatch.setattr(runs, "SILENT", 0.05)
     monkeypatch.setattr(runs, "RETRY", 0.01)
     store, ran = Late(), list[int]()

@@ -253,7 +253,7 @@ class Forgetful(MemoryStore):
 async def test_an_event_may_have_been_stored_although_the_store_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room_log, "PATIENCE", 0.05)
+    monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.05)
     server = make_server(store=Forgetful())
     with pytest.raises(Overloaded) as caught:
         await server.room("lobby").emit("said", 1)
@@ -279,7 +279,7 @@ async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(mon
     lobby = server.room("lobby")
     first = asyncio.create_task(lobby.emit("said", 1))
     await turns_until(lambda: store.asked)
-    monkeypatch.setattr(room_log, "PATIENCE", 0.01)
+    monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.01)
     with pytest.raises(Overloaded):
         await lobby.emit("said", 2)
     first.cancel()
@@ -358,7 +358,7 @@ async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
         position = (await one.join())["position"]
         await server.room("lobby").emit("said", 1)
         store.reads.clear()
-        monkeypatch.setattr(room_log, "PATIENCE", 0.05)
+        monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.05)
         for _ in range(2):
             with pytest.raises(Overloaded, match="does not answer"):
                 await two.join(after=position)

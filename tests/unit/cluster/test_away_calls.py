@@ -220,7 +220,7 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
-    monkeypatch.setattr(runs, "PATIENCE", 0.01)
+    monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.01)
     lock, store = Lock(), Silent(lease=LEASE)
     async with servers(2, store=store) as cluster:
         call = await waiting(lock_at(cluster).request("open_lock", 1, key="a", deliver_within=30))

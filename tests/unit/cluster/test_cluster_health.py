@@ -13,7 +13,7 @@ from raw_websocket import ask
 
 from wsrpc import Server
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.cluster.engine import PATIENCE
+from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -44,7 +44,7 @@ async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(
     if fault == "frozen":
         engine.freeze()
     server = Server(cluster=Cluster(engine))
-    async with asyncio.timeout(3 * PATIENCE):
+    async with asyncio.timeout(3 * RESPONSE_TIMEOUT):
         await server.open()
     assert server.cluster.connected is (fault == "")
     engine.thaw()

@@ -18,7 +18,7 @@ from leftovers import turns_until
 
 from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Server
 from wsrpc._core.session import replay
-from wsrpc._server.broadcast import PATIENCE
+from wsrpc._server.broadcast import SLOW_READERS_TIMEOUT
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
@@ -205,7 +205,7 @@ async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
             while True:
                 peer.emit_nowait("said", "x" * 100)
         skip: Any = peer if by == "peer" else made[0].cluster.peer("slow")
-        async with asyncio.timeout(PATIENCE / 2):
+        async with asyncio.timeout(SLOW_READERS_TIMEOUT / 2):
             await room.emit("said", 1, skip=skip)
         room.emit_nowait("said", 2, "x" * 1000, skip=skip)
         await turns_until(lambda: len(fast.heard) == 2)

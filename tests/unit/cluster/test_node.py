@@ -17,7 +17,7 @@ from recorder import Recorder
 from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._server.joined_cluster import User, UserEntry
 from wsrpc.cluster import MemoryEngine, _engine_link
-from wsrpc.cluster._directory import LEASE, Delta, Snapshot
+from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
 from wsrpc.cluster._engine_transport import EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
 from wsrpc.cluster._wire import encode
@@ -124,10 +124,10 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         await turns(5)
         ours, _ = await w.connect()
         await w.pass_time(6 * BEAT)
-        assert 6 * BEAT > LEASE and a.told.count(f"{b.node.id} left") == 0, "it has just beaten"
+        assert 6 * BEAT > NODE_TIMEOUT and a.told.count(f"{b.node.id} left") == 0, "it has just beaten"
         w.engine.connections.discard(w.connection(b))  # it was killed: nobody says so
         b.node._timer.cancel()
-        await w.pass_time(LEASE + TICK)
+        await w.pass_time(NODE_TIMEOUT + TICK)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ours.lost is not None and ours.lost.code == 1006
         warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -140,8 +140,8 @@ async def test_a_process_that_was_paused_reads_what_has_arrived_before_it_gives_
         await w.pass_time(2 * BEAT)
         w.engine.connections.discard(w.connection(c))  # it is killed meanwhile: nobody says so
         c.node._timer.cancel()
-        w.clock._now += 2 * LEASE
-        await w.pass_time(LEASE - TICK)
+        w.clock._now += 2 * NODE_TIMEOUT
+        await w.pass_time(NODE_TIMEOUT - TICK)
         assert len(a.node.directory.nodes) == len(b.node.directory.nodes) == 3, "each has a new lease"
         assert "engine lost" not in a.told + b.told, "that it has not heard itself means nothing, either"
         await w.pass_time(2 * TICK)
@@ -156,13 +156,13 @@ async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
         await turns(5)
         w.engine_goes()
         await turns(5)
-        await w.pass_time(4 * LEASE)
+        await w.pass_time(4 * NODE_TIMEOUT)
         assert set(a.node.directory.nodes) == {a.node.id, b.node.id, c.node.id}
         assert a.node.directory.locate("user/1") == b.node.id
         await c.node.close()
         w.engine.down = False
         await turns_until(lambda: a.node.connected and b.node.connected)
-        await w.pass_time(LEASE + TICK)
+        await w.pass_time(NODE_TIMEOUT + TICK)
         assert set(a.node.directory.nodes) == {a.node.id, b.node.id}, (
             "who does not come back is gone after another lease"
         )

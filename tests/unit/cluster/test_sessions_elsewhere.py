@@ -204,7 +204,7 @@ async def test_while_the_other_process_cannot_be_reached_the_client_asks_again(m
 async def test_after_the_process_was_killed_the_client_gets_a_new_session_before_the_lease_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_directory, "LEASE", 3600.0)
+    monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
     async with world() as w:
         call = asyncio.create_task(w.client.request("wait", timeout=None))
         await turns_until(lambda: w.peer.active)

@@ -30,7 +30,7 @@ LIMITS = Limits(high_water_bytes=1024, hard_cap_bytes=160 * (ENTRY + 100), close
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that emitting waits for a line is not what is tested here."""
-    monkeypatch.setattr(broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(broadcast, "SLOW_READERS_TIMEOUT", 0.0)
 
 
 def word(number: int) -> str:
