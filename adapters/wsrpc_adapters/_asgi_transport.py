@@ -186,14 +186,14 @@ class _AsgiOutput(ABC):
     def _send_failed(self, exc: Exception) -> None:
         """Called when ``send()`` raised an exception. Most likely ``receive()`` will report the connection's end."""
 
-    def _add(self, payload: bytes, text: bool, *, held: bool) -> None:
-        """Add a message. If it is ``held``, the next `flush` or `_write` writes it, otherwise a task does."""
+    def _add(self, payload: bytes, text: bool, *, in_read: bool) -> None:
+        """Add a message. If it is sent ``in_read``, the next `flush` or `_write` writes it, otherwise a task does."""
         size = len(payload) + FRAME
         self._sent += 1
         self._messages.append((payload, text))
         self._written += size
         self._unsent += size
-        if not held:
+        if not in_read:
             self.flush()
         if self._unsent > self._limits.high_water_bytes and not self._full:
             self._full = True
@@ -272,11 +272,11 @@ class AsgiTransport(_AsgiOutput):
         "_application",
         "_delivery",
         "_early_size",
-        "_held",
         "_in_read",
         "_loop",
         "_next_event",
         "_opening",
+        "_paused",
         "_reader",
         "_received",
         "_receiving",
@@ -305,8 +305,8 @@ class AsgiTransport(_AsgiOutput):
         """Whether the user wants to receive; see `pause_receiving`."""
         self._early_size = 0
         """Bytes of the messages that are kept until `start`."""
-        self._held: asyncio.Future[None] | None = None
-        """Done when reading may continue; see `_is_held`."""
+        self._paused: asyncio.Future[None] | None = None
+        """Done when reading may continue; see `_is_paused`."""
         self._in_read = 0
         """Number of messages of the present read."""
         self._single = False
@@ -379,7 +379,7 @@ class AsgiTransport(_AsgiOutput):
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         self._check_open()
-        self._add(payload, text, held=self._in_read > 0)
+        self._add(payload, text, in_read=self._in_read > 0)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
@@ -438,10 +438,10 @@ class AsgiTransport(_AsgiOutput):
                     waiting.cancel()
                 if self._in_read >= AT_ONCE:
                     await self._wait_for_budget(self._loop.time() - began)
-                while self._is_held():
+                while self._is_paused():
                     self._read_ended()
-                    self._held = self._loop.create_future()
-                    await self._held
+                    self._paused = self._loop.create_future()
+                    await self._paused
                 waiting = self._loop.call_soon(self._read_ended)
                 event = await self._next_event()
                 waiting.cancel()
@@ -478,15 +478,15 @@ class AsgiTransport(_AsgiOutput):
             turns.wait(seconds, turn.set)
             await turn.wait()
 
-    def _is_held(self) -> bool:
+    def _is_paused(self) -> bool:
         """Whether reading is paused."""
         if self._end.closing is not None or self._end.broken is not None:
             return False  # the end of the connection must be read
         return not self._receiving or self._early_size > self._limits.high_water_bytes
 
     def _release(self) -> None:
-        if self._held is not None and not self._held.done():
-            self._held.set_result(None)
+        if self._paused is not None and not self._paused.done():
+            self._paused.set_result(None)
 
     def _deliver(self, payload: bytes, text: bool) -> None:
         if self._end.dropped or (self._end.closing is not None and self._end.closing[0] == CloseCode.MESSAGE_TOO_BIG):

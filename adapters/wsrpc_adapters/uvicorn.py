@@ -126,7 +126,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._held: bytes | None = None
+        self._early_bytes: bytes | None = None
         """Bytes that arrived after the request, until the application has answered. None when uvicorn has got them."""
         self._offered: dict[str, Any] = {}
         """The extension in the scope. It is emptied at the end, so that nothing waits for the garbage collector."""
@@ -151,14 +151,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:  # else uvicorn has refused the request
-            self._held = b""
+            self._early_bytes = b""
             self._offered["reserve"] = self._reserve
             self._offered["certificate"] = self.transport.get_extra_info("peercert")
             scope: Any = self.scope
             scope["extensions"][EXTENSION] = self._offered
 
     def data_received(self, data: bytes) -> None:
-        if self._held is None:
+        if self._early_bytes is None:
             super().data_received(data)
             if self.conn.handshake_exc is not None and not self.transport.is_closing():
                 # The request has a body, a line that is too long, or too many headers. uvicorn 0.54 does not answer
@@ -169,7 +169,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             # Most likely the response is on its way to the client, and the application will take over the connection
             # soon. Reading is paused, so that at most one read is kept of a client that does not wait for the response.
-            self._held += data
+            self._early_bytes += data
             self.transport.pause_reading()
 
     def send(self, message: ASGISendEvent) -> Any:
@@ -177,7 +177,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
         If uvicorn serves the connection itself, this is uvicorn's coroutine.
         """
-        return super().send(message) if self._held is None else self._answer(message)
+        return super().send(message) if self._early_bytes is None else self._answer(message)
 
     async def _answer(self, message: ASGISendEvent) -> None:
         if self._lost is not None:
@@ -193,10 +193,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
     def _resume_uvicorn(self) -> None:
-        """Pass the held bytes to uvicorn, which serves the connection itself."""
-        held, self._held = self._held, None
-        if held and not self.transport.is_closing():
-            super().data_received(held)
+        """Pass the early bytes to uvicorn, which serves the connection itself."""
+        early, self._early_bytes = self._early_bytes, None
+        if early and not self.transport.is_closing():
+            super().data_received(early)
             if not self.read_paused:
                 self.transport.resume_reading()
 
@@ -239,14 +239,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         answered = self.handshake_complete or self.initial_response is not None
         if not (answered or self.transport.is_closing()):
             raise RuntimeError(NOT_ACCEPTED)
-        if self._held is None or not self.handshake_complete or self.transport.is_closing():
+        if self._early_bytes is None or not self.handshake_complete or self.transport.is_closing():
             return None
         self.stop_keepalive()
         self._end_http()
         self._send_at_once()
         self._lost = lost
-        held, self._held = self._held, b""
-        transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
+        early, self._early_bytes = self._early_bytes, b""
+        transport = self._upgrade.take_over(self.transport, early, self._ended, underlying=self._underlying)
         self._handed_over = transport
         self._upgrade = self._underlying = None
         # uvicorn does not need these objects any more. If the client has offered compression, they have 50 KiB.

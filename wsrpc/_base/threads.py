@@ -117,7 +117,7 @@ class Worker(threading.Thread):
         self._idle = idle
         self._context: contextvars.Context | None = None  # that of the functions; None while it is idle
         self.last: asyncio.Future[Any] | None = None  # that of the last `call`
-        self.held = ExitStack()  # called when the thread is released, and its functions have returned
+        self.on_release = ExitStack()  # called when the thread is released, and its functions have returned
         self.start()
 
     def run(self) -> None:
@@ -159,8 +159,8 @@ class Worker(threading.Thread):
 
         Python cannot stop a thread: that of a cancelled handler runs on, and counts until its function has returned.
         """
-        last, self.last, self._context, held = self.last, None, None, self.held.pop_all()
-        when_over(last, held.close)
+        last, self.last, self._context, releases = self.last, None, None, self.on_release.pop_all()
+        when_over(last, releases.close)
         self.submit(self._idle.setdefault, self)
         return last
 

@@ -418,11 +418,11 @@ class ClientCore(PeerOwner):
         self.move(happened)
         self._command.warned_of.clear()
         if self._command.dialing is not None:
-            self._command.dialing.opened()
+            self._command.dialing.reset_attempts()
         self._waiters.notify(None)
         if self.hooks.resumed_info is not None:
             self.peer_core.reporter.notify_hooks("on_reconnect", (self.hooks.resumed_info,))  # nothing waits for them
-        self.rooms.session_opened()  # not before, because the events of the log would wait while handlers run
+        self.rooms.join_all_again()  # not before, because the events of the log would wait while handlers run
 
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         began = self.hooks.session_info

@@ -179,7 +179,7 @@ class ClientRooms:
 
     # ------------------------------------------------------------ new sessions
 
-    def session_opened(self) -> None:
+    def join_all_again(self) -> None:
         """Join again the rooms that the client has joined in an earlier session."""
         for room, session in self._sessions.items():
             if session is not self._peer_core.current:

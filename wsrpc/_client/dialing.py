@@ -107,7 +107,7 @@ class Dialing:
         self.schedule.connection_opened()
         self._session_url = self._url
 
-    def opened(self) -> None:
+    def reset_attempts(self) -> None:
         """There is a connection, and its `open` handlers have finished. Count the attempts from 0 again."""
         self.stop_deadline_timer()
         self.first, self.deadline = False, None

@@ -38,7 +38,7 @@ class Delivery:
         return self._fragments is not None
 
     @property
-    def held(self) -> int:
+    def fragment_bytes(self) -> int:
         """The number of bytes of a fragmented message that wait for the rest of the message."""
         return len(self._fragments or b"")
 

@@ -97,7 +97,7 @@ class FrameWriter(ABC):
     Base class for the outgoing half of a connection. The subclass implements `write`, which writes the bytes that
     `pop_frames` returns. The frames of a client are masked, each with four new random bytes.
 
-    Set ``held`` when a read begins, and call `release` when the read has been handled. Frames that are added meanwhile
+    Set ``in_read`` when a read begins, and call `release` when it has been handled. Frames that are added meanwhile
     are written by `release` at the latest. Other frames are written at the end of the current turn of the event loop.
     """
 
@@ -108,7 +108,7 @@ class FrameWriter(ABC):
         self._frames: list[bytes] = []
         self._parts = 3 if masked else 2
         """Number of entries that a frame has in ``_frames``."""
-        self.held = False
+        self.in_read = False
         """Whether frames are kept back until `release`. (This is an attribute, because a method call for each read
         would cost 1 %.)"""
         self.diverts = False
@@ -152,7 +152,7 @@ class FrameWriter(ABC):
         self.unwritten = unwritten = self.unwritten + size + LEAST
         if unwritten >= self._piece:
             self._write_piece()
-        elif not (self.held or self._scheduled):
+        elif not (self.in_read or self._scheduled):
             self._schedule()
 
     def add_frame(self, first: int, payload: bytes) -> None:
@@ -168,7 +168,7 @@ class FrameWriter(ABC):
         self.unwritten += len(payload) + LEAST
         if self.unwritten >= self._piece:
             self._write_piece()
-        elif not (self.held or self._scheduled):
+        elif not (self.in_read or self._scheduled):
             self._schedule()
 
     def _write_piece(self) -> None:
@@ -198,7 +198,7 @@ class FrameWriter(ABC):
         With ``in_burst``, the next piece is not made small. The remote peer is still handling the previous piece, so
         small writes would only cost time.
         """
-        self.held = False
+        self.in_read = False
         if not in_burst:
             self._piece = self._first_piece
         if self.unwritten:

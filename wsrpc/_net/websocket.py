@@ -117,7 +117,7 @@ class WebSocketTransport:
     def start(self, receiver: Receiver, /) -> None:
         if self._output.full:
             receiver.pause_sending()
-        self._output.held = True
+        self._output.in_read = True
         self._delivery.start(receiver)
         self._limit_reader()
         receiver.read_ended()
@@ -206,7 +206,7 @@ class WebSocketTransport:
 
     def _limit_reader(self) -> None:
         """Let the reader refuse messages, or for a receiver of pieces frames, that exceed `largest`."""
-        self._reader.largest = self._largest - self._delivery.held
+        self._reader.largest = self._largest - self._delivery.fragment_bytes
         self._reader.plain = self._compression is None and not self._delivery.in_message and not self._reader.stopped
 
     def _expect_end(self) -> None:
@@ -258,7 +258,7 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
         reader, receiver = self._reader, self._delivery.receiver
         size, messages = len(data), reader.messages
         started = asyncio.get_running_loop().time() if size >= MUCH else 0.0
-        self._output.held = True
+        self._output.in_read = True
         reader.bytes += size
         try:
             if receiver is None:
@@ -377,11 +377,10 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
 
     def too_big(self, size: int | None, /) -> None:
         """Close the connection because of a data frame with ``size`` bytes, more than `FrameReader.largest`."""
-        held = self._delivery.held
+        before = self._delivery.fragment_bytes
         bytes_of_frame = "" if size is None else f" with {size} bytes"
-        after = f" after reading {held} bytes" if held else ""
-        reason = f"frame{bytes_of_frame}{after} exceeds limit of {self._largest} bytes"
-        self.finish(CloseCode.MESSAGE_TOO_BIG, reason)
+        after = f" after reading {before} bytes" if before else ""
+        self.finish(CloseCode.MESSAGE_TOO_BIG, f"frame{bytes_of_frame}{after} exceeds limit of {self._largest} bytes")
 
     # ------------------------------------------------------------ writing
 

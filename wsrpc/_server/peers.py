@@ -50,7 +50,7 @@ class ServedPeer(PeerOwner):
     __slots__ = (
         "_counted",
         "_expiry",
-        "_opened",
+        "_open_services",
         "_peers",
         "address",
         "core",
@@ -74,7 +74,7 @@ class ServedPeer(PeerOwner):
         self.rooms: dict[Any, bool] = {}
         self.services: list[BaseService] = []
         """The objects that serve this peer, in the order in which their classes were added."""
-        self._opened: OpenedServices | None = None
+        self._open_services: OpenedServices | None = None
         self._peers = peers
         self._counted = NONE_IGNORED
         """The ignored messages of this peer that `Server.stats` has counted already."""
@@ -156,8 +156,8 @@ class ServedPeer(PeerOwner):
     def opening_handlers(self, event: Literal["open", "on_reconnect"]) -> list[Unfinished]:
         if event != "open" or not self.services:
             return []
-        self._opened = OpenedServices(self.current, self.services)
-        return self._opened.start()
+        self._open_services = OpenedServices(self.current, self.services)
+        return self._open_services.start()
 
     def session_over(self, end: SessionEnd) -> None:
         ours = end.info.user_closed and end.closed_with.code == end.info.code
@@ -196,8 +196,8 @@ class ServedPeer(PeerOwner):
         self.core = weakly(self.core)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
-        opened, self._opened = self._opened, None
-        return None if opened is None else opened.end
+        services, self._open_services = self._open_services, None
+        return None if services is None else services.end
 
     # ------------------------------------------------------------ shutting down
 

@@ -87,13 +87,13 @@ class ServiceServing(RawServing):
         self._serve_by = {"serve": _serve, "on_json": self._pass_json, "on_message": _pass_messages}[style]
         self._type: Any = _json_type(self.function, dec_hook) if style == "on_json" else None
         """The type of the values for ``on_json``."""
-        self._opened: dict[RawConnection, BaseService] = {}
+        self._services_by_connection: dict[RawConnection, BaseService] = {}
 
     async def prepare(self, connection: RawConnection) -> RawFunction:
         return partial(self._serve, await self._entry.create(connection))
 
     async def _serve(self, service: Any, connection: RawConnection) -> None:
-        self._opened[connection] = service
+        self._services_by_connection[connection] = service
         await finished(service.on_open())
         await self._serve_by(service, connection)
 
@@ -108,7 +108,7 @@ class ServiceServing(RawServing):
             await finished(service.on_json(value))
 
     async def ended(self, connection: RawConnection, log: PeerLog) -> None:
-        service = self._opened.pop(connection, None)
+        service = self._services_by_connection.pop(connection, None)
         if service is not None and connection.ended is not None:
             try:
                 await finished(service.on_close(connection.ended))

@@ -53,7 +53,7 @@ def test_every_frame_has_a_mask_of_its_own() -> None:
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
     writer = Writer(masked=False)
     message = b"x" * 510  # with what an empty message counts for, 512
-    writer.held = True
+    writer.in_read = True
     for _ in range(300):
         writer.add(message, True)
     sizes = [len(piece) // len(b"____" + message) * 512 for piece in writer.written]

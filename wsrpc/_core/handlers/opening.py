@@ -89,7 +89,7 @@ class Opening:
     def start(self, invocation: Invocation) -> None:
         """Call the `open` handlers within ``invocation``, and continue until a handler takes time.
 
-        Handlers that take time run on in ``tasks``. When they are done, `PeerSession.opened` is called. If no
+        Handlers that take time run on in ``tasks``. When they are done, `PeerSession.finish_opening` is called. If no
         handler takes time, the caller calls it.
         """
         self.state, self.holds_back = OpeningState.OPEN, True
@@ -153,7 +153,7 @@ class Opening:
         stage = self._next_stage()
         if stage is None:
             self._end()
-            self._host.current.opened()
+            self._host.current.finish_opening()
         else:
             self._stop_timer()
             self._run(stage)

@@ -45,17 +45,17 @@ class CallThreads:
         """
         dispatcher = invocation.dispatcher
         until = dispatcher.loop.time() + self._settings.limits.thread_timeout
-        with ExitStack() as held:
+        with ExitStack() as acquired:
             for limit in self._limits[streams]:
                 await limit.acquire(dispatcher.loop, until, partial(self._no_thread, invocation, limit))
-                held.callback(limit.release)
+                acquired.callback(limit.release)
             if dispatcher.paused is not None:
                 await dispatcher.wait_while_paused(invocation)
             try:
                 worker = self._settings.threads.acquire()
             except RuntimeError as exc:
                 raise self._overloaded(str(exc)) from exc
-            worker.held = held.pop_all()
+            worker.on_release = acquired.pop_all()
             return worker
 
     def _no_thread(self, invocation: Invocation, limit: ThreadLimit, waiting: asyncio.Future[None]) -> None:
@@ -82,12 +82,12 @@ class CallThreads:
                 that the handler did not run.
         """
         if not counted:
-            calls = worker.held.pop_all()
+            calls = worker.on_release.pop_all()
             for limit in self._limits[True]:
                 if not limit.acquire_now():
-                    worker.held.push(calls)
+                    worker.on_release.push(calls)
                     worker.call(close_and_log, items)
                     raise made_here(RemoteError(f"{limit.reached}, close some or ask again later", TOO_MANY))
-                worker.held.callback(limit.release)
+                worker.on_release.callback(limit.release)
             calls.close()
         return iterate_in_thread(items, worker)

@@ -131,7 +131,7 @@ class PeerSession:
             receive = partial(self._receive_early, receive)
         session.start_receiving(receive, self.dispatcher.read_ended)
         if self.opening.running is None:
-            self.opened()
+            self.finish_opening()
 
     def _receive_early(self, receive: Receive, payload: bytes | bytearray, text: bool, /) -> None:
         """Receive a message before it is known whether the remote peer is a wsrpc peer.
@@ -161,7 +161,7 @@ class PeerSession:
         if self.session.state.connection == "dead":
             await self.wait_closed()
 
-    def opened(self) -> None:
+    def finish_opening(self) -> None:
         """Send and handle all messages from now on: the handlers of the opening are done or overdue."""
         writer, session = self.writer, self.session
         if session.over:
@@ -171,7 +171,7 @@ class PeerSession:
         if session.state is SessionState.CLOSING:
             return
         self.opening.finish()
-        writer.draining.opened()
+        writer.draining.answer_if_due()
         self.admission.start_waiting()
         if session.live_connection is not None:  # otherwise the session resumes later, or its end is reported
             self.host.owner.opened()

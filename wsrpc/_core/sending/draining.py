@@ -150,9 +150,9 @@ class Draining:
             text = "the remote peer is about to close: new messages wait for another connection"
             self._host.log(logging.INFO, text)
             if self._opening.done:
-                self.opened()
+                self.answer_if_due()
 
-    def opened(self) -> None:
+    def answer_if_due(self) -> None:
         """Answer, if the answer had to wait for the `open` handlers."""
         if self.phase is DrainPhase.OWING:
             self._enter(DrainPhase.SILENT)

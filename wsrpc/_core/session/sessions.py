@@ -130,12 +130,12 @@ class Sessions:
 
     def update_memory(self, session: ServerSession, /) -> None:
         """Count again the memory of a session that has no connection, or is over. Idempotent."""
-        if not (held := session.memory()):
+        if not (size := session.memory()):
             self.stop_counting(session)
             return
         if session not in self._counted:
             self._counted[session] = client_of(session.peer)
-        self._count(session, held)
+        self._count(session, size)
         if self._ending:  # a `close` handler has sent a message
             return
         self._ending = True
