@@ -31,12 +31,14 @@ SOURCES = [
 def forbidden() -> dict[str, str]:
     """Each word that is not used in names, with what the table says instead."""
     table = PAGE.read_text("utf-8").partition("| not in names | write instead |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| ([a-z, ]+) \| (.+) \|$", table, re.MULTILINE)
+    rows = re.findall(r"^\| ([a-zA-Z, ]+) \| (.+) \|$", table, re.MULTILINE)
     return {word: instead for words, instead in rows for word in words.split(", ")}
 
 
 def words_of(name: str) -> set[str]:
-    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+    """The words of a name, in small letters. Those of a constant also in capitals: some are only refused there."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    return {word.lower() for word in words} | {word for word in words if name.isupper()}
 
 
 def names_in_python(text: str) -> Iterator[str]:
@@ -89,6 +91,11 @@ def test_every_kind_of_name_is_found() -> None:
     typescript = 'class Left { // taken\n  #told = "said"\n  take(heard: number) { return `went ${this.begun}` }\n}'
     assert {"Left", "told", "take", "heard", "begun"} <= set(names_in_typescript(typescript))
     assert not {"taken", "said", "went"} & set(names_in_typescript(typescript))
+
+
+def test_a_word_in_capitals_is_only_refused_in_constants() -> None:
+    assert words_of("PATIENCE") & forbidden().keys() == {"PATIENCE"}
+    assert not words_of("_patience") & forbidden().keys()
 
 
 def test_module_names_are_unique_in_the_core() -> None:

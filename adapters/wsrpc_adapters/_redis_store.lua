@@ -121,13 +121,13 @@ end
 
 local steps = {}
 
-function steps.start(key, id, arguments, payer, topic, keep, payload, held)
+function steps.start(key, id, arguments, payer, topic, keep, payload, memory)
   local run = find(key)
   if run and run.writers then return 'log' end
   if run and (run.id == id or not run.free) then return state(run) end
   if run then call('ZADD', name('runs', run.payer), 0, key) end  -- as expired, so its payer no longer pays for it
   run = create({key = key, id = id, arguments = arguments, payer = payer, topic = topic, payload = payload,
-    held = tonumber(held), keep = tonumber(keep)}, held + #payload)
+    memory = tonumber(memory), keep = tonumber(keep)}, memory + #payload)
   if not run then return 'full' end
   if topic ~= '' then call('SADD', name('topic', topic), key) end
   renew(run)
@@ -172,7 +172,7 @@ steps['end'] = function(key, id, ending, last, free, lapsed)
   if not run then return 'gone' end
   if run.ending or (lapsed == '1' and run.lapses > now) then return end
   if last ~= '' and tonumber(last) ~= run.last then return 'gone' end
-  local more = math.max(0, #ending - SHORT_END) - run.held
+  local more = math.max(0, #ending - SHORT_END) - run.memory
   local too_much = more > 0 and excess(run.payer) + more or 0
   if too_much > run.bytes then return 'full' end
   trim(run, too_much, 0)
@@ -187,7 +187,7 @@ function steps.read(key, after, channel, reader, ms)
   local run = find(key)
   if not run then return end
   if reader ~= '' and not run.writers and not run.ending then
-    -- First, because a server without memory refuses it: nobody must find a claim lapsed that cannot be renewed.
+    -- First, because a server without memory refuses it: nobody must find a lease lapsed that cannot be renewed.
     call('ZADD', name('readers', key), now + ms, reader)
     call('ZREMRANGEBYSCORE', name('readers', key), '-inf', now)
     outlive(name('readers', key), tonumber(ms))

@@ -35,7 +35,7 @@ COUNTED = 10_000
 """Number of readers up to which a process remembers when it has counted them. (Some never leave.)"""
 
 RENEWED_TOGETHER = 200
-"""Number of claims that are renewed in one step, during which Redis does nothing else."""
+"""Number of leases that are renewed in one step, during which Redis does nothing else."""
 
 SET_HERE = frozenset(
     {
@@ -76,7 +76,7 @@ class RedisStore:
         run_bytes: the maximum size of the kept items of one run.
         payer_bytes: the maximum size of the runs of one payer.
         payer_runs: the maximum number of runs of one payer.
-        lease: seconds for which a process claims a run. It renews the claim more often.
+        lease: seconds for which a run is leased to its process. The process renews the lease more often.
         options: options of ``redis.asyncio`` connections, as for `RedisEngine`.
 
     Raises:
@@ -154,7 +154,7 @@ class RedisStore:
             self._loop, self._listening = loop, None
 
     async def start(self, key: str, run: NewRun, /) -> RunState:
-        new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload, run.held)
+        new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload, run.memory)
         return _state(*await self._step("start", key, *new))
 
     async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:

@@ -43,7 +43,7 @@ from wsrpc import (
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._keyed.runs import LAST
 from wsrpc._server.room_log import RoomLog, StoredEvent
-from wsrpc._server.rooms import _members_of
+from wsrpc._server.rooms import _room_core
 from wsrpc.types import ClientRoom
 
 KEPT = 20.0
@@ -442,7 +442,10 @@ class RoomLogsMachine(WorldMachine):
     def live_seats(self, at: int, room: str) -> list[Seat]:
         """The members in a process that read, if all have what is stored and nothing more is on its way."""
         place = self.processes[at].server.room(room)
-        log, page = _members_of(place).log, self.run(self.processes[at].store.store.read(hash_of(("room", room)), LAST))
+        log, page = (
+            _room_core(place).room_log,
+            self.run(self.processes[at].store.store.read(hash_of(("room", room)), LAST)),
+        )
         assert log is not None
         emits = [work for work in self.works if work.process is not None and not work.task.done()]
         if emits or log._behind or page is None or log.reached != (page.number - 1, page.before):
@@ -669,7 +672,7 @@ class RoomLogsMachine(WorldMachine):
 
     def logs(self) -> list[RoomLog]:
         rooms = [process.server.room(room) for process in self.processes for room in ROOMS]
-        return [log for room in rooms if (log := _members_of(room).log) is not None]
+        return [log for room in rooms if (log := _room_core(room).room_log) is not None]
 
 
 @pytest.mark.timeout(7200 if EXPLORE else 120)

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..errors import WsrpcError
 
 LEASE = 6.0
-"""Seconds for which a claim lasts without a sign of life, unless a store was made with another ``lease``."""
+"""Seconds for which a lease lasts without a sign of life, unless a store was made with another ``lease``."""
 
 
 class StoreLost(WsrpcError):
@@ -33,7 +33,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
         arguments: a text that is equal for calls with equal arguments.
         payer: the one whose share of the store the run takes.
         keep: seconds for which the run is kept after its end, or the log after its last `Store.add`.
-        held: bytes that its process needs for it until it ends, such as its arguments.
+        memory: bytes that its process needs for it until it ends, such as its arguments.
         topic: the topic under which `Store.adopt` finds the run. Empty: no other process can continue it.
         payload: what another process needs to continue the run.
     """
@@ -42,7 +42,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
     arguments: str
     payer: str
     keep: float
-    held: int = 0
+    memory: int = 0
     topic: str = ""
     payload: bytes = b""
 
@@ -58,7 +58,7 @@ class RunState(Struct, frozen=True):
         end: how the run has ended, encoded. None while it runs.
         stopping: whether `Store.stop` was called.
         readers: the number of readers.
-        lost: whether the run has not ended, and its claim has lapsed.
+        lost: whether the run has not ended, and its lease has lapsed.
     """
 
     id: str
@@ -123,7 +123,7 @@ class Store(Protocol):
 
     @property
     def lease(self) -> float:
-        """Seconds for which a claim lasts."""
+        """Seconds for which a lease lasts."""
         ...
 
     async def start(self, key: str, run: NewRun, /) -> RunState: ...
@@ -144,7 +144,7 @@ class Store(Protocol):
         """Ask the process of a run to stop it. It learns this from its next ``append`` or ``renew``."""
 
     async def renew(self, runs: Mapping[str, str], /) -> Mapping[str, RunState]:
-        """Renew the claims of runs, given as ids by keys. Return the states of those that still exist."""
+        """Renew the leases of runs, given as ids by keys. Return the states of those that still exist."""
         ...
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]: ...

@@ -229,7 +229,7 @@ class Keeper:
                 arguments=arguments,
                 payer=payer,
                 keep=handler.keep.seconds,
-                held=own.memory,
+                memory=own.memory,
             )
             run = Run(self.runs.store, key, new, performer, keyed, handler.keep.unread)
             state, skipped = await self.runs.start(run, within), 0

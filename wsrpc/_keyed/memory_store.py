@@ -126,7 +126,7 @@ class MemoryStore:
         payer_bytes: the maximum size of the runs of one payer.
         payer_runs: the maximum number of runs of one payer.
         bytes: the maximum size of the whole store.
-        lease: seconds for which a process claims a run. It renews the claim more often.
+        lease: seconds for which a run is leased to its process. The process renews the lease more often.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class MemoryStore:
 
     def _create(self, key: str, run: NewRun) -> StoredRun:
         share = self._shares.get(run.payer) or Share()
-        base = RUN + run.held + sum(map(getsizeof, (run.arguments, run.payer, run.topic, run.payload)))
+        base = RUN + run.memory + sum(map(getsizeof, (run.arguments, run.payer, run.topic, run.payload)))
         if share.runs >= self._payer_runs or self._excess(share) + base > 0:
             raise StoreFull("the store has no room for another run of this payer")
         created = self._runs[key] = StoredRun(run, share, 0)
@@ -227,7 +227,7 @@ class MemoryStore:
             return
         if last is not None and last != run.last:
             raise RunGone("the store has lost some items of the run")
-        more = max(0, len(end) - SHORT_END) - run.new.held
+        more = max(0, len(end) - SHORT_END) - run.new.memory
         if more > 0 and self._excess(run.share) + more > run.item_bytes:
             raise StoreFull("the store has no room for the end of a run of this payer")
         run.end, run.free = end, free
@@ -283,7 +283,7 @@ class MemoryStore:
         for run in self._runs.values():
             run.wake_readers()
 
-    # ------------------------------------------------------------ claims and expiry
+    # ------------------------------------------------------------ leases and expiry
 
     def _run(self, key: str, id: str) -> StoredRun | None:
         run = self._runs.get(key)

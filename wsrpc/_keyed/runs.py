@@ -427,7 +427,7 @@ class Runs:
     async def _start(self, run: Run, context: Context) -> RunState:
         starts = False
         try:
-            state = await self._claim(run)
+            state = await self._lease_key(run)
             starts = state.id == run.new.id
         except StoreFull:
             raise made_here(
@@ -440,8 +440,8 @@ class Runs:
             self._spawn_run(run, context)
         return state
 
-    async def _claim(self, run: Run) -> RunState:
-        """Claim the key for a run. If the store does not answer, make sure that it does not begin the run later."""
+    async def _lease_key(self, run: Run) -> RunState:
+        """Lease the key to a run. If the store does not answer, make sure that it does not begin the run later."""
         asked = False
 
         async def ask() -> RunState:
@@ -462,7 +462,7 @@ class Runs:
         """Free the key of a run whose caller was told that it does not run: the store may have begun it."""
         with suppress(RunGone, StoreFull):
             # First again, because the same id has no effect later on, should the first step be on its way yet. Each
-            # attempt is short: this has to end before the claim lapses.
+            # attempt is short: this has to end before the lease lapses.
             again = partial(insist, lambda: self.store.start(run.key, run.new), 10 * RETRY)
             if (await insist(again)).id == run.new.id:
                 await insist(lambda: self.store.end(run.key, run.new.id, _NOT_RUN, free=True))
@@ -513,7 +513,7 @@ class Runs:
                 self._renewing = None
 
     async def _renew(self) -> None:
-        """Renew the claims, as long as something runs."""
+        """Renew the leases, as long as something runs."""
         while self._running:
             await asyncio.sleep(min(run.renew_after for run, _ in self._running.values()))
             asked = [run for run, _ in self._running.values()]
@@ -562,7 +562,7 @@ class Runs:
                     raise missing_items(state)
                 if after > max(first, state.last):
                     raise missing_items(state, ITEMS_LOST)
-                unread = self._hold(reader, state, after, page.items)
+                unread = self._keep_unread(reader, state, after, page.items)
                 del page
                 ended = state.end is not None and after + len(unread.items) >= state.last
                 if unread.items or ended:
@@ -599,7 +599,7 @@ class Runs:
         assert state.end is not None
         return read_kept(state.end, End)
 
-    def _hold(self, reader: str, state: RunState, after: int, items: Sequence[bytes]) -> Unread:
+    def _keep_unread(self, reader: str, state: RunState, after: int, items: Sequence[bytes]) -> Unread:
         self._drop(reader)
         unread = self._unread[reader] = Unread(state, after, [*reversed(items)], sum(map(len, items)))
         self._unread_bytes += unread.size

@@ -94,15 +94,15 @@ class Room(RawBroadcastMethods, RequestMethods):
     readers in other processes: the policy ``slow`` applies to them immediately.
     """
 
-    def __init__(self, members: RoomMembers) -> None:
+    def __init__(self, core: RoomCore) -> None:
         self._channel_name = None
-        self._group = self._members = members
-        self._sender = members.sender
+        self._group = self._core = core
+        self._sender = core.sender
 
     @property
     def name(self) -> str:
         """The name of the room."""
-        return self._members.name
+        return self._core.name
 
     def add(self, peer: Peer | RawConnection) -> None:
         """Make ``peer`` a member of the room, until you call `remove` or the peer's session ends.
@@ -116,7 +116,7 @@ class Room(RawBroadcastMethods, RequestMethods):
             ValueError: the peer belongs to another server, or to no server.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        self._members.rooms.add(self, peer, by_itself=False)
+        self._core.rooms.add(self, peer, by_itself=False)
 
     def remove(self, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from the room. If the peer is not a member, nothing happens.
@@ -124,7 +124,7 @@ class Room(RawBroadcastMethods, RequestMethods):
         Raises:
             ValueError, RuntimeError: as for `add`.
         """
-        self._members.rooms.remove(self, peer)
+        self._core.rooms.remove(self, peer)
 
     async def join(self, peer: Peer, *, after: str | None = None, last: int = 0, about: object = None) -> Joined:
         """Make ``peer`` a member, as `add` does. If the room has ``keep=``, send the missed events before later ones.
@@ -147,7 +147,7 @@ class Room(RawBroadcastMethods, RequestMethods):
             Overloaded: the store does not answer, or has no room.
             RpcError, ConnectionLost, ValueError, RuntimeError: as for `add`.
         """
-        return await self._members.rooms.join_with(self, peer, JoinOptions(after, last, about), by_itself=False)
+        return await self._core.rooms.join_with(self, peer, JoinOptions(after, last, about), by_itself=False)
 
     def present(self) -> dict[str | int, Present]:
         """Return the users that are online or away, in all processes, of a room with ``presence=``.
@@ -158,7 +158,7 @@ class Room(RawBroadcastMethods, RequestMethods):
         Raises:
             RuntimeError: the room was created without ``presence=``.
         """
-        presence = self._members.presence
+        presence = self._core.presence
         if presence is None:
             raise RuntimeError(f"room {self.name!r} has no presence: use server.room({self.name!r}, presence=10)")
         return presence.present()
@@ -168,8 +168,8 @@ class Room(RawBroadcastMethods, RequestMethods):
 
         Each process has 1.5 seconds to respond. `Members.missing_nodes` names the processes that did not respond.
         """
-        here, others = self._members.here()
-        joined_cluster = self._members.rooms.joined_cluster
+        here, others = self._core.here()
+        joined_cluster = self._core.rooms.joined_cluster
         if joined_cluster is None:
             return Members(tuple(here), others)
         there, more, missing_nodes = await joined_cluster.members(self.name)
@@ -182,17 +182,17 @@ class Room(RawBroadcastMethods, RequestMethods):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_channel(name)
-        return RoomChannel(name, self, self._members)
+        return RoomChannel(name, self, self._core)
 
     def __len__(self) -> int:
-        return len(self._members.members)
+        return len(self._core.members)
 
     def __contains__(self, peer: object) -> bool:
-        return peer in self._members.members
+        return peer in self._core.members
 
     def __iter__(self) -> Iterator[Peer]:
         # A tuple, because members may leave while a loop emits. The annotated type is right for nearly all rooms.
-        members: tuple[Any, ...] = tuple(self._members.members)
+        members: tuple[Any, ...] = tuple(self._core.members)
         return iter(members)
 
     def __repr__(self) -> str:
@@ -202,11 +202,11 @@ class Room(RawBroadcastMethods, RequestMethods):
 class RoomChannel(BroadcastMethods, RequestMethods):
     """Named channel of a room. Events that you emit on it go to all members. `Room.of` returns it."""
 
-    def __init__(self, name: str, room: Room, members: RoomMembers) -> None:
+    def __init__(self, name: str, room: Room, core: RoomCore) -> None:
         self._channel_name = name
         self._room = room
-        self._group = members
-        self._sender = members.sender
+        self._group = core
+        self._sender = core.sender
 
     @property
     def name(self) -> str:
@@ -217,7 +217,7 @@ class RoomChannel(BroadcastMethods, RequestMethods):
         return f"<RoomChannel {self.name!r} of {self._room!r}>"
 
 
-class RoomMembers(BroadcastGroup):
+class RoomCore(BroadcastGroup):
     """The members of one room, and the options of the room from `Server.room`.
 
     In a cluster, messages also reach the members at other nodes.
@@ -230,7 +230,7 @@ class RoomMembers(BroadcastGroup):
         self.allow: Decider | None = None
         self.options: dict[str, Any] = {}
         """The options that are set; see `Rooms.declare`."""
-        self.log: RoomLog | None = None
+        self.room_log: RoomLog | None = None
         self.asking: set[Asking] = set()
         self.converter = rooms.converter
 
@@ -242,7 +242,7 @@ class RoomMembers(BroadcastGroup):
     @property
     def announced(self) -> str:
         """The name of the room for other nodes."""
-        return self.name if self.log is None else STORED + self.name
+        return self.name if self.room_log is None else STORED + self.name
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and the number of members without an address."""
@@ -253,8 +253,8 @@ class RoomMembers(BroadcastGroup):
         """Add a member. ``about`` is what it says about itself, or None."""
         if not self.members and self.rooms.joined_cluster is not None:
             self.rooms.joined_cluster.room_filled(self.announced)
-        if self.log is not None:
-            self.log.start()
+        if self.room_log is not None:
+            self.room_log.start()
         self.members[member] = inside
         for asking in self.asking:
             self._ask(asking, member)
@@ -272,11 +272,11 @@ class RoomMembers(BroadcastGroup):
             asking.stop_asking(member)
         if self.presence is not None and isinstance(left, ServedPeer):
             self.presence.leave(left, ended=ended)
-        if self.log is not None and isinstance(member, Peer):
-            self.log.drop(member)
+        if self.room_log is not None and isinstance(member, Peer):
+            self.room_log.drop(member)
         if left is not None and not self.members:
-            if self.log is not None:
-                self.log.stop()
+            if self.room_log is not None:
+                self.room_log.stop()
             if self.rooms.joined_cluster is not None:
                 self.rooms.joined_cluster.room_emptied(self.announced)
 
@@ -297,8 +297,8 @@ class RoomMembers(BroadcastGroup):
 
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
-        if self.log is not None:
-            report = await self.log.emit(sent, skip, context, *_rooms_in(skip))
+        if self.room_log is not None:
+            report = await self.room_log.emit(sent, skip, context, *_rooms_in(skip))
         else:
             report = await super().emit(sent, skip, context)
         if self.rooms.joined_cluster is None:
@@ -309,7 +309,7 @@ class RoomMembers(BroadcastGroup):
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
-        if self.log is not None:
+        if self.room_log is not None:
             raise RuntimeError(f"room {self.name!r} keeps its events (keep=), which takes time: `await room.emit()`")
         report = super().emit_nowait(sent, skip, context)
         if self.rooms.joined_cluster is None:
@@ -322,7 +322,7 @@ class RoomMembers(BroadcastGroup):
         channel, event, args = sent
         assert not isinstance(channel, int)
         key = key_of(self.slow, args)
-        skipped, stored = (addresses_of(skip), _rooms_in(skip)), self.log is not None
+        skipped, stored = (addresses_of(skip), _rooms_in(skip)), self.room_log is not None
         return RoomMessage(self.name, channel, event, [*args], *skipped, context, key, stored)
 
     def check_options(self, options: dict[str, Any]) -> None:
@@ -338,8 +338,8 @@ class RoomMembers(BroadcastGroup):
             raise ValueError(f"room {self.name!r} has keep=, so slow readers get all events later: leave out slow=")
 
 
-_members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
-"""Returns the members of a room. (A public class has no public name for its inside.)"""
+_room_core: Callable[[Room], RoomCore] = attrgetter("_core")
+"""Returns the inside of a room. (A public class has no public name for its inside.)"""
 
 
 def _rooms_in(skip: Skip) -> list[str]:
@@ -401,7 +401,7 @@ class Rooms:
         check_name("a room's name", name)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(RoomMembers(name, self))
+            room = self._rooms[name] = Room(RoomCore(name, self))
         return room
 
     def declare(
@@ -418,33 +418,33 @@ class Rooms:
             check_keep(keep)
         if presence is not None:
             check_number("presence= is a number of seconds, 0 or more", presence, 0)
-        members = _members_of(room)
-        members.check_options(options)
+        core = _room_core(room)
+        core.check_options(options)
         if decider is not None:
             self._offer()
-            members.allow = decider
+            core.allow = decider
         if slow is not None:
-            members.slow = slow
-        if keep is not None and members.log is None:
-            self._check_can_keep(members)
-            members.log = self._make_log(members, keep)
-        if presence is not None and members.presence is None:
-            self.presences.add(name, presence, members)
+            core.slow = slow
+        if keep is not None and core.room_log is None:
+            self._check_can_keep(core)
+            core.room_log = self._make_room_log(core, keep)
+        if presence is not None and core.presence is None:
+            self.presences.add(name, presence, core)
         if options:
-            members.options |= options
+            core.options |= options
             self._declared[name] = room
         return room
 
-    def _check_can_keep(self, members: RoomMembers) -> None:
+    def _check_can_keep(self, core: RoomCore) -> None:
         if not self._extensions:
             raise ValueError("keep= needs extensions: without them, clients do not learn the positions of events")
-        if members.members:
-            raise ValueError(f"room {members.name!r} has members already: call server.room(..., keep=) before")
+        if core.members:
+            raise ValueError(f"room {core.name!r} has members already: call server.room(..., keep=) before")
         if self._in_cluster and not self._runs.is_shared:
             raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
 
-    def _make_log(self, members: RoomMembers, keep: float) -> RoomLog:
-        return RoomLog(members.name, members, self._runs, keep, self._to_bytes, self._gates)
+    def _make_room_log(self, core: RoomCore, keep: float) -> RoomLog:
+        return RoomLog(core.name, core, self._runs, keep, self._to_bytes, self._gates)
 
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
@@ -476,20 +476,20 @@ class Rooms:
         if peer in room:
             if not by_itself:  # from now on the client cannot leave by its own request
                 inside.rooms[room] = False
-            _members_of(room).describe(inside, about)
+            _room_core(room).describe(inside, about)
             return
         most = peer.limits.rooms
         if len(inside.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
         inside.rooms[room] = by_itself
-        _members_of(room).enter(peer, inside, about)
+        _room_core(room).enter(peer, inside, about)
 
     async def join_with(self, room: Room, peer: Peer, options: JoinOptions, *, by_itself: bool) -> Joined:
         """Make ``peer`` a member, and send what it has missed; see `Room.join`."""
-        served, members = self._inside(peer, "room.join"), _members_of(room)
-        about, log = options.about, members.log
+        served, core = self._inside(peer, "room.join"), _room_core(room)
+        about, log = options.about, core.room_log
         if about is not None:
-            if members.presence is None:
+            if core.presence is None:
                 raise made_here(BadArguments("the room has no presence, so it takes no `about`"))
             about = checked_about(about, self.codec)
         if log is None or not isinstance(served, ServedPeer):
@@ -509,21 +509,21 @@ class Rooms:
     def remove(self, room: Room, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from a room; see `Room.remove`."""
         self._inside(peer, "room.remove").rooms.pop(room, None)
-        _members_of(room).leave(peer)
+        _room_core(room).leave(peer)
 
     def leave_all(self, member: Peer | RawConnection) -> None:
         """Remove a peer from all rooms and from `everybody`: its session ended, or its connection broke. Idempotent."""
         self.everybody.members.pop(member, None)
         inside = _inside_of(member)
         for room in () if inside is None else inside.rooms:
-            _members_of(room).leave(member, ended=True)
+            _room_core(room).leave(member, ended=True)
 
     def abandon(self) -> None:
         """Forget what runs for the logs, because the event loop was closed."""
         for room in self._declared.values():
-            members = _members_of(room)
-            if members.log is not None:
-                members.log = self._make_log(members, members.log.keep)
+            core = _room_core(room)
+            if core.room_log is not None:
+                core.room_log = self._make_room_log(core, core.room_log.keep)
 
     def _inside(self, peer: Peer | RawConnection, call: str) -> ServedPeer | RawLink:
         """Return the inside of a peer or raw connection of this server, for ``call``.
@@ -545,7 +545,7 @@ class Rooms:
         room = self._rooms.get(message.room)
         if room is None:
             return
-        if (log := _members_of(room).log) is not None:
+        if (log := _room_core(room).room_log) is not None:
             text = "room %r: members miss an event, because another process has not stored it: it needs the same keep="
             logger.warning(text, room.name)
             self._runs.spawn(log.miss_one())
@@ -554,7 +554,7 @@ class Rooms:
         for name in message.skip_rooms:
             skipped.update(self._rooms.get(name, ()))
         try:
-            if errors := _members_of(room).pass_on(message, skipped).errors:
+            if errors := _room_core(room).pass_on(message, skipped).errors:
                 text = "room %r: %d members did not get %r of another process, for example: %s"
                 logger.info(text, room.name, len(errors), message.event, errors[0])
         except Exception:
@@ -563,14 +563,14 @@ class Rooms:
     async def answers(self, request: RoomRequest, within: float) -> AsyncGenerator[RoomAnswer]:
         """Yield the answers of a room's members at this server to a request of another node, until that has one."""
         room = self.get(request.room)  # kept, so that peers that join meanwhile enter the same room
-        async with Asking(request, within, (_members_of(room),)) as asking:
+        async with Asking(request, within, (_room_core(room),)) as asking:
             while True:
                 yield RoomAnswer.of(await asking.answers.get())
 
     def members_of(self, room: str) -> tuple[list[str], int]:
         """Return the addresses of a room's members at this server, and the number of members without an address."""
         found = self._rooms.get(room)
-        return ([], 0) if found is None else _members_of(found).here()
+        return ([], 0) if found is None else _room_core(found).here()
 
     # ------------------------------------------------------------ clients that join
 
@@ -596,7 +596,7 @@ class Rooms:
         if not can_be_sent(name) or not 0 < len(name.encode()) <= LONGEST_NAME:
             return False
         declared = self._declared.get(name)
-        allow = None if declared is None else _members_of(declared).allow
+        allow = None if declared is None else _room_core(declared).allow
         what = f"let the peer join room {name!r}"
         if allow is not None:
             return await allow.allows(what, peer)

@@ -203,7 +203,7 @@ class AwayCalls:
         lapsed = self._runs.store.lease + PAUSE
         while connected := self._connected:
             self._connected = {}
-            await asyncio.sleep(lapsed)  # the claim of a process that has just ended lapses first
+            await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first
             for address, at in connected.items():
                 if at - self.ended_at < lapsed and not await self._adopt(address):
                     self._connected.setdefault(address, at)

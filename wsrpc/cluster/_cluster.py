@@ -210,7 +210,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
         self._runs = Runs(store)
-        self._logs: dict[str, RoomLog] = {}
+        self._room_logs: dict[str, RoomLog] = {}
         """The logs of rooms with ``keep=``. No room has members here."""
         self._connect_timeout = connect_timeout
         self._entered = False
@@ -280,10 +280,10 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         check_keep(keep)
         if not self._runs.is_shared:
             raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=RedisStore(...))")
-        if (log := self._logs.get(name)) is None:
+        if (log := self._room_logs.get(name)) is None:
             nobody = BroadcastGroup(self._settings.codec, "close", (), lambda _: None)
             to_bytes = encoder_of(self._settings.codec)
-            log = self._logs[name] = RoomLog(name, nobody, self._runs, keep, to_bytes, WeakValueDictionary())
+            log = self._room_logs[name] = RoomLog(name, nobody, self._runs, keep, to_bytes, WeakValueDictionary())
         if log.keep != keep:
             raise ValueError(f"room {name!r} has keep={log.keep!r} already, which differs from {keep!r}")
         return ClusterRoom(name, None, self._joined, log)
@@ -295,7 +295,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
 class ClusterEmitter(RequestMethods):
     """`emit` and `request` to a room from a program without a server."""
 
-    __slots__ = ("_channel_name", "_joined", "_log", "_room_name")
+    __slots__ = ("_channel_name", "_joined", "_room_log", "_room_name")
 
     def __init__(
         self, room: str, channel: str | None, joined: Callable[[], ClusterMembership], log: RoomLog | None = None
@@ -303,7 +303,7 @@ class ClusterEmitter(RequestMethods):
         self._room_name = room
         self._channel_name = channel
         self._joined = joined
-        self._log = log
+        self._room_log = log
 
     async def emit(
         self, event: str, /, *args: Any, skip: SkipAddressed = None, **options: Unpack[ChannelEventOptions]
@@ -329,8 +329,8 @@ class ClusterEmitter(RequestMethods):
 
         async def send(context: CallContext | None) -> EmitReport:
             message = RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip), context=context)
-            if self._log is not None:
-                await self._log.emit((channel, event, args), skip, context)
+            if self._room_log is not None:
+                await self._room_log.emit((channel, event, args), skip, context)
                 message.stored = True
             return await self._send(message)
 
@@ -386,7 +386,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_channel(name)
-        return ClusterRoomChannel(self._room_name, name, self._joined, self._log)
+        return ClusterRoomChannel(self._room_name, name, self._joined, self._room_log)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a WebSocket message (text or binary) outside the wsrpc protocol to the raw connections; see `emit`.
@@ -397,8 +397,8 @@ class ClusterRoom(ClusterEmitter):
             ValueError: the room keeps its events.
         """
         raw_payload(data)
-        if self._log is not None:
-            await self._log.emit((None, None, (data,)), skip)  # raises an exception that says why
+        if self._room_log is not None:
+            await self._room_log.emit((None, None, (data,)), skip)  # raises an exception that says why
         return await self._send(RoomMessage(self._room_name, None, None, [data], addresses_of(skip)))
 
     async def members(self) -> Members:

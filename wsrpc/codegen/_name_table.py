@@ -14,7 +14,7 @@ class NameTable:
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}
 
-    def claim(self, wanted: str) -> str:
+    def unique(self, wanted: str) -> str:
         """Return ``wanted``, with an underscore or a number appended if the name is used already."""
         name = wanted
         if self._has(name):

@@ -105,7 +105,7 @@ class Models:
         schema, kind, tag = self.plan.definitions[name], self.plan.kinds[name], self.plan.tags.get(name)
         fields = _fields_of_array(schema, tag) if kind == "array" else _fields_of_object(schema, tag)
         table = NameTable(self.reserved)
-        called = [table.claim(field.wanted) for field in fields]
+        called = [table.unique(field.wanted) for field in fields]
         types = self.types(called)
         lines: list[str] = []
         options = ["array_like=True"] if kind == "array" else []

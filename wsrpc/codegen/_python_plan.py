@@ -144,7 +144,7 @@ class Plan:
         """
         self.definitions = definitions
         self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
-        self.names = {name: names.claim(class_name(name, "Model")) for name in definitions}
+        self.names = {name: names.unique(class_name(name, "Model")) for name in definitions}
         """The name of each definition in Python."""
         self.reserved = frozenset({*IMPORTS, *self.names.values()})
         """Names that fields cannot have."""
@@ -287,7 +287,7 @@ def _members_of(enumeration: str, values: Sequence[Any], called: Sequence[str]) 
     names: dict[Any, str] = {}
     for value in dict.fromkeys(values):
         name = known.get(value, "")
-        names[value] = f"{enumeration}.{table.claim(name if is_plain(name) else member_name(value))}"
+        names[value] = f"{enumeration}.{table.unique(name if is_plain(name) else member_name(value))}"
     return names
 
 

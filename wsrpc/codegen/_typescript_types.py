@@ -47,7 +47,7 @@ class Names(NamedTuple):
 def type_names(definitions: Iterable[str], reserved: Iterable[str]) -> dict[str, str]:
     """Return the name of each definition in TypeScript. The ``reserved`` names mean something else."""
     table = NameTable({*_RESERVED, *_OWN_TYPES, *reserved})
-    return {name: table.claim(_identifier(name)) for name in definitions}
+    return {name: table.unique(_identifier(name)) for name in definitions}
 
 
 def _identifier(wanted: str) -> str:
@@ -60,7 +60,7 @@ def _identifier(wanted: str) -> str:
 def parameter_names(wanted: Iterable[str]) -> list[str]:
     """Return names for the parameters of one function, as close to the ``wanted`` names as TypeScript allows."""
     table = NameTable(_RESERVED)
-    return [table.claim(_identifier(name)) for name in wanted]
+    return [table.unique(_identifier(name)) for name in wanted]
 
 
 def property_name(name: str) -> str:

@@ -96,14 +96,14 @@ class _Contracts:
     def __init__(self, models: Models, names: NameTable) -> None:
         self._models = models
         self._names = names
-        self._caller = names.claim("Caller")
+        self._caller = names.unique("Caller")
 
     def written(self, description: Description) -> list[str]:
         channels = by_channel(description.events)
         emitting = by_channel(description.emits)
         requests = {channel: self._class_name(channel) for channel in channels}
         heard = {channel: self._class_name(channel, "Events") for channel in emitting}
-        functions = {channel: self._names.claim(_function_name(channel)) for channel in channels}
+        functions = {channel: self._names.unique(_function_name(channel)) for channel in channels}
         self._models.reserved.update((*requests.values(), *heard.values(), self._caller))
         parts: list[list[str]] = []
         for channel, found in channels.items():
@@ -118,7 +118,7 @@ class _Contracts:
         return ["\n".join(lines) for lines in parts]
 
     def _class_name(self, channel: str | None, ending: str = "") -> str:
-        return self._names.claim(class_name("main" if channel is None else channel, "Channel") + ending)
+        return self._names.unique(class_name("main" if channel is None else channel, "Channel") + ending)
 
     def _function(self, name: str, channel: str | None, contract: str) -> list[str]:
         of = "" if channel is None else f".of({literal(channel)})"
@@ -128,10 +128,10 @@ class _Contracts:
 
     def _protocol(self, name: str, about: str, events: list[EventSchema], *, emitted: bool = False) -> list[str]:
         table = NameTable(self._models.reserved)
-        called = {event.event: table.claim(event.event) for event in events if is_plain(event.event)}
+        called = {event.event: table.unique(event.event) for event in events if is_plain(event.event)}
         for event in events:
             if event.event not in called:
-                called[event.event] = table.claim(_method_name(event.event))
+                called[event.event] = table.unique(_method_name(event.event))
         types = self._models.types(called.values())
         lines = [class_head(name, ["Protocol"]), *docstring(about, "    ")]
         for event in events:
@@ -157,7 +157,7 @@ class _Contracts:
         parameters = ["self"]
         for number, each in enumerate(event.parameters):
             form = types.of(each.schema)
-            name = table.claim(_parameter_name(each.name))
+            name = table.unique(_parameter_name(each.name))
             if each.rest:
                 parameters.append(f"*{name}: {form.expression}")
             elif number <= needed:
@@ -171,7 +171,7 @@ class _Contracts:
             items = subscript("AsyncIterable", types.of(event.sends).expression)
             if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
                 parameters.append("*")
-            parameters.append(f"{table.claim('items')}: {items}")
+            parameters.append(f"{table.unique('items')}: {items}")
         return parameters
 
     def _result(self, event: EventSchema, types: Types) -> str:
