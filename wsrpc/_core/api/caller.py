@@ -35,7 +35,7 @@ class Caller(OnChannel):
     drains. ``"queue"`` lets it wait for the next connection. ``"fail"`` raises `ConnectionLost` at once, with
     ``outcome="not_sent"``. With ``"fail"``, a message that waits for the `open` handlers of a connection, or until the
     connection has room, also fails in this way when that connection ends. None, the default, means the option with
-    which the client was made. A server's peer has one connection only, so nothing waits for another one.
+    which the client was made. On a server, messages wait only while the session of the peer is kept.
     """
 
     __slots__ = ()

@@ -21,6 +21,7 @@ from ..handlers.observation import Message, mark_processed
 from ..handlers.opening import OpeningState
 from ..inboxes.inbox import Inbox
 from ..inboxes.recipients import Decode, Recipient
+from ..sending.draining import REFUSING
 from ..session.peer_host import PeerHost
 from ..session.session import BYTES_PER_MESSAGE
 from ..wire.call_context import read_call_context
@@ -140,7 +141,7 @@ class Admission:
             or dispatcher.paused is not None
             or dispatcher.late
             or writer.opening.state is not _OPENED
-            or writer.draining.closes_at is not None
+            or writer.draining.phase in REFUSING
             or calls.count >= self._limits.running
             or calls.bytes > calls.room_for_any
             or self._bucket is not None

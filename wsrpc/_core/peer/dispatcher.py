@@ -68,7 +68,7 @@ class Dispatcher:
     `Admission` decides when the handler of a message runs, and `find` returns the handler. `run` calls it. If the
     handler returns a value, the request is answered at once. Otherwise the handler runs on in a task (`_drive`), and
     `ActiveCalls` counts it. Only `_returned` and `_raised` answer the request of a handler, with two exceptions:
-    `ChannelCalls` answers with a channel while the handler runs, and `expire` rejects the request of a handler that
+    `ChannelCalls` answers with a channel while the handler runs, and `_end_late` rejects the request of a handler that
     takes too long before the handler exits.
 
     Calls refer to the dispatcher of the session in which they started, although this session may be over.

@@ -30,6 +30,10 @@ class DrainPhase(Enum):
     SILENT = "the remote peer drains, this side starts nothing new, and has answered"
 
 
+REFUSING = (DrainPhase.ASKED, DrainPhase.ANSWERED)
+"""The phases in which this side may have to refuse new requests."""
+
+
 class Draining:
     """The end of a session for which both sides prepare.
 

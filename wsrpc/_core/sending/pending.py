@@ -260,15 +260,7 @@ class PendingRequests:
         Args:
             waiting_bytes: the bytes that wait for a handler of the remote peer.
         """
-        pending.size = size
-        if pending.state is WAITS and pending.h is None and not waiting_bytes:
-            # Most requests. The same as below, without a call.
-            pending.state = SENT
-            flight = self.flight
-            flight.requests += 1
-            flight.bytes += size
-            return
-        pending.waiting_bytes = waiting_bytes
+        pending.size, pending.waiting_bytes = size, waiting_bytes
         self.flight.move(pending, SENT)
 
     # ------------------------------------------------------------ requests that end
