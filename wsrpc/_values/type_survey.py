@@ -58,7 +58,7 @@ def problem_of(tp: Any) -> str:
 
 @memoized
 def unsent(tp: Any) -> str:
-    """Return which attribute msgspec would leave out of values of a type, and what to do. Empty if there is none."""
+    """Return which attribute msgspec would leave out of values of a type, and what to do. Otherwise an empty text."""
     with suppress(TypeError):  # the type of a field cannot be resolved, which concerns only descriptions
         return next((why for part in _parts(Part(tp, ""), []) if (why := _private(part.type))), "")
     return ""

@@ -303,6 +303,33 @@ async def test_a_server_that_acknowledges_nothing_is_dropped_and_may_resume() ->
         assert (again["wsrpc"]["t"], again["wsrpc"]["sid"]) == ("resume", "s")
 
 
+async def test_a_connection_on_which_the_answer_to_a_resume_is_late_may_die_without_ending_the_session() -> None:
+    """Its heartbeat sent a Close frame, and the server, which had resumed on it, ended the session."""
+    lines = list[Surviving]()
+
+    async def dial(url: str, **options: Any) -> Surviving:
+        lines.append(Surviving())
+        return lines[-1]
+
+    async with Client("ws://server/", dial=dial, reconnect=SOON):
+        given = welcome("resume")
+        given["wsrpc"] |= {"sid": "s", "token": "t", "ttl": 60.0}
+        lines[0].feed(given)
+        assert lines[0].survives
+        lines[0].lose()
+        await turns_until(lambda: len(lines) == 2 and lines[1].pop_sent())
+        assert lines[1].survives, "the connection must end without a Close frame, although there is no answer yet"
+
+
+class Surviving(ScriptedTransport):
+    """Records whether it was told to end without a Close frame if it is dead."""
+
+    survives = False
+
+    def session_survives(self) -> None:
+        self.survives = True
+
+
 STALLS = Limits(replay_bytes=SMALL, stall_timeout=0.3)
 DROPPED = CloseInfo(1006, "aborted")
 

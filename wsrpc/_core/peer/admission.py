@@ -310,7 +310,7 @@ class Admission:
                 self._start(waiting)
         finally:
             self._starts_waiting = False
-            self.dispatcher.read_ended()  # these messages are not of one read from the network
+            self.dispatcher.stop_timing()  # these messages are not of one read from the network
             self.update()
 
     @staticmethod

@@ -176,7 +176,7 @@ class Dispatcher:
         if channel is not None or self._session.over:
             # A channel may deliver messages that it has kept, outside a read from the network. Nothing is read when the
             # session is over.
-            self.read_ended()
+            self.stop_timing()
 
     def _read_context(self, invocation: Invocation) -> None:
         """Check the context of a message, and set the deadline of its call.
@@ -245,8 +245,8 @@ class Dispatcher:
         """Return whether ``result`` is still to be awaited or streamed; see `complete`."""
         return hasattr(result, "__await__") or as_source(result) is not None
 
-    def read_ended(self) -> None:
-        """A read from the network has ended, or other code is about to run: check the time of the plain functions."""
+    def stop_timing(self) -> None:
+        """Check the time of the plain functions that have run: the read has ended, or other code is about to run."""
         if self._ran:
             if (seconds := self.loop.time() - self._since) > SLOW_HANDLER:
                 self._warn_slow(self._ran, seconds)
@@ -269,7 +269,7 @@ class Dispatcher:
             left = invocation.deadline - self.loop.time()
             result = Limited(invocation, result, left, partial(self._deadline_passed, invocation))
         if self._ran:
-            self.read_ended()
+            self.stop_timing()
         calls = self.calls
         outer, calls.starting = calls.starting, invocation
         drive = self._drive(invocation, result)

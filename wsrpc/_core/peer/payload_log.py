@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from ..._base.logs import logger
 from ...errors import BoundedRepr
+from ..session.parts import MARK
 from ..session.peer_host import PeerHost
 from ..wire.codecs import Codec
 from ..wire.counting import SMALL, decode_any
@@ -44,10 +45,13 @@ class PayloadLog:
     def receiving(
         self, receive: Callable[[bytes | bytearray, bool], None]
     ) -> Callable[[bytes | bytearray, bool], None]:
-        """Return a function that logs each message, then calls ``receive`` with it."""
+        """Return a function that logs each message, then calls ``receive`` with it.
+
+        A part of a message is not logged: ``receive`` joins the parts, and passes their message to this function, too.
+        """
 
         def log_and_receive(payload: bytes | bytearray, text: bool, /) -> None:
-            if logger.isEnabledFor(logging.DEBUG):
+            if logger.isEnabledFor(logging.DEBUG) and (text or not payload.startswith(MARK)):
                 self._write("in", payload, text)
             receive(payload, text)
 

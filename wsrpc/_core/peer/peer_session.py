@@ -129,7 +129,7 @@ class PeerSession:
         self.admission.update()
         if not self.writer.terms.known:
             receive = partial(self._receive_early, receive)
-        session.start_receiving(receive, self.dispatcher.read_ended)
+        session.start_receiving(receive, self.dispatcher.stop_timing)
         if self.opening.running is None:
             self.finish_opening()
 
