@@ -453,7 +453,7 @@ client.close()
 
 async def traced(folder: Path, url: str, calls: str) -> tuple[list[Any], list[Any]]:
     """Let a page make calls with the module of the guide. Return their results, and the spans of the page."""
-    guide = (ROOT / "docs" / "how-to" / "browser-calls.md").read_text("utf-8")
+    guide = (ROOT / "docs" / "how-to" / "browser.md").read_text("utf-8")
     [module] = re.findall(r"```js\n(// tracing\.js\n.*?)```", guide, re.DOTALL)
     (folder / "tracing.js").write_text(module, "utf-8")
     (folder / "program.js").write_text(TRACED.replace("CALLS", calls), "utf-8")

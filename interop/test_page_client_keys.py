@@ -59,7 +59,7 @@ async def test_a_reload_continues_a_stream_and_another_reader_gets_all_of_it() -
 
 
 async def test_the_generator_of_the_guide_goes_on_after_a_lost_session() -> None:
-    guide = (ROOT / "docs" / "how-to" / "browser-calls.md").read_text("utf-8")
+    guide = (ROOT / "docs" / "how-to" / "browser.md").read_text("utf-8")
     [answer] = re.findall(r"```js\n(async function\* answer.*?)```", guide, re.DOTALL)
     async with generating() as (server, url, may_go_on), Page.start(url) as page:
         loop = "for await (const item of answer(client, 'k', 'hi')) note(`item ${item}`)"

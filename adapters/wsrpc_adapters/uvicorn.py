@@ -5,7 +5,7 @@
 
 The application does not change: `wsrpc_adapters.asgi` finds the extension that this protocol offers, and takes over the
 connection once it has accepted it (see ``wsrpc.adapting``). uvicorn itself serves all other WebSockets of the
-application. See docs/how-to/uvicorn.md.
+application. See docs/how-to/frameworks.md.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ ABILITIES: dict[str, str] = {
     "response headers": "`on_handshake` sets headers of the response",
     "refusal body": "a refused client gets the status, body and headers that `on_handshake` set",
     "refusal log": "a refused handshake is no error in the log",
-    "certificate": "`handshake.certificate` is the client's [certificate](../how-to/client-certificates.md)",
+    "certificate": "`handshake.certificate` is the client's [certificate](../how-to/tls.md)",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",

@@ -31,7 +31,7 @@ async def running(command: str, folder: Path) -> AsyncGenerator[str]:
 
 FASTAPI = python_blocks("fastapi")
 PLAIN = "\n".join(python_blocks("frameworks"))
-[IN_UVICORN] = [block.text for block in blocks_of(HOW_TO / "uvicorn.md") if "app = FastAPI(" in block.text]
+[IN_UVICORN] = [block.text for block in blocks_of(HOW_TO / "frameworks.md") if "app = FastAPI(" in block.text]
 ONE, FACTORY, *_ = commands("fastapi", "uvicorn")
 STARTED = [
     *(

@@ -1,4 +1,4 @@
-"""What Redis forgets as a `RedisStore`, and who is told: the rows of a table in docs/explanation/what-is-kept.md.
+"""What Redis forgets as a `RedisStore`, and who is told: the rows of a table in docs/explanation/drops.md.
 
 Two servers share the store. Callers make calls with keys, and repeat each one afterwards. Members of rooms come back at
 positions that they had before. Each row prints its counts, ``WSRPC_SOAK=1`` those of the table.
