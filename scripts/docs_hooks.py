@@ -26,10 +26,6 @@ FOLDER = "files"
 LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go": "go", ".ts": "ts", ".conf": "nginx"}
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
-ONLY_IN_A_CLONE = re.compile(
-    r"^<!-- made by make tables: (?:members of \w+|targets of links) -->\n.*?^<!-- end -->$", re.DOTALL | re.MULTILINE
-)
-"""What the site makes itself, and better: see scripts/page_tables.py."""
 ONLY_ON_THE_SITE = re.compile(r"^<!-- described on the site\n(.*?)^-->$", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"\[`(wsrpc[\w.]+)`\]\((?:\.\./)+(?:wsrpc|adapters)/[^)\s]+\.py\)")
 """A link from a name to the module that defines it. On the site, it leads to the description of the name."""
@@ -108,7 +104,7 @@ def _file(path: Path) -> Path:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let the API be described, and let links to files of the repository lead to their pages."""
-    markdown = ONLY_ON_THE_SITE.sub(r"\1", ONLY_IN_A_CLONE.sub("", markdown))
+    markdown = ONLY_ON_THE_SITE.sub(r"\1", markdown)
     markdown = NAME.sub(r"[`\1`][\1]", markdown)
     if page.file.src_uri.startswith(f"{FOLDER}/"):
         return markdown

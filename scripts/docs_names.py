@@ -18,11 +18,16 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "api"
 NAME = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)*)`(?!`)")
 
 
-def described() -> dict[str, dict[str, str]]:
+def described(page: Path) -> list[str]:
+    """The names that a page of the reference describes, in its order."""
+    return re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)
+
+
+def by_module() -> dict[str, dict[str, str]]:
     """The names that the reference describes, by the package or module that they are documented in, then by name."""
     found: dict[str, dict[str, str]] = {}
     for page in sorted(REFERENCE.glob("*.md")):
-        for path in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE):
+        for path in described(page):
             module, _, name = path.rpartition(".")
             found.setdefault(module, {})[name] = path
     return found
@@ -49,7 +54,7 @@ class Prepare(griffe.Extension):
     """Extension of Griffe that changes docstrings and signatures once it has read a package."""
 
     def __init__(self) -> None:
-        self._described = described()
+        self._described = by_module()
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Prepare a package."""

@@ -14,24 +14,50 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
-from benchmarks.report import pages
-from scripts import api_tables, modules, tables
+import griffe
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+from benchmarks.report import pages
+from scripts import tables
+from scripts.docs_names import described
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^(<!-- made by make tables: ([\w .]+) -->)\n.*?^<!-- end -->$", re.DOTALL | re.MULTILINE)
 REFERENCE = re.compile(r"\]\[(wsrpc(?:_adapters)?(?:\.\w+)*)\]")
 """Of a link to a name in the API reference."""
 TARGETS = "targets of links"
-"""The block in which a page says where the API reference describes the names that the page links to.
+"""The block in which a page says where the API reference describes the names that the page links to."""
 
-The site leaves it out, because it knows where each name is.
-"""
+
+def names(page: Path) -> str:
+    """Return a table of the names that a page of the API reference describes, with links to their modules."""
+    rows = ["| name | description |", "|---|---|"]
+    for name in described(page):
+        found = _packages()[name]
+        found = found.final_target if isinstance(found, griffe.Alias) else found
+        assert isinstance(found.filepath, Path)
+        said = found.docstring.value if found.docstring else ""
+        # "::" begins an indented block, which is not shown here.
+        line = re.sub(r"\s*::$", ".", " ".join(said.partition("\n\n")[0].split()))
+        line = line.replace("``", "`").replace("|", r"\|")
+        rows.append(f"| [`{name}`]({os.path.relpath(found.filepath, page.parent)}) | {line} |")
+    return "\n".join(rows)
+
+
+@cache
+def _packages() -> griffe.ModulesCollection:
+    loader = griffe.GriffeLoader(search_paths=[ROOT, ROOT / "adapters"])
+    for package in ("wsrpc", "wsrpc_adapters"):
+        loader.load(package)
+    loader.resolve_aliases(external=False)
+    return loader.modules_collection
+
+
+API = {page: described(page) for page in sorted((DOCS / "reference" / "api").glob("*.md"))}
 MAKERS: dict[str, Callable[[], str]] = {
-    "modules": modules.tables,
     **pages.TABLES,
     **tables.MAKERS,
-    **{f"names of {page.stem}": partial(api_tables.names, page) for page in api_tables.PAGES},
-    **{f"members of {page.stem}": partial(api_tables.members, page) for page in api_tables.PAGES},
+    **{f"names of {page.stem}": partial(names, page) for page, here in API.items() if here},
 }
 
 
@@ -49,23 +75,18 @@ def _made(name: str, page: Path, text: str) -> str:
 
 
 def _targets(page: Path, text: str) -> str:
-    at = _places()
-    names = sorted(set(REFERENCE.findall(text)))
-    return "\n".join(f"[{name}]: {os.path.relpath(_place(at, name), page.parent)}#{name}" for name in names)
+    at = sorted(set(REFERENCE.findall(text)))
+    return "\n".join(f"[{name}]: {os.path.relpath(_place(name), page.parent)}#{name}" for name in at)
 
 
-def _place(at: dict[str, Path], name: str) -> Path:
+def _place(name: str) -> Path:
     """The page that describes a name, which may be a member of a name with a description."""
-    while name not in at:
-        name, dot, _ = name.rpartition(".")
-        if not dot:
-            raise KeyError(f"no page of docs/reference/api describes {name}")
-    return at[name]
-
-
-@cache
-def _places() -> dict[str, Path]:
-    return {name: page for page in api_tables.PAGES for name in api_tables.described(page)}
+    for page, here in API.items():
+        if name in here:
+            return page
+    if "." not in name:
+        raise KeyError(f"no page of docs/reference/api describes {name}")
+    return _place(name.rpartition(".")[0])
 
 
 def files() -> Iterator[tuple[Path, str]]:

@@ -11,7 +11,6 @@ import ast
 import asyncio
 import importlib
 import inspect
-import pkgutil
 import re
 import sys
 import types
@@ -26,7 +25,8 @@ from programs import PYTHON, listening, printed_by, start
 import wsrpc
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from scripts import api_tables, page_tables
+from scripts import page_tables
+from scripts.docs_names import by_module
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -349,28 +349,8 @@ def test_what_prose_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("module", public_modules())
 def test_the_reference_has_every_public_name(module: str) -> None:
-    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
-    described = set(re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE))
     for name in getattr(importlib.import_module(module), "__all__", ()):
-        assert f"{module}.{name}" in described, f"no page of docs/reference/api has '::: {module}.{name}'"
-
-
-@pytest.mark.parametrize("page", api_tables.PAGES, ids=page_name)
-def test_a_page_of_the_reference_has_the_fields_of_structs_and_the_parameters_of_classes(page: Path) -> None:
-    text = page.read_text("utf-8")
-    for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
-        found = pkgutil.resolve_name(name)
-        if not inspect.isclass(found):
-            continue
-        table = text.partition(f"### Members of `{name}`\n")[2].partition("\n### ")[0]
-        said = inspect.getdoc(found) or ""
-        fields = re.findall(r"^    (\w+): ", said.partition("\nAttributes:\n")[2].partition("\n\n")[0], re.MULTILINE)
-        parameters = re.findall(r"^    (\w+): ", said.partition("\nArgs:\n")[2].partition("\n\n")[0], re.MULTILINE)
-        missing = [each for each in fields + parameters if not re.search(rf"^\| `{each}\b", table, re.MULTILINE)]
-        assert not missing, f"{name} of {page.name}: {missing}"
-    if page.stem == "limits":
-        assert "| `ping_timeout: float \\| None = 20.0` |" in text
-    assert "::` " not in text and ":: |" not in text
+        assert name in by_module()[module], f"no page of docs/reference/api has '::: {module}.{name}'"
 
 
 def test_the_table_of_close_codes_has_each_code() -> None:
@@ -394,11 +374,3 @@ def test_each_table_is_on_a_page() -> None:
     ended = sum(page.read_text("utf-8").count("<!-- end -->") for page in PAGES)
     assert begun == ended
     assert named - {page_tables.TARGETS} == page_tables.MAKERS.keys()
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "api"], ids=page_name)
-def test_a_page_of_the_reference_names_what_the_site_describes(page: Path) -> None:
-    """In a clone, a reader sees each name with its description, and a link to the module that defines it."""
-    for name in re.findall(r"^::: ([\w.]+)$", text := page.read_text("utf-8"), re.MULTILINE):
-        row = re.search(rf"^\| \[`{re.escape(name)}`\]\((\S+)\) \| (.+) \|$", text, re.MULTILINE)
-        assert row is not None and (page.parent / row[1]).is_file(), name

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["COLUMNS", "KINDS", "Cuts", "Kind", "Outcome", "Seen", "load", "rows", "save", "versions"]
+__all__ = ["COLUMNS", "KINDS", "Cuts", "Kind", "Outcome", "Seen", "load", "rows", "save"]
 
 Kind = Literal["before any event", "in a flow", "half open"]
 """Of cuts. After a half-open one, the server still has the old connection when the client comes back."""
@@ -91,10 +91,6 @@ def rows(run: Cuts) -> list[list[str]]:
         ]
         for title, outcome in run.systems.items()
     ]
-
-
-def versions(run: Cuts) -> str:
-    return ", ".join(f"{name} {version.removeprefix('v')}" for name, version in run.machine.items())
 
 
 def _cells(seen: Seen) -> list[str]:

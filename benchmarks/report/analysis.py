@@ -66,14 +66,14 @@ def columns_of(run: Run, *keys: str) -> list[tuple[SectionResult, Column]]:
     return [found[key] for key in keys if key in found]
 
 
-def where_others_are_faster(run: Run, kind: str) -> Iterator[tuple[SectionResult, Column, dict[str, float]]]:
-    """For each workload the subjects of that kind ("rpc" or "bare") that are ahead of wsrpc, and how many times."""
+def where_others_are_faster(run: Run) -> Iterator[tuple[SectionResult, Column, dict[str, float]]]:
+    """For each workload the systems with calls and the bare echoes that are ahead of wsrpc, and how many times."""
     for section in run.sections:
         for column in section.columns:
             measured = section.samples[column.key]
             if "wsrpc" not in measured:
                 continue
-            others = [key for key in measured if run.subjects[key].kind == kind]
+            others = [key for key in measured if run.subjects[key].kind in ("rpc", "bare")]
             ahead = {key: times_ahead(section, column, key, "wsrpc") for key in others}
             if ahead := {key: times for key, times in ahead.items() if times > 1 + TIE}:
                 yield section, column, dict(sorted(ahead.items(), key=lambda one: -one[1]))

@@ -1,8 +1,4 @@
-"""Plots as SVG that is readable in light and dark mode: one file has the colours of both.
-
-Lines have their name at their end, and a marker of their own besides a colour. Axes are logarithmic, since what is
-plotted spans several powers of ten.
-"""
+"""Plots as SVG that is readable in light and dark mode: one file has the colours of both."""
 
 from __future__ import annotations
 
@@ -11,11 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from .tables import number
-
-WIDTH, HEIGHT = 760, 400
-LEFT, RIGHT, TOP, BOTTOM = 76, 204, 60, 58
-LABEL_HEIGHT = 17
+WIDTH, TOP = 760, 60
 BAR, GAP, NAMES = 18, 9, 300
 
 STYLE = """\
@@ -28,9 +20,8 @@ STYLE = """\
   .grid { stroke: #e4e3df; stroke-width: 1; }
   .shade { fill: #f1e4dc; }
   .axis { stroke: #a3a29c; stroke-width: 1; }
-  .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
   .c0 { --c: #6f6e69; } .c1 { --c: #2a78d6; } .c2 { --c: #12855a; } .c3 { --c: #d9541e; }
-  .line { stroke: var(--c); } .mark, .bar { fill: var(--c); } .name { fill: var(--c); font-weight: 600; }
+  .mark, .bar { fill: var(--c); } .name { fill: var(--c); font-weight: 600; }
   @media (prefers-color-scheme: dark) {
     text { fill: #c3c2b7; }
     .title, .value { fill: #ffffff; }
@@ -41,15 +32,6 @@ STYLE = """\
     .c0 { --c: #a3a29c; } .c1 { --c: #5598e7; } .c2 { --c: #2fb585; } .c3 { --c: #ee7d4a; }
   }
 </style>"""
-
-
-@dataclass(frozen=True)
-class Line:
-    """``colour`` is 0 (grey, what others are compared with) to 3."""
-
-    name: str
-    colour: int
-    points: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -78,89 +60,6 @@ class Span:
     depth: int
     start: float
     end: float
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """A logarithmic axis, from values to pixels."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        span = math.log(self.high / self.low) or 1.0
-        return self.start + (self.end - self.start) * math.log(value / self.low) / span
-
-
-def curve(title: str, x: str, y: str, lines: Sequence[Line], *, bytes_on_x: bool = False) -> str:
-    """Lines over logarithmic axes, of values above 0; ``x`` and ``y`` are their labels, with units."""
-    lines = [line for line in lines if line.points]
-    points = sorted({point for line in lines for point in line.points})
-    values = [value for line in lines for value in line.points.values()]
-    ticks = _ticks(min(values), max(values))
-    across = _Scale(points[0], points[-1], LEFT, WIDTH - RIGHT)
-    up = _Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_text(16, 24, title, "title"), _text(16, 45, y)]
-    for tick in ticks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
-        parts.append(_text(LEFT - 8, up(tick) + 4, number(tick), anchor="end"))
-    floor = HEIGHT - BOTTOM
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
-    for point in points:
-        parts.append(
-            f'<line class="axis" x1="{across(point):.1f}" x2="{across(point):.1f}" y1="{floor}" y2="{floor + 5}"/>'
-        )
-        label = _size(point) if bytes_on_x else f"{point:,}"
-        parts.append(_text(across(point), floor + 20, label, anchor="middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x, anchor="middle"))
-    for line in lines:
-        parts += _line(line, across, up)
-    parts += _names(lines, up)
-    return _document(WIDTH, HEIGHT, title, parts)
-
-
-def _line(line: Line, across: _Scale, up: _Scale) -> list[str]:
-    places = [(across(x), up(y)) for x, y in sorted(line.points.items())]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    marks = "".join(_mark(line.colour, x, y) for x, y in places)
-    return [f'<g class="c{line.colour}"><polyline class="line" points="{path}"/>{marks}</g>']
-
-
-def _mark(shape: int, x: float, y: float) -> str:
-    match shape:
-        case 0:
-            return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-        case 1:
-            return f'<rect class="mark" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
-        case 2:
-            return f'<path class="mark" d="M{x:.1f} {y - 5:.1f}l5 9h-10z"/>'
-    return f'<path class="mark" d="M{x:.1f} {y - 5.5:.1f}l5.5 5.5l-5.5 5.5l-5.5 -5.5z"/>'
-
-
-def _names(lines: Sequence[Line], up: _Scale) -> list[str]:
-    """Each name at the end of its line, moved down where two would meet."""
-    ends = [(up(line.points[max(line.points)]), line) for line in lines]
-    parts: list[str] = []
-    lowest = -math.inf
-    overflow = max(0.0, len(ends) * LABEL_HEIGHT - (HEIGHT - BOTTOM - TOP))
-    for place, line in sorted(ends, key=lambda end: end[0]):
-        lowest = max(place, lowest + LABEL_HEIGHT)
-        parts.append(
-            f'<g class="c{line.colour}">{_text(WIDTH - RIGHT + 12, lowest + 4 - overflow, line.name, "name")}</g>'
-        )
-    return parts
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten around the values, with 2 and 5 times them where there are few."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1, 2, 5) if last - first <= 3 else (1,)
-    ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-    below = [tick for tick in ticks if tick <= low * 1.001]
-    above = [tick for tick in ticks if tick >= high * 0.999]
-    return [tick for tick in ticks if below[-1] <= tick <= above[0]]
 
 
 def bars(title: str, legend: Mapping[int, str], rows: Sequence[Bar]) -> str:
@@ -266,10 +165,3 @@ def _document(width: int, height: int, title: str, parts: Sequence[str]) -> str:
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
     of_kind = f' class="{kind}"' if kind else ""
     return f'<text{of_kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _size(value: int) -> str:
-    for limit, unit in ((2**20, "MiB"), (2**10, "KiB")):
-        if value >= limit:
-            return f"{value // limit} {unit}"
-    return f"{value} B"
