@@ -34,8 +34,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
-    """A row for each cell of a table of states."""
+def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]], *, grouped: bool = False) -> str:
+    """A row for each cell of a table of states. If ``grouped``, cells with the same outcome share a row."""
 
     def code(text: str) -> str:
         return f"`{text}`" if text.endswith(")") else text
@@ -45,12 +45,13 @@ def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
             return f"`{state.text}`"
         return f"`{state.value if isinstance(state, Enum) else state}`"
 
-    rows = [
-        [name(state), code(happened.value), name(after), action]
-        for state, cells in cells_of.items()
-        for happened, (after, action) in cells.items()
-    ]
-    return table(["state", "event", "next state", "action"], rows)
+    rows: dict[tuple[Any, ...], list[str]] = {}
+    for state, cells in cells_of.items():
+        for happened, (after, action) in cells.items():
+            outcome = code(happened.value), "unchanged" if grouped and after == state else name(after), action
+            rows.setdefault(outcome if grouped else (*outcome, state), []).append(name(state))
+    columns = ["state", "event", "next state", "action"]
+    return table(columns, [[", ".join(found), *outcome[:3]] for outcome, found in rows.items()])
 
 
 def places() -> str:
@@ -170,11 +171,11 @@ def supported_versions() -> str:
 
 MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
-    "states of servers": lambda: states(server_states.TABLE),
+    "states of servers": lambda: states(server_states.TABLE, grouped=True),
     "what states of sessions mean": sessions,
     "states of sessions": lambda: states(session_states.TABLE),
-    "states of channels": lambda: states(channel_states.TABLE),
-    "states of mailboxes": lambda: states(channel_states.MAILBOX),
+    "states of channels": lambda: states(channel_states.TABLE, grouped=True),
+    "states of mailboxes": lambda: states(channel_states.MAILBOX, grouped=True),
     "how streams end": stream_ends,
     "where a message goes": places,
     "states of calls": calls,
