@@ -1,4 +1,4 @@
-"""What is measured: this file is the only list of it. `SECTIONS` are tables of the report, `CURVES` its plots.
+"""What is measured: this file is the only list of it. `SECTIONS` and `CURVES` are tables of the report.
 
 A workload is one column of a table: how it is measured is its class, and `benchmarks.runner` has one function for each
 class. A section names the subject that all others are compared with, which is measured a moment before or after them.

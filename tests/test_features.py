@@ -1,4 +1,4 @@
-"""docs/contributing/features.md: every feature has its row, and each test that a row names exists."""
+"""docs/contributing/features.md: every feature has its line, and each test that a line names exists."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NAMED = re.compile(r"`((?:tests|interop)/[\w/]+\.py)::(\w+)`")
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    """Each row of the page: its id and its last cell."""
+    """Each feature of the page: its id, and its tests."""
     for line in PAGE.splitlines():
-        if re.match(r"\| [A-Z]\d+ \|", line):
-            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            assert len(cells) == 4 and all(cells), f"a row has four cells with something in them: {line}"
-            yield cells[0], cells[3]
+        if line.startswith("- "):
+            found = re.fullmatch(r"- \*\*([A-Z]\d+)\*\* .+?\. ((?:`[^` ]+` ?)+)", line)
+            assert found, f"a line has an id, a text with a full stop, and tests: {line}"
+            yield found[1], found[2]
 
 
 @cache
@@ -31,16 +31,16 @@ def names_in(path: Path) -> frozenset[str]:
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 
-def test_every_feature_has_its_row_and_only_one() -> None:
+def test_every_feature_has_its_line_and_only_one() -> None:
     asked = [f"{letter}{number}" for letter, last in ASKED.items() for number in range(1, last + 1)]
     assert [row for row, _ in rows()] == asked
 
 
 @pytest.mark.parametrize(("row", "shown"), list(rows()), ids=lambda value: value if len(value) < 4 else "")
-def test_the_tests_of_a_row_exist(row: str, shown: str) -> None:
+def test_the_tests_of_a_line_exist(row: str, shown: str) -> None:
     named = NAMED.findall(shown)
     assert named, f"{row} names no test"
-    assert NAMED.sub("", shown).split() == [], f"{row}: only tests, as `path::name`, stand in the last cell"
+    assert NAMED.sub("", shown).split() == [], f"{row}: only tests, as `path::name`, stand after the text"
     for path, name in named:
         assert (ROOT / path).exists(), f"{row}: there is no {path}"
         assert name.startswith("test_") and name in names_in(ROOT / path), f"{row}: {path} has no {name}"

@@ -1,4 +1,4 @@
-"""Names in the code use the words of docs/contributing/modules.md, and not those that its last table lists."""
+"""Names in the code use the words of docs/contributing/modules.md, and not those that its table lists."""
 
 from __future__ import annotations
 

@@ -14,15 +14,7 @@ Kind = Literal["before any event", "in a flow", "half open"]
 """Of cuts. After a half-open one, the server still has the old connection when the client comes back."""
 KINDS: tuple[Kind, ...] = ("before any event", "in a flow", "half open")
 
-COLUMNS = [
-    "",
-    *KINDS,
-    "lost on the way to the server",
-    "duplicated at the server",
-    "lost on the way to the client",
-    "duplicated at the client",
-    "out of order",
-]
+COLUMNS = ["", *KINDS, "lost to the server", "lost to the client", "duplicated", "out of order"]
 
 
 class Seen(msgspec.Struct):
@@ -85,13 +77,9 @@ def rows(run: Cuts) -> list[list[str]]:
         [
             title,
             *(f"{outcome.recovered.get(kind, 0)} of {outcome.cuts.get(kind, 0)}" for kind in KINDS),
-            *_cells(outcome.up),
-            *_cells(outcome.down),
+            *(f"{way.lost:,} of {way.sent:,}" for way in (outcome.up, outcome.down)),
+            f"{outcome.up.doubled + outcome.down.doubled:,}",
             str(outcome.up.out_of_order + outcome.down.out_of_order),
         ]
         for title, outcome in run.systems.items()
     ]
-
-
-def _cells(seen: Seen) -> list[str]:
-    return [f"{seen.lost:,} of {seen.sent:,}", f"{seen.doubled:,}"]
