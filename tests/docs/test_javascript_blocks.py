@@ -1,4 +1,4 @@
-"""JavaScript that guides show and that is no whole program: it runs with each version of ws-wrapper."""
+"""JavaScript that guides show and that is no whole program: it runs with each version of ws-wrapper, or as in a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pages import HOW_TO
-from programs import printed_by, start
+from programs import ROOT, printed_by, start
 from test_docs import LIBRARIES, WITH_STREAMS, blocks_of
 
 from interop.installed import install
@@ -24,15 +24,20 @@ const socket = new WebSocketWrapper(websocket)
 """
 
 
-def write_program(page: str, end: str, library: str, folder: Path) -> None:
-    [block] = [each for each in blocks_of(HOW_TO / f"{page}.md") if each.language == "js" and each.program is None]
+def block_with(text: str, page: str) -> str:
+    blocks = [each for each in blocks_of(HOW_TO / f"{page}.md") if each.language == "js" and each.program is None]
+    [block] = [each.text for each in blocks if text in each.text]
+    return block
+
+
+def write_program(block: str, end: str, library: str, folder: Path) -> None:
     install(library, folder)
-    (folder / "program.mjs").write_text(IMPORTS + block.text + end, "utf-8")
+    (folder / "program.mjs").write_text(IMPORTS + block + end, "utf-8")
 
 
 @pytest.mark.parametrize("library", WITH_STREAMS)
 async def test_the_producer_in_streams_can_be_read_again(library: str, tmp_path: Path) -> None:
-    write_program("streams", "", library, tmp_path)
+    write_program(block_with("socket.of", "streams"), "", library, tmp_path)
     peers: asyncio.Queue[Peer] = asyncio.Queue()
     server = Server()
     server.on("open", peers.put_nowait)
@@ -66,7 +71,7 @@ websocket.close()
 
 @pytest.mark.parametrize("library", sorted({*LIBRARIES, *WITH_STREAMS}))
 async def test_the_history_in_ws_wrapper_is_read(library: str, tmp_path: Path) -> None:
-    write_program("ws-wrapper", READ_ALL, library, tmp_path)
+    write_program(block_with("readHistory", "ws-wrapper"), READ_ALL, library, tmp_path)
     server, reading = Server(), 0
     messages = [{"number": number} for number in range(100, 0, -1)]
 
@@ -88,3 +93,45 @@ async def test_the_history_in_ws_wrapper_is_read(library: str, tmp_path: Path) -
     async with server.listen("127.0.0.1", 0) as listener:
         printed = await printed_by(await start(find_node(), "program.mjs", listener.url, cwd=tmp_path))
     assert printed.split() == [str(message["number"]) for message in messages]
+
+
+IN_A_PAGE = """
+import WebSocket from "ws"
+import { Client } from "./client.js"
+import { msgpack } from "./msgpack.js"
+
+const client = new Client(process.argv[2], { codec: msgpack, WebSocket })
+"""
+
+UPLOAD = """
+const shown = []
+const stored = await upload(client, "a1", new Blob(["abcdefgh".repeat(60_000)]), (bytes) => shown.push(bytes))
+console.log(stored, shown.at(-1))
+client.close()
+"""
+
+
+async def test_the_upload_in_streams_is_resumed_in_a_page(tmp_path: Path) -> None:
+    install(LIBRARIES[0], tmp_path)
+    for name in ("client.js", "msgpack.js"):
+        (tmp_path / name).write_bytes((ROOT / "wsrpc" / "browser" / name).read_bytes())
+    (tmp_path / "program.mjs").write_text(IN_A_PAGE + block_with("piecesOf", "streams") + UPLOAD, "utf-8")
+    received, offsets = bytearray(), []
+    server = Server()
+    server.on("size", lambda file_id: len(received))
+
+    @server.on("append")
+    async def append(file_id: str, offset: int, pieces: AsyncIterator[bytes], peer: Peer) -> int:
+        offsets.append(offset)
+        async for piece in pieces:
+            received[offset : offset + len(piece)] = piece
+            offset += len(piece)
+            if len(offsets) == 1 and offset >= 100_000:
+                await peer.close(1012, "restart")  # with this code, the session ends, too
+        return offset
+
+    async with server.listen("127.0.0.1", 0) as listener:
+        printed = await printed_by(await start(find_node(), "program.mjs", listener.url, cwd=tmp_path))
+    assert printed.split() == ["480000", "480000"]
+    assert received == b"abcdefgh" * 60_000
+    assert len(offsets) == 2 and offsets[0] == 0 < offsets[1]
