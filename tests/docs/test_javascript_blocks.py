@@ -1,4 +1,4 @@
-"""JavaScript that guides show and that is no whole program: it runs with each version of ws-wrapper, or as in a page."""
+"""JavaScript that guides show and that is no whole program: it runs with ws-wrapper, or with the client for pages."""
 
 from __future__ import annotations
 
