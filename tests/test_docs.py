@@ -143,7 +143,7 @@ def test_every_block_says_what_it_is() -> None:
 
     (TypeScript is compiled by interop/, and HTML shown by tests/browser.)
     """
-    known = {"python", "js", "go", "html", "text", "ts", "tsx", "console", "mermaid", "diff"}
+    known = {"python", "js", "go", "html", "text", "ts", "console", "mermaid", "diff"}
     assert {block.language for page in PAGES for block in blocks_of(page)} == known
 
 

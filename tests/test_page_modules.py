@@ -38,7 +38,7 @@ def test_both_clients_give_up_after_the_same_close_codes() -> None:
     [codes] = re.findall(r"const FINAL = new Set\(\[([\d, ]+)\]\)", (SOURCES / "src" / "backoff.ts").read_text("utf-8"))
     in_python = [code for code in range(1000, 5000) if not is_transient(ConnectionLost(code))]
     assert [*map(int, codes.split(", "))] == in_python == [1008, 3000, 3003, 4410]
-    for page in ("reference/close-codes.md", "how-to/reconnect.md", "how-to/browser.md"):
+    for page in ("reference/close-codes.md", "how-to/client.md", "how-to/browser.md"):
         text = " ".join((ROOT / "docs" / page).read_text("utf-8").split())
         assert "1008, 3000, 3003 and 4410" in text and "4401" not in text and "4403" not in text
 

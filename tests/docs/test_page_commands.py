@@ -24,7 +24,7 @@ KNOWN = {
     "frameworks uvicorn, tls openssl, uvicorn uvicorn, uvicorn wsrpc",
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
-    "tests/browser": "browser python, browser wsrpc",
+    "tests/browser": "browser python",
     "interop/test_typescript_page.py": "typescript npx, typescript python, typescript node",
 }
 PAGES = sorted(path.stem for path in HOW_TO.glob("*.md"))
