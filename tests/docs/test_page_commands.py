@@ -20,7 +20,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 KNOWN = {
     "test_what_is_installed_exists": "browser pip, fastapi pip, migrate-ws-wrapper npm, typescript npm, uvicorn pip",
     "test_the_command_writes_and_checks": "python-client wsrpc, typescript wsrpc",
-    "tests/docs/test_framework_pages.py": "client-certificates openssl, fastapi uvicorn, fastapi wsrpc, "
+    "tests/docs/test_framework_pages.py": "fastapi uvicorn, fastapi wsrpc, "
     "frameworks uvicorn, tls openssl, uvicorn uvicorn, uvicorn wsrpc",
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
