@@ -54,6 +54,21 @@ def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]], *, grouped: bo
     return table(columns, [[", ".join(found), *outcome[:3]] for outcome, found in rows.items()])
 
 
+def events(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
+    """The cells of a table of states by their event: one row for all states in which the same happens."""
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for state, cells in cells_of.items():
+        for happened, (after, action) in cells.items():
+            same = found.setdefault(_code(happened.value), {})
+            same.setdefault(("the same" if after == state else _state(after), action), []).append(_state(state))
+    rows = [
+        [event, ", ".join(before), after, action]
+        for event, same in found.items()
+        for (after, action), before in same.items()
+    ]
+    return table(["event", "state", "next state", "action"], rows)
+
+
 def places() -> str:
     """A row for each state of a session, a column for each scope."""
     places = "\n".join(f"- `{place.name}`: {place.value}." for place in Place)
