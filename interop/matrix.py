@@ -228,7 +228,13 @@ def table(kept: dict[str, dict[str, str]]) -> str:
     anchors, notes = deviations(), list[str]()
     order = dict.fromkeys(f"{name} {role}" for name in COLUMNS.values() for role in ROLES.values())
     columns = [column for column in order if column in kept]
-    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    names = dict(zip(columns, columns, strict=True))
+    for name in COLUMNS.values():
+        both = [f"{name} {role}" for role in dict.fromkeys(ROLES.values())]
+        if all(column in kept for column in both) and all(kept[column] == kept[both[0]] for column in both):
+            names[both[0]] = name  # one column for both roles
+            columns = [column for column in columns if column not in both[1:]]
+    lines = [f"| | {' | '.join(names[column] for column in columns)} |", "|---" * (len(columns) + 1) + "|"]
     for row, text in ROWS.items():
         cells = []
         for column in columns:
