@@ -34,27 +34,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]], *, grouped: bool = False) -> str:
-    """A row for each cell of a table of states. If ``grouped``, cells with the same outcome share a row."""
-
-    def code(text: str) -> str:
-        return f"`{text}`" if text.endswith(")") else text
-
-    def name(state: str | Enum) -> str:
-        if isinstance(state, session_states.SessionState):
-            return f"`{state.text}`"
-        return f"`{state.value if isinstance(state, Enum) else state}`"
-
-    rows: dict[tuple[Any, ...], list[str]] = {}
-    for state, cells in cells_of.items():
-        for happened, (after, action) in cells.items():
-            outcome = code(happened.value), "unchanged" if grouped and after == state else name(after), action
-            rows.setdefault(outcome if grouped else (*outcome, state), []).append(name(state))
-    columns = ["state", "event", "next state", "action"]
-    return table(columns, [[", ".join(found), *outcome[:3]] for outcome, found in rows.items()])
+def _code(text: str) -> str:
+    return f"`{text}`" if text.endswith(")") else text
 
 
-def events(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
+def _state(state: str | Enum) -> str:
+    if isinstance(state, session_states.SessionState):
+        return f"`{state.text}`"
+    return f"`{state.value if isinstance(state, Enum) else state}`"
+
+
+def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
     """The cells of a table of states by their event: one row for all states in which the same happens."""
     found: dict[str, dict[tuple[str, str], list[str]]] = {}
     for state, cells in cells_of.items():
@@ -186,11 +176,11 @@ def supported_versions() -> str:
 
 MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
-    "states of servers": lambda: states(server_states.TABLE, grouped=True),
+    "states of servers": lambda: states(server_states.TABLE),
     "what states of sessions mean": sessions,
     "states of sessions": lambda: states(session_states.TABLE),
-    "states of channels": lambda: states(channel_states.TABLE, grouped=True),
-    "states of mailboxes": lambda: states(channel_states.MAILBOX, grouped=True),
+    "states of channels": lambda: states(channel_states.TABLE),
+    "states of mailboxes": lambda: states(channel_states.MAILBOX),
     "how streams end": stream_ends,
     "where a message goes": places,
     "states of calls": calls,
