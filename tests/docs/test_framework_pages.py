@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import ssl
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from pages import HOW_TO, commands, python_blocks
 from programs import PYTHON, UVICORN_STARTED, free_port, listening, printed_by, start
-from test_docs import blocks_of, program_of
+from test_docs import program_of
 
 from wsrpc import Client, HandshakeRejected, Server
 
@@ -29,38 +30,35 @@ async def running(command: str, folder: Path) -> AsyncGenerator[str]:
 
 # ---------------------------------------------------------------- programs
 
-FASTAPI = python_blocks("fastapi")
-PLAIN = "\n".join(python_blocks("frameworks"))
-[IN_UVICORN] = [block.text for block in blocks_of(HOW_TO / "frameworks.md") if "app = FastAPI(" in block.text]
-ONE, FACTORY, *_ = commands("fastapi", "uvicorn")
+BLOCKS = python_blocks("frameworks")
+PAGE = "\n".join(BLOCKS)
+UVICORN = "uvicorn app:{} --ws wsrpc_adapters.uvicorn:WebSocketProtocol"
+SERVES = re.findall(r"`(wsrpc serve [^`]*[\w.]+:\w+)`", (HOW_TO / "frameworks.md").read_text("utf-8"))
+[FACTORY] = [each for each in SERVES if "--factory" in each]
 STARTED = [
     *(
-        (command, FASTAPI[0], "/ws", ("add", 2, 3), 5)
-        for command in commands("fastapi", "uvicorn")
-        if command != FACTORY
-    ),
-    (FACTORY, "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
-    *((command, FASTAPI[0], "/ws", ("add", 2, 3), 5) for command in commands("fastapi", "wsrpc")),
-    ("wsrpc serve --factory app:make_app", "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
-    *(
-        (each, IN_UVICORN, "/ws", ("add", 2, 3), 5)
+        (command, BLOCKS[0], "/ws", ("add", 2, 3), 5)
         for name in ("uvicorn", "wsrpc")
-        for each in commands("uvicorn", name)
+        for command in commands("frameworks", name)
     ),
-    *((each, PLAIN, "/", ("add", 2, 3), 5) for each in commands("frameworks", "uvicorn") if "project" not in each),
+    (FACTORY, "\n".join(BLOCKS[:2]), "/ws", ("buy", "apples"), 2),
+    (f"{UVICORN.format('make_app')} --factory", "\n".join(BLOCKS[:2]), "/ws", ("buy", "apples"), 2),
     *(
-        (f"uvicorn app:{app} --ws wsrpc_adapters.uvicorn:WebSocketProtocol", PLAIN, path, request, answer)
+        (UVICORN.format(app), PAGE, path, request, answer)
         for app, path, request, answer in (
             ("starlette_app", "/ws", ("add", 2, 3), 5),
             ("starlette_app", "/private", ("whoami",), "ada"),
             ("litestar_app", "/ws", ("whoami",), "ada"),
             ("quart_app", "/ws", ("add", 2, 3), 5),
+            ("plain", "/", ("add", 2, 3), 5),
             ("dispatch", "/ada", ("whoami",), "ada"),
         )
     ),
 ]
-"""The commands of the pages, and those that start the other applications there, each with its program, the path, a
+"""The commands of the page, and those that start the other applications there, each with its program, the path, a
 request and the answer."""
+SESSION = {"Cookie": "session=3f9a"}
+"""Of the user whom the factory knows."""
 
 
 @pytest.mark.parametrize(("command", "program", "path", "request_", "answer"), STARTED)
@@ -68,7 +66,7 @@ async def test_an_application_is_started_as_shown(
     command: str, program: str, path: str, request_: tuple[str, *tuple[object, ...]], answer: object, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(program, "utf-8")
-    async with running(command, tmp_path) as url, Client(f"{url}{path}") as client:
+    async with running(command, tmp_path) as url, Client(f"{url}{path}", headers=SESSION) as client:
         assert await client.request(*request_) == answer
 
 
@@ -103,7 +101,7 @@ async def test_the_django_project_knows_who_is_logged_in(tmp_path: Path) -> None
     (project / "settings.py").write_text(DJANGO_SETTINGS, "utf-8")
     (project / "asgi.py").write_text(program_of(HOW_TO / "frameworks.md", "asgi.py"), "utf-8")
     session = (await printed_by(await start(PYTHON[0], "-c", LOG_IN, cwd=tmp_path))).strip()
-    [command] = [each for each in commands("frameworks", "uvicorn") if "project" in each]
+    [command] = [each for each in SERVES if "project" in each]
     async with running(command, tmp_path) as url:
         async with Client(f"{url}/ws", headers={"Cookie": f"sessionid={session}"}) as client:
             assert await client.request("whoami") == "ada"

@@ -18,7 +18,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 # The tests that run the commands, or look at them, each with pages and programs.
 KNOWN = {
-    "test_what_is_installed_exists": "browser pip, fastapi pip, migrate-ws-wrapper npm, typescript npm, uvicorn pip",
+    "test_what_is_installed_exists": "browser pip, frameworks pip, migrate-ws-wrapper npm, typescript npm",
     "test_the_command_writes_and_checks": "python-client wsrpc, typescript wsrpc",
     "tests/docs/test_framework_pages.py": "fastapi uvicorn, fastapi wsrpc, "
     "frameworks uvicorn, tls openssl, uvicorn uvicorn, uvicorn wsrpc",
