@@ -99,10 +99,8 @@ async def test_the_workers_of_one_uvicorn_are_one_chat(engine: EngineServer) -> 
         assert "Traceback" not in running.log
 
 
-def test_the_pages_show_the_configuration_of_nginx() -> None:
+def test_the_guide_to_deployment_shows_the_configuration_of_nginx() -> None:
     """`make test-nginx` tries it."""
-    pages = EXAMPLE.parents[1] / "docs" / "how-to"
-    for page, names in {"deploy.md": {"nginx.conf", "workers.conf"}, "cluster.md": {"workers.conf"}}.items():
-        text = (pages / page).read_text("utf-8")
-        shown = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        assert [name for name in names if (EXAMPLE / name).read_text("utf-8") not in shown] == [], page
+    text = (EXAMPLE.parents[1] / "docs" / "how-to" / "deploy.md").read_text("utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [name for name in ("nginx.conf", "workers.conf") if (EXAMPLE / name).read_text("utf-8") not in shown] == []
