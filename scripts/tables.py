@@ -150,14 +150,15 @@ def fitting_values() -> str:
 
 
 def abilities() -> str:
-    """A column for each host, a row for each ability, and what happens instead."""
-    notes = list(dict.fromkeys(host.cannot[one] for one in ABILITIES for host in HOSTS if one in host.cannot))
-    rows = [
-        [text, *(f"no ({notes.index(host.cannot[one]) + 1})" if one in host.cannot else "yes" for host in HOSTS)]
-        for one, text in ABILITIES.items()
-    ]
-    numbered = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1))
-    return f"{table(['', *(host.name for host in HOSTS)], rows)}\n\n{numbered}"
+    """A row for each ability that a host lacks, with what happens instead; before it, those that all hosts have."""
+    rows = []
+    for one, text in ABILITIES.items():
+        instead = dict.fromkeys(host.cannot[one] for host in HOSTS if one in host.cannot)
+        for note in instead:
+            lacking = ", ".join(f"`{host.name}`" for host in HOSTS if host.cannot.get(one) == note)
+            rows.append([text if note == next(iter(instead)) else "", lacking, note])
+    common = "\n".join(f"- {text}" for one, text in ABILITIES.items() if not any(one in host.cannot for host in HOSTS))
+    return f"{common}\n\n{table(['ability', 'missing under', 'what happens instead'], rows)}"
 
 
 def supported_versions() -> str:

@@ -35,23 +35,22 @@ ABILITIES: dict[str, str] = {
     "refusal log": "a refused handshake is no error in the log",
     "certificate": "`handshake.certificate` is the client's [certificate](../how-to/tls.md)",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
-    "compression": "permessage-deflate, for a server or for one connection",
+    "compression": "permessage-deflate is used as you set it, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
-    "answers wait": "a ping that arrives before the handshake response is answered after the response",
+    "answers wait": "a ping that arrives before the handshake response is answered after it",
     "answered close": "`CloseInfo.was_clean` is true only if the client answered the Close frame",
     "pieces in": "a large message can be read in pieces",
     "pieces out": "a large message can be sent in pieces",
-    "sent before close": "messages that the server has sent, answers included, leave before the client's Close frame "
-    "is answered",
+    "sent before close": "messages that the server has sent leave before the client's Close frame is answered",
     "no code": "`close(None)` sends a Close frame without a code, and the client sees 1005",
     "close code": "a `close` handler gets the client's code and reason",
     "pause": "the server stops reading from the connection while a [raw](../how-to/raw.md) handler cannot keep up",
-    "written together": "messages that the server sends while handling the data from one read go out in one write",
+    "written together": "messages that answer the data of one read go out in one write",
     "read together": "messages that arrive together are handled in one batch",
     "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
-    "before a violation": "valid messages that precede a violation in the same read are still handled",
+    "before a violation": "valid messages that precede a violation in the same read are handled",
     "too large": "a message that is too large is refused before all of it has arrived",
-    "half-closed": "a client that has shut down its sending side and is not reading is dropped after `close_timeout`",
+    "half-closed": "a client that has shut down its sending side and does not read is dropped after `close_timeout`",
     "abort": "if the server aborts a connection, no Close frame is sent",
     "bytes": "`Peer.stats` counts bytes as well as messages",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
@@ -60,8 +59,8 @@ ABILITIES: dict[str, str] = {
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-TOO_EARLY = "If data arrives before the handshake response, hypercorn responds with status 400."
-EARLY = "uvicorn discards data that arrives with the request. RFC 6455 does not allow clients to send data so early."
+TOO_EARLY = "the client gets 400"
+EARLY = "data that arrives with the request is discarded, as RFC 6455 does not allow it"
 
 
 class Host(ABC):
@@ -173,30 +172,25 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "certificate": "`handshake.certificate` is always None, because these ASGI servers do not pass it on.",
-        "compression": "uvicorn compresses messages for every client that offers compression, as browsers do. Small "
-        "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
-        "refusal log": 'uvicorn 0.50 to 0.54 logs "ASGI callable returned without completing handshake".',
+        "certificate": "it is None",
+        "compression": "it is used for every client that offers it, as browsers do, unless you turn uvicorn's option "
+        "`ws_per_message_deflate` off; small messages are then much faster",
+        "refusal log": 'uvicorn 0.50 to 0.54 logs "ASGI callable returned without completing handshake"',
         "early": EARLY,
-        "answers wait": "uvicorn answers a ping at once, even if the application then refuses the connection.",
-        "answered close": "uvicorn does not wait for the client's Close frame, so `was_clean` is true even if "
-        "none arrives.",
-        "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
-        "by default) and into `Limits.message_bytes`.",
-        "pieces out": "wsrpc buffers the pieces, and sends them as one message after the last piece.",
-        "sent before close": "The ASGI server answers the Close frame at once. Messages that wait then are lost: those "
-        "that a slow client has not made room for, those that answer messages in the same read, and on uvloop those of "
-        "the same turn of the event loop. wsrpc clients and browsers ignore messages once they have begun to close.",
-        "no code": "The client sees code 1000, because every close in ASGI has a code.",
-        "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
-        "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",
-        "too large": "The ASGI server refuses a message early only if the message exceeds the server's limit. A "
-        "message within that limit arrives completely before wsrpc refuses it.",
-        "half-closed": "uvicorn does not report that the client has shut down its sending side, so the client is "
-        "dropped after `Limits.stall_timeout` instead.",
-        "bytes": "The counts of bytes are None, because ASGI does not show how many bytes a message has on the wire.",
-        "heartbeat": "uvicorn sends the pings. Its options `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by "
-        "default. A dead connection ends with code 1006.",
+        "answers wait": "it is answered at once, even if the application then refuses the connection",
+        "answered close": "it is true even if no Close frame arrives",
+        "pieces in": "a message must fit into uvicorn's `ws_max_size` (16 MiB by default) and `Limits.message_bytes`",
+        "pieces out": "wsrpc buffers the pieces, and sends one message after the last piece",
+        "sent before close": "messages that a slow client has no room for, or that answer the same read (on uvloop, turn "
+        "of the event loop), are lost; wsrpc clients and browsers ignore them anyway",
+        "no code": "the client sees 1000",
+        "written together": "each goes out in a separate write",
+        "before a violation": "they are discarded",
+        "too large": "it is, only if it exceeds the ASGI server's limit",
+        "half-closed": "it is dropped after `Limits.stall_timeout`",
+        "bytes": "the counts of bytes are None",
+        "heartbeat": "uvicorn sends the pings: `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by default. A dead "
+        "connection ends with 1006",
     }
 
     @asynccontextmanager
@@ -217,16 +211,15 @@ class AsgiHypercorn(Asgi):
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
         "early": TOO_EARLY,
         "answers wait": TOO_EARLY,
-        "compression": "hypercorn compresses messages for every client that offers compression.",
-        "pieces in": "hypercorn passes on only whole messages. A message must fit into hypercorn's "
-        "`websocket_max_message_size` (16 MiB by default) and into `Limits.message_bytes`.",
-        "read together": "hypercorn passes on at most ten messages at a time.",
-        "violation": "hypercorn drops the connection, so `close` handlers get code 1006.",
-        "abort": "hypercorn sends a Close frame with code 1011.",
-        "close code": "hypercorn does not report the code or the reason, so the handler always gets code 1006, with "
-        "`was_clean` false.",
+        "compression": "it is used for every client that offers it",
+        "pieces in": "a message must fit into hypercorn's `websocket_max_message_size` (16 MiB by default) and "
+        "`Limits.message_bytes`",
+        "read together": "at most ten are",
+        "violation": "the connection is dropped, and `close` handlers get 1006",
+        "abort": "a Close frame with 1011 is sent",
+        "close code": "it gets 1006, with `was_clean` false",
         "heartbeat": "hypercorn sends pings only if its option `websocket_ping_interval` is set, and does not wait for "
-        "pongs.",
+        "pongs",
     }
 
 
