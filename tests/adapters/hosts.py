@@ -181,16 +181,16 @@ class Asgi(Host):
         "answered close": "it is true even if no Close frame arrives",
         "pieces in": "a message must fit into uvicorn's `ws_max_size` (16 MiB by default) and `Limits.message_bytes`",
         "pieces out": "wsrpc buffers the pieces, and sends one message after the last piece",
-        "sent before close": "messages that a slow client has no room for, or that answer the same read (on uvloop, turn "
-        "of the event loop), are lost; wsrpc clients and browsers ignore them anyway",
+        "sent before close": "messages that a slow client has no room for, or that answer the same read (on uvloop, "
+        "turn of the event loop), are lost; wsrpc clients and browsers ignore them anyway",
         "no code": "the client sees 1000",
         "written together": "each goes out in a separate write",
         "before a violation": "they are discarded",
         "too large": "it is, only if it exceeds the ASGI server's limit",
         "half-closed": "it is dropped after `Limits.stall_timeout`",
         "bytes": "the counts of bytes are None",
-        "heartbeat": "uvicorn sends the pings: `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by default. A dead "
-        "connection ends with 1006",
+        "heartbeat": "uvicorn sends the pings: `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by default. A "
+        "dead connection ends with 1006",
     }
 
     @asynccontextmanager
