@@ -3,7 +3,8 @@
 #
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
-#   make test    every test, the ones against Node and Go included
+#   make test    the tests, those against Node and Go included
+#   make test-tools   the tests of installing, of the benchmarks and of scripts/
 #   make test-pythons   the unit tests, on every other supported Python of the machine; on the newest, more
 #   make test-floors   those of the adapters and many unit tests with the lowest versions that pyproject.toml allows
 #   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
@@ -19,13 +20,11 @@
 #   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
-#   make explore  random examples for the property tests and the fuzzers, some minutes; it prints how to repeat them
-#   make soak    make explore, and the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
-#                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use, as
-#                many of one whose session goes on,
-#                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
-#                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
-#                sequences of messages to Python and to JavaScript, 6,000 cuts of a page's connection, ten minutes of its messages,
+#   make explore  random examples for the property tests, some minutes; it prints how to repeat them
+#   make soak    make explore, and the long form of the stress tests: 10,000 cuts of a connection in use, as many of one
+#                whose session goes on, a server that is killed 200 times, as many processes of a cluster, its engine
+#                killed 50 times and frozen 20 times, 5,000 runs of each state machine, 6,000 cuts of a page's
+#                connection, ten minutes of its messages,
 #                21 bad networks with the sizes that people have, 1,000 drops during the first call of a session, and a
 #                Redis that fails in twelve ways under 900 calls
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
@@ -53,7 +52,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -69,6 +68,9 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
+
+test-tools: $(STAMPS)/docs $(STAMPS)/npm go engines
+	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/tools $(ARGS)
 
 # Those on the PATH, and pyenv's and uv's: python -m scripts.test_pythons names them.
 test-pythons: $(STAMPS)/npm engines
@@ -139,7 +141,7 @@ fmt: $(STAMPS)/dev
 
 # A number that each random choice follows from. To repeat a run: make explore SEED=12345 ARGS="-k keyed"
 SEED ?= $(shell date +%s)
-EXPLORED := tests/property interop/test_js_fuzz.py interop/test_typescript_property.py interop/test_contracts_typescript.py
+EXPLORED := tests/property interop/test_typescript_property.py
 SOAKED := tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py tests/faults/test_keyed_kills.py \
   tests/faults/test_cluster_soak.py tests/faults/test_memory.py tests/faults/test_networks.py \
   tests/faults/test_durability.py \

@@ -24,11 +24,6 @@ emit           ``event, args=[], channel=``
 request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
                ``{"resolved": value, "undefined": bool}`` or ``{"rejected": thrown}``
 cancel         ``ref, reason=``: aborts the request's signal (4.x)
-burst          ``n, event="add", channel=, timeout_ms=``: n requests at once, ``add(k, 1)`` or
-               ``event(k)`` that should give k → ``{"right", "wrong", "failed", "first_error"}``
-load           ``workers=4``: keeps the connection busy until it ends, with events ``noted(k)`` and requests
-               ``tally(k)``, on the main channel and on "math" → ``{"right", "wrong", "failed", "left", "late"}``:
-               left pending at the end; late: settled after that, in all loads so far
 answer         ``keys, fail=False``: has the ``wait`` handlers and the items of ``steps`` with those keys answer
 iterate        ``event, args=[], take=, leave="abort", reason=, hold=, ask=, channel=``: for-await over the channel
                that a request brings → ``{"items", "rejected"?}``; after ``take`` items the loop is left, and
@@ -41,7 +36,6 @@ upload         ``event, args=[], n=, channel=``: requests a channel and sends 0 
                until the handler wants no more) → ``{"sent", "resolved" or "rejected"}`` (4.x)
 exchange       the same, with a for-await over the channel beside it → ``{"items", "rejected"?}`` (4.x)
 abort_channel  ``channel, reason=``: closes an anonymous channel and tells the other side
-close_channel  ``channel``: closes it and tells nobody
 send_raw       ``data, binary=False``: a message that is not the library's, text or its UTF-8 in binary
 close          ``code=, reason=``: the closing handshake begins
 terminate      the socket is destroyed
@@ -60,7 +54,7 @@ exit           ends the agent; leaving the block does that too
 Handlers that every peer has, on the main channel, on "math" and on anonymous channels: ``echo(value)``,
 ``args(*args)``, ``add(a, b)``, ``nothing()`` (undefined), ``nil()`` (null), ``blob(n)``, ``size(text)``, ``hang()``
 (journal: started; in 4.x aborted), ``wait(key)`` → key when `answer` says so (journal: started), or ``wait(key,
-"channel")`` → an anonymous channel, ``tally(value)`` → value (journal: tallied), ``fail(kind)`` with kind "error"
+"channel")`` → an anonymous channel, ``fail(kind)`` with kind "error"
 (message "it failed", fields code and detail), "type", "async", "string", "object", "null" or "undefined",
 ``ask(event, *args)`` (requests this side on the same channel and returns the answer), ``askMany(event, n)``
 (``event(k, 1)`` n times at once → list), ``log(*args)`` (journal: event). In 4.x also ``channel_make()`` (answers

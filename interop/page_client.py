@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
@@ -55,33 +56,39 @@ class Page:
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, url: str = "", **options: Any) -> AsyncGenerator[Page]:
-        """Run a page for the length of the block. With a URL, it has a client there.
-
-        When the client is closed, nothing may keep the program from ending, and nothing may have gone wrong unseen.
-        """
-        process = await asyncio.create_subprocess_exec(
-            *(find_node(), JS / "page_client.mjs"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_LIMIT,
-        )
+    async def launched(cls, *words: str) -> AsyncGenerator[Self]:
+        """Run a program of ``js/`` for the length of the block."""
+        command = [find_node(), "--expose-gc", str(JS / words[0]), *words[1:]]
+        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT)
         page = cls(process)
         try:
-            if url:
-                await page.do("open", at=url, **options)
             yield page
-            await page.do("close")
-            assert process.stdin is not None
-            process.stdin.close()
-            async with asyncio.timeout(20):
-                assert await process.wait() == 0
-            assert page.faults == []
         finally:
             if process.returncode is None:
                 process.kill()
             await process.wait()
             await page._reading
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, url: str = "", **options: Any) -> AsyncGenerator[Self]:
+        """Run a page for the length of the block. With a URL, it has a client there.
+
+        When the client is closed, nothing may keep the program from ending, and nothing may have gone wrong unseen.
+        """
+        async with cls.launched("page_client.mjs") as page:
+            if url:
+                await page.do("open", at=url, **options)
+            yield page
+            await page.do("close")
+            assert page._process.stdin is not None
+            page._process.stdin.close()
+            await page.ended()
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(20):
+            assert await self._process.wait() == 0
+        assert self.faults == []
 
     async def do(self, command: str, **fields: Any) -> Any:
         """Return the answer to a command."""
@@ -111,16 +118,19 @@ class Page:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            told = json.loads(line)
-            if "fault" in told:
-                self.faults.append(told["fault"])
-            elif "note" in told:
-                self.notes.add(told["note"])
-            elif not (answer := self._answers.pop(told.get("id", told.get("ended")))).done():
-                answer.set_result(told)
+            self._take(json.loads(line))
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_result({"error": {"message": "the page has ended"}})
+        self._answers.clear()
+
+    def _take(self, told: Any) -> None:
+        if "fault" in told:
+            self.faults.append(told["fault"])
+        elif "note" in told:
+            self.notes.add(told["note"])
+        elif not (answer := self._answers.pop(told.get("id", told.get("ended")))).done():
+            answer.set_result(told)
 
 
 class Stage:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from typing import Any
@@ -22,7 +21,7 @@ WITH_STREAMS = [
     *(library for library, role in COMBINATIONS_4 if role == "js-serves"),
     *golang.available_libraries(),
 ]
-ALL = [*OLD, *WITH_STREAMS]
+ALL = [OLD[0], WITH_STREAMS[0], WITH_STREAMS[-1]]
 
 
 def options(library: str) -> list[str]:
@@ -87,27 +86,7 @@ async def test_events_both_ways(agents: Agents, library: str) -> None:
     assert found == {(None, "said", "hi", 1), ("math", "left")}
 
 
-@pytest.mark.parametrize("library", ALL)
-async def test_they_offer_no_description(agents: Agents, library: str) -> None:
-    _, url = await agents.get(library, read_limit=0)
-    code, out, err = await run("describe", url, *options(library))
-    assert (code, out) == (1, "")
-    assert err == f"wsrpc: {url} does not offer its description: call server.offer_description() there\n"
-
-
-@pytest.mark.parametrize("library", ALL)
-async def test_ctrl_c_while_a_handler_runs(agents: Agents, library: str) -> None:
-    agent, url = await agents.get(library, read_limit=0)
-    peer = await next_peer(agent)
-    process = await start("call", url, "hang", *options(library))
-    await journal(agent, peer, "started")
-    process.send_signal(signal.SIGINT)
-    _, err = await process.communicate()
-    assert (process.returncode, err) == (130, b"wsrpc: interrupted: hang was cancelled\n")
-    await journal(agent, peer, "aborted" if library in WITH_STREAMS else "close")
-
-
-@pytest.mark.parametrize("library", WITH_STREAMS)
+@pytest.mark.parametrize("library", ALL[1:])
 async def test_streams_and_uploads(agents: Agents, library: str) -> None:
     agent, url = await agents.get(library, read_limit=0)
     more = options(library)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from interop import golang
-from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents, Link, text_of
-from wsrpc import Peer, Server
+from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents, Link
+from wsrpc import Server
 from wsrpc.schema import Description, describe
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -62,20 +62,3 @@ async def test_the_other_side_gets_what_describe_returns(agents: Agents, library
             fill(link.app)
             link.app.offer_description()
             assert msgspec.convert(await fetched(link), Description) == describe(link.app)
-
-
-@pytest.mark.parametrize("library", [*JAVASCRIPT, *GO])
-async def test_what_is_refused(agents: Agents, library: str) -> None:
-    allowed: list[Peer] = []
-    async with agents.link(library, "python-serves") as link:
-        assert isinstance(link.app, Server)
-        fill(link.app)
-        link.app.offer_description(allow=lambda peer: peer in allowed)
-        assert text_of(await link.ask_in_vain("describe", channel="wsrpc")) == "not allowed"
-        allowed.append(link.peer)
-        page = await link.ask("describe", channel="wsrpc")
-        link.app.on("another", lambda: None)
-        thrown = await link.ask_in_vain("describe", page["next"], channel="wsrpc")
-        assert text_of(thrown).startswith("the description has changed since")
-        if library in JAVASCRIPT:
-            assert thrown["props"]["code"] == "wsrpc.description_changed"

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import random
 import re
 import shutil
-import socket
 import subprocess
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from programs import PYTHON, ROOT, free_port, printed_by, start
+
 from interop.golang import BUILD_TIMEOUT, SOURCE, environment, find_go
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "how-to" / "go.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 URL = "127.0.0.1:8080"
@@ -47,28 +41,6 @@ def build(name: str, text: str, folder: Path) -> str:
     return str(folder / "program")
 
 
-@asynccontextmanager
-async def running(*command: str, **options: Any) -> AsyncGenerator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(*command, **options)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-def free_port() -> int:
-    """A port that no outgoing connection takes before the server does: the system picks those above 32,767."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-    raise AssertionError("50 ports are taken")
-
-
 def test_each_program_is_run() -> None:
     named = [found[1] for _, text in BLOCKS if (found := re.match(r"(?:#|//) ([\w.]+)\n", text))]
     assert named == ["server.go", "client.py", "client.go"]
@@ -81,18 +53,14 @@ async def test_python_calls_the_server_in_go(tmp_path: Path) -> None:
     assert URL in server and URL in client
     served = build("server.go", server.replace(URL, here), tmp_path)
     (tmp_path / "client.py").write_text(client.replace(URL, here), "utf-8")
-    async with running(served, stderr=asyncio.subprocess.PIPE) as go:
-        caller = running(
-            *(sys.executable, "-W", "error", "client.py"),
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        async with caller as python:
-            out, _ = await python.communicate()
-        assert go.stderr is not None
-        assert b"hello [first]" in await go.stderr.readline()
-    assert out.decode().splitlines() == re.findall(r"print\(.*\)  # (.+)", client)
+    go = await start(served)
+    try:
+        called = await printed_by(await start(*PYTHON, "client.py", cwd=tmp_path))
+        assert called.splitlines() == re.findall(r"print\(.*\)  # (.+)", client)
+        assert go.stderr is not None and b"hello [first]" in await go.stderr.readline()
+    finally:
+        go.kill()
+        await go.communicate()
 
 
 async def test_go_reads_the_stream_from_python(tmp_path: Path) -> None:
@@ -102,6 +70,4 @@ async def test_go_reads_the_stream_from_python(tmp_path: Path) -> None:
         if language == "python" and not text.startswith("# "):
             exec(compile(text, str(PAGE), "exec"), names)
     async with names["server"].listen("127.0.0.1", 0) as listener:
-        async with running(reader, listener.url, stdout=asyncio.subprocess.PIPE) as go:
-            out, _ = await go.communicate()
-            assert (out, go.returncode) == (b"0\n1\n2\n", 0)
+        assert await printed_by(await start(reader, listener.url)) == "0\n1\n2\n"

@@ -12,16 +12,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from opentelemetry.trace import SpanKind
-from test_opentelemetry import Telemetry, chain
 
 from interop.node import JS, find_node
 from interop.page_client import Page, scripted, welcome, words
 from interop.test_typescript import ROOT, output_of
-from wsrpc import AnonymousChannel, Client, Context, Overloaded, Server
+from wsrpc import AnonymousChannel, Context, Overloaded, Server
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -485,22 +482,3 @@ async def test_the_module_of_the_guide_traces_calls(tmp_path: Path) -> None:
         found, spans = await traced(tmp_path, listener.url, calls)
     assert [span[:3] for span in spans] == [["parent", 2, 0], ["parents", 2, 0], ["nobody", 2, 2]]
     assert found == [*(span[3] for span in spans[:2]), None] and found[0] != found[1]
-
-
-async def test_a_trace_of_the_page_continues_in_two_services_and_through_a_cluster(tmp_path: Path) -> None:
-    telemetry, front, service, device = Telemetry(), Server(), Client(), Client()
-    async with servers(2) as nodes:
-        telemetry.instrument(front, *nodes.all, service, device)
-        front.on("press", lambda: service.request("wake"))
-        nodes[0].on("wake", lambda: nodes[0].cluster.peer("device").request("beep"))
-        device.on("beep", lambda: "beeped")
-        await nodes.join(1, "device", device)
-        await nodes.join(0, client=service)
-        async with front.listen() as listener:
-            results, spans = await traced(tmp_path, listener.url, 'results.push(await client.request("press"))')
-    [root], inside = spans, telemetry.spans()
-    assert results == ["beeped"] and root[:2] == ["press", 2]
-    sides = [SpanKind.SERVER, SpanKind.CLIENT, SpanKind.SERVER, SpanKind.CLIENT, SpanKind.SERVER]
-    assert chain(inside) == list(zip(["press", "wake", "wake", "beep", "beep"], sides, strict=True))
-    assert inside[0].parent is not None
-    assert root[3] == f"00-{inside[0].parent.trace_id:032x}-{inside[0].parent.span_id:016x}-01"

@@ -1,38 +1,16 @@
-"""A question to two tabs of a user, which are connected to two processes with Redis between them."""
+"""A question to two tabs of a user."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Iterator
 
 import pytest
-from engine_servers import ServerProcess, redis_server
 from leftovers import nothing_left as nothing_left
-from programs import start
 
 from interop.page_client import Page
 from wsrpc import Server
-from wsrpc.cluster import Cluster
-from wsrpc_adapters.redis import RedisEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-OTHER_PROCESS = """
-import asyncio, sys
-from wsrpc import Server
-from wsrpc.cluster import Cluster
-from wsrpc_adapters.redis import RedisEngine
-
-async def main(redis):
-    server = Server(cluster=Cluster(RedisEngine(redis), name="shop"))
-    server.on("open", lambda peer: server.room("ada").add(peer))
-    async with server.listen() as listener:
-        print(listener.url, flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(main(sys.argv[1]))
-"""
 
 DIALOG = """
 client.on("confirm", function (question) {
@@ -43,22 +21,10 @@ client.on("confirm", function (question) {
 """
 
 
-@pytest.fixture
-def redis() -> Iterator[ServerProcess]:
-    server = redis_server()
-    yield server
-    server.kill()
-
-
-@pytest.mark.parametrize("answering", ["here", "there"])
-async def test_the_first_answer_closes_the_dialog_in_the_other_tab(redis: ServerProcess, answering: str) -> None:
-    other = await start(sys.executable, "-c", OTHER_PROCESS, redis.url, stderr=None)
-    server = Server(cluster=Cluster(RedisEngine(redis.url), name="shop"))
+async def test_the_first_answer_closes_the_dialog_in_the_other_tab() -> None:
+    server = Server()
     server.on("open", lambda peer: server.room("ada").add(peer))
-    assert other.stdout is not None
-    url = (await other.stdout.readline()).decode().strip()
-    async with server.listen() as listener, Page.start(listener.url) as here, Page.start(url) as there:
-        first, second = (here, there) if answering == "here" else (there, here)
+    async with server.listen() as listener, Page.start(listener.url) as first, Page.start(listener.url) as second:
         for page in (first, second):
             await page.notes.until("open")
             await page.run(DIALOG)
@@ -72,5 +38,3 @@ async def test_the_first_answer_closes_the_dialog_in_the_other_tab(redis: Server
         await second.notes.until("closed: another member has answered")
         await second.run("press('too late')")
         assert await asyncio.gather(*(page.do("ignored") for page in (first, second))) == [{}, {}]
-    other.kill()
-    await other.communicate()

@@ -119,36 +119,6 @@ async def test_status(row: str) -> None:
         assert statuses(page) == TABLE[row]
 
 
-@pytest.mark.parametrize("ends", ["resumed", "lost"])
-async def test_what_is_sent_while_detached_goes_to_the_next_session_if_this_one_is_lost(ends: str) -> None:
-    stage = Stage(Server())
-    seen: list[int] = []
-    stage.server.on("number", seen.append)
-    stage.server.on("seen", lambda: seen)
-    async with (
-        stage.server.listen() as listener,
-        FaultProxy(listener.url) as proxy,
-        Page.start(proxy.url, statuses=True) as page,
-    ):
-        assert await page.do("ask", name="sync") == "synced"
-        peer = stage.peer
-        async with proxy.cut():
-            await page.notes.until("detached")
-            await page.run(
-                """
-                client.emit("number", 1)
-                globalThis.sent = client.request("number", 2)
-                client.with({ timeout: 1 }).request("number", 3).catch(() => note("gave up"))
-                client.emit("number", 4)
-                """
-            )
-            await page.notes.until("gave up")
-            if ends == "lost":
-                await peer.close()
-        assert await page.run("await sent\nreturn await client.request('seen')") == [1, 2, 4]
-        assert statuses(page) == "connecting open detached " + ("open" if ends == "resumed" else "connecting open")
-
-
 def rejects_two(handshake: Handshake) -> None:
     if handshake.bearer_token in ("token-2", "token-3"):
         handshake.reject(401)
@@ -230,8 +200,7 @@ NEW_CALLS = {
 AFTER: list[Any] = [60_000, 1000, 999, 0, None, -1, "soon", 2**60]
 
 
-@pytest.mark.parametrize("after", AFTER)
-@pytest.mark.parametrize("work", [True, False], ids=["work", "nothing"])
+@pytest.mark.parametrize(("work", "after"), [*((True, after) for after in AFTER), (False, 60_000), (False, None)])
 async def test_where_new_calls_go_while_the_server_drains(work: bool, after: Any) -> None:
     """A request that would have ended a stream waited until the server had closed."""
     server = Drains()
@@ -291,12 +260,11 @@ async def test_requests_that_wait_for_a_place_wait_for_the_next_connection() -> 
 
 
 @pytest.mark.parametrize(
-    "needs",
-    ["client.request('one')", "client.stream('count').next().then(({ value }) => value)"],
+    ("answers", "needs"),
+    [("items", "client.request('one')"), ("value", "client.stream('count').next().then(({ value }) => value)")],
     ids=["request", "stream"],
 )
-@pytest.mark.parametrize("answers", ["value", "items"])
-async def test_a_handler_that_a_draining_server_awaits_may_call_it(needs: str, answers: str) -> None:
+async def test_a_handler_that_a_draining_server_awaits_may_call_it(answers: str, needs: str) -> None:
     """Such a call waited for the next connection, and the server for the handler."""
     server = Server()
     server.on("one", lambda: 1)
@@ -322,25 +290,6 @@ async def test_a_handler_that_a_draining_server_awaits_may_call_it(needs: str, a
         await page.notes.until("open")
         await server.close(drain_timeout=60)
         assert got == [1]
-
-
-async def test_a_request_ends_a_stream_while_the_server_drains() -> None:
-    server = Server()
-    stopped = asyncio.Event()
-
-    @server.on("feed")
-    async def feed() -> AsyncIterator[int]:
-        yield 1
-        await stopped.wait()
-
-    server.on("stop", stopped.set)
-    async with server.listen() as listener, Page.start(listener.url, statuses=True) as page:
-        await page.run("globalThis.feed = client.stream('feed'); await feed.next()")
-        closing = asyncio.create_task(server.close(drain_timeout=60))
-        await page.notes.until("draining")
-        assert await page.run("await client.request('stop'); return (await feed.next()).done") is True
-        await closing
-        await page.notes.until("connecting")
 
 
 async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
@@ -485,27 +434,29 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("target", TARGETS)
-async def test_a_function_without_credentials_is_called_again(target: str) -> None:
+async def test_a_function_without_credentials_is_called_again() -> None:
     stage = Stage(Server(limits=Limits(close_timeout=1)))
     async with stage.server.listen() as listener, Page.start() as page:
         await page.do("open", at=listener.url)
         told = await page.run(
             f"""
             const url = {json.dumps(listener.url)}
-            const fails = {target}
-            let calls = 0
-            const other = new Client(() => (++calls < 3 ? fails() : url), {{ WebSocket }})
-            other.status.subscribe((state) => note("other " + state))
-            while (!other.error) await new Promise((resolve) => setTimeout(resolve))
-            const {{ name, message }} = other.error
-            while (other.error) await new Promise((resolve) => setTimeout(resolve))
-            const seen = [calls, other.status.get(), await other.request("sync")]
-            other.close()
-            return [name, message, ...seen]
+            const changed = () => new Promise((resolve) => setTimeout(resolve))
+            const tries = async (fails) => {{
+              let calls = 0
+              const other = new Client(() => (++calls < 3 ? fails() : url), {{ WebSocket }})
+              while (!other.error) await changed()
+              const {{ name, message }} = other.error
+              while (other.error) await changed()
+              const seen = [calls, other.status.get(), await other.request("sync")]
+              other.close()
+              return [name, message, ...seen]
+            }}
+            return Promise.all([{", ".join(TARGETS)}].map(tries))
             """
         )
-        assert told == ["ConnectionLost", f"the connection has ended: 1006 {TARGETS[target]}", 3, "open", "synced"]
+        ends = [f"the connection has ended: 1006 {error}" for error in TARGETS.values()]
+        assert told == [["ConnectionLost", end, 3, "open", "synced"] for end in ends]
 
 
 @pytest.mark.parametrize("state", ["connecting", "detached"])
@@ -533,28 +484,24 @@ async def test_the_function_may_close_the_client_if_the_user_has_to_log_in(state
 
 
 WRONG = ["undefined", "null", "[url, url]", "{ urls: [url] }", "{ url: null }", "{ token: 'one' }"]
+UNUSABLE = {
+    "{ url, token: 'two words' }, { WebSocket: class {} }": WRONG_TOKEN,
+    "'/ws', { WebSocket: class {} }": "Invalid URL",
+    **{f"{wrong}, {{ WebSocket: class {{}} }}": WRONG_TARGET for wrong in WRONG},
+    "url, {}": "no WebSocket: pass { WebSocket } of the package ws",
+}
 
 
-@pytest.mark.parametrize(
-    ("target", "options", "error"),
-    [
-        ("{ url, token: 'two words' }", "{ WebSocket: class {} }", f"TypeError: {WRONG_TOKEN}"),
-        ("'/ws'", "{ WebSocket: class {} }", "TypeError: Invalid URL"),
-        *((wrong, "{ WebSocket: class {} }", f"TypeError: {WRONG_TARGET}") for wrong in WRONG),
-        (
-            "url",
-            "{}",
-            "TypeError: no WebSocket: pass { WebSocket } of the package ws",
-        ),
-    ],
-)
-async def test_what_no_client_can_connect_with(target: str, options: str, error: str) -> None:
+async def test_what_no_client_can_connect_with() -> None:
     async with Page.start("ws://127.0.0.1:1") as page:
         told = await page.run(
             f"""
             delete globalThis.WebSocket
-            const url = "ws://127.0.0.1:1"
-            try {{ new Client({target}, {options}) }} catch (error) {{ return String(error) }}
+            const url = "ws://127.0.0.1:1", errors = []
+            for (const make of [{", ".join(f"() => new Client({arguments})" for arguments in UNUSABLE)}]) {{
+              try {{ errors.push(make()) }} catch (error) {{ errors.push(String(error)) }}
+            }}
+            return errors
             """
         )
-        assert told == error
+        assert dict(zip(UNUSABLE, told, strict=True)) == {each: f"TypeError: {UNUSABLE[each]}" for each in UNUSABLE}

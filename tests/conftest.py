@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
 ON_UVLOOP = os.environ.get("WSRPC_LOOP") == "uvloop"
 """Tests run on uvloop, except those marked ``asyncio_loop``: make test-uvloop."""
-SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py", TESTS.parent / "interop" / "test_matrix_run.py")
+SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py")
 
 # In debug mode asyncio notes for each callback, task and future where it was made: ten calls deep for callbacks, and
 # for the others, in C, all the way up to pytest's own calls. That took more than half of the time of the unit tests.

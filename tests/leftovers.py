@@ -62,22 +62,6 @@ async def timers_due(seconds: float) -> None:
         await asyncio.sleep(0)
 
 
-class FreezesOlderObjects:
-    """For test cases that collect garbage often: the collector looks only at objects that the test case has made.
-
-    Within the whole suite a worker holds millions of objects, and each look at all of them takes half a second.
-    """
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        gc.collect()
-        gc.freeze()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        gc.unfreeze()
-
-
 async def living_objects() -> Counter[str]:
     """How many objects of the kinds that connections, calls and streams are made of are alive, by type."""
     # asyncio keeps cancelled timers, and what they refer to, until there are many.

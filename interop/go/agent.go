@@ -60,7 +60,6 @@ func newAgent(kind socketKind) *agent {
 		"emit":      a.emit,
 		"request":   a.request,
 		"cancel":    a.cancel,
-		"burst":     a.burst,
 		"events":    a.events,
 		"set":       a.set,
 	}

@@ -164,11 +164,3 @@ func (a *agent) abortChannel(c *command) (any, error) {
 	}
 	return nil, channel.Abort(reason(c.Reason))
 }
-
-func (a *agent) closeChannel(c *command) (any, error) {
-	channel, err := a.anonymous(c)
-	if err != nil {
-		return nil, err
-	}
-	return nil, channel.Close()
-}

@@ -11,7 +11,6 @@ import (
 
 func (a *agent) addChannelCommands() {
 	a.commands["abort_channel"] = a.abortChannel
-	a.commands["close_channel"] = a.closeChannel
 	a.commands["iterate"] = a.iterate
 	a.commands["upload"] = a.upload
 }

@@ -1,6 +1,5 @@
 // The commands of the agent that Node and a browser have in common. They are described in ../agents.py.
 
-import { loadCommand } from "./load.mjs"
 import { streamCommands } from "./streams.mjs"
 import { decode, describe, encode } from "./values.mjs"
 
@@ -55,25 +54,6 @@ export function commandsOf({ library, journal, answers, peers }) {
       canceller.abort("reason" in command ? decode(command.reason) : undefined)
     },
 
-    async burst({ n, event = "add", ...rest }) {
-      const counts = { right: 0, wrong: 0, failed: 0, first_error: null }
-      const adds = event === "add"
-      const ask = async (_, k) => {
-        try {
-          const answer = await send({ ...rest, event }, adds ? [k, 1] : [k])
-          if (answer === (adds ? k + 1 : k)) counts.right++
-          else counts.wrong++
-        } catch (error) {
-          counts.failed++
-          counts.first_error ??= describe(error)
-        }
-      }
-      await Promise.all(Array.from({ length: n }, ask))
-      return counts
-    },
-
-    load: loadCommand(peers),
-
     answer({ keys, fail = false }) {
       for (const key of keys) answers.give(key, fail)
     },
@@ -83,10 +63,6 @@ export function commandsOf({ library, journal, answers, peers }) {
     abort_channel(command) {
       const { peer, channel } = command
       peers.channel(peer, channel).abort("reason" in command ? decode(command.reason) : undefined)
-    },
-
-    close_channel({ peer, channel }) {
-      peers.channel(peer, channel).close()
     },
 
     send_raw({ peer, data, binary = false }) {

@@ -46,11 +46,6 @@ export function builtins({ library, journal, answers, label, back, adoptChannel 
       return made ?? key
     },
 
-    tally(value) {
-      journal.add({ kind: "tallied", peer: this.get("index"), channel: label, item: value })
-      return value
-    },
-
     ask(event, ...args) {
       // A channel is nothing that could be passed on.
       return (back ?? this).request(event, ...args).then((value) => (value?.isAnonymous ? "a channel" : value))

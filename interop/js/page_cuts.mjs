@@ -2,7 +2,7 @@
 //
 //   node --expose-gc page_cuts.mjs URL json|msgpack SEED
 //
-// Commands are lines of JSON on stdin, `{command, ...}`, each answered by one line `{answer}`. Other lines tell of what
+// Commands are lines of JSON on stdin, `{command, id, ...}`, each answered by `{id, ok}`. Other lines tell of what
 // happens: `{attempt, via}` to connect, `{status}`, `{fault}` that nobody has caught. The program ends by itself after
 // `close`.
 
@@ -135,11 +135,11 @@ const commands = {
 
 const input = createInterface({ input: process.stdin })
 input.on("line", async (line) => {
-  const { command, ...fields } = JSON.parse(line)
+  const { command, id, ...fields } = JSON.parse(line)
   try {
-    say({ answer: (await commands[command](fields)) ?? null })
+    say({ id, ok: (await commands[command](fields)) ?? null })
   } catch (error) {
-    say({ fault: String(error?.stack ?? error), answer: null })
+    say({ id, error: { message: String(error?.stack ?? error) } })
   }
 })
 input.on("close", () => client.close())

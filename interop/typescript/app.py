@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Protocol, T
 from uuid import UUID
 
 import msgspec
-import pydantic
 
 from wsrpc import AnonymousChannel, Context, Peer, Router, Server, Service, method
 
@@ -72,35 +71,12 @@ class Options(TypedDict):
     follow: NotRequired[bool]
 
 
-class Host(pydantic.BaseModel):
-    name: str = pydantic.Field(description="Its name, without the domain.")
-    port: int = 443
-    alias: str | None = pydantic.Field(None, serialization_alias="knownAs", validation_alias="knownAs")
-
-
 class Times(msgspec.Struct):
     at: datetime
     day: date
     took: timedelta
     price: Decimal
     id: UUID
-
-
-class Tag(msgspec.Struct):
-    name: str
-
-
-class Elsewhere:
-    class Tag(msgspec.Struct):
-        """Another class of that name."""
-
-        number: int
-
-
-class Promise(msgspec.Struct):
-    """Called like something of TypeScript's own."""
-
-    kept: bool
 
 
 @server.on("add")
@@ -143,11 +119,6 @@ def search(text: str, options: Options | None = None, mode: Literal["fast", "ful
     return options or {"depth": len(text)}
 
 
-@server.on("resolve")
-def resolve(host: Host) -> dict[str, Host]:
-    return {"given": host, "other": Host.model_validate({"name": "b"})}
-
-
 @server.on("reverse")
 def reverse(data: bytes) -> bytes:
     return data[::-1]
@@ -161,11 +132,6 @@ def levels(least: Annotated[Level, msgspec.Meta(description="The lowest one want
 @server.on("times")
 def times() -> Times:
     return Times(datetime(2026, 5, 4, 12, tzinfo=UTC), date(2026, 5, 4), timedelta(2), Decimal("1.50"), UUID(int=1))
-
-
-@server.on("others")
-def others(function: int, other: Elsewhere.Tag, promise: Promise) -> tuple[Tag, Cup | None]:
-    return Tag(str(other.number)), Cup("tea", sugar=function) if promise.kept else None
 
 
 @server.on("set-name")

@@ -29,7 +29,6 @@ await server.request("adopt", { type: "Cow" }) // 2322
 await server.request("adopt", { name: "Rex" }) // 2345
 await server.request("order", { cups: [{ size: "s" }] }) // 2741
 await server.request("order", { cups: [], for_table: 1 }) // 2561
-await server.request("resolve", { name: "a", port: "80" }) // 2322
 await server.request("levels", 3) // 2345
 await server.of("files").request("read", 1) // 2345
 

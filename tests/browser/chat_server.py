@@ -12,8 +12,6 @@ from pathlib import Path
 from cluster_workers import Worker, environment
 from programs import ROOT, free_port
 
-from interop.peers import until
-
 EXAMPLE = ROOT / "examples" / "chat"
 
 
@@ -67,7 +65,3 @@ class ChatServer:
         """The process to which a user has connected last, and which has the user's session."""
         remote = re.findall(rf'(\S+) - "WebSocket /ws\?name={name}"', self.log)[-1]
         return int(await self.command.logged(rf"\[(\d+)\] peer \w+ connected from {remote},"))
-
-    async def wait_for_part(self, size: int) -> None:
-        """Wait until the server has so many bytes of the upload that is not complete."""
-        await until(lambda: [path.stat().st_size for path in self._data.glob("*.part")] == [size])

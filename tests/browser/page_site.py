@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from asgi_servers import uvicorn_serving
 from browser.pages import PATIENCE
-from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from hosts import application, running
 from playwright.async_api import BrowserContext, ConsoleMessage, Page
 
 import wsrpc
 from wsrpc import AnonymousChannel, Peer, RpcError, Server
 from wsrpc.testing import FaultProxy
-from wsrpc_adapters.asgi import lifespan, serve_websocket
-from wsrpc_adapters.uvicorn import WebSocketProtocol
 
 HERE = Path(__file__).parent
 BLANK = HERE / "page_blank.html"
@@ -31,7 +24,6 @@ CUT_WHILE_DIALING = "Error in connection establishment", "Error during WebSocket
 
 Reports = asyncio.Queue[Any]
 """What pages have posted to /report."""
-Hosting = Callable[[Server, Reports], Context[str]]
 
 
 @asynccontextmanager
@@ -54,30 +46,6 @@ async def on_aiohttp(server: Server, reports: Reports) -> AsyncGenerator[str]:
         yield url
 
 
-@asynccontextmanager
-async def on_fastapi(server: Server, reports: Reports) -> AsyncGenerator[str]:
-    """The same with FastAPI, under uvicorn."""
-    app = FastAPI(lifespan=lifespan(server))
-
-    @app.get("/")
-    def blank() -> FileResponse:
-        return FileResponse(BLANK)
-
-    @app.post("/report")
-    async def report(request: Request) -> None:
-        reports.put_nowait(await request.json())
-
-    @app.websocket("/ws")
-    async def ws(websocket: WebSocket) -> None:
-        await serve_websocket(server, websocket)
-
-    app.mount("/tests", StaticFiles(directory=HERE))
-    app.mount("/wsrpc", StaticFiles(packages=[("wsrpc", "browser")]))
-    async with uvicorn_serving(app, WebSocketProtocol) as port:
-        yield f"ws://127.0.0.1:{port}/ws"
-        await server.close()
-
-
 class Site:
     """A server, the proxy through which pages reach it, and what they have reported."""
 
@@ -95,9 +63,9 @@ class Site:
 
 
 @asynccontextmanager
-async def serving_site(server: Server, hosting: Hosting = on_aiohttp) -> AsyncGenerator[Site]:
+async def serving_site(server: Server) -> AsyncGenerator[Site]:
     reports = Reports()
-    async with hosting(server, reports) as url, FaultProxy(url) as proxy:
+    async with on_aiohttp(server, reports) as url, FaultProxy(url) as proxy:
         yield Site(server, proxy, reports)
 
 

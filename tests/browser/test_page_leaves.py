@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from browser.page_site import calling_server, quiet_page, serving_site
@@ -21,40 +22,25 @@ BEGIN = """async () => {
 }"""
 
 
-async def close(page: Page) -> None:
-    await page.evaluate("client.close()")
-
-
-async def close_with_a_code(page: Page) -> None:
-    await page.evaluate("client.close(4321, 'bye')")
-
-
-async def go_elsewhere(page: Page) -> None:
-    await page.goto("about:blank")
-
-
-async def close_the_tab(page: Page) -> None:
-    await page.close()
-
-
-WAYS: dict[Callable[[Page], Awaitable[None]], int] = {
-    close: 1000,
-    close_with_a_code: 4321,
-    go_elsewhere: 1000,
-    close_the_tab: 1000,
+WAYS: dict[str, tuple[int, Callable[[Page], Awaitable[Any]]]] = {
+    "close": (1000, lambda page: page.evaluate("client.close()")),
+    "close with a code": (4321, lambda page: page.evaluate("client.close(4321, 'bye')")),
+    "go elsewhere": (1000, lambda page: page.goto("about:blank")),
+    "close the tab": (1000, lambda page: page.close()),
 }
 """Ways to leave, with the close code that the server sees. Playwright turns the back/forward cache off."""
 
 
-@pytest.mark.parametrize("leave", WAYS)
-async def test_the_session_is_free_at_once(browser: Browser, leave: Callable[[Page], Awaitable[None]]) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_session_is_free_at_once(browser: Browser, way: str) -> None:
+    code, leave = WAYS[way]
     async with serving_site(calling_server()) as site, browsing(browser) as context:
         async with quiet_page(context, site.url) as page:
             assert await page.evaluate(BEGIN) == 3
             assert len(site.server.peers) == 1
             await leave(page)
             await turns_until(lambda: not site.server.peers)
-            assert site.closed == [WAYS[leave]]
+            assert site.closed == [code]
             stats = site.server.stats()
             assert (stats.detached_peers, stats.active) == (0, 0)
 

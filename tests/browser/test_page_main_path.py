@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from browser.firefox import firefox
-from browser.page_site import Hosting, calling_server, on_aiohttp, on_fastapi, quiet_page, serving_site
+from browser.page_site import calling_server, quiet_page, serving_site
 from browser.pages import browsing
 from leftovers import turns_until
 from playwright.async_api import Browser
@@ -37,10 +37,9 @@ BYTES = {"json": "TypeError", "msgpack": True}
 
 
 @pytest.mark.parametrize("codec", BYTES)
-@pytest.mark.parametrize("hosting", [on_aiohttp, on_fastapi])
-async def test_every_kind_of_call_in_chromium(browser: Browser, hosting: Hosting, codec: str) -> None:
+async def test_every_kind_of_call_in_chromium(browser: Browser, codec: str) -> None:
     server = calling_server(lambda: site.proxy.drop())
-    async with serving_site(server, hosting) as site, browsing(browser) as context:
+    async with serving_site(server) as site, browsing(browser) as context:
         async with quiet_page(context, site.url) as page:
             call = "async (codec) => (await import('/tests/page_main_path.mjs')).mainPath(codec)"
             assert await page.evaluate(call, codec) == {**SEEN, "bytes": BYTES[codec]}

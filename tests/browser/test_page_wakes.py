@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from browser.chromium import Chromium, Tab, chromium
-from browser.page_site import CUT_WHILE_DIALING, Site, quiet_page, serving_site
+from browser.page_site import Site, quiet_page, serving_site
 from browser.pages import browsing
 from leftovers import turns_until
 from playwright.async_api import Browser
@@ -141,33 +141,6 @@ NOTE_SOCKETS = """() => {
         }
     }
 }"""
-
-
-@pytest.mark.parametrize("looked_at", [False, True])
-async def test_silence_is_noticed_within_ten_seconds_and_the_stream_goes_on(browser: Browser, looked_at: bool) -> None:
-    """A page that was looked at again and again noticed it after 34 seconds, because each look began a new wait."""
-    tolerated = ["WebSocket is closed before the connection is established", *CUT_WHILE_DIALING]
-    async with stepping() as page, browsing(browser) as context, quiet_page(context, page.site.url, *tolerated) as tab:
-        await tab.clock.install()
-        await tab.evaluate(NOTE_SOCKETS)
-        await tab.evaluate(BEGIN)
-        read = page.step()
-        await tab.wait_for_function(f"noted.items.length === {len(read)}")
-        async with page.site.proxy.silence():
-            wanted, before = page.step(), page.site.proxy.connections
-            assert await tab.evaluate("noted.states") == ["open"]
-            for _ in range(5):
-                if looked_at:
-                    await tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-                await tab.clock.run_for(2_000)
-            assert await tab.evaluate("sockets.length") == 2
-            # Dialed beside the first, which may be alive.
-            await turns_until(lambda: page.site.proxy.connections > before)
-        await tab.evaluate("Math.random = () => 0, dispatchEvent(new Event('online'))")
-        await tab.wait_for_function(f"noted.items.length === {len(wanted)}")
-        assert await tab.evaluate("noted.items") == wanted
-        assert await tab.evaluate("noted.states") == ["open", "detached", "open"]
-        assert page.site.closed == []
 
 
 @pytest.mark.parametrize("drops", [True, False])

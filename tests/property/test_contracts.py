@@ -1,6 +1,6 @@
 """Random contracts over all kinds of types: what a caller sends is what arrives, and what comes back is what was sent.
 
-The callers are a proxy and a generated client in Python. interop/test_contracts_typescript.py has that in TypeScript.
+The callers are a proxy and a generated client in Python.
 """
 
 from __future__ import annotations

@@ -20,13 +20,13 @@ from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
-from client_world import WorldMachine
 from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
 from keyed_world import MortalRedis, Process, SharedMemory, SharedRedis, SharedStore, runs_of
 from leftovers import other_tasks
 from tenacity import wait_fixed
+from world_machine import WorldMachine
 
 from wsrpc import (
     ChannelClosed,

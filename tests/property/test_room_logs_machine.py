@@ -18,7 +18,6 @@ from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
-from client_world import WorldMachine
 from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
@@ -26,6 +25,7 @@ from keyed_world import KnownLog, MortalRedis, Process, SharedMemory, SharedRedi
 from leftovers import other_tasks
 from tenacity import wait_fixed
 from test_keyed_machine import RealLoop
+from world_machine import WorldMachine
 
 from wsrpc import (
     Client,

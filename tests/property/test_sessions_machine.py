@@ -18,13 +18,13 @@ from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
-from client_world import TURN, WorldMachine
 from effort import EXPLORE, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from peers_inside import out_of
 from sessions_ledger import Lane, SessionRecord, Work
 from tenacity import wait_fixed
+from world_machine import TURN, WorldMachine
 
 from wsrpc import (
     AnonymousChannel,

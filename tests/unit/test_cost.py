@@ -20,7 +20,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -132,29 +132,26 @@ async def add_later(a: int, b: int) -> int:
     return a + b
 
 
+async def repeat(calls: Calls, count: int, step: Callable[[], Awaitable[Any]], wait: int = 0) -> int:
+    """Take a step ``count`` times in each batch, and then wait so many turns."""
+    for number in range(WARM_UP + 1):
+        with calls.counting(number):
+            for _ in range(count):
+                await step()
+            await turns(wait)
+    return count
+
+
 async def requests(calls: Calls, handler: Callable[[int, int], Any] = add) -> int:
     async with pair() as (left, right):
         right.on("add", handler)
-        for number in range(WARM_UP + 1):
-            with calls.counting(number):
-                for _ in range(REQUESTS):
-                    await left.request("add", 1, 2)
-    return REQUESTS
-
-
-async def async_requests(calls: Calls) -> int:
-    return await requests(calls, add_later)
+        return await repeat(calls, REQUESTS, lambda: left.request("add", 1, 2))
 
 
 async def events(calls: Calls) -> int:
     async with pair() as (left, right):
         right.on("add", add)
-        for number in range(WARM_UP + 1):
-            with calls.counting(number):
-                for _ in range(REQUESTS):
-                    await left.emit("add", 1, 2)
-                await turns()
-    return REQUESTS
+        return await repeat(calls, REQUESTS, lambda: left.emit("add", 1, 2), TURNS)
 
 
 def observe(call: object) -> Iterator[None]:
@@ -167,11 +164,7 @@ async def observed(calls: Calls) -> int:
     server.use(observe)
     async with connect(server) as client:
         client.use_outgoing(observe)
-        for number in range(WARM_UP + 1):
-            with calls.counting(number):
-                for _ in range(REQUESTS):
-                    await client.request("add", 1, 2)
-    return REQUESTS
+        return await repeat(calls, REQUESTS, lambda: client.request("add", 1, 2))
 
 
 async def lone_items() -> AsyncIterator[int]:
@@ -184,11 +177,7 @@ async def stream(calls: Calls) -> int:
     async with pair() as (left, right):
         right.on("count", lone_items)
         async with left.stream("count") as consumer:
-            for number in range(WARM_UP + 1):
-                with calls.counting(number):
-                    for _ in range(ITEMS):
-                        await anext(consumer)
-    return ITEMS
+            return await repeat(calls, ITEMS, lambda: anext(consumer))
 
 
 async def broadcast(calls: Calls) -> int:
@@ -239,8 +228,8 @@ async def accept(calls: Calls) -> int:
     return RECONNECTS
 
 
-async def turns() -> None:
-    for _ in range(TURNS):
+async def turns(count: int = TURNS) -> None:
+    for _ in range(count):
         await asyncio.sleep(0)
 
 
@@ -251,7 +240,7 @@ FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = 
     # A request with two integers as parameters, answered by a `def` handler: both ends.
     "inline request": (requests, 23),
     # The same, answered by an `async def` handler, which runs in a task.
-    "async request": (async_requests, 33),
+    "async request": (lambda calls: requests(calls, add_later), 33),
     # An event with two integers as parameters, until its `def` handler has run.
     "event": (events, 7),
     # The same as the first with middleware on both ends, which observes with a `yield`, as for traces.

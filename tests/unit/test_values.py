@@ -28,22 +28,9 @@ from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import decoded
 
-from wsrpc import (
-    AnonymousChannel,
-    BadArguments,
-    BadResult,
-    Client,
-    Context,
-    HandlerFailed,
-    KeepLatest,
-    Limits,
-    MessageTooBig,
-    Peer,
-    RemoteError,
-    RpcError,
-    Server,
-)
+from wsrpc import AnonymousChannel, Client, Context, KeepLatest, Limits, Peer, Server
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
+from wsrpc.errors import BadArguments, BadResult, HandlerFailed, MessageTooBig, RemoteError, RpcError
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -123,32 +110,26 @@ class Ratio(float):
         return f"Ratio({float(self)})"
 
 
-class Price(Decimal):
-    pass
+class Price(Decimal): ...
 
 
 class Stamp(datetime):
     """A datetime like pandas.Timestamp."""
 
 
-class Day(date):
-    pass
+class Day(date): ...
 
 
-class Clock(time):
-    pass
+class Clock(time): ...
 
 
-class Span(timedelta):
-    pass
+class Span(timedelta): ...
 
 
-class Octets(bytes):
-    pass
+class Octets(bytes): ...
 
 
-class Buffer(bytearray):
-    pass
+class Buffer(bytearray): ...
 
 
 class Tag(Markup, enum.Enum):
@@ -309,19 +290,12 @@ REFUSED: list[tuple[str, bool, Any, type[Exception]]] = [
     ("half of one beside a large integer", False, [2**63, Cup("\ud800", 2)], UnicodeEncodeError),
     ("what contains itself", True, LOOP, RecursionError),
 ]
-HALVES = {
-    "half a surrogate pair": "half \ud800",
-    "half of one after bytes": "\udfff",
-    "half of one in a key": "k\udfff",
-    "half of one beside a large integer": "\ud800",
-}
+HALF_TEXTS = ("half \ud800", "\udfff", "k\udfff", "\ud800")
+HALVES = dict(zip([row[0] for row in REFUSED if row[3] is UnicodeEncodeError], HALF_TEXTS, strict=True))
 """The text that the error shows, for rows of `REFUSED`."""
 TOO_LARGE = [(name, False, row.value, OverflowError) for name, row in ONLY_JSON.items()]
-ONLY_MSGPACK = [
-    ("an array as a key", False, {(1, 2): 0}, TypeError),
-    ("null as a key", False, {None: 0}, TypeError),
-    ("true as a key", False, {True: 0}, TypeError),
-]
+KEYS: dict[str, Any] = {"an array as a key": (1, 2), "null as a key": None, "true as a key": True}
+ONLY_MSGPACK = [(name, False, {key: 0}, TypeError) for name, key in KEYS.items()]
 """Only MessagePack as the codec can express these."""
 
 # ---------------------------------------------------------------- formats
@@ -352,137 +326,142 @@ FORMATS = pytest.mark.parametrize("format", ["json", "negotiated", "msgpack"])
 
 # ---------------------------------------------------------------- directions
 #
-# Each sends `value` from `near`, or lets `near` get it from `far`, and returns what arrives.
+# Each sends `value` from the near side, or lets it get the value from the far side, and returns what arrives.
 
 
-async def argument(near: Side, far: Side, value: Any) -> Any:
-    def take(one: Any, given: Any) -> None:
-        seen.append(given)
+class Exchange:
+    """Two sides. The handlers of the far one note what arrives, or give what is ``given``."""
 
-    far.on("take", take)
-    seen: list[Any] = []
-    await near.request("take", 1, value)
-    return seen.pop()
+    def __init__(self, near: Side, far: Side) -> None:
+        self.near, self.far = near, far
+        self.seen: list[Any] = []
+        self.given: Any = None
+        self.began = asyncio.Event()
+        far.on("take", lambda one, given: self.seen.append(given))
+        far.on("note", self.seen.append)
+        far.on("give", lambda: self.given)
+        far.on("items", lambda: iter([self.given]))
+        for handler in (self.give_later, self.refuse, self.upload, self.talk, self.stay, self.wait):
+            far.on(handler.__name__, handler)
 
-
-async def result(near: Side, far: Side, value: Any) -> Any:
-    far.on("give", lambda: value)
-    return await near.request("give")
-
-
-async def later_result(near: Side, far: Side, value: Any) -> Any:
-    async def give() -> Any:
+    async def give_later(self) -> Any:
         await asyncio.sleep(0)
-        return value
+        return self.given
 
-    far.on("give", give)
-    return await near.request("give")
+    def refuse(self) -> None:
+        raise self.given
+
+    async def upload(self, items: AsyncIterator[Any]) -> None:
+        self.seen.extend([each async for each in items])
+
+    async def talk(self, channel: AnonymousChannel) -> None:
+        async for each in channel.events("say"):
+            self.seen.append(each)
+            await channel.emit("said")
+
+    async def stay(self, channel: AnonymousChannel) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.seen.append(channel.close_reason)
+
+    async def wait(self, ctx: Context) -> None:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.seen.append(ctx.cancel_reason)
 
 
-async def rejected_with(near: Side, far: Side, error: RpcError) -> RemoteError:
-    def refuse() -> None:
-        raise error
+def both_ways(client: Client, peer: Peer) -> tuple[Exchange, Exchange]:
+    return Exchange(client, peer), Exchange(peer, client)
 
-    far.on("refuse", refuse)
+
+async def argument(x: Exchange, value: Any) -> Any:
+    await x.near.request("take", 1, value)
+    return x.seen.pop()
+
+
+async def result(x: Exchange, value: Any) -> Any:
+    x.given = value
+    return await x.near.request("give")
+
+
+async def later_result(x: Exchange, value: Any) -> Any:
+    x.given = value
+    return await x.near.request("give_later")
+
+
+async def rejected_with(x: Exchange, error: RpcError) -> RemoteError:
+    x.given = error
     with pytest.raises(RemoteError) as caught:
-        await near.request("refuse")
+        await x.near.request("refuse")
     if isinstance(caught.value, HandlerFailed):
         raise caught.value
     return caught.value
 
 
-async def error_data(near: Side, far: Side, value: Any) -> Any:
-    error = await rejected_with(near, far, RpcError("no", "E", value))
+async def error_data(x: Exchange, value: Any) -> Any:
+    error = await rejected_with(x, RpcError("no", "E", value))
     assert (error.message[:2], error.code) == ("no", "E")
     return error.data
 
 
-async def error_field(near: Side, far: Side, value: Any) -> Any:
-    return (await rejected_with(near, far, RpcError("no", fields={"why": value}))).fields.get("why")
+async def error_field(x: Exchange, value: Any) -> Any:
+    return (await rejected_with(x, RpcError("no", fields={"why": value}))).fields.get("why")
 
 
-async def event(near: Side, far: Side, value: Any) -> Any:
-    seen: list[Any] = []
-    far.on("note", seen.append)
-    await near.emit("note", value)
-    await near.request("sync")
-    return seen.pop()
+async def event(x: Exchange, value: Any) -> Any:
+    await x.near.emit("note", value)
+    await x.near.request("sync")
+    return x.seen.pop()
 
 
-async def event_that_is_awaited(near: Side, far: Side, value: Any) -> Any:
-    waiting = asyncio.ensure_future(far.wait_for("note"))
+async def event_that_is_awaited(x: Exchange, value: Any) -> Any:
+    waiting = asyncio.ensure_future(x.far.wait_for("note"))
     await asyncio.sleep(0)
     try:
-        await near.emit("note", value)
+        await x.near.emit("note", value)
         return await waiting
     finally:
         waiting.cancel()
 
 
-async def item(near: Side, far: Side, value: Any) -> Any:
-    far.on("items", lambda: iter([value]))
-    [arrived] = [each async for each in near.stream("items")]
+async def item(x: Exchange, value: Any) -> Any:
+    x.given = value
+    [arrived] = [each async for each in x.near.stream("items")]
     return arrived
 
 
-async def uploaded_item(near: Side, far: Side, value: Any) -> Any:
-    async def take(items: AsyncIterator[Any]) -> None:
-        seen.extend([each async for each in items])
-
-    far.on("upload", take)
-    seen: list[Any] = []
-    await near.request("upload", send=[value])
-    return seen.pop()
+async def uploaded_item(x: Exchange, value: Any) -> Any:
+    await x.near.request("upload", send=[value])
+    return x.seen.pop()
 
 
-async def event_of_a_conversation(near: Side, far: Side, value: Any) -> Any:
-    async def talk(channel: AnonymousChannel) -> None:
-        async for each in channel.events("say"):
-            seen.append(each)
-            await channel.emit("said")
-
-    far.on("talk", talk)
-    seen: list[Any] = []
-    async with await near.open_channel("talk") as channel:
+async def event_of_a_conversation(x: Exchange, value: Any) -> Any:
+    async with await x.near.open_channel("talk") as channel:
         await channel.emit("say", value)
         await channel.wait_for("said")
-    return seen.pop()
+    return x.seen.pop()
 
 
-async def reason_of_a_cancellation(near: Side, far: Side, value: Any) -> Any:
-    async def wait(ctx: Context) -> None:
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            seen.append(ctx.cancel_reason)
-
-    far.on("wait", wait)
-    seen: list[Any] = []
-    started = asyncio.Event()
-    asking = asyncio.ensure_future(near.request("wait"))
-    await started.wait()
+async def reason_of_a_cancellation(x: Exchange, value: Any) -> Any:
+    x.began.clear()
+    asking = asyncio.ensure_future(x.near.request("wait"))
+    await x.began.wait()
     asking.cancel(value)
     await asyncio.wait([asking])
-    await near.request("sync")
-    return seen.pop()
+    await x.near.request("sync")
+    return x.seen.pop()
 
 
-async def reason_of_an_abort(near: Side, far: Side, value: Any) -> Any:
-    async def talk(channel: AnonymousChannel) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            seen.append(channel.close_reason)
-
-    far.on("talk", talk)
-    seen: list[Any] = []
-    await (await near.open_channel("talk")).abort(value)
-    await near.request("sync")
-    return seen.pop()
+async def reason_of_an_abort(x: Exchange, value: Any) -> Any:
+    await (await x.near.open_channel("stay")).abort(value)
+    await x.near.request("sync")
+    return x.seen.pop()
 
 
-Direction = Callable[[Side, Side, Any], Awaitable[Any]]
+Direction = Callable[[Exchange, Any], Awaitable[Any]]
 RAISES, FAILS, NO_REASON = "the sender gets the error", "the handler has failed", "arrives without it"
 DIRECTIONS: list[tuple[Direction, str, str]] = [
     # what happens with a value that cannot be sent, and what its error calls the value
@@ -514,8 +493,8 @@ async def test_what_arrives(direction: Direction, format: str) -> None:
         rows = {name: row for name, row in rows.items() if row.value is not None}  # no reason at all
     expected = shown({name: row.arrives(format) for name, row in rows.items()})
     async with connected(format) as (_, client, peer):
-        for near, far in ((client, peer), (peer, client)):
-            assert shown({name: await direction(near, far, row.value) for name, row in rows.items()}) == expected
+        for x in both_ways(client, peer):
+            assert shown({name: await direction(x, row.value) for name, row in rows.items()}) == expected
 
 
 LOGGED = {RAISES: [], FAILS: [logging.ERROR], NO_REASON: [logging.WARNING]}
@@ -530,24 +509,24 @@ async def test_what_cannot_be_sent(
     rows = [*REFUSED, *(TOO_LARGE if format == "msgpack" else ONLY_MSGPACK)]
     for hooks in (False, True):
         async with connected(format, hooks=hooks) as (_, client, peer):
-            for near, far in ((client, peer), (peer, client)):
+            for x in both_ways(client, peer):
                 for name, hooked, value, error in rows:
                     if hooked is not hooks:
                         continue
                     caplog.clear()
                     if outcome is NO_REASON:
-                        reason = await direction(near, far, value)
+                        reason = await direction(x, value)
                         assert isinstance(reason, RemoteError) and reason.message == "Request aborted", name
                         said = caplog.text
                     else:
                         with pytest.raises(Exception) as caught:
-                            await direction(near, far, value)
+                            await direction(x, value)
                         assert type(caught.value) is (error if outcome is RAISES else HandlerFailed), name
                         said = str(caught.value) if outcome is RAISES else caplog.text
                     if error is UnicodeEncodeError:
                         assert f"{part} has half of a surrogate pair in {HALVES[name]!r}: replace it" in said
                     assert [record.levelno for record in caplog.records if record.exc_info] == LOGGED[outcome], name
-                assert await argument(near, far, "fine") == "fine"
+                assert await argument(x, "fine") == "fine"
 
 
 @FORMATS
@@ -557,7 +536,7 @@ async def test_a_result_of_attrs_is_sent_in_full_or_not_at_all(
 ) -> None:
     async with connected(format) as (_, client, peer):
         with pytest.raises(HandlerFailed):
-            await direction(client, peer, Document("1"))
+            await direction(Exchange(client, peer), Document("1"))
         assert "Document._id would not be sent: rename it, or make the class a dataclass" in caplog.text
         with pytest.raises(TypeError, match=r"Document\._id would not be sent"):
             await client.request("sync", returns=Document)
@@ -589,10 +568,7 @@ async def test_what_arrives_of_a_message_to_many() -> None:
     server = Server(codec=JsonCodec(enc_hook=encode_money))
     seen: dict[str, dict[str, Any]] = {"json": {}, "negotiated": {}}
     rows = VALUES | ONLY_JSON
-    async with (
-        connect(server, client=Client(extensions=False)) as plain,
-        connect(server, client=Client()) as other,
-    ):
+    async with connect(server, client=Client(extensions=False)) as plain, connect(server, client=Client()) as other:
         server.on("sync", lambda: None)
         room, waiting_room = server.room("all"), server.room("latest", slow=KeepLatest())
         for peer in server.peers:
@@ -815,14 +791,7 @@ async def abort_undecoded(u: Undecoded, said: str) -> None:
 @pytest.mark.parametrize("case", UNDECODED)
 @pytest.mark.parametrize(
     "kind",
-    [
-        request_undecoded,
-        event_undecoded,
-        result_undecoded,
-        cancellation_undecoded,
-        item_undecoded,
-        abort_undecoded,
-    ],
+    [request_undecoded, event_undecoded, result_undecoded, cancellation_undecoded, item_undecoded, abort_undecoded],
     ids=lambda each: each.__name__,
 )
 async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_else(
@@ -861,15 +830,15 @@ async def test_what_is_too_big_for_the_other_side_is_not_sent(
     direction: Direction, outcome: str, limits: Limits, value: Any
 ) -> None:
     async with connected("negotiated", limits=limits) as (_, client, peer):
-        for near, far in ((client, peer), (peer, client)):
+        for x in both_ways(client, peer):
             if direction in (error_data, error_field):
-                assert await direction(near, far, value) is None, "the error arrives without it"
+                assert await direction(x, value) is None, "the error arrives without it"
             elif outcome is NO_REASON:
-                assert str(await direction(near, far, value)) == "Request aborted"
+                assert str(await direction(x, value)) == "Request aborted"
             else:
                 with pytest.raises(MessageTooBig if outcome is RAISES else RemoteError) as caught:
-                    await direction(near, far, value)
+                    await direction(x, value)
                 assert "the other side takes" in str(caught.value)
                 assert outcome is RAISES or str(caught.value).startswith("what the handler gave is too big: ")
-            assert await argument(near, far, "fine") == "fine"
+            assert await argument(x, "fine") == "fine"
         assert not set(peer.ignored) - {"response to no request"}

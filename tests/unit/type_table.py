@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import (
     Annotated,
     Any,
@@ -141,26 +141,3 @@ ROWS = [
         "a `RootModel[Lion | Crow]`",
     ),
 ]
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-MOMENT = "2024-01-02T03:04:05Z"
-CONVERSIONS: list[tuple[Any, Any, Any]] = [
-    (Any, {"a": [1]}, {"a": [1]}),
-    (int, 2**70, 2**70),
-    (float, 3, 3.0),
-    (bytes, "YQ==", b"a"),
-    (dict, {1: 2}, {1: 2}),
-    (float | None, 5, 5.0),
-    (tuple[int, str], [1, "a"], (1, "a")),
-    (list[dict[Level, str]], [{"1": "x"}], [{Level.LOW: "x"}]),
-    (list[Point], [{"x": 1, "y": 2}], [Point(1, 2)]),
-    (Pair, [1, 2], Pair(1, 2)),
-    (datetime, MOMENT, datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
-    (Annotated[int, ["unhashable"]], 1, 1),
-    (Crow, {"kind": "crow", "age": 1}, Crow(kind="crow", age=1)),
-]
-"""Types, values as they travel, and what these become."""

@@ -127,13 +127,7 @@ def test_fields_are_read_only_and_a_copy() -> None:
         error.fields["k"] = 3  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("message", "give it as message"),
-        ("name", "JavaScript"),
-    ],
-)
+@pytest.mark.parametrize(("name", "why"), [("message", "give it as message"), ("name", "JavaScript")])
 def test_fields_that_are_not_for_users(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"an error cannot have the field '{name}': .*{why}"):
         errors.RpcError("no", fields={name: 1})

@@ -43,12 +43,7 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "error", "says"),
     [
-        (
-            "message_bytes",
-            511,
-            ValueError,
-            "must be at least 512, got 511: the hello of another wsrpc peer has to pass; .*max_size=",
-        ),
+        ("message_bytes", 511, ValueError, "must be at least 512, got 511: the hello of .* has to pass; .*max_size="),
         ("depth", 1, ValueError, "must be at least 2, got 1: every message is an object"),
         ("depth", 513, ValueError, "must be at most 512, got 513: no peer sends deeper values"),
         ("values", 63, ValueError, "must be at least 64, got 63: an error has some 20"),

@@ -16,21 +16,9 @@ from core_driver import Driven, messages, rejection, turns
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsrpc import (
-    BadArguments,
-    ChannelClosed,
-    ConnectFailed,
-    ConnectionLost,
-    Handshake,
-    HandshakeRejected,
-    RemoteError,
-    RequestTimeout,
-    RpcError,
-    Server,
-    WsrpcError,
-)
+from wsrpc import BadArguments, ChannelClosed, ConnectFailed, Handshake, Server
 from wsrpc._base import logs
-from wsrpc.errors import short
+from wsrpc.errors import ConnectionLost, HandshakeRejected, RemoteError, RequestTimeout, RpcError, WsrpcError, short
 
 EVIL = "x\n12:00:00 CRITICAL everything is lost\r\x1b[2J\u202e\u2028\x85\ud800"
 LONG = EVIL + "y" * 3_000_000

@@ -15,19 +15,9 @@ from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
-from wsrpc import (
-    Client,
-    Context,
-    Handshake,
-    HandshakeRejected,
-    Limits,
-    Peer,
-    Reconnect,
-    RequestTimeout,
-    Server,
-    WsrpcError,
-)
+from wsrpc import Client, Context, Handshake, Limits, Peer, Reconnect, Server
 from wsrpc._base.logs import for_log
+from wsrpc.errors import HandshakeRejected, RequestTimeout, WsrpcError
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

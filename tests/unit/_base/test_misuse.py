@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
+from tenacity.asyncio import retry_if_exception as async_retry
 
 import wsrpc
-from wsrpc import Client, KeepLatest, Limits, Retry, Router, RpcError, Server
+from wsrpc import Client, KeepLatest, Limits, Reconnect, Retry, Router, RpcError, Server
 from wsrpc.testing import connect
 
 URL = "ws://localhost"
@@ -98,23 +99,6 @@ def test_methods_without_their_object(make: Callable[[], Any], mistake: Callable
     assert f": a method needs its object: register {instead} of an object, or make Chat a wsrpc." in str(caught.value)
 
 
-def test_methods_that_are_decorated_in_their_class() -> None:
-    server = Server()
-    decorators: list[Any] = [
-        server.on("say"),
-        server.on("open"),
-        server.on_handshake,
-        server.on_detach,
-    ]
-    for register in decorators:
-        with pytest.raises(TypeError, match="a method needs its object: register Room"):
-
-            class Room:
-                @register  # type: ignore[untyped-decorator]
-                def say(self) -> str:
-                    return "hi"
-
-
 async def test_methods_with_their_object_and_functions_with_a_self() -> None:
     def nested(self: str) -> str:
         return self.upper()
@@ -132,26 +116,20 @@ async def test_methods_with_their_object_and_functions_with_a_self() -> None:
         def innermost(text: str) -> str:
             return text.upper()
 
-    functions: list[Any] = [
-        Chat().say,
-        Chat.shout,
-        Chat.sing,
-        Chat(),
-        partial(Chat.say, Chat()),
-        logged(Chat().say),
-        nested,
-    ]
-    for number, function in enumerate([*functions, str.upper, lambda self: self.upper()]):
+    functions: list[Any] = [Chat().say, Chat.shout, Chat.sing, Chat(), partial(Chat.say, Chat()), logged(Chat().say)]
+    functions += [nested, str.upper, lambda self: self.upper()]
+    for number, function in enumerate(functions):
         server.on(str(number), function)
     server.use(Chat().middleware)
     async with connect(server) as client:
-        events = ["in a class", "in a class, too", *map(str, range(len(functions) + 2))]
-        assert [await client.request(event, "hi") for event in events] == ["HI"] * len(events)
+        for event in ("in a class", "in a class, too", *map(str, range(len(functions)))):
+            assert await client.request(event, "hi") == "HI"
 
 
 PORT = "port= is a number from 0 (a free one) to 65535, got "
 HOST = "host= is a name or an address, without the port, which is port=; got "
 LISTEN = "use `async with server.listen"
+ASYNC_RETRY: Any = async_retry(lambda error: asyncio.sleep(0, True))
 FOR_CLIENTS = ssl.create_default_context()
 FOR_SERVERS = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
@@ -184,6 +162,12 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
     (Client, {"url": URL, "ssl": FOR_CLIENTS}, "ssl= goes with a wss:// URL, got 'ws://localhost'"),
     (Client, {"url": "wss://localhost", "ssl": FOR_SERVERS}, "ssl= is a context for servers: a client's is made with "),
+    (Reconnect, {"initial": -1}, "Reconnect(initial="),
+    (Reconnect, {"wait": 3.0}, "Reconnect(wait="),
+    (Reconnect, {"retry": OSError()}, "Reconnect(retry="),
+    (Reconnect, {"retry": ASYNC_RETRY}, "Reconnect(retry="),
+    (Server().listen, {"unix": "socket", "reuse_port": True}, "reuse_port= goes with host and port"),
+    *((Server().listen, {"healthz": path}, "healthz= is a path such as") for path in ("healthz", "/health z", "/a?a")),
     (KeepLatest, {"key": "x"}, "KeepLatest(key) takes a plain function of the event's arguments, got 'x'"),
     (Limits, {"depth": "5"}, "Limits.depth is a whole number, got '5'"),
     (Retry, {"attempts": True}, "Retry(attempts=) counts the first one, too: 1 or more; got True"),

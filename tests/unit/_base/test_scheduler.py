@@ -4,38 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
-
-import pytest
 
 from wsrpc._base.scheduler import LoopScheduler
-
-
-def called_by_loop(function: Callable[[], object]) -> None:
-    """Run ``function`` as a callback of an event loop, as transports are called, and then all that follows."""
-
-    async def main() -> None:
-        asyncio.get_running_loop().call_soon(function)
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    with asyncio.Runner() as runner:
-        runner.run(main())
-
-
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[BaseException]) -> None:
-    tasks: list[asyncio.Task[None] | None] = []
-
-    async def coroutine() -> None:
-        tasks.append(asyncio.current_task())
-        raise interrupt
-
-    with pytest.raises(interrupt):
-        called_by_loop(lambda: LoopScheduler().spawn(coroutine()))
-    (task,) = tasks
-    assert task is not None
-    assert isinstance(task.exception(), interrupt)
 
 
 def test_a_timer_does_not_hold_the_context_in_which_it_was_started() -> None:

@@ -23,4 +23,4 @@ def test_one_thread_runs_functions_that_come_one_after_another() -> None:
 def test_a_thread_that_is_about_to_end_runs_the_function_that_it_has_just_got(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsrpc._base.threads.IDLE", 0.0)
     threads = Threads()
-    assert [threads.submit(abs, number).result(8) for number in range(400)] == [*range(400)]
+    assert [threads.submit(abs, number).result(8) for number in range(100)] == [*range(100)]

@@ -8,13 +8,7 @@ import ssl
 from typing import Any
 
 import pytest
-from tenacity import (
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_fixed,
-)
-from tenacity.asyncio import retry_if_exception as async_retry_if_exception
+from tenacity import retry_if_exception_type, stop_after_attempt, wait_exponential, wait_fixed
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
@@ -78,6 +72,11 @@ def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
 FAIL = OSError()
 Step = tuple[Exception | tuple[float, int] | tuple[float, int, str], float | None]
 RESUMED = "resumed"
+PAST, FAR = "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"
+
+
+def after(said: str) -> Exception:
+    return HandshakeRejected(503, "", {"retry-after": said})
 
 
 @pytest.mark.parametrize(
@@ -97,6 +96,11 @@ RESUMED = "resumed"
         # A server may take a token whose time is over: with a `leeway`, or because its clock is wrong.
         pytest.param({}, [((0.99, 4411), 1), ((0.99, 4411), 2), ((0.99, 4411), 4)], id="expired again and again"),
         pytest.param({}, [((0, 1013), 11), ((0, 1006), 2)], id="1013 asks for ten seconds more"),
+        pytest.param(
+            {}, [(after("7"), 8), (after(PAST), 2), (after(FAR), 24 * 3600 + 4), (after("soon"), 8)], id="Retry-After"
+        ),
+        pytest.param({"wait": wait_fixed(-1.0)}, [(FAIL, 0)], id="a delay below 0"),
+        pytest.param({"wait": wait_fixed(math.nan)}, [(FAIL, 0)], id="a delay that is no number"),
         pytest.param({}, [(FAIL, 1), (HandshakeRejected(403), None)], id="a fatal error"),
         pytest.param({"stop": stop_after_attempt(3)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop"),
         pytest.param({"retry": retry_if_exception_type(OSError)}, [(FAIL, 1), (ValueError(), None)], id="retry"),
@@ -109,7 +113,7 @@ RESUMED = "resumed"
 )
 def test_the_delays_after_failures_and_connections(options: dict[str, Any], steps: list[Step]) -> None:
     clock = Clock()
-    schedule = ReconnectSchedule(Reconnect(wait=wait_exponential(), **options), clock)
+    schedule = ReconnectSchedule(Reconnect(**{"wait": wait_exponential(), **options}), clock)
     found: list[float | None] = []
     for what, _ in steps:
         if isinstance(what, tuple):
@@ -135,40 +139,3 @@ def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None
             delays.append(schedule.delay_after_drop(ConnectionLost(code)) or 0.0)
         assert least < max(delays) <= most
     assert ReconnectSchedule(Reconnect(initial=0.0), clock).delay_after_drop(ConnectionLost(1012)) == 0
-
-
-@pytest.mark.parametrize(
-    ("said", "delay"),
-    [
-        ("7", 8),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 1),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 24 * 3600 + 1),
-        ("soon", 1),
-    ],
-)
-def test_retry_after_is_honoured(said: str, delay: float) -> None:
-    schedule = ReconnectSchedule(Reconnect(wait=wait_exponential()), Clock())
-    assert schedule.delay_after_failure(HandshakeRejected(503, "", {"retry-after": said})) == delay
-
-
-@pytest.mark.parametrize("delay", [-1.0, math.nan])
-def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
-    assert ReconnectSchedule(Reconnect(wait=wait_fixed(delay)), Clock()).delay_after_failure(OSError()) == 0
-
-
-async def is_transient_async(error: BaseException) -> bool:
-    return True
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
-        ({"initial": -1}, ValueError, "initial="),
-        ({"wait": 3.0}, TypeError, "wait_fixed"),
-        ({"retry": OSError()}, TypeError, "plain function"),
-        ({"retry": async_retry_if_exception(is_transient_async)}, TypeError, "not async"),
-    ],
-)
-def test_what_is_no_strategy_is_refused(options: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        Reconnect(**options)

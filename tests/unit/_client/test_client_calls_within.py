@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,8 @@ from client_driver import LIMITS, World, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost
+from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
+from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -26,8 +27,15 @@ if sys.version_info >= (3, 12):
     FACTORIES.append(pytest.param(asyncio.eager_task_factory, id="eager", marks=pytest.mark.asyncio_loop))
 
 
+AFTER_DROP = ("on_reconnect", "close", "retry", "retry with a session")
+
+
 @pytest.mark.parametrize(
-    "place", ["url", "auth", "sync auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"]
+    "place",
+    [
+        *("url", "auth", "sync auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"),
+        *("retry", "retry with a session"),
+    ],
 )
 @pytest.mark.parametrize("call", ["close", "close the peer", "bind"])
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -38,17 +46,28 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
     w: World
 
     async with world(connect=False) as other:
+        ours, theirs = memory_transports(limits=LIMITS)
+
+        def begin() -> Coroutine[Any, Any, None]:
+            if call == "bind":
+                begun.append(asyncio.ensure_future(other.server.accept(theirs)))
+                return w.client.bind(ours)
+            return (w.client if call == "close" else w.client.peer).close(4000, "enough")
 
         async def act() -> None:
             try:
-                if call == "close":
-                    await w.client.close(4000, "enough")
-                elif call == "close the peer":
-                    await w.client.peer.close(4000, "enough")
-                else:
-                    await w.client.bind(await other.line.dial("ws://other/", limits=LIMITS))
+                await begin()
             finally:
                 done.set()
+
+        def retry(error: BaseException) -> bool:
+            if place.startswith("retry") and not acted.is_set():
+                acted.set()
+                done.set()
+                with suppress(StopIteration):
+                    (coroutine := begin()).send(None)  # the first step, which an eager task takes at once
+                coroutine.close()
+            return True
 
         def at(where: str, result: Any) -> Callable[[], Awaitable[Any]]:
             async def function() -> Any:
@@ -77,15 +96,20 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
         auth: Any = act_in_task if place == "sync auth" else at("auth", "token")
         if place.startswith("auth that"):
             auth = stubborn
-        async with world(connect=False, url=at("url", "ws://server/"), auth=auth) as w:
+        limits = LIMITS if place != "retry with a session" else Limits(close_timeout=2.0)
+        server = Server(limits=limits, detached_timeout=0.01)
+        reconnect = Reconnect(initial=0.001, max=0.001, retry=retry)
+        url = at("url", "ws://server/")
+        async with world(connect=False, server=server, limits=limits, url=url, auth=auth, reconnect=reconnect) as w:
             w.client.on("connect", at("open", None))
             w.client.on_reconnect(at("on_reconnect", None))
             w.client.on("disconnect", at("close", None))
             try:
                 await w.client.connect()
             except (ConnectionLost, asyncio.CancelledError):
-                assert place not in ("on_reconnect", "close")
-            if place in ("on_reconnect", "close"):
+                assert place not in AFTER_DROP
+            if place in AFTER_DROP:
+                assert await w.client.request("echo", 1) == 1
                 w.drop()
             await done.wait()
             await asyncio.gather(*begun, return_exceptions=True)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from ssl import create_default_context
 from typing import Any, NamedTuple
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, leap, lost, never, world
-from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, dial
+from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, dial
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -26,17 +24,6 @@ REFUSING = Reconnect(retry=lambda error: False)
 
 
 # ---------------------------------------------------------------- attempts that fail
-
-
-async def test_a_failed_attempt_is_a_warning_and_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
-    failures = [OSError("no route"), HandshakeRejected(503, "come back later"), TimeoutError("too late")]
-    async with world(*failures, connect=False, connect_timeout=None) as w:
-        await asyncio.gather(w.client.connect(), w.client.wait_connected())
-        assert await w.client.request("echo", 1) == 1
-        assert len(w.dialed) == 4 and w.back == []
-    said = ["OSError: no route", "HTTP 503: come back later", "TimeoutError: too late"]
-    for text, warning in zip(said, attempts_in(caplog), strict=True):
-        assert warning.endswith(f"{text}; next attempt in 0.0 s")
 
 
 class Raised(NamedTuple):
@@ -82,33 +69,6 @@ async def test_what_connect_raises(row: Raised, caplog: pytest.LogCaptureFixture
 
 
 # ---------------------------------------------------------------- options
-
-
-@pytest.mark.parametrize("kind", ["functions", "coroutines"])
-async def test_each_attempt_asks_the_options_that_are_functions(kind: str) -> None:
-    asked = {"url": 0, "headers": 0, "auth": 0}
-
-    def option(name: str, value: Callable[[int], Any]) -> Any:
-        def function() -> Any:
-            asked[name] += 1
-            return value(asked[name])
-
-        async def coroutine() -> Any:
-            await asyncio.sleep(0)
-            return function()
-
-        return function if kind == "functions" else coroutine
-
-    options = {
-        "url": option("url", lambda n: f"ws://server/ws{n}?x=1"),
-        "headers": option("headers", lambda n: {"X-Number": str(n), "AUTHORIZATION": "of another kind"}),
-        "auth": option("auth", lambda n: f"token {n}"),
-    }
-    async with world(OSError(), connect=False, **options) as w:
-        await w.client.connect()
-        assert w.dialed == [
-            (f"ws://server/ws{n}?x=1", {"X-Number": str(n), "Authorization": f"Bearer token {n}"}) for n in (1, 2)
-        ]
 
 
 class Odd(BaseException):
@@ -225,60 +185,3 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
         assert caught.value.__cause__ is caught.value.last_error
         assert w.client.state == "closed" and bool(cancelled) == (row.opens is not None)
         await lost(queued, "not_sent")
-
-
-# ---------------------------------------------------------------- cancelling
-
-
-# ---------------------------------------------------------------- start
-
-
-@pytest.mark.asyncio_loop
-async def test_start_dials_for_a_server_that_is_not_there_yet_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`connect` waits, and gives up after ``connect_timeout``."""
-    async with world(connect=False, connect_timeout=30.0) as w:
-        w.line.down = True
-        w.client.start()
-        assert w.client.state == "connecting"
-        w.client.emit_nowait("note", 1)
-        request = asyncio.create_task(w.client.request("echo", 2, timeout=None))
-        await turns_until(lambda: len(w.dialed) > 2)
-        connecting = asyncio.create_task(w.client.connect())
-        waiting = asyncio.create_task(w.client.wait_connected())
-        await turns_until(lambda: len(w.dialed) > 4)
-        leap(monkeypatch, 31.0)
-        with pytest.raises(ConnectFailed):  # its own time is over, and the client goes on
-            await connecting
-        cancelled = asyncio.create_task(w.client.connect())
-        await asyncio.sleep(0)
-        cancelled.cancel()
-        await asyncio.wait([cancelled])
-        assert w.client.state in ("connecting", "waiting") and not waiting.done()
-        w.line.down = False
-        await waiting
-        assert await request == 2 and w.back == []
-        await w.hears(1)
-
-
-async def test_a_client_that_was_started_says_in_the_log_and_to_handlers_that_it_gives_up(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    refusal = HandshakeRejected(403, "go away")
-    async with world(refusal, connect=False) as w:
-        notified: list[Exception] = []
-        w.client.on("error", lambda peer, error: notified.append(error))
-        w.client.start()
-        with pytest.raises(HandshakeRejected, match="403"):
-            await w.client.wait_connected()
-        [text] = messages(caplog, logging.ERROR)
-        assert "the client gives up: " in text and "HTTP 403: go away" in text and notified == [refusal]
-        await lost(w.client.request("echo", 1), "not_sent")
-        w.client.start()
-        assert await w.client.request("echo", 1) == 1
-
-
-def test_start_needs_an_event_loop() -> None:
-    client = Client(NOBODY)
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        client.start()
-    assert client.state == "idle"

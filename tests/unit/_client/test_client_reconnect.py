@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,15 +16,7 @@ from leftovers import turns_until
 from session_story import refuse
 from tenacity import stop_after_attempt
 
-from wsrpc import (
-    ConnectFailed,
-    ConnectionLost,
-    HandshakeRejected,
-    Limits,
-    Reconnect,
-    Server,
-)
-from wsrpc.testing import MemoryTransport, memory_transports
+from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -174,75 +165,6 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         assert w.client.peer.pending == 0
 
 
-# ---------------------------------------------------------------- functions of the user that decide
-
-
-def first_step(call: Coroutine[Any, Any, None]) -> None:
-    """Run a call of the client until it waits, as the first step of an eager task does."""
-    with suppress(StopIteration):
-        call.send(None)
-    call.close()
-
-
-class Deciding(World):
-    """A client whose ``retry`` does something else with the client before it allows another attempt."""
-
-    def __init__(self, does: str, ends: str) -> None:
-        self.does, self.ends = does, ends
-        self.asked = 0
-        self.tasks: list[asyncio.Task[Any]] = []
-        limits = LIMITS if ends in ("ends its session", "has no URL") else Limits(close_timeout=2.0)
-        options: dict[str, Any] = {"url": None} if ends == "has no URL" else {}
-        reconnect = Reconnect(initial=0.001, max=0.001, retry=self._retry)
-        super().__init__(server=Server(limits=limits), limits=limits, reconnect=reconnect, **options)
-
-    def _retry(self, error: BaseException) -> bool:
-        self.asked += 1
-        if self.asked == (2 if self.ends == "gets no answer" else 1):
-            if self.does == "binds":
-                ours, theirs = memory_transports()
-                self.tasks.append(asyncio.ensure_future(self.server.accept(theirs)))
-                first_step(self.client.bind(ours))
-            else:
-                first_step(self.client.close() if self.does == "closes" else self.client.peer.close())
-        return True
-
-    async def _dial(self, url: str, **options: Any) -> MemoryTransport:
-        if self.ends != "gets no answer" or self.asked != 1:
-            return await super()._dial(url, **options)
-        ours, _ = memory_transports()  # nobody answers there, and the connection ends soon
-        asyncio.get_running_loop().call_later(0.01, ours.abort)
-        return ours
-
-
-@pytest.mark.parametrize("does", ["closes", "closes its peer", "binds"])
-@pytest.mark.parametrize("ends", ["drops", "ends its session", "gets no answer", "has no URL"])
-async def test_a_strategy_may_close_or_bind_and_then_decides_nothing_more(
-    does: str, ends: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    w = Deciding(does, ends)
-    try:
-        await (w.bind() if ends == "has no URL" else w.client.connect())
-        request = asyncio.ensure_future(w.client.request("park"))
-        await w.parked.wait()
-        assert w.client.peer.transport is not None
-        w.client.peer.transport.abort()
-        await lost(request, "unknown")
-        await turns_until(lambda: w.client.state == ("connected" if does == "binds" else "closed"))
-        await turns(20)
-        assert w.asked == (2 if ends == "gets no answer" else 1)
-        assert [info.will_reconnect for info in w.closed] == [does == "binds"]
-        if does != "binds":
-            await lost(w.client.wait_connected(), "not_sent")
-            await (w.bind() if ends == "has no URL" else w.client.connect())
-        assert await w.client.request("echo", 3) == 3
-        assert not messages(caplog, logging.ERROR)
-    finally:
-        await w.client.close()
-        await w.server.close()
-        await asyncio.gather(*w.tasks, return_exceptions=True)
-
-
 async def test_a_close_handler_may_start_the_client_that_has_given_up() -> None:
     async with world(server=Server(), limits=Limits(), reconnect=AT_ONCE) as w:
 
@@ -255,3 +177,54 @@ async def test_a_close_handler_may_start_the_client_that_has_given_up() -> None:
         w.failures = [REFUSED]
         w.drop()
         await w.hears("kept")
+
+
+@pytest.fixture
+async def w() -> AsyncGenerator[World]:
+    """A client that waits for its second connection. The server hears notes, and `ask` is a note with an answer."""
+    async with world(connect=False, url=None, limits=LIMITS) as made:
+
+        def ask(what: Any) -> Any:
+            made.received.put_nowait(what)
+            return what
+
+        made.server.on("ask", ask)
+        (await made.bind()).abort()
+        await turns_until(lambda: not made.client.connected and not made.server.peers)
+        yield made
+
+
+async def test_what_others_send_and_events_that_arrive_wait_for_them_and_requests_do_not(w: World) -> None:
+    entered, may_end = asyncio.Event(), asyncio.Event()
+    notified: list[str] = []
+    w.client.on("tell", notified.append)
+    w.client.on("name", lambda: "Ada")
+
+    @w.client.on_reconnect
+    async def subscribe() -> None:
+        entered.set()
+        await may_end.wait()
+        await w.client.request("ask", "subscribed")
+        notified.append("returns")
+
+    binding = asyncio.create_task(w.bind())
+    await entered.wait()
+    await turns_until(lambda: w.server.peers)
+    await w.peer.emit("tell", "news")
+    assert await w.peer.request("name") == "Ada"
+    w.client.emit_nowait("note", "one")
+    others = [asyncio.create_task(w.client.request("ask", "two")), asyncio.create_task(w.client.wait_connected())]
+    await turns()
+    assert (w.client.state, w.client.connected) == ("opening", True)
+    assert w.received.empty() and notified == [] and not any(task.done() for task in (binding, *others))
+    may_end.set()
+    await asyncio.gather(binding, *others)
+    assert w.client.state == "connected"
+    await w.hears("subscribed", "one", "two")
+    await turns_until(lambda: notified == ["returns", "news"])
+
+
+@pytest.mark.parametrize("wrong", [lambda info, more: None, "again", None])
+def test_what_cannot_be_called_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"on_reconnect(:| takes).*\(info\)"):
+        Client().on_reconnect(wrong)

@@ -22,15 +22,7 @@ from wsrpc.types import ClientState
 LIMITS = Limits(close_timeout=2.0, open_timeout=100.0)
 CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
 TO_DIAL = (Input.CONNECT, Input.START)
-ENDS_SESSION = (
-    Input.BIND,
-    Input.CLOSE,
-    Input.GAVE_UP,
-    Input.DROPPED,
-    Input.DROPPED_NO_URL,
-    Input.REFUSED,
-    Input.LOST,
-)
+ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.DROPPED_NO_URL, Input.REFUSED, Input.LOST)
 WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("detached", Input.GAVE_UP)]
 """Cells whose connection drops while the `open` handlers run."""
 DELAY = 40.0
@@ -282,10 +274,3 @@ async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.M
             task.cancel()
         await asyncio.gather(*s.tasks, return_exceptions=True)
         await s.server.close()
-
-
-def test_what_is_in_no_cell_cannot_happen() -> None:
-    for state in STATES:
-        for happened in {*Input} - {*TABLE[state]}:
-            with pytest.raises(AssertionError, match="cannot happen"):
-                after(state, happened)

@@ -74,12 +74,10 @@ LEFT, FAILED = "did not finish, as the connection ended: ", "failed"
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("event", ["open", "on_reconnect"])
 @pytest.mark.parametrize(
     ("handler", "moment", "said"),
     [
         (emits, "refuses", LEFT),
-        (emits, "is lost", LEFT),
         (asks, "is lost", LEFT),
         (asks, "is replaced", LEFT),
         (asks, "is closed", LEFT),
@@ -88,7 +86,7 @@ LEFT, FAILED = "did not finish, as the connection ended: ", "failed"
     ],
 )
 async def test_a_handler_did_not_fail_if_only_its_connection_did(
-    event: str, handler: Callable[..., Any], moment: str, said: str, caplog: pytest.LogCaptureFixture
+    handler: Callable[..., Any], moment: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     client, line = Client(limits=LIMITS, extensions=False), Line()
@@ -101,13 +99,7 @@ async def test_a_handler_did_not_fail_if_only_its_connection_did(
         lines = [(record.levelno, said_in(record)) for record in caplog.records]
         return [(level, text) for level, text in lines if "the handler of" in text or level >= logging.ERROR]
 
-    if event == "open":
-        client.on("open", handle)
-    else:
-        first = ScriptedTransport()
-        await client.bind(first)
-        client.on_reconnect(handle)
-        first.lose()
+    client.on("open", handle)
     tasks.append(asyncio.ensure_future(client.bind(line)))
     await turns_until(logged)
     await turns(5)
@@ -116,4 +108,4 @@ async def test_a_handler_did_not_fail_if_only_its_connection_did(
     await asyncio.gather(*filter(None, tasks), return_exceptions=True)
     [(level, text)] = logged()
     assert level == (logging.INFO if said is LEFT else logging.ERROR)
-    assert text.startswith(f"the handler of {event!r}, {handle.__qualname__}, {said}")
+    assert text.startswith(f"the handler of 'open', {handle.__qualname__}, {said}")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from client_driver import LIMITS, begun, lost, never, world
-from core_driver import messages, turns
+from client_driver import AT_ONCE, LIMITS, begun, lost, never, world
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, ConnectionLost, RequestTimeout, Server
+from wsrpc import Client, ConnectionLost, Server
 from wsrpc.testing import Line, memory_transports
 
 clean = pytest.mark.usefixtures("nothing_left")
@@ -42,7 +40,7 @@ def test_one_client_in_several_runs_of_asyncio() -> None:
     async def dial(url: str, **options: Any) -> Any:
         return await (lines[-1].dial(url, **options) if lines else never())
 
-    client = Client("ws://server/", dial=dial, limits=LIMITS)
+    client = Client("ws://server/", dial=dial, limits=LIMITS, reconnect=AT_ONCE)
     first = asyncio.new_event_loop()
     left: list[asyncio.Task[None]] = []
 
@@ -104,28 +102,3 @@ async def test_after_close_the_same_error_is_raised_again_and_again_with_the_sam
     assert len(depths) == 1
     with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
         await client.request("add")
-
-
-CALLS: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
-    "request": lambda client: client.request("add"),
-    "stream": lambda client: anext(client.stream("count")),
-    "wait_connected": lambda client: client.wait_connected(),
-}
-
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_a_call_on_a_client_that_was_never_connected_warns_at_once_what_to_do(
-    call: Callable[[Client], Coroutine[Any, Any, Any]], caplog: pytest.LogCaptureFixture
-) -> None:
-    client = Client(NOBODY)
-    calling = asyncio.create_task(call(client))
-    await turns()
-    [text] = messages(caplog)
-    assert "for a connection, but this client is not connecting: call connect()" in text
-    calling.cancel()
-    await asyncio.wait([calling])
-    caplog.clear()
-    with pytest.raises(RequestTimeout, match="nothing was sent"):
-        await client.request("add", timeout=0.001)  # and not again
-    assert not messages(caplog)
-    await client.close()

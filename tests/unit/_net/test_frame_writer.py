@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wsrpc._net.frames import FIRST_PIECE, LARGEST_PIECE, MASKS, FrameWriter
+from wsrpc._net.frames import MASKS, FrameWriter
 
 
 class Loop:
@@ -48,27 +48,6 @@ def test_every_frame_has_a_mask_of_its_own() -> None:
     assert all(len(mask) == 4 for mask in masks)
     # Four random bytes each: a few may meet by chance, not many (200 of 4,000,000,000).
     assert len(set(masks)) > len(masks) - 5
-
-
-def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
-    writer = Writer(masked=False)
-    message = b"x" * 510  # with what an empty message counts for, 512
-    writer.in_read = True
-    for _ in range(300):
-        writer.add(message, True)
-    sizes = [len(piece) // len(b"____" + message) * 512 for piece in writer.written]
-    assert sizes[0] == FIRST_PIECE
-    assert sizes[: sizes.index(LARGEST_PIECE)] == [FIRST_PIECE << n for n in range(sizes.index(LARGEST_PIECE))]
-    assert set(sizes[sizes.index(LARGEST_PIECE) :]) == {LARGEST_PIECE}
-    writer.release(in_burst=True)
-    writer.written.clear()
-    for _ in range(3):
-        writer.add(message, True)
-    assert writer.written == []
-    writer.loop.turn()
-    for _ in range(2):
-        writer.add(message, True)
-    assert len(writer.written) == 2, "after the turn the next burst begins with a small piece"
 
 
 def test_a_writer_that_adds_or_fails_at_the_end_of_a_turn_does_not_keep_the_others_from_writing() -> None:

@@ -83,16 +83,6 @@ def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
     assert len(first) == 50
 
 
-def test_an_answer_that_takes_longer_than_an_interval_makes_the_next_ping_wait() -> None:
-    clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=30.0))
-    payload = to_ping(clock, line)
-    clock.advance(25)
-    assert len(line.pings) == 1
-    heartbeat.pong(payload)
-    clock.advance(0)
-    assert len(line.pings) == 2
-
-
 @pytest.mark.parametrize("full", [False, True])
 def test_without_an_answer_a_connection_is_dropped_on_which_nothing_moves(full: bool) -> None:
     """The ping leaves although the connection is full."""
@@ -266,13 +256,11 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
     return clock, line, watch
 
 
+LATER = LIMITS.replace(stall_timeout=60.0)
+
+
 @pytest.mark.parametrize(
-    ("limits", "expected"),
-    [
-        (LIMITS, 3.0),
-        (LIMITS.replace(stall_timeout=60.0), 14.0),
-        (LIMITS.replace(stall_timeout=60.0, ping_interval=None), 60.0),
-    ],
+    ("limits", "expected"), [(LIMITS, 3.0), (LATER, 14.0), (LATER.replace(ping_interval=None), 60.0)]
 )
 def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
     """Writing more is no progress."""

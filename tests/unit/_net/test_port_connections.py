@@ -10,16 +10,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import programs
 import pytest
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from programs import PYTHON
 from raw_websocket import ask
 from websockets.utils import accept_key
 
-from wsrpc import Handshake, Limits, Peer, Server
+from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc._net.listener import listen
 from wsrpc.types import WebSocketTransport
 
@@ -151,6 +149,28 @@ async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_sta
     assert read == [0]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/refused"])
+@pytest.mark.parametrize("rubbish", [b"GARBAGE", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" * 3, b"\x81\x01a"])
+async def test_what_is_sent_on_after_a_request_is_nobody_s_failure(
+    path: str, rubbish: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+
+    @server.on_handshake
+    async def gate(handshake: Handshake) -> None:
+        await asyncio.sleep(0)
+        if handshake.path == "/refused":
+            handshake.reject(401)
+
+    async with asyncio.timeout(8), server.listen() as listener:
+        for request in (REQUEST, b"GET /chat?room=1 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"):
+            with suppress(ConnectionResetError):
+                await ask(listener.port, request.replace(b"/chat?room=1", path.encode()) + rubbish)
+        async with Client(listener.url):
+            pass
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 TOO_LARGE = {
     "cookie": [REQUEST[:-2] + b"Cookie: " + b"x" * 9000 + b"\r\n\r\n"],
     "unfinished cookie": [REQUEST[:-2] + b"Cookie: ", *[b"x" * 1000] * 9],
@@ -177,30 +197,3 @@ async def test_a_request_that_is_too_large_is_answered_and_one_warning_says_what
     assert warning.endswith(
         "; to raise the limit, set WEBSOCKETS_MAX_LINE_LENGTH, ..._NUM_HEADERS or ..._BODY_SIZE in the environment"
     )
-
-
-LARGE = """
-import asyncio
-from wsrpc import Client, Server
-
-server = Server()
-
-
-@server.on_handshake
-def gate(handshake):
-    handshake.response_headers["X-Long"] = handshake.headers["Cookie"]
-
-
-async def main():
-    async with server.listen() as listener, Client(listener.url, headers={"Cookie": "x" * 9000}):
-        print(len(server.peers[0].info.headers["Cookie"]))
-
-
-asyncio.run(main())
-"""
-
-
-async def test_a_larger_limit_of_the_environment_holds_for_requests_and_responses() -> None:
-    process = await programs.start(*PYTHON, "-c", LARGE, env={"WEBSOCKETS_MAX_LINE_LENGTH": "10000"}, stderr=None)
-    said, _ = await process.communicate()
-    assert (said, process.returncode) == (b"9000\n", 0)

@@ -1,18 +1,21 @@
-"""TLS on both sides, over real sockets: own authorities, and certificates for clients."""
+"""TLS on both sides, over real sockets: own authorities, certificates for clients; and HTTP and SOCKS proxies."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import ssl
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from raw_websocket import raw_server
+from proxies import Accept, Proxy, http, socks5
 from tenacity import stop_after_attempt
+from websockets.exceptions import InvalidProxyMessage, ProxyError
 
 from wsrpc import Client, ConnectFailed, Limits, Reconnect, Server, dial
+from wsrpc._net.client_sockets import ProxyRefused
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -54,54 +57,6 @@ async def test_a_client_with_a_certificate_is_known_by_it_and_no_other_is_let_in
         assert server.stats().accepted == accepted
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
-@pytest.mark.parametrize("certificate", [None, STRANGE], ids=["no certificate", "strange certificate"])
-async def test_the_alert_of_a_server_that_refuses_the_certificate_is_in_the_error(
-    version: ssl.TLSVersion, certificate: Path | None
-) -> None:
-    """In TLS 1.3 it comes after the client has sent its request. asyncio's servers do not send it."""
-    requiring = serving()
-    requiring.load_verify_locations(MADE / "ca.pem")
-    requiring.verify_mode = ssl.CERT_REQUIRED
-    trusted = trusting(certificate)
-    trusted.maximum_version = version
-    arrived, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = requiring.wrap_bio(arrived, to_send, server_side=True)
-    async with raw_server() as server:
-        client = Client(f"wss://localhost:{server.port}/", ssl=trusted, limits=LIMITS, reconnect=None)
-        connecting = asyncio.create_task(client.connect())
-        loop, sock = asyncio.get_running_loop(), await server.accept_tcp()
-        refused = False
-        while not refused:
-            arrived.write(await loop.sock_recv(sock, 1 << 16))
-            try:
-                tls.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError:
-                refused = True
-            await loop.sock_sendall(sock, to_send.read())
-        with pytest.raises(ConnectFailed) as caught:
-            await connecting
-    assert isinstance(caught.value.last_error, ssl.SSLError)
-    assert str(caught.value).endswith("; the server may require a client certificate, or refuse the one that ssl= has")
-
-
-async def test_a_default_context_that_cannot_be_made_is_made_at_the_next_dial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = serving()
-    monkeypatch.setenv("SSL_CERT_FILE", str(MADE / "ca.pem"))
-    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
-    async with Server(limits=LIMITS).listen("localhost", ssl=context) as listener:
-        dials = [Client(listener.url, limits=LIMITS, reconnect=None).connect() for _ in range(3)]
-        for failed in await asyncio.gather(*dials, return_exceptions=True):
-            assert isinstance(failed, ConnectFailed) and isinstance(failed.last_error, FileNotFoundError)
-        (tmp_path / "missing").mkdir()
-        async with Client(listener.url, limits=LIMITS) as client:
-            assert client.state == "connected"
-
-
 async def test_authorities_are_read_again_after_a_certificate_could_not_be_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,3 +85,81 @@ async def test_the_event_loop_runs_on_while_authorities_are_read_and_a_cancelled
         await asyncio.wait(dials[:1])
         await asyncio.to_thread(pipe.write_bytes, (MADE / "ca.pem").read_bytes())
         await (await dials[1]).close()
+
+
+def echo_server() -> Server:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    return server
+
+
+PROXIES = {
+    "http": (http(), "http://127.0.0.1:{}"),
+    "http with a password": (http("Basic " + b64encode(b"me:p@ss").decode()), "http://me:p%40ss@127.0.0.1:{}/"),
+    "socks5": (socks5(), "socks5://127.0.0.1:{}"),
+    "socks5h with a password": (socks5("me"), "socks5h://me:me@127.0.0.1:{}"),
+}
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+async def test_a_client_connects_through_a_proxy(kind: str, secure: bool) -> None:
+    accept, url = PROXIES[kind]
+    trusted = trusting() if secure else None
+    async with echo_server().listen(ssl=serving() if secure else None) as listener, Proxy(accept).running() as proxy:
+        target = f"{'wss' if secure else 'ws'}://localhost:{listener.port}/"
+        async with Client(target, proxy=url.format(proxy.port), ssl=trusted, limits=LIMITS) as client:
+            large = "x" * 300_000
+            assert await client.request("echo", large) == large
+            assert (client.peer.info.underlying.transport.get_extra_info("ssl_object") is not None) is secure
+    host = "127.0.0.1" if kind == "socks5" else "localhost"
+    assert proxy.asked == [(host, listener.port)]
+
+
+async def test_a_proxy_that_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TLS in TLS."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(MADE / "ca.pem"))  # what `create_default_context` trusts
+    async with echo_server().listen(ssl=serving()) as listener, Proxy(http()).running(serving()) as proxy:
+        through = f"https://localhost:{proxy.port}"
+        async with Client(f"wss://localhost:{listener.port}/", proxy=through, limits=LIMITS) as client:
+            assert await client.request("echo", 7) == 7
+    assert proxy.asked == [("localhost", listener.port)]
+
+
+@pytest.mark.parametrize(
+    ("accept", "url", "error"),
+    [
+        (http("Basic other"), "http://127.0.0.1:{}", ProxyRefused),
+        (http(answer=b"garbage\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyMessage),
+        (http(answer=b"HTTP/1.1 500 " + b"x" * 70_000), "http://127.0.0.1:{}", InvalidProxyMessage),
+        (socks5("me"), "socks5h://me:other@127.0.0.1:{}", ProxyError),
+    ],
+    ids=["who", "garbage", "too long", "wrong password"],
+)
+async def test_a_proxy_that_refuses(accept: Accept, url: str, error: type[Exception]) -> None:
+    async with Proxy(accept).running() as proxy:
+        with pytest.raises(error):
+            await dial("ws://localhost:1/", proxy=url.format(proxy.port), limits=LIMITS)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/path", "http://user@127.0.0.1:1", "socks5://127.0.0.1:1?a=b"])
+async def test_a_proxy_s_url_that_is_not_clear(url: str) -> None:
+    with pytest.raises(ValueError, match="the proxy's URL has a path, or a user without a password"):
+        await dial("ws://localhost:1/", proxy=url, limits=LIMITS)
+
+
+async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing() -> None:
+    asked = asyncio.Event()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+
+    async with Proxy(never).running() as proxy:
+        through = f"http://127.0.0.1:{proxy.port}"
+        dialing = asyncio.create_task(dial("ws://localhost:1/", proxy=through, limits=LIMITS))
+        await asked.wait()
+        dialing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialing

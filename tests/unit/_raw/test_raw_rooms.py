@@ -1,22 +1,35 @@
-"""Rooms and broadcasts of raw connections."""
+"""`Server.serve_raw`: rooms and broadcasts of raw connections, and a connection's whole life."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from leftovers import nothing_left as nothing_left
+from core_driver import Blocked, messages, turns
 from leftovers import turns_until
 from raw_driver import raw_serving
+from raw_websocket import CLOSE, TEXT
 
-from wsrpc import CloseInfo, ConnectionLost, KeepLatest, Limits, QueueFull, RequestTimeout, RpcError, Server, Service
-from wsrpc.testing import memory_transports
+from wsrpc import (
+    CloseInfo,
+    ConnectionLost,
+    Handshake,
+    KeepLatest,
+    Limits,
+    QueueFull,
+    RequestTimeout,
+    RpcError,
+    Server,
+    Service,
+)
+from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import EmitReport, RawConnection
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(high_water_bytes=1000, hard_cap_bytes=32_000, close_timeout=1.0, ping_interval=None, rooms=2)
 
@@ -45,14 +58,13 @@ class Guest:
 
 @asynccontextmanager
 async def guests(count: int, server: Server) -> AsyncGenerator[list[Guest]]:
-    """So many raw connections of a server, whose function reads until they end."""
+    """So many raw connections of a server, whose function waits until they end."""
     started = asyncio.Semaphore(0)
 
     @server.serve_raw
-    async def read(connection: RawConnection) -> None:
+    async def wait(connection: RawConnection) -> None:
         started.release()
-        async for _ in connection:
-            pass
+        await connection.wait_closed()
 
     found = [Guest() for _ in range(count)]
     for guest in found:
@@ -119,58 +131,45 @@ async def test_an_event_fails_for_each_of_them_and_strangers_are_refused() -> No
 
 
 @pytest.mark.parametrize("admits", [True, False])
-@pytest.mark.parametrize("raw", [True, False])
-async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service_admits_it(
-    raw: bool, admits: bool
-) -> None:
+async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service_admits_it(admits: bool) -> None:
     server = Server(limits=LIMITS)
     vip = server.room("vip")
-    asked, decide, served = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    asked, decide = asyncio.Event(), asyncio.Event()
 
-    class Raw(Service):
-        async def serve(self, connection: RawConnection) -> None:
-            vip.add(connection)
-            served.set()
-            await connection.wait_closed()
-
-    class Messages(Service):
+    class Vip(Service):
         def on_open(self) -> None:
             vip.add(self.connection)
-            served.set()
 
         async def on_message(self, message: str | bytes) -> None: ...
 
-    async def make() -> Service:
+    async def make() -> Vip:
         asked.set()
         await decide.wait()
         if not admits:
             raise RpcError("not a VIP")
-        return Raw() if raw else Messages()
+        return Vip()
 
-    server.add_service(Raw if raw else Messages, make)
+    server.add_service(Vip, make)
     guest = Guest()
     accepting = asyncio.create_task(server.accept(guest.line))
     await asked.wait()
     assert await vip.send_raw("secret") == await server.send_raw("secret") == EmitReport(0)
     decide.set()
-    await asyncio.wait({accepting})
+    await accepting
     if admits:
-        await served.wait()
+        await turns_until(lambda: len(vip))
         assert await vip.send_raw("hello") == EmitReport(1)
         await turns_until(lambda: guest.heard == ["hello"])
     else:
         await turns_until(lambda: guest.ended and not (server.raw_connections or server.peers))
-        assert (guest.heard, server.rooms, served.is_set()) == ([], (), False)
+        assert (guest.heard, server.rooms) == ([], ())
         assert guest.ended is not None and guest.ended.code == 1008
-    await accepting
     await server.close()
 
 
 async def test_membership_ends_with_the_connection_although_its_function_goes_on() -> None:
-    server = Server(limits=LIMITS)
+    server, guest, seen, go_on = Server(limits=LIMITS), Guest(), list[Any](), asyncio.Event()
     lobby = server.room("lobby")
-    seen: list[Any] = []
-    go_on = asyncio.Event()
 
     class Talk(Service):
         async def serve(self, connection: RawConnection) -> None:
@@ -185,7 +184,6 @@ async def test_membership_ends_with_the_connection_although_its_function_goes_on
                 lobby.add(self.connection)
 
     server.add_service(Talk)
-    guest = Guest()
     await server.accept(guest.line)
     await turns_until(lambda: len(lobby))
     guest.transport.abort()
@@ -213,33 +211,28 @@ class Slowly:
         yield "message"
 
 
-async def test_a_broadcast_never_comes_between_the_pieces_of_a_message() -> None:
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_broadcast_never_comes_between_the_pieces_of_a_message(breaks: bool) -> None:
+    """A message that is broken off takes the broadcasts with it."""
     server = Server(limits=LIMITS)
     async with guests(2, server) as found:
-        slowly = Slowly()
-        sending = asyncio.create_task(found[0].connection.send(slowly))
-        await slowly.begun.wait()
-        after = asyncio.create_task(found[0].connection.send("after"))
-        for text in ("a", "b"):
-            assert await server.send_raw(text) == EmitReport(2)
-        slowly.go_on.set()
-        await asyncio.gather(sending, after)
-        assert await heard_by_all(found[:1], "after") == [["one message", "a", "b", "after"]]
-        assert found[1].heard == ["a", "b"]
-
-
-async def test_a_message_that_is_broken_off_takes_the_broadcasts_with_it() -> None:
-    server = Server(limits=LIMITS)
-    async with guests(1, server) as [guest]:
-        slowly = Slowly()
+        slowly, guest = Slowly(), found[0]
         sending = asyncio.create_task(guest.connection.send(slowly))
         await slowly.begun.wait()
-        assert await server.send_raw("a") == EmitReport(1)
-        sending.cancel()
-        await asyncio.wait({sending})
-        assert (await server.send_raw("b")).sent == 0
-        await turns_until(lambda: guest.ended)
-        assert guest.ended is not None and (guest.ended.code, guest.heard) == (1011, [])
+        for text in ("a", "b"):
+            assert await server.send_raw(text) == EmitReport(2)
+        if breaks:
+            sending.cancel()
+            await asyncio.wait({sending})
+            assert (await server.send_raw("c")).sent == 1
+            await turns_until(lambda: guest.ended)
+            assert guest.ended is not None and (guest.ended.code, guest.heard) == (1011, [])
+            return
+        after = asyncio.create_task(guest.connection.send("after"))
+        slowly.go_on.set()
+        await asyncio.gather(sending, after)
+        assert await heard_by_all([guest], "after") == [["one message", "a", "b", "after"]]
+        assert found[1].heard == ["a", "b"]
 
 
 # ---------------------------------------------------------------- slow readers
@@ -264,14 +257,10 @@ async def test_a_slow_reader_is_closed_at_the_hard_cap(midway: bool) -> None:
         await asyncio.gather(sending, return_exceptions=True)
 
 
-@pytest.mark.parametrize(
-    ("slow", "kept"),
-    [
-        ("drop_newest", [0, 1, 2]),
-        ("drop_oldest", [7, 8, 9]),
-        (KeepLatest(lambda text: text[0] in "02468"), [8, 9]),
-    ],
-)
+POLICIES: list[tuple[Any, list[int]]] = [("drop_newest", [0, 1, 2]), ("drop_oldest", [7, 8, 9])]
+
+
+@pytest.mark.parametrize(("slow", "kept"), [*POLICIES, (KeepLatest(lambda text: text[0] in "02468"), [8, 9])])
 async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: list[int]) -> None:
     server = Server(limits=LIMITS, slow=slow)
     async with guests(3, server) as found:
@@ -291,12 +280,8 @@ async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: 
 
 async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -> None:
     server = Server(limits=Limits(high_water_bytes=1000, close_timeout=8.0), slow="drop_oldest")
-
-    async def serve(connection: RawConnection) -> None:
-        await connection.wait_closed()
-
-    async with raw_serving(serve, server=server) as (_, raw):
-        await turns_until(lambda: len(server.raw_connections))
+    async with raw_serving(RawConnection.wait_closed, server=server) as (_, raw):
+        await turns_until(lambda: server.raw_connections)
         [connection] = server.raw_connections
         sending = asyncio.create_task(connection.send(b"x" * 20_000_000))  # more than sockets hold: it does not read
         await turns_until(lambda: server.stats().slow_peers)
@@ -311,7 +296,116 @@ async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -
         with pytest.raises(ConnectionLost):
             server.room("other").add(connection)
         frames = [await raw.next_frame() for _ in range(3)]
-        assert [len(frames[0].payload), frames[1].payload, frames[2].code] == [20_000_000, b"waits", caught.value.code]
+        assert [len(frames[0].payload), frames[1].payload, frames[2].code] == [20_000_000, b"waits", 4001]
         await raw.send(raw.close_frame(1000))
         raw.drop()
         await asyncio.gather(sending, closing)
+
+
+# ---------------------------------------------------------------- a connection's whole life
+
+
+async def test_credentials_that_expire_close_the_connection() -> None:
+    server, ended = Server(), list[CloseInfo | None]()
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.expires = time.time() + 0.1
+        handshake.state["user"] = "ada"
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        assert connection.state == {"user": "ada"}
+        assert server.raw_connections == (connection,) and server.peers == ()
+        async for _ in connection:
+            pytest.fail("a message came late")
+        ended.append(connection.ended)
+        with pytest.raises(ConnectionLost, match="the credentials have expired"):
+            await connection.send("late")
+
+    async with raw_serving(server=server) as (_, raw):
+        frame = await raw.next_frame()
+        assert (frame.code, frame.reason) == (4411, "the credentials have expired")
+        await raw.send(raw.frame(TEXT, "late"), raw.close_frame(4411))
+        assert await raw.read_to_end() == b""
+        raw.drop()
+        await turns_until(lambda: server.raw_connections == ())
+        assert [(info.code, info.user_closed) for info in ended if info] == [(4411, False)]
+
+
+async def test_a_connection_that_has_ended_is_not_kept_until_its_credentials_expire() -> None:
+    server, seen = Server(), list[weakref.ref[RawConnection]]()
+    server.on_handshake(lambda handshake: setattr(handshake, "expires", time.time() + 3600))
+
+    async def note(connection: RawConnection) -> None:
+        seen.append(weakref.ref(connection))
+
+    async with raw_serving(note, server=server) as (_, raw):
+        await raw.next_of(CLOSE)
+        await raw.send(raw.close_frame())
+        raw.drop()
+        await turns_until(lambda: server.raw_connections == () and gc.collect(1) >= 0 and seen[0]() is None)
+
+
+@pytest.mark.parametrize("code", [4001, 1006, None])
+async def test_that_the_connection_has_ended_is_no_failure(code: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing what is over does not change how it ended. That another connection was lost is one."""
+    infos, server, transport = list[CloseInfo | None](), Server(), ScriptedTransport()
+
+    @server.serve_raw
+    async def read(connection: RawConnection) -> None:
+        if code is None:
+            raise ConnectionLost(1006, "elsewhere")
+        await connection.wait_closed()
+        await connection.close(4000, "mine")
+        infos.append(connection.ended)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(connection.send("a"))
+            group.create_task(connection.receive())
+
+    await server.accept(transport)
+    if code is not None:
+        transport.lose(CloseInfo(code, "theirs", was_clean=code == 4001))
+    await turns_until(lambda: server.raw_connections == ())
+    if code is None:
+        assert transport.closed == CloseInfo(1011, "internal error", was_clean=True) and "elsewhere" in caplog.text
+    else:
+        assert [(info.code, info.user_closed) for info in infos if info] == [(code, False)]
+        assert messages(caplog) == []
+
+
+# ---------------------------------------------------------------- how the server ends
+
+
+@pytest.mark.parametrize(
+    ("drain", "then", "code"), [(0, "goes on", 1012), (60, "ends", 1000), (0, "closes the server", 1012)]
+)
+async def test_closing_the_server(drain: float, then: str, code: int) -> None:
+    """It waits for the functions, for `close_timeout`, and a drain lets them finish."""
+    work = Blocked()
+
+    async def serve(connection: RawConnection) -> None:
+        await work()
+        if then == "closes the server":
+            await server.close(drain)
+        await turns(20)
+
+    async with raw_serving(serve, limits=Limits(close_timeout=0.05 if then == "goes on" else 8.0)) as (server, raw):
+        await turns_until(lambda: work.started)
+        closing = asyncio.create_task(server.serve_forever() if "closes" in then else server.close(drain))
+        await turns()
+        assert not closing.done()
+        if then != "goes on":
+            work.go.set()
+        assert (await raw.next_of(CLOSE)).code == code
+        await raw.send(raw.close_frame(code))
+        raw.drop()
+        await closing
+        assert (len(work.finished), len(work.cancelled)) == ((0, 1) if then == "goes on" else (1, 0))
+        await turns_until(lambda: server.raw_connections == ())
+
+
+@pytest.mark.parametrize("function", [None, lambda connection: None])
+def test_it_takes_an_async_function(function: Any) -> None:
+    with pytest.raises(TypeError, match="serve_raw takes an async function"):
+        Server().serve_raw(function)

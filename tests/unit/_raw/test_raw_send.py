@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_accepted, raw_connection
 from raw_websocket import BINARY, CLOSE, CONT, TEXT, RawPeer
@@ -19,8 +18,6 @@ from wsrpc import ConnectionLost, Limits
 from wsrpc._raw.raw_connection import link_of
 from wsrpc.testing import memory_transports
 from wsrpc.types import RawConnection
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def next_message(raw: RawPeer) -> tuple[int, list[bytes]]:
@@ -71,21 +68,19 @@ async def test_an_iterable_leaves_piece_by_piece() -> None:
         await sending
 
 
-@pytest.mark.parametrize(
-    ("message", "error", "text"),
-    [
-        (5, TypeError, "a raw message is str or bytes, got int"),
-        ({"a": 1}, TypeError, "got a mapping: encode it first"),
-        ([], ValueError, "there are no pieces"),
-        ("\ud800", ValueError, "surrogates"),
-    ],
-)
-async def test_what_is_no_message_is_refused_and_nothing_is_sent(
-    message: Any, error: type[Exception], text: str
-) -> None:
+NO_MESSAGES: list[tuple[Any, str]] = [
+    (5, "a raw message is str or bytes, got int"),
+    ({"a": 1}, "got a mapping: encode it first"),
+    ([], "there are no pieces"),
+    ("\ud800", "surrogates"),
+]
+
+
+async def test_what_is_no_message_is_refused_and_nothing_is_sent() -> None:
     async with raw_connection() as (connection, raw):
-        with pytest.raises(error, match=text):
-            await connection.send(message)
+        for message, text in NO_MESSAGES:
+            with pytest.raises((TypeError, ValueError), match=text):
+                await connection.send(message)
         await connection.send("next")
         assert await next_message(raw) == (TEXT, [b"next"])
 
@@ -95,7 +90,7 @@ async def test_a_message_that_cannot_be_finished_closes_with_1011(fails: bool) -
     """But not before its first piece."""
     asked, closed = asyncio.Event(), asyncio.Event()
 
-    async def endless(*first: str) -> AsyncIterator[str | bytes]:
+    async def endless(*first: str | bytes) -> AsyncIterator[str | bytes]:
         try:
             for piece in first:
                 yield piece
@@ -104,24 +99,22 @@ async def test_a_message_that_cannot_be_finished_closes_with_1011(fails: bool) -
         finally:
             closed.set()
 
-    def failing() -> Iterator[str | bytes]:
-        try:
-            yield from ("one", b"two")
-        finally:
-            closed.set()
-
     async with raw_connection() as (connection, raw):
-        for first in ((), ("one",)):
-            sending = asyncio.create_task(connection.send(failing() if fails and first else endless(*first)))
-            if not (fails and first):
-                asked.clear()
-                await asked.wait()
-                sending.cancel()
-            behind = asyncio.create_task(connection.send("behind")) if first else None
-            with pytest.raises(TypeError if fails and first else asyncio.CancelledError):
-                await sending
-            assert closed.is_set()
-        assert behind is not None
+        unbegun = asyncio.create_task(connection.send(endless()))
+        await asked.wait()
+        unbegun.cancel()
+        await asyncio.wait({unbegun})
+        assert closed.is_set() and not connection.closed
+        asked.clear()
+        closed.clear()
+        sending = asyncio.create_task(connection.send(endless("one", *[b"two"] * fails)))
+        behind = asyncio.create_task(connection.send("behind"))
+        if not fails:
+            await asked.wait()
+            sending.cancel()
+        with pytest.raises(TypeError if fails else asyncio.CancelledError):
+            await sending
+        assert closed.is_set()
         for late in (behind, connection.send("never")):
             with pytest.raises(ConnectionLost, match="unfinished") as caught:
                 await late
@@ -154,11 +147,8 @@ async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order(br
 # ---------------------------------------------------------------- any number of tasks
 
 
-MESSAGES = st.lists(
-    st.one_of(st.binary(max_size=50), st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4)),
-    min_size=1,
-    max_size=20,
-)
+PIECES = st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4)
+MESSAGES = st.lists(st.one_of(st.binary(max_size=50), PIECES), min_size=1, max_size=20)
 
 
 @settings(max_examples=50, deadline=None)

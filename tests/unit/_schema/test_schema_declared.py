@@ -92,24 +92,6 @@ def test_declared_requests_are_described_with_what_answers_them() -> None:
     assert msgspec.json.decode(msgspec.json.encode(description), type=Description) == description
 
 
-def test_a_type_in_an_emitted_event_arrives_complete() -> None:
-    server = Server()
-    server.of("chat").declare(News)
-    assert list(describe(server).definitions) == ["Cup"]
-    assert describe(server).definitions["Cup"]["required"] == ["drink", "size"]
-
-    @server.on("brew")
-    def brew(cup: Cup) -> None: ...
-
-    description = describe(server)
-    assert {name: schema["required"] for name, schema in description.definitions.items()} == {
-        "Cup": ["drink", "size"],
-        "CupInput": ["drink"],
-    }
-    assert description.events[0].parameters[0].schema == {"$ref": "#/$defs/CupInput"}
-    assert description.emits[1].parameters[0].schema == {"$ref": "#/$defs/Cup"}
-
-
 def test_declarations_of_channels_routers_and_clients() -> None:
     router = Router()
     router.declare(News)

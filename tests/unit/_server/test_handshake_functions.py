@@ -1,6 +1,6 @@
-"""`on_handshake` functions that fail or never end, besides the rules for each host.
+"""Functions that decide, such as those of `on_handshake`: what fails, never ends, or bounds a connection; and tokens.
 
-tests/adapters/test_host_handshake.py has those rules.
+tests/adapters/test_host_handshake.py has the rules for each host.
 """
 
 from __future__ import annotations
@@ -8,22 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from core_driver import Blocked
-from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import ask, head_of
+from peers_inside import out_of
+from raw_websocket import CLOSE, TEXT, ask, head_of, raw_client
 from raw_websocket import handshake as request_for
 
-from wsrpc import Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, MessageTooBig, Peer, RemoteError, Server
 from wsrpc.testing import connect
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
-
 LIMITS = Limits(close_timeout=2.0)
+TOKEN = "hidden-5e3a"
 
 
 def gated(function: Callable[..., Any], **options: Any) -> Server:
@@ -33,15 +33,6 @@ def gated(function: Callable[..., Any], **options: Any) -> Server:
     return server
 
 
-def let_in(handshake: Handshake) -> None:
-    handshake.state["by"] = "me"
-
-
-async def let_in_later(handshake: Handshake) -> None:
-    await asyncio.sleep(0)
-    handshake.state["by"] = "me"
-
-
 # ---------------------------------------------------------------- those that fail
 
 
@@ -49,8 +40,8 @@ def reject(*args: Any, **kwargs: Any) -> Callable[[Handshake], None]:
     return lambda handshake: handshake.reject(*args, **kwargs)
 
 
-def sets(name: str, value: Callable[[], Any]) -> Callable[[Handshake], None]:
-    return lambda handshake: setattr(handshake, name, value())
+def sets(name: str, value: Any) -> Callable[[Handshake], None]:
+    return lambda handshake: setattr(handshake, name, value)
 
 
 def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
@@ -61,14 +52,9 @@ def returns(value: Any) -> Callable[[Handshake], Any]:
     return lambda handshake: value
 
 
-async def returns_later(handshake: Handshake) -> bool:
+async def later(handshake: Handshake) -> bool:
     await asyncio.sleep(0)
     return True
-
-
-async def answers_later(handshake: Handshake) -> None:
-    await asyncio.sleep(0)
-    handshake.response_headers["upgrade"] = "h2c"
 
 
 @pytest.mark.parametrize(
@@ -78,21 +64,16 @@ async def answers_later(handshake: Handshake) -> None:
         (reject(401, "\ud800"), "has lone surrogates"),
         (answers(5, "a"), "the name of a header is a word"),
         (answers("X-A", 5), "'X-A' must be text, got int"),
-        (answers_later, "belongs to the handshake itself"),
-        (sets("limits", lambda: {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
-        (sets("expires", lambda: "soon"), "handshake.expires is a time in seconds"),
-        (sets("expires", lambda: 3600), "such as time.time() + 3600, got 3600"),
-        (sets("expires", lambda: 1.7e12), "such as time.time() + 3600, got 1700000000000.0"),
-        (sets("expires", lambda: 10**400), "such as time.time() + 3600, got 1000"),
-        (sets("principle", lambda: "ada"), "handshake.principle does not exist: for values of your own, use"),
-        (
-            returns(False),
-            "on_handshake returns None, got bool: to refuse a connection, call handshake.reject(401, ...)",
-        ),
+        (answers("upgrade", "h2c"), "belongs to the handshake itself"),
+        (sets("limits", {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
+        (sets("expires", "soon"), "handshake.expires is a time in seconds"),
+        (sets("expires", 3600), "such as time.time() + 3600, got 3600"),
+        (sets("expires", 10**400), "such as time.time() + 3600, got 1000"),
+        (sets("principle", "ada"), "handshake.principle does not exist: for values of your own, use"),
+        (returns(False), "got bool: to refuse a connection, call handshake.reject(401, ...)"),
         (returns(HandshakeRejected(401, "no")), "on_handshake returns None, got HandshakeRejected: to refuse"),
-        (returns(("unauthorized", 401)), "on_handshake returns None, got tuple: to refuse"),
-        (returns_later, "on_handshake returns None, got bool: to refuse"),
-        (sets("response_headers", lambda: {"X-A": "token\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
+        (later, "on_handshake returns None, got bool: to refuse"),
+        (sets("response_headers", {"X-A": "token\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
     ],
 )
 async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
@@ -107,11 +88,6 @@ async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
     assert "on_handshake failed" in record.getMessage()
     assert record.exc_info is not None and text in str(record.exc_info[1])
     assert "token" not in str(record.exc_info[1])
-
-
-async def test_credentials_that_never_expire() -> None:
-    async with connect(gated(sets("expires", lambda: math.inf))) as client:
-        assert await client.request("echo", 1) == 1
 
 
 async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -135,10 +111,13 @@ async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.L
 
 @pytest.mark.parametrize("given", [{}, {"Server": "mine/1"}])
 async def test_headers_that_the_library_sets(given: dict[str, str]) -> None:
-    server = gated(lambda handshake: handshake.response_headers.update(given))
-    async with server.listen() as listener:
+    def let_in(handshake: Handshake) -> None:
+        handshake.response_headers.update(given)
+        handshake.expires = math.inf  # credentials that never expire
+
+    async with gated(let_in).listen() as listener:
         head = await head_of(listener.port, request_for("/"))
-    assert head.lower().count(b"server:") == head.count(b"mine/1") == len(given)
+    assert head.startswith(b"HTTP/1.1 101") and head.lower().count(b"server:") == head.count(b"mine/1") == len(given)
 
 
 # ---------------------------------------------------------------- those that never end
@@ -159,3 +138,265 @@ async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
         assert server.stats().refused == {}, "it was of the run before"
     assert len(stuck.cancelled) == 2
     assert not (await waiting).startswith(b"HTTP/1.1 101")
+
+
+# ---------------------------------------------------------------- bounds of one connection
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_open_may_change_the_size(slowly: bool) -> None:
+    """And a handler may, at any time."""
+    server = Server(limits=LIMITS)
+    server.on("size", lambda value: len(value))
+
+    @server.on("take")
+    def take(size: int, peer: Peer) -> None:
+        peer.limits = peer.limits.replace(message_bytes=size)
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        if slowly:
+            await turns_until(lambda: not out_of(peer).terms.plain)  # its client is welcomed meanwhile
+        peer.limits = peer.limits.replace(message_bytes=1000)
+
+    async with server.listen() as listener:
+        if not slowly:
+            async with raw_client(listener.port) as raw:
+                for size in (500, 1000):
+                    await raw.send(raw.frame(TEXT, '{"i":1,"a":["size","%s"]}' % ("x" * size)))
+                assert (await raw.next_of(TEXT)).payload == b'{"i":1,"d":500}'
+                assert (await raw.next_of(CLOSE)).code == 1009
+        async with Client(listener.url, limits=LIMITS, proxy=None) as client:
+            await client.request("size", "")  # what says that it opened comes after what says the size
+            for size in (1000, 512, 50_000, 700):
+                if size != 1000:
+                    await client.request("take", size)
+                assert await client.request("size", "x" * (size - 50)) == size - 50
+                with pytest.raises(MessageTooBig):  # its client knows that it takes no more
+                    await client.request("size", "x" * size)
+
+
+async def test_a_client_may_too_for_one_connection() -> None:
+    """Other bounds are settled when it has opened."""
+    server, client, wrong = Server(limits=LIMITS), Client(limits=LIMITS), list[Any]()
+
+    @server.on("push")
+    async def push(size: int, peer: Peer) -> bool:
+        try:
+            await peer.emit("news", "x" * size)
+        except MessageTooBig:
+            return False
+        return True
+
+    # Before the welcome, which only then says that the other side can be told.
+    client.once("open", lambda peer: setattr(peer, "limits", peer.limits.replace(message_bytes=1000)))
+    async with connect(server, client=client):
+        peer = client.peer
+        assert peer.limits.message_bytes == 1000
+        assert [await client.request("push", size) for size in (500, 1000)] == [True, False]
+        wrong += [(peer.limits.replace(message_bytes=5000, running=5), "only message_bytes= may"), (5, "is a wsrpc")]
+        for limits, text in wrong:
+            with pytest.raises((ValueError, TypeError), match=text):
+                peer.limits = limits
+        assert peer.limits.message_bytes == 1000
+    with pytest.raises(ConnectionLost):
+        peer.limits = LIMITS
+    async with connect(server, client=client):
+        assert client.peer.limits == LIMITS
+        assert await client.request("push", 1000)
+
+
+# ---------------------------------------------------------------- bearer tokens
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "token"),
+    [
+        ("/", {}, None),
+        ("/", {"authorization": f"bearer   {TOKEN} "}, TOKEN),
+        ("/", {"Authorization": "Basic dXNlcjpwYXNz"}, None),
+        ("/", {"Authorization": "Bearer "}, None),
+        ("/?access_token=a%2Bb%20c", {}, "a+b c"),
+        ("/?access_token=", {}, None),
+        ("/", {"Sec-WebSocket-Protocol": f"json, bearer.{TOKEN}"}, TOKEN),
+        ("/?access_token=second", {"Authorization": "Bearer first", "Sec-WebSocket-Protocol": "bearer.third"}, "first"),
+    ],
+)
+def test_where_it_is_found(target: str, headers: dict[str, str], token: str | None) -> None:
+    assert Handshake(target, headers).bearer_token == token
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [("/", {"auth": TOKEN}), (f"/?access_token={TOKEN}", {}), ("/", {"subprotocols": [f"bearer.{TOKEN}", "json"]})],
+    ids=["header", "query", "subprotocol"],
+)
+@pytest.mark.parametrize("refused", [False, True])
+async def test_it_is_in_no_log_and_in_no_repr(
+    path: str, options: dict[str, Any], refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "wsrpc")
+    reprs: list[str] = []
+    server = Server()
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        reprs.append(repr(handshake))
+        assert handshake.bearer_token == TOKEN
+        if refused:
+            handshake.reject(401, "bad token")
+
+    client = Client(f"ws://here{path}", reconnect=None, **options)
+    try:
+        async with connect(server, client=client):
+            (peer,) = server.peers
+            reprs += map(repr, (peer, peer.info, client, client.peer.info, peer.transport, server))
+    except HandshakeRejected as caught:
+        reprs += [repr(client), str(caught), repr(caught)]
+    assert len(reprs) == (4 if refused else 7)
+    assert TOKEN not in "".join(reprs) + caplog.text
+
+
+@pytest.mark.parametrize("offered", [f"bearer.{TOKEN}", f"base64url.BEARER.authorization.example.{TOKEN}"])
+async def test_a_subprotocol_with_a_token_is_not_chosen(offered: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does an error say it, where a function chooses what is not offered, such as the whole header."""
+    server, client = Server(), Client(subprotocols=[offered, "json"])
+    async with connect(server, client=client):
+        assert client.peer.info.subprotocol == "json"
+    server.on_handshake(lambda handshake: setattr(handshake, "subprotocol", f"json, {offered}"))
+    with pytest.raises(HandshakeRejected, match="500"):
+        async with connect(server, client=Client(subprotocols=["json", offered])):
+            pass
+    assert "the client offers the subprotocols ['json', 'bearer.…'], not 'bearer.…'" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+# ---------------------------------------------------------------- all functions that decide: a mistake lets nobody pass
+
+
+# ---------------------------------------------------------------- mistakes: what each returns counts as true
+
+
+async def refuse(subject: object, room: str = "") -> bool:
+    return False
+
+
+def with_yield(subject: object, room: str = "") -> Generator[bool]:
+    yield False
+
+
+class WithYield:
+    async def __call__(self, subject: object, room: str = "") -> AsyncGenerator[bool]:
+        yield False
+
+
+async def forgets_await(subject: object, room: str = "") -> object:
+    return refuse(subject)
+
+
+def returns_a_generator(subject: object, room: str = "") -> object:
+    return with_yield(subject)
+
+
+def returns_a_future(subject: object, room: str = "") -> object:
+    later = Future[bool]()  # as ThreadPoolExecutor.submit does
+    later.set_result(False)
+    return later
+
+
+# ---------------------------------------------------------------- the functions that decide
+
+
+GATES: dict[str, Callable[[Server, Any], object]] = {
+    "on_handshake": lambda server, function: server.on_handshake(function),
+    "allow": lambda server, function: server.room("prices", allow=function),
+    "on_join": lambda server, function: server.on_join(function),
+    "offer_description": lambda server, function: server.offer_description(allow=function),
+}
+PLAIN, MAYBE_ASYNC = ["origins", "expose_errors"], [*GATES, "admin"]
+
+
+def fail() -> None:
+    raise KeyError("secret")
+
+
+def guarded(gate: str, function: Any) -> Server:
+    """A server with a function that decides."""
+    server = Server(**{} if gate in GATES else {gate: function})
+    if gate in GATES:
+        GATES[gate](server, function)
+    server.on("fail", fail)
+    return server
+
+
+async def passes(gate: str, function: Any) -> bool:
+    """Whether a client gets what the gate is there to keep."""
+    server = guarded(gate, function)
+    try:
+        async with connect(server, headers={"Origin": "https://a.example"} if gate == "origins" else {}) as client:
+            channel = client.of("wsrpc")
+            if gate == "expose_errors":
+                await client.request("fail")
+            elif gate == "offer_description":
+                await channel.request("describe")
+            elif gate == "admin":
+                assert [row async for row in channel.stream("peers")]
+            elif gate in ("allow", "on_join"):
+                await client.of("rooms").request("join", "prices")
+    except HandshakeRejected as refusal:
+        return refusal.status != 500
+    except RemoteError as error:
+        return "secret" in str(error)
+    return True
+
+
+@pytest.mark.parametrize("gate", [*PLAIN, *MAYBE_ASYNC])
+@pytest.mark.parametrize("function", [with_yield, WithYield()])
+def test_a_function_with_a_yield_is_refused_at_once(gate: str, function: Any) -> None:
+    with pytest.raises(TypeError, match="takes a function without a `yield`"):
+        guarded(gate, function)
+
+
+CALLED = [("allow", r"allow= .*\(peer\)"), ("on_join", r"on_join .*\(peer, room\)"), ("on_handshake", "on_handshake")]
+CALLED += [("offer_description", r"allow= .*\(peer\)"), ("admin", r"admin= .*\(peer, action\)")]
+
+
+@pytest.mark.parametrize(("gate", "text"), CALLED)
+def test_what_cannot_be_called_is_refused_at_once(gate: str, text: str) -> None:
+    with pytest.raises(TypeError, match=f"{text}, got" if gate != "on_handshake" else text):
+        guarded(gate, lambda a, b, c: True)
+
+
+@pytest.mark.parametrize("gate", PLAIN)
+def test_an_async_one_is_refused_at_once_where_nothing_waits(gate: str) -> None:
+    with pytest.raises(TypeError, match="takes a plain function, not an async one"):
+        guarded(gate, refuse)
+
+
+@pytest.mark.parametrize(
+    ("gate", "function"),
+    [(gate, function) for gate in (*PLAIN, *MAYBE_ASYNC) for function in (returns_a_generator, returns_a_future)]
+    + [(gate, lambda subject, room="": refuse) for gate in (*PLAIN, *MAYBE_ASYNC)]
+    + [(gate, lambda subject, room="": refuse(subject)) for gate in PLAIN]
+    + [(gate, forgets_await) for gate in MAYBE_ASYNC],
+)
+async def test_what_has_not_run_lets_nobody_pass(gate: str, function: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert not await passes(gate, function)
+    assert "which has not run: was an `await` or a call forgotten" in caplog.text
+
+
+@pytest.mark.parametrize("gate", MAYBE_ASYNC[1:])
+@pytest.mark.parametrize("decision", ["denied", (False, "no"), 1])
+async def test_what_is_neither_true_nor_false_lets_nobody_pass(
+    gate: str, decision: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not await passes(gate, lambda subject, room="": decision)
+    text = f" returned {type(decision).__name__}, which is only logged once: return True or False"
+    assert caplog.text.count(text) == 1
+
+
+@pytest.mark.parametrize("gate", [*PLAIN, *MAYBE_ASYNC])
+async def test_one_that_decides_is_asked(gate: str) -> None:
+    """So that the tests above refuse because of the mistake."""
+    allows = None if gate == "on_handshake" else True
+    assert await passes(gate, lambda subject, room="": allows)

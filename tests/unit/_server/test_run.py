@@ -63,21 +63,16 @@ class Program:
         self.seen.append(self.server.healthy)
 
 
-@pytest.mark.parametrize(
-    ("first", "then", "drain"),
-    [
-        (signal.SIGTERM, "it ends", 60.0),
-        (signal.SIGTERM, signal.SIGINT, 60.0),
-        (signal.SIGTERM, signal.SIGTERM, 60.0),
-        (signal.SIGTERM, "it goes on", 0.1),
-        (signal.SIGINT, "it goes on", 60.0),
-    ],
-)
+TERM, INT = signal.SIGTERM, signal.SIGINT
+HOW = [(TERM, "it ends", 60.0), (TERM, INT, 60.0), (TERM, TERM, 60.0), (TERM, "it goes on", 0.1), (INT, "", 60.0)]
+
+
+@pytest.mark.parametrize(("first", "then", "drain"), HOW)
 def test_sigterm_drains_and_ctrl_c_closes_at_once(
     first: signal.Signals, then: Any, drain: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wsrpc")
-    before, program, work = signal.getsignal(signal.SIGTERM), Program(), Blocked()
+    before, program, work = signal.getsignal(TERM), Program(), Blocked()
     program.server.on("work", work)
     told: list[bool] = []
     program.server.on_drain(lambda: told.append(program.server.draining))
@@ -88,19 +83,19 @@ def test_sigterm_drains_and_ctrl_c_closes_at_once(
         await turns_until(lambda: work.started)
         signal.raise_signal(first)
         await turns_until(lambda: not program.server.healthy)
-        if then == "it ends":
-            work.go.set()
-        elif then != "it goes on":
+        if isinstance(then, signal.Signals):
             signal.raise_signal(then)
+        elif then == "it ends":
+            work.go.set()
         await asyncio.wait([request])
 
     program.run(use, drain)
     assert program.seen == [True, type(None) if then == "it ends" else ConnectionLost, False]
-    assert ("draining: 1 connections, at most" in caplog.text) is (first == signal.SIGTERM)
-    cut = first == signal.SIGTERM and then != "it ends"
+    assert ("draining: 1 connections, at most" in caplog.text) is (first == TERM)
+    cut = first == TERM and then != "it ends"
     assert ("closing 1 connections that still have active work" in caplog.text) is cut
-    assert told == [True] * (first == signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert told == [True] * (first == TERM)
+    assert signal.getsignal(TERM) is before
 
 
 def test_a_task_that_fails_ends_the_program_and_without_a_log_stderr_has_what_happens(

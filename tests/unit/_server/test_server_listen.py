@@ -1,27 +1,32 @@
-"""`Server.listen` and `accept`: where connections come from."""
+"""`Server.listen` and `accept`: where connections come from, and how servers are closed, and opened again."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import socket
 import ssl
-from contextlib import suppress
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from leftovers import nothing_left as nothing_left
+from core_driver import turns
+from leftovers import turns_until
 from raw_websocket import PATIENCE, ask, handshake
 
-from wsrpc import Client, HandshakeRejected, Limits, Peer, Server, dial
-from wsrpc.testing import memory_transports
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
+from wsrpc import Client, HandshakeRejected, Key, Limits, Peer, Server, Service, dial, method
+from wsrpc.testing import ScriptedTransport, memory_transports
 
 LIMITS = Limits(close_timeout=2.0)
 
 PEM = Path(__file__).parents[2] / "adapters" / "localhost.pem"
+
+
+TRUSTING = ssl.create_default_context(cafile=str(PEM))
 
 
 def echo_server(**options: Any) -> Server:
@@ -30,23 +35,10 @@ def echo_server(**options: Any) -> Server:
     return server
 
 
-async def test_port_0_picks_one_which_can_be_used_again_when_it_is_free() -> None:
-    listening = echo_server().listen("127.0.0.1", 0, path="/ws")
-    with pytest.raises(RuntimeError, match="async with"):
-        _ = listening.url
-    async with listening as listener:
-        port = listener.port
-        assert port > 0 and listener.url == f"ws://127.0.0.1:{port}/ws"
-        async with Client(listener.url, limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
-    assert (listener.port, listener.url) == (port, f"ws://127.0.0.1:{port}/ws")
-    async with echo_server().listen("127.0.0.1", port) as listener:
-        assert listener.port == port
-
-
-def own_socket() -> socket.socket:
-    """Of which asyncio does not see that it is TCP."""
-    return socket.create_server(("127.0.0.1", 0))
+def certified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    return context
 
 
 @pytest.mark.parametrize(
@@ -56,14 +48,15 @@ def own_socket() -> socket.socket:
         ({"host": "::1"}, "[::1]"),  # the loopback interface has it, unless IPv6 was switched off
         ({"host": "0.0.0.0"}, "127.0.0.1"),
         ({"host": None}, "127.0.0.1|[::1]"),
-        ({"sock": own_socket}, "127.0.0.1"),
+        ({"sock": ("127.0.0.1", 0)}, "127.0.0.1"),  # of which asyncio does not see that it is TCP
     ],
 )
 async def test_its_url_works_here(where: dict[str, Any], host: str) -> None:
     """Small messages are not held back until the one before is acknowledged."""
-    options = {name: value() if callable(value) else value for name, value in where.items()}
+    if "sock" in where:
+        where = {"sock": socket.create_server(where["sock"])}
     server = echo_server()
-    async with server.listen(**options) as listener, Client(listener.url, limits=LIMITS) as client:
+    async with server.listen(**where) as listener, Client(listener.url, limits=LIMITS) as client:
         assert listener.url in [f"ws://{each}:{listener.port}/" for each in host.split("|")]
         assert await client.request("echo", 1) == 1
         for end in (server.peers[0], client.peer):
@@ -74,7 +67,7 @@ async def test_its_url_works_here(where: dict[str, Any], host: str) -> None:
 # ---------------------------------------------------------------- paths
 
 
-@pytest.mark.parametrize("path", ["/ws", "/café", "/a+b"])
+@pytest.mark.parametrize("path", ["/café", "/a+b"])
 async def test_with_a_path_others_get_404(path: str) -> None:
     """It may need to be encoded."""
     server = echo_server()
@@ -96,16 +89,13 @@ async def test_with_a_path_others_get_404(path: str) -> None:
 
 async def test_a_handshake_that_never_ends_does_not_hold_up_closing() -> None:
     """Nor does one of TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
     server = echo_server(limits=LIMITS.replace(open_timeout=1000.0, close_timeout=0.1))
     with socket.socket() as sock:
-        async with server.listen(ssl=context) as listener:
+        async with server.listen(ssl=certified()) as listener:
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", listener.port))
             await asyncio.get_running_loop().sock_sendall(sock, b"GET / HTTP/1.1\r\nHost:")
-            trusting = ssl.create_default_context(cafile=str(PEM))
-            async with Client(listener.url, ssl=trusting, limits=LIMITS) as client:  # by now the first was accepted
+            async with Client(listener.url, ssl=TRUSTING, limits=LIMITS) as client:  # by now the first was accepted
                 await client.request("echo", 1)
             async with asyncio.timeout(8):
                 await server.close()
@@ -115,13 +105,12 @@ async def test_who_is_refused_over_tls_and_does_not_leave_is_dropped() -> None:
     """The connection stayed for 30 s, which is asyncio's own limit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
-    trusting = ssl.create_default_context(cafile=str(PEM))
     server = echo_server(limits=LIMITS.replace(close_timeout=0.1))
 
     def stay(port: int) -> bytes:
         """Return the answer, once the connection has ended. TLS is not ended from this side."""
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as tcp:
-            secure = trusting.wrap_socket(tcp, server_hostname="localhost")
+            secure = TRUSTING.wrap_socket(tcp, server_hostname="localhost")
             secure.sendall(handshake("/elsewhere"))
             answer = b"".join(iter(lambda: secure.recv(1000), b""))
             with socket.socket(fileno=secure.detach()) as below, suppress(ConnectionResetError):
@@ -129,7 +118,7 @@ async def test_who_is_refused_over_tls_and_does_not_leave_is_dropped() -> None:
                 assert below.recv(1) == b""
             return answer
 
-    async with server.listen(path="/ws", ssl=context) as listener:
+    async with server.listen(path="/ws", ssl=certified()) as listener:
         assert (await asyncio.to_thread(stay, listener.port)).startswith(b"HTTP/1.1 404")
 
 
@@ -149,3 +138,83 @@ async def test_accept_takes_any_transport() -> None:
     await peer.wait_closed()
     assert server.peers == ()
     await server.close()
+
+
+# ---------------------------------------------------------------- how servers are closed, and opened again
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_connection_that_comes_while_it_closes_is_no_error(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At whichever turn of its making or of its handshake. Nor do those that say nothing hold up the end."""
+    server = Server(limits=LIMITS)
+    async with server.listen(healthz=None) as listener:
+        with ExitStack() as stack:
+            connect = socket.create_connection
+            sockets = [stack.enter_context(connect(("127.0.0.1", listener.port))) for _ in range(4)]
+            for each in sockets[:2]:
+                each.sendall(handshake())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(LIMITS.close_timeout):
+                closing = asyncio.create_task(server.close())
+                await asyncio.sleep(0)
+                sockets[0].close()
+                sockets[1].shutdown(socket.SHUT_RDWR)
+                await closing
+    gc.collect(1)  # of a socket that nobody closed Python warns, and a warning is an error here
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -> None:
+    server, gate, entered = Server(), threading.Event(), threading.Event()
+    loop: Any = asyncio.get_running_loop()
+
+    @server.on("work", thread=True)
+    def work() -> None:
+        entered.set()
+        gate.wait(10)
+
+    await server.accept(transport := ScriptedTransport())
+    transport.feed({"a": ["work"], "i": 1})
+    await turns_until(entered.is_set)
+    transport.lose()
+    try:
+        await turns(20)
+        assert not getattr(loop, "_ready", ())  # nothing waits for the next turn
+    finally:
+        gate.set()
+        await server.close()
+
+
+NAME = Key[str]("name")
+
+
+async def test_what_was_registered_stays_and_what_belonged_to_connections_is_new() -> None:
+    server = echo_server()
+    server.state[NAME] = "the one"
+
+    class Greeter(Service):
+        @method
+        def greet(self) -> str:
+            return f"Hello, {self.peer.state['name']}"
+
+    server.add_service(Greeter)
+    server.on_handshake(lambda handshake: handshake.state.update(handshake.query))
+    prices = server.room("prices", allow=lambda peer: True)
+    listening = server.listen()
+    for turn in range(2):
+        async with listening as listener:
+            stats = server.stats()
+            assert (server.peers, server.rooms, len(prices)) == ((), (prices,), 0)
+            assert (stats.accepted, stats.closed, stats.messages_in, stats.errors) == (0, {}, 0, 0)
+            async with Client(f"{listener.url}?name=Ada", limits=LIMITS, reconnect=None) as client:
+                assert [await client.request("echo", turn), await client.request("greet")] == [turn, "Hello, Ada"]
+                await client.of("rooms").request("join", "prices")
+                server.room("lobby").add(server.peers[0])
+                await asyncio.gather(server.close(), client.peer.wait_closed())
+        assert not server.healthy and repr(server) == "<Server closed>"
+        # Until it is opened again the numbers are those of the end.
+        assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
+    assert server.state[NAME] == "the one"

@@ -77,38 +77,29 @@ class Scene:
         self.closings.append(asyncio.get_running_loop().create_task(closing))
         await asyncio.sleep(0)
 
-    # ------------------------------------------------------------ states
-
-    async def open_(self) -> None:
-        await self.server.listening(self.port.begin).__aenter__()
-
-    async def draining(self) -> None:
-        await self.open_()
-        client = await self.accept()
-        request = asyncio.get_running_loop().create_task(client.request("work", timeout=None))
-        await turns_until(lambda: self.server.stats().active)
-        await self.call(self.server.close(drain_timeout=LONG))
-        request.add_done_callback(lambda request: request.cancelled() or request.exception())
-
-    async def closing(self) -> None:
-        await self.open_()
-        await self.call(self.server.close())
-        await self.port.asked.wait()
-
-    async def closed(self) -> None:
-        self.port.let_go.set()
-        await self.closing()
-        await self.closings[0]
-
     def reach(self, state: ServerState) -> None:
+        self.run(self._reach(state))
         if state == "abandoned":
-            self.run(self.open_())
-            self.run(self.accept())
             self.end_loop()
             self.loop = asyncio.new_event_loop()
-        else:
-            self.run({"open": self.open_, "draining": self.draining, "closing": self.closing}.get(state, self.closed)())
         assert self.state == state
+
+    async def _reach(self, state: ServerState) -> None:
+        if state == "closed":
+            self.port.let_go.set()
+        await self.server.listening(self.port.begin).__aenter__()
+        if state in ("draining", "abandoned"):
+            client = await self.accept()
+            if state == "draining":
+                request = asyncio.get_running_loop().create_task(client.request("work", timeout=None))
+                await turns_until(lambda: self.server.stats().active)
+                await self.call(self.server.close(drain_timeout=LONG))
+                request.add_done_callback(lambda request: request.cancelled() or request.exception())
+        elif state != "open":
+            await self.call(self.server.close())
+            await self.port.asked.wait()
+            if state == "closed":
+                await self.closings[0]
 
     # ------------------------------------------------------------ what happens
 
@@ -134,13 +125,6 @@ class Scene:
 
         self.loop.run_until_complete(cancel())
         self.loop.close()
-
-    def close_loop(self) -> str:
-        """Close the event loop, as it is."""
-        if not self.loop.is_closed():
-            self.loop.set_exception_handler(lambda loop, context: None)  # tasks are left
-            self.loop.close()
-        return self.state
 
     def play(self, happened: ServerInput) -> str:
         plays: dict[ServerInput, Callable[[], Awaitable[object]]] = {
@@ -210,7 +194,10 @@ def test_the_event_loop_is_closed_whatever_runs_in_it(state: ServerState) -> Non
             assert played.state == state
         else:
             played.reach(state)
-        assert played.close_loop() == expected
+        if not played.loop.is_closed():
+            played.loop.set_exception_handler(lambda loop, context: None)  # tasks are left
+            played.loop.close()
+        assert played.state == expected
 
 
 def test_a_close_while_a_port_is_being_opened() -> None:

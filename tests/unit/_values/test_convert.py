@@ -115,8 +115,7 @@ def test_what_cannot_be_encoded_says_why(value: Any, hook: Any, text: str) -> No
         JsonCodec(enc_hook=hook).encode([value])
 
 
-class Celsius(float):
-    pass
+class Celsius(float): ...
 
 
 class Safe(str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -20,11 +19,6 @@ from wsrpc.testing import connect
 
 BLOB = bytes(range(256)) + b"\xff\xfe\xfb"  # no UTF-8, and base64 with "+" and "/"
 SAME = UUID("00000000-0000-0000-0000-00000000000a")
-
-
-class Color(enum.Enum):
-    RED = "red"
-    BLUE = "blue"  # base64 of something
 
 
 BASE64 = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -152,10 +146,7 @@ WHITE = {"data": "_w==", "when": None}
     ("value", "encoded"),
     [
         (Hex(data=b"\xff\x01"), {"data": "ff01"}),
-        (
-            Text(data="grün".encode(), inner=Inner(data=b"\xff")),
-            {"data": "grün", "inner": WHITE},
-        ),
+        (Text(data="grün".encode(), inner=Inner(data=b"\xff")), {"data": "grün", "inner": WHITE}),
         (Signed.model_construct(key=b"\x01\x02"), {"key": "0102"}),
     ],
     ids=["hex", "utf8", "serializer"],
@@ -174,20 +165,6 @@ def test_a_model_that_does_not_say_how_bytes_are_written_is_not_sent() -> None:
 
     with pytest.raises(TypeError, match="Half holds bytes, which pydantic takes for UTF-8 text"):
         as_json(Half())
-
-
-def test_a_models_own_methods_are_used() -> None:
-    class Struct(msgspec.Struct):
-        data: bytes
-
-    class Sparse(Aliased):
-        model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-        inner: Struct = pydantic.Field(alias="theInner")
-
-        def model_dump(self, **options: Any) -> Any:
-            return super().model_dump(exclude={"user_data"}, **options)
-
-    assert as_json(Sparse(userData=b"", theInner=Struct(b"\x01"))) == {"theInner": {"data": "AQ=="}}
 
 
 def test_base64_is_read_in_both_its_alphabets() -> None:

@@ -1,11 +1,7 @@
 """Unions that msgspec misreads: they are refused, wherever they are, and msgspec never sees them."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NewType, NotRequired, TypeVar, Union
 
 import msgspec
@@ -16,7 +12,6 @@ from typing_extensions import TypeAliasType, TypedDict
 from wsrpc import Server
 from wsrpc._values.convert import converter
 
-RANDOM = Path(__file__).with_name("random_unions.py")
 TEXT = "a union of text with a pattern and a collection"
 TUPLE = "a union of a tuple of fixed length and a type with bounds"
 
@@ -38,8 +33,7 @@ class Outer(msgspec.Struct, Generic[T]):
     box: Box[T] | None
 
 
-class Named(Outer[Name]):
-    pass
+class Named(Outer[Name]): ...
 
 
 @dataclass
@@ -70,8 +64,7 @@ class Overridden(Named):
 
 
 def refusal(tp: Any, hooked: bool = False) -> str:
-    def take(given: Any) -> None:
-        pass
+    def take(given: Any) -> None: ...
 
     take.__annotations__ = {"given": tp}
     server = Server(dec_hook=lambda cls, value: value) if hooked else Server()
@@ -136,18 +129,3 @@ def test_unions_like_these_are_accepted(tp: Any, good: Any, bad: Any) -> None:
 def test_a_union_with_any_needs_no_decision(tp: Any) -> None:
     value = [1, {"x": 1}]
     assert converter(tp)(value) == value
-
-
-@pytest.mark.parametrize("seed", [0, 1, 23])
-def test_random_unions_neither_crash_nor_lose_a_member(seed: int) -> None:
-    # Python's allocator for debugging finds reads outside of a block, which would otherwise go well most of the time.
-    done = subprocess.run(
-        [sys.executable, str(RANDOM), str(seed), "800"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONMALLOC": "debug"},
-    )
-    last = done.stdout.splitlines()[-1:]
-    assert done.returncode == 0, (last, done.stderr)
-    assert int(last[0].split()[1]) > 50, last

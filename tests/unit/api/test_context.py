@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Blocked, Driven, start, turns
+from core_driver import Driven, turns
 
 from wsrpc import Context, Peer
 from wsrpc.types import Message
@@ -30,7 +30,6 @@ async def test_a_context_tells_about_its_call() -> None:
     assert first.cancel_reason is None and first.message is None
     assert first.state["user"] == "ada" and d.peer.state.get("user") == "ada" and d.peer.state.get("x", 1) == 1
     assert repr(first) == f"<Context room:e #7 of {d.peer!r}>"
-    assert repr(second) == f"<Context e of {d.peer!r}>"
     observed: list[Message] = []
     d.peer.on("message", lambda peer, message: observed.append(message))
     await d.fed({"a": ["e", 7]})
@@ -51,33 +50,13 @@ async def observed(*payloads: bytes | dict[str, Any]) -> list[Message]:
     return seen
 
 
-async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
-    d = Driven()
-    seen: list[Message] = []
-    work = Blocked()
-    d.peer.on("message", lambda peer, message: seen.append(message))
-    d.peer.on("work", work)
-    d.feed({"a": ["work"]})
-    first, second = (start(seen[0].processed()) for _ in range(2))
-    await turns()
-    first.cancel()
-    await turns()
-    assert first.cancelled() and not second.done()
-    work.go.set()
-    await second
-
-
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({"a": ["say", 1, "x"]}, "event say(1, 'x')"),
-        ({"a": ["say"], "i": 7, "c": "room"}, "request #7 room: say()"),
+        ({"a": ["say", 1], "i": 7, "c": "room"}, "request #7 room: say(1)"),
         ({"a": None, "i": True}, "malformed message, 19 bytes"),
         ({"i": 7}, "result #7, 7 bytes"),
         ({"i": 7, "h": 1}, "channel #7, 13 bytes"),
-        ({"h": 7, "x": "secret"}, "abort of channel 7, 20 bytes"),
-        ({"a": [5], "i": 7}, "malformed message #7, 15 bytes"),
-        (b"hello", "foreign message, 5 bytes"),
     ],
 )
 async def test_a_message_in_words(message: Any, words: str) -> None:

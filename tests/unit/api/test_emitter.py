@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import pytest
@@ -46,63 +44,10 @@ class Heard:
         return await asyncio.wait_for(self.queue.get(), 10)
 
 
-@asynccontextmanager
-async def chat_clients(server: Server, count: int) -> AsyncIterator[list[tuple[Client, Heard]]]:
-    async with AsyncExitStack() as stack:
-        made: list[tuple[Client, Heard]] = []
-        for _ in range(count):
-            heard = Heard()
-            client = await stack.enter_async_context(connect(server))
-            client.of("chat").implement(ChatEvents, heard)
-            made.append((client, heard))
-        yield made
-
-
-async def test_a_servers_emitter_reaches_every_client() -> None:
-    server = Server()
-    async with chat_clients(server, 2) as clients:
-        everyone = server.of("chat").emitter(ChatEvents)
-        everyone.typing("Bob", "Eve")
-        await everyone.said("Ada", "hi", mark="!")
-        for _, heard in clients:
-            assert [await heard.next() for _ in range(2)] == [("Bob", "Eve"), ("Ada", "hi", False, "!")]
-
-
-async def test_each_caller_and_each_group_has_emitters() -> None:
-    server = Server()
-    async with chat_clients(server, 1) as [(client, heard)]:
-        [peer] = server.peers
-        lobby = server.room("lobby")
-        lobby.add(peer)
-        emitters = [
-            server.emitter(AppEvents).chat,
-            server.of("chat").emitter(ChatEvents),
-            lobby.emitter(AppEvents).chat,
-            lobby.of("chat").emitter(ChatEvents),
-            peer.emitter(AppEvents).chat,
-            peer.of("chat").emitter(ChatEvents),
-        ]
-        for number, emitter in enumerate(emitters):
-            emitter.typing(f"{number}")
-            assert await heard.next() == (f"{number}",)
-        at_server = Heard()
-        server.of("chat").implement(ChatEvents, at_server)
-        await client.emitter(AppEvents).chat.said("Eve", "up")
-        client.of("chat").emitter(ChatEvents).typing("Eve")
-        assert [await at_server.next(), await at_server.next()] == [("Eve", "up", False, ""), ("Eve",)]
-
-
-async def test_skip_leaves_peers_out() -> None:
-    server = Server()
-    async with chat_clients(server, 2) as [_, (_, second)]:
-        others = server.of("chat").emitter(ChatEvents, skip=iter([server.peers[0]]))
-        for text in ("1", "2"):
-            others.typing(text)
-            assert await second.next() == (text,)
-
-
 async def test_a_room_from_outside_has_an_emitter() -> None:
-    async with servers(1) as made, chat_clients(made[0], 1) as [(_, heard)]:
+    heard = Heard()
+    async with servers(1) as made, connect(made[0]) as client:
+        client.of("chat").implement(ChatEvents, heard)
         made[0].room("lobby").add(made[0].peers[0])
         async with ClusterClient(made.engine, name=made[0].cluster.name) as outside:
             await outside.room("lobby").emitter(AppEvents).chat.said("Ada", "hi")
@@ -145,13 +90,6 @@ class Streamed(Protocol):
 async def test_a_contract_that_cannot_be_emitted_is_refused(contract: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
         Server().emitter(contract)
-
-
-async def test_only_a_contract_is_declared() -> None:
-    with pytest.raises(
-        TypeError, match=r"takes a contract, which is a class that derives from typing\.Protocol itself"
-    ):
-        Server().declare(Heard)
 
 
 async def test_what_else_is_refused() -> None:

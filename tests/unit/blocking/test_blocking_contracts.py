@@ -95,12 +95,8 @@ def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
     with chat.talk("hello") as channel:
         assert channel.wait_for("said", returns=str) == "hello"
         channel.emit("bye")
-
-
-def test_errors_name_the_member(client: Client) -> None:
-    chat: Any = client.of("chat").proxy(BlockingChat)
     with pytest.raises(TypeError, match=r"BlockingChat\.say\(\): missing a required argument: 'text'"):
-        chat.say()
+        chat.say()  # type: ignore[call-arg]
 
 
 def test_an_emitter_emits(served: Served, client: Client) -> None:
@@ -128,20 +124,14 @@ class Uploads(Protocol):
     def said(self, words: Iterable[str]) -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("method", "contract", "said"),
-    [
-        ("proxy", Chat, r"Chat\.say .*it is for an event loop, and this caller waits in a thread"),
-        ("proxy", Mixed, "part of it is for an event loop and part of it for threads"),
-        ("emitter", Uploads, "'words' gives the items of an upload: an event takes a list"),
-    ],
-)
-def test_what_a_blocking_client_cannot_call_is_refused(method: str, contract: Any, said: str) -> None:
-    with pytest.raises(TypeError, match=said):
-        getattr(Client("ws://127.0.0.1:1"), method)(contract)
-
-
-async def test_an_asynchronous_proxy_refuses_a_blocking_contract() -> None:
+def test_what_the_other_kind_of_client_calls_is_refused() -> None:
+    client = Client("ws://127.0.0.1:1")
+    with pytest.raises(TypeError, match=r"Chat\.say .*it is for an event loop, and this caller waits in a thread"):
+        client.proxy(Chat)
+    with pytest.raises(TypeError, match="part of it is for an event loop and part of it for threads"):
+        client.proxy(Mixed)
+    with pytest.raises(TypeError, match="'words' gives the items of an upload: an event takes a list"):
+        client.emitter(Uploads)
     with pytest.raises(TypeError, match=r"contract for wsrpc\.blocking\.Client, a plain `def` is a request"):
         wsrpc.Client().proxy(BlockingChat)
 
@@ -199,12 +189,10 @@ def test_a_blocking_client_implements_either_contract(served: Served, client: Cl
     assert local.threads and all("worker" in name for name in local.threads)
 
 
-class Asynchronous(Local):
-    async def say(self, text: str, urgent: bool = False) -> int:  # type: ignore[override]
-        return 1
-
-
 def test_implementations_are_checked() -> None:
-    client = Client("ws://127.0.0.1:1")
+    class Asynchronous(Local):
+        async def say(self, text: str, urgent: bool = False) -> int:  # type: ignore[override]
+            return 1
+
     with pytest.raises(TypeError, match="a method that implements a contract of a blocking client is a plain function"):
-        client.implement(BlockingChat, Asynchronous())
+        Client("ws://127.0.0.1:1").implement(BlockingChat, Asynchronous())

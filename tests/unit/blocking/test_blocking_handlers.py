@@ -6,7 +6,7 @@ import asyncio
 import queue
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,54 +54,6 @@ def show(ctx: Context) -> tuple[dict[str, str], float | None]:
     return dict(ctx.metadata), ctx.remaining
 
 
-def test_handlers_block_without_holding_up_the_connection(served: Served, client: Client) -> None:
-    go_on = threading.Event()
-    begun: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    @client.on("wait")
-    def wait(number: int) -> int:
-        begun.put(number)
-        go_on.wait()
-        return number
-
-    async def all_at_once() -> list[int]:
-        return await asyncio.gather(*(served.server.peers[0].request("wait", n, returns=int) for n in range(20)))
-
-    served.peer()
-    answers = asyncio.run_coroutine_threadsafe(all_at_once(), served.loop)
-    assert sorted(begun.get() for _ in range(20)) == [*range(20)]
-    assert client.request("add", 1, 1) == 2
-    go_on.set()
-    assert answers.result() == [*range(20)]
-
-
-def test_generators_stream_and_uploads_are_iterators(served: Served, client: Client) -> None:
-    closed = threading.Event()
-
-    @client.on("count")
-    def count(n: int) -> Iterator[int]:
-        try:
-            yield from range(n)
-        finally:
-            closed.set()
-
-    @client.on("sum")
-    def sum_(start: int, numbers: Iterator[int]) -> list[Any]:
-        return [start + sum(numbers), in_worker()]
-
-    async def read() -> None:
-        assert [number async for number in peer.stream("count", 5)] == [0, 1, 2, 3, 4]
-        assert closed.is_set()
-        closed.clear()
-        async with peer.stream("count", 10**9) as numbers:
-            assert await anext(numbers) == 0
-
-    peer = served.peer()
-    assert served.run(peer.request("sum", 1, send=range(100))) == [4951, True]
-    served.run(read())
-    assert closed.wait(8)
-
-
 # ------------------------------------------------------------ mistakes
 
 
@@ -117,28 +69,19 @@ def wants_channel(channel: wsrpc.AnonymousChannel) -> None: ...
 def wants_items(items: AsyncIterator[int]) -> None: ...
 
 
-def test_what_only_an_event_loop_can_run_is_refused(client: Client) -> None:
-    ways: list[Callable[[Any], Any]] = [
-        *(client.on("x"), client.once("x"), client.of("named").on("x"), client.on_reconnect),
+def test_what_only_an_event_loop_can_run_is_refused() -> None:
+    client = Client("ws://127.0.0.1:1")
+    ways: list[Any] = [client.on("x"), client.once("x"), client.of("named").on("x"), client.on_reconnect]
+    plain = "is a plain function, which runs in a thread; got the `async def` .*refused"
+    mistakes: list[tuple[Any, Any, str]] = [
+        *((register, refused, plain) for register in ways),
+        (ways[0], wants_peer, r"event loop can use.*: annotate it wsrpc\.blocking\.Peer"),
+        (ways[0], wants_channel, r"annotate it wsrpc\.blocking\.AnonymousChannel"),
+        (ways[0], wants_items, r"annotate it collections\.abc\.Iterator\[\.\.\.\]"),
     ]
-    for register in ways:
-        with pytest.raises(
-            TypeError, match=r"is a plain function, which runs in a thread; got the `async def` .*refused"
-        ):
-            register(refused)
-
-
-@pytest.mark.parametrize(
-    ("register", "said"),
-    [
-        (lambda client: client.on("x", wants_peer), r"event loop can use.*: annotate it wsrpc\.blocking\.Peer"),
-        (lambda client: client.on("x", wants_channel), r"annotate it wsrpc\.blocking\.AnonymousChannel"),
-        (lambda client: client.on("x", wants_items), r"annotate it collections\.abc\.Iterator\[\.\.\.\]"),
-    ],
-)
-def test_mistakes_in_registrations_say_what_to_do(register: Callable[[Client], Any], said: str) -> None:
-    with pytest.raises(TypeError, match=said):
-        register(Client("ws://127.0.0.1:1"))
+    for register, function, said in mistakes:
+        with pytest.raises(TypeError, match=said):
+            register(function)
 
 
 def leaves() -> None:
@@ -216,24 +159,9 @@ async def make_proxy(url: str) -> FaultProxy:
     return await FaultProxy(url).__aenter__()
 
 
-def test_a_handler_may_close_the_client(served: Served) -> None:
-    client = Client(served.url)
-    closed = threading.Event()
-
-    @client.on("leave")
-    def leave() -> None:
-        client.close()
-        closed.set()
-
-    client.connect()
-    served.run(served.peer().emit("leave"))
-    assert closed.wait(8)
-    assert client.state == "closed"
-
-
 def test_all_steps_of_a_stream_and_of_an_upload_run_in_one_thread(served: Served, client: Client) -> None:
     together = threading.Barrier(2)  # the steps of two calls run at the same time, so in two threads
-    threads: dict[str, set[int]] = {"a": set(), "b": set(), "c": set(), "d": set()}
+    threads: dict[str, set[int]] = {name: set() for name in "abcd"}
 
     def steps(name: str) -> Iterator[int]:
         try:
@@ -259,5 +187,5 @@ def test_all_steps_of_a_stream_and_of_an_upload_run_in_one_thread(served: Served
 
     assert served.run(read_both()) == [20, 20]
     with ThreadPoolExecutor(2) as pool:
-        assert [*pool.map(lambda name: client.request("total", send=steps(name)), ("c", "d"))] == [190, 190]
+        assert [*pool.map(lambda name: client.request("total", send=steps(name)), "cd")] == [190, 190]
     assert [len(each) for each in threads.values()] == [1, 1, 1, 1]

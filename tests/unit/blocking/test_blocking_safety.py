@@ -25,17 +25,20 @@ from wsrpc.blocking import Client, ClusterClient
 from wsrpc.cluster import MemoryEngine
 from wsrpc.testing import FaultProxy
 
+
+def proxy_of(served: Served) -> FaultProxy:
+    async def make() -> FaultProxy:
+        return await FaultProxy(served.url).__aenter__()
+
+    return served.run(make())
+
+
 # ------------------------------------------------------------ threads
 
 
-@pytest.mark.parametrize("cuts", [0, 30])
-def test_fifty_threads_lose_and_mix_up_nothing(served: Served, cuts: int) -> None:
+def test_fifty_threads_lose_and_mix_up_nothing(served: Served) -> None:
     """Each thread asks for its own answers, one after another, while the connection is cut again and again."""
-
-    async def make_proxy() -> FaultProxy:
-        return await FaultProxy(served.url).__aenter__()
-
-    proxy = served.run(make_proxy())
+    proxy = proxy_of(served)
     answered = [0] * 50
     over = threading.Event()
 
@@ -50,7 +53,7 @@ def test_fifty_threads_lose_and_mix_up_nothing(served: Served, cuts: int) -> Non
         client.request("echo", 1)  # the session has a name by then
         with ThreadPoolExecutor(50) as pool:
             asking = [pool.submit(ask, number) for number in range(50)]
-            for _ in range(cuts):
+            for _ in range(30):
                 before = sum(answered)
                 while sum(answered) < before + 50 and not any(each.done() for each in asking):
                     client.request("echo", 0, timeout=None)  # until something was answered since the last cut
@@ -78,7 +81,7 @@ def test_threads_may_connect_call_and_close_at_the_same_time(served: Served) -> 
         return answered
 
     def close() -> None:
-        for _ in range(100):
+        for _ in range(30):
             client.close()
             while not client.connected and client.state != "closing":
                 pass  # somebody connects soon
@@ -161,22 +164,6 @@ def interrupted(process: subprocess.Popen[str], number: int = signal.SIGINT) -> 
     assert "Warning" not in err
 
 
-def test_ctrl_c_leaves_a_with_statement_in_order() -> None:
-    program = """
-import sys
-from wsrpc.blocking import Client
-with Client(sys.argv[1]) as client:
-    client.request("hang", timeout=None)
-"""
-    server, left = make_server()
-    with serving(server) as served:
-        process = run(program, served.url)
-        served.until(lambda: any(peer.active for peer in server.peers))
-        interrupted(process)
-        served.until(lambda: not server.peers)
-        assert left == ["hang"]
-
-
 def test_an_interrupt_that_does_not_wake_the_waiting_thread_is_noticed() -> None:
     """With 3.14, Ctrl-C was often without effect if it came just before the wait began."""
     program = """
@@ -245,8 +232,7 @@ from contextlib import ExitStack, suppress
 from wsrpc.blocking import Client, ClusterClient
 from wsrpc.cluster import MemoryEngine
 
-class Alarm({base}):
-    pass
+class Alarm({base}): ...
 
 def raises(number, frame):
     global armed
@@ -281,11 +267,12 @@ print("held", [thread.name for thread in left if thread.is_alive()])
 """
 
 
-@pytest.mark.parametrize("base", ["KeyboardInterrupt", "TimeoutError"])
-@pytest.mark.parametrize("calls", CALLS)
+@pytest.mark.parametrize(
+    ("calls", "base"), [("calls", "KeyboardInterrupt"), ("with", "TimeoutError"), ("cluster", "KeyboardInterrupt")]
+)
 def test_a_client_can_be_used_again_wherever_a_signal_raised(calls: str, base: str) -> None:
     """One that came while the first call started the thread of the client's loop left two loops, and none worked."""
-    program = ALARMS.format(base=base, attempt=CALLS[calls], rounds=60)
+    program = ALARMS.format(base=base, attempt=CALLS[calls], rounds=25)
     server, _ = make_server()
     with serving(server) as served:
         process = run(program, served.url)
@@ -296,21 +283,17 @@ def test_a_client_can_be_used_again_wherever_a_signal_raised(calls: str, base: s
 def test_ctrl_c_in_close_lets_the_client_connect_again(served: Served) -> None:
     """While the old loop still waited for the server's Close frame, the next one met a client that belonged to it."""
 
-    class Alarm(BaseException):
-        pass
+    class Alarm(BaseException): ...
 
     def raises(number: int, frame: object) -> None:
         raise Alarm
-
-    async def make_proxy() -> FaultProxy:
-        return await FaultProxy(served.url).__aenter__()
 
     def interrupt(thread: int) -> None:
         while client.state != "closing":
             pass
         signal.pthread_kill(thread, signal.SIGUSR1)
 
-    proxy = served.run(make_proxy())
+    proxy = proxy_of(served)
     urls = iter([proxy.url, served.url])
     before = signal.signal(signal.SIGUSR1, raises)
     try:
@@ -336,8 +319,7 @@ def test_ctrl_c_in_close_lets_the_client_connect_again(served: Served) -> None:
 def test_interrupts_at_any_moment_leave_nothing_behind(served: Served) -> None:
     """Signals come anywhere in a call: before it is handed over, in its first step, while it waits, as it ends."""
 
-    class Alarm(Exception):
-        pass
+    class Alarm(Exception): ...
 
     armed = False
     main = threading.get_ident()
@@ -450,50 +432,6 @@ def test_leaving_the_blocks_in_a_forked_child_raises_nothing_else(served: Served
     assert in_child(leave) == "None"
     assert [*islice(numbers, 500)] == [*range(1, 501)], "they are the parent's"
     blocks.close()
-
-
-# ------------------------------------------------------------ threads that the system does not have
-
-FEW_THREADS = """
-import os, resource, sys, threading
-from wsrpc.blocking import Client
-
-resource.setrlimit(resource.RLIMIT_AS, (600 << 20,) * 2)
-threading.stack_size(32 << 20)
-client, over = Client(sys.argv[1]), []
-try:
-    while True:
-        over.append(threading.Event())
-        threading.Thread(target=over[-1].wait, daemon=True).start()
-except RuntimeError:
-    over.pop()
-
-def let_end(over):
-    left = len(os.listdir("/proc/self/task")) - len(over)
-    for each in over:
-        each.set()
-    while len(os.listdir("/proc/self/task")) > left:
-        pass  # their memory is free only then
-
-let_end([over.pop()])
-client.connect()
-print(client.request("add", 1, 2), flush=True)
-let_end(over)
-client.close()
-client.connect()
-print(client.request("add", 3, 4), flush=True)
-client.close()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is that of Linux")
-def test_one_free_thread_is_enough(served: Served) -> None:
-    process = run(FEW_THREADS, served.url)
-    try:
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert out == "3\n7\n", err
 
 
 # ------------------------------------------------------------ forgotten ones

@@ -207,3 +207,15 @@ async def test_many_streams_that_nobody_starts_are_not_all_remembered() -> None:
     [first] = await d.fed({"h": 1, "a": ["start"]})
     [last] = await d.fed({"h": 1100, "a": ["start"]})
     assert "does not exist" in first["x"]["message"] and "within 30 s" in last["x"]["message"]
+
+
+async def test_a_request_with_the_id_of_an_open_channel_is_rejected_and_harms_nothing() -> None:
+    d = await serving(Feed().__call__)
+    assert "still open" in rejection(await d.fed({"i": 5, "a": ["s"]}), 5)["message"]
+    assert (d.peer.anonymous_channels, d.peer.active) == (1, 1)
+    assert values(await d.fed({"h": 5, "a": ["start"]})) == [0]
+    await over(d)
+    assert await d.fed({"i": 5, "a": ["s"]}) == [{"i": 5, "h": 1}], "now it is free again"
+    assert values(await d.fed({"h": 5, "a": ["start"]})) == [0]
+    await over(d)
+    assert [message["h"] for message in await d.fed({"h": 5, "a": ["start"]})] == [5], "and told of once more"

@@ -15,10 +15,21 @@ import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both, collect, emptied, total
+from stream_driver import Both, Feed, collect, emptied, total
 from stream_driver import both as both
 
-from wsrpc import HandlerFailed, Peer, RemoteError, RpcError, Server, WsrpcError, current_context
+from wsrpc import (
+    BadArguments,
+    BadResult,
+    HandlerFailed,
+    Peer,
+    RemoteError,
+    RpcError,
+    Server,
+    UnknownEvent,
+    WsrpcError,
+    current_context,
+)
 from wsrpc._core.channels.source import iterate
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import connect, pair
@@ -308,3 +319,64 @@ async def test_an_error_of_the_source_comes_after_its_items(
         assert caught.value.outcome == "unknown", "the handler has got items"
     if isinstance(caught.value, HandlerFailed):
         assert str(caught.value.error_id) in messages(caplog)[0]
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def serve(peer: Peer) -> None:
+    """Register handlers of all kinds."""
+
+    async def doubled(items: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for number in items:
+            yield 2 * number
+
+    async def reads_nothing(items: AsyncIterator[int]) -> str:
+        return "not interested"
+
+    async def unencodable(items: AsyncIterator[int]) -> object:
+        return object()
+
+    async def feed(n: int) -> AsyncIterator[int]:
+        if n > 1:
+            raise RpcError("too many")
+        yield n
+
+    peer.on("value", lambda: 5)
+    for handler in (total, doubled, reads_nothing, unencodable, feed):
+        peer.on(handler.__name__, handler)
+
+
+MISTAKES: list[tuple[str, tuple[Any, ...], Any, type[Exception], str]] = [
+    # what is called, with which arguments, what is sent ("request": not as a stream), error, its text
+    ("total", (), None, BadResult, "'total' .*send="),
+    ("total", (), [1, 2], BadResult, r"^(?=.*'total').*send="),
+    ("doubled", (), None, BadResult, "'doubled' reads items that its caller sends: give send="),
+    ("value", (), None, BadResult, "not a channel but int.*streams"),
+    ("value", (), "request", BadResult, "the response to 'value' is not a channel but int.*reads what is sent"),
+    ("nobody", (), None, UnknownEvent, "nobody"),
+    ("total", ("too", "many"), "request", BadArguments, "total"),
+    ("feed", (2,), None, RemoteError, "too many"),
+    ("unencodable", (), "request", HandlerFailed, "internal error"),
+    ("reads_nothing", (), "request", BadResult, "'reads_nothing'.*`int`"),
+]
+
+
+@pytest.mark.parametrize(
+    ("event", "args", "send", "error", "text"), [pytest.param(*row, id=f"{row[0]}, {row[2]}") for row in MISTAKES]
+)
+async def test_a_mistaken_call_fails_on_both_sides_and_its_source_is_closed(
+    both: Both, event: str, args: Any, send: Any, error: type[Exception], text: str
+) -> None:
+    left, right = both
+    serve(right)
+    source = Feed()
+    if send == "request":
+        items = source()
+        await anext(items)  # it has begun, so there is something to close
+        with pytest.raises(error, match=text):
+            await left.request(event, *args, send=items, returns=int)
+        assert source.finished.is_set() and source.made <= 2
+    else:
+        with pytest.raises((error, RemoteError) if send else error, match=text):
+            await collect(left.stream(event, *args, send=send))

@@ -205,39 +205,6 @@ export type Api = {
     }
   }
 }
-export type Events = {
-  classes: (size: Size, pair: Pair, open: Open, names: Names) => Rights
-  crumbs: () => Items<Crumb>
-  exchange: () => Exchange<string, number>
-  /**
-   * Fill a cup.
-   * @param by How much.
-   */
-  fill: (cup: Cup, by?: number) => null
-  talk: () => AnonymousChannel
-  /** Not described: result: complex has no JSON Schema. */
-  undescribed: (value: number) => unknown
-  upload: (name: string) => Upload<Base64, number>
-}
-export type Channels = {
-  "say \"hi\"": {
-    "1st": () => unknown
-  }
-}
-export type Emits = {}
-export type ChannelEmits = {
-  "main hall": {
-    collect: (item?: string) => unknown
-    count: (stop: number) => unknown
-    "door-closed": (function_?: Base64) => void
-    name: (by: Emits_) => string | null | Promise<string | null>
-    /** Somebody has come in. */
-    opened: (by: Emits_, ...others: (string | null)[]) => void
-    sift: () => unknown
-    talk: () => unknown
-    tell: () => unknown
-  }
-}
 """
 
 
@@ -249,8 +216,12 @@ def test_a_file_of_declarations() -> None:
     server.of("main hall").declare(Doors)
     description = describe(server)
     text = declarations(description)
-    of_the_server = text[text.index("/**\n * What one") : text.index("/** What answers a request")]
+    of_the_server = text[text.index("/**\n * What one") : text.index("/** Events that")]
     assert re.sub(r"\n+(/\*\* Events .*\n)?", "\n", of_the_server) == DECLARED
+    for line in ("exchange: () => Exchange<string, number>", "upload: (name: string) => Upload<Base64, number>"):
+        assert f"  {line}\n" in text  # of Events
+    for line in ("name: (by: Emits_) => string | null | Promise<string | null>", "tell: () => unknown"):
+        assert f"    {line}\n" in text  # of ChannelEmits
     assert text.count("export type Base64 = string\n") == 1
     for name in ("AnonymousChannel", "Items<T>", "Upload<T, Result>", "Exchange<T, Item>"):
         assert text.count(f"export interface {name} ") == 1

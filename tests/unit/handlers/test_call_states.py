@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from core_driver import Driven, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from peers_inside import reads_nothing
 from stream_driver import control, welcome
 
 from wsrpc import AnonymousChannel, CallNext, ConnectionLost, Context, Limits
@@ -156,15 +155,3 @@ async def test_a_call_counts_and_is_answered_as_its_state_says(state: CallState,
     scene.driven.transport.lose()
     await turns()
     scene.driven.assert_empty()
-
-
-async def test_messages_go_the_short_way_while_a_conversation_runs_and_count_when_it_is_over() -> None:
-    scene = Scene(1, "", running=1)
-    await scene.see_serving()
-    assert reads_nothing(scene.driven.peer)
-    await scene.end_channels()
-    assert await scene.counts() == "handler"
-    scene.returns.set()
-    scene.emits.set()
-    await turns()
-    assert reads_nothing(scene.driven.peer)

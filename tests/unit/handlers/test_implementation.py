@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import inspect
 import types
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Protocol, TypedDict, TypeVar
+from collections.abc import AsyncIterable, Iterator
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import pytest
@@ -15,11 +13,9 @@ from chat_contract import Chat, ChatImplementation, Line, try_out
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, BadArguments, Client, Peer, Router, Server, Service, Stream
+from wsrpc import AnonymousChannel, BadArguments, Client, Peer, Server, Service, Stream
 from wsrpc.schema import describe
 from wsrpc.testing import connect
-
-T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -35,16 +31,6 @@ class ChatService(ChatImplementation, Service):
     @wsrpc.method
     def extra(self) -> str:
         return "extra"
-
-
-async def test_a_contract_is_implemented_by_an_object() -> None:
-    router, server, client = Router(), Server(), Client()
-    router.implement(Chat, ChatImplementation())
-    server.include(router, channel="chat")
-    client.implement(Chat, ChatImplementation())
-    async with connect(server, client=client):
-        for caller in (client.of("chat"), server.peers[0]):
-            await try_out(caller.proxy(Chat))
 
 
 async def test_by_a_service() -> None:
@@ -83,25 +69,16 @@ async def test_attributes_implement_the_channels() -> None:
 
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
-Text = Annotated[str, msgspec.Meta(pattern="^a")]
-Small = Annotated[int, msgspec.Meta(lt=10)]
 
 ENFORCED: list[tuple[Any, Any, Any, Any]] = [
     (Literal["a", "b"], str, "a", "c"),
-    (list[Literal["a"]], Sequence[str], ["a"], ["b"]),
     (Positive, int, 1, 0),
     (int, Positive, 1, 0),  # the implementation may refuse more
-    (Positive, Annotated[int, msgspec.Meta(gt=0), msgspec.Meta(lt=10)], 1, 10),
+    (Positive, Annotated[int, msgspec.Meta(lt=10)], 1, 10),
     (dict[str, Positive], dict[str, int], {"x": 1}, {"x": 0}),
     (dict[str, Any], dict[str, Positive], {"x": 1}, {"x": 0}),
-    (Positive | None, int | None, None, 0),
-    (NewType("Age", Positive), int, 1, 0),
-    (list[Text], list[Text], ["a"], ["b"]),
     (list[int], list, [1], ["a"]),
-    (list, list[int], [1], ["a"]),
     (int, Any, 1, "a"),
-    (int, object, 1, "a"),
-    (Annotated[int, "an explanation"], Annotated[int, "another one"], 1, "a"),
 ]
 
 
@@ -133,66 +110,6 @@ async def test_arguments_fit_both_types(declared: Any, own: Any, fitting: Any, w
         with pytest.raises(wsrpc.RemoteError) as caught:
             await client.request("load", send=[wrong])
         assert caught.value.code == "wsrpc.bad_item"
-
-
-class Point(NamedTuple):
-    x: int
-    y: int
-
-
-class Movie(TypedDict):
-    title: str
-
-
-@dataclasses.dataclass
-class Box(Generic[T]):
-    value: T
-
-
-@dataclasses.dataclass
-class IntBox(Box[int]):
-    pass
-
-
-ACCEPTED: list[tuple[Any, Any]] = [
-    # Neither type is narrower than the other, or it is hard to tell: arguments have to fit both.
-    (Positive, Small),
-    (Literal["a"], Annotated[str, msgspec.Meta(max_length=5)]),
-    (list[Any], Sequence[int]),
-    (Annotated[int, msgspec.Meta(ge=0, description="how many")], Annotated[int, msgspec.Meta(ge=0)]),
-    (Annotated[int, msgspec.Meta(ge=1)], Annotated[int, msgspec.Meta(ge=0)]),
-    (Movie, dict[str, Any]),
-    (Point, tuple[int, int]),
-    (Point, Sequence[int]),
-    (IntBox, Box[int]),
-    (dict, Mapping[str, Any]),
-]
-
-
-@pytest.mark.parametrize(("declared", "own"), ACCEPTED)
-def test_types_that_differ_are_accepted_if_values_may_fit_both(declared: Any, own: Any) -> None:
-    Server().implement(taking(declared, Protocol), taking(own, object)())
-
-
-class Colour(enum.StrEnum):
-    RED = "red"
-
-
-class Paints(Protocol):
-    async def paint(self, colour: Colour, layers: int, at: tuple[int, ...]) -> list[str]: ...
-
-
-async def test_an_implementation_gets_values_of_its_own_types() -> None:
-    class Painter:
-        async def paint(self, colour: str, layers: float, at: Sequence[int]) -> list[str]:
-            return [type(value).__name__ for value in (colour, layers, at)]
-
-    server = Server()
-    server.implement(Paints, Painter())
-    async with connect(server) as client:
-        assert await client.request("paint", "red", 1, [1]) == ["str", "float", "list"]
-        with pytest.raises(BadArguments, match="argument 'colour'"):
-            await client.request("paint", "blue", 1, [1])
 
 
 class Lines(Protocol):
@@ -265,14 +182,12 @@ class DerivedOnly(Adds):
 def too_few(self: Any, a: int) -> int: ...  # type: ignore[empty-body]
 def too_many(self: Any, a: int, b: int = 1, *, c: int) -> int: ...  # type: ignore[empty-body]
 def required(self: Any, a: int, b: int) -> int: ...  # type: ignore[empty-body]
-def other_default(self: Any, a: int, b: int = 2) -> int: ...  # type: ignore[empty-body]
 def turned(self: Any, b: int, a: int = 1) -> int: ...  # type: ignore[empty-body]
 def equal_default(self: Any, a: int, b: int = True) -> int: ...  # type: ignore[empty-body]
 def streams(self: Any, a: int, b: int = 1) -> Iterator[int]:
     yield a
 
 
-async def uploads(self: Any, a: AsyncIterator[int], b: int = 1) -> int: ...  # type: ignore[empty-body]
 async def talks(self: Any, a: int, b: int = 1, *, channel: AnonymousChannel) -> int: ...  # type: ignore[empty-body]
 @wsrpc.method("plus")
 def named(self: Any, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
@@ -284,11 +199,9 @@ MISMATCHES: list[tuple[Any, str]] = [
     (too_few, r"it has no parameter for 'b'"),
     (too_many, r"it requires 'c', which the contract does not have"),
     (required, r"parameter 'b' is optional in the contract, and required here"),
-    (other_default, r"parameter 'b' has the default 1 in the contract, and 2 here"),
     (equal_default, r"parameter 'b' has the default 1 in the contract, and True here"),
     (turned, r"parameter 'a' is in another place"),
     (streams, r"the contract declares a request, and this is a stream"),
-    (uploads, r"the contract declares a request, and this is an upload"),
     (talks, r"the contract declares a request, and this is a conversation"),
     (named, r"its event is 'add', and @wsrpc\.method names it 'plus'"),
     (no_handler, r"no_handler .*thread=True is for plain functions"),

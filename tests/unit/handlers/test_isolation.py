@@ -56,16 +56,15 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
 
 @pytest.mark.parametrize("event", LIFECYCLE)
 @pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("error", [ValueError("odd"), BaseException("odd"), asyncio.CancelledError("odd")], ids=repr)
+@pytest.mark.parametrize("error", [BaseException("odd"), asyncio.CancelledError("odd")], ids=repr)
 async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_connection(
     event: str, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def later() -> None:
-        await asyncio.sleep(0)
-        raise error
-
     def now() -> None:
         raise error
+
+    async def later() -> None:
+        now()
 
     d = Driven(bind=False)
     d.peer.on(event, now if kind == "sync" else later)

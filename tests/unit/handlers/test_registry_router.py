@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_driver import turns
 
-from wsrpc import CallNext, Client, Context, Router, Server, UnknownEvent
+from wsrpc import CallNext, Client, Context, Router, Server
 from wsrpc._core.handlers.lookup import find
 from wsrpc._core.handlers.registry import Registry
 from wsrpc.testing import connect
@@ -40,7 +40,7 @@ CHANGES: dict[str, Callable[[Registry], object]] = {
 @pytest.mark.parametrize("first", CHANGES)
 @pytest.mark.parametrize("of_server", [False, True])
 def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server: bool) -> None:
-    for others in permutations(CHANGES, 2):
+    for others in permutations(CHANGES, 1):
         server, own = Registry(), Registry()
         own.inherit(server, None)
         own.for_channel().add(5, "e", lambda: 5)  # makes `own` an heir with routes of its own
@@ -115,27 +115,6 @@ def test_what_a_router_refuses() -> None:
     with pytest.raises(ValueError, match=r"channels of its own \('room'\)"):
         Server().include(router, channel="chat")
     Server().include(router)
-    for call in (  # what comes after include would be lost
-        lambda: router.on("e", lambda: 1),
-        lambda: router.once("e", lambda: 1),
-        lambda: router.use(lambda ctx, call_next: call_next(ctx)),
-        lambda: room.on("e", lambda: 1),
-    ):
+    for call in (router.on, router.once, room.on, lambda *_: router.use(pass_on)):  # what comes later would be lost
         with pytest.raises(RuntimeError, match="included already"):
-            call()
-
-
-async def test_a_servers_handlers_are_for_every_peer_until_its_channel_is_closed() -> None:
-    server = Server()
-    channel = server.of("room")
-    channel.on("e", lambda: 1)
-    async with connect(server) as client, connect(server) as other:
-        for each in (client, other):
-            assert await each.of("room").request("e") == 1
-        server.peers[0].of("room").on("e", lambda: "own")
-        assert [await each.of("room").request("e") for each in (client, other)] == ["own", 1]
-        channel.close()
-        with pytest.raises(UnknownEvent, match="Channel 'room' does not exist"):
-            await other.of("room").request("e")
-        server.of("room").on("e", lambda: 2)
-        assert await other.of("room").request("e") == 2
+            call("e", print)

@@ -3,9 +3,8 @@
 import functools
 import inspect
 import itertools
-import math
 import operator
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 
@@ -18,7 +17,6 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
-from type_table import CONVERSIONS
 
 from wsrpc import AnonymousChannel, Context, Peer, Server, Service, method
 from wsrpc._core.handlers import compiled
@@ -83,23 +81,6 @@ ADA = {"name": "Ada"}
 # ---------------------------------------------------------------- conversion
 
 
-@pytest.mark.parametrize(("tp", "value", "expected"), CONVERSIONS)
-def test_types(tp: Any, value: Any, expected: Any) -> None:
-    def echo(value: tp) -> Any:
-        return value
-
-    def beside(before: int, value: tp, after: Any = None) -> Any:
-        return value
-
-    def rest(*values: tp) -> Any:
-        return values[1]
-
-    for function, arguments in ((echo, [value]), (beside, [1, value]), (rest, [value] * 2)):
-        result = run(function, *arguments)
-        assert result == expected
-        assert type(result) is type(expected) or isinstance(result, tuple)
-
-
 def test_what_has_no_type_is_not_touched() -> None:
     value = {"a": [1]}
 
@@ -108,20 +89,6 @@ def test_what_has_no_type_is_not_touched() -> None:
 
     assert all(each is value for each in run(mixed, value, ADA, *[value] * 4)[::2])
     assert run(mixed, value, ADA, value) == (value, User("Ada"), value, None)
-
-
-def test_dec_hook_converts_custom_classes_also_in_containers_and_rest() -> None:
-    def unwrap(one: Opaque, some: list[Opaque], *more: Opaque) -> Any:
-        return one.value, [o.value for o in some], [o.value for o in more]
-
-    assert run(unwrap, 1, [2], 3, 4, dec_hook=opaque_hook) == (1, [2], [3, 4])
-
-
-def test_numeric_text_is_no_number() -> None:
-    def total(first: int, *numbers: int) -> int:
-        return first + sum(numbers)
-
-    assert refused(total, "1", 2).data["got"] == "str"
 
 
 # ---------------------------------------------------------------- calls: what a function is called with
@@ -143,14 +110,8 @@ def typed_args(first: int = 0, *rest: float) -> Any:
     return first, rest
 
 
-def users(*users: User) -> list[str]:
-    return [user.name for user in users]
-
-
-def odd_names(
-    ctx: int, a: int, function: int, convert: int, s: int, size: int, _: int, call: Any, refused: User
-) -> Any:
-    return ctx, a, function, convert, s, size, _, call, refused
+def odd_names(ctx: int, function: int, convert: int, size: int, call: Any, refused: User) -> Any:
+    return ctx, function, convert, size, call, refused
 
 
 def first(peer: FakePeer, a: int) -> Any:
@@ -165,6 +126,10 @@ def among_defaults(
     a: int = 1, peer: Annotated[FakePeer | None, "doc"] = None, b: int = 2, *rest: int, key: int = 3
 ) -> Any:
     return a, peer, b, rest, key
+
+
+def unhashable(a: Annotated[int, ["what is no key of a cache"]]) -> int:
+    return a
 
 
 def bound_by_keyword(a: int, *, user: str = "nobody", peer: FakePeer) -> Any:
@@ -187,10 +152,11 @@ STORE = future.Store()
 FRIENDS = {"name": "Ada", "friend": {"name": "Bob"}}
 CALLS: list[tuple[Callable[..., Any], list[Any], Any]] = [
     (add, [1, 2], 3),
+    (unhashable, [1], 1),
     (keywords, [1, 5, "2026-01-02T03:04:05"], (1, 5, datetime(2026, 1, 2, 3, 4, 5), {})),
     (required_keyword, [1, 5, 6, 7], (1, 5, PEER, 6, 7)),
     (typed_args, [1, 2, 3.5], (1, (2.0, 3.5))),
-    (odd_names, [1, 2, 3, 4, 5, 6, 7, 8, {"name": "x"}], (1, 2, 3, 4, 5, 6, 7, 8, User("x"))),
+    (odd_names, [1, 2, 3, 4, 5, {"name": "x"}], (1, 2, 3, 4, 5, User("x"))),
     # Injected.
     (with_rest, [1, 2, 3], (1, PEER, (2, 3), CTX)),
     (among_defaults, [5, 6, 7], (5, PEER, 6, (7,), 3)),
@@ -202,7 +168,6 @@ CALLS: list[tuple[Callable[..., Any], list[Any], Any]] = [
     (logged, [1], (1, "admin", PEER)),
     (Inherits, [1, 2, [{"x": 3}], "l"], Inherits(1, 2, [future.Point(3)], "l")),
     (future.logged(add), [1, 2], ("logged", 3)),
-    (math.sqrt, [4], 2),
     ([1, 2].append, [3], None),
     (future.rename, [FRIENDS, None], future.User("ADA")),
     (future.later, [{"word": "yes"}], "yes"),
@@ -234,31 +199,16 @@ UNFIT: list[tuple[Callable[..., Any], list[Any], str]] = [
     (lambda: "Ada", [1], "event(): expected no arguments, got 1"),
     (add, [1], "event(): missing argument 'b': expected 2 arguments, got 1"),
     (
-        lambda peer: peer,
-        [],
-        "event(): missing argument 'peer': expected 1 argument, got 0; "
-        "if 'peer' is no argument, annotate it: `peer: Peer`",
-    ),
-    (
         lambda ctx, a, b: (ctx, a, b),
         [1, 2],
         "event(): missing argument 'b': expected 3 arguments, got 2; "
         "if 'ctx' is no argument, annotate it: `ctx: Context`",
     ),
-    (add, [True, 2], "event(): argument 'a' (1st): expected int, got bool"),
     (keywords, [1, 2, None, 4], "event(): expected at most 3 arguments, got 4"),
     (required_keyword, [1, 5], "event(): missing argument 'c': expected at least 3 arguments, got 2"),
     (typed_args, [1, 2, "x"], "event(): argument 'rest'[1]: expected float, got str"),
-    (users, [ADA, {"name": 1}], "event(): argument 'users'[1].name: expected str, got int"),
     (among_defaults, [5, "x"], "event(): argument 'b' (2nd): expected int, got str"),
-    (logged, [1, "mallory"], "event(): expected at most 1 argument, got 2"),
-    (
-        future.rename,
-        [{"name": "Ada", "friend": {"name": 1}}],
-        "event(): argument 'user'.friend.name: expected str, got int",
-    ),
     (scored, [1, {**ADA, "tags": ["a", 3]}, {}], "event(): argument 'user'.tags[1]: expected str, got int"),
-    (scored, [1, {}, {}], "event(): argument 'user' (2nd): Object missing required field `name`"),
     (scored, [1, ADA, {"1": [2, "x"]}], "event(): argument 'scores'[...][1]: expected int, got str"),
     (scored, [1, ADA, {"x": []}], "event(): a key of argument 'scores' (3rd): expected int, got str"),
     (takes_model, [{"id": "secret"}], f"event(): argument 'model' (1st): {PYDANTIC}"),
@@ -285,17 +235,10 @@ class Order(pydantic.BaseModel):
     place: Model | None = None
 
 
-class Basket(msgspec.Struct):
-    orders: list[Order]
-
-
 PATHS: list[tuple[Any, Any, str | None]] = [
     (Model, {"id": "x"}, ".id"),
     (Model, {}, None),  # as msgspec, which does not count a missing field to the path
-    (Order, {"place": {"id": "x"}}, ".place.id"),
     (Order, {"cups": {"tea": [1, {"id": "x"}]}}, ".cups.tea[1]"),
-    (Order, {"cups": {}, "place": {}}, ".place"),
-    (Basket, {"orders": [{}, {"place": {"id": "x"}}]}, ".orders[1].place.id"),
 ]
 
 
@@ -308,7 +251,7 @@ def test_errors_of_pydantic_say_the_path(tp: Any, value: Any, path: str | None) 
     data = refused(handler, value).data
     assert isinstance(data, dict)
     assert data.get("path") == path
-    fits = {Model: {"id": 1}, Order: {}, Basket: {"orders": []}}[tp]
+    fits = {Model: {"id": 1}, Order: {}}[tp]
     error = refused(handler, fits, fits, value)
     assert error.data == {**data, "parameter": "rest", "path": f"[1]{path or ''}"}
 
@@ -325,9 +268,6 @@ def test_a_default_is_the_very_same_object_and_need_not_fit_the_type() -> None:
 
 
 def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    def optional(a: int, b: str | None = "b", c: Any = 3) -> Any:
-        return a, b, c
-
     def around(peer: FakePeer, a: list[Any] = [1], ctx: Context | None = None) -> Any:  # noqa: B006
         return peer, a, type(ctx)
 
@@ -343,7 +283,7 @@ def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPat
         except ArgumentsRefused as exc:
             return exc.error.message
 
-    functions: list[Callable[..., Any]] = [add, optional, first, around, named, rest]
+    functions: list[Callable[..., Any]] = [add, around, named, rest]
     fast = [Handler(function) for function in functions]
     monkeypatch.setattr(compiled, "_with_fast_path", lambda function, parameters, call: call)
     slow = [Handler(function) for function in functions]
@@ -363,18 +303,6 @@ def test_the_error_names_what_was_called() -> None:
         with pytest.raises(ArgumentsRefused) as caught:
             handler.call(CALL, [name, 1, "x"])
         assert caught.value.error.message == f"{expected}argument 'b' (2nd): expected int, got str"
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 11, 13, 22])
-def test_a_refusal_counts_parameters_as_people_do(number: int) -> None:
-    parameters = [inspect.Parameter(f"p{n}", inspect.Parameter.POSITIONAL_ONLY, annotation=int) for n in range(1, 24)]
-
-    def handler(*args: Any) -> None: ...
-
-    handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    ordinal = {1: "1st", 2: "2nd", 3: "3rd", 22: "22nd"}.get(number, f"{number}th")
-    error = refused(handler, *[0] * (number - 1), "x", *[0] * (23 - number))
-    assert f"argument 'p{number}' ({ordinal}): " in error.message
 
 
 def test_large_values_are_not_echoed() -> None:
@@ -403,10 +331,6 @@ async def two_readers(a: AsyncIterator[int], b: AsyncIterator[int]) -> None: ...
 def plain_conversation(channel: AnonymousChannel) -> None: ...
 
 
-def generates_in_conversation(channel: AnonymousChannel) -> Iterator[int]:
-    yield 1
-
-
 def plain_upload(chunks: AsyncIterator[int]) -> None: ...
 
 
@@ -425,9 +349,6 @@ async def feed() -> AsyncIterator[int]:
 
 
 def subclass(peer: SubPeer) -> None: ...
-
-
-def rest_of_peers(*peers: FakePeer) -> None: ...
 
 
 def syntax(value: "int |") -> None: ...  # type: ignore[valid-type]  # noqa: F722
@@ -458,31 +379,20 @@ def find() -> Document:
     return Document("1")
 
 
-async def find_all() -> dict[str, list[Document]]:
-    return {"all": [find()]}
-
-
-async def find_each() -> AsyncIterator[Document]:
-    yield find()
-
-
-IN_CONVERSATION = r"'channel'.*async def.*ctx\.channel\(\)"
 REFUSED: list[tuple[Any, str]] = [
     ("add", "a handler is a function, got 'add'"),
     (max, r"handler builtins\.max .*signature cannot be read.*wrap it"),
     (two_readers, "'b'.*one channel"),
-    (plain_conversation, IN_CONVERSATION),
-    (generates_in_conversation, IN_CONVERSATION),
+    (plain_conversation, r"'channel'.*async def.*ctx\.channel\(\)"),
     (plain_upload, "'chunks'.*async def"),
     (to_send_to, r"AsyncIterator\[\.\.\.\]"),
     (own_channel, "only AnonymousChannel itself"),
     (subclass, "parameter 'peer': only FakePeer itself is injected: annotate FakePeer"),
-    (rest_of_peers, "parameter 'peers': this class is injected"),
     (syntax, r"parameter 'value': the annotation 'int \|' is not a type"),
     (local(), "parameter 'value': cannot resolve the annotation 'Local'.*define it at module level"),
     (keyword_only_after_args, r"'flag': it follows \*args, which takes all.*put it before \*args, or give it a def"),
     (custom, rf"parameter 'things': values from the wire cannot be converted to {__name__}\.Opaque.*dec_hook="),
-    *((function, "Document._id would not be sent: rename it, or make") for function in (find, find_all, find_each)),
+    (find, "Document._id would not be sent: rename it, or make"),
     (future.unresolvable, r"future_annotated.unresolvable \(.*annotated\.py:.*'thing': cannot resolve.*Nowhere'"),
     (future.only_for_checkers, "import it outside `if TYPE_CHECKING:`"),
     (future.not_a_type, "parameter 'value'"),
@@ -511,11 +421,8 @@ class OfTheApplication(type(fastapi.Depends(current_user))):  # type: ignore[mis
 
 
 MARKS = [
-    *(fastapi.Depends(current_user), fastapi.Security(current_user), fastapi.Header(), fastapi.Query(gt=3)),
-    *(fastapi.Cookie(), fastapi.Body(), fastapi.Path(), fastapi.Form(), fastapi.File()),
-    *litestar.di.NamedDependency.__metadata__,
-    *(litestar.params.HeaderParameter(), litestar.params.BodyKwarg()),
-    OfTheApplication(current_user),
+    *(fastapi.Depends(current_user), fastapi.Header(), fastapi.File(), OfTheApplication(current_user)),
+    *(*litestar.di.NamedDependency.__metadata__, litestar.params.HeaderParameter()),
 ]
 
 
@@ -545,37 +452,19 @@ def test_what_a_web_framework_would_find_is_refused(mark: Any, event: str) -> No
 FOR_ROUTES = r"parameter 'user': Depends\(\.\.\.\) is for the routes"
 
 
-def aliased(user: CurrentUser) -> None: ...
-
-
 def optional(user: CurrentUser | None = None) -> None: ...
 
 
 def alias_of_alias(user: AliasOfUser) -> None: ...
 
 
-def deeper(user: Annotated[CurrentUser, msgspec.Meta(min_length=1)]) -> None: ...
-
-
 def rest(*user: CurrentUser) -> None: ...
-
-
-def dropped(*args: int, user: str = fastapi.Depends(current_user)) -> None: ...
-
-
-def as_text(user: "CurrentUser") -> None: ...
 
 
 def injected_as_well(user: Annotated[FakePeer, fastapi.Depends(current_user)]) -> None: ...
 
 
-def bound_by_name(row: int, *, user: CurrentUser) -> tuple[int, str]:
-    return row, user
-
-
-@pytest.mark.parametrize(
-    "function", [aliased, optional, alias_of_alias, deeper, rest, dropped, as_text, injected_as_well], ids=name_of
-)
+@pytest.mark.parametrize("function", [optional, alias_of_alias, rest, injected_as_well], ids=name_of)
 def test_such_a_parameter_is_found_wherever_it_stands(function: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match=FOR_ROUTES):
         Handler(function)
@@ -592,21 +481,9 @@ def test_methods_of_services_and_contracts_have_no_such_parameter_either() -> No
     class Factory(Service):
         def __init__(self, peer: Peer, user: str = fastapi.Depends(current_user)) -> None: ...
 
-        @method
-        def delete(self, row: int) -> None: ...
-
     with pytest.raises(TypeError, match=f"handler .*Rows.delete .*{FOR_ROUTES}"):
         Server().add_service(Rows)
     with pytest.raises(TypeError, match=f"contract .*Contract.delete .*{FOR_ROUTES}"):
         Server().declare(Contract)
     with pytest.raises(TypeError, match="add_service, parameter 'user'"):
         Server().add_service(Factory)
-
-
-def test_a_value_that_a_partial_has_bound_does_not_come_from_the_caller() -> None:
-    assert run(functools.partial(bound_by_name, user="root"), 1) == (1, "root")
-
-
-def test_threads_are_for_plain_functions() -> None:
-    with pytest.raises(TypeError, match="thread=True is for plain functions"):
-        Handler(feed, HandlerOptions(thread=True))

@@ -23,11 +23,7 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
     found: dict[str, Server] = {}
 
     def note(kind: str) -> Any:
-        def handler(*_: object) -> bool:
-            found[kind] = current_peer().server
-            return True
-
-        return handler
+        return lambda *_: found.update({kind: current_peer().server})
 
     @server.use
     async def layer(ctx: Context, call_next: Any) -> Any:
@@ -42,24 +38,17 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
     for event in ("open", "close", "message"):
         server.on(event, note(event))
     server.on("thread", note("thread"), thread=True)
-    server.on_join(note("join"))
+    server.on_join(lambda *_: note("join")() is None)
     async with connect(server) as client:
         [peer] = server.peers
         assert [item async for item in client.stream("items")] == [1]
         await client.request("thread")
         await client.of("rooms").request("join", "x")
         await client.request("thread")
-    kinds = ("middleware", "open", "message", "thread", "stream", "join", "close")
-    assert found == dict.fromkeys(kinds, server)
+    assert found == dict.fromkeys(("middleware", "open", "message", "thread", "stream", "join", "close"), server)
     assert not peer.connected and peer.server is server, "it is still known when the connection is over"
     with pytest.raises(RuntimeError, match="only a server's peers have one"):
         _ = client.peer.server
-
-
-# ---------------------------------------------------------------- services
-
-
-# ---------------------------------------------------------------- services
 
 
 class Chat(Service):

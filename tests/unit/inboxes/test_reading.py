@@ -12,7 +12,7 @@ from core_driver import Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import CLOSED, Both, Feed, collect, done, emptied, item
 from stream_driver import both as both
-from stream_sides import reading, requested
+from stream_sides import opened, reading, requested
 
 from wsrpc import BadResult, ChannelClosed, RemoteError
 from wsrpc.testing import pair
@@ -235,3 +235,17 @@ async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left
     await turns()
     assert d.ignored == {"unread event": 1}, "nobody came to read it"
     channel.close()
+
+
+async def test_several_readers_and_a_handler_each_get_every_event(both: Both) -> None:
+    ours, theirs = await opened(both)
+    readers = [theirs.events("line", returns=list[int]) for _ in range(2)]
+    assert await ours.request("line", [0]) is None, "a request with that name is answered as it is read"
+    theirs.on("line", lambda line: line.append(0) or len(line))  # is seen here only
+    for line in ([1], "not a list", [3]):
+        await ours.emit("line", line)
+    assert await ours.request("line", [2]) == 2  # a request is not read where it is handled
+    for reader in readers:
+        assert [await anext(reader) for _ in range(3)] == [[0], [1], [3]]
+    assert both[1].ignored["wrong arguments"] >= 1
+    await ours.abort()

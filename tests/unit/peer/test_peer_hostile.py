@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 from typing import Any
 
 import msgspec
 import pytest
 from core_driver import Driven, closes_with, messages, rejection, turns
 
-from wsrpc import Client, Server
-from wsrpc.codecs import Codec, MsgpackCodec
-from wsrpc.testing import connect
+from wsrpc.codecs import MsgpackCodec
 
 
 def echoing(**options: Any) -> tuple[Driven, list[Any]]:
@@ -52,31 +48,23 @@ NOT_IDS: list[Any] = [0, "1", [], True, 2**53, 2**70]
 FATES: dict[str, list[Any]] = {
     # What no honest peer sends: it is counted, and more than ten in a minute close the connection.
     "malformed": [
-        '{"a":["echo"]',
-        "{",
-        r'{"i":-1,"a":["\ud800"]}',
+        *('{"a":["echo"]', "{", r'{"i":-1,"a":["\ud800"]}'),
         {"i": 1.5, "a": ["echo", nested(70)]},
         *({"a": ["echo"], "i": i} for i in NOT_IDS),
         *(f'{{"i":1,"a":["echo",{literal}]}}' for literal in ("nan", "01", ".5")),
     ],
     # What honest peers send by mistake, or what is not for wsrpc: it is counted, and logged at most once.
     "nested too deep": [
-        {"a": ["echo", nested(63)]},
-        {"a": ["echo", nested(500)]},
+        *({"a": ["echo", nested(levels)]} for levels in (63, 500)),
         r'{"a":["\ud83d",' + "[" * 63 + "]" * 63 + "]}",
     ],
     "unreadable": [
-        r'{"a":["echo","hello \ud83d"]}',
-        r'{"a":["\udc00"]}',
-        '{"a":["echo",1e400]}',
+        *(r'{"a":["echo","hello \ud83d"]}', r'{"a":["\udc00"]}', '{"a":["echo",1e400]}'),
         *(f'{{"a":["echo",{literal}]}}' for literal in ("NaN", "Infinity", "-Infinity", LONG)),
         r'{"a":["\ud83d",' + "[" * 62 + "]" * 62 + "]}",
     ],
     "foreign": [
-        "{}",
-        '{"a":[],"i":7}',
-        '{"d":1}',
-        "[" * 50_000 + "]" * 50_000,
+        *("{}", '{"a":[],"i":7}', '{"d":1}', "[" * 50_000 + "]" * 50_000),
         {"a": nested(70)},
         *({"a": a} for a in NOT_LISTS),
     ],
@@ -97,12 +85,9 @@ FATES: dict[str, list[Any]] = {
     ],
     # What costs too much, or is no text: the connection ends at once.
     "closes": [
-        '{"a":["echo",' + "[" * 100_000,
         '{"a":["echo",' + "[" * 100_000 + "]" * 100_000 + "]}",
-        '{"a":["echo",' + "[" * 511,  # malformed, too: with each Python the depth decides
-        '{"a":["echo",' + "[" * 5000,
+        *('{"a":["echo",' + "[" * levels for levels in (511, 5000, 100_000)),  # malformed, too: the depth decides
         r'{"a":["\ud83d",' + "[" * 511 + "]" * 511 + "]}",
-        b'{"i":1,"a":["echo","\xff"]}',
         b'{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"z":"\xff"}}',
         b'{"i":1,"a":["echo","' + b"x" * 10_000 + b'"],"unknown":"\xff"}',
         b'{"i":1,"a":["echo","\xed\xa0\x80"]}',
@@ -155,45 +140,20 @@ async def test_the_minute_of_malformed_messages_slides_and_belongs_to_the_connec
 
 
 @pytest.mark.parametrize(
-    ("message", "answers"),
+    ("message", "values"),
     [
-        ('{"i":1,"i":2,"a":["nobody"],"a":["echo",1]}', [{"i": 2, "d": [1]}]),  # the last of duplicate keys counts
-        (r'{"i":1,"a":["echo","\ud83d\ude00"]}', [{"i": 1, "d": ["😀"]}]),
-        ({"i": 1, "a": ["echo", *BRACKETS]}, [{"i": 1, "d": BRACKETS}]),
-        ({"i": 1, "a": ["echo", [[]] * 1000]}, [{"i": 1, "d": [[[]] * 1000]}]),
-        (
-            {"i": 1, "a": ["echo", {"__proto__": {"x": 1}, "": 0}], "__proto__": {"a": ["nobody"]}, "": [], "A": ["x"]},
-            [{"i": 1, "d": [{"__proto__": {"x": 1}, "": 0}]}],
-        ),
+        ('{"i":2,"i":1,"a":["nobody"],"a":["echo",1]}', [1]),  # the last of duplicate keys counts
+        (r'{"i":1,"a":["echo","\ud83d\ude00"]}', ["😀"]),
+        ({"i": 1, "a": ["echo", *BRACKETS]}, BRACKETS),
+        ({"i": 1, "a": ["echo", [[]] * 1000], "__proto__": {"a": ["nobody"]}, "": [], "A": ["x"]}, [[[]] * 1000]),
     ],
 )
-async def test_unusual_messages_are_taken(message: Any, answers: list[Any]) -> None:
+async def test_unusual_messages_are_taken(message: Any, values: list[Any]) -> None:
     d, _ = echoing()
-    assert await d.fed(message) == answers
-    await works(d)
+    assert await d.fed(message) == [{"i": 1, "d": values}]
 
 
 # ---------------------------------------------------------------- answers
-
-
-@pytest.mark.parametrize(
-    ("fields", "ends"),
-    [
-        ('"d":NaN', True),
-        (r'"d":"\ud800"', True),
-        ('"a":5,"d":NaN', False),
-        ('"a":["q",NaN]', False),
-        ('"x":NaN', False),
-    ],
-)
-async def test_what_cannot_be_read_ends_a_request_only_if_it_is_its_answer(fields: str, ends: bool) -> None:
-    d, _ = echoing(dialer=True)
-    task, i = await d.asks("q", timeout=None)
-    await d.fed(f'{{"i":{i},{fields}}}')
-    assert task.done() is ends
-    d.feed({"i": i, "d": "the answer"})
-    await asyncio.wait([task])
-    await works(d)
 
 
 async def test_what_a_rejection_echoes_is_bounded_and_tells_no_address_in_memory() -> None:
@@ -224,8 +184,6 @@ async def test_what_a_rejection_echoes_is_bounded_and_tells_no_address_in_memory
         (b"\x81\xa1a\x93\xa1\xff" + b"\x91" * 511 + b"\xc0\xc0", None),  # text that is not UTF-8, and the depth
         (b"\x81\xa1a\x92\xa4echo" + b"\x91" * 510, "malformed"),
         ('{"i":1,"a":["echo"]}', "foreign"),
-        ("", "foreign"),
-        ("{", "foreign"),
     ],
 )
 async def test_bad_input_for_messagepack(payload: Any, ignored: str | None) -> None:
@@ -234,29 +192,3 @@ async def test_bad_input_for_messagepack(payload: Any, ignored: str | None) -> N
     await turns()
     assert ran == [] and d.ignored == ({} if ignored is None else {ignored: 1})
     assert d.close_code == (1007 if ignored is None else None)
-
-
-async def test_binary_or_other_encodings_are_not_taken_for_json() -> None:
-    d, ran = echoing()
-    d.feed(b'{"i":1,"a":["echo"]}', b"", b"\x00\xff" * 100, b"{")
-    assert d.ignored == {"foreign": 4}
-    d.raw(b'\xef\xbb\xbf{"i":1,"a":["echo"]}')
-    d.raw('{"i":1,"a":["echo"]}'.encode("utf-16-le"))
-    await turns()
-    assert ran == [] and d.take() == []
-
-
-@pytest.mark.parametrize(("here", "there"), [(None, MsgpackCodec()), (MsgpackCodec(), None)])
-async def test_the_first_message_in_another_codec_is_in_the_log_with_what_to_do(
-    here: Codec | None, there: Codec | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server(codec=here)
-    async with connect(server, client=Client(codec=there)) as client:
-        for _ in range(3):
-            await client.emit("echo")
-        while server.stats().ignored.get("foreign", 0) < 3:
-            await turns()
-    kinds = ("binary", "text") if here is None else ("text", "binary")
-    [text] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert text.startswith("ignored a {} message, because the codec of this side uses {}: ".format(*kinds))
-    assert "both sides need the same codec=" in text

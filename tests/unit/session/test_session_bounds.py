@@ -13,10 +13,14 @@ import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
+from peers_inside import out_of
 from session_story import SMALL, SOON, Story, refuse, story
 from stream_driver import control, hello, welcome
 from tenacity import wait_fixed
 
+import wsrpc._core.session.client_session
+import wsrpc._core.session.incoming_resume
+import wsrpc._core.session.replay
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
@@ -573,3 +577,56 @@ async def test_counting_a_message_that_waits_does_not_look_at_each_handler() -> 
         await asyncio.wait(calls)
         await s.repair()
         await turns_until(lambda: peer.active == 0)
+
+
+# ---------------------------------------------------------------- what waits
+
+
+async def test_what_waits_is_sent_unless_it_is_taken_back_and_after_the_end_nothing_is_sent() -> None:
+    received = list[int]()
+    async with story() as s:
+        s.server.on("note", received.append)
+        await s.cut()
+        session = out_of(s.client.peer).session
+        session.send_or_wait(b'{"a":["note",1]}', True)
+        asks = start(s.client.request("note", 2))
+        await turns()
+        asks.cancel()
+        await s.repair()
+        await s.client.request("note", 3)
+    assert received == [1, 3]
+    with pytest.raises(ConnectionLost) as caught:
+        session.send_or_wait(b"{}", True)
+    assert caught.value.outcome == "not_sent"
+
+
+async def test_a_connection_whose_client_does_not_name_its_session_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began a new session, whose first message ended the client's own one: "the server did not resume it"."""
+    monkeypatch.setattr(wsrpc._core.session.incoming_resume, "FIRST_MESSAGE", 0.01)
+
+    def say(transport: ScriptedTransport, **fields: Any) -> None:
+        transport.feed({"ws-wrapper": False, "wsrpc": fields})
+
+    opened: list[Peer] = []
+    server = Server()
+    server.on("open", opened.append)
+    first, late, last = ScriptedTransport(), ScriptedTransport(), ScriptedTransport()
+    peer = await server.accept(first)
+    assert isinstance(peer, Peer)
+    say(first, t="hello", v=1, features=["resume"], limits={})
+    [welcome] = first.pop_sent()
+    say(first, t="ack", n=0, bytes=0)
+    first.lose()
+    assert peer.detached
+    asks = Handshake("/", {"Wsrpc-Resume": "1"})
+    with pytest.raises(ConnectionLost, match="the client has not named its session"):
+        await server.accept(late, asks)
+    assert late.pop_sent() == [] and late.closed
+    assert server.peers == (peer,) and opened == [peer]
+    monkeypatch.undo()
+    accepting = asyncio.create_task(server.accept(last, asks))
+    await turns()
+    named = {name: welcome["wsrpc"][name] for name in ("sid", "token")}
+    say(last, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
+    assert await accepting is peer and not peer.detached
+    await server.close()

@@ -61,14 +61,5 @@ def test_the_page_has_every_control_message_with_its_fields() -> None:
 
 def test_the_page_has_every_feature() -> None:
     [sentence] = re.findall(r"The features are (.+?)\.", PAGE)
-    assert set(re.findall(r"`(\w+)`", sentence)) == {
-        BATCHES,
-        CONTEXT,
-        CREDIT,
-        DRAIN,
-        MSGPACK,
-        PARTS,
-        PROBE,
-        RESUME,
-        STOP,
-    }
+    features = {BATCHES, CONTEXT, CREDIT, DRAIN, MSGPACK, PARTS, PROBE, RESUME, STOP}
+    assert set(re.findall(r"`(\w+)`", sentence)) == features

@@ -1,4 +1,4 @@
-"""Where the client of `test_client_life` lives: a loop whose time is the machine's, and two servers behind lines."""
+"""The world of a state machine with real sockets: a loop whose time is the machine's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,11 +14,10 @@ from hypothesis.stateful import rule
 from leftovers import other_tasks
 from machine import LoopMachine
 
-from wsrpc import ConnectionLost, Limits, Peer, Server, Stream
+from wsrpc import ConnectionLost, Peer, Server, Stream
 from wsrpc._core.api.registration import Registrar
-from wsrpc.testing import FaultProxy
 
-__all__ = ["TURN", "Place", "WorldMachine"]
+__all__ = ["TURN", "WorldMachine"]
 
 TURN = 0.001
 """Seconds that a turn of the loop takes, whatever it does: so short timers run out by themselves, and on every machine
@@ -170,88 +168,3 @@ class WorldMachine(LoopMachine):
             task.cancel()
         self.run(self.turns(20))
         self.loop.close()
-
-
-class Place:
-    """Where a server is found, through a line. When one is gone, another one can be started."""
-
-    def __init__(self, world: WorldMachine, limits: Limits, prepare: Callable[[Server], None]) -> None:
-        self._world = world
-        self._limits = limits
-        self._prepare = prepare
-        self._troubles = AsyncExitStack()
-        self._endings: list[asyncio.Task[None]] = []
-        self._proxies: list[FaultProxy] = []
-        self._listening: Any = None
-        self.up = False
-        self.url = ""
-        """Of the line to the server that there was last."""
-        self.server: Server
-        self.servers: list[Server] = []
-
-    async def start(self) -> None:
-        self.server = Server(limits=self._limits)
-        self._prepare(self.server)
-        self.servers.append(self.server)
-        self._listening = self.server.listen()
-        await self._listening.__aenter__()
-        proxy = FaultProxy(self._listening.url)
-        await proxy.__aenter__()
-        self._proxies.append(proxy)
-        self.url = proxy.url
-        self.up = True
-
-    def end(self, drain: float = 0.0, *, kill: bool = False) -> None:
-        """Close the server, and let it take its time; ``kill``: all its connections are gone at once."""
-        self.up = False
-        ending = self._end(self.server, self._listening, self._proxies[-1], drain, kill)
-        self._endings.append(asyncio.get_running_loop().create_task(ending))
-
-    async def _end(self, server: Server, listening: Any, proxy: FaultProxy, drain: float, kill: bool) -> None:
-        # asyncio's own server, closed in the turn after it has accepted, would leave that socket to the collector: so
-        # nobody comes in when it is closed.
-        async with proxy.refuse():
-            await self._world.turns(5)
-            if kill:
-                listening._port().stop()
-                for peer in server.peers:
-                    if peer.transport is not None:
-                        peer.transport.abort()
-            await server.close(drain)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether no server is in the midst of closing."""
-        return all(task.done() for task in self._endings)
-
-    # ------------------------------------------------------------ its line
-
-    def drop(self) -> None:
-        self._proxies[-1].drop()
-
-    async def trouble(self, kind: str) -> None:
-        """There is trouble on the line until `repair`."""
-        proxy = self._proxies[-1]
-        troubles: dict[str, Callable[[], AbstractAsyncContextManager[None]]] = {
-            "cut": proxy.cut,
-            "refuse": proxy.refuse,
-            "few_bytes_up": lambda: proxy.cut_after(10, "up"),
-            "few_bytes_down": lambda: proxy.cut_after(10, "down"),
-            "stall_up": lambda: proxy.stall("up"),
-        }
-        await self._troubles.enter_async_context(troubles[kind]())
-
-    async def repair(self) -> None:
-        await self._troubles.aclose()
-
-    async def leave(self) -> None:
-        """Everything here ends."""
-        if self.up:
-            self.end()
-        await self._world.until(lambda: self.quiet, "the servers close")
-        for task in self._endings:
-            task.result()
-        for proxy in self._proxies:
-            leaving = asyncio.get_running_loop().create_task(proxy.__aexit__(None, None, None))
-            await self._world.until(leaving.done, "a proxy ends")
-            leaving.result()

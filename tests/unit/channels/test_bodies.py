@@ -15,13 +15,10 @@ from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import CLOSED, emptied
 from stream_driver import both as both
-from stream_sides import requested
 
-from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
+from wsrpc import AnonymousChannel, Context, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-UNREAD = Limits().unread_timeout
 
 
 async def end(d: Driven, how: str, h: int = 5) -> None:
@@ -29,37 +26,6 @@ async def end(d: Driven, how: str, h: int = 5) -> None:
         d.transport.abort()
     else:
         d.feed({"h": h, "x": CLOSED if how == "good" else {"message": "bored"}, "_": 1})
-
-
-async def test_who_ends_it_in_the_turn_in_which_it_listens_reads_what_had_come() -> None:
-    d = Driven(dialer=True)
-    channel = await requested(d, {"a": ["e", 1]})
-    stream = channel.events("e")
-    channel.close("enough")
-    assert await anext(stream) == 1
-    with pytest.raises(ChannelClosed):
-        await anext(stream)
-
-
-async def test_the_next_channel_of_that_id_gets_nothing_of_the_one_before() -> None:
-    d = Driven()
-    got: list[tuple[int, Any]] = []
-    made: list[AnonymousChannel] = []
-
-    def opens(ctx: Context) -> AnonymousChannel:
-        number = len(made)
-        made.append(ctx.channel())
-        if number:
-            made[number].on("e", lambda value: got.append((number, value)))
-        return made[number]
-
-    d.peer.on("c", opens)
-    d.feed({"i": 5, "a": ["c"]}, {"h": 5, "a": ["e", "old"]})
-    made[0].on("e", lambda value: got.append((0, value)))
-    d.feed({"h": 5, "x": CLOSED, "_": 1}, {"i": 5, "a": ["c"]}, {"h": 5, "a": ["e", "new"]})
-    await turns()
-    assert sorted(got) == [(0, "old"), (1, "new")]
-    made[1].close()
 
 
 async def test_events_that_wait_for_a_place_run_after_the_end_and_requests_do_not() -> None:
@@ -195,23 +161,6 @@ async def test_a_body_gets_what_came_before_the_end_and_is_cancelled_when_it_ask
     await emptied(d.peer)
     assert d.clock.next_deadline is None, "nothing waits for a reader that cannot come"
     assert messages(caplog, logging.ERROR) == []
-
-
-@pytest.mark.parametrize("body", [works_on_each_line, begins_late])
-async def test_a_body_that_does_not_come_back_for_more_is_cancelled_in_the_end(body: Any) -> None:
-    d, talk = Driven(), Talk(body)
-    d.peer.on("talk", talk.talk)
-    await d.fed({"i": 5, "a": ["talk"]})
-    await d.fed(*LINES)
-    await end(d, "good")
-    d.clock.advance(UNREAD - 1)
-    await turns()
-    assert talk.got == [], "it may still read them"
-    d.clock.advance(1)
-    await turns()
-    assert talk.got == ["cancelled"]
-    await emptied(d.peer)
-    assert d.clock.next_deadline is None
 
 
 async def test_channels_that_keep_messages_beyond_their_end_are_bounded_as_open_ones_are() -> None:

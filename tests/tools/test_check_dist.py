@@ -14,7 +14,7 @@ import pytest
 import wsrpc
 from scripts import check_dist
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 VERSION = wsrpc.__version__
 
 

@@ -28,7 +28,7 @@ from benchmarks.report import analysis, pages, tables
 from benchmarks.runner import Cores
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 BY_KEY = {subject.key: subject for subject in SUBJECTS}
