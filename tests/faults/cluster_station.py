@@ -30,10 +30,7 @@ from wsrpc.cluster.engine import Engine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
 
-__all__ = [
-    *("ENGINES", "NUMBERS"),
-    *("Call", "Emitted", "Gap", "Heard", "Note", "Ran", "Unparked", "Up", "address"),
-]
+__all__ = [*("ENGINES", "NUMBERS"), *("Call", "Emitted", "Gap", "Heard", "Note", "Ran", "Unparked", "Up", "address")]
 
 ENGINES: dict[str, Callable[[str], Engine]] = {"nats": NatsEngine, "redis": RedisEngine}
 NUMBERS = 10_000_000

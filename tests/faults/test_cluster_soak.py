@@ -21,19 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from cluster_station import (
-    ENGINES,
-    NUMBERS,
-    Call,
-    Emitted,
-    Gap,
-    Heard,
-    Note,
-    Ran,
-    Unparked,
-    Up,
-    address,
-)
+from cluster_station import ENGINES, NUMBERS, Call, Emitted, Gap, Heard, Note, Ran, Unparked, Up, address
 from effort import SEED, SOAK
 from engine_servers import ServerProcess, lasting_port, nats_server, redis_server
 from programs import start

@@ -13,13 +13,7 @@ from typing import Any, Literal
 
 import pytest
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import (
-    PATIENCE,
-    RawServer,
-    accept_response,
-    handshake,
-    raw_server,
-)
+from raw_websocket import PATIENCE, RawServer, accept_response, handshake, raw_server
 
 from wsrpc import Client, Server
 from wsrpc.testing import FaultProxy

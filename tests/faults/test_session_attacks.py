@@ -107,14 +107,7 @@ HUGE = 10**200
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"token": OTHER},
-        {"token": ""},
-        {"token": "é" * 100},
-        {"sid": OTHER},
-        {"gen": 0},
-        "the session has expired",
-    ],
+    [{"token": OTHER}, {"token": ""}, {"token": "é" * 100}, {"sid": OTHER}, {"gen": 0}, "the session has expired"],
     ids=str,
 )
 async def test_a_wrong_name_token_or_generation_gets_one_answer_and_changes_nothing(changes: Any) -> None:

@@ -10,14 +10,7 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 
-from wsrpc import (
-    Client,
-    CloseInfo,
-    HandshakeRejected,
-    Peer,
-    Reconnect,
-    Server,
-)
+from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server
 from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
