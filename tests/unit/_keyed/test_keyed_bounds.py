@@ -40,6 +40,22 @@ async def held() -> AsyncGenerator[tuple[str, asyncio.Queue[str], asyncio.Event]
         yield listener.url, begun, end
 
 
+@asynccontextmanager
+async def charging(store: MemoryStore, wait: Any = None) -> AsyncGenerator[tuple[Client, list[int]]]:
+    """A client of a server that charges, and what was charged."""
+    server, ran = Server(store=store), list[int]()
+
+    @server.on("charge", keep=60)
+    async def charge(amount: int) -> int:
+        ran.append(amount)
+        if wait is not None:
+            await wait()
+        return amount
+
+    async with asyncio.timeout(20), server.listen() as listener, Client(listener.url) as client:
+        yield client, ran
+
+
 async def test_the_arguments_of_handlers_that_outlive_their_callers_are_bounded() -> None:
     """They took 4 MiB for each of 1,000 keys."""
     async with held() as (url, begun, end), Client(url, auth="eve") as eve, Client(url, auth="ada") as ada:
@@ -85,18 +101,12 @@ class Forgetful(MemoryStore):
 
 
 async def test_a_request_whose_result_expires_meanwhile() -> None:
-    server = Server(store=Forgetful())
-
-    @server.on("charge", keep=60)
-    async def charge() -> int:
-        return 1
-
-    async with server.listen() as listener, Client(listener.url) as client:
+    async with charging(Forgetful()) as (client, _):
         with pytest.raises(RunLost, match="nothing is kept") as lost:
-            await client.request("charge", key="k")
+            await client.request("charge", 1, key="k")
         assert lost.value.outcome == "unknown"
         # The second one joins a run that has ended, and needs no further step.
-        assert await client.request("charge", key="k") == 1
+        assert await client.request("charge", 1, key="k") == 1
 
 
 class Broken(MemoryStore):
@@ -138,15 +148,9 @@ class Silent(MemoryStore):
 
 async def test_a_store_that_does_not_answer_is_asked_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "RETRY", 0.01)
-    server = Server(store=Silent())
-
-    @server.on("charge", keep=60)
-    async def charge() -> int:
-        return 1
-
-    async with server.listen() as listener, Client(listener.url) as client:
+    async with charging(Silent()) as (client, _):
         began = time.monotonic()
-        assert await client.request("charge", key="k") == 1
+        assert await client.request("charge", 1, key="k") == 1
         assert time.monotonic() - began > 0.5, "at the same pace, it would take half of that"
 
 
@@ -193,19 +197,11 @@ async def test_a_call_that_got_overloaded_has_not_claimed_its_key(
     monkeypatch: pytest.MonkeyPatch, later: list[tuple[str, NewRun]] | None
 ) -> None:
     """Each later call with the key got `RunLost`."""
-    monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.1)
-    monkeypatch.setattr(runs, "SILENT", 0.05)
-    monkeypatch.setattr(runs, "RETRY", 0.01)
-    store, ran = Late(), list[int]()
+    for name, seconds in {"STORE_TIMEOUT": 0.1, "SILENT": 0.05, "RETRY": 0.01}.items():
+        monkeypatch.setattr(runs, name, seconds)
+    store = Late()
     store.later = later
-    server = Server(store=store)
-
-    @server.on("charge", keep=60)
-    async def charge(amount: int) -> int:
-        ran.append(amount)
-        return amount
-
-    async with server.listen() as listener, Client(listener.url) as client:
+    async with charging(store) as (client, ran):
         store.is_silent = True
         for number in range(2):
             with pytest.raises(Overloaded, match="does not answer") as full:
@@ -238,16 +234,8 @@ class Back(MemoryStore):
 
 async def test_a_reader_does_not_end_a_run_whose_process_is_back() -> None:
     store = Back()
-    server = Server(store=store)
-
-    @server.on("charge", keep=60)
-    async def charge() -> int:
-        await store.back.wait()
-        await asyncio.sleep(0)
-        return 10
-
-    async with asyncio.timeout(10), server.listen() as listener, Client(listener.url) as client:
-        assert await client.request("charge", key="k", timeout=None) == 10
+    async with charging(store, store.back.wait) as (client, _):
+        assert await client.request("charge", 10, key="k", timeout=None) == 10
 
 
 async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:

@@ -11,22 +11,11 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    BadArguments,
-    Client,
-    ConnectionLost,
-    KeyReused,
-    Peer,
-    Reconnect,
-    RequestTimeout,
-    Retry,
-    RpcError,
-    RunLost,
-)
+from wsrpc import Client, Peer, Reconnect, Retry
 from wsrpc._keyed import runs
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.errors import PeerNotFound
+from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
 from wsrpc.store import Added, AdoptedRun, MemoryStore, StoreLost
 from wsrpc.testing import FaultProxy, connect
 

@@ -17,35 +17,30 @@ from cluster_servers import NarrowEngine, Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    AnonymousChannel,
-    BadArguments,
-    BadResult,
-    ChannelClosed,
-    Client,
-    CloseInfo,
-    ConnectionLost,
-    Context,
-    HandlerFailed,
-    Handshake,
-    Limits,
-    MessageTooBig,
-    Reconnect,
-    RemoteError,
-    RequestTimeout,
-    Retry,
-    RpcError,
-    UnknownEvent,
-    WsrpcError,
-    current_peer,
-)
+from wsrpc import AnonymousChannel, Client, CloseInfo, Context, Handshake, Limits, Reconnect, Retry, current_peer
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session import replay
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta
 from wsrpc.cluster._wire import Close, Open, connection_name, encode
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
-from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent, UnexpectedChannel
+from wsrpc.errors import (
+    BadArguments,
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    EngineLost,
+    HandlerFailed,
+    MessageTooBig,
+    PeerNotFound,
+    RemoteError,
+    RequestTimeout,
+    ReservedEvent,
+    RpcError,
+    UnexpectedChannel,
+    UnknownEvent,
+    WsrpcError,
+)
 from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -14,21 +14,11 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    Client,
-    CloseInfo,
-    ConnectionLost,
-    Handshake,
-    Limits,
-    Peer,
-    QueueFull,
-    Reconnect,
-    ReconnectInfo,
-    SessionLost,
-)
+from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo
 from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import _directory, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
+from wsrpc.errors import ConnectionLost, QueueFull, SessionLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
