@@ -12,13 +12,13 @@ from leftovers import turns_until
 from raw_websocket import ask
 
 from wsrpc import Server
-from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.cluster.engine import RESPONSE_TIMEOUT
+from wsrpc.cluster import Cluster, MemoryEngine, _membership
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-async def test_a_server_without_its_engine_is_degraded_and_goes_on() -> None:
+async def test_a_server_without_its_engine_is_degraded_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_membership, "RESPONSE_TIMEOUT", 0.05)
     engine = MemoryEngine()
     engine.down = True
     server = Server(cluster=Cluster(engine))
@@ -37,14 +37,18 @@ async def test_a_server_without_its_engine_is_degraded_and_goes_on() -> None:
 
 
 @pytest.mark.parametrize("fault", ["", "down", "frozen"])
-async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(fault: str) -> None:
+async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It returned before, so that the first calls raised `EngineLost`. An engine that is away does not hold it up."""
+    if fault:
+        monkeypatch.setattr(_membership, "RESPONSE_TIMEOUT", 0.05)
     engine = MemoryEngine()
     engine.down = fault == "down"
     if fault == "frozen":
         engine.freeze()
     server = Server(cluster=Cluster(engine))
-    async with asyncio.timeout(3 * RESPONSE_TIMEOUT):
+    async with asyncio.timeout(5):
         await server.open()
     assert server.cluster.connected is (fault == "")
     engine.thaw()

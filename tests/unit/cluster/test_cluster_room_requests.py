@@ -21,13 +21,13 @@ from wsrpc.errors import BadResult, MessageTooBig, RemoteError, RequestTimeout
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-async def join(made: Servers, number: int, handler: Callable[..., Any], **options: Any) -> None:
-    """Connect a member of the lobby to a server."""
+async def join(made: Servers, number: int, handler: Callable[..., Any], room: str = "lobby", **options: Any) -> None:
+    """Connect a member of a room to a server."""
     client = Client(reconnect=None, **options)
     client.on("confirm", handler)
     client.of("dialogs").on("confirm", handler)
     await made.join(number, client=client)
-    made[number].room("lobby").add(made[number].peers[-1])
+    made[number].room(room).add(made[number].peers[-1])
 
 
 def node(server: Server) -> Any:
@@ -75,22 +75,26 @@ OUTCOMES: dict[str, tuple[Callable[..., Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", OUTCOMES)
-async def test_an_error_at_another_process_is_raised_if_nobody_answers(case: str) -> None:
-    handler, expected = OUTCOMES[case]
+async def test_an_error_at_another_process_is_raised_if_nobody_answers() -> None:
     async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
         await turns_until(lambda: len(made[0].cluster.nodes) == 3)  # that node has no rooms, which is no error
-        await join(made, 1, handler, limits=Limits(message_bytes=2000))
-        question = "?" * 3000 if expected is MessageTooBig else "?"
-        for room in (made[0].room("lobby"), shop.room("lobby")):
+        for case, (handler, _) in OUTCOMES.items():
+            await join(made, 1, handler, case, limits=Limits(message_bytes=2000))
+
+        async def ask(asks: Any, case: str) -> None:
+            _, expected = OUTCOMES[case]
+            question = "?" * 3000 if expected is MessageTooBig else "?"
             with pytest.raises(expected) as raised:
-                await room.request("confirm", question, within=0.5, returns=str)
+                await asks.room(case).request("confirm", question, within=0.5, returns=str)
             error: Any = raised.value
             assert type(error) is expected
             if expected is RemoteError:
                 assert (error.message, error.code, error.data) == ("no", "no", [1]) and error.fields["why"] == "so"
-        if isinstance(handler, Blocked):
-            await turns_until(lambda: len(handler.cancelled) == 2)
+
+        await asyncio.gather(*(ask(asks, case) for asks in (made[0], shop) for case in OUTCOMES))
+        hangs = OUTCOMES["no answer"][0]
+        assert isinstance(hangs, Blocked)
+        await turns_until(lambda: len(hangs.cancelled) == 2)
 
 
 async def test_members_and_processes_that_come_meanwhile_are_asked() -> None:

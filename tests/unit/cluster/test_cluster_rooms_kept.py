@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -14,6 +15,7 @@ from wsrpc import Server
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
+from wsrpc.types import ClientRoom
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -50,63 +52,34 @@ async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events(
     await server.close()
 
 
-async def test_members_of_a_room_that_is_left_out_get_nothing_in_any_process() -> None:
-    """Those in other processes got the event, and so did those who caught up."""
-    engine, store = MemoryEngine(), MemoryStore()
-    heard = list[asyncio.Queue[str]]()
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            server = Server(cluster=Cluster(engine), store=store)
-            stack.push_async_callback(server.close)
-            server.room("staff", allow=lambda peer: True)
-            lobby = server.room("lobby", allow=lambda peer: True, keep=60)
-            for rooms in (["lobby"], ["staff", "lobby"]):
-                client = await stack.enter_async_context(connect(server))
-                heard.append(asyncio.Queue())
-                client.on("said", heard[-1].put_nowait)
-                for room in rooms:
-                    await client.room(room).join()
-        await lobby.emit("said", "not for staff", skip=server.room("staff"))
-        await lobby.emit("said", "for all")
-        for guest, staff in (heard[:2], heard[2:]):
-            assert [await guest.get(), await guest.get()] == ["not for staff", "for all"]
-            assert await staff.get() == "for all"
-        late = await stack.enter_async_context(connect(server))
-        late.on("said", heard[0].put_nowait)
-        await late.room("staff").join()
-        await late.room("lobby").join(last=9)
-        assert await heard[0].get() == "for all" and heard[0].empty()
-
-
 async def test_processes_with_and_without_keep_lose_no_event_untold() -> None:
     """For example, while a new version of the program is deployed. Both kinds lost the events of the other."""
     engine, store = MemoryEngine(), MemoryStore()
     async with AsyncExitStack() as stack:
         servers = [Server(cluster=Cluster(engine), store=store) for _ in range(2)]
         heard = [asyncio.Queue[str]() for _ in servers]
+
+        async def come(server: Server, ear: asyncio.Queue[str], **options: Any) -> ClientRoom:
+            client = await stack.enter_async_context(connect(server))
+            client.on("said", ear.put_nowait)
+            client.room("lobby").on_missed(partial(ear.put_nowait, "missed"))
+            await client.room("lobby").join(**options)
+            return client.room("lobby")
+
         for server, keep, ear in zip(servers, (60, None), heard, strict=True):
             stack.push_async_callback(server.close)
             server.room("lobby", allow=lambda peer: True, keep=keep)
-            client = await stack.enter_async_context(connect(server))
-            client.on("said", ear.put_nowait)
-            await client.room("lobby").join()
-            client.room("lobby").on_missed(partial(ear.put_nowait, "missed"))
+            await come(server, ear)
         shop = await stack.enter_async_context(ClusterClient(engine, store=store))
         new, old = servers[0].room("lobby"), servers[1].room("lobby")
-        await new.emit("said", "stored")
-        assert [await ear.get() for ear in heard] == ["stored", "stored"]
-        await old.emit("said", "not stored")
-        assert [await ear.get() for ear in heard] == ["missed", "not stored"]
-        await shop.room("lobby", keep=60).emit("said", "stored")
-        assert [await ear.get() for ear in heard] == ["stored", "stored"]
-        await shop.room("lobby").emit("said", "not stored")
-        assert [await ear.get() for ear in heard] == ["missed", "not stored"]
-        late = await stack.enter_async_context(connect(servers[0]))
-        late.on("said", heard[0].put_nowait)
-        late.room("lobby").on_missed(partial(heard[0].put_nowait, "missed"))
-        await late.room("lobby").join(last=9)
+        for stores, forgets in ((new, old), (shop.room("lobby", keep=60), shop.room("lobby"))):
+            await stores.emit("said", "stored")
+            assert [await ear.get() for ear in heard] == ["stored", "stored"]
+            await forgets.emit("said", "not stored")
+            assert [await ear.get() for ear in heard] == ["missed", "not stored"]
+        late = await come(servers[0], heard[0], last=9)
         assert [await heard[0].get() for _ in range(4)] == ["stored", "missed"] * 2
-        assert not late.room("lobby").complete
+        assert not late.complete
         assert len((await new.members()).addresses) + (await new.members()).others == 3
 
 
