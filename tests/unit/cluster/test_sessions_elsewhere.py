@@ -16,13 +16,14 @@ from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo
 from wsrpc._core.api.peer import current_of
-from wsrpc.cluster import _directory, _session_forwarder
+from wsrpc.cluster import _directory, _membership, _node, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import ConnectionLost, QueueFull, SessionLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+ROOMY = LIMITS.replace(replay_bytes=2**26, stall_timeout=60.0)
 
 
 class World:
@@ -60,6 +61,11 @@ class World:
             setattr(handshake, name, value)
 
     @property
+    def transport(self) -> Any:
+        """The client's."""
+        return self.client.peer.transport
+
+    @property
     def forwarded(self) -> int:
         """How many connections the second server passes on."""
         stats = self.made[1].cluster.stats()
@@ -75,8 +81,7 @@ class World:
         """Drop the connection. The client waits until the gate opens, and dials the second server."""
         self.gate.clear()
         self.at = 1
-        assert self.client.peer.transport is not None
-        self.client.peer.transport.abort()
+        self.transport.abort()
         await turns_until(lambda: self.peer.detached)
 
     async def forward(self) -> None:
@@ -85,6 +90,24 @@ class World:
         self.gate.set()
         await turns_until(lambda: self.forwarded and self.client.connected)
         assert self.made[0].peers == (self.peer,) and self.backs[-1].resumed and self.made[1].peers == ()
+
+    async def call(self) -> asyncio.Task[Any]:
+        """A call that does not end by itself."""
+        call = asyncio.create_task(self.client.request("wait", timeout=None))
+        await turns_until(lambda: self.peer.active)
+        return call
+
+    async def loses(self, call: asyncio.Task[Any], reason: str = "") -> None:
+        """Let the client come back. It gets a new session."""
+        self.gate.set()
+        with pytest.raises(SessionLost, match=reason or None) as caught:
+            await call
+        assert caught.value.outcome == "unknown" and await self.client.request("echo", 2) == 2
+
+    async def goes_on(self) -> None:
+        """Let the client come back. The session goes on."""
+        self.gate.set()
+        assert await self.client.request("echo", 2) == 2 and self.backs[-1].resumed
 
 
 @asynccontextmanager
@@ -105,14 +128,13 @@ async def test_the_peer_has_what_the_other_server_has_decided_about_the_connecti
     async with world(LIMITS.replace(unread_timeout=math.inf)) as w:  # infinity travels, too
         w.settings |= {"address": "eve", "expires": time.time() + 0.5}
         await w.forward()
-        transport = w.client.peer.transport
-        assert transport is not None
-        assert w.peer.info.remote == transport.info.local and w.peer.info.headers["wsrpc-resume"] == "1"
-        assert w.peer.info.query["who"] == "ada" and w.peer.address == "eve"
+        info = w.peer.info
+        assert info.remote == w.transport.info.local and info.headers["wsrpc-resume"] == "1"
+        assert info.query["who"] == "ada" and w.peer.address == "eve"
         w.settings["expires"] = time.time() + 3600
         await turns_until(lambda: len(w.backs) == 2)
         assert w.codes == [1006, 4411] and all(back.resumed for back in w.backs)
-        assert await w.client.request("echo", 2) == 2
+        await w.goes_on()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -133,8 +155,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 async def test_a_client_that_is_refused_gets_a_new_session_where_it_is(case: str) -> None:
     settings, reason = REFUSED[case]
     async with world() as w:
-        call = asyncio.create_task(w.client.request("wait", timeout=None))
-        await turns_until(lambda: w.peer.active)
+        call = await w.call()
         # With the address of the first one, the new peer would sooner or later replace it.
         w.settings |= {"address": None, **settings}
         await w.drop()
@@ -144,11 +165,7 @@ async def test_a_client_that_is_refused_gets_a_new_session_where_it_is(case: str
             await w.made[0].close()
         elif case == "a wrong token":
             cast("Any", current_of(w.client.peer).session)._token = "x" * 43
-        w.gate.set()
-        with pytest.raises(SessionLost, match=reason) as caught:
-            await call
-        assert caught.value.outcome == "unknown"
-        assert await w.client.request("echo", 2) == 2
+        await w.loses(call, reason)
         assert len(w.made[1].peers) == 1 and not w.forwarded
         ends = case in ("other limits", "a session that has ended", "a process that has ended")
         assert w.made[0].peers == (() if ends else (w.peer,)), "attempts of others do not affect the session"
@@ -196,15 +213,11 @@ async def test_after_the_process_was_killed_the_client_gets_a_new_session_before
 ) -> None:
     monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
     async with world() as w:
-        call = asyncio.create_task(w.client.request("wait", timeout=None))
-        await turns_until(lambda: w.peer.active)
+        call = await w.call()
         connection = w.engine_connection()
         w.made.memory.connections.discard(connection)  # nobody says so
         await w.drop()
-        w.gate.set()
-        with pytest.raises(SessionLost) as caught:
-            await call
-        assert caught.value.outcome == "unknown" and await w.client.request("echo", 2) == 2
+        await w.loses(call)
         assert {*w.codes} <= {1006} and w.made[1].cluster.nodes == (membership_of(w.made[1].cluster).node.id,)
         connection.end("killed")
 
@@ -215,8 +228,7 @@ async def test_a_process_that_connects_to_its_engine_again_keeps_its_sessions() 
         connection = w.engine_connection()
         await w.drop()
         connection.end("too slow")
-        w.gate.set()
-        assert await w.client.request("echo", 2) == 2 and w.backs[-1].resumed
+        await w.goes_on()
 
 
 async def test_while_the_engine_is_away_a_client_gets_a_new_session_after_a_while(
@@ -224,19 +236,16 @@ async def test_while_the_engine_is_away_a_client_gets_a_new_session_after_a_whil
 ) -> None:
     monkeypatch.setattr(_session_forwarder, "AWAY", 0.2)
     async with world() as w:
-        call = asyncio.create_task(w.client.request("wait", timeout=None))
-        await turns_until(lambda: w.peer.active)
+        call = await w.call()
         await w.made.engine_goes()
         await w.drop()
-        w.gate.set()
-        with pytest.raises(SessionLost) as caught:
-            await call
-        assert caught.value.outcome == "unknown" and await w.client.request("echo", 2) == 2
+        await w.loses(call)
         w.made.memory.down = False
         await turns_until(lambda: not w.made[0].peers)  # the client with its address is at the other process now
 
 
-async def test_a_process_that_has_just_started_waits_until_it_knows_the_others() -> None:
+async def test_a_process_that_has_just_started_waits_until_it_knows_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_membership, "RESPONSE_TIMEOUT", 0.05)  # for which `open` waits
     async with world() as w:
         await w.drop()
         w.made.memory.down = True  # for the one that is to come
@@ -244,16 +253,17 @@ async def test_a_process_that_has_just_started_waits_until_it_knows_the_others()
         third.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
         async with third.listen() as listener:
             w.urls[1] = listener.url
-            w.gate.set()
-            call = asyncio.create_task(w.client.request("echo", 2))
+            coming = asyncio.create_task(w.goes_on())
             await turns_until(lambda: membership_of(third.cluster)._session_forwarder._asking)
             w.made.memory.down = False
-            assert await call == 2 and w.backs[-1].resumed
+            await coming
             w.at = 0
 
 
 async def test_an_engine_that_loses_messages_loses_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_session_forwarder, "ANSWERED", 0.2)
+    monkeypatch.setattr(_node, "BEAT", 0.15)
+    monkeypatch.setattr(_node, "TICK", 0.05)
     async with world() as w:
         await w.drop()
         w.made.memory.loss = 0.05
@@ -290,11 +300,10 @@ async def test_a_request_that_makes_no_sense_changes_nothing() -> None:
 async def test_what_waits_for_a_slow_reader_is_bounded(through: int) -> None:
     """The server learns that the client does not read as if it were connected to it."""
     size, count = 256 * 1024, 200
-    async with world(LIMITS.replace(replay_bytes=2**26, stall_timeout=60.0)) as w:
+    async with world(ROOMY) as w:
         if through:
             await w.forward()
-        transport, got, sent = w.client.peer.transport, list[int](), 0
-        assert transport is not None
+        transport, got, sent = w.transport, list[int](), 0
         w.client.on("block", lambda number, block: got.append(number))
         transport.pause_receiving()
 
@@ -314,23 +323,15 @@ async def test_what_waits_for_a_slow_reader_is_bounded(through: int) -> None:
         await emitting
         await turns_until(lambda: len(got) == count)
         assert got == [*range(count)] and not w.closed
-
-
-@pytest.mark.parametrize("through", [0, 1])
-async def test_the_hard_cap_holds_for_a_client_that_does_not_read(through: int) -> None:
-    async with world(LIMITS.replace(replay_bytes=2**26, stall_timeout=60.0)) as w:
-        if through:
-            await w.forward()
-        transport = w.client.peer.transport
-        assert transport is not None
+        # The hard cap holds, too.
         transport.pause_receiving()
 
-        async def emit() -> None:
-            for _ in range(200):
-                w.peer.emit_nowait("block", "x" * 256 * 1024)
+        async def emit_now() -> None:
+            for number in range(count):
+                w.peer.emit_nowait("block", number, "x" * size)
                 await asyncio.sleep(0)
 
         with pytest.raises(QueueFull):
-            await emit()
+            await emit_now()
         transport.resume_receiving()
         assert await w.client.request("echo", 2) == 2
