@@ -14,7 +14,6 @@ from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server
 from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import Cluster, MemoryEngine, _membership
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._directory import NEW
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -161,7 +160,7 @@ async def test_a_server_that_has_just_started_has_the_later_connection(monkeypat
         old, new = Watched(), Watched()
         await made.join(0, "ada", old.client)
         directory: Any = membership_of(made[0].cluster).directory
-        directory._started_at -= NEW  # else both have just started
+        directory._started_at = float("-inf")  # else both have just started
         made.memory.down = True  # for those who are to come
         await made.add()
         await enter(made, 1, new.client)
@@ -182,6 +181,7 @@ async def test_without_a_confirmation_both_connections_stay(monkeypatch: pytest.
                 super().deliver(subject, payload)
 
     monkeypatch.setattr(_membership, "CONFIRMED", 0.3)
+    monkeypatch.setattr(_membership, "BEAT", 0.1)
     engine = Deaf()
     async with servers(2, engine) as made:
         old, new = Watched(), Watched()

@@ -14,7 +14,7 @@ from leftovers import turns_until
 
 from wsrpc import Client, Context, Limits, RpcError, Server
 from wsrpc._server.room_requests import ANSWERED
-from wsrpc.cluster import ClusterClient
+from wsrpc.cluster import ClusterClient, _membership
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadResult, MessageTooBig, RemoteError, RequestTimeout
 
@@ -113,7 +113,10 @@ async def test_members_and_processes_that_come_meanwhile_are_asked() -> None:
 
 
 @pytest.mark.parametrize("leaving", [0, 2])
-async def test_a_process_that_ends_has_not_answered_and_after_a_broken_session_it_is_asked_again(leaving: int) -> None:
+async def test_a_process_that_ends_has_not_answered_and_after_a_broken_session_it_is_asked_again(
+    leaving: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_membership, "BEAT", 0.1)
     hangs, answers = Blocked(), Blocked()
     async with servers(3) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])  # of two, the first one dials the other one
