@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from cluster_servers import Servers, servers
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Peer, Reconnect, Retry
+from wsrpc import Client, Peer, Reconnect, Retry, Server
 from wsrpc._keyed import runs
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
 from wsrpc.store import Added, AdoptedRun, MemoryStore, StoreLost
-from wsrpc.testing import FaultProxy, connect
+from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -32,8 +33,8 @@ class Lock:
         self.opened: list[int] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        self.client.on("open_lock", self.open_lock, keep=60)
-        self.client.of("door").on("open_lock", self.open_lock, keep=60)
+        for side in (self.client, self.client.of("door")):
+            side.on("open_lock", self.open_lock, keep=60)
         self.client.on("refuse", self.refuse, keep=60)
         self.client.on("forgetful", lambda: 1)
 
@@ -51,32 +52,45 @@ def lock_at(cluster: Servers, number: int = 0) -> ClusterPeer:
     return cluster[number].cluster.peer("lock")
 
 
-async def waiting(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+async def opening(peer: ClusterPeer, *door: int, key: str = "k", within: float = 30, **options: Any) -> Any:
+    return await peer.request("open_lock", *door, key=key, deliver_within=within, **options)
+
+
+async def waiting(peer: ClusterPeer, *door: int, **options: Any) -> asyncio.Task[Any]:
     """Begin a call, and let the event loop turn until it is in the store."""
-    task = asyncio.create_task(call)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    task = asyncio.create_task(opening(peer, *door, **options))
+    await turns(20)
     return task
+
+
+async def leave(server: Server, *calls: asyncio.Task[Any]) -> None:
+    """Close a server, which does not wait for calls that other processes can make."""
+    await server.close(drain_timeout=60)
+    for call in calls:
+        with pytest.raises(ConnectionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown"
 
 
 async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_calls_get_its_answer() -> None:
     lock, store = Lock(), MemoryStore(lease=LEASE)
     async with servers(2, store=store) as cluster:
-        first = await waiting(lock_at(cluster).request("open_lock", 7, key="k", deliver_within=30))
-        second = await waiting(lock_at(cluster, 1).request("open_lock", 7, key="k", deliver_within=30, returns=str))
+        here, there = lock_at(cluster), lock_at(cluster, 1)
+        first, second = await waiting(here, 7), await waiting(there, 7, returns=str)
         with pytest.raises(KeyReused):
-            await lock_at(cluster, 1).request("open_lock", 8, key="k", deliver_within=30)
-        named = await waiting(lock_at(cluster).of("door").request("open_lock", 7, key="k", deliver_within=30))
-        await cluster.join(1, "lock", lock.client)
+            await opening(there, 8)
+        named = asyncio.create_task(here.of("door").request("open_lock", 7, key="k", deliver_within=30))
+        await turns(20)
+        await cluster.join(0, "lock", lock.client)
         assert [await first, await second, await named] == ["open 1", "open 1", "open 2"]
-        assert await lock_at(cluster, 1).request("open_lock", 7, key="k", deliver_within=30) == "open 1"
+        assert await opening(there, 7) == "open 1"
         # A peer that is there is called at once. What it answers is the result, also if that is an error.
         for _ in range(2):
             with pytest.raises(RpcError, match="jammed") as caught:
-                await lock_at(cluster).request("refuse", key="k", deliver_within=30)
+                await here.request("refuse", key="k", deliver_within=30)
             assert caught.value.code == "jam"
             with pytest.raises(BadArguments, match="keep="):
-                await lock_at(cluster).request("forgetful", key="k", deliver_within=30)
+                await here.request("forgetful", key="k", deliver_within=30)
         assert lock.opened == [7, 7, -1]
 
 
@@ -92,21 +106,19 @@ class Lost(MemoryStore):
 
 async def test_a_server_that_is_closed_asks_a_store_that_does_not_answer_no_more() -> None:
     async with servers(1, store=Lost()) as cluster:
-        call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        call = await waiting(lock_at(cluster))
     with pytest.raises(ConnectionLost, match="leaves the cluster"):
         await call
     assert not cluster[0].degraded
 
 
 async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:
-    lock = Lock()
     async with servers(1) as cluster:
-        call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=0.05))
-        later = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        call, later = await waiting(lock_at(cluster), within=0.05), await waiting(lock_at(cluster))
         with pytest.raises(PeerNotFound) as caught:
             await call
         assert caught.value.outcome == "not_sent"
-        await cluster.join(0, "lock", lock.client)
+        await cluster.join(0, "lock", Lock().client)
         assert await later == "open 1"
 
 
@@ -115,7 +127,7 @@ async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_run
     lock.may_answer.clear()
     async with servers(2) as cluster:
         await cluster.join(0, "lock", lock.client)
-        call = await waiting(lock_at(cluster, 1).request("open_lock", key="k", deliver_within=30))
+        call = await waiting(lock_at(cluster, 1))
         await turns_until(lambda: lock.opened)
         old = cluster.peer(0, "lock")
         assert old.transport is not None
@@ -129,10 +141,9 @@ async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_run
 
 async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times() -> None:
     async with servers(1) as cluster:
-        call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
-        joined = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        calls = [await waiting(lock_at(cluster)) for _ in range(2)]
         runs = 0
-        while not call.done():
+        while not calls[0].done():
             lock = Client()  # a program that has forgotten the key
 
             @lock.on("open_lock", keep=60)
@@ -144,15 +155,15 @@ async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times() ->
 
             async with connect(cluster[0], path="/?who=lock", client=lock):
                 closed = asyncio.create_task(lock.peer.wait_closed())
-                await asyncio.wait((closed, call), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((closed, calls[0]), return_when=asyncio.FIRST_COMPLETED)
             await closed
-        for each in (call, joined):
+        for each in calls:
             with pytest.raises(RunLost, match="handed over 5 times") as caught:
                 await each
             assert caught.value.outcome == "unknown"
         assert runs == 5
         await cluster.join(0, "lock", Lock().client)
-        assert await lock_at(cluster).request("open_lock", key="k", deliver_within=30) == "open 1", "the key is free"
+        assert await opening(lock_at(cluster)) == "open 1", "the key is free"
 
 
 async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -> None:
@@ -161,9 +172,9 @@ async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -
     async with servers(1) as cluster:
         await cluster.join(0, "lock", lock.client)
         with pytest.raises(RequestTimeout) as caught:
-            await lock_at(cluster).request("open_lock", key="k", deliver_within=30, timeout=0.1)
+            await opening(lock_at(cluster), timeout=0.1)
         assert (caught.value.timeout, caught.value.outcome) == (0.1, "unknown")
-        again = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
+        again = await waiting(lock_at(cluster))
         lock.may_answer.set()
         assert await again == "open 1"
 
@@ -171,17 +182,13 @@ async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -
 async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_that_have_ended() -> None:
     lock, store = Lock(), MemoryStore(lease=LEASE)
     async with servers(2, store=store) as cluster:
-        cancelled = await waiting(lock_at(cluster).request("open_lock", 1, key="a", deliver_within=30))
+        cancelled = await waiting(lock_at(cluster), 1, key="a")
         cancelled.cancel()
-        call = await waiting(lock_at(cluster).request("open_lock", 2, key="b", deliver_within=30))
-        await cluster[0].close(drain_timeout=60)  # does not wait for calls that other processes can make
-        with pytest.raises(ConnectionLost) as caught:
-            await call
-        assert caught.value.outcome == "unknown"
+        await leave(cluster[0], await waiting(lock_at(cluster), 2, key="b"))
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
         await turns_until(lambda: len(lock.opened) == 2)
         assert sorted(lock.opened) == [1, 2]
-        assert await lock_at(cluster, 1).request("open_lock", 2, key="b", deliver_within=30) in ("open 1", "open 2")
+        assert await opening(lock_at(cluster, 1), 2, key="b") in ("open 1", "open 2")
 
 
 @pytest.mark.parametrize("corrupt", [False, True])
@@ -189,16 +196,12 @@ async def test_a_peer_that_connects_just_after_another_one_is_called_too(
     corrupt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one's calls may be of a later version, or corrupt."""
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.7)
-    lock, store = Lock(), Spoiled(lease=LEASE)
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.4)
+    lock, other, store = Lock(), Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
-        others = cluster[0].cluster.peer("other")
-        calls = [await waiting(others.request("open_lock", key=key, deliver_within=30)) for key in "ab"]
-        calls.append(await waiting(lock_at(cluster).request("open_lock", 3, key="c", deliver_within=30)))
-        await cluster[0].close(drain_timeout=60)
-        await asyncio.gather(*calls, return_exceptions=True)
+        calls = [await waiting(cluster[0].cluster.peer("other"), key=key) for key in "ab"]
+        await leave(cluster[0], *calls, await waiting(lock_at(cluster), 3, key="c"))
         store.spoils = "other" if corrupt else ""
-        other = Lock()
         for name, device in (("other", other), ("lock", lock)):
             await cluster.enter(connect(cluster[1], path=f"/?who={name}", client=device.client))
         await turns_until(lambda: lock.opened)
@@ -210,51 +213,35 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
 ) -> None:
     monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
     monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.01)
-    lock, store = Lock(), Silent(lease=LEASE)
+    lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
-        call = await waiting(lock_at(cluster).request("open_lock", 1, key="a", deliver_within=30))
-        await cluster[0].close(drain_timeout=60)
-        await asyncio.gather(call, return_exceptions=True)
+        await leave(cluster[0], await waiting(lock_at(cluster), 1))
+        store.answers = False
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: store.asked >= 2)
-        asked = store.asked
-        await turns_until(lambda: store.asked > asked)
+        await turns_until(lambda: store.asked >= 3)
         store.answers = True
         await turns_until(lambda: lock.opened)
         assert lock.opened == [1]
 
 
-class Silent(MemoryStore):
-    """A store that does not answer when it is asked for the calls to a peer."""
+class Faulty(MemoryStore):
+    """A store that counts how often it is asked for the calls to a peer.
 
-    answers = False
+    It may not answer then, and the first call to the peer that it ``spoils`` cannot be read.
+    """
+
     asked = 0
+    answers = True
+    spoils = ""
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
         self.asked += 1
         if not self.answers:
             raise StoreLost
-        return await super().adopt(topic)
-
-
-class Spoiled(MemoryStore):
-    """A store in which the first call to a peer cannot be read."""
-
-    spoils = ""
-
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
         adopted = [*await super().adopt(topic)]
         if adopted and topic == self.spoils:
             adopted[0] = AdoptedRun(adopted[0].key, adopted[0].id, b"\xc1")
         return adopted
-
-
-class Counting(MemoryStore):
-    adopted = 0
-
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
-        self.adopted += 1
-        return await super().adopt(topic)
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -262,7 +249,7 @@ async def test_connections_cost_one_step_of_the_store_unless_a_process_has_ended
     ended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
-    store = Counting(lease=0.05)
+    store = Faulty(lease=0.05)
     async with servers(2, store=store) as cluster:
         member = membership_of(cluster[0].cluster)
         away = member.away
@@ -275,45 +262,46 @@ async def test_connections_cost_one_step_of_the_store_unless_a_process_has_ended
         for number in range(20):
             async with connect(cluster[0], path=f"/?who=user/{number}"):
                 pass
-        await turns_until(lambda: store.adopted >= 20)
+        await turns_until(lambda: store.asked >= 20)
         assert len(asyncio.all_tasks()) <= tasks + 1
         while away._adopting is not None and not away._adopting.done():
             await away._adopting
-        assert store.adopted == (40 if ended else 20)
+        assert store.asked == (40 if ended else 20)
 
 
 async def test_who_joins_a_call_whose_process_has_ended_makes_it() -> None:
+    """Programs without a server can wait for a peer, too."""
     lock, store = Lock(), MemoryStore(lease=LEASE)
     async with servers(1) as cluster:
         async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
-            call = await waiting(ended.peer("lock").request("open_lock", key="k", deliver_within=30))
+            call = await waiting(ended.peer("lock"))
         with pytest.raises(ConnectionLost, match="leaves the cluster"):
             await call
         async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
-            joins = await waiting(shop.peer("lock").request("open_lock", key="k", deliver_within=30))
+            joins = await waiting(shop.peer("lock"))
             await cluster.join(0, "lock", lock.client)
             assert await joins == "open 1"
 
 
 async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> None:
     lock = Lock()
-    async with (
-        servers(1) as cluster,
-        cluster[0].listen() as listener,
-        FaultProxy(listener.url) as proxy,
-        Client(f"{proxy.url}?who=lock", reconnect=Reconnect(initial=0.01, max=0.05)) as client,
-    ):
-        client.on("open_lock", lock.open_lock, keep=60)
-        assert await lock_at(cluster).request("open_lock", key="first", deliver_within=30) == "open 1"
-        peer = cluster.peer(0, "lock")
-        async with proxy.cut():
+    async with servers(1) as cluster:
+        line = Line(cluster[0])
+        soon = Reconnect(initial=0.01, max=0.05)
+        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=soon) as client:
+            client.on("open_lock", lock.open_lock, keep=60)
+            assert await opening(lock_at(cluster), key="first") == "open 1"
+            peer = cluster.peer(0, "lock")
+            line.down = True
+            line.cut()
             await turns_until(lambda: peer.detached)
             with pytest.raises(ConnectionLost) as caught:
-                await lock_at(cluster).request("open_lock", key="k", deliver_within=0.05)
+                await opening(lock_at(cluster), within=0.05)
             assert caught.value.outcome == "not_sent"
-            call = await waiting(lock_at(cluster).request("open_lock", key="k", deliver_within=30))
-        assert await call == "open 2"
-        assert cluster[0].peers == (peer,)
+            call = await waiting(lock_at(cluster))
+            line.down = False
+            assert await call == "open 2"
+            assert cluster[0].peers == (peer,)
 
 
 @pytest.mark.parametrize(
@@ -327,9 +315,7 @@ async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> Non
         ({"offline": "fail"}, TypeError, "offline="),
     ],
 )
-async def test_what_cannot_be_delivered_later_is_refused(
-    options: dict[str, Any], error: type[Exception], text: str
-) -> None:
+async def test_what_cannot_be_delivered_later_is_refused(options: Any, error: type[Exception], text: str) -> None:
     async with servers(1) as cluster:
         with pytest.raises(error, match=text):
             await lock_at(cluster).request("open_lock", **{"key": "k", "deliver_within": 1, **options})
@@ -345,11 +331,3 @@ async def test_a_peer_that_knows_no_keys_is_not_called(server: int, options: dic
         await client.emit("here")  # not hello, so it is a plain peer
         with pytest.raises(ValueError, match="was not sent: the remote peer does not speak wsrpc"):
             await lock_at(cluster, server).request("open_lock", key="k", **options)
-
-
-async def test_a_program_without_a_server_can_wait_for_a_peer() -> None:
-    lock = Lock()
-    async with servers(1) as cluster, ClusterClient(cluster.engine, name="shop") as shop:
-        call = await waiting(shop.peer("lock").request("open_lock", key="k", deliver_within=30))
-        await cluster.join(0, "lock", lock.client)
-        assert await call == "open 1"
