@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from effort import EXPLORE, QUICK, use_profile
+from effort import EXPLORE, QUICK, SOAK, use_profile
 
 from wsrpc._core.peer import dispatcher
 
@@ -68,7 +68,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
-    left_out = [marker for marker, runs in (("asyncio_loop", not ON_UVLOOP), ("explore", EXPLORE)) if not runs]
+    runs = {"asyncio_loop": not ON_UVLOOP, "explore": EXPLORE, "soak": SOAK}
+    left_out = [marker for marker in runs if not runs[marker]]
 
     def is_left_out(item: pytest.Item) -> bool:
         return any(map(item.get_closest_marker, left_out))

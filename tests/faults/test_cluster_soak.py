@@ -26,9 +26,9 @@ from effort import SEED, SOAK
 from engine_servers import ServerProcess, lasting_port, nats_server, redis_server
 from programs import start
 
-KILLS = 200 if SOAK else 3
-ENGINE_KILLS = 50 if SOAK else 2
-ENGINE_FREEZES = 20 if SOAK else 1
+KILLS, SLOTS = (200, 4) if SOAK else (1, 2)
+ENGINE_KILLS = 50
+ENGINE_FREEZES = 20
 
 BUSY = 0.0 if SOAK else 10.0
 """Seconds more for everything on a machine that is busy with other tests. The long form has it for itself."""
@@ -253,13 +253,13 @@ def check_events(journals: list[Journal], ends: dict[int, float], since: float =
 
 
 @pytest.mark.timeout(3600 if SOAK else 180)
-@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("kind", ["nats", pytest.param("redis", marks=pytest.mark.soak)])
 async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
     dice = random.Random(SEED)
     kills = count(1)
     ends: dict[int, float] = {}
     gone: list[float] = []
-    async with world(kind, tmp_path, slots=4) as w:
+    async with world(kind, tmp_path, SLOTS) as w:
         home = await w.start(0)
 
         async def see_it_go(dead: Station, killed: float) -> None:
@@ -295,7 +295,7 @@ async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
                     await home.ask("gone", station.node, station.addresses)
                     assert await home.ask("call", slot) == "not_sent"
                 # Sometimes its addresses are nowhere for longer than its lease.
-                await asyncio.sleep(dice.choice((0, 0, 0.5, 1, 7 if SOAK else 1)))
+                await asyncio.sleep(dice.choice((0, 0, 0.5, 1, 7)) if SOAK else 0)
                 station = await w.start(slot)
             await station.started()
 
@@ -365,7 +365,8 @@ class Outage:
         return self.lasts and self.began <= call.at and call.began <= min(self.whole, noticed)
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ENGINES)
 async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> None:
     dice = random.Random(SEED)
@@ -399,7 +400,7 @@ async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> Non
             if n % 5 == 1:
                 await everything_ends(running)
             else:
-                await asyncio.sleep(dice.uniform(0.05, 4 if SOAK else 1))
+                await asyncio.sleep(dice.uniform(0.05, 4))
             if how == "killed":
                 w.engine = await asyncio.to_thread(START[kind], w.port)
             else:

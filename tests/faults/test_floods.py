@@ -38,7 +38,7 @@ async def attacked(name: str, port: int) -> AsyncGenerator[None]:
         await process.communicate()
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.soak] * (n != "cancels")) for n in ATTACKS])
 @pytest.mark.timeout(90)  # it has much to do, and other tests may run beside it
 async def test_a_client_beside_a_flood_is_served_and_nothing_is_left(name: str) -> None:
     server = Server(limits=Limits(open_timeout=2.0, close_timeout=1.0))

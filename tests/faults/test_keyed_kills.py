@@ -19,8 +19,8 @@ from keyed_workers import ITEMS, LEASE, Workers, workers
 
 from wsrpc import Client, ConnectionLost, Reconnect, Retry, RunLost
 
-KILLS = 200 if SOAK else 5
-CALLERS = 6
+KILLS = 200 if SOAK else 1
+CALLERS = 6 if SOAK else 2
 """Pairs of callers of each kind: the two make the same call at the same time, on connections of their own."""
 SOON = Reconnect(initial=0.05, max=0.2)
 AGAIN = Retry(attempts=10_000, initial=0.01, max=0.2)

@@ -31,13 +31,14 @@ MIB = 1024 * 1024
 BOUND = 64 * MIB
 
 pytestmark = pytest.mark.timeout(600 if SOAK else 120)
+soak = pytest.mark.soak
 
 
+@soak
 async def test_a_slow_consumer_makes_neither_side_keep_what_it_has_not_read() -> None:
-    size, bound = (1024 * MIB, 64 * MIB) if SOAK else (48 * MIB, 16 * MIB)
     async with listening(await start(*PROGRAM, "serve", str(BOUND))) as url:
-        grown = await printed_by(await start(*PROGRAM, url, str(size)))
-    assert max(map(int, grown.split())) < bound, grown
+        grown = await printed_by(await start(*PROGRAM, url, str(1024 * MIB)))
+    assert max(map(int, grown.split())) < 64 * MIB, grown
 
 
 class Measured:
@@ -77,6 +78,7 @@ async def measured(bound: int = BOUND, *options: str) -> AsyncGenerator[Measured
             yield Measured(client, url)
 
 
+@soak
 @pytest.mark.parametrize(
     ("count", "value"),
     [
@@ -96,6 +98,7 @@ async def test_what_handlers_of_sessions_without_a_connection_keep_counts(count:
         assert BOUND / 2 < (await server.state())[0] - idle < BOUND * 2
 
 
+@soak
 async def test_small_messages_that_wait_count_with_what_keeps_them() -> None:
     async with measured() as server:
         idle = (await server.state())[0]
@@ -108,6 +111,7 @@ async def test_small_messages_that_wait_count_with_what_keeps_them() -> None:
 FILLING = "x" * (MIB // 4)
 
 
+@soak
 @pytest.mark.parametrize(
     ("resumes", "calls"),
     [
@@ -126,15 +130,15 @@ async def test_what_has_ended_takes_no_memory_without_the_garbage_collector(resu
     async with measured(bound, "uncollected") as server:
         await server.leave_after(*calls, resumes=resumes)
         idle = (await server.state())[0]
-        for _ in range(200 if SOAK else 40):
+        for _ in range(200):
             await server.leave_after(*calls, resumes=resumes)
         assert (await server.state())[0] - idle < 2 * bound + 32 * MIB
 
 
+@soak
 @pytest.mark.parametrize("host", ["wsrpc", "httptools", "h11"])  # the latter two on uvicorn
 async def test_connections_that_come_call_stream_and_go_take_no_memory_without_the_garbage_collector(host: str) -> None:
     """On uvicorn, each one left 4 KiB, and with httptools 6 KiB."""
-    count, bound = (20_000, 8 * MIB) if SOAK else (1000, 2 * MIB)
     async with measured(BOUND, host, "uncollected") as server:
 
         async def visits(count: int) -> None:
@@ -149,12 +153,12 @@ async def test_connections_that_come_call_stream_and_go_take_no_memory_without_t
 
         await crowd(200)
         idle = (await server.state())[0]
-        await crowd(count)
-        assert (await server.state())[0] - idle < bound
+        await crowd(20_000)
+        assert (await server.state())[0] - idle < 8 * MIB
 
 
-@pytest.mark.parametrize("features", [["credit"], []], ids=["wsrpc", "plain"])
-@pytest.mark.parametrize("busy", [True, False], ids=["unread", "in the hands of handlers"])
+@pytest.mark.parametrize("features", [["credit"], pytest.param([], marks=soak)], ids=["wsrpc", "plain"])
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=soak)], ids=["unread", "in the hands of handlers"])
 async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str], busy: bool) -> None:
     """The last item within the credit could be as large as `Limits.message_bytes`, on each channel."""
     hello = {"t": "hello", "v": 1, "features": features, "limits": {}}
@@ -205,6 +209,7 @@ FLOODS: dict[str, tuple[int, Callable[[Client, str, AsyncExitStack], Awaitable[o
 }
 
 
+@soak
 @pytest.mark.parametrize("store", ["memory", "redis"])
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_calls_with_keys_of_one_client_take_no_more_than_its_share(flood: str, store: str) -> None:
@@ -240,6 +245,7 @@ async def test_calls_with_keys_of_one_client_take_no_more_than_its_share(flood: 
             assert stored.info("memory")["used_memory"] < 2 * BOUND
 
 
+@soak
 @pytest.mark.parametrize("store", ["memory", "redis"])
 async def test_joins_with_old_positions_from_many_connections_of_one_client_are_bounded(store: str) -> None:
     """Each of them makes the server read the log, and send it to a client that reads slowly."""
@@ -263,7 +269,7 @@ async def test_joins_with_old_positions_from_many_connections_of_one_client_are_
         await server.client.request("say", 900, timeout=None)
         idle = (await server.state())[0]
         served = 0
-        flooding = asyncio.gather(*(join_and_leave(client, 10 if SOAK else 2) for client in clients))
+        flooding = asyncio.gather(*(join_and_leave(client, 10) for client in clients))
         while not flooding.done():
             served += 1
             assert await server.client.request("kept", served % 100, key=f"{served % 100}") == "x" * (served % 100)

@@ -24,7 +24,7 @@ from programs import start
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Retry
 from wsrpc.testing._proxied_connection import bound_socket
 
-KILLS = 200 if SOAK else 6
+KILLS = 200 if SOAK else 2
 PROGRAM = str(Path(__file__).with_name("mortal_server.py"))
 
 SOON = Reconnect(initial=0.05, max=0.2)
