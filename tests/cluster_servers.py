@@ -92,6 +92,12 @@ class Servers:
         self.memory.cut()
         await turns_until(lambda: not any(server.cluster.connected for server in self.all))
 
+    async def engine_comes(self) -> None:
+        """Wait until the engine is back, and the servers have sessions."""
+        self.memory.down = False
+        await turns_until(lambda: all(server.cluster.connected for server in self.all))
+        await self.meet()
+
     def is_quiet(self) -> bool:
         """Return whether no call is under way between the servers."""
         members = [membership_of(server.cluster) for server in self.all if server.cluster.nodes]

@@ -155,11 +155,9 @@ async def test_a_store_that_does_not_answer_is_asked_less_and_less_often(monkeyp
 
 
 class Late(MemoryStore):
-    """A store that does what it was asked, at once or later, and does not answer."""
+    """A store that does what it was asked, and does not answer."""
 
     is_silent = False
-    later: list[tuple[str, NewRun]] | None = None
-    """The steps that it does after all others. None: it does each at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,40 +165,27 @@ class Late(MemoryStore):
 
     async def start(self, key: str, run: NewRun, /) -> RunState:
         self.asked.add(key)
-        if self.is_silent and self.later is not None:
-            self.later.append((key, run))
-        else:
-            state = await super().start(key, run)
-            if not self.is_silent:
-                return state
-        await asyncio.Event().wait()
-        raise StoreLost
-
-    async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
+        state = await super().start(key, run)
         if self.is_silent:
             await asyncio.Event().wait()
-        return await super().read(key, after, reader=reader, wait=wait)
+        return state
+
+    async def read(self, *args: Any, **options: Any) -> Page | None:
+        if self.is_silent:
+            await asyncio.Event().wait()
+        return await super().read(*args, **options)
 
     async def add(self, *args: Any) -> Added:
         if self.is_silent:
             raise StoreLost
         return await super().add(*args)
 
-    async def end(self, *args: Any, **options: Any) -> None:
-        await super().end(*args, **options)
-        for key, run in self.later or ():
-            await super().start(key, run)
 
-
-@pytest.mark.parametrize("later", [None, list[tuple[str, NewRun]]()], ids=["at once", "later"])
-async def test_a_call_that_got_overloaded_has_not_claimed_its_key(
-    monkeypatch: pytest.MonkeyPatch, later: list[tuple[str, NewRun]] | None
-) -> None:
+async def test_a_call_that_got_overloaded_has_not_claimed_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each later call with the key got `RunLost`."""
     for name, seconds in {"STORE_TIMEOUT": 0.1, "SILENT": 0.05, "RETRY": 0.01}.items():
         monkeypatch.setattr(runs, name, seconds)
     store = Late()
-    store.later = later
     async with charging(store) as (client, ran):
         store.is_silent = True
         for number in range(2):

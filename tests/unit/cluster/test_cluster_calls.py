@@ -563,21 +563,6 @@ async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.
             await w.peer.request("last", send=(number for number in range(10)))
 
 
-async def test_calls_in_flight_go_on_when_the_engine_comes_back() -> None:
-    async with world("there") as w:
-        parked = asyncio.create_task(w.peer.request("park"))
-        await turns_until(lambda: w.callee.seen)
-        w.engine.freeze()
-        await turns_until(lambda: not any(server.cluster.connected for server in w.made.all))
-        assert not parked.done()
-        w.engine.thaw()
-        await turns_until(lambda: all(server.cluster.connected for server in w.made.all))
-        await w.made.meet()
-        assert await w.peer.request("add", 1, 2) == 3
-        parked.cancel("enough")
-        await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
-
-
 async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_the_real_one() -> None:
     """When it ended, the node had no session with the other one, and no other one was dialed."""
     async with world("there") as w:
@@ -604,6 +589,8 @@ async def test_a_close_message_that_somebody_makes_up_does_not_part_two_nodes(co
 
 async def test_the_engine_is_down() -> None:
     async with world("there") as w:
+        parked = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: w.callee.seen)
         await w.made.engine_goes()
         eve = w.made[0].cluster.peer("eve")  # perhaps somebody has it, whom nobody here has heard of
         for call in (
@@ -614,9 +601,10 @@ async def test_the_engine_is_down() -> None:
                 await call()
             assert caught.value.outcome == "not_sent"
         assert await w.made[1].cluster.peer("ada").request("add", 1, 2) == 3, "local traffic goes on"
-        w.engine.down = False
-        await turns_until(lambda: w.made[0].cluster.connected)
+        await w.made.engine_comes()
         assert await w.peer.request("add", 1, 2) == 3
+        parked.cancel("enough")  # what was in flight went on
+        await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
 
 
 async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
@@ -670,10 +658,7 @@ async def test_an_engine_that_comes_back_and_takes_less() -> None:
     async with world("there") as w:
         w.engine.largest = 64 * 1024
         await w.made.engine_goes()
-        w.engine.down = False
-        await turns_until(lambda: w.made[0].cluster.connected and w.made[1].cluster.connected)
-        await w.made.meet()
-        assert await w.peer.request("add", 1, 2) == 3
+        await w.made.engine_comes()
         for size in (200_000, 30_000):
             assert await w.peer.request("echo", "x" * size) == ["x" * size]
 

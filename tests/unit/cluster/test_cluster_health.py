@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
-from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import ask
@@ -53,19 +51,3 @@ async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(
     assert server.cluster.connected is (fault == "")
     engine.thaw()
     await server.close()
-
-
-async def test_processes_that_come_and_go_have_a_line_each_and_nothing_to_worry_about(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "wsrpc")
-    async with servers(2) as cluster:
-        one, other = (server.cluster.nodes[0] for server in cluster.all)
-        await cluster[1].close()
-        await turns_until(lambda: len(cluster[0].cluster.nodes) == 1)
-    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert {line for line in lines if "engine" not in line[1]} == {
-        ("INFO", f"node {one} of cluster 'shop' has met node {other}"),
-        ("INFO", f"node {other} of cluster 'shop' has met node {one}"),
-        ("INFO", f"node {one} of cluster 'shop': node {other} has left"),
-    }
