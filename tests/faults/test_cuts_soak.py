@@ -309,9 +309,6 @@ async def play(s: Story, cuts: int) -> None:
     assert grown < LEFT, f"{grown} bytes more than before"
 
 
-SOAKED = [pytest.param(*each, marks=pytest.mark.soak) for each in ((2, True), (3, False))]
-
-
 SEEDS = [(1, True), *(pytest.param(*more, marks=pytest.mark.soak) for more in ((2, True), (3, False)))]
 
 

@@ -279,21 +279,6 @@ async def test_cut_after_lets_exactly_so_many_bytes_through(count: int, directio
         await b.line()
 
 
-async def test_cut_after_counts_for_each_connection_and_each_block() -> None:
-    """A connection that got less far goes on, and of nested cuts the nearest counts."""
-    async with bench() as b:
-        lines = [await b.line() for _ in range(3)]
-        async with b.proxy.cut_after(20, "up"):
-            async with b.proxy.cut_after(10, "up"):
-                for line in lines:
-                    await passes(*line, b"x" * 9)
-                await lines[0][0].send(b"yz")
-                assert await lines[0][1].to_end() == (b"y", "reset")
-            await lines[1][0].send(b"x" * 20)
-            assert await lines[1][1].to_end() == (b"x" * 11, "reset")
-        await passes(*lines[2], b"y" * 100)
-
-
 async def test_silence_loses_what_is_sent_one_way_and_hides_the_end() -> None:
     async with bench() as b:
         whole, (client, server) = await b.line(), await b.line()
@@ -408,20 +393,6 @@ async def test_a_sender_waits_when_the_queue_is_full(direction: Direction) -> No
                 assert not sending.done(), "the slowest counts"
         assert await receiver.receive(len(queued) + 4) == queued + b"more"  # at once: it would take minutes
         await sending
-
-
-async def test_what_waits_at_a_nested_link_goes_on_at_the_outer_one() -> None:
-    data = os.urandom(50_000)
-    loop = asyncio.get_running_loop()
-    async with bench() as b, b.proxy.slow("up", rate=500_000):
-        client, server = await b.line()
-        began = loop.time()
-        async with b.proxy.slow("up", latency=1_000):
-            await client.send(data)
-            await some_turns()
-            assert b.proxy.bytes_up == len(b"up")
-        assert await server.receive(len(data)) == data
-        assert loop.time() - began >= len(data) / 500_000 - EARLY
 
 
 @pytest.mark.parametrize("trouble", ["handshake", "bytes", "end"])

@@ -90,19 +90,10 @@ class Coming:
         await self.gate.wait()
         return self._url
 
-    async def drop(self, peer: Peer, to: str | None = None) -> None:
-        """Lose the connection, and wait until the server knows.
-
-        Args:
-            to: where the client dials next. Without it, it waits for the gate.
-        """
-        await turns_until(
-            lambda: current_of(self.client.peer).session.state.resumes and current_of(peer).session.state.resumes
-        )
-        if to is None:
-            self.gate.clear()
-        else:
-            self._url = to
+    async def drop(self, peer: Peer) -> None:
+        """Lose the connection until the gate opens, and wait until the server knows."""
+        await turns_until(lambda: all(current_of(each).session.state.resumes for each in (self.client.peer, peer)))
+        self.gate.clear()
         self.client.peer.transport.abort()  # type: ignore[union-attr]
         await turns_until(lambda: peer.detached)
 
@@ -195,19 +186,6 @@ async def test_without_a_confirmation_both_connections_stay(monkeypatch: pytest.
         engine.deaf = False
         await old.replaced()
         assert new.client.connected
-
-
-async def test_credentials_that_name_another_address() -> None:
-    """A session goes on over a connection whose handshake gives another address: it has that one from then on."""
-    async with servers(1) as made, made[0].listen() as listener:
-        coming = Coming(f"{listener.url}?who=ada")
-        async with coming.client:
-            [peer] = made[0].peers
-            await coming.drop(peer, to=f"{listener.url}?who=ada@home")
-            await turns_until(lambda: coming.client.connected and not peer.detached)
-            assert made[0].peers == (peer,) and peer.address == "ada@home"
-            found = [made[0].cluster.locate(address) for address in ("ada", "ada@home")]
-            assert found == [None, made[0].cluster.nodes[0]]
 
 
 @pytest.mark.parametrize("given", ["", 5, "a\nb", "x" * 257, "\ud800"])
