@@ -195,7 +195,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 # ---------------------------------------------------------------- requests
 
 
-async def test_values_arrive_as_from_the_server_itself(route: str, kind: dict[str, Any]) -> None:
+async def test_a_handler_cannot_tell_who_calls(route: str, kind: dict[str, Any]) -> None:
     json: list[Any] = [None, 0, False, "", "é\u2028\x00", 2**53, -1.5, [], {}, [None, [1, "a"], {"k": [True]}]]
     async with world(route, kind) as w:
         for values in (json, []):
@@ -204,10 +204,6 @@ async def test_values_arrive_as_from_the_server_itself(route: str, kind: dict[st
         rich: tuple[Any, ...]
         for rich in ((b"\x00\xff", list[bytes]), (Decimal("1.50"), list[Decimal]), ({1: "a"}, list[dict[int, str]])):
             assert await w.peer.request("echo", rich[0], returns=rich[1]) == [rich[0]]
-
-
-async def test_a_handler_cannot_tell_who_calls(route: str) -> None:
-    async with world(route) as w:
         assert await w.peer.request("who") == "Peer"
         assert await w.peer.of("chat").request("say", "hi", returns=str) == "HI"
         assert await w.peer.request("add", 1, 2, retry=Retry(), idempotent=True) == 3
@@ -551,27 +547,22 @@ async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.
             await w.peer.request("last", send=(number for number in range(10)))
 
 
-async def test_a_session_that_somebody_begins_for_another_node_does_not_replace_the_real_one() -> None:
-    """When it ended, the node had no session with the other one, and no other one was dialed."""
-    async with world("there") as w:
-        lower, higher = sorted(server.cluster.nodes[0] for server in w.made.all)
-        [member] = [m for m in map(membership_of, (server.cluster for server in w.made.all)) if m.node.id == higher]
-        real, conn = member.links.peer(lower), connection_name(lower, higher, 77)
-        w.engine.deliver(f"shop.{higher}", encode(Open(conn, {})))
-        assert conn in member.node._transports
-        await turns_until(lambda: conn not in member.node._transports and member.links.peer(lower) is real)
-        assert await w.peer.request("add", 1, 2) == 3
-
-
 @pytest.mark.parametrize("code", [1000, 1008, 4410])
-async def test_a_close_message_that_somebody_makes_up_does_not_part_two_nodes(code: int) -> None:
-    """With a code after which clients do not dial again, the nodes had no session until one was restarted."""
+async def test_messages_that_somebody_makes_up_do_not_part_two_nodes(code: int) -> None:
+    """When a session ended that somebody had begun for another node, the two had no session, and no other one was
+    dialed. With a close code after which clients do not dial again, they had none until one was restarted."""
     async with world("there") as w:
-        lower, _ = sorted(server.cluster.nodes[0] for server in w.made.all)
-        [node] = [m.node for m in map(membership_of, (s.cluster for s in w.made.all)) if m.node.id == lower]
-        [conn] = node._transports
-        w.engine.deliver(f"shop.{lower}", encode(Close(conn, 0, code, "made up")))
-        await turns_until(lambda: node._transports and conn not in node._transports)
+        members = [membership_of(server.cluster) for server in w.made.all]
+        lower, higher = sorted(members, key=lambda member: member.node.id)
+        real, conn = higher.links.peer(lower.node.id), connection_name(lower.node.id, higher.node.id, 77)
+        w.engine.deliver(f"shop.{higher.node.id}", encode(Open(conn, {})))
+        transports: Any = higher.node._transports
+        assert conn in transports
+        await turns_until(lambda: conn not in transports and higher.links.peer(lower.node.id) is real)
+        assert await w.peer.request("add", 1, 2) == 3
+        [conn] = transports = lower.node._transports
+        w.engine.deliver(f"shop.{lower.node.id}", encode(Close(conn, 0, code, "made up")))
+        await turns_until(lambda: transports and conn not in transports)
         assert await w.peer.request("add", 1, 2) == 3
 
 
@@ -589,8 +580,11 @@ async def test_the_engine_is_down() -> None:
                 await call()
             assert caught.value.outcome == "not_sent"
         assert await w.made[1].cluster.peer("ada").request("add", 1, 2) == 3, "local traffic goes on"
+        w.engine.largest = 64 * 1024
         await w.made.engine_comes()
-        assert await w.peer.request("add", 1, 2) == 3
+        for size in (200_000, 30_000):  # what it does not take in one message travels in pieces
+            assert await w.peer.request("echo", "x" * size) == ["x" * size]
+        w.callee.seen[1:] = []
         parked.cancel("enough")  # what was in flight went on
         await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
 
@@ -639,16 +633,6 @@ async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -
         assert asyncio.get_running_loop().time() - now < RESPONSE_TIMEOUT, "it has left: nobody waits for it"
         with pytest.raises(ConnectionLost, match="node 0 is gone"):
             await membership_of(made[0].cluster).links.reach("0")
-
-
-async def test_an_engine_that_comes_back_and_takes_less() -> None:
-    """What it does not take in one message travels in pieces."""
-    async with world("there") as w:
-        w.engine.largest = 64 * 1024
-        await w.made.engine_goes()
-        await w.made.engine_comes()
-        for size in (200_000, 30_000):
-            assert await w.peer.request("echo", "x" * size) == ["x" * size]
 
 
 async def talk(peer: Any) -> None:

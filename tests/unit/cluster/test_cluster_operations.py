@@ -9,8 +9,6 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, RemoteError
-from wsrpc._server.operations import operations_of
-from wsrpc.cluster import ClusterClient
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -60,17 +58,3 @@ async def test_processes_that_do_not_answer_are_named() -> None:
         with pytest.raises(RemoteError, match="the engine of the cluster is lost"):
             await operator.of("wsrpc").request("kick", "an id of somebody there")
         made.memory.down = False
-
-
-async def test_a_program_that_joins_the_cluster_needs_nobody_s_permission() -> None:
-    """As the command does with the URL of the engine, which has an authentication of its own."""
-    async with servers(2) as made:
-        _, ada, _ = await joined(made)
-        async with ClusterClient(made.engine, name="shop") as cluster:
-            operations = operations_of(cluster)
-            rows = [row async for row in operations.rows("peers")]
-            assert len(rows) == 3
-            there = [row["id"] for row in rows if row["node"] == made[1].cluster.nodes[0]]
-            assert [await operations.call(id, None, "whoami", []) for id in there] == ["ada", "other"]
-            assert await operations.kick("ada", 1008, "banned") == 1
-            assert ada.state == "closed"
