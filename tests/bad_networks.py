@@ -62,9 +62,9 @@ NETWORKS = {
 PAIRS = {f"{a} and {b}": NETWORKS[a] | NETWORKS[b] for a, b in itertools.combinations(NETWORKS, 2)}
 SHORT = ["20 kB a second and drops each 5 s", "1.5 s and a queue of 5 s"]
 PLAYED = NETWORKS | PAIRS if SOAK else {name: PAIRS[name] for name in SHORT}
-LARGE = 4_000_000 if SOAK else 300_000
-UPLOAD = 10_000_000 if SOAK else 500_000
-PAGE_UPLOAD = 3_000_000 if SOAK else 300_000
+LARGE = 4_000_000 if SOAK else 200_000
+UPLOAD = 10_000_000 if SOAK else 200_000
+PAGE_UPLOAD = 3_000_000 if SOAK else 200_000
 MANY = 100
 PINGS = Limits(ping_interval=20 / FASTER, ping_timeout=20 / FASTER)
 
