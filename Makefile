@@ -146,7 +146,7 @@ SOAKED := tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py test
   tests/faults/test_cluster_soak.py tests/faults/test_memory.py tests/faults/test_networks.py \
   tests/faults/test_durability.py tests/faults/test_floods.py \
   tests/adapters/test_sessions_any_worker.py interop/test_page_networks.py interop/test_page_cuts.py \
-  interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py interop/test_page_reloads.py
+  interop/test_page_cuts_memory.py interop/test_page_reloads.py
 define search
 @seed=$(SEED); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
   $(WITH_VENV) WSRPC_SEED=$$seed $(1) --hypothesis-seed=$$seed $(ARGS)
