@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext, suppress
-from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -83,22 +82,17 @@ class Bench:
         self.proxy = proxy
         self.clients: list[socket.socket] = []
 
-    def passed(self, direction: str) -> int:
-        return self.proxy.bytes_up if direction == "up" else self.proxy.bytes_down
-
     async def dial(self) -> Side:
-        sock = socket.socket()
-        self.clients.append(sock)
+        self.clients.append(sock := socket.socket())
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.proxy.port))
         return Side(sock)
 
     async def line(self, direction: str = "up") -> tuple[Side, Side]:
         """A new connection: who sends in a direction, and who receives."""
-        client = await self.dial()
-        server = Side(await self.server.accept_tcp())
-        await passes(client, server, b"up")
-        await passes(server, client, b"down")
+        client, server = await self.dial(), Side(await self.server.accept_tcp())
+        await passes(client, server)
+        await passes(server, client)
         return (client, server) if direction == "up" else (server, client)
 
 
@@ -130,12 +124,12 @@ async def test_bytes_and_both_kinds_of_end_pass_as_they_are(direction: Direction
     data, back = os.urandom(3_000_000), os.urandom(2_000_000)
     async with bench() as b:
         sender, receiver = await b.line(direction)
-        before = b.passed("up") + b.passed("down"), b.passed(direction)
+        before = b.proxy.bytes_up, b.proxy.bytes_down
         sending = asyncio.gather(sender.send(data), receiver.send(back))
         assert [*await asyncio.gather(receiver.receive(len(data)), sender.receive(len(back)))] == [data, back]
         await sending
-        assert b.passed(direction) - before[1] == len(data)
-        assert b.passed("up") + b.passed("down") - before[0] == len(data) + len(back)
+        passed = b.proxy.bytes_up - before[0], b.proxy.bytes_down - before[1]
+        assert passed == ((len(data), len(back)) if direction == "up" else (len(back), len(data)))
         sender.fin()
         assert await receiver.to_end() == (b"", "fin")
         await passes(receiver, sender)
@@ -167,73 +161,64 @@ async def test_its_url_is_that_of_the_target_at_its_own_port(target: str, expect
 # ---------------------------------------------------------------- misuse, and the end
 
 
-TROUBLES: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("cut", "refuse", "silence", "stall"), ()),
-    "cut_after": (100, "up"),
-    "slow": ("up",),
-    "time_out": (60, 60),
+TROUBLES: dict[str, dict[str, Any]] = {
+    **{name: {} for name in ("cut", "refuse", "silence", "stall")},
+    "cut_after": {"count": 100, "direction": "up"},
+    "slow": {"latency": 1_000, "rate": 1},
+    "time_out": {"idle": 60, "life": 60},
 }
 
 
-async def test_nothing_works_outside_of_its_block() -> None:
+async def test_misuse_is_refused_at_once() -> None:
     proxy = FaultProxy("ws://127.0.0.1:9/")
-    with pytest.raises(RuntimeError, match="async with FaultProxy"):
-        _ = proxy.url
     for inside in (False, True, False):
         async with proxy if inside else nullcontext():
-            for name, args in {"drop": (), **TROUBLES}.items():
+            for name, options in {"drop": {}, **TROUBLES}.items():
                 with nullcontext() if inside else pytest.raises(RuntimeError, match="async with FaultProxy"):
-                    getattr(proxy, name)(*args)
+                    getattr(proxy, name)(**options)
     with pytest.raises(RuntimeError, match="entered once"):
         await proxy.__aenter__()
-
-
-async def test_what_makes_no_sense_is_refused_at_once() -> None:
     for target in ("http://127.0.0.1/", "ws://", "ws://:80"):
         with pytest.raises(ValueError, match="names"):
             FaultProxy(target)
+    wrong: list[tuple[str, dict[str, Any]]] = [(name, {"direction": "up?"}) for name in ("silence", "stall", "slow")]
+    wrong += [("cut_after", {"count": -1, "direction": "up"}), ("time_out", {"idle": -1}), ("slow", {"rate": 0})]
+    wrong += [("slow", {name: -1}) for name in ("rate", "latency", "jitter", "buffer")]
     async with FaultProxy("ws://127.0.0.1:9/") as proxy:
-        slow: Any = proxy.slow
-        wrong: list[Any] = [partial(call, "sideways") for call in (proxy.silence, proxy.stall, slow)]  # type: ignore[arg-type]
-        wrong += [partial(proxy.cut_after, -1, "up"), partial(proxy.time_out, -1), partial(slow, rate=0)]
-        wrong += [partial(slow, **{name: -1}) for name in ("rate", "latency", "jitter", "buffer")]
-        for call in wrong:
+        for name, options in wrong:
             with pytest.raises(ValueError):
-                call()
-        with pytest.raises(TypeError):
-            proxy.cut_after(1.5, "up")  # type: ignore[arg-type]
+                getattr(proxy, name)(**options)
 
 
-@pytest.mark.parametrize(("name", "args"), [*TROUBLES.items(), *(("drop", (turns,)) for turns in range(8))])
-async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, args: tuple[Any, ...]) -> None:
-    """After each trouble, and while a connection comes."""
+@pytest.mark.parametrize(("name", "turns"), [*((name, 0) for name in TROUBLES), *(("drop", n) for n in range(8))])
+async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, turns: int) -> None:
+    """In each trouble, for which nobody waits, and while a connection comes."""
     async with raw_server() as server:
         tasks, sockets = other_tasks(), open_sockets()
         async with FaultProxy(server.url) as proxy:
             b = Bench(server, proxy)
-            client = await b.dial()
             if name == "drop":
-                await some_turns(*args)
+                client = await b.dial()
+                await some_turns(turns)
             else:
-                await client.send(b"early")  # before the server is reached
-                assert await Side(await server.accept_tcp()).receive(5) == b"early"
-                async with getattr(proxy, name)(*args):
+                client, _ = await b.line()
+                async with getattr(proxy, name)(**TROUBLES[name]):
                     if name not in ("cut", "refuse"):
-                        await client.send(b"x" * 10)
-        await all_is_reset(tasks, sockets, server, server.peers or [client.sock], client.sock)
+                        await client.send(b"late")
+                    if name == "slow":
+                        client.fin()
+                    await some_turns()
+                    await proxy.__aexit__()
+        assert other_tasks() == tasks
+        for sock in server.peers or [client.sock]:
+            assert (await Side(sock).to_end())[1] == "reset"
+        for sock in (client.sock, *server.peers):
+            sock.close()
+        server.peers.clear()
+        assert open_sockets() == sockets
         with pytest.raises(ConnectionRefusedError):
             await b.dial()
         b.clients[-1].close()
-
-
-async def all_is_reset(tasks: Any, sockets: Any, server: RawServer, ends: list[Any], client: Any) -> None:
-    assert other_tasks() == tasks
-    for sock in ends:
-        assert (await Side(sock).to_end())[1] == "reset"
-    for sock in (client, *server.peers):
-        sock.close()
-    server.peers.clear()
-    assert open_sockets() == sockets
 
 
 # ---------------------------------------------------------------- the troubles
@@ -301,10 +286,10 @@ async def test_silence_loses_what_is_sent_one_way_and_hides_the_end() -> None:
 async def test_a_stall_fills_the_senders_buffers_and_loses_nothing(direction: Direction) -> None:
     async with bench() as b:
         sender, receiver = await b.line(direction)
-        before = b.passed(direction)
+        before = b.proxy.bytes_up, b.proxy.bytes_down
         async with b.proxy.stall(direction):
             sent = await sender.fill()
-            assert len(sent) < MANY and b.passed(direction) == before
+            assert len(sent) < MANY and (b.proxy.bytes_up, b.proxy.bytes_down) == before
             await passes(receiver, sender)
         assert await receiver.receive(len(sent)) == sent
         async with b.proxy.stall():
@@ -324,14 +309,12 @@ EARLY = 0.002
 """Seconds by which uvloop's clock, which counts milliseconds, may be behind."""
 
 
-@both_ways
-async def test_bytes_never_pass_faster_than_the_rate(direction: Direction) -> None:
+async def test_bytes_never_pass_faster_than_the_rate() -> None:
     """Those of all connections together, at each moment."""
-    rate, each = 1_000_000, 100_000
+    rate, each, whole = 1_000_000, 100_000, 0
     loop = asyncio.get_running_loop()
     async with bench() as b:
-        lines = [await b.line(direction) for _ in range(2)]
-        whole = 0
+        lines = [await b.line("down") for _ in range(2)]
 
         async def receive(side: Side) -> None:
             nonlocal whole
@@ -342,10 +325,9 @@ async def test_bytes_never_pass_faster_than_the_rate(direction: Direction) -> No
                 whole += len(piece)
                 assert whole <= rate * (loop.time() - began + EARLY) + PIECE
 
-        async with b.proxy.slow(direction, rate=rate):
+        async with b.proxy.slow("down", rate=rate), asyncio.timeout(PATIENCE):
             began = loop.time()
-            async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(*(job for s, r in lines for job in (s.send(bytes(each)), receive(r))))
+            await asyncio.gather(*(job for s, r in lines for job in (s.send(bytes(each)), receive(r))))
             assert loop.time() - began >= 2 * each / rate - EARLY
             await passes(*lines[0][::-1], bytes(each))  # the other direction is as fast as ever
         await passes(*lines[0], bytes(10 * each))
@@ -355,102 +337,58 @@ async def test_bytes_never_pass_faster_than_the_rate(direction: Direction) -> No
 async def test_latency_and_jitter_delay_everything_and_keep_the_order(direction: Direction) -> None:
     data = os.urandom(300_000)
     loop = asyncio.get_running_loop()
-    async with bench() as b:
-        async with b.proxy.slow("up", latency=0.03), b.proxy.slow("down", latency=0.01, jitter=0.02):
-            began = loop.time()
-            client = await b.dial()
-            server = Side(await b.server.accept_tcp())
-            assert loop.time() - began >= 0.04 - EARLY  # a round trip, before the server sees anything
-            sender, receiver = (client, server) if direction == "up" else (server, client)
-            began = loop.time()
-            sending = asyncio.create_task(sender.send(data))
-            await receiver.receive(1)
-            assert loop.time() - began >= (0.03 if direction == "up" else 0.01) - EARLY
-            assert await receiver.receive(len(data) - 1) == data[1:]
-            await sending
-            began = loop.time()
-            await sender.send(b"bye")
-            sender.fin()
-            assert await receiver.to_end() == (b"bye", "fin")
-            receiver.reset()
-            assert await sender.to_end() == RESET
-            assert loop.time() - began >= 0.04 - EARLY
+    async with bench() as b, b.proxy.slow("up", latency=0.03), b.proxy.slow("down", latency=0.01, jitter=0.02):
+        began = loop.time()
+        client, server = await b.dial(), Side(await b.server.accept_tcp())
+        assert loop.time() - began >= 0.04 - EARLY  # a round trip, before the server sees anything
+        sender, receiver = (client, server) if direction == "up" else (server, client)
+        began = loop.time()
+        sending = asyncio.create_task(sender.send(data))
+        first = await receiver.receive(1)
+        assert loop.time() - began >= (0.03 if direction == "up" else 0.01) - EARLY
+        assert first + await receiver.receive(len(data) - 1) == data
+        await sending
+        began = loop.time()
+        sender.fin()
+        assert await receiver.to_end() == (b"", "fin")
+        receiver.reset()
+        assert await sender.to_end() == RESET
+        assert loop.time() - began >= 0.04 - EARLY
 
 
-@both_ways
-async def test_a_sender_waits_when_the_queue_is_full(direction: Direction) -> None:
+async def test_a_sender_waits_when_the_queue_is_full() -> None:
     async with bench() as b:
-        sender, receiver = await b.line(direction)
+        sender, receiver = await b.line()
         sender.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
         async with b.proxy.slow(rate=1_000, buffer=50_000):
             queued = await sender.fill()
             assert 50_000 < len(queued) < 50_000 + 200_000  # and what the buffers of the sender and of the proxy take
-            sending = asyncio.create_task(sender.send(b"more"))
-            await some_turns()
-            assert not sending.done()
             async with b.proxy.slow(rate=1e9, buffer=MANY):
-                await some_turns()
-                assert not sending.done(), "the slowest counts"
-        assert await receiver.receive(len(queued) + 4) == queued + b"more"  # at once: it would take minutes
-        await sending
-
-
-@pytest.mark.parametrize("trouble", ["handshake", "bytes", "end"])
-async def test_nothing_waits_for_a_slow_network_at_the_end(trouble: str) -> None:
-    async with raw_server() as server:
-        tasks, sockets = other_tasks(), open_sockets()
-        async with FaultProxy(server.url) as proxy:
-            b = Bench(server, proxy)
-            line: tuple[Side, ...] = () if trouble == "handshake" else await b.line()
-            async with proxy.slow(latency=1_000, rate=1):
-                if not line:
-                    line = (await b.dial(),)
-                else:
-                    await line[0].send(b"late")
-                    for side in line if trouble == "end" else ():
-                        side.fin()
-                await some_turns()
-                await proxy.__aexit__()
-        await all_is_reset(tasks, sockets, server, [side.sock for side in line], line[0].sock)
+                queued += (more := await sender.fill())
+                assert len(more) < 50_000, "the slowest counts"
+        assert await receiver.receive(len(queued)) == queued  # at once: it would take minutes
 
 
 # ---------------------------------------------------------------- gateways
 
 
-async def test_idle_connections_time_out() -> None:
-    idle = 0.1
-    loop = asyncio.get_running_loop()
-    async with bench() as b:
-        async with b.proxy.time_out(idle=idle), b.proxy.time_out():
-            _, server = await b.line()
-            hearing = asyncio.create_task(server.to_end())
-            sent_at = began = loop.time()
-            while sent_at < began + 3 * idle and not hearing.done():  # on a slow machine, the reset comes meanwhile
-                sent_at = loop.time()
-                await server.send(b"x")  # bytes of either direction count
-                await asyncio.sleep(0.01)
-            assert await hearing == RESET
-            assert loop.time() - sent_at >= idle - EARLY
-        await passes(*await b.line())
-
-
-async def test_connections_time_out_at_an_age() -> None:
-    life = 0.1
-    loop = asyncio.get_running_loop()
+@pytest.mark.parametrize("limit", ["idle", "life"])
+async def test_connections_time_out(limit: str) -> None:
+    """Those that are idle, for which bytes of either direction count, and those of an age."""
+    seconds, loop = 0.1, asyncio.get_running_loop()
     async with bench() as b:
         old = await b.line()
-        async with b.proxy.time_out(life=1_000, idle=1_000):
-            await passes(*old)
-            async with b.proxy.time_out(life=0):
-                assert await old[0].to_end() == RESET, "it is older already"
-            began = loop.time()
-            async with b.proxy.time_out(life=life):
-                client = await b.dial()
-                hearing = asyncio.create_task(client.to_end())
-                server = Side(await b.server.accept_tcp())
-                while not hearing.done():
-                    with suppress(ConnectionError):
-                        await server.send(b"x")
-                    await asyncio.sleep(0.01)
-                assert (await hearing)[1] == "reset"
-                assert loop.time() - began >= life - EARLY
+        began = loop.time()
+        async with b.proxy.time_out(**{limit: seconds}), b.proxy.time_out(life=1_000, idle=1_000):
+            _, server = await b.line()
+            hearing = asyncio.create_task(server.to_end())
+            sent_at = loop.time()
+            while not hearing.done() and (limit == "life" or sent_at < began + 3 * seconds):
+                sent_at = loop.time()  # on a slow machine, the reset comes meanwhile
+                with suppress(ConnectionError):
+                    await server.send(b"x")
+                await asyncio.sleep(0.01)
+            assert await hearing == RESET
+            assert loop.time() - (began if limit == "life" else sent_at) >= seconds - EARLY
+            assert (await old[0].to_end())[1] == "reset"
+        await passes(*await b.line())
