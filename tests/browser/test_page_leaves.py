@@ -43,15 +43,3 @@ async def test_the_session_is_free_at_once(browser: Browser, way: str) -> None:
             assert site.closed == [code]
             stats = site.server.stats()
             assert (stats.detached_peers, stats.active) == (0, 0)
-
-
-async def test_a_page_that_is_loaded_again_has_a_new_session(browser: Browser) -> None:
-    async with serving_site(calling_server()) as site, browsing(browser) as context:
-        async with quiet_page(context, site.url) as page:
-            assert await page.evaluate(BEGIN) == 3
-            await page.reload()
-            await turns_until(lambda: not site.server.peers)
-            assert await page.evaluate(BEGIN) == 3
-            first, second = site.opened
-            assert site.server.peers == (second,) and first.id != second.id
-            assert site.closed == [1000]

@@ -120,19 +120,6 @@ async def test_the_users_of_a_server_that_has_ended(killed: bool, monkeypatch: p
             await one.reported(user, *expected)
 
 
-async def test_a_server_that_joins_later_knows_the_users() -> None:
-    async with cluster(1) as one:
-        await one.join(0, "ada")
-        late = await one.made.add()
-        await turns_until(lambda: len(late.cluster.nodes) == 2)
-        one.prepare(late)  # also the room is created later
-        bob = await one.join(1, "bob")
-        await one.all_know(ada="online", bob="online")
-        assert bob.events[0][1]
-        await one.reported("ada", "online")
-        await one.reported("bob", "online")
-
-
 class Nobody:
     """The owner of a directory that publishes by hand."""
 
