@@ -20,11 +20,10 @@ from interop.peers import (
     nothing_open,
     until,
 )
-from wsrpc import Limits, RpcError, StreamOverflow
+from wsrpc import Limits, StreamOverflow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-N = 1000
 CLOSED = "channel closed before iteration completed"
 """What JavaScript's iterator says of any end that is no good one; the reason stands in ``closeSignal``."""
 OVERFLOW = "async iterator buffer overflow; consumer is too slow"
@@ -36,9 +35,7 @@ class Numbers:
     def __init__(self, link: Link) -> None:
         self.ended: asyncio.Queue[int] = asyncio.Queue()
         """How many items each one that is over has made."""
-        for place in (link.app, link.app.of("math")):
-            for function in (self.numbers, self.plain_numbers, self.iterable):
-                place.on(function.__name__, function)
+        link.app.on("numbers", self.numbers)
 
     async def numbers(self, n: int | None = None) -> AsyncIterator[int]:
         made = 0
@@ -48,18 +45,6 @@ class Numbers:
                 yield k
         finally:
             self.ended.put_nowait(made)
-
-    def plain_numbers(self, n: int) -> Iterator[int]:
-        made = 0
-        try:
-            for k in range(n):
-                made += 1
-                yield k
-        finally:
-            self.ended.put_nowait(made)
-
-    async def iterable(self, n: int) -> AsyncIterator[int]:
-        return self.numbers(n)
 
 
 @pytest.fixture
@@ -87,26 +72,7 @@ async def test_javascript_starts_too_late(agents: Agents, library: str, role: Ro
 OLD = [(library, role) for library, role in COMBINATIONS if library != "ws-wrapper-4"]
 
 
-@pytest.mark.parametrize(("library", "role"), OLD, ids=named(OLD))
-async def test_a_version_without_streams_requests_one(
-    agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with agents.link(library, role, limits=Limits(unread_timeout=0.1)) as link:
-        Numbers(link)
-        for _ in range(3):
-            assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
-        async with asyncio.timeout(PATIENCE):
-            await until(lambda: link.peer.anonymous_channels == 0)
-
-
 # ---------------------------------------------------------------- Python produces
-
-
-@pytest.mark.parametrize("producer", ["plain_numbers", "iterable"])
-async def test_many_items_to_javascript(link_4: Link, numbers: Numbers, producer: str) -> None:
-    got = await link_4.call("iterate", event=producer, args=[N])
-    assert got == {"items": list(range(N))}
-    assert await numbers.ended.get() == N
 
 
 async def test_a_slow_javascript_consumer_overflows(
@@ -181,9 +147,6 @@ async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, 
         await nothing_open(link)
 
 
-# ---------------------------------------------------------------- both, and the end of the connection
-
-
 # ---------------------------------------------------------------- on a named channel
 
 
@@ -204,15 +167,6 @@ async def test_javascript_iterates_a_named_channel(link_4: Link, n: int) -> None
         assert await link_4.call("iterate", channel="feed") == {"items": list(range(n))}
         assert await ended.get() == n
     await nothing_open(link_4)
-
-
-async def test_javascript_takes_a_failure_on_a_named_channel_for_the_end(link_4: Link) -> None:
-    async def numbers() -> AsyncIterator[int]:
-        yield 0
-        raise RpcError("it failed")
-
-    link_4.app.of("feed").on("start", numbers)
-    assert await link_4.call("iterate", channel="feed") == {"items": [0]}
 
 
 @pytest.mark.parametrize("n", [0, 1000])

@@ -17,9 +17,6 @@ import pytest
 
 from interop.installed import install
 from interop.node import JS, available_libraries, find_node
-from wsrpc import Server
-from wsrpc.codegen.typescript import declarations
-from wsrpc.schema import describe
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "typescript"
@@ -190,41 +187,6 @@ async def test_streams_and_channels_have_the_types_that_were_declared(library: s
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_what_the_server_emits_has_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
     await check_program("listens", library, tmp_path, LISTENS)
-
-
-NOTHING_DECLARED = """
-import WebSocketWrapper from "ws-wrapper"
-
-import type { Typed } from "./events.js"
-
-declare const socket: any
-const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>
-server.on("anything", (first: number) => first)
-server.of("chat").once("anything", (first: string) => first)
-"""
-OWN_DECLARED = """
-import WebSocketWrapper from "ws-wrapper"
-
-import type { Events, Typed } from "./events.js"
-
-declare const socket: any
-type News = { news: (title: string) => void }
-const server = new WebSocketWrapper<Events, News>(socket) as Typed<WebSocketWrapper<Events, News>>
-server.on("news", (title) => title.toUpperCase())
-"""
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-async def test_where_nothing_is_declared_listening_is_as_it_was(library: str, tmp_path: Path) -> None:
-    added = project(library, tmp_path)
-    quiet = Server()
-    quiet.of("chat").on("say", lambda text: text)
-    (tmp_path / "events.d.ts").write_text(declarations(describe(quiet)), "utf-8")
-    (tmp_path / "nothing.ts").write_text(NOTHING_DECLARED, "utf-8")
-    assert await tsc(tmp_path, "nothing.ts", *added) == []
-    if library in TYPED:
-        (tmp_path / "own.ts").write_text(OWN_DECLARED, "utf-8")
-        assert await tsc(tmp_path, "own.ts", *added) == []
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

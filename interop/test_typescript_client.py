@@ -11,7 +11,7 @@ import pytest
 
 from interop.installed import build_client, install_client
 from interop.node import JS, find_node
-from interop.test_typescript import HERE, compiled, generate, output_of, running_app, tsc
+from interop.test_typescript import HERE, generate, output_of, running_app, tsc
 
 PAGE = HERE / "page"
 
@@ -121,32 +121,3 @@ async def test_a_program_in_node_needs_no_types_of_a_page(package: Path, tmp_pat
     options = "--strict --noEmit --module nodenext --target es2022 --lib es2023 --types node program.ts"
     command = [find_node(), str(compiler), *options.split()]
     assert await output_of(*command, folder=tmp_path, statuses=(0, 1, 2)) == ""
-
-
-CLIENT = """\
-import { Client } from "python-wsrpc"
-import type { Api } from "./api.js"
-const client = new Client<Api>("/ws")
-"""
-
-
-NOT_ASSIGNABLE = "Argument of type '{}' is not assignable to parameter of type '{}'."
-ERRORS = {
-    'client.of("filse")': NOT_ASSIGNABLE.format('"filse"', '"bell" | "files" | "rooms"'),
-    'client.stream("cuont", 1)': NOT_ASSIGNABLE.format('"cuont"', '"count" | "parts"'),
-    'client.of("bell").on("rung", () => {})': NOT_ASSIGNABLE.format('"rung"', '"let_in" | "rang"'),
-    'client.request("echo_point", { y: 1 })': (
-        "Property 'x' is missing in type '{ y: number; }' but required in type 'PointInput'."
-    ),
-    'client.request("add")': "Expected at least 2 arguments, but got 1.",
-    'client.on("name", () => 5)': "Type 'number' is not assignable to type 'string | Promise<string>'.",
-    'const s: string = await client.request("add", 1)': "Type 'number' is not assignable to type 'string'.",
-}
-
-
-async def test_errors_name_what_is_there(package: Path, tmp_path: Path) -> None:
-    """The name of a type of this package says nothing to a reader."""
-    await project(package, tmp_path)
-    (tmp_path / "lines.ts").write_text(CLIENT + "\n".join(ERRORS), "utf-8")
-    out = await compiled(tmp_path, "lines.ts")
-    assert re.findall(r"^lines\.ts\(\d+,\d+\): error TS\d+: (.*)$", out, re.MULTILINE) == [*ERRORS.values()]

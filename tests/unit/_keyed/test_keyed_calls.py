@@ -155,6 +155,23 @@ async def test_other_principals_cannot_own_keys(caplog: pytest.LogCaptureFixture
 # ---------------------------------------------------------------- positions
 
 
+async def test_readers_begin_and_continue_anywhere() -> None:
+    kitchen = Kitchen()
+    async with guest(kitchen) as client:
+        begun, position = await read(client, 2, key="k")
+        assert begun == [0, 1] and position is not None and position.startswith("2-")
+        rest = asyncio.ensure_future(read(client, key="k", after=position))
+        from_start = asyncio.ensure_future(read(client, key="k"))
+        kitchen.go.set()
+        end = "5" + position[1:]
+        assert await rest == ([2, 3, 4], end)
+        assert await from_start == ([0, 1, 2, 3, 4], end)
+        assert await read(client, key="k", after=4) == ([4], end)
+        for after in (5, "5", end):
+            assert (await read(client, key="k", after=after))[0] == []
+    assert kitchen.runs == [5]
+
+
 HOSTILE: list[tuple[int | str, type[Exception]]] = [
     *((wrong, ItemsGone) for wrong in ("6-{}", "9999999999999999-{}", "2-0123456789abcdef", "2-{}x", 99)),
     *((text, BadArguments) for text in ("9" * 60, "-", "-1-{}", "2-", "+2-{}", " 2-{}", "1_0-{}", "٢-{}", "2.0-{}")),
@@ -211,6 +228,15 @@ async def test_a_stop_after_the_connection_was_lost_says_so(reads: bool) -> None
             [item async for item in items]
     with pytest.raises(ChannelClosed, match="has ended before its handler was stopped"):
         await items.stop()
+
+
+async def test_a_handler_that_nobody_reads_is_stopped() -> None:
+    kitchen = Kitchen(Keep(60, unread=0.05))
+    async with guest(kitchen) as client:
+        await read(client, 1, key="k")
+        await turns_until(lambda: kitchen.ended)
+        with pytest.raises(RemoteError, match="because nobody reads it"):
+            await read(client, key="k")
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
