@@ -374,14 +374,7 @@ class RoomLogsMachine(WorldMachine):
 
     # ------------------------------------------------------------ what the servers do
 
-    @rule(
-        at=nodes,
-        room=rooms,
-        count=st.integers(1, 8),
-        size=sizes,
-        skip=skips,
-        together=st.booleans(),
-    )
+    @rule(at=nodes, room=rooms, count=st.integers(1, 8), size=sizes, skip=skips, together=st.booleans())
     def emit(self, at: int, room: str, count: int, size: int, skip: int | str | None, together: bool) -> None:
         process = self.processes[at]
         skipped: list[Peer] | Room = [peer for peer in process.server.peers if peer.principal == str(skip)]

@@ -88,11 +88,7 @@ def _files(folder: Path, kind: type) -> Iterator[tuple[str, Any]]:
 def _scenario(entry: dict[str, Any], source: str) -> Scenario:
     steps: list[Step] = entry["steps"]
     return Scenario(
-        entry["name"],
-        source,
-        tuple(entry.get("tags", ())),
-        tuple(_stimuli(steps)),
-        entry.get("counterpart"),
+        entry["name"], source, tuple(entry.get("tags", ())), tuple(_stimuli(steps)), entry.get("counterpart")
     )
 
 
