@@ -8,10 +8,11 @@ from typing import Any
 
 from wsrpc import AnonymousChannel, Context, RpcError, current_context
 
-from .scenario import CHANNEL_KINDS
 from .stage import Stage
 from .values import JsError, observed, raised_by, to_python
 
+CHANNEL_KINDS = frozenset({"channel", "async_channel", "deferred_channel"})
+"""Kinds of handlers that return the anonymous channel that they have made."""
 MAKES_CHANNEL = frozenset({"channel_ref", "channel_on", "channel_use"})
 """What a handler has that makes a channel; it need not return it."""
 
@@ -92,9 +93,6 @@ def make_handler(spec: dict[str, Any], stage: Stage) -> Callable[..., Any]:
     return promised if is_async or spec.get("do") else plain
 
 
-THROWN_LATE = "thrown after next()"
-
-
 def make_middleware(spec: dict[str, Any], stage: Stage) -> Callable[[Context, CallNext], Awaitable[Any]]:
     """The middleware that ``spec`` describes."""
     kind, only = spec["kind"], spec.get("only_event")
@@ -123,7 +121,7 @@ def make_middleware(spec: dict[str, Any], stage: Stage) -> Callable[[Context, Ca
                 raise AssertionError("a second call_next() was not refused")
             case "next_then_throw":
                 await call_next(ctx)
-                raise JsError(THROWN_LATE)
+                raise JsError("thrown after next()")
             case "next":
                 pass
             case _:
