@@ -67,7 +67,3 @@ def test_installing_from_a_clone_gives_a_package_that_works(tmp_path: Path) -> N
     run(command, ROOT, PATH=path, PYTHONPATH="")
     used = "import wsrpc, wsrpc_adapters.aiohttp, wsrpc_adapters.uvicorn; print(wsrpc.__file__)"
     assert str(tmp_path) in run(f'python -c "{used}"', tmp_path, PATH=path, PYTHONPATH="")
-
-
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 150
