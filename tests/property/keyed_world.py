@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
@@ -514,12 +514,6 @@ class StoreMachine(WorldMachine):
         for _ in range(9):
             await self.turns(40)
             await self.leap(leap)
-
-    async def all_end(self, tasks: Iterable[Awaitable[Any]], what: str) -> None:
-        found = [asyncio.ensure_future(each) for each in tasks]
-        await self.until(lambda: all(task.done() for task in found), what)
-        for task in found:
-            task.result()
 
     async def close_servers(self) -> None:
         await self.all_end([process.server.close() for process in self.processes], "the servers close")

@@ -277,6 +277,7 @@ class KeyedCallsMachine(StoreMachine):
     def give_up(self, index: int, happens: str, turns: int) -> None:
         """A call gives up, because the store does not answer in time. It has not claimed its key for good."""
         at, key = self.homes[index], f"small {self.number} only"
+        self.settle()  # the client has its connection
         self.slow_store(at, 0, "late")
         for _ in range(2):
             self.request(index, key, False)
@@ -287,8 +288,7 @@ class KeyedCallsMachine(StoreMachine):
                 self.time_passes(2.1)
             self.slow_store(at, 0, "")
             self.open_gate()
-            for _ in range(2):
-                self.time_passes(2.1)  # now the key is freed
+            self.time_passes(2.1)  # now the key is freed
             self.settle()
             self.do_late(backwards=True)
         told, again = self.readers[-2:]
