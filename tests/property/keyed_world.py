@@ -80,7 +80,7 @@ class KnownLog:
 
 
 class SharedStore:
-    """The store that the processes share, and what it was asked.
+    """The store that the processes share, in memory, and what it was asked.
 
     Args:
         now: the time.
@@ -104,27 +104,41 @@ class SharedStore:
         self.doubles: list[str] = []
         """Keys that were claimed although their last run was still kept."""
         self.logs: defaultdict[str, KnownLog] = defaultdict(KnownLog)
+        self._store = MemoryStore(**options)
+        self._snapshot: dict[str, Any] | None = None
 
     def connect(self) -> Store:
-        raise NotImplementedError
+        return self._store
 
     async def save(self) -> None:
-        raise NotImplementedError
+        await self._store.close()  # no reader waits: a future cannot be copied
+        self._snapshot = copy.deepcopy(vars(self._store))
 
     async def restore(self) -> None:
         """Forget what has happened since the last `save`."""
-        raise NotImplementedError
+        if self._snapshot is not None:
+            self.wound_back()
+            await self._store.close()
+            vars(self._store).update(copy.deepcopy(self._snapshot))
 
     async def wipe(self) -> None:
         """Forget everything."""
-        raise NotImplementedError
+        self.wound_back()
+        await self._store.close()
+        vars(self._store).update(vars(MemoryStore(**self.options)))
 
     async def fail_over(self, stays: Wire) -> None:
         """A replica takes over, which lacks what has happened since the last `save`.
 
         One process goes on with the old primary, until `Wire.follow`.
         """
+        stays.store = MemoryStore()
+        vars(stays.store).update(vars(self._store))
         await self.restore()
+
+    def wound_back(self) -> None:
+        self.restored += 1
+        self.signs.clear()
 
     def heard(self, *ids: str) -> None:
         self.signs.update(dict.fromkeys(ids, self.now()))
@@ -144,38 +158,6 @@ class SharedStore:
             self.heard(id)
 
 
-class SharedMemory(SharedStore):
-    def __init__(self, now: Callable[[], float], **options: Any) -> None:
-        super().__init__(now, **options)
-        self._store = MemoryStore(**options)
-        self._snapshot: dict[str, Any] | None = None
-
-    def connect(self) -> Store:
-        return self._store
-
-    async def save(self) -> None:
-        await self._store.close()  # no reader waits: a future cannot be copied
-        self._snapshot = copy.deepcopy(vars(self._store))
-
-    async def restore(self) -> None:
-        if self._snapshot is not None:
-            self.restored += 1
-            self.signs.clear()
-            await self._store.close()
-            vars(self._store).update(copy.deepcopy(self._snapshot))
-
-    async def fail_over(self, stays: Wire) -> None:
-        stays.store = MemoryStore()
-        vars(stays.store).update(vars(self._store))
-        await self.restore()
-
-    async def wipe(self) -> None:
-        self.restored += 1
-        self.signs.clear()
-        await self._store.close()
-        vars(self._store).update(vars(MemoryStore(**self.options)))
-
-
 class SharedRedis(SharedStore):
     """A Redis that is killed and started again with a snapshot."""
 
@@ -193,14 +175,15 @@ class SharedRedis(SharedStore):
         self._server.save()
 
     async def restore(self) -> None:
-        self.restored += 1
-        self.signs.clear()
+        self.wound_back()
         self._server.restore()
 
     async def wipe(self) -> None:
-        self.restored += 1
-        self.signs.clear()
+        self.wound_back()
         self._server.wipe()
+
+    async def fail_over(self, stays: Wire) -> None:
+        await self.restore()
 
 
 class MortalRedis:
@@ -319,8 +302,7 @@ class Wire:
         if isinstance(self.store, MemoryStore):
             await self.store.close()
             self.store = self.shared.connect()
-        self.shared.restored += 1
-        self.shared.signs.clear()
+        self.shared.wound_back()
         self.shared.doubles.clear()
 
     async def close(self) -> None:
@@ -401,7 +383,7 @@ class StoreMachine(WorldMachine):
         self.processes = [self.process(), self.process()]
 
     def store(self, **options: Any) -> SharedStore:
-        return SharedMemory(self.loop.time, **options)
+        return SharedStore(self.loop.time, **options)
 
     def process(self) -> Process:
         process = Process(self.shared, self.limits, self.register_at, DETACHED * self.scale)
