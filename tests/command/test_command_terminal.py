@@ -195,17 +195,8 @@ async def hostile_server() -> AsyncGenerator[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "call value",
-        "call fail",
-        "call leave",
-        "call value --verbose",
-        "stream items",
-        "emit none --verbose",
-        "listen --take 2",
-        "describe",
-        "describe --header x-refuse:",
-        "types",
-        "client",
+        *("call value", "call fail", "call leave", "call value --verbose", "stream items", "emit none --verbose"),
+        *("listen --take 2", "describe", "describe --header x-refuse:", "types", "client"),
     ],
 )
 async def test_what_a_server_sends_moves_no_cursor_and_begins_no_line(arguments: str) -> None:
