@@ -88,13 +88,45 @@ async def talk(channel: AnonymousChannel) -> None:
     await channel.wait_closed()
 
 
-def refuse(transport: MemoryTransport) -> None:
+def refuse(transport: MemoryTransport | Dialed) -> None:
     """Refuse whatever is sent, as a transport does whose connection has ended, until it reports the end."""
 
     def broken() -> None:
         raise ConnectionLost(1006, "broken", "not_sent")
 
     vars(transport)["_check_open"] = broken
+
+
+class Dialed(ScriptedTransport):
+    """A connection whose other side the test plays."""
+
+    survives = False
+    """Whether it was told to end without a Close frame if it is dead."""
+
+    def session_survives(self) -> None:
+        self.survives = True
+
+    def _check_open(self) -> None:
+        """Is replaced by `refuse`."""
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        self._check_open()
+        super().send(payload, text)
+
+
+@asynccontextmanager
+async def dialing(ttl: float = 60.0, **options: Any) -> AsyncGenerator[tuple[Client, list[Dialed]]]:
+    """A client, whose session can resume for ``ttl`` seconds, and the connections that it makes."""
+    lines = list[Dialed]()
+
+    async def dial(url: str, **dialing: Any) -> Dialed:
+        lines.append(Dialed())
+        return lines[-1]
+
+    async with asyncio.timeout(20), Client("ws://server/", dial=dial, reconnect=SOON, **options) as client:
+        lines[0].feed(control("welcome", features=["resume"], limits={}, sid="session", token="secret", ttl=ttl))
+        lines[0].pop_sent()
+        yield client, lines
 
 
 @asynccontextmanager
@@ -114,17 +146,17 @@ class Visitor:
         self.server = server or Server()
         self.user = user
         self.clock = Clock()
-        self.lines: list[ScriptedTransport] = []
+        self.lines: list[Dialed] = []
         self.session: dict[str, Any] = {}
         """What the welcome says of it."""
 
     @property
-    def line(self) -> ScriptedTransport:
+    def line(self) -> Dialed:
         return self.lines[-1]
 
     async def connect(self, first: Any = None, **headers: str) -> Peer:
         """Connect, send ``first``, and return the peer."""
-        self.lines.append(ScriptedTransport())
+        self.lines.append(Dialed())
         handshake = Handshake(f"/?user={self.user}", headers, limits=self.server.limits)
         await self.server.handshake(handshake)
         accepting = start(accept_of(self.server)(self.line, handshake, self.clock))

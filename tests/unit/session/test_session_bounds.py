@@ -7,14 +7,13 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from session_story import SMALL, SOON, Visitor, refuse, story, talk
-from stream_driver import control, resumable
+from session_story import SMALL, SOON, Visitor, dialing, refuse, story, talk
+from stream_driver import control
 from tenacity import wait_fixed
 
 import wsrpc._core.session.client_session
@@ -243,29 +242,6 @@ async def test_a_connection_on_which_the_answer_to_a_resume_is_late_may_die_with
         lines[0].lose()
         await turns_until(lambda: len(lines) == 2 and lines[1].pop_sent())
         assert lines[1].survives, "the connection must end without a Close frame, although there is no answer yet"
-
-
-class Surviving(ScriptedTransport):
-    """Records whether it was told to end without a Close frame if it is dead."""
-
-    survives = False
-
-    def session_survives(self) -> None:
-        self.survives = True
-
-
-@asynccontextmanager
-async def dialing(limits: Limits | None = None) -> AsyncGenerator[tuple[Client, list[Surviving]]]:
-    """A client, the connections that it makes, and its session, which can resume."""
-    lines = list[Surviving]()
-
-    async def dial(url: str, **options: Any) -> Surviving:
-        lines.append(Surviving())
-        return lines[-1]
-
-    async with Client("ws://server/", dial=dial, limits=limits, reconnect=SOON) as client:
-        lines[0].feed(resumable())
-        yield client, lines
 
 
 STALLS = Limits(replay_bytes=SMALL, stall_timeout=0.3)
