@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -169,14 +170,9 @@ LARGE = "x" * 60_000
 """More than the 32 KiB of an item that always fits within the credit, and than a window of these tests."""
 
 
-def upload(h: int, *values: Any) -> list[dict[str, Any]]:
-    return [item(h, value) for value in values]
-
-
 async def uploading(*features: str) -> tuple[Driven, dict[int, asyncio.Event]]:
     """A peer with three uploads, on channels 1 to 3, whose handlers take an item, and the next when they may go on."""
-    d, go = Driven(extensions=True, limits=Limits(unread_bytes=150_000)), dict[int, asyncio.Event]()
-    await d.fed(hello(*features))
+    d, go = Driven(extensions=True, limits=Limits(unread_bytes=150_000)), defaultdict[int, asyncio.Event](asyncio.Event)
 
     async def keep(h: int, items: AsyncIterator[str]) -> None:
         async for _ in items:
@@ -184,9 +180,7 @@ async def uploading(*features: str) -> tuple[Driven, dict[int, asyncio.Event]]:
             go[h].clear()
 
     d.peer.on("keep", keep)
-    for h in (1, 2, 3):
-        go[h] = asyncio.Event()
-        await d.fed({"i": h, "a": ["keep", h]})
+    await d.fed(hello(*features), *({"i": h, "a": ["keep", h]} for h in (1, 2, 3)))
     return d, go
 
 
@@ -204,39 +198,29 @@ async def test_large_items_on_all_channels_take_no_more_than_may_be(
     """Within the credit, the last item could be as large as a message may be, on each channel."""
     d, go = await uploading(*features)
     for h in (1, 2, 3):
-        await d.fed(*upload(h, *before))
-    assert aborted(await d.fed(*upload(1, LARGE), *upload(2, LARGE))) == []
-    assert aborted(await d.fed(*upload(3, LARGE))) == [3]
+        await d.fed(*(item(h, value) for value in before))
+    assert aborted(await d.fed(item(1, LARGE), item(2, LARGE))) == []
+    assert aborted(await d.fed(item(3, LARGE))) == [3]
     for _ in range(1 + len(before)):
         go[1].set()  # its handler asks for the next one
         await turns()
-    assert aborted(await d.fed(*upload(1, LARGE))) == []
-    for h in (1, 2):
-        await d.fed({"h": h, "x": "bye"})
+    assert aborted(await d.fed(item(1, LARGE))) == []
+    await d.fed(*({"h": h, "x": "bye"} for h in (1, 2)))
     await emptied(d.peer)
-    assert unread_at(d.peer) == 0
 
 
-async def test_several_items_in_a_large_message_need_memory_too() -> None:
+@pytest.mark.parametrize(
+    ("nexts", "lost"),
+    [
+        pytest.param([[LARGE, "x"]], [3], id="several items in a large message need memory, too"),
+        pytest.param([{"value": "x" * 30_000}] * 2, [], id="items that are not large always fit within the credit"),
+    ],
+)
+async def test_items_need_memory_if_their_message_is_large(nexts: list[Any], lost: list[int]) -> None:
     d, _ = await uploading("credit", "batches")
-    for h in (1, 2, 3):
-        await d.fed(*upload(h, ""))
-    batch = [LARGE, "x"]
-    sent = await d.fed(*({"h": h, "a": ["next", batch]} for h in (1, 2, 3)))
-    assert aborted(sent) == [3]
-    for h in (1, 2):
-        await d.fed({"h": h, "x": "bye"})
-    assert unread_at(d.peer) == 0
-
-
-async def test_items_that_are_not_large_always_fit_within_the_credit() -> None:
-    d, _ = await uploading("credit")
-    for h in (1, 2, 3):
-        await d.fed(*upload(h, ""))
-    for h in (1, 2, 3):
-        assert aborted(await d.fed(*upload(h, "x" * 30_000, "x" * 30_000))) == []
-    for h in (1, 2, 3):
-        await d.fed({"h": h, "x": "bye"})
+    await d.fed(*(item(h, "") for h in (1, 2, 3)))
+    assert aborted(await d.fed(*({"h": h, "a": ["next", each]} for h in (1, 2, 3) for each in nexts))) == lost
+    await d.fed(*({"h": h, "x": "bye"} for h in (1, 2, 3)))
     assert unread_at(d.peer) == 0
 
 

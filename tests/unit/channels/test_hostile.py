@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, collect, done, emptied, hello, item, values
 from stream_sides import over, reading, requested, serving
 
-from wsrpc import Limits, StreamOverflow
+from wsrpc import Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -36,14 +35,11 @@ async def test_items_before_start_are_read_and_after_the_end_answered_with_one_a
     await emptied(d.peer)
 
 
-ODD: list[Any] = [None, "text", {}, {"done": False}]
-
-
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [
         ([], None),
-        *(([odd], None) for odd in ODD),
+        *(([odd], None) for odd in (None, "text", {}, {"done": False})),
         *(([{"value": 1, "done": flag}], 1) for flag in (None, 0)),
         ([{"value": 1, "done": False, "more": 2}, "extra"], 1),
         *(([{"value": 1, "done": flag}], "the end") for flag in (1, "yes", [0])),
@@ -55,24 +51,6 @@ async def test_items_of_odd_shapes(arguments: list[Any], value: Any) -> None:
     d.feed({"h": h, "a": ["next", *arguments]})
     assert await anext(stream, "the end") == value
     await stream.aclose()
-
-
-async def test_an_upload_that_its_handler_reads_too_slowly_overflows_after_what_was_queued() -> None:
-    d = Driven(limits=Limits(hard_cap_bytes=160_000))
-    given, got = list[AsyncIterator[str]](), list[str]()
-
-    async def up(items: AsyncIterator[str]) -> None:
-        given.append(items)
-        await asyncio.Event().wait()
-
-    d.peer.on("up", up)
-    await d.fed({"i": 5, "a": ["up"]})
-    [abort] = await d.fed(*[item(5, "x" * 1000)] * 30)
-    assert abort["h"] == 5 and abort["_"] == 1
-    with pytest.raises(StreamOverflow):
-        await collect(given[0], got)
-    assert 8 <= len(got) <= 12
-    await emptied(d.peer)
 
 
 async def test_the_bounds_of_names_and_arguments_hold_on_channels() -> None:
@@ -114,8 +92,7 @@ async def first(chunks: AsyncIterator[int]) -> int:
     [
         (listing, [([item(5, 1), item(5, 2, 7)], [{"i": 7, "d": None}]), ([done(5, 9)], [{"i": 9, "d": [1, 2]}])]),
         (listing, [([done(5, 7), done(5, 9)], [{"i": 9, "d": None}, {"i": 7, "d": []}])]),
-        # Nobody waits for the result: it just ends.
-        (listing, [([item(5, 1), done(5)], [{"h": 5, "x": "closed"}])]),
+        (listing, [([item(5, 1), done(5)], [{"h": 5, "x": "closed"}])]),  # nobody waits for the result: it just ends
         # JavaScript may not have heard the first `stop` (see `UploadInbox`), so a request has it said again.
         (
             first,
@@ -139,24 +116,13 @@ async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list
             d.clock.advance(Limits().unread_timeout)
         sent = await d.fed(*fed)
         for message, wanted in zip(sent, expected, strict=True):
-            for key in ("e", "x"):
-                if key in message:
-                    assert wanted.pop(key) in message.pop(key)["message"] and message.pop("_") == 1
+            if "x" in message:
+                assert wanted.pop("x") in message.pop("x")["message"] and message.pop("_") == 1
         assert sent == expected
     d.assert_empty()
-    assert d.peer.anonymous_channels == 0
 
 
 # ---------------------------------------------------------------- consumers
-
-
-async def test_a_request_for_several_items_is_rejected_and_the_stream_goes_on() -> None:
-    """Earlier versions had ``pull``."""
-    d = await serving(Feed(limit=1).__call__)
-    for before in ([], [{"h": 5, "a": ["start"]}]):
-        assert rejection(await d.fed(*before, {"h": 5, "i": 7, "a": ["pull", 3]}), 7)["code"] == "wsrpc.unknown_event"
-    assert d.peer.anonymous_channels == 1
-    await over(d)
 
 
 async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_not() -> None:
@@ -173,7 +139,7 @@ async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_n
     d.assert_empty()
 
 
-@pytest.mark.parametrize("says", [{"a": ["start"]}, {"a": ["anything"]}, {"i": 6, "a": ["start"]}, None])
+@pytest.mark.parametrize("says", [{"a": ["start"]}, {"i": 6, "a": ["start"]}, None])
 async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says: Any) -> None:
     """JavaScript's iterator takes a channel that has ended before it starts for a stream without items."""
     d = Driven(extensions=True)
@@ -191,8 +157,6 @@ async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says:
     if says is not None and "i" in says:
         assert "within 30 s" in rejection(rest, 6)["message"]
     assert await d.fed({"h": 5, "a": ["start"]}) == [], "an abort is said once"
-    if says is not None:
-        assert "does not exist" in rejection(await d.fed({"h": 5, "i": 7, "a": ["start"]}), 7)["message"]
     d.assert_empty()
 
 
