@@ -17,8 +17,7 @@ from peers_inside import out_of, reads_nothing
 from stream_driver import PLAIN, WINDOW, WSRPC, Both, agreed, collect
 from stream_driver import both as both
 
-from wsrpc import Limits, Peer, Stream
-from wsrpc.errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RpcError, StreamOverflow
+from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Stream, StreamOverflow
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
