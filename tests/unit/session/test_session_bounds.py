@@ -16,9 +16,6 @@ from session_story import SMALL, SOON, Visitor, dialing, refuse, story, talk
 from stream_driver import control
 from tenacity import wait_fixed
 
-import wsrpc._core.session.client_session
-import wsrpc._core.session.incoming_resume
-import wsrpc._core.session.replay
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
@@ -482,7 +479,7 @@ async def test_a_connection_whose_client_does_not_name_its_session_is_dropped(mo
     peer = await page.begin()
     page.line.lose()
     assert peer.detached
-    monkeypatch.setattr(wsrpc._core.session.incoming_resume, "FIRST_MESSAGE", 0.01)
+    monkeypatch.setattr("wsrpc._core.session.incoming_resume.FIRST_MESSAGE", 0.01)
     with pytest.raises(ConnectionLost, match="the client has not named its session"):
         await page.connect(**{"Wsrpc-Resume": "1"})
     monkeypatch.undo()

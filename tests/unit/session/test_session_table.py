@@ -14,7 +14,6 @@ from leftovers import turns_until
 from session_story import Dialed, Visitor, dialing, refuse
 from stream_driver import control, hello
 
-import wsrpc._core.session.client_session
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session.client_session import ClientSession
@@ -265,7 +264,7 @@ async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_close
 @pytest.mark.parametrize("answers", ["resumed", "nothing"])
 async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two attempts without an answer, it gave up a session that the server had kept, on a link that was full."""
-    monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.002)
+    monkeypatch.setattr("wsrpc._core.session.client_session.ANSWER_TIMEOUT", 0.002)
     async with dialing(ttl=60.0 if answers == "resumed" else 0.3) as (client, lines):
         request = start(client.request("note"))
         await turns()
@@ -286,7 +285,7 @@ async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeyp
 
 async def test_a_dropped_attempt_does_not_make_the_next_one_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """After many drops, a client waited for minutes for an answer that was lost."""
-    monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr("wsrpc._core.session.client_session.ANSWER_TIMEOUT", 0.1)
     async with asyncio.timeout(8), dialing() as (_, lines):  # it was 10 seconds
         for _ in range(99):
             lines[-1].lose()
