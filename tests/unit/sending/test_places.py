@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -199,7 +199,7 @@ async def see_draining() -> Seen:
     return scene.seen | {Scope.SESSION: None}
 
 
-SEEN = {
+SEEN: dict[Phase, Callable[[], Awaitable[Seen]]] = {
     Phase.STOPPED: see_stopped,
     Phase.EXPECTED: see_expected,
     Phase.AWAY: see_away,
