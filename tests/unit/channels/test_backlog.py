@@ -85,9 +85,7 @@ async def used(d: Driven, how: str, *with_it: Any) -> AnonymousChannel:
 
 
 @pytest.mark.parametrize("how", ["emit", "request"])
-async def test_a_channel_in_use_goes_on_whatever_comes_that_nobody_listens_to(
-    how: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_channel_in_use_goes_on_when_nobody_listens(how: str, caplog: pytest.LogCaptureFixture) -> None:
     d = Driven(dialer=True)
     tick, requests = {"a": ["tick", 0]}, [{"i": i, "a": ["q"]} for i in (7, 9)]
     channel = await used(d, how, tick, requests[0], tick, requests[1])
@@ -192,9 +190,7 @@ def aborted(sent: list[Any]) -> list[int]:
 
 @pytest.mark.parametrize("features", [("credit", "batches"), ()], ids=["wsrpc", "plain"])
 @pytest.mark.parametrize("before", [("",), ()], ids=["unread", "taken"])
-async def test_large_items_on_all_channels_take_no_more_than_may_be(
-    features: tuple[str, ...], before: tuple[str, ...]
-) -> None:
+async def test_large_items_on_all_channels_take_no_more_than_may_be(features: Any, before: Any) -> None:
     """Within the credit, the last item could be as large as a message may be, on each channel."""
     d, go = await uploading(*features)
     for h in (1, 2, 3):

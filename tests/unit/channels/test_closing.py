@@ -160,7 +160,7 @@ BODIES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("body", "expected"), BODIES)
 @pytest.mark.parametrize("how", ["good", "abort", "drop"])
-async def test_a_body_gets_what_came_before_the_end_and_is_cancelled_when_it_asks_for_more(
+async def test_a_body_gets_what_came_before_the_end(
     body: Any, expected: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if how != "good":

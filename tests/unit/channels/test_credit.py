@@ -87,9 +87,7 @@ async def lost(d: Driven) -> None:
 )
 @KINDS
 @BATCHES
-async def test_the_producer_makes_and_sends_what_was_granted(
-    kind: str, size: int, grants: list[tuple[int, int, int]], features: tuple[str, ...]
-) -> None:
+async def test_it_makes_and_sends_what_was_granted(kind: str, size: int, grants: list[Any], features: Any) -> None:
     made: list[int] = []
 
     def blocks(ctx: Context) -> Iterator[list[Any]]:
@@ -156,9 +154,7 @@ async def test_credit_of_no_sense_or_for_no_channel_is_ignored_and_counted() -> 
 
 @KINDS
 @BATCHES
-async def test_small_items_travel_together_with_the_feature_and_large_ones_alone(
-    kind: str, features: tuple[str, ...]
-) -> None:
+async def test_small_items_travel_together_and_large_ones_alone(kind: str, features: tuple[str, ...]) -> None:
     def numbers(ctx: Context) -> Iterator[int]:
         yield from range(200)
 
@@ -263,9 +259,7 @@ STEPS: dict[str, tuple[int, list[Any]]] = {
 @pytest.mark.parametrize("script", STEPS)
 @KINDS
 @BATCHES
-async def test_what_a_source_sends_keeps_its_place_among_the_items(
-    script: str, kind: str, features: tuple[str, ...]
-) -> None:
+async def test_what_a_source_sends_keeps_its_place_among_the_items(script: str, kind: str, features: Any) -> None:
     granted, steps = STEPS[script]
     expected: list[Any] = []
 

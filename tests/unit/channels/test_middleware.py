@@ -43,7 +43,7 @@ async def nothing(ctx: Context, call_next: Any) -> Any:
         (nothing, True, [0, 1], RemoteError, "the text"),
     ],
 )
-async def test_what_middleware_makes_of_a_stream_is_what_the_consumer_gets(
+async def test_what_middleware_makes_of_a_stream(
     middleware: Any, exposed: bool, items: list[int], error: Any, text: str
 ) -> None:
     server = Server(expose_errors=exposed)

@@ -152,9 +152,7 @@ async def test_leaving_says_nothing_to_a_producer_that_does_not_answer_stop(feat
     ("left_by", "answer"),
     [("leaving", {"d": None}), ("closing", {"e": {"message": "no"}, "_": 1}), ("overflowing", {"h": 1})],
 )
-async def test_a_wsrpc_producer_is_told_to_stop_and_what_it_sent_before_its_answer_is_not_read(
-    left_by: str, answer: dict[str, Any]
-) -> None:
+async def test_what_a_producer_sent_before_it_answered_stop_is_not_read(left_by: str, answer: dict[str, Any]) -> None:
     d = Driven(extensions=True, limits=Limits(hard_cap_bytes=16_000))
     await agreed(d, "stop")
     items, first = await begun(d)
@@ -243,7 +241,7 @@ async def test_stop_is_heard_while_the_next_item_is_awaited(producing: bool, i: 
 
 @pytest.mark.parametrize("stopped_by", ["stop", "start"])
 @pytest.mark.parametrize("then", ["item", "error"])
-async def test_a_generator_that_outlives_its_stop_sends_nothing_more(
+async def test_a_generator_that_outlives_its_stop_is_silent(
     then: str, stopped_by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     d, starts = Driven(), list[int]()
@@ -298,9 +296,7 @@ async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("raised", [False, True], ids=["the task is cancelled", "the generator raises it"])
 @pytest.mark.parametrize("at", ["the generator waits", "an item is sent", "the connection is full"])
-async def test_a_cancellation_on_its_own_side_travels_with_the_end(
-    raised: bool, at: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_cancellation_travels_with_the_end(raised: bool, at: str, caplog: pytest.LogCaptureFixture) -> None:
     """The consumer was not told, and waited without a limit."""
     d, go = Driven(), asyncio.Event()
 
@@ -355,9 +351,7 @@ PAUSES = st.lists(st.integers(0, 3), min_size=1, max_size=8)
 
 
 @given(producing=PAUSES, reading=PAUSES, wanted=st.lists(st.integers(1, 5), min_size=2, max_size=6))
-async def test_no_loop_gets_an_item_of_an_earlier_one(
-    producing: list[int], reading: list[int], wanted: list[int]
-) -> None:
+async def test_no_loop_gets_items_of_earlier_ones(producing: list[int], reading: list[int], wanted: list[int]) -> None:
     working, looking, starts = cycle(producing), cycle(reading), count(1)
 
     async def feed() -> AsyncIterator[list[int]]:

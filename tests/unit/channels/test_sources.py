@@ -15,7 +15,7 @@ import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both, Feed, collect, emptied, total
+from stream_driver import Both, Feed, Log, collect, emptied, total
 from stream_driver import both as both
 
 from wsrpc import BadArguments, BadResult, HandlerFailed, Peer, RemoteError, RpcError, UnknownEvent, current_context
@@ -258,8 +258,8 @@ ERRORS: list[tuple[str, Any, str, str]] = [
     ("call", "last", "caller", "handler"),
     [pytest.param(*row, id=f"{row[0]}, {type(row[1]).__name__}") for row in ERRORS],
 )
-async def test_an_error_of_the_source_comes_after_its_items(
-    both: Both, call: str, last: Any, caller: str, handler: str, caplog: pytest.LogCaptureFixture
+async def test_an_error_comes_after_the_items(
+    both: Both, call: str, last: Any, caller: str, handler: str, caplog: Log
 ) -> None:
     left, right = both
     read: list[int] = []
@@ -337,8 +337,8 @@ MISTAKES: list[tuple[str, tuple[Any, ...], Any, type[Exception], str]] = [
 @pytest.mark.parametrize(
     ("event", "args", "send", "error", "text"), [pytest.param(*row, id=f"{row[0]}, {row[2]}") for row in MISTAKES]
 )
-async def test_a_mistaken_call_fails_on_both_sides_and_its_source_is_closed(
-    both: Both, event: str, args: Any, send: Any, error: type[Exception], text: str
+async def test_a_mistaken_call_fails_on_both_sides(
+    both: Both, event: str, args: Any, send: Any, error: Any, text: str
 ) -> None:
     left, right = both
     serve(right)

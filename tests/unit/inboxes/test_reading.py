@@ -11,7 +11,7 @@ import pytest
 from core_driver import Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
-from stream_driver import CLOSED, WINDOW, Both, Feed, collect, credit, done, emptied, item
+from stream_driver import CLOSED, WINDOW, Both, Feed, Log, collect, credit, done, emptied, item
 from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, entered, granted, opened, reading, requested
 
@@ -95,9 +95,7 @@ async def test_one_task_reads_and_another_does_not_end_it() -> None:
 
 
 @pytest.mark.parametrize(("how", "warnings"), [("left", 1), ("left, then closed", 0), ("never begun", 0)])
-async def test_a_bare_loop_that_is_left_stops_the_producer_and_warns_once(
-    both: Both, how: str, warnings: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bare_loop_that_is_left_warns_once(both: Both, how: str, warnings: int, caplog: Log) -> None:
     left, right = both
     feed = Feed()
     right.on("feed", feed.__call__)

@@ -40,9 +40,7 @@ async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end() -> 
         assert here[4:] == ["close"]
 
 
-async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_only(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
     clock = Clock()
     async with story(server=Limits(open_timeout=5.0), clock=clock) as s:

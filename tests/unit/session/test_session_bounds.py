@@ -183,9 +183,7 @@ async def test_a_client_that_acknowledges_nothing_is_dropped_and_may_resume() ->
 
 
 @pytest.mark.parametrize(("seconds", "goes_on"), [(5.9, True), (6.1, False)])
-async def test_a_session_whose_first_message_never_arrives_ends_so_that_others_can(
-    seconds: float, goes_on: bool
-) -> None:
+async def test_a_session_whose_first_message_never_arrives_ends(seconds: float, goes_on: bool) -> None:
     """For each of six connections, this many seconds pass. A later message would wait for the first one."""
     why = "a message of 31 bytes was lost 6 times in a row"
     page = Visitor()
@@ -365,9 +363,7 @@ async def test_what_handlers_have_done_with_counts_no_more() -> None:
         pytest.param("news", 100, 26_000_000, ["overflow"], id="a slow reader, what is decoded counts 32 times"),
     ],
 )
-async def test_what_ended_sessions_still_hold_counts_and_the_oldest_lose_it(
-    kind: str, running: int, bound: int, lost: list[str]
-) -> None:
+async def test_what_ended_sessions_still_hold_counts(kind: str, running: int, bound: int, lost: list[str]) -> None:
     """It did not: a client that ended its sessions and came again could fill the memory."""
     server = Server(detached_bytes=bound, limits=Limits(running=running))
     line, go, ends = Line(server), asyncio.Event(), defaultdict[str, list[str]](list)

@@ -122,9 +122,7 @@ async def probing(*features: str, **options: Any) -> tuple[Visitor, Peer]:
 
 @pytest.mark.parametrize("features", [("resume", "probe"), ("probe",)], ids=str)
 @pytest.mark.parametrize("options", [{}, {"limits": Limits(replay_bytes=0)}], ids=str)
-async def test_a_probe_is_answered_whether_or_not_the_session_can_resume(
-    features: tuple[str, ...], options: dict[str, Any]
-) -> None:
+async def test_a_probe_is_answered_whether_or_not_the_session_can_resume(features: Any, options: Any) -> None:
     page, _ = await probing(*features, **options)
     assert "probe" in page.session["features"]
     page.line.feed(PROBE)
