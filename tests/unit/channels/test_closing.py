@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import CLOSED, Both, emptied
+from stream_driver import CLOSED, Both, Log, emptied
 from stream_driver import both as both
 from stream_sides import opened
 
@@ -160,9 +160,7 @@ BODIES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("body", "expected"), BODIES)
 @pytest.mark.parametrize("how", ["good", "abort", "drop"])
-async def test_a_body_gets_what_came_before_the_end(
-    body: Any, expected: str, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_body_gets_what_came_before_the_end(body: Any, expected: str, how: str, caplog: Log) -> None:
     if how != "good":
         expected = expected.replace(" x y cancelled", "")  # one of several readers gets the error
     d, talk = Driven(), Talk(body)

@@ -44,7 +44,7 @@ async def nothing(ctx: Context, call_next: Any) -> Any:
     ],
 )
 async def test_what_middleware_makes_of_a_stream(
-    middleware: Any, exposed: bool, items: list[int], error: Any, text: str
+    middleware: Any, exposed: bool, items: Any, error: Any, text: str
 ) -> None:
     server = Server(expose_errors=exposed)
     server.use(middleware)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of, reads_nothing
-from stream_driver import PLAIN, WINDOW, WSRPC, Both, agreed, collect
+from stream_driver import PLAIN, WINDOW, WSRPC, Both, Log, agreed, collect
 from stream_driver import both as both
 
 from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Stream, StreamOverflow
@@ -241,9 +241,7 @@ async def test_stop_is_heard_while_the_next_item_is_awaited(producing: bool, i: 
 
 @pytest.mark.parametrize("stopped_by", ["stop", "start"])
 @pytest.mark.parametrize("then", ["item", "error"])
-async def test_a_generator_that_outlives_its_stop_is_silent(
-    then: str, stopped_by: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_generator_that_outlives_its_stop_is_silent(then: str, stopped_by: str, caplog: Log) -> None:
     d, starts = Driven(), list[int]()
 
     @d.peer.of("feed").on("start")
@@ -284,7 +282,7 @@ async def test_a_second_start_begins_anew(ordered: bool) -> None:
     made.assert_over(2)
 
 
-async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_travels_with_the_end(caplog: Log) -> None:
     made = Producer()
     for kind, message in (("rpc", "it failed"), ("internal", "internal error")):
         [request] = await made.starts(kind, channel="failing")
@@ -296,7 +294,7 @@ async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("raised", [False, True], ids=["the task is cancelled", "the generator raises it"])
 @pytest.mark.parametrize("at", ["the generator waits", "an item is sent", "the connection is full"])
-async def test_a_cancellation_travels_with_the_end(raised: bool, at: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cancellation_travels_with_the_end(raised: bool, at: str, caplog: Log) -> None:
     """The consumer was not told, and waited without a limit."""
     d, go = Driven(), asyncio.Event()
 
@@ -325,7 +323,7 @@ async def test_a_cancellation_travels_with_the_end(raised: bool, at: str, caplog
     d.assert_empty()
 
 
-async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(caplog: Log) -> None:
     d, go = redialing(), asyncio.Event()
     made = Producer(d.peer)
 

@@ -258,7 +258,7 @@ ERRORS: list[tuple[str, Any, str, str]] = [
     ("call", "last", "caller", "handler"),
     [pytest.param(*row, id=f"{row[0]}, {type(row[1]).__name__}") for row in ERRORS],
 )
-async def test_an_error_comes_after_the_items(
+async def test_an_error_comes_after_items(
     both: Both, call: str, last: Any, caller: str, handler: str, caplog: Log
 ) -> None:
     left, right = both
@@ -337,9 +337,7 @@ MISTAKES: list[tuple[str, tuple[Any, ...], Any, type[Exception], str]] = [
 @pytest.mark.parametrize(
     ("event", "args", "send", "error", "text"), [pytest.param(*row, id=f"{row[0]}, {row[2]}") for row in MISTAKES]
 )
-async def test_a_mistaken_call_fails_on_both_sides(
-    both: Both, event: str, args: Any, send: Any, error: Any, text: str
-) -> None:
+async def test_a_mistaken_call_fails(both: Both, event: str, args: Any, send: Any, error: Any, text: str) -> None:
     left, right = both
     serve(right)
     source = Feed()

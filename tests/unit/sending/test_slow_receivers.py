@@ -70,9 +70,7 @@ async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
     ],
     ids=["close", "drop_newest", "drop_oldest", "keep latest", "from the log"],
 )
-async def test_what_a_slow_reader_gets(
-    slow: Any, sent: list[Any], heard: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_a_slow_reader_gets(slow: Any, sent: Any, heard: Any, caplog: pytest.LogCaptureFixture) -> None:
     async with one_slow() as (server, ear, peer, line):
         room = server.room("lobby", keep=60) if slow is None else server.room("lobby", slow=slow)
         room.add(peer)
