@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -104,42 +104,6 @@ async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_be
         s.line.cut()
         await turns_until(lambda: s.back)
         assert not s.back[0].resumed
-
-
-async def test_the_users_messages_and_those_of_the_session_take_no_room_from_each_other() -> None:
-    """An answer for which there was no room would end the session."""
-    async with story(client=Limits(offline=20, replay_bytes=SMALL, hard_cap_bytes=200_000)) as s:
-        go, received = asyncio.Event(), list[int]()
-
-        async def source() -> AsyncIterator[int]:
-            await go.wait()
-            for number in range(500):
-                yield number
-
-        async def total(items: AsyncIterator[int]) -> int:
-            return sum([number async for number in items])
-
-        async def slow() -> str:
-            await go.wait()
-            return "x" * 1000
-
-        s.client.on("slow", slow)
-        s.server.on("total", total)
-        s.server.on("note", lambda number, filling: received.append(number))
-        uploading = asyncio.create_task(s.client.request("total", send=source()))
-        asked = asyncio.create_task(s.peer.request("slow"))
-        await turns_until(lambda: (s.peer.active, s.client.peer.anonymous_channels, s.client.peer.active) == (1, 1, 1))
-        await s.cut()
-        for number in range(20):
-            s.client.emit_nowait("note", number, "x" * 16_000)
-        with pytest.raises(QueueFull, match=r"not connected, and 20 messages \(\d+ bytes\) wait already"):
-            await s.client.emit("note", 20, "")
-        assert not s.client.peer.stats().slow
-        go.set()
-        await turns_until(lambda: s.client.peer.active == 0)
-        await s.repair()
-        assert s.back[0].resumed and len(await asked) == 1000
-        assert await uploading == sum(range(500)) and received == [*range(20)]
 
 
 @pytest.mark.parametrize(("side", "how"), [("server", "cancelled"), ("client", "timed out")])

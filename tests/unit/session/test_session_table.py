@@ -229,23 +229,6 @@ async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
     assert [info.user_closed for info in notified] == [True]
 
 
-async def test_a_bind_whose_close_handler_closes_the_peer_closes_its_connection() -> None:
-    scene, late = Scene(), Transport()
-    late.may_close.set()
-
-    @scene.peer.on("close")
-    def closed(peer: Peer, info: CloseInfo) -> None:
-        with suppress(StopIteration):
-            peer.close(4000, "enough").send(None)  # the first step, as in an eager task
-
-    await scene.reach(S.ATTACHED)
-    with pytest.raises(ConnectionLost, match="4000 enough"):
-        scene.peer.bind(late)
-    await turns()
-    assert late.closed is not None and late.closed.code == 4000
-    await scene.end()
-
-
 @pytest.mark.parametrize("make", [redialing, Driven])
 async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_closed(make: Callable[[], Driven]) -> None:
     driven, go, notified = make(), asyncio.Event(), list[CloseInfo]()
@@ -346,17 +329,6 @@ async def test_a_connection_that_takes_no_message_counts_as_ended() -> None:
     stats = scene.peer.stats()
     assert (stats.uptime, stats.detached, scene.peer.connected) == (0.0, False, False)
     await scene.end()
-
-
-async def test_a_server_resumes_a_session_without_asking() -> None:
-    page = Visitor()
-    peer = await page.begin()
-    page.line.lose()
-    assert state_of(peer) is S.DETACHED
-    peer.emit_nowait("note", 1)
-    assert await page.resume() is peer and state_of(peer) is S.RESUMABLE
-    assert {"a": ["note", 1]} in page.line.pop_sent()
-    await page.server.close()
 
 
 async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_without_a_connection() -> None:
