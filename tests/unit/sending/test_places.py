@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,101 +11,68 @@ import pytest
 from core_driver import Blocked, Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SMALL, SOON, Story, story, talk
+from session_story import SMALL, Story, story, talk
 from stream_driver import control, resumable, welcome
 from stream_sides import requested
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, RequestTimeout
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.sending.phase import Phase
 from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc.codecs import JsonCodec
-from wsrpc.testing import MemoryTransport, ScriptedTransport
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def sent_by(peer: Peer) -> int:
-    return peer.transport.sent if isinstance(peer.transport, MemoryTransport) else 0
+IMPOSSIBLE = {(Phase.EXPECTED, Scope.SESSION)}
+"""Messages belong to the session where no other one is expected."""
 
 
-class Scene:
-    """A story, and who sends the messages of each scope."""
-
-    def __init__(self, s: Story) -> None:
-        self.story = s
-        self.go = asyncio.Event()
-        self.channel: AnonymousChannel
-        self.seen = dict[Scope, Place | None]()
-
-    def look(self, scope: Scope, sender: Peer, emit: Callable[[str], None] | None = None) -> None:
-        """Send a message of that scope, and note where it goes."""
-        sent, kept = sent_by(sender), sender.stats().kept_bytes
-        try:
-            (emit or sender.emit_nowait)("note")
-        except (ConnectionLost, ChannelClosed):
-            self.seen[scope] = None
-            return
-        if sent_by(sender) > sent:
-            self.seen[scope] = Place.NOW
-        elif sender.stats().kept_bytes > kept:
-            self.seen[scope] = Place.QUEUE
+async def opening(peer: Peer, go: asyncio.Event, channels: list[AnonymousChannel]) -> None:
+    channels.append(await peer.open_channel("talk"))
+    await go.wait()
 
 
-@asynccontextmanager
-async def open_line(reconnect: Reconnect | None = SOON, **options: Any) -> AsyncGenerator[Scene]:
-    async with story(reconnect=reconnect, **options) as s:
-        scene = Scene(s)
-        s.server.on("talk", talk)
-        scene.channel = await s.client.open_channel("talk")
-        yield scene
-
-
-Seen = dict[Scope, Place | None]
-
-
-async def see_open() -> Seen:
-    async with open_line() as scene:
-        client = scene.story.client.peer
-        scene.look(Scope.STARTED, client, scene.channel.emit_nowait)
-        scene.look(Scope.SESSION, scene.story.peer)
-        scene.look(Scope.PEER, client)
-        return scene.seen
-
-
-async def see_away(*, opened: bool = True) -> Seen:
-    """What is sent as soon as the session resumes was `HELD`, what is not sent then was in the `QUEUE`."""
-    seen = Seen()
-    for scope in (Scope.PEER, Scope.SESSION):
-        d = redialing(keeps_offline=scope is Scope.PEER, bind=False, extensions=True, can_resume=True)
-        go, channels = asyncio.Event(), list[AnonymousChannel]()
-
-        async def opening(peer: Peer, go: asyncio.Event, channels: list[AnonymousChannel]) -> None:
-            channels.append(await peer.open_channel("talk"))
-            await go.wait()
-
-        d.peer.on("open", partial(opening, go=go, channels=channels))
-        d.peer.bind(d.transport)
-        [asked] = [message for message in await d.fed(resumable()) if "a" in message]
-        await d.fed({"i": asked["i"], "h": 1})
-        if opened:
-            go.set()
-            await turns()
+async def see(phase: Phase, scope: Scope) -> dict[Scope, Place | None]:
+    """Send a message of the peer, which has that scope, and one of a channel; return where they go."""
+    resumes = phase in (Phase.AWAY, Phase.AWAY_NOT_OPEN)
+    d = redialing(keeps_offline=scope is Scope.PEER, bind=False, extensions=True, can_resume=resumes)
+    go, channels, seen = asyncio.Event(), list[AnonymousChannel](), dict[Scope, Place | None]()
+    d.peer.on("open", partial(opening, go=go, channels=channels))
+    d.peer.bind(d.transport)
+    [asked] = [message for message in await d.fed(resumable() if resumes else welcome("drain")) if "a" in message]
+    await d.fed({"i": asked["i"], "h": 1})
+    if phase not in (Phase.OPENING, Phase.AWAY_NOT_OPEN):
+        go.set()
+        await turns()
+    if resumes or phase is Phase.EXPECTED:
         d.transport.lose()
-        assert d.peer.detached
-        d.peer.emit_nowait(scope.name)
-        channels[0].emit_nowait(Scope.STARTED.name)
+    elif phase in (Phase.FINISHING, Phase.DRAINING):
+        await d.fed(control("drain", after_ms=10_000 if phase is Phase.FINISHING else 0))
+    elif phase is Phase.STOPPED:
+        await d.peer.close()
+    for each, emit in ((scope, d.peer.emit_nowait), (Scope.STARTED, channels[0].emit_nowait)):
+        kept = d.peer.stats().kept_bytes
+        try:
+            emit(each.name)
+        except (ConnectionLost, ChannelClosed):
+            seen[each] = None
+        else:
+            seen[each] = Place.NOW if d.take() else Place.QUEUE
+            assert seen[each] is Place.NOW or d.peer.stats().kept_bytes > kept
+    if resumes:  # what is sent as soon as the session resumes was held
         session, d.transport = current_of(d.peer).session, ScriptedTransport()
         assert isinstance(session, ClientSession)
         session.ask_to_resume(Connection(d.transport), refused=lost, failed=lost)
         d.take()
         resumed = await d.fed(control("resumed", rx=0, bytes=0, token="other", limits={}))
         sent = [message["a"][0] for message in resumed if "a" in message]
-        seen |= {each: Place.HELD if each.name in sent else Place.QUEUE for each in (scope, Scope.STARTED)}
-        go.set()
-        await d.peer.close()
+        seen |= {each: Place.HELD for each in seen if each.name in sent}
+    go.set()
+    await d.peer.close()
     return seen
 
 
@@ -115,110 +80,10 @@ def lost(why: object) -> None:
     pytest.fail(f"the session is lost: {why}")
 
 
-async def see_expected() -> Seen:
-    async with open_line(extensions=False) as scene:
-        client = scene.story.client.peer
-        scene.story.line.down = True
-        scene.story.line.cut()
-        await turns_until(lambda: not client.connected)
-        scene.look(Scope.STARTED, client, scene.channel.emit_nowait)
-        scene.look(Scope.PEER, client)
-        return scene.seen
-
-
-async def see_stopped() -> Seen:
-    async with open_line(extensions=False) as scene:
-        s, served, channel = scene.story, scene.story.peer, scene.channel
-        s.line.down = True
-        s.ends[0].hold()
-        s.client.emit_nowait("fills", "x" * Limits().high_water_bytes)
-        waits = start(s.client.emit("note"))
-        await turns()
-        closing = start(s.client.close())
-        await turns()
-        s.line.cut()
-        with pytest.raises(ConnectionLost):
-            await waits
-        await closing
-        scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)
-        await turns_until(lambda: not served.connected)
-        scene.look(Scope.SESSION, served)
-        return scene.seen | {Scope.PEER: None}
-
-
-async def see_finishing() -> Seen:
-    seen = Seen()
-    for scope, d in ((Scope.PEER, redialing(extensions=True)), (Scope.SESSION, Driven(dialer=True, extensions=True))):
-        await d.fed(welcome("drain"))
-        channel = await requested(d)
-        await d.fed(control("drain", after_ms=10_000))
-        for each, emit in ((scope, d.peer.emit_nowait), (Scope.STARTED, channel.emit_nowait)):
-            emit("note")
-            seen[each] = Place.NOW if d.take() else Place.QUEUE
-        await d.peer.close()
-    return seen
-
-
-async def see_opening() -> Seen:
-    s = Story()
-    scene = Scene(s)
-
-    async def opened(peer: Peer) -> None:
-        if peer is s.client.peer:
-            scene.look(Scope.STARTED, peer)
-        await scene.go.wait()
-
-    s.client.on("open", opened)
-    s.server.on("open", opened)
-    async with asyncio.timeout(20):
-        connecting = start(s.client.connect())
-        await turns_until(lambda: bool(s.server.peers) and Scope.STARTED in scene.seen)
-        scene.look(Scope.SESSION, s.peer)
-        scene.look(Scope.PEER, s.client.peer)
-        scene.go.set()
-        await connecting
-        await s.client.close()
-        await s.server.close()
-    return scene.seen
-
-
-async def see_draining() -> Seen:
-    async with open_line() as scene:
-        s, channel = scene.story, scene.channel
-        closing = start(s.server.close(drain_timeout=0.5))  # so little is left that the client begins nothing new
-        await turns_until(lambda: s.client.closes_in is not None)
-        scene.look(Scope.PEER, s.client.peer)
-        scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)
-        await channel.abort()
-        await s.client.close()
-        await closing
-    d = Driven(dialer=True, extensions=True)  # what it sends has no other session to wait for
-    await d.fed(welcome("drain"), control("drain", after_ms=0))
-    with pytest.raises(ConnectionLost, match="draining"):
-        d.peer.emit_nowait("note")
-    return scene.seen | {Scope.SESSION: None}
-
-
-SEEN: dict[Phase, Callable[[], Awaitable[Seen]]] = {
-    Phase.STOPPED: see_stopped,
-    Phase.EXPECTED: see_expected,
-    Phase.AWAY: see_away,
-    Phase.AWAY_NOT_OPEN: partial(see_away, opened=False),
-    Phase.OPENING: see_opening,
-    Phase.FINISHING: see_finishing,
-    Phase.DRAINING: see_draining,
-    Phase.OPEN: see_open,
-}
-
-
-IMPOSSIBLE = {(Phase.EXPECTED, Scope.SESSION)}
-"""Messages belong to the session where no other one is expected."""
-
-
 @pytest.mark.parametrize("state", Phase, ids=lambda state: state.name)
 async def test_a_message_goes_where_the_table_says(state: Phase) -> None:
-    cells = {scope: place for scope, place in PLACES[state].items() if (state, scope) not in IMPOSSIBLE}
-    assert await SEEN[state]() == cells
+    for scope in {Scope.PEER, Scope.SESSION} - {scope for phase, scope in IMPOSSIBLE if phase is state}:
+        assert await see(state, scope) == {each: PLACES[state][each] for each in (scope, Scope.STARTED)}
 
 
 # ---------------------------------------------------------------- the rules on top of the table, in order
@@ -227,24 +92,6 @@ async def test_a_message_goes_where_the_table_says(state: Phase) -> None:
 def events(d: Driven) -> list[Any]:
     """The names of the events and requests that were sent."""
     return [message["a"][0] for message in d.take() if "a" in message]
-
-
-@pytest.mark.parametrize("then", ["has room again", "is lost"])
-async def test_nobody_overtakes_those_who_wait_for_room(then: str) -> None:
-    d = redialing()
-    d.transport.pause()
-    tasks = [start(d.peer.emit("first"))]
-    await turns()
-    tasks.append(start(d.peer.emit("second")))  # it looks before the first one is awake
-    if then == "has room again":
-        d.transport.resume()
-    else:
-        d.transport.lose()
-    await asyncio.gather(*tasks)
-    if then == "is lost":
-        d.rebind()
-    await turns()
-    assert events(d) == ["first", "second"]
 
 
 async def busy() -> tuple[Driven, int, asyncio.Task[Any]]:
@@ -364,8 +211,9 @@ async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once
 
 
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
-    async with open_line(client=Limits(replay_bytes=SMALL)) as scene:
-        s, channel = scene.story, scene.channel
+    async with story(client=Limits(replay_bytes=SMALL)) as s:
+        s.server.on("talk", talk)
+        channel = await s.client.open_channel("talk")
         await s.settled()
         await s.cut()
         channel.emit_nowait("fills", "x" * SMALL)
