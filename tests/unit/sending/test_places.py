@@ -1,4 +1,4 @@
-"""Where a message goes: the table `PLACES`, cell by cell, as the sender sees it."""
+"""Where a message goes, and the states of a request: the tables `PLACES` and `RequestState`, cell by cell."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stream_sides import requested
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, RequestTimeout
 from wsrpc._core.api.peer import current_of
+from wsrpc._core.sending.pending import RequestState
 from wsrpc._core.sending.phase import Phase
 from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.session.client_session import ClientSession
@@ -84,6 +85,41 @@ def lost(why: object) -> None:
 async def test_a_message_goes_where_the_table_says(state: Phase) -> None:
     for scope in {Scope.PEER, Scope.SESSION} - {scope for phase, scope in IMPOSSIBLE if phase is state}:
         assert await see(state, scope) == {each: PLACES[state][each] for each in (scope, Scope.STARTED)}
+
+
+@pytest.mark.parametrize("state", RequestState, ids=lambda state: state.name)
+async def test_a_request_counts_and_fails_as_its_state_says(state: RequestState) -> None:
+    d, go = redialing(bind=False, extensions=True, can_resume=True), asyncio.Event()
+    if state is RequestState.QUEUED:
+        d.peer.on("open", go.wait)
+    d.peer.bind(d.transport)
+    greet = resumable if state is RequestState.HELD else welcome
+    await d.fed(greet(running=1, waiting=0, waiting_bytes=0))
+    if state is RequestState.HELD:
+        d.transport.lose()
+    elif state is RequestState.WAITS:
+        d.transport.pause()
+    task = start(d.peer.request("work", timeout=5))
+    await turns()
+    sent = [message["i"] for message in d.take() if message.get("a") == ["work"]]
+    assert bool(sent) is (state in (RequestState.SENT, RequestState.ABANDONED, RequestState.ENDED))
+    if state is RequestState.ENDED:
+        await d.fed({"i": sent[0], "d": 1})
+        assert await task == 1
+    elif state is RequestState.ABANDONED:
+        d.clock.advance(100)
+        await turns()
+    requests = d.peer._core.requester.outbox.requests
+    assert [pending.state for pending in requests.all()] == ([] if task.done() else [state])
+    assert (requests.flight.requests, requests.flight.bytes > 0) == (state.counts, state.bytes_count)
+    d.clock.advance(100)
+    await turns()
+    error = task.exception()
+    assert (error.outcome if isinstance(error, RequestTimeout) else None) == state.outcome
+    left = (requests.flight.requests, requests.flight.bytes, requests.flight.waiting, d.peer.pending)
+    assert left == (state.outcome == "unknown", 0, 0, 0)
+    go.set()
+    await d.peer.close()
 
 
 # ---------------------------------------------------------------- the rules on top of the table, in order
