@@ -285,26 +285,6 @@ async def test_a_condition_adds_kinds_and_removes_them(condition: Any) -> None:
 # ---------------------------------------------------------------- cancelling
 
 
-@pytest.mark.parametrize("when", ["in an attempt", "between two", "with the end of the wait"])
-async def test_cancelling(when: str) -> None:
-    d = Driven(dialer=True)
-    policy = Retry(wait=tenacity.wait_fixed(5))
-    task = start(d.peer.request("q", retry=policy, idempotent=True, timeout=None))
-    number = await asked(d)
-    if when != "in an attempt":
-        d.feed({"i": number, "e": OVERLOADED, "_": 1})
-        await turns()
-        assert d.clock.next_deadline == 5
-    task.cancel("bored")
-    if when == "with the end of the wait":
-        d.clock.advance(5)
-    with pytest.raises(asyncio.CancelledError, match="bored"):
-        await task
-    d.expect(*([{"i": number, "x": "bored"}] if when == "in an attempt" else []))
-    assert d.clock.next_deadline is None
-    d.assert_empty()
-
-
 # ---------------------------------------------------------------- mistakes
 
 

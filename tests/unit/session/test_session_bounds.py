@@ -26,7 +26,6 @@ from wsrpc import (
     Handshake,
     Limits,
     Peer,
-    QueueFull,
     Reconnect,
     Server,
     SessionLost,
@@ -67,24 +66,6 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(refused: bool) -> Non
         await s.repair()
         await sending
         await turns_until(lambda: received == [*range(500)])
-
-
-async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() -> None:
-    async with story(server=Limits(replay_bytes=SMALL, hard_cap_bytes=200_000)) as s:
-        peer = s.peer
-        await s.cut()
-
-        def emit_on() -> None:
-            for _ in range(1000):
-                peer.emit_nowait("n", "x" * 1000)
-
-        with pytest.raises(QueueFull, match=r"^\d{6} bytes are unsent"):
-            emit_on()
-        assert SMALL < peer.stats().kept_bytes <= 200_000 and s.server.peers == (peer,)
-        assert (await s.server.emit("n", "x" * 1000)).sent == 0
-        await turns_until(lambda: not s.server.peers)
-        await s.repair()
-        assert not s.back[0].resumed
 
 
 async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_before() -> None:
