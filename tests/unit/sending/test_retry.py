@@ -292,22 +292,18 @@ async def later(error: BaseException) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
+def test_a_value_that_is_not_a_policy() -> None:
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"attempts": 0}, ValueError, "attempts"),
         ({"attempts": "3"}, TypeError, "1 or more; got '3'"),
         ({"initial": -1.0}, ValueError, "initial"),
         ({"wait": 1.0}, TypeError, "wait_fixed"),
         ({"stop": lambda state: True}, TypeError, "stop_after_attempt"),
-        ({"retry": Overloaded}, TypeError, "plain function"),
-        ({"retry": tenacity.retry_if_exception_type}, TypeError, "plain function"),
-        ({"retry": later}, TypeError, "plain function"),
-    ],
-)
-def test_a_value_that_is_not_a_policy(options: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        Retry(**options)
+        *(({"retry": each}, TypeError, "plain function") for each in (Overloaded, tenacity.retry_if_exception, later)),
+    ]
+    for options, error, text in wrong:
+        with pytest.raises(error, match=text):
+            Retry(**options)
 
 
 class Sealed(JsonCodec):

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from core_driver import start, turns
-from effort import SOAK
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SOON, Story, refuse, story
 
-from wsrpc import Client, ConnectionLost, Handshake, Limits, Reconnect, ReconnectInfo, Server, blocking
+from wsrpc import Client, Limits, Reconnect, ReconnectInfo, Server, blocking
 from wsrpc.testing import Clock, FaultProxy, Line, MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -212,6 +210,8 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
     assert [info.resumed for info in scene.back] == [False, True]
 
 
+# ---------------------------------------------------------------- large messages, which travel in parts
+
 CUT = 150_000
 """Bytes after which each connection is cut: less than each message has."""
 TEXT = "é" * 250_000
@@ -258,38 +258,3 @@ async def test_a_message_travels_in_parts_although_the_connection_was_fast() -> 
         for _ in range(4):
             assert await client.request("echo", TEXT) == TEXT
     assert sum(sizes) > 4 * len(TEXT) and max(sizes) < 132_000
-
-
-async def test_a_session_resumes_as_soon_as_its_client_has_its_name() -> None:
-    """The first connection is cut after each number of bytes, up to the response. Nothing was acknowledged so far."""
-    server, ran, connected, step = Server(), list[int](), list[Handshake](), 1 if SOAK else 8
-    server.on_handshake(connected.append)
-
-    @server.on("add")
-    def add(number: int) -> int:
-        ran.append(number)
-        return number
-
-    async def call(number: int) -> bool:
-        """Return whether the session went on."""
-        async with Client(proxy.url, reconnect=AT_ONCE) as client:
-            with suppress(ConnectionLost):
-                assert await client.request("add", number) == number
-                return True
-        return False
-
-    async def cut_once(number: int) -> bool:
-        connected.clear()
-        async with proxy.cut_after(number, "down"):
-            asked = asyncio.ensure_future(call(number))
-            await turns_until(lambda: len(connected) > 1 or asked.done())
-        return await asked
-
-    async with asyncio.timeout(80), server.listen() as listener, FaultProxy(listener.url) as proxy:
-        assert await call(0)
-        whole = proxy.bytes_down
-        went_on = [await cut_once(number) for number in range(whole - 250, whole, step)]
-    assert sorted(set(ran)) == sorted(ran), "nothing ran twice"
-    welcome = went_on.index(True)
-    assert welcome > 0 and all(went_on[welcome:]), "from the end of the welcome on"
-    assert (len(went_on) - welcome) * step < 20 + step, "the response has fewer bytes"
