@@ -128,20 +128,6 @@ async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list
 # ---------------------------------------------------------------- consumers
 
 
-async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_not() -> None:
-    feed = Feed()
-    d = await serving(feed.__call__)
-    sent = await d.fed({"h": 5, "a": ["start"]}, {"h": 5, "a": ["start"]}, {"h": 5, "i": 7, "a": ["start"]})
-    assert values(sent) == [0] and {"i": 7, "d": None} in sent
-    i = next(message["i"] for message in sent if "a" in message)
-    abort, following = await d.fed({"i": i, "h": 1})
-    assert abort["h"] == i and "x" in abort
-    [abort] = await d.fed({"i": following["i"], "e": "no more"})
-    assert abort["h"] == 5 and "x" in abort
-    assert feed.finished.is_set()
-    d.assert_empty()
-
-
 @pytest.mark.parametrize("says", [{"a": ["start"]}, {"i": 6, "a": ["start"]}, None])
 async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(says: Any) -> None:
     """JavaScript's iterator takes a channel that has ended before it starts for a stream without items."""

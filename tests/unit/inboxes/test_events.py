@@ -48,19 +48,6 @@ async def test_events_are_read_where_they_arrive(where: str) -> None:
         assert await waiting == 3
 
 
-async def test_reading_begins_at_the_call() -> None:
-    d = Driven()
-    d.feed({"a": ["said", 1]})
-    said, others = d.peer.events("said"), d.peer.of("chat").events("said")
-    d.feed({"a": ["said", 2]}, {"a": ["said", 3], "c": "chat"}, {"a": ["other", 4]})
-    d.transport.lose()
-    for stream, expected in ((said, [2]), (others, [3])):
-        got: list[Any] = []
-        with pytest.raises(ConnectionLost):
-            await collect(stream, got)
-        assert got == expected
-
-
 @pytest.mark.parametrize(
     ("returns", "arguments", "values"),
     [

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from operator import methodcaller
 from types import SimpleNamespace
@@ -74,55 +74,44 @@ CALLS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
 
 
 @asynccontextmanager
-async def never_connected() -> AsyncGenerator[tuple[Client, int]]:
-    client = Client(offline="fail")
-    yield client, 1006
-    await client.close(4000, "bye")
-    with pytest.raises(ConnectionLost, match="4000"):
-        await client.emit("e")
-
-
-@asynccontextmanager
-async def the_other_side_drains() -> AsyncGenerator[tuple[Client, int]]:
-    async with connect(server := Server(), client=Client(offline="fail")) as client:
-        may_end = asyncio.Event()
-        server.on("work", may_end.wait)
-        await client.emit("work")  # of which the client does not know how long it takes
-        await turns()
-        ending = start(server.close(drain_timeout=60))
-        await turns()
-        yield client, 1012
-        assert not ending.done()
-        may_end.set()
-        await ending
-
-
-@asynccontextmanager
-async def a_server_s_peer() -> AsyncGenerator[tuple[Peer, int]]:
-    """It has no next connection, whatever is asked for."""
-    async with connect(server := Server()):
+async def caller_in(place: str) -> AsyncGenerator[tuple[Client | Peer, int]]:
+    """A client or a peer that cannot send, and the close code that says why."""
+    server, client, may_end = Server(), Client(offline="fail"), asyncio.Event()
+    if place == "never connected":
+        yield client, 1006
+        await client.close(4000, "bye")
+        with pytest.raises(ConnectionLost, match="4000"):
+            await client.emit("e")
+        return
+    server.on("work", may_end.wait)
+    async with connect(server, client=client):
         [peer] = server.peers
-    yield peer, 1000
+        if place == "while the Close frame is on its way":
+            ending = start(client.peer.close())
+            await turns(1)
+            yield client, 1000
+            await ending
+        elif place == "the other side drains":
+            await client.emit("work")  # of which the client does not know how long it takes
+            await turns()
+            ending = start(server.close(drain_timeout=60))
+            await turns()
+            yield client, 1012
+            assert not ending.done()
+            may_end.set()
+            await ending
+    if place == "a server's peer":  # it has no next connection, whatever is asked for
+        yield peer, 1000
     await server.close()
 
 
-@asynccontextmanager
-async def closing() -> AsyncGenerator[tuple[Client, int]]:
-    """While the Close frame is on its way."""
-    async with connect(server := Server(), client=Client(offline="fail")) as client:
-        ending = start(client.peer.close())
-        await turns(1)
-        yield client, 1000
-        await ending
-    await server.close()
+CANNOT_SEND = ["never connected", "while the Close frame is on its way", "the other side drains", "a server's peer"]
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("place", [never_connected, closing, the_other_side_drains, a_server_s_peer])
-async def test_it_fails_at_once_and_nothing_is_left(
-    place: Callable[[], AbstractAsyncContextManager[tuple[Client | Peer, int]]], name: str
-) -> None:
-    async with asyncio.timeout(8), place() as (caller, code):
+@pytest.mark.parametrize("place", CANNOT_SEND)
+async def test_it_fails_at_once_and_nothing_is_left(place: str, name: str) -> None:
+    async with asyncio.timeout(8), caller_in(place) as (caller, code):
         peer = caller if isinstance(caller, Peer) else caller.peer
         pending = peer.pending
         with pytest.raises(ConnectionLost) as caught:
