@@ -94,14 +94,6 @@ async def test_members_of_all_servers_get_all_events_in_one_order(connect: Conne
             assert (again.position, again.heard.qsize()) == (late.position, 0)
 
 
-async def test_a_member_gets_what_is_emitted_after_it_was_added(connect: Connect) -> None:
-    async with houses(connect()) as [one], wsrpc.testing.connect(one.server) as client:
-        ear = Ear(client)
-        one.lobby.add(one.server.peers[0])
-        await one.lobby.emit("said", 1)
-        assert await ear.hear(1) == [1]
-
-
 async def test_who_is_left_out_does_not_get_the_event_later_either(connect: Connect) -> None:
     async with houses(connect(), connect()) as (one, two):
         begin = (await one.ear()).position

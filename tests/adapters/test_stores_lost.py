@@ -101,21 +101,6 @@ async def with_readers(store: RedisStore, number: int = 10, read: Any = next_ite
     return readers
 
 
-@pytest.mark.parametrize("garbage", [b"garbage", b"", b"\x81\xa3key\xa1x", b"\xc1"])
-async def test_a_run_that_another_program_overwrites_does_not_affect_others(
-    garbage: bytes, store: RedisStore, client: Any
-) -> None:
-    for key in ("bad", "good"):
-        await store.start(key, new_run("a", topic="t"))
-    await client.set("wsrpc:run:bad", garbage)
-    assert [*await store.renew({"bad": "a", "good": "a"})] == ["good"]
-    assert await store.adopt("t") == [] and await store.read("bad", 0) is None
-    for call in (store.append("bad", "a", 1, [b"x"]), store.end("bad", "a", b"end")):
-        with pytest.raises(RunGone):
-            await call
-    assert (await store.start("bad", new_run("b"))).id == "b"
-
-
 @pytest.mark.parametrize("field", ["arguments", "payer", "topic", "first", "last", "ending", "stopping", "keep"])
 async def test_a_run_without_a_field_harms_only_itself(
     field: str, mortal: Mortal, store: RedisStore, client: Any
@@ -158,14 +143,6 @@ async def test_an_item_that_another_program_deletes_is_not_passed_over(store: Re
     await client.xdel("wsrpc:items:k", "2-0")
     assert (await page_of(store)).items == [b"1"] and await store.read("k", 1) is None
     assert (await page_of(store, 2)).items == [b"3"]
-
-
-async def test_an_event_with_an_id_of_another_program_is_read(store: RedisStore, client: Any) -> None:
-    await add(store, "w", 1, b"1")
-    await client.delete("wsrpc:items:k")
-    await client.xadd("wsrpc:items:k", {b"\xff": b"1"}, id="1-0")
-    assert (await page_of(store)).ids == ["\\xff"] and (await page_of(store, 1)).before == "\\xff"
-    assert (await add(store, "w", 2, b"2")).before == "\\xff"
 
 
 async def test_a_server_that_is_killed_and_started_again_with_nothing(mortal: Mortal, store: RedisStore) -> None:

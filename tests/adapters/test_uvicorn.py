@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import pytest
 from asgi_servers import uvicorn_serving
-from core_driver import turns
 from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, TEXT, ask, asking, build_frame, handshake, raw_client
@@ -251,27 +250,6 @@ async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pyt
     assert seen[0][3]
 
 
-async def test_what_is_sent_before_the_answer_waits_for_it() -> None:
-    answered, asked = asyncio.Event(), asyncio.Event()
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        asked.set()
-        await answered.wait()
-        await echo(scope, receive, send)
-
-    async def early(sock: socket.socket) -> None:
-        await asked.wait()
-        sock.send(frame(TEXT, b"early"))
-        await turns(4)  # the event loop reads it
-        answered.set()
-
-    async with uvicorn_serving(slow, OURS, lifespan="off") as port:
-        async with asking(port, handshake("/"), meanwhile=early) as (_, raw):
-            assert (await raw.next_frame()).payload == b"early"
-            await raw.send(raw.frame(TEXT, b"later"))
-            assert (await raw.next_frame()).payload == b"later"
-
-
 # ---------------------------------------------------------------- the extension, as its contract says
 
 
@@ -338,30 +316,6 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
         assert await answer is (case != "none of these")
 
 
-async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """asyncio closes a connection in one turn of the loop, and tells uvicorn in the next."""
-    server, over = echo_server(), asyncio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def sending(message: Any) -> None:
-            transports[0].close()  # as at the end of the stream
-            await send(message)
-
-        transports.append(scope["extensions"]["wsrpc"]["reserve"].__self__.transport)
-        await asgi(server)(scope, receive, sending)
-        over.set()
-
-    transports: list[asyncio.Transport] = []
-    async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/"))
-        assert await reader.read() == b""
-        writer.close()
-        await over.wait()
-    assert server.stats().accepted == 0
-    assert "ASGI callable" not in caplog.text
-
-
 GREETING = {"type": "websocket.send", "text": "x" * 100}
 
 
@@ -404,21 +358,6 @@ async def test_a_middleware_around_accept(
                 assert await raw.read_to_end() == b""  # soon: uvicorn has seen the answer
     assert server.stats().accepted == (GREETING in others)
     assert ("scope['extensions'].pop('wsrpc', None)" in caplog.text) is (status == 500)
-
-
-async def test_a_middleware_that_removes_the_extension_sees_each_message() -> None:
-    server, seen = echo_server(), list[Any]()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["extensions"].pop("wsrpc")
-        await record(seen, asgi(server))(scope, receive, send)
-
-    async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        async with client(port) as ada:
-            assert await ada.request("echo", 1) == 1
-            assert not isinstance(server.peers[0].transport, WebSocketTransport)
-    types = [message["type"] for message in seen]
-    assert types[0] == "websocket.connect" and types[-1] == "websocket.disconnect" and "websocket.receive" in types
 
 
 # ---------------------------------------------------------------- the end
