@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from functools import partial
 from itertools import product
 from pathlib import Path
 from types import FrameType
@@ -89,7 +88,7 @@ async def test_a_url_that_is_not_valid_is_not_tried_again(dialing: Dialing, url:
         await dialing.dial(url, proxy=proxy, limits=LIMITS)
     assert not is_transient(caught.value)
     with pytest.raises(ValueError):
-        await Client(lambda: url, dial=partial(dialing.dial, proxy=proxy), limits=LIMITS).connect()
+        await Client(lambda: url, dial=dialing.dial, proxy=proxy, limits=LIMITS).connect()
 
 
 @dialings
