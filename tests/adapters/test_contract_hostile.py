@@ -68,7 +68,7 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
 
 INSTEAD: dict[str, dict[str, Answers]] = {
     # `websockets` parses there. It takes a length in any form.
-    "asgi-uvicorn-accepts": {IN_MESSAGE: [1002], HIGHEST_BIT: [1009]},
+    "asgi-uvicorn-accepts": {IN_MESSAGE: [1002], HIGHEST_BIT: [1009]}
 }
 """What libraries that parse themselves answer instead."""
 

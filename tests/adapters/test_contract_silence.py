@@ -9,16 +9,16 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from flavours import OVER_SOCKETS, OverSockets, able, unable
+from flavours import OVER_SOCKETS, Accepting, OverSockets, able, unable
 from leftovers import timers_due
 from raw_websocket import CLOSE, PING, PONG, TEXT, handshake
 from recorder import PIECE, Recorder, fill
 from served import tls
 
 from wsrpc import CloseInfo, Limits
-from wsrpc._net.listener import listen
 from wsrpc.transport import Transport
 
 LIMITS = Limits(ping_interval=0.05, ping_timeout=0.1, close_timeout=60.0, stall_timeout=60.0)
@@ -151,31 +151,25 @@ async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
 async def test_a_slow_reader_is_kept_over_tls() -> None:
     """Where asyncio's own transport for TLS says that nothing is unsent, and all of it is."""
     accepted: asyncio.Future[Transport] = asyncio.get_running_loop().create_future()
-
-    context, trusting = tls()
-
-    async def accept(transport: Transport, handshake: object) -> None:
-        accepted.set_result(transport)
-
-    listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall_timeout=1.0), ssl=context)
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", listener.port))
-        reader, writer = await asyncio.open_connection(sock=sock, ssl=trusting, server_hostname="localhost", limit=1000)
-        writer.write(handshake())
-        await reader.readuntil(b"\r\n\r\n")
-        transport = await accepted
-        recorder = Recorder.of(transport)
-        transport.send(b"x" * 18_000_000)
-        await read_slowly(lambda: reader.readexactly(100_000), recorder)
-        transport.abort()
-        await recorder.end()
-        writer.transport.abort()
-        with pytest.raises((OSError, EOFError)):
-            await reader.readexactly(1 << 30)
-    listener.stop()
-    await listener.wait_closed()
+    server, (context, trusting) = Accepting(PATIENT.replace(stall_timeout=1.0), accepted.set_result), tls()
+    async with server.listen(ssl=context) as listener:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", listener.port))
+            options: dict[str, Any] = {"ssl": trusting, "server_hostname": "localhost", "limit": 1000}
+            reader, writer = await asyncio.open_connection(sock=sock, **options)
+            writer.write(handshake("/"))
+            await reader.readuntil(b"\r\n\r\n")
+            transport = await accepted
+            recorder = Recorder.of(transport)
+            transport.send(b"x" * 18_000_000)
+            await read_slowly(lambda: reader.readexactly(100_000), recorder)
+            transport.abort()
+            await recorder.end()
+            writer.transport.abort()
+            with pytest.raises((OSError, EOFError)):
+                await reader.readexactly(1 << 30)
 
 
 @unable("heartbeat")
