@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from aiohttp import web
-from asgi_servers import SERVERS
 from core_driver import turns
 from dialings import DIALINGS, Dialing
-from hosts import HOSTS, Default, Host, application, running
-from leftovers import turns_until
+from hosts import HOSTS, Default, Host
+from leftovers import other_tasks, turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from served import hosts, raw
 
 from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import FaultProxy
-from wsrpc_adapters.aiohttp import serve
-from wsrpc_adapters.asgi import asgi
 
 LIMITS = Limits(close_timeout=1.0)
 SOON = Reconnect(initial=0.001, max=0.005)
@@ -297,37 +293,11 @@ async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host:
 # ---------------------------------------------------------------- the call of a connection
 
 
-@asynccontextmanager
-async def serving_calls(server: Server, by: str, calls: list[object]) -> AsyncGenerator[str]:
-    """Serve by an aiohttp handler, or by the ASGI application under the server ``by``; ``calls`` are those that run."""
-
-    async def run(call: Awaitable[Any]) -> Any:
-        calls.append(call)
-        result = await call  # one that fails stays there
-        calls.remove(call)
-        return result
-
-    async def counted(scope: Any, receive: Any, send: Any) -> None:
-        call = asgi(server)(scope, receive, send)
-        await (run(call) if scope["type"] == "websocket" else call)
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        response: web.StreamResponse = await run(serve(server, request))
-        return response
-
-    if by == "aiohttp":
-        async with running(application(server, handler)) as url:
-            yield url
-    else:
-        async with SERVERS[by](counted) as port:
-            yield f"ws://127.0.0.1:{port}/"
-
-
-@pytest.mark.parametrize("by", ["aiohttp", "uvicorn", "uvicorn-wsrpc", "hypercorn"])
-async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(by: str) -> None:
+@hosts
+async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(host: Host) -> None:
     """Also while the `open` handlers of the session run."""
     server, notes, told = noting()
-    go_on, calls = asyncio.Event(), list[object]()
+    go_on = asyncio.Event()
 
     @server.on("open")
     async def opened() -> None:
@@ -335,14 +305,15 @@ async def test_the_call_of_a_connection_returns_with_it_although_its_session_goe
         await go_on.wait()
 
     async with asyncio.timeout(30):
-        async with serving_calls(server, by, calls) as url:
+        async with host.serving(server) as url:
+            await turns(20)  # the host has begun
+            before = other_tasks()
             async with raw(url) as first:
                 await begin(first)
                 await turns_until(lambda: server.peers and server.peers[0].stats().messages_in == 3)
                 (peer,) = server.peers
-                assert len(calls) == 1
                 first.reset()
-            await turns_until(lambda: peer.detached and not calls)
+            await turns_until(lambda: peer.detached and len(other_tasks() - before) == 1)  # that of `opened`
             go_on.set()
             await turns_until(lambda: notes == [1])
             assert list(server.peers) == [peer] and told == ["open"]

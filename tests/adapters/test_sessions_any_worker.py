@@ -53,14 +53,6 @@ async def call(peer: Peer) -> int:
     peer.state["calls"] += 1
     peer.emit_nowait("called", peer.state["calls"])
     return peer.state["calls"]
-
-
-@app.on("numbers")
-async def numbers(count: int):
-    for number in range(count):
-        yield number
-        if number % 50 == 0:
-            await asyncio.sleep(0.01)
 """
 WORKERS = 4
 CUTS = 50 if SOAK else 4
@@ -84,7 +76,7 @@ async def workers(engine: EngineServer, folder: Path) -> AsyncGenerator[tuple[Wo
 
 
 class Visitor:
-    """A client that calls, streams and emits without a pause, and compares what it gets."""
+    """A client that calls and emits without a pause, and compares what it gets."""
 
     def __init__(self, url: str) -> None:
         self.client = Client(url, reconnect=AT_ONCE)
@@ -98,11 +90,11 @@ class Visitor:
 
     @asynccontextmanager
     async def living(self) -> AsyncGenerator[None]:
-        """Let it call, stream and emit during the block. Nothing is lost, doubled or out of order."""
+        """Let it call and emit during the block. Nothing is lost, doubled or out of order."""
         async with self.client:
             await self.where()  # so that the session has a name
             async with asyncio.TaskGroup() as group:
-                for work in (self._call, self._stream, self._note):
+                for work in (self._call, self._note):
                     group.create_task(work())
                 yield
                 self._over = True
@@ -114,11 +106,6 @@ class Visitor:
         while not self._over:
             self._calls += 1
             assert await self.client.request("call", timeout=None) == self._calls
-
-    async def _stream(self) -> None:
-        while not self._over:
-            async with self.client.stream("numbers", 200) as items:
-                assert [item async for item in items] == [*range(200)]
 
     async def _note(self) -> None:
         while not self._over:
