@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,11 +14,11 @@ from engines_in_use import OnServer, Recorder
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
+from wsrpc import Client, Limits, MessageTooBig, RemoteError
 from wsrpc._core.session import replay
 from wsrpc.cluster import ClusterClient, _directory
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster._wire import Data, Probe, encode
+from wsrpc.cluster._wire import Probe
 from wsrpc.cluster.engine import EngineConnection
 from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc_adapters.redis import RedisEngine
@@ -176,42 +175,6 @@ async def test_garbage_is_counted_and_nothing_is_lost() -> None:
             stats = server.stats().cluster
             assert stats is not None and (stats.engines_lost, stats.gaps, stats.nodes) == (0, 0, 2)
             assert sum(stats.ignored.values()) >= len(garbage)
-        await publisher.close()
-
-
-INSIDE = {
-    "no JSON": (b"hello", True),
-    "invalid UTF-8": (b'{"a":["x","\xff\xfe"],"i":1}', True),
-    "deep and binary": (DEEP, False),
-    "a large number": (b'{"a":["x"],"i":18446744073709551616}', True),
-    "a room's message without sense": (b'{"a":["room",5]}', True),
-    "an item of no stream": (b'{"a":["next",{"value":1}],"h":77}', True),
-    "credit of no stream": (b'{"ws-wrapper":{"credit":[77,1e400,-1]}}', True),
-    "a time that is none": (b'{"a":["add",1,2],"i":4,"c":"ada\\u0000","t":-1e308}', True),
-}
-
-
-@pytest.mark.parametrize("inside", INSIDE)
-async def test_garbage_within_a_session_of_two_processes(inside: str) -> None:
-    """As if the other process had sent it: the session may end with it, and there is another one at once."""
-    async with servers(2) as made:
-        client, _ = callee()
-        await made.join(1, "ada", client)
-        peer, node = made[0].cluster.peer("ada"), membership_of(made[1].cluster).node
-        publisher = await made.engine.connect(Recorder())
-        (transport,) = node._transports.values()
-        payload, text = INSIDE[inside]
-        data = Data(transport.conn, transport._received + 1, [payload], [] if text else [0])
-        publisher.publish(f"shop.{node.id}", encode(data))
-        await until_it_has_come(made, publisher)
-        await turns_until(lambda: transport._received >= data.seq or transport.conn not in node._transports)
-        answer = None
-        while answer is None:
-            await asyncio.sleep(0)  # it may be refused at once
-            with suppress(ConnectionLost):
-                answer = await peer.request("add", 1, 2)
-        assert answer == 3
-        assert [server.stats().cluster.engines_lost for server in made.all] == [0, 0]  # type: ignore[union-attr]
         await publisher.close()
 
 

@@ -215,12 +215,6 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
             assert (await hear(new))["t"] == "resumed"
             await turns_until(lambda: len(notes) == 12)
             assert notes == list(range(1, 13)) and told == ["open"]
-        async with raw(url, asks) as late:  # its session is gone
-            await say(late, resume | {"sid": "x" * 22})
-            await late.send(late.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
-            assert await hear(late) == {"t": "gone", "why": "expired"}
-            assert (await hear(late))["t"] == "welcome"
-            assert json.loads((await late.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
 
 
 @hosts

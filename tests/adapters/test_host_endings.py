@@ -124,7 +124,7 @@ async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, 
 
 @pytest.mark.parametrize("host", [*HOSTS, UvicornH11()], ids=repr)
 async def test_nothing_of_a_connection_waits_for_the_garbage_collector(host: Host) -> None:
-    """A refused request did, and on uvicorn with httptools each HTTP protocol, which took 6 KiB."""
+    """A refused request did, half a message, and on uvicorn with httptools each HTTP protocol, which took 6 KiB."""
     server = Server(limits=LIMITS)
     endings = Endings(server)
     server.on("add", lambda x, y: x + y)
@@ -148,6 +148,10 @@ async def test_nothing_of_a_connection_waits_for_the_garbage_collector(host: Hos
                 pass
             await peer.send(peer.close_frame())
             await peer.read_to_end()
+        await endings.next()
+        async with raw(url) as peer:
+            await peer.send(peer.frame(TEXT, "x" * 100_000)[:-1])
+            peer.reset()
         await endings.next()
         assert (await ask(port_of(url), handshake("/ws?no"))).startswith(b"HTTP/1.1 403")
 

@@ -433,26 +433,6 @@ async def test_a_log_is_forgotten_after_its_last_add_and_begins_anew(connect: Co
     await until(partial(ours.read, "k", 0), lambda page: page is None)
 
 
-async def test_a_key_has_a_run_or_a_log(connect: Connect) -> None:
-    store = connect(lease=SOON)
-    await add(store, "a", 1, b"x")
-    await store.start("run", new_run("log-a"))
-    before = await page_of(store)
-    for call in (
-        store.start("k", new_run("log-a")),
-        store.append("k", "log-a", 2, [b"y"]),
-        store.end("k", "log-a", b""),
-        add(store, "a", 1, b"x", key="run"),
-    ):
-        with pytest.raises(RunGone):
-            await call
-    await store.stop("k", "log-a")
-    assert await store.renew({"k": "log-a", "none": "a"}) == {}
-    await until(partial(state_of, store, "run"), lambda state: state is not None and state.lost)
-    assert await store.adopt("") == []
-    assert await page_of(store) == before
-
-
 async def test_a_log_takes_the_share_of_its_payer(connect: Connect) -> None:
     store = connect(payer_runs=2, payer_bytes=100_000)
     await store.start("run", new_run("a", payload=bytes(60_000)))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import re
 import socket
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -115,31 +113,6 @@ async def test_over_tls_where_small_messages_are_sent_at_once_whatever_socket_uv
             assert isinstance(server.peers[0].transport, WebSocketTransport)
             assert sockets[0].proto == 0, "asyncio would have set the option itself"
             assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_what_has_ended_does_not_wait_for_the_garbage_collector() -> None:
-    """Half a message of 1 MB stayed in memory, and then what had parsed the request, 4 KiB for each connection."""
-    server = echo_server()
-    ended: list[weakref.ref[object]] = []
-    server.on("open", lambda peer: ended.append(weakref.ref(peer.transport)))
-
-    class Watched(WebSocketProtocol):
-        def handle_connect(self, event: Any) -> None:
-            super().handle_connect(event)
-            ended.extend((weakref.ref(self.conn), weakref.ref(self.queue)))
-
-    async with uvicorn_serving(asgi(server), Watched) as port:
-        gc.collect()
-        gc.disable()
-        try:
-            async with raw_client(port) as peer:
-                await peer.send(peer.frame(TEXT, "x" * 1_000_000)[:-1])
-                await turns_until(lambda: len(ended) == 3)
-                await turns_until(lambda: [each() is None for each in ended] == [True, True, False])
-                peer.reset()
-            await turns_until(lambda: not any(each() for each in ended))
-        finally:
-            gc.enable()
 
 
 # ---------------------------------------------------------------- uvicorn's own connections

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager as Context
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,14 +204,6 @@ async def test_a_worker_that_dies_is_started_again_and_a_version_that_does_not_s
         assert await client.request("worker") not in (first, second, third)
 
 
-def may_listen(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
 async def test_when_the_supervisor_is_killed_its_workers_drain_and_another_can_start(tmp_path: Path) -> None:
     async with serving(tmp_path) as running:
         port = await running.port()
@@ -219,7 +211,10 @@ async def test_when_the_supervisor_is_killed_its_workers_drain_and_another_can_s
             running.process.kill()
             await running.logged("Draining worker")
             async with asyncio.timeout(PATIENCE):
-                while not may_listen(port):  # noqa: ASYNC110 - nobody tells
+                while True:
+                    with suppress(OSError):
+                        socket.create_server(("127.0.0.1", port)).close()
+                        break
                     await asyncio.sleep(0.01)
             caller.release()
             assert await call
