@@ -12,13 +12,23 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from core_driver import messages
+from core_driver import messages, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from stream_driver import Both, Feed, Log, collect, emptied, total
 from stream_driver import both as both
 
-from wsrpc import BadArguments, BadResult, HandlerFailed, Peer, RemoteError, RpcError, UnknownEvent, current_context
+from wsrpc import (
+    BadArguments,
+    BadResult,
+    HandlerFailed,
+    Limits,
+    Peer,
+    RemoteError,
+    RpcError,
+    UnknownEvent,
+    current_context,
+)
 from wsrpc._core.channels.source import iterate
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import pair
@@ -335,3 +345,20 @@ async def test_a_mistaken_call_fails(both: Both, event: str, args: Any, send: An
     else:
         with pytest.raises((error, RemoteError) if send else error, match=text):
             await collect(left.stream(event, *args, send=send))
+
+
+async def test_an_upload_takes_no_place_that_a_request_needs() -> None:
+    async def waits(items: AsyncIterator[int]) -> int:
+        result = await total(items)
+        await go.wait()
+        return result
+
+    go = asyncio.Event()
+    async with pair(limits=Limits(running=1, waiting=0)) as (left, right):
+        right.on("waits", waits)
+        right.on("go", go.set)
+        uploading = start(left.request("waits", send=[1, 2, 3]))
+        await turns(50)
+        await left.request("go")
+        assert await uploading == 6
+        await emptied(left, right)
