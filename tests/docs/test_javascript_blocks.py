@@ -131,7 +131,8 @@ async def test_the_upload_in_streams_is_resumed_in_a_page(tmp_path: Path) -> Non
     exec(compile(program, "streams.md", "exec", dont_inherit=True), page)
     page["FOLDER"] = tmp_path / "files"
     page["FOLDER"].mkdir()
-    server, write, written, calls = page["server"], page["write"], list[int](), list[str]()
+    server: Server = page["server"]
+    write, written, calls = page["write"], list[int](), list[str]()
     loop, closing = asyncio.get_running_loop(), asyncio.Queue[asyncio.Task[None]]()
 
     def close() -> None:
