@@ -22,9 +22,10 @@
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make explore  random examples for the property tests, some minutes; it prints how to repeat them
 #   make soak    make explore, and the long form of the stress tests: 10,000 cuts of a connection in use, as many of one
-#                whose session goes on, a server that is killed 200 times, as many processes of a cluster, 5,000 runs
-#                of each state machine, 6,000 cuts of a page's connection, ten minutes of its messages, 21 bad networks
-#                with the sizes that people have, and a Redis that fails in twelve ways under 900 calls
+#                whose session goes on, a server that is killed 200 times, as many processes of a cluster, its engine
+#                killed 50 times and frozen 20 times, 5,000 runs of each state machine, 6,000 cuts of a page's
+#                connection, ten minutes of its messages, 21 bad networks with the sizes that people have, 1,000 drops
+#                during the first call of a session, and a Redis that fails in twelve ways under 900 calls
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
@@ -67,6 +68,7 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
 
+# What says more of how wsrpc is built and released than of what it does.
 test-tools: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/tools $(ARGS)
 
@@ -144,7 +146,7 @@ SOAKED := tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py test
   tests/faults/test_cluster_soak.py tests/faults/test_memory.py tests/faults/test_networks.py \
   tests/faults/test_durability.py tests/faults/test_floods.py \
   tests/adapters/test_sessions_any_worker.py interop/test_page_networks.py interop/test_page_cuts.py \
-  interop/test_page_cuts_memory.py interop/test_page_reloads.py
+  interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py interop/test_page_reloads.py
 define search
 @seed=$(SEED); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
   $(WITH_VENV) WSRPC_SEED=$$seed $(1) --hypothesis-seed=$$seed $(ARGS)

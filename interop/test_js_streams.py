@@ -72,6 +72,18 @@ async def test_javascript_starts_too_late(agents: Agents, library: str, role: Ro
 OLD = [(library, role) for library, role in COMBINATIONS if library != "ws-wrapper-4"]
 
 
+@pytest.mark.parametrize(("library", "role"), OLD, ids=named(OLD))
+async def test_a_version_without_streams_requests_one(
+    agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with agents.link(library, role, limits=Limits(unread_timeout=0.1)) as link:
+        Numbers(link)
+        for _ in range(3):
+            assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
+        async with asyncio.timeout(PATIENCE):
+            await until(lambda: link.peer.anonymous_channels == 0)
+
+
 # ---------------------------------------------------------------- Python produces
 
 

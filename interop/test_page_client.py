@@ -609,6 +609,24 @@ async def test_what_waits_has_the_arguments_of_its_call(waits: str, codec: str) 
         assert got == [{"n": [0]}] * (6 if offline else 3)
 
 
+async def test_each_attempt_has_the_arguments_of_the_call() -> None:
+    got: list[Any] = []
+
+    async def fails_once(line: Any, message: dict[str, Any]) -> None:
+        got.append(message["a"][1])
+        answer = {"e": {"message": "no", "code": "wsrpc.overloaded"}, "_": 1} if len(got) <= 3 else {"d": None}
+        await line.send(json.dumps({"i": message["i"], **answer}))
+
+    async def greets(line: Any, message: Any) -> None:
+        await line.send(welcome("context"))
+
+    async with scripted(fails_once, greets) as url, Page.start(url) as page:
+        await page.notes.until("open")
+        await page.run(f"const isEvent = false\n{CHANGED}")
+        await page.notes.until("taken", 3)
+        assert got == [{"n": [0]}] * 6
+
+
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 async def test_what_cannot_be_sent_is_refused_at_once(codec: str) -> None:
     """Without a connection, events were accepted, and threw later, where nobody could catch it: a process ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -17,13 +18,13 @@ EXAMPLE = ROOT / "examples" / "chat"
 class ChatServer:
     """``async with ChatServer(folder) as chat``; ``url`` is the page's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, redis: str = "", workers: int = 1) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/"
         self.socket_url = f"ws://127.0.0.1:{port}/ws"
         self._data = folder / "data"
-        self._words = ["-m", "wsrpc", "serve", "app:app", "--port", str(port)]
-        self._env = {**environment(""), "CHAT_DATA": str(self._data)}
+        self._words = ["-m", "wsrpc", "serve", "app:app", "--port", str(port), "--workers", str(workers)]
+        self._env = {**environment(""), "CHAT_DATA": str(self._data)} | ({"CHAT_REDIS": redis} if redis else {})
         self.command: Worker
 
     async def __aenter__(self) -> ChatServer:
@@ -59,3 +60,8 @@ class ChatServer:
         """As when the machine loses power: nobody is told."""
         os.killpg(self.command.process.pid, signal.SIGKILL)
         await self.command.process.wait()
+
+    async def worker_of(self, name: str) -> int:
+        """The process to which a user has connected last, and which has the user's session."""
+        remote = re.findall(rf'(\S+) - "WebSocket /ws\?name={name}"', self.log)[-1]
+        return int(await self.command.logged(rf"\[(\d+)\] peer \w+ connected from {remote},"))

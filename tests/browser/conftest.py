@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from browser.chat_server import ChatServer
 from browser.pages import PATIENCE, Newcomer
+from engine_servers import redis_server
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
@@ -67,9 +68,16 @@ def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def chat(tmp_path: Path) -> AsyncGenerator[ChatServer]:
-    async with ChatServer(tmp_path) as server:
-        yield server
+async def chat(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[ChatServer]:
+    """One process, or as many workers with a Redis as a test says."""
+    workers = getattr(request, "param", 1)
+    redis = redis_server() if workers > 1 else None
+    try:
+        async with ChatServer(tmp_path, redis="" if redis is None else redis.url, workers=workers) as server:
+            yield server
+    finally:
+        if redis is not None:
+            redis.kill()
 
 
 # ---------------------------------------------------------------- people in front of it

@@ -19,6 +19,9 @@ from wsrpc.testing import FaultProxy
 
 HERE = Path(__file__).parent
 BLANK = HERE / "page_blank.html"
+CUT_WHILE_DIALING = "Error in connection establishment", "Error during WebSocket handshake: net::ERR_CONNECTION_RESET"
+"""What Chromium writes into the console, whatever a page does."""
+
 Reports = asyncio.Queue[Any]
 """What pages have posted to /report."""
 
@@ -67,8 +70,12 @@ async def serving_site(server: Server) -> AsyncGenerator[Site]:
 
 
 @asynccontextmanager
-async def quiet_page(context: BrowserContext, url: str) -> AsyncGenerator[Page]:
-    """Open a page. It may raise no error, leave no rejection unhandled, and write nothing into its console."""
+async def quiet_page(context: BrowserContext, url: str, *tolerated: str) -> AsyncGenerator[Page]:
+    """Open a page. It may raise no error, leave no rejection unhandled, and write nothing into its console.
+
+    Args:
+        tolerated: parts of what the browser itself says when a connection fails, which no page can prevent.
+    """
     complaints: list[str] = []
 
     def said(message: ConsoleMessage) -> None:
@@ -83,6 +90,7 @@ async def quiet_page(context: BrowserContext, url: str) -> AsyncGenerator[Page]:
         yield page
     finally:
         await page.close()
+    complaints = [text for text in complaints if not any(part in text for part in tolerated)]
     assert not complaints, complaints
 
 

@@ -52,6 +52,29 @@ def answers(page: Page) -> Locator:
     return page.locator(".answer")
 
 
+async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser: Browser, url: str) -> None:
+    async with browsing(browser) as context:
+        page = await opened(context, url)
+        await ask(page, "Good morning!")
+        second = None
+        for words in ("Reload this page now", "in a second tab", "in either of them", "nobody reads"):
+            await expect(answers(page)).to_contain_text(words)
+            await page.reload()  # each time, it may come to the other worker
+            second = second or await opened(context, page.url)
+        assert second is not None
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("is still here.", timeout=20_000)
+        assert await answers(page).text_content() == await answers(second).text_content()
+
+        # Stopped by the tab that has not asked.
+        await ask(page, "And again!")
+        await expect(answers(second).nth(1)).to_contain_text("simulated model")
+        await second.get_by_role("button", name="Stop").click()
+        for tab in (page, second):
+            await expect(tab.locator(".end")).to_have_text("(the handler was stopped)")
+        assert await answers(page).all_text_contents() == await answers(second).all_text_contents()
+
+
 async def test_a_tool_asks_all_tabs_and_goes_when_one_has_answered_or_stopped_its_run(
     browser: Browser, url: str
 ) -> None:

@@ -126,7 +126,9 @@ class Station:
         self._ends: dict[int, str] = {}
         """How parked requests of this process have ended, by their numbers."""
         self._progress = asyncio.Event()
-        """Set when a call has ended."""
+        """Set when a call has ended, or an event has missed a node."""
+        self._missed = 0
+        """How many events have missed a node."""
         self._load: list[asyncio.Task[None]] = []
         self._parked: list[asyncio.Task[None]] = []
         self._parked_here: dict[int, int] = {}
@@ -179,7 +181,8 @@ class Station:
         self._idle = _running()
         kinds = {"request": self._request, "stream": self._stream, "upload": self._upload}
         loads = [self._call_on(kind, self._other, call) for kind, call in kinds.items() for _ in range(CALLERS)]
-        loads += [self._call_every_moment(), self._emit_on("", nowait=False), self._emit_on(" nowait", nowait=True)]
+        loads += [self._call_on("local", lambda: self.slot, self._request), self._call_every_moment()]
+        loads += [self._emit_on("", nowait=False), self._emit_on(" nowait", nowait=True)]
         self._load = [asyncio.create_task(load) for load in loads]
         for slot in self._others:  # requests that end only with a connection
             self._parked.append(asyncio.create_task(self._call_on("park", partial(int, slot), self._park_there)))
@@ -220,6 +223,12 @@ class Station:
         """Make a call, and return how it has ended."""
         return await self._call_once("asked", slot, self._request)
 
+    async def missed(self) -> None:
+        """Wait until one more event has missed a node."""
+        before = self._missed
+        while self._missed == before:
+            await self._next_progress()
+
     async def _next_progress(self) -> None:
         self._progress.clear()
         await self._progress.wait()
@@ -228,10 +237,11 @@ class Station:
         """Return the nodes that are known here."""
         return sorted(self.cluster.nodes)
 
-    async def whole(self, since: float) -> None:
-        """Wait until a call that began later than ``since`` was answered from each slot."""
+    async def whole(self, since: float) -> float:
+        """Wait until a call that began later than ``since`` was answered from each slot. Return when that was so."""
         while min(self._answered.get(slot, 0.0) for slot in self._others) < since:
             await self._next_progress()
+        return time.monotonic()
 
     async def stop(self) -> float:
         """Begin nothing new. Return after how long everything had ended."""
@@ -367,6 +377,9 @@ class Station:
             else:
                 report = await room.emit("said", sender, n)
             self.note(Emitted(sender, n, began, [*report.missing_nodes]))
+            if report.missing_nodes:
+                self._missed += 1
+                self._progress.set()
             assert not report.errors, report.errors
             await asyncio.sleep(random.uniform(0.01, 0.03))
 

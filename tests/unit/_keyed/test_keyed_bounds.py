@@ -14,7 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from stream_driver import collect
 
-from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, Retry, Server
+from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, Retry, RunLost, Server
 from wsrpc._keyed import runs
 from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, StoreLost
 
@@ -91,6 +91,22 @@ async def test_readers_that_lose_their_unread_items_read_them_again(monkeypatch:
     async with server.listen() as listener, Client(listener.url) as client:
         streams = [client.stream("count", key="k") for _ in range(3)]
         assert await asyncio.gather(*map(collect, streams)) == [[*range(1000)]] * 3
+
+
+class Forgetful(MemoryStore):
+    """A store in which each run is expired when somebody reads it."""
+
+    async def read(self, *args: Any, **options: Any) -> Page | None:
+        return None
+
+
+async def test_a_request_whose_result_expires_meanwhile() -> None:
+    async with charging(Forgetful()) as (client, _):
+        with pytest.raises(RunLost, match="nothing is kept") as lost:
+            await client.request("charge", 1, key="k")
+        assert lost.value.outcome == "unknown"
+        # The second one joins a run that has ended, and needs no further step.
+        assert await client.request("charge", 1, key="k") == 1
 
 
 class Broken(MemoryStore):

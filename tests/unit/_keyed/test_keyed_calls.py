@@ -194,6 +194,18 @@ async def test_positions_that_are_none(after: int | str, error: type[Exception])
     assert kitchen.runs == [5]
 
 
+async def test_items_that_are_no_longer_kept_are_told() -> None:
+    kitchen = Kitchen(store=MemoryStore(run_bytes=200))
+    async with guest(kitchen) as client:
+        await read(client, 1, key="k")
+        kitchen.go.set()
+        await turns_until(lambda: kitchen.ended)
+        with pytest.raises(ItemsGone) as gone:
+            await read(client, key="k")
+        assert gone.value.first == 3
+        assert (await read(client, key="k", after=gone.value.first - 1))[0] == [2, 3, 4]
+
+
 # ---------------------------------------------------------------- the end
 
 
@@ -215,6 +227,17 @@ async def test_a_reader_stops_the_handler_for_all() -> None:
             with pytest.raises(ValueError, match="has no key"):
                 await without.stop()
     assert getattr(kitchen.ended[0], "code", None) == "wsrpc.stopped"
+
+
+async def test_a_stop_that_meets_the_end_of_the_handler() -> None:
+    """It raised that the channel does not exist."""
+    kitchen = Kitchen()
+    async with guest(kitchen) as client, client.stream("serve", key="k") as items:
+        assert await anext(items) == 0
+        kitchen.go.set()
+        await items.stop()
+        assert [item async for item in items] in ([1, 2], [1, 2, 3, 4])
+        await items.stop()
 
 
 @pytest.mark.parametrize("reads", [False, True])

@@ -73,3 +73,19 @@ async def test_a_connection_that_is_over_goes_without_the_garbage_collector() ->
             await turns_until(lambda: not any(each() for each in kept))
         finally:
             gc.enable()
+
+
+@pytest.mark.asyncio_loop
+async def test_a_crowd_that_connects_at_once_is_accepted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[object] = []
+    real = socket.socket.accept
+
+    def accept(self: socket.socket) -> tuple[socket.socket, object]:
+        accepted.append(result := real(self))
+        return result
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    async with Server(limits=Limits(open_timeout=0.5)).listen() as listener:
+        with crowd(listener.port):
+            assert await most_in_a_turn(lambda: len(accepted)) <= 8
+    accepted.clear()

@@ -179,6 +179,18 @@ async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -
         assert await again == "open 1"
 
 
+async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_that_have_ended() -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        cancelled = await waiting(lock_at(cluster), 1, key="a")
+        cancelled.cancel()
+        await leave(cluster[0], await waiting(lock_at(cluster), 2, key="b"))
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: len(lock.opened) == 2)
+        assert sorted(lock.opened) == [1, 2]
+        assert await opening(lock_at(cluster, 1), 2, key="b") in ("open 1", "open 2")
+
+
 @pytest.mark.parametrize("corrupt", [False, True])
 async def test_a_peer_that_connects_just_after_another_one_is_called_too(
     corrupt: bool, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,15 @@ async def test_the_later_connection_has_the_address(second: int) -> None:
         await turns_until(lambda: not any(server.cluster.locate("ada") for server in made.all))
 
 
+async def test_of_many_at_once_one_stays() -> None:
+    """Wherever they connect, in the end all servers agree, and one connection is left."""
+    async with servers(4) as made:
+        await asyncio.gather(*(enter(made, number % 4) for number in range(12)))
+        await turns_until(lambda: sum(len(server.peers) for server in made.all) == 1)
+        [where] = [server.cluster.nodes[0] for server in made.all if server.peers]
+        await turns_until(lambda: {server.cluster.locate("ada") for server in made.all} == {where})
+
+
 async def test_who_is_replaced_does_not_come_back() -> None:
     """Two that come back by themselves would replace each other without end."""
     async with servers(1) as made, made[0].listen() as listener:

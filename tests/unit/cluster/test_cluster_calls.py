@@ -589,6 +589,26 @@ async def test_the_engine_is_down() -> None:
         await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
 
 
+async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
+    async with world("there") as w:
+        nodes = [membership_of(server.cluster).node for server in w.made.all]
+        dialed = sum(node.dialed for node in nodes)
+        w.engine.loss = 0.02
+
+        async def emit() -> None:
+            for number in range(200):
+                await w.peer.emit("note", number)
+                await w.peer.request("add", number, 1)
+
+        async def read() -> list[int]:
+            return [number async for number in w.peer.stream("items", "int", 2000, returns=int)]
+
+        _, numbers, sent = await asyncio.gather(emit(), read(), w.peer.request("last", send=range(2000)))
+        w.engine.loss = 0.0
+        assert sum(node.dialed for node in nodes) > dialed + 3, "messages were lost"
+        assert (w.callee.seen, numbers, sent) == (list(range(200)), list(range(2000)), [2000, 1999])
+
+
 async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -> None:
     """A call waits for that for a while, but not for longer than its timeout."""
     async with servers(1) as made:

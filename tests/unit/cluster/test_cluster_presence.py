@@ -1,6 +1,7 @@
 """Presence of a room in several processes: what each knows, what members get, and who calls the functions.
 
-tests/unit/_server/test_room_presence.py has the states of a user; tests/faults/test_presence_killed.py kills processes.
+`tests/unit/_server/test_room_presence.py` has the states of a user, and `tests/browser/test_chat_workers.py` kills
+processes.
 """
 
 from __future__ import annotations
@@ -118,6 +119,19 @@ async def test_the_users_of_a_server_that_has_ended(killed: bool, monkeypatch: p
             assert watcher.states("ada") == ["online", "away", "offline"]
         for user, *expected in (("ada", "online", "away", "offline"), ("bob", "online"), (guest, "online", "offline")):
             await one.reported(user, *expected)
+
+
+async def test_a_server_that_joins_later_knows_the_users() -> None:
+    async with cluster(1) as one:
+        await one.join(0, "ada")
+        late = await one.made.add()
+        await turns_until(lambda: len(late.cluster.nodes) == 2)
+        one.prepare(late)  # also the room is created later
+        bob = await one.join(1, "bob")
+        await one.all_know(ada="online", bob="online")
+        assert bob.events[0][1]
+        await one.reported("ada", "online")
+        await one.reported("bob", "online")
 
 
 class Nobody:

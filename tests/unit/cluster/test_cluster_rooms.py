@@ -438,6 +438,19 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
             await call  # the call itself raises nothing
 
 
+async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
+    async with servers(1) as made:
+        shop = ClusterClient(made.engine, name="shop")
+        await shop.__aenter__()
+        await turns_until(lambda: len(made[0].cluster.nodes) == 2)
+        leaving = asyncio.ensure_future(shop.__aexit__())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await turns_until(lambda: len(made[0].cluster.nodes) == 1)
+
+
 async def test_what_an_engine_raises_against_its_contract_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

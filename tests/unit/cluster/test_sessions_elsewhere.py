@@ -16,7 +16,7 @@ from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo
 from wsrpc._core.api.peer import current_of
-from wsrpc.cluster import _membership, _session_forwarder
+from wsrpc.cluster import _directory, _membership, _node, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import ConnectionLost, QueueFull, SessionLost
 
@@ -208,6 +208,20 @@ async def test_while_the_other_process_cannot_be_reached_the_client_asks_again(m
         assert await call == 2 and w.backs[-1].resumed and {*w.codes} == {1006, 1012}
 
 
+async def test_after_the_process_was_killed_the_client_gets_a_new_session_before_the_lease_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
+    async with world() as w:
+        call = await w.call()
+        connection = w.engine_connection()
+        w.made.memory.connections.discard(connection)  # nobody says so
+        await w.drop()
+        await w.loses(call)
+        assert {*w.codes} <= {1006} and w.made[1].cluster.nodes == (membership_of(w.made[1].cluster).node.id,)
+        connection.end("killed")
+
+
 async def test_a_process_that_connects_to_its_engine_again_keeps_its_sessions() -> None:
     """The engine says for a moment that nobody hears it."""
     async with world() as w:
@@ -244,6 +258,20 @@ async def test_a_process_that_has_just_started_waits_until_it_knows_the_others(m
             w.made.memory.down = False
             await coming
             w.at = 0
+
+
+async def test_an_engine_that_loses_messages_loses_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_session_forwarder, "ANSWERED", 0.2)
+    monkeypatch.setattr(_node, "BEAT", 0.15)
+    monkeypatch.setattr(_node, "TICK", 0.05)
+    async with world() as w:
+        await w.drop()
+        w.made.memory.loss = 0.05
+        w.gate.set()
+        for number in range(40):
+            assert await w.client.request("echo", number, timeout=None) == number
+        w.made.memory.loss = 0.0
+        assert all(back.resumed for back in w.backs) and w.made[0].peers == (w.peer,)
 
 
 async def test_the_clients_for_which_a_process_asks_at_the_same_time_are_bounded(

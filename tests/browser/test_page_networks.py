@@ -1,0 +1,34 @@
+"""A page in Chromium, on the bad networks of `tests/faults/test_networks.py`: each use ends right on each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bad_networks import PAGE_UPLOAD, page_options, play
+from browser.page_site import CUT_WHILE_DIALING, quiet_page, serving_site
+from browser.pages import browsing
+from effort import SOAK
+from playwright.async_api import Browser
+
+from wsrpc import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PLAY = """async (options) => {
+    const [{ play }, { Client }, { msgpack }] = await Promise.all(
+        ["/tests/page_networks.mjs", "/wsrpc/client.js", "/wsrpc/msgpack.js"].map((url) => import(url)))
+    return play(Client, msgpack, options)
+}"""
+
+
+@pytest.mark.timeout(2400 if SOAK else 90)
+async def test_each_use_ends_right(browser: Browser) -> None:
+    async with serving_site(Server()) as site:
+
+        async def play_in_page(urls: dict[str, str], greets: bool) -> Any:
+            # In a process of its own: Chromium delays the connections of a process that opens many at once.
+            async with browsing(browser) as context, quiet_page(context, site.url, *CUT_WHILE_DIALING) as page:
+                return await page.evaluate(PLAY, page_options(urls, greets))
+
+        await play(play_in_page, PAGE_UPLOAD)
