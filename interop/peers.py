@@ -19,7 +19,7 @@ from wsrpc.transport import Transport
 PATIENCE = 8.0
 """Seconds until what is still there counts as left behind."""
 
-READ_LIMIT = 8 * 1024 * 1024
+READS = 8 * 1024 * 1024
 """Bytes that Go takes here in one message; of itself one of its WebSocket libraries takes 32 KiB."""
 
 Role = Literal["js-serves", "go-serves", "python-serves"]
@@ -268,7 +268,7 @@ async def link_as_client(agent: Agent, url: str, **options: Any) -> AsyncGenerat
 
 
 @asynccontextmanager
-async def link_as_server(agent: Agent, read_limit: int = READ_LIMIT, **options: Any) -> AsyncGenerator[Link]:
+async def link_as_server(agent: Agent, read_limit: int = READS, **options: Any) -> AsyncGenerator[Link]:
     """A Python server with the agent as its client."""
     server = Server(**options)
     seen, closed = serve(server), _closed(server)
@@ -300,7 +300,7 @@ class Agents:
         self._start = start
         self._running: dict[str, tuple[Agent, dict[int, str]]] = {}
 
-    async def get(self, library: str, read_limit: int = READ_LIMIT) -> tuple[Agent, str]:
+    async def get(self, library: str, read_limit: int = READS) -> tuple[Agent, str]:
         """The agent and its URL; a new one if a test ended the last. With a ``read_limit`` of 0 Go has its default."""
         if library in self._running:
             try:
@@ -315,9 +315,7 @@ class Agents:
         return agent, urls[read_limit]
 
     @asynccontextmanager
-    async def link(
-        self, library: str, role: Role, *, read_limit: int = READ_LIMIT, **options: Any
-    ) -> AsyncGenerator[Link]:
+    async def link(self, library: str, role: Role, *, read_limit: int = READS, **options: Any) -> AsyncGenerator[Link]:
         """A connection in that role; ``options`` are the Python client's or server's.
 
         Leaving checks that nothing is left of it: no request, no handler, no task.

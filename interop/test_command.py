@@ -31,11 +31,8 @@ async def test_calls(agents: Agents, library: str) -> None:
     await agent.call("set", middleware=None, error_props=False)
     more = ["--profile", "go"] if golang.plays(library) else []
     assert await run("call", url, "add", "2", "3", *more) == (0, "5\n", "")
-    assert await run("call", url, "echo", '{"a": [1, null, "ä"]}', "--channel", "math", *more) == (
-        0,
-        '{"a":[1,null,"ä"]}\n',
-        "",
-    )
+    value = '{"a":[1,null,"ä"]}'
+    assert await run("call", url, "echo", value, "--channel", "math", *more) == (0, f"{value}\n", "")
     assert await run("call", url, "fail", '"error"', *more) == (1, "", "wsrpc: it failed\n")
     if library in WITH_STREAMS:
         assert await run("stream", url, "count", "3", *more) == (0, "0\n1\n2\n", "")

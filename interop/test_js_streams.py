@@ -73,9 +73,7 @@ OLD = [(library, role) for library, role in COMBINATIONS if library != "ws-wrapp
 
 
 @pytest.mark.parametrize(("library", "role"), OLD, ids=named(OLD))
-async def test_a_version_without_streams_requests_one(
-    agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_version_without_streams_requests_one(agents: Agents, library: str, role: Role) -> None:
     async with agents.link(library, role, limits=Limits(unread_timeout=0.1)) as link:
         Numbers(link)
         for _ in range(3):
@@ -87,9 +85,7 @@ async def test_a_version_without_streams_requests_one(
 # ---------------------------------------------------------------- Python produces
 
 
-async def test_a_slow_javascript_consumer_overflows(
-    link_4: Link, numbers: Numbers, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_slow_javascript_overflows(link_4: Link, numbers: Numbers, caplog: pytest.LogCaptureFixture) -> None:
     """Its iterator holds one item; at the next one it gives up. Python learns it, and stops."""
     got = asyncio.create_task(link_4.call("iterate", event="numbers", hold="body"))
     await link_4.journal("held")  # with item 0
@@ -181,22 +177,14 @@ async def test_javascript_iterates_a_named_channel(link_4: Link, n: int) -> None
     await nothing_open(link_4)
 
 
-@pytest.mark.parametrize("n", [0, 1000])
-async def test_python_iterates_a_named_channel(link_4: Link, n: int) -> None:
-    await link_4.call("produce", channel="feed", n=n)
-    feed = link_4.peer.of("feed")
-    assert [item async for item in feed] == list(range(n))
-    async with feed.items(returns=int) as items:
-        assert [item async for item in items] == list(range(n))
-    await nothing_open(link_4)
-
-
 @pytest.mark.parametrize(("library", "role"), COMBINATIONS, ids=named(COMBINATIONS))
 async def test_python_reads_the_items_and_events_of_any_version(agents: Agents, library: str, role: Role) -> None:
     """Older versions have no iterator; their ``next`` events by hand are the same."""
     async with agents.link(library, role) as link:
-        await link.call("produce", channel="math", n=3)
-        assert [item async for item in link.peer.of("math").items(returns=int)] == [0, 1, 2]
+        for n, name in ((0, "feed"), (1000, "math")):
+            await link.call("produce", channel=name, n=n)
+            assert [item async for item in link.peer.of(name)] == list(range(n))
+            assert [item async for item in link.peer.of(name).items(returns=int)] == list(range(n))
         async with link.peer.events("called_out", returns=tuple[str, int]) as events:
             waiting = asyncio.create_task(link.peer.of("math").wait_for("ready", timeout=10))
             await asyncio.sleep(0)

@@ -244,10 +244,9 @@ async def test_a_call_with_a_key_waits_for_the_welcome_and_others_do_not(first: 
 VALUES = {"json": "'x'.repeat(70_000)", "msgpack": "new Uint8Array(50_000)"}
 
 
-@pytest.mark.parametrize(
-    ("first", "codec"), [("welcome", "msgpack"), ("answer", "msgpack"), ("nothing", "json"), ("limit", "json")]
-)
-async def test_a_large_message_waits_for_the_welcome_and_later_ones_behind_it(first: str, codec: str) -> None:
+@pytest.mark.parametrize("first", ["welcome", "answer", "nothing", "limit"])
+async def test_a_large_message_waits_for_the_welcome_and_later_ones_behind_it(first: str) -> None:
+    codec = "msgpack" if first in ("welcome", "answer") else "json"
     code = f"""
     const value = [{VALUES[codec]}]
     client.status.subscribe((state) => {{

@@ -333,24 +333,13 @@ async def test_nobody_hears_of_a_state_after_a_later_one() -> None:
 async def test_what_a_server_says_that_makes_no_sense() -> None:
     """It is counted, answered or ignored; and nothing is thrown, nor does a call hang that others could end."""
     odd = [
-        "[]",
-        "{",
-        "nothing",
-        '{"a":[]}',
-        '{"a":{"toString":1}}',
-        '{"a":["event"],"c":{"toString":1}}',
-        '{"a":["x"],"h":{"toString":1},"i":7}',
-        '{"a":[{"toString":1}],"i":9}',
-        '{"i":{"toString":1},"h":1}',
-        '{"h":{"toString":1},"x":{"message":{"toString":1}},"_":1}',
-        '{"i":12,"x":{"toString":1}}',
+        *("[]", "{", "nothing", '{"a":[]}', '{"a":{"toString":1}}', '{"a":["event"],"c":{"toString":1}}'),
+        *('{"a":["x"],"h":{"toString":1},"i":7}', '{"a":[{"toString":1}],"i":9}', '{"i":{"toString":1},"h":1}'),
+        *('{"h":{"toString":1},"x":{"message":{"toString":1}},"_":1}', '{"i":12,"x":{"toString":1}}'),
         '{"ws-wrapper":false,"wsrpc":{"t":"credit","h":"x","n":-1,"bytes":null}}',
         '{"ws-wrapper":false,"wsrpc":{"t":"limits","limits":{"message":-5,"running":"many"}}}',
-        '{"ws-wrapper":false,"wsrpc":{"t":"welcome","features":7,"limits":7}}',
-        b"\xc1",
-        b"\x81",
-        msgpack.encode({"i": 2**63, "a": ["nobody"]}),
-        msgpack.encode({"h": 2**63, "a": ["nobody"], "i": 11}),
+        *('{"ws-wrapper":false,"wsrpc":{"t":"welcome","features":7,"limits":7}}', b"\xc1", b"\x81"),
+        *(msgpack.encode({"i": 2**63, "a": ["nobody"]}), msgpack.encode({"h": 2**63, "a": ["nobody"], "i": 11})),
     ]
 
     async def answer(line: Any, message: Any) -> None:
@@ -375,12 +364,10 @@ async def test_a_planned_restart_is_no_failure(code: int, longest: int) -> None:
     """Each of several restarts doubled the delay, unless the connection before it had lasted ten seconds."""
     server = Server()
     async with server.listen() as listener, Page.start(listener.url, statuses=True) as page:
-        await page.run(
-            "globalThis.ahead = 0; const { now } = Date; Date.now = () => now() + ahead; Math.random = () => 1"
-        )
+        await page.run("globalThis.on = 0; const { now } = Date; Date.now = () => now() + on; Math.random = () => 1")
         for restart in range(1, 4):
             await page.notes.until("open", restart)
-            assert await page.run("ahead += 2000; return client.request('no').catch(({ code }) => code)")
+            assert await page.run("on += 2000; return client.request('no').catch(({ code }) => code)")
             (peer,) = server.peers
             await peer.close(code)
             await page.notes.until("connecting", restart + 1)

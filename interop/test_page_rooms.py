@@ -65,9 +65,7 @@ async def position_of_last(house: House) -> str | None:
 
 
 @asynccontextmanager
-async def visited(
-    house: House, codec: str = "json", options: str = "last: 2"
-) -> AsyncGenerator[tuple[FaultProxy, Page]]:
+async def visit(house: House, codec: str = "json", options: str = "last: 2") -> AsyncGenerator[tuple[FaultProxy, Page]]:
     """A page that enters the lobby, through a proxy."""
     async with house.server.listen() as listener, FaultProxy(listener.url) as proxy:
         async with Page.start(proxy.url, statuses=True, codec=codec) as page:
@@ -82,7 +80,7 @@ async def test_no_event_is_lost_or_doubled_by_cuts_and_restarts(codec: str) -> N
     house, restarted = House(store), House(store)
     await house.emit(*range(10))
     last = 9
-    async with visited(house, codec) as (proxy, page), restarted.server.listen() as second:
+    async with visit(house, codec) as (proxy, page), restarted.server.listen() as second:
         for ends in ("drop", "close", "drop", "close", "restart", "close", "drop"):
             await house.emit(last + 1, last + 2)
             if ends == "drop":
@@ -104,7 +102,7 @@ async def test_no_event_is_lost_or_doubled_by_cuts_and_restarts(codec: str) -> N
 @pytest.mark.parametrize("why", ["trimmed", "refused", "no log"])
 async def test_missed_events_are_told(why: str) -> None:
     house = House(MemoryStore(run_bytes=2000), keep=None if why == "no log" else 60)
-    async with visited(house, options="" if why == "no log" else "last: 2") as (proxy, page):
+    async with visit(house, options="" if why == "no log" else "last: 2") as (proxy, page):
         if why != "no log":
             await house.emit(-1)
             await page.notes.until("heard -1")
@@ -132,7 +130,7 @@ async def test_missed_events_are_told(why: str) -> None:
 
 async def test_who_leaves_does_not_join_again_and_may_join_anew() -> None:
     house = House(MemoryStore())
-    async with visited(house) as (_, page):
+    async with visit(house) as (_, page):
         await page.run("room.leave()")
         await turns_until(lambda: not len(house.lobby))
         await house.server.peers[0].close(1012)
@@ -159,7 +157,7 @@ async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
                 if shown == known and len(known) == users:
                     return known
 
-    async with visited(house, options="about: { name: 'Ada' }") as (proxy, page), connect(house.server, client=bob):
+    async with visit(house, options="about: { name: 'Ada' }") as (proxy, page), connect(house.server, client=bob):
         await page.run(SUBSCRIBE)
         assert await agree(1) == [{"user": "page", "state": "online", "about": [{"name": "Ada"}]}]
         room = bob.room("lobby")

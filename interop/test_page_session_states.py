@@ -165,10 +165,7 @@ def rows() -> dict[str, tuple[str, str, str]]:
 async def test_a_session_in_each_state() -> None:
     table = rows()
     played = dict(zip(table, await play(*(steps for steps, _, _ in table.values())), strict=True))
-    seen = {
-        name: (re.sub("xxx+", "xxx", row["events"]), re.sub("xxx+", "xxx", row["wired"]))
-        for name, row in played.items()
-    }
+    seen = {name: tuple(re.sub("xxx+", "xxx", row[of]) for of in ("events", "wired")) for name, row in played.items()}
     assert seen == {name: (events, wire) for name, (_, events, wire) in table.items()}
     for name, (_, events, _) in table.items():
         state = CLOSED if ", close " in f", {events}" else OPEN if events else CONNECTING

@@ -116,29 +116,13 @@ async def test_answers_have_the_types_that_were_declared(library: str, tmp_path:
     cups = [{"drink": "tea", "size": "l"}, {"drink": "milk", "size": "s"}]
     first = {"cups": cups, "forTable": 0, "follows": None}
     answers = [
-        ["add", 2],
-        ["add", 3.75],
-        ["nothing", None],
-        ["order", first],
-        ["order", {"cups": [], "forTable": 3, "follows": first}],
-        ["l", "s"],
-        ["adopt", [{"type": "Dog", "name": "Rex"}]],
-        ["adopt", [{"type": "Cat", "lives": 9}]],
-        ["adopt", []],
-        ["move", {"x": 2, "y": 1, "tags": []}],
-        ["move", {"x": 1.5, "y": 2.5, "tags": []}],
-        ["echo_point", {"x": 1, "tags": []}],
-        ["swap", ["one", 1]],
-        ["swap", ["", 1]],
-        ["search", {"depth": 3}],
-        ["search", {"depth": 1, "follow": True}],
-        ["reverse", "Y2Jh"],
-        ["levels", {"2": 2}],
-        ["times", TIMES],
-        ["set-name", {"name": {"any": "thing"}}],
-        ["tick", 1],
-        ["tick", 7],
-        ["YWJj"],
+        *(["add", 2], ["add", 3.75], ["nothing", None], ["order", first]),
+        *(["order", {"cups": [], "forTable": 3, "follows": first}], ["l", "s"]),
+        *(["adopt", [{"type": "Dog", "name": "Rex"}]], ["adopt", [{"type": "Cat", "lives": 9}]], ["adopt", []]),
+        *(["move", {"x": 2, "y": 1, "tags": []}], ["move", {"x": 1.5, "y": 2.5, "tags": []}]),
+        *(["echo_point", {"x": 1, "tags": []}], ["swap", ["one", 1]], ["swap", ["", 1]], ["search", {"depth": 3}]),
+        *(["search", {"depth": 1, "follow": True}], ["reverse", "Y2Jh"], ["levels", {"2": 2}], ["times", TIMES]),
+        *(["set-name", {"name": {"any": "thing"}}], ["tick", 1], ["tick", 7], ["YWJj"]),
     ]
     await check_program("calls", library, tmp_path, answers)
 
@@ -153,22 +137,12 @@ TIMES = {
 
 
 STREAMS = [
-    ["count", "0", "s", "none"],
-    ["count", "1", "s", "none"],
-    ["next", ["0", "1", "2"]],
-    ["total", None, 101],
-    ["doubled", [8], None],
-    ["talk", "HI"],
+    *(["count", "0", "s", "none"], ["count", "1", "s", "none"], ["next", ["0", "1", "2"]], ["total", None, 101]),
+    *(["doubled", [8], None], ["talk", "HI"]),
 ]
 LISTENS = [
-    ["open"],
-    ["rang", 20, None],
-    ["let_in", "Ada,Bob"],
-    ["cup-served", {"drink": "tea", "size": "s"}, True, 4],
-    ["ring", None],
-    ["news", "all"],
-    ["rang", 20, None],
-    ["ring", None],
+    *(["open"], ["rang", 20, None], ["let_in", "Ada,Bob"], ["cup-served", {"drink": "tea", "size": "s"}, True, 4]),
+    *(["ring", None], ["news", "all"], ["rang", 20, None], ["ring", None]),
 ]
 
 

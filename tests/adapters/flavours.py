@@ -25,6 +25,7 @@ from wsrpc.transport import Transport
 
 PATIENCE = 8.0
 
+Raw = tuple[Transport, RawPeer]
 Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
 
@@ -52,9 +53,7 @@ class OverSockets(Flavour):
     """A flavour that speaks RFC 6455, so that its other end can misbehave."""
 
     @abstractmethod
-    def raw(
-        self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None
-    ) -> Context[tuple[Transport, RawPeer]]:
+    def raw(self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None) -> Context[Raw]:
         """The transport under test and a raw peer."""
 
     @asynccontextmanager
@@ -79,9 +78,7 @@ class Dials(OverSockets):
         self._dial = dialing.dial
 
     @asynccontextmanager
-    async def raw(
-        self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None
-    ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
+    async def raw(self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None) -> AsyncGenerator[Raw]:
         frames = b"".join(build_frame(opcode, payload, masked=False) for opcode, payload in early)
         async with raw_server(receive_buffer=receive_buffer) as server:
             dialing = asyncio.create_task(self._dial(server.url, limits=limits))
@@ -139,9 +136,7 @@ class Accepts(OverSockets):
                     accepted.result().abort()
 
     @asynccontextmanager
-    async def raw(
-        self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None
-    ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
+    async def raw(self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None) -> AsyncGenerator[Raw]:
         frames = b"".join(build_frame(opcode, payload, masked=True) for opcode, payload in early)
         async with self.serving(limits) as (url, accepted):
             async with raw_client(port_of(url), "/ws", early=frames, receive_buffer=receive_buffer) as raw:

@@ -85,9 +85,7 @@ async def test_calls_streams_and_rooms(broker: OnServer) -> None:
 # ---------------------------------------------------------------- what else is on the engine
 
 
-async def test_a_process_that_was_killed_is_removed_when_another_one_does_not_reach_it(
-    broker: OnServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine says that nobody hears it, so its lease need not be over."""
     monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
     async with servers(2, broker.engine, patience=60) as made:

@@ -222,9 +222,7 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
     ("says_gone", "code", "goes_on"),
     [(False, 4412, True), (False, 1001, True), (True, 4412, False), (True, None, False)],
 )
-async def test_how_a_client_leaves_that_cannot_drop_a_connection(
-    host: Host, says_gone: bool, code: int | None, goes_on: bool
-) -> None:
+async def test_how_a_page_leaves(host: Host, says_gone: bool, code: int | None, goes_on: bool) -> None:
     """The close frame of a web page ends its connection, whether or not its session is to go on."""
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url:

@@ -56,9 +56,7 @@ REFUSALS = [
 
 @dialings
 @pytest.mark.parametrize(("status", "header", "hint"), REFUSALS)
-async def test_what_answered_where_is_noted_with_a_final_refusal(
-    dialing: Dialing, status: str, header: str, hint: str
-) -> None:
+async def test_a_final_refusal_notes_what_answered_where(dialing: Dialing, status: str, header: str, hint: str) -> None:
     """After 414 and 431, the client dialed without an end. "HTTP 404: Not Found" did not say which URL had nothing.
 
     No redirect is followed, so that no other server gets credentials.
@@ -115,9 +113,7 @@ async def test_over_tls_reading_goes_on_after_a_pause(dialing: Dialing) -> None:
         await transport.close()
 
 
-async def test_all_dials_share_one_tls_context_which_a_thread_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_all_dials_share_one_tls_context_of_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each dial read all authorities in the event loop: 100 clients that lost their server held it for 4 seconds.
 
     (aiohttp makes its context when it is imported.)
@@ -215,9 +211,7 @@ def dead_addresses(monkeypatch: pytest.MonkeyPatch, port: int, *, alive: bool = 
 
 @dialings
 @pytest.mark.parametrize("way", ["ws", "wss", "wss through a proxy"])
-async def test_addresses_that_do_not_answer_delay_a_connection_by_a_moment(
-    dialing: Dialing, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dead_addresses_delay_by_a_moment(dialing: Dialing, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a name had an IPv6 address that leads nowhere, the client never connected."""
     context, trusting = tls()
     options: dict[str, Any] = {"dial": dialing.dial, "limits": Limits(open_timeout=5.0, close_timeout=2.0)}
@@ -303,13 +297,11 @@ async def test_a_socks_proxy_that_refuses_the_password_is_not_dialed_again() -> 
 # ---------------------------------------------------------------- what answers after there was a connection
 
 
-ELSEWHERE = ["401 Unauthorized", "404 Not Found", "407 Who", "431 Too Large", "501 Not Implemented", "certificate"]
+OTHERS = ["401 Unauthorized", "404 Not Found", "407 Who", "431 Too Large", "501 Not Implemented", "certificate"]
 """What answers for a while in place of the server: a page to log in, a proxy that is deployed, an old certificate."""
 
 
-@pytest.mark.parametrize(
-    ("dialing", "answer"), [*product(DIALINGS, ELSEWHERE), (DIALINGS[0], "a large response")], ids=str
-)
+@pytest.mark.parametrize(("dialing", "answer"), [*product(DIALINGS, OTHERS), (DIALINGS[0], "large response")], ids=str)
 async def test_a_client_that_was_connected_does_not_give_up_because_of_what_answers_now(
     dialing: Dialing, answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -329,7 +321,7 @@ async def test_a_client_that_was_connected_does_not_give_up_because_of_what_answ
                 assert await client.request("echo", 1) == 1
                 server.peers[0].transport.abort()  # type: ignore[union-attr]
                 for _ in range(2) if scheme == "ws" else ():
-                    if answer == "a large response":
+                    if answer == "large response":
                         await elsewhere.accept("Set-Cookie: " + "x" * 9000)
                     else:
                         await elsewhere.refuse(answer)

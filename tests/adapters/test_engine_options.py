@@ -133,9 +133,7 @@ def redis_with_permissions(_: Path) -> ServerProcess:
 
 
 @pytest.mark.parametrize(("kind", "start"), [("nats", nats_with_permissions), ("redis", redis_with_permissions)])
-async def test_a_permission_that_is_missing_ends_the_connection(
-    kind: str, start: Callable[[Path], ServerProcess], tmp_path: Path
-) -> None:
+async def test_a_missing_permission_ends_it(kind: str, start: Callable[[Path], ServerProcess], tmp_path: Path) -> None:
     with running(start(tmp_path)) as server:
         engine = CONNECT[kind](server.url.replace("//", f"//ann:{SECRET}@"))
         await check_works(engine)

@@ -57,9 +57,7 @@ async def test_messages_of_a_publisher_come_in_order_and_once(connect: Connect, 
     assert {said for said, _ in heard.got} == {subject}
 
 
-async def test_any_bytes_arrive_up_to_the_largest_message_and_a_larger_one_is_refused(
-    connect: Connect, subject: str
-) -> None:
+async def test_bytes_arrive_up_to_the_largest_message_and_a_larger_is_refused(connect: Connect, subject: str) -> None:
     connection, heard = await connect()
     await connection.subscribe(subject)
     await connection.subscribe(subject)  # each message comes once all the same

@@ -84,9 +84,7 @@ def test_a_broker_that_freezes_is_noticed_in_time() -> None:
     assert PROBE + RESPONSE_TIMEOUT + _broker_connection.GRACE <= RESPONSE_TIMEOUT + 1
 
 
-async def test_cancelling_what_waits_leaves_the_connection_in_use(
-    mortal: MortalEngine, connect: Connect, subject: str
-) -> None:
+async def test_cancelling_leaves_the_connection_in_use(mortal: MortalEngine, connect: Connect, subject: str) -> None:
     connection, heard = await connect()
     await connection.subscribe(f"{subject}.old")
     mortal.freeze()
@@ -113,9 +111,7 @@ async def test_cancelling_what_waits_leaves_the_connection_in_use(
     assert heard.reasons == []
 
 
-async def test_close_does_not_wait_for_a_frozen_broker_and_goes_on_if_it_is_cancelled(
-    mortal: MortalEngine, connect: Connect, subject: str
-) -> None:
+async def test_closing_goes_on_if_frozen_or_cancelled(mortal: MortalEngine, connect: Connect, subject: str) -> None:
     connection, recorder = await connect()
     await connection.subscribe(subject)
     mortal.freeze()

@@ -132,23 +132,12 @@ def failing(gate: Gate, logged: str, **fields: Any) -> Rule:
     return Rule(gate, status=500, body="internal error\n", answer=answer, logged=logged, **fields)
 
 
-def offers(
-    *subprotocols: str,
-    chosen: str | None,
-    gate: Gate = lets_in,
-    token: str | None = None,
-    hint_is_answered: bool = False,
-) -> Rule:
-    answered = HINT if hint_is_answered else chosen
+def offers(*names: str, chosen: str | None, gate: Gate = lets_in, token: str | None = None, hint: bool = False) -> Rule:
+    answered = HINT if hint else chosen
     said = {"sec-websocket-protocol": [] if answered is None else [answered]}
-    shown = tuple(name for name in subprotocols if name != HINT)
-    seen = {
-        "subprotocols": shown,
-        "subprotocol": chosen,
-        "bearer_token": token,
-        "asks_to_resume": shown != subprotocols,
-    }
-    return Rule(gate, (f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",), answer=said, seen=seen)
+    shown = tuple(name for name in names if name != HINT)
+    seen = {"subprotocols": shown, "subprotocol": chosen, "bearer_token": token, "asks_to_resume": shown != names}
+    return Rule(gate, (f"Sec-WebSocket-Protocol: {', '.join(names)}",), answer=said, seen=seen)
 
 
 LISTED = {"origins": ["https://app.example"]}
@@ -189,9 +178,9 @@ RULES: dict[str, Rule] = {
     # Subprotocols.
     "chosen subprotocol": offers("a", "b", chosen="b", gate=sets(subprotocol="b")),
     # The subprotocol with which web pages ask to resume.
-    "hint alone": offers(HINT, chosen=None, hint_is_answered=True),
+    "hint alone": offers(HINT, chosen=None, hint=True),
     "hint after a subprotocol": offers("a", HINT, chosen="a"),
-    "hint with a token": offers(f"bearer.{TOKEN}", HINT, chosen=None, token=TOKEN, hint_is_answered=True),
+    "hint with a token": offers(f"bearer.{TOKEN}", HINT, chosen=None, token=TOKEN, hint=True),
     "hint that a function chooses": failing(sets(subprotocol=HINT), "offers the subprotocols", asks=HINTS),
     # Compression.
     "compression that nobody turned on": Rule(asks=OFFER),
@@ -395,9 +384,7 @@ async def test_what_is_no_handshake_harms_nobody(host: Host) -> None:
 
 
 @hosts
-async def test_somebody_who_leaves_in_the_handshake_gets_no_peer_and_harms_nobody(
-    host: Host, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_who_leaves_in_the_handshake_gets_no_peer(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     """aiohttp logged a traceback for each."""
     server, asked, go = echo_server(), asyncio.Event(), asyncio.Event()
 

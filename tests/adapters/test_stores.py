@@ -208,9 +208,7 @@ async def test_a_read_waits_for_an_item_and_for_the_end(connect: Connect) -> Non
         assert page is not None and not page.items and page.state.last == 30
 
 
-async def test_a_read_ends_when_its_time_is_over_or_its_store_is_closed_which_a_later_call_opens(
-    connect: Connect,
-) -> None:
+async def test_a_read_ends_when_its_time_is_over_or_its_store_is_closed_which_a_call_opens(connect: Connect) -> None:
     store = connect()
     await store.start("k", new_run("a"))
     page = await page_of(store, wait=SOON)

@@ -109,9 +109,7 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("harm", [*HARMS, "runs:bad", "readers:bad"])
-async def test_what_another_program_does_to_a_run_harms_only_that(
-    harm: str, mortal: Mortal, store: RedisStore, client: Any
-) -> None:
+async def test_what_others_do_to_a_run_harms_only_it(harm: str, mortal: Mortal, store: RedisStore, client: Any) -> None:
     for key in ("bad", "good"):
         await store.start(key, new_run("a", topic="t", payer=key))
         await store.read(key, 0, reader="r")

@@ -359,9 +359,7 @@ UNREADABLE: dict[str, tuple[int, bytes]] = {
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-async def test_a_request_that_cannot_be_read_is_answered_and_uvicorn_shuts_down(
-    case: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unreadable_request_is_answered_and_uvicorn_ends(case: str, caplog: pytest.LogCaptureFixture) -> None:
     """It got no answer, and uvicorn's shutdown raised an exception, before the other connections were closed."""
     status, request = UNREADABLE[case]
     if status == 414 and int(metadata.version("websockets").split(".")[0]) < 17:

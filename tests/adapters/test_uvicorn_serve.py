@@ -180,9 +180,7 @@ async def test_a_worker_that_gets_sigterm_or_has_its_limit_of_requests_is_replac
                 assert await other.request("worker") not in (first, second)
 
 
-async def test_a_worker_that_dies_is_started_again_and_a_version_that_does_not_start_replaces_nothing(
-    tmp_path: Path,
-) -> None:
+async def test_a_worker_that_dies_is_started_again_and_a_version_that_fails_replaces_nothing(tmp_path: Path) -> None:
     """SIGHUP ended a worker that served already, if the supervisor had not read so yet."""
     async with serving(tmp_path) as running, Caller(await running.port()).client as client:
         first = await client.request("worker", returns=int)
@@ -253,9 +251,7 @@ app = Starlette(routes=[own], lifespan=lifespan(server))
         (["--health-path", "/healthz", "--root-path", "/api"], {"/healthz": (200, "degraded\n")}),
     ],
 )
-async def test_health_checks_beside_an_application_s_own(
-    options: list[str], answers: dict[str, tuple[int, str]], tmp_path: Path
-) -> None:
+async def test_health_checks_of_both(options: list[str], answers: dict[str, tuple[int, str]], tmp_path: Path) -> None:
     async with serving(tmp_path, *options, app=HEALTH) as running:
         port = await running.port()
         assert {path: await asyncio.to_thread(get, port, path) for path in answers} == answers

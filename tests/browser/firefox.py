@@ -13,18 +13,11 @@ from pathlib import Path
 from programs import start
 
 # A new profile opens pages of its own, asks questions and calls home.
-PREFERENCES = {
-    "app.normandy.enabled": False,
-    "app.update.enabled": False,
-    "browser.aboutwelcome.enabled": False,
-    "browser.shell.checkDefaultBrowser": False,
-    "browser.startup.homepage_override.mstone": "ignore",
-    "datareporting.policy.dataSubmissionEnabled": False,
-    "network.captive-portal-service.enabled": False,
-    "network.connectivity-service.enabled": False,
-    "services.settings.server": "",
-    "toolkit.telemetry.enabled": False,
-}
+OFF = ["app.normandy.enabled", "app.update.enabled", "browser.aboutwelcome.enabled", "toolkit.telemetry.enabled"]
+OFF += ["browser.shell.checkDefaultBrowser", "datareporting.policy.dataSubmissionEnabled"]
+OFF += ["network.captive-portal-service.enabled", "network.connectivity-service.enabled"]
+TEXTS = {"browser.startup.homepage_override.mstone": "ignore", "services.settings.server": ""}
+PREFERENCES = dict.fromkeys(OFF, False) | TEXTS
 
 
 def find_firefox() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from playwright.async_api import Page
 
 from interop.agents import CALL_TIMEOUT, Agent, AgentError
-from interop.peers import READ_LIMIT, Agents, Link, Role
+from interop.peers import READS, Agents, Link, Role
 
 
 class PageAgent(Agent):
@@ -57,15 +57,13 @@ class PageAgents(Agents):
         self._origin = origin
         self._pages: dict[str, PageAgent] = {}
 
-    async def get(self, library: str, read_limit: int = READ_LIMIT) -> tuple[Agent, str]:
+    async def get(self, library: str, read_limit: int = READS) -> tuple[Agent, str]:
         if library not in self._pages:
             self._pages[library] = await self._start(library)  # type: ignore[assignment]
         return self._pages[library], ""  # it does not listen
 
     @asynccontextmanager
-    async def link(
-        self, library: str, role: Role, *, read_limit: int = READ_LIMIT, **options: Any
-    ) -> AsyncGenerator[Link]:
+    async def link(self, library: str, role: Role, *, read_limit: int = READS, **options: Any) -> AsyncGenerator[Link]:
         async with super().link(library, role, origins=[self._origin], **options) as link:
             self._pages[library].drop = link.transport.abort
             yield link

@@ -75,9 +75,7 @@ async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser
         assert await answers(page).all_text_contents() == await answers(second).all_text_contents()
 
 
-async def test_a_tool_asks_all_tabs_and_goes_when_one_has_answered_or_stopped_its_run(
-    browser: Browser, url: str
-) -> None:
+async def test_a_tool_asks_all_tabs_and_goes_when_one_has_answered_or_stopped_it(browser: Browser, url: str) -> None:
     async with browsing(browser, viewport={"width": 600, "height": 660}) as context:
         page = await opened(context, url)
         await ask(page, "Which color shall it have?")

@@ -37,9 +37,7 @@ async def example(folder: Path) -> AsyncGenerator[FaultProxy]:
     """The example as its reader runs it, behind a proxy."""
     port = free_port()
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", "__pycache__", "page.js"))
-    await printed_by(
-        await start(str(TOOLS / "esbuild"), "page.ts", "--outfile=page.js", "--log-level=error", cwd=folder)
-    )
+    await printed_by(await start(f"{TOOLS}/esbuild", "page.ts", "--outfile=page.js", "--log-level=error", cwd=folder))
     async with serving("server.py", str(port), cwd=folder), FaultProxy(f"ws://127.0.0.1:{port}/") as proxy:
         yield proxy
 

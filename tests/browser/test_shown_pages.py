@@ -64,9 +64,8 @@ async def test_the_page_of_the_guide_for_ws_wrapper_greets_and_comes_back(browse
     port = free_port()
     program = block(GUIDE, "# page.py").replace("8080", str(port)).replace('"index.html"', '"page/index.html"')
     folders = re.findall(r"`(app\.router\.add_static\(.*?\))`", WS_WRAPPER.read_text("utf-8"))
-    (tmp_path / "page.py").write_text(
-        program.replace("app.on_shutdown", "\n".join([*folders, "app.on_shutdown"])), "utf-8"
-    )
+    changed = program.replace("app.on_shutdown", "\n".join([*folders, "app.on_shutdown"]))
+    (tmp_path / "page.py").write_text(changed, "utf-8")
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text(block(WS_WRAPPER, "<!-- page/index.html"), "utf-8")
     (tmp_path / "page" / "main.mjs").write_text(block(WS_WRAPPER, "// main.mjs"), "utf-8")

@@ -181,11 +181,7 @@ def without_an_end(item: dict[str, Any]) -> Page:
 
 
 LARGE = {"definition": {"name": "a", "schema": {"description": "x" * 2_000_000}}}
-SHAPES: list[Any] = [
-    None,
-    {"items": 1, "next": None},
-    {"items": [{"definition": {"name": 1, "schema": {}}}], "next": None},
-]
+SHAPES = [None, {"items": 1, "next": None}, {"items": [{"definition": {"name": 1, "schema": {}}}], "next": None}]
 PAGES: list[tuple[Page, str]] = [
     (forbidden, "URL refuses to describe itself: not for you"),
     (changed, "URL: the description changed 5 times while it was asked for"),

@@ -64,9 +64,7 @@ def test_the_console_script_is_the_same_command() -> None:
         (COMMAND, "wsrpc._command.command_values"),
     ],
 )
-def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(
-    tmp_path: Path, module: str, command: list[str]
-) -> None:
+def test_an_interrupt_during_imports_ends_the_command_silently(tmp_path: Path, module: str, command: list[str]) -> None:
     done = interrupted_at_import(tmp_path, module, *command, "call", "ws://127.0.0.1:1", "add")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
@@ -97,8 +95,6 @@ def test_an_interrupt_while_an_application_is_imported(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_without_an_extra_the_command_says_what_it_needs(
-    missing: str, words: list[str], said: str, tmp_path: Path
-) -> None:
+def test_without_an_extra_it_says_what_it_needs(missing: str, words: list[str], said: str, tmp_path: Path) -> None:
     done = begins_with(tmp_path, f"import sys\nsys.modules[{missing!r}] = None\n", *words)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"wsrpc: {said}\n")

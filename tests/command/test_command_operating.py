@@ -88,20 +88,16 @@ async def test_a_call_of_a_peer() -> None:
         assert await prints("call", url, "about", "--peer", "ada") == "[{},false]\n"
         through = ("call", url, "about", "--peer", "ada", "-H", "tenant=a", "--timeout", "20")
         assert await prints(*through) == '[{"tenant":"a"},true]\n'
-        rows: list[tuple[int, str, list[str]]] = [
-            (1, r"no money\n\x1b[31mleft [broke]", ["buy", "--channel", "shop"]),
-            (1, "ticks responds with a stream, and --peer passes on only values", ["ticks"]),
-            (1, "No event listener for 'none'", ["none"]),
-            (
-                1,
-                'whoami(): expected at most 1 argument, got 2, with the data {"expected":1,"got":2}',
-                ["whoami", *"12"],
-            ),
-            (2, "--peer passes on no uploads: give the items as an argument", ["whoami", "-"]),
-            (5, "no response to 'hang' within 0.5 s", ["hang", "--timeout", "0.5"]),
+        rows = [
+            (1, r"no money\n\x1b[31mleft [broke]", "buy --channel shop"),
+            (1, "ticks responds with a stream, and --peer passes on only values", "ticks"),
+            (1, "No event listener for 'none'", "none"),
+            (1, 'whoami(): expected at most 1 argument, got 2, with the data {"expected":1,"got":2}', "whoami 1 2"),
+            (2, "--peer passes on no uploads: give the items as an argument", "whoami -"),
+            (5, "no response to 'hang' within 0.5 s", "hang --timeout 0.5"),
         ]
         for code, said, words in rows:
-            assert await refusal(code, "call", url, *words, "--peer", "ada") == said
+            assert await refusal(code, "call", url, *words.split(), "--peer", "ada") == said
         said = "no peer has the address or the id 'nobody'"
         assert await refusal(3, "call", url, "whoami", "--peer", "nobody") == said
 

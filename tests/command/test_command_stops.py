@@ -46,8 +46,8 @@ async def bash(script: str, *arguments: str) -> Ended:
 class Place(NamedTuple):
     """Where a command is interrupted: when the server has seen ``started``, and the command has printed lines."""
 
-    command: list[str]
-    started: list[str]
+    command: str
+    started: str
     said: str
     """The text on stderr; only its beginning, if it does not end with a newline."""
     ended: tuple[str, Any] | None = None
@@ -58,35 +58,26 @@ class Place(NamedTuple):
     number: int = signal.SIGINT
 
 
+STOPS = "interrupted: "
+UPLOADS = f"{STOPS}the upload to total was cancelled after 2 items\n"
 PLACES = {
-    "an answer, and SIGHUP": Place(
-        ["call", "hang"], ["hang"], "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP
+    "an answer, SIGHUP": Place(
+        "call hang", "hang", "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP
     ),
     "items": Place(
-        ["stream", "ticks", "2"],
-        [],
-        "interrupted: ticks was stopped after 2 items\n",
-        ("ticks", None),
-        lines=(b"0\n", b"1\n"),
+        "stream ticks 2", "", f"{STOPS}ticks was stopped after 2 items\n", ("ticks", None), (b"0\n", b"1\n")
     ),
-    "input to upload": Place(
-        ["upload", "total", "-"],
-        ["total", "total 1", "total 3"],
-        "interrupted: the upload to total was cancelled after 2 items\n",
-        ("total", None),
-        given=b"1\n2\n",
-    ),
-    "a handler that reads no items": Place(
-        ["upload", "idle", "-"], ["idle"], "interrupted: ", ("idle", None), given=b"1\n" * 2000
-    ),
-    "events": Place(["listen"], [], "interrupted: 1 event has come\n", lines=(b'{"',)),
-    "the description": Place(["describe"], ["describe"], "interrupted: "),
+    "input to upload": Place("upload total -", "total,total 1,total 3", UPLOADS, ("total", None), given=b"1\n2\n"),
+    "a handler that reads no items": Place("upload idle -", "idle", STOPS, ("idle", None), given=b"1\n" * 2000),
+    "events": Place("listen", "", f"{STOPS}1 event has come\n", lines=(b'{"',)),
+    "the description": Place("describe", "describe", STOPS),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_while_it_waits_for(place: str) -> None:
-    (command, *words), started, said, ended, lines, given, number = PLACES[place]
+    line, began, said, ended, lines, given, number = PLACES[place]
+    (command, *words), started = line.split(), [each for each in began.split(",") if each]
     async with serving() as played:
 
         async def describe(after: str | None = None) -> None:

@@ -186,9 +186,7 @@ async def test_what_cannot_be_used(folder: Path, line: str, said: str) -> None:
         ("app:add", "app:add() failed:", "missing 2 required positional arguments: 'a' and 'b'"),
     ],
 )
-async def test_an_application_that_fails_is_shown_where_it_does(
-    folder: Path, target: str, first: str, last: str
-) -> None:
+async def test_an_application_that_fails_is_shown_where(folder: Path, target: str, first: str, last: str) -> None:
     out, err = await run(folder, f"types {target} -o api", status=2)
     lines = err.splitlines()
     assert out == "" and lines[0] == f"wsrpc: {first}" and lines[-1].endswith(last)

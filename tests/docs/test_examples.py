@@ -258,9 +258,7 @@ async def test_each_path_is_a_room() -> None:
     async with AsyncExitStack() as stack:
         _, url = await stack.enter_async_context(serving("rooms_by_path/server.py"))
         paths = ["/chat/general", "/chat/general", "/chat/help"]
-        ada, bob, eve = [
-            await stack.enter_async_context(running("rooms_by_path/client.py", path, url)) for path in paths
-        ]
+        ada, bob, eve = [await stack.enter_async_context(running("rooms_by_path/client.py", at, url)) for at in paths]
         assert [await each.line() for each in (ada, bob, eve)] == [f"you are in {path}" for path in paths]
         ada.type("hello, general")
         assert [await bob.line(), await ada.line()] == ["hello, general", "(1 heard it)"]

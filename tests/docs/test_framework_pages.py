@@ -35,12 +35,9 @@ PAGE = "\n".join(BLOCKS)
 UVICORN = "uvicorn app:{} --ws wsrpc_adapters.uvicorn:WebSocketProtocol"
 SERVES = re.findall(r"`(wsrpc serve [^`]*[\w.]+:\w+)`", (HOW_TO / "frameworks.md").read_text("utf-8"))
 [FACTORY] = [each for each in SERVES if "--factory" in each]
+ADDS = ("add", 2, 3), 5
 STARTED = [
-    *(
-        (command, BLOCKS[0], "/ws", ("add", 2, 3), 5)
-        for name in ("uvicorn", "wsrpc")
-        for command in commands("frameworks", name)
-    ),
+    *((command, BLOCKS[0], "/ws", *ADDS) for name in ("uvicorn", "wsrpc") for command in commands("frameworks", name)),
     (FACTORY, "\n".join(BLOCKS[:2]), "/ws", ("buy", "apples"), 2),
     (f"{UVICORN.format('make_app')} --factory", "\n".join(BLOCKS[:2]), "/ws", ("buy", "apples"), 2),
     *(

@@ -48,12 +48,8 @@ def test_the_page_of_ws_wrapper_has_all_its_names() -> None:
     """It lacked those that only look at a socket, and the options."""
     library = JS / "node_modules" / "ws-wrapper" / "lib"
     source = "".join((library / name).read_text("utf-8") for name in ("wrapper.mjs", "channel.mjs"))
-    names = set(
-        re.findall(
-            r"^\t(?:get )?([a-zA-Z]+)\(.*\) \{$|\boptions\.(\w+)|WebSocketWrapper\.(\w+) =", source, re.MULTILINE
-        )
-    )
-    wanted = {name for found in names for name in found if name} - {"constructor"}
+    named = r"^\t(?:get )?([a-zA-Z]+)\(.*\) \{$|\boptions\.(\w+)|WebSocketWrapper\.(\w+) ="
+    wanted = {name for found in re.findall(named, source, re.MULTILINE) for name in found if name} - {"constructor"}
     left = "\n".join(re.findall(r"^\| (.+?) \| ", WS_WRAPPER.read_text("utf-8"), re.MULTILINE))
     assert {"on", "request", "errorToJSON", "MAX_SEND_QUEUE_SIZE"} <= wanted
     assert wanted - set(re.findall(r"\w+", left)) == NO_COUNTERPART
@@ -109,9 +105,7 @@ async def test_old_and_new_programs_print_the_same(page: Path, server: str, tmp_
 
 @pytest.mark.parametrize("server", ["server.py", "server.mjs"])
 @pytest.mark.parametrize("library", sorted({*LIBRARIES, *WITH_STREAMS}))
-async def test_the_servers_in_python_and_node_serve_the_clients_of_both(
-    library: str, server: str, tmp_path: Path
-) -> None:
+async def test_the_servers_in_python_and_node_serve_clients_of_both(library: str, server: str, tmp_path: Path) -> None:
     port = str(free_port())
     install(library, tmp_path)
     write_programs(WS_WRAPPER, tmp_path, port)

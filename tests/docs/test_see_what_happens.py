@@ -40,9 +40,8 @@ async def test_the_programs_and_commands_of_the_page(tmp_path: Path) -> None:
             assert await screen.line() == "connected"
             for word, rest, printed in shown:
                 words = shlex.split(rest.replace(PORT, port))
-                ran = await start(
-                    PYTHON[0], "-m", "wsrpc", word, *words, stderr=STDOUT, env={"WSRPC_TOKEN": "of-the-operator"}
-                )
+                env = {"WSRPC_TOKEN": "of-the-operator"}
+                ran = await start(PYTHON[0], "-m", "wsrpc", word, *words, stderr=STDOUT, env=env)
                 out, _ = await ran.communicate()
                 assert out.decode() == f"{printed}\n"
             await screen.line_like(r'"service.name": "front-door"')

@@ -175,11 +175,6 @@ def test_every_block_of_code_or_output_says_where_it_belongs(page: str) -> None:
 def test_the_commands_that_install() -> None:
     """They need a package index, so they are not run here."""
     commands = [command for block in blocks_of("index.md") for command in commands_of(block)]
-    assert commands == [
-        "mkdir todo",
-        "cd todo",
-        "python3 -m venv .venv",
-        ". .venv/bin/activate",
-        "pip install '../wsrpc[aiohttp,cli]' pytest pytest-asyncio",
-        "wsrpc --version",
-    ]
+    pip = "pip install '../wsrpc[aiohttp,cli]' pytest pytest-asyncio"
+    venv = ["mkdir todo", "cd todo", "python3 -m venv .venv", ". .venv/bin/activate"]
+    assert commands == [*venv, pip, "wsrpc --version"]

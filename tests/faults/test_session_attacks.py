@@ -261,9 +261,7 @@ async def test_parts_that_wait_for_the_rest_count_while_there_is_no_connection()
     ],
     ids=["principals", "a network of one client", "the same address", "some without a principal"],
 )
-async def test_a_client_whose_sessions_fill_the_memory_ends_its_own(
-    victim: dict[str, str], attackers: list[dict[str, str]]
-) -> None:
+async def test_who_fills_the_memory_ends_its_own(victim: dict[str, str], attackers: list[dict[str, str]]) -> None:
     server = Server(trusted_proxies=["127.0.0.1"], detached_bytes=1_000_000)
     server.on("report", lambda: "x" * 60_000)
 
