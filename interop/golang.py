@@ -91,7 +91,7 @@ def build(real: str | None = None) -> Path:
         BUILT.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILT) as folder:  # several processes may build at once
             made = Path(folder) / "agent"
-            _build(go, *([] if real is None else _on_the_real_one(real, Path(folder))), "-o", str(made))
+            go_build(go, *([] if real is None else _on_the_real_one(real, Path(folder))), "-o", str(made), ".")
             made.replace(program)
     return program
 
@@ -121,10 +121,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
-def _build(go: str, *args: str) -> None:
+def go_build(go: str, *args: str, folder: Path = SOURCE) -> None:
     done = subprocess.run(
-        [go, "build", "-buildvcs=false", *args, "."],
-        cwd=SOURCE,
+        [go, "build", "-buildvcs=false", *args],
+        cwd=folder,
         env=environment(),
         capture_output=True,
         text=True,
@@ -133,7 +133,7 @@ def _build(go: str, *args: str) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(
-            f"go build failed in {SOURCE}: {done.stderr.strip()}\n"
+            f"go build failed in {folder}: {done.stderr.strip()}\n"
             "The modules of its go.mod come from the Go module proxy: `go env GOPROXY` says from where."
         )
 

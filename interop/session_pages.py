@@ -16,7 +16,6 @@ next step is taken in the same turn. Numbers may follow, or texts, of which ``lo
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import json
 import re
@@ -25,6 +24,8 @@ import subprocess
 import tempfile
 from functools import cache
 from typing import Any
+
+from programs import printed_by, start
 
 from interop.node import JS, find_node
 
@@ -51,8 +52,7 @@ async def play(*rows: str) -> list[dict[str, Any]]:
     """
     command = [find_node(), "--expose-gc", str(JS / "page_session.mjs"), session_module()]
     steps = json.dumps([[_parsed(step) for step in row.split()] for row in rows])
-    process = await asyncio.create_subprocess_exec(*command, steps, stdout=asyncio.subprocess.PIPE)
-    told = json.loads((await process.communicate())[0])
+    told = json.loads(await printed_by(await start(*command, steps)))
     assert told["uncaught"] == [] and {row["left"] for row in told["rows"]} == {0}, "timers are left"
     found: list[dict[str, Any]] = told["rows"]
     return found

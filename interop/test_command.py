@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
-
 import pytest
+from programs import PYTHON, start
 
 from interop import golang
 from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents
@@ -19,8 +16,7 @@ WITH_STREAMS = [library for library, role in COMBINATIONS_4 if role == "js-serve
 
 async def run(command: str, url: str, *arguments: str) -> tuple[int | None, str, str]:
     """The exit code, and what it prints to stdout and stderr."""
-    words = [sys.executable, "-W", "error", "-m", "wsrpc", command, url, *arguments]
-    process = await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    process = await start(*PYTHON, "-m", "wsrpc", command, url, *arguments)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from programs import PYTHON, ROOT, free_port, printed_by, start
 
-from interop.golang import BUILD_TIMEOUT, SOURCE, environment, find_go
+from interop.golang import SOURCE, find_go, go_build
 
 PAGE = ROOT / "docs" / "how-to" / "go.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
@@ -28,16 +27,7 @@ def build(name: str, text: str, folder: Path) -> str:
     (folder / "go.mod").write_text(module, "utf-8")
     shutil.copy(SOURCE / "go.sum", folder)
     (folder / name).write_text(text, "utf-8")
-    done = subprocess.run(
-        [find_go(), "build", "-buildvcs=false", "-mod=mod", "-o", "program", name],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BUILD_TIMEOUT,
-    )
-    assert done.returncode == 0, done.stderr
+    go_build(find_go(), "-mod=mod", "-o", "program", name, folder=folder)
     return str(folder / "program")
 
 

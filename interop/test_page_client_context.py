@@ -14,10 +14,11 @@ import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from programs import ROOT
 
 from interop.node import JS, find_node
 from interop.page_client import Page, scripted, welcome, words
-from interop.test_typescript import ROOT, output_of
+from interop.test_typescript import output_of
 from wsrpc import AnonymousChannel, Context, Overloaded, Server
 from wsrpc.testing import FaultProxy
 

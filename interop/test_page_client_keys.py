@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from programs import ROOT
 
 from interop.page_client import Page
-from interop.test_typescript import ROOT
 from wsrpc import Keep, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

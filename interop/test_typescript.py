@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 import shutil
-import sys
-from collections.abc import AsyncGenerator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import PYTHON, ROOT, start, talking
 
 from interop.installed import install
 from interop.node import JS, available_libraries, find_node
 
-ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "typescript"
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"] + ["plain-4"]
 WITH_STREAMS = [name for name in LIBRARIES if name != "ws-wrapper"]
@@ -34,41 +30,25 @@ OPTIONS = {
     "skipLibCheck": False,
 }
 
+COMPILER = [find_node(), str(JS / "node_modules" / "typescript" / "bin" / "tsc"), "--pretty", "false"]
 Diagnostics = list[tuple[str, int, int]]
 """File, line, number of the error."""
 
 
 async def output_of(*command: str, folder: Path, statuses: Collection[int] = (0,)) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    process = await start(*command, cwd=folder)
+    out, err = await process.communicate()
     assert process.returncode in statuses, (out + err).decode()
     return out.decode()
 
 
 async def tsc(folder: Path, *files: str) -> Diagnostics:
     """Where the compiler finds errors in ``files`` and what they import; it writes JavaScript to ``out``."""
-    out = await compiled(folder, *files)
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}), "utf-8")
+    out = await output_of(*COMPILER, folder=folder, statuses=(0, 1, 2))
     found = re.findall(r"^(\S+?)\((\d+),\d+\): error TS(\d+):", out, re.MULTILINE)
     assert len(found) == out.count("error TS"), out  # others are of the project, not of a file
     return [(file, int(line), int(number)) for file, line, number in found]
-
-
-async def compiled(folder: Path, *files: str) -> str:
-    """What the compiler prints."""
-    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}), "utf-8")
-    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
-    return await output_of(find_node(), str(compiler), "--pretty", "false", folder=folder, statuses=(0, 1, 2))
 
 
 def project(library: str, folder: Path) -> list[str]:
@@ -81,32 +61,12 @@ def project(library: str, folder: Path) -> list[str]:
 
 
 async def generate(file: Path, *options: str, target: str = "app:server") -> None:
-    command = [sys.executable, "-W", "error", "-m", "wsrpc", "types", target, "-o", str(file)]
-    await output_of(*command, *options, folder=HERE)
+    await output_of(*PYTHON, "-m", "wsrpc", "types", target, "-o", str(file), *options, folder=HERE)
 
 
-@asynccontextmanager
-async def running_app(program: str = "app.py") -> AsyncGenerator[str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", program),
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdin is not None and process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
-        process.stdin.close()
-        assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def run(program: str, folder: Path) -> list[list[object]]:
-    async with running_app() as url:
+async def run(program: str, folder: Path, app: str = "app.py") -> list[list[object]]:
+    async with talking(await start(*PYTHON, app, cwd=HERE), interrupt=False) as screen:
+        url = await screen.line()
         printed = await output_of(find_node(), str(folder / "out" / program), url, folder=folder)
     return [json.loads(line) for line in printed.splitlines()]
 
@@ -199,6 +159,5 @@ async def test_the_page_of_the_example_is_checked(library: str, tmp_path: Path) 
     for (right, wrong), numbers in MISTAKES.items():
         assert right in text
         (tmp_path / "main.js").write_text(text.replace(right, wrong), "utf-8")
-        compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
-        out = await output_of(find_node(), str(compiler), "--pretty", "false", folder=tmp_path, statuses=(0, 1, 2))
+        out = await output_of(*COMPILER, folder=tmp_path, statuses=(0, 1, 2))
         assert re.findall(r"error TS(\d+):", out) == numbers, out

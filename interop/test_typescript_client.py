@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from interop.installed import build_client, install_client
-from interop.node import JS, find_node
-from interop.test_typescript import HERE, generate, output_of, running_app, tsc
+from interop.node import JS
+from interop.test_typescript import COMPILER, HERE, generate, output_of, run, tsc
 
 PAGE = HERE / "page"
 
@@ -29,16 +28,10 @@ async def project(package: Path, folder: Path, *options: str) -> None:
     await generate(folder / "api.d.ts", *options, target="pages:server")
 
 
-async def run(program: str, folder: Path) -> list[list[object]]:
-    async with running_app("pages.py") as url:
-        printed = await output_of(find_node(), str(folder / "out" / program), url, folder=folder)
-    return [json.loads(line) for line in printed.splitlines()]
-
-
 async def test_a_page_gets_what_was_declared(package: Path, tmp_path: Path) -> None:
     await project(package, tmp_path)
     assert await tsc(tmp_path, "calls.ts", "node.d.ts") == []
-    assert await run("calls.js", tmp_path) == [
+    assert await run("calls.js", tmp_path, "pages.py") == [
         *(["add", 2, 3.75], ["nothing", None], ["order", "l", "s", None], ["adopt", "REX"], ["adopt", "9"]),
         *(["adopt", []], ["move", {"x": 1.5, "y": 2.5, "tags": []}], ["swap", "one", 1]),
         *(["search", {"depth": 1, "follow": True}], ["times", "2026-05-04T12:00:00Z", "P2D"], ["reverse", "Y2Jh"]),
@@ -54,7 +47,7 @@ async def test_a_page_gets_what_was_declared(package: Path, tmp_path: Path) -> N
 async def test_bytes_in_messagepack(package: Path, tmp_path: Path) -> None:
     await project(package, tmp_path, "--msgpack")
     assert await tsc(tmp_path, "bytes.ts", "node.d.ts") == []
-    assert await run("bytes.js", tmp_path) == [
+    assert await run("bytes.js", tmp_path, "pages.py") == [
         *(["reverse", [2, 1]], ["parts", 1, 2], ["parts", 1, 1], ["store", "name: b'abc'"]),
         *(["times", "2026-05-04T12:00:00Z"], ["cup-served", 3]),
     ]
@@ -92,7 +85,5 @@ async def test_a_program_in_node_needs_no_types_of_a_page(package: Path, tmp_pat
     (tmp_path / "node_modules" / "@types").symlink_to(JS / "node_modules" / "@types")
     (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
     (tmp_path / "program.ts").write_text(IN_NODE, "utf-8")
-    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
     options = "--strict --noEmit --module nodenext --target es2022 --lib es2023 --types node program.ts"
-    command = [find_node(), str(compiler), *options.split()]
-    assert await output_of(*command, folder=tmp_path, statuses=(0, 1, 2)) == ""
+    assert await output_of(*COMPILER, *options.split(), folder=tmp_path, statuses=(0, 1, 2)) == ""

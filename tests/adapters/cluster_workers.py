@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 
 from effort import SOAK
-from programs import printed_by
+from programs import PYTHON, printed_by, start
 
 from wsrpc import Client, CloseInfo, Peer, Reconnect
 
@@ -105,13 +105,7 @@ def uvicorn(engine: str, *options: str, port: int = 0) -> AbstractAsyncContextMa
 
 async def announce(engine: str, *arguments: str) -> str:
     """Run the cron job. Return what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "announce.py", *arguments),
-        cwd=EXAMPLE,
-        env=environment(engine),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await start(*PYTHON, "announce.py", *arguments, cwd=EXAMPLE, env=environment(engine))
     return (await printed_by(process)).strip()
 
 

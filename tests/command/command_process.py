@@ -104,6 +104,12 @@ async def run(*arguments: str, given: bytes | None = None, **options: Any) -> En
     return await end(await start(*arguments, stdin=DEVNULL if given is None else PIPE, **options), given)
 
 
+async def bash(script: str, *arguments: str) -> Ended:
+    """Run a script in which ``wsrpc`` is the command, and ``$1`` and so on are the arguments."""
+    words = ["bash", "-c", f'wsrpc() {{ {" ".join(COMMAND)} "$@"; }}\n{script}', "bash", *arguments]
+    return await end(await asyncio.create_subprocess_exec(*words, env=environment(), stdout=PIPE, stderr=PIPE))
+
+
 async def prints(*arguments: str, given: bytes | None = None, **options: Any) -> str:
     """What a command prints that does well, and has nothing to say."""
     ended = await run(*arguments, given=given, **options)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from asyncio.subprocess import PIPE
 from typing import Protocol
 
 import pytest
-from command_process import COMMAND, end, environment, prints, serving
+from command_process import bash, prints, serving
 
 from wsrpc.schema import describe
 
@@ -36,22 +34,14 @@ async def test_commands_and_options_are_completed(line: str, offered: list[str])
     assert await completed(line) == offered
 
 
-async def in_bash(line: str) -> str:
-    """What bash offers by the script that users load."""
-    script = f"""
-        wsrpc() {{ {" ".join(COMMAND)} "$@"; }}
-        source <(wsrpc completion bash)
-        function="$(complete -p wsrpc | sed 's/.* -F \\([^ ]*\\) .*/\\1/')"
-        COMP_LINE="$1" COMP_POINT="${{#1}}"
-        "$function"
-        echo "${{COMPREPLY[@]}}"
-    """
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", script, "bash", line, env=environment(), stdout=PIPE, stderr=PIPE
-    )
-    ended = await end(process)
-    assert (ended.code, ended.err) == (0, "")
-    return ended.out
+IN_BASH = """
+source <(wsrpc completion bash)
+function="$(complete -p wsrpc | sed 's/.* -F \\([^ ]*\\) .*/\\1/')"
+COMP_LINE="$1" COMP_POINT="${#1}"
+"$function"
+echo "${COMPREPLY[@]}"
+"""
+"""What bash offers by the script that users load."""
 
 
 async def test_names_of_events_and_channels_are_completed() -> None:
@@ -74,7 +64,7 @@ async def test_names_of_events_and_channels_are_completed() -> None:
             f"wsrpc call {url} add ": [],
         }
         assert {line: await completed(line) for line in lines} == lines
-        assert await in_bash(f"wsrpc call {url} of:colons:") == "a b\n"
+        assert await bash(IN_BASH, f"wsrpc call {url} of:colons:") == (0, "a b\n", "")
         for shell, word in (("zsh", "3"), ("fish", "of:c")):
             line = {"COMP_WORDS": f"wsrpc call {url} of:c", "COMP_CWORD": word}
             out = await prints(env={**line, "_WSRPC_COMPLETE": f"{shell}_complete"})

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import pytest
-from command_process import COMMAND, Ended, end, environment, serving, start
+from command_process import Ended, bash, end, serving, start
 from raw_websocket import raw_server
 
 from wsrpc._command import describing, generating
@@ -29,15 +29,6 @@ async def interrupted(process: Process, number: int = signal.SIGINT) -> Ended:
     ended = await end(process)
     assert code == 128 + number
     return ended
-
-
-async def bash(script: str, *arguments: str) -> Ended:
-    """Run a script in which ``wsrpc`` is the command, and ``$1`` and so on are the arguments."""
-    function = f'wsrpc() {{ {" ".join(COMMAND)} "$@"; }}\n'
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-c", function + script, "bash", *arguments), env=environment(), stdout=PIPE, stderr=PIPE
-    )
-    return await end(process)
 
 
 # ---------------------------------------------------------------- signals
@@ -76,8 +67,8 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_while_it_waits_for(place: str) -> None:
-    line, began, said, ended, lines, given, number = PLACES[place]
-    (command, *words), started = line.split(), [each for each in began.split(",") if each]
+    words, began, said, ended, lines, given, number = PLACES[place]
+    (command, *more), started = words.split(), [each for each in began.split(",") if each]
     async with serving() as played:
 
         async def describe(after: str | None = None) -> None:
@@ -85,7 +76,7 @@ async def test_while_it_waits_for(place: str) -> None:
             await asyncio.Event().wait()
 
         played.server.of("wsrpc").on("describe", describe)
-        process = await start(command, played.url, *words, stdin=PIPE)
+        process = await start(command, played.url, *more, stdin=PIPE)
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(given)
         assert [await played.started.get() for _ in started] == started
