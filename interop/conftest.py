@@ -25,11 +25,7 @@ from interop.peers import (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     with suppress(ValueError):  # it is there: tests/browser/conftest.py has this function, too
-        parser.addoption(
-            "--matrix-write",
-            action="store_true",
-            help="write matrix.json anew, of which docs/reference/compatibility.md is made",
-        )
+        parser.addoption("--matrix-write", action="store_true", help="write matrix.json anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:

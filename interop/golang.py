@@ -128,7 +128,6 @@ def go_build(go: str, *args: str, folder: Path = SOURCE) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        check=False,
         timeout=BUILD_TIMEOUT,
     )
     if done.returncode != 0:

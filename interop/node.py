@@ -35,13 +35,8 @@ def find_node() -> str:
             continue
         # What is on PATH may be a version manager's shim or the wheel's Python script: a process that would
         # outlive being killed through them. Node itself knows where its real program is.
-        found = subprocess.run(
-            [candidate, "-p", "process.versions.node + ' ' + process.execPath"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        asked = [candidate, "-p", "process.versions.node + ' ' + process.execPath"]
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=60)
         version, _, path = found.stdout.strip().partition(" ")
         if found.returncode == 0 and int(version.partition(".")[0]) >= MINIMUM_NODE:
             return path

@@ -11,9 +11,7 @@ from interop import golang
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(
-        command, cwd=golang.SOURCE, env=golang.environment(), capture_output=True, text=True, check=False, timeout=100
-    )
+    done = subprocess.run(command, cwd=golang.SOURCE, env=golang.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -96,6 +96,10 @@ ENOUGH = 0.3
 FORWARD, BACKWARD = rows(FROM_THE_PAGE), rows(FROM_THE_SERVER)
 
 
+async def greets(line: Any, message: Any) -> None:
+    await line.send(welcome("context"))
+
+
 @asynccontextmanager
 async def staged(
     limits: Limits | None = None, *, connected: bool = True, plain: bool = False, **options: Any
@@ -391,11 +395,11 @@ async def test_a_stream_that_a_handler_returns_too_late_is_closed() -> None:
         assert stage.peer.ignored in ({}, {LATE: 1})
 
 
+LEAVERS = [("careless", "unread"), ("first", 0), ("hurried", "left"), ("hasty", ("no", "limit", {"most": 1}))]
+
+
 @pytest.mark.parametrize("plain", [False, True], ids=["credit", "plain"])
-@pytest.mark.parametrize(
-    ("name", "result"),
-    [("careless", "unread"), ("first", 0), ("hurried", "left"), ("hasty", ("no", "limit", {"most": 1}))],
-)
+@pytest.mark.parametrize(("name", "result"), LEAVERS)
 async def test_an_upload_that_the_page_does_not_read_to_its_end(name: str, result: Any, plain: bool) -> None:
     """A handler that left the loop ended the upload with an error, whatever it returned."""
     async with staged(plain=plain) as (page, stage, _proxy):
@@ -487,9 +491,6 @@ async def test_retry(row: str, failed: str, repeated: tuple[object, ...]) -> Non
         else:
             error = {"message": "no", "code": row, "data": {"most": 1}}
             await line.send(json.dumps({"i": message["i"], "e": error, "_": 1}))
-
-    async def greets(line: Any, message: Any) -> None:
-        await line.send(welcome("context"))
 
     async with scripted(fails_once, greets) as url, Page.start(url) as page:
         for retry in (False, True, "idempotent"):
@@ -613,9 +614,6 @@ async def test_each_attempt_has_the_arguments_of_the_call() -> None:
         got.append(message["a"][1])
         answer = {"e": {"message": "no", "code": "wsrpc.overloaded"}, "_": 1} if len(got) <= 3 else {"d": None}
         await line.send(json.dumps({"i": message["i"], **answer}))
-
-    async def greets(line: Any, message: Any) -> None:
-        await line.send(welcome("context"))
 
     async with scripted(fails_once, greets) as url, Page.start(url) as page:
         await page.notes.until("open")

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from programs import PYTHON, ROOT, start, talking
@@ -19,16 +20,8 @@ HERE = Path(__file__).parent / "typescript"
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"] + ["plain-4"]
 WITH_STREAMS = [name for name in LIBRARIES if name != "ws-wrapper"]
 TYPED = [name for name in LIBRARIES if name == "ws-wrapper-4"]
-OPTIONS = {
-    "strict": True,
-    "noUncheckedIndexedAccess": True,
-    "target": "es2022",
-    "module": "nodenext",
-    "lib": ["es2022", "dom"],
-    "types": [],
-    "outDir": "out",
-    "skipLibCheck": False,
-}
+OPTIONS = {"strict": True, "noUncheckedIndexedAccess": True, "target": "es2022", "module": "nodenext", "outDir": "out"}
+OPTIONS |= {"lib": ["es2022", "dom"], "types": [], "skipLibCheck": False}
 
 COMPILER = [find_node(), str(JS / "node_modules" / "typescript" / "bin" / "tsc"), "--pretty", "false"]
 Diagnostics = list[tuple[str, int, int]]
@@ -87,13 +80,7 @@ async def test_answers_have_the_types_that_were_declared(library: str, tmp_path:
     await check_program("calls", library, tmp_path, answers)
 
 
-TIMES = {
-    "at": "2026-05-04T12:00:00Z",
-    "day": "2026-05-04",
-    "took": "P2D",
-    "price": "1.50",
-    "id": "00000000-0000-0000-0000-000000000001",
-}
+TIMES = {"at": "2026-05-04T12:00:00Z", "day": "2026-05-04", "took": "P2D", "price": "1.50", "id": f"{UUID(int=1)}"}
 
 
 STREAMS = [

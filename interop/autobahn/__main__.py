@@ -74,12 +74,10 @@ def dial(wstest: str, name: str, which: str, cases: list[str]) -> Report:
 
 
 @contextmanager
-def suite(
-    wstest: str, mode: str, cases: list[str], **options: object
-) -> Generator[tuple[subprocess.Popen[bytes], Path]]:
+def suite(wstest: str, mode: str, cases: list[str], **more: object) -> Generator[tuple[subprocess.Popen[bytes], Path]]:
     """Run the suite's program. Gives the process, and the folder in which it writes its reports."""
     with tempfile.TemporaryDirectory() as folder:
-        spec = {"outdir": folder, "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}, **options}
+        spec = {"outdir": folder, "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}, **more}
         (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
         command = [wstest, "--mode", mode, "--spec", f"{folder}/spec.json", "--webport", "0"]
         with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:

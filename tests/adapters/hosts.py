@@ -117,20 +117,14 @@ def application(server: Server, handler: Handler | None = None, *, drain: float 
 
 
 @asynccontextmanager
-async def running(
-    app: web.Application, ssl: SSLContext | None = None, unix: str | None = None, **options: Any
-) -> AsyncGenerator[str]:
+async def running(app: web.Application, ssl: SSLContext | None = None, **options: Any) -> AsyncGenerator[str]:
     """The URL of the ``/ws`` of an aiohttp application; at the end it is shut down."""
     runner = web.AppRunner(app, access_log=None, **options)
     await runner.setup()
     try:
-        if unix is not None:
-            await web.UnixSite(runner, unix).start()
-            yield "ws://localhost/ws"
-        else:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl).start()
-            port = runner.addresses[0][1]
-            yield f"wss://localhost:{port}/ws" if ssl else f"ws://127.0.0.1:{port}/ws"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl).start()
+        port = runner.addresses[0][1]
+        yield f"wss://localhost:{port}/ws" if ssl else f"ws://127.0.0.1:{port}/ws"
     finally:
         await runner.cleanup()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -167,14 +167,20 @@ def noting(limits: Limits = LIMITS) -> tuple[Server, list[int], list[str]]:
     return server, notes, told
 
 
+@asynccontextmanager
+async def begun(url: str, server: Server, notes: list[int]) -> AsyncGenerator[tuple[RawPeer, dict[str, Any], Peer]]:
+    """A client with a session, the resume that goes on with it, and the server's peer."""
+    async with raw(url) as old:
+        resume = await begin(old)
+        await turns_until(lambda: notes == [1])
+        yield old, resume, server.peers[0]
+
+
 @hosts
 async def test_a_half_open_connection_is_fenced(host: Host) -> None:
     """Its last messages count for nothing, and what comes of its end touches nothing."""
     server, notes, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url, raw(url) as old:
-        resume = await begin(old)
-        await turns_until(lambda: notes == [1])
-        (peer,) = server.peers
+    async with asyncio.timeout(30), host.serving(server) as url, begun(url, server, notes) as (old, resume, peer):
         async with raw(url, ASKS["header"]) as new:
             await say(new, resume)
             answer = await hear(new)
@@ -200,9 +206,8 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
     """What comes in the same read waits until the resume is handled, and none of it is lost."""
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url:
-        async with raw(url) as old:
-            resume = await begin(old)
-            await turns_until(lambda: notes == [1])
+        async with begun(url, server, notes) as (_, resume, _):
+            pass
         async with raw(url, asks) as new:
             await new.send(new.frame(PING, "there"))
             assert (await new.next_frame()).opcode == PONG  # so the server has begun to read
@@ -218,28 +223,22 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
 
 
 @hosts
-@pytest.mark.parametrize(
-    ("says_gone", "code", "goes_on"),
-    [(False, 4412, True), (False, 1001, True), (True, 4412, False), (True, None, False)],
-)
-async def test_how_a_page_leaves(host: Host, says_gone: bool, code: int | None, goes_on: bool) -> None:
+@pytest.mark.parametrize(("says_gone", "code"), [(False, 4412), (False, 1001), (True, 4412), (True, None)])
+async def test_how_a_page_leaves(host: Host, says_gone: bool, code: int | None) -> None:
     """The close frame of a web page ends its connection, whether or not its session is to go on."""
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url:
-        async with raw(url) as old:
-            resume = await begin(old)
-            await turns_until(lambda: notes == [1])
-            (peer,) = server.peers
+        async with begun(url, server, notes) as (old, resume, peer):
             if says_gone:
                 await say(old, {"t": "gone", "why": "closed"})
             if code is not None:
                 await old.send(old.close_frame(code))
                 assert (await old.next_of(CLOSE)).code == code
         await turns_until(lambda: peer.detached or server.peers == ())
-        assert peer.detached == goes_on and len(told) == (1 if goes_on else 2)
+        assert peer.detached is not says_gone and len(told) == 1 + says_gone
         async with raw(url, ASKS["subprotocol"]) as new:
             await say(new, resume)
-            assert (await hear(new))["t"] == ("resumed" if goes_on else "gone")
+            assert (await hear(new))["t"] == ("gone" if says_gone else "resumed")
 
 
 @hosts
@@ -248,10 +247,7 @@ async def test_a_client_that_was_kicked_while_it_was_away_is_told_when_it_comes_
     """Also if the server has not noticed yet that it is away, and still waits for an answer to the Close frame."""
     server, notes, told = noting(LIMITS.replace(close_timeout=20.0))
     async with asyncio.timeout(30), host.serving(server) as url:
-        async with raw(url) as old:
-            resume = await begin(old)
-            await turns_until(lambda: notes == [1])
-            (peer,) = server.peers
+        async with begun(url, server, notes) as (old, resume, peer):
             if noticed:
                 old.drop()
                 await turns_until(lambda: peer.detached)
@@ -272,10 +268,7 @@ async def test_a_client_that_was_kicked_while_it_was_away_is_told_when_it_comes_
 @pytest.mark.parametrize("host", [host for host in HOSTS if "heartbeat" not in host.cannot], ids=repr)
 async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host: Host) -> None:
     server, notes, told = noting(LIMITS.replace(ping_interval=0.05, ping_timeout=0.05))
-    async with asyncio.timeout(30), host.serving(server) as url, raw(url) as silent:
-        await begin(silent)
-        await turns_until(lambda: notes == [1])
-        (peer,) = server.peers
+    async with asyncio.timeout(30), host.serving(server) as url, begun(url, server, notes) as (silent, _, peer):
         await turns_until(lambda: not peer.connected)
         assert peer.detached and told == ["open"]
         with pytest.raises((EOFError, ConnectionError)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Generator
 
 import pytest
 from core_driver import turns
@@ -89,11 +89,7 @@ async def test_cancelling_leaves_the_connection_in_use(mortal: MortalEngine, con
     await connection.subscribe(f"{subject}.old")
     mortal.freeze()
     await fill(connection, "elsewhere")
-    calls: list[Awaitable[None]] = [
-        connection.drain(),
-        connection.subscribe(f"{subject}.new"),
-        connection.unsubscribe(f"{subject}.old"),
-    ]
+    calls = [connection.drain(), connection.subscribe(f"{subject}.new"), connection.unsubscribe(f"{subject}.old")]
     tasks, draining = [asyncio.ensure_future(call) for call in calls], asyncio.ensure_future(connection.drain())
     await turns(20)
     for task in tasks:

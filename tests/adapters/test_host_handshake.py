@@ -141,7 +141,7 @@ def offers(*names: str, chosen: str | None, gate: Gate = lets_in, token: str | N
 
 
 LISTED = {"origins": ["https://app.example"]}
-FROM_APP, FROM_EVIL = ("Origin: https://app.example",), ("Origin: https://evil.example",)
+FROM_EVIL, BEARER = ("Origin: https://evil.example",), (f"Authorization: Bearer {TOKEN}",)
 COMPRESSES = {"compression": True}
 SHORT = {"limits": LIMITS.replace(open_timeout=0.1)}
 
@@ -158,11 +158,7 @@ RULES: dict[str, Rule] = {
     ),
     "another origin": Rule(asks=FROM_EVIL, options=LISTED, **forbidden("https://evil.example")),
     # Tokens, and who the client is.
-    "token in a header": Rule(
-        knows_the_user,
-        (f"Authorization: Bearer {TOKEN}",),
-        seen={"state": {"user": TOKEN}, "principal": f"user/{TOKEN}"},
-    ),
+    "token in a header": Rule(knows_the_user, BEARER, seen={"state": {"user": TOKEN}, "principal": f"user/{TOKEN}"}),
     "token in a subprotocol": offers("json", f"bearer.{TOKEN}", chosen="json", token=TOKEN),
     "a trusted proxy": Rule(
         asks=("X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 1.2.3.4:77"),
@@ -199,7 +195,7 @@ RULES: dict[str, Rule] = {
         answers_and_rejects,
         status=402,
         body="päy first",
-        asks=(f"Authorization: Bearer {TOKEN}",),
+        asks=BEARER,
         answer={"content-type": ["text/x-bill"], "x-price": ["7", "8"], "set-cookie": ["a=1", "b=2"]}
         | {"x-accepted": [], "wsrpc-refused": ["1"]},  # and not by a proxy
         needs="refusal body",
@@ -217,12 +213,7 @@ RULES: dict[str, Rule] = {
 """By what is special about the request or the server."""
 
 
-CELLS = [
-    pytest.param(host, name, id=f"{host}-{name}")
-    for name, rule in RULES.items()
-    for host in HOSTS
-    if rule.needs not in host.cannot
-]
+CELLS = [(host, name) for name, rule in RULES.items() for host in HOSTS if rule.needs not in host.cannot]
 
 
 def compresses(host: Host, rule: Rule) -> bool:
@@ -244,7 +235,7 @@ async def body_of(head: bytes, peer: RawPeer) -> str:
     return (body if length else body.split(b"\r\n")[1]).decode()  # hypercorn sends one chunk, and the last
 
 
-@pytest.mark.parametrize(("host", "name"), CELLS)
+@pytest.mark.parametrize(("host", "name"), CELLS, ids=str)
 async def test_a_rule_of_the_handshake(host: Host, name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "wsrpc")
     rule, asked = RULES[name], list[Handshake]()

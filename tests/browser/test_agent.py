@@ -125,9 +125,8 @@ async def test_the_client_of_ag_ui_reads_the_events(url: str, tmp_path: Path) ->
     shutil.copy(Path(__file__).with_name("agui_run.mjs"), tmp_path)
     (tmp_path / "node_modules").symlink_to(JS / "node_modules")
     client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
-    printed = await printed_by(
-        await start(find_node(), "agui_run.mjs", client, url.replace("http", "ws", 1), cwd=tmp_path)
-    )
+    where = url.replace("http", "ws", 1)
+    printed = await printed_by(await start(find_node(), "agui_run.mjs", client, where, cwd=tmp_path))
     first, stopped = [json.loads(line) for line in printed.splitlines()]
     assert [(message["role"], message["content"]) for message in first["messages"]] == [
         ("assistant", "Let me ask your page. "),

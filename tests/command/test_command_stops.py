@@ -49,19 +49,15 @@ class Place(NamedTuple):
     number: int = signal.SIGINT
 
 
-STOPS = "interrupted: "
-UPLOADS = f"{STOPS}the upload to total was cancelled after 2 items\n"
+STOP = "interrupted: "
+UPLOADS = f"{STOP}the upload to total was cancelled after 2 items\n"
 PLACES = {
-    "an answer, SIGHUP": Place(
-        "call hang", "hang", "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP
-    ),
-    "items": Place(
-        "stream ticks 2", "", f"{STOPS}ticks was stopped after 2 items\n", ("ticks", None), (b"0\n", b"1\n")
-    ),
+    "an answer": Place("call hang", "hang", "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP),
+    "items": Place("stream ticks 2", "", f"{STOP}ticks was stopped after 2 items\n", ("ticks", None), (b"0\n", b"1\n")),
     "input to upload": Place("upload total -", "total,total 1,total 3", UPLOADS, ("total", None), given=b"1\n2\n"),
-    "a handler that reads no items": Place("upload idle -", "idle", STOPS, ("idle", None), given=b"1\n" * 2000),
-    "events": Place("listen", "", f"{STOPS}1 event has come\n", lines=(b'{"',)),
-    "the description": Place("describe", "describe", STOPS),
+    "a handler that reads no items": Place("upload idle -", "idle", STOP, ("idle", None), given=b"1\n" * 2000),
+    "events": Place("listen", "", f"{STOP}1 event has come\n", lines=(b'{"',)),
+    "the description": Place("describe", "describe", STOP),
 }
 
 

@@ -363,10 +363,9 @@ async def test_a_slow_reader_of_a_price_feed_gets_the_latest() -> None:
             assert re.fullmatch(r"[A-Z]{4}: [\d.]+ at tick \d+", await slow.line())
             slow.process.send_signal(signal.SIGSTOP)
             try:
-                assert server.process.stderr is not None
-                while b"reads too slowly: until its connection has drained" not in (
-                    line := await server.process.stderr.readline()
-                ):
+                log = server.process.stderr
+                assert log is not None
+                while b"reads too slowly: until its connection has drained" not in (line := await log.readline()):
                     assert line
                 later = int((await quick.line()).rsplit(" ", 1)[1]) + 1000
                 while int((await quick.line()).rsplit(" ", 1)[1]) < later:

@@ -31,9 +31,8 @@ async def test_each_worker_of_the_guide_serves_its_metrics_on_a_port_of_its_own(
     first = free_port()
     ports = f"range({first}, {first + 2})"
     assert "range(9101, 9109)" in program
-    (tmp_path / "app.py").write_text(
-        program.replace("range(9101, 9109)", ports) + "\nimport os\nserver.on('pid', os.getpid)\n", "utf-8"
-    )
+    program = program.replace("range(9101, 9109)", ports) + "\nimport os\nserver.on('pid', os.getpid)\n"
+    (tmp_path / "app.py").write_text(program, "utf-8")
     options = ("--port", "0", "--workers", "2")
     async with running(tmp_path, "app:app", *options, env=environment("")) as workers:
         await workers.logged("Application startup complete", 2)
