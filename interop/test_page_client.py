@@ -442,12 +442,10 @@ async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
         return len([item async for item in items])
 
     async with staged() as (page, stage, _proxy):
-        told = await page.run(
-            """
-            async function* source() { yield 1; await client.request("nobody") }
-            return await client.upload("upload", source()).catch(shown)
-            """
-        )
+        told = await page.run("""
+        async function* source() { yield 1; await client.request("nobody") }
+        return await client.upload("upload", source()).catch(shown)
+        """)
         assert words(told) == "Remote unknown_event not_run"
         await stage.notes.until("stop")
         # Whatever it throws; and a text is a source, too.
@@ -554,12 +552,10 @@ async def test_a_call_of_the_wrong_kind_names_the_methods() -> None:
 async def test_several_reads_at_once_get_one_item_each() -> None:
     async with staged() as (page, stage, _proxy):
         stage.server.on("count", lambda: iter(range(3)))
-        told = await page.run(
-            """
-            const items = client.stream("count")
-            return await Promise.all(Array.from({ length: 5 }, () => items.next()))
-            """
-        )
+        told = await page.run("""
+        const items = client.stream("count")
+        return await Promise.all(Array.from({ length: 5 }, () => items.next()))
+        """)
         assert told == [{"done": False, "value": k} for k in range(3)] + [{"done": True}] * 2
 
 
@@ -629,19 +625,17 @@ async def test_what_cannot_be_sent_is_refused_at_once(codec: str) -> None:
     async with staged(limits, connected=False, codec=codec) as (page, stage, proxy):
 
         async def refuses(large: str, *names: str) -> None:
-            told = await page.run(
-                f"""
-                const circle = {{}}
-                circle.self = circle
-                const names = []
-                for (const value of [{large} 1n{", circle, new Uint8Array(1)" if codec == "json" else ""}]) {{
-                  try {{ client.emit("event", value) }} catch ({{ name }}) {{ names.push(name) }}
-                  await client.request("sync", value).catch(({{ name }}) => names.push(name))
-                }}
-                client.emit("event", "x".repeat(5000)) // which nobody refuses
-                return names
-                """
-            )
+            told = await page.run(f"""
+            const circle = {{}}
+            circle.self = circle
+            const names = []
+            for (const value of [{large} 1n{", circle, new Uint8Array(1)" if codec == "json" else ""}]) {{
+              try {{ client.emit("event", value) }} catch ({{ name }}) {{ names.push(name) }}
+              await client.request("sync", value).catch(({{ name }}) => names.push(name))
+            }}
+            client.emit("event", "x".repeat(5000)) // which nobody refuses
+            return names
+            """)
             assert told == [*names, *["TypeError"] * (6 if codec == "json" else 2)]
 
         await refuses("")
@@ -665,12 +659,10 @@ async def test_what_cannot_be_sent_is_refused_at_once(codec: str) -> None:
 async def test_an_event_whose_handler_fails_is_reported() -> None:
     """It was thrown in a microtask, which ends a process of Node. `window.onerror` gets it in a page."""
     async with staged() as (page, stage, _proxy):
-        await page.run(
-            """
-            client.on("breaks", () => { throw new Error("in a handler") })
-            client.on("reads", async function () { return this.items() })
-            """
-        )
+        await page.run("""
+        client.on("breaks", () => { throw new Error("in a handler") })
+        client.on("reads", async function () { return this.items() })
+        """)
         await stage.peer.emit("breaks")
         await stage.peer.emit("reads")
         assert await stage.peer.request("values", 1) == 1
@@ -699,20 +691,18 @@ async def test_events_are_refused_when_too_many_wait(plain: bool) -> None:
                 counted.set()
 
         async with proxy.stall():
-            sent, text = await page.run(
-                """
-                let sent = 0
-                try {
-                  for (; sent < 20_000; sent++) {
-                    client.emit("event", sent, "x".repeat(20_000))
-                    await null
-                  }
-                } catch (error) {
-                  return [sent, `${error.name} ${error.outcome}: ${error.message}`]
-                }
-                return [sent, ""]
-                """
-            )
+            sent, text = await page.run("""
+            let sent = 0
+            try {
+              for (; sent < 20_000; sent++) {
+                client.emit("event", sent, "x".repeat(20_000))
+                await null
+              }
+            } catch (error) {
+              return [sent, `${error.name} ${error.outcome}: ${error.message}`]
+            }
+            return [sent, ""]
+            """)
             assert text == "Refused not_sent: 256 messages wait already"
             assert sent < 5000  # the system's buffers have several MB
         await counted.wait()
@@ -737,13 +727,11 @@ async def test_calls_of_more_than_the_buffer_wait(where: str) -> None:
     async with server.listen() as listener, Page.start(listener.url, options={"buffer": 1_000_000}) as page:
         if where != "offline":
             await page.run("await client.request('length', 'x')")
-        sizes = await page.run(
-            """
-            const text = "x".repeat(100_000)
-            for (let number = 0; number < 30; number++) client.emit("event", number, text)
-            return Promise.all([...Array(30)].map(() => client.request("length", text)))
-            """
-        )
+        sizes = await page.run("""
+        const text = "x".repeat(100_000)
+        for (let number = 0; number < 30; number++) client.emit("event", number, text)
+        return Promise.all([...Array(30)].map(() => client.request("length", text)))
+        """)
         assert sizes == [100_000] * 30
         await all_arrived.wait()
         assert arrived == [*range(30)]
@@ -787,29 +775,25 @@ async def test_messages_of_each_size_arrive_whole(codec: str) -> None:
             lengths.append(len(text))
             return text
 
-        await page.run(
-            """
-            globalThis.wrong = async (...texts) => {
-              const answers = await Promise.all(texts.map((text) => client.request("echo", text)))
-              return texts.filter((text, k) => answers[k] !== text).length
-            }
-            globalThis.long = "x".repeat(100_000)
-            """
-        )
+        await page.run("""
+        globalThis.wrong = async (...texts) => {
+          const answers = await Promise.all(texts.map((text) => client.request("echo", text)))
+          return texts.filter((text, k) => answers[k] !== text).length
+        }
+        globalThis.long = "x".repeat(100_000)
+        """)
         for size in (2**15, 2**16):
             texts = f"Array.from({{ length: 60 }}, (_, k) => 'x'.repeat(k % 2) + 'é'.repeat(({size} - k) / 2))"
             assert await page.run(f"return await wrong(...{texts})") == 0
         async with proxy.cut():
             await page.notes.until("detached")
-            await page.run(
-                """
-                globalThis.waiting = wrong(long, "short", long)
-                const controller = new AbortController()
-                const withdrawn = client.with({ signal: controller.signal }).request("echo", long + "withdrawn")
-                controller.abort()
-                await withdrawn.catch(() => {})
-                """
-            )
+            await page.run("""
+            globalThis.waiting = wrong(long, "short", long)
+            const controller = new AbortController()
+            const withdrawn = client.with({ signal: controller.signal }).request("echo", long + "withdrawn")
+            controller.abort()
+            await withdrawn.catch(() => {})
+            """)
         assert await page.run("return await waiting") == 0
         assert await page.run("return await wrong(long)") == 0
         assert lengths[-4:] == [100_000, 5, 100_000, 100_000]
@@ -863,20 +847,18 @@ async def test_a_request_on_a_channel_with_options() -> None:
             await channel.wait_closed()
 
         stage.server.on("talk", talk)
-        told = await page.run(
-            """
-            const channel = await client.open("talk")
-            const controller = new AbortController()
-            const call = channel.with(controller).request("hang")
-            await new Promise((done) => channel.on("begun", done))
-            controller.abort()
-            const aborted = await call.catch((error) => error.name)
-            const late = await channel.with({ timeout: 10 }).request("hang").catch((error) => error.name)
-            const four = await channel.with({ timeout: 60_000 }).request("twice", 2)
-            channel.close()
-            return [aborted, late, four, await channel.closed ?? "closed"]
-            """
-        )
+        told = await page.run("""
+        const channel = await client.open("talk")
+        const controller = new AbortController()
+        const call = channel.with(controller).request("hang")
+        await new Promise((done) => channel.on("begun", done))
+        controller.abort()
+        const aborted = await call.catch((error) => error.name)
+        const late = await channel.with({ timeout: 10 }).request("hang").catch((error) => error.name)
+        const four = await channel.with({ timeout: 60_000 }).request("twice", 2)
+        channel.close()
+        return [aborted, late, four, await channel.closed ?? "closed"]
+        """)
         assert told == ["AbortError", "RequestTimeout", 4, "closed"]
         await given_up.wait()
 
@@ -894,14 +876,12 @@ async def test_a_server_that_uses_an_id_twice() -> None:
             await line.send(json.dumps({"h": i, "a": ["line"]}))
 
     async with scripted(answer) as url, Page.start(url) as page:
-        told = await page.run(
-            """
-            const channel = await client.open("open")
-            await new Promise((done) => channel.on("line", done))
-            client.close()
-            return shown(await channel.closed)
-            """
-        )
+        told = await page.run("""
+        const channel = await client.open("open")
+        await new Promise((done) => channel.on("line", done))
+        client.close()
+        return shown(await channel.closed)
+        """)
         assert words(told) == "ConnectionLost 1000 unknown"
         assert await page.do("ignored") == {"duplicate id": 2, "response to no request": 1}
 

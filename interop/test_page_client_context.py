@@ -85,18 +85,16 @@ async def test_a_handler_of_the_page_has_what_the_server_has_sent_and_can_pass_i
     server = Server()
     server.on("seen", seen)
     async with server.listen() as listener, Page.start(listener.url) as page:
-        await page.run(
-            """
-            client.on("show", function () {
-              note(JSON.stringify([this.metadata, Math.round(this.remaining / 1000)]))
-            })
-            client.on("pass on", function () {
-              const { signal, metadata, remaining } = this
-              return client.with({ signal, metadata, timeout: remaining }).request("seen")
-            })
-            await client.request("seen")
-            """
-        )
+        await page.run("""
+        client.on("show", function () {
+          note(JSON.stringify([this.metadata, Math.round(this.remaining / 1000)]))
+        })
+        client.on("pass on", function () {
+          const { signal, metadata, remaining } = this
+          return client.with({ signal, metadata, timeout: remaining }).request("seen")
+        })
+        await client.request("seen")
+        """)
         [peer] = server.peers
         await peer.request("show", metadata=TENANT, timeout=5)
         await page.notes.until('[{"tenant":"acme"},5]')
@@ -297,19 +295,17 @@ async def test_wrong_metadata_is_refused_and_nothing_is_sent() -> None:
         told.append(ctx.metadata)
 
     async with server.listen() as listener, Page.start(listener.url) as page:
-        refused = await page.run(
-            f"""
-            const errors = []
-            for (const metadata of [{WRONG}]) {{
-              const caller = client.with({{ metadata }})
-              const shown = (error) => errors.push(String(error))
-              for (const call of ["request", "open", "upload"]) await caller[call]("show").catch(shown)
-              await caller.stream("show").next().catch(shown)
-              try {{ caller.emit("show") }} catch (error) {{ shown(error) }}
-            }}
-            return errors
-            """
-        )
+        refused = await page.run(f"""
+        const errors = []
+        for (const metadata of [{WRONG}]) {{
+          const caller = client.with({{ metadata }})
+          const shown = (error) => errors.push(String(error))
+          for (const call of ["request", "open", "upload"]) await caller[call]("show").catch(shown)
+          await caller.stream("show").next().catch(shown)
+          try {{ caller.emit("show") }} catch (error) {{ shown(error) }}
+        }}
+        return errors
+        """)
         assert refused == ["TypeError: wrong context: 32 texts, 4096 bytes, ASCII names"] * 50
         await page.run(f"for (const metadata of [{LARGEST}]) await client.with({{ metadata }}).request('show')")
         assert [len(metadata) for metadata in told] == [1, 32]
@@ -396,19 +392,17 @@ async def test_middleware_replaces_results_and_refuses_and_encloses_all_attempts
         await line.send(json.dumps({"i": message["i"], **({"d": "done"} if len(attempts) > 2 else busy)}))
 
     async with scripted(receive) as url, Page.start(url) as page:
-        await page.run(
-            """
-            client.useOutgoing((call, next) => {
-              if (call.event === "no") throw new RangeError("refused")
-              if (call.event === "cached") return "from the cache"
-              return next()
-            })
-            client.useOutgoing(async (call, next) => {
-              const result = await next()
-              return `${result}, after ${call.event}`
-            })
-            """
-        )
+        await page.run("""
+        client.useOutgoing((call, next) => {
+          if (call.event === "no") throw new RangeError("refused")
+          if (call.event === "cached") return "from the cache"
+          return next()
+        })
+        client.useOutgoing(async (call, next) => {
+          const result = await next()
+          return `${result}, after ${call.event}`
+        })
+        """)
         told = await (await page.call("request", name="busy", retry=True))
         assert (told["ok"], len(attempts)) == ("done, after busy", 3)
         assert await page.do("ask", name="cached") == "from the cache"

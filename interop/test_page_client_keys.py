@@ -74,19 +74,17 @@ async def test_the_generator_of_the_guide_goes_on_after_a_lost_session() -> None
 
 async def test_a_reader_stops_the_handler_for_all() -> None:
     async with generating() as (_, url, _), Page.start(url) as page:
-        ends, refused = await page.run(
-            """
-            const caller = client.with({ key: "k" }), shown = (error) => error.code ?? error.message
-            const [one, other, closed] = [1, 2, 3].map(() => caller.stream("generate", "hi"))
-            for (let number = 0; number < 4; number++) await Promise.all([one.next(), other.next()])
-            await one.stop()
-            const ends = await Promise.all([one, other].map((items) => items.next().catch(shown)))
-            await closed.return()
-            const wrong = [one, closed, client.stream("generate", "hi")].map((items) => items.stop())
-            wrong.push((async () => caller.emit("generate"))(), client.with({ after: 1 }).request("generate"))
-            return [[...ends, one.position[0]], await Promise.all(wrong.map((call) => call.catch(shown)))]
-            """
-        )
+        ends, refused = await page.run("""
+        const caller = client.with({ key: "k" }), shown = (error) => error.code ?? error.message
+        const [one, other, closed] = [1, 2, 3].map(() => caller.stream("generate", "hi"))
+        for (let number = 0; number < 4; number++) await Promise.all([one.next(), other.next()])
+        await one.stop()
+        const ends = await Promise.all([one, other].map((items) => items.next().catch(shown)))
+        await closed.return()
+        const wrong = [one, closed, client.stream("generate", "hi")].map((items) => items.stop())
+        wrong.push((async () => caller.emit("generate"))(), client.with({ after: 1 }).request("generate"))
+        return [[...ends, one.position[0]], await Promise.all(wrong.map((call) => call.catch(shown)))]
+        """)
         assert ends == ["wsrpc.stopped", "wsrpc.stopped", "4"]
         not_open, no_event = "only an open stream with a key stops", "an event has no key: use request()"
         assert refused == [None, not_open, not_open, no_event, "`after` needs a key"]

@@ -131,15 +131,13 @@ async def test_subscribers_hear_of_each_failed_attempt_and_whether_the_session_r
         stage.server.on_handshake(rejects_two)
         async with proxy.stall():  # it is not open before somebody listens
             await page.do("open", at=proxy.url)
-            await page.run(
-                """
-                client.status.subscribe((state, resumed) => {
-                  const { error, retryAt } = client
-                  const waits = retryAt > Date.now() - 1000 && retryAt < Date.now() + 60_000
-                  note(["told", state, error?.code ?? "-", retryAt === undefined ? "now" : waits, resumed].join(" "))
-                })
-                """
-            )
+            await page.run("""
+            client.status.subscribe((state, resumed) => {
+              const { error, retryAt } = client
+              const waits = retryAt > Date.now() - 1000 && retryAt < Date.now() + 60_000
+              note(["told", state, error?.code ?? "-", retryAt === undefined ? "now" : waits, resumed].join(" "))
+            })
+            """)
         assert await page.do("ask", name="sync") == "synced"
         proxy.drop()
         await page.notes.until("told open - now true")
@@ -241,13 +239,11 @@ async def test_requests_that_wait_for_a_place_wait_for_the_next_connection() -> 
         await page.notes.until("open")
         await server.heard.until("hello")
         await server.so_far()
-        await page.run(
-            """
-            for (let number = 0; number < 600; number++) {
-              client.request(`call ${number}`).catch(({ message }) => note(message))
-            }
-            """
-        )
+        await page.run("""
+        for (let number = 0; number < 600; number++) {
+          client.request(`call ${number}`).catch(({ message }) => note(message))
+        }
+        """)
         await server.heard.until("call 0")
         await server.say(t="drain", after_ms=60_000)
         await server.answer("call 0")
@@ -296,19 +292,17 @@ async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
     stage = Stage(Server())
     async with stage.server.listen() as listener, Page.start(listener.url) as page:
         await page.notes.until("open")
-        told = await page.run(
-            """
-            const seen = []
-            const stop = client.status.subscribe((status) => {
-              seen.push(status)
-              stop()
-              throw new Error("a subscriber has failed")
-            })
-            client.status.subscribe((status) => seen.push("second " + status))
-            client.close()
-            return seen
-            """
-        )
+        told = await page.run("""
+        const seen = []
+        const stop = client.status.subscribe((status) => {
+          seen.push(status)
+          stop()
+          throw new Error("a subscriber has failed")
+        })
+        client.status.subscribe((status) => seen.push("second " + status))
+        client.close()
+        return seen
+        """)
         assert told == ["closed", "second closed"]
         await turns_until(lambda: page.faults)
         assert "a subscriber has failed" in page.faults.pop()
@@ -318,12 +312,10 @@ async def test_nobody_hears_of_a_state_after_a_later_one() -> None:
     stage = Stage(Server(limits=Limits(close_timeout=1, replay_bytes=0)))
     async with stage.server.listen() as listener, Page.start(listener.url) as page:
         assert await page.do("ask", name="sync") == "synced"
-        await page.run(
-            """
-            client.status.subscribe((status) => status === "connecting" && client.close())
-            client.status.subscribe((status) => note("second " + status))
-            """
-        )
+        await page.run("""
+        client.status.subscribe((status) => status === "connecting" && client.close())
+        client.status.subscribe((status) => note("second " + status))
+        """)
         await stage.peer.close(1012)
         await page.notes.until("second closed")
         assert await page.do("status") == "closed"
@@ -425,23 +417,21 @@ async def test_a_function_without_credentials_is_called_again() -> None:
     stage = Stage(Server(limits=Limits(close_timeout=1)))
     async with stage.server.listen() as listener, Page.start() as page:
         await page.do("open", at=listener.url)
-        told = await page.run(
-            f"""
-            const url = {json.dumps(listener.url)}
-            const changed = () => new Promise((resolve) => setTimeout(resolve))
-            const tries = async (fails) => {{
-              let calls = 0
-              const other = new Client(() => (++calls < 3 ? fails() : url), {{ WebSocket }})
-              while (!other.error) await changed()
-              const {{ name, message }} = other.error
-              while (other.error) await changed()
-              const seen = [calls, other.status.get(), await other.request("sync")]
-              other.close()
-              return [name, message, ...seen]
-            }}
-            return Promise.all([{", ".join(TARGETS)}].map(tries))
-            """
-        )
+        told = await page.run(f"""
+        const url = {json.dumps(listener.url)}
+        const changed = () => new Promise((resolve) => setTimeout(resolve))
+        const tries = async (fails) => {{
+          let calls = 0
+          const other = new Client(() => (++calls < 3 ? fails() : url), {{ WebSocket }})
+          while (!other.error) await changed()
+          const {{ name, message }} = other.error
+          while (other.error) await changed()
+          const seen = [calls, other.status.get(), await other.request("sync")]
+          other.close()
+          return [name, message, ...seen]
+        }}
+        return Promise.all([{", ".join(TARGETS)}].map(tries))
+        """)
         ends = [f"the connection has ended: 1006 {error}" for error in TARGETS.values()]
         assert told == [["ConnectionLost", end, 3, "open", "synced"] for end in ends]
 
@@ -450,16 +440,14 @@ async def test_a_function_without_credentials_is_called_again() -> None:
 async def test_the_function_may_close_the_client_if_the_user_has_to_log_in(state: str) -> None:
     stage = Stage(Server(limits=Limits(close_timeout=1)))
     async with stage.server.listen() as listener, FaultProxy(listener.url) as proxy, Page.start() as page:
-        await page.run(
-            f"""
-            let isIn = {json.dumps(state == "detached")}
-            const client = new Client(() => (isIn || client.close(3000), {json.dumps(proxy.url)}), {{ WebSocket }})
-            client.status.subscribe((state) => note(state + " " + client.error?.code))
-            globalThis.other = client
-            if (isIn) note(await client.request("sync"))
-            isIn = false
-            """
-        )
+        await page.run(f"""
+        let isIn = {json.dumps(state == "detached")}
+        const client = new Client(() => (isIn || client.close(3000), {json.dumps(proxy.url)}), {{ WebSocket }})
+        client.status.subscribe((state) => note(state + " " + client.error?.code))
+        globalThis.other = client
+        if (isIn) note(await client.request("sync"))
+        isIn = false
+        """)
         if state == "detached":
             await page.notes.until("synced")
             proxy.drop()
@@ -481,14 +469,12 @@ UNUSABLE = {
 
 async def test_what_no_client_can_connect_with() -> None:
     async with Page.start("ws://127.0.0.1:1") as page:
-        told = await page.run(
-            f"""
-            delete globalThis.WebSocket
-            const url = "ws://127.0.0.1:1", errors = []
-            for (const make of [{", ".join(f"() => new Client({arguments})" for arguments in UNUSABLE)}]) {{
-              try {{ errors.push(make()) }} catch (error) {{ errors.push(String(error)) }}
-            }}
-            return errors
-            """
-        )
+        told = await page.run(f"""
+        delete globalThis.WebSocket
+        const url = "ws://127.0.0.1:1", errors = []
+        for (const make of [{", ".join(f"() => new Client({arguments})" for arguments in UNUSABLE)}]) {{
+          try {{ errors.push(make()) }} catch (error) {{ errors.push(String(error)) }}
+        }}
+        return errors
+        """)
         assert dict(zip(UNUSABLE, told, strict=True)) == {each: f"TypeError: {UNUSABLE[each]}" for each in UNUSABLE}

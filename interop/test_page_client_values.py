@@ -87,19 +87,17 @@ async def test_what_a_page_sends(codec: str) -> None:
         wrong: list[tuple[str, Any, Any]] = []
         for expression, in_json, in_msgpack in SENT:
             seen.clear()
-            told = await page.run(
-                f"""
-                const sent = ({expression})
-                const {{ isDeepStrictEqual }} = await import("node:util")
-                const bytes = (value) => ArrayBuffer.isView(value)
-                  ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
-                  : value instanceof ArrayBuffer ? new Uint8Array(value) : value
-                return await client.request("show", sent).then(
-                  (back) => isDeepStrictEqual(bytes(back), bytes(sent)) ? "the same" : "another",
-                  shown,
-                )
-                """
+            told = await page.run(f"""
+            const sent = ({expression})
+            const {{ isDeepStrictEqual }} = await import("node:util")
+            const bytes = (value) => ArrayBuffer.isView(value)
+              ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+              : value instanceof ArrayBuffer ? new Uint8Array(value) : value
+            return await client.request("show", sent).then(
+              (back) => isDeepStrictEqual(bytes(back), bytes(sent)) ? "the same" : "another",
+              shown,
             )
+            """)
             expected = in_json if codec == "json" else in_msgpack
             if expected is LOST and expression != "() => {}":
                 if seen or told["error"]["name"] != "TypeError":
@@ -155,14 +153,12 @@ async def test_bytes_that_are_sent_before_the_welcome() -> None:
 
     stage.server.on("size", size)
     async with stage.server.listen() as listener, Page.start(listener.url, codec="msgpack") as page:
-        sizes = await page.run(
-            """
-            const first = client.request("size", new Uint8Array(1000).fill(255))
-            const buffer = client.request("size", Buffer.from("abc"))
-            await first
-            return [await first, await buffer, await client.request("size", Buffer.from("abcd"))]
-            """
-        )
+        sizes = await page.run("""
+        const first = client.request("size", new Uint8Array(1000).fill(255))
+        const buffer = client.request("size", Buffer.from("abc"))
+        await first
+        return [await first, await buffer, await client.request("size", Buffer.from("abcd"))]
+        """)
         assert sizes == [1000, 3, 4]
 
 
@@ -208,16 +204,14 @@ async def test_streams_and_uploads_of_bytes_and_large_items(codec: str) -> None:
     async with stage.server.listen() as listener, Page.start(listener.url, codec=codec) as page:
         assert await page.do("ask", name="sync") == "synced"
         item = "new Uint8Array(size)" if codec == "msgpack" else "'x'.repeat(size)"
-        told = await page.run(
-            f"""
-            const progress = []
-            const caller = client.with({{ progress: ({{ items, bytes }}) => progress.push([items, bytes]) }})
-            const up = await caller.upload("measure", {sizes}.map((size) => {item}))
-            const down = []
-            for await (const item of client.stream("make")) down.push(item.length)
-            return {{ up, down, progress }}
-            """
-        )
+        told = await page.run(f"""
+        const progress = []
+        const caller = client.with({{ progress: ({{ items, bytes }}) => progress.push([items, bytes]) }})
+        const up = await caller.upload("measure", {sizes}.map((size) => {item}))
+        const down = []
+        for await (const item of client.stream("make")) down.push(item.length)
+        return {{ up, down, progress }}
+        """)
         assert told["up"] == told["down"] == sizes
         if codec == "msgpack":
             file = "new Blob(['x'.repeat(200_000), 'y'])"

@@ -13,10 +13,9 @@ import sys
 import traceback
 import warnings
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from programs import ROOT
@@ -47,13 +46,7 @@ class Ended(NamedTuple):
 
 
 async def start(
-    *arguments: str,
-    stdin: int = DEVNULL,
-    stdout: int = PIPE,
-    stderr: int = PIPE,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    prepare: Callable[[], object] = lambda: None,
+    *words: str, stdin: int = DEVNULL, env: Mapping[str, str] | None = None, prepare: Any = lambda: None, **more: Any
 ) -> Process:
     """Start the command. ``prepare`` is called in its process."""
 
@@ -70,7 +63,7 @@ async def start(
             encoding = os.environ.get("PYTHONIOENCODING")
             sys.stdin, sys.stdout = open(0), open(1, "w", encoding=encoding)  # noqa: SIM115
             sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115
-            sys.orig_argv[:], sys.argv[:] = [*COMMAND, *arguments], ["wsrpc", *arguments]
+            sys.orig_argv[:], sys.argv[:] = [*COMMAND, *words], ["wsrpc", *words]
             sys.dont_write_bytecode = True  # a test replaces an app.py within a second
             run_command()
         except BaseException:
@@ -80,9 +73,8 @@ async def start(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the test may have threads; the command uses none of them
-        return await asyncio.create_subprocess_exec(
-            "wsrpc", stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, preexec_fn=become_the_command
-        )
+        options = {"stdin": stdin, "stdout": PIPE, "stderr": PIPE, **more}
+        return await asyncio.create_subprocess_exec("wsrpc", preexec_fn=become_the_command, **options)
 
 
 async def end(process: Process, given: bytes | None = None) -> Ended:

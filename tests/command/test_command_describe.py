@@ -65,8 +65,7 @@ async def test_signatures_are_readable() -> None:
         out = await prints("describe", played.url)
         assert out.startswith(SIGNATURES)
         assert "\n  doubled(upload of number) -> stream of number\n" in out
-        assert out.endswith(
-            """\
+        assert out.endswith("""\
 channel chat:
   ask() -> unknown[]
   last(count: number = 1, of: string | null = null) -> Line[]
@@ -85,8 +84,7 @@ types:
     /** what was said */
     text: string
   }
-"""
-        )
+""")
         said = await refusal(1, "describe", played.url, "--channel", "none")
         assert said == "the server's description has no channel 'none'"
         assert (await prints("describe", played.url, "--channel", "chat")).startswith("channel chat:\n")
