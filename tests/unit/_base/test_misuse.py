@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import re
 import ssl
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from functools import partial, wraps
 from typing import Any
 
 import pytest
-from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from tenacity.asyncio import retry_if_exception as async_retry
 
@@ -97,33 +95,6 @@ def test_methods_without_their_object(make: Callable[[], Any], mistake: Callable
     with pytest.raises(TypeError) as caught:
         mistake(make())
     assert f": a method needs its object: register {instead} of an object, or make Chat a wsrpc." in str(caught.value)
-
-
-async def test_methods_with_their_object_and_functions_with_a_self() -> None:
-    def nested(self: str) -> str:
-        return self.upper()
-
-    server = Server()
-
-    class Room:
-        @staticmethod
-        @server.on("in a class")
-        def outermost(text: str) -> str:
-            return text.upper()
-
-        @server.on("in a class, too")
-        @staticmethod
-        def innermost(text: str) -> str:
-            return text.upper()
-
-    functions: list[Any] = [Chat().say, Chat.shout, Chat.sing, Chat(), partial(Chat.say, Chat()), logged(Chat().say)]
-    functions += [nested, str.upper, lambda self: self.upper()]
-    for number, function in enumerate(functions):
-        server.on(str(number), function)
-    server.use(Chat().middleware)
-    async with connect(server) as client:
-        for event in ("in a class", "in a class, too", *map(str, range(len(functions)))):
-            assert await client.request(event, "hi") == "HI"
 
 
 PORT = "port= is a number from 0 (a free one) to 65535, got "
@@ -313,19 +284,3 @@ def test_options_that_do_not_apply_to_lifecycle_events(options: dict[str, Any]) 
             target.on("open", lambda: None, **options)
     # On a channel that is an ordinary name.
     Server().of("room").on("open", lambda: None, thread=True)
-
-
-async def test_a_second_lifecycle_handler_from_elsewhere_warns(caplog: pytest.LogCaptureFixture) -> None:
-    def one() -> None: ...
-    def two() -> None: ...
-
-    server = Server()
-    server.on("open", one)
-    server.on("open", one)
-    server.once("open", two)  # for the next one only: it replaces nothing
-    assert messages(caplog) == []
-    server.on("open", two)
-    [text] = messages(caplog)
-    lines = [function.__code__.co_firstlineno for function in (one, two)]
-    assert "'open'" in text and text.index(f"{__file__}:{lines[0]}") < text.index(f"{__file__}:{lines[1]}")
-    assert caplog.records[0].levelno == logging.WARNING

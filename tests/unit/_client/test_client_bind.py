@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from typing import Any
 
 import pytest
-from client_driver import LIMITS, lost, world
-from core_driver import turns
+from client_driver import LIMITS, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import current_context
 from wsrpc._client.client import core_of
-from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -28,53 +25,6 @@ async def test_what_cannot_be_bound_changes_nothing() -> None:
             with pytest.raises((TypeError, ValueError), match=said):
                 await w.client.bind(given)
         assert w.client.state == "connected" and await w.client.request("echo", 1) == 1
-
-
-@pytest.mark.parametrize("when", ["before", "as what waited is sent"])
-async def test_bind_of_a_connection_that_is_over(when: str) -> None:
-    async with world(**BY_HAND) as w:
-        ours, _ = memory_transports()
-        if when == "before":
-            ours.abort()
-            await ours.close()
-            await w.client.bind(ours)
-            await w.expect("open", "close")
-            assert w.closed[0].code == 1006
-        else:
-            waiting = asyncio.create_task(w.client.wait_connected())
-            await w.client.emit("waits")
-            ours.close_soon(4000, "gone")
-            assert (await lost(w.client.bind(ours))).code == 4000
-            assert w.client.state == "idle" and not waiting.done()
-            await w.client.close()
-            await lost(waiting)
-
-
-@pytest.mark.parametrize("closed", [False, True])
-async def test_close_handlers_that_wait_for_an_event_hear_what_was_called_meanwhile(closed: bool) -> None:
-    """They were told that no other connection follows, as it was when the first one ended."""
-    async with world(**BY_HAND) as w:
-        began, goes_on = asyncio.Event(), asyncio.Event()
-
-        async def hold() -> None:
-            began.set()
-            await goes_on.wait()
-
-        w.client.on("hold", hold, ordered=True)
-        transport = await w.bind()
-        await w.expect("open")
-        await w.peer.emit("hold")
-        await began.wait()
-        transport.abort()
-        await turns_until(lambda: w.client.state == "idle")
-        closing = asyncio.create_task(w.client.close()) if closed else None
-        await turns()
-        assert not w.closed
-        await w.bind()
-        assert [(info.user_closed, info.will_reconnect) for info in w.closed] == [(closed, True)]
-        goes_on.set()
-        if closing is not None:
-            await closing
 
 
 # ---------------------------------------------------------------- memory

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 from client_driver import leap, lost, world
 from core_driver import Blocked, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import story
 
-from wsrpc import CloseInfo, ConnectionLost, Peer
-from wsrpc.testing import memory_transports
+from wsrpc import CloseInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -53,46 +50,3 @@ async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_
         leap(monkeypatch, 3.0)
         await closing
         assert handler.cancelled
-
-
-HANDLER_CLOSES = ["the session ends", "the session is refused", "another connection is bound"]
-
-
-@pytest.mark.parametrize("after_events", [False, True], ids=["at once", "after events"])
-@pytest.mark.parametrize("why", HANDLER_CLOSES)
-async def test_a_close_handler_closes_the_peer(why: str, after_events: bool) -> None:
-    async with story() as s:
-        calls: list[CloseInfo] = []
-        go = asyncio.Event()
-
-        @s.client.on("disconnect")
-        def close_now(peer: Peer, info: CloseInfo) -> None:
-            calls.append(info)
-            if len(calls) == 1:
-                with suppress(StopIteration):
-                    peer.close(4000, "enough").send(None)  # the first step, which an eager task takes at once
-
-        s.client.on("note", go.wait, ordered=True)
-        if after_events:
-            for _ in range(2):
-                s.peer.emit_nowait("note")
-            await s.settled()
-        if why == "another connection is bound":
-            ours, theirs = memory_transports()
-            with pytest.raises(ConnectionLost) as raised:
-                await s.client.bind(ours)
-            assert raised.value.code == 4000
-            await turns_until(lambda: "closed" in repr(theirs))
-        elif why == "the session ends":
-            await s.peer.close(1001, "moving")
-        else:
-            await s.cut()
-            await s.peer.close()
-            s.line.down = False
-        assert (await lost(s.client.wait_connected(), "not_sent")).code == 4000
-        assert s.client.state == "closed"
-        assert [info.user_closed for info in calls] == [False]
-        go.set()
-        await turns_until(lambda: not s.server.peers)
-        await s.client.connect()  # it can be used again
-        assert len(s.server.peers) == 1 and len(calls) == 1

@@ -9,14 +9,13 @@ from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, World, attempts_in, leap, lost, world
+from client_driver import AT_ONCE, LIMITS, World, attempts_in, lost, world
 from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import refuse
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server
+from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Reconnect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -117,28 +116,6 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
             assert await w.client.request("echo", 2) == 2
 
 
-@pytest.mark.asyncio_loop
-async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world(connect_timeout=30.0) as w:
-        refuse(w.line.connections[0][0])
-        w.client.emit_nowait("note", 1)
-        assert (w.client.state, w.client.connected) == ("connected", False)
-        waiting = asyncio.create_task(w.client.wait_connected())
-        connecting = asyncio.create_task(w.client.connect())
-        await turns()
-        leap(monkeypatch, 31.0)
-        with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
-            await connecting
-        assert (w.client.state, w.client.connected, waiting.done()) == ("connected", False, False)
-        w.drop()
-        await waiting
-        assert (w.client.state, w.client.connected) == ("connected", True)
-        w.client.emit_nowait("note", 2)
-        await w.hears(1, 2)
-
-
 @pytest.mark.parametrize("before", ["the first connection", "the next one", "bind"])
 async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_handlers(before: str) -> None:
     async with world(connect=False, url=None if before == "bind" else "ws://server/") as w:
@@ -163,20 +140,6 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         await w.hears("in open", 1, 2, 3, 4)
         await request
         assert w.client.peer.pending == 0
-
-
-async def test_a_close_handler_may_start_the_client_that_has_given_up() -> None:
-    async with world(server=Server(), limits=Limits(), reconnect=AT_ONCE) as w:
-
-        @w.client.on("close")
-        def start_again() -> None:
-            if w.client.state == "closed":
-                w.client.start()
-                w.client.emit_nowait("note", "kept")
-
-        w.failures = [REFUSED]
-        w.drop()
-        await w.hears("kept")
 
 
 @pytest.fixture

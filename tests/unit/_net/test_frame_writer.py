@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from wsrpc._net.frames import MASKS, FrameWriter
 
 
@@ -48,26 +46,3 @@ def test_every_frame_has_a_mask_of_its_own() -> None:
     assert all(len(mask) == 4 for mask in masks)
     # Four random bytes each: a few may meet by chance, not many (200 of 4,000,000,000).
     assert len(set(masks)) > len(masks) - 5
-
-
-def test_a_writer_that_adds_or_fails_at_the_end_of_a_turn_does_not_keep_the_others_from_writing() -> None:
-    class Adds(Writer):
-        def write(self) -> None:
-            super().write()
-            if len(self.written) == 1:
-                self.add(b"next turn", True)
-
-    class Fails(Writer):
-        def write(self) -> None:
-            raise OSError("broken")
-
-    loop = Loop()
-    first, broken, last = writers = [made(masked=False, loop=loop) for made in (Adds, Fails, Writer)]
-    for writer in writers:
-        writer.add(b"a", True)
-    with pytest.raises(OSError, match="broken"):
-        loop.turn()
-    loop.turn()
-    assert last.written == [b"\x81\x01a"] == first.written[:1] and not broken.written
-    loop.turn()
-    assert first.written[1:] == [b"\x81\tnext turn"]

@@ -20,7 +20,6 @@ from wsrpc import (
     CloseInfo,
     ConnectionLost,
     Handshake,
-    KeepLatest,
     Limits,
     QueueFull,
     RequestTimeout,
@@ -255,27 +254,6 @@ async def test_a_slow_reader_is_closed_at_the_hard_cap(midway: bool) -> None:
         slowly.go_on.set()
         assert await slow.connection.wait_closed() == CloseInfo(4408, "slow consumer", was_clean=True)
         await asyncio.gather(sending, return_exceptions=True)
-
-
-POLICIES: list[tuple[Any, list[int]]] = [("drop_newest", [0, 1, 2]), ("drop_oldest", [7, 8, 9])]
-
-
-@pytest.mark.parametrize(("slow", "kept"), [*POLICIES, (KeepLatest(lambda text: text[0] in "02468"), [8, 9])])
-async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: list[int]) -> None:
-    server = Server(limits=LIMITS, slow=slow)
-    async with guests(3, server) as found:
-        reader = found[0]
-        reader.line.hold()
-        await server.send_raw("z" * 2000)
-        reports = [await server.send_raw(f"{number}" + "x" * 400) for number in range(10)]
-        assert all(report.errors == () and report.sent + report.skipped == 3 for report in reports)
-        assert server.stats().skipped_broadcasts == 10 - len(kept)
-        reader.line.release()
-        await turns_until(lambda: len(reader.heard) > len(kept))
-        await server.send_raw("end")
-        [heard, *others] = await heard_by_all(found, "end")
-        assert [text[:1] for text in heard] == ["z", *(str(number) for number in kept), "e"]
-        assert all(len(each) == 12 for each in others)
 
 
 async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -> None:

@@ -18,8 +18,8 @@ from core_driver import turns
 from leftovers import turns_until
 from raw_websocket import PATIENCE, ask, handshake
 
-from wsrpc import Client, HandshakeRejected, Key, Limits, Peer, Server, Service, dial, method
-from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc import Client, HandshakeRejected, Key, Limits, Server, Service, dial, method
+from wsrpc.testing import ScriptedTransport
 
 LIMITS = Limits(close_timeout=2.0)
 
@@ -120,24 +120,6 @@ async def test_who_is_refused_over_tls_and_does_not_leave_is_dropped() -> None:
 
     async with server.listen(path="/ws", ssl=certified()) as listener:
         assert (await asyncio.to_thread(stay, listener.port)).startswith(b"HTTP/1.1 404")
-
-
-# ---------------------------------------------------------------- accept
-
-
-async def test_accept_takes_any_transport() -> None:
-    server = echo_server()
-    opened: list[Peer] = []
-    server.on("open", opened.append)
-    ours, theirs = memory_transports(path="/x?y=z", headers={"X-Name": "Ada"})
-    async with Client(limits=LIMITS) as client:
-        _, peer = await asyncio.gather(client.bind(ours), server.accept(theirs))
-        assert opened == [peer] == list(server.peers)
-        assert (peer.info.path, dict(peer.info.query), peer.info.headers["x-name"]) == ("/x", {"y": "z"}, "Ada")
-        assert await client.request("echo", 1) == 1
-    await peer.wait_closed()
-    assert server.peers == ()
-    await server.close()
 
 
 # ---------------------------------------------------------------- how servers are closed, and opened again

@@ -203,19 +203,6 @@ def test_a_client_that_cannot_connect_raises_why_and_leaves_no_thread(served: Se
             raise AssertionError
 
 
-def test_readers_begin_before_connect_and_end_with_a_close_in_another_thread(served: Served) -> None:
-    client = Client(served.url)
-    events = client.events("said", returns=int)
-    client.connect()
-    client.request("say", 5)
-    assert next(events) == 5
-    with ThreadPoolExecutor() as pool:
-        waiting, ended = pool.submit(lambda: client.wait_for("other")), pool.submit(lambda: [*events])
-        client.close()
-        assert isinstance(waiting.exception(), ConnectionLost)
-        assert ended.result() == []
-
-
 def test_calls_that_wait_end_with_the_loop() -> None:
     """Also those without a connection, if the loop ends and not the client."""
     client = Client("ws://127.0.0.1:1/")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from contextvars import ContextVar
 
 import pytest
-from core_driver import Driven, messages, turns
+from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import current_context, current_peer
@@ -49,30 +47,3 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
     await turns()
     assert set(seen) == {"nobody"}
     assert user.get() == "nobody"
-
-
-# ---------------------------------------------------------------- lifecycle handlers
-
-
-@pytest.mark.parametrize("event", LIFECYCLE)
-@pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("error", [BaseException("odd"), asyncio.CancelledError("odd")], ids=repr)
-async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_connection(
-    event: str, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
-) -> None:
-    def now() -> None:
-        raise error
-
-    async def later() -> None:
-        now()
-
-    d = Driven(bind=False)
-    d.peer.on(event, now if kind == "sync" else later)
-    d.peer.on("echo", lambda value: value)
-    for _ in range(2):
-        d.rebind()
-        # Handlers of "error" are told of malformed messages.
-        assert await d.fed("{", {"i": 1, "a": ["echo", "mine"]}) == [{"i": 1, "d": "mine"}]
-        d.transport.lose()
-        await turns()
-    assert sum(f"handler of '{event}'" in text for text in messages(caplog, logging.ERROR)) >= 2

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import threading
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 from core_driver import Blocked, Driven, idle, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Limits, Peer, RpcError, Server, Service
+from wsrpc import Client, Limits, RpcError, Server, Service
 from wsrpc._base.closing import check_close, sendable
 from wsrpc._core.session.connection import Connection
-from wsrpc.testing import ScriptedTransport, connect, memory_transports
+from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -184,74 +179,3 @@ def test_what_a_close_frame_cannot_carry(given: tuple[int | None, str], sent: tu
     code, reason = sendable(*given)
     assert (code, reason) == sent
     assert check_close(code, reason) == (1005 if code is None else code)
-
-
-async def begun(items: Any) -> Any:
-    """Return a stream of which one item was read."""
-    assert await anext(items) == 0
-    return items
-
-
-async def left_alone(stream: Any) -> None:
-    """Let go of a stream that was not closed. The caller holds it no more after this call."""
-
-
-async def read(stream: Any) -> None:
-    with suppress(ConnectionLost, ChannelClosed):
-        async for _ in stream:
-            pass
-    with suppress(StopAsyncIteration, ConnectionLost, ChannelClosed):
-        await anext(stream)
-
-
-async def talk(channel: Any) -> None:
-    for call in (channel.emit("say", 1), channel.request("say", 1)):
-        with pytest.raises((ConnectionLost, ChannelClosed)):
-            await call
-    await read(channel.events("say"))
-    channel.close()
-
-
-KEPT: dict[str, Callable[[Peer], Awaitable[Any]]] = {
-    "a stream": lambda peer: begun(peer.stream("numbers")),
-    "events": lambda peer: begun(peer.events("news")),
-    "a channel": lambda peer: peer.open_channel("talks"),
-}
-USES: dict[str, tuple[list[str], Callable[[Any], Awaitable[None]]]] = {
-    "left alone": ([*KEPT], left_alone),
-    "read": (["a stream", "events"], read),
-    "used": (["a channel"], talk),
-}
-
-
-@pytest.mark.parametrize(("what", "use"), [(what, use) for use, (kinds, _) in USES.items() for what in kinds])
-async def test_a_part_that_is_kept_works_after_the_end(what: str, use: str) -> None:
-    problems: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
-    server = Server()
-
-    async def numbers() -> AsyncIterator[int]:
-        yield 0
-        await asyncio.Event().wait()
-
-    async def talks(channel: AnonymousChannel) -> None:
-        async with channel.events("say") as said:
-            await anext(said, None)
-
-    async with connect(server) as client:
-        client.on("numbers", numbers)
-        client.on("talks", talks)
-        (peer,) = server.peers
-        beginning = asyncio.ensure_future(KEPT[what](peer))
-        if what != "a channel":
-            await turns()
-            await client.emit("news", 0)
-        kept = await beginning
-        del beginning
-    watched = weakref.ref(peer)
-    del peer, client
-    await turns_until(lambda: gc.collect() >= 0 and watched() is None)
-    await USES[use][1](kept)
-    del kept
-    await turns()
-    assert not problems
