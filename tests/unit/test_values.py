@@ -656,40 +656,6 @@ TYPED: list[tuple[TypedDirection, type[Exception] | None]] = [
     (typed_upload, RemoteError),
     (typed_events, None),
 ]
-FITTING: list[tuple[Any, Any, Any]] = [
-    # a type, a value of it, and one that does not fit
-    (bytes, BLOB, 5),
-    (Cup, Cup("tea"), {"size": 1}),
-    (Account, Account(name="x", since=date(2026, 1, 2)), {"name": 5}),
-    (list[Entry], [Entry("1")], [{"id": "1"}]),
-    (Page, Page("2"), {"id": "2"}),
-    (Aliased, Aliased(_id="3"), {"id": "3"}),
-    (dict[bytes, int], {b"\xff": 1}, {"/w==": "1"}),
-    (dict[int, set[str]], {1: {"x"}}, {"x": []}),
-    (Money, Money(5), {"dollars": 5}),
-    (list[Money], [Money(5)], [5]),
-]
-
-
-@FORMATS
-@pytest.mark.parametrize(("direction", "error"), TYPED, ids=lambda each: getattr(each, "__name__", ""))
-async def test_what_arrives_where_a_type_is_given(
-    direction: TypedDirection, error: type[Exception] | None, format: str
-) -> None:
-    async with connected(format) as (_, client, peer):
-        for near, far in ((client, peer), (peer, client)):
-            for tp, value, wrong in FITTING:
-                [arrived] = await direction(near, far, tp, [value])
-                assert type(arrived) is type(value) and arrived == value
-                if error is None:
-                    assert await direction(near, far, tp, [wrong, value]) == [value]
-                    continue
-                with pytest.raises(error) as caught:
-                    await direction(near, far, tp, [wrong])
-                assert type(caught.value) is error, tp
-        skipped = {"wrong arguments": len(FITTING)} if error is None else {}
-        assert client.peer is not None
-        assert client.peer.ignored == peer.ignored == skipped
 
 
 # ---------------------------------------------------------------- what cannot be decoded, or may not

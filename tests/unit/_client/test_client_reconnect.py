@@ -15,7 +15,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Reconnect
+from wsrpc import ConnectFailed, ConnectionLost, HandshakeRejected, Reconnect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -185,9 +185,3 @@ async def test_what_others_send_and_events_that_arrive_wait_for_them_and_request
     assert w.client.state == "connected"
     await w.hears("subscribed", "one", "two")
     await turns_until(lambda: notified == ["returns", "news"])
-
-
-@pytest.mark.parametrize("wrong", [lambda info, more: None, "again", None])
-def test_what_cannot_be_called_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"on_reconnect(:| takes).*\(info\)"):
-        Client().on_reconnect(wrong)

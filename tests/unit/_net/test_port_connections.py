@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -118,23 +118,6 @@ async def sends_and_reads(accept: Callable[[WebSocketTransport, Handshake], Any]
         await ask(listener.port, data)
     listener.stop()
     await listener.wait_closed()
-
-
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
-    awaited: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def fail_later() -> None:
-        raise ValueError("no")
-
-    def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
-        if awaited:
-            return fail_later()
-        raise ValueError("no")
-
-    await sends_and_reads(accept, REQUEST)
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.getMessage() == "accepting a connection failed"
 
 
 async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_started() -> None:

@@ -166,34 +166,6 @@ async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service
     await server.close()
 
 
-async def test_membership_ends_with_the_connection_although_its_function_goes_on() -> None:
-    server, guest, seen, go_on = Server(limits=LIMITS), Guest(), list[Any](), asyncio.Event()
-    lobby = server.room("lobby")
-
-    class Talk(Service):
-        async def serve(self, connection: RawConnection) -> None:
-            lobby.add(connection)
-            await connection.wait_closed()
-            seen.append((len(lobby), connection.rooms))
-            await go_on.wait()
-
-        def on_close(self, info: CloseInfo) -> None:
-            seen.append(self.connection.rooms)
-            with pytest.raises(ConnectionLost):
-                lobby.add(self.connection)
-
-    server.add_service(Talk)
-    await server.accept(guest.line)
-    await turns_until(lambda: len(lobby))
-    guest.transport.abort()
-    await turns_until(lambda: seen)
-    assert len(server.raw_connections) == 1 and await server.send_raw("nobody") == EmitReport(0)
-    go_on.set()
-    await turns_until(lambda: len(seen) == 2)
-    assert seen == [(0, (lobby,)), (lobby,)]
-    await server.close()
-
-
 # ---------------------------------------------------------------- a message in pieces
 
 

@@ -365,31 +365,6 @@ async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_a
     assert logged is None or (logged in caplog.text and (raw or "'open', Gate.on_open" in said[0]))
 
 
-async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called() -> None:
-    log: list[Any] = []
-
-    class Waits(Logs):
-        async def on_open(self) -> None:
-            self.log.append("on_open")
-            try:
-                await never()
-            finally:
-                await turns(20)
-                self.log.append("on_open ends")
-
-    server, transport = offering(Waits, lambda: Waits(log))
-    accepting = asyncio.create_task(server.accept(transport))
-    await turns_until(lambda: log)
-    [peer] = server.peers
-    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
-    transport.lose()
-    await accepting
-    await turns_until(lambda: len(log) == 3)
-    assert [*log[:2], log[2][0]] == ["on_open", "on_open ends", 1006]  # it might have refused the client
-    assert peer.ignored == {"dropped at the end": 2}
-    await server.close()
-
-
 # ---------------------------------------------------------------- on_close
 
 
@@ -479,22 +454,6 @@ async def test_a_handler_that_goes_before_on_close_may_close_and_wait(closes: st
     assert log == (["on_close", "a"] if closes == "the server" else ["a", "on_close"])
 
 
-async def test_on_close_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[object] = []
-
-    class Raises(Service):
-        def on_close(self, info: CloseInfo) -> None:
-            told.append(-info.code)
-            raise KeyError
-
-    server, _ = offering(Logs, lambda: Logs(told))
-    server.add_service(Raises)
-    async with connect(server):
-        pass
-    await turns_until(lambda: len(told) == 2)
-    assert told == [-1000, (1000, "", False)] and "Raises.on_close" in messages(caplog)[0]
-
-
 # ---------------------------------------------------------------- services that have the whole connection
 
 
@@ -518,19 +477,6 @@ class Loop(Service):
 
     def on_close(self, info: CloseInfo) -> None:
         self.closed.append(info)
-
-
-@pytest.mark.parametrize(("last", "code"), [("leave", 1000), ("fail", 1011)])
-async def test_serve_has_the_connection(last: str, code: int) -> None:
-    closed: list[CloseInfo] = []
-    server, transport = offering(Loop, lambda connection: Loop(closed))
-    await server.accept(transport)
-    transport.feed(b"\x00", last)
-    await turns_until(lambda: closed)
-    assert transport.closed is not None and transport.closed.code == code
-    assert [info.code for info in closed] == [code]
-    transport.expect(b"welcome", b"\x00")
-    await server.close()
 
 
 class Move(Service):
@@ -742,12 +688,3 @@ def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, ca
         first(server)
         with pytest.raises(ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"):
             second(server)
-
-
-@pytest.mark.parametrize("call", [adds(Talk), serve_raw])
-async def test_a_service_is_added_before_there_are_connections(call: Register) -> None:
-    server = Server()
-    await server.accept(ScriptedTransport())
-    with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
-        call(server)
-    await server.close()

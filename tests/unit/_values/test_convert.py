@@ -88,19 +88,6 @@ def test_the_summary_of_a_pydantic_error_is_short_and_without_values() -> None:
     assert "s3cret" not in text and "\n" not in text
 
 
-class Holder(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-    inner: Opaque
-
-
-def test_what_the_users_hook_knows_is_encoded_in_models_too() -> None:
-    """tests/unit/test_values.py has the other places."""
-    value = [Opaque(1), Holder(inner=Opaque(2))]
-    assert msgspec.json.encode(value, enc_hook=make_enc_hook(lambda opaque: opaque.value)) == b'[1,{"inner":2}]'
-    with pytest.raises(TypeError, match="Opaque cannot be encoded without an enc_hook"):
-        msgspec.json.encode(Opaque(1), enc_hook=make_enc_hook(None))
-
-
 @pytest.mark.parametrize(
     ("value", "hook", "text"),
     [

@@ -78,19 +78,6 @@ def opaque_hook(tp: type[Any], value: Any) -> Any:
 
 ADA = {"name": "Ada"}
 
-# ---------------------------------------------------------------- conversion
-
-
-def test_what_has_no_type_is_not_touched() -> None:
-    value = {"a": [1]}
-
-    def mixed(a, b: User, c: Any, d: object = None, *rest: object):  # type: ignore[no-untyped-def]
-        return a, b, c, d, *rest
-
-    assert all(each is value for each in run(mixed, value, ADA, *[value] * 4)[::2])
-    assert run(mixed, value, ADA, value) == (value, User("Ada"), value, None)
-
-
 # ---------------------------------------------------------------- calls: what a function is called with
 
 
@@ -254,17 +241,6 @@ def test_errors_of_pydantic_say_the_path(tp: Any, value: Any, path: str | None) 
     fits = {Model: {"id": 1}, Order: {}}[tp]
     error = refused(handler, fits, fits, value)
     assert error.data == {**data, "parameter": "rest", "path": f"[1]{path or ''}"}
-
-
-def test_a_default_is_the_very_same_object_and_need_not_fit_the_type() -> None:
-    shared: list[int] = [1, 2]
-    missing = object()
-
-    def handler(a: list[int] = shared, peer: FakePeer = PEER, b: int = missing) -> Any:  # type: ignore[assignment]
-        return a, b
-
-    assert [each is default for each, default in zip(run(handler), (shared, missing), strict=True)] == [True, True]
-    assert run(handler, [3]) == ([3], missing)
 
 
 def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPatch) -> None:

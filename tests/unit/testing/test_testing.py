@@ -12,7 +12,7 @@ from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Server
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RequestTimeout
-from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports
+from wsrpc.testing import Clock, ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -198,22 +198,3 @@ async def test_a_script_needs_no_turn_of_the_loop() -> None:
     with pytest.raises(ConnectionLost) as caught:
         transport.send(b"x")
     assert caught.value.outcome == "not_sent"
-
-
-async def test_nothing_arrives_in_memory_after_the_peer_has_vanished() -> None:
-    ours, theirs = memory_transports()
-    heard: list[Any] = []
-    server = Server()
-    server.on("n", heard.append)
-    await server.accept(theirs)
-    ours.send(b'{"a":["n",1]}')
-    await asyncio.sleep(0)
-    ours.send(b'{"a":["n",2]}')
-    ours.vanish()
-    with pytest.raises(ConnectionLost):
-        ours.send(b'{"a":["n",3]}')
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert heard == [1]
-    theirs.abort()
-    await turns_until(lambda: not server.peers)

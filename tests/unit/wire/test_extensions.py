@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import PLAIN, WSRPC, Feed, agreed, collect, control, decoded, emptied, hello, welcome
+from stream_driver import PLAIN, WSRPC, agreed, control, decoded, hello, welcome
 
-from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server, WsrpcError
+from wsrpc import Limits, MessageTooBig, WsrpcError
 from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -223,33 +222,6 @@ async def test_after_a_reconnect_everything_is_negotiated_anew() -> None:
     await d.fed(welcome(*ALL))
     await d.peer.emit("e")
     assert decoded(d.take()) == [{"a": ["e"]}]
-
-
-async def test_everything_goes_on_with_the_smallest_limits() -> None:
-    """Also what this side sends by itself: credit, the ends of streams, and errors."""
-    tight = Limits(message_bytes=512, running=1, waiting=0, values=64)
-    server = Server(limits=tight)
-
-    async def total(numbers: AsyncIterator[int]) -> int:
-        return sum([number async for number in numbers])
-
-    async def first(numbers: AsyncIterator[int]) -> int:
-        return await anext(numbers)
-
-    async def fails(numbers: AsyncIterator[int]) -> int:
-        raise RpcError("no", code="app.no")
-
-    for name, handler in (("t", total), ("g", first), ("f", fails), ("s", Feed(limit=200).__call__)):
-        server.on(name, handler)
-    async with asyncio.timeout(20), server.listen() as listener, Client(listener.url, limits=tight) as client:
-        assert await client.request("t", send=range(200)) == sum(range(200))
-        assert await client.request("g", send=range(200)) == 0
-        with pytest.raises(RemoteError, match="no"):
-            await client.request("f", send=range(200))
-        assert await collect(client.stream("s")) == list(range(200))
-        with pytest.raises(RemoteError, match="'n'"):
-            await client.request("n")
-        await emptied(*server.peers)
 
 
 async def test_the_limit_is_the_other_sides_and_exact() -> None:
