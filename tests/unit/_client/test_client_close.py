@@ -10,21 +10,7 @@ from core_driver import Blocked, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import CloseInfo
-
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.mark.parametrize(("code", "reason", "notified"), [(4321, "enough", 4321), (None, "", 1005)])
-async def test_both_sides_learn_code_and_reason(code: int | None, reason: str, notified: int) -> None:
-    async with world() as w:
-        ended: asyncio.Queue[CloseInfo] = asyncio.Queue()
-        w.server.on("close", lambda peer, info: ended.put_nowait(info))
-        await asyncio.gather(w.client.close(code, reason), w.client.close(4002, "the first one decides"))
-        assert w.closed == [CloseInfo(notified, reason, was_clean=True, user_closed=True)]
-        assert await ended.get() == CloseInfo(notified, reason, was_clean=True)
-        assert (await lost(w.client.request("echo", 1), "not_sent")).code == notified
-        assert (await lost(w.client.wait_connected(), "not_sent")).code == notified
 
 
 @pytest.mark.asyncio_loop

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -14,7 +12,7 @@ from attacks import opening
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Handshake, Limits, Server
+from wsrpc import Handshake, Limits, Server
 from wsrpc._net.loop_budget import AT_ONCE
 from wsrpc._net.port_connections import HANDSHAKE
 
@@ -56,20 +54,3 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
             assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
             await turns_until(lambda: len(server.peers) == CROWD)
         await turns_until(lambda: not server.peers)
-
-
-async def test_a_connection_that_is_over_goes_without_the_garbage_collector() -> None:
-    server = Server(limits=Limits(close_timeout=2.0))
-    async with server.listen() as listener:
-        async with Client(listener.url):
-            await turns_until(lambda: len(server.peers) == 1)
-            (peer,) = server.peers
-            kept = [weakref.ref(peer.transport), weakref.ref(peer.info.underlying)]
-            del peer
-            gc.collect()
-            gc.disable()
-        try:
-            await turns_until(lambda: not server.peers)
-            await turns_until(lambda: not any(each() for each in kept))
-        finally:
-            gc.enable()

@@ -17,7 +17,7 @@ from leftovers import turns_until
 from raw_websocket import ask
 from websockets.utils import accept_key
 
-from wsrpc import Client, Handshake, Limits, Peer, Server
+from wsrpc import Handshake, Limits, Peer, Server
 from wsrpc._net.listener import listen
 from wsrpc.types import WebSocketTransport
 
@@ -130,28 +130,6 @@ async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_sta
 
     await sends_and_reads(accept, REQUEST + FRAME)
     assert read == [0]
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/", "/refused"])
-@pytest.mark.parametrize("rubbish", [b"GARBAGE", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" * 3, b"\x81\x01a"])
-async def test_what_is_sent_on_after_a_request_is_nobody_s_failure(
-    path: str, rubbish: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-
-    @server.on_handshake
-    async def gate(handshake: Handshake) -> None:
-        await asyncio.sleep(0)
-        if handshake.path == "/refused":
-            handshake.reject(401)
-
-    async with asyncio.timeout(8), server.listen() as listener:
-        for request in (REQUEST, b"GET /chat?room=1 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"):
-            with suppress(ConnectionResetError):
-                await ask(listener.port, request.replace(b"/chat?room=1", path.encode()) + rubbish)
-        async with Client(listener.url):
-            pass
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 TOO_LARGE = {

@@ -68,15 +68,6 @@ def test_says_what_does_not_fit(tp: Any, value: Any, text: str) -> None:
     assert str(caught.value) == text
 
 
-def test_the_users_hook_converts_what_nobody_else_knows() -> None:
-    assert [item.value for item in converter(list[Opaque], dec_hook=opaque_hook)([1, "x"])] == [1, "x"]
-    assert make_dec_hook(opaque_hook)(Model, {"id": 1}) == Model(id=1), "pydantic comes first"
-    with pytest.raises(ZeroDivisionError):
-        converter(Fraction, dec_hook=opaque_hook)("1/0")
-    with pytest.raises(TypeError, match=r"nothing can be converted to test_convert\.Opaque without a dec_hook"):
-        make_dec_hook(None)(Opaque, 1)
-
-
 def test_the_summary_of_a_pydantic_error_is_short_and_without_values() -> None:
     fields: dict[str, Any] = dict.fromkeys("abcde", (int, ...))
     wide: Any = pydantic.create_model("Wide", **fields)

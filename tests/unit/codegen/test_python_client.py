@@ -73,6 +73,36 @@ def fields_of(made: Any, definitions: dict[str, Any] | None = None) -> list[str]
 # ---------------------------------------------------------------- a module as a whole
 
 
+FIELDS = {
+    "class": "class_",
+    "a-b": "a_b",
+    "a b": "a_b_",
+    "_x": "x",
+    "1": "field_1",
+    "": "field",
+    "ﬁ": "fi",
+    "Any": "Any_",
+    "dt": "dt_",
+}
+
+
+def test_names_that_are_none_in_python_are_given_others() -> None:
+    made = definition(dict.fromkeys([*FIELDS, "é", "self"], INTEGER), *FIELDS, "é", "self")
+    renamed = [
+        f"{name}: int = msgspec.field(name={json.dumps(own, ensure_ascii=False)})" for own, name in FIELDS.items()
+    ]
+    assert sorted(fields_of(made)[1:]) == sorted([*renamed, "é: int", "self: int"])
+    hides = definition({"list": {"type": "array", "items": STRING, "default": []}, "b": INTEGER}, "b")
+    lines = ["class Made(msgspec.Struct, kw_only=True):", "list: builtins.list[str] = []", "b: int"]
+    assert fields_of(hides) == lines
+    words = {"enum": ["in-progress", "inProgress", "", "1st"]}
+    members = ["IN_PROGRESS", "IN_PROGRESS_", "EMPTY", "VALUE_1ST"]
+    assert [line.partition(" = ")[0] for line in fields_of(words)] == ["class Made(enum.Enum):", *members]
+    lines = module_of(described(event("\u202e\n"), event("a", *map(parameter, ["self", "class", "a", "a"]))))
+    assert '    @wsrpc.method("\\u202e\\n")' in lines
+    assert "    async def a(self, self_: int, class_: int, a: int, a_: int) -> None: ..." in lines
+
+
 def test_names_of_channels() -> None:
     channels = [None, "main", "a b", "wsrpc", "Main", "été"]
     lines = module_of(described(*(event("e", channel=channel) for channel in channels)))

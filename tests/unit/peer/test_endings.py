@@ -6,7 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
-from core_driver import Blocked, Driven, idle, start, turns
+from core_driver import Driven, idle, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -17,39 +17,6 @@ from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-LIMITS = Limits(close_timeout=2.0)
-
-
-@pytest.mark.parametrize("how", ["close", "violation"])
-@pytest.mark.parametrize("waits", ["place", "order"])
-async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(waits: str, how: str) -> None:
-    d, work = Driven(limits=Limits(running=1 if waits == "place" else 1024)), Blocked()
-    codes: list[int | None] = []
-
-    async def close(code: int | None = 1000, reason: str = "") -> None:  # the remote peer does not answer the frame
-        codes.append(code)
-        await work.go.wait()
-
-    vars(d.transport)["close"] = close
-    d.peer.on("work", work, ordered=waits == "order")
-    d.feed({"a": ["work", 0]}, {"a": ["work", 1]}, {"i": 1, "a": ["work", 2]}, {"a": ["work", 3]})
-    await turns()
-    if how == "close":
-        closing = start(d.peer.close(4001, "logged out"))
-    else:
-        d.feed(*['{"a":["work"'] * 12)
-    await turns()
-    assert codes == [4001 if how == "close" else 1007]
-    work.go.set()
-    await turns(20)
-    d.transport.lose()
-    if how == "close":
-        await closing
-    await turns()
-    assert work.started == [(0,)]
-    assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
-    assert d.peer.active == 0
 
 
 async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
@@ -71,16 +38,6 @@ async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None
     d.transport.lose()
     await idle(d)
     assert started == [0]
-
-
-@pytest.mark.parametrize(("code", "reason", "text"), [(1005, "", "may not be sent"), (1000, "ü" * 62, "123 bytes")])
-async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int, reason: str, text: str) -> None:
-    async with Server(limits=LIMITS).listen() as listener, Client(listener.url, limits=LIMITS) as client:
-        for closable in (client, client.peer, client.peer.transport):
-            assert closable is not None
-            with pytest.raises(ValueError, match=text):
-                await closable.close(code, reason)
-        assert client.connected
 
 
 class Fails(ScriptedTransport):

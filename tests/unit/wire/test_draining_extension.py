@@ -251,31 +251,6 @@ async def test_no_time_is_left_at_some_point_and_the_server_may_say_so_again() -
     await asyncio.gather(work, there, too, late, return_exceptions=True)
 
 
-async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
-    """Handlers of events, tasks that have outlived their handler, and handlers of what was cancelled or of others."""
-    d, other = await connected(), Driven()
-    go_on = asyncio.Event()
-
-    async def later(name: str) -> None:
-        await go_on.wait()
-        await d.peer.emit(name)
-
-    d.peer.on("event", lambda: later("event"))
-    d.peer.on("spawn", lambda: repr(start(later("task"))))
-    other.peer.on("pass on", lambda: later("for another"))
-    other.feed({"i": 2, "a": ["pass on"]})
-    await d.fed({"i": 6, "a": ["spawn"]})  # a plain function, called at once
-    await d.fed({"a": ["event"]}, {"i": 2, "a": ["spawn"]})  # in a task, on Python 3.11
-    await d.fed(drain(999))
-    go_on.set()
-    await turns()
-    assert not [message for message in d.take() if "a" in message]
-    d.transport.lose()
-    d.rebind()
-    await turns()
-    assert sorted(message["a"][0] for message in d.take()[1:]) == ["event", "for another", "task", "task"]
-
-
 async def test_open_handlers_may_still_ask() -> None:
     d = redialing(extensions=True, bind=False)
     go_on = asyncio.Event()
