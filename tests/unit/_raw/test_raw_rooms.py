@@ -16,17 +16,7 @@ from leftovers import turns_until
 from raw_driver import raw_serving
 from raw_websocket import CLOSE, TEXT
 
-from wsrpc import (
-    CloseInfo,
-    ConnectionLost,
-    Handshake,
-    Limits,
-    QueueFull,
-    RequestTimeout,
-    RpcError,
-    Server,
-    Service,
-)
+from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, QueueFull, RequestTimeout, RpcError, Server, Service
 from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import EmitReport, RawConnection
 

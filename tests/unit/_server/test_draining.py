@@ -95,9 +95,7 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
 # ---------------------------------------------------------------- on_drain
 
 
-async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_functions_are_called_once_for_each_drain_while_peers_are_there(caplog: pytest.LogCaptureFixture) -> None:
     async with scene() as it:
         called, told, over = list[tuple[bool, bool]](), asyncio.Queue[str](), asyncio.Event()
         it.client.on("bye", lambda: told.put_nowait("bye"))
