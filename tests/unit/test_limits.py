@@ -898,8 +898,9 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
         ran.append("items")
         yield from range(600)  # more than a reader that pauses gets
 
-    for handler in (lambda: go.wait(8), work, items):
-        server.on({work: "work", items: "items"}.get(handler, "block"), handler, thread=True)
+    server.on("block", lambda: go.wait(8), thread=True)
+    server.on("work", work, thread=True)
+    server.on("items", items, thread=True)
 
     async def use(client: Client) -> None:
         if kind == "handlers":
@@ -997,10 +998,6 @@ def default_of(text: str) -> float | None:
 
 def test_the_page_has_each_limit_with_its_default() -> None:
     assert {field: default_of(text) for field, text in FIELDS.items()} == msgspec.structs.asdict(Limits())
-
-
-def test_small_messages_have_4_kib_for_each_that_may_run() -> None:
-    assert Limits(message_bytes=1000, running=8).running_bytes == 32 * 1024
 
 
 def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from ssl import create_default_context
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,13 +12,11 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, dial
+from wsrpc import ConnectFailed, HandshakeRejected, Reconnect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-NOBODY = "ws://127.0.0.1:1/"
 THRICE = Reconnect(initial=0, max=0, stop=stop_after_attempt(3))
-FOR_TLS = create_default_context()
 REFUSING = Reconnect(retry=lambda error: False)
 
 
@@ -110,32 +107,6 @@ async def test_an_option_that_fails_is_an_attempt_that_failed(
     [warning] = attempts_in(caplog)
     assert said in warning
     assert "sec" not in caplog.text, "what may be a secret is not in the log"
-
-
-async def no_text() -> Any:
-    return b"secret"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"url": lambda: None}, "wss?://"),
-        ({"url": lambda: NOBODY, "ssl": FOR_TLS, "dial": dial}, "wss?://"),
-        ({"auth": lambda: "secret\n"}, "'Authorization' has a character that cannot be sent"),
-        ({"auth": lambda: "secret €"}, "'Authorization' has a character that cannot be sent"),
-        ({"auth": no_text}, "auth= is a token, as text, or a function that returns it, got bytes"),
-        ({"headers": lambda: {"X-Key": "sec\r\nX-Other: ret"}}, "'X-Key' has a character that cannot be sent"),
-        ({"headers": lambda: "X-Key: secret"}, "mapping of names to values"),
-    ],
-)
-async def test_a_function_that_returns_what_cannot_be_dialed_ends_the_attempts(
-    options: Any, said: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with world(connect=False, **options) as w:
-        with pytest.raises(ValueError, match=said) as caught:
-            await w.client.connect()
-    assert attempts_in(caplog) == []
-    assert "sec" not in f"{caplog.text}{caught.value}", "what may be a secret is neither in the log nor in the error"
 
 
 # ---------------------------------------------------------------- connect_timeout

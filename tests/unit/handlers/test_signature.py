@@ -289,15 +289,6 @@ def test_large_values_are_not_echoed() -> None:
     assert len(error.message) < 400 and len(msgspec.json.encode(error.data)) < 400
 
 
-def test_errors_of_the_handler_come_through_as_they_are() -> None:
-    def validates(a: int, user: User | None = None) -> None:
-        msgspec.convert("x", int)
-
-    for arguments in ([1], [1, ADA]):
-        with pytest.raises(msgspec.ValidationError):
-            run(validates, *arguments)
-
-
 # ---------------------------------------------------------------- refused at registration
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pytest
 from core_driver import Driven
 from leftovers import nothing_left as nothing_left
-from stream_driver import collect, emptied
+from stream_driver import emptied
 
-from wsrpc import AnonymousChannel, Context, Peer, Stream
+from wsrpc import Context, Peer, Stream
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -40,22 +40,6 @@ async def test_a_parameter_that_reads_what_is_sent(handler: Any) -> None:
         chunks = [Chunk(0, b"a"), Chunk(1, b"b")]
         name, got = await left.request("up", "n", send=chunks, returns=tuple[str, list[Chunk]])
         assert (name, got) == ("n", chunks)
-        await emptied(left, right)
-
-
-async def test_conversations_take_their_channel_wherever_it_stands() -> None:
-    async def talk(peer: Peer, channel: AnonymousChannel, *words: str) -> None:
-        await channel.emit("words", list(words))
-
-    async def maybe(word: str, *, channel: AnonymousChannel | None = None) -> None:
-        assert channel
-        await channel.emit("words", [word])
-
-    async with pair() as (left, right):
-        for handler in (talk, maybe):
-            right.on(handler.__name__, handler)
-            channel = await left.open_channel(handler.__name__, "hi")
-            assert await collect(channel.events("words")) == [["hi"]]
         await emptied(left, right)
 
 

@@ -86,28 +86,6 @@ async def test_connect_asks_as_a_real_dial_does() -> None:
     assert there.bearer_token == "the token" and there.headers["x-tenant"] == "blue"
 
 
-async def test_headers_of_connect_replace_those_of_the_client() -> None:
-    server, tokens = Server(), iter(["mine", "other"])
-    client = Client(auth=lambda: next(tokens), headers={"X-A": "1", "x-b": "1"}, subprotocols=["json"])
-    for given in ({"x-a": "2", "AUTHORIZATION": "Basic eA==", "Host": "here:1"}, {}):
-        async with connect(server, client=client, headers=given):
-            sent = server.peers[0].info.headers
-            authorization = given.get("AUTHORIZATION", "Bearer other")  # what is a function is called each time
-            assert (sent["x-a"], sent["x-b"], sent["authorization"]) == (given.get("x-a", "1"), "1", authorization)
-            assert (sent["host"], sent["sec-websocket-protocol"]) == (given.get("Host", "localhost"), "json")
-
-
-async def test_what_a_url_tells_counts() -> None:
-    server, asked = Server(), list[Handshake]()
-    server.on_handshake(asked.append)
-    client = Client(lambda: "wss://ada:secret@example.com/ws?token=x", reconnect=None)
-    for given, path, query in ((None, "/ws", {"token": "x"}), ("/other", "/other", {})):
-        async with connect(server, client=client, path=given):
-            handshake = asked.pop()
-            assert (handshake.path, dict(handshake.query), handshake.host) == (path, query, "example.com")
-            assert handshake.secure and handshake.headers["authorization"] == "Basic YWRhOnNlY3JldA=="
-
-
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
