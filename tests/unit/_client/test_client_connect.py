@@ -1,18 +1,21 @@
-"""`Client.connect` and `start`: which attempts are repeated, what is raised, which options are asked, when they end."""
+"""`Client.connect`, `start`, `bind` and `close`: which attempts are repeated, what is raised, what still leaves."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import Any, NamedTuple
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, leap, lost, never, world
+from core_driver import Blocked, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import ConnectFailed, HandshakeRejected, Reconnect
+from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, current_context
+from wsrpc._client.client import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -156,3 +159,60 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
         assert caught.value.__cause__ is caught.value.last_error
         assert w.client.state == "closed" and bool(cancelled) == (row.opens is not None)
         await lost(queued, "not_sent")
+
+
+@pytest.mark.asyncio_loop
+async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        w.server.on("close", lambda peer, info: w.received.put_nowait(info.code))
+        handler = Blocked()
+        w.client.on("run", handler)
+        await w.peer.emit("run")
+        await turns_until(lambda: handler.started)
+        w.client.emit_nowait("note", 1)
+        sending = asyncio.create_task(w.client.emit("note", 2))
+        request = asyncio.create_task(w.client.request("park"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(w.client.close())
+        await w.hears(1, 2, 1000)
+        await sending
+        await lost(request, "unknown")
+        await turns()
+        assert w.parked.is_set() and not handler.cancelled and not closing.done()
+        leap(monkeypatch, 3.0)
+        await closing
+        assert handler.cancelled
+
+
+BY_HAND: dict[str, Any] = {"connect": False, "url": None}
+
+
+async def test_what_cannot_be_bound_changes_nothing() -> None:
+    async with world(**BY_HAND) as w:
+        given: Any
+        for given, said in ((await w.bind(), "bound already"), (object(), "takes a transport")):
+            with pytest.raises((TypeError, ValueError), match=said):
+                await w.client.bind(given)
+        assert w.client.state == "connected" and await w.client.request("echo", 1) == 1
+
+
+# ---------------------------------------------------------------- memory
+
+
+async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones() -> None:
+    async with world(**BY_HAND, limits=LIMITS.replace(close_timeout=0.01)) as w:
+        w.server.on("conversation", lambda: current_context().channel())
+        kept: list[Any] = []
+        for _ in range(10):
+            transport = await w.bind()
+            if not kept:
+                kept += [w.client.events("news"), await w.client.open_channel("conversation")]
+            (w.client.peer.transport or transport).abort()
+            await turns_until(lambda: not w.client.connected and not w.server.peers)
+        core = core_of(w.client)
+        gc.collect()
+        sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_session)]
+        assert 1 <= sum(found.host is core.peer_core.host for found in sessions) <= 2, "the latest, and that of `kept`"
+        del kept, sessions

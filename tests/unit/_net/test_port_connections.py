@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 import logging
 import re
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+from attacks import opening
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -19,6 +21,8 @@ from websockets.utils import accept_key
 
 from wsrpc import Handshake, Limits, Peer, Server
 from wsrpc._net.listener import listen
+from wsrpc._net.loop_budget import AT_ONCE
+from wsrpc._net.port_connections import HANDSHAKE
 from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -158,3 +162,41 @@ async def test_a_request_that_is_too_large_is_answered_and_one_warning_says_what
     assert warning.endswith(
         "; to raise the limit, set WEBSOCKETS_MAX_LINE_LENGTH, ..._NUM_HEADERS or ..._BODY_SIZE in the environment"
     )
+
+
+CROWD = 100
+
+
+@contextmanager
+def crowd(port: int) -> Iterator[list[socket.socket]]:
+    """All connect before the event loop has another turn."""
+    with ExitStack() as stack:
+        connect = socket.create_connection
+        yield [stack.enter_context(connect(("127.0.0.1", port), timeout=5.0)) for _ in range(CROWD)]
+
+
+async def most_in_a_turn(count: Callable[[], int]) -> int:
+    """Return by how many ``count`` grew in one turn of the event loop at most, until it counts the crowd."""
+    most = 0
+    while (before := count()) < CROWD:
+        await asyncio.sleep(0)
+        most = max(most, count() - before)
+    return most
+
+
+async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
+    server = Server(limits=Limits(close_timeout=2.0))
+    asked: list[Handshake] = []
+    server.on_handshake(asked.append)
+    async with server.listen() as listener:
+        request = opening(listener.port)
+        with crowd(listener.port) as sockets:
+            for each in sockets:
+                each.sendall(request[:-2])
+            for _ in range(10 * CROWD):  # all are accepted, and have sent what they have
+                await asyncio.sleep(0)
+            for each in sockets:
+                each.sendall(request[-2:])
+            assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
+            await turns_until(lambda: len(server.peers) == CROWD)
+        await turns_until(lambda: not server.peers)

@@ -4,7 +4,8 @@ import functools
 import inspect
 import itertools
 import operator
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,8 +18,11 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
+from core_driver import Driven
+from leftovers import nothing_left as nothing_left
+from stream_driver import emptied
 
-from wsrpc import AnonymousChannel, Context, Peer, Server, Service, method
+from wsrpc import AnonymousChannel, Context, Peer, Server, Service, Stream, method
 from wsrpc._core.handlers import compiled
 from wsrpc._core.handlers.arguments import ArgumentsRefused
 from wsrpc._core.handlers.compiled import Handler
@@ -27,6 +31,7 @@ from wsrpc._core.handlers.invocation import Invocation
 from wsrpc._core.handlers.method import HandlerOptions
 from wsrpc._core.wire.messages import WireMessage
 from wsrpc.errors import BadArguments
+from wsrpc.testing import pair
 
 
 class FakePeer:
@@ -454,3 +459,47 @@ def test_methods_of_services_and_contracts_have_no_such_parameter_either() -> No
         Server().declare(Contract)
     with pytest.raises(TypeError, match="add_service, parameter 'user'"):
         Server().add_service(Factory)
+
+
+@dataclass
+class Chunk:
+    offset: int
+    data: bytes
+
+
+async def by_iterator(name: str, chunks: AsyncIterator[Chunk]) -> list[Any]:
+    return [name, [chunk async for chunk in chunks]]
+
+
+async def keyword_only(peer: Peer, name: str, ctx: Context, *, chunks: Stream[Chunk]) -> list[Any]:
+    assert ctx.peer is peer
+    return [name, [chunk async for chunk in chunks]]
+
+
+async def with_more(chunks: "Annotated[AsyncIterable[Chunk], 'the file']", *names: str) -> list[Any]:
+    return [*names, [chunk async for chunk in chunks]]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("handler", [by_iterator, keyword_only, with_more])
+async def test_a_parameter_that_reads_what_is_sent(handler: Any) -> None:
+    async with pair() as (left, right):
+        right.on("up", handler)
+        chunks = [Chunk(0, b"a"), Chunk(1, b"b")]
+        name, got = await left.request("up", "n", send=chunks, returns=tuple[str, list[Chunk]])
+        assert (name, got) == ("n", chunks)
+        await emptied(left, right)
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_an_event_for_a_handler_that_reads_is_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    ran: list[int] = []
+
+    async def up(chunks: AsyncIterator[int]) -> None:
+        ran.append(1)
+
+    d.peer.on("up", up)
+    assert await d.fed({"a": ["up"]}) == []
+    assert ran == [] and "has to be requested" in caplog.text
+    d.assert_empty()

@@ -159,32 +159,11 @@ async def reading(d: Driven) -> list[Any]:
     return [{"h": h, "x": {"message": "closed", "code": "wsrpc.closed"}, "_": 1}]
 
 
-async def opening(d: Driven) -> list[Any]:
-    """A stream that was requested before, and whose channel opens later."""
-    stream = d.peer.stream("work")
-    start(anext(stream, None))
-    await turns()
-    h = d.take()[-1]["i"]
-    return [{"i": h, "h": 1}, {"h": h, "i": 7, "a": ["next", {"done": True}]}]
-
-
-async def called(d: Driven) -> list[Any]:
-    done = asyncio.Event()
-
-    async def wait() -> None:
-        await done.wait()
-
-    d.peer.on("wait", wait)
-    d.peer.on("done", done.set)
-    await d.fed({"i": 2, "a": ["wait"]})
-    return [{"a": ["done"]}]
-
-
 async def emit_nowait(peer: Peer) -> None:
     peer.emit_nowait("new")
 
 
-WORK = {"nothing": None, "asked": asked, "reading": reading, "opening": opening, "called": called}
+WORK = {"nothing": None, "asked": asked, "reading": reading}
 NEW: dict[str, Callable[[Peer], Awaitable[Any]]] = {
     "request": lambda peer: peer.request("new"),
     "named": lambda peer: peer.of("chat").request("new"),

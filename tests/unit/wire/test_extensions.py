@@ -206,24 +206,6 @@ async def test_limits_that_make_no_sense_close_the_connection(name: str, later: 
     assert closed.reason == f"the limit {name!r} is announced as {value}, and must be at least {LEAST[name]}"
 
 
-async def test_after_a_reconnect_everything_is_negotiated_anew() -> None:
-    d = Driven(dialer=True, extensions=True, keeps_offline=True)
-    await d.fed(welcome(*ALL, message=1000))
-    await d.peer.emit("e")
-    assert isinstance(d.take()[-1], bytes)
-    d.transport.lose()
-    await d.peer.emit("offline", b"\x00")
-    d.rebind()
-    await turns()
-    said, *others = d.take()
-    assert said["wsrpc"]["t"] == "hello" and others == [{"a": ["offline", "AA=="]}]
-    await d.peer.emit("e", "x" * 2000)  # this side takes it, as far as is known
-    d.expect({"a": ["e", "x" * 2000]})
-    await d.fed(welcome(*ALL))
-    await d.peer.emit("e")
-    assert decoded(d.take()) == [{"a": ["e"]}]
-
-
 async def test_the_limit_is_the_other_sides_and_exact() -> None:
     d = Driven(extensions=True, limits=Limits(message_bytes=1024))
     await agreed(d, "credit", message=1000)
