@@ -206,15 +206,6 @@ def test_a_connection_that_brings_ever_more_and_no_answer_is_dropped() -> None:
     assert enough - 200_000 <= incoming.bytes - begun <= enough + 200_000
 
 
-def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_interval_there_are_none() -> None:
-    clock, line, _ = beating(LIMITS.replace(ping_timeout=None))
-    line.full = True
-    clock.advance(2000)
-    assert line.dropped is None and 200 <= len(line.pings) <= 223
-    clock, line, _ = beating(LIMITS.replace(ping_interval=None))
-    assert clock.next_deadline is None and not line.pings
-
-
 # ---------------------------------------------------------------- a full line
 
 

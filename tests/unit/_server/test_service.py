@@ -479,6 +479,18 @@ class Loop(Service):
         self.closed.append(info)
 
 
+@pytest.mark.parametrize(("last", "code"), [("leave", 1000), ("fail", 1011)])
+async def test_serve_has_the_connection(last: str, code: int) -> None:
+    closed: list[CloseInfo] = []
+    server, transport = offering(Loop, lambda connection: Loop(closed))
+    await server.accept(transport)
+    transport.feed(b"\x00", '{"a":["add",1],"i":1}', last)  # what looks like protocol is a message like any other
+    await turns_until(lambda: closed)
+    assert transport.closed is not None and [info.code for info in closed] == [transport.closed.code] == [code]
+    transport.expect(b"welcome", b"\x00", {"a": ["add", 1], "i": 1})
+    await server.close()
+
+
 class Move(Service):
     on_message = print  # `on_json` goes before it
 
@@ -523,26 +535,6 @@ async def test_on_json_gets_every_message_decoded_and_converted_in_order_until_o
     assert transport.closed.reason.startswith(reason) and transport.closed.reason in caplog.text
     assert got == [{"a": [1], "in": [1]}, {"i": [2], "x": [], "in": [1]}, {"b": [], "in": [1]}, transport.closed]
     transport.expect(b"ok", b"ok", b"ok")
-    await server.close()
-
-
-async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> None:
-    """Until the service closes the connection."""
-    got: list[Any] = []
-
-    class Everything(Service):
-        async def on_message(self, message: str | bytes) -> None:
-            got.append(message)
-            if message == "hi":
-                await self.connection.close(4000)
-
-    server, transport = offering(Everything)
-    await server.accept(transport)
-    messages = ['{"a":["add",1],"i":1}', b"\x81\xa1a\x91\xa1x", "", '{"i":1,"d":2}', '{"x":1}', "hi"]
-    transport.feed(*messages, "late")
-    await turns_until(lambda: not server.raw_connections)
-    assert got == messages
-    transport.expect()
     await server.close()
 
 

@@ -10,7 +10,7 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import Peer, Server, Service
+from wsrpc import Peer, Server, Service, current_context
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -23,7 +23,7 @@ class Chat(Service):
 
     @wsrpc.method
     async def shout(self, text: str) -> int:
-        assert self.server is self.peer.server
+        assert self.server is self.peer.server is current_context().server
         return (await self.server.emit("said", text.upper())).sent
 
 
@@ -34,6 +34,8 @@ async def test_a_service_broadcasts_on_its_channel() -> None:
         heard, main = client.of("a").events("said"), client.events("said")
         assert await client.of("a").request("say", "hi") == await client.of("a").request("shout", "hi") == 1
         assert [await anext(heard), await anext(main)] == ["hi", "HI"]
+        with pytest.raises(RuntimeError, match="only a server's peers have one"):
+            _ = client.peer.server
         for events in (heard, main):
             await events.aclose()
 

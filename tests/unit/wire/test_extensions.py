@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import PLAIN, WSRPC, agreed, control, decoded, hello, welcome
+from stream_driver import agreed, control, decoded, hello, welcome
 
 from wsrpc import Limits, MessageTooBig, WsrpcError
-from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -165,23 +164,6 @@ async def test_what_was_agreed_first_stays(dialer: bool) -> None:
     assert d.ignored == {"control message out of place": 3}
     await d.peer.emit("e")
     d.expect({"a": ["e"]})
-
-
-@pytest.mark.parametrize("features", [*PLAIN, WSRPC], ids=repr)
-async def test_a_peer_without_credit_is_a_plain_one(features: tuple[str, ...] | None) -> None:
-    """A client may offer `resume` alone."""
-    d = Driven(extensions=True)
-    if features is not None:
-        await agreed(d, *features)
-    asked, i = await d.asks("null")
-    await d.fed({"i": i, "h": 1})  # JavaScript answers null with a channel
-    if features == WSRPC:
-        with pytest.raises(UnexpectedChannel):
-            await asked
-    else:
-        assert await asked is None
-    await d.peer.emit("bytes", b"\x00")
-    assert d.take() == [{"a": ["bytes", "AA=="]}]
 
 
 # ---------------------------------------------------------------- limits
