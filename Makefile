@@ -24,9 +24,8 @@
 #   make soak    make explore, and the long form of the stress tests: 10,000 cuts of a connection in use, as many of one
 #                whose session goes on, a server that is killed 200 times, as many processes of a cluster, its engine
 #                killed 50 times and frozen 20 times, 5,000 runs of each state machine, 6,000 cuts of a page's
-#                connection, ten minutes of its messages,
-#                21 bad networks with the sizes that people have, 1,000 drops during the first call of a session, and a
-#                Redis that fails in twelve ways under 900 calls
+#                connection, ten minutes of its messages, 21 bad networks with the sizes that people have, 1,000 drops
+#                during the first call of a session, and a Redis that fails in twelve ways under 900 calls
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
@@ -69,6 +68,7 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
 
+# What says more of how wsrpc is built and released than of what it does.
 test-tools: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/tools $(ARGS)
 

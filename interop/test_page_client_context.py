@@ -450,7 +450,7 @@ client.close()
 
 async def traced(folder: Path, url: str, calls: str) -> tuple[list[Any], list[Any]]:
     """Let a page make calls with the module that the guide names. Return their results, and the spans of the page."""
-    guide = (ROOT / "docs" / "how-to" / "browser.md").read_text("utf-8")
+    guide = (ROOT / "docs" / "how-to" / "observability.md").read_text("utf-8")
     [module] = re.findall(r"\[tracing\.js\]\(\.\./\.\./(.+?)\)", guide)
     (folder / "tracing.js").write_text((ROOT / module).read_text("utf-8"), "utf-8")
     (folder / "program.js").write_text(TRACED.replace("CALLS", calls), "utf-8")

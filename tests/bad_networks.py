@@ -136,14 +136,8 @@ class Served:
 
 def page_options(urls: dict[str, str], greets: bool) -> dict[str, Any]:
     """What ``tests/browser/page_networks.mjs`` gets. In the short form it dials at once, however often that failed."""
-    return {
-        "urls": urls,
-        "greets": greets,
-        "large": LARGE,
-        "upload": PAGE_UPLOAD,
-        "many": MANY,
-        "faster": 1 if SOAK else 1000,
-    }
+    sizes = {"large": LARGE, "upload": PAGE_UPLOAD, "many": MANY}
+    return {"urls": urls, "greets": greets, "faster": 1 if SOAK else 1000, **sizes}
 
 
 Player = Callable[[dict[str, str], bool], Awaitable[dict[str, tuple[Any, float]]]]

@@ -55,11 +55,6 @@ if ON_UVLOOP:
         return {"uvloop": uvloop.new_event_loop}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    # Here and not beside the tests that read it: only a conftest that pytest finds at the start may add options.
-    parser.addoption("--vectors", metavar="DIR", help="replay the recordings in DIR, not those in tests/vectors/data")
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Twice as many workers as there are cores: many tests wait for another program, or for time to pass."""

@@ -275,11 +275,7 @@ async def asking(
 
 @asynccontextmanager
 async def raw_client(
-    port: int,
-    path: str = "/",
-    *headers: str,
-    early: bytes = b"",
-    receive_buffer: int | None = None,
+    port: int, path: str = "/", *headers: str, early: bytes = b"", receive_buffer: int | None = None
 ) -> AsyncGenerator[RawPeer]:
     """Connect and open; ``early`` bytes leave with the request. The socket is closed at the end."""
     request = handshake(path, *headers, host=f"127.0.0.1:{port}")

@@ -85,19 +85,6 @@ def test_the_table_is_read_and_each_exception_is_in_use() -> None:
     assert ALLOWED.keys() <= python
 
 
-def test_every_kind_of_name_is_found() -> None:
-    python = "class Left:\n    told: int\n    def take(self, heard):\n        self.begun = 1\nWAY = 2\n"
-    assert set(names_in_python(python)) == {"Left", "told", "take", "self", "heard", "begun", "WAY"}
-    typescript = 'class Left { // taken\n  #told = "said"\n  take(heard: number) { return `went ${this.begun}` }\n}'
-    assert {"Left", "told", "take", "heard", "begun"} <= set(names_in_typescript(typescript))
-    assert not {"taken", "said", "went"} & set(names_in_typescript(typescript))
-
-
-def test_a_word_in_capitals_is_only_refused_in_constants() -> None:
-    assert words_of("PATIENCE") & forbidden().keys() == {"PATIENCE"}
-    assert not words_of("_patience") & forbidden().keys()
-
-
 def test_module_names_are_unique_in_the_core() -> None:
     core = [path.stem for path in (ROOT / "wsrpc" / "_core").rglob("*.py") if path.stem != "__init__"]
     assert len(set(core)) == len(core), sorted(name for name in set(core) if core.count(name) > 1)

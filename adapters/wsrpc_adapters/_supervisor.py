@@ -162,6 +162,7 @@ class Supervisor:
         if name == "SIGHUP":
             logger.info("%s: replacing the workers, one after another", name)
             for worker in self._workers:
+                worker.update()  # it may have begun to serve since the last step
                 worker.outdated = True
                 if self._started and not worker.ready:  # it may have begun to import the code of before
                     worker.end("close", 0)

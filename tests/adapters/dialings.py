@@ -20,7 +20,4 @@ class Dialing:
         return self.name
 
 
-DIALINGS = [
-    Dialing("websockets", dial),
-    Dialing("aiohttp", wsrpc_adapters.aiohttp.dial),
-]
+DIALINGS = [Dialing("websockets", dial), Dialing("aiohttp", wsrpc_adapters.aiohttp.dial)]

@@ -20,7 +20,6 @@ from recorder import Recorder
 from served import port_of
 
 from wsrpc import Handshake, Limits, Server, dial
-from wsrpc._net.listener import listen
 from wsrpc.testing import memory_transports
 from wsrpc.transport import Transport
 
@@ -95,7 +94,7 @@ class Dials(OverSockets):
 
     @asynccontextmanager
     async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
-        async with DefaultAccepts(Default()).serving(other or limits) as (url, accepted):
+        async with Accepts(Default()).serving(other or limits) as (url, accepted):
             transport = await self._dial(url, limits=limits)
             try:
                 yield transport, await accepted
@@ -160,22 +159,6 @@ class Accepts(OverSockets):
                 theirs.abort()
 
 
-class DefaultAccepts(Accepts):
-    """The default transport, which calls `Server.accept` only if something must be awaited."""
-
-    @asynccontextmanager
-    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
-        async def accepted(transport: Transport, handshake: Handshake) -> None:
-            accept(transport)
-
-        listener = await listen(accepted, "127.0.0.1", 0, limits=limits)
-        try:
-            yield f"{listener.url}ws"
-        finally:
-            listener.stop()
-            await listener.wait_closed()
-
-
 class Memory(Flavour):
     """The transport of `wsrpc.testing`."""
 
@@ -196,7 +179,7 @@ class Memory(Flavour):
         ours.abort()
 
 
-OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), DefaultAccepts(HOSTS[0]), *map(Accepts, HOSTS[1:])]
+OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), *map(Accepts, HOSTS)]
 
 FLAVOURS: list[Flavour] = [*OVER_SOCKETS, Memory()]
 

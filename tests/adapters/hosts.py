@@ -139,9 +139,7 @@ class Uvicorn(Host):
     """`wsrpc_adapters.asgi`, under uvicorn with the protocol of `wsrpc_adapters.uvicorn`."""
 
     name = "uvicorn"
-    cannot: ClassVar[Mapping[str, str]] = {
-        "early": EARLY,
-    }
+    cannot: ClassVar[Mapping[str, str]] = {"early": EARLY}
 
     run: ClassVar[str] = "uvicorn-wsrpc"
 

@@ -96,3 +96,17 @@ class Recorder:
         assert self.log[-1] == "connection_lost"
         assert self.lost is not None
         return self.lost
+
+
+PIECE = b"x" * 60_000
+
+
+async def fill(transport: Transport, recorder: Recorder) -> int:
+    """Send until the transport says stop; returns how many messages that were, each with its number."""
+    count = 0
+    while not recorder.paused:
+        transport.send(b"%04d" % count + PIECE)
+        count += 1
+        assert count < 2000, "nobody reads, and the transport still has not paused"
+        await asyncio.sleep(0)
+    return count

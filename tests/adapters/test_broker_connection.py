@@ -1,39 +1,25 @@
-"""What the engines share: gathering, watching, the end. The broker is played by the test."""
+"""What the engines share: watching the broker, which is played by the test."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 import pytest
-from core_driver import turns
 from engines_in_use import Recorder
 from leftovers import turns_until
 
 from wsrpc_adapters import _broker_connection
-from wsrpc_adapters._broker_connection import BATCH, BrokerConnection
+from wsrpc_adapters._broker_connection import BrokerConnection
 
 
 class PlayedBroker:
-    """Notes what is written, one batch at each `release`, and answers while ``answers``."""
+    """Answers while ``answers``."""
 
-    largest = 10 * BATCH
-    unsent = 0
+    largest = 1000
+    unsent = asked = dropped = 0
+    answers = True
 
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[str, bytes]]] = []
-        self.answers = True
-        self.asked = 0
-        self.dropped = 0
-        self._may_write = asyncio.Semaphore(0)
-
-    def release(self, batches: int = 1) -> None:
-        for _ in range(batches):
-            self._may_write.release()
-
-    async def write(self, messages: list[tuple[str, bytes]]) -> None:
-        self.batches.append(messages)
-        await self._may_write.acquire()
+    async def write(self, messages: list[tuple[str, bytes]]) -> None: ...
 
     async def confirm(self) -> None:
         self.asked += 1
@@ -51,53 +37,11 @@ class PlayedBroker:
         self.dropped += 1
 
 
-@pytest.fixture
-def broker() -> PlayedBroker:
-    return PlayedBroker()
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-async def connection(broker: PlayedBroker, recorder: Recorder) -> AsyncGenerator[BrokerConnection]:
-    async def connecting() -> PlayedBroker:
-        return broker
-
-    connection = BrokerConnection(recorder)
-    await connection.open(connecting())
-    yield connection
-    broker.release(100)
-    await connection.close()
-    assert len(recorder.reasons) == broker.dropped == 1
-
-
-async def test_much_is_written_in_parts(connection: BrokerConnection, broker: PlayedBroker) -> None:
-    sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5, 2 * BATCH]
-    for number, size in enumerate(sizes):
-        connection.publish("a", bytes([number]) * size)
-    broker.release(100)
-    await turns()
-    assert [[len(payload) for _, payload in batch] for batch in broker.batches] == [
-        [BATCH // 2, BATCH // 2],
-        [1],
-        [3 * BATCH],
-        [BATCH],
-        [5],
-        [2 * BATCH],
-    ]
-    assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(7))
-    assert connection.unsent == 0
-
-
-async def test_messages_show_that_a_broker_is_alive_which_answers_late(
-    broker: PlayedBroker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_messages_show_that_a_broker_is_alive_which_answers_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again and again, and given up when neither an answer nor a message comes."""
     for name in ("PROBE", "RESPONSE_TIMEOUT", "GRACE"):
         monkeypatch.setattr(_broker_connection, name, 0.01)
+    broker, recorder = PlayedBroker(), Recorder()
 
     async def connecting() -> PlayedBroker:
         return broker
@@ -115,3 +59,4 @@ async def test_messages_show_that_a_broker_is_alive_which_answers_late(
     assert recorder.reasons == [] and broker.asked <= before + 1
     assert await recorder.ended() == "no response within 0.01 s"
     await connection.close()
+    assert len(recorder.reasons) == broker.dropped == 1

@@ -190,12 +190,12 @@ async def test_a_receiver_may_pause_at_a_message(flavour: Flavour) -> None:
 
 @able("heartbeat")
 async def test_a_paused_connection_is_not_taken_for_a_dead_one(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.5)) as (transport, raw):
+    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.3)) as (transport, raw):
         recorder = Recorder.of(transport)
         ping = await raw.next_of(PING)
         transport.pause_receiving()
         await raw.send(raw.frame(PONG, ping.payload))
-        await timers_due(0.8)
+        await timers_due(0.4)
         assert recorder.lost is None
         transport.resume_receiving()
         ping = await raw.next_of(PING)  # it goes on from there, and finds what is dead

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from aiohttp import web
-from asgi_servers import SERVERS
 from core_driver import turns
 from dialings import DIALINGS, Dialing
-from hosts import HOSTS, Default, Host, application, running
-from leftovers import turns_until
+from hosts import HOSTS, Default, Host
+from leftovers import other_tasks, turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from served import hosts, raw
 
-from wsrpc import AnonymousChannel, Client, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import FaultProxy
-from wsrpc_adapters.aiohttp import serve
-from wsrpc_adapters.asgi import asgi
 
 LIMITS = Limits(close_timeout=1.0)
 SOON = Reconnect(initial=0.001, max=0.005)
@@ -31,8 +27,7 @@ ASKS = {"header": "Wsrpc-Resume: 1", "subprotocol": "Sec-WebSocket-Protocol: jso
 """How a client says that it means to resume. Web pages cannot send the header."""
 asking = pytest.mark.parametrize("asks", ASKS.values(), ids=ASKS)
 
-CUTS: list[tuple[Any, int]] = [("up", after) for after in (0, 1, 7, 40, 300, 1500)]
-CUTS += [("down", after) for after in (0, 1, 7, 40, 300, 1200)]
+CUTS: list[tuple[Any, int]] = [(direction, after) for direction in ("up", "down") for after in (0, 40, 1000)]
 """Where a connection is cut, in bytes from the moment at which the cut is asked for."""
 
 WAYS = [pytest.param(host, DIALINGS[0], False, id=host.name) for host in HOSTS]
@@ -51,54 +46,32 @@ class End:
     def __init__(self, side: Client | Server) -> None:
         self.ran: Counter[int] = Counter()
         self.notes: list[int] = []
-        for handler in (self.slow, self.items, self.total, self.talk):
-            side.on(handler.__name__, handler)
         side.on("note", self.notes.append)
 
-    async def slow(self, number: int) -> int:
-        self.ran[number] += 1
-        await asyncio.sleep(0)
-        return -number
+        @side.on("slow")
+        async def slow(number: int) -> int:
+            self.ran[number] += 1
+            await asyncio.sleep(0)
+            return -number
 
-    async def items(self, size: int) -> AsyncIterator[int]:
-        for n in range(size):
-            if n % 5 == 0:
-                await asyncio.sleep(0)
-            yield n
-
-    async def total(self, items: AsyncIterator[int]) -> list[int]:
-        return [item async for item in items]
-
-    async def talk(self, channel: AnonymousChannel) -> None:
-        async for word in channel.events("word"):
-            await channel.emit("echo", word)
-            if word is None:
-                return
+        @side.on("items")
+        async def items(size: int) -> AsyncIterator[int]:
+            for n in range(size):
+                if n % 5 == 0:
+                    await asyncio.sleep(0)
+                yield n
 
 
-async def exchange(caller: Client | Peer, here: End, there: End, number: int) -> None:
-    """An event, a request, a stream, an upload and a conversation; all of them end well."""
-
-    async def request() -> None:
-        assert await caller.request("slow", number) == -number
-        assert there.ran.pop(number) == 1
+async def exchange(caller: Client | Peer, there: End, number: int) -> None:
+    """An event, a request and a stream; all of them end well."""
 
     async def stream() -> None:
-        async with caller.stream("items", 60, returns=int) as items:
-            assert [item async for item in items] == list(range(60))
-
-    async def upload() -> None:
-        assert await caller.request("total", send=here.items(60)) == list(range(60))
-
-    async def talk() -> None:
-        channel = await caller.open_channel("talk")
-        echoes = channel.events("echo")
-        for word in ("one", "two", None):
-            await channel.emit("word", word)
-            assert await anext(echoes) == word
+        async with caller.stream("items", 200, returns=int) as items:
+            assert [item async for item in items] == list(range(200))
 
     await caller.emit("note", number)
-    await asyncio.gather(request(), stream(), upload(), talk())
+    answer, _ = await asyncio.gather(caller.request("slow", number), stream())
+    assert (answer, there.ran.pop(number)) == (-number, 1)
 
 
 @ways
@@ -119,8 +92,8 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             await turns_until(lambda: server.peers)
             (peer,) = server.peers
             for number in (-2, -1):  # both sides count now, so that the session can go on
-                await exchange(client, ours, theirs, number)
-                await exchange(peer, theirs, ours, number)
+                await exchange(client, theirs, number)
+                await exchange(peer, ours, number)
             if through:
                 first = None
                 peer.transport.abort()  # type: ignore[union-attr]
@@ -130,10 +103,9 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             async def cut(number: int, direction: Any, after: int) -> None:
                 async with proxy.cut_after(after, direction):
                     # The connections that come meanwhile are cut there, too, so this ends only when none is.
-                    both = (exchange(client, ours, theirs, number), exchange(peer, theirs, ours, number))
-                    running = asyncio.gather(*both)
-                    await turns_until(lambda: client.state != "connected" or running.done())
-                await running
+                    both = asyncio.gather(exchange(client, theirs, number), exchange(peer, ours, number))
+                    await turns_until(lambda: client.state != "connected" or both.done())
+                await both
                 await turns_until(lambda: len(back) > number)
                 assert server.peers == (peer,)
 
@@ -196,15 +168,14 @@ def noting(limits: Limits = LIMITS) -> tuple[Server, list[int], list[str]]:
 
 
 @hosts
-@asking
-async def test_a_half_open_connection_is_fenced(host: Host, asks: str) -> None:
+async def test_a_half_open_connection_is_fenced(host: Host) -> None:
     """Its last messages count for nothing, and what comes of its end touches nothing."""
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url, raw(url) as old:
         resume = await begin(old)
         await turns_until(lambda: notes == [1])
         (peer,) = server.peers
-        async with raw(url, asks) as new:
+        async with raw(url, ASKS["header"]) as new:
             await say(new, resume)
             answer = await hear(new)
             assert (answer["t"], answer["rx"], answer["bytes"]) == ("resumed", 1, len(json.dumps(NOTE)))
@@ -244,29 +215,17 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
             assert (await hear(new))["t"] == "resumed"
             await turns_until(lambda: len(notes) == 12)
             assert notes == list(range(1, 13)) and told == ["open"]
-        async with raw(url, asks) as late:  # its session is gone
-            await say(late, resume | {"sid": "x" * 22})
-            await late.send(late.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
-            assert await hear(late) == {"t": "gone", "why": "expired"}
-            assert (await hear(late))["t"] == "welcome"
-            assert json.loads((await late.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
-
-
-LEAVING: dict[str, tuple[bool, int | None, bool]] = {
-    "closes with 4412": (False, 4412, True),
-    "closes with 1001": (False, 1001, True),
-    "says that it is gone, and closes": (True, 1000, False),
-    "says that it is gone, and closes with 4412": (True, 4412, False),
-    "says that it is gone, and drops": (True, None, False),
-}
-"""Whether a client says `gone`, its close code, and whether the session goes on."""
 
 
 @hosts
-@pytest.mark.parametrize("how", LEAVING)
-async def test_how_a_client_leaves_that_cannot_drop_a_connection(host: Host, how: str) -> None:
+@pytest.mark.parametrize(
+    ("says_gone", "code", "goes_on"),
+    [(False, 4412, True), (False, 1001, True), (True, 4412, False), (True, None, False)],
+)
+async def test_how_a_client_leaves_that_cannot_drop_a_connection(
+    host: Host, says_gone: bool, code: int | None, goes_on: bool
+) -> None:
     """The close frame of a web page ends its connection, whether or not its session is to go on."""
-    says_gone, code, goes_on = LEAVING[how]
     server, notes, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url:
         async with raw(url) as old:
@@ -328,37 +287,11 @@ async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host:
 # ---------------------------------------------------------------- the call of a connection
 
 
-@asynccontextmanager
-async def serving_calls(server: Server, by: str, calls: list[object]) -> AsyncGenerator[str]:
-    """Serve by an aiohttp handler, or by the ASGI application under the server ``by``; ``calls`` are those that run."""
-
-    async def run(call: Awaitable[Any]) -> Any:
-        calls.append(call)
-        result = await call  # one that fails stays there
-        calls.remove(call)
-        return result
-
-    async def counted(scope: Any, receive: Any, send: Any) -> None:
-        call = asgi(server)(scope, receive, send)
-        await (run(call) if scope["type"] == "websocket" else call)
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        response: web.StreamResponse = await run(serve(server, request))
-        return response
-
-    if by == "aiohttp":
-        async with running(application(server, handler)) as url:
-            yield url
-    else:
-        async with SERVERS[by](counted) as port:
-            yield f"ws://127.0.0.1:{port}/"
-
-
-@pytest.mark.parametrize("by", ["aiohttp", "uvicorn", "uvicorn-wsrpc", "hypercorn"])
-async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(by: str) -> None:
+@hosts
+async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(host: Host) -> None:
     """Also while the `open` handlers of the session run."""
     server, notes, told = noting()
-    go_on, calls = asyncio.Event(), list[object]()
+    go_on = asyncio.Event()
 
     @server.on("open")
     async def opened() -> None:
@@ -366,14 +299,15 @@ async def test_the_call_of_a_connection_returns_with_it_although_its_session_goe
         await go_on.wait()
 
     async with asyncio.timeout(30):
-        async with serving_calls(server, by, calls) as url:
+        async with host.serving(server) as url:
+            await turns(20)  # the host has begun
+            before = other_tasks()
             async with raw(url) as first:
                 await begin(first)
                 await turns_until(lambda: server.peers and server.peers[0].stats().messages_in == 3)
                 (peer,) = server.peers
-                assert len(calls) == 1
                 first.reset()
-            await turns_until(lambda: peer.detached and not calls)
+            await turns_until(lambda: peer.detached and len(other_tasks() - before) == 1)  # that of `opened`
             go_on.set()
             await turns_until(lambda: notes == [1])
             assert list(server.peers) == [peer] and told == ["open"]

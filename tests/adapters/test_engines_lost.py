@@ -116,7 +116,6 @@ async def test_cancelling_what_waits_leaves_the_connection_in_use(
 async def test_close_does_not_wait_for_a_frozen_broker_and_goes_on_if_it_is_cancelled(
     mortal: MortalEngine, connect: Connect, subject: str
 ) -> None:
-    sockets = open_sockets()
     connection, recorder = await connect()
     await connection.subscribe(subject)
     mortal.freeze()
@@ -128,7 +127,18 @@ async def test_close_does_not_wait_for_a_frozen_broker_and_goes_on_if_it_is_canc
     assert cancelled.cancelled() and not closing.cancelled()
     await recorder.ended()
     await check_over(connection, recorder)
-    assert open_sockets() == sockets
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 1000])
+async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine, count: int) -> None:
+    mortal.freeze()
+    recorder = Recorder()
+    connecting = asyncio.ensure_future(mortal.engine.connect(recorder))
+    await turns(count)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert recorder.reasons == []
 
 
 async def test_a_ping_of_redis_ends_with_its_connection() -> None:
@@ -150,15 +160,3 @@ async def test_a_ping_of_redis_ends_with_its_connection() -> None:
     finally:
         engine.kill()
         await connection.close()
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 4, 1000])
-async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine, count: int) -> None:
-    mortal.freeze()
-    recorder = Recorder()
-    connecting = asyncio.ensure_future(mortal.engine.connect(recorder))
-    await turns(count)
-    connecting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await connecting
-    assert recorder.reasons == []

@@ -6,6 +6,7 @@ Nothing here depends on speed: what is counted is how many messages of the other
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 
 import pytest
@@ -29,25 +30,16 @@ class Flood:
 
     def __init__(self) -> None:
         self.server = Server(limits=LIMITS)
-        self.came: dict[str, int] = {}
-        self.turns: list[dict[str, int]] = []
+        self.came: Counter[str] = Counter()
+        self.turns: list[Counter[str]] = []
         """What came in each."""
-        self.server.on("n", self._count)
-
-    def _count(self) -> None:
-        peer = current_peer().id
-        self.came[peer] = self.came.get(peer, 0) + 1
-
-    @property
-    def seen(self) -> int:
-        return sum(self.came.values())
+        self.server.on("n", lambda: self.came.update([current_peer().id]))
 
     async def watch(self, until: int) -> None:
-        while self.seen < until:
-            before = dict(self.came)
+        while self.came.total() < until:
+            before = self.came.copy()
             await asyncio.sleep(0)
-            new = {peer: count - before.get(peer, 0) for peer, count in self.came.items()}
-            self.turns.append({peer: count for peer, count in new.items() if count})
+            self.turns.append(self.came - before)
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +61,6 @@ async def test_floods_are_handled_in_parts_with_a_turn_for_others_between_them(h
     assert set(flood.came.values()) == {events // senders}
     # Two for the first one, for which there may be a place at once, besides the one that every turn has. Several
     # begin once each, and may have a last read that is too small to take a place.
-    crowded = sum(sum(turn.values()) > 2 * at_most for turn in flood.turns)
+    crowded = sum(turn.total() > 2 * at_most for turn in flood.turns)
     assert crowded <= (2 * senders if senders > 1 else 0)
     assert senders == 1 or sum(len(turn) > 0 for turn in flood.turns) > 2 * senders

@@ -5,12 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MISSING = {
-    "aiohttp": "aiohttp",
-    "nats": "nats",
-    "opentelemetry": "opentelemetry",
+MISSING = {name: name for name in ("aiohttp", "nats", "opentelemetry", "redis")} | {
     "prometheus": "prometheus_client",
-    "redis": "redis",
     "uvicorn": "uvicorn.protocols.websockets.websockets_sansio_impl",  # an old one has none
 }
 PROGRAM = f"""

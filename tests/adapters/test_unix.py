@@ -15,13 +15,17 @@ import wsrpc_adapters.aiohttp
 from wsrpc import Client, ConnectFailed, is_transient
 from wsrpc import dial as default_dial
 
-URL = "ws://localhost/path?a=b"
+URL = "ws://example.com/path?a=b"
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
 @dialings
-async def test_calls_over_a_unix_socket(dialing: Dialing, tmp_path: Path) -> None:
+async def test_calls_over_a_unix_socket(dialing: Dialing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment is not asked."""
+    for name in ("ws_proxy", "http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
     server = echo_server()
     path = tmp_path / "socket"
     async with server.listen(unix=str(path)):
@@ -30,7 +34,7 @@ async def test_calls_over_a_unix_socket(dialing: Dialing, tmp_path: Path) -> Non
             assert await client.request("echo", "ü" * 300_000) == "ü" * 300_000
             info = server.peers[0].info
             assert (info.path, dict(info.query), info.remote) == ("/path", {"a": "b"}, None)
-            assert (info.headers["host"], info.headers["authorization"]) == ("localhost", "Bearer token")
+            assert (info.headers["host"], info.headers["authorization"]) == ("example.com", "Bearer token")
             assert (client.peer.info.path, client.peer.info.remote) == ("/path", None)
         (await dialing.dial(URL, unix=str(path), limits=LIMITS)).abort()
 
@@ -43,19 +47,6 @@ async def test_where_nobody_listens_another_attempt_may_go_better(dialing: Diali
     error = caught.value.last_error
     assert isinstance(error, FileNotFoundError) and is_transient(error)
     assert dialing.dial is not default_dial or error.filename == str(tmp_path / "socket"), "it is named"
-
-
-@dialings
-async def test_a_proxy_of_the_environment_is_not_asked(
-    dialing: Dialing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("ws_proxy", "http_proxy", "https_proxy", "socks_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.delenv("no_proxy", raising=False)
-    path = str(tmp_path / "socket")
-    async with echo_server().listen(unix=path):
-        async with Client("ws://example.com/", dial=partial(dialing.dial, unix=path), limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
 
 
 async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:

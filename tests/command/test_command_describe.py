@@ -94,7 +94,7 @@ types:
         assert [event["event"] for event in found["emits"]] == ["name", "said", "typed"] and "Line" in found["$defs"]
 
 
-@pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2), ("client", 2)])
+@pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2)])
 async def test_a_server_that_does_not_describe_itself(command: str, code: int) -> None:
     async with serving() as played:
         said = f"{played.url} does not offer its description: call server.offer_description() there"

@@ -60,7 +60,7 @@ def test_the_console_script_is_the_same_command() -> None:
     ("command", "module"),
     [
         (INSTALLED, "asyncio"),  # before the library
-        *((command, "wsrpc._base") for command in (INSTALLED, COMMAND, [sys.executable, "-mwsrpc"])),
+        ([sys.executable, "-mwsrpc"], "wsrpc._base"),
         (COMMAND, "wsrpc._command.command_values"),
     ],
 )
@@ -85,14 +85,20 @@ def test_an_interrupt_while_an_application_is_imported(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "wsrpc: interrupted\n")
 
 
-@pytest.mark.parametrize("command", [INSTALLED, COMMAND])
-def test_without_the_extra_the_command_says_what_it_needs(command: list[str], tmp_path: Path) -> None:
-    done = begins_with(tmp_path, "import sys\nsys.modules['click'] = None\n", *command, "call")
-    said = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
-
-
-def test_serve_says_what_it_needs(tmp_path: Path) -> None:
-    done = begins_with(tmp_path, "import sys\nsys.modules['uvicorn'] = None\n", *INSTALLED, "serve", "app:app")
-    said = "wsrpc: wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+@pytest.mark.parametrize(
+    ("missing", "words", "said"),
+    [
+        ("click", [*INSTALLED, "call"], "the command needs the extra cli: pip install 'python-wsrpc[cli]'"),
+        ("click", [*COMMAND, "call"], "the command needs the extra cli: pip install 'python-wsrpc[cli]'"),
+        (
+            "uvicorn",
+            [*INSTALLED, "serve", "app:app"],
+            "wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'",
+        ),
+    ],
+)
+def test_without_an_extra_the_command_says_what_it_needs(
+    missing: str, words: list[str], said: str, tmp_path: Path
+) -> None:
+    done = begins_with(tmp_path, f"import sys\nsys.modules[{missing!r}] = None\n", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"wsrpc: {said}\n")

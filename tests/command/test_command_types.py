@@ -147,39 +147,33 @@ NO_USE = "has no usable description:"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("line", "said"),
     [
-        ("apps:server", "there is no module 'apps', in FOLDER or installed"),
-        ("pack.other:server", "there is no module 'pack.other', in FOLDER or installed"),
-        ("app:sever", "'app' has no 'sever'; it has app:client, app:server"),
-        ("app", f"{WANTED} 'app'"),
-        ("app.py:server", "give a module, such as app.main:server, not a file; got 'app.py:server'"),
-        ("app:number", "app:number must be a Server, Client or Router, or a function that returns one; it is 1"),
-        ("app:make_nothing", "app:make_nothing() must return a Server, Client or Router; it returned None"),
-        (
-            "app:make_later",
-            "app:make_later is async: name a Server, Client or Router, or a plain function that returns one",
-        ),
-        ("app:server --check", "--check compares with a file: say which, with -o"),
-        ("app:server --header a:b", "--header is for the URL of a server"),
-        ("app:server -o none/api", "none/api: No such file or directory"),
-        ("ws://a --header a", "Invalid value for '--header': expected \"NAME: VALUE\", got 'a' (see wsrpc COMMAND"),
-        ("none.json", "none.json: No such file or directory"),
-        ("open.json", "open.json is not JSON: Input data was truncated"),
-        ("deep.json", "deep.json is not JSON: "),
-        ("nowhere.json", f"nowhere.json {NO_USE} definition 'a': '#/$defs/b' refers to no definition"),
+        ("types apps:server", "there is no module 'apps', in FOLDER or installed"),
+        ("types pack.other:server", "there is no module 'pack.other', in FOLDER or installed"),
+        ("types app:sever", "'app' has no 'sever'; it has app:client, app:server"),
+        ("types app", f"{WANTED} 'app'"),
+        ("types app.py:server", "give a module, such as app.main:server, not a file; got 'app.py:server'"),
+        ("types app:number", "app:number must be a Server, Client or Router, or a function that returns one; it is 1"),
+        ("types app:make_nothing", "app:make_nothing() must return a Server, Client or Router; it returned None"),
+        ("client app:make_later", "app:make_later is async: name a Server, Client or Router, or a plain function that"),
+        ("types app:server --check", "--check compares with a file: say which, with -o"),
+        ("client app:server --check", "--check compares with a file: say which, with -o"),
+        ("types app:server --header a:b", "--header is for the URL of a server"),
+        ("types app:server --json --msgpack", "--msgpack is for TypeScript: leave out --json"),
+        ("types app:server -o none/api", "none/api: No such file or directory"),
+        ("types ws://a --header a", "Invalid value for '--header': expected \"NAME: VALUE\", got 'a' (see wsrpc types"),
+        ("types none.json", "none.json: No such file or directory"),
+        ("types open.json", "open.json is not JSON: Input data was truncated"),
+        ("types deep.json", "deep.json is not JSON: "),
+        ("types nowhere.json", f"nowhere.json {NO_USE} definition 'a': '#/$defs/b' refers to no definition"),
+        ("client nowhere.json", f"nowhere.json {NO_USE} definition 'a': '#/$defs/b' refers to no definition"),
     ],
 )
-@pytest.mark.parametrize("command", ["types", "client"])
-async def test_what_cannot_be_used(folder: Path, command: str, arguments: str, said: str) -> None:
-    out, err = await run(folder, f"{command} {arguments}", status=2)
+async def test_what_cannot_be_used(folder: Path, line: str, said: str) -> None:
+    out, err = await run(folder, line, status=2)
     assert out == "" and err.count("\n") == 1
-    assert err.startswith(f"wsrpc: {said}".replace("FOLDER", str(folder)).replace("COMMAND", command))
-
-
-async def test_options_that_exclude_each_other(folder: Path) -> None:
-    said = "wsrpc: --msgpack is for TypeScript: leave out --json\n"
-    assert await run(folder, "types app:server --json --msgpack", status=2) == ("", said)
+    assert err.startswith(f"wsrpc: {said}".replace("FOLDER", str(folder)))
 
 
 @pytest.mark.parametrize(

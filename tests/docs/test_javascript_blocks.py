@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pages import HOW_TO
+from pages import HOW_TO, python_blocks
 from programs import ROOT, printed_by, start
 from test_docs import LIBRARIES, WITH_STREAMS, blocks_of
 
 from interop.installed import install
 from interop.node import find_node
-from wsrpc import Peer, Server
+from wsrpc import Context, Peer, Server
 
 IMPORTS = """
 import WebSocket from "ws"
@@ -36,8 +37,8 @@ def write_program(block: str, end: str, library: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("library", WITH_STREAMS)
-async def test_the_producer_in_streams_can_be_read_again(library: str, tmp_path: Path) -> None:
-    write_program(block_with("socket.of", "streams"), "", library, tmp_path)
+async def test_the_producer_for_ws_wrapper_can_be_read_again(library: str, tmp_path: Path) -> None:
+    write_program(block_with("socket.of", "ws-wrapper"), "", library, tmp_path)
     peers: asyncio.Queue[Peer] = asyncio.Queue()
     server = Server()
     server.on("open", peers.put_nowait)
@@ -105,9 +106,18 @@ const client = new Client(process.argv[2], { codec: msgpack, WebSocket })
 
 UPLOAD = """
 const shown = []
-const stored = await upload(client, "a1", new Blob(["abcdefgh".repeat(60_000)]), (bytes) => shown.push(bytes))
-console.log(stored, shown.at(-1))
+for (let times = 0; times < 2; times++) {
+  await upload(client, new Blob(["abcdefgh".repeat(600_000)]), (bytes) => shown.push(bytes))
+  console.log(shown.at(-1))
+}
 client.close()
+"""
+SERVER = """
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from wsrpc import Server
+
+server = Server()
 """
 
 
@@ -116,22 +126,36 @@ async def test_the_upload_in_streams_is_resumed_in_a_page(tmp_path: Path) -> Non
     for name in ("client.js", "msgpack.js"):
         (tmp_path / name).write_bytes((ROOT / "wsrpc" / "browser" / name).read_bytes())
     (tmp_path / "program.mjs").write_text(IN_A_PAGE + block_with("piecesOf", "streams") + UPLOAD, "utf-8")
-    received, offsets = bytearray(), []
-    server = Server()
-    server.on("size", lambda file_id: len(received))
+    [handlers] = [block for block in python_blocks("streams") if '@server.on("append")' in block]
+    program, page = SERVER + handlers[: handlers.index("async with connect")], dict[str, Any]()
+    exec(compile(program, "streams.md", "exec", dont_inherit=True), page)
+    page["FOLDER"] = tmp_path / "files"
+    page["FOLDER"].mkdir()
+    server: Server = page["server"]
+    write, written, calls = page["write"], list[int](), list[str]()
+    loop, closing = asyncio.get_running_loop(), asyncio.Queue[asyncio.Task[None]]()
 
-    @server.on("append")
-    async def append(file_id: str, offset: int, pieces: AsyncIterator[bytes], peer: Peer) -> int:
-        offsets.append(offset)
-        async for piece in pieces:
-            received[offset : offset + len(piece)] = piece
-            offset += len(piece)
-            if len(offsets) == 1 and offset >= 100_000:
-                await peer.close(1012, "restart")  # with this code, the session ends, too
-        return offset
+    def close() -> None:
+        [peer] = server.peers
+        closing.put_nowait(loop.create_task(peer.close(1012, "restart")))  # with this code, the session ends, too
 
+    def write_and_close(part: Path, offset: int, piece: bytes) -> None:
+        write(part, offset, piece)
+        written.append(offset)
+        if len(written) == 2:
+            loop.call_soon_threadsafe(close)
+
+    @server.use
+    def watch(ctx: Context) -> Iterator[None]:
+        calls.append(ctx.event)
+        yield
+
+    page["write"] = write_and_close
     async with server.listen("127.0.0.1", 0) as listener:
         printed = await printed_by(await start(find_node(), "program.mjs", listener.url, cwd=tmp_path))
-    assert printed.split() == ["480000", "480000"]
-    assert received == b"abcdefgh" * 60_000
-    assert len(offsets) == 2 and offsets[0] == 0 < offsets[1]
+        await (await closing.get())
+    assert printed.split() == ["4800000", "4800000"]
+    [file] = page["FOLDER"].iterdir()
+    assert file.suffix == "" and file.read_bytes() == b"abcdefgh" * 600_000
+    assert calls == ["size", "append", "size", "append", "size", "append"]
+    assert len(written) < 90 and written[:2] == [0, 65_536], "almost nothing was sent twice"

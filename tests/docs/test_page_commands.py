@@ -36,15 +36,8 @@ def test_every_command_is_known() -> None:
 
 CLIENT = json.loads((ROOT / "browser" / "package.json").read_text("utf-8"))
 PACKAGES = {
-    "fastapi",
-    "starlette",
-    "ws",
-    "ws-wrapper",
-    "github:bminer/ws-wrapper#v4.3.1",
-    "typescript",
-    "@types/node",
-    "@types/ws",
-    "{name}-{version}.tgz".format(**CLIENT),
+    *("fastapi", "starlette", "ws", "ws-wrapper", "github:bminer/ws-wrapper#v4.3.1", "typescript", "@types/node"),
+    *("@types/ws", "{name}-{version}.tgz".format(**CLIENT)),
 }
 
 

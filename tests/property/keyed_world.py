@@ -1,4 +1,7 @@
-"""The scene of the machines with a store: it can be lost and restored, and processes that share it are killed."""
+"""The scene of the machines with a store: it can be lost and restored, and processes that share it are killed.
+
+Over Redis, time passes by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,22 @@ import asyncio
 import copy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
+import hypothesis.strategies as st
 from engine_servers import lasting_port, redis_server
+from hypothesis.stateful import invariant, rule
+from leftovers import other_tasks
 from redis import Redis
+from tenacity import wait_fixed
+from world_machine import WorldMachine
 
-from wsrpc import Handshake, Limits, Server
+from wsrpc import Client, Handshake, Limits, Reconnect, Server
 from wsrpc._keyed.keeper import Keeper
 from wsrpc._keyed.runs import read_kept
 from wsrpc._server.room_log import LOST, StoredEvent
@@ -23,7 +33,14 @@ from wsrpc.store import Added, MemoryStore, NewRun, Page, RunGone, RunState, Sto
 from wsrpc.testing import Line
 from wsrpc_adapters.redis import RedisStore
 
-__all__ = ["KnownLog", "MortalRedis", "Process", "SharedMemory", "SharedRedis", "SharedStore", "Wire"]
+__all__ = ["KnownLog", "MortalRedis", "OverRedis", "Process", "SharedStore", "StoreMachine", "WithRedis", "runs_of"]
+
+DETACHED = 30.0
+LEASE = 6.0
+CLIENTS = 4
+
+nodes = st.sampled_from([0, 1])
+clients = st.integers(0, CLIENTS - 1)
 
 
 class KnownLog:
@@ -63,7 +80,7 @@ class KnownLog:
 
 
 class SharedStore:
-    """The store that the processes share, and what it was asked.
+    """The store that the processes share, in memory, and what it was asked.
 
     Args:
         now: the time.
@@ -87,27 +104,41 @@ class SharedStore:
         self.doubles: list[str] = []
         """Keys that were claimed although their last run was still kept."""
         self.logs: defaultdict[str, KnownLog] = defaultdict(KnownLog)
+        self._store = MemoryStore(**options)
+        self._snapshot: dict[str, Any] | None = None
 
     def connect(self) -> Store:
-        raise NotImplementedError
+        return self._store
 
     async def save(self) -> None:
-        raise NotImplementedError
+        await self._store.close()  # no reader waits: a future cannot be copied
+        self._snapshot = copy.deepcopy(vars(self._store))
 
     async def restore(self) -> None:
         """Forget what has happened since the last `save`."""
-        raise NotImplementedError
+        if self._snapshot is not None:
+            self.wound_back()
+            await self._store.close()
+            vars(self._store).update(copy.deepcopy(self._snapshot))
 
     async def wipe(self) -> None:
         """Forget everything."""
-        raise NotImplementedError
+        self.wound_back()
+        await self._store.close()
+        vars(self._store).update(vars(MemoryStore(**self.options)))
 
     async def fail_over(self, stays: Wire) -> None:
         """A replica takes over, which lacks what has happened since the last `save`.
 
         One process goes on with the old primary, until `Wire.follow`.
         """
+        stays.store = MemoryStore()
+        vars(stays.store).update(vars(self._store))
         await self.restore()
+
+    def wound_back(self) -> None:
+        self.restored += 1
+        self.signs.clear()
 
     def heard(self, *ids: str) -> None:
         self.signs.update(dict.fromkeys(ids, self.now()))
@@ -127,37 +158,6 @@ class SharedStore:
             self.heard(id)
 
 
-class SharedMemory(SharedStore):
-    def __init__(self, now: Callable[[], float], **options: Any) -> None:
-        super().__init__(now, **options)
-        self._store = MemoryStore(**options)
-        self._snapshot: dict[str, Any] | None = None
-
-    def connect(self) -> Store:
-        return self._store
-
-    async def save(self) -> None:
-        await self._store.close()  # no reader waits: a future cannot be copied
-        self._snapshot = copy.deepcopy(vars(self._store))
-
-    async def restore(self) -> None:
-        if self._snapshot is not None:
-            self.restored += 1
-            self.signs.clear()
-            await self._store.close()
-            vars(self._store).update(copy.deepcopy(self._snapshot))
-
-    async def fail_over(self, stays: Wire) -> None:
-        stays.store = MemoryStore()
-        vars(stays.store).update(vars(self._store))
-        await self.restore()
-
-    async def wipe(self) -> None:
-        self.restored += 1
-        await self._store.close()
-        vars(self._store).update(vars(MemoryStore(**self.options)))
-
-
 class SharedRedis(SharedStore):
     """A Redis that is killed and started again with a snapshot."""
 
@@ -175,19 +175,15 @@ class SharedRedis(SharedStore):
         self._server.save()
 
     async def restore(self) -> None:
-        self.restored += 1
-        self.signs.clear()
+        self.wound_back()
         self._server.restore()
 
     async def wipe(self) -> None:
-        self.restored += 1
+        self.wound_back()
         self._server.wipe()
 
-    def freeze(self) -> None:
-        self._server.freeze()
-
-    def thaw(self) -> None:
-        self._server.thaw()
+    async def fail_over(self, stays: Wire) -> None:
+        await self.restore()
 
 
 class MortalRedis:
@@ -306,8 +302,7 @@ class Wire:
         if isinstance(self.store, MemoryStore):
             await self.store.close()
             self.store = self.shared.connect()
-        self.shared.restored += 1
-        self.shared.signs.clear()
+        self.shared.wound_back()
         self.shared.doubles.clear()
 
     async def close(self) -> None:
@@ -318,17 +313,15 @@ class Process:
     """One process with a server, and the line to it."""
 
     def __init__(
-        self,
-        shared: SharedStore,
-        limits: Limits,
-        register: Callable[[Server, Process], None],
-        detached_timeout: float = 30.0,
+        self, shared: SharedStore, limits: Limits, register: Callable[[Server, Process], None], detached_timeout: float
     ) -> None:
         self.store = Wire(shared)
         store: Any = self.store
         self.server = Server(limits=limits, store=store, detached_timeout=detached_timeout)
         self.server.on_handshake(self._welcome)
         self.line = Line(self.server)
+        self.works: list[asyncio.Task[Any]] = []
+        """What the process does of its own accord."""
         self.killed = False
         self.closed = False
         register(self.server, self)
@@ -347,7 +340,7 @@ class Process:
         self.line.down = True
         for _, theirs in self.line.connections:
             theirs.abort()
-        for task in runs_of(self.server)._tasks:
+        for task in (*runs_of(self.server)._tasks, *self.works):
             task.cancel()
 
 
@@ -356,3 +349,208 @@ def runs_of(server: Server) -> Any:
     keep: Any = server._registry.keeper
     keeper: Keeper = keep.__self__
     return keeper.runs
+
+
+class StoreMachine(WorldMachine):
+    """Two processes that share a store, and clients, each at one of them."""
+
+    scale = 1.0
+    """The length of a second."""
+    limits: Limits
+    shared: SharedStore
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.all_processes: list[Process] = []
+        self.orders: list[asyncio.Task[Any]] = []
+        self.homes: list[int] = []
+        """The process of each client."""
+        self.clients: list[Client] = []
+        self.moves = 0
+        self.troubles = {"death": 0, "loss": 0, "leap": 0, "full": 0}
+        """How often something happened that clients may be told of."""
+        self.failed = False
+        self.patches = ExitStack()
+        self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
+
+    def register_at(self, server: Server, process: Process) -> None:
+        raise NotImplementedError
+
+    def begin_processes(self, limits: Limits, homes: list[int], **options: Any) -> None:
+        self.limits, self.homes = limits, homes
+        self.shared = self.store(**options)
+        self.processes = [self.process(), self.process()]
+
+    def store(self, **options: Any) -> SharedStore:
+        return SharedStore(self.loop.time, **options)
+
+    def process(self) -> Process:
+        process = Process(self.shared, self.limits, self.register_at, DETACHED * self.scale)
+        self.all_processes.append(process)
+        return process
+
+    def client(self, who: object, dial: Callable[..., Any]) -> Client:
+        url = "ws://server/" if who is None else f"ws://server/?who={who}"
+        back = Reconnect(wait=wait_fixed(0.003))
+        client = Client(url, dial=dial, limits=self.limits, reconnect=back, connect_timeout=10**6)
+        self.clients.append(client)
+        return client
+
+    # ------------------------------------------------------------ what happens to lines, processes and the store
+
+    @rule(at=nodes, half_open=st.booleans())
+    def cut(self, at: int, half_open: bool) -> None:
+        """Connections drop. Sessions resume, so that nobody is told."""
+        self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
+
+    @rule(index=clients)
+    def move(self, index: int) -> None:
+        """A client comes back at the other process, where its session is unknown."""
+        self.moves += 1
+        at = self.homes[index]
+        self.homes[index] = 1 - at
+        self.cut(at, half_open=False)
+
+    @rule(at=nodes, how=st.sampled_from(["kill", "close", "drain", *["nothing"] * 6]))
+    def end_process(self, at: int, how: str) -> None:
+        """A process ends, and another one takes its place."""
+        if how == "nothing":
+            return
+        self.troubles["death"] += 1
+
+        def main() -> None:
+            process, self.processes[at] = self.processes[at], self.process()
+            process.closed = True
+            if how == "kill":
+                process.kill()
+            closing = process.server.close(5.0 if how == "drain" else 0.0)
+            self.orders.append(self.loop.create_task(closing))
+
+        self.inside(main)
+
+    @rule(at=nodes, how=st.sampled_from(["lost", "lost to all", "back", "back"]))
+    def lose_store(self, at: int, how: str) -> None:
+        """The store does not answer for a while, to all or to one process."""
+        self.troubles["loss"] += "lost" in how
+        self.processes[at].store.cut = how == "lost"
+        self.shared.lost = how == "lost to all"
+
+    @rule(at=nodes, latency=st.sampled_from([0, 1, 2, 4, 20]), how=st.sampled_from([*[""] * 3, "answer lost", "late"]))
+    def slow_store(self, at: int, latency: int, how: str) -> None:
+        self.troubles["loss"] += bool(how)
+        store = self.processes[at].store
+        store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
+
+    @rule(backwards=st.booleans())
+    def do_late(self, backwards: bool = False) -> None:
+        """Steps happen whose callers have given up, or have repeated them."""
+        for process in self.all_processes:
+            self.run(process.store.do_late(backwards))
+
+    @rule(how=st.sampled_from(["save", "save", "restore", "wipe"]))
+    def wind_back(self, how: str) -> None:
+        self.run(getattr(self.shared, how)())
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    def holds(self) -> None:
+        if not self.clients:
+            return
+        self.failed = True
+        killed = any(process.killed for process in self.all_processes)
+        errors = [text for text in self.errors.texts if not (killed and "CancelledError" in text)]
+        assert not errors, errors
+        assert not self.complaints, self.complaints
+        for work in self.works:
+            if work.task.done() and not work.task.cancelled():
+                work.task.result()
+        self.check()
+        self.failed = False
+
+    def check(self) -> None:
+        """See what else must hold."""
+
+    # ------------------------------------------------------------ the end
+
+    def teardown(self) -> None:
+        try:
+            if self.clients and not self.failed:
+                self.run(self.finish())
+        finally:
+            self.patches.close()
+            self.leave_world()
+
+    async def finish(self) -> None:
+        raise NotImplementedError
+
+    async def calm_down(self, leap: float) -> None:
+        """Nothing holds anything back any more, and stores are asked again."""
+        self.shared.lost = False
+        for process in self.all_processes:
+            process.store.cut = process.store.loses_answers = process.store.is_late = False
+            process.store.latency = 0
+            await process.store.do_late()
+            process.line.cut()  # half-open connections end
+        for _ in range(9):
+            await self.turns(40)
+            await self.leap(leap)
+
+    async def close_servers(self) -> None:
+        await self.all_end([process.server.close() for process in self.processes], "the servers close")
+        for process in self.all_processes:
+            await process.store.close()
+        await self.until(lambda: not other_tasks(), "no task is left")
+        self.holds()
+
+
+class RealLoop(asyncio.SelectorEventLoop):
+    """A loop in real time, in which `WorldMachine` cannot set the time."""
+
+    @property
+    def now(self) -> float:
+        return self.time()
+
+    @now.setter
+    def now(self, _: float) -> None:
+        return
+
+
+class OverRedis(StoreMachine):
+    """The same over Redis, which is killed and restored from a snapshot, or stopped."""
+
+    new_loop: Callable[[], Any] = RealLoop
+    scale = 0.1
+    redis: MortalRedis
+    ticked = 0.0
+
+    def store(self, **options: Any) -> SharedStore:
+        return SharedRedis(self.redis, self.loop.time, **options)
+
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            now = self.loop.time()
+            gap, self.ticked = now - (self.ticked or now), now
+            self.troubles["leap"] += gap > LEASE * self.scale / 4  # the machine was busy, and claims may have lapsed
+            await asyncio.sleep(0.001)
+
+    async def leap(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * self.scale)
+        await self.turns(3)
+
+
+class WithRedis:
+    """A test case whose machine has a Redis."""
+
+    folder: TemporaryDirectory[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = TemporaryDirectory()
+        OverRedis.redis = MortalRedis(Path(cls.folder.name))
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        OverRedis.redis.kill()
+        cls.folder.cleanup()

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from wsrpc import Limits, Peer
 from wsrpc._core.handlers.lifecycle import Closers
+from wsrpc._core.wire.settings import make_settings
 from wsrpc.testing import Clock, MemoryTransport, memory_transports
 
 __all__ = ["ConnectedPeers", "LoopMachine", "sides"]
@@ -54,19 +55,44 @@ class LoopMachine(RuleBasedStateMachine):
 
 
 class ConnectedPeers(LoopMachine):
-    """``peers``, ``clock`` and ``limits`` are given by the machine; ``gate`` holds back the tasks that wait for it."""
+    """``limits`` is given by the machine; ``gate`` holds back the tasks that wait for it."""
 
     peers: list[Peer]
-    clock: Clock
     limits: Limits
 
     def __init__(self) -> None:
         super().__init__()
+        self.clock = Clock()
         self.ends: list[MemoryTransport] = []
+        self.tasks: list[asyncio.Task[Any]] = []
         self.gate = asyncio.Event()
+        self.connects = 0
 
-    def bind(self) -> None:
+    def make_peers(self, extensions: bool, keeps_offline: bool = False) -> None:
+        async def main() -> None:
+            shared = make_settings(self.limits, None, extensions=extensions)
+            self.peers = [
+                Peer(shared, dialer=dialer, loop=self.clock, keeps_offline=dialer and keeps_offline)
+                for dialer in (True, False)
+            ]
+            for side, peer in enumerate(self.peers):
+                self.register(side, peer)
+
+        self.run(main())
+        self.connect()
+
+    def register(self, side: int, peer: Peer) -> None:
+        raise NotImplementedError
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        self.tasks.append(self.loop.create_task(coroutine))
+        return self.tasks[-1]
+
+    @rule()
+    @precondition(lambda self: self.connects < 15)
+    def connect(self) -> None:
         """Bind both to a new connection, whether there is an old one or not."""
+        self.connects += 1
 
         def main() -> None:
             self.ends = list(memory_transports(limits=self.limits))
@@ -79,7 +105,8 @@ class ConnectedPeers(LoopMachine):
 
     # ------------------------------------------------------------ what happens
 
-    def let_time_pass(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.5, 1.0, 4.0, 20.0, 31.0]))
+    def time_passes(self, seconds: float) -> None:
         self.inside(self.clock.advance, seconds)
 
     @rule()

@@ -67,6 +67,10 @@ class SessionRecord:
         self.killed = False
         self.cut_short = False
         """Whether time has passed while its killed server closed: handlers may be cancelled before they begin."""
+        self.busy: list[float] = []
+        """Since when handlers on the server are being told of drops, resumes and the end."""
+        self.overtaken = False
+        """Whether one of them has taken more than `Limits.open_timeout`: then the others do not wait for it."""
         self.closing: Any = None
         """The transport with which the server has begun to close a connection."""
         self.notified_here: list[str] = []
@@ -85,7 +89,7 @@ class SessionRecord:
         assert self.opened_here <= 1 and self.opened_there <= 1, f"{self.label} is opened twice"
         assert self.closed_here <= self.opened_here, f"{self.label} is closed on the client"
         assert self.closed_there <= self.opened_there, f"{self.label} is closed on the server"
-        for notified in (self.notified_here, self.notified_there):
+        for notified in (self.notified_here, [] if self.overtaken else self.notified_there):
             drops = notified[:-1] if notified[-1:] == ["close"] else notified
             assert drops == (["detach", "resume"] * len(drops))[: len(drops)], f"{self.label}: out of order: {notified}"
         for lane in self.down:

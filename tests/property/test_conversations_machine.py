@@ -13,13 +13,11 @@ from typing import Any
 import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import initialize, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import AnonymousChannel, Limits, Peer, WsrpcError
 from wsrpc._core.api.anonymous import core_of
-from wsrpc._core.wire.settings import make_settings
-from wsrpc.testing import Clock
 from wsrpc.types import Message
 
 LIMITS = Limits(high_water_bytes=400, channels=8, unread_bytes=20_000)
@@ -96,21 +94,11 @@ class Conversations(ConnectedPeers):
     def __init__(self) -> None:
         super().__init__()
         self.talks: list[Talk] = []
-        self.tasks: list[asyncio.Task[Any]] = []
         self.arrived: list[dict[int, list[int]]] = [defaultdict(list), defaultdict(list)]
-        self.connects = 0
 
     @initialize(extensions=st.booleans())
     def begin(self, extensions: bool) -> None:
-        async def main() -> None:
-            self.clock = Clock()
-            shared = make_settings(LIMITS, None, extensions=extensions)
-            self.peers = [Peer(shared, dialer=dialer, loop=self.clock) for dialer in (True, False)]
-            for side, peer in enumerate(self.peers):
-                self.register(side, peer)
-
-        self.run(main())
-        self.connect()
+        self.make_peers(extensions)
 
     def register(self, side: int, peer: Peer) -> None:
         def note(_: Peer, message: Message) -> None:
@@ -162,7 +150,7 @@ class Conversations(ConnectedPeers):
             if not late:
                 talk.ends[0].listen()
 
-        self.tasks.append(self.loop.create_task(main()))
+        self.start(main())
         self.run(self.turns(turns))
 
     def some(self, which: int) -> Talk | None:
@@ -240,13 +228,7 @@ class Conversations(ConnectedPeers):
                 for side, end in zip(talk.sides, talk.ends, strict=True):
                     if not end.listens or end.got != self.arrived[side][number]:
                         end.has_left = True
-        self.let_time_pass(seconds)
-
-    @rule()
-    @precondition(lambda self: self.connects < 10)
-    def connect(self) -> None:
-        self.connects += 1
-        self.bind()
+        super().time_passes(seconds)
 
     # ------------------------------------------------------------ what must hold
 

@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
 from effort import EXPLORE, examples
 from hypothesis import settings
-from hypothesis.stateful import initialize, invariant, rule
-from keyed_world import MortalRedis, Process, SharedMemory, SharedRedis, SharedStore, runs_of
-from leftovers import other_tasks
-from tenacity import wait_fixed
-from world_machine import WorldMachine
+from hypothesis.stateful import initialize, rule
+from keyed_world import LEASE, OverRedis, Process, StoreMachine, WithRedis, clients, nodes, runs_of
 
 from wsrpc import (
     ChannelClosed,
@@ -38,7 +33,6 @@ from wsrpc import (
     KeyReused,
     Limits,
     Overloaded,
-    Reconnect,
     RemoteError,
     RequestTimeout,
     RpcError,
@@ -48,7 +42,6 @@ from wsrpc import (
     current_context,
 )
 
-LEASE = 6.0
 KEPT = 20.0
 UNREAD = 10.0
 RUN_BYTES = 3000
@@ -59,8 +52,6 @@ FAILS = 2
 """The argument with which handlers raise an error."""
 
 some = st.integers(0, 20)
-nodes = st.sampled_from([0, 1])
-clients = st.integers(0, len(WHO) - 1)
 KINDS = {"small": (0, 10), "large": (0, 900), "fails": (FAILS, 10)}
 """The arguments with which a key that begins like this is mostly used."""
 keys = st.sampled_from([f"{kind} {number}" for number in range(4) for kind in KINDS])
@@ -105,17 +96,9 @@ class ReaderRecord:
     end: str = ""
 
 
-class KeyedCallsMachine(WorldMachine):
-    scale = 1.0
-    """The length of a second."""
-
+class KeyedCallsMachine(StoreMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.processes: list[Process] = []
-        self.all_processes: list[Process] = []
-        self.orders: list[asyncio.Task[Any]] = []
-        self.homes: list[int] = [0] * len(WHO)
-        self.clients: list[Client] = []
         self.readers: list[ReaderRecord] = []
         self.records: dict[int, RunRecord] = {}
         self.ids: dict[int, str] = {}
@@ -125,50 +108,26 @@ class KeyedCallsMachine(WorldMachine):
         """The ids of the runs that readers wanted to stop."""
         self.stopped: dict[str, int] = {}
         """Those of which a reader was told that they were stopped, and how often the store was restored before."""
-        self.troubles = {"drop": 0, "death": 0, "loss": 0, "leap": 0}
-        """How often something happened that readers may be told of."""
         self.reads = asyncio.Semaphore(30)
         self.reads_all = False
-        self.failed = False
-        self.patches = patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time())
-        self.shared: SharedStore
 
     # ------------------------------------------------------------ the scene
 
     @initialize(payer_runs=st.sampled_from([1000, 2]), homes=st.lists(nodes, min_size=len(WHO), max_size=len(WHO)))
     def begin(self, payer_runs: int, homes: list[int]) -> None:
-        self.limits = Limits(ping_interval=None, close_timeout=2.0)
-        self.patches.start()
-        self.homes = homes
-
         async def main() -> None:
-            self.shared = self.store(run_bytes=RUN_BYTES, payer_runs=payer_runs, lease=LEASE * self.scale)
-            self.processes = [self.process(), self.process()]
+            limits = Limits(ping_interval=None, close_timeout=2.0)
+            options = {"run_bytes": RUN_BYTES, "payer_runs": payer_runs, "lease": LEASE * self.scale}
+            self.begin_processes(limits, homes, **options)
             for index, who in enumerate(WHO):
-                await self.come(index, who)
+                await self.client(who, partial(self.dial, index)).connect()
 
         self.run(main())
 
-    def store(self, **options: Any) -> SharedStore:
-        return SharedMemory(self.loop.time, **options)
+    async def dial(self, index: int, url: str, **options: Any) -> Any:
+        return await self.processes[self.homes[index]].dial(url, **options)
 
-    def process(self) -> Process:
-        process = Process(self.shared, self.limits, self.register_keyed)
-        self.all_processes.append(process)
-        return process
-
-    async def come(self, index: int, who: str | None) -> None:
-        async def dial(url: str, **options: Any) -> Any:
-            return await self.processes[self.homes[index]].dial(url, **options)
-
-        url = "ws://server/" if who is None else f"ws://server/?who={who}"
-        client = Client(
-            url, dial=dial, limits=self.limits, reconnect=Reconnect(wait=wait_fixed(0.003)), connect_timeout=10**6
-        )
-        self.clients.append(client)
-        await client.connect()
-
-    def register_keyed(self, server: Server, process: Process) -> None:
+    def register_at(self, server: Server, process: Process) -> None:
         def scope(peer: object, argument: int, size: int) -> str:
             return "all"
 
@@ -287,11 +246,11 @@ class KeyedCallsMachine(WorldMachine):
             self.stream(client % len(WHO), "shared", key, False, None, most)
 
         if saves_first:
-            self.save(False)
+            self.wind_back("save")
         join(index, 100)
         join(index + other, 4)
         if not saves_first:
-            self.save(False)
+            self.wind_back("save")
         self.turn(turns)
         if then == "stop":
             self.stop_reader(self.readers[-1])
@@ -305,7 +264,7 @@ class KeyedCallsMachine(WorldMachine):
             if not saves_first:
                 self.open_gate()
                 self.turn(turns)
-            self.save(True)
+            self.wind_back("restore")
             join(index + 1, 100)
         else:
             self.open_gate()
@@ -318,6 +277,7 @@ class KeyedCallsMachine(WorldMachine):
     def give_up(self, index: int, happens: str, turns: int) -> None:
         """A call gives up, because the store does not answer in time. It has not claimed its key for good."""
         at, key = self.homes[index], f"small {self.number} only"
+        self.settle()  # the client has its connection
         self.slow_store(at, 0, "late")
         for _ in range(2):
             self.request(index, key, False)
@@ -398,7 +358,7 @@ class KeyedCallsMachine(WorldMachine):
             error = error.reason if isinstance(error.reason, Exception) else error
         match error:
             case ConnectionLost() | ChannelClosed():
-                assert self.troubles["drop"] or self.troubles["death"], f"{reader} is told of a drop: {error!r}"
+                assert self.moves or self.troubles["death"], f"{reader} is told of a drop: {error!r}"
             case RequestTimeout():
                 assert now - reader.began >= 60, reader
             case KeyReused():
@@ -468,64 +428,12 @@ class KeyedCallsMachine(WorldMachine):
 
     # ------------------------------------------------------------ what happens to lines, processes and the store
 
-    @rule(at=nodes, half_open=st.booleans())
-    def cut(self, at: int, half_open: bool) -> None:
-        """Connections drop. Sessions resume, so that nobody is told."""
-        self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
-
-    @rule(index=clients)
-    def move(self, index: int) -> None:
-        """A client comes back at the other process, where its session is unknown."""
-        self.troubles["drop"] += 1
-        at = self.homes[index]
-        self.homes[index] = 1 - at
-        self.cut(at, half_open=False)
-
-    @rule(at=nodes, how=st.sampled_from(["kill", "close", "drain", *["nothing"] * 6]))
-    def end_process(self, at: int, how: str) -> None:
-        """A process ends, and another one takes its place."""
-        if how == "nothing":
-            return
-        self.troubles["death"] += 1
-
-        def main() -> None:
-            process, self.processes[at] = self.processes[at], self.process()
-            if how == "kill":
-                process.kill()
-            closing = process.server.close(5.0 if how == "drain" else 0.0)
-            self.orders.append(self.loop.create_task(closing))
-
-        self.inside(main)
-
-    @rule(at=nodes, how=st.sampled_from(["lost", "lost to all", "back", "back"]))
-    def lose_store(self, at: int, how: str) -> None:
-        """The store does not answer for a while, to all or to one process."""
-        self.troubles["loss"] += "lost" in how
-        self.processes[at].store.cut = how == "lost"
-        self.shared.lost = how == "lost to all"
-
-    @rule(at=nodes, latency=st.integers(0, 4), how=st.sampled_from(["", "answer lost", "late"]))
-    def slow_store(self, at: int, latency: int, how: str) -> None:
-        self.troubles["loss"] += bool(how)
-        store = self.processes[at].store
-        store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
-
-    @rule(backwards=st.booleans())
-    def do_late(self, backwards: bool = False) -> None:
-        """What calls have asked the store for happens after they have given up."""
-        for process in self.all_processes:
-            self.run(process.store.do_late(backwards))
-
-    @rule(restores=st.sampled_from([False, False, True]))
-    def save(self, restores: bool) -> None:
-        self.run(self.shared.restore() if restores else self.shared.save())
-
     @rule(index=clients, key=keys, turns=st.integers(1, 8))
     def fail_over(self, index: int, key: str, turns: int) -> None:
         """A replica takes over that lacks the last steps. For a while, one process still uses the old primary."""
         self.troubles["loss"] += 1
         old = self.processes[self.homes[index]].store
-        self.save(False)
+        self.wind_back("save")
         self.stream(index, "shared", key, False, None, 100)
         self.turn(turns)
         self.run(self.shared.fail_over(old))
@@ -541,64 +449,26 @@ class KeyedCallsMachine(WorldMachine):
 
     # ------------------------------------------------------------ what must hold
 
-    @invariant()
-    def holds(self) -> None:
-        if not self.clients:
-            return
-        self.failed = True
-        killed = any(process.killed for process in self.all_processes)
-        errors = [text for text in self.errors.texts if not (killed and "CancelledError" in text)]
-        assert not errors, errors
-        assert not self.complaints, self.complaints
+    def check(self) -> None:
         assert not self.shared.doubles, "a key runs again, although its run is kept"
-        for reader in self.readers:
-            task = reader.task
-            if task is not None and task.done() and not task.cancelled():
-                task.result()
-            assert task is None or not task.cancelled() or reader.cancelled, reader
-        self.failed = False
-
-    # ------------------------------------------------------------ the end
-
-    def teardown(self) -> None:
-        try:
-            if self.clients and not self.failed:
-                self.run(self.finish())
-        finally:
-            self.patches.stop()
-            self.leave_world()
+        assert not any(each.task.cancelled() for each in self.readers if each.task and not each.cancelled)
 
     async def finish(self) -> None:
-        self.shared.lost = False
-        for process in self.all_processes:
-            process.store.cut = process.store.loses_answers = process.store.is_late = False
-            await process.store.do_late()
-            process.line.cut()  # half-open connections end
         self.reads_all = True
         for _ in range(100):
             self.reads.release()
-        for _ in range(9):  # claims lapse, stops arrive, and stores are asked again
-            await self.turns(40)
-            await self.leap(LEASE / 3)
+        await self.calm_down(LEASE / 3)  # claims lapse, and stops arrive
         self.check_stopped()
         self.gate.set()
         await self.turns(300)
         self.holds()
         stuck = [reader for reader in self.readers if reader.task is not None and not reader.task.done()]
         assert not stuck, f"they wait for ever: {stuck}"
-        await self.until(lambda: all(task.done() for task in self.orders), "everything that was ordered is done")
-        for task in self.orders:
-            task.result()
+        await self.all_end(self.orders, "everything that was ordered is done")
         for process in self.processes:
             assert not runs_of(process.server)._running, "a handler runs without end"
-        endings = [self.loop.create_task(client.close()) for client in self.clients]
-        await self.until(lambda: all(task.done() for task in endings), "the clients close")
-        endings = [self.loop.create_task(process.server.close()) for process in self.processes]
-        await self.until(lambda: all(task.done() for task in endings), "the servers close")
-        for process in self.all_processes:
-            await process.store.close()
-        await self.until(lambda: not other_tasks(), "no task is left")
-        self.holds()
+        await self.all_end([client.close() for client in self.clients], "the clients close")
+        await self.close_servers()
 
     def check_stopped(self) -> None:
         """Although the gate is closed, the handlers that were stopped have ended, and so have readers of the dead."""
@@ -641,53 +511,11 @@ class TestKeyedCallsMachine(KeyedCallsMachine.TestCase):  # type: ignore[misc,va
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
-class RealLoop(asyncio.SelectorEventLoop):
-    """A loop in real time, in which `WorldMachine` cannot set the time."""
-
-    @property
-    def now(self) -> float:
-        return self.time()
-
-    @now.setter
-    def now(self, _: float) -> None:
-        return
-
-
-class KeyedCallsOverRedis(KeyedCallsMachine):
-    """The same over Redis, which is killed and restored from a snapshot. Time passes by itself."""
-
-    new_loop: Callable[[], Any] = RealLoop
-    scale = 0.1
-    redis: MortalRedis
-    ticked = 0.0
-
-    def store(self, **options: Any) -> SharedStore:
-        return SharedRedis(self.redis, self.loop.time, **options)
-
-    async def turns(self, count: int = 20) -> None:
-        for _ in range(count):
-            now = self.loop.time()
-            gap, self.ticked = now - (self.ticked or now), now
-            self.troubles["leap"] += gap > LEASE * self.scale / 4  # the machine was busy, and claims may have lapsed
-            await asyncio.sleep(0.001)
-
-    async def leap(self, seconds: float) -> None:
-        await asyncio.sleep(seconds * self.scale)
-        await self.turns(3)
+class KeyedCallsOverRedis(OverRedis, KeyedCallsMachine):
+    pass
 
 
 @pytest.mark.explore
 @pytest.mark.timeout(7200)
-class TestKeyedCallsOverRedis(KeyedCallsOverRedis.TestCase):  # type: ignore[misc,valid-type]
+class TestKeyedCallsOverRedis(WithRedis, KeyedCallsOverRedis.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=min(400, examples(6)), stateful_step_count=40, deadline=None)
-    folder: TemporaryDirectory[str]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.folder = TemporaryDirectory()
-        KeyedCallsOverRedis.redis = MortalRedis(Path(cls.folder.name))
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        KeyedCallsOverRedis.redis.kill()
-        cls.folder.cleanup()

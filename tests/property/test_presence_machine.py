@@ -217,9 +217,8 @@ class PresenceMachine(RuleBasedStateMachine):
         connection = self.connections[number % len(self.connections)]
         lobby = connection.node.lobby
         if not connection.connected and any(user == connection.user for _, user in self.strangers):
-            how = (
-                "end" if how == "leave" else how
-            )  # a node that has started after another was killed would not know until when the user is away
+            # A node that has started after another was killed would not know until when the user is away.
+            how = "end" if how == "leave" else how
         if how == "drop or resume":
             connection.connected = not connection.connected
             lobby.connection_changed(connection, connection.connected)

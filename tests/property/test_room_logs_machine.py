@@ -9,10 +9,8 @@ was a reason; its positions are right; reports count the members; nobody waits f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -20,26 +18,10 @@ import hypothesis.strategies as st
 import pytest
 from effort import EXPLORE, examples
 from hypothesis import settings
-from hypothesis.stateful import initialize, invariant, rule
-from keyed_world import KnownLog, MortalRedis, Process, SharedMemory, SharedRedis, SharedStore
-from leftovers import other_tasks
-from tenacity import wait_fixed
-from test_keyed_machine import RealLoop
-from world_machine import WorldMachine
+from hypothesis.stateful import initialize, rule
+from keyed_world import CLIENTS, DETACHED, LEASE, KnownLog, OverRedis, Process, StoreMachine, WithRedis, clients, nodes
 
-from wsrpc import (
-    Client,
-    ConnectionLost,
-    Context,
-    Limits,
-    Overloaded,
-    Peer,
-    Reconnect,
-    RemoteError,
-    RequestTimeout,
-    Room,
-    Server,
-)
+from wsrpc import ConnectionLost, Context, Limits, Overloaded, Peer, RemoteError, RequestTimeout, Room, Server
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._keyed.runs import LAST
 from wsrpc._server.room_log import RoomLog, StoredEvent
@@ -47,10 +29,9 @@ from wsrpc._server.rooms import _room_core
 from wsrpc.types import ClientRoom
 
 KEPT = 20.0
-DETACHED = 30.0
 SMALL, LARGE = 3000, 1 << 20
 """Bytes of the events of a room, of which the oldest are dropped."""
-COUNT = 4
+COUNT = CLIENTS
 """The number of clients. The last one uses `Client.room`."""
 ROOMS = ["hall", "yard"]
 STAFF = {1, COUNT - 1}
@@ -61,8 +42,6 @@ ON = "on"
 """Stands for the position that the client has reached."""
 
 some = st.integers(0, 20)
-nodes = st.sampled_from([0, 1])
-clients = st.integers(0, COUNT - 1)
 rooms = st.sampled_from([ROOMS[0], ROOMS[0], ROOMS[1]])
 sizes = st.sampled_from([0, 0, 200, 200, 60_000])
 skips = st.sampled_from([None, None, *range(COUNT), "staff", "staff"])
@@ -158,17 +137,10 @@ class Ear:
         """The ids of the server's peers that it had."""
         self.peer = ""
         self.seats = {room: Seat(self, room, world.shared.logs[hash_of(("room", room))]) for room in ROOMS}
-        self.home = 0
         self.reads = True
         """Whether it surely gets what is sent to it. (A connection that is half open ends later.)"""
         self.line: Any = None
-        self.client = Client(
-            f"ws://server/?who={index}",
-            dial=self.dial,
-            limits=world.limits,
-            reconnect=Reconnect(wait=wait_fixed(0.003)),
-            connect_timeout=10**6,
-        )
+        self.client = world.client(index, self.dial)
         self.rooms: dict[str, ClientRoom] = {}
         self.client.on("said", self.hear)
         self.client.on_reconnect(self.came_back)
@@ -178,6 +150,10 @@ class Ear:
                 room.on_missed(self.miss_in_room)
         else:
             self.client.of("rooms").on("missed", self.miss)
+
+    @property
+    def home(self) -> int:
+        return self.world.homes[self.index]
 
     async def dial(self, url: str, **options: Any) -> Any:
         process = self.world.processes[self.home]
@@ -219,67 +195,43 @@ class Ear:
             await self.client.of("rooms").request("leave", seat.room, timeout=None)
 
 
+@dataclass
 class Work:
     """A task of the machine, which `cancel` may cancel."""
 
-    def __init__(self, task: asyncio.Task[None], process: Process | None = None) -> None:
-        self.task = task
-        self.process = process
-        self.cancelled = False
+    task: asyncio.Task[None]
+    cancelled: bool = False
 
 
-class RoomLogsMachine(WorldMachine):
-    scale = 1.0
-    """The length of a second."""
-
+class RoomLogsMachine(StoreMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.processes: list[Process] = []
-        self.all_processes: list[Process] = []
-        self.orders: list[asyncio.Task[Any]] = []
         self.ears: list[Ear] = []
-        self.troubles = {"death": 0, "loss": 0, "leap": 0, "full": 0}
-        """How often something happened that clients may be told of."""
         self.hidden: set[int] = set()
         """The numbers of the events that are not for the staff."""
-        self.failed = False
-        self.patches = ExitStack()
-        self.shared: SharedStore
 
     # ------------------------------------------------------------ the scene
 
     @initialize(run_bytes=st.sampled_from([SMALL, SMALL, LARGE]), homes=st.lists(nodes, min_size=COUNT, max_size=COUNT))
     def begin(self, run_bytes: int, homes: list[int]) -> None:
-        self.limits = Limits(
-            ping_interval=None,
-            close_timeout=2.0,
-            high_water_bytes=300,
-            hard_cap_bytes=100_000,  # who does not fall behind is closed
-            replay_bytes=128 << 10,
-        )
-        self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
         self.patches.enter_context(patch("wsrpc._server.room_log.RECENT", run_bytes))
 
         async def main() -> None:
-            self.shared = self.store(run_bytes=run_bytes, lease=6.0 * self.scale)
-            self.processes = [self.process(), self.process()]
-            for index, home in enumerate(homes):
-                ear = Ear(self, index)
-                ear.home = home
-                self.ears.append(ear)
-                await ear.client.connect()
+            limits = Limits(
+                ping_interval=None,
+                close_timeout=2.0,
+                high_water_bytes=300,
+                hard_cap_bytes=100_000,  # who does not fall behind is closed
+                replay_bytes=128 << 10,
+            )
+            self.begin_processes(limits, homes, run_bytes=run_bytes, lease=LEASE * self.scale)
+            for index in range(COUNT):
+                self.ears.append(Ear(self, index))
+                await self.ears[-1].client.connect()
 
         self.run(main())
 
-    def store(self, **options: Any) -> SharedStore:
-        return SharedMemory(self.loop.time, **options)
-
-    def process(self) -> Process:
-        process = Process(self.shared, self.limits, self.make_rooms, DETACHED * self.scale)
-        self.all_processes.append(process)
-        return process
-
-    def make_rooms(self, server: Server, process: Process) -> None:
+    def register_at(self, server: Server, process: Process) -> None:
         def welcome(peer: Peer) -> None:
             ear = self.ears[int(str(peer.principal))]
             ear.peer = peer.id
@@ -294,10 +246,11 @@ class RoomLogsMachine(WorldMachine):
     def seat(self, index: int, room: str) -> Seat:
         return self.ears[index].seats[room]
 
-    def work(self, doing: Any, process: Process | None = None) -> Work:
-        work = Work(self.loop.create_task(doing), process)
-        self.works.append(work)
-        return work
+    def work(self, doing: Any, process: Process | None = None) -> None:
+        task = self.loop.create_task(doing)
+        self.works.append(Work(task))
+        if process is not None:
+            process.works.append(task)
 
     # ------------------------------------------------------------ what the clients do
 
@@ -374,14 +327,7 @@ class RoomLogsMachine(WorldMachine):
 
     # ------------------------------------------------------------ what the servers do
 
-    @rule(
-        at=nodes,
-        room=rooms,
-        count=st.integers(1, 8),
-        size=sizes,
-        skip=skips,
-        together=st.booleans(),
-    )
+    @rule(at=nodes, room=rooms, count=st.integers(1, 8), size=sizes, skip=skips, together=st.booleans())
     def emit(self, at: int, room: str, count: int, size: int, skip: int | str | None, together: bool) -> None:
         process = self.processes[at]
         skipped: list[Peer] | Room = [peer for peer in process.server.peers if peer.principal == str(skip)]
@@ -442,12 +388,10 @@ class RoomLogsMachine(WorldMachine):
     def live_seats(self, at: int, room: str) -> list[Seat]:
         """The members in a process that read, if all have what is stored and nothing more is on its way."""
         place = self.processes[at].server.room(room)
-        log, page = (
-            _room_core(place).room_log,
-            self.run(self.processes[at].store.store.read(hash_of(("room", room)), LAST)),
-        )
+        log = _room_core(place).room_log
+        page = self.run(self.processes[at].store.store.read(hash_of(("room", room)), LAST))
         assert log is not None
-        emits = [work for work in self.works if work.process is not None and not work.task.done()]
+        emits = [task for process in self.all_processes for task in process.works if not task.done()]
         if emits or log._behind or page is None or log.reached != (page.number - 1, page.before):
             return []
         peers = {peer.id for peer in place}
@@ -512,61 +456,9 @@ class RoomLogsMachine(WorldMachine):
 
     @rule(at=nodes, half_open=st.booleans())
     def cut(self, at: int, half_open: bool) -> None:
-        """Connections drop. Sessions resume."""
-        self.inside(lambda: self.processes[at].line.cut(half_open=half_open))
+        super().cut(at, half_open)
         for ear in self.ears:
             ear.reads = ear.reads and not (half_open and ear.home == at)
-
-    @rule(index=clients)
-    def move(self, index: int) -> None:
-        """A client comes back at the other process, where its session is unknown."""
-        ear = self.ears[index]
-        at = ear.home
-        ear.home = 1 - at
-        self.cut(at, half_open=False)
-
-    @rule(at=nodes, how=st.sampled_from(["kill", "close", "drain", *["nothing"] * 6]))
-    def end_process(self, at: int, how: str) -> None:
-        """A process ends, and another one takes its place."""
-        if how == "nothing":
-            return
-        self.troubles["death"] += 1
-
-        def main() -> None:
-            process, self.processes[at] = self.processes[at], self.process()
-            process.closed = True
-            if how == "kill":
-                process.kill()
-                for work in self.works:
-                    if work.process is process:
-                        work.task.cancel()
-            closing = process.server.close(5.0 if how == "drain" else 0.0)
-            self.orders.append(self.loop.create_task(closing))
-
-        self.inside(main)
-
-    @rule(at=nodes, how=st.sampled_from(["lost", "lost to all", "back", "back"]))
-    def lose_store(self, at: int, how: str) -> None:
-        """The store does not answer for a while, to all or to one process."""
-        self.troubles["loss"] += "lost" in how
-        self.processes[at].store.cut = how == "lost"
-        self.shared.lost = how == "lost to all"
-
-    @rule(at=nodes, latency=st.sampled_from([0, 1, 2, 4, 20]), how=st.sampled_from([*[""] * 5, "answer lost", "late"]))
-    def slow_store(self, at: int, latency: int, how: str) -> None:
-        self.troubles["loss"] += bool(how)
-        store = self.processes[at].store
-        store.latency, store.loses_answers, store.is_late = latency, how == "answer lost", how == "late"
-
-    @rule(backwards=st.booleans())
-    def do_late(self, backwards: bool = False) -> None:
-        """Events are stored whose callers have given up, or have repeated the step."""
-        for process in self.all_processes:
-            self.run(process.store.do_late(backwards))
-
-    @rule(how=st.sampled_from(["save", "save", "restore", "wipe"]))
-    def wind_back(self, how: str) -> None:
-        self.run(getattr(self.shared, how)())
 
     @rule(at=nodes, room=rooms, size=sizes, turns=st.integers(0, 6))
     def fail_over(self, at: int, room: str, size: int, turns: int) -> None:
@@ -587,55 +479,20 @@ class RoomLogsMachine(WorldMachine):
             self.do_late()  # a log that is gone does not know of what it has stored
         self.run(self.leap(seconds))
 
-    # ------------------------------------------------------------ what must hold
-
-    @invariant()
-    def holds(self) -> None:
-        if not self.ears:
-            return
-        self.failed = True
-        killed = any(process.killed for process in self.all_processes)
-        errors = [text for text in self.errors.texts if not (killed and "CancelledError" in text)]
-        assert not errors, errors
-        assert not self.complaints, self.complaints
-        for work in self.works:
-            if work.task.done() and not work.task.cancelled():
-                work.task.result()
-        self.failed = False
-
     # ------------------------------------------------------------ the end
 
-    def teardown(self) -> None:
-        try:
-            if self.ears and not self.failed:
-                self.run(self.finish())
-        finally:
-            self.patches.close()
-            self.leave_world()
-
     async def finish(self) -> None:
-        self.shared.lost = False
-        for process in self.all_processes:
-            process.store.cut = process.store.loses_answers = process.store.is_late = False
-            process.store.latency = 0
-            await process.store.do_late()
-            process.line.cut()  # half-open connections end
         for ear in self.ears:
             ear.line.release()
-        for _ in range(9):  # stores are asked again
-            await self.turns(40)
-            await self.leap(1.2)
+        await self.calm_down(1.2)
         self.holds()
         works = [work.task for work in self.works]
         await self.until(lambda: all(task.done() for task in works), "everybody has an answer")
-        await self.until(lambda: all(task.done() for task in self.orders), "everything that was ordered is done")
-        for task in self.orders:
-            task.result()
+        await self.all_end(self.orders, "everything that was ordered is done")
         self.holds()
         for room in ROOMS:
             await self.check_all_have_come(room)
-        endings = [self.loop.create_task(ear.client.close()) for ear in self.ears]
-        await self.until(lambda: all(task.done() for task in endings), "the clients close")
+        await self.all_end([client.close() for client in self.clients], "the clients close")
         for process in self.processes:
             for _, theirs in process.line.connections:
                 theirs.abort()  # the servers notice half-open connections
@@ -646,12 +503,7 @@ class RoomLogsMachine(WorldMachine):
             assert log.reached is None and not log.members, "a room is read that has no members"
             left = (log._behind, log._missed_after, log._pages, log._queue, log._recent, log._late)
             assert not any(left), left
-        endings = [self.loop.create_task(process.server.close()) for process in self.processes]
-        await self.until(lambda: all(task.done() for task in endings), "the servers close")
-        for process in self.all_processes:
-            await process.store.close()
-        await self.until(lambda: not other_tasks(), "no task is left")
-        self.holds()
+        await self.close_servers()
 
     async def check_all_have_come(self, room: str) -> None:
         store = self.shared.connect()
@@ -667,7 +519,7 @@ class RoomLogsMachine(WorldMachine):
                 await self.until(lambda: not late(), "all members are at the end of the log")
             except AssertionError:
                 raise AssertionError(f"the log is at {end}, and these are not: {late()}") from None
-        if isinstance(self.shared, SharedRedis):
+        if isinstance(self, OverRedis):
             await store.close()
 
     def logs(self) -> list[RoomLog]:
@@ -680,22 +532,13 @@ class TestRoomLogsMachine(RoomLogsMachine.TestCase):  # type: ignore[misc,valid-
     settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
 
-class RoomLogsOverRedis(RoomLogsMachine):
-    """The same over Redis, which is killed and restored from a snapshot, or stopped. Time passes by itself."""
-
-    new_loop: Callable[[], Any] = RealLoop
-    scale = 0.1
-    redis: MortalRedis
-
+class RoomLogsOverRedis(OverRedis, RoomLogsMachine):
     def __init__(self) -> None:
         super().__init__()
         self.troubles["leap"] += 1  # the machine may be so busy that a log expires
         for name in ("_server.room_log.STORE_TIMEOUT", "_server.room_log.PAUSE"):
             self.patches.enter_context(patch(f"wsrpc.{name}", 0.3))
         self.patches.enter_context(patch("wsrpc_adapters._redis_store.RESPONSE_TIMEOUT", 0.3))
-
-    def store(self, **options: Any) -> SharedStore:
-        return SharedRedis(self.redis, self.loop.time, **options)
 
     @rule(seconds=st.sampled_from([0.05, 0.5]))
     def freeze(self, seconds: float) -> None:
@@ -705,27 +548,8 @@ class RoomLogsOverRedis(RoomLogsMachine):
         self.run(self.leap(10 * seconds))
         self.redis.thaw()
 
-    async def turns(self, count: int = 20) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0.001)
-
-    async def leap(self, seconds: float) -> None:
-        await asyncio.sleep(seconds * self.scale)
-        await self.turns(3)
-
 
 @pytest.mark.explore
 @pytest.mark.timeout(7200)
-class TestRoomLogsOverRedis(RoomLogsOverRedis.TestCase):  # type: ignore[misc,valid-type]
+class TestRoomLogsOverRedis(WithRedis, RoomLogsOverRedis.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=min(400, examples(3)), stateful_step_count=40, deadline=None)
-    folder: TemporaryDirectory[str]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.folder = TemporaryDirectory()
-        RoomLogsOverRedis.redis = MortalRedis(Path(cls.folder.name))
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        RoomLogsOverRedis.redis.kill()
-        cls.folder.cleanup()

@@ -124,7 +124,7 @@ class SessionsMachine(WorldMachine):
             self.start_server()
             self.client = client = Client(
                 self.url,
-                dial=self.dial,
+                dial=lambda url, **options: self.line.dial(url, **options),
                 limits=self.limits,
                 reconnect=Reconnect(wait=wait_fixed(0.003)),
                 connect_timeout=10**6,
@@ -155,7 +155,6 @@ class SessionsMachine(WorldMachine):
             client.on("disconnect", partial(self.tell_here, "close"))
             client.on_detach(partial(self.tell_here, "detach"))
             client.on_reconnect(self.back)
-            client.on_reconnect(self.resumed_here)
             for index in range(3):
                 client.on(f"note{index}", partial(self.arrived_here, index))
             self.register(client)
@@ -175,9 +174,6 @@ class SessionsMachine(WorldMachine):
         for index, lane in enumerate(self.up):
             server.on(f"note{index}", partial(self.arrived_there, lane))
         self.register(server)
-
-    async def dial(self, url: str, *, headers: Any = None, limits: Limits | None = None, **options: Any) -> Any:
-        return await self.line.dial(url, headers=headers, limits=limits)
 
     def url(self) -> str:
         self.labels += 1
@@ -261,7 +257,7 @@ class SessionsMachine(WorldMachine):
                 self.emit_before_the_queue()  # later, others no longer wait for it
 
     def emit_before_the_queue(self) -> None:
-        number = self.new(self.up[2], True)
+        number = self.new(self.up[2], handed=True)
         try:
             self.client.emit_nowait("note2", "", number, "", offline="fail")  # else it may wait behind others
         except (ConnectionLost, QueueFull):
@@ -326,6 +322,7 @@ class SessionsMachine(WorldMachine):
     def back(self, info: ReconnectInfo) -> None:
         assert self.here is not None
         if info.resumed:
+            self.tell_here("resume")
             if self.notification_due is None:
                 assert self.notifications_behind, "on_reconnect is for each resume, once"
                 self.notifications_behind -= 1
@@ -340,17 +337,18 @@ class SessionsMachine(WorldMachine):
         action, self.on_back = self.on_back, "nothing"
         self.act(action, before_the_queue=not info.resumed)
 
-    def resumed_here(self, info: ReconnectInfo) -> None:
-        if info.resumed:
-            self.tell_here("resume")
-
     def tell_here(self, what: str, *_: object) -> None:
         assert self.last_here is not None
         self.last_here.notified_here.append(what)
 
     async def tell_there(self, what: str, peer: Peer, *_: object) -> None:
-        await self.turns(self.slowness)
-        peer.state.get("session").notified_there.append(what)
+        session: SessionRecord = peer.state.get("session")
+        session.busy.append(began := self.loop.now)
+        try:
+            await self.turns(self.slowness)
+        finally:
+            session.busy.remove(began)
+        session.notified_there.append(what)
 
     @rule(slowness=st.sampled_from([0, 2, 8]))
     def be_slow(self, slowness: int) -> None:
@@ -376,13 +374,17 @@ class SessionsMachine(WorldMachine):
         peer = peers[which % len(peers)]
         return peer, peer.state.get("session")
 
-    def side(self, side: int, which: int = 0) -> tuple[Any, SessionRecord | None] | None:
-        return (self.client, None) if side == 0 else self.peer(which)
+    def senders(self, side: int, which: int = 0) -> list[tuple[Any, SessionRecord | None, list[Lane], str]]:
+        """The client, or a peer of the server if there is one: with its session, its lanes, and the session's label."""
+        if side == 0:
+            return [(self.client, None, self.up, "")]
+        found = self.peer(which)
+        return [] if found is None else [(*found, found[1].down, found[1].label)]
 
-    def new(self, lane: Lane, handed: bool) -> int:
+    def new(self, lane: Lane, session: SessionRecord | None = None, *, handed: bool = False) -> int:
         self.number += 1
         lane.sent.append(self.number)
-        if handed:
+        if handed or session is not None or self.client.state == "connected":
             lane.handed.add(self.number)
         return self.number
 
@@ -391,18 +393,12 @@ class SessionsMachine(WorldMachine):
         self.inside(self.emit_now, side, which, size, count)
 
     def emit_now(self, side: int, which: int, size: int, count: int) -> None:
-        at = self.side(side, which)
-        if at is None:
-            return
-        sender, session = at
-        lane = self.up[0] if session is None else session.down[0]
-        label = "" if session is None else session.label
-        for _ in range(count):
-            number = self.new(lane, session is not None or self.client.state == "connected")
+        for sender, session, lanes, label in self.senders(side, which) * count:
+            number = self.new(lanes[0], session)
             try:
                 sender.emit_nowait("note0", label, number, "x" * size)
             except (ConnectionLost, QueueFull) as error:
-                lane.refused.add(number)
+                lanes[0].refused.add(number)
                 self.check_full(error)
 
     def check_full(self, error: Exception) -> None:
@@ -414,22 +410,16 @@ class SessionsMachine(WorldMachine):
 
     @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4))
     def emit_and_wait(self, side: int, which: int, size: int, count: int) -> None:
-        at = self.side(side, which)
-        if at is None:
-            return
-        sender, session = at
-        lane = self.up[1] if session is None else session.down[1]
-
-        async def main() -> None:
-            number = self.new(lane, session is not None or self.client.state == "connected")
+        async def main(sender: Any, session: SessionRecord | None, lane: Lane, label: str) -> None:
+            number = self.new(lane, session)
             try:
-                await sender.emit("note1", "" if session is None else session.label, number, "x" * size)
+                await sender.emit("note1", label, number, "x" * size)
             except (ConnectionLost, QueueFull) as error:
                 lane.refused.add(number)
                 self.check_full(error)
 
-        for _ in range(count):
-            self.sends.append(self.loop.create_task(main()))
+        for sender, session, lanes, label in self.senders(side, which) * count:
+            self.sends.append(self.loop.create_task(main(sender, session, lanes[1], label)))
 
     @rule(size=sizes)
     def broadcast(self, size: int) -> None:
@@ -437,7 +427,7 @@ class SessionsMachine(WorldMachine):
             for peer in self.server.peers:
                 session = peer.state.get("session")
                 if session is not None:
-                    number = self.new(session.down[2], True)
+                    number = self.new(session.down[2], session)
                     lane = session.down[2]
                     room = self.server.room(f"session {session.label}")
                     try:
@@ -459,15 +449,12 @@ class SessionsMachine(WorldMachine):
         *,
         counted: bool = True,
     ) -> None:
-        at = self.side(side, which)
-        if at is None:
-            return
-        sender, session = at
-        self.number += 1
-        task = self.loop.create_task(doing(sender, self.number))
-        losses = self.losses - (self.client.state in ("closing", "closed"))
-        deadline = self.loop.now + (timeout or TIMEOUT)
-        self.works.append(Work(self.number, task, session, losses, deadline, counted))
+        for sender, session, *_ in self.senders(side, which):
+            self.number += 1
+            task = self.loop.create_task(doing(sender, self.number))
+            losses = self.losses - (self.client.state in ("closing", "closed"))
+            deadline = self.loop.now + (timeout or TIMEOUT)
+            self.works.append(Work(self.number, task, session, losses, deadline, counted))
 
     @rule(
         side=sides,
@@ -536,10 +523,10 @@ class SessionsMachine(WorldMachine):
     @rule(side=sides, message=st.sampled_from([2 * 1024 * 1024, 4 * 1024 * 1024]))
     def change_limits(self, side: int, message: int) -> None:
         def main() -> None:
-            at = self.side(side)
-            peer: Peer | None = None if at is None else at[0].peer if side == 0 else at[0]
-            if peer is not None and (peer.connected or peer.detached):
-                peer.limits = peer.limits.replace(message_bytes=message)
+            for sender, *_ in self.senders(side):
+                peer: Peer = sender.peer if side == 0 else sender
+                if peer.connected or peer.detached:
+                    peer.limits = peer.limits.replace(message_bytes=message)
 
         self.inside(main)
 
@@ -704,6 +691,8 @@ class SessionsMachine(WorldMachine):
             for session in self.sessions.values():
                 if session.killed and session.notified_there[-1:] != ["close"]:
                     session.cut_short = True
+                late = self.loop.now + seconds - self.limits.open_timeout
+                session.overtaken |= any(began < late + 1 for began in session.busy)
             self.note_detached()  # a connection may have ended since the last rule
             await self.leap(seconds)
 
@@ -769,38 +758,39 @@ class SessionsMachine(WorldMachine):
         for _ in range(8):  # half-open connections, and what waits for time
             await self.leap(1.1)
             await self.release()
-        await until(lambda: all(task.done() for task in self.orders), "connect, bind and close end")
+        await self.all_end(self.orders, "connect, bind and close end")
         if client.state != "connected":
             connecting = asyncio.create_task(client.connect())
             for _ in range(10):
                 await self.leap(1.1)
                 await self.release()
-            await until(connecting.done, "the client connects")
-            connecting.result()
+            await self.all_end([connecting], "the client connects")
         assert self.here is not None and client.state == "connected", client
         for session in self.sessions.values():
             if session is not self.here and not session.closed_there and session.peer is not None:
                 # The client has left, and this connection was half open.
                 self.orders.append(asyncio.create_task(session.peer.close()))
         await until(lambda: all(work.task.done() for work in self.works), "everything that was begun ends")
-        await until(lambda: all(task.done() for task in self.sends), "those who wait to send have sent")
+        await self.all_end(self.sends, "those who wait to send have sent")
         for _ in range(3):
             await self.turns(40)
             await self.leap(1.1)
         self.holds()
         await self.check_whole()
-        closing = asyncio.create_task(client.close())
-        await until(closing.done, "the client closes")
-        shutting = asyncio.create_task(self.server.close())
-        await until(shutting.done, "the server closes")
-        await until(lambda: all(task.done() for task in self.orders), "everything closes")
+        await self.all_end([client.close()], "the client closes")
+        await self.all_end([self.server.close()], "the server closes")
+        await self.all_end(self.orders, "everything closes")
         await self.turns(10)
         self.holds()
         for session in self.sessions.values():
             assert session.opened_here == session.closed_here, session.label
             assert session.opened_there == session.closed_there, session.label
             assert session.notified_here[-1:] == ["close"] * session.opened_here, (session.label, session.notified_here)
-            notified = session.cut_short or session.notified_there[-1:] == ["close"] * session.opened_there
+            notified = (
+                session.cut_short
+                or session.overtaken
+                or session.notified_there[-1:] == ["close"] * session.opened_there
+            )
             assert notified, (session.label, session.notified_there)
         await self.check_left(client.peer)
 
@@ -814,7 +804,7 @@ class SessionsMachine(WorldMachine):
                     lane.check_complete()
         self.check_notified()
         assert self.here is not None
-        for notified in (self.here.notified_here, self.here.notified_there):
+        for notified in (self.here.notified_here, [] if self.here.overtaken else self.here.notified_there):
             assert notified[-1:] in ([], ["resume"]), notified
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
@@ -829,49 +819,48 @@ class TestSessionsMachine(SessionsMachine.TestCase):  # type: ignore[misc,valid-
     settings = settings(max_examples=examples(250), stateful_step_count=40, deadline=None)
 
 
+def play(*steps: tuple[str, dict[str, Any]]) -> None:
+    state = SessionsMachine()
+    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
+    for name, options in steps:
+        getattr(state, name)(**options)
+    state.holds()
+    state.teardown()
+
+
 @pytest.mark.parametrize("half_open", [False, True])
 @pytest.mark.parametrize("held", [None, 0, 1])
 def test_events_stay_in_order_when_a_handler_waits_for_the_resume(half_open: bool, held: int | None) -> None:
     """A message that came first on the next connection overtook a handler whose task waited for that connection."""
-    state = SessionsMachine()
-    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
-    state.request(side=0, which=0, kind="park", timeout=None, metadata=False)
-    state.expire(which=0, count=1, kind="now", turns=0)
-    state.open_gate()
-    state.cut_when_some_has_arrived(half_open=half_open, held=held, count=1, turns=2)
-    state.holds()
-    state.teardown()
+    play(
+        ("request", {"side": 0, "which": 0, "kind": "park", "timeout": None, "metadata": False}),
+        ("expire", {"which": 0, "count": 1, "kind": "now", "turns": 0}),
+        ("open_gate", {}),
+        ("cut_when_some_has_arrived", {"half_open": half_open, "held": held, "count": 1, "turns": 2}),
+    )
 
 
 def test_a_peer_of_a_killed_server_is_in_no_room_of_the_next_server() -> None:
     """The `open` handler of the killed server put it into a room of the new one."""
-    state = SessionsMachine()
-    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
-    state.say(really=True, what="bind")
-    state.kill(really=True)
-    state.holds()
-    state.teardown()
+    play(("say", {"really": True, "what": "bind"}), ("kill", {"really": True}))
 
 
 def test_the_handlers_of_a_killed_server_may_be_cancelled_before_they_are_told_of_the_end() -> None:
     """The model expected them to be told even if more than `Limits.close_timeout` had passed."""
-    state = SessionsMachine()
-    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
-    state.be_slow(slowness=8)
-    for turns in (6, 0):
-        state.cut_when_some_has_arrived(count=0, half_open=False, held=None, turns=turns)
-    state.emit(side=0, which=0, size=0, count=4)
-    state.kill(really=True)
-    state.turn(count=6)
-    state.time_passes(seconds=5.1)
-    state.teardown()
+    play(
+        ("be_slow", {"slowness": 8}),
+        *(("cut_when_some_has_arrived", {"half_open": False, "held": None, "count": 0, "turns": n}) for n in (6, 0)),
+        ("emit", {"side": 0, "which": 0, "size": 0, "count": 4}),
+        ("kill", {"really": True}),
+        ("turn", {"count": 6}),
+        ("time_passes", {"seconds": 5.1}),
+    )
 
 
 def test_a_request_that_waits_for_room_when_its_session_ends_counts_no_more() -> None:
     """It fails a turn later, and until then it kept the session that had ended counted for ever."""
-    state = SessionsMachine()
-    state.begin(replay=1024 * 1024, window=256, offline=256, cap=None)
-    state.say(really=True, what="close")
-    state.emit_and_wait(side=1, which=0, size=70_000, count=1)
-    state.converse(side=1, which=0, count=0)
-    state.teardown()
+    play(
+        ("say", {"really": True, "what": "close"}),
+        ("emit_and_wait", {"side": 1, "which": 0, "size": 70_000, "count": 1}),
+        ("converse", {"side": 1, "which": 0, "count": 0}),
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import initialize, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import (
@@ -34,9 +34,7 @@ from wsrpc import (
     TooManyRequests,
     UnknownEvent,
 )
-from wsrpc._core.wire.settings import make_settings
 from wsrpc.errors import Draining, UnexpectedChannel
-from wsrpc.testing import Clock
 
 SMALL = Limits(
     high_water_bytes=300, hard_cap_bytes=100_000, running=3, waiting=4, pending=8, offline=3, open_timeout=2, channels=1
@@ -107,32 +105,20 @@ class TwoPeers(ConnectedPeers):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[Asked] = []
-        self.emitted: list[asyncio.Task[None]] = []
         self.there = [True, True]
         self.fleeting: list[Callable[[int], list[Any]]] = []
         self.harmless: set[int] = set()
         """What may run twice."""
         self.number = 0
-        self.closed = 0
+        self.seen: list[list[int]] = [[], []]
+        self.starts: Counter[tuple[int, int]] = Counter()
 
     @initialize(offline=st.booleans(), opens=st.booleans(), extensions=st.booleans())
     def begin(self, offline: bool, opens: bool, extensions: bool) -> None:
-        async def main() -> None:
-            self.clock = Clock()
-            shared = make_settings(SMALL, None, extensions=extensions)
-            self.peers = [
-                Peer(shared, dialer=True, loop=self.clock, keeps_offline=offline),
-                Peer(shared, dialer=False, loop=self.clock),
-            ]
-            self.seen: list[list[int]] = [[], []]
-            self.starts: Counter[tuple[int, int]] = Counter()
-            for side, peer in enumerate(self.peers):
-                self.register(side, peer, opens)
+        self.opens = opens
+        self.make_peers(extensions, offline)
 
-        self.run(main())
-        self.connect()
-
-    def register(self, side: int, peer: Peer, opens: bool) -> None:
+    def register(self, side: int, peer: Peer) -> None:
         def started(kind: str, number: int) -> list[Any]:
             self.starts[1 - side, number] += 1
             return [kind, number]
@@ -190,7 +176,7 @@ class TwoPeers(ConnectedPeers):
         self.fleeting.append(lambda number: started("fleeting", number))
         peer.on("fleeting", self.fleeting[side])
         peer.on("note", lambda number, _: self.seen[side].append(number))
-        if opens and side == 0:
+        if self.opens and side == 0:
             peer.on("open", open_handler)
 
     # ------------------------------------------------------------ what happens
@@ -208,7 +194,7 @@ class TwoPeers(ConnectedPeers):
     def stream(self, side: int) -> None:
         """One that has the only place until the gate is opened."""
         self.number += 1
-        self.emitted.append(self.loop.create_task(self.read_one(self.peers[side].stream("yields", self.number))))
+        self.start(self.read_one(self.peers[side].stream("yields", self.number)))
 
     async def read_one(self, stream: Stream[int]) -> None:
         async with stream:
@@ -225,7 +211,7 @@ class TwoPeers(ConnectedPeers):
     @rule(side=sides, size=st.sampled_from([1, 100]))
     def emit(self, side: int, size: int) -> None:
         self.number += 1
-        self.emitted.append(self.loop.create_task(self.peers[side].emit("note", self.number, "x" * size)))
+        self.start(self.peers[side].emit("note", self.number, "x" * size))
 
     @rule(side=sides, drops=st.booleans())
     def wait_for_the_line_with_a_place(self, side: int, drops: bool) -> None:
@@ -251,23 +237,13 @@ class TwoPeers(ConnectedPeers):
 
     @rule(which=st.integers(0, 30))
     def cancel_an_emit(self, which: int) -> None:
-        running = [task for task in self.emitted if not task.done()]
+        running = [task for task in self.tasks if not task.done()]
         if running:
             running[which % len(running)].cancel()
 
-    @rule(seconds=st.sampled_from([0.5, 1.0, 4.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.let_time_pass(seconds)
-
     @rule(side=sides)
     def close(self, side: int) -> None:
-        self.closed += 1
-        self.emitted.append(self.loop.create_task(self.peers[side].close(4000, "rule")))
-
-    @rule()
-    @precondition(lambda self: self.closed < 20)
-    def connect(self) -> None:
-        self.bind()
+        self.start(self.peers[side].close(4000, "rule"))
 
     # ------------------------------------------------------------ what must hold
 
@@ -282,8 +258,8 @@ class TwoPeers(ConnectedPeers):
         for asked in self.asked:
             assert asked.task.done(), f"{asked.kind} never ended"
             assert asked.ended == 1
-        assert all(task.done() for task in self.emitted)
-        for task in self.emitted:
+        assert all(task.done() for task in self.tasks)
+        for task in self.tasks:
             if not task.cancelled() and task.exception() is not None:
                 error = task.exception()
                 assert isinstance(error, (*ALWAYS, RemoteError)), error

@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
-from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import initialize, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import (
@@ -27,8 +27,6 @@ from wsrpc import (
     Stream,
     TooManyRequests,
 )
-from wsrpc._core.wire.settings import make_settings
-from wsrpc.testing import Clock
 
 SMALL = Limits(high_water_bytes=400, hard_cap_bytes=100_000, running=4, waiting=4, channels=6, stream_window=4)
 LOST = (ConnectionLost, ChannelClosed, RequestTimeout, TooManyRequests, Overloaded)
@@ -83,21 +81,11 @@ class StreamingPeers(ConnectedPeers):
         super().__init__()
         self.reads: list[Read] = []
         self.uploads: list[tuple[int, asyncio.Task[Any]]] = []
-        self.tasks: list[asyncio.Task[Any]] = []
         self.open_sources = 0
-        self.connects = 0
 
     @initialize(extensions=st.booleans())
     def begin(self, extensions: bool) -> None:
-        async def main() -> None:
-            self.clock = Clock()
-            shared = make_settings(SMALL, None, extensions=extensions)
-            self.peers = [Peer(shared, dialer=dialer, loop=self.clock) for dialer in (True, False)]
-            for peer in self.peers:
-                self.register(peer)
-
-        self.run(main())
-        self.connect()
+        self.make_peers(extensions)
 
     # ------------------------------------------------------------ handlers
 
@@ -119,7 +107,7 @@ class StreamingPeers(ConnectedPeers):
         finally:
             self.open_sources -= 1
 
-    def register(self, peer: Peer) -> None:
+    def register(self, side: int, peer: Peer) -> None:
         machine = self
 
         class Numbers:
@@ -205,8 +193,7 @@ class StreamingPeers(ConnectedPeers):
     def read(self, which: int, count: int) -> None:
         chosen = self.some(which)
         if chosen is not None and (chosen.task is None or chosen.task.done()):
-            chosen.task = self.loop.create_task(chosen.read(count))
-            self.tasks.append(chosen.task)
+            chosen.task = self.start(chosen.read(count))
 
     @rule(which=st.integers(0, 20))
     def cancel_a_read(self, which: int) -> None:
@@ -232,16 +219,6 @@ class StreamingPeers(ConnectedPeers):
     def cancel_an_upload(self, which: int) -> None:
         if self.uploads:
             self.uploads[which % len(self.uploads)][1].cancel("bored")
-
-    @rule(seconds=st.sampled_from([1.0, 20.0, 40.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.let_time_pass(seconds)
-
-    @rule()
-    @precondition(lambda self: self.connects < 10)
-    def connect(self) -> None:
-        self.connects += 1
-        self.bind()
 
     # ------------------------------------------------------------ what must hold
 

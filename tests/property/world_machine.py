@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -77,6 +77,12 @@ class WorldMachine(LoopMachine):
         while not condition():
             await self.turns(1)
             assert time.monotonic() < patience, f"this does not come about: {what}; tasks: {other_tasks()}"
+
+    async def all_end(self, tasks: Iterable[Awaitable[Any]], what: str) -> None:
+        found = [asyncio.ensure_future(each) for each in tasks]
+        await self.until(lambda: all(task.done() for task in found), what)
+        for task in found:
+            task.result()
 
     async def leap(self, seconds: float) -> None:
         """Let time pass all at once, as on a machine that is very busy."""

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from scripts.check_beside import Unresolved, check
+from scripts.check_beside import check
 
 
 def wheel(folder: Path, name: str, version: str, *requires: str) -> str:
@@ -46,13 +46,3 @@ def test_an_sdk_that_gets_older_beside_wsrpc(index: Path) -> None:
 def test_sdks_that_fit_wsrpc_but_not_each_other(index: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert check(["chat", "voice-kit"], wheel(index, "python_wsrpc", "0.2.0", "sockets>=15")) == []
     assert capfd.readouterr().out.splitlines() == ["chat 3.0: as without wsrpc", "voice-kit 1.0: as without wsrpc"]
-
-
-def test_the_newest_of_each(index: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert check(["chat"], wheel(index, "python_wsrpc", "0.2.0", "sockets>=15")) == []
-    assert capfd.readouterr().out == "chat 3.0: the newest, and it installs beside wsrpc\n"
-
-
-def test_an_sdk_that_is_not_found(index: Path) -> None:
-    with pytest.raises(Unresolved, match="No matching distribution found for gone"):
-        check(["gone"], "chat")

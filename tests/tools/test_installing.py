@@ -41,12 +41,14 @@ def run(command: str, folder: Path, **environment: str) -> str:
 
 def test_the_commands_are_those_that_are_tried_here() -> None:
     assert commands() == [
-        "make demo",
-        "make test",
-        "pip install .",
-        "pip install '.[uvicorn,aiohttp]'",
-        "make docs",
-        "make docs-serve",
+        *(
+            "make demo",
+            "make test",
+            "pip install .",
+            "pip install '.[uvicorn,aiohttp]'",
+            "make docs",
+            "make docs-serve",
+        ),
     ]
 
 
@@ -67,7 +69,3 @@ def test_installing_from_a_clone_gives_a_package_that_works(tmp_path: Path) -> N
     run(command, ROOT, PATH=path, PYTHONPATH="")
     used = "import wsrpc, wsrpc_adapters.aiohttp, wsrpc_adapters.uvicorn; print(wsrpc.__file__)"
     assert str(tmp_path) in run(f'python -c "{used}"', tmp_path, PATH=path, PYTHONPATH="")
-
-
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 150

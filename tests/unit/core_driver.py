@@ -143,7 +143,8 @@ class ComesBack(PeerOwner):
 def redialing(**options: Any) -> Driven:
     """The peer of a client that dials again: what waits outlives a drop. `Driven.rebind` is the next connection."""
     owner = ComesBack()
-    driven = Driven(dialer=True, keeps_offline=True, owner=owner, **options)
+    given: dict[str, Any] = {"dialer": True, "keeps_offline": True, "owner": owner}
+    driven = Driven(**given | options)
     owner.peer = driven.peer
     return driven
 

@@ -202,18 +202,7 @@ class Contract:
         lines = [f"{head}:", "    pass", *(f"    {line}" for method in methods for line in method)]
         source = "\n".join(lines)
         exec(compile(source, "<contract>", "exec", dont_inherit=True), self._names)
-        made = self._names[head.removeprefix("class ").partition("(")[0]]
-        made.__source__ = source
-        return made
-
-    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """Show an example that fails, to Hypothesis."""
-        names = {name for member in self.members for name in member.namespace()}
-        printer.text(f"{self.protocol.__source__}\n")
-        for name in sorted(names):
-            printer.text(f"  {name} = {self._names[name]!r}\n")
-        for call in self.calls:
-            printer.text(f"  {call.member.name}: {call.given} *{call.rest} {call.items}, answered {call.answer!r}\n")
+        return self._names[head.removeprefix("class ").partition("(")[0]]
 
 
 def differs(call: Call, arrived: tuple[str, list[Any], list[Any]]) -> str | None:

@@ -7,11 +7,24 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core_driver import turns
+from core_driver import start, turns
 from leftovers import turns_until
+from stream_driver import control, hello
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
-from wsrpc.testing import Clock, Line, MemoryTransport
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Handshake,
+    Limits,
+    Peer,
+    Reconnect,
+    ReconnectInfo,
+    Server,
+)
+from wsrpc._server.server import accept_of
+from wsrpc.testing import Clock, Line, MemoryTransport, ScriptedTransport
 
 SMALL = 128 * 1024
 """The smallest `Limits.replay_bytes`."""
@@ -70,13 +83,50 @@ class Story:
         await turns_until(lambda: len(self.back) > before)
 
 
-def refuse(transport: MemoryTransport) -> None:
+async def talk(channel: AnonymousChannel) -> None:
+    """A handler of a conversation that lasts until it is closed."""
+    await channel.wait_closed()
+
+
+def refuse(transport: MemoryTransport | Dialed) -> None:
     """Refuse whatever is sent, as a transport does whose connection has ended, until it reports the end."""
 
     def broken() -> None:
         raise ConnectionLost(1006, "broken", "not_sent")
 
     vars(transport)["_check_open"] = broken
+
+
+class Dialed(ScriptedTransport):
+    """A connection whose other side the test plays."""
+
+    survives = False
+    """Whether it was told to end without a Close frame if it is dead."""
+
+    def session_survives(self) -> None:
+        self.survives = True
+
+    def _check_open(self) -> None:
+        """Is replaced by `refuse`."""
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        self._check_open()
+        super().send(payload, text)
+
+
+@asynccontextmanager
+async def dialing(ttl: float = 60.0, **options: Any) -> AsyncGenerator[tuple[Client, list[Dialed]]]:
+    """A client, whose session can resume for ``ttl`` seconds, and the connections that it makes."""
+    lines = list[Dialed]()
+
+    async def dial(url: str, **dialing: Any) -> Dialed:
+        lines.append(Dialed())
+        return lines[-1]
+
+    async with asyncio.timeout(20), Client("ws://server/", dial=dial, reconnect=SOON, **options) as client:
+        lines[0].feed(control("welcome", features=["resume"], limits={}, sid="session", token="secret", ttl=ttl))
+        lines[0].pop_sent()
+        yield client, lines
 
 
 @asynccontextmanager
@@ -87,3 +137,48 @@ async def story(**options: Any) -> AsyncGenerator[Story]:
             await s.settled()
             yield s
         await s.server.close()
+
+
+class Visitor:
+    """A client that the test plays, whose session can resume, and its server, whose clock stands still."""
+
+    def __init__(self, server: Server | None = None, user: str = "ann") -> None:
+        self.server = server or Server()
+        self.user = user
+        self.clock = Clock()
+        self.lines: list[Dialed] = []
+        self.session: dict[str, Any] = {}
+        """What the welcome says of it."""
+
+    @property
+    def line(self) -> Dialed:
+        return self.lines[-1]
+
+    async def connect(self, first: Any = None, **headers: str) -> Peer:
+        """Connect, send ``first``, and return the peer."""
+        self.lines.append(Dialed())
+        handshake = Handshake(f"/?user={self.user}", headers, limits=self.server.limits)
+        await self.server.handshake(handshake)
+        accepting = start(accept_of(self.server)(self.line, handshake, self.clock))
+        await turns()
+        if first is not None:
+            self.line.feed(first)
+        peer = await accepting
+        assert isinstance(peer, Peer)
+        return peer
+
+    async def begin(self, *features: str) -> Peer:
+        """Begin a session, in which both sides count from now on if it can resume."""
+        peer = await self.connect(hello(*(features or ("resume",))))
+        [welcome] = self.line.pop_sent()
+        self.session = welcome["wsrpc"]
+        if "sid" in self.session:
+            self.line.feed(control("ack", n=0, bytes=0))
+        return peer
+
+    async def resume(self, **fields: Any) -> Peer:
+        """Connect, and ask to resume the session."""
+        asked = hello("resume", t="resume")
+        asked["wsrpc"] |= {"sid": self.session["sid"], "token": self.session["token"], "rx": 0, "bytes": 0, "gen": 1}
+        asked["wsrpc"] |= fields
+        return await self.connect(asked, **{"Wsrpc-Resume": "1"})

@@ -99,6 +99,7 @@ async def emptied(*peers: Peer) -> None:
 
 
 Both = tuple[Peer, Peer]
+Log = pytest.LogCaptureFixture
 
 
 @pytest.fixture(params=[True, False], ids=["wsrpc", "plain"])

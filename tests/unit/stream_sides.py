@@ -58,13 +58,7 @@ async def serving(handler: Any, h: int = 5, *middleware: Any) -> Driven:
 async def reading(limits: Limits | None = None, **options: Any) -> tuple[Driven, Stream[Any], int]:
     """A peer that reads a stream, the stream, and its channel's id. The other side is plain."""
     d = Driven(dialer=True, limits=limits)
-    stream = d.peer.stream("s", **options)
-    entering = start(stream.__aenter__())
-    await turns()
-    i = d.take()[-1]["i"]
-    d.feed({"i": i, "h": 1})
-    assert await entering is stream
-    return d, stream, i
+    return d, *await entered(d, **options)
 
 
 async def over(d: Driven) -> None:
@@ -80,13 +74,13 @@ WINDOW_BYTES = Limits().stream_window_bytes
 async def consuming(limits: Limits | None = None) -> tuple[Driven, Stream[Any], int]:
     """A peer that has asked for a stream, entered it, and the channel's id."""
     d = Driven(dialer=True, extensions=True, limits=limits)
-    await d.fed(welcome("credit"))
+    await d.fed(welcome("batches", "credit"))
     return d, *await entered(d)
 
 
-async def entered(d: Driven) -> tuple[Stream[Any], int]:
+async def entered(d: Driven, **options: Any) -> tuple[Stream[Any], int]:
     """A stream that the peer has asked for and entered, and the channel's id."""
-    stream = d.peer.stream("s")
+    stream = d.peer.stream("s", **options)
     entering = start(stream.__aenter__())
     await turns()
     i = d.take()[-1]["i"]

@@ -8,18 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import (
-    Annotated,
-    Any,
-    Generic,
-    Literal,
-    NamedTuple,
-    NewType,
-    NotRequired,
-    Required,
-    TypedDict,
-    TypeVar,
-)
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Required, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -134,10 +123,5 @@ ROWS = [
     Row("Annotated[datetime, Meta(tz=True)]", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05"),
     Row("Lion", {"kind": "lion", "mane": True}, {"kind": "lion"}, "a pydantic model"),
     Row("Lion | None", {"kind": "lion", "mane": True}, 5, "a model or `None`, `Lion | None`"),
-    Row(
-        "Animal",
-        {"kind": "crow", "age": 2},
-        {"kind": "crow", "mane": True},
-        "a `RootModel[Lion | Crow]`",
-    ),
+    Row("Animal", {"kind": "crow", "age": 2}, {"kind": "crow", "mane": True}, "a `RootModel[Lion | Crow]`"),
 ]

@@ -145,10 +145,7 @@ LEAVES = st.builds(Leaf, INTEGERS)
 CHAINS = _recursive(st.builds(Chain, INTEGERS), lambda inner: st.builds(Chain, INTEGERS, inner))
 
 CLASSES = [
-    Typed(
-        Tree,
-        _recursive(st.builds(Tree, TEXTS), lambda inner: st.builds(Tree, TEXTS, st.lists(inner, max_size=2))),
-    ),
+    Typed(Tree, _recursive(st.builds(Tree, TEXTS), lambda inner: st.builds(Tree, TEXTS, st.lists(inner, max_size=2)))),
     Typed(generic(Packed, Chain), st.builds(Packed, CHAINS, st.none() | CHAINS)),
     Typed(Leaf | Branch, _recursive(LEAVES, lambda inner: st.builds(Branch, inner, inner))),
     Typed(Wire | Pipe, st.builds(Wire, INTEGERS) | st.builds(Pipe, FLOATS)),

@@ -336,7 +336,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
 
         This method has no ``drain_timeout`` option. To let request handlers finish, first wait until the client is
         connected and both ``client.peer.active`` and ``client.peer.anonymous_channels`` are 0. The section "Shut a
-        client down without losing its work" of the guide "Start and stop a server" shows how.
+        client down without losing its work" of the guide "Start, stop and deploy a server" shows how.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.

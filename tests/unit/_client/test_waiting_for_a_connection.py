@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, begun, lost, never, world
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, ConnectionLost, Server
+from wsrpc import Client, ConnectionLost, RequestTimeout, Server
 from wsrpc.testing import Line, memory_transports
 
 clean = pytest.mark.usefixtures("nothing_left")
@@ -102,3 +103,15 @@ async def test_after_close_the_same_error_is_raised_again_and_again_with_the_sam
     assert len(depths) == 1
     with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
         await client.request("add")
+
+
+async def test_a_call_on_a_client_that_was_never_connected_warns_once_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = Client(NOBODY)
+    for _ in range(2):
+        with pytest.raises(RequestTimeout, match="nothing was sent"):
+            await client.request("add", timeout=0.001)
+    [text] = messages(caplog)
+    assert "for a connection, but this client is not connecting: call connect()" in text
+    await client.close()

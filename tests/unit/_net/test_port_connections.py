@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import re
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -19,7 +21,7 @@ from leftovers import turns_until
 from raw_websocket import ask
 from websockets.utils import accept_key
 
-from wsrpc import Handshake, Limits, Peer, Server
+from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc._net.listener import listen
 from wsrpc._net.loop_budget import AT_ONCE
 from wsrpc._net.port_connections import HANDSHAKE
@@ -200,3 +202,36 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
             assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
             await turns_until(lambda: len(server.peers) == CROWD)
         await turns_until(lambda: not server.peers)
+
+
+async def test_a_connection_that_is_over_goes_without_the_garbage_collector() -> None:
+    server = Server(limits=Limits(close_timeout=2.0))
+    async with server.listen() as listener:
+        async with Client(listener.url):
+            await turns_until(lambda: len(server.peers) == 1)
+            (peer,) = server.peers
+            kept = [weakref.ref(peer.transport), weakref.ref(peer.info.underlying)]
+            del peer
+            gc.collect()
+            gc.disable()
+        try:
+            await turns_until(lambda: not server.peers)
+            await turns_until(lambda: not any(each() for each in kept))
+        finally:
+            gc.enable()
+
+
+@pytest.mark.asyncio_loop
+async def test_a_crowd_that_connects_at_once_is_accepted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[object] = []
+    real = socket.socket.accept
+
+    def accept(self: socket.socket) -> tuple[socket.socket, object]:
+        accepted.append(result := real(self))
+        return result
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    async with Server(limits=Limits(open_timeout=0.5)).listen() as listener:
+        with crowd(listener.port):
+            assert await most_in_a_turn(lambda: len(accepted)) <= 8
+    accepted.clear()

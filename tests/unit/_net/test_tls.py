@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from leftovers import nothing_left as nothing_left
 from proxies import Proxy, http, socks5
+from raw_websocket import raw_server
 from tenacity import stop_after_attempt
 
 from wsrpc import Client, ConnectFailed, Limits, Reconnect, Server, dial
@@ -123,3 +124,36 @@ async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing() -> No
         dialing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialing
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+@pytest.mark.parametrize("certificate", [None, STRANGE], ids=["no certificate", "strange certificate"])
+async def test_the_alert_of_a_server_that_refuses_the_certificate_is_in_the_error(
+    version: ssl.TLSVersion, certificate: Path | None
+) -> None:
+    """In TLS 1.3 it comes after the client has sent its request. asyncio's servers do not send it."""
+    requiring = serving()
+    requiring.load_verify_locations(MADE / "ca.pem")
+    requiring.verify_mode = ssl.CERT_REQUIRED
+    trusted = trusting(certificate)
+    trusted.maximum_version = version
+    arrived, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = requiring.wrap_bio(arrived, to_send, server_side=True)
+    async with raw_server() as server:
+        client = Client(f"wss://localhost:{server.port}/", ssl=trusted, limits=LIMITS, reconnect=None)
+        connecting = asyncio.create_task(client.connect())
+        loop, sock = asyncio.get_running_loop(), await server.accept_tcp()
+        refused = False
+        while not refused:
+            arrived.write(await loop.sock_recv(sock, 1 << 16))
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                refused = True
+            await loop.sock_sendall(sock, to_send.read())
+        with pytest.raises(ConnectFailed) as caught:
+            await connecting
+    assert isinstance(caught.value.last_error, ssl.SSLError)
+    assert str(caught.value).endswith("; the server may require a client certificate, or refuse the one that ssl= has")

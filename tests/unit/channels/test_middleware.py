@@ -14,8 +14,8 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import Both, Feed, collect, emptied
 from stream_driver import both as both
 
-from wsrpc import AnonymousChannel, Context, RemoteError, RpcError, Server, current_context
-from wsrpc.testing import connect
+from wsrpc import AnonymousChannel, Context, RemoteError, RpcError, current_context
+from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -31,40 +31,25 @@ async def translates(ctx: Context, call_next: Any) -> Any:
         raise RpcError(f"translated {exc}") from exc
 
 
-async def nothing(ctx: Context, call_next: Any) -> Any:
-    return await call_next(ctx)
-
-
-@pytest.mark.parametrize(
-    ("middleware", "exposed", "items", "error", "text"),
-    [
-        (instead, False, [0, 1, 2], None, ""),
-        (translates, False, [0, 1], RemoteError, "translated the text"),
-        (nothing, True, [0, 1], RemoteError, "the text"),
-    ],
-)
-async def test_what_middleware_makes_of_a_stream_is_what_the_consumer_gets(
-    middleware: Any, exposed: bool, items: list[int], error: Any, text: str
-) -> None:
-    server = Server(expose_errors=exposed)
-    server.use(middleware)
-    server.on("feed", Feed(limit=2, error=ValueError("the text")).__call__)
-    async with connect(server) as client:
-        got: list[Any] = []
-        with nullcontext() if error is None else pytest.raises(error, match=text):
-            await collect(client.stream("feed"), got)
-        assert got == items
-        await emptied(*server.peers)
+async def test_what_middleware_makes_of_a_stream() -> None:
+    for middleware, items, error in ((instead, [0, 1, 2], None), (translates, [0, 1], "translated the text")):
+        async with pair() as (left, right):
+            right.use(middleware)
+            right.on("feed", Feed(limit=2, error=ValueError("the text")).__call__)
+            got: list[Any] = []
+            with nullcontext() if error is None else pytest.raises(RemoteError, match=error):
+                await collect(left.stream("feed"), got)
+            assert got == items
+            await emptied(left, right)
 
 
 @pytest.mark.parametrize("event", ["read to its end", "left", "conversation"])
-async def test_middleware_encloses_the_whole_call(event: str) -> None:
+async def test_middleware_encloses_the_whole_call(event: str, both: Both) -> None:
+    left, right = both
     user: ContextVar[str] = ContextVar("user")
     steps: list[Any] = []
 
-    server = Server()
-
-    @server.use
+    @right.use
     async def middleware(ctx: Context, call_next: Any) -> Any:
         user.set(ctx.event)
         steps.append("middleware in")
@@ -84,30 +69,29 @@ async def test_middleware_encloses_the_whole_call(event: str) -> None:
         assert (await channel.wait_for("bye"), user.get()) == (None, event)
         steps.append("over")
 
-    server.on(event, talk if event == "conversation" else feed)
-    async with connect(server) as client:
-        if event == "conversation":
-            async with await client.open_channel(event) as channel:
-                await turns()
-                assert steps == ["middleware in"]
-                await channel.emit("bye")
-                await channel.wait_closed()
-        else:
-            async with client.stream(event) as numbers:
-                async for number, *seen in numbers:
-                    assert seen == [event, event]
-                    if number == 150 and event == "left":
-                        break
-        await emptied(*server.peers)
+    right.on(event, talk if event == "conversation" else feed)
+    if event == "conversation":
+        async with await left.open_channel(event) as channel:
+            await turns()
+            assert steps == ["middleware in"]
+            await channel.emit("bye")
+            await channel.wait_closed()
+    else:
+        async with left.stream(event) as numbers:
+            async for number, *seen in numbers:
+                assert seen == [event, event]
+                if number == 150 and event == "left":
+                    break
+    await emptied(left, right)
     assert steps == ["middleware in", "over", "middleware out"]
 
 
 async def test_middleware_of_a_channel_sees_its_messages_only(both: Both) -> None:
     left, right = both
-    seen: list[tuple[str, Any]] = []
+    seen: list[Any] = []
 
     async def note(ctx: Context, call_next: Any) -> Any:
-        seen.append((ctx.event, ctx.channel_name))
+        seen.append(ctx.event)
         if ctx.event == "forbidden":
             raise RpcError("no")
         return await call_next(ctx)
@@ -125,5 +109,5 @@ async def test_middleware_of_a_channel_sees_its_messages_only(both: Both) -> Non
     with pytest.raises(RemoteError, match="no"):
         await channel.request("forbidden")
     assert await left.request("allowed") == 3
-    assert [event for event, _ in seen] == ["allowed", "forbidden"]
+    assert seen == ["allowed", "forbidden"]
     await channel.abort()

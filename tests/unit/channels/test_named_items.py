@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import pytest
-from core_driver import Driven, redialing, start, turns
+from core_driver import Driven, redialing, rejection, start, turns
 from hypothesis import given
 from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of, reads_nothing
-from stream_driver import PLAIN, WINDOW, WSRPC, Both, agreed, collect
+from stream_driver import PLAIN, WINDOW, WSRPC, Both, Log, agreed, collect
 from stream_driver import both as both
 
-from wsrpc import (
-    BadResult,
-    ChannelClosed,
-    ConnectionLost,
-    Limits,
-    RemoteError,
-    RpcError,
-    Stream,
-    StreamOverflow,
-)
+from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Stream, StreamOverflow
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -82,8 +73,7 @@ async def test_items_that_are_requests_are_answered_as_there_is_room() -> None:
     assert await d.fed(following(1, 3), following(2, 5)) == [{"i": 3, "d": None}, {"i": 5, "d": None}]
     assert await d.fed(following(3, 7)) == []  # it waits for the reader
     assert [await anext(items) for _ in range(3)] == [1, 2, 3]
-    d.expect({"i": 7, "d": None})
-    assert await d.fed(end(9)) == [{"i": 9, "d": None}]
+    assert await d.fed(end(9)) == [{"i": 7, "d": None}, {"i": 9, "d": None}]
     assert await collect(items) == []
     assert reads_nothing(d.peer)
 
@@ -108,16 +98,15 @@ async def test_a_request_that_is_too_much_is_rejected_so_that_its_producer_does_
 
 
 async def test_one_reader_of_items_beside_which_other_events_are_read_and_handled() -> None:
-    d = Driven()
+    d, handled = Driven(), list[int]()
     feed = d.peer.of("feed")
-    handled: list[int] = []
     feed.on("said", handled.append)
     items, first = await begun(d)
     said = feed.events("said")
-    refused: list[Any] = [feed.items, lambda: feed.events("next")]
-    for wrong in refused:
-        with pytest.raises(RuntimeError, match=r"are being read already|'next' cannot be read as events"):
-            wrong()
+    with pytest.raises(RuntimeError, match="are being read already"):
+        feed.items()
+    with pytest.raises(RuntimeError, match="'next' cannot be read as events"):
+        feed.events("next")
     await d.fed({"a": ["said", 1], "c": "feed"}, following(2))
     assert (await first, await anext(said), handled) == (2, 1, [1])
     await items.aclose()
@@ -155,16 +144,15 @@ async def test_leaving_says_nothing_to_a_producer_that_does_not_answer_stop(feat
         await d.fed(following(1, 1))
         assert await first == 1
     assert d.take() == []
-    [rejection] = await d.fed(following(2, 3))
-    assert rejection["i"] == 3 and rejection["e"]["message"] == "No event listener for 'next' on channel 'feed'"
+    assert rejection(await d.fed(following(2, 3)), 3)["message"] == "No event listener for 'next' on channel 'feed'"
     assert reads_nothing(d.peer)
 
 
-@pytest.mark.parametrize("answer", [{"d": None}, {"e": {"message": "no"}, "_": 1}, {"h": 1}])
-@pytest.mark.parametrize("left_by", ["leaving", "closing", "overflowing"])
-async def test_a_wsrpc_producer_is_told_to_stop_and_what_it_sent_before_its_answer_is_not_read(
-    left_by: str, answer: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(
+    ("left_by", "answer"),
+    [("leaving", {"d": None}), ("closing", {"e": {"message": "no"}, "_": 1}), ("overflowing", {"h": 1})],
+)
+async def test_what_a_producer_sent_before_it_answered_stop_is_not_read(left_by: str, answer: dict[str, Any]) -> None:
     d = Driven(extensions=True, limits=Limits(hard_cap_bytes=16_000))
     await agreed(d, "stop")
     items, first = await begun(d)
@@ -194,13 +182,18 @@ async def test_a_wsrpc_producer_is_told_to_stop_and_what_it_sent_before_its_answ
 
 
 class Producer:
-    """Handlers for ``start``, and how many have ended."""
+    """A peer with handlers for ``start``, and how many have ended."""
 
-    def __init__(self, peer: Any) -> None:
+    def __init__(self, peer: Peer | None = None, *, ordered: bool = False) -> None:
+        self.d = Driven()
+        peer = peer or self.d.peer
         self.ended = self.made = 0
-        peer.of("feed").on("start", self.numbers)
+        peer.of("feed", ordered=ordered).on("start", self.numbers)
         peer.of("listed").on("start", lambda: iter([1, 2]))
         peer.of("failing").on("start", self.failing)
+
+    async def starts(self, *args: Any, channel: str = "feed") -> list[Any]:
+        return await self.d.fed({"a": ["start", *args], "c": channel})
 
     async def numbers(self, n: int = 3) -> AsyncIterator[int]:
         try:
@@ -216,72 +209,45 @@ class Producer:
         yield 1
         raise RpcError("it failed", code="E") if kind == "rpc" else ValueError("secret")
 
-
-def assert_over(d: Driven) -> None:
-    assert d.peer.active == 0 and reads_nothing(d.peer) and not d.peer.ignored
-
-
-async def test_a_handler_of_start_that_yields_sends_one_item_for_each_answer() -> None:
-    d = Driven()
-    made = Producer(d.peer)
-    sent = await d.fed({"a": ["start", 2], "c": "feed"})
-    for value in range(2):
-        [request] = sent
-        i = request.pop("i")
-        assert request == following(value)
-        sent = await d.fed({"i": i})
-    assert sent == [end()] and made.ended == 1
-    assert_over(d)
+    def assert_over(self, ended: int) -> None:
+        assert self.ended == ended and not self.d.peer.ignored and reads_nothing(self.d.peer)
+        self.d.assert_empty()
 
 
 async def test_a_consumer_that_rejects_an_item_has_left() -> None:
-    d = Driven()
-    made = Producer(d.peer)
+    made = Producer()
     for channel, first in (("feed", 0), ("listed", 1)):
-        [request] = await d.fed({"a": ["start"], "c": channel})
+        [request] = await made.starts(channel=channel)
         assert request["a"][1]["value"] == first
-        rejection = {"i": request["i"], "e": {"message": "No event listener for 'next'"}, "_": 1}
-        assert await d.fed(rejection) == []
-    assert (made.made, made.ended) == (1, 1)
-    assert_over(d)
+        rejected = {"i": request["i"], "e": {"message": "No event listener for 'next'"}, "_": 1}
+        assert await made.d.fed(rejected) == []
+    assert made.made == 1
+    made.assert_over(1)
 
 
-@pytest.mark.parametrize(
-    ("producing", "stop", "answer"),
-    [
-        (True, STOP, None),
-        (True, {"i": 9, **STOP}, {"d": None}),
-        (False, {"i": 9, **STOP}, {"e": "wsrpc.unknown_event"}),
-    ],
-    ids=["event", "request", "request, nothing is produced"],
-)
-async def test_stop_is_heard_while_the_next_item_is_awaited(producing: bool, stop: Any, answer: Any) -> None:
-    d = Driven()
-    made = Producer(d.peer)
+@pytest.mark.parametrize("producing", [True, False])
+@pytest.mark.parametrize("i", [{}, {"i": 9}], ids=["event", "request"])
+async def test_stop_is_heard_while_the_next_item_is_awaited(producing: bool, i: dict[str, int]) -> None:
+    made = Producer()
     if producing:
-        assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
-    sent = await d.fed(stop)
-    if answer is not None and "e" in answer:
-        sent[0]["e"] = sent[0]["e"]["code"]
-        del sent[0]["_"]
-    assert sent == ([] if answer is None else [{"i": 9, **answer}])
-    assert made.ended == producing
-    assert_over(d)
+        assert await made.starts(0) == []
+    sent = await made.d.fed({**i, **STOP})
+    if i and not producing:
+        assert rejection(sent, 9)["code"] == "wsrpc.unknown_event"
+    else:
+        assert sent == [{**each, "d": None} for each in (i,) if each]
+    made.assert_over(producing)
 
 
 @pytest.mark.parametrize("stopped_by", ["stop", "start"])
 @pytest.mark.parametrize("then", ["item", "error"])
-async def test_a_generator_that_outlives_its_stop_sends_nothing_more(
-    then: str, stopped_by: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    d = Driven()
-    starts = 0
+async def test_a_generator_that_outlives_its_stop_is_silent(then: str, stopped_by: str, caplog: Log) -> None:
+    d, starts = Driven(), list[int]()
 
     @d.peer.of("feed").on("start")
     async def feed() -> AsyncIterator[str]:
-        nonlocal starts
-        starts += 1
-        if starts > 1:
+        starts.append(1)
+        if len(starts) > 1:
             return
         try:
             await asyncio.Event().wait()
@@ -295,41 +261,40 @@ async def test_a_generator_that_outlives_its_stop_sends_nothing_more(
         assert await d.fed({"i": 9, **STOP}) == [{"i": 9, "d": None}]
     else:
         assert await d.fed(START) == [end()]  # of the second one
-    assert_over(d)
-    assert ("in the cleanup" in caplog.text) is (then == "error")
+    d.assert_empty()
+    assert not d.peer.ignored and ("in the cleanup" in caplog.text) is (then == "error")
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_second_start_begins_anew(ordered: bool) -> None:
-    d = Driven()
-    feed = d.peer.of("feed", ordered=ordered)
-    made = Producer(d.peer)
-    feed.on("note", lambda value: value)
-    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
-    assert await d.fed({"a": ["note", 1], "c": "feed", "i": 7}) == [{"i": 7, "d": 1}]
-    [request] = await d.fed({"a": ["start", 1], "c": "feed"})
-    assert made.ended == 1 and d.peer.active == 1
-    assert await d.fed({"i": request["i"]}) == [end()]
-    assert made.ended == 2
-    assert_over(d)
+    made = Producer(ordered=ordered)
+    made.d.peer.of("feed").on("note", lambda value: value)
+    assert await made.starts(0) == []
+    assert await made.d.fed({"a": ["note", 1], "c": "feed", "i": 7}) == [{"i": 7, "d": 1}]
+    sent = await made.starts(2)
+    assert made.ended == 1 and made.d.peer.active == 1
+    for value in range(2):
+        [request] = sent
+        i = request.pop("i")
+        assert request == following(value)
+        sent = await made.d.fed({"i": i})
+    assert sent == [end()]
+    made.assert_over(2)
 
 
-async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    d = Driven()
-    Producer(d.peer)
+async def test_an_error_travels_with_the_end(caplog: Log) -> None:
+    made = Producer()
     for kind, message in (("rpc", "it failed"), ("internal", "internal error")):
-        [request] = await d.fed({"a": ["start", kind], "c": "failing"})
-        [last] = await d.fed({"i": request["i"]})
+        [request] = await made.starts(kind, channel="failing")
+        [last] = await made.d.fed({"i": request["i"]})
         assert last["a"][1]["done"] is True and last["a"][1]["e"]["message"] == message
     assert "secret" in caplog.text and caplog.text.count("ERROR") == 1
-    assert_over(d)
+    made.assert_over(0)
 
 
-@pytest.mark.parametrize("ends", ["the task is cancelled", "the generator raises it"])
+@pytest.mark.parametrize("raised", [False, True], ids=["the task is cancelled", "the generator raises it"])
 @pytest.mark.parametrize("at", ["the generator waits", "an item is sent", "the connection is full"])
-async def test_a_cancellation_on_its_own_side_travels_with_the_end(
-    ends: str, at: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_cancellation_travels_with_the_end(raised: bool, at: str, caplog: Log) -> None:
     """The consumer was not told, and waited without a limit."""
     d, go = Driven(), asyncio.Event()
 
@@ -342,7 +307,7 @@ async def test_a_cancellation_on_its_own_side_travels_with_the_end(
 
     sent = await d.fed(START)
     [task] = d.peer._current.dispatcher.calls.tasks()
-    if ends == "the task is cancelled":
+    if not raised:
         task.cancel("not for consumers")
     elif sent:
         d.feed({"i": sent[0]["i"]})
@@ -354,36 +319,26 @@ async def test_a_cancellation_on_its_own_side_travels_with_the_end(
     d.transport.resume()
     *_, last = await d.fed()
     assert last == end(e={"message": "Request aborted"}, _=1)
-    assert task.cancelled() is (ends == "the task is cancelled")
-    assert len(caplog.records) == (ends != "the task is cancelled")
+    assert task.cancelled() is not raised and len(caplog.records) == raised
     d.assert_empty()
 
 
-async def test_the_connection_ends_what_is_produced(caplog: pytest.LogCaptureFixture) -> None:
-    d = Driven()
-    made = Producer(d.peer)
-    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
-    [_] = await d.fed({"a": ["start"], "c": "listed"})
-    d.transport.lose()
-    await turns()
-    assert made.ended == 1 and "ERROR" not in caplog.text
-    assert_over(d)
-
-
-async def test_a_start_of_one_connection_produces_nothing_on_the_next_one() -> None:
+async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(caplog: Log) -> None:
     d, go = redialing(), asyncio.Event()
+    made = Producer(d.peer)
 
-    @d.peer.of("feed").on("start")
+    @d.peer.of("late").on("start")
     async def feed() -> Any:
         await go.wait()
         return iter([1])
 
-    await d.fed(START)
+    [_] = await d.fed(START | {"a": ["start", 0]}, START | {"c": "listed"}, START | {"c": "late"})
     d.transport.lose()
     d.rebind()
     go.set()
     assert await d.fed() == []
-    assert_over(d)
+    assert made.ended == 1 and "ERROR" not in caplog.text
+    d.assert_empty()
     await d.peer.close()
 
 
@@ -394,16 +349,11 @@ PAUSES = st.lists(st.integers(0, 3), min_size=1, max_size=8)
 
 
 @given(producing=PAUSES, reading=PAUSES, wanted=st.lists(st.integers(1, 5), min_size=2, max_size=6))
-async def test_no_loop_gets_an_item_of_an_earlier_one(
-    producing: list[int], reading: list[int], wanted: list[int]
-) -> None:
-    starts = 0
-    working, looking = cycle(producing), cycle(reading)
+async def test_no_loop_gets_items_of_earlier_ones(producing: list[int], reading: list[int], wanted: list[int]) -> None:
+    working, looking, starts = cycle(producing), cycle(reading), count(1)
 
     async def feed() -> AsyncIterator[list[int]]:
-        nonlocal starts
-        starts += 1
-        mine = starts
+        mine = next(starts)
         for number in range(4):
             await turns(next(working))
             yield [mine, number]
@@ -411,15 +361,15 @@ async def test_no_loop_gets_an_item_of_an_earlier_one(
     async with pair() as (left, right):
         right.of("feed").on("start", feed)
         await turns_until(lambda: not out_of(left).terms.plain)
-        for loop, count in enumerate(wanted, 1):
+        for loop, most in enumerate(wanted, 1):
             got: list[Any] = []
             async with left.of("feed").items() as items:
                 async for item in items:
                     got.append(item)
-                    if len(got) == count:
+                    if len(got) == most:
                         break
                     await turns(next(looking))
-            assert got == [[loop, number] for number in range(min(count, 4))]
+            assert got == [[loop, number] for number in range(min(most, 4))]
             await turns(2 * next(looking))
         await turns_until(lambda: not (left.pending or right.pending or right.active))
         assert reads_nothing(left) and reads_nothing(right)

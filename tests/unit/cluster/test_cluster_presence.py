@@ -1,6 +1,7 @@
 """Presence of a room in several processes: what each knows, what members get, and who calls the functions.
 
-tests/unit/_server/test_room_presence.py has the states of a user; tests/faults/test_presence_killed.py kills processes.
+`tests/unit/_server/test_room_presence.py` has the states of a user, and `tests/browser/test_chat_workers.py` kills
+processes.
 """
 
 from __future__ import annotations

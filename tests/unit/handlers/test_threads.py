@@ -259,3 +259,29 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
     await turns()
     assert set(seen) == {"nobody"}
     assert user.get() == "nobody"
+
+
+async def test_what_a_generator_raises_after_its_reader_has_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield 1
+            begun.set()
+            go_on.wait(8)
+            yield 2
+        finally:
+            raise ValueError("not closed")
+
+    async with asyncio.timeout(8), pair() as (left, right):
+        right.on("numbers", numbers, thread=True)
+        right.on("count", lambda: right.active)
+        async with left.stream("numbers") as stream:
+            assert await anext(stream) == 1
+            await turns_until(begun.is_set)
+        assert await left.request("count") == 1  # by then, the generator's call is cancelled
+        go_on.set()
+        await turns_until(lambda: not right.active)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and "numbers" in record.message and "after its reader had left" in record.message
+    assert record.exc_info is not None and str(record.exc_info[1]) == "not closed"

@@ -1,4 +1,4 @@
-"""Reading a stream: how it begins, who reads, what cancelling a read does, how reading ends, and reading on."""
+"""Reading streams and channels: the first read, what each loop gets, the end, and the credit that is granted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from core_driver import Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import CLOSED, Both, Feed, collect, done, emptied, item
+from peers_inside import unread_at
+from stream_driver import CLOSED, WINDOW, Both, Feed, Log, collect, credit, done, emptied, item
 from stream_driver import both as both
-from stream_sides import opened, reading, requested
+from stream_sides import WINDOW_BYTES, consuming, entered, granted, opened, reading, requested
 
-from wsrpc import BadResult, ChannelClosed, RemoteError
+from wsrpc import BadResult, ChannelClosed, Limits, RemoteError, Stream, StreamOverflow
+from wsrpc._core.inboxes.credit import SMALLEST_SHARE
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -35,7 +38,7 @@ async def test_items_are_converted_and_one_that_does_not_fit_is_a_bad_result(bot
 # ---------------------------------------------------------------- the beginning
 
 
-async def test_nothing_is_sent_before_the_first_read() -> None:
+async def test_nothing_is_sent_before_the_first_read_and_a_stream_that_was_closed_is_not_entered() -> None:
     d = Driven(dialer=True)
     with pytest.raises(TypeError):
         d.peer.stream("s", returns="no type at all")  # type: ignore[arg-type]
@@ -46,17 +49,14 @@ async def test_nothing_is_sent_before_the_first_read() -> None:
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
-    with pytest.raises(ChannelClosed, match=r"'s'.*this stream was closed"):
-        await stream.__aenter__()
+    _, read, _ = await reading()
+    await read.aclose()
+    await read.aclose()
+    assert "closed" in repr(read)
+    for closed in (stream, read):
+        with pytest.raises(ChannelClosed, match=r"'s'.*this stream was closed"):
+            await closed.__aenter__()
     d.expect()
-
-
-async def test_a_stream_that_was_read_and_closed_is_not_entered_again() -> None:
-    _, stream, _ = await reading()
-    await stream.aclose()
-    assert "closed" in repr(stream)
-    with pytest.raises(ChannelClosed, match=r"'s'.*this stream was closed"):
-        await stream.__aenter__()
 
 
 async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None:
@@ -84,26 +84,18 @@ async def test_one_task_reads_and_another_does_not_end_it() -> None:
     await turns()
     with pytest.raises(RuntimeError, match="two tasks"):
         await anext(stream)
-    d.feed(item(h, 1), done(h))
-    assert await first == 1 and await collect(stream) == []
-
-
-async def test_cancelling_a_read_in_the_turn_in_which_items_arrive_loses_nothing() -> None:
-    d, stream, h = await reading()
-    read = start(anext(stream))
+    d.feed(item(h, 1))
+    assert await first == 1
+    last = start(anext(stream))
     await turns()
-    d.feed(item(h, 1), item(h, 2))
-    read.cancel()
-    await turns()
-    assert read.cancelled()
-    assert [await anext(stream), await anext(stream)] == [1, 2]
     await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await last
+    assert await collect(stream) == []
 
 
 @pytest.mark.parametrize(("how", "warnings"), [("left", 1), ("left, then closed", 0), ("never begun", 0)])
-async def test_a_bare_loop_that_is_left_stops_the_producer_and_warns_once(
-    both: Both, how: str, warnings: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bare_loop_that_is_left_warns_once(both: Both, how: str, warnings: int, caplog: Log) -> None:
     left, right = both
     feed = Feed()
     right.on("feed", feed.__call__)
@@ -121,21 +113,6 @@ async def test_a_bare_loop_that_is_left_stops_the_producer_and_warns_once(
 
 
 # ---------------------------------------------------------------- the end
-
-
-async def test_aclose_is_idempotent_and_ends_a_read_that_waits(both: Both) -> None:
-    left, right = both
-    right.on("feed", Feed(gate=1).__call__)
-    async with left.stream("feed") as stream:
-        assert await anext(stream) == 0
-        read = start(anext(stream))
-        await turns(30)
-        await stream.aclose()
-        await stream.aclose()
-        with pytest.raises(StopAsyncIteration):
-            await read
-        assert await collect(stream) == []
-    assert "over" in repr(stream) or "closed" in repr(stream)
 
 
 @pytest.mark.parametrize(
@@ -249,3 +226,125 @@ async def test_several_readers_and_a_handler_each_get_every_event(both: Both) ->
         assert [await anext(reader) for _ in range(3)] == [[0], [1], [3]]
     assert both[1].ignored["wrong arguments"] >= 1
     await ours.abort()
+
+
+# ---------------------------------------------------------------- the window
+
+
+async def test_it_tops_up_when_half_is_read() -> None:
+    d, stream, h = await consuming()
+    d.expect(credit(h, WINDOW, SMALLEST_SHARE), {"h": h, "a": ["start"]})
+    await d.fed(*(item(h, n) for n in range(WINDOW)))
+    d.expect()  # nothing was read
+    for n in range(WINDOW // 2 - 1):
+        assert await anext(stream) == n
+    d.expect()
+    assert await anext(stream) == WINDOW // 2 - 1
+    [(n, size)] = granted(d.take(), h)
+    assert n == WINDOW // 2 + WINDOW and size > WINDOW_BYTES
+    for n in range(WINDOW // 2, WINDOW):
+        assert await anext(stream) == n
+    [(n, _)] = granted(d.take(), h)
+    assert n == 2 * WINDOW
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_it_tops_up_when_half_of_the_bytes_are_read(together: bool) -> None:
+    d, stream, h = await consuming(Limits(stream_window=8))
+    assert d.take()[0] == credit(h, 8, 4096)
+    d.feed(*([batch(h, *["x" * 1100] * 3)] if together else [item(h, "x" * 1100)] * 3))
+    await anext(stream)
+    d.expect()
+    await anext(stream)
+    [(n, size)] = granted(d.take(), h)
+    assert n == 2 + 8 and 4096 + 2200 < size < 4096 + 2400
+    await stream.aclose()
+
+
+async def all_granted(d: Driven, stream: Stream[Any], h: int) -> int:
+    """Send and read one item that takes half of the first window, and return how many bytes the consumer then grants
+    beyond it."""
+    payload = JsonCodec().encode(item(h, "x" * (SMALLEST_SHARE // 2)))
+    d.raw(payload)
+    await anext(stream)
+    [(_, size)] = granted(d.take(), h)
+    await stream.aclose()
+    return size - len(payload)
+
+
+@pytest.mark.parametrize("end", ["last item", "abort", "left"])
+async def test_streams_that_are_over_leave_the_whole_window_to_the_next_one(end: str) -> None:
+    d, stream, h = await consuming()
+    for _ in range(WINDOW_BYTES // SMALLEST_SHARE):
+        if end == "last item":
+            d.feed(done(h))
+        elif end == "abort":
+            d.feed({"h": h, "x": "bye"})
+        else:
+            await stream.aclose()
+        await turns()
+        stream, h = await entered(d)
+    d.take()
+    assert await all_granted(d, stream, h) == WINDOW_BYTES
+
+
+async def test_streams_that_are_read_share_the_window() -> None:
+    d, stream, h = await consuming()
+    others = [(await entered(d))[0] for _ in range(3)]
+    d.take()
+    assert await all_granted(d, stream, h) == WINDOW_BYTES // 4
+    for other in others:
+        await other.aclose()
+
+
+@pytest.mark.parametrize("end", ["the end", "leaving"])
+async def test_nothing_is_granted_after_the_end_or_after_leaving(end: str) -> None:
+    d, stream, h = await consuming()
+    d.take()
+    d.feed(*(item(h, n) for n in range(WINDOW)), *([done(h)] if end == "the end" else []))
+    if end == "the end":
+        assert len(await collect(stream)) == WINDOW
+    await stream.aclose()
+    assert [message.keys() for message in d.take()] == ([] if end == "the end" else [{"h", "x", "_"}])
+
+
+# ---------------------------------------------------------------- several items in a message
+
+
+def batch(h: int, *values: Any) -> dict[str, Any]:
+    return {"h": h, "a": ["next", list(values)]}
+
+
+@pytest.mark.parametrize("unread_bytes", [Limits().unread_bytes, 1], ids=["decoded", "encoded"])
+@pytest.mark.parametrize(
+    "batches",
+    [[[]], [[None, {"value": 1}, [1], "x"]], [[*range(100)], [*range(100)]]],
+    ids=lambda batches: str([len(each) for each in batches]),
+)
+async def test_a_batch_is_read_like_its_items(batches: list[list[Any]], unread_bytes: int) -> None:
+    d, stream, h = await consuming(Limits(unread_bytes=unread_bytes))
+    await d.fed(*(batch(h, *each) for each in batches), done(h))
+    assert await collect(stream) == [value for each in batches for value in each]
+    assert unread_at(d.peer) == 0
+    await emptied(d.peer)
+
+
+@pytest.mark.parametrize("unread_bytes", [Limits().unread_bytes, 1], ids=["decoded", "encoded"])
+async def test_an_array_in_a_request_is_one_item(unread_bytes: int) -> None:
+    d, stream, h = await consuming(Limits(unread_bytes=unread_bytes))
+    await d.fed({**batch(h, 1, 2, 3), "i": 7}, item(h, 4), done(h))
+    assert await collect(stream) == [None, 4], "it has no value, as any item that is no object"
+    assert unread_at(d.peer) == 0
+    await emptied(d.peer)
+
+
+@pytest.mark.parametrize(("first", "then"), [([1, 2], [3, 4, 5]), (["x" * 5000], [1, 2, 3])], ids=["items", "bytes"])
+async def test_more_than_was_granted_ends_the_stream(first: list[Any], then: list[Any]) -> None:
+    d, stream, h = await consuming(Limits(stream_window=4))
+    d.feed(batch(h, *first), batch(h, *then))
+    got: list[Any] = []
+    with pytest.raises(StreamOverflow, match="3 items came at once"):
+        await collect(stream, got)
+    assert got == first
+    await emptied(d.peer)

@@ -1,121 +1,79 @@
-"""Where a message goes: the table `PLACES`, cell by cell, as the sender sees it."""
+"""Where a message goes, and the states of a request: the tables `PLACES` and `RequestState`, cell by cell."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
-from core_driver import Blocked, ComesBack, Driven, redialing, start, turns
+from core_driver import Blocked, Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SMALL, SOON, Story, story
+from session_story import SMALL, Story, story, talk
 from stream_driver import control, resumable, welcome
+from stream_sides import requested
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, RequestTimeout
 from wsrpc._core.api.peer import current_of
+from wsrpc._core.sending.pending import RequestState
 from wsrpc._core.sending.phase import Phase
 from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc.codecs import JsonCodec
-from wsrpc.testing import MemoryTransport, ScriptedTransport
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-def sent_by(peer: Peer) -> int:
-    return peer.transport.sent if isinstance(peer.transport, MemoryTransport) else 0
+IMPOSSIBLE = {(Phase.EXPECTED, Scope.SESSION)}
+"""Messages belong to the session where no other one is expected."""
 
 
-class Scene:
-    """A story, and who sends the messages of each scope."""
-
-    def __init__(self, s: Story) -> None:
-        self.story = s
-        self.go = asyncio.Event()
-        self.channel: AnonymousChannel | None = None
-        self.seen = dict[Scope, Place | None]()
-
-    async def talk(self) -> None:
-        """Open a channel to the server."""
-
-        async def talk(channel: AnonymousChannel) -> None:
-            await channel.wait_closed()
-
-        self.story.server.on("talk", talk)
-        self.channel = await self.story.client.open_channel("talk")
-
-    def look(self, scope: Scope, sender: Peer, emit: Callable[[str], None] | None = None) -> None:
-        """Send a message of that scope, and note where it goes."""
-        sent, kept = sent_by(sender), sender.stats().kept_bytes
-        try:
-            (emit or sender.emit_nowait)("note")
-        except (ConnectionLost, ChannelClosed):
-            self.seen[scope] = None
-            return
-        if sent_by(sender) > sent:
-            self.seen[scope] = Place.NOW
-        elif sender.stats().kept_bytes > kept:
-            self.seen[scope] = Place.QUEUE
+async def opening(peer: Peer, go: asyncio.Event, channels: list[AnonymousChannel]) -> None:
+    channels.append(await peer.open_channel("talk"))
+    await go.wait()
 
 
-@asynccontextmanager
-async def open_line(reconnect: Reconnect | None = SOON, **options: Any) -> AsyncGenerator[Scene]:
-    async with story(reconnect=reconnect, **options) as s:
-        scene = Scene(s)
-        await scene.talk()
-        yield scene
-
-
-def look_at_all(scene: Scene, served: Peer) -> None:
-    client, channel = scene.story.client.peer, scene.channel
-    assert channel is not None
-    scene.look(Scope.STARTED, client, channel.emit_nowait)
-    scene.look(Scope.SESSION, served)
-    scene.look(Scope.PEER, client)
-
-
-async def see_open() -> dict[Scope, Place | None]:
-    async with open_line() as scene:
-        look_at_all(scene, scene.story.peer)
-        return scene.seen
-
-
-async def see_away(*, opened: bool = True) -> dict[Scope, Place | None]:
-    """What is sent as soon as the session resumes was `HELD`, what is not sent then was in the `QUEUE`."""
-    seen = dict[Scope, Place | None]()
-    for scope in (Scope.PEER, Scope.SESSION):
-        d, go, channels = away(outlives=scope is Scope.PEER), asyncio.Event(), list[AnonymousChannel]()
-
-        async def opening(peer: Peer, go: asyncio.Event, channels: list[AnonymousChannel]) -> None:
-            channels.append(await peer.open_channel("talk"))
-            await go.wait()
-
-        d.peer.on("open", partial(opening, go=go, channels=channels))
-        d.peer.bind(d.transport)
-        [asked] = [message for message in await d.fed(resumable()) if "a" in message]
-        await d.fed({"i": asked["i"], "h": 1})
-        if opened:
-            go.set()
-            await turns()
+async def see(phase: Phase, scope: Scope) -> dict[Scope, Place | None]:
+    """Send a message of the peer, which has that scope, and one of a channel; return where they go."""
+    resumes = phase in (Phase.AWAY, Phase.AWAY_NOT_OPEN)
+    d = redialing(keeps_offline=scope is Scope.PEER, bind=False, extensions=True, can_resume=resumes)
+    go, channels, seen = asyncio.Event(), list[AnonymousChannel](), dict[Scope, Place | None]()
+    d.peer.on("open", partial(opening, go=go, channels=channels))
+    d.peer.bind(d.transport)
+    [asked] = [message for message in await d.fed(resumable() if resumes else welcome("drain")) if "a" in message]
+    await d.fed({"i": asked["i"], "h": 1})
+    if phase not in (Phase.OPENING, Phase.AWAY_NOT_OPEN):
+        go.set()
+        await turns()
+    if resumes or phase is Phase.EXPECTED:
         d.transport.lose()
-        assert d.peer.detached
-        d.peer.emit_nowait(scope.name)
-        channels[0].emit_nowait(Scope.STARTED.name)
+    elif phase in (Phase.FINISHING, Phase.DRAINING):
+        await d.fed(control("drain", after_ms=10_000 if phase is Phase.FINISHING else 0))
+    elif phase is Phase.STOPPED:
+        await d.peer.close()
+    for each, emit in ((scope, d.peer.emit_nowait), (Scope.STARTED, channels[0].emit_nowait)):
+        kept = d.peer.stats().kept_bytes
+        try:
+            emit(each.name)
+        except (ConnectionLost, ChannelClosed):
+            seen[each] = None
+        else:
+            seen[each] = Place.NOW if d.take() else Place.QUEUE
+            assert seen[each] is Place.NOW or d.peer.stats().kept_bytes > kept
+    if resumes:  # what is sent as soon as the session resumes was held
         session, d.transport = current_of(d.peer).session, ScriptedTransport()
         assert isinstance(session, ClientSession)
         session.ask_to_resume(Connection(d.transport), refused=lost, failed=lost)
         d.take()
         resumed = await d.fed(control("resumed", rx=0, bytes=0, token="other", limits={}))
         sent = [message["a"][0] for message in resumed if "a" in message]
-        seen |= {each: Place.HELD if each.name in sent else Place.QUEUE for each in (scope, Scope.STARTED)}
-        go.set()
-        await d.peer.close()
+        seen |= {each: Place.HELD for each in seen if each.name in sent}
+    go.set()
+    await d.peer.close()
     return seen
 
 
@@ -123,130 +81,45 @@ def lost(why: object) -> None:
     pytest.fail(f"the session is lost: {why}")
 
 
-def away(*, outlives: bool) -> Driven:
-    """The peer of a client whose session resumes, and whose messages may outlive the session, or not."""
-    if outlives:
-        return redialing(bind=False, extensions=True, can_resume=True)
-    owner = ComesBack()
-    d = Driven(dialer=True, bind=False, extensions=True, can_resume=True, owner=owner)
-    owner.peer = d.peer
-    return d
-
-
-async def see_away_not_open() -> dict[Scope, Place | None]:
-    return await see_away(opened=False)
-
-
-async def see_expected() -> dict[Scope, Place | None]:
-    async with open_line(extensions=False) as scene:
-        client, channel = scene.story.client.peer, scene.channel
-        assert channel is not None
-        scene.story.line.down = True
-        scene.story.line.cut()
-        await turns_until(lambda: not client.connected)
-        scene.look(Scope.STARTED, client, channel.emit_nowait)
-        scene.look(Scope.PEER, client)
-        return scene.seen
-
-
-async def see_stopped() -> dict[Scope, Place | None]:
-    async with open_line(extensions=False) as scene:
-        s, served, channel = scene.story, scene.story.peer, scene.channel
-        assert channel is not None
-        s.line.down = True
-        s.ends[0].hold()
-        s.client.emit_nowait("fills", "x" * Limits().high_water_bytes)
-        waits = start(s.client.emit("note"))
-        await turns()
-        closing = start(s.client.close())
-        await turns()
-        s.line.cut()
-        with pytest.raises(ConnectionLost):
-            await waits
-        await closing
-        scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)
-        await turns_until(lambda: not served.connected)
-        scene.look(Scope.SESSION, served)
-        return scene.seen | {Scope.PEER: None}
-
-
-async def see_finishing() -> dict[Scope, Place | None]:
-    seen = dict[Scope, Place | None]()
-    for scope, d in ((Scope.PEER, redialing(extensions=True)), (Scope.SESSION, Driven(dialer=True, extensions=True))):
-        await d.fed(welcome("drain"))
-        opening = start(d.peer.open_channel("talk"))
-        await turns()
-        [asked] = d.take()
-        await d.fed({"i": asked["i"], "h": 1}, control("drain", after_ms=10_000))
-        channel = await opening
-        for each, emit in ((scope, d.peer.emit_nowait), (Scope.STARTED, channel.emit_nowait)):
-            emit("note")
-            seen[each] = Place.NOW if d.take() else Place.QUEUE
-        await d.peer.close()
-    return seen
-
-
-async def see_opening() -> dict[Scope, Place | None]:
-    s = Story()
-    scene = Scene(s)
-
-    async def opened(peer: Peer) -> None:
-        if peer is s.client.peer:
-            scene.look(Scope.STARTED, peer)
-        await scene.go.wait()
-
-    s.client.on("open", opened)
-    s.server.on("open", opened)
-    async with asyncio.timeout(20):
-        connecting = start(s.client.connect())
-        await turns_until(lambda: bool(s.server.peers) and Scope.STARTED in scene.seen)
-        scene.look(Scope.SESSION, s.peer)
-        scene.look(Scope.PEER, s.client.peer)
-        scene.go.set()
-        await connecting
-        await s.client.close()
-        await s.server.close()
-    return scene.seen
-
-
-async def see_draining() -> dict[Scope, Place | None]:
-    async with open_line() as scene:
-        s, channel = scene.story, scene.channel
-        assert channel is not None
-        closing = start(s.server.close(drain_timeout=0.5))  # so little is left that the client begins nothing new
-        await turns_until(lambda: s.client.closes_in is not None)
-        scene.look(Scope.PEER, s.client.peer)
-        scene.look(Scope.STARTED, s.client.peer, channel.emit_nowait)
-        await channel.abort()
-        await s.client.close()
-        await closing
-    d = Driven(dialer=True, extensions=True)  # what it sends has no other session to wait for
-    await d.fed(welcome("drain"), control("drain", after_ms=0))
-    with pytest.raises(ConnectionLost, match="draining"):
-        d.peer.emit_nowait("note")
-    return scene.seen | {Scope.SESSION: None}
-
-
-SEEN = {
-    Phase.STOPPED: see_stopped,
-    Phase.EXPECTED: see_expected,
-    Phase.AWAY: see_away,
-    Phase.AWAY_NOT_OPEN: see_away_not_open,
-    Phase.OPENING: see_opening,
-    Phase.FINISHING: see_finishing,
-    Phase.DRAINING: see_draining,
-    Phase.OPEN: see_open,
-}
-
-
-IMPOSSIBLE = {(Phase.EXPECTED, Scope.SESSION)}
-"""Messages belong to the session where no other one is expected."""
-
-
 @pytest.mark.parametrize("state", Phase, ids=lambda state: state.name)
 async def test_a_message_goes_where_the_table_says(state: Phase) -> None:
-    cells = {scope: place for scope, place in PLACES[state].items() if (state, scope) not in IMPOSSIBLE}
-    assert await SEEN[state]() == cells
+    for scope in {Scope.PEER, Scope.SESSION} - {scope for phase, scope in IMPOSSIBLE if phase is state}:
+        assert await see(state, scope) == {each: PLACES[state][each] for each in (scope, Scope.STARTED)}
+
+
+@pytest.mark.parametrize("state", RequestState, ids=lambda state: state.name)
+async def test_a_request_counts_and_fails_as_its_state_says(state: RequestState) -> None:
+    d, go = redialing(bind=False, extensions=True, can_resume=True), asyncio.Event()
+    if state is RequestState.QUEUED:
+        d.peer.on("open", go.wait)
+    d.peer.bind(d.transport)
+    greet = resumable if state is RequestState.HELD else welcome
+    await d.fed(greet(running=1, waiting=0, waiting_bytes=0))
+    if state is RequestState.HELD:
+        d.transport.lose()
+    elif state is RequestState.WAITS:
+        d.transport.pause()
+    task = start(d.peer.request("work", timeout=5))
+    await turns()
+    sent = [message["i"] for message in d.take() if message.get("a") == ["work"]]
+    assert bool(sent) is (state in (RequestState.SENT, RequestState.ABANDONED, RequestState.ENDED))
+    if state is RequestState.ENDED:
+        await d.fed({"i": sent[0], "d": 1})
+        assert await task == 1
+    elif state is RequestState.ABANDONED:
+        d.clock.advance(100)
+        await turns()
+    requests = d.peer._core.requester.outbox.requests
+    assert [pending.state for pending in requests.all()] == ([] if task.done() else [state])
+    assert (requests.flight.requests, requests.flight.bytes > 0) == (state.counts, state.bytes_count)
+    d.clock.advance(100)
+    await turns()
+    error = task.exception()
+    assert (error.outcome if isinstance(error, RequestTimeout) else None) == state.outcome
+    left = (requests.flight.requests, requests.flight.bytes, requests.flight.waiting, d.peer.pending)
+    assert left == (state.outcome == "unknown", 0, 0, 0)
+    go.set()
+    await d.peer.close()
 
 
 # ---------------------------------------------------------------- the rules on top of the table, in order
@@ -255,24 +128,6 @@ async def test_a_message_goes_where_the_table_says(state: Phase) -> None:
 def events(d: Driven) -> list[Any]:
     """The names of the events and requests that were sent."""
     return [message["a"][0] for message in d.take() if "a" in message]
-
-
-@pytest.mark.parametrize("then", ["has room again", "is lost"])
-async def test_nobody_overtakes_those_who_wait_for_room(then: str) -> None:
-    d = redialing()
-    d.transport.pause()
-    tasks = [start(d.peer.emit("first"))]
-    await turns()
-    tasks.append(start(d.peer.emit("second")))  # it looks before the first one is awake
-    if then == "has room again":
-        d.transport.resume()
-    else:
-        d.transport.lose()
-    await asyncio.gather(*tasks)
-    if then == "is lost":
-        d.rebind()
-    await turns()
-    assert events(d) == ["first", "second"]
 
 
 async def busy() -> tuple[Driven, int, asyncio.Task[Any]]:
@@ -311,8 +166,7 @@ async def test_a_request_that_waits_for_the_next_session_does_not_wait_for_the_c
     await asyncio.gather(runs, late, asks, return_exceptions=True)
 
 
-@pytest.mark.parametrize("running", [1, 2])
-@pytest.mark.parametrize("before", [0, 1, 5])
+@pytest.mark.parametrize(("before", "running"), [(0, 1), (1, 2), (5, 1)])
 async def test_requests_do_not_overload_a_remote_peer_whose_session_resumes(before: int, running: int) -> None:
     work = Blocked()
     async with story(server=Limits(running=running, waiting=2)) as s:
@@ -333,14 +187,12 @@ async def test_a_request_that_ends_while_its_session_is_away_makes_room_for_the_
     async with story(server=Limits(running=1, waiting=2)) as s:
         s.server.on("work", work)
         await s.cut()
-        leaves = [start(s.client.request("work", n, timeout=None if cancelled else 1.0)) for n in range(3)]
+        leaves = [start(s.client.request("work", n, timeout=None if cancelled else 0.05)) for n in range(3)]
         stays = [start(s.client.request("work", n, timeout=None)) for n in range(3, 10)]
         await turns()
         if cancelled:
             for task in leaves:
                 task.cancel()
-        else:
-            s.clock.advance(2.0)
         results = await asyncio.gather(*leaves, return_exceptions=True)
         outcomes = [each.outcome if isinstance(each, RequestTimeout) else type(each) for each in results]
         assert outcomes == [asyncio.CancelledError if cancelled else "not_sent"] * 3
@@ -395,9 +247,9 @@ async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once
 
 
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
-    async with open_line(client=Limits(replay_bytes=SMALL)) as scene:
-        s, channel = scene.story, scene.channel
-        assert channel is not None
+    async with story(client=Limits(replay_bytes=SMALL)) as s:
+        s.server.on("talk", talk)
+        channel = await s.client.open_channel("talk")
         await s.settled()
         await s.cut()
         channel.emit_nowait("fills", "x" * SMALL)
@@ -406,24 +258,6 @@ async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
         assert (emits.done(), on_channel.done()) == (True, False)
         await s.repair()
         await on_channel
-
-
-async def test_a_request_is_encoded_once_although_its_size_decides_when_it_leaves() -> None:
-    encoded: list[object] = []
-
-    def as_text(value: object) -> str:
-        encoded.append(value)
-        return str(value)
-
-    d = redialing(extensions=True, codec=JsonCodec(enc_hook=as_text))
-    await d.fed(welcome(running=1, waiting=1, waiting_bytes=0))
-    runs, i = await d.asks("runs", timeout=None)
-    large = start(d.peer.request("large", 1j, timeout=None))
-    await turns()
-    [sent] = [message for message in await d.fed({"i": i, "d": "done"}) if "a" in message]
-    assert sent["a"] == ["large", "1j"] and encoded == [1j]
-    await d.fed({"i": sent["i"]})
-    await asyncio.gather(runs, large)
 
 
 async def test_a_queued_message_does_not_keep_what_its_arguments_were_made_of() -> None:
@@ -444,11 +278,7 @@ async def test_a_queued_message_does_not_keep_what_its_arguments_were_made_of() 
 
 async def test_a_caller_that_waits_for_room_learns_why_its_channel_has_ended() -> None:
     d = Driven(dialer=True)
-    opening = start(d.peer.open_channel("talk"))
-    await turns()
-    [asked] = d.take()
-    await d.fed({"i": asked["i"], "h": 1})
-    channel = await opening
+    channel = await requested(d)
     d.transport.pause()
     waits = start(channel.emit("note"))
     await turns()

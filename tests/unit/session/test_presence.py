@@ -1,4 +1,4 @@
-"""What handlers are told of a session that is detached and resumes, and in which order."""
+"""A session that is detached and resumes: what handlers are told, and what arrives of large messages."""
 
 from __future__ import annotations
 
@@ -8,74 +8,39 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from core_driver import turns
+from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import Story, story
+from session_story import SOON, Story, refuse, story
 
-from wsrpc import CloseInfo, Limits, Peer, ReconnectInfo, Server, blocking
-from wsrpc.testing import Clock
+from wsrpc import Client, Limits, Reconnect, ReconnectInfo, Server, blocking
+from wsrpc.testing import Clock, FaultProxy, Line, MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Told:
-    """Calls of the handlers of both sides. Slow handlers record their call when ``gate`` is open."""
-
-    def __init__(self, s: Story) -> None:
-        self.there: list[Any] = []
-        self.here: list[Any] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        s.server.on_detach(self.detached_there)
-        s.server.on_resume(lambda peer: self.note(self.there, "resume"))
-        s.server.on("disconnect", lambda peer, info: self.note(self.there, "close"))
-        s.client.on_detach(self.detached_here)
-        s.client.on_reconnect(self.back_here)
-        s.client.on("disconnect", lambda peer, info: self.note(self.here, "close"))
-
-    async def note(self, notified: list[Any], what: Any) -> None:
-        await self.gate.wait()
-        notified.append(what)
-
-    async def detached_there(self, peer: Peer, info: CloseInfo) -> None:
-        await self.note(self.there, int(info.code))
-
-    async def detached_here(self, info: CloseInfo) -> None:
-        assert info.will_reconnect
-        await self.note(self.here, int(info.code))
-
-    async def back_here(self, info: ReconnectInfo) -> None:
-        await self.note(self.here, "resume" if info.resumed else "new")
-
-
-@pytest.fixture
-async def s() -> AsyncGenerator[Story]:
+async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end() -> None:
+    here, there = list[Any](), list[Any]()
     async with story() as s:
-        yield s
+        s.server.on_detach(lambda peer, info: there.append(int(info.code)))
+        s.server.on_resume(lambda peer: there.append("resume"))
+        s.server.on("disconnect", lambda peer, info: there.append("close"))
+        s.client.on_detach(lambda info: here.append((int(info.code), info.will_reconnect)))
+        s.client.on_reconnect(lambda info: here.append("resume" if info.resumed else "new"))
+        s.client.on("disconnect", lambda peer, info: here.append("close"))
+        for number in (1, 2):
+            await s.cut()
+            await turns_until(lambda: there[-1:] == [1006])
+            assert there == [1006, "resume"] * (number - 1) + [1006]
+            await s.repair()
+            await turns(20)
+            assert there == [1006, "resume"] * number and here == [(1006, True), "resume"] * number
+        await s.client.close()
+        await turns_until(lambda: there[4:] == ["close"])
+        assert here[4:] == ["close"]
 
 
-@pytest.fixture
-def notified(s: Story) -> Told:
-    return Told(s)
-
-
-async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end(s: Story, notified: Told) -> None:
-    for number in (1, 2):
-        await s.cut()
-        await turns_until(lambda: notified.there[-1:] == [1006])
-        assert notified.there == [1006, "resume"] * (number - 1) + [1006]
-        await s.repair()
-        await turns(20)
-        assert notified.there == notified.here == [1006, "resume"] * number
-    await s.client.close()
-    await turns_until(lambda: notified.there[4:] == ["close"])
-    assert notified.here == notified.there
-
-
-async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_only(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
     clock = Clock()
     async with story(server=Limits(open_timeout=5.0), clock=clock) as s:
@@ -96,21 +61,200 @@ async def test_a_function_that_never_returns_holds_up_the_others_for_a_while_onl
 
 
 async def test_a_client_of_threads_is_told_too() -> None:
-    server = Server()
+    server, loop = Server(), asyncio.get_running_loop()
+    server.on("echo", lambda value: value)
+
+    def main(url: str) -> list[Any]:
+        notified: list[Any] = []
+        with blocking.Client(url, reconnect=SOON) as client:
+            client.on_detach(lambda info: notified.append(int(info.code)))
+            client.on_reconnect(lambda info: notified.append(info.resumed))
+            client.request("echo", 1)  # now the session can go on
+            [transport] = [peer.transport for peer in server.peers]
+            assert transport is not None
+            loop.call_soon_threadsafe(transport.abort)
+            while len(notified) < 2:
+                time.sleep(0.001)
+        return notified
+
     async with server.listen() as listener:
+        assert await asyncio.to_thread(main, listener.url) == [1006, True]
 
-        def main() -> list[Any]:
-            notified: list[Any] = []
-            with blocking.Client(listener.url) as client:
-                client.on_detach(lambda info: notified.append(int(info.code)))
-                client.on_reconnect(lambda info: notified.append(info.resumed))
-                client.request("cut", returns=None)
-                while len(notified) < 2:
-                    time.sleep(0.001)
-            return notified
 
-        @server.on("cut")
-        async def cut(peer: Peer) -> None:
-            asyncio.get_running_loop().call_later(0.05, peer.transport.abort)  # type: ignore[union-attr]
+# ---------------------------------------------------------------- while handlers still run
 
-        assert await asyncio.to_thread(main) == [1006, True]
+
+class Scene(Story):
+    """A client that connects once its handlers are registered, and the events that its server receives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived: list[Any] = []
+        self.release = asyncio.Event()
+        self.server.on("note", self.arrived.append)
+
+    async def connecting(self) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self.client.connect())
+        await turns(50)  # until the session can go on
+        return task
+
+
+@pytest.fixture
+async def scene() -> AsyncGenerator[Scene]:
+    async with asyncio.timeout(20):
+        scene = Scene()
+        yield scene
+        await scene.client.close()
+        await scene.server.close()
+
+
+@pytest.mark.parametrize("ends", ["while the connection is lost", "when the session has gone on"])
+async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str, scene: Scene) -> None:
+    client, expected = scene.client, ["begins", "asks", "ends", "waits", "waits, too"]
+
+    @client.on("open")
+    async def opened() -> None:
+        await client.emit("note", "begins")
+        await scene.release.wait()
+        await client.request("note", "asks")
+        await client.emit("note", "ends")
+
+    connecting = await scene.connecting()
+    waiting = start(client.emit("note", "waits"))
+    await scene.cut()
+    client.emit_nowait("note", "waits, too")
+    if ends == "while the connection is lost":
+        scene.release.set()
+        await turns(10)
+        assert client.state in ("detached", "resuming")
+    scene.line.down = False
+    if not scene.release.is_set():
+        await turns_until(lambda: client.state == "opening")
+        await turns(20)
+        assert not connecting.done() and client.state == "opening"
+        assert scene.back == [], "what `open` prepares is not ready yet"
+        assert scene.arrived == ["begins"]
+        scene.release.set()
+    await asyncio.gather(connecting, waiting)
+    await turns_until(lambda: scene.back and len(scene.arrived) >= len(expected))
+    assert scene.arrived == expected and [info.resumed for info in scene.back] == [True]
+
+
+async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself(scene: Scene) -> None:
+    client, done = scene.client, asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        await scene.release.wait()
+        await client.wait_connected()
+        assert client.state == "opening"
+        done.set()
+
+    async with asyncio.timeout(5):  # less than Limits.open_timeout
+        connecting = await scene.connecting()
+        other = asyncio.create_task(client.wait_connected())
+        await scene.cut()
+        scene.release.set()
+        await turns(5)
+        scene.line.down = False
+        await done.wait()
+        assert not connecting.done() and not other.done()
+        await asyncio.gather(connecting, other)
+    assert client.state == "connected"
+
+
+async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_in_the_log(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing calls it again, so it must not look as if its connection had ended."""
+
+    @scene.client.on("open")
+    async def on_open() -> None:
+        await scene.release.wait()
+        refuse(scene.ends[0])
+        await scene.client.request("note", "now or never", offline="fail")
+
+    connecting = await scene.connecting()
+    scene.release.set()
+    await turns(20)
+    await scene.cut()
+    scene.line.down = False
+    await connecting
+    await scene.client.wait_connected()
+    failed = [each for each in caplog.records if "on_open" in each.getMessage()]
+    assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
+    assert scene.arrived == []
+
+
+async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out(scene: Scene) -> None:
+    client, notified = scene.client, list[tuple[str, bool]]()
+
+    @client.on_reconnect
+    async def slow(info: ReconnectInfo) -> None:
+        notified.append(("slow", info.resumed))
+        await scene.release.wait()
+
+    client.on_reconnect(lambda info: notified.append(("last", info.resumed)))
+    await (await scene.connecting())
+    await scene.server.peers[0].close(1012, "restart")
+    await turns_until(lambda: notified)
+    for _ in range(3):
+        await turns(40)
+        await scene.cut()
+        scene.line.down = False
+        await turns_until(lambda: client.state == "opening")
+    assert notified == [("slow", False)]
+    scene.release.set()
+    await turns_until(lambda: len(notified) == 4)
+    assert notified == [("slow", False), ("last", False), ("slow", True), ("last", True)]
+    assert [info.resumed for info in scene.back] == [False, True]
+
+
+# ---------------------------------------------------------------- large messages, which travel in parts
+
+CUT = 150_000
+"""Bytes after which each connection is cut: less than each message has."""
+TEXT = "é" * 250_000
+BYTES = bytes(range(256)) * 2_000
+AT_ONCE = Reconnect(initial=0.001, max=0.001)
+
+
+def echoing() -> Server:
+    server = Server()
+    server.on("echo", lambda value: value)
+    return server
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("value", [TEXT, BYTES], ids=["text", "bytes"])
+async def test_a_message_arrives_although_no_connection_lasts_as_long(value: Any, direction: Any) -> None:
+    async with echoing().listen() as listener, FaultProxy(listener.url) as proxy:
+        async with asyncio.timeout(20), Client(proxy.url, reconnect=AT_ONCE) as client:
+            await client.request("echo", 0)
+            before = proxy.bytes_up + proxy.bytes_down
+            async with proxy.cut_after(CUT, direction):
+                assert await client.request("echo", value) == value
+            passed = proxy.bytes_up + proxy.bytes_down - before
+    size = len(value.encode()) if isinstance(value, str) else len(value)
+    assert size * 2 < passed < size * 2 * 1.5, "nearly each byte went once up and once down"
+
+
+async def test_a_message_travels_in_parts_although_the_connection_was_fast() -> None:
+    """If it then became slow, a message of 4 MB was acknowledged so late that the session ended with 4408."""
+    sizes, line = list[int](), Line(echoing())
+
+    async def dial(url: str, **options: Any) -> MemoryTransport:
+        transport = await line.dial(url, **options)
+        send = transport.send
+
+        def noted(payload: bytes, text: bool = True) -> None:
+            sizes.append(len(payload))
+            send(payload, text)
+
+        vars(transport)["send"] = noted
+        return transport
+
+    async with asyncio.timeout(20), Client("ws://server/", dial=dial) as client:
+        for _ in range(4):
+            assert await client.request("echo", TEXT) == TEXT
+    assert sum(sizes) > 4 * len(TEXT) and max(sizes) < 132_000

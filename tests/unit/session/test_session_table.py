@@ -11,11 +11,10 @@ import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON
+from session_story import Dialed, Visitor, dialing, refuse
 from stream_driver import control, hello
 
-import wsrpc._core.session.client_session
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
+from wsrpc import CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
@@ -24,9 +23,7 @@ from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.session.session import Session
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
 from wsrpc._core.wire.settings import make_settings
-from wsrpc._server.server import accept_of
-from wsrpc.handshake import Handshake
-from wsrpc.testing import Clock, ScriptedTransport
+from wsrpc.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -38,18 +35,12 @@ ON_SERVERS = [(S.STRANDED, I.STOPPED_KEEPING), (S.DETACHED, I.RESUMED)]
 """Cells that only the session of a server has."""
 
 
-class Transport(ScriptedTransport):
-    """A transport that can break, and that closes when the test says so."""
+class Transport(Dialed):
+    """A transport that closes when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.broken = False
         self.may_close = asyncio.Event()
-
-    def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self.broken:
-            raise ConnectionLost(1006, "broken", "not_sent")
-        super().send(payload, text)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         await self.may_close.wait()
@@ -90,7 +81,7 @@ class Scene:
 
     def refuse(self) -> None:
         """Let the connection take no more messages, and send one."""
-        self.transport.broken = True
+        refuse(self.transport)
         with suppress(ConnectionLost):
             self.peer.emit_nowait("note")
 
@@ -180,6 +171,8 @@ async def test_a_cell(state: SessionState, happened: SessionInput, monkeypatch: 
         await scene.happen(state, happened)
         assert (state, happened) in played
         assert session.state is after(state, happened)
+        if (state, happened) == (S.ASKING, I.EXPIRED):
+            assert scene.transport.pop_sent()[-1] == control("gone", why="closed"), "the server need not keep it"
         if state in (S.NEW, S.CLOSING):
             return
         (request, *_) = scene.tasks
@@ -212,14 +205,14 @@ async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionS
 CODES = (1000, 1001, 1002, 1005, 1006, 1008, 1011, 1012, 1013, 1014, 4000, 4400, 4409, 4411, 4412)
 
 
-@pytest.mark.parametrize("code", CODES)
-async def test_the_close_codes_after_which_a_client_asks_to_resume(code: int) -> None:
+async def test_the_close_codes_after_which_a_client_asks_to_resume() -> None:
     """Proxies send 1001 when they restart."""
-    scene = Scene()
-    await scene.reach(S.RESUMABLE)
-    scene.transport.lose(CloseInfo(code, "restarting", was_clean=code != 1006))
-    assert scene.session.state is (S.DETACHED if code in (1001, 1006, 4411, 4412) else S.OVER)
-    await scene.end()
+    for code in CODES:
+        scene = Scene()
+        await scene.reach(S.RESUMABLE)
+        scene.transport.lose(CloseInfo(code, "restarting", was_clean=code != 1006))
+        assert scene.session.state is (S.DETACHED if code in (1001, 1006, 4411, 4412) else S.OVER), code
+        await scene.end()
 
 
 async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
@@ -234,23 +227,6 @@ async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
         scene.peer.emit_nowait("note")
     await scene.end()
     assert [info.user_closed for info in notified] == [True]
-
-
-async def test_a_bind_whose_close_handler_closes_the_peer_closes_its_connection() -> None:
-    scene, late = Scene(), Transport()
-    late.may_close.set()
-
-    @scene.peer.on("close")
-    def closed(peer: Peer, info: CloseInfo) -> None:
-        with suppress(StopIteration):
-            peer.close(4000, "enough").send(None)  # the first step, as in an eager task
-
-    await scene.reach(S.ATTACHED)
-    with pytest.raises(ConnectionLost, match="4000 enough"):
-        scene.peer.bind(late)
-    await turns()
-    assert late.closed is not None and late.closed.code == 4000
-    await scene.end()
 
 
 @pytest.mark.parametrize("make", [redialing, Driven])
@@ -268,77 +244,36 @@ async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_close
     assert [(info.user_closed, info.will_reconnect) for info in notified] == [(True, False)]
 
 
-async def test_a_peer_that_is_bound_again_after_a_close_keeps_messages_again() -> None:
-    driven = redialing()
-    await driven.peer.close()
-    with pytest.raises(ConnectionLost):
-        driven.peer.emit_nowait("note", 1)
-    driven.rebind().lose()
-    driven.peer.emit_nowait("note", 2)
-    driven.rebind().expect({"a": ["note", 2]})
-    await driven.peer.close()
-
-
-def dialing() -> tuple[Client, list[Transport]]:
-    """Return a client, and the connections that it makes."""
-    dialed = list[Transport]()
-
-    async def dial(url: str, **options: Any) -> Transport:
-        dialed.append(Transport())
-        dialed[-1].may_close.set()
-        return dialed[-1]
-
-    client = Client("ws://server/", dial=dial, reconnect=SOON)
-    return client, dialed
-
-
-async def test_a_client_whose_session_expires_while_it_asks_dials_again() -> None:
-    client, dialed = dialing()
-    async with asyncio.timeout(20), client:
-        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": 2}
-        dialed[0].feed(control("welcome", **fields))
-        dialed[0].lose()
-        await turns_until(lambda: len(dialed) == 3)
-        await client.wait_connected()
-        assert [message["wsrpc"]["t"] for message in dialed[1].pop_sent()] == ["resume", "gone"]
-        assert [message["wsrpc"]["t"] for message in dialed[2].pop_sent()] == ["hello"]
-
-
 @pytest.mark.parametrize("answers", ["resumed", "nothing"])
 async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two attempts without an answer, it gave up a session that the server had kept, on a link that was full."""
-    monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.002)
-    client, dialed = dialing()
-    async with asyncio.timeout(20), client:
-        ttl = 60.0 if answers == "resumed" else 0.3
-        dialed[0].feed(control("welcome", features=["resume"], limits={}, sid="s", token="secret", ttl=ttl))
+    monkeypatch.setattr("wsrpc._core.session.client_session.ANSWER_TIMEOUT", 0.002)
+    async with dialing(ttl=60.0 if answers == "resumed" else 0.3) as (client, lines):
         request = start(client.request("note"))
         await turns()
-        dialed[0].lose()
+        lines[0].lose()
         if answers == "resumed":
-            await turns_until(lambda: len(dialed) == 6)
-            dialed[5].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
-            asked, sent = dialed[5].pop_sent()
+            await turns_until(lambda: len(lines) == 6)
+            lines[5].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
+            asked, sent = lines[5].pop_sent()
             assert asked["wsrpc"]["gen"] == 5
-            dialed[5].feed({"i": sent["i"], "d": None})
+            lines[5].feed({"i": sent["i"], "d": None})
             await request
         else:
             with pytest.raises(SessionLost, match="no connection resumed it in time"):
                 await request
             await client.wait_connected()
+            assert lines[-1].pop_sent()[0]["wsrpc"]["t"] == "hello"
 
 
 async def test_a_dropped_attempt_does_not_make_the_next_one_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """After many drops, a client waited for minutes for an answer that was lost."""
-    monkeypatch.setattr(wsrpc._core.session.client_session, "ANSWER_TIMEOUT", 0.1)
-    client, dialed = dialing()
-    async with asyncio.timeout(8), client:  # it was 10 seconds
-        dialed[0].feed(control("welcome", features=["resume"], limits={}, sid="s", token="secret", ttl=60.0))
-        dialed[0].pop_sent()
+    monkeypatch.setattr("wsrpc._core.session.client_session.ANSWER_TIMEOUT", 0.1)
+    async with asyncio.timeout(8), dialing() as (_, lines):  # it was 10 seconds
         for _ in range(99):
-            dialed[-1].lose()
-            await turns_until(lambda: dialed[-1].pop_sent() != [])
-        await turns_until(lambda: len(dialed) > 100)
+            lines[-1].lose()
+            await turns_until(lambda: lines[-1].pop_sent() != [])
+        await turns_until(lambda: len(lines) > 100)
 
 
 async def test_a_client_whose_welcome_is_late_joins_parts_nevertheless() -> None:
@@ -357,47 +292,34 @@ async def test_a_client_whose_welcome_is_late_joins_parts_nevertheless() -> None
     assert state_of(driven.peer) is S.OVER
 
 
-async def accepted(server: Server, clock: Clock | None = None) -> tuple[Peer, Transport, dict[str, Any]]:
-    """A peer of a server, whose client can resume the session."""
-    transport = Transport()
-    transport.may_close.set()
-    peer = await accept_of(server)(transport, Handshake("/", {}, limits=server.limits), clock)
-    assert isinstance(peer, Peer)
-    transport.feed(hello("resume"))
-    [welcome] = transport.pop_sent()
-    transport.feed(control("ack", n=0, bytes=0))
-    return peer, transport, {name: welcome["wsrpc"][name] for name in ("sid", "token")}
-
-
 def state_of(peer: Peer) -> SessionState:
     return current_of(peer).session.state
 
 
 async def test_a_session_whose_client_is_about_to_close_takes_no_messages_any_more() -> None:
-    server = Server()
-    peer, transport, _ = await accepted(server)
-    transport.broken = True
+    page = Visitor()
+    peer = await page.begin()
+    refuse(page.line)
     peer.emit_nowait("note")
     assert state_of(peer) is S.STRANDED and peer.stats().kept_bytes > 0
-    transport.feed(control("gone", why="closed"))
+    page.line.feed(control("gone", why="closed"))
     assert state_of(peer) is S.DEAD
     with pytest.raises(ConnectionLost, match="broken"):
         peer.emit_nowait("note")
-    transport.lose()
-    assert state_of(peer) is S.OVER and not server.peers
-    await server.close()
+    page.line.lose()
+    assert state_of(peer) is S.OVER and not page.server.peers
+    await page.server.close()
 
 
 async def test_a_session_whose_client_leaves_before_it_counts_ends_with_its_connection() -> None:
-    server, transport = Server(), Transport()
-    peer = await server.accept(transport)
-    assert isinstance(peer, Peer)
-    transport.feed(hello("resume"), control("gone", why="closed"), control("ack", n=0, bytes=0))
+    page = Visitor()
+    peer = await page.connect(hello("resume"))
+    page.line.feed(control("gone", why="closed"), control("ack", n=0, bytes=0))
     peer.emit_nowait("note", 1)
     assert state_of(peer) is S.ATTACHED and peer.stats().kept_bytes == 0
-    transport.lose()
+    page.line.lose()
     assert state_of(peer) is S.OVER and not peer.ignored
-    await server.close()
+    await page.server.close()
 
 
 async def test_a_connection_that_takes_no_message_counts_as_ended() -> None:
@@ -409,55 +331,34 @@ async def test_a_connection_that_takes_no_message_counts_as_ended() -> None:
     await scene.end()
 
 
-async def test_a_server_resumes_a_session_without_asking() -> None:
-    server = Server()
-    peer, transport, named = await accepted(server)
-    transport.lose()
-    late = Transport()
-    late.may_close.set()
-    assert state_of(peer) is S.DETACHED
-    peer.emit_nowait("note", 1)
-    accepting = start(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
-    await turns()
-    late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
-    assert await accepting is peer and state_of(peer) is S.RESUMABLE
-    assert {"a": ["note", 1]} in late.pop_sent()
-    await server.close()
-
-
 async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_without_a_connection() -> None:
     server = Server(detached_bytes=130_000)
-    peer, transport, named = await accepted(server)
-    other, far, _ = await accepted(server)
-    transport.lose()
+    page, other = Visitor(server), Visitor(server)
+    peer, served = await page.begin(), await other.begin()
+    page.line.lose()
     peer.emit_nowait("note", "x" * 50_000)
-    late = Transport()
-    late.may_close.set()
-    accepting = start(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
-    await turns()
-    late.feed(control("resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named))
-    await accepting
-    far.lose()
-    other.emit_nowait("note", "x" * 80_000)
-    assert (state_of(peer), state_of(other)) == (S.RESUMABLE, S.DETACHED)
+    await page.resume()
+    other.line.lose()
+    served.emit_nowait("note", "x" * 80_000)
+    assert (state_of(peer), state_of(served)) == (S.RESUMABLE, S.DETACHED)
     await server.close()
 
 
 async def test_callers_that_wait_for_room_get_the_end_of_their_session() -> None:
-    server, clock = Server(limits=LIMITS, detached_timeout=TTL), Clock()
-    peer, transport, _ = await accepted(server, clock)
-    transport.lose()
+    page = Visitor(Server(limits=LIMITS, detached_timeout=TTL))
+    peer = await page.begin()
+    page.line.lose()
     for _ in range(2):
         peer.emit_nowait("note", LARGE)
     calls = [start(peer.emit("note")), start(peer.request("add", 1, 2))]
     await turns()
     assert not any(call.done() for call in calls)
-    clock.advance(TTL)
+    page.clock.advance(TTL)
     assert state_of(peer) is S.OVER
     lost = await asyncio.gather(*calls, peer.emit("note"), return_exceptions=True)
     assert [type(error) for error in lost] == [SessionLost, SessionLost, ConnectionLost]
     assert [error.outcome for error in lost if isinstance(error, ConnectionLost)] == ["not_sent"] * 3
-    await server.close()
+    await page.server.close()
 
 
 def test_what_is_in_no_cell_cannot_happen() -> None:

@@ -5,7 +5,6 @@ recorded) and ``steps``. A step is a stimulus (``do`` an operation, ``feed`` a f
 or a reaction (a frame ``sent``, an ``outcome``), and all reactions to a stimulus stand before the next one: nothing
 else was sent, nothing else happened. Values that JSON has not are objects with one key, like ``{"$undefined": true}``.
 
-`scenario` reads recordings. `deviations` says where wsrpc answers otherwise on purpose: `adapting` rewrites a scenario
-by `rules`, after `channel_rules` for anonymous channels and streams, which keep account of them in `conversations`.
+`scenario` reads recordings, and puts in what ``deviations.json`` says where wsrpc answers otherwise on purpose.
 `mirror` is the peer under test, and `replay` drives it and compares.
 """

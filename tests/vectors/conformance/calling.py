@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partialmethod
 from typing import Any
 
@@ -22,7 +22,7 @@ ChannelName = str | dict[str, str] | None
 class Calling(Stage):
     """The operations that register, emit and request. ``opens``: the requests that ask for a channel."""
 
-    def __init__(self, peer: Peer, opens: frozenset[str]) -> None:
+    def __init__(self, peer: Peer, opens: Collection[str]) -> None:
         super().__init__()
         self.peer = peer
         self._opens = opens

@@ -10,7 +10,6 @@ from .stage import Stage
 from .values import JsError, observed, raised_by
 
 DONE = {"value": None, "done": True}
-CONSUMER_FAILED = "consumer failed"
 
 
 Readable = AnonymousChannel | Channel
@@ -88,7 +87,7 @@ class Iterating(Stage):
                 self.log("iterated", ref=ref, value=observed(item))
                 count += 1
                 if count == throw_after:
-                    raise JsError(CONSUMER_FAILED)
+                    raise JsError("consumer failed")
                 if count == break_after:
                     break
         return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
@@ -98,7 +98,7 @@ class Mirror(Calling, Iterating):
     ``opens`` are the requests that ask for a channel. The first socket that opens has the name ``s1``.
     """
 
-    def __init__(self, create: dict[str, Any], *, opens: frozenset[str] = frozenset()) -> None:
+    def __init__(self, create: dict[str, Any], *, opens: Collection[str] = ()) -> None:
         self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")

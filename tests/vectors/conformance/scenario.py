@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 Step = dict[str, Any]
 
 STIMULI = frozenset({"do", "feed", "feed_burst", "feed_binary"})
-
-CHANNEL_KINDS = frozenset({"channel", "async_channel", "deferred_channel"})
-"""Kinds of handlers that return the anonymous channel that they have made."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +21,6 @@ class Stimulus:
     value: Any
     socket: str | None
     reactions: tuple[Step, ...]
-
-    def frames(self) -> list[Any]:
-        """What a feed brings, as JSON where it is JSON."""
-        if self.kind == "feed":
-            return [parsed(self.value)]
-        return [parsed(text) for text in self.value] if self.kind == "feed_burst" else []
 
     @property
     def op(self) -> str | None:
@@ -44,17 +35,36 @@ class Scenario:
     source: str
     tags: tuple[str, ...]
     stimuli: tuple[Stimulus, ...]
-    counterpart: str | None = None
-    opens: frozenset[str] = frozenset()
-    """The requests that ask for a channel, by ``ref``: in Python another call than those that ask for a value."""
+
+    @property
+    def opens(self) -> list[str]:
+        """The requests that ask for a channel, by ``ref``: in Python another call than those that ask for a value."""
+        return cast("list[str]", DEVIATIONS.get(self.name, {}).get("opens", []))
 
     @property
     def tagged(self) -> bool:
         """Whether the recording calls the behaviour odd, or JavaScript's own; "pair" only says how it was made."""
         return bool(set(self.tags) - {"pair"})
 
-    def having(self, stimuli: list[Stimulus]) -> Scenario:
-        return replace(self, stimuli=tuple(stimuli))
+
+DEVIATIONS: dict[str, dict[str, list[Step]]] = json.loads(
+    (Path(__file__).parent.parent / "deviations.json").read_text(encoding="utf-8")
+)
+"""Scenarios that wsrpc plays otherwise on purpose.
+
+By scenario and number of the stimulus it has all reactions to it, in the recordings' notation (a frame may stand as
+JSON instead of text; ``{"$text": part}`` is any text that has the part). There may be further stimuli among them, where
+it takes more for the same. The reasons are in interop/DEVIATIONS.md, where ``rules`` are rows of the first table.
+"""
+
+
+def for_wsrpc(scenario: Scenario) -> Scenario:
+    """The scenario as wsrpc must play it."""
+    stimuli: list[Stimulus] = []
+    for number, stimulus in enumerate(scenario.stimuli):
+        reactions = DEVIATIONS.get(scenario.name, {}).get(str(number), stimulus.reactions)
+        stimuli += _stimuli([{stimulus.kind: stimulus.value, "socket": stimulus.socket}, *reactions])
+    return replace(scenario, stimuli=tuple(stimuli))
 
 
 def parsed(text: str) -> Any:
@@ -68,9 +78,7 @@ def parsed(text: str) -> Any:
 
 def load(folder: Path) -> list[Scenario]:
     """The scenarios of all recordings in ``folder``: files that hold an array of them."""
-    found = [_scenario(entry, source) for source, content in _files(folder, list) for entry in content]
-    by_name = {scenario.name: scenario for scenario in found}
-    return [replace(scenario, opens=openings(scenario, by_name)) for scenario in found]
+    return [_scenario(entry, source) for source, content in _files(folder, list) for entry in content]
 
 
 def load_other_versions(folder: Path) -> list[Scenario]:
@@ -87,66 +95,16 @@ def _files(folder: Path, kind: type) -> Iterator[tuple[str, Any]]:
 
 def _scenario(entry: dict[str, Any], source: str) -> Scenario:
     steps: list[Step] = entry["steps"]
-    return Scenario(
-        entry["name"],
-        source,
-        tuple(entry.get("tags", ())),
-        tuple(_stimuli(steps)),
-        entry.get("counterpart"),
-    )
+    return Scenario(entry["name"], source, tuple(entry.get("tags", ())), tuple(_stimuli(steps)))
 
 
-def _stimuli(steps: list[Step]) -> Iterator[Stimulus]:
+def _stimuli(steps: Iterable[Step]) -> Iterator[Stimulus]:
     done: list[tuple[str, Step, list[Step]]] = []
     for step in steps:
         kind = next((key for key in STIMULI if key in step), None)
         if kind is not None:
             done.append((kind, step, []))
         else:
-            assert done, "a reaction before anything was done"
             done[-1][2].append(step)
     for kind, step, reactions in done:
         yield Stimulus(kind, step[kind], step.get("socket"), tuple(reactions))
-
-
-# ---------------------------------------------------------------- what asks for a channel
-
-
-def operations(scenario: Scenario) -> Iterator[dict[str, Any]]:
-    """All operations, those inside handlers included."""
-    waiting = [stimulus.value for stimulus in scenario.stimuli if stimulus.kind == "do"]
-    while waiting:
-        operation = waiting.pop(0)
-        yield operation
-        if isinstance(operation.get("handler"), dict):
-            waiting += operation["handler"].get("do", [])
-            waiting += [{"op": "on", "channel": None, **entry} for entry in operation["handler"].get("channel_on", [])]
-
-
-def answers_with_channel(handler: dict[str, Any]) -> bool:
-    """Whether a handler's answer is an anonymous channel, if all goes well."""
-    return handler["kind"] in CHANNEL_KINDS or handler["kind"] == "iterable"
-
-
-def openings(scenario: Scenario, others: dict[str, Scenario]) -> frozenset[str]:
-    """The requests of this side that ask for a channel.
-
-    In JavaScript only the answer tells. And that may be wrong: JavaScript answers null as if it were a channel. Where
-    the other half of a pair is there and its handler makes none, what arrives here was a null.
-    """
-    outcomes = [step["outcome"] for stimulus in scenario.stimuli for step in stimulus.reactions if "outcome" in step]
-    found = {content["ref"] for content in outcomes if "$channel" in str(content.get("value"))}
-    for operation in operations(scenario):
-        if isinstance(operation.get("channel"), dict):
-            found.add(operation["channel"]["ref"])
-    asked = {operation["ref"]: operation["event"] for operation in operations(scenario) if operation["op"] == "request"}
-    found &= asked.keys()
-    other = others.get(scenario.counterpart or "")
-    if other is None:
-        return frozenset(found)
-    makers = {
-        operation["event"]
-        for operation in operations(other)
-        if isinstance(operation.get("handler"), dict) and answers_with_channel(operation["handler"])
-    }
-    return frozenset(ref for ref in found if asked[ref] in makers)
