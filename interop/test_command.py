@@ -17,10 +17,7 @@ from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 OLD = [library for library, role in COMBINATIONS if role == "js-serves" and library != "ws-wrapper-4"]
-WITH_STREAMS = [
-    *(library for library, role in COMBINATIONS_4 if role == "js-serves"),
-    *golang.available_libraries(),
-]
+WITH_STREAMS = [*(library for library, role in COMBINATIONS_4 if role == "js-serves"), *golang.available_libraries()]
 ALL = [OLD[0], WITH_STREAMS[0], WITH_STREAMS[-1]]
 
 

@@ -28,12 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 GOOD = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"]
 """Verdicts that are no failure, best first."""
-PACKAGES = {
-    "websockets": "websockets",
-    "aiohttp": "aiohttp",
-    "asgi": "uvicorn",
-    "uvicorn": "uvicorn",
-}
+PACKAGES = {"websockets": "websockets", "aiohttp": "aiohttp", "asgi": "uvicorn", "uvicorn": "uvicorn"}
 OPTIONS = {"uvicorn": ", `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`"}
 """What the page adds to the name of a library."""
 

@@ -22,7 +22,7 @@ _numbers = itertools.count()
 
 CALLS = {"msgspec.field", "wsrpc.method", "set", "builtins.set", "caller.of", "caller.proxy"}
 MODULES = {
-    *("__future__", "builtins", "collections.abc", "datetime", "decimal", "enum", "msgspec", "typing", "uuid", "wsrpc"),
+    *("__future__", "builtins", "collections.abc", "datetime", "decimal", "enum", "msgspec", "typing", "uuid", "wsrpc")
 }
 IMPORTS = {"annotations", "builtins", "dt", "enum", "msgspec", "wsrpc"}
 TYPES = {"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from core_driver import Driven, messages, turns
+from core_driver import Driven, messages, rejection, turns
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +80,43 @@ def test_an_honest_text_stays_as_it_is_and_attributes_hold_any_text_as_it_came()
 
 
 # ---------------------------------------------------------------- from the wire into the log
+
+
+async def test_errors_reasons_and_arguments_that_reach_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what the event loop writes of a task of the user's own."""
+    monkeypatch.setattr(caplog.handler, "formatter", logging.Formatter("%(message)s"))  # all tests share the handler
+    d = Driven()
+    evil = EVIL[:-1]
+
+    @d.peer.on("work")
+    async def work(size: Literal["s", "m"]) -> None:
+        try:
+            await d.peer.request("name")
+        except asyncio.CancelledError as exc:
+            logging.getLogger("application").exception("stopped: %s", exc)
+            raise
+
+    async def ask() -> None:
+        await d.peer.request("name")
+
+    asking = asyncio.create_task(ask())
+    d.feed({"i": 1, "a": ["work", "s"]}, {"i": 2, "a": ["work", "m"]})
+    await turns()
+    asked = [message["i"] for message in d.take()]
+    assert len(asked) == 3
+    d.feed({"i": 1, "x": [evil] * 5000}, *({"i": number, "_": 1, "e": {"message": evil}} for number in asked))
+    await turns()
+    d.take()
+    assert len(rejection(await d.fed({"i": 3, "a": ["work", evil * 1000]}), 3)["message"]) < LONGEST
+    del asking
+    gc.collect()
+    await turns()
+    said = ("exception was never retrieved", "stopped: ", "RemoteError: x\\n12:00:00", "in work")
+    assert [text for text in said if text not in caplog.text] == []
+    assert "\nx" not in caplog.text and "\n12:00:00" not in caplog.text
+    assert all(len(line) <= 2 * LONGEST and UNSAFE.search(line) is None for line in caplog.text.split("\n"))
 
 
 def test_a_traceback_is_python_s_own_but_for_texts_of_several_lines() -> None:

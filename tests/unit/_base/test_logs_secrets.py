@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 import pytest
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
-from wsrpc import Client, Context, Limits, Peer, Reconnect, Server
+from wsrpc import Client, Context, Handshake, Limits, Peer, Reconnect, Server
 from wsrpc._base.logs import for_log
-from wsrpc.errors import RequestTimeout, WsrpcError
+from wsrpc.errors import HandshakeRejected, RequestTimeout, WsrpcError
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -109,6 +110,64 @@ async def test_what_is_no_message(caplog: pytest.LogCaptureFixture) -> None:
         await turns_until(lambda: not server.peers)
     check(caplog)
     assert saw(caplog, "closing the connection with 1007")
+
+
+async def test_handshakes_that_fail(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        if handshake.path == "/bug":
+            raise LookupError("a text of the function's own")
+        handshake.reject(401, "who are you?")
+
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        for path, headers in (("", {}), ("bug", {}), ("", {"Origin": "https://elsewhere.example"})):
+            url = f"{listener.url}{path}?token={SECRET}"
+            client = Client(url, headers={**headers, "Cookie": SECRET}, connect_timeout=0.2)
+            with pytest.raises((HandshakeRejected, ConnectionError)):
+                await client.connect()
+            await client.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(f"POST /?token={SECRET} HTTP/1.1\r\nX-{SECRET}\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
+    check(caplog)
+    assert saw(caplog, "refused the origin") and saw(caplog, "on_handshake failed, for")
+    refusals = [record for record in caplog.records if record.getMessage().startswith(("refused", "a connection is"))]
+    assert all(vars(record)["remote"].startswith("127.0.0.1:") for record in refusals)
+
+
+def echoing(body: str) -> Callable[..., Awaitable[Any]]:
+    async def dial(url: str, **options: Any) -> Any:
+        raise HandshakeRejected(503, body.format(url.partition("//")[2].partition("/")[2]))
+
+    return dial
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": lambda: f"ws:///?token={SECRET}"},
+        {"headers": lambda: {"X-Token": f"{SECRET}\r\n"}},
+        {"proxy": f"ftp://user:{SECRET}@127.0.0.1:1"},
+        {"dial": echoing("Cannot GET /{0}")},
+    ],
+)
+async def test_attempts_that_fail(options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """At first, and on the way back."""
+    options = {"url": f"ws://user:{SECRET}@127.0.0.1:1/ws?token={SECRET}", "limits": LIMITS, **options}
+    client = Client(**options, reconnect=AT_ONCE, connect_timeout=0.1)
+    client.emit_nowait("first", SECRET)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises((WsrpcError, ValueError)):
+            await client.connect()
+        driven = Driven()  # for its transport
+        await client.bind(driven.transport)
+        driven.transport.lose()
+        await turns_until(lambda: len(caplog.records) > 5 or client.state == "closed")
+        await client.close()
+    check(caplog)
 
 
 @pytest.mark.parametrize(

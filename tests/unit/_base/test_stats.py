@@ -117,3 +117,28 @@ async def test_codes_that_clients_choose_are_counted_together(raw: bool) -> None
                 assert websocket.close_code == code
         await turns_until(lambda: server.stats().peers == 0)
         assert server.stats().closed == {1000: 1, 3000: 1, 4408: 1, 0: 3, 4001: 2, 4002: 1}
+
+
+async def test_raw_connections_count() -> None:
+    server = Server()
+
+    @server.serve_raw
+    async def echo(connection: RawConnection) -> None:
+        async for message in connection:
+            if message == "fail":
+                raise ValueError
+            await connection.send(message)
+
+    async with server.listen() as listener:
+        async with open_websocket(listener.url) as one, open_websocket(listener.url) as other:
+            await one.send("hello")
+            assert await one.recv() == "hello"
+            stats = server.stats()
+            assert (stats.peers, stats.accepted, stats.active, stats.closed) == (2, 2, 2, {})
+            await other.send("fail")
+            await other.wait_closed()
+        await turns_until(lambda: not server.raw_connections)
+        stats = server.stats()
+        assert (stats.peers, stats.accepted, stats.active, stats.errors) == (0, 2, 0, 1)
+        assert stats.closed == {1000: 1, 1011: 1} and stats.bytes_in > 0 and stats.bytes_out > 0
+        assert (stats.messages_in, stats.messages_out) == (2, 1)

@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, World, attempts_in, lost, world
+from client_driver import AT_ONCE, LIMITS, World, attempts_in, leap, lost, world
 from core_driver import messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from session_story import refuse
 from tenacity import stop_after_attempt
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Reconnect
@@ -231,3 +232,25 @@ async def test_a_handler_did_not_fail_if_only_its_connection_did(moment: str, ca
     assert level == (logging.ERROR if failed else logging.INFO)
     said = "failed" if failed else "did not finish, as the connection ended: "
     assert text.startswith(f"the handler of 'open', {handle.__qualname__}, {said}")
+
+
+@pytest.mark.asyncio_loop
+async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world(connect_timeout=30.0) as w:
+        refuse(w.line.connections[0][0])
+        w.client.emit_nowait("note", 1)
+        assert (w.client.state, w.client.connected) == ("connected", False)
+        waiting = asyncio.create_task(w.client.wait_connected())
+        connecting = asyncio.create_task(w.client.connect())
+        await turns()
+        leap(monkeypatch, 31.0)
+        with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
+            await connecting
+        assert (w.client.state, w.client.connected, waiting.done()) == ("connected", False, False)
+        w.drop()
+        await waiting
+        assert (w.client.state, w.client.connected) == ("connected", True)
+        w.client.emit_nowait("note", 2)
+        await w.hears(1, 2)

@@ -83,6 +83,22 @@ def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
     assert len(first) == 50
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_without_an_answer_a_connection_is_dropped_on_which_nothing_moves(full: bool) -> None:
+    """The ping leaves although the connection is full."""
+    clock, line, _ = beating()
+    line.full = full
+    line.send(100_000)
+    to_ping(clock, line)
+    assert line.backlog() == (100_014 if full else 0)
+    clock.advance(100)
+    assert line.dropped is not None
+    when, code, reason = line.dropped
+    assert when == pytest.approx(line.pings[0][0] + 4) and when <= 14
+    assert (code, reason) == (1011, "no response to a ping within 4 s")
+    assert len(line.pings) == 1 and clock.next_deadline is None
+
+
 @pytest.mark.parametrize("wrong", [b"", b"hello", None])
 def test_another_payload_is_no_answer(wrong: bytes | None) -> None:
     """Nor is that of an earlier ping."""
@@ -179,6 +195,18 @@ def test_a_frame_that_arrives_slowly_keeps_the_connection_until_it_stops(limits:
 
 
 @pytest.mark.parametrize("limits", [LIMITS, OFTEN], ids=["interval > timeout", "interval < timeout"])
+@pytest.mark.parametrize("what", ["whole frames", "a frame that has stopped", "nothing"])
+def test_what_else_arrives_keeps_no_connection(limits: Limits, what: str) -> None:
+    incoming = Arriving(partial=what == "a frame that has stopped")
+    clock, line, _ = beating(limits, incoming)
+    to_ping(clock, line)
+    while line.dropped is None:
+        incoming.bytes += 1000 if what == "whole frames" else 0
+        clock.advance(0.1)
+    assert line.dropped[0] == pytest.approx(line.pings[0][0] + 4)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, OFTEN], ids=["interval > timeout", "interval < timeout"])
 def test_acknowledged_messages_keep_the_connection_until_they_stop(limits: Limits) -> None:
     clock, line, heartbeat = beating(limits)
     heartbeat.acknowledged()
@@ -204,6 +232,15 @@ def test_a_connection_that_brings_ever_more_and_no_answer_is_dropped() -> None:
         clock.advance(CLOSELY)
     enough = BUFFERS + incoming.largest + 100_000 * 4 / CLOSELY
     assert enough - 200_000 <= incoming.bytes - begun <= enough + 200_000
+
+
+def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_interval_there_are_none() -> None:
+    clock, line, _ = beating(LIMITS.replace(ping_timeout=None))
+    line.full = True
+    clock.advance(2000)
+    assert line.dropped is None and 200 <= len(line.pings) <= 223
+    clock, line, _ = beating(LIMITS.replace(ping_interval=None))
+    assert clock.next_deadline is None and not line.pings
 
 
 # ---------------------------------------------------------------- a full line
@@ -238,3 +275,15 @@ def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expecte
     when, *why = line.dropped
     assert when == pytest.approx(expected)
     assert why == [1006, f"nothing could be written for {expected:g} s"]
+
+
+def test_a_full_connection_that_moves_is_not_dropped_before_it_stops() -> None:
+    clock, line, _ = watching(LIMITS)
+    for _ in range(30):
+        line.take(1)
+        clock.advance(2.9)
+    stopped = clock.time() - 2.9
+    assert line.dropped is None
+    clock.advance(100)
+    assert line.dropped is not None
+    assert stopped + 3 <= line.dropped[0] <= stopped + 3 + CLOSELY

@@ -9,7 +9,7 @@ import logging
 import re
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -235,3 +235,20 @@ async def test_a_crowd_that_connects_at_once_is_accepted_a_few_at_a_time(monkeyp
         with crowd(listener.port):
             assert await most_in_a_turn(lambda: len(accepted)) <= 8
     accepted.clear()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
+    awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_later() -> None:
+        raise ValueError("no")
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
+        if awaited:
+            return fail_later()
+        raise ValueError("no")
+
+    await sends_and_reads(accept, REQUEST)
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage() == "accepting a connection failed"

@@ -157,3 +157,9 @@ async def test_the_alert_of_a_server_that_refuses_the_certificate_is_in_the_erro
             await connecting
     assert isinstance(caught.value.last_error, ssl.SSLError)
     assert str(caught.value).endswith("; the server may require a client certificate, or refuse the one that ssl= has")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/path", "http://user@127.0.0.1:1", "socks5://127.0.0.1:1?a=b"])
+async def test_a_proxy_s_url_that_is_not_clear(url: str) -> None:
+    with pytest.raises(ValueError, match="the proxy's URL has a path, or a user without a password"):
+        await dial("ws://localhost:1/", proxy=url, limits=LIMITS)

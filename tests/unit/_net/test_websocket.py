@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Literal
 
 import pytest
 from client_driver import leap
@@ -66,6 +68,36 @@ async def test_a_slow_reader_of_a_large_message_may_ping() -> None:
 # ---------------------------------------------------------------- slow networks, and dead ones
 
 
+PATIENT = Limits(ping_interval=0.1, ping_timeout=1.0, stall_timeout=60.0)
+
+
+async def read_slowly(raw: RawPeer, count: int, pause: float) -> RawPeer:
+    """Read so many bytes, a thousand at a time. Return a peer that has not looked at them."""
+    data = b""
+    while len(data) < count:
+        piece = await asyncio.get_running_loop().sock_recv(raw.sock, 1000)
+        assert piece, "the connection has ended"
+        data += piece
+        await asyncio.sleep(pause)
+    return RawPeer(raw.sock, client=raw.client, request=raw.request, received=data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what the remote system has received")
+async def test_a_slow_reader_is_kept_while_the_system_has_the_rest() -> None:
+    """What reaches the other side counts, although all was accepted at once."""
+    server = Server(limits=PATIENT)
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=8192) as raw:
+        [peer] = server.peers
+        peer.emit_nowait("large", "x" * 120_000)
+        assert peer.transport is not None
+        peer.transport.flush()
+        assert not peer.transport.unsent
+        raw = await read_slowly(raw, 120_000, 0.01)
+        ping = await raw.next_of(PING)
+        await raw.send(raw.frame(PONG, ping.payload))
+        assert (await raw.next_of(PING)).payload != ping.payload
+
+
 @asynccontextmanager
 async def watched(limits: Limits) -> AsyncGenerator[tuple[Server, Client, FaultProxy]]:
     """A client, its server and the proxy between them. The connection must not drop before the block ends."""
@@ -78,6 +110,16 @@ async def watched(limits: Limits) -> AsyncGenerator[tuple[Server, Client, FaultP
             assert dropped == []
 
 
+async def test_a_message_that_takes_longer_than_an_answer_may_take_arrives() -> None:
+    """Neither its sender nor its receiver takes the connection for dead."""
+    async with watched(Limits(ping_interval=0.1, ping_timeout=1.0)) as (server, client, proxy):
+        server.on("echo", lambda value: value)
+        await client.request("echo", "")
+        async with proxy.slow(rate=400_000, buffer=8192):
+            assert len(await client.request("echo", "x" * 600_000, returns=str)) == 600_000
+            assert await client.request("echo", "xy") == "xy"
+
+
 async def test_acknowledgements_keep_a_connection_whose_bytes_are_in_the_buffer_of_a_proxy() -> None:
     """The sender has got rid of them all, and its ping is behind them."""
     async with watched(Limits(ping_interval=0.1, ping_timeout=1.5)) as (server, client, proxy):
@@ -87,6 +129,33 @@ async def test_acknowledgements_keep_a_connection_whose_bytes_are_in_the_buffer_
             for number in range(30):
                 await server.emit("event", number, "x" * 20_000)
             assert [await arrived.get() for _ in range(30)] == list(range(30))
+
+
+@pytest.mark.parametrize("direction", ["up", "down", None])
+async def test_a_dead_connection_is_found_in_time_while_small_events_go_both_ways(
+    direction: Literal["up", "down"] | None,
+) -> None:
+    limits = Limits(ping_interval=0.2, ping_timeout=0.3)
+    server = Server(limits=limits)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        async with Client(proxy.url, limits=limits, reconnect=None) as client:
+            [peer] = server.peers
+            loop, found = asyncio.get_running_loop(), []
+            for side in (client, server):
+                side.on("close", lambda peer, info: found.append(loop.time()))
+
+            async def emit() -> None:
+                with suppress(ConnectionLost):  # one side finds it first
+                    while len(found) < 2:
+                        peer.emit_nowait("tick", "x" * 50)
+                        client.emit_nowait("tick", "x" * 50)
+                        await asyncio.sleep(0.01)
+
+            async with proxy.silence(direction):
+                start = loop.time()
+                await emit()
+                await turns_until(lambda: len(found) == 2)
+            assert max(found) - start < 0.2 + 0.3 + 1.0
 
 
 # ---------------------------------------------------------------- closing while bytes leave

@@ -16,7 +16,18 @@ from leftovers import turns_until
 from raw_driver import raw_serving
 from raw_websocket import CLOSE, TEXT
 
-from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, QueueFull, RequestTimeout, RpcError, Server, Service
+from wsrpc import (
+    CloseInfo,
+    ConnectionLost,
+    Handshake,
+    KeepLatest,
+    Limits,
+    QueueFull,
+    RequestTimeout,
+    RpcError,
+    Server,
+    Service,
+)
 from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import EmitReport, RawConnection
 
@@ -156,6 +167,34 @@ async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service
     await server.close()
 
 
+async def test_membership_ends_with_the_connection_although_its_function_goes_on() -> None:
+    server, guest, seen, go_on = Server(limits=LIMITS), Guest(), list[Any](), asyncio.Event()
+    lobby = server.room("lobby")
+
+    class Talk(Service):
+        async def serve(self, connection: RawConnection) -> None:
+            lobby.add(connection)
+            await connection.wait_closed()
+            seen.append((len(lobby), connection.rooms))
+            await go_on.wait()
+
+        def on_close(self, info: CloseInfo) -> None:
+            seen.append(self.connection.rooms)
+            with pytest.raises(ConnectionLost):
+                lobby.add(self.connection)
+
+    server.add_service(Talk)
+    await server.accept(guest.line)
+    await turns_until(lambda: len(lobby))
+    guest.transport.abort()
+    await turns_until(lambda: seen)
+    assert len(server.raw_connections) == 1 and await server.send_raw("nobody") == EmitReport(0)
+    go_on.set()
+    await turns_until(lambda: len(seen) == 2)
+    assert seen == [(0, (lobby,)), (lobby,)]
+    await server.close()
+
+
 # ---------------------------------------------------------------- a message in pieces
 
 
@@ -216,6 +255,27 @@ async def test_a_slow_reader_is_closed_at_the_hard_cap(midway: bool) -> None:
         slowly.go_on.set()
         assert await slow.connection.wait_closed() == CloseInfo(4408, "slow consumer", was_clean=True)
         await asyncio.gather(sending, return_exceptions=True)
+
+
+POLICIES: list[tuple[Any, list[int]]] = [("drop_newest", [0, 1, 2]), ("drop_oldest", [7, 8, 9])]
+
+
+@pytest.mark.parametrize(("slow", "kept"), [*POLICIES, (KeepLatest(lambda text: text[0] in "02468"), [8, 9])])
+async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: list[int]) -> None:
+    server = Server(limits=LIMITS, slow=slow)
+    async with guests(3, server) as found:
+        reader = found[0]
+        reader.line.hold()
+        await server.send_raw("z" * 2000)
+        reports = [await server.send_raw(f"{number}" + "x" * 400) for number in range(10)]
+        assert all(report.errors == () and report.sent + report.skipped == 3 for report in reports)
+        assert server.stats().skipped_broadcasts == 10 - len(kept)
+        reader.line.release()
+        await turns_until(lambda: len(reader.heard) > len(kept))
+        await server.send_raw("end")
+        [heard, *others] = await heard_by_all(found, "end")
+        assert [text[:1] for text in heard] == ["z", *(str(number) for number in kept), "e"]
+        assert all(len(each) == 12 for each in others)
 
 
 async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_driver import turns
 from leftovers import turns_until
-from presence_watchers import GRACE, Hook, Watcher, give_principals, use_clock
+from presence_watchers import GRACE, Hook, Watcher, give_principals, states, use_clock
 
 from wsrpc import BadArguments, Limits, Server
 from wsrpc._server import presence
@@ -156,6 +156,26 @@ async def test_users_are_text_or_integers() -> None:
         room.add(peer)
     assert [*room.present()] == ["1", 1, *(peer.id for peer in server.peers[2:])]
     await server.close()
+
+
+async def test_members_get_all_users_and_then_each_change() -> None:
+    """New members join while users come and go."""
+    async with House() as house:
+        users = [f"user/{number}" for number in range(40)]
+        for step, user in enumerate(users):
+            watcher = await house.joins(user)
+            if step % 3 == 0:
+                await house.batch(0.6)
+            if step % 5 == 4:
+                await house.ends(house.watchers[step // 2])
+            if step % 7 == 6:
+                await house.leaves(watcher)
+        await house.batch()
+        expected = states(house.server)
+        inside = [each for each in house.watchers if each.peer in house.server.room("lobby")]
+        await turns_until(lambda: all(each.known == expected for each in inside))
+        assert all([first for _, first in each.events].count(True) == 1 for each in inside)
+        assert {*expected.values()} == {"online", "away"}
 
 
 async def test_a_large_room_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

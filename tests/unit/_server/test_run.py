@@ -112,6 +112,19 @@ def test_a_task_that_fails_ends_the_program_and_without_a_log_stderr_has_what_ha
     assert capsys.readouterr().err == f"listening on ws://127.0.0.1:{program.port}/, Ctrl-C ends it\n"
 
 
+def test_it_may_run_twice_and_in_another_thread_where_signals_are_left_alone() -> None:
+    program = Program()
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def use(client: Client) -> None:
+        program.seen.append(signal.getsignal(signal.SIGTERM) is before)
+        await program.server.close()
+
+    program.run(use)
+    asyncio.run(asyncio.to_thread(program.run, use))
+    assert program.seen == [True, False, False, False, True, False]
+
+
 @pytest.mark.parametrize("windows", [False, True])
 def test_a_signal_while_it_is_entered_ends_it(
     windows: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -365,6 +365,31 @@ async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_a
     assert logged is None or (logged in caplog.text and (raw or "'open', Gate.on_open" in said[0]))
 
 
+async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called() -> None:
+    log: list[Any] = []
+
+    class Waits(Logs):
+        async def on_open(self) -> None:
+            self.log.append("on_open")
+            try:
+                await never()
+            finally:
+                await turns(20)
+                self.log.append("on_open ends")
+
+    server, transport = offering(Waits, lambda: Waits(log))
+    accepting = asyncio.create_task(server.accept(transport))
+    await turns_until(lambda: log)
+    [peer] = server.peers
+    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
+    transport.lose()
+    await accepting
+    await turns_until(lambda: len(log) == 3)
+    assert [*log[:2], log[2][0]] == ["on_open", "on_open ends", 1006]  # it might have refused the client
+    assert peer.ignored == {"dropped at the end": 2}
+    await server.close()
+
+
 # ---------------------------------------------------------------- on_close
 
 
@@ -454,6 +479,22 @@ async def test_a_handler_that_goes_before_on_close_may_close_and_wait(closes: st
     assert log == (["on_close", "a"] if closes == "the server" else ["a", "on_close"])
 
 
+async def test_on_close_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[object] = []
+
+    class Raises(Service):
+        def on_close(self, info: CloseInfo) -> None:
+            told.append(-info.code)
+            raise KeyError
+
+    server, _ = offering(Logs, lambda: Logs(told))
+    server.add_service(Raises)
+    async with connect(server):
+        pass
+    await turns_until(lambda: len(told) == 2)
+    assert told == [-1000, (1000, "", False)] and "Raises.on_close" in messages(caplog)[0]
+
+
 # ---------------------------------------------------------------- services that have the whole connection
 
 
@@ -484,10 +525,11 @@ async def test_serve_has_the_connection(last: str, code: int) -> None:
     closed: list[CloseInfo] = []
     server, transport = offering(Loop, lambda connection: Loop(closed))
     await server.accept(transport)
-    transport.feed(b"\x00", '{"a":["add",1],"i":1}', last)  # what looks like protocol is a message like any other
+    transport.feed(b"\x00", last)
     await turns_until(lambda: closed)
-    assert transport.closed is not None and [info.code for info in closed] == [transport.closed.code] == [code]
-    transport.expect(b"welcome", b"\x00", {"a": ["add", 1], "i": 1})
+    assert transport.closed is not None and transport.closed.code == code
+    assert [info.code for info in closed] == [code]
+    transport.expect(b"welcome", b"\x00")
     await server.close()
 
 
@@ -535,6 +577,26 @@ async def test_on_json_gets_every_message_decoded_and_converted_in_order_until_o
     assert transport.closed.reason.startswith(reason) and transport.closed.reason in caplog.text
     assert got == [{"a": [1], "in": [1]}, {"i": [2], "x": [], "in": [1]}, {"b": [], "in": [1]}, transport.closed]
     transport.expect(b"ok", b"ok", b"ok")
+    await server.close()
+
+
+async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> None:
+    """Until the service closes the connection."""
+    got: list[Any] = []
+
+    class Everything(Service):
+        async def on_message(self, message: str | bytes) -> None:
+            got.append(message)
+            if message == "hi":
+                await self.connection.close(4000)
+
+    server, transport = offering(Everything)
+    await server.accept(transport)
+    messages = ['{"a":["add",1],"i":1}', b"\x81\xa1a\x91\xa1x", "", '{"i":1,"d":2}', '{"x":1}', "hi"]
+    transport.feed(*messages, "late")
+    await turns_until(lambda: not server.raw_connections)
+    assert got == messages
+    transport.expect()
     await server.close()
 
 
@@ -680,3 +742,12 @@ def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, ca
         first(server)
         with pytest.raises(ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"):
             second(server)
+
+
+@pytest.mark.parametrize("call", [adds(Talk), serve_raw])
+async def test_a_service_is_added_before_there_are_connections(call: Register) -> None:
+    server = Server()
+    await server.accept(ScriptedTransport())
+    with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
+        call(server)
+    await server.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Generator
 from datetime import datetime
 from fractions import Fraction
 from math import nan
@@ -15,6 +16,7 @@ import pydantic
 import pytest
 
 from wsrpc._values.convert import converter, make_dec_hook, make_enc_hook
+from wsrpc.codecs import JsonCodec
 
 
 class User(msgspec.Struct):
@@ -35,6 +37,11 @@ class Picky(pydantic.BaseModel):
 class Opaque:
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class Later:
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield
 
 
 def opaque_hook(tp: type[Any], value: Any) -> Any:
@@ -61,6 +68,15 @@ def test_says_what_does_not_fit(tp: Any, value: Any, text: str) -> None:
     assert str(caught.value) == text
 
 
+def test_the_users_hook_converts_what_nobody_else_knows() -> None:
+    assert [item.value for item in converter(list[Opaque], dec_hook=opaque_hook)([1, "x"])] == [1, "x"]
+    assert make_dec_hook(opaque_hook)(Model, {"id": 1}) == Model(id=1), "pydantic comes first"
+    with pytest.raises(ZeroDivisionError):
+        converter(Fraction, dec_hook=opaque_hook)("1/0")
+    with pytest.raises(TypeError, match=r"nothing can be converted to test_convert\.Opaque without a dec_hook"):
+        make_dec_hook(None)(Opaque, 1)
+
+
 def test_the_summary_of_a_pydantic_error_is_short_and_without_values() -> None:
     fields: dict[str, Any] = dict.fromkeys("abcde", (int, ...))
     wide: Any = pydantic.create_model("Wide", **fields)
@@ -70,6 +86,33 @@ def test_the_summary_of_a_pydantic_error_is_short_and_without_values() -> None:
     text = str(caught.value)
     assert text.startswith("a: Input should be a valid integer") and text.endswith("; and 2 more")
     assert "s3cret" not in text and "\n" not in text
+
+
+class Holder(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    inner: Opaque
+
+
+def test_what_the_users_hook_knows_is_encoded_in_models_too() -> None:
+    """tests/unit/test_values.py has the other places."""
+    value = [Opaque(1), Holder(inner=Opaque(2))]
+    assert msgspec.json.encode(value, enc_hook=make_enc_hook(lambda opaque: opaque.value)) == b'[1,{"inner":2}]'
+    with pytest.raises(TypeError, match="Opaque cannot be encoded without an enc_hook"):
+        msgspec.json.encode(Opaque(1), enc_hook=make_enc_hook(None))
+
+
+@pytest.mark.parametrize(
+    ("value", "hook", "text"),
+    [
+        (Opaque(1), lambda value: value, "Opaque cannot be encoded without an enc_hook that converts it"),
+        *(({key: 1}, None, "cannot be a key of a mapping: use text or a number") for key in (None, True, (1, 2))),
+        ([int], None, "type cannot be encoded: to give the type of a response, use returns="),
+        (Later(), None, "Later cannot be encoded: `await` it first"),
+    ],
+)
+def test_what_cannot_be_encoded_says_why(value: Any, hook: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        JsonCodec(enc_hook=hook).encode([value])
 
 
 class Celsius(float): ...

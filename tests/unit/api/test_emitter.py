@@ -6,9 +6,11 @@ import asyncio
 from typing import Any, Protocol
 
 import pytest
+from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, ConnectionLost, Server, Stream, with_options
+from wsrpc.cluster import ClusterClient
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -40,6 +42,18 @@ class Heard:
 
     async def next(self) -> tuple[Any, ...]:
         return await asyncio.wait_for(self.queue.get(), 10)
+
+
+async def test_a_room_from_outside_has_an_emitter() -> None:
+    heard = Heard()
+    async with servers(1) as made, connect(made[0]) as client:
+        client.of("chat").implement(ChatEvents, heard)
+        made[0].room("lobby").add(made[0].peers[0])
+        async with ClusterClient(made.engine, name=made[0].cluster.name) as outside:
+            await outside.room("lobby").emitter(AppEvents).chat.said("Ada", "hi")
+            assert await heard.next() == ("Ada", "hi", False, "")
+            with pytest.raises(TypeError, match="declare the event as an `async def`"):
+                outside.room("lobby").of("chat").emitter(ChatEvents).typing("Ada")
 
 
 async def test_offline_is_an_option_of_a_clients_emitter() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
@@ -33,6 +34,7 @@ from wsrpc.testing import connect
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 RETRY = Retry(wait=tenacity.wait_none(), retry=lambda error: True)
+TOO_LARGE = {"name": "x" * 5000}
 VARIABLE: ContextVar[str] = ContextVar("variable")
 Log = list[Any]
 Function = Callable[..., Any]
@@ -204,6 +206,14 @@ async def test_each_form_can_refuse_each_kind_of_call(case: str, function: Funct
     assert world.arrived == [] and log[1:] == [KeyError]
 
 
+@pytest.mark.parametrize("case", ["upload", "broadcast"])
+async def test_the_metadata_of_each_kind_of_call_is_checked(case: str) -> None:
+    world = World()
+    with pytest.raises(ValueError, match="metadata= has at most"):
+        await run(world, case, lambda call: call.metadata.update(TOO_LARGE))
+    assert world.arrived == []
+
+
 # ---------------------------------------------------------------- one function after the other
 
 
@@ -325,6 +335,22 @@ async def test_a_generator_runs_until_the_end_and_sees_how_it_came(case: str) ->
             await end(world)
         calls = [each for each in log if isinstance(each, OutgoingCall)]
         assert calls[0] is log[0] and log[-1] is outcome and len(log) == 2 * len(calls)
+
+
+async def test_a_generator_that_fails_at_the_end_of_a_stream_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(call: OutgoingCall) -> Iterator[None]:
+        yield
+        raise KeyError("mine")
+
+    world = World()
+    async with connect(world.server, client=world.client) as client:
+        client.use_outgoing(fails)
+        with caplog.at_level(logging.ERROR, "wsrpc"):
+            assert await read(client.stream("items", 5)) == [0, 1, 2, 3, 4]
+        [record] = caplog.records
+        assert record.getMessage().startswith("a function of use_outgoing failed at the end of a stream of 'items'")
+        with pytest.raises(KeyError, match="mine"):
+            await client.request("add")
 
 
 # ---------------------------------------------------------------- clusters

@@ -174,6 +174,13 @@ async def test_retry_is_refused_by_what_cannot_be_asked_again() -> None:
             await chat.talk("x")
 
 
+@pytest.mark.parametrize(("options", "text"), [({"timeout": -1}, "timeout="), ({"idempotent": True}, "give retry=")])
+async def test_wrong_options_are_refused_at_once(options: dict[str, Any], text: str) -> None:
+    async with connect(Server()) as client:
+        with pytest.raises((TypeError, ValueError), match=text):
+            with_options(client.proxy(Base), **options)
+
+
 # ------------------------------------------------------------ contracts that cannot work
 
 

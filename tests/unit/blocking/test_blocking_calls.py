@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from in_a_thread import Served
 
-from wsrpc import BadResult, ConnectFailed, Retry
+from wsrpc import BadResult, ChannelClosed, ConnectFailed, Retry
 from wsrpc.blocking import Client
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RemoteError, RequestTimeout, UnknownEvent, WsrpcError
 
@@ -198,3 +198,17 @@ def test_calls_that_wait_end_with_the_loop() -> None:
             pass
         client._bridge.close()
         assert [type(each.exception()) for each in waiting] == [ConnectionLost] * 2
+
+
+def test_a_conversation(served: Served, client: Client) -> None:
+    with client.open_channel("talk") as channel:
+        assert channel.request("ask", "hi", returns=str) == "HI"
+        assert channel.request("total", send=range(5)) == 10
+        with channel.events("said", returns=str) as said:
+            channel.emit("say", "one")
+            channel.emit_nowait("say", "last")
+            assert [next(said) for _ in range(2)] == ["one", "last"]
+        assert not channel.closed
+    assert channel.closed
+    with pytest.raises(ChannelClosed):
+        channel.request("ask", "hi")

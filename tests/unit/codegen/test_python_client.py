@@ -72,33 +72,161 @@ def fields_of(made: Any, definitions: dict[str, Any] | None = None) -> list[str]
 
 # ---------------------------------------------------------------- a module as a whole
 
-
-FIELDS = {
-    "class": "class_",
-    "a-b": "a_b",
-    "a b": "a_b_",
-    "_x": "x",
-    "1": "field_1",
-    "": "field",
-    "ﬁ": "fi",
-    "Any": "Any_",
-    "dt": "dt_",
+FIELDS = ["class", "a-b", "a b", "_x", "1", "", "é", "ﬁ", "Any", "dt", "self"]
+ROW = [{**INTEGER, "title": "x"}, {**STRING, "title": "class"}, {"type": "number", "default": 0.5}]
+DEFINITIONS = {
+    "Names": definition(dict.fromkeys(FIELDS, INTEGER), *FIELDS),
+    "Hides": definition({"list": {"type": "array", "items": STRING, "default": []}, "str": STRING}),
+    "Late": definition({"a": {**INTEGER, "default": 1}, "b": INTEGER}, "b"),
+    "Quoted": definition({'a"b': INTEGER}),  # msgspec cannot have such a name
+    "Words": {"enum": ["in-progress", "inProgress", "", "1st"]},
+    "Named": {"enum": [1, -3, 4], "x-enum-varnames": ["ok", "__init__", "mro"]},
+    "Mixed": {"enum": ["a", 1]},
+    "Row": {"type": "array", "prefixItems": ROW, "minItems": 2},
+    "Itself": {"anyOf": [INTEGER, {"type": "array", "items": ref("Itself")}]},
+    # Classes in two forms, as they are sent and as they come back.
+    "Cup": definition({"a": STRING}, "a"),
+    "CupInput": definition({"a": {**INTEGER, "default": 1}}),
+    "Holder": definition({"both": union("Cup", "Late")}, "both"),
+    # Classes that a tag tells from others.
+    "One": definition({"name": STRING, "kind": {"const": "one"}}, "kind", "name"),
+    "Two": definition({"kind": {"enum": ["two"], "default": "two"}}),
 }
+EVENTS = [
+    *(event(name) for name in ("list", "get name", "_x", "Any", "\u202e\n")),
+    event("tagged", result=union("One", "Two")),
+    event("names", *map(parameter, ["self", "class", "a", "a", "items"]), kind="upload", sends={}),
+    event(
+        "defaults",
+        parameter("a", {**STRING, "format": "date", "default": "2026-01-01"}, optional=True),
+        parameter("b", {}, optional=True),
+        parameter("c", NUMBERS, optional=True),
+    ),
+    event("needed", parameter("a", {**INTEGER, "default": 1}, optional=True), parameter("b")),
+    event(
+        "described",
+        parameter("a", {**INTEGER, "description": "How many."}),
+        doc='Say "so".\n\nMore.',
+        notes=["parameter 'a': it has no JSON Schema"],
+    ),
+    event("echo", kind="exchange", sends=ref("Late"), items=ref("Late")),
+    event(
+        "upload",
+        parameter("name", {**STRING, "default": ""}, optional=True),
+        kind="upload",
+        sends={**STRING, "contentEncoding": "base64"},
+    ),
+    event("talk", kind="conversation", result=None),
+]
+EMITS = [
+    event("start", result=None, doc="It begins."),
+    event("name", result=STRING),
+    event("tell", kind="upload", sends=INTEGER),
+    event("count", parameter("stop"), kind="stream", items=INTEGER),
+]
+MODULE = '''\
+# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of changing it here.
+# fmt: off
+# ruff: noqa: E501, B006
+from __future__ import annotations
+import builtins
+import datetime as dt
+import enum
+from collections.abc import AsyncIterable
+from typing import Any, Literal, Protocol, TypeAlias
+import msgspec
+import wsrpc
+import wsrpc.cluster
+class Named(enum.Enum):
+    ok = 1
+    VALUE_MINUS_3 = -3
+    mro_ = 4
+class Words(enum.Enum):
+    IN_PROGRESS = "in-progress"
+    IN_PROGRESS_ = "inProgress"
+    EMPTY = ""
+    VALUE_1ST = "1st"
+class Cup(msgspec.Struct):
+    a: str
+class CupInput(msgspec.Struct):
+    a: int = 1
+class Hides(msgspec.Struct):
+    list: builtins.list[builtins.str] = []
+    str: builtins.str | msgspec.UnsetType = msgspec.UNSET
+class Holder(msgspec.Struct):
+    # Nothing tells the members of Cup | Late apart: it is Any.
+    both: Any
+class Late(msgspec.Struct, kw_only=True):
+    a: int = 1
+    b: int
+class Names(msgspec.Struct):
+    class_: int = msgspec.field(name="class")
+    a_b: int = msgspec.field(name="a-b")
+    a_b_: int = msgspec.field(name="a b")
+    x: int = msgspec.field(name="_x")
+    field_1: int = msgspec.field(name="1")
+    field: int = msgspec.field(name="")
+    é: int
+    fi: int = msgspec.field(name="ﬁ")
+    Any_: int = msgspec.field(name="Any")
+    dt_: int = msgspec.field(name="dt")
+    self: int
+class One(msgspec.Struct, tag_field="kind", tag="one"):
+    name: str
+class Two(msgspec.Struct, tag_field="kind", tag="two"):
+    pass
+class Row(msgspec.Struct, array_like=True):
+    x: int
+    item_2: str
+    item_3: float = 0.5
+# The type contains itself: it is Any there.
+Itself: TypeAlias = int | list[Any]
+Mixed: TypeAlias = Literal["a", 1]
+Quoted: TypeAlias = dict[str, Any]
+class Main(Protocol):
+    """Calls that you can make on the main channel."""
+    async def list(self) -> None: ...
+    @wsrpc.method("get name")
+    async def get_name(self) -> None: ...
+    @wsrpc.method("_x")
+    async def x(self) -> None: ...
+    @wsrpc.method("Any")
+    async def Any_(self) -> None: ...
+    @wsrpc.method("\\u202e\\n")
+    async def event(self) -> None: ...
+    async def tagged(self) -> One | Two: ...
+    async def names(self, self_: int, class_: int, a: int, a_: int, items: int, items_: AsyncIterable[Any]) -> None: ...
+    async def defaults(self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []) -> None: ...
+    async def needed(self, a: int, b: int) -> None: ...
+    async def described(self, a: int) -> None:
+        """Say "so".
+        More.
+        Args:
+            a: How many.
+        Not described: parameter 'a': it has no JSON Schema.
+        """
+        ...
+    def echo(self, items: AsyncIterable[Late]) -> wsrpc.Stream[Late]: ...
+    async def upload(self, name: str = "", *, items: AsyncIterable[bytes]) -> None: ...
+    async def talk(self) -> wsrpc.AnonymousChannel: ...
+class MainEvents(Protocol):
+    """Events and requests that are sent on the main channel."""
+    async def start(self) -> None:
+        """It begins."""
+        ...
+    async def name(self) -> str: ...
+    async def tell(self, items: AsyncIterable[int]) -> None: ...
+    def count(self, stop: int) -> wsrpc.Stream[int]: ...
+Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer
+def main(caller: Caller, /) -> Main:
+    """Return a proxy for the main channel."""
+    return caller.proxy(Main)
+'''
 
 
-def test_names_that_are_none_in_python_are_given_others() -> None:
-    made = definition(dict.fromkeys([*FIELDS, "é", "self"], INTEGER), *FIELDS, "é", "self")
-    renamed = [f'{name}: int = msgspec.field(name="{own}")' for own, name in FIELDS.items()]
-    assert sorted(fields_of(made)[1:]) == sorted([*renamed, "é: int", "self: int"])
-    hides = definition({"list": {"type": "array", "items": STRING, "default": []}, "b": INTEGER}, "b")
-    lines = ["class Made(msgspec.Struct, kw_only=True):", "list: builtins.list[str] = []", "b: int"]
-    assert fields_of(hides) == lines
-    words = {"enum": ["in-progress", "inProgress", "", "1st"]}
-    members = ["IN_PROGRESS", "IN_PROGRESS_", "EMPTY", "VALUE_1ST"]
-    assert [line.partition(" = ")[0] for line in fields_of(words)] == ["class Made(enum.Enum):", *members]
-    lines = module_of(described(event("\u202e\n"), event("a", *map(parameter, ["self", "class", "a", "a"]))))
-    assert '    @wsrpc.method("\\u202e\\n")' in lines
-    assert "    async def a(self, self_: int, class_: int, a: int, a_: int) -> None: ..." in lines
+def test_a_module() -> None:
+    description = described(*EVENTS, emits=EMITS, definitions=DEFINITIONS)
+    assert "\n".join(module_of(description)) + "\n" == MODULE
 
 
 def test_names_of_channels() -> None:

@@ -13,7 +13,7 @@ from chat_contract import Chat, ChatImplementation, Line, try_out
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, BadArguments, Peer, Server, Service, Stream
+from wsrpc import AnonymousChannel, BadArguments, Client, Peer, Server, Service, Stream
 from wsrpc.schema import describe
 from wsrpc.testing import connect
 
@@ -251,3 +251,10 @@ def test_what_else_is_refused() -> None:
     server.add_service(ChatService, implements=Chat)
     with pytest.raises(ValueError, match="'say' is a method of a service"):
         server.implement(Chat, ChatImplementation())
+
+
+async def test_a_closed_channel_takes_no_implementation() -> None:
+    channel = Client().of("chat")
+    channel.close()
+    with pytest.raises(wsrpc.ChannelClosed):
+        channel.implement(Chat, ChatImplementation())

@@ -176,3 +176,14 @@ async def test_a_script_needs_no_turn_of_the_loop() -> None:
     with pytest.raises(ConnectionLost) as caught:
         transport.send(b"x")
     assert caught.value.outcome == "not_sent"
+
+
+async def test_headers_of_connect_replace_those_of_the_client() -> None:
+    server, tokens = Server(), iter(["mine", "other"])
+    client = Client(auth=lambda: next(tokens), headers={"X-A": "1", "x-b": "1"}, subprotocols=["json"])
+    for given in ({"x-a": "2", "AUTHORIZATION": "Basic eA==", "Host": "here:1"}, {}):
+        async with connect(server, client=client, headers=given):
+            sent = server.peers[0].info.headers
+            authorization = given.get("AUTHORIZATION", "Bearer other")  # what is a function is called each time
+            assert (sent["x-a"], sent["x-b"], sent["authorization"]) == (given.get("x-a", "1"), "1", authorization)
+            assert (sent["host"], sent["sec-websocket-protocol"]) == (given.get("Host", "localhost"), "json")
