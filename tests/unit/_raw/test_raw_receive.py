@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from core_driver import turns
-from raw_driver import raw_accepted, raw_connection
+from leftovers import turns_until
+from raw_driver import raw_accepted, raw_connection, raw_serving
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
 
 from wsrpc import ConnectionLost, Limits, MessageTooBig
@@ -238,3 +239,17 @@ async def test_what_came_before_the_end_is_received_after_it(end: tuple[int, str
             with pytest.raises(ConnectionLost) as caught:
                 await again
             assert (caught.value.code, caught.value.reason) == (info.code, info.reason)
+
+
+async def test_a_function_waits_for_the_end_while_other_tasks_use_its_connection() -> None:
+    async def hand_over(connection: RawConnection) -> None:
+        await connection.wait_closed()
+
+    async with raw_serving(hand_over) as (server, raw):
+        await turns_until(lambda: server.raw_connections)
+        [connection] = server.raw_connections
+        await send(raw, (TEXT, "hi", END))
+        await connection.send(await connection.receive())
+        assert (await raw.next_frame()).payload == b"hi"
+        raw.reset()
+        await turns_until(lambda: server.raw_connections == ())

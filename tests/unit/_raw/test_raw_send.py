@@ -32,6 +32,42 @@ async def next_message(raw: RawPeer) -> tuple[int, list[bytes]]:
     return opcode, parts
 
 
+async def test_str_is_text_and_bytes_are_binary() -> None:
+    async with raw_connection() as (connection, raw):
+        message: Any  # whatever has the buffer protocol goes, though only `bytes` is declared
+        for message in ("grüße", b"\x00\xff", memoryview(b"mv"), ""):
+            await connection.send(message)
+        await connection.send_json({"a": [1, "ü"]})
+        await connection.send_json({"a": range(2)})
+        assert [await next_message(raw) for _ in range(6)] == [
+            (TEXT, ["grüße".encode()]),
+            (BINARY, [b"\x00\xff"]),
+            (BINARY, [b"mv"]),
+            (TEXT, [b""]),
+            (TEXT, ['{"a":[1,"ü"]}'.encode()]),
+            (TEXT, [b'{"a":[0,1]}']),
+        ]
+
+
+async def test_an_iterable_leaves_piece_by_piece() -> None:
+    asked = asyncio.Event()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "ü"
+        await asked.wait()
+        yield "z"
+
+    async with raw_connection() as (connection, raw):
+        await connection.send([b"one", b"two"])
+        assert await next_message(raw) == (BINARY, [b"one", b"two", b""])
+        sending = asyncio.create_task(connection.send(slow()))
+        frame = await raw.next_frame()
+        assert (frame.opcode, frame.payload, frame.fin) == (TEXT, "ü".encode(), False)
+        asked.set()
+        assert [(await raw.next_frame()).payload for _ in range(2)] == [b"z", b""]
+        await sending
+
+
 NO_MESSAGES: list[tuple[Any, str]] = [
     (5, "a raw message is str or bytes, got int"),
     ({"a": 1}, "got a mapping: encode it first"),

@@ -111,6 +111,32 @@ async def test_a_new_member_gets_what_it_asks_for_and_then_live_events() -> None
                 await three.join(after=after)
 
 
+async def test_what_is_not_kept_any_more_is_told() -> None:
+    async with house(3, store=MemoryStore(run_bytes=2000)) as (_, lobby, one, two, three):
+        begin = await one.join()
+        for number in range(100):
+            await lobby.emit("said", number)
+        assert await one.hear(100) == [*range(100)]
+        joined = await two.join(after=begin["position"])
+        heard = await two.hear(two.heard.qsize())
+        assert not joined["complete"] and heard == [MISSED, *range(heard[1], 100)]
+        number, _, id = joined["position"].partition("-")
+        assert (await one.join(after=joined["position"]))["complete"]
+        joined = await three.join(after=f"{number}-{'0' * 8}.{id.partition('.')[2]}")  # of another log
+        assert not joined["complete"] and await three.heard.get() == MISSED
+
+
+async def test_a_sender_that_is_left_out_gets_its_event_in_another_session() -> None:
+    """It belongs to the history: a page that is loaded again shows what its user has said."""
+    async with house(2) as (server, lobby, one, again):
+        begin = (await one.join())["position"]
+        await lobby.emit("said", "mine", skip=server.peers[0])
+        await lobby.emit("said", "later")
+        assert await one.hear(1) == ["later"]
+        await again.join(after=begin)
+        assert await again.hear(2) == ["mine", "later"]
+
+
 @pytest.mark.parametrize("kind", ["no event", "no JSON"])
 async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room(
     kind: str, caplog: pytest.LogCaptureFixture, store: OddStore
@@ -264,6 +290,23 @@ def small_log(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     monkeypatch.setattr(room_log, "BATCH", 1000)
     monkeypatch.setattr(runs, "MemoryStore", lambda: MemoryStore(run_bytes=10_000))
     return MemoryStore(run_bytes=10_000)
+
+
+@pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
+@pytest.mark.parametrize(("count", "size"), [(10, 3000), (100, 300)])
+async def test_who_reads_gets_all_of_a_burst_that_is_larger_than_the_log(
+    count: int, size: int, where: str, small_log: MemoryStore
+) -> None:
+    """Members were told that they had missed most of it."""
+    store = None if where == "one process" else small_log
+    async with house(2, store=store) as (_, lobby, one, two), house(1, store=store) as (_, _, three):
+        ears = [one, three if where == "another process" else two]
+        for each in ears:
+            await each.join()
+        reports = await asyncio.gather(*(lobby.emit("said", number, "x" * size) for number in range(count)))
+        assert [report.sent for report in reports] == [len(lobby)] * count
+        for each in ears:
+            assert await each.hear(count) == [*range(count)]
 
 
 @pytest.mark.parametrize("shared", [True, False])

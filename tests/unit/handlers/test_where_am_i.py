@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import Peer, Server, Service, current_context
+from wsrpc import Context, Peer, Server, Service, current_peer
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
+    server = Server()
+    found: dict[str, Server] = {}
+
+    def note(kind: str) -> Any:
+        return lambda *_: found.update({kind: current_peer().server})
+
+    @server.use
+    async def layer(ctx: Context, call_next: Any) -> Any:
+        found["middleware"] = ctx.server
+        return await call_next(ctx)
+
+    @server.on("items")
+    async def items(peer: Peer) -> AsyncIterator[int]:
+        found["stream"] = peer.server
+        yield 1
+
+    for event in ("open", "close", "message"):
+        server.on(event, note(event))
+    server.on("thread", note("thread"), thread=True)
+    server.on_join(lambda *_: note("join")() is None)
+    async with connect(server) as client:
+        [peer] = server.peers
+        assert [item async for item in client.stream("items")] == [1]
+        await client.request("thread")
+        await client.of("rooms").request("join", "x")
+        await client.request("thread")
+    assert found == dict.fromkeys(("middleware", "open", "message", "thread", "stream", "join", "close"), server)
+    assert not peer.connected and peer.server is server, "it is still known when the connection is over"
+    with pytest.raises(RuntimeError, match="only a server's peers have one"):
+        _ = client.peer.server
 
 
 class Chat(Service):
@@ -23,7 +58,7 @@ class Chat(Service):
 
     @wsrpc.method
     async def shout(self, text: str) -> int:
-        assert self.server is self.peer.server is current_context().server
+        assert self.server is self.peer.server
         return (await self.server.emit("said", text.upper())).sent
 
 
@@ -34,8 +69,6 @@ async def test_a_service_broadcasts_on_its_channel() -> None:
         heard, main = client.of("a").events("said"), client.events("said")
         assert await client.of("a").request("say", "hi") == await client.of("a").request("shout", "hi") == 1
         assert [await anext(heard), await anext(main)] == ["hi", "HI"]
-        with pytest.raises(RuntimeError, match="only a server's peers have one"):
-            _ = client.peer.server
         for events in (heard, main):
             await events.aclose()
 

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
-from core_driver import Driven, idle, start, turns
+from core_driver import Blocked, Driven, idle, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Limits, RpcError, Server, Service
+from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Limits, Peer, RpcError, Server, Service
 from wsrpc._base.closing import check_close, sendable
 from wsrpc._core.session.connection import Connection
-from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.testing import ScriptedTransport, connect, memory_transports
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+@pytest.mark.parametrize("how", ["close", "violation"])
+@pytest.mark.parametrize("waits", ["place", "order"])
+async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(waits: str, how: str) -> None:
+    d, work = Driven(limits=Limits(running=1 if waits == "place" else 1024)), Blocked()
+    codes: list[int | None] = []
+
+    async def close(code: int | None = 1000, reason: str = "") -> None:  # the remote peer does not answer the frame
+        codes.append(code)
+        await work.go.wait()
+
+    vars(d.transport)["close"] = close
+    d.peer.on("work", work, ordered=waits == "order")
+    d.feed({"a": ["work", 0]}, {"a": ["work", 1]}, {"i": 1, "a": ["work", 2]}, {"a": ["work", 3]})
+    await turns()
+    if how == "close":
+        closing = start(d.peer.close(4001, "logged out"))
+    else:
+        d.feed(*['{"a":["work"'] * 12)
+    await turns()
+    assert codes == [4001 if how == "close" else 1007]
+    work.go.set()
+    await turns(20)
+    d.transport.lose()
+    if how == "close":
+        await closing
+    await turns()
+    assert work.started == [(0,)]
+    assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
+    assert d.peer.active == 0
 
 
 async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
@@ -38,6 +76,16 @@ async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None
     d.transport.lose()
     await idle(d)
     assert started == [0]
+
+
+@pytest.mark.parametrize(("code", "reason", "text"), [(1005, "", "may not be sent"), (1000, "ü" * 62, "123 bytes")])
+async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int, reason: str, text: str) -> None:
+    async with Server(limits=LIMITS).listen() as listener, Client(listener.url, limits=LIMITS) as client:
+        for closable in (client, client.peer, client.peer.transport):
+            assert closable is not None
+            with pytest.raises(ValueError, match=text):
+                await closable.close(code, reason)
+        assert client.connected
 
 
 class Fails(ScriptedTransport):
@@ -136,3 +184,74 @@ def test_what_a_close_frame_cannot_carry(given: tuple[int | None, str], sent: tu
     code, reason = sendable(*given)
     assert (code, reason) == sent
     assert check_close(code, reason) == (1005 if code is None else code)
+
+
+async def begun(items: Any) -> Any:
+    """Return a stream of which one item was read."""
+    assert await anext(items) == 0
+    return items
+
+
+async def left_alone(stream: Any) -> None:
+    """Let go of a stream that was not closed. The caller holds it no more after this call."""
+
+
+async def read(stream: Any) -> None:
+    with suppress(ConnectionLost, ChannelClosed):
+        async for _ in stream:
+            pass
+    with suppress(StopAsyncIteration, ConnectionLost, ChannelClosed):
+        await anext(stream)
+
+
+async def talk(channel: Any) -> None:
+    for call in (channel.emit("say", 1), channel.request("say", 1)):
+        with pytest.raises((ConnectionLost, ChannelClosed)):
+            await call
+    await read(channel.events("say"))
+    channel.close()
+
+
+KEPT: dict[str, Callable[[Peer], Awaitable[Any]]] = {
+    "a stream": lambda peer: begun(peer.stream("numbers")),
+    "events": lambda peer: begun(peer.events("news")),
+    "a channel": lambda peer: peer.open_channel("talks"),
+}
+USES: dict[str, tuple[list[str], Callable[[Any], Awaitable[None]]]] = {
+    "left alone": ([*KEPT], left_alone),
+    "read": (["a stream", "events"], read),
+    "used": (["a channel"], talk),
+}
+
+
+@pytest.mark.parametrize(("what", "use"), [(what, use) for use, (kinds, _) in USES.items() for what in kinds])
+async def test_a_part_that_is_kept_works_after_the_end(what: str, use: str) -> None:
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+    server = Server()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 0
+        await asyncio.Event().wait()
+
+    async def talks(channel: AnonymousChannel) -> None:
+        async with channel.events("say") as said:
+            await anext(said, None)
+
+    async with connect(server) as client:
+        client.on("numbers", numbers)
+        client.on("talks", talks)
+        (peer,) = server.peers
+        beginning = asyncio.ensure_future(KEPT[what](peer))
+        if what != "a channel":
+            await turns()
+            await client.emit("news", 0)
+        kept = await beginning
+        del beginning
+    watched = weakref.ref(peer)
+    del peer, client
+    await turns_until(lambda: gc.collect() >= 0 and watched() is None)
+    await USES[use][1](kept)
+    del kept
+    await turns()
+    assert not problems
