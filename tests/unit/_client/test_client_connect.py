@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, leap, lost, never, world
-from core_driver import Blocked, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
@@ -159,31 +158,6 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
         assert caught.value.__cause__ is caught.value.last_error
         assert w.client.state == "closed" and bool(cancelled) == (row.opens is not None)
         await lost(queued, "not_sent")
-
-
-@pytest.mark.asyncio_loop
-async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_cancelled(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world() as w:
-        w.server.on("close", lambda peer, info: w.received.put_nowait(info.code))
-        handler = Blocked()
-        w.client.on("run", handler)
-        await w.peer.emit("run")
-        await turns_until(lambda: handler.started)
-        w.client.emit_nowait("note", 1)
-        sending = asyncio.create_task(w.client.emit("note", 2))
-        request = asyncio.create_task(w.client.request("park"))
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(w.client.close())
-        await w.hears(1, 2, 1000)
-        await sending
-        await lost(request, "unknown")
-        await turns()
-        assert w.parked.is_set() and not handler.cancelled and not closing.done()
-        leap(monkeypatch, 3.0)
-        await closing
-        assert handler.cancelled
 
 
 BY_HAND: dict[str, Any] = {"connect": False, "url": None}

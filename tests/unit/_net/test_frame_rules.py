@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from wsrpc import Limits
-from wsrpc._net.frames import MASKS, FrameWriter
 from wsrpc._net.websocket import WebSocketConnection
 from wsrpc._net.websocket_output import OpeningResult
 from wsrpc.transport import ConnectionInfo
@@ -172,44 +170,3 @@ def in_message(data: bytes, compressed: bool) -> bool:
     library.receive_data(data + build_frame(CONT, b"", masked=True))
     frames = [frame for frame in library.events_received() if isinstance(frame, Frame)]
     return bool(frames) and frames[-1].opcode is Opcode.CONT and library.close_sent is None
-
-
-class Loop:
-    """An event loop that runs callbacks when the test says so."""
-
-    def __init__(self) -> None:
-        self.soon: list[Callable[[], object]] = []
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
-
-
-class Writer(FrameWriter):
-    def __init__(self, *, masked: bool, loop: Loop | None = None) -> None:
-        self.loop = loop or Loop()
-        self.written: list[bytes] = []
-        super().__init__(self.loop, masked=masked)
-
-    def write(self) -> None:
-        self.written.append(self.pop_frames())
-
-
-def build(writer: Writer, payload: bytes, text: bool) -> bytes:
-    writer.add(payload, text)
-    writer.flush()
-    return writer.written.pop()
-
-
-def test_every_frame_has_a_mask_of_its_own() -> None:
-    # Also where the stock of random bytes ends and the next one begins, and of two connections.
-    writer = Writer(masked=True)
-    masks = [build(writer, b"", True)[2:6] for _ in range(MASKS * 3 + 1)]
-    masks += [build(Writer(masked=True), b"", True)[2:6] for _ in range(50)]
-    assert all(len(mask) == 4 for mask in masks)
-    # Four random bytes each: a few may meet by chance, not many (200 of 4,000,000,000).
-    assert len(set(masks)) > len(masks) - 5
