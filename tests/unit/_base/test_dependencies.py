@@ -54,9 +54,3 @@ def test_the_lowest_version_and_all_above(installed: Path, version: str) -> None
     for name, floor in FLOORS.items():
         install(installed, f"{name}-{version.format(floor)}", f"Name: {name}\nVersion: {version.format(floor)}\n")
     check_dependencies()
-
-
-@pytest.mark.parametrize("name", ["python_wsrpc-0.2.0", "websockets-14.2"])
-def test_metadata_that_is_incomplete(installed: Path, name: str) -> None:
-    (installed / f"{name}.dist-info").mkdir()
-    check_dependencies()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import re
 import ssl
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from functools import partial, wraps
 from typing import Any
 
 import pytest
-from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from tenacity.asyncio import retry_if_exception as async_retry
 
@@ -99,33 +97,6 @@ def test_methods_without_their_object(make: Callable[[], Any], mistake: Callable
     assert f": a method needs its object: register {instead} of an object, or make Chat a wsrpc." in str(caught.value)
 
 
-async def test_methods_with_their_object_and_functions_with_a_self() -> None:
-    def nested(self: str) -> str:
-        return self.upper()
-
-    server = Server()
-
-    class Room:
-        @staticmethod
-        @server.on("in a class")
-        def outermost(text: str) -> str:
-            return text.upper()
-
-        @server.on("in a class, too")
-        @staticmethod
-        def innermost(text: str) -> str:
-            return text.upper()
-
-    functions: list[Any] = [Chat().say, Chat.shout, Chat.sing, Chat(), partial(Chat.say, Chat()), logged(Chat().say)]
-    functions += [nested, str.upper, lambda self: self.upper()]
-    for number, function in enumerate(functions):
-        server.on(str(number), function)
-    server.use(Chat().middleware)
-    async with connect(server) as client:
-        for event in ("in a class", "in a class, too", *map(str, range(len(functions)))):
-            assert await client.request(event, "hi") == "HI"
-
-
 PORT = "port= is a number from 0 (a free one) to 65535, got "
 HOST = "host= is a name or an address, without the port, which is port=; got "
 LISTEN = "use `async with server.listen"
@@ -143,23 +114,21 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"slow": "drop"}, 'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(); got \'drop\''),
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
     (Server, {"detached_timeout": 0}, "detached_timeout= is a number of seconds, 0.001 or more; got 0"),
+    (Client, {"url": 5}, "a URL begins with ws:// or wss:// and names a host, got int"),
+    (Client, {"url": URL, "ssl": False}, "ssl= is an ssl.SSLContext, or None for the default one; got False"),
+    (Client, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
+    (Server, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
     (Client, {"connect_timeout": 0}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
     (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
     (Client, {"headers": {"A b": "x"}}, "the name of a header is a word such as 'X-Served-By', got 'A b'"),
     (Client, {"auth": ("a", "b")}, "auth= is a token, as text, or a function that returns it, got tuple"),
     (Client, {"url": "ws://a,ws://b"}, "a URL names one host: give several URLs as a list, got 'ws://a,ws://b'"),
-    (Client, {"url": 5}, "a URL begins with ws:// or wss:// and names a host, got int"),
     (Client, {"url": []}, "url= is a URL that begins with ws:// or wss://, or a sequence of them, got an empty"),
     (Client, {"url": [URL, "localhost"]}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
-    (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
     (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
     (Client, {"reconnect": False}, "reconnect= takes a wsrpc.Reconnect or None, got False"),
     (Client, {"auth": "tok\n"}, "the header 'Authorization' has a character that cannot be sent, such as a line"),
     (Client, {"url": "wss://localhost", "ssl": True}, "ssl= is an ssl.SSLContext, or None for the default one; got T"),
-    (Client, {"url": URL, "ssl": False}, "ssl= is an ssl.SSLContext, or None for the default one; got False"),
-    (Client, {"ssl": "ss.pem"}, "ssl= is an ssl.SSLContext, or None for the default one; got 'ss.pem'"),
-    (Client, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
-    (Server, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
     (Client, {"url": URL, "ssl": FOR_CLIENTS}, "ssl= goes with a wss:// URL, got 'ws://localhost'"),
     (Client, {"url": "wss://localhost", "ssl": FOR_SERVERS}, "ssl= is a context for servers: a client's is made with "),
     (Reconnect, {"initial": -1}, "Reconnect(initial="),
@@ -313,19 +282,3 @@ def test_options_that_do_not_apply_to_lifecycle_events(options: dict[str, Any]) 
             target.on("open", lambda: None, **options)
     # On a channel that is an ordinary name.
     Server().of("room").on("open", lambda: None, thread=True)
-
-
-async def test_a_second_lifecycle_handler_from_elsewhere_warns(caplog: pytest.LogCaptureFixture) -> None:
-    def one() -> None: ...
-    def two() -> None: ...
-
-    server = Server()
-    server.on("open", one)
-    server.on("open", one)
-    server.once("open", two)  # for the next one only: it replaces nothing
-    assert messages(caplog) == []
-    server.on("open", two)
-    [text] = messages(caplog)
-    lines = [function.__code__.co_firstlineno for function in (one, two)]
-    assert "'open'" in text and text.index(f"{__file__}:{lines[0]}") < text.index(f"{__file__}:{lines[1]}")
-    assert caplog.records[0].levelno == logging.WARNING

@@ -120,12 +120,3 @@ async def test_what_users_hold_and_messages_that_are_no_text(
         await turns()
         assert client.connected and peer.connected
         assert messages(caplog)
-
-
-def test_an_exception_or_a_number_becomes_its_text() -> None:
-    class Code(str): ...
-
-    given: Any
-    for given, text in ((KeyError("k"), "'k'"), (ValueError(), "ValueError"), (404, "404"), (Code("a"), "a")):
-        error = RpcError(given)
-        assert (error.message, error.args) == (text, (text,))

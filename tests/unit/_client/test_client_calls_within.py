@@ -33,7 +33,7 @@ AFTER_DROP = ("on_reconnect", "close", "retry", "retry with a session")
 @pytest.mark.parametrize(
     "place",
     [
-        *("url", "auth", "sync auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"),
+        *("url", "auth", "auth that goes on", "auth that fails", "open", "on_reconnect", "close"),
         *("retry", "retry with a session"),
     ],
 )
@@ -78,24 +78,17 @@ async def test_the_last_call_decides_also_where_it_is_made_within(place: str, ca
 
             return function
 
-        def act_in_task() -> str:
+        async def stubborn() -> str:
             if not acted.is_set():
                 acted.set()
                 begun.append(asyncio.ensure_future(act()))
-            return "token"
-
-        async def stubborn() -> str:
-            if not acted.is_set():
-                act_in_task()
                 with suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
                 if place == "auth that fails":
                     raise OSError("no token")
             return "token"
 
-        auth: Any = act_in_task if place == "sync auth" else at("auth", "token")
-        if place.startswith("auth that"):
-            auth = stubborn
+        auth: Any = stubborn if place.startswith("auth that") else at("auth", "token")
         limits = LIMITS if place != "retry with a session" else Limits(close_timeout=2.0)
         server = Server(limits=limits, detached_timeout=0.01)
         reconnect = Reconnect(initial=0.001, max=0.001, retry=retry)

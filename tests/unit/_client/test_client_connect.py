@@ -1,10 +1,10 @@
-"""`Client.connect` and `start`: which attempts are repeated, what is raised, which options are asked, when they end."""
+"""`Client.connect`, `start`, `bind` and `close`: which attempts are repeated, what is raised, what still leaves."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from ssl import create_default_context
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,13 +13,12 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, dial
+from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, current_context
+from wsrpc._client.client import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-NOBODY = "ws://127.0.0.1:1/"
 THRICE = Reconnect(initial=0, max=0, stop=stop_after_attempt(3))
-FOR_TLS = create_default_context()
 REFUSING = Reconnect(retry=lambda error: False)
 
 
@@ -112,32 +111,6 @@ async def test_an_option_that_fails_is_an_attempt_that_failed(
     assert "sec" not in caplog.text, "what may be a secret is not in the log"
 
 
-async def no_text() -> Any:
-    return b"secret"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"url": lambda: None}, "wss?://"),
-        ({"url": lambda: NOBODY, "ssl": FOR_TLS, "dial": dial}, "wss?://"),
-        ({"auth": lambda: "secret\n"}, "'Authorization' has a character that cannot be sent"),
-        ({"auth": lambda: "secret €"}, "'Authorization' has a character that cannot be sent"),
-        ({"auth": no_text}, "auth= is a token, as text, or a function that returns it, got bytes"),
-        ({"headers": lambda: {"X-Key": "sec\r\nX-Other: ret"}}, "'X-Key' has a character that cannot be sent"),
-        ({"headers": lambda: "X-Key: secret"}, "mapping of names to values"),
-    ],
-)
-async def test_a_function_that_returns_what_cannot_be_dialed_ends_the_attempts(
-    options: Any, said: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with world(connect=False, **options) as w:
-        with pytest.raises(ValueError, match=said) as caught:
-            await w.client.connect()
-    assert attempts_in(caplog) == []
-    assert "sec" not in f"{caplog.text}{caught.value}", "what may be a secret is neither in the log nor in the error"
-
-
 # ---------------------------------------------------------------- connect_timeout
 
 
@@ -185,3 +158,35 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
         assert caught.value.__cause__ is caught.value.last_error
         assert w.client.state == "closed" and bool(cancelled) == (row.opens is not None)
         await lost(queued, "not_sent")
+
+
+BY_HAND: dict[str, Any] = {"connect": False, "url": None}
+
+
+async def test_what_cannot_be_bound_changes_nothing() -> None:
+    async with world(**BY_HAND) as w:
+        given: Any
+        for given, said in ((await w.bind(), "bound already"), (object(), "takes a transport")):
+            with pytest.raises((TypeError, ValueError), match=said):
+                await w.client.bind(given)
+        assert w.client.state == "connected" and await w.client.request("echo", 1) == 1
+
+
+# ---------------------------------------------------------------- memory
+
+
+async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones() -> None:
+    async with world(**BY_HAND, limits=LIMITS.replace(close_timeout=0.01)) as w:
+        w.server.on("conversation", lambda: current_context().channel())
+        kept: list[Any] = []
+        for _ in range(10):
+            transport = await w.bind()
+            if not kept:
+                kept += [w.client.events("news"), await w.client.open_channel("conversation")]
+            (w.client.peer.transport or transport).abort()
+            await turns_until(lambda: not w.client.connected and not w.server.peers)
+        core = core_of(w.client)
+        gc.collect()
+        sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_session)]
+        assert 1 <= sum(found.host is core.peer_core.host for found in sessions) <= 2, "the latest, and that of `kept`"
+        del kept, sessions

@@ -6,17 +6,19 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, World, attempts_in, leap, lost, world
-from core_driver import messages, turns
+from core_driver import messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import refuse
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server
+from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Reconnect
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -117,28 +119,6 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
             assert await w.client.request("echo", 2) == 2
 
 
-@pytest.mark.asyncio_loop
-async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world(connect_timeout=30.0) as w:
-        refuse(w.line.connections[0][0])
-        w.client.emit_nowait("note", 1)
-        assert (w.client.state, w.client.connected) == ("connected", False)
-        waiting = asyncio.create_task(w.client.wait_connected())
-        connecting = asyncio.create_task(w.client.connect())
-        await turns()
-        leap(monkeypatch, 31.0)
-        with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
-            await connecting
-        assert (w.client.state, w.client.connected, waiting.done()) == ("connected", False, False)
-        w.drop()
-        await waiting
-        assert (w.client.state, w.client.connected) == ("connected", True)
-        w.client.emit_nowait("note", 2)
-        await w.hears(1, 2)
-
-
 @pytest.mark.parametrize("before", ["the first connection", "the next one", "bind"])
 async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_handlers(before: str) -> None:
     async with world(connect=False, url=None if before == "bind" else "ws://server/") as w:
@@ -163,20 +143,6 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         await w.hears("in open", 1, 2, 3, 4)
         await request
         assert w.client.peer.pending == 0
-
-
-async def test_a_close_handler_may_start_the_client_that_has_given_up() -> None:
-    async with world(server=Server(), limits=Limits(), reconnect=AT_ONCE) as w:
-
-        @w.client.on("close")
-        def start_again() -> None:
-            if w.client.state == "closed":
-                w.client.start()
-                w.client.emit_nowait("note", "kept")
-
-        w.failures = [REFUSED]
-        w.drop()
-        await w.hears("kept")
 
 
 @pytest.fixture
@@ -224,7 +190,67 @@ async def test_what_others_send_and_events_that_arrive_wait_for_them_and_request
     await turns_until(lambda: notified == ["returns", "news"])
 
 
-@pytest.mark.parametrize("wrong", [lambda info, more: None, "again", None])
-def test_what_cannot_be_called_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"on_reconnect(:| takes).*\(info\)"):
-        Client().on_reconnect(wrong)
+class Line(ScriptedTransport):
+    """A connection that refuses messages before it says that it has ended."""
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        raise ConnectionLost(1006, "the connection has been reset", "not_sent")
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("moment", ["refuses", "is lost", "of another client"])
+async def test_a_handler_did_not_fail_if_only_its_connection_did(moment: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    client = Client(limits=LIMITS, extensions=False)
+    line = Line() if moment == "refuses" else ScriptedTransport()
+
+    async def handle() -> None:
+        if moment == "of another client":
+            raise ConnectionLost(1006, moment)
+        if moment == "refuses":
+            client.emit_nowait("note", offline="fail")
+        asking = asyncio.ensure_future(client.request("park"))
+        await asyncio.sleep(0)
+        line.lose()
+        while not asking.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([asking])
+        asking.result()
+
+    def logged() -> list[tuple[int, str]]:
+        lines = [(record.levelno, said_in(record)) for record in caplog.records]
+        return [(level, text) for level, text in lines if "the handler of" in text or level >= logging.ERROR]
+
+    client.once("open", handle)
+    binding = asyncio.ensure_future(client.bind(line))
+    await turns_until(logged)
+    await client.close()
+    line.lose()
+    await asyncio.gather(binding, return_exceptions=True)
+    [(level, text)] = logged()
+    failed = moment == "of another client"
+    assert level == (logging.ERROR if failed else logging.INFO)
+    said = "failed" if failed else "did not finish, as the connection ended: "
+    assert text.startswith(f"the handler of 'open', {handle.__qualname__}, {said}")
+
+
+@pytest.mark.asyncio_loop
+async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world(connect_timeout=30.0) as w:
+        refuse(w.line.connections[0][0])
+        w.client.emit_nowait("note", 1)
+        assert (w.client.state, w.client.connected) == ("connected", False)
+        waiting = asyncio.create_task(w.client.wait_connected())
+        connecting = asyncio.create_task(w.client.connect())
+        await turns()
+        leap(monkeypatch, 31.0)
+        with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
+            await connecting
+        assert (w.client.state, w.client.connected, waiting.done()) == ("connected", False, False)
+        w.drop()
+        await waiting
+        assert (w.client.state, w.client.connected) == ("connected", True)
+        w.client.emit_nowait("note", 2)
+        await w.hears(1, 2)

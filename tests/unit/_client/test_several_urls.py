@@ -136,18 +136,6 @@ async def in_a_session() -> AsyncGenerator[tuple[Net, Client, str, asyncio.Task[
     await net.close()
 
 
-async def test_a_session_resumes_at_its_own_server() -> None:
-    """By chance alone, it would in one of 3 ** 25 runs."""
-    async with in_a_session() as (net, client, own, call):
-        resumed: asyncio.Queue[bool] = asyncio.Queue()
-        client.on_reconnect(lambda info: resumed.put_nowait(info.resumed))
-        for _ in range(25):
-            net.lines[own].cut()
-            assert await resumed.get()
-        assert await client.request("who") == own and not call.done()
-    await lost(call, "unknown")
-
-
 async def test_a_session_whose_server_does_not_answer_ends_at_another_one_in_the_same_attempt() -> None:
     async with in_a_session() as (net, client, own, call):
         infos: asyncio.Queue[Any] = asyncio.Queue()

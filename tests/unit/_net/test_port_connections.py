@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import socket
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+from attacks import opening
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -19,6 +23,8 @@ from websockets.utils import accept_key
 
 from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc._net.listener import listen
+from wsrpc._net.loop_budget import AT_ONCE
+from wsrpc._net.port_connections import HANDSHAKE
 from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -120,23 +126,6 @@ async def sends_and_reads(accept: Callable[[WebSocketTransport, Handshake], Any]
     await listener.wait_closed()
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
-    awaited: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def fail_later() -> None:
-        raise ValueError("no")
-
-    def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
-        if awaited:
-            return fail_later()
-        raise ValueError("no")
-
-    await sends_and_reads(accept, REQUEST)
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.getMessage() == "accepting a connection failed"
-
-
 async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_started() -> None:
     """Compressed messages would take a thousand times as much memory while they are kept."""
     read: list[Any] = []
@@ -147,28 +136,6 @@ async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_sta
 
     await sends_and_reads(accept, REQUEST + FRAME)
     assert read == [0]
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/", "/refused"])
-@pytest.mark.parametrize("rubbish", [b"GARBAGE", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" * 3, b"\x81\x01a"])
-async def test_what_is_sent_on_after_a_request_is_nobody_s_failure(
-    path: str, rubbish: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-
-    @server.on_handshake
-    async def gate(handshake: Handshake) -> None:
-        await asyncio.sleep(0)
-        if handshake.path == "/refused":
-            handshake.reject(401)
-
-    async with asyncio.timeout(8), server.listen() as listener:
-        for request in (REQUEST, b"GET /chat?room=1 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"):
-            with suppress(ConnectionResetError):
-                await ask(listener.port, request.replace(b"/chat?room=1", path.encode()) + rubbish)
-        async with Client(listener.url):
-            pass
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 TOO_LARGE = {
@@ -197,3 +164,91 @@ async def test_a_request_that_is_too_large_is_answered_and_one_warning_says_what
     assert warning.endswith(
         "; to raise the limit, set WEBSOCKETS_MAX_LINE_LENGTH, ..._NUM_HEADERS or ..._BODY_SIZE in the environment"
     )
+
+
+CROWD = 100
+
+
+@contextmanager
+def crowd(port: int) -> Iterator[list[socket.socket]]:
+    """All connect before the event loop has another turn."""
+    with ExitStack() as stack:
+        connect = socket.create_connection
+        yield [stack.enter_context(connect(("127.0.0.1", port), timeout=5.0)) for _ in range(CROWD)]
+
+
+async def most_in_a_turn(count: Callable[[], int]) -> int:
+    """Return by how many ``count`` grew in one turn of the event loop at most, until it counts the crowd."""
+    most = 0
+    while (before := count()) < CROWD:
+        await asyncio.sleep(0)
+        most = max(most, count() - before)
+    return most
+
+
+async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
+    server = Server(limits=Limits(close_timeout=2.0))
+    asked: list[Handshake] = []
+    server.on_handshake(asked.append)
+    async with server.listen() as listener:
+        request = opening(listener.port)
+        with crowd(listener.port) as sockets:
+            for each in sockets:
+                each.sendall(request[:-2])
+            for _ in range(10 * CROWD):  # all are accepted, and have sent what they have
+                await asyncio.sleep(0)
+            for each in sockets:
+                each.sendall(request[-2:])
+            assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
+            await turns_until(lambda: len(server.peers) == CROWD)
+        await turns_until(lambda: not server.peers)
+
+
+async def test_a_connection_that_is_over_goes_without_the_garbage_collector() -> None:
+    server = Server(limits=Limits(close_timeout=2.0))
+    async with server.listen() as listener:
+        async with Client(listener.url):
+            await turns_until(lambda: len(server.peers) == 1)
+            (peer,) = server.peers
+            kept = [weakref.ref(peer.transport), weakref.ref(peer.info.underlying)]
+            del peer
+            gc.collect()
+            gc.disable()
+        try:
+            await turns_until(lambda: not server.peers)
+            await turns_until(lambda: not any(each() for each in kept))
+        finally:
+            gc.enable()
+
+
+@pytest.mark.asyncio_loop
+async def test_a_crowd_that_connects_at_once_is_accepted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[object] = []
+    real = socket.socket.accept
+
+    def accept(self: socket.socket) -> tuple[socket.socket, object]:
+        accepted.append(result := real(self))
+        return result
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    async with Server(limits=Limits(open_timeout=0.5)).listen() as listener:
+        with crowd(listener.port):
+            assert await most_in_a_turn(lambda: len(accepted)) <= 8
+    accepted.clear()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
+    awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_later() -> None:
+        raise ValueError("no")
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
+        if awaited:
+            return fail_later()
+        raise ValueError("no")
+
+    await sends_and_reads(accept, REQUEST)
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage() == "accepting a connection failed"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from proxies import Accept, Proxy, http, socks5
+from proxies import Proxy, http, socks5
 from raw_websocket import raw_server
 from tenacity import stop_after_attempt
-from websockets.exceptions import InvalidProxyMessage, ProxyError
 
 from wsrpc import Client, ConnectFailed, Limits, Reconnect, Server, dial
-from wsrpc._net.client_sockets import ProxyRefused
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -73,21 +70,6 @@ async def test_authorities_are_read_again_after_a_certificate_could_not_be_verif
             assert client.state == "connected"
 
 
-async def test_the_event_loop_runs_on_while_authorities_are_read_and_a_cancelled_dial_harms_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipe, context = tmp_path / "authorities.pem", serving()
-    os.mkfifo(pipe)  # who reads it waits until somebody writes
-    monkeypatch.setenv("SSL_CERT_FILE", str(pipe))
-    async with Server(limits=LIMITS).listen("localhost", ssl=context) as listener:
-        dials = [asyncio.create_task(dial(listener.url, limits=LIMITS)) for _ in range(2)]
-        await asyncio.sleep(0)
-        dials[0].cancel()
-        await asyncio.wait(dials[:1])
-        await asyncio.to_thread(pipe.write_bytes, (MADE / "ca.pem").read_bytes())
-        await (await dials[1]).close()
-
-
 def echo_server() -> Server:
     server = Server(limits=LIMITS)
     server.on("echo", lambda value: value)
@@ -125,28 +107,6 @@ async def test_a_proxy_that_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         async with Client(f"wss://localhost:{listener.port}/", proxy=through, limits=LIMITS) as client:
             assert await client.request("echo", 7) == 7
     assert proxy.asked == [("localhost", listener.port)]
-
-
-@pytest.mark.parametrize(
-    ("accept", "url", "error"),
-    [
-        (http("Basic other"), "http://127.0.0.1:{}", ProxyRefused),
-        (http(answer=b"garbage\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyMessage),
-        (http(answer=b"HTTP/1.1 500 " + b"x" * 70_000), "http://127.0.0.1:{}", InvalidProxyMessage),
-        (socks5("me"), "socks5h://me:other@127.0.0.1:{}", ProxyError),
-    ],
-    ids=["who", "garbage", "too long", "wrong password"],
-)
-async def test_a_proxy_that_refuses(accept: Accept, url: str, error: type[Exception]) -> None:
-    async with Proxy(accept).running() as proxy:
-        with pytest.raises(error):
-            await dial("ws://localhost:1/", proxy=url.format(proxy.port), limits=LIMITS)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/path", "http://user@127.0.0.1:1", "socks5://127.0.0.1:1?a=b"])
-async def test_a_proxy_s_url_that_is_not_clear(url: str) -> None:
-    with pytest.raises(ValueError, match="the proxy's URL has a path, or a user without a password"):
-        await dial("ws://localhost:1/", proxy=url, limits=LIMITS)
 
 
 async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing() -> None:
@@ -197,3 +157,9 @@ async def test_the_alert_of_a_server_that_refuses_the_certificate_is_in_the_erro
             await connecting
     assert isinstance(caught.value.last_error, ssl.SSLError)
     assert str(caught.value).endswith("; the server may require a client certificate, or refuse the one that ssl= has")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/path", "http://user@127.0.0.1:1", "socks5://127.0.0.1:1?a=b"])
+async def test_a_proxy_s_url_that_is_not_clear(url: str) -> None:
+    with pytest.raises(ValueError, match="the proxy's URL has a path, or a user without a password"):
+        await dial("ws://localhost:1/", proxy=url, limits=LIMITS)

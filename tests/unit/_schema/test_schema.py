@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import pytest
 
-from wsrpc import AnonymousChannel, Context, Peer, Router, Server, Service, Stream, method
-from wsrpc.schema import Description, EventSchema, describe
+from wsrpc import AnonymousChannel, Router, Server, Service, Stream, method
+from wsrpc.schema import EventSchema, describe
 from wsrpc.testing import connect
 
 if TYPE_CHECKING:
@@ -27,36 +26,6 @@ def described(handler: Any, **options: Any) -> EventSchema:
     server.on("event", handler)
     [event] = describe(server).events
     return event
-
-
-def as_json(description: Description) -> Any:
-    return json.loads(msgspec.json.encode(description))
-
-
-def test_a_function() -> None:
-    def add(a: int, peer: Peer, b: int = 1, *more: float, ctx: Context) -> str:
-        """Add numbers."""
-        return ""
-
-    server = Server()
-    server.on("add", add)
-    assert as_json(describe(server)) == {
-        "events": [
-            {
-                "event": "add",
-                "kind": "value",
-                "doc": "Add numbers.",
-                "parameters": [
-                    {"name": "a", "schema": INTEGER},
-                    {"name": "b", "schema": {**INTEGER, "default": 1}, "optional": True},
-                    {"name": "more", "schema": {"type": "number"}, "rest": True},
-                ],
-                "result": STRING,
-            }
-        ],
-        "emits": [],
-        "$defs": {},
-    }
 
 
 class Clock(Service):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -13,7 +12,7 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc import AnonymousChannel, Client, Router, Server, Stream, method
+from wsrpc import Client, Router, Server, method
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.schema import Description, EventSchema, ParameterSchema, describe
 
@@ -61,35 +60,6 @@ def test_declared_events_are_described() -> None:
     )
     assert msgspec.json.decode(msgspec.json.encode(description), type=Description) == description
     assert "result" not in msgspec.to_builtins(description.emits[0])  # nothing answers an event
-
-
-class Page(Protocol):
-    async def name(self, full: bool = False) -> str: ...
-    async def cup(self) -> Cup: ...
-    def cups(self, most: int) -> Stream[Cup]: ...
-    async def store(self, kind: str, cups: AsyncIterable[Cup]) -> int: ...
-    def sorted(self, cups: AsyncIterable[Cup]) -> Stream[Cup]: ...
-    async def talk(self) -> AnonymousChannel: ...
-    async def anything(self, value: Any) -> Any: ...
-
-
-def test_declared_requests_are_described_with_what_answers_them() -> None:
-    """This side gets what answers, so that a field with a default may be missing there, but not in what it sends."""
-    server = Server()
-    server.declare(Page)
-    description = describe(server)
-    given, answered = {"$ref": "#/$defs/Cup"}, {"$ref": "#/$defs/CupInput"}
-    assert {event.event: (event.kind, event.sends, event.items, event.result) for event in description.emits} == {
-        "name": ("value", None, None, STRING),
-        "cup": ("value", None, None, answered),
-        "cups": ("stream", None, answered, None),
-        "store": ("upload", given, None, {"type": "integer"}),
-        "sorted": ("exchange", given, answered, None),
-        "talk": ("conversation", None, None, None),
-        "anything": ("value", None, None, None),  # like an event: nothing is known of a response
-    }
-    assert [parameter.name for parameter in description.emits[5].parameters] == ["kind"]
-    assert msgspec.json.decode(msgspec.json.encode(description), type=Description) == description
 
 
 def test_declarations_of_channels_routers_and_clients() -> None:

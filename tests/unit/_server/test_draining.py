@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from core_driver import Blocked, messages, start
 from leftovers import timers_due, turns_until
-from raw_websocket import CLOSE, TEXT, raw_client
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.cluster import Cluster, MemoryEngine
@@ -96,30 +95,7 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
 # ---------------------------------------------------------------- on_drain
 
 
-async def test_an_endless_stream_ends_because_its_handler_is_told() -> None:
-    """Nothing told it, so a drain waited until its time was over."""
-    async with scene() as it:
-        queue = asyncio.Queue[str | None]()
-
-        @it.server.on("feed")
-        async def feed() -> AsyncIterator[str]:
-            while (item := await queue.get()) is not None:
-                yield item
-
-        it.server.on_drain(lambda: queue.put_nowait(None))
-        stream = it.client.stream("feed", returns=str)
-        queue.put_nowait("first")
-        queue.put_nowait("last")
-        assert await anext(stream) == "first"
-        assert not it.server.draining
-        closing = start(it.server.close(drain_timeout=LONG))
-        assert [item async for item in stream] == ["last"]
-        await it.ends_well(closing)
-
-
-async def test_functions_are_called_once_for_each_drain_while_peers_are_there(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_functions_are_called_once_for_each_drain_while_peers_are_there(caplog: pytest.LogCaptureFixture) -> None:
     async with scene() as it:
         called, told, over = list[tuple[bool, bool]](), asyncio.Queue[str](), asyncio.Event()
         it.client.on("bye", lambda: told.put_nowait("bye"))
@@ -252,19 +228,3 @@ async def test_a_handler_that_drains_does_not_wait_for_itself(where: str, during
             go_on.set()
             await it.server.serve_forever()
             await asyncio.gather(client.peer.wait_closed(), *calls, return_exceptions=True)
-
-
-async def test_a_slow_reader_gets_all_that_was_accepted() -> None:
-    """More than the closing handshake would wait for."""
-    server = Server(limits=LIMITS.replace(close_timeout=0.2))
-    async with server.listen() as listener, raw_client(listener.port, receive_buffer=4096) as raw:
-        await turns_until(lambda: server.peers)
-        for number in range(64):
-            server.peers[0].emit_nowait("part", f"{number:02}" + "x" * 65536)
-        closing = start(server.close(drain_timeout=LONG))
-        await timers_due(0.2)  # as long as a closing handshake may take
-        beginnings = [(await raw.next_of(TEXT)).payload[:16] for _ in range(64)]
-        assert beginnings == [b'{"a":["part","%02d' % number for number in range(64)]
-        assert (await raw.next_of(CLOSE)).code == 1012
-        raw.drop()
-        await closing

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from core_driver import Blocked
 from leftovers import turns_until
 from peers_inside import out_of
-from raw_websocket import CLOSE, TEXT, ask, head_of, raw_client
+from raw_websocket import CLOSE, TEXT, ask, raw_client
 from raw_websocket import handshake as request_for
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, MessageTooBig, Peer, RemoteError, Server
@@ -107,17 +106,6 @@ async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.L
             pytest.fail("let in")
     assert (refused.value.status, refused.value.body) == (401, "who are you?\n")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-@pytest.mark.parametrize("given", [{}, {"Server": "mine/1"}])
-async def test_headers_that_the_library_sets(given: dict[str, str]) -> None:
-    def let_in(handshake: Handshake) -> None:
-        handshake.response_headers.update(given)
-        handshake.expires = math.inf  # credentials that never expire
-
-    async with gated(let_in).listen() as listener:
-        head = await head_of(listener.port, request_for("/"))
-    assert head.startswith(b"HTTP/1.1 101") and head.lower().count(b"server:") == head.count(b"mine/1") == len(given)
 
 
 # ---------------------------------------------------------------- those that never end
@@ -269,9 +257,6 @@ async def test_a_subprotocol_with_a_token_is_not_chosen(offered: str, caplog: py
             pass
     assert "the client offers the subprotocols ['json', 'bearer.…'], not 'bearer.…'" in caplog.text
     assert TOKEN not in caplog.text
-
-
-# ---------------------------------------------------------------- all functions that decide: a mistake lets nobody pass
 
 
 # ---------------------------------------------------------------- mistakes: what each returns counts as true

@@ -104,25 +104,6 @@ async def test_who_joins_is_asked_and_who_leaves_is_not_asked_any_more() -> None
         assert await asking == ["?"]
 
 
-@pytest.mark.parametrize("end", ["answered", "cancelled"])
-async def test_nothing_is_left_of_the_requests_to_many_members(end: str) -> None:
-    hangs, answers = Blocked(), Blocked()
-    async with lobby(*[hangs] * 49, answers) as (_, room):
-        before = asyncio.all_tasks()
-        asking = asyncio.ensure_future(room.request("confirm", "?"))
-        await turns_until(lambda: len(hangs.started) == 49 and answers.started)
-        if end == "answered":
-            answers.go.set()
-            assert await asking == ["?"]
-        else:
-            asking.cancel("changed my mind")
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-        assert not any(peer.pending for peer in room)
-        await turns_until(lambda: len(hangs.cancelled) == 49 and asyncio.all_tasks() <= before)
-        assert {*hangs.cancelled} == {ANSWERED if end == "answered" else "changed my mind"}
-
-
 async def test_the_handlers_have_the_time_and_the_metadata() -> None:
     """A handler that asks a room has no more time for it than it has itself."""
     calls, heard = list[OutgoingCall](), list[Any]()

@@ -15,7 +15,6 @@ from peers_inside import out_of
 
 from wsrpc import ChannelClosed, Client, ConnectionLost, OutgoingCall, QueueFull, Server
 from wsrpc.codecs import JsonCodec, MsgpackCodec
-from wsrpc.errors import ReservedEvent
 from wsrpc.testing import connect
 from wsrpc.types import EmitReport
 
@@ -72,25 +71,10 @@ async def test_members_and_nobody_else_get_it(where: str, skipped: str, method: 
 
 
 @both_ways
-@pytest.mark.parametrize("where", TARGETS)
-async def test_what_cannot_be_sent_is_refused_without_peers_too(where: str, method: str) -> None:
-    target = TARGETS[where](Server(limits=LIMITS))
-    if "channel" in where:  # an ordinary name there
-        assert (await called(target, method, "open")).sent == 0
-    else:
-        with pytest.raises(ReservedEvent):
-            await called(target, method, "open")
-    for args, options in (((7,), {}), (("say", object()), {}), (("say",), {"amount": 1})):
-        with pytest.raises(TypeError, match=r"a string|object|amount"):
-            await called(target, method, *args, **options)
-
-
-@both_ways
 async def test_a_closed_channel_says_so(method: str) -> None:
     server = Server(limits=LIMITS)
     channel = server.of("side")
     channel.close("bored")
-    channel.close("again")
     assert (channel.closed, channel.close_reason) == (True, "bored")
     with pytest.raises(ChannelClosed, match="side"):
         await called(channel, method, "x")

@@ -18,8 +18,8 @@ from core_driver import turns
 from leftovers import turns_until
 from raw_websocket import PATIENCE, ask, handshake
 
-from wsrpc import Client, HandshakeRejected, Key, Limits, Peer, Server, Service, dial, method
-from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc import Client, HandshakeRejected, Limits, Server, dial
+from wsrpc.testing import ScriptedTransport
 
 LIMITS = Limits(close_timeout=2.0)
 
@@ -87,20 +87,6 @@ async def test_with_a_path_others_get_404(path: str) -> None:
 # ---------------------------------------------------------------- a handshake that never ends
 
 
-async def test_a_handshake_that_never_ends_does_not_hold_up_closing() -> None:
-    """Nor does one of TLS."""
-    server = echo_server(limits=LIMITS.replace(open_timeout=1000.0, close_timeout=0.1))
-    with socket.socket() as sock:
-        async with server.listen(ssl=certified()) as listener:
-            sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", listener.port))
-            await asyncio.get_running_loop().sock_sendall(sock, b"GET / HTTP/1.1\r\nHost:")
-            async with Client(listener.url, ssl=TRUSTING, limits=LIMITS) as client:  # by now the first was accepted
-                await client.request("echo", 1)
-            async with asyncio.timeout(8):
-                await server.close()
-
-
 async def test_who_is_refused_over_tls_and_does_not_leave_is_dropped() -> None:
     """The connection stayed for 30 s, which is asyncio's own limit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -120,24 +106,6 @@ async def test_who_is_refused_over_tls_and_does_not_leave_is_dropped() -> None:
 
     async with server.listen(path="/ws", ssl=certified()) as listener:
         assert (await asyncio.to_thread(stay, listener.port)).startswith(b"HTTP/1.1 404")
-
-
-# ---------------------------------------------------------------- accept
-
-
-async def test_accept_takes_any_transport() -> None:
-    server = echo_server()
-    opened: list[Peer] = []
-    server.on("open", opened.append)
-    ours, theirs = memory_transports(path="/x?y=z", headers={"X-Name": "Ada"})
-    async with Client(limits=LIMITS) as client:
-        _, peer = await asyncio.gather(client.bind(ours), server.accept(theirs))
-        assert opened == [peer] == list(server.peers)
-        assert (peer.info.path, dict(peer.info.query), peer.info.headers["x-name"]) == ("/x", {"y": "z"}, "Ada")
-        assert await client.request("echo", 1) == 1
-    await peer.wait_closed()
-    assert server.peers == ()
-    await server.close()
 
 
 # ---------------------------------------------------------------- how servers are closed, and opened again
@@ -186,35 +154,3 @@ async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -
     finally:
         gate.set()
         await server.close()
-
-
-NAME = Key[str]("name")
-
-
-async def test_what_was_registered_stays_and_what_belonged_to_connections_is_new() -> None:
-    server = echo_server()
-    server.state[NAME] = "the one"
-
-    class Greeter(Service):
-        @method
-        def greet(self) -> str:
-            return f"Hello, {self.peer.state['name']}"
-
-    server.add_service(Greeter)
-    server.on_handshake(lambda handshake: handshake.state.update(handshake.query))
-    prices = server.room("prices", allow=lambda peer: True)
-    listening = server.listen()
-    for turn in range(2):
-        async with listening as listener:
-            stats = server.stats()
-            assert (server.peers, server.rooms, len(prices)) == ((), (prices,), 0)
-            assert (stats.accepted, stats.closed, stats.messages_in, stats.errors) == (0, {}, 0, 0)
-            async with Client(f"{listener.url}?name=Ada", limits=LIMITS, reconnect=None) as client:
-                assert [await client.request("echo", turn), await client.request("greet")] == [turn, "Hello, Ada"]
-                await client.of("rooms").request("join", "prices")
-                server.room("lobby").add(server.peers[0])
-                await asyncio.gather(server.close(), client.peer.wait_closed())
-        assert not server.healthy and repr(server) == "<Server closed>"
-        # Until it is opened again the numbers are those of the end.
-        assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
-    assert server.state[NAME] == "the one"

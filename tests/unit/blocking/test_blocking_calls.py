@@ -175,20 +175,6 @@ def test_what_only_an_event_loop_can_read_is_refused(client: Client) -> None:
         client.request("total", send=items())  # type: ignore[arg-type]
 
 
-def test_a_conversation(served: Served, client: Client) -> None:
-    with client.open_channel("talk") as channel:
-        assert channel.request("ask", "hi", returns=str) == "HI"
-        assert channel.request("total", send=range(5)) == 10
-        with channel.events("said", returns=str) as said:
-            channel.emit("say", "one")
-            channel.emit_nowait("say", "last")
-            assert [next(said) for _ in range(2)] == ["one", "last"]
-        assert not channel.closed
-    assert channel.closed
-    with pytest.raises(ChannelClosed):
-        channel.request("ask", "hi")
-
-
 # ------------------------------------------------------------ connecting and closing
 
 
@@ -203,19 +189,6 @@ def test_a_client_that_cannot_connect_raises_why_and_leaves_no_thread(served: Se
             raise AssertionError
 
 
-def test_readers_begin_before_connect_and_end_with_a_close_in_another_thread(served: Served) -> None:
-    client = Client(served.url)
-    events = client.events("said", returns=int)
-    client.connect()
-    client.request("say", 5)
-    assert next(events) == 5
-    with ThreadPoolExecutor() as pool:
-        waiting, ended = pool.submit(lambda: client.wait_for("other")), pool.submit(lambda: [*events])
-        client.close()
-        assert isinstance(waiting.exception(), ConnectionLost)
-        assert ended.result() == []
-
-
 def test_calls_that_wait_end_with_the_loop() -> None:
     """Also those without a connection, if the loop ends and not the client."""
     client = Client("ws://127.0.0.1:1/")
@@ -225,3 +198,17 @@ def test_calls_that_wait_end_with_the_loop() -> None:
             pass
         client._bridge.close()
         assert [type(each.exception()) for each in waiting] == [ConnectionLost] * 2
+
+
+def test_a_conversation(served: Served, client: Client) -> None:
+    with client.open_channel("talk") as channel:
+        assert channel.request("ask", "hi", returns=str) == "HI"
+        assert channel.request("total", send=range(5)) == 10
+        with channel.events("said", returns=str) as said:
+            channel.emit("say", "one")
+            channel.emit_nowait("say", "last")
+            assert [next(said) for _ in range(2)] == ["one", "last"]
+        assert not channel.closed
+    assert channel.closed
+    with pytest.raises(ChannelClosed):
+        channel.request("ask", "hi")

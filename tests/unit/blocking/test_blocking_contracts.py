@@ -187,12 +187,3 @@ def test_a_blocking_client_implements_either_contract(served: Served, client: Cl
     client.of("local").declare(BlockingEvents)
     served.run(call_all(served.peer().of("local").proxy(Chat)))
     assert local.threads and all("worker" in name for name in local.threads)
-
-
-def test_implementations_are_checked() -> None:
-    class Asynchronous(Local):
-        async def say(self, text: str, urgent: bool = False) -> int:  # type: ignore[override]
-            return 1
-
-    with pytest.raises(TypeError, match="a method that implements a contract of a blocking client is a plain function"):
-        Client("ws://127.0.0.1:1").implement(BlockingChat, Asynchronous())

@@ -14,7 +14,7 @@ import pytest
 from in_a_thread import Served
 
 import wsrpc
-from wsrpc import CloseInfo, Context, Reconnect, ReconnectInfo, RemoteError, current_context
+from wsrpc import CloseInfo, Reconnect, ReconnectInfo, RemoteError
 from wsrpc.blocking import Client, Peer
 from wsrpc.testing import FaultProxy
 
@@ -35,23 +35,6 @@ def test_a_handler_runs_in_a_thread_and_may_call(served: Served, client: Client)
         return [total, in_worker(), peer == client.peer, peer.active]
 
     assert served.run(served.peer().request("sum", [1, 2, 3])) == [6, True, True, 1]
-
-
-def test_a_handler_sees_the_context_of_its_call_and_its_calls_have_no_more_time(served: Served, client: Client) -> None:
-    served.server.on("show", show)
-
-    @client.on("nest")
-    def nest() -> list[Any]:
-        answers = [client.request("show"), client.request("show", timeout=None, metadata={"a": "b"})]
-        return [dict(current_context().metadata), *answers]
-
-    calling = served.peer().request("nest", metadata={"tenant": "acme"}, timeout=60)
-    metadata, (_, left), opted_out = served.run(calling)
-    assert metadata == {"tenant": "acme"} and 0 < left <= 60 and opted_out == [{"a": "b"}, None]
-
-
-def show(ctx: Context) -> tuple[dict[str, str], float | None]:
-    return dict(ctx.metadata), ctx.remaining
 
 
 # ------------------------------------------------------------ mistakes

@@ -6,15 +6,14 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, idle, messages, rejection, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import AnonymousChannel, BadArguments, Context, Limits, RemoteError, RpcError, UnknownEvent
-from wsrpc.testing import pair
+from wsrpc import BadArguments, Context, Limits, RpcError, UnknownEvent
 from wsrpc.types import Message
 
 
@@ -179,51 +178,6 @@ async def test_a_handler_whose_task_the_application_cancels_answers_and_leaves_n
     assert task.cancelled(), "the application may wait for it"
     assert caplog.records == []
     d.assert_empty()
-
-
-@pytest.mark.parametrize("kind", ["stream", "upload", "conversation"])
-@pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
-async def test_a_handler_whose_task_the_application_cancels_gives_its_channel_back(kind: str, extensions: bool) -> None:
-    """Eight of them used up `Limits.channels`, and their readers waited without a limit."""
-
-    def cancelled() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-
-    async def stream() -> AsyncIterator[int]:
-        yield 1
-        cancelled()
-        await turns(1)
-
-    async def upload(items: AsyncIterator[int]) -> None:
-        await anext(items)
-        cancelled()
-        await turns(1)
-
-    async def conversation(channel: AnonymousChannel) -> None:
-        cancelled()
-        await channel.wait_for("never")
-
-    async with pair(limits=Limits(channels=2), extensions=extensions) as (a, b):
-        for handler in (stream, upload, conversation):
-            b.on(handler.__name__, handler)
-
-        async def call() -> None:
-            if kind == "upload":
-                await a.request(kind, send=range(9))
-            elif kind == "stream":
-                async for _ in a.stream(kind):
-                    pass
-            else:
-                async with await a.open_channel(kind) as channel:
-                    await anext(channel.events("word"))
-
-        for _ in range(5):
-            with pytest.raises(RemoteError, match="Request aborted"):
-                await call()
-        await turns()
-        assert (a.anonymous_channels, b.anonymous_channels, a.pending, b.active) == (0, 0, 0, 0)
 
 
 class Mute(Exception):

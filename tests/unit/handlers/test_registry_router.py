@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from itertools import permutations, product
 from typing import Any
 
 import pytest
 from core_driver import turns
 
 from wsrpc import CallNext, Client, Context, Router, Server
-from wsrpc._core.handlers.lookup import find
-from wsrpc._core.handlers.registry import Registry
 from wsrpc.testing import connect
 
 
@@ -22,43 +18,6 @@ def add(a: int, b: int) -> int:
 
 async def pass_on(ctx: Context, call_next: CallNext) -> Any:
     return await call_next(ctx)
-
-
-CHANGES: dict[str, Callable[[Registry], object]] = {
-    "handler": lambda registry: registry.add(None, "e", lambda: 1),
-    "handler of a channel": lambda registry: registry.add("room", "e", lambda: 2),
-    "handler of another event": lambda registry: registry.add(None, "other", lambda: 3),
-    "once": lambda registry: registry.add(None, "e", lambda: 4, once=True),
-    "handler removed": lambda registry: registry.add(None, "e", None),
-    "once removed": lambda registry: registry.add(None, "e", None, once=True),
-    "middleware": lambda registry: registry.use(None, pass_on),
-    "middleware of a channel": lambda registry: registry.use("room", pass_on),
-    "channel removed": lambda registry: registry.remove_scope("room"),
-}
-
-
-@pytest.mark.parametrize("first", CHANGES)
-@pytest.mark.parametrize("of_server", [False, True])
-def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server: bool) -> None:
-    for others in permutations(CHANGES, 1):
-        server, own = Registry(), Registry()
-        own.inherit(server, None)
-        own.for_channel().add(5, "e", lambda: 5)  # makes `own` an heir with routes of its own
-        own.add(None, "own", lambda: 6)
-        changed = server if of_server else own
-        for change in (first, *others):
-            CHANGES[change](changed)
-            for channel, event in product((None, "room"), ("e", "other", "own", "nobody")):
-                found = find(own, channel, event)
-                if found.handler:
-                    found.handler.release()
-                handler, _ = own.acquire(channel, event)
-                assert found.handler is handler, (first, others)
-                scopes = [each.scopes.get(at) for each in (server, own) for at in (None, channel)]
-                layered = any(scope and scope.middleware for scope in scopes)
-                if handler:
-                    handler.release()
-                    assert (found.call is handler.call) is not layered
 
 
 # ---------------------------------------------------------------- routers

@@ -4,7 +4,8 @@ import functools
 import inspect
 import itertools
 import operator
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 
@@ -17,8 +18,11 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
+from core_driver import Driven
+from leftovers import nothing_left as nothing_left
+from stream_driver import emptied
 
-from wsrpc import AnonymousChannel, Context, Peer, Server, Service, method
+from wsrpc import AnonymousChannel, Context, Peer, Server, Service, Stream, method
 from wsrpc._core.handlers import compiled
 from wsrpc._core.handlers.arguments import ArgumentsRefused
 from wsrpc._core.handlers.compiled import Handler
@@ -27,6 +31,7 @@ from wsrpc._core.handlers.invocation import Invocation
 from wsrpc._core.handlers.method import HandlerOptions
 from wsrpc._core.wire.messages import WireMessage
 from wsrpc.errors import BadArguments
+from wsrpc.testing import pair
 
 
 class FakePeer:
@@ -77,19 +82,6 @@ def opaque_hook(tp: type[Any], value: Any) -> Any:
 
 
 ADA = {"name": "Ada"}
-
-# ---------------------------------------------------------------- conversion
-
-
-def test_what_has_no_type_is_not_touched() -> None:
-    value = {"a": [1]}
-
-    def mixed(a, b: User, c: Any, d: object = None, *rest: object):  # type: ignore[no-untyped-def]
-        return a, b, c, d, *rest
-
-    assert all(each is value for each in run(mixed, value, ADA, *[value] * 4)[::2])
-    assert run(mixed, value, ADA, value) == (value, User("Ada"), value, None)
-
 
 # ---------------------------------------------------------------- calls: what a function is called with
 
@@ -256,17 +248,6 @@ def test_errors_of_pydantic_say_the_path(tp: Any, value: Any, path: str | None) 
     assert error.data == {**data, "parameter": "rest", "path": f"[1]{path or ''}"}
 
 
-def test_a_default_is_the_very_same_object_and_need_not_fit_the_type() -> None:
-    shared: list[int] = [1, 2]
-    missing = object()
-
-    def handler(a: list[int] = shared, peer: FakePeer = PEER, b: int = missing) -> Any:  # type: ignore[assignment]
-        return a, b
-
-    assert [each is default for each, default in zip(run(handler), (shared, missing), strict=True)] == [True, True]
-    assert run(handler, [3]) == ([3], missing)
-
-
 def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     def around(peer: FakePeer, a: list[Any] = [1], ctx: Context | None = None) -> Any:  # noqa: B006
         return peer, a, type(ctx)
@@ -311,15 +292,6 @@ def test_large_values_are_not_echoed() -> None:
     error = refused(handler, "red` - at `$[7]`" * 10_000, {})
     assert "argument 'color' (1st): Invalid enum value" in error.message
     assert len(error.message) < 400 and len(msgspec.json.encode(error.data)) < 400
-
-
-def test_errors_of_the_handler_come_through_as_they_are() -> None:
-    def validates(a: int, user: User | None = None) -> None:
-        msgspec.convert("x", int)
-
-    for arguments in ([1], [1, ADA]):
-        with pytest.raises(msgspec.ValidationError):
-            run(validates, *arguments)
 
 
 # ---------------------------------------------------------------- refused at registration
@@ -487,3 +459,47 @@ def test_methods_of_services_and_contracts_have_no_such_parameter_either() -> No
         Server().declare(Contract)
     with pytest.raises(TypeError, match="add_service, parameter 'user'"):
         Server().add_service(Factory)
+
+
+@dataclass
+class Chunk:
+    offset: int
+    data: bytes
+
+
+async def by_iterator(name: str, chunks: AsyncIterator[Chunk]) -> list[Any]:
+    return [name, [chunk async for chunk in chunks]]
+
+
+async def keyword_only(peer: Peer, name: str, ctx: Context, *, chunks: Stream[Chunk]) -> list[Any]:
+    assert ctx.peer is peer
+    return [name, [chunk async for chunk in chunks]]
+
+
+async def with_more(chunks: "Annotated[AsyncIterable[Chunk], 'the file']", *names: str) -> list[Any]:
+    return [*names, [chunk async for chunk in chunks]]
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("handler", [by_iterator, keyword_only, with_more])
+async def test_a_parameter_that_reads_what_is_sent(handler: Any) -> None:
+    async with pair() as (left, right):
+        right.on("up", handler)
+        chunks = [Chunk(0, b"a"), Chunk(1, b"b")]
+        name, got = await left.request("up", "n", send=chunks, returns=tuple[str, list[Chunk]])
+        assert (name, got) == ("n", chunks)
+        await emptied(left, right)
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_an_event_for_a_handler_that_reads_is_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    ran: list[int] = []
+
+    async def up(chunks: AsyncIterator[int]) -> None:
+        ran.append(1)
+
+    d.peer.on("up", up)
+    assert await d.fed({"a": ["up"]}) == []
+    assert ran == [] and "has to be requested" in caplog.text
+    d.assert_empty()

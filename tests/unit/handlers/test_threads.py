@@ -1,4 +1,4 @@
-"""Handlers in threads: whatever they do, the request is answered and nobody complains."""
+"""Handlers in threads, and context variables: whatever they do, the request is answered and nobody else is reached."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from programs import printed_by, start
@@ -221,6 +222,43 @@ asyncio.run(blocks())
 
 async def test_a_forked_process_starts_threads_of_its_own_and_no_blocked_one_keeps_a_program_from_ending() -> None:
     assert await printed_by(await start(sys.executable, "-W", "ignore", "-c", PROGRAM)) == "True\n" * 3
+
+
+LIFECYCLE = ["open", "message", "error", "close"]
+
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+# ---------------------------------------------------------------- context variables
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("event", [*LIFECYCLE, "login", "fail"])
+async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: str, is_async: bool) -> None:
+    d, seen = Driven(bind=False), list[str]()
+
+    def login() -> None:
+        seen.append(user.get())
+        user.set("ada")
+        if event == "fail":
+            raise ValueError
+
+    async def login_async() -> None:
+        login()
+
+    d.peer.on(event, login_async if is_async else login)
+    d.peer.on("whoami", lambda: seen.append(user.get()))
+    for _ in range(2):
+        d.rebind()
+        d.feed({"a": ["whoami"]}, {"a": []}, {"a": [event]}, {"a": ["whoami"]})
+        for current in (current_peer, current_context):
+            with pytest.raises(RuntimeError, match="no handler is running here"):
+                current()
+        await turns()
+        d.transport.lose()
+    await turns()
+    assert set(seen) == {"nobody"}
+    assert user.get() == "nobody"
 
 
 async def test_what_a_generator_raises_after_its_reader_has_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:

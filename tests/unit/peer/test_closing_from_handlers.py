@@ -11,9 +11,8 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import Blocked, messages, turns
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
 
@@ -103,23 +102,3 @@ async def test_a_handler_that_will_not_stop_holds_up_closing_only_so_long(
             await serving
     assert any("do not end" in text for text in messages(caplog))
     go.set()
-
-
-@pytest.mark.parametrize("patient", [True, False])
-@pytest.mark.parametrize("what", ["work", "close"])
-async def test_handlers_of_peers_that_have_left_are_waited_for_until_patience_ends(what: str, patient: bool) -> None:
-    server, work = Server(limits=PATIENT if patient else HASTY), Blocked()
-    server.on(what, work)
-    async with asyncio.timeout(8), server.listen() as listener:
-        async with Client(listener.url, limits=PATIENT) as client:
-            if what == "work":
-                await client.emit("work")
-                await turns_until(lambda: work.started)
-        await turns_until(lambda: work.started and not server.peers)
-        closing = asyncio.create_task(server.close())
-        await turns(50)
-        if patient:
-            assert not closing.done()
-            work.go.set()
-        await closing
-        assert (len(work.finished), len(work.cancelled)) == (patient, not patient)

@@ -14,7 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import story
 
-from wsrpc import AnonymousChannel, Client, ConnectionLost, MessageTooBig, Peer, RequestTimeout, RpcError, Server
+from wsrpc import AnonymousChannel, Client, Peer, RequestTimeout, RpcError, Server
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -180,45 +180,6 @@ async def test_what_has_ended_holds_no_messages(scenario: Scenario) -> None:
         (peer,) = server.peers
         await scenario(client, peer)
         await turns_until(lambda: not (peer.active or peer.anonymous_channels or held()), patience=2)
-
-
-@pytest.mark.usefixtures("uncollected")
-@pytest.mark.parametrize("by", ["emit", "request"])
-async def test_what_is_refused_holds_no_message(by: str) -> None:
-    """The frame that raised the error had it in a variable, too."""
-    server = serving()
-    async with connect(server) as client:
-        (peer,) = server.peers
-        for side in (client.peer, peer):
-            with pytest.raises(MessageTooBig):
-                await getattr(side, by)("awaits", "x" * 5_000_000)
-        await peer.close()
-        with pytest.raises(ConnectionLost):
-            await getattr(peer, by)("awaits", big())
-        await turns_until(lambda: not held(), patience=2)
-
-
-@pytest.mark.usefixtures("uncollected")
-@pytest.mark.parametrize("by", ["client", "server"])
-async def test_a_connection_that_has_closed_holds_no_messages(by: str) -> None:
-    server = serving()
-    async with connect(server) as client:
-        (peer,) = server.peers
-        calls = [
-            asyncio.ensure_future(call)
-            for call in (
-                client.request("long", big()),
-                client.request("reads_slowly", big(), send=three()),
-                stream(client, True),
-            )
-        ]
-        await turns_until(lambda: peer.active == 3 and peer.anonymous_channels == 2)
-        peer.emit_nowait("news", big())
-        await (client if by == "client" else peer).close()
-        await asyncio.wait(calls)
-        assert all(isinstance(call.exception(), ConnectionLost) for call in calls)
-        calls.clear()
-        await turns_until(lambda: not held(), patience=2)
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -78,6 +78,18 @@ async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None
     assert started == [0]
 
 
+async def test_the_handlers_of_all_requests_are_cancelled_and_those_of_events_go_on() -> None:
+    d, work = Driven(), Blocked()
+    d.peer.on("work", work)
+    d.feed({"i": 1, "a": ["work", 1]}, {"a": ["work", 2]}, {"i": 3, "a": ["work", 3]}, {"i": 4, "a": ["work", 4]})
+    await turns()
+    d.transport.lose()
+    await turns()
+    work.go.set()
+    await turns()
+    assert len(work.cancelled) == 3 and work.finished == [(2,)]
+
+
 @pytest.mark.parametrize(("code", "reason", "text"), [(1005, "", "may not be sent"), (1000, "ü" * 62, "123 bytes")])
 async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int, reason: str, text: str) -> None:
     async with Server(limits=LIMITS).listen() as listener, Client(listener.url, limits=LIMITS) as client:

@@ -277,19 +277,6 @@ async def test_a_rejection_after_the_deadline_is_a_timeout() -> None:
         await in_time
 
 
-async def test_a_stream_may_last_longer_than_the_time_for_its_opening() -> None:
-    server = Server()
-
-    @server.on("count")
-    async def count(ctx: Context) -> Any:
-        for _ in range(3):
-            yield ctx.remaining
-
-    async with connect(server) as client:
-        async with client.stream("count", timeout=5) as items:
-            assert [item async for item in items] == [None, None, None]
-
-
 async def test_nested_calls_inherit_the_time_that_is_left() -> None:
     server = Server()
 

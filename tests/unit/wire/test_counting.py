@@ -17,7 +17,9 @@ from stream_driver import hello
 
 from wsrpc import Limits, Server
 from wsrpc._core.wire import counting
+from wsrpc._core.wire.control import CREDIT, Announced
 from wsrpc._core.wire.counting import ARRAY_KEYS, NUMBER_KEYS, SHARE, SLOW_FLOATS
+from wsrpc._core.wire.settings import KINDS, make_settings
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.testing import ScriptedTransport
 
@@ -318,6 +320,18 @@ async def test_a_message_to_many_is_looked_through_a_few_times_whatever_they_ann
     assert len(report.errors) == (200 if same else 81)
     assert len(looks) == 1 if same else len(looks) <= 64
     await server.close()
+
+
+FEATURES = frozenset({CREDIT})
+
+
+def test_remote_peers_cannot_fill_the_memory_with_terms() -> None:
+    settings = make_settings(Limits(), None)
+    for size in range(1000, 1000 + 3 * KINDS):
+        assert settings.agreed(Announced(message=size), None, FEATURES).largest == size
+    again = [settings.agreed(Announced(message=size), None, FEATURES) for size in range(1000, 1000 + 3 * KINDS)]
+    shared = [settings.agreed(terms.announced, None, FEATURES) is terms for terms in again]
+    assert shared == [True] * KINDS + [False] * 2 * KINDS
 
 
 def test_a_look_at_bytes_that_begin_large_maps_elsewhere_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

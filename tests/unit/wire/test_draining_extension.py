@@ -159,32 +159,11 @@ async def reading(d: Driven) -> list[Any]:
     return [{"h": h, "x": {"message": "closed", "code": "wsrpc.closed"}, "_": 1}]
 
 
-async def opening(d: Driven) -> list[Any]:
-    """A stream that was requested before, and whose channel opens later."""
-    stream = d.peer.stream("work")
-    start(anext(stream, None))
-    await turns()
-    h = d.take()[-1]["i"]
-    return [{"i": h, "h": 1}, {"h": h, "i": 7, "a": ["next", {"done": True}]}]
-
-
-async def called(d: Driven) -> list[Any]:
-    done = asyncio.Event()
-
-    async def wait() -> None:
-        await done.wait()
-
-    d.peer.on("wait", wait)
-    d.peer.on("done", done.set)
-    await d.fed({"i": 2, "a": ["wait"]})
-    return [{"a": ["done"]}]
-
-
 async def emit_nowait(peer: Peer) -> None:
     peer.emit_nowait("new")
 
 
-WORK = {"nothing": None, "asked": asked, "reading": reading, "opening": opening, "called": called}
+WORK = {"nothing": None, "asked": asked, "reading": reading}
 NEW: dict[str, Callable[[Peer], Awaitable[Any]]] = {
     "request": lambda peer: peer.request("new"),
     "named": lambda peer: peer.of("chat").request("new"),
@@ -249,31 +228,6 @@ async def test_no_time_is_left_at_some_point_and_the_server_may_say_so_again() -
     assert [message["a"] for message in d.take()[1:]] == [["late"]]
     late.cancel()
     await asyncio.gather(work, there, too, late, return_exceptions=True)
-
-
-async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
-    """Handlers of events, tasks that have outlived their handler, and handlers of what was cancelled or of others."""
-    d, other = await connected(), Driven()
-    go_on = asyncio.Event()
-
-    async def later(name: str) -> None:
-        await go_on.wait()
-        await d.peer.emit(name)
-
-    d.peer.on("event", lambda: later("event"))
-    d.peer.on("spawn", lambda: repr(start(later("task"))))
-    other.peer.on("pass on", lambda: later("for another"))
-    other.feed({"i": 2, "a": ["pass on"]})
-    await d.fed({"i": 6, "a": ["spawn"]})  # a plain function, called at once
-    await d.fed({"a": ["event"]}, {"i": 2, "a": ["spawn"]})  # in a task, on Python 3.11
-    await d.fed(drain(999))
-    go_on.set()
-    await turns()
-    assert not [message for message in d.take() if "a" in message]
-    d.transport.lose()
-    d.rebind()
-    await turns()
-    assert sorted(message["a"][0] for message in d.take()[1:]) == ["event", "for another", "task", "task"]
 
 
 async def test_open_handlers_may_still_ask() -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import PLAIN, WSRPC, Feed, agreed, collect, control, decoded, emptied, hello, welcome
+from stream_driver import agreed, control, decoded, hello, welcome
 
-from wsrpc import Client, Limits, MessageTooBig, RemoteError, RpcError, Server, WsrpcError
-from wsrpc.errors import UnexpectedChannel
+from wsrpc import Limits, MessageTooBig, WsrpcError
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -168,23 +166,6 @@ async def test_what_was_agreed_first_stays(dialer: bool) -> None:
     d.expect({"a": ["e"]})
 
 
-@pytest.mark.parametrize("features", [*PLAIN, WSRPC], ids=repr)
-async def test_a_peer_without_credit_is_a_plain_one(features: tuple[str, ...] | None) -> None:
-    """A client may offer `resume` alone."""
-    d = Driven(extensions=True)
-    if features is not None:
-        await agreed(d, *features)
-    asked, i = await d.asks("null")
-    await d.fed({"i": i, "h": 1})  # JavaScript answers null with a channel
-    if features == WSRPC:
-        with pytest.raises(UnexpectedChannel):
-            await asked
-    else:
-        assert await asked is None
-    await d.peer.emit("bytes", b"\x00")
-    assert d.take() == [{"a": ["bytes", "AA=="]}]
-
-
 # ---------------------------------------------------------------- limits
 
 
@@ -205,51 +186,6 @@ async def test_limits_that_make_no_sense_close_the_connection(name: str, later: 
     closed = d.transport.closed
     assert closed is not None and closed.code == 1007
     assert closed.reason == f"the limit {name!r} is announced as {value}, and must be at least {LEAST[name]}"
-
-
-async def test_after_a_reconnect_everything_is_negotiated_anew() -> None:
-    d = Driven(dialer=True, extensions=True, keeps_offline=True)
-    await d.fed(welcome(*ALL, message=1000))
-    await d.peer.emit("e")
-    assert isinstance(d.take()[-1], bytes)
-    d.transport.lose()
-    await d.peer.emit("offline", b"\x00")
-    d.rebind()
-    await turns()
-    said, *others = d.take()
-    assert said["wsrpc"]["t"] == "hello" and others == [{"a": ["offline", "AA=="]}]
-    await d.peer.emit("e", "x" * 2000)  # this side takes it, as far as is known
-    d.expect({"a": ["e", "x" * 2000]})
-    await d.fed(welcome(*ALL))
-    await d.peer.emit("e")
-    assert decoded(d.take()) == [{"a": ["e"]}]
-
-
-async def test_everything_goes_on_with_the_smallest_limits() -> None:
-    """Also what this side sends by itself: credit, the ends of streams, and errors."""
-    tight = Limits(message_bytes=512, running=1, waiting=0, values=64)
-    server = Server(limits=tight)
-
-    async def total(numbers: AsyncIterator[int]) -> int:
-        return sum([number async for number in numbers])
-
-    async def first(numbers: AsyncIterator[int]) -> int:
-        return await anext(numbers)
-
-    async def fails(numbers: AsyncIterator[int]) -> int:
-        raise RpcError("no", code="app.no")
-
-    for name, handler in (("t", total), ("g", first), ("f", fails), ("s", Feed(limit=200).__call__)):
-        server.on(name, handler)
-    async with asyncio.timeout(20), server.listen() as listener, Client(listener.url, limits=tight) as client:
-        assert await client.request("t", send=range(200)) == sum(range(200))
-        assert await client.request("g", send=range(200)) == 0
-        with pytest.raises(RemoteError, match="no"):
-            await client.request("f", send=range(200))
-        assert await collect(client.stream("s")) == list(range(200))
-        with pytest.raises(RemoteError, match="'n'"):
-            await client.request("n")
-        await emptied(*server.peers)
 
 
 async def test_the_limit_is_the_other_sides_and_exact() -> None:
