@@ -389,6 +389,7 @@ async def test_connections_time_out(limit: str) -> None:
                     await server.send(b"x")
                 await asyncio.sleep(0.01)
             assert await hearing == RESET
-            assert loop.time() - (began if limit == "life" else arrived_at) >= seconds - EARLY  # not the last byte
+            # The last byte may have come after the reset.
+            assert loop.time() - (began if limit == "life" else arrived_at) >= seconds - EARLY
             assert (await old[0].to_end())[1] == "reset"
         await passes(*await b.line())
