@@ -1,7 +1,4 @@
-"""Traces and metrics of calls, with the SDK of OpenTelemetry, which keeps them in memory.
-
-`interop/test_page_client_context.py` follows one trace from a page through two services and a cluster.
-"""
+"""Traces and metrics of calls, with the SDK of OpenTelemetry, which keeps them in memory."""
 
 from __future__ import annotations
 
