@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import sys
+import time
 from collections.abc import AsyncIterator
 
 from wsrpc import Peer, Server
@@ -59,7 +60,7 @@ def make_server(journal: int) -> Server:
 async def main(port: int, path: str) -> None:
     journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     async with make_server(journal).listen("127.0.0.1", port):
-        print("listening", flush=True)
+        print(f"listening since {time.monotonic()}", flush=True)  # this clock is the same in all processes
         await asyncio.Event().wait()
 
 
