@@ -15,7 +15,7 @@ from statistics import median
 
 import pytest
 from effort import SEED, SOAK
-from keyed_workers import ITEMS, LEASE, Workers, workers
+from keyed_workers import ITEMS, KEPT, LEASE, Workers, workers
 
 from wsrpc import Client, ConnectionLost, Reconnect, Retry, RunLost
 
@@ -130,7 +130,9 @@ def check(load: Load, those: Workers) -> None:
     del runs["connection"]
     twice = [(key, *both) for key, begun in runs.items() for both in pairwise(begun)]
     for key, first, second in twice:
-        assert any(first.began < told < second.began for told in load.lost[key]), (key, first, second, load.lost[key])
+        forgotten = second.began - those.killed.get(first.pid, second.began) > KEPT  # on a machine that is too busy
+        was_told = any(first.began < told < second.began for told in load.lost[key])
+        assert was_told or forgotten, (key, first, second, load.lost[key])
     for key, pids in load.charged.items():
         assert pids == [runs[key][-1].pid] * (0 if key in load.stay else len(load.clients)), (key, pids, runs[key])
     waits: list[float] = []
