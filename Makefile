@@ -21,6 +21,7 @@
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make explore  random examples for the property tests, some minutes; it prints how to repeat them
+#   make simulate   wsrpc in its simulated world, with ever new seeds, until it is stopped; one: make simulate SEED=17
 #   make soak    make explore, and the long form of the stress tests: 10,000 cuts of a connection in use, as many of one
 #                whose session goes on, a server that is killed 200 times, as many processes of a cluster, its engine
 #                killed 50 times and frozen 20 times, 5,000 runs of each state machine, 6,000 cuts of a page's
@@ -51,7 +52,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore simulate soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -157,6 +158,10 @@ explore: $(STAMPS)/dev $(STAMPS)/npm engines
 
 soak: $(STAMPS)/dev $(STAMPS)/npm engines
 	$(call search,WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 $(EXPLORED) $(SOAKED))
+
+# What has failed is told in build/simulation.
+simulate: $(STAMPS)/dev
+	$(WITH_VENV) $(BIN)/python scripts/simulate.py $(if $(filter command,$(origin SEED)),--seed $(SEED)) $(ARGS)
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
 mutants: $(STAMPS)/dev $(STAMPS)/npm go engines

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -372,7 +373,9 @@ class StoreMachine(WorldMachine):
         """How often something happened that clients may be told of."""
         self.failed = False
         self.patches = ExitStack()
-        self.patches.enter_context(patch("wsrpc._keyed.memory_store.monotonic", lambda: self.loop.time()))
+        self.patches.enter_context(
+            patch("wsrpc._keyed.memory_store.time", SimpleNamespace(monotonic=lambda: self.loop.time()))
+        )
 
     def register_at(self, server: Server, process: Process) -> None:
         raise NotImplementedError

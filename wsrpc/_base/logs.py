@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic
 from typing import Any, TypedDict, Unpack
 
 from ..errors import LONGEST_LINE, one_line
@@ -150,7 +150,7 @@ class LogBudget:
 
     def spend(self) -> bool:
         """Spend the budget for one line. Return False if the line must be omitted."""
-        if self._bucket.spend(monotonic()):
+        if self._bucket.spend(time.monotonic()):
             return True
         self._omitted += 1
         return False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
 from sys import getsizeof
-from time import monotonic
 
 from msgspec import Struct, field
 
@@ -305,7 +305,7 @@ class MemoryStore:
 
     def _drop_expired(self) -> float:
         """Drop the runs and logs that have expired, and return the time."""
-        now = monotonic()
+        now = time.monotonic()
         while self._checks and self._checks[0][0] <= now:
             when, key = heappop(self._checks)
             run = self._runs.get(key)

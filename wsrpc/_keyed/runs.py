@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -329,11 +329,11 @@ class WatchedStore:
         return partial(self._ask, found) if callable(found) else found
 
     async def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        due = monotonic() + SILENT + options.get("wait", 0.0)
+        due = time.monotonic() + SILENT + options.get("wait", 0.0)
         try:
             return await method(*args, **options)
         except asyncio.CancelledError:  # a caller has given up
-            if monotonic() > due:
+            if time.monotonic() > due:
                 self._failed(StoreLost(f"no answer within {SILENT:g} s"))
             raise
         except Exception as exc:

@@ -161,7 +161,8 @@ async def listen(
         server = await loop.create_server(create, **options)
     if ACCEPTED < BACKLOG:
         for listening in server.sockets:
-            _lengthen_backlog(listening)
+            if listening.fileno() >= 0:  # not in a simulation
+                _lengthen_backlog(listening)
     return Listener(server, reception, path, secure=secure)
 
 

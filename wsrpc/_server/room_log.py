@@ -325,7 +325,7 @@ class RoomLog(Followers):
                 partial(self._store.add, self._key, self._new, self._writer, sequence, items), STORE_TIMEOUT
             )
         except StoreFull:
-            raise made_here(Overloaded("the store has no room for the events of this room")) from None
+            raise Overloaded("the store has no room for the events of this room") from None
         except StoreLost:
             raise _unanswered() from None
         if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
@@ -597,7 +597,8 @@ class RoomLog(Followers):
 
 
 def _unanswered() -> Overloaded:
-    error = made_here(Overloaded(NO_ANSWER))
+    """Return the error for who emits. It is not `made_here`: the handler that emits has begun."""
+    error = Overloaded(NO_ANSWER)
     error.outcome = "unknown"  # the store may have added the event
     return error
 

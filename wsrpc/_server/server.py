@@ -347,10 +347,16 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
 
     def _listening(self, start: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
         async def open_port() -> OpenPort:
-            await self.open()
-            core = self._core
-            core.check_thread("your_coroutine()")
-            port = await start()
+            was_joined = self._core.has_joined
+            try:
+                await self.open()
+                core = self._core
+                core.check_thread("your_coroutine()")
+                port = await start()
+            except BaseException:
+                if self._core.has_joined and not was_joined:  # nobody would close it
+                    await self._core.close(0.0)
+                raise
             if not core.healthy:
                 port.stop()
                 await port.wait_closed()

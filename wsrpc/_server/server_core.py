@@ -124,6 +124,11 @@ class ServerCore:
         self.scheduler.renew()
         self.join()
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether the server is a node of its cluster."""
+        return self.peers.joined_cluster is not None
+
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
         if self._join is not None and self.peers.joined_cluster is None:

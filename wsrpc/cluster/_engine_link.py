@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import suppress
-from time import monotonic
 from typing import Any, Protocol
 
 from .._base.logs import logger
@@ -87,7 +87,7 @@ class EngineLink:
         """Why the last attempt to connect has failed. None after a connection."""
         self.decided = asyncio.Event()
         """Set once the engine was reached, or has refused the user or the password."""
-        self._away_since = monotonic()
+        self._away_since = time.monotonic()
         """The time of the last loss of the engine."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
@@ -98,7 +98,7 @@ class EngineLink:
     @property
     def away_for(self) -> float:
         """Seconds for which the engine has not been reachable. 0 while it is."""
-        return 0.0 if self.reachable.is_set() else monotonic() - self._away_since
+        return 0.0 if self.reachable.is_set() else time.monotonic() - self._away_since
 
     @property
     def unsent(self) -> int:
@@ -187,18 +187,18 @@ class EngineLink:
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
             self._connection, self._last_received, self.failure = connection, None, None
-            began = monotonic()
+            began = time.monotonic()
             self.reachable.set()
             self.decided.set()
             logger.info("%s is connected to its engine", self._label)
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
-            self._away_since = monotonic()
+            self._away_since = time.monotonic()
             self.reachable.clear()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)
-            quick_losses = quick_losses + 1 if monotonic() - began < QUICK else 0
+            quick_losses = quick_losses + 1 if time.monotonic() - began < QUICK else 0
             await asyncio.sleep(random.uniform(0.5, 1) * PAUSES[min(quick_losses, len(PAUSES) - 1)])
 
     async def _connect(self, ear: _ConnectionListener) -> EngineConnection:

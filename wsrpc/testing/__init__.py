@@ -4,6 +4,7 @@
 other. Both are real: every message is encoded, carried and decoded as over a WebSocket. `Line` is such a way between
 clients and a server that tests can cut. `ScriptedTransport` plays the remote peer from a script. `Clock` is time under
 the test's control. `FaultProxy` stands between a client and a server, on real sockets, and causes network trouble.
+`simulate` runs a whole application, under virtual time, while processes are killed and networks fail.
 """
 
 from ._clock import Clock
@@ -11,6 +12,8 @@ from ._connect import Line, connect, pair
 from ._fault_proxy import FaultProxy
 from ._memory import MemoryTransport, memory_transports
 from ._scripted import ScriptedTransport
+from ._simulation.simulate import SimulationFailed, simulate
+from ._simulation.simulation import Simulation
 
 __all__ = [
     "Clock",
@@ -18,7 +21,10 @@ __all__ = [
     "Line",
     "MemoryTransport",
     "ScriptedTransport",
+    "Simulation",
+    "SimulationFailed",
     "connect",
     "memory_transports",
     "pair",
+    "simulate",
 ]

@@ -10,13 +10,14 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, Limits, Overloaded, RpcError, Server
+from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, RpcError, Server
 from wsrpc._keyed import memory_store, runs
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
@@ -197,13 +198,17 @@ async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(
 ) -> None:
     """It waited up to twice as long. The event may have been stored although the store does not answer."""
     store.is_deaf = True
-    async with house(0, store=store) as (_, lobby):
+    async with house(1, store=store) as (server, lobby, one):
+        server.on("say", lambda: lobby.emit("said", 3))
         first = asyncio.create_task(lobby.emit("said", 1))
         await turns_until(lambda: store.asked)
         monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.01)
         with pytest.raises(Overloaded) as caught:
             await lobby.emit("said", 2)
         assert caught.value.outcome == "unknown"
+        with pytest.raises(HandlerFailed) as failed:  # not Overloaded, which says that the handler has not run
+            await one.client.request("say")
+        assert failed.value.outcome == "ran"
         first.cancel()
 
 
@@ -248,7 +253,7 @@ async def test_events_in_memory_are_kept_as_long_as_there_are_members(
 ) -> None:
     passed = 0.0
     monkeypatch.setattr(runs, "MemoryStore", lambda: store)
-    monkeypatch.setattr(memory_store, "monotonic", lambda: monotonic() + passed)
+    monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
     async with house(2, keep=2) as (server, lobby, one, two):
         await one.join()
         await lobby.emit("said", 1)

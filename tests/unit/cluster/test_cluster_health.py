@@ -34,6 +34,22 @@ async def test_a_server_without_its_engine_is_degraded_and_goes_on(monkeypatch: 
                 await turns_until(lambda: server.cluster.connected is not engine.down)
 
 
+@pytest.mark.parametrize("why", ["the port is taken", "it is cancelled"])
+async def test_a_server_that_does_not_listen_after_all_leaves_its_cluster(why: str) -> None:
+    """Its node stayed, with its tasks."""
+    engine = MemoryEngine()
+    async with Server().listen() as taken:
+        listening = asyncio.create_task(Server(cluster=Cluster(engine)).listen(port=taken.port).__aenter__())
+        if why == "it is cancelled":
+            engine.freeze()
+            await asyncio.sleep(0)
+            listening.cancel()
+        with pytest.raises((OSError, asyncio.CancelledError)):
+            await listening
+        engine.thaw()
+        await turns_until(lambda: not engine.connections)
+
+
 @pytest.mark.parametrize("fault", ["", "down", "frozen"])
 async def test_a_server_that_is_open_is_connected_to_its_engine_if_that_answers(
     fault: str, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,78 @@
+"""wsrpc in its simulated world, with ever new seeds on all cores, until it is stopped.
+
+Usage:
+    python scripts/simulate.py [--seed 17] [--first 1000000] [--count 20000] [--jobs 2]
+
+Each story of a failure is kept in ``build/simulation/SEED.txt``. With ``--seed``, one seed is played, and its story
+printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "build" / "simulation"
+sys.path.insert(0, str(ROOT / "tests" / "simulation"))
+
+
+def play(seed: int) -> str:
+    """Play one seed. Returns the story of its failure."""
+    from world import world
+
+    from wsrpc.testing import SimulationFailed, simulate
+
+    try:
+        simulate(world, seed=seed)
+    except SimulationFailed as failed:
+        return str(failed)
+    return ""
+
+
+def play_one(seed: int) -> tuple[int, str]:
+    return seed, play(seed)
+
+
+def search(first: int, number: int | None, jobs: int) -> int:
+    """Play seeds, and keep what fails. Returns how many failed."""
+    began, failed, played = time.monotonic(), 0, 0
+    seeds = count(first) if number is None else range(first, first + number)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for seed, story in pool.imap_unordered(play_one, seeds, chunksize=10):
+            played += 1
+            if story:
+                failed += 1
+                KEPT.mkdir(parents=True, exist_ok=True)
+                (KEPT / f"{seed}.txt").write_text(story, "utf-8")
+                print(f"seed {seed} fails: {story.splitlines()[-1][:150]}", flush=True)
+            if played % 1000 == 0:
+                print(f"{played} seeds in {time.monotonic() - began:.0f} s, {failed} failed", flush=True)
+    print(f"{played} seeds in {time.monotonic() - began:.0f} s, {failed} failed")
+    return failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--first", type=int, default=int(time.time()) * 1000)
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    if options.seed is not None:
+        story = play(options.seed)
+        print(story or f"seed {options.seed} passes")
+        sys.exit(bool(story))
+    try:
+        sys.exit(bool(search(options.first, options.count, options.jobs)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What the nodes of the simulated world serve, and what both sides serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from truth import DETACHED, Call, Truth
+
+from wsrpc import AnonymousChannel, Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
+from wsrpc._core.api.registration import Registrar
+from wsrpc.cluster import Cluster
+from wsrpc.errors import WsrpcError
+from wsrpc.testing import Simulation
+
+__all__ = ["node", "read_items", "serve", "told"]
+
+KEPT = 600.0
+GRACE = 5.0
+
+
+async def told(call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
+    """Note what the caller of a call is told."""
+    try:
+        result = await asking
+    except (WsrpcError, TimeoutError) as exc:
+        call.told = getattr(exc, "outcome", "unknown")
+        raise
+    call.told = "answered"
+    return result
+
+
+def serve(side: Registrar, truth: Truth) -> None:
+    """Register what both sides serve."""
+
+    @side.on("now")
+    def now(number: int) -> int:
+        truth.begins(number)
+        return number
+
+    @side.on("later")
+    async def later(number: int, seconds: float, filling: str = "") -> int:
+        truth.begins(number)
+        await asyncio.sleep(seconds)
+        return number
+
+    @side.on("fails")
+    async def fails(number: int, how: str) -> None:
+        truth.begins(number)
+        if how == "is cancelled":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+        raise RpcError("as it should")
+
+    @side.on("items")
+    async def items(number: int, most: int, size: int, seconds: float) -> AsyncIterator[list[Any]]:
+        truth.begins(number)
+        for each in range(most):
+            yield [each, "x" * size]
+            if each % 4 == 3:
+                await asyncio.sleep(seconds)
+
+    @side.on("take")
+    async def take(number: int, items: AsyncIterator[list[Any]]) -> int:
+        truth.begins(number)
+        expected = 0
+        async for each, _ in items:
+            assert each == expected, f"item {each} of upload {number}, and not {expected}"
+            expected += 1
+        return expected
+
+    @side.on("talk")
+    async def talk(number: int, channel: AnonymousChannel) -> None:
+        truth.begins(number)
+        heard = truth.talks[number]
+        async with channel.events("say") as said:
+            async for text in said:
+                assert text == len(heard) + 1, f"event {text} of conversation {number}, and not {len(heard) + 1}"
+                heard.append(text)
+                await asyncio.sleep(0.01)
+
+    @side.on("note", ordered=True)
+    def note(sender: str, number: int) -> None:
+        truth.notes[sender].append(number)
+
+    @side.on("mark")
+    def mark(sender: str, number: int) -> int:
+        truth.marks[sender].append((number, len(truth.notes[sender])))
+        return number
+
+
+async def read_items(stream: Any, most: int, pause: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    expected = 0
+    async with stream:
+        async for each, _ in stream:
+            assert each == expected, f"item {each}, and not {expected}"
+            expected += 1
+            await pause()
+    assert expected == most, f"{expected} items, and not {most}"
+
+
+async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
+    server = Server(store=sim.store(), cluster=Cluster(sim.engine()), detached_timeout=DETACHED, limits=limits)
+    serve(server, truth)
+    cluster = server.cluster
+    assert cluster is not None
+
+    @server.on_handshake
+    def log_in(handshake: Handshake) -> None:
+        handshake.principal = handshake.address = handshake.query["who"]
+
+    lobby = server.room("lobby", allow=lambda peer: True, keep=KEPT)
+    hall = server.room("hall", allow=lambda peer: True, presence=GRACE)
+    news = server.room("news", keep=KEPT)
+
+    @server.on("open")
+    def welcome(peer: Peer) -> None:
+        peer.emit_nowait("welcome")
+        news.add(peer)
+
+    @server.on_presence
+    def changed(room: object, present: Any) -> None:
+        truth.present[str(present.user)] = present.state
+
+    @server.on("say")
+    async def say(number: int, room: str, count: int, filling: str, skipped: str, peer: Peer) -> int:
+        truth.begins(number)
+        where = {"lobby": lobby, "news": news}[room]
+        skip = peer if skipped else None
+        texts = [f"{number}.{each} {filling}" for each in range(count)]
+        for hearing in truth.hearings:
+            if hearing.name == skipped:
+                hearing.skipped.update(texts)
+        try:
+            await asyncio.gather(*(where.emit("said", text, skip=skip) for text in texts))
+        except Overloaded as exc:
+            raise RpcError(f"perhaps not said: {exc}") from None
+        return number
+
+    @server.on("who")
+    def who() -> list[str]:
+        return sorted(map(str, hall.present()))
+
+    @server.on("charge", keep=KEPT)
+    async def charge(ctx: Context, seconds: float) -> str:
+        truth.keyed_runs[f"charge {ctx.key}"].append("run")
+        await asyncio.sleep(seconds)
+        return f"receipt {ctx.key}"
+
+    @server.on("watch", keep=KEPT)
+    async def watch(ctx: Context, most: int, seconds: float) -> AsyncIterator[list[Any]]:
+        runs = truth.keyed_runs[f"watch {ctx.peer.principal} {ctx.key}"]
+        runs.append("run")
+        run = runs.count("run")
+        for each in range(1, most + 1):
+            yield [run, each]
+            await asyncio.sleep(seconds)
+
+    @server.on("ask back")
+    async def ask_back(number: int, size: int, peer: Peer) -> int:
+        truth.begins(number)
+        inner, call = truth.call("the question of a node")
+        with suppress(WsrpcError):
+            await told(call, peer.request("later", inner, 0.2, "x" * size, timeout=2.0 if size else None))
+        return number
+
+    @server.on("ask other")
+    async def ask_other(number: int, address: str) -> int:
+        """Events to a client of any node arrive in order, and do not overtake requests."""
+        truth.begins(number)
+        sender = f"call {number} to {address}"
+        other = cluster.peer(address)
+        asking = list[asyncio.Task[int]]()
+        try:
+            for each in range(1, 7, 2):
+                asking.append(asyncio.create_task(other.request("mark", sender, each)))
+                await asyncio.sleep(0)
+                await other.emit("note", sender, each + 1)
+        except WsrpcError:
+            truth.losses[sender] += 1
+        for outcome in await asyncio.gather(*asking, return_exceptions=True):
+            truth.losses[sender] += isinstance(outcome, WsrpcError)
+        return number
+
+    @server.on("kick")
+    async def kick(peer: Peer) -> None:
+        await peer.close(4001, "kicked")
+
+    async with server.listen(port=80):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.close(drain_timeout=5)

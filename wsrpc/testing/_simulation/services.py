@@ -1,0 +1,261 @@
+"""The store and the engine of a simulation: each a process of its own, which others reach over the network."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..._keyed.contract import RunGone, StoreFull, StoreLost
+from ..._keyed.memory_store import MemoryStore
+from ...cluster.engine import PROBE, RESPONSE_TIMEOUT, EngineListener
+from ...errors import EngineLost, MessageTooBig
+from .network import Network
+from .processes import Process
+
+__all__ = ["SimulatedEngine", "SimulatedStore"]
+
+ANSWER = 2.0
+"""Seconds after which a store that has not answered counts as lost, as with `wsrpc_adapters.redis.RedisStore`."""
+
+
+class SimulatedStore:
+    """A `Store` in a process of its own. What it keeps survives that process, as on a disk.
+
+    Each method asks it over the network. So a caller may have given up when the store does what it was asked.
+
+    Args:
+        process: the process of the store.
+        asking: returns the process that asks.
+        options: of the `MemoryStore` that keeps everything.
+    """
+
+    def __init__(self, process: Process, network: Network, asking: Callable[[], Process], options: Any) -> None:
+        self._process, self._network, self._asking = process, network, asking
+        self._kept = MemoryStore(**options)
+        self._saved: dict[str, Any] = {}
+        self.lease = self._kept.lease
+        self.slowness = 0.0
+        """Seconds that each step takes to arrive, at most."""
+
+    def __repr__(self) -> str:
+        return "<SimulatedStore>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return partial(self._ask, name)
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection to close."""
+
+    def save(self) -> None:
+        """Make a snapshot for `restore`."""
+        waiting = [(run, run.changed) for run in self._kept._runs.values()]
+        for run, _ in waiting:
+            run.changed = None  # a future cannot be copied
+        self._saved = copy.deepcopy(vars(self._kept))
+        for run, changed in waiting:
+            run.changed = changed
+
+    def restore(self) -> None:
+        """Forget what has happened since `save`."""
+        for run in self._kept._runs.values():
+            run.wake_readers()
+        vars(self._kept).update(copy.deepcopy(self._saved))
+
+    def clear(self) -> None:
+        vars(self._kept).clear()
+
+    async def _ask(self, name: str, *args: Any, **options: Any) -> Any:
+        asking, store = self._asking(), self._process
+        args, options = copy.deepcopy((args, options))  # as they are now
+        answered: asyncio.Future[tuple[Any, Exception | None]] = asking.loop.create_future()
+        there, back, life = self._network.path(asking, store), self._network.path(store, asking), asking.life
+
+        def arrived(result: tuple[Any, Exception | None]) -> None:
+            if not answered.done():
+                answered.set_result(result)
+
+        def answer(result: Any, error: Exception | None = None) -> None:
+            back.travel(lambda: asking.call(partial(arrived, (result, error)), life))
+
+        async def step() -> None:
+            try:
+                answer(await getattr(self._kept, name)(*args, **options))
+            except (RunGone, StoreFull, TypeError, ValueError) as exc:
+                answer(None, exc)
+
+        def arrive() -> None:
+            if store.alive:
+                store.call(lambda: store.keep(step()))
+            elif not store.gone:
+                answer(None, StoreLost("the store refuses connections"))
+
+        there.travel(arrive, not_before=there.events.now + self.slowness * store.choices.random())
+        try:
+            async with asyncio.timeout(ANSWER + options.get("wait", 0.0)):
+                result, error = await answered
+        except TimeoutError:
+            raise StoreLost(f"the store does not answer within {ANSWER:g} s") from None
+        if error is not None:
+            raise error
+        return result
+
+
+class SimulatedEngine:
+    """An engine whose broker is a process of its own, which forgets everything when it is killed."""
+
+    def __init__(self, process: Process, network: Network, asking: Callable[[], Process]) -> None:
+        self.process, self.network, self._asking = process, network, asking
+        self.largest = 1024 * 1024
+        self.lose = 0
+        """How many of the next messages get lost, as with a broker that drops some for a slow reader."""
+        self.connections: dict[SimulatedEngineConnection, None] = {}
+
+    def __repr__(self) -> str:
+        return "<SimulatedEngine>"
+
+    async def connect(self, listener: EngineListener, /) -> SimulatedEngineConnection:
+        connection = SimulatedEngineConnection(self, self._asking(), listener)
+        await connection.ask(lambda: self.connections.setdefault(connection))
+        connection.watch()
+        return connection
+
+    def deliver(self, subject: str, payload: bytes) -> bool:
+        """Pass a message on to all that have subscribed. Returns whether there is one."""
+        if self.lose:
+            self.lose -= 1
+            return True
+        found = [each for each in self.connections if subject in each.subjects and each.is_open]
+        for connection in found:
+            connection.send_back(partial(connection.receive, subject, payload))
+        return bool(found)
+
+    def clear(self) -> None:
+        self.connections.clear()
+
+
+class SimulatedEngineConnection:
+    """A connection to a `SimulatedEngine`."""
+
+    def __init__(self, engine: SimulatedEngine, process: Process, listener: EngineListener) -> None:
+        self.largest = engine.largest
+        self.unsent = 0
+        self.subjects: dict[str, None] = {}
+        """What the broker knows of it."""
+        self._engine, self._process, self._listener = engine, process, listener
+        self._life, self._broker_life = process.life, engine.process.life
+        self._there = engine.network.path(process, engine.process)
+        self._back = engine.network.path(engine.process, process)
+        self._arrives_there = self._arrives_back = 0.0
+        self._lost: asyncio.Future[str] = process.loop.create_future()
+        self._probe: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its process has not ended since. The broker learns that at once."""
+        return self._process.alive and self._process.life == self._life
+
+    def watch(self) -> None:
+        """Check the broker regularly."""
+        self._probe = self._process.loop.call_later(PROBE, lambda: self._process.keep(self._check_broker()))
+
+    async def _check_broker(self) -> None:
+        try:
+            await self.ask(lambda: None)
+        except EngineLost as exc:
+            self._end(str(exc))
+        else:
+            if not self._lost.done():
+                self.watch()
+
+    # ------------------------------------------------------------ the way there and back
+
+    def _send(self, act: Callable[[], object]) -> None:
+        """Let the broker do something, after all that was sent before."""
+
+        def arrive() -> None:
+            broker = self._engine.process
+            if broker.alive and broker.life == self._broker_life:
+                act()
+            elif not broker.gone:
+                self.send_back(partial(self._end, "the broker has ended the connection"))
+
+        self._arrives_there = self._there.travel(arrive, not_before=self._arrives_there)
+
+    def send_back(self, act: Callable[[], object]) -> None:
+        """Let something happen in the process, after all that was sent back before."""
+        arrive = partial(self._process.call, act, self._life)
+        self._arrives_back = self._back.travel(arrive, not_before=self._arrives_back)
+
+    async def ask(self, act: Callable[[], Any]) -> Any:
+        """Let the broker do something, and return its answer.
+
+        Raises:
+            EngineLost: the connection is over, or the broker does not answer.
+        """
+        self._check()
+        answered: asyncio.Future[Any] = self._process.loop.create_future()
+
+        def arrived(result: Any) -> None:
+            if not answered.done():
+                answered.set_result(result)
+
+        self._send(lambda: self.send_back(partial(arrived, act())))
+        try:
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
+                await asyncio.wait((answered, self._lost), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            self._end(f"no response within {RESPONSE_TIMEOUT:g} s")
+        self._check()
+        return answered.result()
+
+    # ------------------------------------------------------------ the contract of engines
+
+    def _check(self) -> None:
+        if self._lost.done():
+            raise EngineLost(self._lost.result())
+        if self._closing:
+            raise EngineLost("closed")
+
+    def publish(self, subject: str, payload: bytes, /) -> None:
+        self._check()
+        if len(payload) > self.largest:
+            raise MessageTooBig(f"the engine takes at most {self.largest} bytes in one message, got {len(payload)}")
+        self._send(partial(self._engine.deliver, subject, payload))
+
+    async def is_received(self, subject: str, payload: bytes, /) -> bool:
+        received: bool = await self.ask(partial(self._engine.deliver, subject, payload))
+        return received
+
+    async def drain(self) -> None:
+        """Return at once: what was published has left."""
+
+    async def subscribe(self, subject: str, /) -> None:
+        await self.ask(lambda: self.subjects.setdefault(subject))
+
+    async def unsubscribe(self, subject: str, /) -> None:
+        await self.ask(lambda: self.subjects.pop(subject, None))
+
+    async def close(self) -> None:
+        if not self._closing and not self._lost.done():
+            self._closing = True
+            self._end("closed")
+        await asyncio.wait((self._lost,))
+        await asyncio.sleep(0)
+
+    def receive(self, subject: str, payload: bytes) -> None:
+        if not self._lost.done():
+            self._listener.received(subject, payload)
+
+    def _end(self, reason: str) -> None:
+        if not self._lost.done():
+            self._lost.set_result(reason)
+            if self._probe is not None:
+                self._probe.cancel()
+            self._send(partial(self._engine.connections.pop, self, None))
+            self._process.loop.call_soon(self._listener.lost, reason)

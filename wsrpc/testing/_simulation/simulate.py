@@ -1,0 +1,105 @@
+"""`simulate`: runs an application with many seeds, and tells the shortest story of a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from random import Random
+
+from .faults import FAULTS, PlannedFault, plan
+from .simulation import Simulation, Step
+
+__all__ = ["SimulationFailed", "simulate"]
+
+Application = Callable[[Simulation], object]
+
+TRIES = 200
+"""Runs in which a shorter story is looked for."""
+
+
+class SimulationFailed(AssertionError):
+    """An application has failed in a simulation. The text has the seed, the story, and what was wrong.
+
+    Attributes:
+        seed: the integer that repeats the failure.
+    """
+
+    def __init__(self, seed: int, text: str) -> None:
+        super().__init__(text)
+        self.seed = seed
+
+
+def simulate(
+    application: Application,
+    *,
+    seed: int | Iterable[int] = range(100),
+    seconds: float = 60.0,
+    faults: Collection[str] = tuple(FAULTS),
+    most_faults: int = 8,
+) -> None:
+    """Run an application in a simulated world, once for each seed.
+
+    Each run has the same result for the same seed, with one version of Python and of the program. If a run fails, it is
+    run again with fewer faults and fewer steps, to find a short story.
+
+    Args:
+        application: a function of a `Simulation`, to which it adds processes. It may be a generator with one ``yield``:
+            what follows runs in the end, and checks what must hold.
+        seed: the seeds. To repeat a failure, pass its seed.
+        seconds: virtual seconds in which faults happen.
+        faults: the kinds of faults that may happen. All kinds are in `FAULTS`. None: ``faults=()``.
+        most_faults: the number of faults in one run, at most.
+
+    Raises:
+        SimulationFailed: a process or a check has raised an exception, or a process has not ended, for example.
+        ValueError: there is no such kind of fault.
+    """
+    if unknown := [kind for kind in faults if kind not in FAULTS]:
+        raise ValueError(f"faults= are some of {', '.join(FAULTS)}; got {', '.join(map(repr, unknown))}")
+    for each in [seed] if isinstance(seed, int) else seed:
+        failed = _Failed(application, each)
+        if failed.happens(plan(Random(f"{each} plan"), seconds, most_faults, faults)):
+            failed.shorten()
+            raise SimulationFailed(each, failed.text())
+
+
+class _Failed:
+    """A failure, and the shortest run in which it was seen."""
+
+    def __init__(self, application: Application, seed: int) -> None:
+        self._application, self._seed = application, seed
+        self._faults: Collection[PlannedFault] = ()
+        self._left_out: Collection[Step] = ()
+        self._pace: Mapping[Step, float] = {}
+        """When each step of the first run began."""
+        self._simulation = Simulation(seed)
+        self._tries = TRIES
+
+    def happens(self, faults: Collection[PlannedFault], left_out: Collection[Step] = ()) -> bool:
+        """Run with these faults, and without these steps. Returns whether that fails in the same way, and keeps it."""
+        self._tries -= 1
+        simulation = Simulation(self._seed, faults, left_out, self._pace)
+        simulation.run(self._application)
+        before = self._simulation.problems
+        if not simulation.problems or (before and simulation.problems[0].kind != before[0].kind):
+            return False
+        self._faults, self._left_out, self._simulation = faults, left_out, simulation
+        self._pace = self._pace or dict(simulation.steps_taken)
+        return True
+
+    def shorten(self) -> None:
+        """Leave out one fault after another, and then steps, at first many at once, from the last one on."""
+        for fault in [*self._faults][::-1]:
+            self.happens([each for each in self._faults if each is not fault])
+        size = len(self._simulation.steps_taken) // 2
+        while size and self._tries > 0:
+            end = len(self._simulation.steps_taken)
+            while end > 0 and self._tries > 0:
+                left_out = [*self._simulation.steps_taken][max(0, end - size) : end]
+                if left_out:
+                    self.happens(self._faults, {*self._left_out, *left_out})
+                end -= size
+            size //= 2
+
+    def text(self) -> str:
+        wrong = dict.fromkeys(problem.text for problem in self._simulation.problems)
+        return "\n".join([f"seed {self._seed} fails:", "", *self._simulation.story, "", *wrong])

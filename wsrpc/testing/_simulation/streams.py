@@ -1,0 +1,276 @@
+"""`StreamTransport`: one end of a simulated TCP connection, as an asyncio transport."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .paths import Path
+from .processes import Process
+
+__all__ = ["Pipe", "StreamTransport"]
+
+READ = 256 * 1024
+"""Bytes that asyncio reads at once."""
+HIGH, LOW = 64 * 1024, 16 * 1024
+"""asyncio's limits for the bytes that wait to be written."""
+SEGMENT = 16 * 1024
+"""Bytes that travel together, at most."""
+BYTES_ACKED = 120
+"""Offset of the number of acknowledged bytes in what Linux tells of a TCP connection."""
+
+
+class Pipe:
+    """One direction of a connection: bytes that are written at one end, and arrive at the other in order.
+
+    Args:
+        window: bytes that are on their way or wait to be read, at most.
+    """
+
+    def __init__(self, source: StreamTransport, sink: StreamTransport, path: Path, window: int) -> None:
+        self.source, self.sink, self.path, self.window = source, sink, path, window
+        self.unsent = bytearray()
+        """What was written and has not left."""
+        self.in_flight = 0
+        """Bytes that have left, and were not read at the other end, or whose acknowledgement has not come."""
+        self.acknowledged = 0
+        self.ending = False
+        """Whether nothing follows what is unsent."""
+        self.lost = False
+        """Whether nothing arrives any more, and nobody is told: a router has forgotten the connection."""
+        self._free_at = self._last_arrival = 0.0
+
+    def pump(self) -> None:
+        """Let as much leave as there is room for."""
+        while self.unsent and (room := self.window - self.in_flight) > 0:
+            size = min(len(self.unsent), room, SEGMENT)
+            data = bytes(self.unsent[:size])
+            del self.unsent[:size]
+            self.in_flight += size
+            self._travel(size, partial(self.sink.arrived, data))
+        if self.ending and not self.unsent:
+            self.ending = False
+            self._travel(0, self.sink.arrived_end)
+
+    def _travel(self, size: int, arrive: Callable[[], object]) -> None:
+        self._free_at = max(self.path.events.now, self._free_at) + size / self.path.rate
+        self._last_arrival = self.send(arrive, max(self._free_at + self.path.latency, self._last_arrival))
+
+    def send(self, arrive: Callable[[], object], not_before: float = 0.0) -> float:
+        """Let something arrive at the other end, unless the connection is forgotten by then."""
+        return self.path.travel(lambda: self.lost or arrive(), not_before=not_before)
+
+    def read(self, size: int) -> None:
+        """Acknowledge what was read at the other end. The acknowledgement goes the other way."""
+        self.sink.out.send(partial(self._read, size))
+
+    def _read(self, size: int) -> None:
+        self.in_flight -= size
+        self.acknowledged += size
+        self.pump()
+        self.source.left()
+
+
+class StreamSocket:
+    """What a program may ask the socket of a simulated connection."""
+
+    family, type, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+
+    def __init__(self, transport: StreamTransport) -> None:
+        self._transport = transport
+
+    def setsockopt(self, *args: Any) -> None:
+        """Accept each option."""
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+        if (level, option) != (socket.IPPROTO_TCP, socket.TCP_INFO):
+            return b"" if size else 0
+        acked = self._transport.out.acknowledged
+        return (bytes(BYTES_ACKED) + acked.to_bytes(8, sys.byteorder))[:size]
+
+    def getsockname(self) -> Any:
+        return self._transport.get_extra_info("sockname")
+
+    def getpeername(self) -> Any:
+        return self._transport.get_extra_info("peername")
+
+
+class StreamTransport(asyncio.Transport):
+    """One end of a connection.
+
+    Args:
+        forget: called when the connection is over here.
+    """
+
+    out: Pipe
+    into: Pipe
+
+    def __init__(self, process: Process, name: Any, other_name: Any, forget: Callable[[], object]) -> None:
+        super().__init__({"socket": StreamSocket(self), "sockname": name, "peername": other_name})
+        self.process = process
+        self._life = process.life
+        self._protocol: Any = None
+        self._forget = forget
+        self._early: list[Callable[[], object]] = []
+        """What has happened before the program was told of the connection."""
+        self._received: deque[bytes] = deque()
+        self._other_ended = False
+        self._scheduled = False
+        self._reading = True
+        self._closing = False
+        self._over = False
+        """Whether the protocol is told that the connection is over."""
+        self._writing_paused = False
+        self._high, self._low = HIGH, LOW
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process has not ended since."""
+        return self.process.alive and self.process.life == self._life
+
+    def begin(self, protocol: Any) -> None:
+        """Tell the program of the connection, and then of what has happened on it before."""
+        self._protocol = protocol
+        protocol.connection_made(self)
+        early, self._early = self._early, []
+        for callback in early:
+            self.process.call(callback)
+
+    def _soon(self, callback: Callable[[], object]) -> None:
+        if self._protocol is None:
+            self._early.append(callback)
+        else:
+            self.process.call(callback)
+
+    # ------------------------------------------------------------ the network's side
+
+    def arrived(self, data: bytes) -> None:
+        if not self.is_alive or self._closing:
+            self.into.source.hang_up_soon()  # nobody reads this
+            return
+        self._received.append(data)
+        self._schedule()
+
+    def arrived_end(self) -> None:
+        self._other_ended = True
+        if self.is_alive:
+            self._schedule()
+
+    def hang_up_soon(self) -> None:
+        """Let a reset arrive here, from the other end."""
+        self.into.send(self.hang_up)
+
+    def hang_up(self) -> None:
+        if self.is_alive and not self._over:
+            self._end(ConnectionResetError("Connection reset by peer"))
+
+    def left(self) -> None:
+        """Note that bytes were acknowledged, and others have left."""
+        if self._writing_paused and len(self.out.unsent) <= self._low and self.is_alive:
+            self._writing_paused = False
+            self._soon(self._resume_writing)
+        if self._closing and not self.out.unsent:
+            self._finish(None)
+
+    def _resume_writing(self) -> None:
+        if not self._over:
+            self._protocol.resume_writing()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._reading and (self._received or self._other_ended):
+            self._scheduled = True
+            self._soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._scheduled = False
+        if not self._reading or self._closing:
+            return
+        if self._received:
+            data = self._received.popleft()
+            while self._received and len(data) + len(self._received[0]) <= READ:
+                data += self._received.popleft()
+            self.into.read(len(data))
+            self._schedule()
+            self._protocol.data_received(data)
+        elif self._other_ended:
+            self._reading = False
+            if not self._protocol.eof_received():
+                self.close()
+
+    # ------------------------------------------------------------ the program's side
+
+    def write(self, data: Any) -> None:
+        if self._over or self.out.ending or (self._closing and not self.out.unsent):
+            return
+        self.out.unsent += data
+        self.out.pump()
+        if len(self.out.unsent) > self._high and not self._writing_paused:
+            self._writing_paused = True
+            self._protocol.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.out.ending = True
+        self.out.pump()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing, self._reading = True, False
+        self.write_eof()
+        if not self.out.unsent:
+            self._finish(None)
+
+    def abort(self) -> None:
+        if not self._over:
+            self.out.unsent.clear()
+            self.out.sink.hang_up_soon()
+            self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        self.out.unsent.clear()
+        self._closing, self._reading = True, False
+        self._finish(error)
+
+    def _finish(self, error: Exception | None) -> None:
+        if not self._over:
+            self._over = True
+            self._forget()
+            self._soon(lambda: self._protocol.connection_lost(error))
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        if not self._closing:
+            self._reading = True
+            self._schedule()
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.out.unsent)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._low, self._high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = HIGH if high is None else high
+        self._low = self._high // 4 if low is None else low
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self._protocol
