@@ -280,6 +280,10 @@ class MemoryStore:
         return [AdoptedRun(key, run.new.id, run.new.payload) for key, run in lapsed]
 
     async def close(self) -> None:
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """End the waiting of all readers."""
         for run in self._runs.values():
             run.wake_readers()
 

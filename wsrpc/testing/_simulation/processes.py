@@ -28,11 +28,15 @@ class Problem(NamedTuple):
     def of(cls, error: BaseException, before: str = "") -> Problem:
         """Describe an exception: of a group, all of it, and the first as its kind."""
         first = error
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
+        while group := getattr(first, "exceptions", None):  # what `asyncio.TaskGroup` raises
+            first = group[0]
         frames = traceback.extract_tb(first.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         return cls(f"{type(first).__name__} {place}", f"{before}{''.join(traceback.format_exception(error)).rstrip()}")
+
+
+def _ignore(loop: object, context: object) -> None:
+    """Ignore what an event loop complains of."""
 
 
 class Surroundings:
@@ -164,7 +168,7 @@ class Process:
         """Drop what is left of it."""
         loops = [each for each in (*self._remains, vars(self).pop("loop", None)) if isinstance(each, ProcessLoop)]
         for loop in dict.fromkeys(loops):
-            loop.set_exception_handler(lambda *_: None)
+            loop.set_exception_handler(_ignore)
             loop.close()
         self._remains.clear()
         self._tasks.clear()

@@ -53,17 +53,12 @@ class SimulatedStore:
 
     def save(self) -> None:
         """Make a snapshot for `restore`."""
-        waiting = [(run, run.changed) for run in self._kept._runs.values()]
-        for run, _ in waiting:
-            run.changed = None  # a future cannot be copied
+        self._kept.wake_readers()  # a future cannot be copied
         self._saved = copy.deepcopy(vars(self._kept))
-        for run, changed in waiting:
-            run.changed = changed
 
     def restore(self) -> None:
         """Forget what has happened since `save`."""
-        for run in self._kept._runs.values():
-            run.wake_readers()
+        self._kept.wake_readers()
         vars(self._kept).update(copy.deepcopy(self._saved))
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from random import Random
@@ -133,7 +133,9 @@ class Simulation:
         if self.store_made is None:
             self.process("store", _wait, serves=True)
             self.store_made = SimulatedStore(self.processes[-1], self.network, lambda: self._here, options)
-        return self.store_made
+        store: Any = self.store_made  # its methods are found by name
+        found: Store = store
+        return found
 
     def engine(self) -> Engine:
         """Return the engine of this simulation, for the `Cluster` in all processes. Its process is named ``broker``."""
@@ -163,8 +165,13 @@ class Simulation:
         return self._here.choices
 
     @property
+    def running(self) -> Process | None:
+        """The process whose turn it is."""
+        return self._around.running
+
+    @property
     def _here(self) -> Process:
-        if (process := self._around.running) is None:
+        if (process := self.running) is None:
             raise RuntimeError("no process of the simulation runs")
         return process
 
@@ -222,7 +229,7 @@ class Simulation:
         with self._world(), _Log(self).listening():
             try:
                 began: Any = application(self)
-                finishing: Iterator[object] = began if isinstance(began, Iterator) else iter(())
+                finishing: Iterator[object] = began if hasattr(began, "__next__") else iter(())
                 next(finishing, None)
                 self._run_all()
                 if not self.problems:
@@ -262,7 +269,7 @@ class Simulation:
                     check()
 
     @contextmanager
-    def _world(self) -> Iterator[None]:
+    def _world(self) -> Generator[None]:
         """Let time and randomness come from this simulation."""
         around, entropy = self._around, self.random_of("entropy").randbytes
         real_monotonic, real_time = time.monotonic, time.time
@@ -270,19 +277,19 @@ class Simulation:
         def monotonic() -> float:
             return real_monotonic() if around.running is None else around.running.monotonic()
 
+        def token_bytes(size: int | None = None) -> bytes:
+            return entropy(32 if size is None else size)
+
         def wall() -> float:
             return real_time() if around.running is None else around.running.time()
 
         with ExitStack() as stack:
             stack.callback(random_module.setstate, random_module.getstate())
             random_module.seed(f"{self.seed} random")
-            for module, name, function in (
-                (time, "monotonic", monotonic),
-                (time, "time", wall),
-                (os, "urandom", entropy),
-                (secrets, "token_bytes", lambda size=None: entropy(32 if size is None else size)),
-            ):
-                stack.enter_context(patch.object(module, name, function))
+            stack.enter_context(patch.object(time, "monotonic", monotonic))
+            stack.enter_context(patch.object(time, "time", wall))
+            stack.enter_context(patch.object(os, "urandom", entropy))
+            stack.enter_context(patch.object(secrets, "token_bytes", token_bytes))
             if gc.isenabled():  # what a collection finds would end at a time that depends on earlier programs
                 gc.disable()
                 stack.callback(gc.enable)
@@ -290,7 +297,7 @@ class Simulation:
 
     def _bury(self) -> None:
         """Drop what is left. What coroutines have prepared for their ends runs now, and concerns nobody."""
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        hook, sys.unraisablehook = sys.unraisablehook, _ignore
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never began
@@ -306,6 +313,10 @@ class Simulation:
             sys.unraisablehook = hook
 
 
+def _ignore(unraisable: object) -> None:
+    """Ignore what a coroutine raises when it is dropped."""
+
+
 async def _wait() -> None:
     await asyncio.Event().wait()
 
@@ -318,7 +329,7 @@ class _Log(logging.Handler):
         self._simulation = simulation
 
     def emit(self, record: logging.LogRecord) -> None:
-        process = self._simulation._around.running
+        process = self._simulation.running
         if process is None or not process.alive:
             return
         text = record.getMessage()
@@ -330,7 +341,7 @@ class _Log(logging.Handler):
             self._simulation.problems.append(found)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> Generator[None]:
         log = logging.getLogger("wsrpc")
         before, log.propagate = log.propagate, False
         log.addHandler(self)
