@@ -15,10 +15,12 @@ from wsrpc.cluster import Cluster
 from wsrpc.errors import WsrpcError
 from wsrpc.testing import Simulation
 
-__all__ = ["node", "read_items", "serve", "told"]
+__all__ = ["STAFF", "node", "read_items", "serve", "told"]
 
 KEPT = 600.0
 GRACE = 5.0
+STAFF = "client-0"
+"""The user who does not get what is not for the staff."""
 
 
 async def told(call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
@@ -36,8 +38,9 @@ def serve(side: Registrar, truth: Truth) -> None:
     """Register what both sides serve."""
 
     @side.on("now")
-    def now(number: int) -> int:
+    def now(ctx: Context, number: int) -> int:
         truth.begins(number)
+        assert ctx.metadata == {"number": str(number)}, f"request {number} has the metadata {ctx.metadata}"
         return number
 
     @side.on("later")
@@ -115,12 +118,14 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     lobby = server.room("lobby", allow=lambda peer: True, keep=KEPT)
     hall = server.room("hall", allow=lambda peer: True, presence=GRACE)
-    news = server.room("news", keep=KEPT)
+    news, staff = server.room("news", keep=KEPT), server.room("staff")
 
     @server.on("open")
     def welcome(peer: Peer) -> None:
         peer.emit_nowait("welcome")
         news.add(peer)
+        if peer.principal == STAFF:
+            staff.add(peer)
 
     @server.on_presence
     def changed(room: object, present: Any) -> None:
@@ -130,10 +135,10 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async def say(number: int, room: str, count: int, filling: str, skipped: str, peer: Peer) -> int:
         truth.begins(number)
         where = {"lobby": lobby, "news": news}[room]
-        skip = peer if skipped else None
+        skip: Any = {"": None, "staff": staff}.get(skipped, peer)
         texts = [f"{number}.{each} {filling}" for each in range(count)]
         for hearing in truth.hearings:
-            if hearing.name == skipped:
+            if hearing.name == skipped or (skipped == "staff" and hearing.name.startswith(STAFF)):
                 hearing.skipped.update(texts)
         try:
             await asyncio.gather(*(where.emit("said", text, skip=skip) for text in texts))
@@ -156,9 +161,13 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         runs = truth.keyed_runs[f"watch {ctx.peer.principal} {ctx.key}"]
         runs.append("run")
         run = runs.count("run")
-        for each in range(1, most + 1):
-            yield [run, each]
-            await asyncio.sleep(seconds)
+        truth.running[key := f"{ctx.peer.principal} {ctx.key}"] += 1
+        try:
+            for each in range(1, most + 1):
+                yield [run, each]
+                await asyncio.sleep(seconds)
+        finally:
+            truth.running[key] -= 1
 
     @server.on("ask back")
     async def ask_back(number: int, size: int, peer: Peer) -> int:
@@ -188,7 +197,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on("kick")
     async def kick(peer: Peer) -> None:
-        await peer.close(4001, "kicked")
+        truth.kicked.setdefault(peer.id, f"kick {len(truth.kicked)}")
+        await peer.close(4001, truth.kicked[peer.id])
 
     async with server.listen(port=80):
         try:

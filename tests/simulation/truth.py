@@ -44,6 +44,7 @@ class Hearing:
         self.heard: list[str | None] = []
         """The positions of the events. None where the member was told that it has missed some."""
         self.skipped: set[str] = set()
+        self.texts: set[str] = set()
 
     def hear(self, position: str, text: str) -> None:
         truth = self._truth
@@ -57,6 +58,7 @@ class Hearing:
         is_new = truth.losses[self.name] or truth.restored  # in another session, it belongs to the history
         assert text not in self.skipped or is_new, f"{self.name} hears {text!r}, which is not for it"
         self.heard.append(position)
+        self.texts.add(text.partition(" x")[0])
 
     def missed(self) -> None:
         self.heard.append(None)
@@ -100,6 +102,11 @@ class Truth:
         """The events that have arrived, by sender."""
         self.marks: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """The requests between the events of a sender: each with the number of events that had arrived."""
+        self.running: Counter[str] = Counter()
+        """The handlers of `watch` that run, by user and key."""
+        self.kicked: dict[str, str] = {}
+        """The peers that a node has closed, and why."""
+        self.told_kicks: set[str] = set()
         self.sent: Counter[str] = Counter()
         """How many events each sender has sent, all of which must arrive."""
         self.losses: Counter[str] = Counter()
@@ -111,6 +118,8 @@ class Truth:
         """What was heard in each conversation."""
         self.present: dict[str, str] = {}
         """The state of each user that functions of `on_presence` were told last."""
+        self.last_words: list[int] = []
+        """The calls with which each client has said something in the end."""
         self.finished: set[str] = set()
         self.numbers = count(1)
         kinds = {fault.kind for fault in sim.faults}
@@ -137,6 +146,8 @@ class Truth:
     def check(self) -> None:
         for call in self.calls.values():
             call.check()
+        untold = {*self.kicked.values()} - self.told_kicks
+        assert not untold or self.nodes_end, f"clients were closed, and are not told: {untold}"
         for hearing in self.hearings:
             hearing.check()
         for key, runs in self.keyed_runs.items() if not self.restored else ():

@@ -10,7 +10,7 @@ from typing import Any
 from nodes import read_items, serve, told
 from truth import Hearing, Truth
 
-from wsrpc import Client, CloseInfo, Context, Limits, Overloaded, Peer, Retry, RunLost
+from wsrpc import Client, CloseInfo, ConnectionLost, Context, Limits, Overloaded, Peer, Retry, RunLost
 from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 
@@ -30,7 +30,6 @@ class User:
         self.lobby_heard, self.news_heard = Hearing(self.life, truth), Hearing(self.life, truth)
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
-        self.kicked: list[CloseInfo] = []
         self.client = Client(URL + self.name, proxy=None, limits=limits)
         serve(self.client, truth)
         self.client.on("welcome", lambda: None)
@@ -58,8 +57,8 @@ class User:
 
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:
+            truth.told_kicks.add(info.reason)
             assert info.code != 4410 or truth.nodes_end, "another one has taken the address"
-            self.kicked.append(info)
 
     async def live(self) -> None:
         self.truth.finished.discard(self.name)
@@ -100,7 +99,7 @@ class User:
         """In the end, everybody is connected, hears everything, and is there."""
         await asyncio.sleep(40.0)
         assert self.client.connected, f"{self.name} is {self.client.state}"
-        await self.until_answered(partial(self.say_in, "lobby"))
+        self.truth.last_words.append(await self.until_answered(partial(self.say_in, "lobby")))
         await asyncio.sleep(20.0)
         everybody = sorted(f"client-{each}" for each in range(CLIENTS))
         present = await self.until_answered(partial(self.client.request, "who", returns=list[str]))
@@ -108,13 +107,9 @@ class User:
         if not self.truth.drops_events:
             self.truth.check_present(self.name, self.hall.present, everybody)
         told = {user: state for user, state in self.truth.present.items() if state != "online"}
-        assert not told or self.truth.nodes_end, f"functions of on_presence were told last: {told}"
-        last = max((p for p in self.truth.said if p.endswith("lobby")), key=lambda p: int(p.partition("-")[0]))
-        skipped = self.truth.said[last] in self.lobby_heard.skipped
-        may_miss = skipped or self.truth.restored or self.truth.drops_events
-        assert self.lobby_heard.last == last or may_miss, (
-            f"{self.name} has not heard {last}, but {self.lobby_heard.last}"
-        )
+        assert not told or self.truth.nodes_end or self.truth.kicked, f"functions of on_presence were told last: {told}"
+        unheard = {f"{number}.0" for number in self.truth.last_words} - self.lobby_heard.texts
+        assert not unheard or self.truth.drops_events, f"{self.name} has not heard the last words {unheard}"
         await asyncio.sleep(20.0)
 
     async def until_answered(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -137,7 +132,21 @@ class User:
         timeout = random.choice([None, None, 0.5, 20.0])
         number, call = self.truth.call(event)
         async with asyncio.timeout(random.choice([None, None, 0.3])):
-            assert await told(call, self.client.request(event, number, *args, timeout=timeout)) == number
+            asking = self.client.request(event, number, *args, timeout=timeout, metadata={"number": str(number)})
+            assert await told(call, asking) == number
+
+    async def many_requests(self) -> None:
+        """More than may run at once, some of which are cancelled."""
+
+        async def ask(seconds: float) -> None:
+            number, call = self.truth.call("one of many requests")
+            async with asyncio.timeout(seconds):
+                await told(call, self.client.request("later", number, 0.2))
+
+        patience = [self.sim.random.choice([0.1, 0.25, 0.5, 60.0]) for _ in range(12)]
+        for outcome in await asyncio.gather(*map(ask, patience), return_exceptions=True):
+            if outcome is not None and not isinstance(outcome, TimeoutError):
+                raise outcome
 
     async def large_request(self) -> None:
         number, call = self.truth.call("large request")
@@ -164,18 +173,20 @@ class User:
     async def upload(self) -> None:
         number, call = self.truth.call("upload")
         (most, size), fails = self.size(), self.sim.random.random() < 0.2
+        error = self.sim.random.choice([LookupError("no more"), ConnectionLost(1006, "of another one", "not_sent")])
 
         async def items() -> AsyncIterator[list[Any]]:
             for each in range(most):
                 if fails and each == most - 1:
-                    raise LookupError("the source has no more")
+                    raise error
                 yield [each, "x" * size]
                 await self.pause()
 
         try:
             assert await told(call, self.client.request("take", number, send=items(), timeout=None)) == most
-        except LookupError:
-            assert fails
+        except (LookupError, ConnectionLost) as exc:
+            if exc is not error:
+                raise
 
     async def conversation(self) -> None:
         number, call = self.truth.call("conversation")
@@ -204,14 +215,16 @@ class User:
     async def say(self) -> None:
         random = self.sim.random
         count, size = random.choice([(1, 1), (1, 1), (5, 100), (20, 30_000)])
-        await self.say_in(random.choice(["lobby", "news"]), count, size, self.life if random.random() < 0.2 else "")
-
-    async def say_in(self, room: str, count: int = 1, size: int = 1, skipped: str = "") -> None:
-        number, call = self.truth.call("say")
+        skipped = random.choice(["", "", "", self.life, "staff"])
         try:
-            await told(call, self.client.request("say", number, room, count, "x" * size, skipped))
+            await self.say_in(random.choice(["lobby", "news"]), count, size, skipped)
         except RemoteError as exc:
             self.sim.note(f"is told {exc!r}")
+
+    async def say_in(self, room: str, count: int = 1, size: int = 1, skipped: str = "") -> int:
+        number, call = self.truth.call("say")
+        await told(call, self.client.request("say", number, room, count, "x" * size, skipped))
+        return number
 
     async def ask_back(self) -> None:
         number, call = self.truth.call("ask back")
@@ -247,16 +260,33 @@ class User:
                     run, last = number, each
                     truth.positions[place] = stream.position, run, last
                     if random.random() < 0.05:
+                        if random.random() < 0.5:
+                            await self.stop(stream, f"{self.name} {key}")
                         return
             assert last == 12, f"the run of {key} ends after {last} items"
         except RunLost:
             truth.keyed_runs[f"watch {self.name} {key}"].append("lost")
             raise
+        except RemoteError as exc:
+            if exc.message != "the handler was stopped":
+                raise
+
+    async def stop(self, stream: Any, key: str) -> None:
+        """A run that was stopped does not run on."""
+        await stream.stop()
+        await asyncio.sleep(20.0)
+        assert not self.truth.running[key] or self.truth.nodes_end, f"{key} was stopped, and runs on"
+
+    async def kick(self) -> None:
+        if not self.truth.is_mild:  # calls in flight fail
+            await self.client.emit("kick")
 
 
 ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [
     *[User.request] * 3,
+    User.many_requests,
     User.large_request,
+    User.kick,
     User.failing_request,
     *[User.stream] * 2,
     *[User.upload] * 2,
