@@ -9,6 +9,7 @@ import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -153,7 +154,7 @@ async def test_one_connection_cannot_flood_the_log_with_tracebacks(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(logs, "monotonic", lambda: now[0])
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: now[0]))
     d = Driven()
     d.peer.on("fail", lambda: 1 / 0)
     d.feed(*[{"a": ["fail"]}] * 1000)

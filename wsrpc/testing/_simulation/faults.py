@@ -132,7 +132,7 @@ def _reset(sim: Simulation, fault: PlannedFault) -> None:
             end.hang_up()
 
 
-def _forget(sim: Simulation, fault: PlannedFault) -> None:
+def _silence(sim: Simulation, fault: PlannedFault) -> None:
     """A router forgets a connection: nothing arrives any more, and nobody is told."""
     if (pipe := fault.pick(sim.network.connections())) is not None:
         both = fault.strength < 0.5
@@ -184,7 +184,7 @@ FAULTS: dict[str, Callable[[Simulation, PlannedFault], None]] = {
     "isolate": _isolate,
     "slow": _slow,
     "reset": _reset,
-    "forget": _forget,
+    "forget": _silence,
     "late store": _late_store,
     "restored store": _restored_store,
     "lossy engine": _lossy_engine,

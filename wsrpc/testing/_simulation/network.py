@@ -159,7 +159,7 @@ class Network:
                 answered.set_result(result)
 
         def ask() -> None:
-            if target.gone:
+            if target.powerless:
                 return
             port = self._ports.get(address)
             result = None if port is None or not port.is_open else self._join(process, port, there, back)
@@ -173,14 +173,14 @@ class Network:
 
     def _join(self, process: Process, port: Port, there: Path, back: Path) -> StreamTransport:
         name = process.address, self.free_port()
-        forget = self._connections.pop
-        near = StreamTransport(process, name, port.name, lambda: forget(near.out, None))
-        far = StreamTransport(port.process, port.name, name, lambda: forget(far.out, None))
+        drop = self._connections.pop
+        near = StreamTransport(process, name, port.name, lambda: drop(near.out, None))
+        far = StreamTransport(port.process, port.name, name, lambda: drop(far.out, None))
         window = self._random.choice(WINDOWS)
         near.out = far.into = Pipe(near, far, there, window)
         far.out = near.into = Pipe(far, near, back, window)
         self._connections[near.out] = self._connections[far.out] = None
-        port.process.call(lambda: far.begin(port.create()))
+        port.process.call(lambda: far.start(port.create()))
         return near
 
 
@@ -209,7 +209,7 @@ class ProcessSockets:
             transport = self._dialed.pop(sock)
             sock.close()
         protocol = create()
-        transport.begin(protocol)
+        transport.start(protocol)
         return transport, protocol
 
     def listen(self, create: Callable[[], Any], host: Any, port: Any) -> Port:

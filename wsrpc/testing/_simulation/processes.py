@@ -84,7 +84,7 @@ class Process:
         self.serves, self.mortal = serves, mortal
         self.life = 0
         self.alive = self.ended = False
-        self.gone = False
+        self.powerless = False
         """Whether its machine has no power, so that nobody answers."""
         self._main, self._around, self._events = main, around, around.events
         self._task: asyncio.Task[object] | None = None
@@ -106,16 +106,16 @@ class Process:
         self.life += 1
         self._random = self._around.random_of(f"turns of {self.name} {self.life}")
         self.choices = self._around.random_of(f"choices of {self.name} {self.life}")
-        self.alive, self.ended, self.gone = True, False, False
+        self.alive, self.ended, self.powerless = True, False, False
         self._paused_until = self._busy_until = self._events.now
         self.loop = ProcessLoop(self.monotonic, self.wake, self._random, self.sockets)
         self.loop.set_exception_handler(self._complain)
 
-        def begin() -> None:
+        def start_main() -> None:
             self._task = self.loop.create_task(self._main(), name=self.name)
             self._task.add_done_callback(self._has_ended)
 
-        self.call(begin)
+        self.call(start_main)
 
     def _has_ended(self, task: asyncio.Task[object]) -> None:
         self.ended = True

@@ -86,7 +86,7 @@ class SimulatedStore:
         def arrive() -> None:
             if store.alive:
                 store.call(lambda: store.keep(step()))
-            elif not store.gone:
+            elif not store.powerless:
                 answer(None, StoreLost("the store refuses connections"))
 
         there.travel(arrive, not_before=there.events.now + self.slowness * store.choices.random())
@@ -177,7 +177,7 @@ class SimulatedEngineConnection:
             broker = self._engine.process
             if broker.alive and broker.life == self._broker_life:
                 act()
-            elif not broker.gone:
+            elif not broker.powerless:
                 self.send_back(partial(self._end, "the broker has ended the connection"))
 
         self._arrives_there = self._there.travel(arrive, not_before=self._arrives_there)

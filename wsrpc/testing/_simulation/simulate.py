@@ -83,18 +83,18 @@ class _Failed:
         if not simulation.problems or (before and simulation.problems[0].kind != before[0].kind):
             return False
         self._faults, self._left_out, self._simulation = faults, left_out, simulation
-        self._pace = self._pace or dict(simulation.steps_taken)
+        self._pace = self._pace or dict(simulation.steps_done)
         return True
 
     def shorten(self) -> None:
         """Leave out one fault after another, and then steps, at first many at once, from the last one on."""
         for fault in [*self._faults][::-1]:
             self.happens([each for each in self._faults if each is not fault])
-        size = len(self._simulation.steps_taken) // 2
+        size = len(self._simulation.steps_done) // 2
         while size and self._tries > 0:
-            end = len(self._simulation.steps_taken)
+            end = len(self._simulation.steps_done)
             while end > 0 and self._tries > 0:
-                left_out = [*self._simulation.steps_taken][max(0, end - size) : end]
+                left_out = [*self._simulation.steps_done][max(0, end - size) : end]
                 if left_out:
                     self.happens(self._faults, {*self._left_out, *left_out})
                 end -= size

@@ -27,7 +27,7 @@ from .services import SimulatedEngine, SimulatedStore
 
 __all__ = ["Fault", "Simulation", "Step"]
 
-PATIENCE = 600.0
+ENDING_TIMEOUT = 600.0
 """Seconds after the last fault in which everything has to end."""
 CHECKS = 0.5
 """Seconds between two calls of the functions of `Simulation.always`."""
@@ -88,8 +88,8 @@ class Simulation:
         self.processes: list[Process] = []
         self.story: list[str] = []
         """What has happened."""
-        self.steps_taken: dict[Step, float] = {}
-        """When each step began."""
+        self.steps_done: dict[Step, float] = {}
+        """When each step made."""
         self.store_made: SimulatedStore | None = None
         self.engine_made: SimulatedEngine | None = None
         self._around = around
@@ -198,7 +198,7 @@ class Simulation:
             if (wait := self._pace.get(step, 0.0) - self.now) > 0:
                 await asyncio.sleep(wait)
             process.choices = self.random_of(f"step {here} {number}")
-            self.steps_taken[step] = self.now
+            self.steps_done[step] = self.now
             yield number
 
     def always(self, check: Callable[[], object]) -> None:
@@ -219,7 +219,7 @@ class Simulation:
     def kill(self, process: Process, *, silently: bool = False) -> None:
         """End a process at once. ``silently``: its machine has no power, so nobody answers."""
         process.kill()
-        process.gone = silently
+        process.powerless = silently
         self.network.killed(process, silently=silently)
 
     # ------------------------------------------------------------ a run
@@ -228,8 +228,8 @@ class Simulation:
         """Run an application, and fill `story` and `problems`."""
         with self._world(), _Log(self).listening():
             try:
-                began: Any = application(self)
-                finishing: Iterator[object] = began if hasattr(began, "__next__") else iter(())
+                made: Any = application(self)
+                finishing: Iterator[object] = made if hasattr(made, "__next__") else iter(())
                 next(finishing, None)
                 self._run_all()
                 if not self.problems:
@@ -255,7 +255,7 @@ class Simulation:
         self._run(self.now + 60.0, lambda: False)
 
     def _run_until_ended(self, processes: Collection[Process]) -> None:
-        self._run(self.now + PATIENCE, lambda: all(each.ended for each in processes))
+        self._run(self.now + ENDING_TIMEOUT, lambda: all(each.ended for each in processes))
         for process in processes:
             if not process.ended and not self.problems:
                 self.problems.append(Problem(f"{process} waits", f"{process} has not ended:\n{process.where()}"))
@@ -300,7 +300,7 @@ class Simulation:
         hook, sys.unraisablehook = sys.unraisablehook, _ignore
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never began
+                warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never made
                 self.events.clear()
                 self.network.clear()
                 for service in (self.engine_made, self.store_made):

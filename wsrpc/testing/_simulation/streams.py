@@ -104,18 +104,18 @@ class StreamTransport(asyncio.Transport):
     """One end of a connection.
 
     Args:
-        forget: called when the connection is over here.
+        drop: called when the connection is over here.
     """
 
     out: Pipe
     into: Pipe
 
-    def __init__(self, process: Process, name: Any, other_name: Any, forget: Callable[[], object]) -> None:
+    def __init__(self, process: Process, name: Any, other_name: Any, drop: Callable[[], object]) -> None:
         super().__init__({"socket": StreamSocket(self), "sockname": name, "peername": other_name})
         self.process = process
         self._life = process.life
         self._protocol: Any = None
-        self._forget = forget
+        self._drop = drop
         self._early: list[Callable[[], object]] = []
         """What has happened before the program was told of the connection."""
         self._received: deque[bytes] = deque()
@@ -133,7 +133,7 @@ class StreamTransport(asyncio.Transport):
         """Whether its process has not ended since."""
         return self.process.alive and self.process.life == self._life
 
-    def begin(self, protocol: Any) -> None:
+    def start(self, protocol: Any) -> None:
         """Tell the program of the connection, and then of what has happened on it before."""
         self._protocol = protocol
         protocol.connection_made(self)
@@ -242,7 +242,7 @@ class StreamTransport(asyncio.Transport):
     def _finish(self, error: Exception | None) -> None:
         if not self._over:
             self._over = True
-            self._forget()
+            self._drop()
             self._soon(lambda: self._protocol.connection_lost(error))
 
     def is_closing(self) -> bool:
