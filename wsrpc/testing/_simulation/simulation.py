@@ -290,6 +290,8 @@ class Simulation:
             stack.enter_context(patch.object(time, "time", wall))
             stack.enter_context(patch.object(os, "urandom", entropy))
             stack.enter_context(patch.object(secrets, "token_bytes", token_bytes))
+            gc.freeze()  # collections look only at what the simulation makes
+            stack.callback(gc.unfreeze)
             if gc.isenabled():  # what a collection finds would end at a time that depends on earlier programs
                 gc.disable()
                 stack.callback(gc.enable)
