@@ -33,19 +33,20 @@ class PlannedFault(NamedTuple):
 
 
 def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> list[PlannedFault]:
-    """Draw some kinds of faults, and then up to ``most`` faults of these kinds within some seconds."""
+    """Draw some kinds of faults, and then up to ``most`` faults of these kinds within some seconds.
+
+    Many happen in the beginning, or soon after another one, and to the same process or connection.
+    """
     enabled = [kind for kind in FAULTS if random.random() < 0.35 and kind in kinds]
-    count = random.randint(0, most) if enabled else 0
-    drawn = [
-        PlannedFault(
-            when=round(random.uniform(0.0, seconds), 3),
-            kind=random.choice(enabled),
-            seconds=round(random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5), 3),
-            which=random.randrange(1000),
-            strength=round(random.random(), 3),
-        )
-        for _ in range(count)
-    ]
+    drawn: list[PlannedFault] = []
+    for _ in range(random.randint(0, most) if enabled else 0):
+        when, which = random.uniform(0.0, random.choice([min(5.0, seconds), seconds])), random.randrange(1000)
+        if drawn and random.random() < 0.5:
+            before = random.choice(drawn)
+            when, which = before.when + random.expovariate(0.5), random.choice([before.which, which])
+        lasts = random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5)
+        kind, strength = random.choice(enabled), round(random.random(), 3)
+        drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     return sorted(drawn)
 
 
