@@ -187,6 +187,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         try:
             for each in range(1, 7, 2):
                 asking.append(asyncio.create_task(other.request("mark", sender, each)))
+                asking[-1].add_done_callback(lambda task: task.cancelled() or task.exception())
                 await asyncio.sleep(0)
                 await other.emit("note", sender, each + 1)
         except WsrpcError:
@@ -197,8 +198,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on("kick")
     async def kick(peer: Peer) -> None:
-        truth.kicked.setdefault(peer.id, f"kick {len(truth.kicked)}")
-        await peer.close(4001, truth.kicked[peer.id])
+        kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))
+        await peer.close(4001, kicked[2])
 
     async with server.listen(port=80):
         try:

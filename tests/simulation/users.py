@@ -46,6 +46,7 @@ class User:
         @self.client.on_reconnect
         def back(info: Any) -> None:
             if not info.resumed:
+                truth.sessions[self.name].append(sim.now)
                 self.truth.loses(self.life, info)
                 self.news_heard.heard.append(None)
                 sim.note("has another session")

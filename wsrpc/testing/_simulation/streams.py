@@ -19,8 +19,10 @@ READ = 256 * 1024
 """Bytes that asyncio reads at once."""
 HIGH, LOW = 64 * 1024, 16 * 1024
 """asyncio's limits for the bytes that wait to be written."""
-SEGMENT = 16 * 1024
+SEGMENT = 4 * 1024
 """Bytes that travel together, at most."""
+AHEAD = 0.25
+"""Seconds for which bytes may be on their way to a slow path."""
 BYTES_ACKED = 120
 """Offset of the number of acknowledged bytes in what Linux tells of a TCP connection."""
 
@@ -44,10 +46,16 @@ class Pipe:
         self.lost = False
         """Whether nothing arrives any more, and nobody is told: a router has forgotten the connection."""
         self._free_at = self._last_arrival = 0.0
+        self._pumps = False
+        """Whether `pump` will be called again."""
 
     def pump(self) -> None:
-        """Let as much leave as there is room for."""
+        """Let as much leave as there is room for, and as the path carries soon: it may become slower or faster."""
+        now = self.path.events.now
         while self.unsent and (room := self.window - self.in_flight) > 0:
+            if self._free_at > now + AHEAD:
+                self._pump_at(self._free_at)
+                return
             size = min(len(self.unsent), room, SEGMENT)
             data = bytes(self.unsent[:size])
             del self.unsent[:size]
@@ -56,6 +64,16 @@ class Pipe:
         if self.ending and not self.unsent:
             self.ending = False
             self._travel(0, self.sink.arrived_end)
+
+    def _pump_at(self, when: float) -> None:
+        if not self._pumps:
+            self._pumps = True
+            self.path.events.at(when, self._pump_again)
+
+    def _pump_again(self) -> None:
+        self._pumps = False
+        self.pump()
+        self.source.left()
 
     def _travel(self, size: int, arrive: Callable[[], object]) -> None:
         self._free_at = max(self.path.events.now, self._free_at) + size / self.path.rate
