@@ -127,8 +127,10 @@ class Truth:
         kinds = {fault.kind for fault in sim.faults}
         self.restored = "restored store" in kinds
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in ("clock", "reset", "forget")]
-        forgotten = sum(fault.kind == "forget" for fault in sim.faults)
-        self.is_mild = kinds <= HARMLESS and sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0 and forgotten < 2
+        forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
+        short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0
+        # A session begins with the first message that arrives.
+        self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end. Functions of `on_presence` may then be called at two nodes, in any order."""

@@ -78,13 +78,13 @@ HARMLESS = ["pause", "clock", "cut", "isolate", "slow", "reset", "forget"]
 
 def test_a_handler_that_is_not_idempotent_is_found_and_its_story_is_short() -> None:
     with pytest.raises(SimulationFailed) as failed:
-        simulate(shop, faults=["kill", *HARMLESS])
+        simulate(shop, faults=["kill", "reset", "pause"])
     text = str(failed.value)
     assert text.startswith(f"seed {failed.value.seed} fails:")
     assert "an order was made twice" in text and "asks again after" in text
     assert text.count("is killed") == 1 and text.count(": orders ") <= 2, text
     with pytest.raises(SimulationFailed) as again:
-        simulate(shop, seed=failed.value.seed, faults=["kill", *HARMLESS])
+        simulate(shop, seed=failed.value.seed, faults=["kill", "reset", "pause"])
     story, _, _ = text.partition("Traceback")
     assert str(again.value).startswith(story)
 
