@@ -372,24 +372,40 @@ async def test_a_sender_waits_when_the_queue_is_full() -> None:
 # ---------------------------------------------------------------- gateways
 
 
-@pytest.mark.parametrize("limit", ["idle", "life"])
-async def test_connections_time_out(limit: str) -> None:
-    """Those that are idle, for which bytes of either direction count, and those of an age."""
-    seconds, loop = 0.1, asyncio.get_running_loop()
+async def test_idle_connections_time_out() -> None:
+    idle = 0.1
+    loop = asyncio.get_running_loop()
     async with bench() as b:
-        old = await b.line()
-        began = loop.time()
-        async with b.proxy.time_out(**{limit: seconds}), b.proxy.time_out(life=1_000, idle=1_000):
+        async with b.proxy.time_out(idle=idle), b.proxy.time_out():
             _, server = await b.line()
             hearing = asyncio.create_task(server.to_end())
-            arrived_at = sent_at = loop.time()
-            while not hearing.done() and (limit == "life" or sent_at < began + 3 * seconds):
-                arrived_at, sent_at = sent_at, loop.time()  # on a slow machine, the reset comes meanwhile
-                with suppress(ConnectionError):
-                    await server.send(b"x")
+            arrived_at = sent_at = began = loop.time()
+            while sent_at < began + 3 * idle and not hearing.done():  # on a slow machine, the reset comes meanwhile
+                arrived_at, sent_at = sent_at, loop.time()
+                await server.send(b"x")  # bytes of either direction count
                 await asyncio.sleep(0.01)
             assert await hearing == RESET
-            # The last byte may have come after the reset.
-            assert loop.time() - (began if limit == "life" else arrived_at) >= seconds - EARLY
-            assert (await old[0].to_end())[1] == "reset"
+            assert loop.time() - arrived_at >= idle - EARLY  # the last byte may have come after the reset
         await passes(*await b.line())
+
+
+async def test_connections_time_out_at_an_age() -> None:
+    life = 0.1
+    loop = asyncio.get_running_loop()
+    async with bench() as b:
+        old = await b.line()
+        async with b.proxy.time_out(life=1_000, idle=1_000):
+            await passes(*old)
+            async with b.proxy.time_out(life=0):
+                assert await old[0].to_end() == RESET, "it is older already"
+            began = loop.time()
+            async with b.proxy.time_out(life=life):
+                client = await b.dial()
+                hearing = asyncio.create_task(client.to_end())
+                server = Side(await b.server.accept_tcp())
+                while not hearing.done():
+                    with suppress(ConnectionError):
+                        await server.send(b"x")
+                    await asyncio.sleep(0.01)
+                assert (await hearing)[1] == "reset"
+                assert loop.time() - began >= life - EARLY
