@@ -63,10 +63,6 @@ class Hearing:
     def missed(self) -> None:
         self.heard.append(None)
 
-    @property
-    def last(self) -> str | None:
-        return next((each for each in reversed(self.heard) if each is not None), None)
-
     def check(self) -> None:
         """See that nothing is missing between what was heard."""
         for before, after in pairwise(self.heard):

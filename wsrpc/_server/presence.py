@@ -29,7 +29,7 @@ from .._core.api.peer import Peer
 from .._core.wire.codecs import Codec, json_text
 from .._core.wire.counting import json_nests_deeper
 from .._core.wire.messages import event_on
-from ..errors import BadArguments, MessageTooBig, made_here
+from ..errors import BadArguments, MessageTooBig
 from .broadcast import BroadcastGroup, EventBroadcast
 from .followers import Followers, Spawn
 from .joined_cluster import MOST, PresenceDirectory, User, UserEntry
@@ -78,11 +78,11 @@ def checked_about(about: object, codec: Codec) -> Any:
         plain = msgspec.json.decode(text)
         _encode(plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise made_here(BadArguments(f"`about` cannot be sent: {exc}")) from None
+        raise BadArguments(f"`about` cannot be sent: {exc}") from None
     if json_nests_deeper(text, DEEPEST_ABOUT):
-        raise made_here(BadArguments(f"`about` is nested more than {DEEPEST_ABOUT} deep"))
+        raise BadArguments(f"`about` is nested more than {DEEPEST_ABOUT} deep")
     if len(text) > LONGEST_ABOUT:
-        raise made_here(BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed"))
+        raise BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed")
     return plain
 
 

@@ -36,7 +36,7 @@ from .._core.wire.messages import event_on
 from .._keyed.contract import NewRun, Page, RunState, StoreFull, StoreLost
 from .._keyed.keeper import Encode, hash_of
 from .._keyed.runs import LAST, STORE_TIMEOUT, UNREADABLE, Runs, insist, read_kept
-from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, made_here, short
+from ..errors import BadArguments, ConnectionLost, Overloaded, RpcError, short
 from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .followers import Followers
 from .peers import ServedPeer
@@ -98,7 +98,7 @@ class Position(NamedTuple):
             BadArguments: the text is not a position.
         """
         if (found := _position(text)) is None:
-            raise made_here(BadArguments(f"`after` is the position of an event of the room, got {short(text)}"))
+            raise BadArguments(f"`after` is the position of an event of the room, got {short(text)}")
         return cls(int(found[1]), found[2])
 
     def precedes(self, page: Page) -> bool:
@@ -468,7 +468,7 @@ class RoomLog(Followers):
                 while self.reached is None:
                     await self._wait_moved()
         except TimeoutError:
-            raise made_here(Overloaded(NO_ANSWER)) from None
+            raise Overloaded(NO_ANSWER) from None
 
     async def send_missed(self, served: ServedPeer, after: Position | None, last: int) -> Joined:
         """Send the events after a position, or the last ones, to a new member. It is not behind afterwards."""
@@ -495,7 +495,7 @@ class RoomLog(Followers):
         while not task.done():
             before, got = got, self._missed_after.get(served.peer)
             if got == before and not served.writer.session.full:
-                raise made_here(Overloaded(NO_ANSWER))
+                raise Overloaded(NO_ANSWER)
             await asyncio.wait((task,), timeout=STORE_TIMEOUT)
         joined: Joined | None = None if task.cancelled() else task.result()
         if joined is None:
@@ -597,7 +597,6 @@ class RoomLog(Followers):
 
 
 def _unanswered() -> Overloaded:
-    """Return the error for who emits. It is not `made_here`: the handler that emits has begun."""
     error = Overloaded(NO_ANSWER)
     error.outcome = "unknown"  # the store may have added the event
     return error

@@ -29,7 +29,7 @@ from .._keyed.keeper import encoder_of
 from .._keyed.runs import Runs
 from .._raw.raw_connection import RawConnection, link_of
 from .._raw.raw_link import RawLink
-from ..errors import BadArguments, RpcError, made_here
+from ..errors import BadArguments, Overloaded, RpcError, made_here
 from .broadcast import (
     BroadcastGroup,
     BroadcastMethods,
@@ -490,11 +490,11 @@ class Rooms:
         about, log = options.about, core.room_log
         if about is not None:
             if core.presence is None:
-                raise made_here(BadArguments("the room has no presence, so it takes no `about`"))
+                raise BadArguments("the room has no presence, so it takes no `about`")
             about = checked_about(about, self.codec)
         if log is None or not isinstance(served, ServedPeer):
             if options.after is not None or options.last:
-                raise made_here(BadArguments("in this process, the room keeps no events (keep=)"))
+                raise BadArguments("in this process, the room keeps no events (keep=)")
             self.add(room, peer, by_itself=by_itself, about=about)
             return Joined(None, complete=True)
         position = None if options.after is None else Position.parse(options.after)
@@ -589,7 +589,10 @@ class Rooms:
         """Handle a client's request to join a room."""
         if not await self._may_join(peer, room):
             raise RpcError(NOT_ALLOWED)
-        joined = await self.join_with(self.get(room), peer, options, by_itself=True)
+        try:
+            joined = await self.join_with(self.get(room), peer, options, by_itself=True)
+        except (BadArguments, Overloaded) as exc:
+            raise made_here(exc) from None  # for the client; a handler that calls `Room.join` does not pass it on
         return None if joined.position is None else joined
 
     async def _may_join(self, peer: Peer, name: str) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, RpcError, Server
+from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc._keyed import memory_store, runs
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
@@ -210,6 +210,18 @@ async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(
             await one.client.request("say")
         assert failed.value.outcome == "ran"
         first.cancel()
+
+
+async def test_a_handler_that_brings_in_its_peer_wrongly_does_not_say_that_it_has_not_run() -> None:
+    async with house(1) as (server, lobby, one):
+
+        async def bring_in(peer: Peer) -> None:
+            await lobby.join(peer, after="nowhere")
+
+        server.on("bring in", bring_in)
+        with pytest.raises(HandlerFailed) as caught:  # not BadArguments
+            await one.client.request("bring in")
+        assert caught.value.outcome == "ran"
 
 
 async def test_a_store_that_is_full_is_reported_once(

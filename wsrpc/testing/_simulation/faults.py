@@ -115,15 +115,10 @@ def _isolate(sim: Simulation, fault: PlannedFault) -> None:
 
 def _slow(sim: Simulation, fault: PlannedFault) -> None:
     if (path := fault.pick(sim.network.paths())) is not None:
-        before = path.rate, path.latency
-        path.rate, path.latency = 1000.0 * 10 ** (4 * fault.strength), fault.strength / 2
-        what = f"the way from {' to '.join(path.name)} takes {path.latency:g} s, at {path.rate:.0f} bytes/s"
+        rate, latency = 1000.0 * 10 ** (4 * fault.strength), fault.strength / 2
+        what = f"the way from {' to '.join(path.name)} takes {latency:g} s, at {rate:.0f} bytes/s"
         sim.note(f"{what}, for {fault.seconds:g} s")
-
-        def end() -> None:
-            path.rate, path.latency = before
-
-        sim.events.after(fault.seconds, end)
+        path.slow_down(rate, latency, fault.seconds)
 
 
 def _reset(sim: Simulation, fault: PlannedFault) -> None:
@@ -149,22 +144,19 @@ def _silence(sim: Simulation, fault: PlannedFault) -> None:
 
 def _late_store(sim: Simulation, fault: PlannedFault) -> None:
     if (store := sim.store_made) is not None:
-        store.slowness = round(6.0 * fault.strength, 3)
-        sim.note(f"what the store is asked takes up to {store.slowness:g} s to arrive, for {fault.seconds:g} s")
-
-        def end() -> None:
-            store.slowness = 0.0
-
-        sim.events.after(fault.seconds, end)
+        slowness = round(6.0 * fault.strength, 3)
+        sim.note(f"what the store is asked takes up to {slowness:g} s to arrive, for {fault.seconds:g} s")
+        store.slow.append(slowness)
+        sim.events.after(fault.seconds, lambda: store.slow.remove(slowness))
 
 
 def _restored_store(sim: Simulation, fault: PlannedFault) -> None:
     if (store := sim.store_made) is not None:
-        store.save()
+        snapshot = store.snapshot()
 
         def restore() -> None:
             sim.note(f"the store has forgotten the last {fault.seconds:g} s")
-            store.restore()
+            store.restore(snapshot)
 
         sim.events.after(fault.seconds, restore)
 

@@ -30,6 +30,8 @@ class Sockets(Protocol):
 
     def listen(self, create: Callable[[], Any], host: Any, port: Any) -> asyncio.AbstractServer: ...
 
+    def close(self) -> None: ...
+
 
 class _Timeouts(selectors.BaseSelector):
     """Reports how long the event loop would wait, and has nothing that could become ready."""

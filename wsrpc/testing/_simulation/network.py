@@ -94,6 +94,8 @@ class Network:
         self._ports.clear()
         self._connections.clear()
         self._paths.clear()
+        for process in self._processes.values():
+            process.sockets.close()
 
     def path(self, source: Process, target: Process) -> Path:
         key = source.name, target.name
@@ -115,7 +117,8 @@ class Network:
             self._connections.pop(pipe)
             self._connections.pop(pipe.sink.out, None)
             if not silently:
-                pipe.sink.hang_up_soon()
+                pipe.reset()
+        process.sockets.close()
 
     # ------------------------------------------------------------ what processes ask
 
@@ -157,6 +160,8 @@ class Network:
         def answer(result: StreamTransport | None) -> None:
             if not answered.done():
                 answered.set_result(result)
+            elif result is not None:  # the dial was cancelled
+                result.abort()
 
         def ask() -> None:
             if target.powerless:
@@ -197,6 +202,8 @@ class ProcessSockets:
         return [(*kind, (address, port)) for address in self._network.look_up(host)]
 
     async def connect(self, sock: socket.socket, address: Any) -> None:
+        for closed in [each for each in self._dialed if each.fileno() < 0]:  # another address was faster
+            self._dialed.pop(closed).abort()
         self._dialed[sock] = await self._network.dial(self._process, address)
 
     async def create_connection(self, create: Callable[[], Any], host: Any, port: Any, **options: Any) -> Any:
@@ -211,6 +218,12 @@ class ProcessSockets:
         protocol = create()
         transport.start(protocol)
         return transport, protocol
+
+    def close(self) -> None:
+        """Close the sockets that no protocol uses."""
+        for sock in self._dialed:
+            sock.close()
+        self._dialed.clear()
 
     def listen(self, create: Callable[[], Any], host: Any, port: Any) -> Port:
         return self._network.listen(self._process, create, port or 0)

@@ -25,12 +25,23 @@ class Path:
     def __init__(self, name: tuple[str, str], events: Events, random: Random, latency: float) -> None:
         self.name = name
         self.events = events
-        self.latency = latency
-        self.rate = FAST
+        self._latency = latency
         self._random = random
+        self._slow: list[tuple[float, float]] = []
+        """The rate and the latency of each fault that makes it slow."""
         self._losses = 0
         """How many faults let nothing arrive."""
         self._held: list[Callable[[], object]] = []
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second."""
+        return min((rate for rate, _ in self._slow), default=FAST)
+
+    @property
+    def latency(self) -> float:
+        """Seconds that everything takes at least."""
+        return max((latency for _, latency in self._slow), default=self._latency)
 
     def delay(self) -> float:
         return self.latency * (1.0 + self._random.random())
@@ -47,6 +58,11 @@ class Path:
             self._held.append(arrive)
         else:
             arrive()
+
+    def slow_down(self, rate: float, latency: float, seconds: float) -> None:
+        """Be slow for some time."""
+        self._slow.append((rate, latency))
+        self.events.after(seconds, lambda: self._slow.remove((rate, latency)))
 
     def lose(self, seconds: float) -> None:
         """Let nothing arrive for some time."""

@@ -199,7 +199,7 @@ class Process:
 
     def pause(self, seconds: float) -> None:
         """Do nothing for some time, as on a machine that is too busy."""
-        self._paused_until = self._events.now + seconds
+        self._paused_until = max(self._paused_until, self._events.now + seconds)
 
     def _turn_at(self, when: float) -> None:
         when = max(when, self._busy_until, self._paused_until)

@@ -35,10 +35,9 @@ class SimulatedStore:
     def __init__(self, process: Process, network: Network, asking: Callable[[], Process], options: Any) -> None:
         self._process, self._network, self._asking = process, network, asking
         self._kept = MemoryStore(**options)
-        self._saved: dict[str, Any] = {}
         self.lease = self._kept.lease
-        self.slowness = 0.0
-        """Seconds that each step takes to arrive, at most."""
+        self.slow: list[float] = []
+        """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
 
     def __repr__(self) -> str:
         return "<SimulatedStore>"
@@ -51,15 +50,15 @@ class SimulatedStore:
     async def close(self) -> None:
         """Do nothing: there is no connection to close."""
 
-    def save(self) -> None:
-        """Make a snapshot for `restore`."""
+    def snapshot(self) -> dict[str, Any]:
+        """Return what is kept now, for `restore`."""
         self._kept.wake_readers()  # a future cannot be copied
-        self._saved = copy.deepcopy(vars(self._kept))
+        return copy.deepcopy(vars(self._kept))
 
-    def restore(self) -> None:
-        """Forget what has happened since `save`."""
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Forget what has happened since the snapshot. It is used once."""
         self._kept.wake_readers()
-        vars(self._kept).update(copy.deepcopy(self._saved))
+        vars(self._kept).update(snapshot)
 
     def clear(self) -> None:
         vars(self._kept).clear()
@@ -89,7 +88,7 @@ class SimulatedStore:
             elif not store.powerless:
                 answer(None, StoreLost("the store refuses connections"))
 
-        there.travel(arrive, not_before=there.events.now + self.slowness * store.choices.random())
+        there.travel(arrive, not_before=there.events.now + max(self.slow, default=0.0) * store.choices.random())
         try:
             async with asyncio.timeout(ANSWER + options.get("wait", 0.0)):
                 result, error = await answered

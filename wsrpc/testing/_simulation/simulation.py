@@ -89,7 +89,7 @@ class Simulation:
         self.story: list[str] = []
         """What has happened."""
         self.steps_done: dict[Step, float] = {}
-        """When each step made."""
+        """When each step began."""
         self.store_made: SimulatedStore | None = None
         self.engine_made: SimulatedEngine | None = None
         self._around = around
@@ -302,7 +302,7 @@ class Simulation:
         hook, sys.unraisablehook = sys.unraisablehook, _ignore
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that never made
+                warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that have not begun
                 self.events.clear()
                 self.network.clear()
                 for service in (self.engine_made, self.store_made):

@@ -41,8 +41,8 @@ class Pipe:
         self.in_flight = 0
         """Bytes that have left, and were not read at the other end, or whose acknowledgement has not come."""
         self.acknowledged = 0
-        self.ending = False
-        """Whether nothing follows what is unsent."""
+        self.ending = self._ended = False
+        """Whether nothing follows what is unsent, and whether the end has left, too."""
         self.lost = False
         """Whether nothing arrives any more, and nobody is told: a router has forgotten the connection."""
         self._free_at = self._last_arrival = 0.0
@@ -61,8 +61,8 @@ class Pipe:
             del self.unsent[:size]
             self.in_flight += size
             self._travel(size, partial(self.sink.arrived, data))
-        if self.ending and not self.unsent:
-            self.ending = False
+        if self.ending and not (self.unsent or self._ended):
+            self._ended = True
             self._travel(0, self.sink.arrived_end)
 
     def _pump_at(self, when: float) -> None:
@@ -82,6 +82,10 @@ class Pipe:
     def send(self, arrive: Callable[[], object], not_before: float = 0.0) -> float:
         """Let something arrive at the other end, unless the connection is forgotten by then."""
         return self.path.travel(lambda: self.lost or arrive(), not_before=not_before)
+
+    def reset(self) -> None:
+        """Let the other end learn, after all that has left, that this end is gone."""
+        self.send(self.sink.hang_up, self._last_arrival)
 
     def read(self, size: int) -> None:
         """Acknowledge what was read at the other end. The acknowledgement goes the other way."""
@@ -163,13 +167,13 @@ class StreamTransport(asyncio.Transport):
         if self._protocol is None:
             self._early.append(callback)
         else:
-            self.process.call(callback)
+            self.process.call(callback, self._life)
 
     # ------------------------------------------------------------ the network's side
 
     def arrived(self, data: bytes) -> None:
         if not self.is_alive or self._closing:
-            self.into.source.hang_up_soon()  # nobody reads this
+            self.out.reset()  # nobody reads this
             return
         self._received.append(data)
         self._schedule()
@@ -179,11 +183,8 @@ class StreamTransport(asyncio.Transport):
         if self.is_alive:
             self._schedule()
 
-    def hang_up_soon(self) -> None:
-        """Let a reset arrive here, from the other end."""
-        self.into.send(self.hang_up)
-
     def hang_up(self) -> None:
+        """Note that the other end has reset the connection."""
         if self.is_alive and not self._over:
             self._end(ConnectionResetError("Connection reset by peer"))
 
@@ -223,7 +224,7 @@ class StreamTransport(asyncio.Transport):
     # ------------------------------------------------------------ the program's side
 
     def write(self, data: Any) -> None:
-        if self._over or self.out.ending or (self._closing and not self.out.unsent):
+        if self._over or self.out.ending:
             return
         self.out.unsent += data
         self.out.pump()
@@ -248,8 +249,7 @@ class StreamTransport(asyncio.Transport):
 
     def abort(self) -> None:
         if not self._over:
-            self.out.unsent.clear()
-            self.out.sink.hang_up_soon()
+            self.out.reset()
             self._end(None)
 
     def _end(self, error: Exception | None) -> None:
