@@ -128,10 +128,15 @@ class Process:
             self._around.problems.append(Problem(str(context.get("message")), text))
 
     def stop(self, then: Callable[[], object] = lambda: None) -> None:
-        """Cancel its function, so that it ends in an orderly way. Call ``then`` when it has ended."""
+        """Cancel its function, so that it ends in an orderly way. Call ``then`` when it has ended.
+
+        Without effect while it already ends: to cancel it again would cut its end short.
+        """
 
         def cancel() -> None:
             assert self._task is not None
+            if self._task.cancelling():
+                return
             self._task.add_done_callback(lambda _: self._events.after(0.0, then))
             for task in (self._task, *self._tasks):
                 task.cancel()
