@@ -21,6 +21,7 @@ from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer,
 from wsrpc._keyed import memory_store, runs
 from wsrpc._keyed.keeper import hash_of
 from wsrpc._server import room_log
+from wsrpc._server.rooms import _room_core
 from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull
 from wsrpc.testing import Line, connect
 
@@ -326,22 +327,25 @@ async def test_who_reads_gets_all_of_a_burst_that_is_larger_than_the_log(
             assert await each.hear(count) == [*range(count)]
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
 async def test_nobody_waits_long_for_who_does_not_read(
-    shared: bool, small_log: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    where: str, small_log: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room_log, "HOLD", 0.1)
-    store, limits = small_log if shared else None, Limits(high_water_bytes=300)
-    async with house(1, store=store, limits=limits) as (server, lobby, other):
-        line = Line(server)
+    store, limits = None if where == "one process" else small_log, Limits(high_water_bytes=300)
+    async with house(1, store=store, limits=limits) as (server, lobby, other), house(0, store=store) as (_, there):
+        line, is_here, log = Line(server), where != "another process", _room_core(lobby).room_log
+        assert log is not None
         async with Client("ws://server/", dial=line.dial) as client:
             one = Ear(client)
             await one.join()
             await other.join()
             line.connections[0][1].hold()
-            reports = await asyncio.gather(*(lobby.emit("said", number, "x" * 1000) for number in range(200)))
+            emit = (lobby if is_here else there).emit
+            reports = await asyncio.gather(*(emit("said", number, "x" * 1000) for number in range(200)))
             assert await other.hear(200) == [*range(200)]
-            assert [(each.sent, each.skipped) for each in (reports[0], reports[-1])] == [(2, 0), (1, 1)]
+            assert not is_here or [(each.sent, each.skipped) for each in reports[::199]] == [(2, 0), (1, 1)]
+            assert log._recent_bytes < 20_000
             line.connections[0][1].release()  # it is told, and gets the last ones
             heard = await one.hear(1)
             while heard[-1] != 199:
