@@ -1,6 +1,6 @@
 """How an anonymous channel ends, what is handled of what came before, and the tables of its states, cell by cell.
 
-That readers and handlers of all kinds get it: tests/property/test_conversations_machine.py.
+That clients and nodes get it whatever happens: tests/simulation.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
+from peers_inside import unread_at
 from stream_driver import CLOSED, Both, Log, emptied
 from stream_driver import both as both
 from stream_sides import opened
@@ -181,6 +182,23 @@ async def test_a_body_gets_what_came_before_the_end(body: Any, expected: str, ho
     assert messages(caplog, logging.ERROR) == []
 
 
+@pytest.mark.parametrize("body", [begins_late, works_on_each_line])
+async def test_a_body_that_does_not_read_what_came_before_the_end_is_cancelled_in_time(body: Any) -> None:
+    d, talk = Driven(), Talk(body)
+    d.peer.on("talk", talk.talk)
+    await d.fed({"i": 5, "a": ["talk"]})
+    d.feed({"h": 5, "a": ["line", "a"]}, {"h": 5, "a": ["line", "b"]})
+    await end(d, "good")
+    await turns(20)
+    d.clock.advance(29.0)
+    await turns(20)
+    assert talk.got == []
+    d.clock.advance(1.0)
+    await turns(20)
+    assert talk.got == ["cancelled"]
+    await emptied(d.peer)
+
+
 async def test_channels_that_keep_messages_beyond_their_end_are_bounded_as_open_ones_are() -> None:
     d = Driven(limits=Limits(channels=2))
     talks: list[Talk] = []
@@ -339,6 +357,14 @@ async def test_a_mailbox_is_in_the_state_that_the_table_says(state: MailboxState
     comes = after in {MailboxState.DUE, MailboxState.LAST} or happened is MailboxInput.DELIVERED
     assert len(s.got) == max(handled, comes), "what is kept comes once something listens, unless this side has closed"
     await s.play("close open")
+
+
+async def test_what_nobody_has_listened_to_in_time_after_the_end_is_dropped() -> None:
+    s = Scene()
+    await s.play("ask open note abort")
+    assert unread_at(s.d.peer) > 0
+    s.d.clock.advance(Limits().unread_timeout)
+    assert unread_at(s.d.peer) == 0 and core_of(s.channel).mailbox.state is MailboxState.OVER
 
 
 async def test_a_stream_waits_so_long_for_its_reader_and_not_for_its_source() -> None:

@@ -1,13 +1,15 @@
 """Presence of a room in several processes: what each knows, what members get, and who calls the functions.
 
 `tests/unit/_server/test_room_presence.py` has the states of a user, and `tests/browser/test_chat_workers.py` kills
-processes.
+processes. In the stories of three nodes at the end, no time passes but that of a clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,10 +23,11 @@ from presence_watchers import Hook, Watcher, give_principals, states
 
 from wsrpc import Server
 from wsrpc._server.joined_cluster import UserEntry
-from wsrpc._server.presence import BATCHED
+from wsrpc._server.presence import BATCHED, Presences
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta, Directory, Snapshot
 from wsrpc.cluster._wire import decode, encode
+from wsrpc.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -173,3 +176,122 @@ def test_nodes_of_an_earlier_version_ignore_presence() -> None:
     payload = encode(Delta("a", 1, rooms=["lobby"], present=[("lobby", "ada", UserEntry(1, online=True))]))
     assert msgspec.msgpack.decode(payload, type=OldDelta) == OldDelta("a", 1, ["lobby"])
     assert decode(msgspec.msgpack.encode(OldDelta("a", 1, ["lobby"]))) == Delta("a", 1, rooms=["lobby"])
+
+
+# ---------------------------------------------------------------- stories of three nodes
+
+
+class Members(dict[Any, Any]):
+    """A group of members to which nothing is sent."""
+
+    def __getattr__(self, name: str) -> Any:
+        return Members()
+
+
+def run(calling: Any) -> None:
+    """Call the functions of `on_presence`, which wait for nothing."""
+    with suppress(StopIteration):
+        calling.send(None)
+
+
+class Node(Nobody):
+    """A directory, and the presence of the lobby in one process."""
+
+    def __init__(self, name: str, clock: Clock, told: list[str]) -> None:
+        self.directory = Directory(name, self)
+        make: Any = Presences
+        self.presences = make(room=str, spawn=None)
+        self.presences.scheduler = clock
+        self.presences.calls = SimpleNamespace(spawn=lambda calling: clock.call_at(clock.time(), partial(run, calling)))
+        self.presences.functions.append(lambda room, present: told.append(present.state))
+        self.presences.cluster_joined(self.directory)
+        self.presences.add("lobby", 10.0, Members())
+        self.lobby = self.presences.by_name["lobby"]
+
+    def presence_changed(self, node: str, room: str, user: str, entry: UserEntry | None) -> None:
+        self.presences.changed(node, room, user, entry)
+
+    def node_ended(self, node: str, silent: bool) -> None:
+        self.presences.node_ended(node)
+
+
+class Connection:
+    """One of ada's, with what a `ServedPeer` has."""
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.peer, self.connected = node, self, True
+        self.id, self.principal = "a connection", "ada"
+        self.current = SimpleNamespace(session=SimpleNamespace(state=SimpleNamespace(sends=True)))
+
+
+class Nodes:
+    """Three nodes. What one of them publishes arrives at once at the others."""
+
+    def __init__(self) -> None:
+        self.clock, self.told, self.count = Clock(), list[str](), 0
+        self.nodes: list[Node] = []
+        self.connections: list[Any] = []
+        for at in range(3):
+            self.starts(at)
+
+    def starts(self, at: int) -> None:
+        self.count += 1
+        new = Node(f"node {self.count}", self.clock, self.told)
+        for one, other in [pair for node in self.nodes for pair in ((new, node), (node, new))]:
+            for part in other.directory.snapshot():
+                one.directory.snapshot_received(part, self.clock.time())
+        self.nodes.insert(at, new)
+
+    def passes(self, seconds: float) -> None:
+        until = self.clock.time() + seconds
+        while self.clock.time() < until:
+            while any(node.directory._changed_present for node in self.nodes):
+                for node in self.nodes:
+                    for delta in [*node.directory.pop_deltas()]:
+                        for other in self.nodes:
+                            if other is not node:
+                                other.directory.delta_received(delta, self.clock.time())
+            self.clock.advance(BATCHED)
+
+    def does(self, what: str, number: int) -> None:
+        if what == "joins":
+            self.connections.append(Connection(self.nodes[number]))
+            self.connections[-1].node.lobby.enter(self.connections[-1])
+        elif what == "kill":
+            gone = self.nodes.pop(number)
+            gone.lobby.stop()
+            self.connections = [each for each in self.connections if each.node is not gone]
+            for node in self.nodes:
+                node.directory.drop(gone.directory.me, self.clock.time(), silent=True)
+            self.passes(1.0)
+            self.starts(number)
+        elif what in ("leaves", "ends"):
+            peer = self.connections.pop(number)
+            peer.node.lobby.leave(peer, ended=what == "ends")
+        elif what == "drops":
+            peer = self.connections[number]
+            peer.connected = not peer.connected
+            peer.node.lobby.connection_changed(peer, peer.connected)
+        self.passes(11.0 if what == "wait" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("story", "expected"),
+    [
+        ("joins 0, drops 0, wait 0, joins 1, drops 1", "online away offline online away"),
+        ("joins 0, ends 0, joins 1, leaves 0", "online away online offline"),
+        ("joins 0, joins 1, kill 0, leaves 0", "online offline"),
+        ("joins 1, kill 1, joins 2, joins 0, drops 1, wait 0, kill 1, kill 2", "online away online away"),
+        ("joins 0, kill 0, kill 1, kill 2, wait 0", "online away offline"),
+        ("joins 0, joins 1, drops 1, drops 1, leaves 1, kill 2, joins 2, leaves 0, leaves 0", "online offline"),
+    ],
+)
+def test_what_nodes_know_of_a_user_does_not_differ_and_each_change_is_told_once(story: str, expected: str) -> None:
+    nodes = Nodes()
+    for step in story.split(", "):
+        what, _, number = step.partition(" ")
+        nodes.does(what, int(number))
+        known = [{user: one.state for user, one in node.lobby.present().items()} for node in nodes.nodes]
+        assert known == known[:1] * 3, f"they differ after {step!r}"
+    assert nodes.told == expected.split()
+    assert known[0].get("ada", "offline") == nodes.told[-1]

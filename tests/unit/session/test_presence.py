@@ -40,6 +40,27 @@ async def test_each_drop_and_each_resume_is_told_in_order_and_then_the_end() -> 
         assert here[4:] == ["close"]
 
 
+async def test_a_resume_that_is_not_told_before_the_next_drop_is_never_told_nor_is_that_drop() -> None:
+    """More and more notifications would wait for a client with a bad connection."""
+    told, go = list[str](), asyncio.Event()
+    async with story() as s:
+
+        async def dropped() -> None:
+            told.append("drop")
+            await go.wait()
+
+        s.server.on_detach(dropped)
+        s.server.on_resume(lambda peer: told.append("resume"))
+        for _ in range(3):
+            await s.cut()
+            await s.repair()
+            await turns(20)
+        assert told == ["drop"]
+        go.set()
+        await turns(20)
+        assert told == ["drop", "resume"]
+
+
 async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
     clock = Clock()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from session_story import SMALL, SOON, Visitor, dialing, refuse, story, talk
+from session_story import SMALL, SOON, Dialed, Visitor, dialing, refuse, story, talk
 from stream_driver import control
 from tenacity import wait_fixed
 
@@ -421,4 +423,42 @@ async def test_a_connection_whose_client_does_not_name_its_session_is_dropped(mo
     assert page.line.pop_sent() == [] and page.line.closed
     assert page.server.peers == (peer,)
     assert await page.resume() is peer and not peer.detached
+    await page.server.close()
+
+
+async def test_a_client_that_names_its_session_as_its_time_ends_has_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message is there, and so is the end of its time: the event loop was busy with something else."""
+    page, feed = Visitor(), Dialed.feed
+    peer = await page.begin()
+    page.line.lose()
+    monkeypatch.setattr("wsrpc._core.session.incoming_resume.FIRST_MESSAGE", 0.01)
+
+    def late(line: Dialed, *messages: Any) -> None:
+        time.sleep(0.02)
+        feed(line, *messages)
+
+    monkeypatch.setattr(Dialed, "feed", late)
+    assert await page.resume() is peer and not peer.detached
+    await page.server.close()
+
+
+async def test_what_a_connection_refuses_right_after_the_resume_waits_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page, taken = Visitor(), iter(["the answer to the resume"])
+
+    def refuse_more(line: Dialed) -> None:
+        if next(taken, None) is None:
+            raise ConnectionLost(1006, "broken", "not_sent")
+
+    peer = await page.begin()
+    page.line.lose()
+    peer.emit_nowait("note", 1)
+    monkeypatch.setattr(Dialed, "_check_open", refuse_more)
+    assert await page.resume() is peer
+    monkeypatch.undo()
+    page.line.lose()
+    assert peer.detached
+    await page.resume(gen=2)
+    assert page.line.pop_sent()[1:] == [{"a": ["note", 1]}]
     await page.server.close()

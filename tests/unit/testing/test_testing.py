@@ -10,9 +10,9 @@ from core_driver import Blocked, start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Server
+from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Reconnect, Server
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RequestTimeout
-from wsrpc.testing import Clock, ScriptedTransport, connect
+from wsrpc.testing import Clock, Line, ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -150,6 +150,24 @@ async def test_a_clock_rules_the_deadlines_of_both_ends() -> None:
         with pytest.raises(RequestTimeout):
             await client.request("park", timeout=0.01)
         assert clock.time() == pytest.approx(60)
+
+
+@pytest.mark.parametrize("half_open", [False, True])
+async def test_a_line_is_cut_and_half_open_where_only_the_client_notices(half_open: bool) -> None:
+    server, ends = Server(), list[CloseInfo]()
+    line = Line(server)
+    server.on("add", lambda a, b: a + b)
+    server.on_detach(lambda peer, info: ends.append(info))
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
+        assert await client.request("add", 1, 2) == 3
+        line.down = True
+        line.cut(half_open=half_open)
+        await turns_until(lambda: client.state == "detached")
+        assert [peer.detached for peer in server.peers] == [not half_open] and len(ends) == (not half_open)
+        line.down = False
+        assert await client.request("add", 3, 4) == 7
+        assert len(server.peers) == 1, "the session goes on"
+    await server.close()
 
 
 # ---------------------------------------------------------------- from a script
