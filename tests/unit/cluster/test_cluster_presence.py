@@ -208,7 +208,7 @@ class Node(Nobody):
         self.presences.add("lobby", 10.0, Members())
         self.lobby = self.presences.by_name["lobby"]
 
-    def presence_changed(self, node: str, room: str, user: str, entry: UserEntry | None) -> None:
+    def presence_changed(self, node: str, room: str, user: Any, entry: UserEntry | None) -> None:
         self.presences.changed(node, room, user, entry)
 
     def node_ended(self, node: str, silent: bool) -> None:

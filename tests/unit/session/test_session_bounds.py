@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from core_driver import start, turns
+from leftovers import living_objects, timers_due, turns_until
 from leftovers import nothing_left as nothing_left
-from leftovers import timers_due, turns_until
+from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from session_story import SMALL, SOON, Dialed, Visitor, dialing, refuse, story, talk
 from stream_driver import control
 from tenacity import wait_fixed
@@ -462,3 +463,54 @@ async def test_what_a_connection_refuses_right_after_the_resume_waits_for_the_ne
     await page.resume(gen=2)
     assert page.line.pop_sent()[1:] == [{"a": ["note", 1]}]
     await page.server.close()
+
+
+@pytest.mark.parametrize("replay_bytes", [0, 256 * 1024], ids=["new sessions", "one session"])
+@pytest.mark.usefixtures("only_objects_of_the_test")
+async def test_nothing_grows_from_cut_to_cut(replay_bytes: int) -> None:
+    limits = Limits(replay_bytes=replay_bytes)
+    async with story(server=limits, client=limits) as s:
+
+        async def items(count: int) -> AsyncIterator[int]:
+            for number in range(count):
+                yield number
+                await asyncio.sleep(0)
+
+        async def take(given: AsyncIterator[int]) -> int:
+            return sum([each async for each in given])
+
+        async def call(peer: Client | Peer, how: str) -> object:
+            if how == "stream":
+                async with peer.stream("items", 5) as stream:
+                    return [each async for each in stream]
+            if how == "talk":
+                async with await peer.open_channel("talk") as channel:
+                    await channel.emit("note")
+                    return None
+            return await peer.request("take", send=items(5))
+
+        async def cut(number: int) -> None:
+            calling = [start(call(peer, how)) for peer in (s.client, s.peer) for how in ("stream", "talk", "take")]
+            await turns(number % 12)
+            s.line.cut()
+            s.line.connections.clear()
+            await turns_until(lambda: [peer.connected for peer in s.server.peers] == [True] and len(s.back) == number)
+            await asyncio.gather(*calling, return_exceptions=True)
+
+        async def cut_often(count: int) -> Counter[str]:
+            for number in range(1, count + 1):
+                await cut(number)
+            assert [info.resumed for info in s.back] == [bool(replay_bytes)] * count
+            s.back.clear()
+            s.closed.clear()
+            s.notified.clear()
+            await turns_until(lambda: not (s.client.peer.pending or s.peer.active or s.peer.anonymous_channels))
+            await turns(20)
+            return await living_objects()
+
+        for side in (s.client, s.server):
+            for handler in (items, take, talk):
+                side.on(handler.__name__, handler)
+        before = await cut_often(60)
+        grown = await cut_often(120) - before
+        assert sum(grown.values()) < 20, grown
