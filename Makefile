@@ -20,13 +20,12 @@
 #   make modules   after each change in browser/: checks its types and builds wsrpc/browser, which is committed
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
-#   make explore  random examples for the property tests, some minutes; it prints how to repeat them
-#   make simulate   wsrpc in its simulated world, with ever new seeds, until it is stopped; one: make simulate SEED=17
-#   make soak    make explore, and the long form of the stress tests: 10,000 cuts of a connection in use, as many of one
-#                whose session goes on, a server that is killed 200 times, as many processes of a cluster, its engine
-#                killed 50 times and frozen 20 times, 5,000 runs of each state machine, 6,000 cuts of a page's
-#                connection, ten minutes of its messages, 21 bad networks with the sizes that people have, 1,000 drops
-#                during the first call of a session, and a Redis that fails in twelve ways under 900 calls
+#   make explore   the property tests with other examples, and then wsrpc in its simulated world with ever new seeds,
+#                until it is stopped; one seed again: make explore SEED=17
+#   make soak    5,000 examples for each property test, and the long form of the stress tests: a server that is killed
+#                200 times, 6,000 cuts of a page's connection, ten minutes of its messages, 21 bad networks with the
+#                sizes that people have, 1,000 drops during the first call of a session, and a Redis that fails in
+#                twelve ways under 900 calls
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
@@ -36,6 +35,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,7 +52,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore simulate soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -140,28 +140,25 @@ fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-# A number that each random choice follows from. To repeat a run: make explore SEED=12345 ARGS="-k keyed"
-SEED ?= $(shell date +%s)
 EXPLORED := tests/property interop/test_typescript_property.py
-SOAKED := tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py tests/faults/test_keyed_kills.py \
-  tests/faults/test_cluster_soak.py tests/faults/test_memory.py tests/faults/test_networks.py \
-  tests/faults/test_durability.py tests/faults/test_floods.py \
-  tests/adapters/test_sessions_any_worker.py interop/test_page_networks.py interop/test_page_cuts.py \
-  interop/test_page_cuts_kills.py interop/test_page_cuts_memory.py interop/test_page_reloads.py
-define search
-@seed=$(SEED); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
-  $(WITH_VENV) WSRPC_SEED=$$seed $(1) --hypothesis-seed=$$seed $(ARGS)
-endef
+SOAKED := tests/faults/test_server_killed.py tests/faults/test_memory.py tests/faults/test_networks.py \
+  tests/faults/test_durability.py tests/faults/test_floods.py tests/adapters/test_sessions_any_worker.py \
+  interop/test_page_networks.py interop/test_page_cuts.py interop/test_page_cuts_kills.py \
+  interop/test_page_cuts_memory.py interop/test_page_reloads.py
 
-explore: $(STAMPS)/dev $(STAMPS)/npm engines
-	$(call search,WSRPC_EXPLORE=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 $(EXPLORED))
+# A property test that has failed begins with the example that failed. The stories of simulations that fail are kept in
+# build/simulation. Arguments are for scripts/simulate.py: make explore ARGS="--count 20000"
+explore: $(STAMPS)/dev $(STAMPS)/npm
+ifeq ($(SEED),)
+	$(WITH_VENV) WSRPC_EXPLORE=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 $(EXPLORED)
+endif
+	$(WITH_VENV) $(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+# A number that each random choice follows from. To repeat a run: make soak SEED=12345 ARGS="-k killed"
 soak: $(STAMPS)/dev $(STAMPS)/npm engines
-	$(call search,WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 $(EXPLORED) $(SOAKED))
-
-# What has failed is told in build/simulation.
-simulate: $(STAMPS)/dev
-	$(WITH_VENV) $(BIN)/python scripts/simulate.py $(if $(filter command,$(origin SEED)),--seed $(SEED)) $(ARGS)
+	@seed=$(or $(SEED),$(shell date +%s)); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
+	  $(WITH_VENV) WSRPC_SOAK=1 WSRPC_SEED=$$seed $(BIN)/python -m pytest --timeout=3600 $(EXPLORED) $(SOAKED) \
+	  --hypothesis-seed=$$seed $(ARGS)
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
 mutants: $(STAMPS)/dev $(STAMPS)/npm go engines

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from effort import EXPLORE, QUICK, SOAK, use_profile
+from effort import QUICK, SOAK, use_profile
 
 from wsrpc._core.peer import dispatcher
 
@@ -24,7 +24,7 @@ TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
 ON_UVLOOP = os.environ.get("WSRPC_LOOP") == "uvloop"
 """Tests run on uvloop, except those marked ``asyncio_loop``: make test-uvloop."""
-SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py")
+SLOW = (TESTS / "simulation", TESTS / "property", TESTS / "faults", TESTS / "test_typing.py")
 
 # In debug mode asyncio notes for each callback, task and future where it was made: ten calls deep for callbacks, and
 # for the others, in C, all the way up to pytest's own calls. That took more than half of the time of the unit tests.
@@ -63,7 +63,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
-    runs = {"asyncio_loop": not ON_UVLOOP, "explore": EXPLORE, "soak": SOAK}
+    runs = {"asyncio_loop": not ON_UVLOOP, "soak": SOAK}
     left_out = [marker for marker in runs if not runs[marker]]
 
     def is_left_out(item: pytest.Item) -> bool:

@@ -11,11 +11,11 @@ __all__ = ["EXPLORE", "QUICK", "SEED", "SOAK", "examples", "use_profile"]
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
 """The long form of the stress tests, see ``make soak``."""
 EXPLORE = SOAK or os.environ.get("WSRPC_EXPLORE") == "1"
-"""Random examples, and tests in real time, see ``make explore``."""
+"""Random examples, see ``make explore``."""
 QUICK = os.environ.get("WSRPC_QUICK") == "1"
 """Without asyncio's debug mode: where the same tests also run with it, on another Python for instance."""
 SEED = int(os.environ.get("WSRPC_SEED", "1"))
-"""Of all random choices. `make explore` and `make soak` choose and print one."""
+"""Of all random choices. `make soak` chooses and prints one."""
 
 
 def examples(count: int) -> int:

@@ -1,4 +1,4 @@
-"""Clusters on real engines. What goes wrong is played in memory, and by the soak of clusters."""
+"""Clusters on real engines. What goes wrong is played in memory, and by the simulator."""
 
 from __future__ import annotations
 
