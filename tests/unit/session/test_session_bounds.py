@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -427,19 +426,20 @@ async def test_a_connection_whose_client_does_not_name_its_session_is_dropped(mo
     await page.server.close()
 
 
+@pytest.mark.asyncio_loop
 async def test_a_client_that_names_its_session_as_its_time_ends_has_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its message is there, and so is the end of its time: the event loop was busy with something else."""
-    page, feed = Visitor(), Dialed.feed
-    peer = await page.begin()
+    page, feed, loop = Visitor(), Dialed.feed, asyncio.get_running_loop()
+    peer, now = await page.begin(), loop.time
     page.line.lose()
-    monkeypatch.setattr("wsrpc._core.session.incoming_resume.FIRST_MESSAGE", 0.01)
 
     def late(line: Dialed, *messages: Any) -> None:
-        time.sleep(0.02)
+        monkeypatch.setattr(loop, "time", lambda: now() + 60.0)
         feed(line, *messages)
 
     monkeypatch.setattr(Dialed, "feed", late)
     assert await page.resume() is peer and not peer.detached
+    monkeypatch.undo()
     await page.server.close()
 
 
