@@ -99,10 +99,11 @@ sys.path[:0] = sys.argv[1:]
 from test_simulate import better_shop
 from wsrpc.testing import Simulation
 from wsrpc.testing._simulation.faults import FAULTS, plan
+from wsrpc.testing._simulation.world import World
 from random import Random
-sim = Simulation(5, plan(Random("5"), 60.0, 8, list(FAULTS)))
-sim.run(better_shop)
-print(*sim.story, *sim.problems, sim.now, sep="\\n")
+world = World(29, plan(Random("29"), 60.0, 8, list(FAULTS)))
+world.run(lambda: better_shop(Simulation(world)))
+print(*world.story, *world.problems, world.events.now, sep="\\n")
 """
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import inf
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from .paths import Path
+from .paths import AGAIN, Path
 from .processes import Process
-from .simulation import Simulation
 from .streams import Pipe
+from .world import World
 
 __all__ = ["FAULTS", "PlannedFault", "plan"]
+
+NOTICED = 45.0
+"""Seconds after which both ends have noticed that a connection carries nothing more, by the default heartbeat."""
 
 T = TypeVar("T")
 
@@ -25,8 +29,8 @@ class PlannedFault(NamedTuple):
     which: int
     strength: float
 
-    def happen(self, simulation: Simulation, /) -> None:
-        FAULTS[self.kind](simulation, self)
+    def happen(self, world: World, /) -> None:
+        FAULTS[self.kind](world, self)
 
     def pick(self, found: Collection[T]) -> T | None:
         return [*found][self.which % len(found)] if found else None
@@ -37,104 +41,156 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
 
     Many happen in the beginning, or soon after another one, and to the same process or connection.
     """
-    enabled = [kind for kind in FAULTS if random.random() < 0.35 and kind in kinds]
+    known = [kind for kind in FAULTS if kind in kinds]
+    enabled = random.sample(known, min(len(known), random.choice([1, 2, 2, 3, 5, 8])))
     drawn: list[PlannedFault] = []
     for _ in range(random.randint(0, most) if enabled else 0):
-        when, which = random.uniform(0.0, random.choice([min(5.0, seconds), seconds])), random.randrange(1000)
+        when, which = (
+            random.uniform(0.0, random.choice([min(1.0, seconds), min(5.0, seconds), seconds, seconds])),
+            random.randrange(1000),
+        )
         if drawn and random.random() < 0.5:
             before = random.choice(drawn)
             when, which = before.when + random.expovariate(0.5), random.choice([before.which, which])
         lasts = random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5)
         kind, strength = random.choice(enabled), round(random.random(), 3)
+        lasts *= 3 if kind == "slow" else 1
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     return sorted(drawn)
 
 
-def _alive(sim: Simulation) -> list[Process]:
-    return [each for each in sim.processes if each.alive and not each.ended]
-
-
-def _lose(sim: Simulation, lost: Collection[Path], fault: PlannedFault) -> None:
-    for path in lost:
-        path.lose(fault.seconds)
+def _alive(world: World) -> list[Process]:
+    return [each for each in world.processes if each.alive and not each.ended]
 
 
 # ---------------------------------------------------------------- processes
 
 
-def _kill(sim: Simulation, fault: PlannedFault) -> None:
-    _end(sim, fault, "{} is killed, and starts again {:g} s later", silently=False)
+def _kill(world: World, fault: PlannedFault) -> None:
+    _end(world, fault, "{} is killed, and starts again {:g} s later", silently=False)
 
 
-def _power(sim: Simulation, fault: PlannedFault) -> None:
-    _end(sim, fault, "the machine of {} has no power for {:g} s", silently=True)
+def _power(world: World, fault: PlannedFault) -> None:
+    _end(world, fault, "the machine of {} has no power for {:g} s", silently=True)
 
 
-def _end(sim: Simulation, fault: PlannedFault, text: str, *, silently: bool) -> None:
-    if (process := fault.pick([each for each in _alive(sim) if each.mortal])) is not None:
-        sim.note(text.format(process, fault.seconds))
-        sim.kill(process, silently=silently)
-        sim.events.after(fault.seconds, lambda: sim.start(process))
+def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> None:
+    if (process := fault.pick([each for each in _alive(world) if each.mortal])) is not None:
+        world.note(text.format(process, fault.seconds))
+        world.trouble([process.name], fault.seconds)
+        world.kill(process, silently=silently)
+        world.events.after(fault.seconds, lambda: world.start(process))
 
 
-def _stop(sim: Simulation, fault: PlannedFault) -> None:
-    if (process := fault.pick([each for each in _alive(sim) if each.serves])) is not None:
-        sim.note(f"{process} is asked to end, and then starts again")
-        process.stop(then=lambda: sim.start(process))
+def _stop(world: World, fault: PlannedFault) -> None:
+    if (process := fault.pick([each for each in _alive(world) if each.serves])) is not None:
+        world.note(f"{process} is asked to end, and then starts again")
+        trouble = world.trouble([process.name], inf)
+
+        def start() -> None:
+            world.start(process)
+            trouble.until = world.events.now
+
+        process.stop(then=start)
 
 
-def _pause(sim: Simulation, fault: PlannedFault) -> None:
-    if (process := fault.pick(_alive(sim))) is not None:
-        sim.note(f"{process} does nothing for {fault.seconds:g} s")
+def _pause(world: World, fault: PlannedFault) -> None:
+    if (process := fault.pick(_alive(world))) is not None:
+        world.note(f"{process} does nothing for {fault.seconds:g} s")
+        world.trouble([process.name], fault.seconds)
         process.pause(fault.seconds)
 
 
-def _clock(sim: Simulation, fault: PlannedFault) -> None:
-    if (process := fault.pick(sim.processes)) is not None:
+def _clock(world: World, fault: PlannedFault) -> None:
+    if (process := fault.pick(world.processes)) is not None:
         seconds = round((fault.strength - 0.5) * 7200, 1)
-        sim.note(f"the clock on the wall of {process} jumps by {seconds:+g} s")
+        world.note(f"the clock on the wall of {process} jumps by {seconds:+g} s")
+        world.trouble([process.name], 0.0)
         process.set_clock(seconds)
 
 
 # ---------------------------------------------------------------- the network
 
 
-def _cut(sim: Simulation, fault: PlannedFault) -> None:
-    if (path := fault.pick(sim.network.paths())) is not None:
+def _some_path(world: World, fault: PlannedFault) -> Path | None:
+    """Pick a path of the process to which another fault with the same ``which`` happens."""
+    process = fault.pick(_alive(world))
+    found = [] if process is None else world.network.paths_of(process)
+    return found[int(fault.strength * 7919) % len(found)] if found else None
+
+
+def _some_connection(world: World, fault: PlannedFault) -> Pipe | None:
+    process, connections = fault.pick(_alive(world)), world.network.connections()
+    of_process = [pipe for pipe in connections if process in (pipe.source.process, pipe.sink.process)]
+    found = of_process or connections
+    return found[int(fault.strength * 7919) % len(found)] if found else None
+
+
+def _cut(world: World, fault: PlannedFault) -> None:
+    if (path := _some_path(world, fault)) is not None:
         both = fault.strength < 0.5
-        lost = [each for each in sim.network.paths() if each is path or (both and each.name == path.name[::-1])]
-        sim.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} for {fault.seconds:g} s")
-        _lose(sim, lost, fault)
+        lost = [each for each in world.network.paths() if each is path or (both and each.name == path.name[::-1])]
+        world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} for {fault.seconds:g} s")
+        world.trouble(path.name, fault.seconds + AGAIN)
+        for each in lost:
+            each.lose(fault.seconds)
 
 
-def _isolate(sim: Simulation, fault: PlannedFault) -> None:
-    if (process := fault.pick(_alive(sim))) is not None:
-        sim.note(f"{process} reaches nobody for {fault.seconds:g} s")
-        _lose(sim, [each for each in sim.network.paths() if process.name in each.name], fault)
+def _isolate(world: World, fault: PlannedFault) -> None:
+    if (process := fault.pick(_alive(world))) is not None:
+        world.note(f"{process} reaches nobody for {fault.seconds:g} s")
+        world.trouble([process.name], fault.seconds + AGAIN)
+        for path in world.network.paths():
+            if process.name in path.name:
+                path.lose(fault.seconds)
 
 
-def _slow(sim: Simulation, fault: PlannedFault) -> None:
-    if (path := fault.pick(sim.network.paths())) is not None:
-        rate, latency = 1000.0 * 10 ** (4 * fault.strength), fault.strength / 2
+def _slow(world: World, fault: PlannedFault) -> None:
+    if (path := _some_path(world, fault)) is not None:
+        rate, latency = 1000.0 * 10 ** (3 * fault.strength), fault.strength / 2
         what = f"the way from {' to '.join(path.name)} takes {latency:g} s, at {rate:.0f} bytes/s"
-        sim.note(f"{what}, for {fault.seconds:g} s")
+        world.note(f"{what}, for {fault.seconds:g} s")
+        world.trouble(path.name, fault.seconds)
         path.slow_down(rate, latency, fault.seconds)
 
 
-def _reset(sim: Simulation, fault: PlannedFault) -> None:
-    if (pipe := fault.pick(sim.network.connections())) is not None:
-        sim.note(f"the connection of {pipe.source.process} and {pipe.sink.process} is reset")
-        for end in (pipe.source, pipe.sink):
-            end.hang_up()
+def _reset(world: World, fault: PlannedFault) -> None:
+    if (pipe := _some_connection(world, fault)) is not None:
+        world.note(f"the connection of {pipe.source.process} and {pipe.sink.process} is reset")
+        _hang_up(world, pipe)
 
 
-def _silence(sim: Simulation, fault: PlannedFault) -> None:
+def _flap(world: World, fault: PlannedFault) -> None:
+    """A process loses all its connections, again and again."""
+    if (process := fault.pick([each for each in _alive(world) if each.life])) is not None:
+        pause, until = round(0.05 * 100**fault.strength, 3), world.events.now + fault.seconds
+        world.note(f"{process} loses its connections every {pause:g} s, for {fault.seconds:g} s")
+        world.trouble([process.name], fault.seconds)
+
+        def reset() -> None:
+            for pipe in world.network.connections():
+                if pipe.source.process is process:
+                    _hang_up(world, pipe)
+            if world.events.now + pause < until:
+                world.events.after(pause, reset)
+
+        reset()
+
+
+def _hang_up(world: World, pipe: Pipe) -> None:
+    world.trouble([pipe.source.process.name, pipe.sink.process.name], 0.0)
+    for end in (pipe.source, pipe.sink):
+        end.hang_up()
+
+
+def _silence(world: World, fault: PlannedFault) -> None:
     """A router forgets a connection: nothing arrives any more, and nobody is told."""
-    if (pipe := fault.pick(sim.network.connections())) is not None:
+    if (pipe := _some_connection(world, fault)) is not None:
         both = fault.strength < 0.5
         pipes: list[Pipe] = [pipe, pipe.sink.out] if both else [pipe]
-        names = f"{pipe.source.process} to {pipe.sink.process}"
-        sim.note(f"the connection from {names} carries nothing more{', or back' * both}")
+        names = [pipe.source.process.name, pipe.sink.process.name]
+        world.note(f"the connection from {' to '.join(names)} carries nothing more{', or back' * both}")
+        world.trouble(names, NOTICED)
         for each in pipes:
             each.lost = True
 
@@ -142,32 +198,35 @@ def _silence(sim: Simulation, fault: PlannedFault) -> None:
 # ---------------------------------------------------------------- the store and the engine
 
 
-def _late_store(sim: Simulation, fault: PlannedFault) -> None:
-    if (store := sim.store_made) is not None:
-        slowness = round(6.0 * fault.strength, 3)
-        sim.note(f"what the store is asked takes up to {slowness:g} s to arrive, for {fault.seconds:g} s")
+def _late_store(world: World, fault: PlannedFault) -> None:
+    if (store := world.store) is not None:
+        slowness = round(6.0 * fault.strength**2, 3)
+        world.note(f"what the store is asked takes up to {slowness:g} s to arrive, for {fault.seconds:g} s")
+        world.trouble(["store"], fault.seconds + slowness)
         store.slow.append(slowness)
-        sim.events.after(fault.seconds, lambda: store.slow.remove(slowness))
+        world.events.after(fault.seconds, lambda: store.slow.remove(slowness))
 
 
-def _restored_store(sim: Simulation, fault: PlannedFault) -> None:
-    if (store := sim.store_made) is not None:
+def _restored_store(world: World, fault: PlannedFault) -> None:
+    if (store := world.store) is not None:
         snapshot = store.snapshot()
 
         def restore() -> None:
-            sim.note(f"the store has forgotten the last {fault.seconds:g} s")
+            world.note(f"the store has forgotten the last {fault.seconds:g} s")
             store.restore(snapshot)
 
-        sim.events.after(fault.seconds, restore)
+        world.trouble(["store"], fault.seconds)
+        world.events.after(fault.seconds, restore)
 
 
-def _lossy_engine(sim: Simulation, fault: PlannedFault) -> None:
-    if (engine := sim.engine_made) is not None:
+def _lossy_engine(world: World, fault: PlannedFault) -> None:
+    if (engine := world.engine) is not None:
+        world.trouble(["broker"], 0.0)
         engine.lose += 1 + int(fault.strength * 5)
-        sim.note(f"the engine loses the next {engine.lose} messages")
+        world.note(f"the engine loses the next {engine.lose} messages")
 
 
-FAULTS: dict[str, Callable[[Simulation, PlannedFault], None]] = {
+FAULTS: dict[str, Callable[[World, PlannedFault], None]] = {
     "kill": _kill,
     "power": _power,
     "stop": _stop,
@@ -177,6 +236,7 @@ FAULTS: dict[str, Callable[[Simulation, PlannedFault], None]] = {
     "isolate": _isolate,
     "slow": _slow,
     "reset": _reset,
+    "flap": _flap,
     "forget": _silence,
     "late store": _late_store,
     "restored store": _restored_store,

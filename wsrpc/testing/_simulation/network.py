@@ -71,6 +71,7 @@ class Network:
     """All processes reach each other by their names."""
 
     def __init__(self, around: Surroundings) -> None:
+        self.events = around.events
         self._around = around
         self._random = around.random_of("network")
         self._names: dict[str, list[Process]] = {}
@@ -110,6 +111,13 @@ class Network:
 
     def connections(self) -> list[Pipe]:
         return [*self._connections]
+
+    def paths_of(self, process: Process) -> list[Path]:
+        """Return the paths to and from a process that are in use. Those to a store or an engine always are."""
+        used = {pipe.path for pipe in self._connections}
+        connected = {name for path in used for name in path.name}
+        found = [path for path in self._paths.values() if process.name in path.name]
+        return [path for path in found if path in used or not connected.issuperset(path.name)]
 
     def killed(self, process: Process, *, silently: bool) -> None:
         """Reset the connections of a process, unless nobody is there to do that."""

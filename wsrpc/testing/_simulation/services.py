@@ -15,10 +15,12 @@ from ...errors import EngineLost, MessageTooBig
 from .network import Network
 from .processes import Process
 
-__all__ = ["SimulatedEngine", "SimulatedStore"]
+__all__ = ["PATIENCE", "SimulatedEngine", "SimulatedStore"]
 
-ANSWER = 2.0
-"""Seconds after which a store that has not answered counts as lost, as with `wsrpc_adapters.redis.RedisStore`."""
+PATIENCE = [2.0, 30.0]
+"""Seconds after which a store that has not answered counts as lost: those of `wsrpc_adapters.redis.RedisStore`, and
+those of a store that somebody else has made.
+"""
 
 
 class SimulatedStore:
@@ -29,13 +31,17 @@ class SimulatedStore:
     Args:
         process: the process of the store.
         asking: returns the process that asks.
+        patience: seconds after which it counts as lost if it has not answered.
         options: of the `MemoryStore` that keeps everything.
     """
 
-    def __init__(self, process: Process, network: Network, asking: Callable[[], Process], options: Any) -> None:
+    def __init__(
+        self, process: Process, network: Network, asking: Callable[[], Process], patience: float, options: Any
+    ) -> None:
         self._process, self._network, self._asking = process, network, asking
         self._kept = MemoryStore(**options)
         self.lease = self._kept.lease
+        self._patience = patience
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
 
@@ -90,10 +96,10 @@ class SimulatedStore:
 
         there.travel(arrive, not_before=there.events.now + max(self.slow, default=0.0) * store.choices.random())
         try:
-            async with asyncio.timeout(ANSWER + options.get("wait", 0.0)):
+            async with asyncio.timeout(self._patience + options.get("wait", 0.0)):
                 result, error = await answered
         except TimeoutError:
-            raise StoreLost(f"the store does not answer within {ANSWER:g} s") from None
+            raise StoreLost(f"the store does not answer within {self._patience:g} s") from None
         if error is not None:
             raise error
         return result
@@ -146,7 +152,6 @@ class SimulatedEngineConnection:
         self._back = engine.network.path(engine.process, process)
         self._arrives_there = self._arrives_back = 0.0
         self._lost: asyncio.Future[str] = process.loop.create_future()
-        self._probe: asyncio.TimerHandle | None = None
         self._closing = False
 
     @property
@@ -155,17 +160,17 @@ class SimulatedEngineConnection:
         return self._process.alive and self._process.life == self._life
 
     def watch(self) -> None:
-        """Check the broker regularly."""
-        self._probe = self._process.loop.call_later(PROBE, lambda: self._process.keep(self._check_broker()))
+        """Check the broker regularly. That is done without the process, which has a turn only if the broker is lost."""
+        events, answered = self._engine.network.events, list[bool]()
 
-    async def _check_broker(self) -> None:
-        try:
-            await self.ask(lambda: None)
-        except EngineLost as exc:
-            self._end(str(exc))
-        else:
-            if not self._lost.done():
-                self.watch()
+        def check() -> None:
+            if not answered:
+                self._process.call(partial(self._end, f"no response within {RESPONSE_TIMEOUT:g} s"), self._life)
+
+        if self.is_open and not self._lost.done():
+            self._send(lambda: self._back.travel(lambda: answered.append(True)))
+            events.after(RESPONSE_TIMEOUT, check)
+            events.after(PROBE, self.watch)
 
     # ------------------------------------------------------------ the way there and back
 
@@ -249,7 +254,5 @@ class SimulatedEngineConnection:
     def _end(self, reason: str) -> None:
         if not self._lost.done():
             self._lost.set_result(reason)
-            if self._probe is not None:
-                self._probe.cancel()
             self._send(partial(self._engine.connections.pop, self, None))
             self._process.loop.call_soon(self._listener.lost, reason)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from random import Random
 
 from .faults import FAULTS, PlannedFault, plan
-from .simulation import Simulation, Step
+from .simulation import Simulation
+from .world import Step, World
 
 __all__ = ["SimulationFailed", "simulate"]
 
@@ -71,35 +73,35 @@ class _Failed:
         self._left_out: Collection[Step] = ()
         self._pace: Mapping[Step, float] = {}
         """When each step of the first run began."""
-        self._simulation = Simulation(seed)
+        self._world = World(seed)
         self._tries = TRIES
 
     def happens(self, faults: Collection[PlannedFault], left_out: Collection[Step] = ()) -> bool:
         """Run with these faults, and without these steps. Returns whether that fails in the same way, and keeps it."""
         self._tries -= 1
-        simulation = Simulation(self._seed, faults, left_out, self._pace)
-        simulation.run(self._application)
-        before = self._simulation.problems
-        if not simulation.problems or (before and simulation.problems[0].kind != before[0].kind):
+        world = World(self._seed, faults)
+        world.run(partial(self._application, Simulation(world, left_out, self._pace)))
+        before = self._world.problems
+        if not world.problems or (before and world.problems[0].kind != before[0].kind):
             return False
-        self._faults, self._left_out, self._simulation = faults, left_out, simulation
-        self._pace = self._pace or dict(simulation.steps_done)
+        self._faults, self._left_out, self._world = faults, left_out, world
+        self._pace = self._pace or dict(world.steps_done)
         return True
 
     def shorten(self) -> None:
         """Leave out one fault after another, and then steps, at first many at once, from the last one on."""
         for fault in [*self._faults][::-1]:
             self.happens([each for each in self._faults if each is not fault])
-        size = len(self._simulation.steps_done) // 2
+        size = len(self._world.steps_done) // 2
         while size and self._tries > 0:
-            end = len(self._simulation.steps_done)
+            end = len(self._world.steps_done)
             while end > 0 and self._tries > 0:
-                left_out = [*self._simulation.steps_done][max(0, end - size) : end]
+                left_out = [*self._world.steps_done][max(0, end - size) : end]
                 if left_out:
                     self.happens(self._faults, {*self._left_out, *left_out})
                 end -= size
             size //= 2
 
     def text(self) -> str:
-        wrong = dict.fromkeys(problem.text for problem in self._simulation.problems)
-        return "\n".join([f"seed {self._seed} fails:", "", *self._simulation.story, "", *wrong])
+        wrong = dict.fromkeys(problem.text for problem in self._world.problems)
+        return "\n".join([f"seed {self._seed} fails:", "", *self._world.story, "", *wrong])
