@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from truth import DETACHED, Call, Truth
+from truth import DETACHED, NODES, Call, Emission, Truth
 
 from wsrpc import AnonymousChannel, Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc._core.api.registration import Registrar
 from wsrpc.cluster import Cluster
-from wsrpc.errors import WsrpcError
+from wsrpc.errors import PeerNotFound, WsrpcError
 from wsrpc.testing import Simulation
 
 __all__ = ["STAFF", "node", "read_items", "serve", "told"]
@@ -68,26 +68,35 @@ def serve(side: Registrar, truth: Truth) -> None:
                 await asyncio.sleep(seconds)
 
     @side.on("take")
-    async def take(number: int, items: AsyncIterator[list[Any]]) -> int:
+    async def take(number: int, pause: float, items: AsyncIterator[list[Any]]) -> int:
         truth.begins(number)
         expected = 0
-        async for each, _ in items:
+        async for each, filling in items:
             assert each == expected, f"item {each} of upload {number}, and not {expected}"
             expected += 1
+            await asyncio.sleep(pause)
+            truth.unread[number] -= len(filling)
         return expected
+
+    @side.on("store")
+    async def store(number: int, data: bytes) -> int:
+        truth.begins(number)
+        return len(data)
 
     @side.on("talk")
     async def talk(number: int, channel: AnonymousChannel) -> None:
         truth.begins(number)
         heard = truth.talks[number]
-        async with channel.events("say") as said:
-            async for text in said:
+        try:
+            async for text in channel.events("say"):
                 assert text == len(heard) + 1, f"event {text} of conversation {number}, and not {len(heard) + 1}"
                 heard.append(text)
                 await asyncio.sleep(0.01)
+        finally:
+            heard.append(0)
 
     @side.on("note", ordered=True)
-    def note(sender: str, number: int) -> None:
+    def note(sender: str, number: int, filling: str = "") -> None:
         truth.notes[sender].append(number)
 
     @side.on("mark")
@@ -109,12 +118,14 @@ async def read_items(stream: Any, most: int, pause: Callable[[], Coroutine[Any, 
 async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     server = Server(store=sim.store(), cluster=Cluster(sim.engine()), detached_timeout=DETACHED, limits=limits)
     serve(server, truth)
-    cluster = server.cluster
+    cluster, here = server.cluster, sim.here.partition(" ")[0]
     assert cluster is not None
 
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
-        handshake.principal = handshake.address = handshake.query["who"]
+        handshake.principal = handshake.query["who"]
+        if not handshake.query["who"].startswith("guest"):
+            handshake.address = handshake.query["who"]
 
     lobby = server.room("lobby", allow=lambda peer: True, keep=KEPT)
     hall = server.room("hall", allow=lambda peer: True, presence=GRACE)
@@ -122,7 +133,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on("open")
     def welcome(peer: Peer) -> None:
-        peer.emit_nowait("welcome")
+        peer.emit_nowait("welcome", peer.id)
         news.add(peer)
         if peer.principal == STAFF:
             staff.add(peer)
@@ -140,8 +151,19 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         for hearing in truth.hearings:
             if hearing.name == skipped or (skipped == "staff" and hearing.name.startswith(STAFF)):
                 hearing.skipped.update(texts)
+
+        async def emit(text: str) -> None:
+            began, name = sim.now, text.partition(" x")[0]
+            try:
+                await where.emit("said", text, skip=skip)
+            except Overloaded as exc:
+                if exc.outcome in ("not_sent", "not_run"):
+                    truth.unsaid.add(name)
+                raise
+            truth.emitted[name] = Emission(room, began)
+
         try:
-            await asyncio.gather(*(where.emit("said", text, skip=skip) for text in texts))
+            await asyncio.gather(*map(emit, texts))
         except Overloaded as exc:
             raise RpcError(f"perhaps not said: {exc}") from None
         return number
@@ -153,6 +175,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     @server.on("charge", keep=KEPT)
     async def charge(ctx: Context, seconds: float) -> str:
         truth.keyed_runs[f"charge {ctx.key}"].append("run")
+        truth.keyed_began.setdefault(f"charge {ctx.key}", sim.now)
         await asyncio.sleep(seconds)
         return f"receipt {ctx.key}"
 
@@ -161,13 +184,10 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         runs = truth.keyed_runs[f"watch {ctx.peer.principal} {ctx.key}"]
         runs.append("run")
         run = runs.count("run")
-        truth.running[key := f"{ctx.peer.principal} {ctx.key}"] += 1
-        try:
-            for each in range(1, most + 1):
-                yield [run, each]
-                await asyncio.sleep(seconds)
-        finally:
-            truth.running[key] -= 1
+        for each in range(1, most + 1):
+            yield [run, each]
+            await asyncio.sleep(seconds)
+            truth.worked[f"{ctx.peer.principal} {ctx.key}"] = sim.now
 
     @server.on("ask back")
     async def ask_back(number: int, size: int, peer: Peer) -> int:
@@ -190,19 +210,50 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 asking[-1].add_done_callback(lambda task: task.cancelled() or task.exception())
                 await asyncio.sleep(0)
                 await other.emit("note", sender, each + 1)
+        except PeerNotFound:
+            others = [name for name in NODES if name != here]
+            is_well = truth.only_pauses and sim.now > 25.0 and address not in truth.finished
+            is_well = is_well and sim.is_well(*others, address, "broker", since=sim.now - 20.0)
+            assert not is_well, f"{here} does not find {address}, for no reason"
+            truth.losses[sender] += 1
         except WsrpcError:
             truth.losses[sender] += 1
         for outcome in await asyncio.gather(*asking, return_exceptions=True):
             truth.losses[sender] += isinstance(outcome, WsrpcError)
         return number
 
-    @server.on("kick")
-    async def kick(peer: Peer) -> None:
-        kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))
-        await peer.close(4001, kicked[2])
+    @server.on("ring other")
+    async def ring_other(number: int, address: str) -> int:
+        truth.begins(number)
+        with suppress(WsrpcError, TimeoutError):
+            key = f"{sim.random.randrange(20)} {address}"
+            ringing = cluster.peer(address).request("ring", key, key=key, timeout=5.0, deliver_within=60.0)
+            assert await ringing == f"rung {key}"
+        return number
+
+    @server.on("kick other")
+    async def kick_other() -> None:
+        """Close the connection of somebody at this node, who knows of its session."""
+        found = [each for each in server.peers if each.id in truth.welcomed and each.id not in truth.kicked]
+        if found:
+            peer = sim.random.choice(found)
+            kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))
+            await peer.close(4001, kicked[2])
+
+    def others_are_known() -> None:
+        """A process that goes on after a pause still knows the others."""
+        missing = set(NODES) - {truth.node_names[name] for name in cluster.nodes}
+        lost = [name for name in missing if sim.is_well(name, "broker", since=sim.now - 20.0)]
+        assert not lost or not cluster.nodes, f"{here} has given up {lost}"
 
     async with server.listen(port=80):
+        truth.node_names[cluster.nodes[0]] = here
+        if truth.only_pauses:
+            sim.always(lambda: others_are_known() if sim.now > 30.0 else None)
         try:
             await asyncio.Event().wait()
         finally:
+            began = sim.now
             await server.close(drain_timeout=5)
+            is_slow = not truth.kinds.isdisjoint({"slow", "pause"})
+            assert sim.now < began + 15.0 or is_slow, f"to close the server takes {sim.now - began:g} s"

@@ -1,4 +1,4 @@
-"""wsrpc in its simulated world. To repeat a failure: ``make simulate SEED=17``."""
+"""wsrpc in its simulated world. To repeat a failure: ``make explore SEED=17``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from world import world
 
 from wsrpc.testing import simulate
 
-PARTS, SEEDS = 8, 25
+PARTS, SEEDS = 12, 25
 
 
 @pytest.mark.parametrize("part", range(PARTS))

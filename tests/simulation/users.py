@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from nodes import read_items, serve, told
-from truth import Hearing, Truth
+from nodes import KEPT, read_items, serve, told
+from truth import Call, Hearing, Truth
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Context, Limits, Overloaded, Peer, Retry, RunLost
+from wsrpc import Client, CloseInfo, ConnectionLost, Context, Overloaded, Peer, Reconnect, Retry, RunLost, is_transient
 from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 
@@ -18,21 +19,26 @@ __all__ = ["CLIENTS", "User"]
 
 URL = "ws://service:80/?who="
 CLIENTS, STEPS = 4, 16
+PERSISTENT = Reconnect(retry=lambda error: is_transient(error, connected=True))
 
 
 class User:
     """One life of a client."""
 
-    def __init__(self, sim: Simulation, truth: Truth, limits: Limits) -> None:
+    def __init__(self, sim: Simulation, truth: Truth) -> None:
         self.sim, self.truth = sim, truth
         self.life = sim.here
         self.name = self.life.partition(" ")[0]
-        self.lobby_heard, self.news_heard = Hearing(self.life, truth), Hearing(self.life, truth)
+        self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
-        self.client = Client(URL + self.name, proxy=None, limits=limits)
-        serve(self.client, truth)
-        self.client.on("welcome", lambda: None)
+        self.kicked_at = -60.0
+        self.session_since = sim.now
+        self.ended_early = False
+        """Whether the last session ended before the client knew it."""
+        self.attached: float | None = None
+        """When the last connection has become one of the session."""
+        self.client = self.new_client(self.name)
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
         self.client.room("news").on_missed(self.news_heard.missed)
         self.lobby.on_missed(self.lobby_heard.missed)
@@ -43,12 +49,29 @@ class User:
             heard = self.lobby_heard if ctx.room == "lobby" else self.news_heard
             heard.hear(f"{ctx.position} {ctx.room}", text)
 
+        @self.client.on("welcome")
+        def welcome(peer: str) -> None:
+            truth.welcomed.add(peer)
+            self.news_heard.since = self.news_heard.since or sim.now
+
+        @self.client.on("ring", keep=KEPT)
+        async def ring(ctx: Context, key: str) -> str:
+            truth.rings[f"{self.life} {key}"] += 1
+            await asyncio.sleep(0.2)
+            return f"rung {key}"
+
         @self.client.on_reconnect
         def back(info: Any) -> None:
+            began = sim.now - info.downtime
+            is_well = truth.is_well(self.name, since=began + 0.001) and self.attached and self.attached < began - 2.0
+            is_well = is_well and self.kicked_at < began - 60.0  # other kicks count as failures
+            assert info.downtime < 12.0 or not is_well, f"{self.life} was away for {info.downtime:g} s, for no reason"
+            self.attached = sim.now
             if not info.resumed:
                 truth.sessions[self.name].append(sim.now)
-                self.truth.loses(self.life, info)
-                self.news_heard.heard.append(None)
+                truth.loses(self.life, info, may_be=self.ended_early)
+                self.session_since = sim.now
+                self.news_heard.missed()
                 sim.note("has another session")
 
         @self.client.on_detach
@@ -59,18 +82,35 @@ class User:
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:
             truth.told_kicks.add(info.reason)
+            self.ended_early = info.code == 1006 and self.is_new
+            self.kicked_at = sim.now
             assert info.code != 4410 or truth.nodes_end, "another one has taken the address"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the first answer of the node may not have arrived."""
+        return self.sim.now < self.session_since + 5.0
+
+    def new_client(self, who: str) -> Client:
+        client = Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=PERSISTENT)
+        serve(client, self.truth)
+        return client
 
     async def live(self) -> None:
         self.truth.finished.discard(self.name)
+        draw = self.sim.random_of("actions")  # the same few for all clients, so that they meet
+        actions = draw.sample(ACTIONS, draw.choice([2, 3, 5, len(ACTIONS)]))
         async with self.client:
+            self.attached = self.sim.now
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.join())
                 async for _ in self.sim.steps(STEPS):
-                    action = self.sim.random.choice(ACTIONS)
+                    action = self.sim.random.choice(actions)
                     self.sim.note(action.__name__.replace("_", " "))
                     group.create_task(self.act(action))
-                    await asyncio.sleep(self.sim.random.choice([0.0, 0.1, 1.0, 5.0]) * self.sim.random.random())
+                    await asyncio.sleep(
+                        self.sim.random.choice([0.0, 0.0, 0.1, 1.0, 5.0, 20.0]) * self.sim.random.random()
+                    )
             self.truth.finished.add(self.name)
             while len(self.truth.finished) < CLIENTS or not self.sim.is_calm:  # noqa: ASYNC110 - in virtual time
                 await asyncio.sleep(1.0)
@@ -82,19 +122,30 @@ class User:
 
     async def join(self) -> None:
         await self.until_answered(self.hall.join)
-        await self.until_answered(self.lobby.join)
+        await self.until_answered(partial(self.join_soon, self.lobby))
+        self.lobby_heard.since = self.sim.now
+
+    async def join_soon(self, room: Any, after: str | None = None) -> None:
+        """Join a room: the store has ten seconds for each of two steps."""
+        began, truth = self.sim.now, self.truth
+        try:
+            await room.join(after=after)
+        finally:
+            is_well = truth.is_well(self.name, since=began - 20.0) and not truth.is_narrow
+            assert self.sim.now < began + 25.0 or not is_well, f"{self.life} waits for a room, for no reason"
 
     async def act(self, action: Callable[[User], Coroutine[Any, Any, None]]) -> None:
         name = action.__name__.replace("_", " ")
         try:
             await action(self)
-        except (RequestTimeout, TimeoutError) as exc:
-            self.sim.note(f"{name} ends: {exc!r}")
         except WsrpcError as exc:
             self.sim.note(f"{name} ends: {exc!r}")
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events  # events take places, too
+            is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
+            is_late = isinstance(exc, RequestTimeout) and self.truth.is_narrow
             is_unanswered = "knows keys" in str(exc)  # the first message of the session has got lost
-            if self.truth.is_mild and not is_full and not is_unanswered:
+            is_early = isinstance(exc, ConnectionLost) and self.is_new
+            if self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early):
                 raise
 
     async def finish(self) -> None:
@@ -102,22 +153,29 @@ class User:
         await asyncio.sleep(40.0)
         assert self.client.connected, f"{self.name} is {self.client.state}"
         self.truth.last_words.append(await self.until_answered(partial(self.say_in, "lobby")))
+        self.lobby_heard.until = self.news_heard.until = self.sim.now
         await asyncio.sleep(20.0)
         everybody = sorted(f"client-{each}" for each in range(CLIENTS))
         present = await self.until_answered(partial(self.client.request, "who", returns=list[str]))
         self.truth.check_present("a node", present, everybody)
         if not self.truth.drops_events:
             self.truth.check_present(self.name, self.hall.present, everybody)
-        told = {user: state for user, state in self.truth.present.items() if state != "online"}
+        expected = {user: "offline" if user.startswith("guest") else "online" for user in self.truth.present}
+        told = {user: state for user, state in self.truth.present.items() if state != expected[user]}
         assert not told or self.truth.nodes_end or self.truth.kicked, f"functions of on_presence were told last: {told}"
         unheard = {f"{number}.0" for number in self.truth.last_words} - self.lobby_heard.texts
         assert not unheard or self.truth.drops_events, f"{self.name} has not heard the last words {unheard}"
+        for number in range(3):
+            with suppress(RunLost):
+                await self.until_answered(partial(self.charge_with, number))
         await asyncio.sleep(20.0)
 
     async def until_answered(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         while True:
             try:
                 return await ask()
+            except RunLost:
+                raise
             except WsrpcError as exc:
                 self.sim.note(f"asks again after {exc!r}")
                 await asyncio.sleep(1.0)
@@ -131,11 +189,16 @@ class User:
     async def request(self) -> None:
         random = self.sim.random
         event, args = random.choice([("now", ()), ("later", (random.choice([0.0, 1.0, 10.0]),))])
-        timeout = random.choice([None, None, 0.5, 20.0])
+        timeout = random.choice([None, None, 0.5, 60.0])
         number, call = self.truth.call(event)
-        async with asyncio.timeout(random.choice([None, None, 0.3])):
-            asking = self.client.request(event, number, *args, timeout=timeout, metadata={"number": str(number)})
-            assert await told(call, asking) == number
+        limit = random.choice([None, None, 0.3])
+        try:
+            async with asyncio.timeout(limit):
+                asking = self.client.request(event, number, *args, timeout=timeout, metadata={"number": str(number)})
+                assert await told(call, asking) == number
+        except (RequestTimeout, TimeoutError):
+            if timeout == 60.0 and not limit and self.truth.is_mild and not self.truth.is_narrow:
+                raise
 
     async def many_requests(self) -> None:
         """More than may run at once, some of which are cancelled."""
@@ -152,14 +215,14 @@ class User:
 
     async def large_request(self) -> None:
         number, call = self.truth.call("large request")
-        filling = "x" * self.sim.random.choice([3_000, 100_000, 700_000])
+        filling = "x" * min(self.sim.random.choice([3_000, 100_000, 700_000]), self.truth.largest)
         assert await told(call, self.client.request("later", number, 0.1, filling)) == number
 
     async def failing_request(self) -> None:
         number, call = self.truth.call("failing request")
         try:
             how = self.sim.random.choice(["is cancelled", "raises"])
-            await told(call, self.client.request("fails", number, how))
+            await told(call, self.client.request("fails", number, how, timeout=None))
         except RemoteError as exc:
             self.sim.note(f"is told {exc!r}")
 
@@ -185,7 +248,8 @@ class User:
                 await self.pause()
 
         try:
-            assert await told(call, self.client.request("take", number, send=items(), timeout=None)) == most
+            asking = self.client.request("take", number, 0.0, send=items(), timeout=None)
+            assert await told(call, asking) == most
         except (LookupError, ConnectionLost) as exc:
             if exc is not error:
                 raise
@@ -194,16 +258,16 @@ class User:
         number, call = self.truth.call("conversation")
         heard: list[int] = []
         self.truth.talks[number] = heard
-        channel = await told(call, self.client.open_channel("talk", number))
         count = self.sim.random.randint(1, 10)
-        for each in range(1, count + 1):
-            await channel.emit("say", each)
-            await self.pause()
-        channel.close()
+        async with await told(call, self.client.open_channel("talk", number)) as channel:
+            for each in range(1, count + 1):
+                await channel.emit("say", each)
+                if self.sim.random.random() < 0.5:
+                    await self.pause()
         losses = self.truth.losses[self.life]
         await asyncio.sleep(60.0)
         is_lossy = losses != self.truth.losses[self.life] or self.truth.drops_events or not self.truth.is_mild
-        assert len(heard) == count or is_lossy, f"{len(heard)} of {count} events of a conversation have arrived"
+        assert heard == [*range(1, count + 1), 0] or is_lossy, f"{count} events were sent in a conversation: {heard}"
 
     async def note(self) -> None:
         for _ in range(self.sim.random.randint(1, 5)):
@@ -240,14 +304,19 @@ class User:
 
     async def charge(self) -> None:
         random = self.sim.random
-        key = f"{self.name}-{random.randrange(3)}"
-        retry: Any = random.choice([{}, {"retry": Retry(), "idempotent": True}])
+        await self.charge_with(random.randrange(3), **random.choice([{}, {"retry": Retry(), "idempotent": True}]))
+
+    async def charge_with(self, number: int, **options: Any) -> None:
+        truth, key, began = self.truth, f"{self.name}-{number}", self.sim.now
+        name, seconds = f"charge {key}", [1.0, 5.0, 20.0][number]
         try:
-            receipt = await self.client.request("charge", 5.0, key=key, **retry)
+            receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
             assert receipt == f"receipt {key}"
         except RunLost:
-            self.truth.keyed_runs[f"charge {key}"].append("lost")
+            truth.loses_run(name, not truth.is_well(self.name, "store", since=began - 20.0))
             raise
+        has_waited = not options and truth.keyed_began[name] > began + 13.0 and not truth.is_narrow
+        assert not has_waited or not truth.is_well(self.name, since=began - 20.0), f"the store has kept {key} waiting"
 
     async def watch(self) -> None:
         random, truth = self.sim.random, self.truth
@@ -276,27 +345,118 @@ class User:
     async def stop(self, stream: Any, key: str) -> None:
         """A run that was stopped does not run on."""
         await stream.stop()
+        began = self.sim.now
         await asyncio.sleep(20.0)
-        assert not self.truth.running[key] or self.truth.nodes_end, f"{key} was stopped, and runs on"
+        worked = self.truth.worked.get(key, 0.0)
+        runs_on = worked > began + 8.0 and self.truth.is_well(since=began)
+        assert not runs_on, f"{key} was stopped, and runs on"
 
-    async def kick(self) -> None:
+    async def kick_other(self) -> None:
         if not self.truth.is_mild:  # calls in flight fail
-            await self.client.emit("kick")
+            await self.client.emit("kick other")
+
+    async def ring_other(self) -> None:
+        number, call = self.truth.call("ring other")
+        other = f"client-{self.sim.random.randrange(CLIENTS)}"
+        await told(call, self.client.request("ring other", number, other, timeout=None))
+
+    async def race(self) -> None:
+        """More calls than may run and wait at once. Each ends one that is not sent when it is answered."""
+        limits, calls = self.truth.of_nodes, list[asyncio.Task[None]]()
+        places = min(6, limits.running + limits.waiting)
+
+        async def ask(each: int) -> None:
+            number, call = self.truth.call("one of a race")
+            await told(call, self.client.request("later", number, 0.1 + 0.01 * each, timeout=None))
+            if each + places < len(calls):
+                calls[each + places].cancel()
+
+        calls += [asyncio.create_task(ask(each)) for each in range(3 * places)]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def many_uploads(self) -> None:
+        """Uploads of large items to slow handlers take no more memory than they may."""
+        size, most, unread = 200_000 if self.truth.is_tight else 20_000, 4, self.truth.unread
+        numbers = [self.truth.call("one of many uploads") for _ in range(8)]
+        limit = self.truth.of_nodes.unread_bytes + self.truth.of_clients.replay_bytes + 300_000 + 8 * size
+
+        async def items(number: int) -> AsyncIterator[list[Any]]:
+            for each in range(most):
+                unread[number] += size
+                total = sum(unread[number] for number, _ in numbers)
+                assert total < limit, f"{total} bytes of uploads are on their way"
+                yield [each, "x" * size]
+
+        async def upload(number: int, call: Call) -> None:
+            try:
+                await told(call, self.client.request("take", number, 0.5, send=items(number), timeout=None))
+            finally:
+                unread.pop(number, None)  # what was not read is dropped
+
+        for outcome in await asyncio.gather(*(upload(*each) for each in numbers), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    async def visit(self) -> None:
+        """Another client comes, calls and emits at once, and goes."""
+        random, sender = self.sim.random, f"visit {next(self.truth.numbers)}"
+        guest, welcomes = self.new_client("guest"), list[str]()
+        guest.on("welcome", welcomes.append)
+        guest.on("said", lambda text: None)
+        async with guest:
+            what = random.choice(["charges", "stores", "joins", "notes"])
+            if what == "charges":
+                assert await guest.request("charge", 0.1, key=sender, timeout=None) == f"receipt {sender}"
+            elif what == "stores":
+                number, call = self.truth.call("store of a guest")
+                data = bytes(min(int(self.truth.largest * 0.9), 300_000))
+                assert await told(call, guest.request("store", number, data, timeout=None)) == len(data)
+            elif what == "joins":
+                await self.join_soon(guest.room("lobby"), self.lobby.position)
+            else:
+                count = random.randint(1, 10)
+                for each in range(1, count + 1):
+                    await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 50_000]))
+                if self.truth.is_mild:
+                    self.truth.sent[sender] = count
+
+    async def move(self) -> None:
+        """A guest goes, and comes back at once, perhaps at another node."""
+        truth, name = self.truth, f"guest-{next(self.truth.numbers)}"
+        for pause in (0.1, 20.0):
+            guest = self.new_client(name)
+            guest.on("welcome", lambda peer: None)
+            async with guest:
+                await guest.room("hall").join()
+                await asyncio.sleep(pause)
+                is_well = truth.is_well(self.name, "broker", since=self.sim.now - 20.0) and not truth.nodes_end
+                state = truth.present.get(name)
+                assert pause < 1.0 or state == "online" or not is_well, f"{name} is said to be {state}"
+            await asyncio.sleep(
+                self.sim.random.choice([0.4, 1.0, 3.0])
+            )  # sooner, the order of both changes may be lost
 
 
 ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [
-    *[User.request] * 3,
+    User.request,
     User.many_requests,
+    User.race,
     User.large_request,
-    User.kick,
     User.failing_request,
-    *[User.stream] * 2,
-    *[User.upload] * 2,
+    User.stream,
+    User.upload,
+    User.many_uploads,
     User.conversation,
-    *[User.note] * 2,
-    *[User.say] * 2,
+    User.note,
+    User.say,
     User.ask_back,
     User.ask_other,
-    *[User.charge] * 2,
-    *[User.watch] * 2,
+    User.ring_other,
+    User.charge,
+    User.watch,
+    User.kick_other,
+    User.visit,
+    User.move,
 ]

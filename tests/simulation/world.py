@@ -18,7 +18,7 @@ from nodes import node
 from truth import LEASE, Truth
 from users import CLIENTS, User
 
-from wsrpc import Limits
+from wsrpc import ConnectFailed, Limits
 from wsrpc.testing import Simulation
 
 __all__ = ["world"]
@@ -30,19 +30,29 @@ def world(sim: Simulation) -> Any:
     sim.store(lease=LEASE)
     sim.engine()
     draw = sim.random_of("limits")
+
+    def some(small: float, usual: float) -> Any:
+        return small if draw.random() < 0.25 else usual
+
     of_nodes, of_clients = [
         Limits(
-            replay_bytes=draw.choice([128 * 1024, 1024 * 1024]),
-            running=draw.choice([3, 1024]),
-            waiting=draw.choice([3, 1024]),
-            unread_timeout=draw.choice([4.0, 60.0]),
+            replay_bytes=some(128 * 1024, 1024 * 1024),
+            running=(running := some(3, 1024)),
+            waiting=3 if running == 3 and draw.random() < 0.5 else some(3, 1024),
+            unread_timeout=some(4.0, 60.0),
+            unread_bytes=some(256 * 1024, 16 * 1024 * 1024),
+            message_bytes=some(256 * 1024, 4 * 1024 * 1024),
         )
         for _ in range(2)
     ]
-    truth = Truth(sim, drops_events=min(of_nodes.waiting, of_clients.waiting) < 1024)
+    truth = Truth(sim, of_nodes, of_clients)
 
     async def client() -> None:
-        await User(sim, truth, of_clients).live()
+        while True:
+            try:
+                return await User(sim, truth).live()
+            except ConnectFailed as exc:  # the limit of `connect`, for the process that was paused
+                sim.note(f"cannot connect: {exc}")
 
     for number in range(NODES):
         sim.process(f"node-{number}", partial(node, sim, truth, of_nodes), serves=True, host="service")
