@@ -249,7 +249,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async with server.listen(port=80):
         truth.node_names[cluster.nodes[0]] = here
         if truth.only_pauses:
-            sim.always(lambda: others_are_known() if sim.now > 30.0 else None)
+            sim.always(lambda: others_are_known() if sim.now > 30.0 and not truth.last_words else None)
         try:
             await asyncio.Event().wait()
         finally:

@@ -20,6 +20,8 @@ LEASE = 6.0
 
 HARMLESS = {"clock", "reset", "flap", "forget", "slow", "cut", "isolate", "pause", "lossy engine"}
 """Faults after which every session goes on, if they do not last."""
+LOUD = {"clock", "reset", "flap", "kill", "stop", "late store", "restored store", "lossy engine"}
+"""Faults that are noticed at once."""
 AT_ONCE = {"clock", "reset", "forget", "lossy engine"}
 """Faults that do not last."""
 
@@ -159,6 +161,7 @@ class Truth:
         """The processes of the nodes, by the names that the cluster has given them."""
         self.kinds = kinds = {fault.kind for fault in sim.faults}
         self.restored = "restored store" in kinds
+        self.is_loud = kinds <= LOUD
         self.only_pauses = kinds <= {"pause", "clock", "late store", "restored store"}
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]

@@ -18,7 +18,7 @@ from wsrpc.testing import Simulation
 __all__ = ["CLIENTS", "User"]
 
 URL = "ws://service:80/?who="
-CLIENTS, STEPS = 4, 16
+CLIENTS, STEPS = 4, 12
 PERSISTENT = Reconnect(retry=lambda error: is_transient(error, connected=True))
 
 
@@ -150,7 +150,7 @@ class User:
 
     async def finish(self) -> None:
         """In the end, everybody is connected, hears everything, and is there."""
-        await asyncio.sleep(40.0)
+        await asyncio.sleep(20.0 if self.truth.is_loud else 40.0)
         assert self.client.connected, f"{self.name} is {self.client.state}"
         self.truth.last_words.append(await self.until_answered(partial(self.say_in, "lobby")))
         self.lobby_heard.until = self.news_heard.until = self.sim.now
@@ -165,10 +165,12 @@ class User:
         assert not told or self.truth.nodes_end or self.truth.kicked, f"functions of on_presence were told last: {told}"
         unheard = {f"{number}.0" for number in self.truth.last_words} - self.lobby_heard.texts
         assert not unheard or self.truth.drops_events, f"{self.name} has not heard the last words {unheard}"
-        for number in range(3):
-            with suppress(RunLost):
-                await self.until_answered(partial(self.charge_with, number))
-        await asyncio.sleep(20.0)
+        await asyncio.gather(*map(self.charge_finally, range(3)))
+        await asyncio.sleep(10.0)
+
+    async def charge_finally(self, number: int) -> None:
+        with suppress(RunLost):
+            await self.until_answered(partial(self.charge_with, number))
 
     async def until_answered(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         while True:
@@ -265,7 +267,7 @@ class User:
                 if self.sim.random.random() < 0.5:
                     await self.pause()
         losses = self.truth.losses[self.life]
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(30.0)
         is_lossy = losses != self.truth.losses[self.life] or self.truth.drops_events or not self.truth.is_mild
         assert heard == [*range(1, count + 1), 0] or is_lossy, f"{count} events were sent in a conversation: {heard}"
 
@@ -308,7 +310,7 @@ class User:
 
     async def charge_with(self, number: int, **options: Any) -> None:
         truth, key, began = self.truth, f"{self.name}-{number}", self.sim.now
-        name, seconds = f"charge {key}", [1.0, 5.0, 20.0][number]
+        name, seconds = f"charge {key}", [1.0, 5.0, 12.0][number]
         try:
             receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
             assert receipt == f"receipt {key}"

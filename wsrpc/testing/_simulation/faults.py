@@ -54,7 +54,7 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
             when, which = before.when + random.expovariate(0.5), random.choice([before.which, which])
         lasts = random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5)
         kind, strength = random.choice(enabled), round(random.random(), 3)
-        lasts *= 3 if kind == "slow" else 1
+        lasts = min(3 * lasts, 60.0) if kind == "slow" else lasts
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     return sorted(drawn)
 

@@ -15,9 +15,9 @@ from ...errors import EngineLost, MessageTooBig
 from .network import Network
 from .processes import Process
 
-__all__ = ["PATIENCE", "SimulatedEngine", "SimulatedStore"]
+__all__ = ["ANSWER_TIMES", "SimulatedEngine", "SimulatedStore"]
 
-PATIENCE = [2.0, 30.0]
+ANSWER_TIMES = [2.0, 30.0]
 """Seconds after which a store that has not answered counts as lost: those of `wsrpc_adapters.redis.RedisStore`, and
 those of a store that somebody else has made.
 """
@@ -31,17 +31,17 @@ class SimulatedStore:
     Args:
         process: the process of the store.
         asking: returns the process that asks.
-        patience: seconds after which it counts as lost if it has not answered.
+        answer_time: seconds after which it counts as lost if it has not answered.
         options: of the `MemoryStore` that keeps everything.
     """
 
     def __init__(
-        self, process: Process, network: Network, asking: Callable[[], Process], patience: float, options: Any
+        self, process: Process, network: Network, asking: Callable[[], Process], answer_time: float, options: Any
     ) -> None:
         self._process, self._network, self._asking = process, network, asking
         self._kept = MemoryStore(**options)
         self.lease = self._kept.lease
-        self._patience = patience
+        self._answer_time = answer_time
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
 
@@ -96,10 +96,10 @@ class SimulatedStore:
 
         there.travel(arrive, not_before=there.events.now + max(self.slow, default=0.0) * store.choices.random())
         try:
-            async with asyncio.timeout(self._patience + options.get("wait", 0.0)):
+            async with asyncio.timeout(self._answer_time + options.get("wait", 0.0)):
                 result, error = await answered
         except TimeoutError:
-            raise StoreLost(f"the store does not answer within {self._patience:g} s") from None
+            raise StoreLost(f"the store does not answer within {self._answer_time:g} s") from None
         if error is not None:
             raise error
         return result

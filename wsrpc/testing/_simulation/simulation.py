@@ -11,7 +11,7 @@ from typing import Any
 from ..._keyed.contract import Store
 from ...cluster.engine import Engine
 from .processes import Process
-from .services import PATIENCE, SimulatedEngine, SimulatedStore
+from .services import ANSWER_TIMES, SimulatedEngine, SimulatedStore
 from .world import Fault, Step, World
 
 __all__ = ["Simulation"]
@@ -76,8 +76,8 @@ class Simulation:
         world = self._world
         if world.store is None:
             self.process("store", _wait, serves=True)
-            patience = self.random_of("store").choice(PATIENCE)
-            world.store = SimulatedStore(world.processes[-1], world.network, lambda: world.here, patience, options)
+            answer_time = self.random_of("store").choice(ANSWER_TIMES)
+            world.store = SimulatedStore(world.processes[-1], world.network, lambda: world.here, answer_time, options)
         store: Any = world.store  # its methods are found by name
         found: Store = store
         return found

@@ -175,12 +175,14 @@ class World:
                 self.problems.append(Problem(f"{process} waits", f"{process} has not ended:\n{process.where()}"))
 
     def _run(self, until: float, is_enough: Callable[[], bool]) -> None:
-        checked = self.events.now
-        while not self.problems and not is_enough() and self.events.run_next(until):
+        checked = -CHECKS
+        while not self.problems and self.events.run_next(until):
             if self.events.now > checked + CHECKS:
                 checked = self.events.now
                 for check in self.checks:
                     check()
+                if is_enough():
+                    return
 
     @contextmanager
     def _time_and_randomness(self) -> Generator[None]:
