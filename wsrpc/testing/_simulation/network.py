@@ -144,6 +144,10 @@ class Network:
         self._random.shuffle(found)
         return found
 
+    def name_of(self, address: str) -> str:
+        """Return the name of the process with an address."""
+        return self._processes[address].name if address in self._processes else address
+
     def free_port(self) -> int:
         self._next_port += 1
         return self._next_port

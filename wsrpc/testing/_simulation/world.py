@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import random as random_module
+import re
 import secrets
 import sys
 import time
@@ -22,6 +23,7 @@ from .services import SimulatedEngine, SimulatedStore
 
 __all__ = ["Fault", "Step", "World"]
 
+ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
 ENDING_TIMEOUT = 600.0
 """Seconds after the last fault in which everything has to end."""
 CHECKS = 0.5
@@ -106,8 +108,9 @@ class World:
         self.network.add(process, *names)
 
     def note(self, text: str) -> None:
-        """Add a line to the story."""
+        """Add a line to the story. Addresses become the names of their processes."""
         process = self.running
+        text = ADDRESS.sub(lambda found: self.network.name_of(found[0]), text)
         self.story.append(f"{self.events.now:9.3f}  {f'{process}: ' if process else ''}{text}")
 
     # ------------------------------------------------------------ what goes wrong
