@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -143,6 +144,7 @@ def test_time_and_randomness_are_those_of_the_simulation_while_it_runs() -> None
         ("fails in a handler", "second logs: handling fail failed"),
         ("is always wrong", "AssertionError: wrong after"),
         ("looks for a stranger", "there is no process 'stranger' in the simulation"),
+        ("adds a store too late", "RuntimeError: add processes, the store and the engine outside of the processes"),
         ("uses a file descriptor", "in a simulation, an event loop waits for no file descriptor"),
     ],
 )
@@ -164,6 +166,8 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
                 await asyncio.get_running_loop().create_connection(asyncio.Protocol, "stranger", 80)
             if mistake == "uses a file descriptor":
                 asyncio.get_running_loop().add_reader(0, print)
+            if mistake == "adds a store too late":
+                sim.store()
             await asyncio.sleep(10)
             async with Client("ws://second:80/", proxy=None) as client:
                 await client.emit("fail")
@@ -182,6 +186,23 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
     with pytest.raises(SimulationFailed) as failed:
         simulate(application, seed=1, faults=())
     assert said in str(failed.value)
+
+
+def test_a_process_that_is_paused_and_then_stopped_ends_when_the_others_have_ended() -> None:
+    """It started again after that, and was never cancelled."""
+
+    def application(sim: Simulation) -> None:
+        async def slow() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.02)
+
+        sim.process("first", slow, serves=True)
+        sim.process("second", slow, serves=True)
+        sim.process("other", partial(asyncio.sleep, 10.0))
+
+    simulate(application, seed=range(100), faults=["pause", "stop"])
 
 
 def test_a_kind_of_fault_that_does_not_exist_is_refused() -> None:

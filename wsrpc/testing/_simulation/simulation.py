@@ -61,14 +61,19 @@ class Simulation:
             serves: whether it runs until all others have ended. Then it is cancelled.
             mortal: whether it may be killed. It then starts again. By default, processes that serve may.
             host: another name in the network, which several processes may have, such as that of a load balancer.
+
+        Raises:
+            RuntimeError: called in a process.
         """
         world = self._world
+        if world.running is not None:
+            raise RuntimeError("add processes, the store and the engine outside of the processes, before they run")
         address = f"10.0.{len(world.processes) // 250}.{len(world.processes) % 250 + 1}"
         made = Process(name, address, main, world.around, serves=serves, mortal=serves if mortal is None else mortal)
         world.add(made, name, host or name)
 
     def store(self, **options: Any) -> Store:
-        """Return the store of this simulation, for ``Server(store=)`` in all processes.
+        """Return the store of this simulation, for ``Server(store=)`` in all processes. Call it outside of them.
 
         It is a process of its own, named ``store``, and its data survive that process. The ``options`` are those of
         `MemoryStore`.
@@ -83,7 +88,10 @@ class Simulation:
         return found
 
     def engine(self) -> Engine:
-        """Return the engine of this simulation, for the `Cluster` in all processes. Its process is named ``broker``."""
+        """Return the engine of this simulation, for the `Cluster` in all processes. Call it outside of them.
+
+        It is a process of its own, named ``broker``.
+        """
         world = self._world
         if world.engine is None:
             self.process("broker", _wait, serves=True)

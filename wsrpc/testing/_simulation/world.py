@@ -86,6 +86,8 @@ class World:
         """Functions that are called again and again."""
         self.last_fault = max((fault.when + fault.seconds for fault in self.faults), default=0.0)
         self._troubles: list[Trouble] = []
+        self._is_over = False
+        """Whether all processes have ended that do not serve."""
 
     @property
     def running(self) -> Process | None:
@@ -125,8 +127,8 @@ class World:
         return not any(each.names.issubset(names) and each.until >= since for each in self._troubles)
 
     def start(self, process: Process) -> None:
-        """Start a process that has ended or was killed."""
-        if process.alive and not process.ended:
+        """Start a process that has ended or was killed, unless the simulation ends."""
+        if self._is_over or (process.alive and not process.ended):
             return
         if process.alive:
             process.check_end()
@@ -165,6 +167,7 @@ class World:
         self._run(self.last_fault, lambda: False)
         callers = [each for each in self.processes if not each.serves]
         self._run_until_ended(callers)
+        self._is_over = True
         for process in reversed(self.processes):
             if process.serves and process.alive and not self.problems:
                 process.stop()
