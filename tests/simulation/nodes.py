@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -133,7 +134,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on("open")
     def welcome(peer: Peer) -> None:
-        peer.emit_nowait("welcome", peer.id)
+        truth.opened[peer.id] = sim.now
+        peer.emit_nowait("welcome")
         news.add(peer)
         if peer.principal == STAFF:
             staff.add(peer)
@@ -212,7 +214,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 await other.emit("note", sender, each + 1)
         except PeerNotFound:
             others = [name for name in NODES if name != here]
-            is_well = truth.only_pauses and sim.now > 25.0 and address not in truth.finished
+            is_well = truth.only_pauses and sim.now > 25.0 and not (truth.kicked or address in truth.finished)
             is_well = is_well and sim.is_well(*others, address, "broker", since=sim.now - 20.0)
             assert not is_well, f"{here} does not find {address}, for no reason"
             truth.losses[sender] += 1
@@ -234,7 +236,9 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     @server.on("kick other")
     async def kick_other() -> None:
         """Close the connection of somebody at this node, who knows of its session."""
-        found = [each for each in server.peers if each.id in truth.welcomed and each.id not in truth.kicked]
+        often = {user for user, count in Counter(user for user, _, _ in truth.kicked.values()).items() if count > 1}
+        known = [each for each in server.peers if truth.opened[each.id] < sim.now - 5.0]
+        found = [each for each in known if each.id not in truth.kicked and str(each.principal) not in often]
         if found:
             peer = sim.random.choice(found)
             kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))

@@ -131,8 +131,8 @@ class Truth:
         """Bytes of each upload that its sender has passed on, and no handler has read."""
         self.rings: Counter[str] = Counter()
         """How often each key of a call with ``deliver_within=`` has arrived."""
-        self.welcomed: set[str] = set()
-        """The peers of sessions that their clients know."""
+        self.opened: dict[str, float] = {}
+        """When each session has begun at its node, by its peer."""
         self.kicked: dict[str, tuple[str, float, str]] = {}
         """The peers that a node has closed: the user, when, and why."""
         self.sessions: defaultdict[str, list[float]] = defaultdict(list)
@@ -165,12 +165,15 @@ class Truth:
         self.only_pauses = kinds <= {"pause", "clock", "late store", "restored store"}
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
+        hasty = [fault.seconds for fault in sim.faults if fault.kind == "flap"]  # the client waits ever longer
         self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0
-        short = sum(lasting) < 20.0
+        short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
+        cut = [fault.seconds for fault in sim.faults if fault.kind == "cut"]
+        self.nodes_part = self.nodes_end or max(cut, default=0.0) > 4.0
         """Whether nodes or clients end. Functions of `on_presence` may then be called at two nodes, in any order."""
         self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy engine"}
 
