@@ -150,7 +150,7 @@ class User:
 
     async def finish(self) -> None:
         """In the end, everybody is connected, hears everything, and is there."""
-        await asyncio.sleep(20.0 if self.truth.is_loud else 40.0)
+        await asyncio.sleep(20.0 if self.truth.is_loud else 50.0)  # heartbeats notice within 40 s
         assert self.client.connected, f"{self.name} is {self.client.state}"
         self.truth.last_words.append(await self.until_answered(partial(self.say_in, "lobby")))
         self.lobby_heard.until = self.news_heard.until = self.sim.now
