@@ -130,7 +130,7 @@ class Truth:
         self.unread: Counter[int] = Counter()
         """Bytes of each upload that its sender has passed on, and no handler has read."""
         self.rings: Counter[str] = Counter()
-        """How often each key of a call with ``deliver_within=`` has arrived."""
+        """How often the handler of a call with ``deliver_within=`` has run, by the life of its client and its key."""
         self.opened: dict[str, float] = {}
         """When each session has begun at its node, by its peer."""
         self.kicked: dict[str, tuple[str, float, str]] = {}
@@ -172,9 +172,10 @@ class Truth:
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
+        """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
         cut = [fault.seconds for fault in sim.faults if fault.kind == "cut"]
         self.nodes_part = self.nodes_end or max(cut, default=0.0) > 4.0
-        """Whether nodes or clients end. Functions of `on_presence` may then be called at two nodes, in any order."""
+        """Whether nodes end, or may not hear each other for so long that they seem to have ended."""
         self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy engine"}
 
     @property
@@ -215,9 +216,8 @@ class Truth:
         for key, runs in self.keyed_runs.items() if not self.restored else ():
             for before, run in pairwise(runs):
                 assert run == "lost" or before == "lost", f"key {key!r} has run again: {runs}"
-        for sender, marks in (
-            self.marks.items() if not self.is_narrow else ()
-        ):  # else requests wait before they are sent
+        # Requests that wait for a place have not been sent.
+        for sender, marks in self.marks.items() if not self.is_narrow else ():
             for mark, arrived in marks:
                 overtaking = [note for note in self.notes[sender][:arrived] if note > mark]
                 assert not overtaking, f"event {overtaking[0]} of {sender} has overtaken request {mark}"
@@ -229,6 +229,8 @@ class Truth:
             assert gaps <= self.losses[sender] or self.drops_events, (
                 f"events of {sender} are missing, which nobody was told: {notes}"
             )
+        for key, times in self.rings.items():
+            assert times <= 1, f"{key} has rung {times} times"
         for sender, sent in self.sent.items():
             last = max(self.notes[sender], default=0)
             assert last == sent or self.losses[sender] or self.drops_events, (

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any
 
 from nodes import KEPT, read_items, serve, told
@@ -32,11 +33,12 @@ class User:
         self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
-        self.kicked_at = -60.0
+        self.closed_at = -60.0
+        """When the last session ended."""
         self.session_since = sim.now
         self.ended_early = False
         """Whether the last session ended before the client knew it."""
-        self.attached: float | None = None
+        self.attached = inf
         """When the last connection has become one of the session."""
         self.client = self.new_client(self.name)
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
@@ -63,9 +65,10 @@ class User:
         @self.client.on_reconnect
         def back(info: Any) -> None:
             began = sim.now - info.downtime
-            is_well = truth.is_well(self.name, since=began + 0.001) and self.attached and self.attached < began - 2.0
-            is_well = is_well and self.kicked_at < began - 60.0  # other kicks count as failures
-            assert info.downtime < 12.0 or not is_well, f"{self.life} was away for {info.downtime:g} s, for no reason"
+            # Connections that do not last, and sessions that end, count as failures.
+            may_be = self.attached > began - 2.0 or self.closed_at > began - 60.0
+            may_be = may_be or not truth.is_well(self.name, since=began + 0.001)
+            assert info.downtime < 12.0 or may_be, f"{self.life} was away for {info.downtime:g} s, for no reason"
             self.attached = sim.now
             if not info.resumed:
                 truth.sessions[self.name].append(sim.now)
@@ -83,7 +86,7 @@ class User:
         def closed(peer: Peer, info: CloseInfo) -> None:
             truth.told_kicks.add(info.reason)
             self.ended_early = info.code == 1006 and self.is_new
-            self.kicked_at = sim.now
+            self.closed_at = sim.now
             assert info.code != 4410 or truth.nodes_end, "another one has taken the address"
 
     @property
@@ -108,9 +111,8 @@ class User:
                     action = self.sim.random.choice(actions)
                     self.sim.note(action.__name__.replace("_", " "))
                     group.create_task(self.act(action))
-                    await asyncio.sleep(
-                        self.sim.random.choice([0.0, 0.0, 0.1, 1.0, 5.0, 20.0]) * self.sim.random.random()
-                    )
+                    most = self.sim.random.choice([0.0, 0.0, 0.1, 1.0, 5.0, 20.0])
+                    await asyncio.sleep(most * self.sim.random.random())
             self.truth.finished.add(self.name)
             while len(self.truth.finished) < CLIENTS or not self.sim.is_calm:  # noqa: ASYNC110 - in virtual time
                 await asyncio.sleep(1.0)
@@ -212,8 +214,8 @@ class User:
             async with asyncio.timeout(seconds):
                 await told(call, self.client.request("later", number, 0.2))
 
-        patience = [self.sim.random.choice([0.1, 0.25, 0.5, 60.0]) for _ in range(12)]
-        for outcome in await asyncio.gather(*map(ask, patience), return_exceptions=True):
+        limits = [self.sim.random.choice([0.1, 0.25, 0.5, 60.0]) for _ in range(12)]
+        for outcome in await asyncio.gather(*map(ask, limits), return_exceptions=True):
             if outcome is not None and not isinstance(outcome, TimeoutError):
                 raise outcome
 
@@ -439,9 +441,8 @@ class User:
                 is_well = truth.is_well(self.name, "broker", since=0.0)
                 state = truth.present.get(name)
                 assert pause < 1.0 or state == "online" or not is_well, f"{name} is said to be {state}"
-            await asyncio.sleep(
-                self.sim.random.choice([0.4, 1.0, 3.0])
-            )  # sooner, the order of both changes may be lost
+            # Sooner, functions of `on_presence` may be told the two changes in the wrong order.
+            await asyncio.sleep(self.sim.random.choice([0.4, 1.0, 3.0]))
 
 
 ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [

@@ -15,15 +15,13 @@ from functools import partial
 from typing import Any
 
 from nodes import node
-from truth import LEASE, Truth
+from truth import LEASE, NODES, Truth
 from users import CLIENTS, User
 
 from wsrpc import ConnectFailed, Limits
 from wsrpc.testing import Simulation
 
 __all__ = ["world"]
-
-NODES = 3
 
 
 def world(sim: Simulation) -> Any:
@@ -54,8 +52,8 @@ def world(sim: Simulation) -> Any:
             except ConnectFailed as exc:  # the limit of `connect`, for the process that was paused
                 sim.note(f"cannot connect: {exc}")
 
-    for number in range(NODES):
-        sim.process(f"node-{number}", partial(node, sim, truth, of_nodes), serves=True, host="service")
+    for name in NODES:
+        sim.process(name, partial(node, sim, truth, of_nodes), serves=True, host="service")
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     yield

@@ -161,7 +161,7 @@ async def listen(
         server = await loop.create_server(create, **options)
     if ACCEPTED < BACKLOG:
         for listening in server.sockets:
-            if listening.fileno() >= 0:  # not in a simulation
+            if listening.fileno() >= 0:  # an event loop may have other sockets than the operating system
                 _lengthen_backlog(listening)
     return Listener(server, reception, path, secure=secure)
 

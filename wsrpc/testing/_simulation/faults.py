@@ -45,16 +45,15 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
     enabled = random.sample(known, min(len(known), random.choice([1, 2, 2, 3, 5, 8])))
     drawn: list[PlannedFault] = []
     for _ in range(random.randint(0, most) if enabled else 0):
-        when, which = (
-            random.uniform(0.0, random.choice([min(1.0, seconds), min(5.0, seconds), seconds, seconds])),
-            random.randrange(1000),
-        )
+        latest = random.choice([min(1.0, seconds), min(5.0, seconds), seconds, seconds])
+        when, which = random.uniform(0.0, latest), random.randrange(1000)
         if drawn and random.random() < 0.5:
             before = random.choice(drawn)
             when, which = before.when + random.expovariate(0.5), random.choice([before.which, which])
         lasts = random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5)
         kind, strength = random.choice(enabled), round(random.random(), 3)
-        lasts = min(3 * lasts, 60.0) if kind == "slow" else lasts
+        if kind == "slow":  # a few seconds matter only to small messages
+            lasts = min(3 * lasts, 60.0)
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     return sorted(drawn)
 

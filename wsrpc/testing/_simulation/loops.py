@@ -90,6 +90,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self.stop()
 
     # ------------------------------------------------------------ what comes from outside
+    # In typeshed, the types of these functions and of their arguments belong together, which Any does not say.
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         handle = self.call_soon(callback, *args, context=context)
@@ -126,4 +127,5 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         return self._sockets.listen(protocol_factory, host, port)
 
     def remove_reader(self, fd: Any) -> bool:
+        """Raise the error of an event loop that waits for no file descriptors."""
         raise NotImplementedError

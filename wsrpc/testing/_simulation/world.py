@@ -24,10 +24,11 @@ from .services import SimulatedEngine, SimulatedStore
 __all__ = ["Fault", "Step", "World"]
 
 ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
+"""The address of a process; see `Simulation.process`."""
 ENDING_TIMEOUT = 600.0
 """Seconds after the last fault in which everything has to end."""
 CHECKS = 0.5
-"""Seconds between two calls of the functions of `World.checks`."""
+"""Seconds between two calls of the functions of `World.checks`, and between two looks whether all have ended."""
 
 
 class Step(NamedTuple):
