@@ -165,20 +165,22 @@ class ClusterMembership:
                 mine = self.addresses.get(address)
                 if mine is None:  # the peer has ended meanwhile
                     return False
-                return await peer.request(CONNECTED, address, by.counter, mine.connected, returns=bool)
+                age = core_of(mine).host.uptime() if mine.connected else None
+                return await peer.request(CONNECTED, address, by.counter, age, returns=bool)
         except (TimeoutError, WsrpcError):
             return False
 
-    def _asked_whether_connected(self, address: str, counter: int, elsewhere: bool) -> bool:
+    def _asked_whether_connected(self, address: str, counter: int, age: float | None) -> bool:
         """Handle a request of a node with a lower claim to an address.
 
         Args:
-            elsewhere: whether the peer at the other node has a connection.
+            age: seconds since the connection of the peer at the other node was made, or None if it has none. If it is
+                older than the last one of this node's peer, its client may have lost it without notice, and come here.
         """
         peer = self.addresses.get(address)
         if peer is None or self.directory.claim_of(address) != counter:
             return False
-        if elsewhere and not peer.connected:
+        if age is not None and not peer.connected and age < core_of(peer).host.uptime():
             self._give_up(address)
             return False
         return peer.connected

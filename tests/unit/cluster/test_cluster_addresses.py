@@ -141,6 +141,28 @@ async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloa
             await client.close()
 
 
+async def test_a_connection_that_drops_at_once_does_not_lose_the_address_to_an_older_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The older one may be half open: its client has started anew, and nobody has noticed."""
+    monkeypatch.setattr(_membership, "BEAT", 0.1)
+    async with servers(2) as made, made[1].listen() as second:
+        old, coming = Watched(), Coming(f"{second.url}?who=ada")
+        await made.join(0, "ada", old.client)
+        await made.engine_goes()
+        async with coming.client:
+            await coming.drop(made.peer(1, "ada"))
+            made.memory.down = False
+            await made.meet()
+            directory = membership_of(made[0].cluster).directory
+            await turns_until(lambda: directory.higher_claim("ada"))
+            await timers_due(0.3)
+            assert made[1].peers and old.client.connected, "both keep what they have"
+            coming.gate.set()
+            await old.replaced()
+            assert coming.client.connected
+
+
 async def test_a_server_that_has_just_started_has_the_later_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has not heard of the claim of the other one, which is higher."""
     monkeypatch.setattr(_membership, "RESPONSE_TIMEOUT", 0.05)  # for which `open` waits
