@@ -4,116 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from truth import DETACHED, NODES, Call, Emission, Truth
+from calls import CALLS, Caller, serve
+from truth import DETACHED, NODES, Emission, Truth
 
-from wsrpc import AnonymousChannel, Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
-from wsrpc._core.api.registration import Registrar
+from wsrpc import Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound, WsrpcError
 from wsrpc.testing import Simulation
 
-__all__ = ["STAFF", "node", "read_items", "serve", "told"]
+__all__ = ["KEPT", "STAFF", "node"]
 
 KEPT = 600.0
 GRACE = 5.0
 STAFF = "client-0"
 """The user who does not get what is not for the staff."""
-
-
-async def told(call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
-    """Note what the caller of a call is told."""
-    try:
-        result = await asking
-    except (WsrpcError, TimeoutError) as exc:
-        call.told = getattr(exc, "outcome", "unknown")
-        raise
-    call.told = "answered"
-    return result
-
-
-def serve(side: Registrar, truth: Truth) -> None:
-    """Register what both sides serve."""
-
-    @side.on("now")
-    def now(ctx: Context, number: int) -> int:
-        truth.begins(number)
-        assert ctx.metadata == {"number": str(number)}, f"request {number} has the metadata {ctx.metadata}"
-        return number
-
-    @side.on("later")
-    async def later(number: int, seconds: float, filling: str = "") -> int:
-        truth.begins(number)
-        await asyncio.sleep(seconds)
-        return number
-
-    @side.on("fails")
-    async def fails(number: int, how: str) -> None:
-        truth.begins(number)
-        if how == "is cancelled":
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            await asyncio.sleep(0)
-        raise RpcError("as it should")
-
-    @side.on("items")
-    async def items(number: int, most: int, size: int, seconds: float) -> AsyncIterator[list[Any]]:
-        truth.begins(number)
-        for each in range(most):
-            yield [each, "x" * size]
-            if each % 4 == 3:
-                await asyncio.sleep(seconds)
-
-    @side.on("take")
-    async def take(number: int, pause: float, items: AsyncIterator[list[Any]]) -> int:
-        truth.begins(number)
-        expected = 0
-        async for each, filling in items:
-            assert each == expected, f"item {each} of upload {number}, and not {expected}"
-            expected += 1
-            await asyncio.sleep(pause)
-            truth.unread[number] -= len(filling)
-        return expected
-
-    @side.on("store")
-    async def store(number: int, data: bytes) -> int:
-        truth.begins(number)
-        return len(data)
-
-    @side.on("talk")
-    async def talk(number: int, channel: AnonymousChannel) -> None:
-        truth.begins(number)
-        heard = truth.talks[number]
-        try:
-            async for text in channel.events("say"):
-                assert text == len(heard) + 1, f"event {text} of conversation {number}, and not {len(heard) + 1}"
-                heard.append(text)
-                await asyncio.sleep(0.01)
-        finally:
-            heard.append(0)
-
-    @side.on("note", ordered=True)
-    def note(sender: str, number: int, filling: str = "") -> None:
-        truth.notes[sender].append(number)
-
-    @side.on("mark")
-    def mark(sender: str, number: int) -> int:
-        truth.marks[sender].append((number, len(truth.notes[sender])))
-        return number
-
-
-async def read_items(stream: Any, most: int, pause: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    expected = 0
-    async with stream:
-        async for each, _ in stream:
-            assert each == expected, f"item {each}, and not {expected}"
-            expected += 1
-            await pause()
-    assert expected == most, f"{expected} items, and not {most}"
 
 
 async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
@@ -192,11 +100,10 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             truth.worked[f"{ctx.peer.principal} {ctx.key}"] = sim.now
 
     @server.on("ask back")
-    async def ask_back(number: int, size: int, peer: Peer) -> int:
+    async def ask_back(number: int, what: str, address: str, peer: Peer) -> int:
         truth.begins(number)
-        inner, call = truth.call("the question of a node")
         with suppress(WsrpcError):
-            await told(call, peer.request("later", inner, 0.2, "x" * size, timeout=2.0 if size else None))
+            await CALLS[what](Caller(sim, truth, cluster.peer(address) if address else peer))
         return number
 
     @server.on("ask other")
@@ -206,12 +113,13 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         sender = f"call {number} to {address}"
         other = cluster.peer(address)
         asking = list[asyncio.Task[int]]()
+        most, filling = sim.random.choice([(7, ""), (7, ""), (21, "x" * 30_000)])
         try:
-            for each in range(1, 7, 2):
+            for each in range(1, most, 2):
                 asking.append(asyncio.create_task(other.request("mark", sender, each)))
                 asking[-1].add_done_callback(lambda task: task.cancelled() or task.exception())
                 await asyncio.sleep(0)
-                await other.emit("note", sender, each + 1)
+                await other.emit("note", sender, each + 1, filling)
         except PeerNotFound:
             others = [name for name in NODES if name != here]
             is_well = truth.only_pauses and sim.now > 25.0 and not (truth.kicked or address in truth.finished)

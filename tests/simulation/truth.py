@@ -18,11 +18,22 @@ DETACHED = 30.0
 """Seconds for which a server keeps a session without a connection."""
 LEASE = 6.0
 
-HARMLESS = {"clock", "reset", "flap", "forget", "slow", "cut", "isolate", "pause", "lossy engine"}
+HARMLESS = {"clock", "reset", "flap", "break", "forget", "slow", "cut", "isolate", "pause", "lossy engine"}
 """Faults after which every session goes on, if they do not last."""
-LOUD = {"clock", "reset", "flap", "kill", "stop", "late store", "restored store", "lossy engine"}
+LOUD = {
+    "clock",
+    "reset",
+    "flap",
+    "break",
+    "kill",
+    "stop",
+    "late store",
+    "lossy store",
+    "restored store",
+    "lossy engine",
+}
 """Faults that are noticed at once."""
-AT_ONCE = {"clock", "reset", "forget", "lossy engine"}
+AT_ONCE = {"clock", "reset", "break", "forget", "lossy engine"}
 """Faults that do not last."""
 
 
@@ -162,7 +173,7 @@ class Truth:
         self.kinds = kinds = {fault.kind for fault in sim.faults}
         self.restored = "restored store" in kinds
         self.is_loud = kinds <= LOUD
-        self.only_pauses = kinds <= {"pause", "clock", "late store", "restored store"}
+        self.only_pauses = kinds <= {"pause", "clock", "late store", "lossy store", "restored store"}
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
         hasty = [fault.seconds for fault in sim.faults if fault.kind == "flap"]  # the client waits ever longer
@@ -176,7 +187,7 @@ class Truth:
         cut = [fault.seconds for fault in sim.faults if fault.kind == "cut"]
         self.nodes_part = self.nodes_end or max(cut, default=0.0) > 4.0
         """Whether nodes end, or may not hear each other for so long that they seem to have ended."""
-        self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy engine"}
+        self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy store", "lossy engine"}
 
     @property
     def must_go_on(self) -> bool:

@@ -9,7 +9,8 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from nodes import KEPT, read_items, serve, told
+from calls import CALLS, Caller, serve
+from nodes import KEPT
 from truth import Call, Hearing, Truth
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Context, Overloaded, Peer, Reconnect, Retry, RunLost, is_transient
@@ -23,11 +24,11 @@ CLIENTS, STEPS = 4, 12
 PERSISTENT = Reconnect(retry=lambda error: is_transient(error, connected=True))
 
 
-class User:
+class User(Caller):
     """One life of a client."""
 
     def __init__(self, sim: Simulation, truth: Truth) -> None:
-        self.sim, self.truth = sim, truth
+        super().__init__(sim, truth)
         self.life = sim.here
         self.name = self.life.partition(" ")[0]
         self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
@@ -40,7 +41,7 @@ class User:
         """Whether the last session ended before the client knew it."""
         self.attached = inf
         """When the last connection has become one of the session."""
-        self.client = self.new_client(self.name)
+        self.client = self.target = self.new_client(self.name)
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
         self.client.room("news").on_missed(self.news_heard.missed)
         self.lobby.on_missed(self.lobby_heard.missed)
@@ -186,94 +187,7 @@ class User:
                 self.sim.note(f"asks again after {exc!r}")
                 await asyncio.sleep(1.0)
 
-    async def pause(self) -> None:
-        if self.sim.random.random() < 0.1:
-            await asyncio.sleep(self.sim.random.random())
-
     # ------------------------------------------------------------ actions
-
-    async def request(self) -> None:
-        random = self.sim.random
-        event, args = random.choice([("now", ()), ("later", (random.choice([0.0, 1.0, 10.0]),))])
-        timeout = random.choice([None, None, 0.5, 60.0])
-        number, call = self.truth.call(event)
-        limit = random.choice([None, None, 0.3])
-        try:
-            async with asyncio.timeout(limit):
-                asking = self.client.request(event, number, *args, timeout=timeout, metadata={"number": str(number)})
-                assert await told(call, asking) == number
-        except (RequestTimeout, TimeoutError):
-            if timeout == 60.0 and not limit and self.truth.is_mild and not self.truth.is_narrow:
-                raise
-
-    async def many_requests(self) -> None:
-        """More than may run at once, some of which are cancelled."""
-
-        async def ask(seconds: float) -> None:
-            number, call = self.truth.call("one of many requests")
-            async with asyncio.timeout(seconds):
-                await told(call, self.client.request("later", number, 0.2))
-
-        limits = [self.sim.random.choice([0.1, 0.25, 0.5, 60.0]) for _ in range(12)]
-        for outcome in await asyncio.gather(*map(ask, limits), return_exceptions=True):
-            if outcome is not None and not isinstance(outcome, TimeoutError):
-                raise outcome
-
-    async def large_request(self) -> None:
-        number, call = self.truth.call("large request")
-        filling = "x" * min(self.sim.random.choice([3_000, 100_000, 700_000]), self.truth.largest)
-        assert await told(call, self.client.request("later", number, 0.1, filling)) == number
-
-    async def failing_request(self) -> None:
-        number, call = self.truth.call("failing request")
-        try:
-            how = self.sim.random.choice(["is cancelled", "raises"])
-            await told(call, self.client.request("fails", number, how, timeout=None))
-        except RemoteError as exc:
-            self.sim.note(f"is told {exc!r}")
-
-    def size(self) -> tuple[int, int]:
-        return self.sim.random.choice([(3, 10), (50, 10), (40, 3000), (6, 200_000)])
-
-    async def stream(self) -> None:
-        number, call = self.truth.call("stream")
-        most, size = self.size()
-        items = self.client.stream("items", number, most, size, self.sim.random.choice([0.0, 0.5]), returns=list[Any])
-        await told(call, read_items(items, most, self.pause))
-
-    async def upload(self) -> None:
-        number, call = self.truth.call("upload")
-        (most, size), fails = self.size(), self.sim.random.random() < 0.2
-        error = self.sim.random.choice([LookupError("no more"), ConnectionLost(1006, "of another one", "not_sent")])
-
-        async def items() -> AsyncIterator[list[Any]]:
-            for each in range(most):
-                if fails and each == most - 1:
-                    raise error
-                yield [each, "x" * size]
-                await self.pause()
-
-        try:
-            asking = self.client.request("take", number, 0.0, send=items(), timeout=None)
-            assert await told(call, asking) == most
-        except (LookupError, ConnectionLost) as exc:
-            if exc is not error:
-                raise
-
-    async def conversation(self) -> None:
-        number, call = self.truth.call("conversation")
-        heard: list[int] = []
-        self.truth.talks[number] = heard
-        count = self.sim.random.randint(1, 10)
-        async with await told(call, self.client.open_channel("talk", number)) as channel:
-            for each in range(1, count + 1):
-                await channel.emit("say", each)
-                if self.sim.random.random() < 0.5:
-                    await self.pause()
-        losses = self.truth.losses[self.life]
-        await asyncio.sleep(30.0)
-        is_lossy = losses != self.truth.losses[self.life] or self.truth.drops_events or not self.truth.is_mild
-        assert heard == [*range(1, count + 1), 0] or is_lossy, f"{count} events were sent in a conversation: {heard}"
 
     async def note(self) -> None:
         for _ in range(self.sim.random.randint(1, 5)):
@@ -295,18 +209,23 @@ class User:
 
     async def say_in(self, room: str, count: int = 1, size: int = 1, skipped: str = "") -> int:
         number, call = self.truth.call("say")
-        await told(call, self.client.request("say", number, room, count, "x" * size, skipped))
+        await self.told(call, self.client.request("say", number, room, count, "x" * size, skipped))
         return number
 
     async def ask_back(self) -> None:
+        """Let the node call, this client or another one."""
         number, call = self.truth.call("ask back")
-        size = self.sim.random.choice([0, 0, 100_000, 250_000])
-        await told(call, self.client.request("ask back", number, size))
+        address = self.sim.random.choice(["", self.any_client()])
+        what = self.sim.random.choice([*CALLS])
+        await self.told(call, self.client.request("ask back", number, what, address, timeout=None))
+
+    def any_client(self) -> str:
+        return f"client-{self.sim.random.randrange(CLIENTS)}"
 
     async def ask_other(self) -> None:
         number, call = self.truth.call("ask other")
-        other = f"client-{self.sim.random.randrange(CLIENTS)}"
-        await told(call, self.client.request("ask other", number, other))
+        other = self.any_client()
+        await self.told(call, self.client.request("ask other", number, other))
 
     async def charge(self) -> None:
         random = self.sim.random
@@ -364,8 +283,8 @@ class User:
 
     async def ring_other(self) -> None:
         number, call = self.truth.call("ring other")
-        other = f"client-{self.sim.random.randrange(CLIENTS)}"
-        await told(call, self.client.request("ring other", number, other, timeout=None))
+        other = self.any_client()
+        await self.told(call, self.client.request("ring other", number, other, timeout=None))
 
     async def race(self) -> None:
         """More calls than may run and wait at once. Each ends one that is not sent when it is answered."""
@@ -374,7 +293,7 @@ class User:
 
         async def ask(each: int) -> None:
             number, call = self.truth.call("one of a race")
-            await told(call, self.client.request("later", number, 0.1 + 0.01 * each, timeout=None))
+            await self.told(call, self.client.request("later", number, 0.1 + 0.01 * each, timeout=None))
             if each + places < len(calls):
                 calls[each + places].cancel()
 
@@ -398,7 +317,7 @@ class User:
 
         async def upload(number: int, call: Call) -> None:
             try:
-                await told(call, self.client.request("take", number, 0.5, send=items(number), timeout=None))
+                await self.told(call, self.client.request("take", number, 0.5, send=items(number), timeout=None))
             finally:
                 unread.pop(number, None)  # what was not read is dropped
 
@@ -419,7 +338,7 @@ class User:
             elif what == "stores":
                 number, call = self.truth.call("store of a guest")
                 data = bytes(min(int(self.truth.largest * 0.9), 300_000))
-                assert await told(call, guest.request("store", number, data, timeout=None)) == len(data)
+                assert await self.told(call, guest.request("store", number, data, timeout=None)) == len(data)
             elif what == "joins":
                 await self.join_soon(guest.room("lobby"), self.lobby.position)
             else:
@@ -439,6 +358,7 @@ class User:
                 await guest.room("hall").join()
                 await asyncio.sleep(pause)
                 is_well = truth.is_well(self.name, "broker", since=0.0)
+                is_well = is_well and all(user != name for user, _, _ in truth.kicked.values())
                 state = truth.present.get(name)
                 assert pause < 1.0 or state == "online" or not is_well, f"{name} is said to be {state}"
             # Sooner, functions of `on_presence` may be told the two changes in the wrong order.
@@ -446,15 +366,9 @@ class User:
 
 
 ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [
-    User.request,
-    User.many_requests,
+    *CALLS.values(),
     User.race,
-    User.large_request,
-    User.failing_request,
-    User.stream,
-    User.upload,
     User.many_uploads,
-    User.conversation,
     User.note,
     User.say,
     User.ask_back,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from math import inf
 from random import Random
 from typing import NamedTuple, TypeVar
@@ -176,6 +177,17 @@ def _flap(world: World, fault: PlannedFault) -> None:
         reset()
 
 
+def _break(world: World, fault: PlannedFault) -> None:
+    """Connections break in the middle of a message, or of their beginnings."""
+    if (pipe := _some_connection(world, fault)) is not None:
+        process, count, weaken = pipe.source.process, int(fault.strength * 4), world.network.weaken
+        size = int(30 * 1000 ** (fault.strength * 101 % 1))
+        what = f"for {fault.seconds:g} s, the connections of {process}, and the next {count}"
+        world.note(f"{what}, end when it has sent {size} bytes")
+        weaken(process, size, partial(_hang_up, world), count)
+        world.events.after(fault.seconds, partial(weaken, process, inf, lambda pipe: None, 0))
+
+
 def _hang_up(world: World, pipe: Pipe) -> None:
     world.trouble([pipe.source.process.name, pipe.sink.process.name], 0.0)
     for end in (pipe.source, pipe.sink):
@@ -204,6 +216,13 @@ def _late_store(world: World, fault: PlannedFault) -> None:
         world.trouble(["store"], fault.seconds + slowness)
         store.slow.append(slowness)
         world.events.after(fault.seconds, lambda: store.slow.remove(slowness))
+
+
+def _lossy_store(world: World, fault: PlannedFault) -> None:
+    if (store := world.store) is not None:
+        world.trouble(["store"], 0.0)
+        store.lose += 1 + int(fault.strength * 5)
+        world.note(f"the store loses its connection in the next {store.lose} steps")
 
 
 def _restored_store(world: World, fault: PlannedFault) -> None:
@@ -236,8 +255,10 @@ FAULTS: dict[str, Callable[[World, PlannedFault], None]] = {
     "slow": _slow,
     "reset": _reset,
     "flap": _flap,
+    "break": _break,
     "forget": _silence,
     "late store": _late_store,
+    "lossy store": _lossy_store,
     "restored store": _restored_store,
     "lossy engine": _lossy_engine,
 }

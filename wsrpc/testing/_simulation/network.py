@@ -81,6 +81,8 @@ class Network:
         self._paths: dict[tuple[str, str], Path] = {}
         self._connections: dict[Pipe, None] = {}
         """Both directions of each connection."""
+        self._weak: dict[str, list[tuple[float, Callable[[Pipe], object]]]] = {}
+        """By the name of a process: the bytes after which its next connections break, and what happens then."""
         self._next_port = 40000
 
     def add(self, process: Process, *names: str) -> None:
@@ -118,6 +120,13 @@ class Network:
         connected = {name for path in used for name in path.name}
         found = [path for path in self._paths.values() if process.name in path.name]
         return [path for path in found if path in used or not connected.issuperset(path.name)]
+
+    def weaken(self, process: Process, size: float, on_break: Callable[[Pipe], object], count: int) -> None:
+        """Let the connections of a process, and some more, break when it has sent some bytes. ``inf``: never."""
+        self._weak[process.name] = [(size, on_break)] * count
+        for pipe in self._connections:
+            if pipe.source.process is process:
+                pipe.carries, pipe.on_break = size, on_break
 
     def killed(self, process: Process, *, silently: bool) -> None:
         """Reset the connections of a process, unless nobody is there to do that."""
@@ -197,6 +206,9 @@ class Network:
         near.out = far.into = Pipe(near, far, there, window)
         far.out = near.into = Pipe(far, near, back, window)
         self._connections[near.out] = self._connections[far.out] = None
+        for pipe in (near.out, far.out):
+            if weak := self._weak.get(pipe.source.process.name):
+                pipe.carries, pipe.on_break = weak.pop()
         port.process.call(lambda: far.start(port.create()))
         return near
 

@@ -44,6 +44,8 @@ class SimulatedStore:
         self._answer_time = answer_time
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
+        self.lose = 0
+        """In how many of the next steps a connection is lost, before the step or after it."""
 
     def __repr__(self) -> str:
         return "<SimulatedStore>"
@@ -89,6 +91,11 @@ class SimulatedStore:
                 answer(None, exc)
 
         def arrive() -> None:
+            if self.lose and store.alive:
+                self.lose -= 1
+                answer(None, StoreLost("the connection to the store is lost"))
+                if store.choices.random() < 0.3:
+                    return
             if store.alive:
                 store.call(lambda: store.keep(step()))
             elif not store.powerless:

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 from .paths import Path
@@ -45,6 +46,9 @@ class Pipe:
         """Whether nothing follows what is unsent, and whether the end has left, too."""
         self.lost = False
         """Whether nothing arrives any more, and nobody is told: a router has forgotten the connection."""
+        self.carries: float = inf
+        """Bytes after which it breaks."""
+        self.on_break: Callable[[Pipe], object] = lambda pipe: None
         self._free_at = self._last_arrival = 0.0
         self._pumps = False
         """Whether `pump` will be called again."""
@@ -52,15 +56,19 @@ class Pipe:
     def pump(self) -> None:
         """Let as much leave as there is room for, and as the path carries soon: it may become slower or faster."""
         now = self.path.events.now
-        while self.unsent and (room := self.window - self.in_flight) > 0:
+        while self.carries and self.unsent and (room := self.window - self.in_flight) > 0:
             if self._free_at > now + AHEAD:
                 self._pump_at(self._free_at)
                 return
-            size = min(len(self.unsent), room, SEGMENT)
+            size = int(min(len(self.unsent), room, SEGMENT, self.carries))
             data = bytes(self.unsent[:size])
             del self.unsent[:size]
             self.in_flight += size
             self._travel(size, partial(self.sink.arrived, data))
+            self.carries -= size
+            if not self.carries:
+                self._travel(0, partial(self.on_break, self))
+                return
         if self.ending and not (self.unsent or self._ended):
             self._ended = True
             self._travel(0, self.sink.arrived_end)
