@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -33,6 +34,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
         handshake.principal = handshake.query["who"]
+        if truth.expires and not sim.is_calm:
+            handshake.expires = time.time() + truth.expires
         if not handshake.query["who"].startswith("guest"):
             handshake.address = handshake.query["who"]
 
@@ -80,6 +83,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on("who")
     def who() -> list[str]:
+        assert not server.stats().detached_peers, f"{here} has sessions without a connection"
         return sorted(map(str, hall.present()))
 
     @server.on("charge", keep=KEPT)
@@ -122,7 +126,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 await other.emit("note", sender, each + 1, filling)
         except PeerNotFound:
             others = [name for name in NODES if name != here]
-            is_well = truth.only_pauses and sim.now > 25.0 and not (truth.kicked or address in truth.finished)
+            is_well = truth.only_pauses and sim.now > 10.0 and not (truth.kicked or address in truth.finished)
             is_well = is_well and sim.is_well(*others, address, "broker", since=sim.now - 20.0)
             assert not is_well, f"{here} does not find {address}, for no reason"
             truth.losses[sender] += 1
@@ -161,7 +165,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async with server.listen(port=80):
         truth.node_names[cluster.nodes[0]] = here
         if truth.only_pauses:
-            sim.always(lambda: others_are_known() if sim.now > 30.0 and not truth.last_words else None)
+            sim.always(lambda: others_are_known() if sim.now > 10.0 and not truth.last_words else None)
         try:
             await asyncio.Event().wait()
         finally:

@@ -116,6 +116,11 @@ class Truth:
     def __init__(self, sim: Simulation, of_nodes: Limits, of_clients: Limits) -> None:
         self.sim = sim
         self.of_nodes, self.of_clients = of_nodes, of_clients
+        draw = sim.random_of("truth")
+        self.between = ["proxy"] if draw.random() < 0.3 else []
+        """The processes between clients and nodes."""
+        self.expires = draw.choice([None, None, None, 5.0, 20.0])
+        """Seconds after which the credentials of a client expire."""
         small = [limits for limits in (of_nodes, of_clients) if limits.waiting < 1024 or limits.message_bytes < 1024**2]
         self.drops_events = bool(small)
         """Whether receivers drop events, because more wait than their limits allow."""
@@ -187,7 +192,7 @@ class Truth:
         cut = [fault.seconds for fault in sim.faults if fault.kind == "cut"]
         self.nodes_part = self.nodes_end or max(cut, default=0.0) > 4.0
         """Whether nodes end, or may not hear each other for so long that they seem to have ended."""
-        self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy store", "lossy engine"}
+        self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy store", "lossy engine"} and not self.expires
 
     @property
     def must_go_on(self) -> bool:
@@ -196,7 +201,7 @@ class Truth:
 
     def is_well(self, *names: str, since: float) -> bool:
         """Whether nothing has gone wrong with the nodes, and some others, since a time."""
-        return self.sim.is_well(*NODES, *names, since=since)
+        return self.sim.is_well(*NODES, *self.between, *names, since=since)
 
     def call(self, name: str) -> tuple[int, Call]:
         number = next(self.numbers)

@@ -81,7 +81,7 @@ class User(Caller):
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
             sim.note(f"has lost its connection: {info.code} {info.reason}")
-            assert not truth.has_no_drops, f"the connection has dropped: {info}"
+            assert not truth.has_no_drops or info.code == 4411, f"the connection has dropped: {info}"
 
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:
@@ -96,7 +96,8 @@ class User(Caller):
         return self.sim.now < self.session_since + 5.0
 
     def new_client(self, who: str) -> Client:
-        client = Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=PERSISTENT)
+        reconnect = PERSISTENT if who.startswith("guest") else Reconnect()
+        client = Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
         serve(client, self.truth)
         return client
 
@@ -146,7 +147,8 @@ class User(Caller):
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events  # events take places, too
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.is_narrow
-            is_unanswered = "knows keys" in str(exc)  # the first message of the session has got lost
+            # The first message of the session has got lost, or is very late.
+            is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
             is_early = isinstance(exc, ConnectionLost) and self.is_new
             if self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early):
                 raise

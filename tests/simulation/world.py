@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 from nodes import node
+from proxy import proxy
 from truth import LEASE, NODES, Truth
 from users import CLIENTS, User
 
-from wsrpc import ConnectFailed, Limits
+from wsrpc import ConnectFailed, HandshakeRejected, Limits
 from wsrpc.testing import Simulation
 
 __all__ = ["world"]
@@ -49,11 +50,13 @@ def world(sim: Simulation) -> Any:
         while True:
             try:
                 return await User(sim, truth).live()
-            except ConnectFailed as exc:  # the limit of `connect`, for the process that was paused
+            except (ConnectFailed, HandshakeRejected) as exc:  # before the first connection
                 sim.note(f"cannot connect: {exc}")
 
     for name in NODES:
-        sim.process(name, partial(node, sim, truth, of_nodes), serves=True, host="service")
+        sim.process(name, partial(node, sim, truth, of_nodes), serves=True, host="" if truth.between else "service")
+    for name in truth.between:
+        sim.process(name, partial(proxy, sim, NODES), serves=True, host="service")
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     yield
