@@ -547,6 +547,21 @@ async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.
             await w.peer.request("last", send=(number for number in range(10)))
 
 
+async def test_an_upload_goes_on_although_the_node_of_the_peer_has_no_room_for_handlers() -> None:
+    """What asks for its first items was handled there like an event, which is dropped when too many wait."""
+    async with servers(1) as made:
+        server = await made.add(limits=Limits(running=1, waiting=1))
+        server.on("park", asyncio.Event().wait)
+        callee = Callee()
+        client = await made.join(1, "ada", callee.client)
+        parked = [asyncio.ensure_future(client.request("park")) for _ in range(2)]
+        await turns_until(lambda: server.stats().waiting)
+        assert await made[0].cluster.peer("ada").request("last", send=range(3)) == [3, 2]
+        for each in parked:
+            each.cancel()
+        await asyncio.gather(*parked, return_exceptions=True)
+
+
 @pytest.mark.parametrize("code", [1000, 1008, 4410])
 async def test_messages_that_somebody_makes_up_do_not_part_two_nodes(code: int) -> None:
     """When a session ended that somebody had begun for another node, the two had no session, and no other one was
