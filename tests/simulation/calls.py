@@ -101,10 +101,15 @@ class Caller:
     async def told(self, call: Call, asking: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """Note what the caller of a call is told, and see that it is told in time."""
         began, here = self.sim.now, self.sim.here.partition(" ")[0]
+        served: Any = self.truth.served.get(str(getattr(self.target, "address", None)))
+        was_away = served is not None and served.detached
         try:
             result = await asking
         except (WsrpcError, TimeoutError) as exc:
             call.told = getattr(exc, "outcome", "unknown")
+            is_away = was_away and served.detached and self.truth.resumed[served.address] < began
+            if is_away and isinstance(exc, RequestTimeout) and call.told == "unknown":
+                raise AssertionError(f"{call.name} was not sent, and its caller is told {call.told!r}") from exc
             raise
         finally:
             is_late = timeout is not None and self.sim.now > began + timeout + 0.5

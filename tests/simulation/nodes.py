@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from calls import CALLS, Caller, serve
-from truth import DETACHED, NODES, Emission, Truth
+from truth import DETACHED, NODES, OF_CLIENTS, Emission, Truth
 
 from wsrpc import Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
@@ -43,9 +43,15 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     hall = server.room("hall", allow=lambda peer: True, presence=GRACE)
     news, staff = server.room("news", keep=KEPT), server.room("staff")
 
+    @server.on_resume
+    def resumed(peer: Peer) -> None:
+        truth.resumed[str(peer.principal)] = sim.now
+
     @server.on("open")
     def welcome(peer: Peer) -> None:
         truth.opened[peer.id] = sim.now
+        truth.served[str(peer.principal)] = peer
+        resumed(peer)
         peer.emit_nowait("welcome")
         news.add(peer)
         if peer.principal == STAFF:
@@ -85,6 +91,13 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     def who() -> list[str]:
         assert not server.stats().detached_peers, f"{here} has sessions without a connection"
         return sorted(map(str, hall.present()))
+
+    @server.of("feed").on("start")
+    async def feed() -> AsyncIterator[tuple[int, int]]:
+        number = next(truth.numbers)
+        for each in range(1, 1000):
+            yield number, each
+            await asyncio.sleep(sim.random.choice([0.0, 0.0, 0.1]))
 
     @server.on("charge", keep=KEPT)
     async def charge(ctx: Context, seconds: float) -> str:
@@ -126,8 +139,10 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 await other.emit("note", sender, each + 1, filling)
         except PeerNotFound:
             others = [name for name in NODES if name != here]
-            is_well = truth.only_pauses and sim.now > 10.0 and not (truth.kicked or address in truth.finished)
-            is_well = is_well and sim.is_well(*others, address, "broker", since=sim.now - 20.0)
+            is_well = sim.now > 10.0 and not (truth.kicked or address in truth.finished)
+            is_well = is_well and sim.is_well(here, *others, "broker", since=sim.now - 20.0, despite=OF_CLIENTS)
+            is_well = is_well and sim.is_well(*others, "broker", since=sim.now - 20.0, despite=OF_CLIENTS - {"pause"})
+            is_well = is_well and truth.is_well(address, since=sim.now - 40.0, despite={"pause", "clock", "slow"})
             assert not is_well, f"{here} does not find {address}, for no reason"
             truth.losses[sender] += 1
         except WsrpcError:
@@ -137,12 +152,16 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         return number
 
     @server.on("ring other")
-    async def ring_other(number: int, address: str) -> int:
+    async def ring_other(number: int, address: str, patient: bool) -> int:
         truth.begins(number)
+        key, began = f"{sim.random.randrange(20)} {address}", sim.now
+        timeout = None if patient else 5.0
         with suppress(WsrpcError, TimeoutError):
-            key = f"{sim.random.randrange(20)} {address}"
-            ringing = cluster.peer(address).request("ring", key, key=key, timeout=5.0, deliver_within=60.0)
+            ringing = cluster.peer(address).request("ring", key, key=key, timeout=timeout, deliver_within=60.0)
             assert await ringing == f"rung {key}"
+        is_well = truth.is_well(address, "broker", "store", since=sim.now - 50.0)
+        has_waited = patient and sim.now > began + 50.0
+        assert not has_waited or not is_well or truth.is_narrow, f"{address} does not answer {key!r}, for no reason"
         return number
 
     @server.on("kick other")
@@ -158,14 +177,18 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     def others_are_known() -> None:
         """A process that goes on after a pause still knows the others."""
-        missing = set(NODES) - {truth.node_names[name] for name in cluster.nodes}
-        lost = [name for name in missing if sim.is_well(name, "broker", since=sim.now - 20.0)]
-        assert not lost or not cluster.nodes, f"{here} has given up {lost}"
+        missing = [name for name in NODES if not set(truth.node_names[name]).issubset(cluster.nodes)]
+        since, lossless = sim.now - 20.0, OF_CLIENTS - {"pause"}
+        is_well = sim.is_well(here, "broker", since=since, despite=OF_CLIENTS)
+        is_well = is_well and sim.is_well("broker", since=since, despite=lossless) and sim.is_well(here, since=sim.now)
+        lost = [name for name in missing if sim.is_well(name, here, "broker", since=since, despite=OF_CLIENTS)]
+        lost = [name for name in lost if sim.is_well(name, since=since, despite=lossless)]
+        is_current = truth.node_names[here] == cluster.nodes[:1]
+        assert not (is_well and lost and is_current), f"{here} has given up {lost}"
 
     async with server.listen(port=80):
-        truth.node_names[cluster.nodes[0]] = here
-        if truth.only_pauses:
-            sim.always(lambda: others_are_known() if sim.now > 10.0 and not truth.last_words else None)
+        truth.node_names[here] = cluster.nodes[:1]
+        sim.always(lambda: others_are_known() if sim.now > 10.0 and not truth.last_words else None)
         try:
             await asyncio.Event().wait()
         finally:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
-from wsrpc import Limits
+from wsrpc import Context, Limits
 from wsrpc.testing import Simulation
 
-__all__ = ["DETACHED", "LEASE", "NODES", "Call", "Emission", "Hearing", "Truth"]
+__all__ = ["DETACHED", "LEASE", "NODES", "OF_CLIENTS", "UNNOTICED", "Call", "Emission", "Hearing", "Truth"]
 
 NODES = "node-0", "node-1", "node-2"
 
@@ -33,8 +33,12 @@ LOUD = {
     "lossy engine",
 }
 """Faults that are noticed at once."""
-AT_ONCE = {"clock", "reset", "break", "forget", "lossy engine"}
+AT_ONCE = {"clock", "reset", "forget", "lossy engine"}
 """Faults that do not last."""
+UNNOTICED = {"slow", "clock"}
+"""Faults that end no connection."""
+OF_CLIENTS = {"pause", "clock", "slow", "reset", "flap", "break", "forget"}
+"""Faults after which the nodes still hear each other."""
 
 
 class Call:
@@ -68,6 +72,8 @@ class Hearing:
         self._truth = truth
         self.since: float | None = None
         """When it has become a member."""
+        self.last_at = 0.0
+        """When it has heard something last."""
         self.until: float | None = None
         """When it had to have heard everything. None if it has ended before."""
         self.told: list[float] = []
@@ -77,8 +83,9 @@ class Hearing:
         self.skipped: set[str] = set()
         self.texts: set[str] = set()
 
-    def hear(self, position: str, text: str) -> None:
-        truth = self._truth
+    def hear(self, ctx: Context, text: str) -> None:
+        truth, position = self._truth, f"{ctx.position} {ctx.room}"
+        self.last_at = truth.sim.now
         known = truth.said.setdefault(position, text)
         assert known == text, f"{text!r} and {known!r} have the same position"
         assert text.partition(" x")[0] not in truth.unsaid, f"{text!r} was not emitted, as its sender was told"
@@ -91,6 +98,14 @@ class Hearing:
         assert text not in self.skipped or is_new, f"{self.name} hears {text!r}, which is not for it"
         self.heard.append(position)
         self.texts.add(text.partition(" x")[0])
+
+    def is_told(self) -> None:
+        """It is told that it has missed some."""
+        truth = self._truth
+        is_well = truth.is_well(self.name.partition(" ")[0], "broker", "store", since=truth.sim.now - 90.0)
+        is_new = self.since is None or truth.sim.now < self.since + 10.0  # the store has to be asked where the log ends
+        assert not is_well or is_new or truth.losses[self.name], f"{self.name} has missed events, for no reason"
+        self.missed()
 
     def missed(self) -> None:
         """It is told that it has missed some, or another session has begun."""
@@ -149,6 +164,10 @@ class Truth:
         """How often the handler of a call with ``deliver_within=`` has run, by the life of its client and its key."""
         self.opened: dict[str, float] = {}
         """When each session has begun at its node, by its peer."""
+        self.served: dict[str, Any] = {}
+        """The last peer of each user, at its node."""
+        self.resumed: defaultdict[str, float] = defaultdict(float)
+        """When the last session of each user has begun or resumed at its node."""
         self.kicked: dict[str, tuple[str, float, str]] = {}
         """The peers that a node has closed: the user, when, and why."""
         self.sessions: defaultdict[str, list[float]] = defaultdict(list)
@@ -173,15 +192,15 @@ class Truth:
         """The calls with which each client has said something in the end."""
         self.finished: set[str] = set()
         self.numbers = count(1)
-        self.node_names: dict[str, str] = {}
-        """The processes of the nodes, by the names that the cluster has given them."""
+        self.node_names: dict[str, tuple[str, ...]] = dict.fromkeys(NODES, ())
+        """The name that the cluster has given each node, by its process."""
         self.kinds = kinds = {fault.kind for fault in sim.faults}
         self.restored = "restored store" in kinds
         self.is_loud = kinds <= LOUD
-        self.only_pauses = kinds <= {"pause", "clock", "late store", "lossy store", "restored store"}
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
-        hasty = [fault.seconds for fault in sim.faults if fault.kind == "flap"]  # the client waits ever longer
+        # The client waits ever longer.
+        hasty = [fault.seconds for fault in sim.faults if fault.kind in ("flap", "break")]
         self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
@@ -192,16 +211,15 @@ class Truth:
         cut = [fault.seconds for fault in sim.faults if fault.kind == "cut"]
         self.nodes_part = self.nodes_end or max(cut, default=0.0) > 4.0
         """Whether nodes end, or may not hear each other for so long that they seem to have ended."""
-        self.has_no_drops = kinds <= {"slow", "clock", "late store", "lossy store", "lossy engine"} and not self.expires
 
     @property
     def must_go_on(self) -> bool:
         """Whether no session may be lost now. Without the node that has it, it may after five seconds."""
         return self.is_mild and (self.is_short or self.is_well("broker", since=self.sim.now - 30.0))
 
-    def is_well(self, *names: str, since: float) -> bool:
+    def is_well(self, *names: str, since: float, despite: Collection[str] = ()) -> bool:
         """Whether nothing has gone wrong with the nodes, and some others, since a time."""
-        return self.sim.is_well(*NODES, *self.between, *names, since=since)
+        return self.sim.is_well(*NODES, *self.between, *names, since=since, despite=despite)
 
     def call(self, name: str) -> tuple[int, Call]:
         number = next(self.numbers)

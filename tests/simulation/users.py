@@ -11,9 +11,21 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT
-from truth import Call, Hearing, Truth
+from truth import UNNOTICED, Call, Hearing, Truth
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Context, Overloaded, Peer, Reconnect, Retry, RunLost, is_transient
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Context,
+    Overloaded,
+    Peer,
+    Reconnect,
+    Retry,
+    RunLost,
+    SessionLost,
+    is_transient,
+)
 from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 
@@ -34,6 +46,8 @@ class User(Caller):
         self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
+        self.welcomes = 0
+        """How many sessions have begun, as far as the first message has arrived."""
         self.closed_at = -60.0
         """When the last session ended."""
         self.session_since = sim.now
@@ -43,17 +57,17 @@ class User(Caller):
         """When the last connection has become one of the session."""
         self.client = self.target = self.new_client(self.name)
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
-        self.client.room("news").on_missed(self.news_heard.missed)
-        self.lobby.on_missed(self.lobby_heard.missed)
+        self.feeding = asyncio.Lock()
+        self.client.room("news").on_missed(self.news_heard.is_told)
+        self.lobby.on_missed(self.lobby_heard.is_told)
 
         @self.client.on("said")
         def said(ctx: Context, text: str) -> None:
-            assert ctx.position is not None
-            heard = self.lobby_heard if ctx.room == "lobby" else self.news_heard
-            heard.hear(f"{ctx.position} {ctx.room}", text)
+            (self.lobby_heard if ctx.room == "lobby" else self.news_heard).hear(ctx, text)
 
         @self.client.on("welcome")
         def welcome() -> None:
+            self.welcomes += 1
             # The process of the node may be about to learn where the log ends.
             self.news_heard.since = self.news_heard.since or sim.now + 0.2
 
@@ -68,7 +82,8 @@ class User(Caller):
             began = sim.now - info.downtime
             # Connections that do not last, and sessions that end, count as failures.
             may_be = self.attached > began - 2.0 or self.closed_at > began - 60.0
-            may_be = may_be or not truth.is_well(self.name, since=began + 0.001)
+            one_is_off = ["power"] if info.resumed and not truth.between else []
+            may_be = may_be or not truth.is_well(self.name, since=began + 0.001, despite=one_is_off)
             assert info.downtime < 12.0 or may_be, f"{self.life} was away for {info.downtime:g} s, for no reason"
             self.attached = sim.now
             if not info.resumed:
@@ -81,7 +96,8 @@ class User(Caller):
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
             sim.note(f"has lost its connection: {info.code} {info.reason}")
-            assert not truth.has_no_drops or info.code == 4411, f"the connection has dropped: {info}"
+            is_well = truth.is_well(self.name, "broker", since=sim.now - 90.0, despite=UNNOTICED)
+            assert info.code == 4411 or not is_well, f"{self.life} has lost its connection: {info}, for no reason"
 
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:
@@ -89,6 +105,7 @@ class User(Caller):
             self.ended_early = info.code == 1006 and self.is_new
             self.closed_at = sim.now
             assert info.code != 4410 or truth.nodes_end, "another one has taken the address"
+            assert info.code not in (1009, 4400), f"{self.life} has resumed its session, which then ends: {info}"
 
     @property
     def is_new(self) -> bool:
@@ -144,6 +161,9 @@ class User(Caller):
             await action(self)
         except WsrpcError as exc:
             self.sim.note(f"{name} ends: {exc!r}")
+            is_greeted = self.welcomes > self.truth.losses[self.life]
+            if getattr(exc, "code", 0) == 4411 and is_greeted and not isinstance(exc, SessionLost):
+                raise  # expired credentials end no session
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events  # events take places, too
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.is_narrow
@@ -285,8 +305,22 @@ class User(Caller):
 
     async def ring_other(self) -> None:
         number, call = self.truth.call("ring other")
-        other = self.any_client()
-        await self.told(call, self.client.request("ring other", number, other, timeout=None))
+        patient = self.sim.random.random() < 0.5
+        await self.told(call, self.client.request("ring other", number, self.any_client(), patient, timeout=None))
+
+    async def feed(self) -> None:
+        """Read the items of a named channel twice. The second loop gets nothing of the first one."""
+        if self.truth.drops_events:  # such as the one that asks for the items
+            return
+        async with self.feeding:
+            for _ in range(2):
+                run, last, most = 0, 0, self.sim.random.randint(1, 50)
+                async with self.client.of("feed").items(returns=tuple[int, int]) as items:
+                    async for number, each in items:
+                        assert run in (0, number) and each == last + 1, f"{run, last}, and then {number, each}"
+                        run, last = number, each
+                        if last == most:
+                            break
 
     async def race(self) -> None:
         """More calls than may run and wait at once. Each ends one that is not sent when it is answered."""
@@ -332,7 +366,6 @@ class User(Caller):
         random, sender = self.sim.random, f"visit {next(self.truth.numbers)}"
         guest = self.new_client("guest")
         guest.on("welcome", lambda: None)
-        guest.on("said", lambda text: None)
         async with guest:
             what = random.choice(["charges", "stores", "joins", "notes"])
             if what == "charges":
@@ -342,7 +375,15 @@ class User(Caller):
                 data = bytes(min(int(self.truth.largest * 0.9), 300_000))
                 assert await self.told(call, guest.request("store", number, data, timeout=None)) == len(data)
             elif what == "joins":
+                heard = Hearing(sender, "lobby", self.truth)
+                guest.on("said", lambda ctx, text: heard.hear(ctx, text) if ctx.room == "lobby" else None)
+                guest.room("lobby").on_missed(heard.missed)
+                heard.since = self.lobby_heard.last_at
                 await self.join_soon(guest.room("lobby"), self.lobby.position)
+                heard.until = self.sim.now
+                await asyncio.sleep(20.0)
+                if self.truth.is_well(self.name, "store", since=heard.until - 5.0):
+                    self.truth.hearings.append(heard)
             else:
                 count = random.randint(1, 10)
                 for each in range(1, count + 1):
@@ -379,6 +420,7 @@ ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [
     User.charge,
     User.watch,
     User.kick_other,
+    User.feed,
     User.visit,
     User.move,
 ]

@@ -36,8 +36,8 @@ class ItemForwarder(Recipient):
     """Forwards the items of the channel ``source`` to the channel ``sink``, and their credit, and the end of a channel.
 
     Two forwarders, one for each direction, join the channel of a calling node and the channel of a client, until one of
-    the channels ends. Items, which are most of the messages, are forwarded at once and in order, and so are the requests
-    of a consumer to start and to stop. `PeerForwarder` handles all other messages on the two channels.
+    the channels ends. Items, which are most of the messages, are forwarded at once and in order, and so is what asks
+    for them. `PeerForwarder` handles all other messages on the two channels.
 
     The consumer of ``sink`` counts its credit in bytes as it receives them. The producer of ``source`` counts the bytes
     as it sends them. The two encodings may differ, so the producer gets only an eighth (`GROWTH`) of the consumer's
@@ -75,7 +75,7 @@ class ItemForwarder(Recipient):
         """Messages that wait until the connection has room."""
         self._waiting_bytes = 0
         sink.set_producer(self)
-        # Also what a consumer asks for: a handler that forwarded it might have to wait, or there might be no room for it.
+        # Also "start" and "stop". For a handler that forwarded them, there might be no room.
         for event in STREAM_EVENTS:
             source.add_recipient(event, self)
 

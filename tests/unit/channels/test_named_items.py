@@ -342,6 +342,20 @@ async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(caplog
     await d.peer.close()
 
 
+async def test_a_loop_that_begins_without_a_session_is_answered_in_the_next_one() -> None:
+    """Its items were not: the producer waited for ever after the first one."""
+    d = redialing()
+    d.transport.lose()
+    reading = start(collect(d.peer.of("feed").items()))
+    await turns()
+    d.rebind()
+    assert await d.fed() == [START]
+    assert await d.fed(following(1, 7)) == [{"i": 7, "d": None}]
+    await d.fed(end())
+    assert await reading == [1]
+    await d.peer.close()
+
+
 # ---------------------------------------------------------------- both
 
 

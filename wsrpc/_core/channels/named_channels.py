@@ -143,7 +143,6 @@ class NamedChannels:
         items = f"the items of channel {channel.name!r} are being read"
         if isinstance(recipient, ItemInbox):
             channel.recipients.add(event, recipient, None, f"{items} already: one reader at a time")
-            channel.started_in = self.writer
             self.read_before[str(channel.name)] = None
         else:
             occupied = f"{items}: 'next' cannot be read as events there, too"
@@ -224,7 +223,7 @@ class NamedChannel:
     `NamedChannels` has the object while the channel has recipients. After that, the next recipient gets a new object.
     """
 
-    __slots__ = ("_owner", "name", "recipients", "started_in", "unread_memory")
+    __slots__ = ("_owner", "asked_in", "name", "recipients", "unread_memory")
 
     has_credit = is_served = over = False
 
@@ -233,8 +232,8 @@ class NamedChannel:
         self.name = name
         self.unread_memory = owner.unread_memory()
         self.recipients = RecipientTable()
-        self.started_in: SessionWriter | None = None
-        """The sending half of the session in which the reader of items began. None without one."""
+        self.asked_in: SessionWriter | None = None
+        """The sending half of the session in which the last item arrived as a request. None before the first one."""
 
     def __repr__(self) -> str:
         return f"<NamedChannel {self.name!r}, {len(self.recipients)} recipients>"
@@ -267,7 +266,7 @@ class NamedChannel:
             for recipient in self.recipients.of(event):
                 if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
-                    self.started_in = None
+                    self.asked_in = None
                     recipient.pop_request_ids()  # in the next session, they are the ids of other requests
                     recipient.channel_ended(error.for_outcome("unknown"))
 
@@ -291,6 +290,8 @@ class NamedChannel:
         if not isinstance(recipient, RecipientGroup):
             if owner.stops and event == "next" and self._precedes_stop():
                 return False
+            if i is not UNSET:
+                self.asked_in = self.writer
             recipient.receive(message, payload, decode)
             error = recipient.error if isinstance(recipient, Inbox) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
@@ -351,7 +352,7 @@ class NamedChannel:
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if self.started_in is self.writer:  # in another session, the id is that of another request
+        if self.asked_in is self.writer:  # in another session, the id is that of another request
             self._resolve(i, value)
 
     def inbox_overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:

@@ -53,7 +53,7 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
             when, which = before.when + random.expovariate(0.5), random.choice([before.which, which])
         lasts = random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5)
         kind, strength = random.choice(enabled), round(random.random(), 3)
-        if kind == "slow":  # a few seconds matter only to small messages
+        if kind in ("slow", "break"):  # a few seconds matter only to small messages
             lasts = min(3 * lasts, 60.0)
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     return sorted(drawn)
@@ -77,7 +77,7 @@ def _power(world: World, fault: PlannedFault) -> None:
 def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.mortal])) is not None:
         world.note(text.format(process, fault.seconds))
-        world.trouble([process.name], fault.seconds)
+        world.trouble(fault.kind, [process.name], fault.seconds)
         world.kill(process, silently=silently)
         world.events.after(fault.seconds, lambda: world.start(process))
 
@@ -85,7 +85,7 @@ def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> Non
 def _stop(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.serves])) is not None:
         world.note(f"{process} is asked to end, and then starts again")
-        trouble = world.trouble([process.name], inf)
+        trouble = world.trouble(fault.kind, [process.name], inf)
 
         def start() -> None:
             world.start(process)
@@ -97,7 +97,7 @@ def _stop(world: World, fault: PlannedFault) -> None:
 def _pause(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
         world.note(f"{process} does nothing for {fault.seconds:g} s")
-        world.trouble([process.name], fault.seconds)
+        world.trouble(fault.kind, [process.name], fault.seconds)
         process.pause(fault.seconds)
 
 
@@ -105,7 +105,7 @@ def _clock(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick(world.processes)) is not None:
         seconds = round((fault.strength - 0.5) * 7200, 1)
         world.note(f"the clock on the wall of {process} jumps by {seconds:+g} s")
-        world.trouble([process.name], 0.0)
+        world.trouble(fault.kind, [process.name], 0.0)
         process.set_clock(seconds)
 
 
@@ -131,7 +131,7 @@ def _cut(world: World, fault: PlannedFault) -> None:
         both = fault.strength < 0.5
         lost = [each for each in world.network.paths() if each is path or (both and each.name == path.name[::-1])]
         world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} for {fault.seconds:g} s")
-        world.trouble(path.name, fault.seconds + AGAIN)
+        world.trouble(fault.kind, path.name, fault.seconds + AGAIN)
         for each in lost:
             each.lose(fault.seconds)
 
@@ -139,7 +139,7 @@ def _cut(world: World, fault: PlannedFault) -> None:
 def _isolate(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
         world.note(f"{process} reaches nobody for {fault.seconds:g} s")
-        world.trouble([process.name], fault.seconds + AGAIN)
+        world.trouble(fault.kind, [process.name], fault.seconds + AGAIN)
         for path in world.network.paths():
             if process.name in path.name:
                 path.lose(fault.seconds)
@@ -150,7 +150,7 @@ def _slow(world: World, fault: PlannedFault) -> None:
         rate, latency = 1000.0 * 10 ** (3 * fault.strength), fault.strength / 2
         what = f"the way from {' to '.join(path.name)} takes {latency:g} s, at {rate:.0f} bytes/s"
         world.note(f"{what}, for {fault.seconds:g} s")
-        world.trouble(path.name, fault.seconds)
+        world.trouble(fault.kind, path.name, fault.seconds)
         path.slow_down(rate, latency, fault.seconds)
 
 
@@ -165,7 +165,7 @@ def _flap(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.life])) is not None:
         pause, until = round(0.05 * 100**fault.strength, 3), world.events.now + fault.seconds
         world.note(f"{process} loses its connections every {pause:g} s, for {fault.seconds:g} s")
-        world.trouble([process.name], fault.seconds)
+        world.trouble(fault.kind, [process.name], fault.seconds // pause * pause)
 
         def reset() -> None:
             for pipe in world.network.connections():
@@ -180,16 +180,16 @@ def _flap(world: World, fault: PlannedFault) -> None:
 def _break(world: World, fault: PlannedFault) -> None:
     """Connections break in the middle of a message, or of their beginnings."""
     if (pipe := _some_connection(world, fault)) is not None:
-        process, count, weaken = pipe.source.process, int(fault.strength * 4), world.network.weaken
+        process, weaken = pipe.source.process, world.network.weaken
         size = int(30 * 1000 ** (fault.strength * 101 % 1))
-        what = f"for {fault.seconds:g} s, the connections of {process}, and the next {count}"
-        world.note(f"{what}, end when it has sent {size} bytes")
-        weaken(process, size, partial(_hang_up, world), count)
-        world.events.after(fault.seconds, partial(weaken, process, inf, lambda pipe: None, 0))
+        world.note(f"for {fault.seconds:g} s, each connection of {process} ends when it has sent {size} bytes")
+        world.trouble("break", [process.name], fault.seconds)
+        weaken(process, size, partial(_hang_up, world))
+        world.events.after(fault.seconds, partial(weaken, process, inf, lambda pipe: None))
 
 
 def _hang_up(world: World, pipe: Pipe) -> None:
-    world.trouble([pipe.source.process.name, pipe.sink.process.name], 0.0)
+    world.trouble("reset", [pipe.source.process.name, pipe.sink.process.name], 0.0)
     for end in (pipe.source, pipe.sink):
         end.hang_up()
 
@@ -201,7 +201,7 @@ def _silence(world: World, fault: PlannedFault) -> None:
         pipes: list[Pipe] = [pipe, pipe.sink.out] if both else [pipe]
         names = [pipe.source.process.name, pipe.sink.process.name]
         world.note(f"the connection from {' to '.join(names)} carries nothing more{', or back' * both}")
-        world.trouble(names, NOTICED)
+        world.trouble(fault.kind, names, NOTICED)
         for each in pipes:
             each.lost = True
 
@@ -213,16 +213,17 @@ def _late_store(world: World, fault: PlannedFault) -> None:
     if (store := world.store) is not None:
         slowness = round(6.0 * fault.strength**2, 3)
         world.note(f"what the store is asked takes up to {slowness:g} s to arrive, for {fault.seconds:g} s")
-        world.trouble(["store"], fault.seconds + slowness)
+        world.trouble(fault.kind, ["store"], fault.seconds + slowness)
         store.slow.append(slowness)
         world.events.after(fault.seconds, lambda: store.slow.remove(slowness))
 
 
 def _lossy_store(world: World, fault: PlannedFault) -> None:
     if (store := world.store) is not None:
-        world.trouble(["store"], 0.0)
-        store.lose += 1 + int(fault.strength * 5)
+        world.trouble(fault.kind, ["store"], fault.seconds)
+        store.lose = 1 + int(fault.strength * 5)
         world.note(f"the store loses its connection in the next {store.lose} steps")
+        world.events.after(fault.seconds, lambda: setattr(store, "lose", 0))
 
 
 def _restored_store(world: World, fault: PlannedFault) -> None:
@@ -233,13 +234,13 @@ def _restored_store(world: World, fault: PlannedFault) -> None:
             world.note(f"the store has forgotten the last {fault.seconds:g} s")
             store.restore(snapshot)
 
-        world.trouble(["store"], fault.seconds)
+        world.trouble(fault.kind, ["store"], fault.seconds)
         world.events.after(fault.seconds, restore)
 
 
 def _lossy_engine(world: World, fault: PlannedFault) -> None:
     if (engine := world.engine) is not None:
-        world.trouble(["broker"], 0.0)
+        world.trouble(fault.kind, ["broker"], 0.0)
         engine.lose += 1 + int(fault.strength * 5)
         world.note(f"the engine loses the next {engine.lose} messages")
 

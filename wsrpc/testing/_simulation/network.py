@@ -81,8 +81,8 @@ class Network:
         self._paths: dict[tuple[str, str], Path] = {}
         self._connections: dict[Pipe, None] = {}
         """Both directions of each connection."""
-        self._weak: dict[str, list[tuple[float, Callable[[Pipe], object]]]] = {}
-        """By the name of a process: the bytes after which its next connections break, and what happens then."""
+        self._weak: dict[str, tuple[float, Callable[[Pipe], object]]] = {}
+        """By the name of a process: the bytes after which its connections break, and what happens then."""
         self._next_port = 40000
 
     def add(self, process: Process, *names: str) -> None:
@@ -121,9 +121,9 @@ class Network:
         found = [path for path in self._paths.values() if process.name in path.name]
         return [path for path in found if path in used or not connected.issuperset(path.name)]
 
-    def weaken(self, process: Process, size: float, on_break: Callable[[Pipe], object], count: int) -> None:
-        """Let the connections of a process, and some more, break when it has sent some bytes. ``inf``: never."""
-        self._weak[process.name] = [(size, on_break)] * count
+    def weaken(self, process: Process, size: float, on_break: Callable[[Pipe], object]) -> None:
+        """Let each connection of a process break when it has sent some bytes. ``inf``: never."""
+        self._weak[process.name] = size, on_break
         for pipe in self._connections:
             if pipe.source.process is process:
                 pipe.carries, pipe.on_break = size, on_break
@@ -208,7 +208,7 @@ class Network:
         self._connections[near.out] = self._connections[far.out] = None
         for pipe in (near.out, far.out):
             if weak := self._weak.get(pipe.source.process.name):
-                pipe.carries, pipe.on_break = weak.pop()
+                pipe.carries, pipe.on_break = weak
         port.process.call(lambda: far.start(port.create()))
         return near
 

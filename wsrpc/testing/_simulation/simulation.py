@@ -108,13 +108,14 @@ class Simulation:
         """Whether nothing goes wrong any more."""
         return self.now >= self._world.last_fault
 
-    def is_well(self, *names: str, since: float) -> bool:
-        """Whether nothing has gone wrong since a time with some processes, and with connections between them.
+    def is_well(self, *names: str, since: float, despite: Collection[str] = ()) -> bool:
+        """Whether nothing has gone wrong since a time with some processes, and with connections between them, but these
+        kinds of faults.
 
         So a check can be strict where it may: who calls a process that is well gets an answer. Data that have left
         before still arrive late, and clients wait before they dial again.
         """
-        return self._world.is_well(names, since)
+        return self._world.is_well(names, since, despite)
 
     @property
     def here(self) -> str:

@@ -56,8 +56,8 @@ class Fault(Protocol):
 class Trouble:
     """A process with which something is wrong, or two between which something is, and the time at which it is over."""
 
-    def __init__(self, names: Collection[str], until: float) -> None:
-        self.names, self.until = frozenset(names), until
+    def __init__(self, kind: str, names: Collection[str], until: float) -> None:
+        self.kind, self.names, self.until = kind, frozenset(names), until
 
 
 class World:
@@ -118,14 +118,16 @@ class World:
 
     # ------------------------------------------------------------ what goes wrong
 
-    def trouble(self, names: Collection[str], seconds: float) -> Trouble:
+    def trouble(self, kind: str, names: Collection[str], seconds: float) -> Trouble:
         """Note that something is wrong with a process, or between two, for some seconds."""
-        self._troubles.append(made := Trouble(names, self.events.now + seconds))
+        self._troubles.append(made := Trouble(kind, names, self.events.now + seconds))
         return made
 
-    def is_well(self, names: Collection[str], since: float) -> bool:
-        """Whether nothing was wrong with some processes, and between them, since a time."""
-        return not any(each.names.issubset(names) and each.until >= since for each in self._troubles)
+    def is_well(self, names: Collection[str], since: float, despite: Collection[str] = ()) -> bool:
+        """Whether nothing was wrong with some processes, and between them, since a time. ``despite``: but these kinds
+        of faults."""
+        found = (each for each in self._troubles if each.names.issubset(names) and each.until >= since)
+        return all(each.kind in despite for each in found)
 
     def start(self, process: Process) -> None:
         """Start a process that has ended or was killed, unless the simulation ends."""
