@@ -46,8 +46,6 @@ class User(Caller):
         self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
-        self.welcomes = 0
-        """How many sessions have begun, as far as the first message has arrived."""
         self.closed_at = -60.0
         """When the last session ended."""
         self.session_since = sim.now
@@ -67,7 +65,6 @@ class User(Caller):
 
         @self.client.on("welcome")
         def welcome() -> None:
-            self.welcomes += 1
             # The process of the node may be about to learn where the log ends.
             self.news_heard.since = self.news_heard.since or sim.now + 0.2
 
@@ -161,9 +158,10 @@ class User(Caller):
             await action(self)
         except WsrpcError as exc:
             self.sim.note(f"{name} ends: {exc!r}")
-            is_greeted = self.welcomes > self.truth.losses[self.life]
-            if getattr(exc, "code", 0) == 4411 and is_greeted and not isinstance(exc, SessionLost):
-                raise  # expired credentials end no session
+            # Expired credentials end no session, if it has begun before.
+            may_expire = isinstance(exc, SessionLost) or not self.truth.kinds <= {"stop", "clock"}
+            if getattr(exc, "code", 0) == 4411 and not may_expire:
+                raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events  # events take places, too
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.is_narrow
