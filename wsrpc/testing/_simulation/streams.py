@@ -11,7 +11,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from .paths import Path
+from .paths import FAST, Path
 from .processes import Process
 
 __all__ = ["Pipe", "StreamTransport"]
@@ -20,8 +20,8 @@ READ = 256 * 1024
 """Bytes that asyncio reads at once."""
 HIGH, LOW = 64 * 1024, 16 * 1024
 """asyncio's limits for the bytes that wait to be written."""
-SEGMENT = 4 * 1024
-"""Bytes that travel together, at most."""
+SEGMENT, LARGE_SEGMENT = 4 * 1024, 64 * 1024
+"""Bytes that travel together, at most, on a slow path and on a fast one."""
 AHEAD = 0.25
 """Seconds for which bytes may be on their way to a slow path."""
 BYTES_ACKED = 120
@@ -60,7 +60,8 @@ class Pipe:
             if self._free_at > now + AHEAD:
                 self._pump_at(self._free_at)
                 return
-            size = int(min(len(self.unsent), room, SEGMENT, self.carries))
+            segment = SEGMENT if self.path.rate < FAST else LARGE_SEGMENT
+            size = int(min(len(self.unsent), room, segment, self.carries))
             data = bytes(self.unsent[:size])
             del self.unsent[:size]
             self.in_flight += size
