@@ -243,7 +243,8 @@ class Truth:
             call.check()
         for user, when, why in self.kicked.values():
             is_back = any(when < began < when + 20.0 for began in self.sessions[user])
-            untold = is_back and why not in self.told_kicks and not self.nodes_end
+            # Perhaps the connection was just being closed because its credentials had expired.
+            untold = is_back and why not in self.told_kicks and not (self.nodes_end or self.expires)
             assert not untold, f"{user} was closed ({why}), is back, and is not told"
         for hearing in self.hearings:
             hearing.check()
