@@ -356,6 +356,23 @@ async def test_a_loop_that_begins_without_a_session_is_answered_in_the_next_one(
     await d.peer.close()
 
 
+async def test_a_loop_that_was_left_does_not_start_a_producer_in_the_next_session() -> None:
+    """The next loop got the first item of that producer, and then those of its own."""
+    d = redialing()
+    d.transport.lose()
+    async with d.peer.of("feed").items() as items:
+        reading = start(anext(items))
+        await turns()
+        reading.cancel()
+    again = start(collect(d.peer.of("feed").items()))
+    await turns()
+    d.rebind()
+    assert await d.fed() == [START]
+    await d.fed(following(1), end())
+    assert await again == [1]
+    await d.peer.close()
+
+
 # ---------------------------------------------------------------- both
 
 

@@ -18,7 +18,7 @@ from ..inboxes.inbox import Inbox
 from ..inboxes.item_inboxes import ItemInbox
 from ..inboxes.recipients import Decode, Recipient, RecipientGroup, RecipientTable
 from ..sending.checks import check_sending, check_thread, check_thread_of_plain
-from ..sending.outbox import Outbox
+from ..sending.outbox import Outbox, Outgoing
 from ..sending.pending import Pending
 from ..sending.session_writer import SessionWriter
 from ..session.peer_host import PeerHost
@@ -223,7 +223,7 @@ class NamedChannel:
     `NamedChannels` has the object while the channel has recipients. After that, the next recipient gets a new object.
     """
 
-    __slots__ = ("_owner", "asked_in", "name", "recipients", "unread_memory")
+    __slots__ = ("_owner", "_start", "asked_in", "name", "recipients", "unread_memory")
 
     has_credit = is_served = over = False
 
@@ -232,6 +232,8 @@ class NamedChannel:
         self.name = name
         self.unread_memory = owner.unread_memory()
         self.recipients = RecipientTable()
+        self._start: Outgoing | None = None
+        """The message that asks for items. It may wait in the queue."""
         self.asked_in: SessionWriter | None = None
         """The sending half of the session in which the last item arrived as a request. None before the first one."""
 
@@ -252,13 +254,18 @@ class NamedChannel:
         """Pass nothing more to ``recipient``. Send ``stop`` to the remote producer of its items."""
         is_read = self.recipients.get(event) is recipient  # the channel and the session are not over
         self._remove(event, recipient)
-        if is_read and isinstance(recipient, ItemInbox) and recipient.producer_runs:
-            self.send_stop()
+        if is_read and isinstance(recipient, ItemInbox):
+            self._stop_producer(recipient)
 
     def _remove(self, event: str, recipient: Recipient) -> None:
         self.recipients.remove(event, recipient)
         if not self.recipients:
             self._owner.removed(self)
+
+    def _stop_producer(self, inbox: ItemInbox) -> None:
+        """Send ``stop``, unless ``start`` still waits in the queue. Then it is withdrawn."""
+        if not self._owner.outbox.withdraw(self._start) and inbox.producer_runs:
+            self.send_stop()
 
     def end_session(self, error: ConnectionLost) -> None:
         """End all recipients except readers of events."""
@@ -266,6 +273,7 @@ class NamedChannel:
             for recipient in self.recipients.of(event):
                 if not isinstance(recipient, EventInbox):
                     self._remove(event, recipient)
+                    self._owner.outbox.withdraw(self._start)  # otherwise the next session would begin with it
                     self.asked_in = None
                     recipient.pop_request_ids()  # in the next session, they are the ids of other requests
                     recipient.channel_ended(error.for_outcome("unknown"))
@@ -275,8 +283,8 @@ class NamedChannel:
         recipients = self.recipients.each()
         self.recipients.clear()
         for recipient in recipients:
-            if stops and isinstance(recipient, ItemInbox) and recipient.producer_runs:
-                self.send_stop()
+            if stops and isinstance(recipient, ItemInbox):
+                self._stop_producer(recipient)
             recipient.channel_ended(error())
 
     # ------------------------------------------------------------ messages
@@ -332,7 +340,8 @@ class NamedChannel:
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
-            self._owner.outbox.send_event_nowait(self.name, "start", ())
+            check_sending(self.name, "start", self.writer.thread)
+            self._start = self._owner.outbox.send_start(str(self.name))
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 

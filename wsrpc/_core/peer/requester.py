@@ -200,7 +200,7 @@ class Requester:
 
     def _give_up(self, pending: Pending, reason: object, error: Exception | None = None) -> None:
         """End a request whose caller was cancelled, or gets ``error``, and cancel it on the remote peer."""
-        self.outbox.withdraw(pending)
+        self.outbox.withdraw(pending.queued)
         if self._requests.give_up(pending, error):
             send_notice(self.outbox.writer, partial(Cancellation, pending.id), reason, self._host.log.warn)
         elif pending.channel is not None:  # it arrived in the same turn of the event loop

@@ -250,6 +250,16 @@ class Outbox:
         if options.context is not None or not (writer.may_send and writer.send(writer.terms.encode(message))):
             self._send_or_queue(self._outgoing(message, options.offline))
 
+    def send_start(self, channel: str) -> Outgoing:
+        """Send the event that asks for the items of a named channel. Return its record, by which it is withdrawn.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, there will be no connection.
+            QueueFull: too many messages of the user wait in the queue.
+        """
+        self._send_or_queue(outgoing := self._outgoing(Event(("start",), channel), None))
+        return outgoing
+
     def request_now(self, message: Request, pending: Pending) -> bool:
         """Send a request, if nothing has to wait. Return False if its caller has to `post` it."""
         writer, requests = self.writer, self.requests
@@ -516,10 +526,12 @@ class Outbox:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another connection."""
         return self.writer.session.kept + self.offline_queue.user_size
 
-    def withdraw(self, pending: Pending) -> None:
-        """Remove the message of a request from the queue, if the message waits there."""
-        if pending.queued is not None and pending.queued.withdraw():
-            self.writer.session.queue_changed()
+    def withdraw(self, queued: Encoded | None) -> bool:
+        """Remove a message from the queue. Return False if it does not wait there."""
+        if queued is None or not queued.withdraw():
+            return False
+        self.writer.session.queue_changed()
+        return True
 
     # ------------------------------------------------------------ the end of a connection, of a session, of the peer
 
@@ -551,5 +563,5 @@ class Outbox:
 
     def _fail_requests(self, requests: list[Pending], info: CloseInfo) -> None:
         for pending in requests:
-            self.withdraw(pending)
+            self.withdraw(pending.queued)
             self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
