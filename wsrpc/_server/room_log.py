@@ -45,6 +45,8 @@ WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
 SOON = 0.1
 """Seconds after which members that did not wait for the store are told that they may have missed events."""
+UNKNOWN = "?"
+"""The id of a position that is in no log."""
 PAUSE = 1.0
 """Seconds until a store that has no room is asked again."""
 NO_ANSWER = "the store of events does not answer: try again later"
@@ -378,9 +380,12 @@ class RoomLog(Followers):
             try:
                 if (after := self.reached) is None:
                     end = await self._end()
+                    reached = self.reached or end  # what was stored meanwhile may have been sent
                     if self._runs.is_shared and now() > latest:  # to the members of `room.add`
-                        self._send(self._missed(end), None, ())
-                    self._move_to(self.reached or end)  # what was stored meanwhile may have been sent
+                        # A member whose connection is full goes on from here later, and is told then.
+                        self.reached = reached._replace(id=UNKNOWN)
+                        self._send(self._missed(reached), None, ())
+                    self._move_to(reached)
                 elif self._runs.is_shared:
                     await self._read_on(after)
                 else:

@@ -286,16 +286,29 @@ async def test_events_in_memory_are_kept_as_long_as_there_are_members(
 async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_have_missed_events(
     store: OddStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(1, store=store) as (server, lobby, one), house(0, store=store) as (_, there):
+    """One member is told at once. The connection of the other is full: the room was not read until it had room."""
+    limits = Limits(high_water_bytes=300)
+    async with (
+        house(1, store=store, limits=limits) as (server, lobby, one),
+        house(0, store=store) as (_, there),
+        Client("ws://server/", dial=(line := Line(server)).dial) as client,
+    ):
+        slow = Ear(client)
         store.reads.clear()
         monkeypatch.setattr(room_log, "SOON", -1)  # uvloop counts in ms
-        lobby.add(server.peers[0])
+        line.connections[0][1].hold()
+        full = server.peers[1]
+        full.emit_nowait("filling", "x" * 1000)
+        for peer in server.peers:
+            lobby.add(peer)
         await there.emit("said", 1)
         await turns_until(lambda: store.readers)
         store.reads.set()
         assert await one.hear(1) == [MISSED]
         await there.emit("said", 2)
         assert await one.hear(1) == [2]
+        line.connections[0][1].release()
+        assert await slow.hear(2) == [MISSED, 2]
 
 
 # ---------------------------------------------------------------- bursts, and slow readers
