@@ -205,6 +205,8 @@ class Truth:
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
+        if forgotten and self.expires:  # the node ends such a connection long before the client notices
+            self.is_mild = False
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""

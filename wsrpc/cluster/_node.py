@@ -69,6 +69,8 @@ class Node:
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
         """Connections that this node has requested, until there is an answer."""
+        self._cut: list[tuple[str, str]] = []
+        """Connections that have ended with the engine's, each with the other node, which does not know yet."""
         self.dialed = 0
         """Total number of connections that this node has requested."""
         self._asked: dict[str, float] = {}
@@ -125,10 +127,14 @@ class Node:
         self.directory.part_bytes = min(PART_BYTES, self.largest // 4)
         self.engine.try_publish(ALL, wire.Ask(self.id))
         self._publish_state()
+        cut, self._cut = self._cut, []
+        for node, conn in cut:
+            self.engine.try_publish(node, wire.Reset(conn, "the engine was lost"))
 
     def engine_lost(self, reason: str, /) -> None:
         self.knows_others = False
         for transport in tuple(self._transports.values()):
+            self._cut.append((transport.node, transport.conn))
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"the engine is lost: {reason}"))
         self._listener.engine_lost(reason)
 

@@ -16,7 +16,7 @@ from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo
 from wsrpc._core.api.peer import current_of
-from wsrpc.cluster import _directory, _membership, _node, _session_forwarder
+from wsrpc.cluster import _directory, _engine_transport, _membership, _node, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import ConnectionLost, QueueFull, SessionLost
 
@@ -228,6 +228,21 @@ async def test_a_process_that_connects_to_its_engine_again_keeps_its_sessions() 
         connection = w.engine_connection()
         await w.drop()
         connection.end("too slow")
+        await w.goes_on()
+
+
+async def test_an_idle_client_notices_that_the_process_of_its_session_has_lost_the_engine_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It believed to be connected until it sent something. By then, its session was over."""
+    monkeypatch.setattr(_engine_transport, "MARKS", 0)  # nothing is said any more of what was sent before
+    async with world() as w:
+        await w.forward()
+        transports = membership_of(w.made[1].cluster).node._transports
+        await turns_until(lambda: not any(each._mark_scheduled for each in transports.values()))
+        back = len(w.backs)
+        w.engine_connection().end("too slow")
+        await turns_until(lambda: len(w.backs) > back)
         await w.goes_on()
 
 
