@@ -105,7 +105,8 @@ class RawPeer:
         async with asyncio.timeout(PATIENCE):
             return await self._loop.sock_recv(self.sock, 1 << 20)
 
-    async def _exactly(self, count: int) -> bytes:
+    async def exactly(self, count: int) -> bytes:
+        """Read this many bytes."""
         while len(self._buffer) < count:
             async with asyncio.timeout(PATIENCE):
                 data = await self._loop.sock_recv(self.sock, 1 << 20)
@@ -118,14 +119,14 @@ class RawPeer:
 
     async def next_frame(self) -> RawFrame:
         """Read one frame."""
-        first, second = await self._exactly(2)
+        first, second = await self.exactly(2)
         size = second & 0x7F
         if size == 126:
-            size = struct.unpack("!H", await self._exactly(2))[0]
+            size = struct.unpack("!H", await self.exactly(2))[0]
         elif size == 127:
-            size = struct.unpack("!Q", await self._exactly(8))[0]
-        mask = await self._exactly(4) if second & 0x80 else b""
-        payload = await self._exactly(size)
+            size = struct.unpack("!Q", await self.exactly(8))[0]
+        mask = await self.exactly(4) if second & 0x80 else b""
+        payload = await self.exactly(size)
         return RawFrame(first & 0x0F, _masked(payload, mask) if mask else payload, bool(first & 0x80), bool(mask))
 
     async def next_of(self, opcode: int) -> RawFrame:

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, Literal
 
 import pytest
+from core_driver import turns
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import PATIENCE, RawServer, raw_server
+from raw_websocket import PATIENCE, RawPeer, RawServer, raw_server
 
 from wsrpc.testing import FaultProxy
 
@@ -22,34 +23,18 @@ MANY = 32 * 1024 * 1024
 both_ways = pytest.mark.parametrize("direction", ["up", "down"])
 
 
-class Side:
-    """One end of a proxied connection."""
+class Side(RawPeer):
+    """One end of a proxied connection, for bytes that are no frames."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._loop = asyncio.get_running_loop()
-
-    async def send(self, data: bytes) -> None:
-        async with asyncio.timeout(PATIENCE):
-            await self._loop.sock_sendall(self.sock, data)
-
-    async def receive(self, count: int) -> bytes:
-        """Exactly so many bytes."""
-        data = bytearray()
-        async with asyncio.timeout(PATIENCE):
-            while len(data) < count:
-                piece = await self._loop.sock_recv(self.sock, min(count - len(data), 1 << 20))
-                assert piece, f"the connection ended after {data!r}"
-                data += piece
-        return bytes(data)
+        super().__init__(sock, client=True, request=b"")
 
     async def to_end(self) -> tuple[bytes, str]:
         """All that comes, and how it ends: ``"fin"`` or ``"reset"``."""
         data = bytearray()
         with suppress(ConnectionResetError):
-            async with asyncio.timeout(PATIENCE):
-                while piece := await self._loop.sock_recv(self.sock, 1 << 16):
-                    data += piece
+            while piece := await self.read():
+                data += piece
             return bytes(data), "fin"
         return bytes(data), "reset"
 
@@ -68,10 +53,6 @@ class Side:
 
     def fin(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.sock.close()
 
 
 class Bench:
@@ -106,14 +87,8 @@ async def bench() -> AsyncGenerator[Bench]:
 
 
 async def passes(sender: Side, receiver: Side, data: bytes = b"there") -> None:
-    _, received = await asyncio.gather(sender.send(data), receiver.receive(len(data)))
+    _, received = await asyncio.gather(sender.send(data), receiver.exactly(len(data)))
     assert received == data
-
-
-async def some_turns(count: int = 20) -> None:
-    """Turns of the event loop: by default more than bytes take that nothing holds up."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 # ---------------------------------------------------------------- without trouble
@@ -126,7 +101,7 @@ async def test_bytes_and_both_kinds_of_end_pass_as_they_are(direction: Direction
         sender, receiver = await b.line(direction)
         before = b.proxy.bytes_up, b.proxy.bytes_down
         sending = asyncio.gather(sender.send(data), receiver.send(back))
-        assert [*await asyncio.gather(receiver.receive(len(data)), sender.receive(len(back)))] == [data, back]
+        assert [*await asyncio.gather(receiver.exactly(len(data)), sender.exactly(len(back)))] == [data, back]
         await sending
         passed = b.proxy.bytes_up - before[0], b.proxy.bytes_down - before[1]
         assert passed == ((len(data), len(back)) if direction == "up" else (len(back), len(data)))
@@ -190,8 +165,8 @@ async def test_misuse_is_refused_at_once() -> None:
                 getattr(proxy, name)(**options)
 
 
-@pytest.mark.parametrize(("name", "turns"), [*((name, 0) for name in TROUBLES), *(("drop", n) for n in range(8))])
-async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, turns: int) -> None:
+@pytest.mark.parametrize(("name", "later"), [*((name, 0) for name in TROUBLES), *(("drop", n) for n in range(8))])
+async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, later: int) -> None:
     """In each trouble, for which nobody waits, and while a connection comes."""
     async with raw_server() as server:
         tasks, sockets = other_tasks(), open_sockets()
@@ -199,7 +174,7 @@ async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, turns: 
             b = Bench(server, proxy)
             if name == "drop":
                 client = await b.dial()
-                await some_turns(turns)
+                await turns(later)
             else:
                 client, _ = await b.line()
                 async with getattr(proxy, name)(**TROUBLES[name]):
@@ -207,7 +182,7 @@ async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, turns: 
                         await client.send(b"late")
                     if name == "slow":
                         client.fin()
-                    await some_turns()
+                    await turns(20)
                     await proxy.__aexit__()
         assert other_tasks() == tasks
         for sock in server.peers or [client.sock]:
@@ -276,7 +251,7 @@ async def test_silence_loses_what_is_sent_one_way_and_hides_the_end() -> None:
             again = await b.dial()  # by the time it is there, the end of the first was noticed
             later = asyncio.create_task(Side(await b.server.accept_tcp()).to_end())
             await again.send(b"lost")
-            await some_turns()
+            await turns(20)
             assert not hearing.done() and b.proxy.bytes_up == up and b.proxy.connections == 3
         assert [await hearing, await client.to_end(), await later] == [RESET] * 3
         await passes(*whole)  # it has lost nothing
@@ -291,12 +266,12 @@ async def test_a_stall_fills_the_senders_buffers_and_loses_nothing(direction: Di
             sent = await sender.fill()
             assert len(sent) < MANY and (b.proxy.bytes_up, b.proxy.bytes_down) == before
             await passes(receiver, sender)
-        assert await receiver.receive(len(sent)) == sent
+        assert await receiver.exactly(len(sent)) == sent
         async with b.proxy.stall():
             await sender.send(b"bye")
             sender.fin()
             hearing = asyncio.create_task(receiver.to_end())
-            await some_turns()
+            await turns(20)
             assert not hearing.done()
         assert await hearing == (b"bye", "fin")
 
@@ -344,9 +319,9 @@ async def test_latency_and_jitter_delay_everything_and_keep_the_order(direction:
         sender, receiver = (client, server) if direction == "up" else (server, client)
         began = loop.time()
         sending = asyncio.create_task(sender.send(data))
-        first = await receiver.receive(1)
+        first = await receiver.exactly(1)
         assert loop.time() - began >= (0.03 if direction == "up" else 0.01) - EARLY
-        assert first + await receiver.receive(len(data) - 1) == data
+        assert first + await receiver.exactly(len(data) - 1) == data
         await sending
         began = loop.time()
         sender.fin()
@@ -366,7 +341,7 @@ async def test_a_sender_waits_when_the_queue_is_full() -> None:
             async with b.proxy.slow(rate=1e9, buffer=MANY):
                 queued += (more := await sender.fill())
                 assert len(more) < 50_000, "the slowest counts"
-        assert await receiver.receive(len(queued)) == queued  # at once: it would take minutes
+        assert await receiver.exactly(len(queued)) == queued  # at once: it would take minutes
 
 
 # ---------------------------------------------------------------- gateways

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
+from core_driver import turns
 from effort import examples
 from hypothesis import given, settings
 
@@ -130,7 +131,7 @@ class Attacked:
 
     async def ask(self) -> None:
         self.own = [asyncio.ensure_future(self.peer.request("q", n, timeout=None)) for n in range(3)]
-        await turns()
+        await turns(6)
         self.own_ids = [message["i"] for message in self.transport.pop_sent()]
         self.settled = [False] * 3
 
@@ -182,11 +183,6 @@ class Attacked:
         assert self.complaints == []
 
 
-async def turns(count: int = 6) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool) -> None:
     attacked = Attacked(dialer=dialer, limits=limits)
     await attacked.ask()
@@ -196,14 +192,14 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
             break
         attacked.check_sent()  # before the model hears of more
         if step == "turn":
-            await turns()
+            await turns(6)
         elif step == "pause":
             transport.pause()
         elif step == "resume":
             transport.resume()
         elif step == "release":
             attacked.gate.set()
-            await turns()
+            await turns(6)
             attacked.gate.clear()
         elif isinstance(step, bytes):
             transport.feed(step)
@@ -215,7 +211,7 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
             if transport.closed is None:
                 attacked.check_sent()
         if not burst:
-            await turns()
+            await turns(6)
             attacked.check()
     if transport.closed is None:
         transport.resume()
@@ -264,7 +260,7 @@ def test_arbitrary_bytes_as_text_and_as_messagepack(payloads: list[bytes]) -> No
                     transport._receiver.receive(payload, text)
                     transport._receiver.receive(bytearray(payload), text)
             transport._receiver.read_ended()
-            await turns()
+            await turns(6)
             assert transport.closed is None or transport.closed.code == 1007
             assert (peer.pending, peer.active) == (0, 0)
 
