@@ -1,9 +1,8 @@
-"""Programs that know their own memory.
+"""A server that knows its own memory.
 
-``measured.py serve BYTES`` has that bound for sessions without a connection, and for what is kept for each caller; with
+``measured.py BYTES`` has that bound for sessions without a connection, and for what is kept for each caller; with
 ``uncollected`` it runs without the garbage collector, with ``httptools`` or ``h11`` on uvicorn with this parser, and
-with the URL of a Redis it keeps results there. ``measured.py URL BYTES`` downloads more slowly than the server
-could send, and prints by how many bytes it and the server have grown.
+with the URL of a Redis it keeps results there.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsrpc import AnonymousChannel, Client, Handshake, Peer, Server
+from wsrpc import AnonymousChannel, Handshake, Peer, Server
 from wsrpc.store import MemoryStore
 from wsrpc_adapters.redis import RedisStore
 
 ITEM = 64 * 1024
-SLOWER = 5
 
 
-def memory(*, peak: bool = False) -> int:
-    """Bytes of this process that are in memory, or were at most; always the latter where the system tells no more."""
+def memory() -> int:
+    """Bytes of this process that are in memory, or that were at most where the system tells no more."""
     try:
         status = Path("/proc/self/status").read_text("ascii")
     except FileNotFoundError:
@@ -33,13 +31,8 @@ def memory(*, peak: bool = False) -> int:
 
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM" if peak else "VmRSS"))
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
-
-
-def item(number: int) -> bytes:
-    # Not of zeros, for which the system may give no memory.
-    return number.to_bytes(8, "big") * (ITEM // 8)
 
 
 def make_server(most: int, *options: str) -> Server:
@@ -47,7 +40,6 @@ def make_server(most: int, *options: str) -> Server:
     server = Server(detached_bytes=most, store=redis[0] if redis else MemoryStore(payer_bytes=most))
     room = server.room("everybody")
     log = server.room("log", allow=lambda peer: True, keep=600)
-    start = memory()
 
     @server.on("join")
     def join(peer: Peer) -> None:
@@ -72,7 +64,7 @@ def make_server(most: int, *options: str) -> Server:
 
     @server.on("download")
     def download(size: int) -> Iterator[bytes]:
-        return (item(number) for number in range(size // ITEM))
+        return iter([b"x" * size])
 
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
@@ -105,10 +97,6 @@ def make_server(most: int, *options: str) -> Server:
         for number in range(count):
             await log.emit("said", number, "x" * 1000)
 
-    @server.on("grown")
-    def grown() -> int:
-        return memory(peak=True) - start
-
     @server.on("state")
     def state() -> tuple[int, int, int]:
         """Return the memory, and the numbers of sessions without a connection, and with one."""
@@ -137,22 +125,5 @@ def serve(server: Server, *options: str) -> None:
         uvicorn.run(asgi(server), fd=sock.fileno(), ws=protocol, http=parsers.pop(), log_level="warning")
 
 
-async def download(url: str, size: int) -> None:
-    async with Client(url) as client:
-        await client.request("grown")
-        start, number = memory(), 0
-        async with client.stream("download", size, returns=bytes) as items:
-            async for piece in items:
-                assert piece == item(number)
-                number += 1
-                for _ in range(SLOWER):  # each takes as long as an item could
-                    await client.request("grown")
-        assert number == size // ITEM
-        print(memory(peak=True) - start, await client.request("grown", returns=int))
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(make_server(int(sys.argv[2]), *sys.argv[3:]), *sys.argv[3:])
-    else:
-        asyncio.run(download(sys.argv[1], int(sys.argv[2])))
+    serve(make_server(int(sys.argv[1]), *sys.argv[2:]), *sys.argv[2:])
