@@ -47,15 +47,15 @@ class World:
         self.peer: Peer
 
     @asynccontextmanager
-    async def greets(self, user: str, *features: str) -> AsyncGenerator[RawPeer]:
-        """A connection with a session of its own."""
-        async with raw_client(self.port, f"/?user={user}") as raw:
+    async def greets(self, user: str = "", *features: str, host: str = "198.51.100.1") -> AsyncGenerator[RawPeer]:
+        """A connection with a session of its own. Without a user, it has no principal."""
+        async with raw_client(self.port, f"/?user={user}", f"X-Forwarded-For: {host}") as raw:
             await say(raw, t="hello", v=1, features=features or ["resume"], limits={})
             yield raw
 
-    async def begin(self) -> None:
+    async def begin(self, **greeting: str) -> None:
         """Begin a session, count a few messages, and drop the connection."""
-        async with self.greets("ada") as raw:
+        async with self.greets(**greeting) as raw:
             welcome = await hear(raw)
             self.sid, self.token = welcome["sid"], welcome["token"]
             await say(raw, t="ack", n=0, bytes=0)
@@ -88,17 +88,17 @@ class World:
 
 
 @asynccontextmanager
-async def world(**options: Any) -> AsyncGenerator[World]:
+async def world(victim: dict[str, str] | None = None, **options: Any) -> AsyncGenerator[World]:
     server = Server(limits=Limits(close_timeout=0.05), **options)
     server.on("note", lambda n: None)
 
     @server.on_handshake
     def who(handshake: Handshake) -> None:
-        handshake.principal = handshake.query["user"]
+        handshake.principal = handshake.query["user"] or None
 
     async with asyncio.timeout(20), server.listen() as listener:
         made = World(server, listener.port)
-        await made.begin()
+        await made.begin(**victim or {"user": "ada"})
         yield made
 
 
@@ -262,31 +262,15 @@ async def test_parts_that_wait_for_the_rest_count_while_there_is_no_connection()
     ids=["principals", "a network of one client", "the same address", "some without a principal"],
 )
 async def test_who_fills_the_memory_ends_its_own(victim: dict[str, str], attackers: list[dict[str, str]]) -> None:
-    server = Server(trusted_proxies=["127.0.0.1"], detached_bytes=1_000_000)
-    server.on("report", lambda: "x" * 60_000)
-
-    @server.on_handshake
-    def who(handshake: Handshake) -> None:
-        handshake.principal = handshake.query.get("user")
-
-    @asynccontextmanager
-    async def session(of: dict[str, str]) -> AsyncGenerator[RawPeer]:
-        path = f"/?user={of['user']}" if "user" in of else "/"
-        async with raw_client(listener.port, path, f"X-Forwarded-For: {of.get('host', '198.51.100.1')}") as raw:
-            await say(raw, t="hello", v=1, features=["resume"], limits={})
-            await hear(raw)
-            await say(raw, t="ack", n=0, bytes=0)
-            yield raw
-            raw.drop()
-
-    async with asyncio.timeout(20), server.listen() as listener:
-        async with session(victim):
-            [peer] = server.peers
-        await turns_until(lambda: peer.detached)
+    async with world(victim, trusted_proxies=["127.0.0.1"], detached_bytes=1_000_000) as w:
+        w.server.on("report", lambda: "x" * 60_000)
         for number in range(40):
-            async with session(attackers[number % len(attackers)]) as raw:
+            async with w.greets(**attackers[number % len(attackers)]) as raw:
+                await hear(raw)
+                await say(raw, t="ack", n=0, bytes=0)
                 await raw.send(raw.frame(TEXT, '{"i":1,"a":["report"]}'))
                 await raw.next_of(TEXT)
-            await turns_until(lambda: not any(peer.connected for peer in server.peers))
-        assert 2 < len(server.peers) < 20, "the bound is reached"
-        assert peer.detached
+                raw.drop()
+            await turns_until(lambda: not any(peer.connected for peer in w.server.peers))
+        assert 2 < len(w.server.peers) < 20, "the bound is reached"
+        assert w.peer.detached
