@@ -151,19 +151,42 @@ async def play(contract: Contract, how: str, channel: str | None, *, by_generate
         server.implement(contract.outer, types.SimpleNamespace(chat=implementation))
     else:
         (server if channel is None else server.of(channel)).implement(contract.protocol, implementation)
-    recorder = implementation.recorder
     async with connected(how, server) as client:
         if not by_generated:
             if channel == "attribute":
                 proxy = client.proxy(contract.outer).chat
             else:
                 proxy = (client if channel is None else client.of(channel)).proxy(contract.protocol)
-            await check(contract, recorder, lambda call: answer_of(called(proxy, call), call))
+            await check(contract, implementation.recorder, lambda call: answer_of(called(proxy, call), call))
             return
         with generated(server) as module:
-            proxy = (module.main if channel is None else module.chat)(client)
-            protocol = module.Main if channel is None else module.Chat
-            await check(contract, recorder, lambda call: called_by_generated(proxy, protocol, call))
+            make, protocol = (module.main, module.Main) if channel is None else (module.chat, module.Chat)
+            proxy = make(client)
+            await check(contract, implementation.recorder, lambda call: called_by_generated(proxy, protocol, call))
+
+
+async def play_events(contract: Contract, how: str, channel: str | None, source: str) -> None:
+    """Emit the events of a contract from a client, a peer of the server, the server or a room."""
+    server = new_server(how)
+    implementation = contract.implementation()
+    async with connected(how, server) as client:
+        [peer] = server.peers
+        server.room("all").add(peer)
+        emitting: Any = {"client": client, "peer": peer, "server": server, "room": server.room("all")}[source]
+        asking: Client | Peer = client if source == "client" else peer
+        target: Client | Server = server if source == "client" else client
+        target.on("arrived", lambda: None)
+        (target if channel is None else target.of(channel)).implement(contract.protocol, implementation)
+        emitter = (emitting if channel is None else emitting.of(channel)).emitter(contract.protocol)
+
+        async def emit(call: Call) -> Any:
+            emitted = called(emitter, call)
+            if call.member.style == "async def":
+                await emitted
+            await asking.request("arrived")
+            return call.answer
+
+        await check(contract, implementation.recorder, emit)
 
 
 async def check(contract: Contract, recorder: Recorder, calling: Callable[[Call], Awaitable[Any]]) -> None:
@@ -174,32 +197,6 @@ async def check(contract: Contract, recorder: Recorder, calling: Callable[[Call]
         [arrived] = recorder.calls
         assert (difference := differs(call, arrived)) is None, difference
         recorder.calls.clear()
-
-
-async def play_events(contract: Contract, how: str, channel: str | None, source: str) -> None:
-    """Emit the events of a contract from a client, a peer of the server, the server or a room."""
-    server = new_server(how)
-    implementation = contract.implementation()
-    recorder = implementation.recorder
-    async with connected(how, server) as client:
-        [peer] = server.peers
-        server.room("all").add(peer)
-        sources: dict[str, Any] = {"client": client, "peer": peer, "server": server, "room": server.room("all")}
-        emitting = sources[source]
-        asking: Client | Peer = client if source == "client" else peer
-        target: Client | Server = server if source == "client" else client
-        target.on("arrived", lambda: None)
-        (target if channel is None else target.of(channel)).implement(contract.protocol, implementation)
-        emitter = (emitting if channel is None else emitting.of(channel)).emitter(contract.protocol)
-        for call in contract.calls:
-            recorder.will_answer(call)
-            emitted = called(emitter, call)
-            if call.member.style == "async def":
-                await emitted
-            await asking.request("arrived")
-            [arrived] = recorder.calls
-            assert (difference := differs(call, arrived)) is None, difference
-            recorder.calls.clear()
 
 
 def place_of(contract: Contract, wanted: str | None) -> str | None:
