@@ -136,7 +136,7 @@ async def test_connections_that_come_call_stream_and_go_take_no_memory_without_t
         async def visits(count: int) -> None:
             for _ in range(count):
                 async with Client(server.url) as client:
-                    await client.request("state")
+                    await client.request("say", 0)
                     async with client.stream("download", ITEM, returns=bytes) as items:
                         assert [len(item) async for item in items] == [ITEM]
 
