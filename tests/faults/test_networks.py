@@ -7,18 +7,15 @@ ten times as fast and with less to send.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from bad_networks import COMES_TO, FASTER, LARGE, MANY, PINGS, UPLOAD, play
-from effort import SEED, SOAK
+from effort import SOAK
 
-from wsrpc import Client, ConnectionLost, Reconnect, ReconnectInfo, Retry, Server
-from wsrpc.testing import FaultProxy
+from wsrpc import Client, Reconnect, Retry
 
 Use = Callable[[Client], Awaitable[Any]]
 
@@ -97,81 +94,3 @@ async def play_in_python(urls: dict[str, str], greets: bool) -> dict[str, tuple[
 async def test_each_use_ends_right() -> None:
     assert [use.__name__ for use in USES] == [*COMES_TO]
     await play(play_in_python, UPLOAD)
-
-
-MOMENTS, AT_ONCE, FARTHEST = (1_000, 50, 1.5) if SOAK else (40, 40, 0.1)
-"""Drops, how many clients there are at the same time, and the longest round trip, in seconds."""
-
-
-class FirstCalls:
-    """A server, and clients whose first connection drops at a random moment after its handshake.
-
-    ``ends`` counts how many calls have ended so: dropped before or after the welcome, how, and how often they have run.
-    """
-
-    def __init__(self) -> None:
-        self.server = server = Server()
-        self.accepted = [asyncio.Event() for _ in range(MOMENTS)]
-        self.ran, self.sessions, self.ends = Counter[int](), Counter[int](), Counter[tuple[str, str, int]]()
-        server.on_handshake(lambda handshake: self.accepted[self.number(handshake)].set())
-        server.on("open", lambda peer: self.sessions.update([self.number(peer.info)]))
-
-        @server.on("run")
-        async def run(number: int, seconds: float) -> int:
-            self.ran[number] += 1
-            await asyncio.sleep(seconds)
-            return number
-
-    def number(self, handshake: Any) -> int:
-        return int(handshake.query["number"])
-
-    async def drop(self, url: str, number: int) -> None:
-        dice = random.Random(f"{SEED} {number}")
-        round_trip = FARTHEST * dice.random() * dice.choice((0, 0.1, 1))
-        seconds = dice.choice((0, round_trip, 2 * round_trip))
-        back, dropped = list[ReconnectInfo](), asyncio.Event()
-        async with FaultProxy(url) as proxy, proxy.slow(latency=round_trip / 2):
-            client = Client(f"{proxy.url}?number={number}", reconnect=Reconnect(initial=0.001, max=0.01))
-            client.on_reconnect(back.append)
-
-            async def call() -> str:
-                async with client:
-                    try:
-                        assert await client.request("run", number, seconds, timeout=None) == number
-                        end = "answered"
-                    except ConnectionLost as exc:
-                        end = exc.outcome
-                    await dropped.wait()
-                    await client.request("greet", retry=Retry(), timeout=None)  # the client goes on
-                    return end
-
-            async with asyncio.TaskGroup() as tasks:
-                called = tasks.create_task(call())
-                await self.accepted[number].wait()
-                await asyncio.sleep(dice.random() * (2 * round_trip + seconds + 0.005))
-                welcome = client.peer.stats().messages_in
-                proxy.drop()
-                dropped.set()
-        end, ran, sessions = called.result(), self.ran[number], self.sessions[number]
-        assert ran in {"answered": (1,), "unknown": (0, 1), "not_sent": (0,)}[end], (number, end, ran)
-        if welcome:
-            assert (end, sessions, [info.resumed for info in back]) == ("answered", 1, [True]), number
-        self.ends["after the welcome" if welcome else "before", end, ran] += 1
-
-
-@pytest.mark.timeout(600 if SOAK else 90)
-async def test_the_first_call_survives_a_drop_or_is_told() -> None:
-    """Once the welcome has arrived, the session resumes. Before, nobody can: a call that was sent ends as unknown."""
-    first = FirstCalls()
-    first.server.on("greet", lambda: None)
-    numbers = iter(range(MOMENTS))
-
-    async def drop_some(url: str) -> None:
-        for number in numbers:
-            await first.drop(url, number)
-
-    async with first.server.listen() as listener, asyncio.TaskGroup() as tasks:
-        for _ in range(AT_ONCE):
-            tasks.create_task(drop_some(listener.url))
-    print(dict(first.ends))
-    assert first.ends.total() == MOMENTS
