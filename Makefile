@@ -22,10 +22,9 @@
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make explore   the property tests with other examples, and then wsrpc in its simulated world with ever new seeds,
 #                until it is stopped; one seed again: make explore SEED=17
-#   make soak    5,000 examples for each property test, and the long form of the stress tests: a server that is killed
-#                200 times, 6,000 cuts of a page's connection, ten minutes of its messages, 21 bad networks with the
-#                sizes that people have, 1,000 drops during the first call of a session, and a Redis that fails in
-#                twelve ways under 900 calls
+#   make soak    5,000 examples for each property test, and the long form of the stress tests: a page's server that
+#                is killed 200 times, 6,000 cuts of a page's connection, ten minutes of its messages, 21 bad networks
+#                with the sizes that people have, and a Redis that fails in twelve ways under 900 calls
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
@@ -141,8 +140,8 @@ fmt: $(STAMPS)/dev
 	$(BIN)/ruff format .
 
 EXPLORED := tests/property interop/test_typescript_property.py
-SOAKED := tests/faults/test_server_killed.py tests/faults/test_memory.py tests/faults/test_networks.py \
-  tests/faults/test_durability.py tests/faults/test_floods.py tests/adapters/test_sessions_any_worker.py \
+SOAKED := tests/faults/test_memory.py tests/faults/test_networks.py tests/faults/test_durability.py \
+  tests/faults/test_floods.py tests/adapters/test_sessions_any_worker.py \
   interop/test_page_networks.py interop/test_page_cuts.py interop/test_page_cuts_kills.py \
   interop/test_page_cuts_memory.py interop/test_page_reloads.py
 
@@ -154,7 +153,7 @@ ifeq ($(SEED),)
 endif
 	$(WITH_VENV) $(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-# A number that each random choice follows from. To repeat a run: make soak SEED=12345 ARGS="-k killed"
+# A number that each random choice follows from. To repeat a run: make soak SEED=12345 ARGS="-k kills"
 soak: $(STAMPS)/dev $(STAMPS)/npm engines
 	@seed=$(or $(SEED),$(shell date +%s)); echo "To repeat this run: make $@ SEED=$$seed"; set -x; \
 	  $(WITH_VENV) WSRPC_SOAK=1 WSRPC_SEED=$$seed $(BIN)/python -m pytest --timeout=3600 $(EXPLORED) $(SOAKED) \

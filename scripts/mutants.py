@@ -45,7 +45,7 @@ from scripts.mutations import PACKAGE, ROOT, Mutant, compiled, draw, name_of, po
 
 BUILD = ROOT / "build" / "mutants"
 RECORD = BUILD / "record.json"
-SOAKS = ("floods", "memory", "server_killed")
+SOAKS = ("floods", "memory")
 TESTS = ["tests", "interop", "--ignore-glob=tests/test_*", "--ignore=tests/command", "--ignore=tests/docs"]
 TESTS += [f"--ignore=tests/faults/test_{name}.py" for name in SOAKS]
 """Those that run the code in their own process, and do not load the machine for many seconds each."""

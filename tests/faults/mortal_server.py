@@ -1,4 +1,4 @@
-"""A server that gets killed: ``python mortal_server.py PORT JOURNAL``.
+"""A server that gets killed, by `interop/test_page_cuts_kills.py`: ``python mortal_server.py PORT JOURNAL``.
 
 Each handler writes down that it runs before it does anything else. What was written to a file stays there when the
 process is killed, so the journal says what has run, whatever anybody was told of it.
@@ -10,7 +10,6 @@ import asyncio
 import os
 import random
 import sys
-import time
 from collections.abc import AsyncIterator
 
 from wsrpc import Peer, Server
@@ -60,7 +59,7 @@ def make_server(journal: int) -> Server:
 async def main(port: int, path: str) -> None:
     journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     async with make_server(journal).listen("127.0.0.1", port):
-        print(f"listening since {time.monotonic()}", flush=True)  # this clock is the same in all processes
+        print("listening", flush=True)
         await asyncio.Event().wait()
 
 

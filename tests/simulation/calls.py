@@ -8,7 +8,7 @@ from typing import Any
 
 from truth import Call, Truth
 
-from wsrpc import AnonymousChannel, ConnectionLost, Context, RpcError
+from wsrpc import AnonymousChannel, ConnectionLost, Context, Retry, RpcError
 from wsrpc._core.api.registration import Registrar
 from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
@@ -127,9 +127,12 @@ class Caller:
         timeout = random.choice([None, None, 0.5, 60.0])
         number, call = self.truth.call(event)
         limit = random.choice([None, None, 0.3])
+        options: dict[str, Any] = {"timeout": timeout, "metadata": {"number": str(number)}}
+        if self.sim.random_of(f"retry {number}").random() < 0.3:  # what may have run is not repeated
+            options |= {"retry": Retry(), "idempotent": False}
         try:
             async with asyncio.timeout(limit):
-                asking = self.target.request(event, number, *args, timeout=timeout, metadata={"number": str(number)})
+                asking = self.target.request(event, number, *args, **options)
                 assert await self.told(call, asking, timeout) == number
         except (RequestTimeout, TimeoutError):
             if timeout == 60.0 and not limit and self.truth.is_mild and not self.truth.is_narrow:
