@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,7 +190,9 @@ Failing = AsyncGenerator[None]
 """Goes on to its ``yield`` at the mark. Afterwards, lets Redis fail, and mends it."""
 
 
-async def is_killed(redis: Disk, load: Load) -> Failing:
+async def is_killed(redis: Disk, load: Load, *, saves: bool = False) -> Failing:
+    if saves:
+        await redis.client.save()
     yield
     await redis.restart()
 
@@ -227,12 +230,6 @@ async def is_emptied(redis: Disk, load: Load) -> Failing:
     await redis.client.flushall()
 
 
-async def is_restored(redis: Disk, load: Load) -> Failing:
-    await redis.client.save()
-    yield
-    await redis.restart()
-
-
 async def noticed(load: Load) -> None:
     """Wait until both servers know that the store does not answer, and in the long form until callers were told."""
     await turns_until(lambda: all(server.degraded for server in load.servers), PATIENCE)
@@ -260,18 +257,14 @@ async def cannot_save(redis: Disk, load: Load) -> Failing:
     await saved("ok")
 
 
-async def cannot_append(redis: Disk, load: Load) -> Failing:
+async def cannot_append(redis: Disk, load: Load, *, ends: bool = False) -> Failing:
     yield
     redis.server.fill_disk()
     await noticed(load)
-    redis.server.fill_disk(full=False)
-
-
-async def ends_as_it_cannot_append(redis: Disk, load: Load) -> Failing:
-    yield
-    redis.server.fill_disk()
-    await noticed(load)
-    await redis.restart()
+    if ends:
+        await redis.restart()
+    else:
+        redis.server.fill_disk(full=False)
 
 
 class Forgets(enum.Enum):
@@ -297,11 +290,11 @@ ROWS = {
     "power cut": Row(loses_power, NO, Forgets.SURELY),
     "replica promoted": Row(is_replaced, "", Forgets.SURELY, is_short=True),
     "FLUSHALL": Row(is_emptied, "", Forgets.SURELY),
-    "snapshot restored": Row(is_restored, "", Forgets.SURELY),
+    "snapshot restored": Row(partial(is_killed, saves=True), "", Forgets.SURELY),
     "maxmemory reached": Row(has_no_memory, "", Forgets.NOTHING),
     "disk full, snapshots": Row(cannot_save, "--save 3600 1", Forgets.NOTHING),
     "disk full, appendfsync everysec": Row(cannot_append, EVERYSEC, Forgets.NOTHING),
-    "disk full, appendfsync always": Row(ends_as_it_cannot_append, ALWAYS, Forgets.NOTHING),
+    "disk full, appendfsync always": Row(partial(cannot_append, ends=True), ALWAYS, Forgets.NOTHING),
 }
 
 

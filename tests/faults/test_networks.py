@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from bad_networks import COMES_TO, FASTER, LARGE, MANY, PINGS, UPLOAD, play
+from core_driver import turns
 from effort import SOAK
+from session_story import Story
 
 from wsrpc import Client, Reconnect, Retry
 
@@ -94,3 +97,32 @@ async def play_in_python(urls: dict[str, str], greets: bool) -> dict[str, tuple[
 async def test_each_use_ends_right() -> None:
     assert [use.__name__ for use in USES] == [*COMES_TO]
     await play(play_in_python, UPLOAD)
+
+
+@pytest.mark.parametrize("half_open", [False, True])
+async def test_the_first_call_survives_a_drop_in_any_turn_or_is_told(half_open: bool) -> None:
+    """Once the welcome has arrived, the session resumes. Before, nobody can: a call that was sent ends as unknown."""
+    ends, ran = list[tuple[bool, str, int]](), Counter[int]()
+
+    async def run(number: int) -> str:
+        ran[number] += 1
+        await turns(5)
+        return "answered"
+
+    for moment in range(20):
+        s = Story()
+        s.server.on("run", run)
+        connecting = asyncio.create_task(s.client.connect())
+        call = asyncio.create_task(s.client.request("run", moment, timeout=None))
+        while not s.line.connections:
+            await turns(1)
+        await turns(moment)
+        s.line.cut(half_open=half_open)
+        await asyncio.wait([call, connecting])
+        assert await s.client.request("run", -1, timeout=None) == "answered", "the client goes on"
+        await s.settled()
+        lost: Any = call.exception()
+        ends.append((s.back[0].resumed, lost.outcome if lost else call.result(), ran[moment]))
+        await s.client.close()
+        await s.server.close()
+    assert ends == sorted(ends) and {*ends} == {(False, "unknown", 0), (False, "unknown", 1), (True, "answered", 1)}
