@@ -166,7 +166,8 @@ class ClusterMembership:
                 if mine is None:  # the peer has ended meanwhile
                     return False
                 age = core_of(mine).host.uptime() if mine.connected else None
-                return await peer.request(CONNECTED, address, by.counter, age, returns=bool)
+                # The age holds for this moment, so the question does not wait for another connection.
+                return await peer.request(CONNECTED, address, by.counter, age, offline="fail", returns=bool)
         except (TimeoutError, WsrpcError):
             return False
 
