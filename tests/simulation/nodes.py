@@ -59,7 +59,13 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on_presence
     def changed(room: object, present: Any) -> None:
-        truth.present[str(present.user)] = present.state
+        user, since = str(present.user), sim.now - 20.0
+        truth.present[user] = present.state
+        is_there = user in truth.served and truth.served[user].connected and truth.resumed[user] < since
+        others = [name for name in NODES if name != here]
+        is_well = sim.is_well(user, *others, *truth.between, "broker", since=since, despite={"clock", "slow"})
+        untrue = is_there and is_well and present.state != "online" and not truth.last_words and user[0] == "c"
+        assert not untrue, f"{user} is said to be {present.state}"
 
     @server.on("say")
     async def say(number: int, room: str, count: int, filling: str, skipped: str, peer: Peer) -> int:

@@ -72,8 +72,8 @@ class Hearing:
         self._truth = truth
         self.since: float | None = None
         """When it has become a member."""
-        self.last_at = 0.0
-        """When it has heard something last."""
+        self.places: list[tuple[str, float]] = []
+        """The positions that it has heard, and when."""
         self.until: float | None = None
         """When it had to have heard everything. None if it has ended before."""
         self.told: list[float] = []
@@ -85,7 +85,7 @@ class Hearing:
 
     def hear(self, ctx: Context, text: str) -> None:
         truth, position = self._truth, f"{ctx.position} {ctx.room}"
-        self.last_at = truth.sim.now
+        self.places.append((str(ctx.position), truth.sim.now))
         known = truth.said.setdefault(position, text)
         assert known == text, f"{text!r} and {known!r} have the same position"
         assert text.partition(" x")[0] not in truth.unsaid, f"{text!r} was not emitted, as its sender was told"

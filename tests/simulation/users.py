@@ -32,7 +32,7 @@ from wsrpc.testing import Simulation
 __all__ = ["CLIENTS", "User"]
 
 URL = "ws://service:80/?who="
-CLIENTS, STEPS = 4, 12
+CLIENTS, STEPS, KEYS = 4, 12, 8
 PERSISTENT = Reconnect(retry=lambda error: is_transient(error, connected=True))
 
 
@@ -46,6 +46,8 @@ class User(Caller):
         self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
+        self.emits = False
+        """Whether it has emitted events, which take the places of requests where few may wait."""
         self.closed_at = -60.0
         """When the last session ended."""
         self.session_since = sim.now
@@ -159,6 +161,7 @@ class User(Caller):
 
     async def act(self, action: Callable[[User], Coroutine[Any, Any, None]]) -> None:
         name = action.__name__.replace("_", " ")
+        self.emits = self.emits or action in (User.note, User.conversation, User.feed, User.kick_other)
         try:
             await action(self)
         except WsrpcError as exc:
@@ -167,7 +170,7 @@ class User(Caller):
             may_expire = isinstance(exc, SessionLost) or not self.truth.kinds <= {"stop", "clock"}
             if getattr(exc, "code", 0) == 4411 and not may_expire:
                 raise
-            is_full = isinstance(exc, Overloaded) and self.truth.drops_events  # events take places, too
+            is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or self.is_new)
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.is_narrow
             # The first message of the session has got lost, or is very late.
@@ -195,7 +198,7 @@ class User(Caller):
         )
         unheard = {f"{number}.0" for number in self.truth.last_words} - self.lobby_heard.texts
         assert not unheard or self.truth.drops_events, f"{self.name} has not heard the last words {unheard}"
-        await asyncio.gather(*map(self.charge_finally, range(3)))
+        await asyncio.gather(*map(self.charge_finally, range(KEYS)))
         await asyncio.sleep(10.0)
 
     async def charge_finally(self, number: int) -> None:
@@ -254,11 +257,11 @@ class User(Caller):
 
     async def charge(self) -> None:
         random = self.sim.random
-        await self.charge_with(random.randrange(3), **random.choice([{}, {"retry": Retry(), "idempotent": True}]))
+        await self.charge_with(random.randrange(KEYS), **random.choice([{}, {"retry": Retry(), "idempotent": True}]))
 
     async def charge_with(self, number: int, **options: Any) -> None:
         truth, key, began = self.truth, f"{self.name}-{number}", self.sim.now
-        name, seconds = f"charge {key}", [1.0, 5.0, 12.0][number]
+        name, seconds = f"charge {key}", [1.0, 5.0, 12.0][number % 3]
         try:
             receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
             assert receipt == f"receipt {key}"
@@ -386,8 +389,8 @@ class User(Caller):
                         heard.hear(ctx, text)
 
                 guest.room("lobby").on_missed(heard.missed)
-                heard.since = self.lobby_heard.last_at or inf
-                await self.join_soon(guest.room("lobby"), self.lobby.position)
+                after, heard.since = random.choice(self.lobby_heard.places or [("", inf)])
+                await self.join_soon(guest.room("lobby"), after or None)
                 heard.until = self.sim.now
                 await asyncio.sleep(20.0)
                 if self.truth.is_well(self.name, "store", since=heard.until - 5.0):

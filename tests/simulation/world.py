@@ -31,7 +31,7 @@ def world(sim: Simulation) -> Any:
     draw = sim.random_of("limits")
 
     def some(small: float, usual: float) -> Any:
-        return small if draw.random() < 0.25 else usual
+        return small if draw.random() < 0.3 else usual
 
     of_nodes, of_clients = [
         Limits(
@@ -41,6 +41,8 @@ def world(sim: Simulation) -> Any:
             unread_timeout=some(4.0, 60.0),
             unread_bytes=some(256 * 1024, 16 * 1024 * 1024),
             message_bytes=some(256 * 1024, 4 * 1024 * 1024),
+            ping_interval=(ping := some(2.0, 20.0)),
+            ping_timeout=ping,
         )
         for _ in range(2)
     ]

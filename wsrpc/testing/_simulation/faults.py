@@ -15,6 +15,8 @@ from .world import World
 
 __all__ = ["FAULTS", "PlannedFault", "plan"]
 
+STEPS = "start", "append", "end", "add", "read", "renew", "adopt"
+"""What a store is asked."""
 NOTICED = 45.0
 """Seconds after which both ends have noticed that a connection carries nothing more, by the default heartbeat."""
 
@@ -219,11 +221,13 @@ def _late_store(world: World, fault: PlannedFault) -> None:
 
 
 def _lossy_store(world: World, fault: PlannedFault) -> None:
+    """Who asks for steps of one kind is told at once that the store is lost, or nothing. Most are done nevertheless."""
     if (store := world.store) is not None:
+        name, hangs = STEPS[int(fault.strength * 7919) % len(STEPS)], fault.strength < 0.5
+        world.note(f"the store {'does not answer' if hangs else 'fails'} after `{name}`, for {fault.seconds:g} s")
         world.trouble(fault.kind, ["store"], fault.seconds)
-        store.lose = 1 + int(fault.strength * 5)
-        world.note(f"the store loses its connection in the next {store.lose} steps")
-        world.events.after(fault.seconds, lambda: setattr(store, "lose", 0))
+        store.lossy[name] = hangs
+        world.events.after(fault.seconds, lambda: store.lossy.pop(name, None))
 
 
 def _restored_store(world: World, fault: PlannedFault) -> None:

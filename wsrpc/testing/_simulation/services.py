@@ -44,8 +44,8 @@ class SimulatedStore:
         self._answer_time = answer_time
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
-        self.lose = 0
-        """In how many of the next steps a connection is lost, before the step or after it."""
+        self.lossy: dict[str, bool] = {}
+        """The steps that nobody is answered, and whether those who ask are told nothing."""
 
     def __repr__(self) -> str:
         return "<SimulatedStore>"
@@ -84,20 +84,20 @@ class SimulatedStore:
         def answer(result: Any, error: Exception | None = None) -> None:
             back.travel(lambda: asking.call(partial(arrived, (result, error)), life))
 
-        async def step() -> None:
+        async def step(silent: bool) -> None:
             try:
-                answer(await getattr(self._kept, name)(*args, **options))
+                result, error = await getattr(self._kept, name)(*args, **options), None
             except (RunGone, StoreFull, TypeError, ValueError) as exc:
-                answer(None, exc)
+                result, error = None, exc
+            if not silent:
+                answer(result, error)
 
         def arrive() -> None:
-            if self.lose and store.alive:
-                self.lose -= 1
-                answer(None, StoreLost("the connection to the store is lost"))
-                if store.choices.random() < 0.3:
-                    return
             if store.alive:
-                store.call(lambda: store.keep(step()))
+                if (hangs := self.lossy.get(name)) is False:
+                    answer(None, StoreLost("the connection to the store is lost"))
+                if hangs is None or store.choices.random() < 0.7:
+                    store.call(lambda: store.keep(step(silent=hangs is not None)))
             elif not store.powerless:
                 answer(None, StoreLost("the store refuses connections"))
 
