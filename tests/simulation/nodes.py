@@ -64,6 +64,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         is_there = user in truth.served and truth.served[user].connected and truth.resumed[user] < since
         others = [name for name in NODES if name != here]
         is_well = sim.is_well(user, *others, *truth.between, "broker", since=since, despite={"clock", "slow"})
+        is_well = is_well and sim.is_well(here, user, *others, since=since, despite={"clock", "slow", "pause"})
         untrue = is_there and is_well and present.state != "online" and not truth.last_words and user[0] == "c"
         assert not untrue, f"{user} is said to be {present.state}"
 

@@ -393,7 +393,7 @@ class User(Caller):
                 await self.join_soon(guest.room("lobby"), after or None)
                 heard.until = self.sim.now
                 await asyncio.sleep(20.0)
-                if self.truth.is_well(self.name, "store", since=heard.until - 5.0):
+                if self.truth.is_well(self.name, "store", since=heard.until - 40.0):
                     self.truth.hearings.append(heard)
             else:
                 count = random.randint(1, 10)
