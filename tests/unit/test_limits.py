@@ -269,6 +269,18 @@ async def test_messages_above_a_limit_are_refused_or_wait(
     d.assert_empty()
 
 
+async def test_what_may_run_or_wait_may_all_wait_while_answers_cannot_be_sent() -> None:
+    """A caller that kept to both limits got `Overloaded`, although no handler ran."""
+    scene = Scene("JSON", {"running": 2, "waiting": 1})
+    d = scene.d
+    d.transport.pause()
+    rejected = [message["i"] for message in await scene.fed(*map(request, range(1, 5))) if "e" in message]
+    assert (rejected, scene.began, d.peer.stats().waiting) == ([4], [], 3)
+    d.transport.resume()
+    await scene.fed()
+    assert scene.began == [1, 2, 3]
+
+
 # ---------------------------------------------------------------- values that a client and a server send each other
 
 
