@@ -197,7 +197,7 @@ class Truth:
         self.kinds = kinds = {fault.kind for fault in sim.faults}
         self.restored = "restored store" in kinds
         self.is_loud = kinds <= LOUD
-        lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE]
+        lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE | UNNOTICED]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
         # The client waits ever longer.
         hasty = [fault.seconds for fault in sim.faults if fault.kind in ("flap", "break")]

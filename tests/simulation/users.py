@@ -172,7 +172,7 @@ class User(Caller):
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or self.is_new)
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
-            is_late = isinstance(exc, RequestTimeout) and self.truth.is_narrow
+            is_late = isinstance(exc, RequestTimeout) and (self.truth.is_narrow or "slow" in self.truth.kinds)
             # The first message of the session has got lost, or is very late.
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
             is_early = isinstance(exc, ConnectionLost) and self.is_new
@@ -244,7 +244,7 @@ class User(Caller):
         """Let the node call, this client or another one."""
         number, call = self.truth.call("ask back")
         address = self.sim.random.choice(["", self.any_client()])
-        what = self.sim.random.choice([*CALLS])
+        what = self.sim.random.choice([*CALLS, "request", "request"])
         await self.told(call, self.client.request("ask back", number, what, address, timeout=None))
 
     def any_client(self) -> str:
@@ -268,6 +268,11 @@ class User(Caller):
         except RunLost:
             truth.loses_run(name, not truth.is_well(self.name, "store", since=began - 20.0))
             raise
+        except Overloaded as exc:
+            is_late = self.sim.now > began + 13.0 and not options and truth.is_well(self.name, since=began - 20.0)
+            if is_late and not truth.is_narrow:
+                raise AssertionError(f"the store has kept {key} waiting") from exc
+            raise
         is_quick = not (options or truth.is_narrow or truth.is_tight)  # it does not wait for large uploads, either
         has_waited = is_quick and truth.keyed_began[name] > began + 13.0
         assert not has_waited or not truth.is_well(self.name, since=began - 20.0), f"the store has kept {key} waiting"
@@ -284,13 +289,17 @@ class User(Caller):
                     assert run in (None, number) and each == last + 1, f"item {each} of run {number} after {last}"
                     run, last = number, each
                     truth.positions[place] = stream.position, run, last
-                    if random.random() < 0.05:
-                        if random.random() < 0.5:
+                    if random.random() < 0.1:
+                        if random.random() < 0.7:
                             await self.stop(stream, f"{self.name} {key}")
                         return
             assert last == 12, f"the run of {key} ends after {last} items"
         except RunLost:
             truth.keyed_runs[f"watch {self.name} {key}"].append("lost")
+            raise
+        except ConnectionLost:
+            if random.random() < 0.5:
+                await self.stop(stream, f"{self.name} {key}")
             raise
         except RemoteError as exc:
             if exc.message != "the handler was stopped":
@@ -393,7 +402,8 @@ class User(Caller):
                 await self.join_soon(guest.room("lobby"), after or None)
                 heard.until = self.sim.now
                 await asyncio.sleep(20.0)
-                if self.truth.is_well(self.name, "store", since=heard.until - 40.0):
+                was_well = partial(self.truth.is_well, self.name, "store")
+                if was_well(since=heard.until - 40.0, despite={"restored store"}) and was_well(since=heard.until - 1.0):
                     self.truth.hearings.append(heard)
             else:
                 count = random.randint(1, 10)

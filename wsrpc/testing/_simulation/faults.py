@@ -55,7 +55,7 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
             when, which = before.when + random.expovariate(0.5), random.choice([before.which, which])
         lasts = random.choice([0.05, 0.5, 2.0, 8.0, 30.0]) * random.uniform(0.5, 1.5)
         kind, strength = random.choice(enabled), round(random.random(), 3)
-        if kind in ("slow", "break"):  # a few seconds matter only to small messages
+        if kind in ("slow", "break", "lossy store"):  # who sends much, or asks for long, needs longer to notice
             lasts = min(3 * lasts, 60.0)
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
     return sorted(drawn)
