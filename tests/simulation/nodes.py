@@ -34,7 +34,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
         handshake.principal = handshake.query["who"]
-        if truth.expires and not sim.is_calm:
+        if truth.expires and not truth.finished:
             handshake.expires = time.time() + truth.expires
         if not handshake.query["who"].startswith("guest"):
             handshake.address = handshake.query["who"]

@@ -181,7 +181,8 @@ class User(Caller):
 
     async def finish(self) -> None:
         """In the end, everybody is connected, hears everything, and is there."""
-        await asyncio.sleep(20.0 if self.truth.is_loud else 50.0)  # heartbeats notice within 40 s
+        # Heartbeats notice within 40 s. Credentials expire within 20 s.
+        await asyncio.sleep(22.0 if self.truth.is_loud else 50.0)
         assert self.client.connected, f"{self.name} is {self.client.state}"
         self.truth.last_words.append(await self.until_answered(partial(self.say_in, "lobby")))
         self.lobby_heard.until = self.news_heard.until = self.sim.now
@@ -409,7 +410,7 @@ class User(Caller):
                 count = random.randint(1, 10)
                 for each in range(1, count + 1):
                     await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 50_000]))
-                if self.truth.is_mild:
+                if self.truth.is_mild and not self.truth.expires:
                     self.truth.sent[sender] = count
 
     async def move(self) -> None:
