@@ -270,7 +270,7 @@ class User(Caller):
             truth.loses_run(name, not truth.is_well(self.name, "store", since=began - 20.0))
             raise
         except Overloaded as exc:
-            is_late = self.sim.now > began + 13.0 and not options and truth.is_well(self.name, since=began - 20.0)
+            is_late = self.sim.now > began + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
             if is_late and not truth.is_narrow:
                 raise AssertionError(f"the store has kept {key} waiting") from exc
             raise
