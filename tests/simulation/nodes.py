@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from calls import CALLS, Caller, serve
-from truth import DETACHED, NODES, OF_CLIENTS, Emission, Truth
+from truth import BUSY, DETACHED, NODES, Emission, Truth
 
 from wsrpc import Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
@@ -62,9 +62,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         user, since = str(present.user), sim.now - 20.0
         truth.present[user] = present.state
         is_there = user in truth.served and truth.served[user].connected and truth.resumed[user] < since
-        others = [name for name in NODES if name != here]
-        is_well = sim.is_well(user, *others, *truth.between, "broker", since=since, despite={"clock", "slow"})
-        is_well = is_well and sim.is_well(here, user, *others, since=since, despite={"clock", "slow", "pause"})
+        is_well = truth.hears_others(here, since) and truth.is_well(user, since=since, despite=BUSY)
         untrue = is_there and is_well and present.state != "online" and not truth.last_words and user[0] == "c"
         assert not untrue, f"{user} is said to be {present.state}"
 
@@ -145,11 +143,9 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 await asyncio.sleep(0)
                 await other.emit("note", sender, each + 1, filling)
         except PeerNotFound:
-            others = [name for name in NODES if name != here]
             is_well = sim.now > 10.0 and not (truth.kicked or address in truth.finished)
-            is_well = is_well and sim.is_well(here, *others, "broker", since=sim.now - 20.0, despite=OF_CLIENTS)
-            is_well = is_well and sim.is_well(*others, "broker", since=sim.now - 20.0, despite=OF_CLIENTS - {"pause"})
-            is_well = is_well and truth.is_well(address, since=sim.now - 40.0, despite={"pause", "clock", "slow"})
+            is_well = is_well and truth.hears_others(here, sim.now - 20.0)
+            is_well = is_well and truth.is_well(address, since=sim.now - 40.0, despite=BUSY)
             assert not is_well, f"{here} does not find {address}, for no reason"
             truth.losses[sender] += 1
         except WsrpcError:
@@ -185,13 +181,9 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     def others_are_known() -> None:
         """A process that goes on after a pause still knows the others."""
         missing = [name for name in NODES if not set(truth.node_names[name]).issubset(cluster.nodes)]
-        since, lossless = sim.now - 20.0, OF_CLIENTS - {"pause"}
-        is_well = sim.is_well(here, "broker", since=since, despite=OF_CLIENTS)
-        is_well = is_well and sim.is_well("broker", since=since, despite=lossless) and sim.is_well(here, since=sim.now)
-        lost = [name for name in missing if sim.is_well(name, here, "broker", since=since, despite=OF_CLIENTS)]
-        lost = [name for name in lost if sim.is_well(name, since=since, despite=lossless)]
+        is_well = truth.hears_others(here, sim.now - 20.0) and sim.is_well(here, since=sim.now)
         is_current = truth.node_names[here] == cluster.nodes[:1]
-        assert not (is_well and lost and is_current), f"{here} has given up {lost}"
+        assert not (is_well and missing and is_current), f"{here} has given up {missing}"
 
     async with server.listen(port=80):
         truth.node_names[here] = cluster.nodes[:1]

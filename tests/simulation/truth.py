@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from wsrpc import Context, Limits
 from wsrpc.testing import Simulation
 
-__all__ = ["DETACHED", "LEASE", "NODES", "OF_CLIENTS", "UNNOTICED", "Call", "Emission", "Hearing", "Truth"]
+__all__ = ["BUSY", "DETACHED", "LEASE", "NODES", "OF_CLIENTS", "UNNOTICED", "Call", "Emission", "Hearing", "Truth"]
 
 NODES = "node-0", "node-1", "node-2"
 
@@ -37,6 +37,8 @@ AT_ONCE = {"clock", "reset", "forget", "lossy engine"}
 """Faults that do not last."""
 UNNOTICED = {"slow", "clock"}
 """Faults that end no connection."""
+BUSY = {*UNNOTICED, "pause"}
+"""Faults after which the other nodes still have the sessions."""
 OF_CLIENTS = {"pause", "clock", "slow", "reset", "flap", "break", "forget"}
 """Faults after which the nodes still hear each other."""
 
@@ -222,6 +224,12 @@ class Truth:
     def is_well(self, *names: str, since: float, despite: Collection[str] = ()) -> bool:
         """Whether nothing has gone wrong with the nodes, and some others, since a time."""
         return self.sim.is_well(*NODES, *self.between, *names, since=since, despite=despite)
+
+    def hears_others(self, here: str, since: float) -> bool:
+        """Whether a node has heard the others since a time, as far as it was not paused itself."""
+        others = [name for name in NODES if name != here]
+        is_well = self.sim.is_well(here, *others, "broker", since=since, despite=OF_CLIENTS)
+        return is_well and self.sim.is_well(*others, "broker", since=since, despite=OF_CLIENTS - {"pause"})
 
     def call(self, name: str) -> tuple[int, Call]:
         number = next(self.numbers)
