@@ -13,7 +13,7 @@ from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
 from ..errors import PeerNotFound
 from . import _wire as wire
-from ._directory import PART_BYTES, Beat, Delta, Directory, NodesListener, Snapshot
+from ._directory import NODE_TIMEOUT, PART_BYTES, Beat, Delta, Directory, NodesListener, Snapshot
 from ._engine_link import ALL, EngineLink
 from ._engine_transport import EngineTransport
 from .engine import RESPONSE_TIMEOUT, Engine
@@ -144,6 +144,9 @@ class Node:
         now = self._clock.time()
         # This process was paused, or its event loop blocked. What the others have sent meanwhile is not read yet.
         paused = now > self._due + BEAT
+        if now > self._due + NODE_TIMEOUT:  # the other nodes have removed this one, and ended its connections
+            for transport in tuple(self._transports.values()):
+                transport.reset("this node was paused")
         self._due = now + TICK
         self._timer = self._clock.call_at(self._due, self._tick)
         self._ticks += 1

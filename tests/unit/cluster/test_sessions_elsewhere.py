@@ -231,8 +231,9 @@ async def test_a_process_that_connects_to_its_engine_again_keeps_its_sessions() 
         await w.goes_on()
 
 
-async def test_an_idle_client_notices_that_the_process_of_its_session_has_lost_the_engine_for_a_moment(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("end", ["the process of its session has lost the engine", "its own process was paused"])
+async def test_an_idle_client_notices_that_the_way_to_its_session_has_ended(
+    end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It believed to be connected until it sent something. By then, its session was over."""
     monkeypatch.setattr(_engine_transport, "MARKS", 0)  # nothing is said any more of what was sent before
@@ -241,7 +242,10 @@ async def test_an_idle_client_notices_that_the_process_of_its_session_has_lost_t
         transports = membership_of(w.made[1].cluster).node._transports
         await turns_until(lambda: not any(each._mark_scheduled for each in transports.values()))
         back = len(w.backs)
-        w.engine_connection().end("too slow")
+        if end == "its own process was paused":
+            membership_of(w.made[1].cluster).node._due -= 10
+        else:
+            w.engine_connection().end("too slow")
         await turns_until(lambda: len(w.backs) > back)
         await w.goes_on()
 
