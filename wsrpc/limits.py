@@ -63,7 +63,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             on both sides are waiting for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly
             announce 100 to 250 streams; a handler is cheaper than a stream.)
         waiting: maximum number of messages that wait for a handler to exit. The next request is rejected with
-            `Overloaded`, and the next event is dropped.
+            `Overloaded`, and the next event is dropped. While no handler may start, because answers cannot be sent for
+            example, messages that might run otherwise wait, too.
         threads: maximum number of ``thread=True`` handlers that run at the same time, without streams. The same number
             of ``thread=True`` streams can be open, each of which keeps its thread until it ends, even while its reader
             is slow. The next handler waits for a thread; see ``thread_timeout`` and `server_threads`. (asyncio's own

@@ -1,4 +1,4 @@
-"""What the nodes of the simulated world serve, and what both sides serve."""
+"""What the nodes of the simulated world serve, beside what both sides serve."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ async def proxy(sim: Simulation, nodes: Collection[str]) -> None:
         ends = [writer]
         try:
             await join(reader, ends)
-        except (OSError, ExceptionGroup, asyncio.CancelledError):
+        except* (OSError, asyncio.CancelledError):
             for each in ends:
                 each.transport.abort()
         finally:

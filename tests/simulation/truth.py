@@ -20,18 +20,8 @@ LEASE = 6.0
 
 HARMLESS = {"clock", "reset", "flap", "break", "forget", "slow", "cut", "isolate", "pause", "lossy engine"}
 """Faults after which every session goes on, if they do not last."""
-LOUD = {
-    "clock",
-    "reset",
-    "flap",
-    "break",
-    "kill",
-    "stop",
-    "late store",
-    "lossy store",
-    "restored store",
-    "lossy engine",
-}
+OF_STORE = {"late store", "lossy store", "restored store"}
+LOUD = {"clock", "reset", "flap", "break", "kill", "stop", "lossy engine"} | OF_STORE
 """Faults that are noticed at once."""
 AT_ONCE = {"clock", "reset", "forget", "lossy engine"}
 """Faults that do not last."""
@@ -101,8 +91,8 @@ class Hearing:
         self.heard.append(position)
         self.texts.add(text.partition(" x")[0])
 
-    def is_told(self) -> None:
-        """It is told that it has missed some."""
+    def missed_some(self) -> None:
+        """It is told that it has missed some, and there is a reason."""
         truth = self._truth
         is_well = truth.is_well(self.name.partition(" ")[0], "broker", "store", since=truth.sim.now - 90.0)
         is_new = self.since is None or truth.sim.now < self.since + 10.0  # the store has to be asked where the log ends
@@ -143,6 +133,8 @@ class Truth:
         """Whether receivers drop events, because more wait than their limits allow."""
         self.is_narrow = min(of_nodes.running, of_clients.running) < 1024
         """Whether handlers wait for others."""
+        self.may_be_late = self.is_narrow or "slow" in {fault.kind for fault in sim.faults}
+        """Whether answers may take as long as requests have by default."""
         self.is_tight = min(of_nodes.unread_bytes, of_clients.unread_bytes) < 1024 * 1024
         """Whether a few large items are too much."""
         self.largest = int(min(of_nodes.message_bytes, of_clients.message_bytes) * 0.9)
@@ -207,8 +199,8 @@ class Truth:
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
-        if forgotten and self.expires:  # the node ends such a connection long before the client notices
-            self.is_mild = False
+        # The node ends such a connection long before the client notices.
+        self.is_mild = self.is_mild and not (forgotten and self.expires)
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""

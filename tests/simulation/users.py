@@ -58,8 +58,8 @@ class User(Caller):
         self.client = self.target = self.new_client(self.name)
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
         self.feeding = asyncio.Lock()
-        self.client.room("news").on_missed(self.news_heard.is_told)
-        self.lobby.on_missed(self.lobby_heard.is_told)
+        self.client.room("news").on_missed(self.news_heard.missed_some)
+        self.lobby.on_missed(self.lobby_heard.missed_some)
 
         @self.client.on("said")
         def said(ctx: Context, text: str) -> None:
@@ -172,7 +172,7 @@ class User(Caller):
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or self.is_new)
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
-            is_late = isinstance(exc, RequestTimeout) and (self.truth.is_narrow or "slow" in self.truth.kinds)
+            is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
             # The first message of the session has got lost, or is very late.
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
             is_early = isinstance(exc, ConnectionLost) and self.is_new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -10,26 +9,24 @@ T = TypeVar("T")
 
 
 class BoundedQueue(Generic[T]):
-    """Queue of items in order of arrival, limited by their number and by the sum of their sizes.
+    """Queue of items in order of arrival, limited by the sum of their sizes.
 
     Each item gets a ticket, by which it can be removed. Later items have higher tickets. An item may have a key. It
     then replaces an older item with the same key, at the place of the older item.
 
-    The queue does not decide what happens at its limits. Call `fits` first and refuse the item, or call `append` and
+    The queue does not decide what happens at its limit. Call `fits` first and refuse the item, or call `append` and
     then `drop_oldest`. `append` itself accepts every item.
 
     Args:
         size_of: returns the size of an item. It must return the same for the same item each time.
         max_size: the most that the sizes may add up to.
-        max_items: the most items.
     """
 
-    __slots__ = ("_first", "_keys", "_next", "_size_of", "_tickets", "items", "max_items", "max_size", "size")
+    __slots__ = ("_first", "_keys", "_next", "_size_of", "_tickets", "items", "max_size", "size")
 
-    def __init__(self, size_of: Callable[[T], int], max_size: int, max_items: int = sys.maxsize) -> None:
+    def __init__(self, size_of: Callable[[T], int], max_size: int) -> None:
         self._size_of = size_of
         self.max_size = max_size
-        self.max_items = max_items
         self.size = 0
         """The sizes of all items together."""
         self.items: dict[int, T] = {}
@@ -49,8 +46,8 @@ class BoundedQueue(Generic[T]):
         return f"<{type(self).__name__} {len(self)} items, size {self.size} of {self.max_size}>"
 
     def fits(self, size: int) -> bool:
-        """Return whether the queue would stay within both limits with one more item of that size."""
-        return len(self.items) < self.max_items and self.size + size <= self.max_size
+        """Return whether the queue would stay within its limit with one more item of that size."""
+        return self.size + size <= self.max_size
 
     def append(self, item: T, key: Hashable = None) -> int:
         """Append an item, or replace the item with the same ``key``. Return the ticket of the item."""
@@ -99,9 +96,9 @@ class BoundedQueue(Generic[T]):
         return self.pop(self._first)
 
     def drop_oldest(self) -> list[T]:
-        """Remove the oldest items until the queue is within both limits, or has one item. Return the removed items."""
+        """Remove the oldest items until the queue is within its limit, or has one item. Return the removed items."""
         dropped: list[T] = []
-        while len(self.items) > 1 and (self.size > self.max_size or len(self.items) > self.max_items):
+        while len(self.items) > 1 and self.size > self.max_size:
             dropped.append(self.pop_oldest())
         return dropped
 

@@ -66,7 +66,7 @@ class ItemForwarder(Recipient):
         self._sink = sink
         self._spawn = spawn
         self._received = self._sent = 0
-        """Total bytes of items, as received and as sent."""
+        """Total bytes of items, and of what asks for items, as received and as sent."""
         self._granted = (0, 0)
         """The consumer's credit: the total number of items, and of bytes."""
         self._producer_limit = 0

@@ -144,7 +144,8 @@ class Node:
         now = self._clock.time()
         # This process was paused, or its event loop blocked. What the others have sent meanwhile is not read yet.
         paused = now > self._due + BEAT
-        if now > self._due + NODE_TIMEOUT:  # the other nodes have removed this one, and ended its connections
+        if now > self._due + NODE_TIMEOUT - 2 * BEAT:
+            # The last beat was sent before. The others may have removed this node, and ended its connections.
             for transport in tuple(self._transports.values()):
                 transport.reset("this node was paused")
         self._due = now + TICK

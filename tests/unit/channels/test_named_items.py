@@ -343,7 +343,7 @@ async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(caplog
 
 
 async def test_a_loop_that_begins_without_a_session_is_answered_in_the_next_one() -> None:
-    """Its items were not: the producer waited for ever after the first one."""
+    """Its items were not: the producer never sent a second one."""
     d = redialing()
     d.transport.lose()
     reading = start(collect(d.peer.of("feed").items()))

@@ -243,7 +243,7 @@ async def test_an_idle_client_notices_that_the_way_to_its_session_has_ended(
         await turns_until(lambda: not any(each._mark_scheduled for each in transports.values()))
         back = len(w.backs)
         if end == "its own process was paused":
-            membership_of(w.made[1].cluster).node._due -= 10
+            membership_of(w.made[1].cluster).node._due -= 3
         else:
             w.engine_connection().end("too slow")
         await turns_until(lambda: len(w.backs) > back)

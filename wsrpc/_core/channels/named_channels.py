@@ -340,7 +340,7 @@ class NamedChannel:
     def send_start(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
-            check_sending(self.name, "start", self.writer.thread)
+            check_thread_of_plain(self.writer.thread, "channel.items")
             self._start = self._owner.outbox.send_start(str(self.name))
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)

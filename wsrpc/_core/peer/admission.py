@@ -190,12 +190,12 @@ class Admission:
         key = None if i is UNSET else i
         decode = aging(message, decode, self._loop.time)
         waiting = WaitingMessage(kind, _kept(payload, view), key, view, decode, dispatcher, channel, is_read)
-        limits, calls = self._limits, self.calls
+        limits = self._limits
         if self.waiting_room is NOTHING_WAITS:
-            self.waiting_room = WaitingRoom(limits.waiting, limits.waiting_bytes)
+            self.waiting_room = WaitingRoom(limits.waiting_bytes)
         # While no handler may start, messages also wait that might run otherwise: callers keep to the sum of both.
-        self.waiting_room.max_items = limits.waiting + max(0, limits.running - calls.count)
-        if self.waiting_room.add(waiting):
+        most = limits.waiting + max(0, limits.running - self.calls.count)
+        if len(self.waiting_room) < most and self.waiting_room.add(waiting):
             self.update()
             return
         why = f"{len(self.waiting_room)} messages wait already"

@@ -66,15 +66,15 @@ def _size(entry: WaitingMessage) -> int:
 
 
 class WaitingRoom(BoundedQueue[WaitingMessage]):
-    """Queue of the messages that wait for their handlers, within `Limits.waiting` and `Limits.waiting_bytes`.
+    """Queue of the messages that wait for their handlers, within `Limits.waiting_bytes`. The owner bounds their number.
 
     The key of a request is its id, by which the request is removed when it is cancelled.
     """
 
     __slots__ = ("_kinds",)
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
-        super().__init__(_size, max_bytes, max_messages)
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(_size, max_bytes)
         self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
         """The tickets of each kind of message, in order. No entry is empty."""
 
@@ -110,5 +110,5 @@ class WaitingRoom(BoundedQueue[WaitingMessage]):
         return [self.pop(ticket) for ticket in tickets]
 
 
-NOTHING_WAITS = WaitingRoom(0, 0)
+NOTHING_WAITS = WaitingRoom(0)
 """The queue of peers for which no message has waited. It has no room for any message."""

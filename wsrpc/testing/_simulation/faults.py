@@ -15,8 +15,8 @@ from .world import World
 
 __all__ = ["FAULTS", "PlannedFault", "plan"]
 
-STEPS = "start", "append", "end", "add", "read", "renew", "adopt"
-"""What a store is asked."""
+METHODS = "start", "append", "end", "add", "read", "renew", "adopt"
+"""Those of a `Store` whose results matter most."""
 NOTICED = 45.0
 """Seconds after which both ends have noticed that a connection carries nothing more, by the default heartbeat."""
 
@@ -186,14 +186,13 @@ def _break(world: World, fault: PlannedFault) -> None:
         size = int(30 * 1000 ** (fault.strength * 101 % 1))
         world.note(f"for {fault.seconds:g} s, each connection of {process} ends when it has sent {size} bytes")
         world.trouble("break", [process.name], fault.seconds)
-        weaken(process, size, partial(_hang_up, world))
-        world.events.after(fault.seconds, partial(weaken, process, inf, lambda pipe: None))
+        weaken(process, size)
+        world.events.after(fault.seconds, partial(weaken, process, inf))
 
 
 def _hang_up(world: World, pipe: Pipe) -> None:
     world.trouble("reset", [pipe.source.process.name, pipe.sink.process.name], 0.0)
-    for end in (pipe.source, pipe.sink):
-        end.hang_up()
+    pipe.hang_up()
 
 
 def _silence(world: World, fault: PlannedFault) -> None:
@@ -221,9 +220,9 @@ def _late_store(world: World, fault: PlannedFault) -> None:
 
 
 def _lossy_store(world: World, fault: PlannedFault) -> None:
-    """Who asks for steps of one kind is told at once that the store is lost, or nothing. Most are done nevertheless."""
+    """The callers of one method are told that the store is lost, or nothing. Most of what they ask is done."""
     if (store := world.store) is not None:
-        name, hangs = STEPS[int(fault.strength * 7919) % len(STEPS)], fault.strength < 0.5
+        name, hangs = METHODS[int(fault.strength * 7919) % len(METHODS)], fault.strength < 0.5
         world.note(f"the store {'does not answer' if hangs else 'fails'} after `{name}`, for {fault.seconds:g} s")
         world.trouble(fault.kind, ["store"], fault.seconds)
         store.lossy[name] = hangs

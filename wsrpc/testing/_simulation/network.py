@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 from .loops import NotSimulated
@@ -81,8 +82,8 @@ class Network:
         self._paths: dict[tuple[str, str], Path] = {}
         self._connections: dict[Pipe, None] = {}
         """Both directions of each connection."""
-        self._weak: dict[str, tuple[float, Callable[[Pipe], object]]] = {}
-        """By the name of a process: the bytes after which its connections break, and what happens then."""
+        self._weak: dict[str, float] = {}
+        """By the name of a process: the bytes after which its connections break."""
         self._next_port = 40000
 
     def add(self, process: Process, *names: str) -> None:
@@ -121,12 +122,12 @@ class Network:
         found = [path for path in self._paths.values() if process.name in path.name]
         return [path for path in found if path in used or not connected.issuperset(path.name)]
 
-    def weaken(self, process: Process, size: float, on_break: Callable[[Pipe], object]) -> None:
+    def weaken(self, process: Process, size: float) -> None:
         """Let each connection of a process break when it has sent some bytes. ``inf``: never."""
-        self._weak[process.name] = size, on_break
+        self._weak[process.name] = size
         for pipe in self._connections:
             if pipe.source.process is process:
-                pipe.carries, pipe.on_break = size, on_break
+                pipe.carries = size
 
     def killed(self, process: Process, *, silently: bool) -> None:
         """Reset the connections of a process, unless nobody is there to do that."""
@@ -207,8 +208,7 @@ class Network:
         far.out = near.into = Pipe(far, near, back, window)
         self._connections[near.out] = self._connections[far.out] = None
         for pipe in (near.out, far.out):
-            if weak := self._weak.get(pipe.source.process.name):
-                pipe.carries, pipe.on_break = weak
+            pipe.carries = self._weak.get(pipe.source.process.name, inf)
         port.process.call(lambda: far.start(port.create()))
         return near
 

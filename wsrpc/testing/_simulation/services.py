@@ -45,7 +45,7 @@ class SimulatedStore:
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
         self.lossy: dict[str, bool] = {}
-        """The steps that nobody is answered, and whether those who ask are told nothing."""
+        """The methods whose results get lost. True: their callers are told nothing. False: that the store is lost."""
 
     def __repr__(self) -> str:
         return "<SimulatedStore>"

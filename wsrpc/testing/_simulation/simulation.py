@@ -109,8 +109,9 @@ class Simulation:
         return self.now >= self._world.last_fault
 
     def is_well(self, *names: str, since: float, despite: Collection[str] = ()) -> bool:
-        """Whether nothing has gone wrong since a time with some processes, and with connections between them, but these
-        kinds of faults.
+        """Whether nothing has gone wrong since a time with some processes, and with connections between them.
+
+        Faults of the kinds ``despite`` do not count.
 
         So a check can be strict where it may: who calls a process that is well gets an answer. Data that have left
         before still arrive late, and clients wait before they dial again.

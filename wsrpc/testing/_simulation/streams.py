@@ -47,8 +47,7 @@ class Pipe:
         self.lost = False
         """Whether nothing arrives any more, and nobody is told: a router has forgotten the connection."""
         self.carries: float = inf
-        """Bytes after which it breaks."""
-        self.on_break: Callable[[Pipe], object] = lambda pipe: None
+        """Bytes after which the connection breaks."""
         self._free_at = self._last_arrival = 0.0
         self._pumps = False
         """Whether `pump` will be called again."""
@@ -68,7 +67,7 @@ class Pipe:
             self._travel(size, partial(self.sink.arrived, data))
             self.carries -= size
             if not self.carries:
-                self._travel(0, partial(self.on_break, self))
+                self._travel(0, self.hang_up)
                 return
         if self.ending and not (self.unsent or self._ended):
             self._ended = True
@@ -91,6 +90,11 @@ class Pipe:
     def send(self, arrive: Callable[[], object], not_before: float = 0.0) -> float:
         """Let something arrive at the other end, unless the connection is forgotten by then."""
         return self.path.travel(lambda: self.lost or arrive(), not_before=not_before)
+
+    def hang_up(self) -> None:
+        """Let both ends learn now that the connection is reset."""
+        for end in (self.source, self.sink):
+            end.hang_up()
 
     def reset(self) -> None:
         """Let the other end learn, after all that has left, that this end is gone."""

@@ -124,8 +124,7 @@ class World:
         return made
 
     def is_well(self, names: Collection[str], since: float, despite: Collection[str] = ()) -> bool:
-        """Whether nothing was wrong with some processes, and between them, since a time. ``despite``: but these kinds
-        of faults."""
+        """Whether nothing was wrong with some processes, and between them, since a time; see `Simulation.is_well`."""
         found = (each for each in self._troubles if each.names.issubset(names) and each.until >= since)
         return all(each.kind in despite for each in found)
 
