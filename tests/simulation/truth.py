@@ -204,8 +204,10 @@ class Truth:
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
-        cut = [fault.seconds for fault in sim.faults if fault.kind == "cut"]
-        self.nodes_part = self.nodes_end or max(cut, default=0.0) > 4.0
+        # Whose credentials expire while its node is taken for ended moves as the node comes back.
+        part = {"cut", "pause"} if self.expires else {"cut"}
+        silent = [fault.seconds for fault in sim.faults if fault.kind in part]
+        self.nodes_part = self.nodes_end or max(silent, default=0.0) > 4.0
         """Whether nodes end, or may not hear each other for so long that they seem to have ended."""
 
     @property

@@ -32,7 +32,7 @@ from wsrpc.testing import Simulation
 __all__ = ["CLIENTS", "User"]
 
 URL = "ws://service:80/?who="
-CLIENTS, STEPS, KEYS = 4, 12, 8
+CLIENTS, STEPS, KEYS = 3, 12, 6
 PERSISTENT = Reconnect(retry=lambda error: is_transient(error, connected=True))
 
 
