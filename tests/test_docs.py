@@ -228,6 +228,14 @@ async def test_javascript_programs_run_as_shown(
         await check_program(page, name, url, tmp_path, find_node())
 
 
+@pytest.mark.parametrize(("name", "mistake"), [("shop.py", "an order was made twice"), ("mended_shop.py", "")])
+async def test_the_mistake_of_the_shop_is_found_until_it_is_mended(name: str, mistake: str, tmp_path: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "simulation.md"
+    (tmp_path / name).write_text(program_of(page, name), "utf-8")
+    printed = await output_of(*PYTHON, name, folder=tmp_path)
+    assert mistake in printed and bool(mistake) == printed.startswith("seed ")
+
+
 MIGRATIONS = [
     *(("migrate-json", f"{name}.py") for name in ("old_server", "old_client", "new_server", "new_client")),
     *(("migrate-socketio", f"{name}.py") for name in ("old_server", "old_client", "new_server", "new_client")),
@@ -248,6 +256,7 @@ def test_every_program_is_run() -> None:
         *(
             ("docs/how-to/see-what-happens.md", f"{name}.py") for name in ("app", "device", "telemetry")
         ),  # by tests/docs
+        *(("docs/how-to/simulation.md", f"{name}.py") for name in ("shop", "mended_shop")),
         *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/docs/test_migration_pages.py
         ("docs/how-to/browser.md", "page.py"),  # by tests/browser/test_shown_pages.py
         ("docs/how-to/ws-wrapper.md", "main.mjs"),  # likewise

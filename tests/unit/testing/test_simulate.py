@@ -188,6 +188,11 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
     assert said in str(failed.value)
 
 
+async def test_a_coroutine_that_simulates_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="outside of coroutines"):
+        simulate(lambda sim: None)
+
+
 def test_a_process_that_is_paused_and_then_stopped_ends_when_the_others_have_ended() -> None:
     """It started again after that, and was never cancelled."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from random import Random
@@ -54,7 +55,14 @@ def simulate(
     Raises:
         SimulationFailed: a process or a check has raised an exception, or a process has not ended, for example.
         ValueError: there is no such kind of fault.
+        RuntimeError: it is called in a coroutine.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError("simulate() runs event loops of its own: call it outside of coroutines")
     if unknown := [kind for kind in faults if kind not in FAULTS]:
         raise ValueError(f"faults= are some of {', '.join(FAULTS)}; got {', '.join(map(repr, unknown))}")
     for each in [seed] if isinstance(seed, int) else seed:
