@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import linecache
 import logging
 import math
 import os
@@ -31,6 +32,8 @@ SLOW = (TESTS / "simulation", TESTS / "property", TESTS / "faults", TESTS / "tes
 # Three say as well which line it was.
 constants.DEBUG_STACK_DEPTH = 3  # type: ignore[misc]
 traceback.extract_stack.__defaults__ = (None, 3)  # for `f` and `limit`, which C does not give
+# To ask the system for each of these lines whether its file has changed took a seventh of their time.
+linecache.checkcache = lambda filename=None: None
 
 SLOW_HANDLER = dispatcher.SLOW_HANDLER
 # Its warnings tell of the machine, too, and tests read the log, or count objects: a peer's first warning makes some.
