@@ -26,7 +26,7 @@ from wsrpc.testing._proxied_connection import bound_socket
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 KILLS = 100 if SOAK else 2
-PROGRAM = str(ROOT / "tests" / "faults" / "mortal_server.py")
+PROGRAM = str(ROOT / "interop" / "mortal_server.py")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-// What a page calls while its server is killed: the handlers of tests/faults/mortal_server.py.
+// What a page calls while its server is killed: the handlers of mortal_server.py.
 
 import { setTimeout as after } from "node:timers/promises"
 

@@ -1,4 +1,4 @@
-"""A server that gets killed, by `interop/test_page_cuts_kills.py`: ``python mortal_server.py PORT JOURNAL``.
+"""A server that gets killed, by `test_page_cuts_kills.py`: ``python mortal_server.py PORT JOURNAL``.
 
 Each handler writes down that it runs before it does anything else. What was written to a file stays there when the
 process is killed, so the journal says what has run, whatever anybody was told of it.
