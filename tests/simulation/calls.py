@@ -56,7 +56,7 @@ def serve(side: Registrar, truth: Truth) -> None:
         truth.begins(number)
         expected = 0
         async for each, filling in items:
-            assert each == expected, f"item {each} of upload {number}, and not {expected}"
+            assert each == expected, f"item {each} of {truth.calls[number].name}, and not {expected}"
             expected += 1
             await asyncio.sleep(pause)
             truth.unread[number] -= len(filling)
@@ -73,7 +73,7 @@ def serve(side: Registrar, truth: Truth) -> None:
         heard = truth.talks[number]
         try:
             async for text in channel.events("say"):
-                assert text == len(heard) + 1, f"event {text} of conversation {number}, and not {len(heard) + 1}"
+                assert text == len(heard) + 1, f"event {text} of {truth.calls[number].name}, and not {len(heard) + 1}"
                 heard.append(text)
                 await asyncio.sleep(0.01)
         finally:

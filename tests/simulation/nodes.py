@@ -132,7 +132,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async def ask_other(number: int, address: str) -> int:
         """Events to a client of any node arrive in order, and do not overtake requests."""
         truth.begins(number)
-        sender = f"call {number} to {address}"
+        sender = f"{truth.calls[number].name} to {address}"
         other = cluster.peer(address)
         asking = list[asyncio.Task[int]]()
         most, filling = sim.random.choice([(7, ""), (7, ""), (21, "x" * 30_000)])

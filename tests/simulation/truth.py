@@ -227,7 +227,7 @@ class Truth:
 
     def call(self, name: str) -> tuple[int, Call]:
         number = next(self.numbers)
-        self.calls[number] = call = Call(f"{name} {number}")
+        self.calls[number] = call = Call(f"{name} {number} of {self.sim.here}")
         return number, call
 
     def begins(self, number: int) -> None:
@@ -261,7 +261,7 @@ class Truth:
                 overtaking = [note for note in self.notes[sender][:arrived] if note > mark]
                 assert not overtaking, f"event {overtaking[0]} of {sender} has overtaken request {mark}"
         for sender, notes in self.notes.items():
-            if sender.startswith("call "):  # every second one is a request
+            if sender.startswith("ask other "):  # every second one is a request
                 notes = [note // 2 for note in notes]
             assert notes == sorted(set(notes)), f"the events of {sender} are out of order: {notes}"
             gaps = sum(after != before + 1 for before, after in pairwise(notes))

@@ -85,12 +85,12 @@ class User(Caller):
             may_be = may_be or not truth.is_well(self.name, since=began + 0.001, despite=one_is_off)
             assert info.downtime < 12.0 or may_be, f"{self.life} was away for {info.downtime:g} s, for no reason"
             self.attached = sim.now
+            sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
                 truth.sessions[self.name].append(sim.now)
                 truth.loses(self.life, info, may_be=self.ended_early)
                 self.session_since = sim.now
                 self.news_heard.missed()
-                sim.note("has another session")
 
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:

@@ -111,5 +111,7 @@ class _Failed:
             size //= 2
 
     def text(self) -> str:
-        wrong = dict.fromkeys(problem.text for problem in self._world.problems)
-        return "\n".join([f"seed {self._seed} fails:", "", *self._world.story, "", *wrong])
+        world = self._world
+        wrong = dict.fromkeys(world.named(problem.text) for problem in world.problems)
+        story = [*world.story, f"{world.events.now:9.3f}  something is wrong:"]
+        return "\n".join([f"seed {self._seed} fails:", "", *story, "", *wrong])

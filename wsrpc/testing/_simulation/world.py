@@ -111,10 +111,13 @@ class World:
         self.network.add(process, *names)
 
     def note(self, text: str) -> None:
-        """Add a line to the story. Addresses become the names of their processes."""
+        """Add a line to the story."""
         process = self.running
-        text = ADDRESS.sub(lambda found: self.network.name_of(found[0]), text)
-        self.story.append(f"{self.events.now:9.3f}  {f'{process}: ' if process else ''}{text}")
+        self.story.append(self.named(f"{self.events.now:9.3f}  {f'{process}: ' if process else ''}{text}"))
+
+    def named(self, text: str) -> str:
+        """Return a text with the names of processes in place of their addresses."""
+        return ADDRESS.sub(lambda found: self.network.name_of(found[0]), text)
 
     # ------------------------------------------------------------ what goes wrong
 
