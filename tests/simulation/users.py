@@ -101,7 +101,7 @@ class User(Caller):
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:
             truth.told_kicks.add(info.reason)
-            self.ended_early = info.code == 1006 and self.is_new
+            self.ended_early = info.code in (1001, 1006) and self.is_new
             self.closed_at = sim.now
             assert info.code not in (1009, 4400), f"{self.life} has resumed its session, which then ends: {info}"
 
