@@ -166,9 +166,9 @@ class User(Caller):
             await action(self)
         except WsrpcError as exc:
             self.sim.note(f"{name} ends: {exc!r}")
-            # Expired credentials end no session, if it has begun before.
-            may_expire = isinstance(exc, SessionLost) or not self.truth.kinds <= {"stop", "clock"}
-            if getattr(exc, "code", 0) == 4411 and not may_expire:
+            # Expired credentials end no session. What else goes wrong at this moment may.
+            is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop", *UNNOTICED})
+            if getattr(exc, "code", 0) == 4411 and (is_well or not isinstance(exc, SessionLost)):
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or self.is_new)
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
