@@ -83,7 +83,7 @@ class User(Caller):
             may_be = self.attached > began - 2.0 or self.closed_at > began - 60.0
             one_is_off = ["power"] if info.resumed and not truth.between else []
             may_be = may_be or not truth.is_well(self.name, since=began + 0.001, despite=one_is_off)
-            assert info.downtime < 12.0 or may_be, f"{self.life} was away for {info.downtime:g} s, for no reason"
+            assert info.downtime < 8.0 or may_be, f"{self.life} was away for {info.downtime:g} s, for no reason"
             self.attached = sim.now
             sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
