@@ -26,10 +26,16 @@ STAFF = "client-0"
 
 
 async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
-    server = Server(store=sim.store(), cluster=Cluster(sim.engine()), detached_timeout=DETACHED, limits=limits)
+    shared: Any = {} if truth.is_alone else {"store": sim.store(), "cluster": Cluster(sim.engine())}
+    server = Server(**shared, detached_timeout=DETACHED, limits=limits)
     serve(server, truth)
-    cluster, here = server.cluster, sim.here.partition(" ")[0]
-    assert cluster is not None
+    here = sim.here.partition(" ")[0]
+    cluster: Any = None if truth.is_alone else server.cluster
+
+    def find(address: str, asking: Peer) -> Any:
+        if cluster is not None:
+            return cluster.peer(address)
+        return next((each for each in server.peers if each.principal == address), asking)
 
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
@@ -39,9 +45,9 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         if not handshake.query["who"].startswith("guest"):
             handshake.address = handshake.query["who"]
 
-    lobby = server.room("lobby", allow=lambda peer: True, keep=KEPT)
+    lobby = server.room("lobby", allow=lambda peer: True, keep=truth.keep)
     hall = server.room("hall", allow=lambda peer: True, presence=GRACE)
-    news, staff = server.room("news", keep=KEPT), server.room("staff")
+    news, staff = server.room("news", keep=truth.keep), server.room("staff")
 
     @server.on_resume
     def resumed(peer: Peer) -> None:
@@ -125,15 +131,15 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async def ask_back(number: int, what: str, address: str, peer: Peer) -> int:
         truth.begins(number)
         with suppress(WsrpcError):
-            await CALLS[what](Caller(sim, truth, cluster.peer(address) if address else peer))
+            await CALLS[what](Caller(sim, truth, find(address, peer) if address else peer))
         return number
 
     @server.on("ask other")
-    async def ask_other(number: int, address: str) -> int:
+    async def ask_other(number: int, address: str, peer: Peer) -> int:
         """Events to a client of any node arrive in order, and do not overtake requests."""
         truth.begins(number)
         sender = f"{truth.calls[number].name} to {address}"
-        other = cluster.peer(address)
+        other = find(address, peer)
         asking = list[asyncio.Task[int]]()
         most, filling = sim.random.choice([(7, ""), (7, ""), (21, "x" * 30_000)])
         try:
@@ -157,6 +163,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     @server.on("ring other")
     async def ring_other(number: int, address: str, patient: bool) -> int:
         truth.begins(number)
+        if cluster is None:
+            return number
         key, began = f"{sim.random.randrange(20)} {address}", sim.now
         timeout = None if patient else 5.0
         with suppress(WsrpcError, TimeoutError):
@@ -186,8 +194,9 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         assert not (is_well and missing and is_current), f"{here} has given up {missing}"
 
     async with server.listen(port=80):
-        truth.node_names[here] = cluster.nodes[:1]
-        sim.always(lambda: others_are_known() if sim.now > 10.0 and not truth.last_words else None)
+        if cluster is not None:
+            truth.node_names[here] = cluster.nodes[:1]
+            sim.always(lambda: others_are_known() if sim.now > 10.0 and not truth.last_words else None)
         try:
             await asyncio.Event().wait()
         finally:

@@ -128,6 +128,11 @@ class Truth:
         """The processes between clients and nodes."""
         self.expires = draw.choice([None, None, None, 5.0, 20.0])
         """Seconds after which the credentials of a client expire."""
+        self.is_alone = draw.random() < 0.1
+        """Whether there is one node, without a cluster, and with a store of its own."""
+        self.nodes = NODES[:1] if self.is_alone else NODES
+        self.keep = draw.choice([600.0, 15.0])
+        """Seconds for which rooms keep their events."""
         small = [limits for limits in (of_nodes, of_clients) if limits.waiting < 1024 or limits.message_bytes < 1024**2]
         self.drops_events = bool(small)
         """Whether receivers drop events, because more wait than their limits allow."""
@@ -189,7 +194,6 @@ class Truth:
         self.node_names: dict[str, tuple[str, ...]] = dict.fromkeys(NODES, ())
         """The name that the cluster has given each node, by its process."""
         self.kinds = kinds = {fault.kind for fault in sim.faults}
-        self.restored = "restored store" in kinds
         self.is_loud = kinds <= LOUD
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE | UNNOTICED]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
@@ -204,6 +208,8 @@ class Truth:
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
+        self.restored = "restored store" in kinds or (self.is_alone and self.nodes_end)
+        """Whether what was stored may be forgotten."""
         # Whose credentials expire while its node is taken for ended moves as the node comes back.
         part = {"cut", "pause"} if self.expires else {"cut"}
         silent = [fault.seconds for fault in sim.faults if fault.kind in part]
@@ -217,11 +223,11 @@ class Truth:
 
     def is_well(self, *names: str, since: float, despite: Collection[str] = ()) -> bool:
         """Whether nothing has gone wrong with the nodes, and some others, since a time."""
-        return self.sim.is_well(*NODES, *self.between, *names, since=since, despite=despite)
+        return self.sim.is_well(*self.nodes, *self.between, *names, since=since, despite=despite)
 
     def hears_others(self, here: str, since: float) -> bool:
         """Whether a node has heard the others since a time, as far as it was not paused itself."""
-        others = [name for name in NODES if name != here]
+        others = [name for name in self.nodes if name != here]
         is_well = self.sim.is_well(here, *others, "broker", since=since, despite=OF_CLIENTS)
         return is_well and self.sim.is_well(*others, "broker", since=since, despite=OF_CLIENTS - {"pause"})
 

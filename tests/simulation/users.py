@@ -162,6 +162,7 @@ class User(Caller):
     async def act(self, action: Callable[[User], Coroutine[Any, Any, None]]) -> None:
         name = action.__name__.replace("_", " ")
         self.emits = self.emits or action in (User.note, User.conversation, User.feed, User.kick_other)
+        was_new = self.is_new
         try:
             await action(self)
         except WsrpcError as exc:
@@ -170,7 +171,7 @@ class User(Caller):
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop", *UNNOTICED})
             if getattr(exc, "code", 0) == 4411 and (is_well or not isinstance(exc, SessionLost)):
                 raise
-            is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or self.is_new)
+            is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
             # The first message of the session has got lost, or is very late.

@@ -1,4 +1,5 @@
-"""The world in which wsrpc is simulated: three nodes, a store, an engine, and clients that do all that a client can.
+"""The world in which wsrpc is simulated: three nodes, a store, an engine (or one node alone),
+and clients that do all that a client can.
 
 Whatever happens:
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from nodes import node
 from proxy import proxy
-from truth import LEASE, NODES, Truth
+from truth import LEASE, Truth
 from users import CLIENTS, User
 
 from wsrpc import ConnectFailed, HandshakeRejected, Limits
@@ -26,8 +27,6 @@ __all__ = ["world"]
 
 
 def world(sim: Simulation) -> Any:
-    sim.store(lease=LEASE)
-    sim.engine()
     draw = sim.random_of("limits")
 
     def some(small: float, usual: float, often: float = 0.25) -> Any:
@@ -47,6 +46,9 @@ def world(sim: Simulation) -> Any:
         for _ in range(2)
     ]
     truth = Truth(sim, of_nodes, of_clients)
+    if not truth.is_alone:
+        sim.store(lease=LEASE)
+        sim.engine()
 
     async def client() -> None:
         while True:
@@ -55,10 +57,10 @@ def world(sim: Simulation) -> Any:
             except (ConnectFailed, HandshakeRejected) as exc:  # before the first connection
                 sim.note(f"cannot connect: {exc}")
 
-    for name in NODES:
+    for name in truth.nodes:
         sim.process(name, partial(node, sim, truth, of_nodes), serves=True, host="" if truth.between else "service")
     for name in truth.between:
-        sim.process(name, partial(proxy, sim, NODES), serves=True, host="service")
+        sim.process(name, partial(proxy, sim, truth.nodes), serves=True, host="service")
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     yield

@@ -21,7 +21,7 @@ READ = 256 * 1024
 HIGH, LOW = 64 * 1024, 16 * 1024
 """asyncio's limits for the bytes that wait to be written."""
 SEGMENT, LARGE_SEGMENT = 4 * 1024, 64 * 1024
-"""Bytes that travel together, at most, on a slow path and on a fast one."""
+"""Bytes that travel together, at most, on a slow path, if that takes no second, and on a fast one."""
 AHEAD = 0.25
 """Seconds for which bytes may be on their way to a slow path."""
 BYTES_ACKED = 120
@@ -59,7 +59,7 @@ class Pipe:
             if self._free_at > now + AHEAD:
                 self._pump_at(self._free_at)
                 return
-            segment = SEGMENT if self.path.rate < FAST else LARGE_SEGMENT
+            segment = min(SEGMENT, self.path.rate) if self.path.rate < FAST else LARGE_SEGMENT
             size = int(min(len(self.unsent), room, segment, self.carries))
             data = bytes(self.unsent[:size])
             del self.unsent[:size]
