@@ -213,7 +213,15 @@ class Caller:
         heard: list[int] = []
         self.truth.talks[number] = heard
         count = self.sim.random.randint(1, 10)
-        async with await self.told(call, self.target.open_channel("talk", number)) as channel:
+        began, limit = self.sim.now, self.sim.random.choice([None, None, 0.3, 2.0])
+        try:
+            async with asyncio.timeout(limit):
+                opened = await self.told(call, self.target.open_channel("talk", number))
+        except TimeoutError:
+            if self.life:
+                await self.target.emit("left", number, began)
+            return
+        async with opened as channel:
             for each in range(1, count + 1):
                 await channel.emit("say", each)
                 if self.sim.random.random() < 0.5:

@@ -127,6 +127,13 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             await asyncio.sleep(seconds)
             truth.worked[f"{ctx.peer.principal} {ctx.key}"] = sim.now
 
+    @server.on("left")
+    async def left(number: int, began: float, peer: Peer) -> None:
+        """Its caller has given up a conversation before, in the same session."""
+        await asyncio.sleep(0.5)
+        is_over = truth.talks[number] or not truth.calls[number].runs or truth.opened[peer.id] > began
+        assert is_over, f"the handler of conversation {number} runs on"
+
     @server.on("ask back")
     async def ask_back(number: int, what: str, address: str, peer: Peer) -> int:
         truth.begins(number)

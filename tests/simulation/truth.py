@@ -219,7 +219,7 @@ class Truth:
     @property
     def must_go_on(self) -> bool:
         """Whether no session may be lost now. Without the node that has it, it may after five seconds."""
-        return self.is_mild and (self.is_short or self.is_well("broker", since=self.sim.now - 30.0))
+        return self.is_mild and (self.is_short or self.is_well("broker", "store", since=self.sim.now - 30.0))
 
     def is_well(self, *names: str, since: float, despite: Collection[str] = ()) -> bool:
         """Whether nothing has gone wrong with the nodes, and some others, since a time."""

@@ -23,7 +23,6 @@ from wsrpc import (
     Reconnect,
     Retry,
     RunLost,
-    SessionLost,
     is_transient,
 )
 from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
@@ -128,6 +127,8 @@ class User(Caller):
         actions = draw.sample(ACTIONS, draw.choice([2, 3, 5, len(ACTIONS)]))
         async with self.client:
             self.attached = self.sim.now
+            if self.attached > self.session_since + 0.5:  # attempts have failed
+                self.closed_at = self.attached
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.join())
                 async for _ in self.sim.steps(STEPS):
@@ -169,7 +170,7 @@ class User(Caller):
             self.sim.note(f"{name} ends: {exc!r}")
             # Expired credentials end no session. What else goes wrong at this moment may.
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop", *UNNOTICED})
-            if getattr(exc, "code", 0) == 4411 and (is_well or not isinstance(exc, SessionLost)):
+            if getattr(exc, "code", 0) == 4411 and is_well:
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
