@@ -10,7 +10,7 @@ from truth import Call, Truth
 
 from wsrpc import AnonymousChannel, ConnectionLost, Context, Retry, RpcError
 from wsrpc._core.api.registration import Registrar
-from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
+from wsrpc.errors import QueueFull, RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 
 __all__ = ["CALLS", "Caller", "serve"]
@@ -26,10 +26,15 @@ def serve(side: Registrar, truth: Truth) -> None:
         return number
 
     @side.on("later")
-    async def later(number: int, seconds: float, filling: str = "") -> int:
+    async def later(number: int, seconds: float) -> int:
         truth.begins(number)
         await asyncio.sleep(seconds)
         return number
+
+    @side.on("echo")
+    async def echo(number: int, text: str) -> str:
+        truth.begins(number)
+        return text
 
     @side.on("fails")
     async def fails(number: int, how: str) -> None:
@@ -152,9 +157,17 @@ class Caller:
                 raise outcome
 
     async def large_request(self) -> None:
-        number, call = self.truth.call("large request")
-        filling = "x" * min(self.sim.random.choice([3_000, 100_000, 700_000]), self.truth.largest)
-        assert await self.told(call, self.target.request("later", number, 0.1, filling)) == number
+        """One, or so many that their answers come while others leave."""
+        text = "x" * min(self.sim.random.choice([3_000, 100_000, 700_000]), self.truth.largest)
+        count = 1 if self.truth.drops_events else self.sim.random.choice([1, 4])
+
+        async def ask() -> None:
+            number, call = self.truth.call("large request")
+            assert await self.told(call, self.target.request("echo", number, text)) == text
+
+        for outcome in await asyncio.gather(*(ask() for _ in range(count)), return_exceptions=True):
+            if outcome is not None and not isinstance(outcome, QueueFull):
+                raise outcome
 
     async def failing_request(self) -> None:
         number, call = self.truth.call("failing request")

@@ -140,6 +140,10 @@ class Truth:
         """Whether handlers wait for others."""
         self.may_be_late = self.is_narrow or "slow" in {fault.kind for fault in sim.faults}
         """Whether answers may take as long as requests have by default."""
+        slowest = min((fault.strength for fault in sim.faults if fault.kind == "slow"), default=1.0)
+        is_hasty = min(limits.ping_timeout or 20.0 for limits in (of_nodes, of_clients)) < 20.0
+        self.unnoticed = UNNOTICED if slowest > (0.56 if is_hasty else 0.26) else {"clock"}
+        """Faults that end no connection: a slow path that carries a large part of a message while a ping waits."""
         self.is_tight = min(of_nodes.unread_bytes, of_clients.unread_bytes) < 1024 * 1024
         """Whether a few large items are too much."""
         self.largest = int(min(of_nodes.message_bytes, of_clients.message_bytes) * 0.9)

@@ -11,7 +11,7 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT
-from truth import UNNOTICED, Call, Hearing, Truth
+from truth import Call, Hearing, Truth
 
 from wsrpc import (
     Client,
@@ -94,7 +94,7 @@ class User(Caller):
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
             sim.note(f"has lost its connection: {info.code} {info.reason}")
-            is_well = truth.is_well(self.name, "broker", since=sim.now - 90.0, despite=UNNOTICED)
+            is_well = truth.is_well(self.name, "broker", since=sim.now - 50.0, despite=truth.unnoticed)
             assert info.code == 4411 or not is_well, f"{self.life} has lost its connection: {info}, for no reason"
 
         @self.client.on("close")

@@ -131,11 +131,15 @@ def _some_connection(world: World, fault: PlannedFault) -> Pipe | None:
 def _cut(world: World, fault: PlannedFault) -> None:
     if (path := _some_path(world, fault)) is not None:
         both = fault.strength < 0.5
-        lost = [each for each in world.network.paths() if each is path or (both and each.name == path.name[::-1])]
         world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} for {fault.seconds:g} s")
         world.trouble(fault.kind, path.name, fault.seconds + AGAIN)
-        for each in lost:
+        for each in _ways(world, path, both):
             each.lose(fault.seconds)
+
+
+def _ways(world: World, path: Path, both: bool) -> list[Path]:
+    """Return a path, and perhaps the way back."""
+    return [each for each in world.network.paths() if each is path or (both and each.name == path.name[::-1])]
 
 
 def _isolate(world: World, fault: PlannedFault) -> None:
@@ -149,11 +153,13 @@ def _isolate(world: World, fault: PlannedFault) -> None:
 
 def _slow(world: World, fault: PlannedFault) -> None:
     if (path := _some_path(world, fault)) is not None:
-        rate, latency = 1000.0 * 10 ** (3 * fault.strength), fault.strength / 2
-        what = f"the way from {' to '.join(path.name)} takes {latency:g} s, at {rate:.0f} bytes/s"
+        both = fault.which % 2 > 0
+        rate, latency = 5000.0 * 200**fault.strength, fault.strength / (2 + 2 * both)
+        what = f"the way from {' to '.join(path.name)}{', and back,' * both} takes {latency:g} s, at {rate:.0f} bytes/s"
         world.note(f"{what}, for {fault.seconds:g} s")
         world.trouble(fault.kind, path.name, fault.seconds)
-        path.slow_down(rate, latency, fault.seconds)
+        for each in _ways(world, path, both):
+            each.slow_down(rate, latency, fault.seconds)
 
 
 def _reset(world: World, fault: PlannedFault) -> None:

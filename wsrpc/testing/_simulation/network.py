@@ -17,7 +17,7 @@ from .streams import Pipe, StreamTransport
 __all__ = ["Network"]
 
 LATENCIES = [0.0002, 0.001, 0.01, 0.05]
-WINDOWS = [1 << 16, 1 << 18, 1 << 20]
+WINDOWS = [1 << 16, 1 << 18, 1 << 20, 1 << 22]
 
 
 class Port(asyncio.AbstractServer):

@@ -52,6 +52,11 @@ class Pipe:
         self._pumps = False
         """Whether `pump` will be called again."""
 
+    @property
+    def backlog(self) -> int:
+        """Bytes for which the operating system has no room. It holds others for a path that is slow."""
+        return max(0, len(self.unsent) + self.in_flight - self.window)
+
     def pump(self) -> None:
         """Let as much leave as there is room for, and as the path carries soon: it may become slower or faster."""
         now = self.path.events.now
@@ -203,10 +208,10 @@ class StreamTransport(asyncio.Transport):
 
     def left(self) -> None:
         """Note that bytes were acknowledged, and others have left."""
-        if self._writing_paused and len(self.out.unsent) <= self._low and self.is_alive:
+        if self._writing_paused and self.out.backlog <= self._low and self.is_alive:
             self._writing_paused = False
             self._soon(self._resume_writing)
-        if self._closing and not self.out.unsent:
+        if self._closing and not self.out.backlog:
             self._finish(None)
 
     def _resume_writing(self) -> None:
@@ -241,7 +246,7 @@ class StreamTransport(asyncio.Transport):
             return
         self.out.unsent += data
         self.out.pump()
-        if len(self.out.unsent) > self._high and not self._writing_paused:
+        if self.out.backlog > self._high and not self._writing_paused:
             self._writing_paused = True
             self._protocol.pause_writing()
 
@@ -257,7 +262,7 @@ class StreamTransport(asyncio.Transport):
             return
         self._closing, self._reading = True, False
         self.write_eof()
-        if not self.out.unsent:
+        if not self.out.backlog:
             self._finish(None)
 
     def abort(self) -> None:
@@ -291,7 +296,7 @@ class StreamTransport(asyncio.Transport):
         return self._reading
 
     def get_write_buffer_size(self) -> int:
-        return len(self.out.unsent)
+        return self.out.backlog
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._low, self._high
