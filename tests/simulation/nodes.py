@@ -12,7 +12,7 @@ from typing import Any
 from calls import CALLS, Caller, serve
 from truth import BUSY, DETACHED, NODES, Emission, Truth
 
-from wsrpc import Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
+from wsrpc import CloseInfo, Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound, WsrpcError
 from wsrpc.testing import Simulation
@@ -51,7 +51,13 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
 
     @server.on_resume
     def resumed(peer: Peer) -> None:
-        truth.resumed[str(peer.principal)] = sim.now
+        truth.resumed[str(peer.principal)], truth.at[str(peer.principal)] = sim.now, here
+
+    @server.on_detach
+    def dropped(peer: Peer, info: CloseInfo) -> None:
+        user = str(peer.principal)
+        if user[0] == "c" and truth.at[user] == here and info.code != 4409:
+            truth.check_drop(user, info)
 
     @server.on("open")
     def welcome(peer: Peer) -> None:

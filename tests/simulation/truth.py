@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
-from wsrpc import Context, Limits
+from wsrpc import CloseInfo, Context, Limits
 from wsrpc.testing import Simulation
 
 __all__ = ["BUSY", "DETACHED", "LEASE", "NODES", "OF_CLIENTS", "UNNOTICED", "Call", "Emission", "Hearing", "Truth"]
@@ -140,10 +140,9 @@ class Truth:
         """Whether handlers wait for others."""
         self.may_be_late = self.is_narrow or "slow" in {fault.kind for fault in sim.faults}
         """Whether answers may take as long as requests have by default."""
-        slowest = min((fault.strength for fault in sim.faults if fault.kind == "slow"), default=1.0)
-        is_hasty = min(limits.ping_timeout or 20.0 for limits in (of_nodes, of_clients)) < 20.0
-        self.unnoticed = UNNOTICED if slowest > (0.56 if is_hasty else 0.26) else {"clock"}
-        """Faults that end no connection: a slow path that carries a large part of a message while a ping waits."""
+        self.slowest = min((fault.strength for fault in sim.faults if fault.kind == "slow"), default=1.0)
+        self.is_hasty = min(limits.ping_timeout or 20.0 for limits in (of_nodes, of_clients)) < 20.0
+        """Whether an answer to a ping may not take as long as a part of a large message."""
         self.is_tight = min(of_nodes.unread_bytes, of_clients.unread_bytes) < 1024 * 1024
         """Whether a few large items are too much."""
         self.largest = int(min(of_nodes.message_bytes, of_clients.message_bytes) * 0.9)
@@ -169,6 +168,8 @@ class Truth:
         """When each session has begun at its node, by its peer."""
         self.served: dict[str, Any] = {}
         """The last peer of each user, at its node."""
+        self.at: dict[str, str] = {}
+        """The node of each of them."""
         self.resumed: defaultdict[str, float] = defaultdict(float)
         """When the last session of each user has begun or resumed at its node."""
         self.kicked: dict[str, tuple[str, float, str]] = {}
@@ -234,6 +235,14 @@ class Truth:
         others = [name for name in self.nodes if name != here]
         is_well = self.sim.is_well(here, *others, "broker", since=since, despite=OF_CLIENTS)
         return is_well and self.sim.is_well(*others, "broker", since=since, despite=OF_CLIENTS - {"pause"})
+
+    def check_drop(self, user: str, info: CloseInfo) -> None:
+        """A slow path ends no connection, if it carries a large part of a message while one side waits."""
+        least = 0.56 if self.is_hasty and "acknowledged" not in info.reason else 0.26
+        despite = UNNOTICED if self.slowest > least else {"clock"}
+        nodes = NODES if self.expires else [self.at[user]]  # sessions move when credentials expire
+        is_well = self.sim.is_well(*nodes, *self.between, user, "broker", since=self.sim.now - 50.0, despite=despite)
+        assert info.code == 4411 or not is_well, f"{user} has lost its connection: {info}, for no reason"
 
     def call(self, name: str) -> tuple[int, Call]:
         number = next(self.numbers)

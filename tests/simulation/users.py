@@ -94,8 +94,7 @@ class User(Caller):
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
             sim.note(f"has lost its connection: {info.code} {info.reason}")
-            is_well = truth.is_well(self.name, "broker", since=sim.now - 50.0, despite=truth.unnoticed)
-            assert info.code == 4411 or not is_well, f"{self.life} has lost its connection: {info}, for no reason"
+            truth.check_drop(self.name, info)
 
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:

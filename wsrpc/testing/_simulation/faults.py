@@ -152,7 +152,8 @@ def _isolate(world: World, fault: PlannedFault) -> None:
 
 
 def _slow(world: World, fault: PlannedFault) -> None:
-    if (path := _some_path(world, fault)) is not None:
+    pipe = _some_connection(world, fault) if fault.which % 3 else None  # most bytes travel on connections
+    if (path := pipe.path if pipe else _some_path(world, fault)) is not None:
         both = fault.which % 2 > 0
         rate, latency = 5000.0 * 200**fault.strength, fault.strength / (2 + 2 * both)
         what = f"the way from {' to '.join(path.name)}{', and back,' * both} takes {latency:g} s, at {rate:.0f} bytes/s"
