@@ -101,7 +101,7 @@ class User(Caller):
             truth.told_kicks.add(info.reason)
             self.ended_early = info.code in (1001, 1006) and self.is_new
             self.closed_at = sim.now
-            assert info.code not in (1009, 4400), f"{self.life} has resumed its session, which then ends: {info}"
+            assert info.code not in (1009, 4400, 4408), f"{self.life} has lost its session, for no reason: {info}"
 
     @property
     def is_new(self) -> bool:
