@@ -410,7 +410,7 @@ class User(Caller):
             else:
                 count = random.randint(1, 10)
                 for each in range(1, count + 1):
-                    await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 50_000]))
+                    await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 200_000]))
                 if self.truth.is_mild and not self.truth.expires:
                     self.truth.sent[sender] = count
 

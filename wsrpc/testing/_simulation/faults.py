@@ -159,8 +159,11 @@ def _slow(world: World, fault: PlannedFault) -> None:
         what = f"the way from {' to '.join(path.name)}{', and back,' * both} takes {latency:g} s, at {rate:.0f} bytes/s"
         world.note(f"{what}, for {fault.seconds:g} s")
         world.trouble(fault.kind, path.name, fault.seconds)
-        for each in _ways(world, path, both):
-            each.slow_down(rate, latency, fault.seconds)
+        users = {each.name for each in world.processes if not each.serves}.intersection(path.name)
+        for each in world.network.paths():  # for a user, those to all others
+            there, back = ([(name in users, users or name) for name in names] for names in (each.name, each.name[::-1]))
+            if [(name in users, users or name) for name in path.name] in (there, back if both else None):
+                each.slow_down(rate, latency, fault.seconds)
 
 
 def _reset(world: World, fault: PlannedFault) -> None:
