@@ -50,6 +50,9 @@ class Fault(Protocol):
     @property
     def seconds(self) -> float: ...
 
+    @property
+    def strength(self) -> float: ...
+
     def happen(self, world: World, /) -> None: ...
 
 
