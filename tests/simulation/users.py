@@ -11,7 +11,7 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT
-from truth import Call, Hearing, Truth
+from truth import UNNOTICED, Call, Hearing, Truth
 
 from wsrpc import (
     Client,
