@@ -284,24 +284,25 @@ class User(Caller):
         key = f"{random.randrange(2)}"
         place = (self.name, key)
         position, run, last = truth.positions.get(place, (None, None, 0))
-        stream = self.client.stream("watch", 12, 0.5, key=key, after=position, returns=list[Any])
+        most = 12 if key == "0" else 50
+        stream = self.client.stream("watch", most, 0.5, key=key, after=position, returns=list[Any])
         try:
             async with stream:
-                async for number, each in stream:
-                    assert run in (None, number) and each == last + 1, f"item {each} of run {number} after {last}"
-                    run, last = number, each
-                    truth.positions[place] = stream.position, run, last
-                    if random.random() < 0.1:
-                        if random.random() < 0.7:
-                            await self.stop(stream, f"{self.name} {key}")
-                        return
-            assert last == 12, f"the run of {key} ends after {last} items"
+                try:
+                    async for number, each in stream:
+                        assert run in (None, number) and each == last + 1, f"item {each} of run {number} after {last}"
+                        run, last = number, each
+                        truth.positions[place] = stream.position, run, last
+                        if random.random() < 0.1:
+                            if random.random() < 0.7:
+                                await self.stop(stream, f"{self.name} {key}")
+                            return
+                except ConnectionLost:
+                    await self.stop(stream, f"{self.name} {key}")
+                    raise
+            assert last == most, f"the run of {key} ends after {last} items"
         except RunLost:
             truth.keyed_runs[f"watch {self.name} {key}"].append("lost")
-            raise
-        except ConnectionLost:
-            if random.random() < 0.5:
-                await self.stop(stream, f"{self.name} {key}")
             raise
         except RemoteError as exc:
             if exc.message != "the handler was stopped":
