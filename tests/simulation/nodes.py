@@ -184,7 +184,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             ringing = cluster.peer(address).request("ring", key, key=key, timeout=timeout, deliver_within=60.0)
             assert await ringing == f"rung {key}"
         is_well = truth.is_well(address, "broker", "store", since=sim.now - 50.0)
-        has_waited = patient and sim.now > began + 50.0
+        has_waited = patient and sim.now > began + 50.0 and "." not in address  # a device may not come
         assert not has_waited or not is_well or truth.is_narrow, f"{address} does not answer {key!r}, for no reason"
         return number
 

@@ -431,6 +431,43 @@ class User(Caller):
             # Sooner, functions of `on_presence` may be told the two changes in the wrong order.
             await asyncio.sleep(self.sim.random.choice([0.4, 1.0, 3.0]))
 
+    async def device(self) -> None:
+        """A device comes for a call that waits for it, perhaps after its node has ended. Perhaps the call ends it."""
+        truth, random, began = self.truth, self.sim.random, self.sim.now
+        number, call = truth.call("ring a device")
+        name, fails, rung, ended = f"{self.name}.{number}", random.random() < 0.3, list[str](), asyncio.Event()
+        is_well = partial(truth.is_well, self.name, "broker", "store")
+
+        async def ring(key: str) -> str:
+            rung.append(key)
+            if fails:
+                ended.set()
+                await asyncio.Event().wait()
+            return f"rung {key}"
+
+        async def come() -> None:
+            await asyncio.sleep(2.0)
+            is_stored = is_well(since=began - 10.0) and not truth.is_narrow
+            await asyncio.sleep(random.choice([0.0, 5.0, 15.0]))
+            while self.sim.now < began + 60.0 and (fails or not rung):
+                ended.clear()
+                device = self.new_client(name)
+                device.on("welcome", lambda: None)
+                device.on("close", ended.set)
+                device.on("ring", ring, keep=KEPT)
+                async with device:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(began + 60.0 - self.sim.now):
+                            await ended.wait()
+            is_due = is_stored and call.told not in ("not_sent", "not_run") and is_well(since=began + 25.0)
+            assert rung or not is_due, f"{name} comes, and its call does not"
+            assert len(rung) <= 15, f"{name} has ended {len(rung)} times"
+
+        asking = self.told(call, self.client.request("ring other", number, name, True, timeout=None))
+        for outcome in await asyncio.gather(asking, come(), return_exceptions=True):
+            if isinstance(outcome, AssertionError):
+                raise outcome
+
 
 ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [
     *CALLS.values(),
@@ -447,4 +484,5 @@ ACTIONS: list[Callable[[User], Coroutine[Any, Any, None]]] = [
     User.feed,
     User.visit,
     User.move,
+    User.device,
 ]
