@@ -17,10 +17,12 @@ from wsrpc.cluster import Cluster
 from wsrpc.errors import PeerNotFound, WsrpcError
 from wsrpc.testing import Simulation
 
-__all__ = ["KEPT", "STAFF", "node"]
+__all__ = ["KEPT", "RINGING", "STAFF", "node"]
 
 KEPT = 600.0
 GRACE = 5.0
+RINGING = 120.0
+"""Seconds in which a call reaches its peer."""
 STAFF = "client-0"
 """The user who does not get what is not for the staff."""
 
@@ -181,7 +183,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         key, began = f"{sim.random.randrange(20)} {address}", sim.now
         timeout = None if patient else 5.0
         with suppress(WsrpcError, TimeoutError):
-            ringing = cluster.peer(address).request("ring", key, key=key, timeout=timeout, deliver_within=60.0)
+            ringing = cluster.peer(address).request("ring", key, key=key, timeout=timeout, deliver_within=RINGING)
             assert await ringing == f"rung {key}"
         is_well = truth.is_well(address, "broker", "store", since=sim.now - 50.0)
         has_waited = patient and sim.now > began + 50.0 and "." not in address  # a device may not come

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from calls import CALLS, Caller, serve
-from nodes import KEPT
+from nodes import KEPT, RINGING
 from truth import UNNOTICED, Call, Hearing, Truth
 
 from wsrpc import (
@@ -54,7 +54,7 @@ class User(Caller):
         """Whether the last session ended before the client knew it."""
         self.attached = inf
         """When the last connection has become one of the session."""
-        self.client = self.target = self.new_client(self.name)
+        self.client = self.target = self.new_client(self.name, Reconnect(retry=self.may_dial))
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
         self.feeding = asyncio.Lock()
         self.client.room("news").on_missed(self.news_heard.missed_some)
@@ -108,8 +108,7 @@ class User(Caller):
         """Whether the first answer of the node may not have arrived."""
         return self.sim.now < self.session_since + 5.0
 
-    def new_client(self, who: str) -> Client:
-        reconnect = PERSISTENT if who.startswith("guest") else Reconnect(retry=self.may_dial)
+    def new_client(self, who: str, reconnect: Reconnect = PERSISTENT) -> Client:
         client = Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
         serve(client, self.truth)
         return client
@@ -385,7 +384,7 @@ class User(Caller):
         guest = self.new_client("guest")
         guest.on("welcome", lambda: None)
         async with guest:
-            what = random.choice(["charges", "stores", "joins", "notes"])
+            what = random.choice(["charges", "stores", "joins", "joins", "notes"])
             if what == "charges":
                 assert await guest.request("charge", 0.1, key=sender, timeout=None) == f"receipt {sender}"
             elif what == "stores":
@@ -401,6 +400,8 @@ class User(Caller):
                         heard.hear(ctx, text)
 
                 guest.room("lobby").on_missed(heard.missed)
+                with suppress(RemoteError):
+                    await self.say_in("lobby", 2)
                 after, heard.since = random.choice(self.lobby_heard.places or [("", inf)])
                 await self.join_soon(guest.room("lobby"), after or None)
                 heard.until = self.sim.now
@@ -436,30 +437,34 @@ class User(Caller):
         truth, random, began = self.truth, self.sim.random, self.sim.now
         number, call = truth.call("ring a device")
         name, fails, rung, ended = f"{self.name}.{number}", random.random() < 0.3, list[str](), asyncio.Event()
+        until = began + RINGING
         is_well = partial(truth.is_well, self.name, "broker", "store")
 
         async def ring(key: str) -> str:
             rung.append(key)
+            ended.set()
             if fails:
-                ended.set()
                 await asyncio.Event().wait()
             return f"rung {key}"
 
         async def come() -> None:
-            await asyncio.sleep(2.0)
-            is_stored = is_well(since=began - 10.0) and not truth.is_narrow
-            await asyncio.sleep(random.choice([0.0, 5.0, 15.0]))
-            while self.sim.now < began + 60.0 and (fails or not rung):
+            await asyncio.sleep(1.0)
+            has_begun = call.runs > 0
+            await asyncio.sleep(1.0)
+            is_stored = has_begun and is_well(since=began + 1.0) and not truth.is_narrow
+            await asyncio.sleep(random.choice([0.0, 5.0, 20.0]))
+            while self.sim.now < until and (fails or not rung):
                 ended.clear()
-                device = self.new_client(name)
+                device = self.new_client(name, Reconnect(retry=lambda error: True))
                 device.on("welcome", lambda: None)
                 device.on("close", ended.set)
                 device.on("ring", ring, keep=KEPT)
                 async with device:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(began + 60.0 - self.sim.now):
+                        async with asyncio.timeout(until - self.sim.now):
                             await ended.wait()
-            is_due = is_stored and call.told not in ("not_sent", "not_run") and is_well(since=began + 25.0)
+                        await asyncio.sleep(0.0 if fails else 1.0)
+            is_due = is_stored and call.told not in ("not_sent", "not_run") and is_well(since=until - 35.0)
             assert rung or not is_due, f"{name} comes, and its call does not"
             assert len(rung) <= 15, f"{name} has ended {len(rung)} times"
 

@@ -45,7 +45,7 @@ class SimulatedStore:
         self.slow: list[float] = []
         """Of each fault that makes it slow: the seconds that a step takes to arrive, at most."""
         self.lossy: dict[str, bool] = {}
-        """The methods whose results get lost. True: their callers are told nothing. False: that the store is lost."""
+        """The methods whose results get lost, or "*". True: their callers are told nothing. False: that it is lost."""
 
     def __repr__(self) -> str:
         return "<SimulatedStore>"
@@ -94,7 +94,7 @@ class SimulatedStore:
 
         def arrive() -> None:
             if store.alive:
-                if (hangs := self.lossy.get(name)) is False:
+                if (hangs := self.lossy.get(name, self.lossy.get("*"))) is False:
                     answer(None, StoreLost("the connection to the store is lost"))
                 if hangs is None or store.choices.random() < 0.7:
                     store.call(lambda: store.keep(step(silent=hangs is not None)))
