@@ -453,7 +453,7 @@ class User(Caller):
             await asyncio.sleep(1.0)
             is_stored = has_begun and is_well(since=began + 1.0) and not truth.is_narrow
             await asyncio.sleep(random.choice([0.0, 5.0, 20.0]))
-            while self.sim.now < until and (fails or not rung):
+            while self.sim.now < until and not (rung and (asking.done() or not fails)):
                 ended.clear()
                 device = self.new_client(name, Reconnect(retry=lambda error: True))
                 device.on("welcome", lambda: None)
@@ -468,7 +468,9 @@ class User(Caller):
             assert rung or not is_due, f"{name} comes, and its call does not"
             assert len(rung) <= 15, f"{name} has ended {len(rung)} times"
 
-        asking = self.told(call, self.client.request("ring other", number, name, True, timeout=None))
+        ringing = self.told(call, self.client.request("ring other", number, name, True, timeout=None))
+        asking = asyncio.create_task(ringing)
+        asking.add_done_callback(lambda _: ended.set())
         for outcome in await asyncio.gather(asking, come(), return_exceptions=True):
             if isinstance(outcome, AssertionError):
                 raise outcome

@@ -222,7 +222,7 @@ def _silence(world: World, fault: PlannedFault) -> None:
 
 def _late_store(world: World, fault: PlannedFault) -> None:
     if (store := world.store) is not None:
-        slowness = round(6.0 * fault.strength**2, 3)
+        slowness = round(20.0 * fault.strength**3, 3)
         world.note(f"what the store is asked takes up to {slowness:g} s to arrive, for {fault.seconds:g} s")
         world.trouble(fault.kind, ["store"], fault.seconds + slowness)
         store.slow.append(slowness)
