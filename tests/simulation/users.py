@@ -186,7 +186,7 @@ class User(Caller):
         assert self.client.connected, f"{self.name} is {self.client.state}"
         self.truth.last_words.append(await self.until_answered(partial(self.say_in, "lobby")))
         self.lobby_heard.until = self.news_heard.until = self.sim.now
-        await asyncio.sleep(20.0)
+        await self.until_answered(partial(self.visit, "joins"))
         everybody = sorted(f"client-{each}" for each in range(CLIENTS))
         present = await self.until_answered(partial(self.client.request, "who", returns=list[str]))
         self.truth.check_present("a node", present, everybody)
@@ -378,13 +378,13 @@ class User(Caller):
             if outcome is not None:
                 raise outcome
 
-    async def visit(self) -> None:
+    async def visit(self, what: str = "") -> None:
         """Another client comes, calls and emits at once, and goes."""
         random, sender = self.sim.random, f"visit {next(self.truth.numbers)}"
         guest = self.new_client("guest")
         guest.on("welcome", lambda: None)
         async with guest:
-            what = random.choice(["charges", "stores", "joins", "joins", "notes"])
+            what = what or random.choice(["charges", "stores", "joins", "notes"])
             if what == "charges":
                 assert await guest.request("charge", 0.1, key=sender, timeout=None) == f"receipt {sender}"
             elif what == "stores":
