@@ -400,8 +400,9 @@ class User(Caller):
                         heard.hear(ctx, text)
 
                 guest.room("lobby").on_missed(heard.missed)
-                with suppress(RemoteError):
-                    await self.say_in("lobby", 2)
+                if not self.truth.last_words:
+                    with suppress(RemoteError):
+                        await self.say_in("lobby", 2)
                 after, heard.since = random.choice(self.lobby_heard.places or [("", inf)])
                 await self.join_soon(guest.room("lobby"), after or None)
                 heard.until = self.sim.now
