@@ -230,7 +230,7 @@ def _late_store(world: World, fault: PlannedFault) -> None:
 
 
 def _lossy_store(world: World, fault: PlannedFault) -> None:
-    """The callers of a method, or of all, are told that the store is lost, or nothing. Most of what they ask is done."""
+    """Callers of a method, or of all, are told that the store is lost, or nothing. Most of what they ask is done."""
     if (store := world.store) is not None:
         name, hangs = METHODS[int(fault.strength * 7919) % len(METHODS)], fault.strength < 0.5
         world.note(f"the store {'does not answer' if hangs else 'fails'} after `{name}`, for {fault.seconds:g} s")
