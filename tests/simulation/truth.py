@@ -240,7 +240,8 @@ class Truth:
         """A slow path ends no connection, if it carries a large part of a message while one side waits."""
         least = 0.56 if self.is_hasty and "acknowledged" not in info.reason else 0.26
         despite = UNNOTICED if self.slowest > least else {"clock"}
-        nodes = self.nodes if self.expires else [self.at[user]]  # sessions move when credentials expire
+        has_moved = self.resumed[user] > self.opened[self.served[user].id]  # perhaps to a connection of another node
+        nodes = self.nodes if has_moved else [self.at[user]]
         is_well = self.sim.is_well(*nodes, *self.between, user, "broker", since=self.sim.now - 50.0, despite=despite)
         assert info.code == 4411 or not is_well, f"{user} has lost its connection: {info}, for no reason"
 

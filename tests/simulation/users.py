@@ -11,7 +11,7 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT, RINGING
-from truth import UNNOTICED, Call, Hearing, Truth
+from truth import Call, Hearing, Truth
 
 from wsrpc import (
     Client,
@@ -126,7 +126,7 @@ class User(Caller):
         async with self.client:
             self.attached = self.sim.now
             if self.attached > self.session_since + 0.5:  # attempts have failed
-                self.closed_at = self.attached
+                self.closed_at = self.session_since = self.attached
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.join())
                 async for _ in self.sim.steps(STEPS):
@@ -167,7 +167,7 @@ class User(Caller):
         except WsrpcError as exc:
             self.sim.note(f"{name} ends: {exc!r}")
             # Expired credentials end no session. What else goes wrong at this moment may.
-            is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop", *UNNOTICED})
+            is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop", "clock"})
             if getattr(exc, "code", 0) == 4411 and is_well:
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
@@ -176,6 +176,8 @@ class User(Caller):
             # The first message of the session has got lost, or is very late.
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
             is_early = isinstance(exc, ConnectionLost) and self.is_new
+            # On a slow path, perhaps more was sent than is kept until then, so that nothing can resume.
+            is_early |= type(exc) is ConnectionLost and "slow" in self.truth.kinds
             if self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early):
                 raise
 
@@ -437,7 +439,7 @@ class User(Caller):
         """A device comes for a call that waits for it, perhaps after its node has ended. Perhaps the call ends it."""
         truth, random, began = self.truth, self.sim.random, self.sim.now
         number, call = truth.call("ring a device")
-        name, fails, rung, ended = f"{self.name}.{number}", random.random() < 0.3, list[str](), asyncio.Event()
+        name, fails, rung, ended = f"device-{number}", random.random() < 0.3, list[str](), asyncio.Event()
         until = began + RINGING
         is_well = partial(truth.is_well, self.name, "broker", "store")
 
@@ -452,7 +454,7 @@ class User(Caller):
             await asyncio.sleep(1.0)
             has_begun = call.runs > 0
             await asyncio.sleep(1.0)
-            is_stored = has_begun and is_well(since=began + 1.0) and not truth.is_narrow
+            is_stored = has_begun and is_well(since=began + 1.0) and not (truth.is_narrow or truth.is_alone)
             await asyncio.sleep(random.choice([0.0, 5.0, 20.0]))
             while self.sim.now < until and not (rung and (asking.done() or not fails)):
                 ended.clear()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from math import inf
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -126,7 +127,8 @@ class AwayCalls:
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
         self._runs = runs
         self._connected: dict[str, float] = {}
-        """Peers that have connected to this process, and whose calls are adopted again, with the times."""
+        """Peers that have connected to this process, and whose calls are adopted again, with the times. ``-inf``: however
+    long ago a process has ended, because the store did not answer."""
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
@@ -194,9 +196,12 @@ class AwayCalls:
         self.peer_arrived(address)
         if self._runs.is_shared:
             self._runs.spawn(self._adopt(address))
-            self._connected[address] = time.monotonic()
-            if self._adopting is None or self._adopting.done():
-                self._adopting = self._runs.spawn(self._adopt_again())
+            self._adopt_later(address, time.monotonic())
+
+    def _adopt_later(self, address: str, connected_at: float) -> None:
+        self._connected[address] = connected_at
+        if self._adopting is None or self._adopting.done():
+            self._adopting = self._runs.spawn(self._adopt_again())
 
     async def _adopt_again(self) -> None:
         """Adopt the calls of processes that have ended shortly before the peers have connected, or afterwards."""
@@ -205,11 +210,15 @@ class AwayCalls:
             self._connected = {}
             await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first
             for address, at in connected.items():
-                if at - self.ended_at < lapsed and not await self._adopt(address):
-                    self._connected.setdefault(address, at)
+                if at - self.ended_at < lapsed and await self._adopt(address) and at == -inf:
+                    # The store may have done late what it did not answer. Then nobody makes these calls.
+                    self._adopt_later(address, self.ended_at)
 
     async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
-        return await self._runs.adopt(
+        is_done = await self._runs.adopt(
             address, lambda payload: AwayPerformer(self, address, read_kept(payload, AwayCall), failure)
         )
+        if not is_done:  # the store did not answer
+            self._adopt_later(address, -inf)
+        return is_done

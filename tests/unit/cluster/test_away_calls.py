@@ -208,15 +208,18 @@ async def test_a_peer_that_connects_just_after_another_one_is_called_too(
         assert lock.opened == [3] and len(other.opened) == (1 if corrupt else 2)
 
 
+@pytest.mark.parametrize("late", [False, True])
 async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(
-    monkeypatch: pytest.MonkeyPatch,
+    late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However long ago the process has ended, and although the store may have done late what it was asked in vain."""
     monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
     monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.01)
     lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1))
-        store.answers = False
+        membership_of(cluster[1].cluster).away.ended_at -= 1000
+        store.answers, store.is_late = False, late
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
         await turns_until(lambda: store.asked >= 3)
         store.answers = True
@@ -232,13 +235,15 @@ class Faulty(MemoryStore):
 
     asked = 0
     answers = True
+    is_late = False
+    """Whether it does what it does not answer."""
     spoils = ""
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
         self.asked += 1
+        adopted = [*await super().adopt(topic)] if self.answers or self.is_late else []
         if not self.answers:
             raise StoreLost
-        adopted = [*await super().adopt(topic)]
         if adopted and topic == self.spoils:
             adopted[0] = AdoptedRun(adopted[0].key, adopted[0].id, b"\xc1")
         return adopted
