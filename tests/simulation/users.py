@@ -87,7 +87,7 @@ class User(Caller):
             sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
                 truth.sessions[self.name].append(sim.now)
-                truth.loses(self.life, info, may_be=self.ended_early)
+                truth.loses(self.life, info, may_be=self.ended_early or (info.lost is None and "slow" in truth.kinds))
                 self.session_since = sim.now
                 self.news_heard.missed()
 
