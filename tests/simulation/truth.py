@@ -20,9 +20,8 @@ LEASE = 6.0
 
 HARMLESS = {"clock", "reset", "flap", "break", "forget", "slow", "cut", "isolate", "pause", "lossy engine"}
 """Faults after which every session goes on, if they do not last."""
-OF_STORE = {"late store", "lossy store", "restored store"}
-LOUD = {"clock", "reset", "flap", "break", "kill", "stop", "lossy engine"} | OF_STORE
-"""Faults that are noticed at once."""
+LOUD = {"clock", "reset", "flap", "break", "lossy engine"}
+"""Faults that are noticed at once. An answer of the store that is lost may not be: see `ANSWER_TIMES`."""
 AT_ONCE = {"clock", "reset", "forget", "lossy engine"}
 """Faults that do not last."""
 UNNOTICED = {"slow", "clock"}
@@ -199,17 +198,18 @@ class Truth:
         self.node_names: dict[str, tuple[str, ...]] = dict.fromkeys(NODES, ())
         """The name that the cluster has given each node, by its process."""
         self.kinds = kinds = {fault.kind for fault in sim.faults}
-        self.is_loud = kinds <= LOUD
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE | UNNOTICED]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
         # The client waits ever longer.
         hasty = [fault.seconds for fault in sim.faults if fault.kind in ("flap", "break")]
+        self.is_loud = kinds <= LOUD and max(hasty, default=0.0) < 8.0
+        """Whether all clients are back soon after the faults."""
         self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
-        # The node ends such a connection long before the client notices.
-        self.is_mild = self.is_mild and not (forgotten and self.expires)
+        # The node ends such a connection long before the client notices. Clocks that differ end connections at once.
+        self.is_mild = self.is_mild and not (self.expires and (forgotten or "clock" in kinds))
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""

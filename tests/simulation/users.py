@@ -167,7 +167,7 @@ class User(Caller):
         except WsrpcError as exc:
             self.sim.note(f"{name} ends: {exc!r}")
             # Expired credentials end no session. What else goes wrong at this moment may.
-            is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop", "clock"})
+            is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop"})
             if getattr(exc, "code", 0) == 4411 and is_well:
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)

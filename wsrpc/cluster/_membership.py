@@ -44,6 +44,8 @@ CONNECTED = "connected"
 CLOSE_PEER, ROWS, HAS_ID = "close_peer", "rows", "has_id"
 """Requests for operators: to close the peer with an address, for the `Row` objects of a node, and whether the peer with
 an id is connected to a node. A node of version 0.2 rejects these requests."""
+CROSSING = 1.0
+"""Seconds for which the end of a client's last session may be on its way to another node."""
 CONFIRMED = 1.0
 """Seconds in which the other node has to answer. Otherwise both nodes keep the address, and this node asks again later.
 """
@@ -151,12 +153,18 @@ class ClusterMembership:
         """
         try:
             while (by := self.directory.higher_claim(address)) is not None:
-                if await self._is_connected(address, by) and self.directory.higher_claim(address) == by:
+                is_connected = await self._is_connected(address, by)
+                if is_connected and self.directory.higher_claim(address) == by and not self._is_new(address):
                     self._give_up(address)
                 else:
                     await asyncio.sleep(BEAT)
         finally:
             self._contested.discard(address)
+
+    def _is_new(self, address: str) -> bool:
+        """Whether the client has just come, so that its last session may be about to end at another node."""
+        mine = self.addresses[address]
+        return mine.connected and core_of(mine).host.uptime() < CROSSING
 
     async def _is_connected(self, address: str, by: Claim) -> bool:
         try:

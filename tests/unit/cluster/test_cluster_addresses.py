@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import Servers, servers
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 
@@ -139,6 +140,32 @@ async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloa
             await made.meet()
             assert await made[0].cluster.peer("ada").request("which") == "here"
             await client.close()
+
+
+async def test_the_end_of_the_last_session_may_come_after_the_question_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_membership, "CROSSING", 60.0)
+    asked, answer = asyncio.Event(), _membership.ClusterMembership._asked_whether_connected
+
+    def asks(self: Any, address: str, counter: int, age: float | None) -> bool:
+        asked.set()
+        return answer(self, address, counter, age)
+
+    monkeypatch.setattr(_membership.ClusterMembership, "_asked_whether_connected", asks)
+    async with servers(2) as made:
+        old, new = Watched("old"), Watched("new")
+        directory: Any = membership_of(made[1].cluster).directory
+        directory._started_at = float("-inf")  # else it raises its own claim
+        await made.engine_goes()
+        for client in (None, None, old.client):  # each makes the claim of the first server higher
+            await enter(made, 0, client)
+        await enter(made, 1, new.client)
+        made.memory.down = False
+        await made.meet()
+        await asked.wait()
+        await turns(50)
+        await old.client.close()
+        await turns_until(lambda: not made[0].peers)
+        assert new.client.connected and new.ends == []
 
 
 async def test_a_connection_that_drops_at_once_does_not_lose_the_address_to_an_older_one(
