@@ -127,8 +127,9 @@ class AwayCalls:
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
         self._runs = runs
         self._connected: dict[str, float] = {}
-        """Peers that have connected to this process, and whose calls are adopted again, with the times. ``-inf``: however
-    long ago a process has ended, because the store did not answer."""
+        """Peers that have connected to this process, and whose calls are adopted again, with the times.
+
+        ``-inf``: adopted again however long ago a process has ended, because the store did not answer."""
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
