@@ -213,7 +213,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async with server.listen(port=80):
         if cluster is not None:
             truth.node_names[here] = cluster.nodes[:1]
-            sim.always(lambda: others_are_known() if sim.now > 10.0 and not truth.last_words else None)
+            known_at = sim.now + 10.0
+            sim.always(lambda: others_are_known() if sim.now > known_at and not truth.last_words else None)
         try:
             await asyncio.Event().wait()
         finally:

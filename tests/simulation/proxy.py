@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Collection
-from typing import Any
 
 from wsrpc.testing import Simulation
 
@@ -40,11 +39,7 @@ async def proxy(sim: Simulation, nodes: Collection[str]) -> None:
             target.write(exc.partial)
         target.write_eof()
 
-    connections: set[asyncio.Task[None]] = set()
-
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
-        task: Any = asyncio.current_task()
-        connections.add(task)
         ends, whole = [writer], set[StreamWriter]()
         try:
             await join(reader, ends, whole)
@@ -58,7 +53,6 @@ async def proxy(sim: Simulation, nodes: Collection[str]) -> None:
         finally:
             for each in ends:
                 each.close()
-            connections.discard(task)
 
     async def join(reader: StreamReader, ends: list[StreamWriter], whole: set[StreamWriter]) -> None:
         try:
@@ -73,10 +67,13 @@ async def proxy(sim: Simulation, nodes: Collection[str]) -> None:
             group.create_task(pass_on(reader, far_writer, whole))
             group.create_task(pass_on(far_reader, ends[0], whole))
 
-    async with await asyncio.start_server(serve, port=80):
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for task in connections:
-                task.cancel()
-            await asyncio.gather(*connections)
+    server = await asyncio.start_server(serve, port=80)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.close()
+        await asyncio.sleep(0)  # those that have just come begin
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)

@@ -46,7 +46,7 @@ class User(Caller):
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
         self.emits = False
-        """Whether it has emitted events, which take the places of requests where few may wait."""
+        """Whether it has emitted events or stopped a run, which take the places of requests where few may wait."""
         self.closed_at = -60.0
         """When the last session ended."""
         self.session_since = sim.now
@@ -160,7 +160,7 @@ class User(Caller):
 
     async def act(self, action: Callable[[User], Coroutine[Any, Any, None]]) -> None:
         name = action.__name__.replace("_", " ")
-        self.emits = self.emits or action in (User.note, User.conversation, User.feed, User.kick_other)
+        self.emits = self.emits or action in (User.note, User.conversation, User.feed, User.kick_other, User.watch)
         was_new = self.is_new
         try:
             await action(self)
