@@ -59,12 +59,15 @@ def serve(side: Registrar, truth: Truth) -> None:
     @side.on("take")
     async def take(number: int, pause: float, items: AsyncIterator[list[Any]]) -> int:
         truth.begins(number)
-        expected = 0
+        expected, call = 0, truth.calls[number]
         async for each, filling in items:
-            assert each == expected, f"item {each} of {truth.calls[number].name}, and not {expected}"
+            assert each == expected, f"item {each} of {call.name}, and not {expected}"
             expected += 1
-            await asyncio.sleep(pause)
-            truth.unread[number] -= len(filling)
+            truth.holds(call.by, len(filling))
+            try:
+                await asyncio.sleep(pause)
+            finally:
+                truth.holds(call.by, -len(filling))
         return expected
 
     @side.on("store")

@@ -35,8 +35,8 @@ OF_CLIENTS = {"pause", "clock", "slow", "reset", "flap", "break", "forget"}
 class Call:
     """One call: how often its handler has begun, and what its caller was told."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, by: str) -> None:
+        self.name, self.by = f"{name} of {by}", by
         self.runs = 0
         self.told = "nothing"
 
@@ -159,8 +159,8 @@ class Truth:
         """The requests between the events of a sender: each with the number of events that had arrived."""
         self.worked: dict[str, float] = {}
         """When a handler of `watch` has worked last, by user and key."""
-        self.unread: Counter[int] = Counter()
-        """Bytes of each upload that its sender has passed on, and no handler has read."""
+        self.held: Counter[tuple[str, str]] = Counter()
+        """Bytes of uploads in the hands of handlers, by the process and the caller."""
         self.rings: Counter[str] = Counter()
         """How often the handler of a call with ``deliver_within=`` has run, by the life of its client and its key."""
         self.opened: dict[str, float] = {}
@@ -247,11 +247,17 @@ class Truth:
 
     def call(self, name: str) -> tuple[int, Call]:
         number = next(self.numbers)
-        self.calls[number] = call = Call(f"{name} {number} of {self.sim.here}")
+        self.calls[number] = call = Call(f"{name} {number}", self.sim.here)
         return number, call
 
     def begins(self, number: int) -> None:
         self.calls[number].runs += 1
+
+    def holds(self, caller: str, size: int) -> None:
+        """A handler has got so many bytes of an upload of a caller, or is ready with them."""
+        limits, place = self.of_clients if self.sim.here[0] == "c" else self.of_nodes, (self.sim.here, caller)
+        self.held[place] += size
+        assert self.held[place] < limits.unread_bytes + 200_000, f"{self.held[place]} bytes of {caller} are in hand"
 
     def loses(self, who: str, why: object, *, may_be: bool) -> None:
         assert may_be or not self.must_go_on, f"{who} has lost its session: {why}"
