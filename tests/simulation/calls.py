@@ -120,8 +120,10 @@ class Caller:
                 raise AssertionError(f"{call.name} was not sent, and its caller is told {call.told!r}") from exc
             raise
         finally:
-            is_late = timeout is not None and self.sim.now > began + timeout + 0.5
-            assert not is_late or not self.sim.is_well(here, since=began), f"{call.name} ends too late: {timeout}"
+            is_late = timeout is not None and self.sim.now > began + timeout + 0.6
+            assert not is_late or not self.sim.is_well(here, since=began), (
+                f"{call.name} ends {self.sim.now - began:g} s after it began, with a timeout of {timeout}"
+            )
         call.told = "answered"
         return result
 

@@ -171,6 +171,8 @@ class Truth:
         """The node of each of them."""
         self.resumed: defaultdict[str, float] = defaultdict(float)
         """When the last session of each user has begun or resumed at its node."""
+        self.dropped: defaultdict[str, list[float]] = defaultdict(list)
+        """When a node has lost a connection of each user."""
         self.kicked: dict[str, tuple[str, float, str]] = {}
         """The peers that a node has closed: the user, when, and why."""
         self.sessions: defaultdict[str, list[float]] = defaultdict(list)
@@ -272,7 +274,10 @@ class Truth:
         for call in self.calls.values():
             call.check()
         for user, when, why in self.kicked.values():
-            is_back = any(when < began < when + 20.0 for began in self.sessions[user])
+            # The node forgets what it would have told when the session would have expired.
+            dropped = max((each for each in self.dropped[user] if each <= when), default=when)
+            until = min(when + 20.0, dropped + DETACHED - 1.0)
+            is_back = any(when < began < until for began in self.sessions[user])
             # Perhaps the connection was just being closed because its credentials had expired.
             untold = is_back and why not in self.told_kicks and not (self.nodes_end or self.expires)
             assert not untold, f"{user} was closed ({why}), is back, and is not told"
