@@ -58,7 +58,6 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     @server.on_detach
     def dropped(peer: Peer, info: CloseInfo) -> None:
         user = str(peer.principal)
-        truth.dropped[user].append(sim.now)
         if user[0] == "c" and truth.at[user] == here and info.code != 4409:
             truth.check_drop(user, info)
 

@@ -171,12 +171,10 @@ class Truth:
         """The node of each of them."""
         self.resumed: defaultdict[str, float] = defaultdict(float)
         """When the last session of each user has begun or resumed at its node."""
-        self.dropped: defaultdict[str, list[float]] = defaultdict(list)
-        """When a node has lost a connection of each user."""
         self.kicked: dict[str, tuple[str, float, str]] = {}
         """The peers that a node has closed: the user, when, and why."""
         self.sessions: defaultdict[str, list[float]] = defaultdict(list)
-        """When sessions of each user have begun."""
+        """When sessions of each user have begun, at the first attempt: a kick is told once, and may get lost."""
         self.told_kicks: set[str] = set()
         self.sent: Counter[str] = Counter()
         """How many events each sender has sent, all of which must arrive."""
@@ -274,10 +272,7 @@ class Truth:
         for call in self.calls.values():
             call.check()
         for user, when, why in self.kicked.values():
-            # The node forgets what it would have told when the session would have expired.
-            dropped = max((each for each in self.dropped[user] if each <= when), default=when)
-            until = min(when + 20.0, dropped + DETACHED - 1.0)
-            is_back = any(when < began < until for began in self.sessions[user])
+            is_back = any(when < began < when + 20.0 for began in self.sessions[user])
             # Perhaps the connection was just being closed because its credentials had expired.
             untold = is_back and why not in self.told_kicks and not (self.nodes_end or self.expires)
             assert not untold, f"{user} was closed ({why}), is back, and is not told"

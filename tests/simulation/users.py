@@ -86,7 +86,7 @@ class User(Caller):
             self.attached = sim.now
             sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
-                truth.sessions[self.name].append(sim.now)
+                truth.sessions[self.name] += [sim.now] if info.attempts == 1 else []
                 truth.loses(self.life, info, may_be=self.ended_early or (info.lost is None and "slow" in truth.kinds))
                 self.session_since = sim.now
                 self.news_heard.missed()
