@@ -32,7 +32,8 @@ be noticed. There may be many connections of clients, whose reports would be a l
 
 
 MARKS = 5
-"""Number of beats at which a side repeats its report after the last message. They take longer than a lease."""
+"""Number of beats at which a side repeats its report after the last message, or that it has ended the connection. They
+take longer than a lease."""
 
 
 class Batch:
@@ -105,6 +106,8 @@ class EngineTransport:
         self._mark_scheduled = False
         self._marks_left = 0
         """Number of beats at which this side still reports. A cluster may have many idle connections of clients."""
+        self.last_words: Close | Reset | None = None
+        """How this side has ended the connection. None if the other side knows that it is over."""
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
@@ -159,11 +162,11 @@ class EngineTransport:
             if self._receiver is not None:
                 self._receiver.pause_sending()
 
-    def _carry(self, message: Data | Mark | Close | Reset) -> bool:
+    def _carry(self, message: Data | Mark | Close) -> bool:
         try:
             self._engine.publish(self.node, message)
         except ConnectionLost as exc:
-            self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
+            self.reset(exc.reason)
             return False
         return True
 
@@ -279,7 +282,9 @@ class EngineTransport:
     def _close(self, code: int, reason: str) -> None:
         if not self._over.done():
             self.flush()
-            if self._carry(Close(self.conn, self._sent, code, reason)):
+            close = Close(self.conn, self._sent, code, reason)
+            if self._carry(close):
+                self.last_words = close
                 # The connection of a client may end before its node gets this.
                 self.end(CloseInfo(code, reason, was_clean=not self._of_client))
 
@@ -289,8 +294,16 @@ class EngineTransport:
     def reset(self, reason: str) -> None:
         """End the connection on both sides, without a Close frame."""
         if not self._over.done():
-            self._carry(Reset(self.conn, reason))
+            self.last_words = Reset(self.conn, reason)
+            self._engine.try_publish(self.node, self.last_words)
             self.end(CloseInfo(CloseCode.ABNORMAL, reason))
+
+    def repeat_end(self) -> bool:
+        """Tell the other side again that the connection is over. Return whether that may be needed once more."""
+        assert self.last_words is not None
+        self._engine.try_publish(self.node, self.last_words)
+        self._marks_left -= 1
+        return self._marks_left > 0
 
     def end(self, info: CloseInfo) -> None:
         """End the connection on this side. After a clean end, received messages are still delivered. Idempotent."""
@@ -298,6 +311,7 @@ class EngineTransport:
             return
         self._over.set_result(info)
         self._marked.set()
+        self._marks_left = MARKS
         self._ended(self)
         self._paused = False
         if info.was_clean:

@@ -69,8 +69,8 @@ class Node:
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
         """Connections that this node has requested, until there is an answer."""
-        self._cut: list[tuple[str, str]] = []
-        """Connections that have ended with the engine's, each with the other node, which does not know yet."""
+        self._untold: dict[str, EngineTransport] = {}
+        """Connections that this node has ended, until the other node confirms that, because a message may be lost."""
         self.dialed = 0
         """Total number of connections that this node has requested."""
         self._asked: dict[str, float] = {}
@@ -127,15 +127,11 @@ class Node:
         self.directory.part_bytes = min(PART_BYTES, self.largest // 4)
         self.engine.try_publish(ALL, wire.Ask(self.id))
         self._publish_state()
-        cut, self._cut = self._cut, []
-        for node, conn in cut:
-            self.engine.try_publish(node, wire.Reset(conn, "the engine was lost"))
 
     def engine_lost(self, reason: str, /) -> None:
         self.knows_others = False
         for transport in tuple(self._transports.values()):
-            self._cut.append((transport.node, transport.conn))
-            transport.end(CloseInfo(CloseCode.ABNORMAL, f"the engine is lost: {reason}"))
+            transport.reset(f"the engine is lost: {reason}")
         self._listener.engine_lost(reason)
 
     # ------------------------------------------------------------ messages of this node
@@ -163,6 +159,9 @@ class Node:
         self.engine.try_publish(self.id, wire.Probe())
         for transport in tuple(self._transports.values()):
             transport.beat()
+        for conn, transport in tuple(self._untold.items()) if self.connected else ():
+            if transport.node not in self.directory.nodes or not transport.repeat_end():
+                del self._untold[conn]
 
     def changed(self) -> None:
         """Publish the changes of the directory at the end of this turn of the event loop."""
@@ -230,11 +229,14 @@ class Node:
         return max(MIN_LARGEST, self.engine.largest - AROUND)
 
     def _make(self, conn: str, node: str) -> EngineTransport:
+        self._untold.pop(conn, None)  # it was requested again
         transport = self._transports[conn] = EngineTransport(conn, node, self.engine, self.largest, self._ended)
         return transport
 
     def _ended(self, transport: EngineTransport) -> None:
         self._transports.pop(transport.conn, None)
+        if transport.last_words is not None:
+            self._untold[transport.conn] = transport
 
     # ------------------------------------------------------------ messages of other nodes
 
@@ -314,10 +316,10 @@ class Node:
     def _for_connection(self, message: wire.Data | wire.Mark | wire.Close | wire.Reset) -> None:
         transport = self._transports.get(message.conn)
         if transport is None:
-            dialer, acceptor = wire.ends_of(message.conn)
-            other = acceptor if dialer == self.id else dialer
+            if isinstance(message, wire.Close | wire.Reset):  # the other node knows it, too
+                self._untold.pop(message.conn, None)
             if not isinstance(message, wire.Reset):
-                self.engine.try_publish(other, wire.Reset(message.conn, "there is no such connection"))
+                self._confirm_end(message.conn)
             return
         match message:
             case wire.Data():
@@ -326,8 +328,17 @@ class Node:
                 transport.marked(message)
             case wire.Close():
                 transport.closed(message)
+                self._untold.pop(message.conn, None)  # messages before it were lost
+                self._confirm_end(message.conn)
             case wire.Reset():
                 transport.end(CloseInfo(CloseCode.ABNORMAL, message.reason))
+                self._confirm_end(message.conn)
+
+    def _confirm_end(self, conn: str) -> None:
+        """Tell the other node that a connection is over here, too."""
+        dialer, acceptor = wire.ends_of(conn)
+        other = acceptor if dialer == self.id else dialer
+        self.engine.try_publish(other, wire.Reset(conn, "there is no such connection"))
 
     # ------------------------------------------------------------ what the directory reports
 
@@ -342,7 +353,10 @@ class Node:
             logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
-            transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
+            if silent:  # perhaps it hears what it is told, and nobody hears it
+                transport.reset(f"node {node} is gone")
+            else:
+                transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
         for conn, answer in self._opening.items():
             if wire.ends_of(conn)[1] == node and not answer.done():
                 answer.set_result(wire.Refused(conn, "it is gone"))

@@ -83,7 +83,10 @@ class Close(Struct, tag_field="t", tag="close"):
 
 
 class Reset(Struct, tag_field="t", tag="reset"):
-    """The connection is over, because messages were lost, or because the node has no such connection."""
+    """The connection is over, because messages were lost, or because the node has no such connection any more.
+
+    The latter also confirms a `Close` or a `Reset`, which are repeated until then.
+    """
 
     conn: ConnectionName
     reason: str

@@ -187,6 +187,42 @@ async def test_a_lost_message_ends_the_connection_on_both_sides(lost: int) -> No
         assert [payload for payload, _ in theirs.messages] == [b"0", b"1", b"2"][:lost]
 
 
+@pytest.mark.parametrize("lost", [0, 1, 4])
+@pytest.mark.parametrize("code", [1006, 4000])
+async def test_a_quiet_connection_ends_on_both_sides_although_the_end_was_lost(code: int, lost: int) -> None:
+    async with connected() as (w, ours, theirs):
+        ours.transport.send(b"1")
+        await w.pass_time(10 * BEAT)  # nobody reports any more
+        w.engine.lose(lost)
+        if code == 1006:
+            ours.transport.abort()
+        else:
+            await ours.transport.close(code)
+        await turns(6)
+        assert (theirs.lost is None) == (lost > 0)
+        await w.pass_time(2 * BEAT)
+        assert theirs.lost is not None and theirs.lost.code == code
+        counted = [one.node.messages_in for one in w.ones]
+        await w.pass_time(BEAT)
+        heard = [one.node.messages_in - before for one, before in zip(w.ones, counted, strict=True)]
+        assert heard == [3, 3], "two beats and a probe: the end is known, so nobody repeats it"
+
+
+async def test_a_node_that_nobody_hears_is_told_that_its_connections_are_over() -> None:
+    async with connected() as (w, ours, theirs):
+        w.ones[1].node._timer.cancel()
+        await w.pass_time(NODE_TIMEOUT + TICK)
+        assert ours.lost is not None and theirs.lost is not None
+
+
+async def test_an_end_that_nobody_confirms_is_forgotten() -> None:
+    async with connected() as (w, ours, _):
+        w.engine.loss = 1.0
+        ours.transport.abort()
+        await w.pass_time(NODE_TIMEOUT + BEAT)
+        assert w.ones[0].node._untold == {}
+
+
 async def test_messages_and_the_close_arrive_in_order() -> None:
     """Also to one that reads no more until the close has come."""
     async with connected() as (w, ours, theirs):
