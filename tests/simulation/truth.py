@@ -209,7 +209,9 @@ class Truth:
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
         # The node ends such a connection long before the client notices. Clocks that differ end connections at once.
-        self.is_mild = self.is_mild and not (self.expires and (forgotten or "clock" in kinds))
+        is_patient = (of_clients.ping_timeout or 0.0) > (of_nodes.ping_timeout or 0.0)
+        self.is_mild = self.is_mild and not ((self.expires or is_patient) and forgotten)
+        self.is_mild = self.is_mild and not (self.expires and "clock" in kinds)
         """Whether no session may be lost, and no call may fail but for its own timeout."""
         self.nodes_end = not kinds.isdisjoint({"kill", "power", "stop", "isolate"})
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
