@@ -272,12 +272,13 @@ class User(Caller):
             truth.loses_run(name, not truth.is_well(self.name, "store", since=began - 20.0))
             raise
         except Overloaded as exc:
-            is_late = self.sim.now > began + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
+            asked = max(began, self.session_since)  # who was kicked waits for the next session
+            is_late = self.sim.now > asked + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
             if is_late and not truth.is_narrow:
                 raise AssertionError(f"the store has kept {key} waiting") from exc
             raise
         is_quick = not (options or truth.is_narrow or truth.is_tight)  # it does not wait for large uploads, either
-        has_waited = is_quick and truth.keyed_began[name] > began + 13.0
+        has_waited = is_quick and truth.keyed_began[name] > max(began, self.session_since) + 13.0
         assert not has_waited or not truth.is_well(self.name, since=began - 20.0), f"the store has kept {key} waiting"
 
     async def watch(self) -> None:
