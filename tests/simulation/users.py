@@ -448,7 +448,7 @@ class User(Caller):
             await asyncio.sleep(1.0)
             has_begun = call.runs > 0
             await asyncio.sleep(1.0)
-            is_stored = has_begun and is_well(since=began + 1.0) and not (truth.is_narrow or truth.is_alone)
+            is_stored = has_begun and is_well(since=began) and not (truth.is_narrow or truth.is_alone)
             await asyncio.sleep(random.choice([0.0, 5.0, 20.0]))
             while self.sim.now < until and not (rung and (asking.done() or not fails)):
                 ended.clear()
