@@ -178,7 +178,8 @@ class User(Caller):
             is_early = isinstance(exc, ConnectionLost) and self.is_new
             # On a slow path, perhaps more was sent than is kept until then, so that nothing can resume.
             is_early |= type(exc) is ConnectionLost and "slow" in self.truth.kinds
-            if self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early):
+            is_refused = "wait already" in str(exc) and not is_full  # although it has kept to the limits
+            if is_refused or (self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early)):
                 raise
 
     async def finish(self) -> None:
