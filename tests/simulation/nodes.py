@@ -196,25 +196,30 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     async def kick_other() -> None:
         """Close the connection of somebody at this node, who knows of its session."""
         often = {user for user, count in Counter(user for user, _, _ in truth.kicked.values()).items() if count > 1}
-        known = [each for each in server.peers if truth.opened[each.id] < sim.now - 5.0]
+        old = [each for each in server.peers if truth.opened[each.id] < sim.now - 5.0]
+        known = [each for each in old if each in hall or str(each.principal)[0] != "c"]
         found = [each for each in known if each.id not in truth.kicked and str(each.principal) not in often]
         if found:
             peer = sim.random.choice(found)
             kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))
             await peer.close(4001, kicked[2])
 
+    known_nodes = set[str]()
+
     def others_are_known() -> None:
-        """A process that goes on after a pause still knows the others."""
-        missing = [name for name in NODES if not set(truth.node_names[name]).issubset(cluster.nodes)]
-        is_well = truth.hears_others(here, sim.now - 20.0) and sim.is_well(here, since=sim.now)
-        is_current = truth.node_names[here] == cluster.nodes[:1]
-        assert not (is_well and missing and is_current), f"{here} has given up {missing}"
+        """A process that goes on after a pause still knows the others that it knew before."""
+        nodes = set(cluster.nodes)
+        if not sim.is_well(here, since=sim.now) or truth.node_names[here] != cluster.nodes[:1]:
+            return
+        missing = [name for name in NODES if known_nodes.intersection(truth.node_names[name]) - nodes]
+        assert not missing or not truth.hears_others(here, sim.now - 20.0), f"{here} has given up {missing}"
+        known_nodes.clear()
+        known_nodes.update(nodes)
 
     async with server.listen(port=80):
         if cluster is not None:
             truth.node_names[here] = cluster.nodes[:1]
-            known_at = sim.now + 10.0
-            sim.always(lambda: others_are_known() if sim.now > known_at and not truth.last_words else None)
+            sim.always(lambda: None if truth.last_words else others_are_known())
         try:
             await asyncio.Event().wait()
         finally:
