@@ -32,7 +32,7 @@ SLOW = (TESTS / "simulation", TESTS / "property", TESTS / "faults", TESTS / "tes
 # Three say as well which line it was.
 constants.DEBUG_STACK_DEPTH = 3  # type: ignore[misc]
 traceback.extract_stack.__defaults__ = (None, 3)  # for `f` and `limit`, which C does not give
-# To ask the system for each of these lines whether its file has changed took a seventh of their time.
+# Asking the system whether the file of each of these lines has changed took a seventh of the time.
 linecache.checkcache = lambda filename=None: None
 
 SLOW_HANDLER = dispatcher.SLOW_HANDLER

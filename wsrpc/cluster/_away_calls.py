@@ -127,9 +127,9 @@ class AwayCalls:
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
         self._runs = runs
         self._connected: dict[str, float] = {}
-        """Peers that have connected to this process, and whose calls are adopted again, with the times.
+        """Peers whose calls are adopted again, with the times at which they have connected.
 
-        ``-inf``: adopted again however long ago a process has ended, because the store did not answer."""
+        ``-inf``: however long ago a process has ended, because the store did not answer. 0: once more after that."""
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
@@ -200,7 +200,7 @@ class AwayCalls:
             self._adopt_later(address, time.monotonic())
 
     def _adopt_later(self, address: str, connected_at: float) -> None:
-        self._connected[address] = connected_at
+        self._connected[address] = min(connected_at, self._connected.get(address, connected_at))
         if self._adopting is None or self._adopting.done():
             self._adopting = self._runs.spawn(self._adopt_again())
 
@@ -211,9 +211,9 @@ class AwayCalls:
             self._connected = {}
             await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first
             for address, at in connected.items():
-                if at - self.ended_at < lapsed and await self._adopt(address) and at == -inf:
+                if (at <= 0.0 or at - self.ended_at < lapsed) and await self._adopt(address) and at == -inf:
                     # The store may have done late what it did not answer. Then nobody makes these calls.
-                    self._adopt_later(address, self.ended_at)
+                    self._adopt_later(address, 0.0)
 
     async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")

@@ -105,9 +105,9 @@ class EngineTransport:
         """Set when the other side has reported, and at the end."""
         self._mark_scheduled = False
         self._marks_left = 0
-        """Number of beats at which this side still reports. A cluster may have many idle connections of clients."""
+        """Number of beats at which this side still reports, or repeats its last words."""
         self.last_words: Close | Reset | None = None
-        """How this side has ended the connection. None if the other side knows that it is over."""
+        """What this side has told the other one to end the connection. None if it has told nothing."""
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
@@ -312,6 +312,8 @@ class EngineTransport:
         self._over.set_result(info)
         self._marked.set()
         self._marks_left = MARKS
+        self._batch = Batch()  # its end may be repeated for some time
+        self._pieces.clear()
         self._ended(self)
         self._paused = False
         if info.was_clean:

@@ -44,8 +44,8 @@ CONNECTED = "connected"
 CLOSE_PEER, ROWS, HAS_ID = "close_peer", "rows", "has_id"
 """Requests for operators: to close the peer with an address, for the `Row` objects of a node, and whether the peer with
 an id is connected to a node. A node of version 0.2 rejects these requests."""
-CROSSING = 1.0
-"""Seconds for which the end of a client's last session may be on its way to another node."""
+CROSSING = BEAT + 0.5
+"""Seconds for which the end of a client's last session may be on its way. It is repeated after a beat."""
 CONFIRMED = 1.0
 """Seconds in which the other node has to answer. Otherwise both nodes keep the address, and this node asks again later.
 """
@@ -149,12 +149,15 @@ class ClusterMembership:
     async def _resolve_contest(self, address: str) -> None:
         """Keep an address until the peer with the higher claim has a connection, or the higher claim is released.
 
+        A connection that was just made keeps it for a moment.
+
         The higher claim may belong to a session that the client no longer uses, while its connection is at this node.
         """
         try:
             while (by := self.directory.higher_claim(address)) is not None:
+                is_new = self._is_new(address)
                 is_connected = await self._is_connected(address, by)
-                if is_connected and self.directory.higher_claim(address) == by and not self._is_new(address):
+                if is_connected and self.directory.higher_claim(address) == by and not is_new:
                     self._give_up(address)
                 else:
                     await asyncio.sleep(BEAT)
@@ -162,7 +165,7 @@ class ClusterMembership:
             self._contested.discard(address)
 
     def _is_new(self, address: str) -> bool:
-        """Whether the client has just come, so that its last session may be about to end at another node."""
+        """Whether the connection was just made: the last session of its client may be about to end at another node."""
         mine = self.addresses[address]
         return mine.connected and core_of(mine).host.uptime() < CROSSING
 

@@ -70,7 +70,8 @@ class Node:
         self._opening: dict[str, asyncio.Future[EngineTransport | wire.Refused]] = {}
         """Connections that this node has requested, until there is an answer."""
         self._untold: dict[str, EngineTransport] = {}
-        """Connections that this node has ended, until the other node confirms that, because a message may be lost."""
+        """Connections that this node has ended, until the other node confirms that, or for `MARKS` beats, because a
+        message may be lost."""
         self.dialed = 0
         """Total number of connections that this node has requested."""
         self._asked: dict[str, float] = {}
@@ -159,9 +160,10 @@ class Node:
         self.engine.try_publish(self.id, wire.Probe())
         for transport in tuple(self._transports.values()):
             transport.beat()
-        for conn, transport in tuple(self._untold.items()) if self.connected else ():
-            if transport.node not in self.directory.nodes or not transport.repeat_end():
-                del self._untold[conn]
+        if self.connected:  # else nobody would hear the repetitions
+            for conn, transport in tuple(self._untold.items()):
+                if not transport.repeat_end():
+                    self._untold.pop(conn, None)
 
     def changed(self) -> None:
         """Publish the changes of the directory at the end of this turn of the event loop."""
@@ -353,7 +355,7 @@ class Node:
             logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
-            if silent:  # perhaps it hears what it is told, and nobody hears it
+            if silent:  # it may still hear this node
                 transport.reset(f"node {node} is gone")
             else:
                 transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))

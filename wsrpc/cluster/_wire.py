@@ -85,7 +85,8 @@ class Close(Struct, tag_field="t", tag="close"):
 class Reset(Struct, tag_field="t", tag="reset"):
     """The connection is over, because messages were lost, or because the node has no such connection any more.
 
-    The latter also confirms a `Close` or a `Reset`, which are repeated until then.
+    A `Reset` also confirms a `Close` or a `Reset`, which are repeated a few times until then. Nobody confirms one for a
+    connection that it does not have, so there is no loop.
     """
 
     conn: ConnectionName

@@ -18,7 +18,7 @@ from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._server.joined_cluster import UserEntry
 from wsrpc.cluster import MemoryEngine, _engine_link
 from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
-from wsrpc.cluster._engine_transport import EngineTransport
+from wsrpc.cluster._engine_transport import MARKS, EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
 from wsrpc.cluster._wire import encode
 from wsrpc.testing import Clock
@@ -208,18 +208,24 @@ async def test_a_quiet_connection_ends_on_both_sides_although_the_end_was_lost(c
         assert heard == [3, 3], "two beats and a probe: the end is known, so nobody repeats it"
 
 
-async def test_a_node_that_nobody_hears_is_told_that_its_connections_are_over() -> None:
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_node_that_nobody_hears_is_told_that_its_connections_are_over(lost: bool) -> None:
     async with connected() as (w, ours, theirs):
         w.ones[1].node._timer.cancel()
-        await w.pass_time(NODE_TIMEOUT + TICK)
-        assert ours.lost is not None and theirs.lost is not None
+        await w.pass_time(NODE_TIMEOUT - BEAT)
+        w.engine.loss = float(lost)
+        await w.pass_time(BEAT + TICK)
+        assert ours.lost is not None and (theirs.lost is None) is lost
+        w.engine.loss = 0.0
+        await w.pass_time(2 * BEAT)
+        assert theirs.lost is not None
 
 
 async def test_an_end_that_nobody_confirms_is_forgotten() -> None:
     async with connected() as (w, ours, _):
         w.engine.loss = 1.0
         ours.transport.abort()
-        await w.pass_time(NODE_TIMEOUT + BEAT)
+        await w.pass_time((MARKS + 1) * BEAT)
         assert w.ones[0].node._untold == {}
 
 

@@ -102,7 +102,7 @@ from wsrpc.testing import Simulation
 from wsrpc.testing._simulation.faults import FAULTS, plan
 from wsrpc.testing._simulation.world import World
 from random import Random
-world = World(29, plan(Random("29"), 60.0, 8, list(FAULTS)))
+world = World(16, plan(Random("16"), 60.0, 8, list(FAULTS)))
 world.run(lambda: better_shop(Simulation(world)))
 print(*world.story, *world.problems, world.events.now, sep="\\n")
 """

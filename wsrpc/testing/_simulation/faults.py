@@ -159,10 +159,15 @@ def _slow(world: World, fault: PlannedFault) -> None:
         what = f"the way from {' to '.join(path.name)}{', and back,' * both} takes {latency:g} s, at {rate:.0f} bytes/s"
         world.note(f"{what}, for {fault.seconds:g} s")
         world.trouble(fault.kind, path.name, fault.seconds)
-        users = {each.name for each in world.processes if not each.serves}.intersection(path.name)
-        for each in world.network.paths():  # for a user, those to all others
-            there, back = ([(name in users, users or name) for name in names] for names in (each.name, each.name[::-1]))
-            if [(name in users, users or name) for name in path.name] in (there, back if both else None):
+        users = {each.name for each in world.processes if not each.serves}
+
+        def way(source: str, target: str) -> tuple[str, str]:
+            """Return the ends of a way. A user has one way to all others."""
+            return "" if target in users else source, "" if source in users else target
+
+        ways = [way(*path.name), way(*path.name[::-1])][: 1 + both]
+        for each in world.network.paths():
+            if way(*each.name) in ways:
                 each.slow_down(rate, latency, fault.seconds)
 
 

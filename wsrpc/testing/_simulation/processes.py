@@ -170,7 +170,8 @@ class Process:
             self._around.problems.append(Problem("a task is left", f"{self}: a task is left: {task!r}"))
 
     def bury(self) -> None:
-        """Drop what is left of it."""
+        """Drop what is left of it, and its function, which may refer to that."""
+        vars(self).pop("_main", None)
         loops = [each for each in (*self._remains, vars(self).pop("loop", None)) if isinstance(each, ProcessLoop)]
         for loop in dict.fromkeys(loops):
             loop.set_exception_handler(_ignore)

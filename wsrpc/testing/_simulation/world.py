@@ -155,17 +155,20 @@ class World:
         """Run an application, and fill `story` and `problems`."""
         with self._time_and_randomness(), _Log(self).listening():
             try:
-                made: Any = application()
-                finishing: Iterator[object] = made if hasattr(made, "__next__") else iter(())
-                next(finishing, None)
-                self._run_all()
-                if not self.problems:
-                    next(finishing, None)
+                self._run_application(application)
             except Exception as exc:
                 self.problems.append(Problem.of(exc))
             for process in self.processes:
                 process.check_end()
             self._bury()
+
+    def _run_application(self, application: Callable[[], object]) -> None:
+        made: Any = application()
+        finishing: Iterator[object] = made if hasattr(made, "__next__") else iter(())
+        next(finishing, None)
+        self._run_all()
+        if not self.problems:
+            next(finishing, None)
 
     def _run_all(self) -> None:
         for fault in self.faults:
