@@ -161,13 +161,13 @@ def _slow(world: World, fault: PlannedFault) -> None:
         world.trouble(fault.kind, path.name, fault.seconds)
         users = {each.name for each in world.processes if not each.serves}
 
-        def way(source: str, target: str) -> tuple[str, str]:
-            """Return the ends of a way. A user has one way to all others."""
+        def ends(source: str, target: str) -> tuple[str, str]:
+            """Return the ends of a path. For a user, all others are one."""
             return "" if target in users else source, "" if source in users else target
 
-        ways = [way(*path.name), way(*path.name[::-1])][: 1 + both]
+        slow = [ends(*path.name), ends(*path.name[::-1])][: 1 + both]
         for each in world.network.paths():
-            if way(*each.name) in ways:
+            if ends(*each.name) in slow:
                 each.slow_down(rate, latency, fault.seconds)
 
 
