@@ -202,6 +202,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         if found:
             peer = sim.random.choice(found)
             kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))
+            sim.note(f"closes the connection of {peer.principal}: {kicked[2]}")
             await peer.close(4001, kicked[2])
 
     known_nodes = set[str]()

@@ -313,6 +313,7 @@ class User(Caller):
 
     async def stop(self, stream: Any, key: str) -> None:
         """A run that was stopped does not run on."""
+        self.sim.note(f"stops the run of {key}")
         await stream.stop()
         began = self.sim.now
         await asyncio.sleep(20.0)
@@ -440,6 +441,7 @@ class User(Caller):
 
         async def ring(key: str) -> str:
             rung.append(key)
+            truth.sim.note(f"{name} gets its call{', which ends it' * fails}")
             ended.set()
             if fails:
                 await asyncio.Event().wait()
@@ -453,6 +455,7 @@ class User(Caller):
             await asyncio.sleep(random.choice([0.0, 5.0, 20.0]))
             while self.sim.now < until and not (rung and (asking.done() or not fails)):
                 ended.clear()
+                truth.sim.note(f"{name} comes")
                 device = self.new_client(name, Reconnect(retry=lambda error: True))
                 device.on("welcome", lambda: None)
                 device.on("close", ended.set)

@@ -86,7 +86,7 @@ def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> Non
 
 def _stop(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.serves])) is not None:
-        world.note(f"{process} is asked to end, and then starts again")
+        world.note(f"{process} is asked to end")
         trouble = world.trouble(fault.kind, [process.name], inf)
 
         def start() -> None:

@@ -142,6 +142,7 @@ class World:
             process.check_end()
             process.kill()
         process.start()
+        self.note(f"{process} starts again")
 
     def kill(self, process: Process, *, silently: bool = False) -> None:
         """End a process at once. ``silently``: its machine has no power, so nobody answers."""
