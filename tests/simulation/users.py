@@ -319,7 +319,7 @@ class User(Caller):
         await asyncio.sleep(20.0)
         worked = self.truth.worked.get(key, 0.0)
         runs_on = worked > began + 8.0 and self.truth.is_well(since=began)
-        assert not runs_on, f"{key} was stopped, and runs on"
+        assert not runs_on, f"the run of {key} was stopped, and goes on"
 
     async def kick_other(self) -> None:
         if not self.truth.is_mild:  # calls in flight fail
@@ -466,7 +466,9 @@ class User(Caller):
                             await ended.wait()
                         await asyncio.sleep(0.0 if fails else 1.0)
             is_due = is_stored and call.told not in ("not_sent", "not_run") and is_well(since=until - 35.0)
-            assert rung or not is_due, f"{name} comes, and its call does not"
+            assert rung or not is_due, (
+                f"{name} has come, and the call that waits for it has not reached it in {RINGING:g} s"
+            )
             assert len(rung) <= 15, f"{name} has ended {len(rung)} times"
 
         ringing = self.told(call, self.client.request("ring other", number, name, True, timeout=None))
