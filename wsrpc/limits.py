@@ -208,7 +208,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waiting_bytes(self) -> int:
-        """Maximum size of the messages that wait for a handler to exit, before decoding.
+        """Maximum size of the messages that wait for a handler to exit, before decoding, beside what is left of
+        `running_bytes`.
 
         There is room for one of the largest messages, and for 256 bytes for each message that `waiting` allows.
         """

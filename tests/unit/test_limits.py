@@ -209,11 +209,11 @@ RECEIVED: dict[str, Received] = {
     "waiting": Received(
         {"running": 1, "waiting": 2}, [request(1, to="wait")], [request(2), event(3), request(4), event(5)]
     ).then({4: OVERLOADED}, DROPPED, runs=[2, 3], waits=2, says="2 messages wait already"),
-    "waiting_bytes": Received(
-        {"running": 1, "waiting": 2, "message_bytes": 512},
-        [event(1, to="wait")],
-        [request(2, "x" * 300), request(3, "x" * 300), event(4, "x" * 300), request(5)],
-    ).then({3: OVERLOADED}, DROPPED, runs=[2, 5], waits=2, says="1 messages wait already"),
+    "waiting_bytes: with those that might run": Received(
+        {"running": 1, "waiting": 8, "message_bytes": 2000},
+        [event(1, "x" * 1900, to="wait")],
+        [*(request(n, "x" * 1900) for n in range(2, 7)), event(7, "x" * 1900), request(8)],
+    ).then({6: OVERLOADED}, DROPPED, runs=[2, 3, 4, 5, 8], waits=5, says="4 messages wait already"),
     "channels": Received(
         {"channels": 2},
         [request(1, "", to="talk"), request(2, to="count")],
@@ -269,12 +269,15 @@ async def test_messages_above_a_limit_are_refused_or_wait(
     d.assert_empty()
 
 
-async def test_what_may_run_or_wait_may_all_wait_while_answers_cannot_be_sent() -> None:
+@pytest.mark.parametrize("filling", ["", "x" * 400])
+async def test_what_may_run_or_wait_may_all_wait_while_answers_cannot_be_sent(filling: str) -> None:
     """A caller that kept to both limits got `Overloaded`, although no handler ran."""
-    scene = Scene("JSON", {"running": 2, "waiting": 1})
+    scene = Scene("JSON", {"running": 2, "waiting": 1, "message_bytes": 512})
     d = scene.d
     d.transport.pause()
-    rejected = [message["i"] for message in await scene.fed(*map(request, range(1, 5))) if "e" in message]
+    rejected = [
+        message["i"] for message in await scene.fed(*(request(n, filling) for n in range(1, 5))) if "e" in message
+    ]
     assert (rejected, scene.began, d.peer.stats().waiting) == ([4], [], 3)
     d.transport.resume()
     await scene.fed()

@@ -195,7 +195,8 @@ class Admission:
             self.waiting_room = WaitingRoom(limits.waiting_bytes)
         # While no handler may start, messages also wait that might run otherwise: callers keep to the sum of both.
         most = limits.waiting + max(0, limits.running - self.calls.count)
-        if len(self.waiting_room) < most and self.waiting_room.add(waiting):
+        more_bytes = max(0, limits.running_bytes - self.calls.bytes)
+        if len(self.waiting_room) < most and self.waiting_room.add(waiting, more_bytes):
             self.update()
             return
         why = f"{len(self.waiting_room)} messages wait already"

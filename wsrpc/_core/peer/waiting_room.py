@@ -78,9 +78,9 @@ class WaitingRoom(BoundedQueue[WaitingMessage]):
         self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
         """The tickets of each kind of message, in order. No entry is empty."""
 
-    def add(self, entry: WaitingMessage) -> bool:
-        """Add a message. Return False if there is no room."""
-        if not self.fits(len(entry.payload)):
+    def add(self, entry: WaitingMessage, more_bytes: int) -> bool:
+        """Add a message. Return False if there is no room, although ``more_bytes`` may wait than usually."""
+        if not self.fits(len(entry.payload) - more_bytes):
             return False
         ticket = self.append(entry, entry.id)
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
