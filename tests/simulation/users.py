@@ -25,7 +25,7 @@ from wsrpc import (
     RunLost,
     is_transient,
 )
-from wsrpc.errors import RemoteError, RequestTimeout, WsrpcError
+from wsrpc.errors import QueueFull, RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 
 __all__ = ["CLIENTS", "User"]
@@ -171,7 +171,9 @@ class User(Caller):
             if getattr(exc, "code", 0) == 4411 and is_well:
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
-            is_full = is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
+            is_full = (
+                is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight) or isinstance(exc, QueueFull)
+            )
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
             # The first message of the session has got lost, or is very late.
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
