@@ -171,9 +171,7 @@ class User(Caller):
             if getattr(exc, "code", 0) == 4411 and is_well:
                 raise
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
-            is_full = (
-                is_full or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight) or isinstance(exc, QueueFull)
-            )
+            is_full |= isinstance(exc, QueueFull) or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
             # The first message of the session has got lost, or is very late.
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0

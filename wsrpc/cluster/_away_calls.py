@@ -39,6 +39,10 @@ that ends the peer's program."""
 KEPT = 60.0
 """Seconds for which an answer is kept at least."""
 
+UNANSWERED, ONCE_MORE = -inf, 0.0
+"""Earlier than any time. If the store did not answer, calls are adopted again, however long ago a process has ended. Once
+it has answered, they are adopted once more: it may have done late what it did not answer."""
+
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
 
@@ -127,9 +131,8 @@ class AwayCalls:
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
         self._runs = runs
         self._connected: dict[str, float] = {}
-        """Peers whose calls are adopted again, with the times at which they have connected.
-
-        ``-inf``: however long ago a process has ended, because the store did not answer. 0: once more after that."""
+        """Peers whose calls are adopted again, with the times at which they have connected, `UNANSWERED`, or
+        `ONCE_MORE`."""
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
@@ -211,15 +214,15 @@ class AwayCalls:
             self._connected = {}
             await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first
             for address, at in connected.items():
-                if (at <= 0.0 or at - self.ended_at < lapsed) and await self._adopt(address) and at == -inf:
-                    # The store may have done late what it did not answer. Then nobody makes these calls.
-                    self._adopt_later(address, 0.0)
+                is_due = at <= ONCE_MORE or at - self.ended_at < lapsed
+                if is_due and await self._adopt(address) and at == UNANSWERED:
+                    self._adopt_later(address, ONCE_MORE)
 
     async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
         is_done = await self._runs.adopt(
             address, lambda payload: AwayPerformer(self, address, read_kept(payload, AwayCall), failure)
         )
-        if not is_done:  # the store did not answer
-            self._adopt_later(address, -inf)
+        if not is_done:
+            self._adopt_later(address, UNANSWERED)
         return is_done

@@ -193,10 +193,10 @@ class Admission:
         limits = self._limits
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(limits.waiting_bytes)
-        # While no handler may start, messages also wait that might run otherwise: callers keep to the sum of both.
+        # What might run may wait, too: callers keep to the sum of both limits, and the sum bounds the memory.
         most = limits.waiting + max(0, limits.running - self.calls.count)
-        more_bytes = max(0, limits.running_bytes - self.calls.bytes)
-        if len(self.waiting_room) < most and self.waiting_room.add(waiting, more_bytes):
+        extra = max(0, limits.running_bytes - self.calls.bytes)
+        if len(self.waiting_room) < most and self.waiting_room.add(waiting, extra):
             self.update()
             return
         why = f"{len(self.waiting_room)} messages wait already"

@@ -66,7 +66,9 @@ def _size(entry: WaitingMessage) -> int:
 
 
 class WaitingRoom(BoundedQueue[WaitingMessage]):
-    """Queue of the messages that wait for their handlers, within `Limits.waiting_bytes`. The owner bounds their number.
+    """Queue of the messages that wait for their handlers, within `Limits.waiting_bytes` and what the owner adds.
+
+    The owner bounds their number.
 
     The key of a request is its id, by which the request is removed when it is cancelled.
     """
@@ -78,9 +80,9 @@ class WaitingRoom(BoundedQueue[WaitingMessage]):
         self._kinds: dict[MessageKind, OrderedDict[int, None]] = {}
         """The tickets of each kind of message, in order. No entry is empty."""
 
-    def add(self, entry: WaitingMessage, more_bytes: int) -> bool:
-        """Add a message. Return False if there is no room, although ``more_bytes`` may wait than usually."""
-        if not self.fits(len(entry.payload) - more_bytes):
+    def add(self, entry: WaitingMessage, extra: int) -> bool:
+        """Add a message. Return False if all would take more than `Limits.waiting_bytes` and ``extra`` bytes."""
+        if not self.fits(len(entry.payload) - extra):
             return False
         ticket = self.append(entry, entry.id)
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None

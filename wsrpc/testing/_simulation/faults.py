@@ -133,13 +133,9 @@ def _cut(world: World, fault: PlannedFault) -> None:
         both = fault.strength < 0.5
         world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} for {fault.seconds:g} s")
         world.trouble(fault.kind, path.name, fault.seconds + AGAIN)
-        for each in _ways(world, path, both):
-            each.lose(fault.seconds)
-
-
-def _ways(world: World, path: Path, both: bool) -> list[Path]:
-    """Return a path, and perhaps the way back."""
-    return [each for each in world.network.paths() if each is path or (both and each.name == path.name[::-1])]
+        for each in world.network.paths():
+            if each is path or (both and each.name == path.name[::-1]):
+                each.lose(fault.seconds)
 
 
 def _isolate(world: World, fault: PlannedFault) -> None:
