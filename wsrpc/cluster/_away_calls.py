@@ -40,8 +40,8 @@ KEPT = 60.0
 """Seconds for which an answer is kept at least."""
 
 UNANSWERED, ONCE_MORE = -inf, 0.0
-"""Earlier than any time. If the store did not answer, calls are adopted again, however long ago a process has ended. Once
-it has answered, they are adopted once more: it may have done late what it did not answer."""
+"""Earlier than any time. If the store did not answer, calls are adopted again, however long ago a process has ended.
+Once it has answered, they are adopted once more: it may have done late what it did not answer."""
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
