@@ -140,8 +140,8 @@ fmt: $(STAMPS)/dev
 	$(BIN)/ruff format .
 
 EXPLORED := tests/property interop/test_typescript_property.py
-SOAKED := tests/faults/test_memory.py tests/faults/test_networks.py tests/faults/test_durability.py \
-  tests/faults/test_floods.py tests/adapters/test_sessions_any_worker.py \
+SOAKED := tests/faults/test_memory.py tests/faults/test_durability.py tests/faults/test_floods.py \
+  tests/adapters/test_sessions_any_worker.py \
   interop/test_page_networks.py interop/test_page_cuts.py interop/test_page_cuts_kills.py \
   interop/test_page_cuts_memory.py interop/test_page_reloads.py
 

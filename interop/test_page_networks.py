@@ -1,4 +1,4 @@
-"""A page's client in Node, on the bad networks of `tests/faults/test_networks.py`: each use ends right on each."""
+"""A page's client in Node, on bad networks: each use ends right on each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from bad_networks import PAGE_UPLOAD, page_options, play
+from bad_networks import page_options, play
 from effort import SOAK
 from leftovers import nothing_left as nothing_left
 from programs import printed_by, start
@@ -22,4 +22,4 @@ async def play_in_node(urls: dict[str, str], greets: bool) -> Any:
 @pytest.mark.timeout(2400 if SOAK else 90)
 @pytest.mark.usefixtures("nothing_left")
 async def test_each_use_ends_right() -> None:
-    await play(play_in_node, PAGE_UPLOAD)
+    await play(play_in_node)

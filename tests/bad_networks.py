@@ -1,4 +1,8 @@
-"""Bad networks, and what each use of wsrpc has to come to on them: for the clients of Python and of pages."""
+"""Bad networks, and what each use of wsrpc by a page has to come to on them. Those of Python are simulated.
+
+``make soak`` plays all pairs of networks, with the sizes and rates that people have. The short form plays some of them,
+ten times as fast and with less to send.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +67,7 @@ PAIRS = {f"{a} and {b}": NETWORKS[a] | NETWORKS[b] for a, b in itertools.combina
 SHORT = ["20 kB a second and drops each 5 s", "1.5 s and a queue of 5 s"]
 PLAYED = NETWORKS | PAIRS if SOAK else {name: PAIRS[name] for name in SHORT}
 LARGE = 4_000_000 if SOAK else 200_000
-UPLOAD = 10_000_000 if SOAK else 200_000
-PAGE_UPLOAD = 3_000_000 if SOAK else 200_000
+UPLOAD = 3_000_000 if SOAK else 200_000
 MANY = 100
 PINGS = Limits(ping_interval=20 / FASTER, ping_timeout=20 / FASTER)
 
@@ -136,7 +139,7 @@ class Served:
 
 def page_options(urls: dict[str, str], greets: bool) -> dict[str, Any]:
     """What ``tests/browser/page_networks.mjs`` gets. In the short form it dials at once, however often that failed."""
-    sizes = {"large": LARGE, "upload": PAGE_UPLOAD, "many": MANY}
+    sizes = {"large": LARGE, "upload": UPLOAD, "many": MANY}
     return {"urls": urls, "greets": greets, "faster": 1 if SOAK else 1000, **sizes}
 
 
@@ -147,17 +150,11 @@ Gets a URL for each use, and whether the caller must greet before: a session res
 """
 
 
-async def play(player: Player, upload: int) -> None:
-    """Play each use on each network, all at the same time. Nothing may be lost, doubled, out of order or untold.
-
-    Args:
-        player: is called for each network.
-        upload: bytes of the upload.
-    """
-    comes_to = COMES_TO | {"upload": (upload, 1)}
+async def play(player: Player) -> None:
+    """Play each use on each network, all at the same time. Nothing may be lost, doubled, out of order or untold."""
 
     async def play_on(name: str, network: Network) -> None:
-        served = {use: Served() for use in comes_to}
+        served = {use: Served() for use in COMES_TO}
         urls: dict[str, str] = {}
         async with AsyncExitStack() as stack:
             for use, each in served.items():
@@ -167,7 +164,7 @@ async def play(player: Player, upload: int) -> None:
                 urls[use] = proxy.url
             played = await player(urls, network.lasts is not None)
         print(name, {use: f"{seconds:.1f}" for use, (_, seconds) in played.items()})
-        for use, (wanted, runs) in comes_to.items():
+        for use, (wanted, runs) in COMES_TO.items():
             seen, _ = played[use]
             assert seen == wanted, (name, use)
             assert [*served[use].ran.values()] == [1] * runs, (name, use)

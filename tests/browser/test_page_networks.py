@@ -1,11 +1,11 @@
-"""A page in Chromium, on the bad networks of `tests/faults/test_networks.py`: each use ends right on each."""
+"""A page in Chromium, on bad networks: each use ends right on each."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from bad_networks import PAGE_UPLOAD, page_options, play
+from bad_networks import page_options, play
 from browser.page_site import CUT_WHILE_DIALING, quiet_page, serving_site
 from browser.pages import browsing
 from effort import SOAK
@@ -31,4 +31,4 @@ async def test_each_use_ends_right(browser: Browser) -> None:
             async with browsing(browser) as context, quiet_page(context, site.url, *CUT_WHILE_DIALING) as page:
                 return await page.evaluate(PLAY, page_options(urls, greets))
 
-        await play(play_in_page, PAGE_UPLOAD)
+        await play(play_in_page)

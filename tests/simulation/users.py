@@ -55,6 +55,7 @@ class User(Caller):
         self.attached = inf
         """When the last connection has become one of the session."""
         self.client = self.target = self.new_client(self.name, Reconnect(retry=self.may_dial))
+        serve(self.client, truth)
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
         self.feeding = asyncio.Lock()
         self.client.room("news").on_missed(self.news_heard.missed_some)
@@ -109,9 +110,7 @@ class User(Caller):
         return self.sim.now < self.session_since + 5.0
 
     def new_client(self, who: str, reconnect: Reconnect = PERSISTENT) -> Client:
-        client = Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
-        serve(client, self.truth)
-        return client
+        return Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
 
     def may_dial(self, error: BaseException) -> bool:
         """What `Reconnect` does by itself. But a dial that was given up may arrive late, and take the address."""

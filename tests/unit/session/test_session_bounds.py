@@ -14,7 +14,7 @@ from core_driver import start, turns
 from leftovers import living_objects, timers_due, turns_until
 from leftovers import nothing_left as nothing_left
 from leftovers import only_objects_of_the_test as only_objects_of_the_test
-from session_story import SMALL, SOON, Dialed, Visitor, dialing, refuse, story, talk
+from session_story import SMALL, SOON, Dialed, Story, Visitor, dialing, refuse, story, talk
 from stream_driver import control
 from tenacity import wait_fixed
 
@@ -514,3 +514,32 @@ async def test_nothing_grows_from_cut_to_cut(replay_bytes: int) -> None:
         before = await cut_often(60)
         grown = await cut_often(120) - before
         assert sum(grown.values()) < 20, grown
+
+
+@pytest.mark.parametrize("half_open", [False, True])
+async def test_the_first_call_survives_a_drop_in_any_turn_or_is_told(half_open: bool) -> None:
+    """Once the welcome has arrived, the session resumes. Before, nobody can: a call that was sent ends as unknown."""
+    ends, ran = list[tuple[bool, str, int]](), Counter[int]()
+
+    async def run(number: int) -> str:
+        ran[number] += 1
+        await turns(5)
+        return "answered"
+
+    for moment in range(20):
+        s = Story()
+        s.server.on("run", run)
+        connecting = asyncio.create_task(s.client.connect())
+        call = asyncio.create_task(s.client.request("run", moment, timeout=None))
+        while not s.line.connections:
+            await turns(1)
+        await turns(moment)
+        s.line.cut(half_open=half_open)
+        await asyncio.wait([call, connecting])
+        assert await s.client.request("run", -1, timeout=None) == "answered", "the client goes on"
+        await s.settled()
+        lost: Any = call.exception()
+        ends.append((s.back[0].resumed, lost.outcome if lost else call.result(), ran[moment]))
+        await s.client.close()
+        await s.server.close()
+    assert ends == sorted(ends) and {*ends} == {(False, "unknown", 0), (False, "unknown", 1), (True, "answered", 1)}

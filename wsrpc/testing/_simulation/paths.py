@@ -25,7 +25,10 @@ class Path:
     def __init__(self, name: tuple[str, str], events: Events, random: Random, latency: float) -> None:
         self.name = name
         self.events = events
-        self._latency = latency
+        self.rate = FAST
+        """Bytes a second."""
+        self.latency = self._usual_latency = latency
+        """Seconds that everything takes at least."""
         self._random = random
         self._slow: list[tuple[float, float]] = []
         """The rate and the latency of each fault that makes it slow."""
@@ -33,22 +36,9 @@ class Path:
         """How many faults let nothing arrive."""
         self._held: list[Callable[[], object]] = []
 
-    @property
-    def rate(self) -> float:
-        """Bytes a second."""
-        return min((rate for rate, _ in self._slow), default=FAST)
-
-    @property
-    def latency(self) -> float:
-        """Seconds that everything takes at least."""
-        return max((latency for _, latency in self._slow), default=self._latency)
-
-    def delay(self) -> float:
-        return self.latency * (1.0 + self._random.random())
-
     def travel(self, arrive: Callable[[], object], *, not_before: float = 0.0) -> float:
         """Let something arrive, at the earliest at a time. Returns when it will arrive if the path is well."""
-        when = max(self.events.now + self.delay(), not_before)
+        when = max(self.events.now + self.latency * (1.0 + self._random.random()), not_before)
         self.events.at(when, partial(self.pass_on, arrive))
         return when
 
@@ -62,7 +52,16 @@ class Path:
     def slow_down(self, rate: float, latency: float, seconds: float) -> None:
         """Be slow for some time."""
         self._slow.append((rate, latency))
-        self.events.after(seconds, lambda: self._slow.remove((rate, latency)))
+        self._set_speed()
+        self.events.after(seconds, partial(self._speed_up, rate, latency))
+
+    def _speed_up(self, rate: float, latency: float) -> None:
+        self._slow.remove((rate, latency))
+        self._set_speed()
+
+    def _set_speed(self) -> None:
+        self.rate = min((rate for rate, _ in self._slow), default=FAST)
+        self.latency = max((latency for _, latency in self._slow), default=self._usual_latency)
 
     def lose(self, seconds: float) -> None:
         """Let nothing arrive for some time."""
