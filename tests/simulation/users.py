@@ -88,7 +88,7 @@ class User(Caller):
             sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
                 truth.sessions[self.name] += [sim.now] if info.attempts == 1 else []
-                truth.loses(self.life, info, may_be=self.ended_early or (info.lost is None and "slow" in truth.kinds))
+                truth.loses(self.life, info, may_be=self.ended_early)
                 self.session_since = sim.now
                 self.news_heard.missed()
 
@@ -175,8 +175,6 @@ class User(Caller):
             # The first message of the session has got lost, or is very late.
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
             is_early = isinstance(exc, ConnectionLost) and self.is_new
-            # On a slow path, perhaps more was sent than is kept until then, so that nothing can resume.
-            is_early |= type(exc) is ConnectionLost and "slow" in self.truth.kinds
             is_refused = "wait already" in str(exc) and not is_full  # although it has kept to the limits
             if is_refused or (self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early)):
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -115,8 +115,13 @@ class Dialed(ScriptedTransport):
 
 
 @asynccontextmanager
-async def dialing(ttl: float = 60.0, **options: Any) -> AsyncGenerator[tuple[Client, list[Dialed]]]:
-    """A client, whose session can resume for ``ttl`` seconds, and the connections that it makes."""
+async def dialing(
+    ttl: float = 60.0, early: Callable[[Peer], object] = lambda _: None, **options: Any
+) -> AsyncGenerator[tuple[Client, list[Dialed]]]:
+    """A client, whose session can resume for ``ttl`` seconds, and the connections that it makes.
+
+    It calls ``early`` before the welcome arrives.
+    """
     lines = list[Dialed]()
 
     async def dial(url: str, **dialing: Any) -> Dialed:
@@ -124,6 +129,7 @@ async def dialing(ttl: float = 60.0, **options: Any) -> AsyncGenerator[tuple[Cli
         return lines[-1]
 
     async with asyncio.timeout(20), Client("ws://server/", dial=dial, reconnect=SOON, **options) as client:
+        early(client.peer)
         lines[0].feed(control("welcome", features=["resume"], limits={}, sid="session", token="secret", ttl=ttl))
         lines[0].pop_sent()
         yield client, lines

@@ -184,11 +184,47 @@ STALLS = Limits(replay_bytes=SMALL, stall_timeout=0.3)
 DROPPED = CloseInfo(1006, "aborted")
 
 
-def fill(peer: Peer, line: ScriptedTransport) -> None:
-    """Send more than may be kept, of which nothing arrives, and cut the line."""
+def send_much(peer: Peer) -> None:
+    """Send more than may be kept."""
     for _ in range(20):
         peer.emit_nowait("n", "x" * 10_000)
+
+
+def fill(peer: Peer, line: ScriptedTransport) -> None:
+    """Send more than may be kept, of which nothing arrives, and cut the line."""
+    send_much(peer)
     line.lose()
+
+
+async def test_a_client_that_sends_much_before_the_welcome_may_resume() -> None:
+    """Its messages are on their way, and what is kept is bounded as soon as the server could acknowledge it."""
+    async with dialing(limits=Limits(replay_bytes=SMALL), early=send_much) as (client, lines):
+        waits = start(client.emit("last"))
+        await turns(20)
+        assert not waits.done()
+        size = len('{"a":["n",""]}') + 10_000
+        lines[0].feed(control("ack", n=20, bytes=20 * size))
+        await waits
+        lines[0].lose()
+        await turns_until(lambda: len(lines) == 2 and lines[1].pop_sent())
+        assert lines[1].survives
+        lines[1].feed(control("resumed", rx=20, bytes=20 * size, token="t", limits={}))
+        await turns(20)
+        assert lines[1].pop_sent() == [{"a": ["last"]}]
+
+
+@pytest.mark.parametrize(("size", "number"), [(200_000, 20), (1, 16 * 512 + 1)], ids=["bytes", "messages"])
+async def test_what_a_client_keeps_before_the_welcome_is_bounded(size: int, number: int) -> None:
+    def early(peer: Peer) -> None:
+        for _ in range(number):
+            peer.emit_nowait("n", "x" * size)
+
+    async with dialing(limits=Limits(replay_bytes=SMALL, hard_cap_bytes=3_000_000), early=early) as made:
+        client, lines = made
+        assert client.peer.stats().kept_bytes == 0
+        lines[0].lose()
+        await turns_until(lambda: len(lines) == 2)
+        assert lines[1].pop_sent()[0]["wsrpc"]["t"] == "hello"
 
 
 # ---------------------------------------------------------------- all sessions without a connection

@@ -112,6 +112,7 @@ class ClientSession(Session):
         else:
             if self.replay is not None:
                 self.sid, self._token, self.ttl = message.sid, message.token, message.ttl
+                self.replay.welcomed()
             elif self.connection is not None:  # the welcome is late, so the session ends with the connection
                 self.connection.send_control(Gone("closed"))
             self._count_received()  # in any case, because the server sends parts until it reads this

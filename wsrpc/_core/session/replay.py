@@ -33,6 +33,8 @@ compared with the limits of the remote peer's replay buffer."""
 LOSSES, LONG_ENOUGH, LARGE = 4, 30.0, 32 * 1024
 """Connections and seconds in which the first message may be lost again and again, and bytes that each engine carries.
 See `ReplayBuffer.prepare_again`."""
+EARLY = 16
+"""How many times `Limits.replay_messages` may be kept before the welcome, which tells whether they are acknowledged."""
 ACK_SECONDS = 1.0
 """Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
 
@@ -148,8 +150,9 @@ class ReplayBuffer:
         session, size = self._session, self.size
         if session.replay is not self:
             return
-        if not session.sid:  # nobody acknowledges messages, or not yet
-            session.stop_keeping()
+        if not session.sid:  # a plain server acknowledges nothing, and no server does so before its welcome
+            if size > self._cap or len(self._payloads) > EARLY * self._most:
+                session.stop_keeping()
         elif size > self._cap and len(self._payloads) > count:
             if session.connection is not None:
                 text = "has not acknowledged %d bytes (Limits.replay_bytes and hard_cap_bytes): "
@@ -159,6 +162,11 @@ class ReplayBuffer:
             self.at_limit = True
             self.start_stall_timer()
             session.update_full()
+
+    def welcomed(self) -> None:
+        """The welcome has arrived, so that what was sent before will be acknowledged."""
+        if self.size >= self._limit or len(self._payloads) >= self._most:
+            self._limit_reached(0)
 
     def acknowledge(self, n: int, size: int) -> bool:
         """Drop the first ``n`` messages of the session, which have arrived, and have ``size`` bytes in all.
