@@ -131,8 +131,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         ping_timeout: maximum time until the response to a ping. After that, the connection is dropped, and its close
             code is 1011. If bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been
             sent after the ping. It also restarts while a large message arrives, and when a wsrpc peer acknowledges
-            messages. A slow network or reader is therefore not mistaken for a dead connection. None: pings only keep
-            the connection alive, and no connection is dropped. (The library `websockets` has the same default.)
+            messages. A slow network or reader is therefore not mistaken for a dead connection, if 256 KiB, which may
+            precede the response, take less than this time. None: pings only keep the connection alive, and no
+            connection is dropped. (The library `websockets` has the same default.)
 
     Raises:
         TypeError: a limit has a wrong type. The error message names the limit.
