@@ -205,6 +205,22 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             sim.note(f"closes the connection of {peer.principal}: {kicked[2]}")
             await peer.close(4001, kicked[2])
 
+    async def call() -> None:
+        """Call the staff, while the engine may be away, and those who are away. What they do not get takes no room."""
+        while True:
+            await asyncio.sleep(0.5)
+            report = await staff.emit("called")
+            is_well = truth.is_well(STAFF, since=sim.now - 20.0)
+            assert not report.missing_nodes or not is_well, f"{report.missing_nodes} miss an event, for no reason"
+            for peer in [each for each in server.peers if each.detached]:
+                calls = (peer.request("called", "x" * min(300_000, truth.largest), timeout=0.5) for _ in range(5))
+                await asyncio.gather(*calls, return_exceptions=True)
+                [told] = await asyncio.gather(asyncio.wait_for(peer.emit("called"), 0.2), return_exceptions=True)
+                is_full = not peer.detached or peer.stats().kept_bytes >= limits.replay_bytes
+                assert is_full or not isinstance(told, TimeoutError), (
+                    f"an event for {peer.principal} waits, for no reason"
+                )
+
     known_nodes = set[str]()
 
     def others_are_known() -> None:
@@ -222,7 +238,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             truth.node_names[here] = cluster.nodes[:1]
             sim.always(lambda: None if truth.last_words else others_are_known())
         try:
-            await asyncio.Event().wait()
+            await (call() if truth.is_far else asyncio.Event().wait())
         finally:
             began, patience = sim.now, sim.random.choice([5, 20])
             await server.close(drain_timeout=patience)

@@ -18,7 +18,7 @@ AWAY = b"\x88\x02\x03\xe9", b"\x88\x82\0\0\0\0\x03\xe9"
 END = b"\r\n\r\n"
 
 
-async def proxy(sim: Simulation, nodes: Collection[str]) -> None:
+async def proxy(sim: Simulation, nodes: Collection[str], strict_until: float) -> None:
     async def pass_on(source: StreamReader, target: StreamWriter, whole: set[StreamWriter]) -> None:
         """Pass on frames. ``whole``: the ends to which no part of a frame was passed on without its rest."""
         try:
@@ -29,6 +29,8 @@ async def proxy(sim: Simulation, nodes: Collection[str]) -> None:
                     head += await source.readexactly(2 if size == 126 else 8)
                     size = int.from_bytes(head[2:])
                 size += head[1] >> 7 << 2  # the mask
+                if size > 8000 and sim.now < strict_until:
+                    raise OSError("too large")
                 whole.discard(target)
                 target.write(head)
                 while size:

@@ -47,7 +47,8 @@ def world(sim: Simulation) -> Any:
     ]
     truth = Truth(sim, of_nodes, of_clients)
     if not truth.is_alone:
-        sim.store(lease=LEASE)
+        store: Any = sim.store(lease=LEASE)
+        store.slow += [1.5] * truth.is_far
         sim.engine()
 
     async def client() -> None:
@@ -60,7 +61,7 @@ def world(sim: Simulation) -> Any:
     for name in truth.nodes:
         sim.process(name, partial(node, sim, truth, of_nodes), serves=True, host="" if truth.between else "service")
     for name in truth.between:
-        sim.process(name, partial(proxy, sim, truth.nodes), serves=True, host="service")
+        sim.process(name, partial(proxy, sim, truth.nodes, truth.strict_until), serves=True, host="service")
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
     yield
