@@ -11,7 +11,7 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT, RINGING
-from truth import Hearing, Truth
+from truth import UNNOTICED, Hearing, Truth
 
 from wsrpc import (
     Client,
@@ -122,6 +122,7 @@ class User(Caller):
         self.truth.finished.discard(self.name)
         draw = self.sim.random_of("actions")  # the same few for all clients, so that they meet
         actions = draw.sample(ACTIONS, draw.choice([2, 3, 5, len(ACTIONS)]))
+        actions += [User.visit, User.large_request] * self.truth.is_slow
         async with self.client:
             self.attached = self.sim.now
             if self.attached > self.session_since + 0.5:  # attempts have failed
@@ -376,11 +377,12 @@ class User(Caller):
 
     async def visit(self, what: str = "") -> None:
         """Another client comes, calls and emits at once, and goes."""
-        random, sender = self.sim.random, f"visit {next(self.truth.numbers)}"
+        random, sender, began = self.sim.random, f"visit {next(self.truth.numbers)}", self.sim.now
         guest = self.new_client("guest")
         guest.on("welcome", lambda: None)
         async with guest:
-            what = what or random.choice(["charges", "stores", "joins", "notes"])
+            whats = ["charges", "stores", "joins", "notes"] + ["notes"] * 8 * self.truth.is_slow
+            what = what or random.choice(whats)
             if what == "charges":
                 assert await guest.request("charge", 0.1, key=sender, timeout=None) == f"receipt {sender}"
             elif what == "stores":
@@ -417,6 +419,8 @@ class User(Caller):
                     await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 200_000]))
                 if self.truth.is_mild and not self.truth.expires:
                     self.truth.sent[sender] = count
+        if self.truth.is_slow and not self.truth.is_well(self.name, since=began, despite=UNNOTICED):
+            self.truth.sent.pop(sender, None)  # perhaps its connection was lost while it went
 
     async def move(self) -> None:
         """A guest goes, and comes back at once, perhaps at another node."""

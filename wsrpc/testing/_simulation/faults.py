@@ -58,6 +58,9 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
         if kind in ("slow", "break", "lossy store"):  # who sends much, or asks for long, needs longer to notice
             lasts = min(3 * lasts, 60.0)
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
+    if "slow" in known and random.random() < 1 / 8:  # somebody always has a slow network
+        which, strength = random.randrange(1000), round(random.uniform(0.3, 0.9), 3)
+        drawn.append(PlannedFault(1.0, "slow", 1.5 * seconds, which, strength))
     return sorted(drawn)
 
 
