@@ -42,7 +42,8 @@ class PlannedFault(NamedTuple):
 def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> list[PlannedFault]:
     """Draw some kinds of faults, and then up to ``most`` faults of these kinds within some seconds.
 
-    Many happen in the beginning, or soon after another one, and to the same process or connection.
+    Many happen in the beginning, or soon after another one, and to the same process or connection. In some
+    plans, somebody has a slow network all the time.
     """
     known = [kind for kind in FAULTS if kind in kinds]
     enabled = random.sample(known, min(len(known), random.choice([1, 2, 2, 3, 5, 8])))
@@ -58,7 +59,7 @@ def plan(random: Random, seconds: float, most: int, kinds: Collection[str]) -> l
         if kind in ("slow", "break", "lossy store"):  # who sends much, or asks for long, needs longer to notice
             lasts = min(3 * lasts, 60.0)
         drawn.append(PlannedFault(round(min(when, seconds), 3), kind, round(lasts, 3), which, strength))
-    if "slow" in known and random.random() < 1 / 8:  # somebody always has a slow network
+    if "slow" in known and len(drawn) < most and random.random() < 1 / 8:
         which, strength = random.randrange(1000), round(random.uniform(0.3, 0.9), 3)
         drawn.append(PlannedFault(1.0, "slow", 1.5 * seconds, which, strength))
     return sorted(drawn)
