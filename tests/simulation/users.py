@@ -94,7 +94,6 @@ class User(Caller):
 
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
-            sim.note(f"has lost its connection: {info.code} {info.reason}")
             truth.check_drop(self.name, info)
 
         @self.client.on("close")
@@ -165,11 +164,9 @@ class User(Caller):
         try:
             await action(self)
         except WsrpcError as exc:
-            self.sim.note(f"{name} ends: {exc!r}")
             # Expired credentials end no session. What else goes wrong at this moment may.
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop"})
-            if getattr(exc, "code", 0) == 4411 and is_well:
-                raise
+            is_expired = getattr(exc, "code", 0) == 4411 and is_well
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full |= isinstance(exc, QueueFull) or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
@@ -177,7 +174,10 @@ class User(Caller):
             is_unanswered = "knows keys" in str(exc) and self.sim.now > self.session_since + 9.0
             is_early = isinstance(exc, ConnectionLost) and self.is_new
             is_refused = "wait already" in str(exc) and not is_full  # although it has kept to the limits
-            if is_refused or (self.truth.must_go_on and not (is_full or is_late or is_unanswered or is_early)):
+            may_be = is_full or is_late or is_unanswered or is_early or not self.truth.must_go_on
+            is_wrong = is_expired or is_refused or not may_be
+            self.sim.note(f"{name} {'must not end so' if is_wrong else 'ends'}: {exc!r}")
+            if is_wrong:
                 raise
         assert self.sim.now < began + 220.0, f"{name} takes {self.sim.now - began:g} s"
 
@@ -215,7 +215,9 @@ class User(Caller):
             except RunLost:
                 raise
             except WsrpcError as exc:
-                self.sim.note(f"asks again after {exc!r}")
+                what = [getattr(ask, "func", ask).__name__, *getattr(ask, "args", ())]
+                name = " ".join(str(each) for each in what if isinstance(each, (str, int))).replace("_", " ")
+                self.sim.note(f"asks again ({name}) after {exc!r}")
                 await asyncio.sleep(1.0)
 
     # ------------------------------------------------------------ actions

@@ -46,6 +46,9 @@ def world(sim: Simulation) -> Any:
         for _ in range(2)
     ]
     truth = Truth(sim, of_nodes, of_clients)
+    sim.note(f"there are {CLIENTS} clients, {', '.join(truth.nodes)}{' behind a proxy' * len(truth.between)}")
+    if truth.expires:
+        sim.note(f"credentials expire after {truth.expires:g} s")
     if not truth.is_alone:
         store: Any = sim.store(lease=LEASE)
         store.slow += [1.5] * truth.is_far

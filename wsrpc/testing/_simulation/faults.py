@@ -73,16 +73,16 @@ def _alive(world: World) -> list[Process]:
 
 
 def _kill(world: World, fault: PlannedFault) -> None:
-    _end(world, fault, "{} is killed, and starts again {:g} s later", silently=False)
+    _end(world, fault, "{} is killed", silently=False)
 
 
 def _power(world: World, fault: PlannedFault) -> None:
-    _end(world, fault, "the machine of {} has no power for {:g} s", silently=True)
+    _end(world, fault, "the machine of {} has no power {}", silently=True)
 
 
 def _end(world: World, fault: PlannedFault, text: str, *, silently: bool) -> None:
     if (process := fault.pick([each for each in _alive(world) if each.mortal])) is not None:
-        world.note(text.format(process, fault.seconds))
+        world.note(text.format(process, world.until(fault.seconds)))
         world.trouble(fault.kind, [process.name], fault.seconds)
         world.kill(process, silently=silently)
         world.events.after(fault.seconds, lambda: world.start(process))
@@ -102,7 +102,7 @@ def _stop(world: World, fault: PlannedFault) -> None:
 
 def _pause(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
-        world.note(f"{process} does nothing for {fault.seconds:g} s")
+        world.note(f"{process} does nothing {world.until(fault.seconds)}")
         world.trouble(fault.kind, [process.name], fault.seconds)
         process.pause(fault.seconds)
 
@@ -135,7 +135,7 @@ def _some_connection(world: World, fault: PlannedFault) -> Pipe | None:
 def _cut(world: World, fault: PlannedFault) -> None:
     if (path := _some_path(world, fault)) is not None:
         both = fault.strength < 0.5
-        world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} for {fault.seconds:g} s")
+        world.note(f"nothing gets from {' to '.join(path.name)}{', or back,' * both} {world.until(fault.seconds)}")
         world.trouble(fault.kind, path.name, fault.seconds + AGAIN)
         for each in world.network.paths():
             if each is path or (both and each.name == path.name[::-1]):
@@ -144,7 +144,7 @@ def _cut(world: World, fault: PlannedFault) -> None:
 
 def _isolate(world: World, fault: PlannedFault) -> None:
     if (process := fault.pick(_alive(world))) is not None:
-        world.note(f"{process} reaches nobody for {fault.seconds:g} s")
+        world.note(f"{process} reaches nobody {world.until(fault.seconds)}")
         world.trouble(fault.kind, [process.name], fault.seconds + AGAIN)
         for path in world.network.paths():
             if process.name in path.name:
@@ -157,7 +157,7 @@ def _slow(world: World, fault: PlannedFault) -> None:
         both = fault.which % 2 > 0
         rate, latency = 5000.0 * 200**fault.strength, fault.strength / (2 + 2 * both)
         what = f"the way from {' to '.join(path.name)}{', and back,' * both} takes {latency:g} s, at {rate:.0f} bytes/s"
-        world.note(f"{what}, for {fault.seconds:g} s")
+        world.note(f"{what}, {world.until(fault.seconds)}")
         world.trouble(fault.kind, path.name, fault.seconds)
         users = {each.name for each in world.processes if not each.serves}
 
@@ -181,7 +181,7 @@ def _flap(world: World, fault: PlannedFault) -> None:
     """A process loses all its connections, again and again."""
     if (process := fault.pick([each for each in _alive(world) if each.life])) is not None:
         pause, until = round(0.05 * 100**fault.strength, 3), world.events.now + fault.seconds
-        world.note(f"{process} loses its connections every {pause:g} s, for {fault.seconds:g} s")
+        world.note(f"{process} loses its connections every {pause:g} s, {world.until(fault.seconds)}")
         world.trouble(fault.kind, [process.name], fault.seconds // pause * pause)
 
         def reset() -> None:
@@ -199,7 +199,9 @@ def _break(world: World, fault: PlannedFault) -> None:
     if (pipe := _some_connection(world, fault)) is not None:
         process, weaken = pipe.source.process, world.network.weaken
         size = int(30 * 1000 ** (fault.strength * 101 % 1))
-        world.note(f"for {fault.seconds:g} s, each connection of {process} ends when it has sent {size} bytes")
+        world.note(
+            f"{world.until(fault.seconds)}, each connection of {process} ends when {process} has sent {size} bytes"
+        )
         world.trouble("break", [process.name], fault.seconds)
         weaken(process, size)
         world.events.after(fault.seconds, partial(weaken, process, inf))
@@ -228,7 +230,7 @@ def _silence(world: World, fault: PlannedFault) -> None:
 def _late_store(world: World, fault: PlannedFault) -> None:
     if (store := world.store) is not None:
         slowness = round(20.0 * fault.strength**3, 3)
-        world.note(f"what the store is asked takes up to {slowness:g} s to arrive, for {fault.seconds:g} s")
+        world.note(f"what the store is asked takes up to {slowness:g} s to arrive, {world.until(fault.seconds)}")
         world.trouble(fault.kind, ["store"], fault.seconds + slowness)
         store.slow.append(slowness)
         world.events.after(fault.seconds, lambda: store.slow.remove(slowness))
@@ -238,7 +240,7 @@ def _lossy_store(world: World, fault: PlannedFault) -> None:
     """Callers of a method, or of all, are told that the store is lost, or nothing. Most of what they ask is done."""
     if (store := world.store) is not None:
         name, hangs = METHODS[int(fault.strength * 7919) % len(METHODS)], fault.strength < 0.5
-        world.note(f"the store {'does not answer' if hangs else 'fails'} after `{name}`, for {fault.seconds:g} s")
+        world.note(f"the store {'does not answer' if hangs else 'fails'} after `{name}`, {world.until(fault.seconds)}")
         world.trouble(fault.kind, ["store"], fault.seconds)
         store.lossy[name] = hangs
         world.events.after(fault.seconds, lambda: store.lossy.pop(name, None))

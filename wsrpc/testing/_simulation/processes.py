@@ -19,9 +19,15 @@ TURN = 0.0002
 
 
 class Problem(NamedTuple):
-    """Something that is not as it should be. ``kind`` is what two failures of the same kind have in common."""
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: what two failures of the same kind have in common.
+        what: the problem in one line.
+    """
 
     kind: str
+    what: str
     text: str
 
     @classmethod
@@ -32,7 +38,10 @@ class Problem(NamedTuple):
             first = group[0]
         frames = traceback.extract_tb(first.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        return cls(f"{type(first).__name__} {place}", f"{before}{''.join(traceback.format_exception(error)).rstrip()}")
+        what = traceback.format_exception_only(first)[-1].strip().partition("\n")[0]
+        return cls(
+            f"{type(first).__name__} {place}", what, f"{before}{''.join(traceback.format_exception(error)).rstrip()}"
+        )
 
 
 def _ignore(loop: object, context: object) -> None:
@@ -125,7 +134,7 @@ class Process:
     def _complain(self, loop: object, context: dict[str, Any]) -> None:
         if self.alive:
             text = f"{self}: {context.get('message')} {context.get('exception')!r}"
-            self._around.problems.append(Problem(str(context.get("message")), text))
+            self._around.problems.append(Problem(str(context.get("message")), text, text))
 
     def stop(self, then: Callable[[], object] = lambda: None) -> None:
         """Cancel its function, so that it ends in an orderly way. Call ``then`` when it has ended.
@@ -165,9 +174,13 @@ class Process:
         return text.getvalue()
 
     def check_end(self) -> None:
-        """See that nothing is left after its end."""
-        for task in asyncio.all_tasks(self.loop) if self.alive and self.ended else ():
-            self._around.problems.append(Problem("a task is left", f"{self}: a task is left: {task!r}"))
+        """See that nothing is left after its end. After another problem, much may be left."""
+        if self.alive and self.ended and not self._around.problems:
+            tasks = sorted(map(repr, asyncio.all_tasks(self.loop)))
+            left = [
+                Problem("a task is left", f"{self}: a task is left", f"{self}: a task is left: {it}") for it in tasks
+            ]
+            self._around.problems += left
 
     def bury(self) -> None:
         """Drop what is left of it, and its function, which may refer to that."""

@@ -113,5 +113,5 @@ class _Failed:
     def text(self) -> str:
         world = self._world
         wrong = dict.fromkeys(world.named(problem.text) for problem in world.problems)
-        story = [*world.story, f"{world.events.now:9.3f}  something is wrong:"]
+        story = [*world.story, f"{world.events.now:9.3f}  this is wrong: {world.named(world.problems[0].what)}"]
         return "\n".join([f"seed {self._seed} fails:", "", *story, "", *wrong])

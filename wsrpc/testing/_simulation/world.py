@@ -25,6 +25,8 @@ __all__ = ["Fault", "Step", "World"]
 
 ADDRESS = re.compile(r"10\.0\.\d+\.\d+")
 """The address of a process; see `Simulation.process`."""
+PEER = re.compile(r"peer [0-9a-f]{16} at | \(peer [0-9a-f]{16}\)")
+"""The names of peers in messages of wsrpc, which nobody needs in a story."""
 ENDING_TIMEOUT = 600.0
 """Seconds after the last fault in which everything has to end."""
 CHECKS = 0.5
@@ -120,7 +122,11 @@ class World:
 
     def named(self, text: str) -> str:
         """Return a text with the names of processes in place of their addresses."""
-        return ADDRESS.sub(lambda found: self.network.name_of(found[0]), text)
+        return ADDRESS.sub(lambda found: self.network.name_of(found[0]), PEER.sub("", text))
+
+    def until(self, seconds: float) -> str:
+        """Say until when something lasts, as stories do."""
+        return f"until {self.events.now + seconds:.3f}"
 
     # ------------------------------------------------------------ what goes wrong
 
@@ -190,7 +196,8 @@ class World:
         self._run(self.events.now + ENDING_TIMEOUT, lambda: all(each.ended for each in processes))
         for process in processes:
             if not process.ended and not self.problems:
-                self.problems.append(Problem(f"{process} waits", f"{process} has not ended:\n{process.where()}"))
+                what = f"{process} has not ended"
+                self.problems.append(Problem(f"{process} waits", what, f"{what}:\n{process.where()}"))
 
     def _run(self, until: float, is_enough: Callable[[], bool]) -> None:
         checked = -CHECKS
@@ -270,7 +277,7 @@ class _Log(logging.Handler):
         if record.levelno >= logging.ERROR:
             error = record.exc_info[1] if record.exc_info else None
             said = f"{process} logs: {text}"
-            found = Problem(record.msg, said) if error is None else Problem.of(error, f"{said}\n")
+            found = Problem(record.msg, said, said) if error is None else Problem.of(error, f"{said}\n")
             self._world.problems.append(found)
 
     @contextmanager
