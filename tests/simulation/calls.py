@@ -115,13 +115,13 @@ class Caller:
             result = await asking
         except (WsrpcError, TimeoutError) as exc:
             call.told = getattr(exc, "outcome", "unknown")
+            other = getattr(self.target, "address", self.target)
             if not self.life:
-                other = getattr(self.target, "address", self.target)
                 self.sim.note(f"{call.name} to {other} ends: {exc}, and the outcome is {call.told!r}")
             is_away = was_away and served.detached and self.truth.resumed[served.address] < began
             if is_away and isinstance(exc, RequestTimeout) and call.told == "unknown":
                 raise AssertionError(
-                    f"{call.name} was not sent, and its caller is told that the outcome is {call.told!r}"
+                    f"{call.name}, of {began:.3f}, was not sent: {other} was away. The outcome is {call.told!r}"
                 ) from exc
             raise
         finally:

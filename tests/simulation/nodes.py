@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from calls import CALLS, Caller, serve
-from truth import BUSY, DETACHED, NODES, Emission, Truth
+from truth import BUSY, DETACHED, NODES, Emission, Truth, check_counts
 
 from wsrpc import CloseInfo, Context, Handshake, Limits, Overloaded, Peer, RpcError, Server
 from wsrpc.cluster import Cluster
@@ -233,6 +233,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         known_nodes.clear()
         known_nodes.update(nodes)
 
+    sim.always(lambda: list(map(check_counts, server.peers)))
     async with server.listen(port=80):
         if cluster is not None:
             truth.node_names[here] = cluster.nodes[:1]

@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 from wsrpc import CloseInfo, Context, Limits
 from wsrpc.testing import Simulation
 
-__all__ = ["BUSY", "DETACHED", "LEASE", "NODES", "OF_CLIENTS", "UNNOTICED", "Call", "Emission", "Hearing", "Truth"]
+__all__ = [
+    "BUSY",
+    "DETACHED",
+    "LEASE",
+    "NODES",
+    "OF_CLIENTS",
+    "UNNOTICED",
+    "Call",
+    "Emission",
+    "Hearing",
+    "Truth",
+    "check_counts",
+]
 
 NODES = "node-0", "node-1", "node-2"
 
@@ -113,6 +125,17 @@ class Hearing:
         for text, (room, began) in truth.emitted.items():
             due = room == self.room and max(self.since, told) < began < self.until and text not in skipped
             assert not due or text in self.texts, f"{self.name} has not heard {text!r} in {room}, and was not told"
+
+
+def check_counts(peer: Any) -> None:
+    """See that what limits the requests of a peer agrees with the requests that there are."""
+    admission, requests = peer._core.admission, peer._core.requester.outbox.requests
+    assert admission.needs_checks or not admission.must_check(), admission
+    table, flight = list(requests._pending.values()), requests.flight
+    counted = [pending for pending in table if pending.h is None and pending.state.counts]
+    assert flight.requests == len(counted) + sum(flight.abandoned.values()), flight
+    assert flight.bytes == sum(pending.size for pending in counted), flight
+    assert flight.waiting == sum(pending.waiting_bytes for pending in table) >= 0, flight
 
 
 def _number(position: str) -> int:
@@ -278,7 +301,7 @@ class Truth:
 
     def loses_run(self, key: str, may_be: bool) -> None:
         """A caller was told that the run of a key is lost. ``may_be``: although it has perhaps never begun."""
-        assert may_be or self.keyed_runs[key], f"{key!r} has never run, and is said to be lost, for no reason"
+        assert may_be or self.keyed_runs[key], f"{key!r} has never run, and its caller gets RunLost, for no reason"
         self.keyed_runs[key].append("lost")
 
     def check(self) -> None:

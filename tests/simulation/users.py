@@ -11,7 +11,7 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT, RINGING
-from truth import UNNOTICED, Hearing, Truth
+from truth import UNNOTICED, Hearing, Truth, check_counts
 
 from wsrpc import (
     Client,
@@ -56,6 +56,7 @@ class User(Caller):
         """When the last connection has become one of the session."""
         self.client = self.target = self.new_client(self.name, Reconnect(retry=self.may_dial))
         serve(self.client, truth)
+        sim.always(lambda: check_counts(self.client.peer))
         self.lobby, self.hall = self.client.room("lobby"), self.client.room("hall")
         self.feeding = asyncio.Lock()
         self.client.room("news").on_missed(self.news_heard.missed_some)
@@ -175,10 +176,15 @@ class User(Caller):
             is_early = isinstance(exc, ConnectionLost) and self.is_new
             is_refused = "wait already" in str(exc) and not is_full  # although it has kept to the limits
             may_be = is_full or is_late or is_unanswered or is_early or not self.truth.must_go_on
-            is_wrong = is_expired or is_refused or not may_be
-            self.sim.note(f"{name} {'must not end so' if is_wrong else 'ends'}: {exc!r}")
-            if is_wrong:
-                raise
+            self.sim.note(f"{name} ends: {exc!r}")
+            rules = [(not is_expired, "expired credentials end no session")]
+            rules += [
+                (not is_refused, "it has kept to the limits"),
+                (may_be, "nothing has lasted long enough for that"),
+            ]
+            for is_kept, rule in rules:
+                if not is_kept:
+                    raise AssertionError(f"{name} of {self.life} ends with {exc!r}, although {rule}") from exc
         assert self.sim.now < began + 220.0, f"{name} takes {self.sim.now - began:g} s"
 
     async def finish(self) -> None:
