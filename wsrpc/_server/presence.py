@@ -150,6 +150,13 @@ class KnownUser:
         named = all(served.peer.id != self.user for served in islice(self.connections, 1))
         return UserEntry(self.next_order(), online, about, named)
 
+    def is_contested(self, node: str, me: str) -> bool:
+        """Return whether a node has perhaps reported that the user is away, not knowing that it is online here."""
+        entry, mine = self.entries.get(node), self.entries.get(me)
+        if entry is None or mine is None:
+            return False
+        return mine.online and not entry.online and entry.order <= mine.order
+
     def reporter(self, before: Present, now: Present, nodes: Collection[str]) -> str:
         """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
 
@@ -158,7 +165,7 @@ class KnownUser:
         that was silent does not know that the others have reported its users as away, so one of the others reports.
         """
         nodes = set(nodes) - self.returned
-        if now.state == "online" and before.state != "online" and not self.returned:
+        if now.state == "online" and (before.state != "online" or before == now) and not self.returned:
             return min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
         latest = [(entry.order, node) for node, entry in self.entries.items()]
         return max((each for each in (*latest, self.removed) if each[1] in nodes), default=NEVER)[1] or min(nodes)
@@ -312,7 +319,7 @@ class RoomPresence:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
             known.removed = max(known.removed, (before.order, node))
-        if node != self._me and known.present() != self.recent_changes[user][1]:
+        if node != self._me and (known.present() != self.recent_changes[user][1] or known.is_contested(node, self._me)):
             self._changed_elsewhere.add(user)
         if entry is None or entry.online:
             self._away.pop((node, user), None)

@@ -265,6 +265,12 @@ class Nodes:
                 node.directory.drop(gone.directory.me, self.clock.time(), silent=True)
             self.passes(1.0)
             self.starts(number)
+        elif what == "moves":  # the first connection ends, and another one joins. Messages take longer than a batch
+            peer = self.connections.pop(0)
+            peer.node.lobby.leave(peer, ended=True)
+            self.connections.append(Connection(self.nodes[number]))
+            self.connections[-1].node.lobby.enter(self.connections[-1])
+            self.clock.advance(2 * BATCHED)
         elif what in ("leaves", "ends"):
             peer = self.connections.pop(number)
             peer.node.lobby.leave(peer, ended=what == "ends")
@@ -284,6 +290,8 @@ class Nodes:
         ("joins 1, kill 1, joins 2, joins 0, drops 1, wait 0, kill 1, kill 2", "online away online away"),
         ("joins 0, kill 0, kill 1, kill 2, wait 0", "online away offline"),
         ("joins 0, joins 1, drops 1, drops 1, leaves 1, kill 2, joins 2, leaves 0, leaves 0", "online offline"),
+        ("joins 0, moves 1, leaves 0", "online away online offline"),
+        ("joins 1, moves 0, leaves 0", "online away online offline"),
     ],
 )
 def test_what_nodes_know_of_a_user_does_not_differ_and_each_change_is_told_once(story: str, expected: str) -> None:
