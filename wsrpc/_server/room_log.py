@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from bisect import bisect
 from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate
 from math import inf
-from time import time
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -343,7 +343,7 @@ class RoomLog(Followers):
         Processes that notice the loss within the same ten seconds are one writer, so they add this once.
         """
         logger.warning("room %r: the store has lost events", self._name)
-        await insist(partial(self._store.add, self._key, self._new, f"lost-{time() // 10:.0f}", 1, [LOST]))
+        await insist(partial(self._store.add, self._key, self._new, f"lost-{time.time() // 10:.0f}", 1, [LOST]))
 
     # ------------------------------------------------------------ reading
 

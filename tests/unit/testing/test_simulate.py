@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
@@ -146,12 +146,18 @@ def test_time_and_randomness_are_those_of_the_simulation_while_it_runs() -> None
         ("looks for a stranger", "there is no process 'stranger' in the simulation"),
         ("adds a store too late", "RuntimeError: add processes, the store and the engine outside of the processes"),
         ("uses a file descriptor", "in a simulation, an event loop waits for no file descriptor"),
+        ("sleeps", "in a simulation, nothing waits outside of asyncio: use asyncio.sleep()"),
+        ("checks nothing", "TypeError: a check raises an exception if something is wrong; "),
+        ("adds a process twice", "ValueError: there is a process 'first' already"),
+        ("adds only servers", "ValueError: nothing runs: add a process without serves=True"),
+        ("yields twice", "RuntimeError: an application has one `yield`"),
     ],
 )
 def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
-    def application(sim: Simulation) -> None:
-        def check() -> None:
+    def application(sim: Simulation) -> Iterator[None]:
+        def check() -> object:
             assert mistake != "is always wrong" or sim.now < 5, f"wrong after {sim.now:.1f} s"
+            return False if mistake == "checks nothing" else None
 
         sim.always(check)
 
@@ -168,6 +174,8 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
                 asyncio.get_running_loop().add_reader(0, print)
             if mistake == "adds a store too late":
                 sim.store()
+            if mistake == "sleeps":
+                time.sleep(1)
             await asyncio.sleep(10)
             async with Client("ws://second:80/", proxy=None) as client:
                 await client.emit("fail")
@@ -179,13 +187,38 @@ def test_what_is_wrong_is_said(mistake: str, said: str) -> None:
             server.on("fine", lambda: None)
             await serve(server)
 
-        sim.process("first", first)
-        sim.process("second", second, serves=True)
+        sim.process("first", first, serves=mistake == "adds only servers")
+        sim.process("first" if mistake == "adds a process twice" else "second", second, serves=True)
+        yield
+        if mistake == "yields twice":
+            yield
 
     left: list[Any] = []
     with pytest.raises(SimulationFailed) as failed:
         simulate(application, seed=1, faults=())
     assert said in str(failed.value)
+
+
+async def coroutine(sim: Simulation) -> None: ...
+
+
+async def generator(sim: Simulation) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("application", "seed", "said"),
+    [
+        (coroutine, 1, "an application is a plain function or generator"),
+        (generator, 1, "an application is a plain function or generator"),
+        (shop, "13", "seed= is an integer, or several, got '13'"),
+        (shop, [1.5], "seed= is an integer"),
+        (shop, range(0), "nothing would run"),
+    ],
+)
+def test_what_would_run_nothing_is_refused(application: Any, seed: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        simulate(application, seed=seed)
 
 
 async def test_a_coroutine_that_simulates_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from random import Random
@@ -54,7 +55,8 @@ def simulate(
 
     Raises:
         SimulationFailed: a process or a check has raised an exception, or a process has not ended, for example.
-        ValueError: there is no such kind of fault.
+        ValueError: there is no such kind of fault, or no seed.
+        TypeError: the application is a coroutine function, or a seed is no integer.
         RuntimeError: it is called in a coroutine.
     """
     try:
@@ -65,7 +67,14 @@ def simulate(
         raise RuntimeError("simulate() runs event loops of its own: call it outside of coroutines")
     if unknown := [kind for kind in faults if kind not in FAULTS]:
         raise ValueError(f"faults= are some of {', '.join(FAULTS)}; got {', '.join(map(repr, unknown))}")
-    for each in [seed] if isinstance(seed, int) else seed:
+    if inspect.iscoroutinefunction(application) or inspect.isasyncgenfunction(application):
+        raise TypeError("an application is a plain function or generator, to which its processes are coroutines")
+    seeds = [seed] if isinstance(seed, int) else [*seed]
+    if any(not isinstance(each, int) for each in seeds):
+        raise TypeError(f"seed= is an integer, or several, got {seed!r}")
+    if not seeds:
+        raise ValueError("seed= has no integer, so nothing would run")
+    for each in seeds:
         failed = _Failed(application, each)
         if failed.happens(plan(Random(f"{each} plan"), seconds, most_faults, faults)):
             failed.shorten()

@@ -64,8 +64,11 @@ class Simulation:
 
         Raises:
             RuntimeError: called in a process.
+            ValueError: there is a process with this name.
         """
         world = self._world
+        if any(each.name == name for each in world.processes):
+            raise ValueError(f"there is a process {name!r} already")
         if world.running is not None:
             raise RuntimeError("add processes, the store and the engine outside of the processes, before they run")
         address = f"10.0.{len(world.processes) // 250}.{len(world.processes) % 250 + 1}"
@@ -154,7 +157,7 @@ class Simulation:
             yield number
 
     def always(self, check: Callable[[], object]) -> None:
-        """Call ``check`` again and again. It raises an exception if something is wrong."""
+        """Call ``check``, a plain function, again and again. It raises an exception if something is wrong."""
         self._world.checks.append(check)
 
 

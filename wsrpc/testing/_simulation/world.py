@@ -9,6 +9,7 @@ import random as random_module
 import re
 import secrets
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 from unittest.mock import patch
 
+from .loops import NotSimulated
 from .network import Network
 from .processes import Problem, Process, Surroundings
 from .services import SimulatedEngine, SimulatedStore
@@ -175,15 +177,17 @@ class World:
         next(finishing, None)
         self._run_all()
         if not self.problems:
-            next(finishing, None)
+            for _ in finishing:
+                raise RuntimeError("an application has one `yield`")
 
     def _run_all(self) -> None:
+        if not (callers := [each for each in self.processes if not each.serves]):
+            raise ValueError("nothing runs: add a process without serves=True")
         for fault in self.faults:
             self.events.at(fault.when, partial(fault.happen, self))
         for process in self.processes:
             process.start()
         self._run(self.last_fault, lambda: False)
-        callers = [each for each in self.processes if not each.serves]
         self._run_until_ended(callers)
         self._is_over = True
         for process in reversed(self.processes):
@@ -205,15 +209,17 @@ class World:
             if self.events.now > checked + CHECKS:
                 checked = self.events.now
                 for check in self.checks:
-                    check()
+                    if (found := check()) is False or hasattr(found, "__await__"):
+                        raise TypeError(f"a check raises an exception if something is wrong; {check} returns {found!r}")
                 if is_enough():
                     return
 
     @contextmanager
     def _time_and_randomness(self) -> Generator[None]:
         """Let time and randomness come from this world."""
+        here = threading.get_ident()
         around, entropy = self.around, self.around.random_of("entropy").randbytes
-        real_monotonic, real_time = time.monotonic, time.time
+        real_monotonic, real_time, real_sleep = time.monotonic, time.time, time.sleep
 
         def monotonic() -> float:
             return real_monotonic() if around.running is None else around.running.monotonic()
@@ -224,11 +230,17 @@ class World:
         def wall() -> float:
             return real_time() if around.running is None else around.running.time()
 
+        def sleep(seconds: float) -> None:
+            if around.running is not None and threading.get_ident() == here:
+                raise NotSimulated("in a simulation, nothing waits outside of asyncio: use asyncio.sleep()")
+            real_sleep(seconds)
+
         with ExitStack() as stack:
             stack.callback(random_module.setstate, random_module.getstate())
             random_module.seed(f"{self.seed} random")
             stack.enter_context(patch.object(time, "monotonic", monotonic))
             stack.enter_context(patch.object(time, "time", wall))
+            stack.enter_context(patch.object(time, "sleep", sleep))
             stack.enter_context(patch.object(os, "urandom", entropy))
             stack.enter_context(patch.object(secrets, "token_bytes", token_bytes))
             gc.freeze()  # collections look only at what the simulation makes
