@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from random import Random
+from typing import Any
 
 from .faults import FAULTS, PlannedFault, plan
 from .simulation import Simulation
@@ -69,7 +70,7 @@ def simulate(
         raise ValueError(f"faults= are some of {', '.join(FAULTS)}; got {', '.join(map(repr, unknown))}")
     if inspect.iscoroutinefunction(application) or inspect.isasyncgenfunction(application):
         raise TypeError("an application is a plain function or generator, to which its processes are coroutines")
-    seeds = [seed] if isinstance(seed, int) else [*seed]
+    seeds: list[Any] = [seed] if isinstance(seed, int) else [*seed]
     if any(not isinstance(each, int) for each in seeds):
         raise TypeError(f"seed= is an integer, or several, got {seed!r}")
     if not seeds:
