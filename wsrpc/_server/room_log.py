@@ -404,9 +404,10 @@ class RoomLog(Followers):
         page = await self._page(after.number, wait=min(WAIT, self.keep / 4))
         if page is not NOTHING and after != self.reached:
             return  # an event of this process was sent meanwhile
-        is_same, self._read_from = page.state.id == self._read_from, page.state.id
+        is_same, self._read_from = page.state.id in (self._read_from, self._written[0]), page.state.id
         # Another log needs no mark, because no position of the one before is valid there.
         if is_same and page.number <= after.number + 1 and not after.precedes(page):
+            self._written = ("", 0)  # what this process has written may be lost, too, and is marked now
             await self._mark_loss()
         if not page.items:
             if after.precedes(page):

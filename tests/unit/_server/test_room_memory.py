@@ -6,9 +6,11 @@ tests/adapters/test_room_logs.py has several servers with a common store.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -281,6 +283,26 @@ async def test_events_in_memory_are_kept_as_long_as_there_are_members(
         await two.join(last=1)
         await lobby.emit("said", 2)
         assert await two.hear(1) == [2], "nothing is kept without members"
+
+
+async def test_a_loss_that_was_told_is_not_told_again_with_the_next_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_log, "time", SimpleNamespace(time=count(0.0, 100.0).__next__))
+    store = MemoryStore()
+    async with house(1, store=store) as (_, lobby, here):
+        await here.join()
+        await lobby.emit("said", 1)
+        assert await here.hear(1) == [1]
+        store.wake_readers()
+        before = copy.deepcopy(vars(store))
+        for number in (2, 3, 4):
+            await lobby.emit("said", number)
+        assert await here.hear(3) == [2, 3, 4]
+        store.wake_readers()
+        vars(store).update(before)
+        assert await here.hear(1) == [MISSED]
+        await lobby.emit("said", 5)
+        await lobby.emit("said", 6)
+        assert await here.hear(2) == [5, 6]
 
 
 async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_have_missed_events(
