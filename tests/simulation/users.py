@@ -54,6 +54,8 @@ class User(Caller):
         """Whether the last session ended before the client knew it."""
         self.attached = inf
         """When the last connection has become one of the session."""
+        self.dropped_at = 0.0
+        """When the last connection was lost."""
         self.client = self.target = self.new_client(self.name, Reconnect(retry=self.may_dial))
         serve(self.client, truth)
         sim.always(lambda: check_counts(self.client.peer))
@@ -95,6 +97,7 @@ class User(Caller):
 
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
+            self.dropped_at = sim.now
             truth.check_drop(self.name, info)
 
         @self.client.on("close")
@@ -106,15 +109,16 @@ class User(Caller):
 
     @property
     def is_new(self) -> bool:
-        """Whether the first answer of the node may not have arrived."""
-        return self.sim.now < self.session_since + 5.0
+        """Whether the first answer of the node may not have arrived, or what follows from that arrives now."""
+        first, now = self.session_since + 5.0, self.sim.now
+        return now < first or (self.dropped_at < first and now < self.attached + 1.0)
 
     def new_client(self, who: str, reconnect: Reconnect = PERSISTENT) -> Client:
         return Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
 
     def may_dial(self, error: BaseException) -> bool:
         """What `Reconnect` does by itself. But a dial that was given up may arrive late, and take the address."""
-        is_late = not self.truth.kinds.isdisjoint({"pause", "power", "cut", "isolate"})
+        is_late = not self.truth.kinds.isdisjoint({"pause", "power", "cut", "isolate", "slow"})
         is_replaced = isinstance(error, ConnectionLost) and error.code == 4410
         return is_transient(error, connected=self.attached < inf) or (is_late and is_replaced)
 
@@ -167,7 +171,7 @@ class User(Caller):
         except WsrpcError as exc:
             # Expired credentials end no session. What else goes wrong at this moment may.
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop"})
-            is_expired = getattr(exc, "code", 0) == 4411 and is_well
+            is_expired = getattr(exc, "code", 0) == 4411 and is_well and "clock" not in self.truth.kinds
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full |= isinstance(exc, QueueFull) or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
@@ -427,8 +431,9 @@ class User(Caller):
                     await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 200_000]))
                 if self.truth.is_mild and not self.truth.expires:
                     self.truth.sent[sender] = count
-        if self.truth.is_slow and not self.truth.is_well(self.name, since=began, despite=UNNOTICED):
-            self.truth.sent.pop(sender, None)  # perhaps its connection was lost while it went
+        was_well = partial(self.truth.is_well, since=began)
+        if self.truth.is_slow and not (was_well(despite={"clock"}) and was_well(self.name, despite=UNNOTICED)):
+            self.truth.sent.pop(sender, None)  # its connection was lost while it went, or a proxy held much of it
 
     async def move(self) -> None:
         """A guest goes, and comes back at once, perhaps at another node."""

@@ -319,8 +319,13 @@ class RoomPresence:
             known.entries[node] = entry
         elif before is not None and node in self._nodes:
             known.removed = max(known.removed, (before.order, node))
-        if node != self._me and (known.present() != self.recent_changes[user][1] or known.is_contested(node, self._me)):
-            self._changed_elsewhere.add(user)
+        if node != self._me:
+            is_contested = known.is_contested(node, self._me)
+            if is_contested:  # what the node reports comes first
+                _, state = self.recent_changes.pop(user)
+                self.recent_changes[user] = self._presences.scheduler.time(), state
+            if is_contested or known.present() != self.recent_changes[user][1]:
+                self._changed_elsewhere.add(user)
         if entry is None or entry.online:
             self._away.pop((node, user), None)
         if entry is None and before is not None and before.online:
