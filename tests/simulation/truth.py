@@ -121,6 +121,8 @@ class Hearing:
         truth, skipped = self._truth, {text.partition(" x")[0] for text in self.skipped}
         if self.since is None or self.until is None or truth.drops_events or (truth.restored and truth.nodes_end):
             return
+        if truth.restores > 1:  # two losses within ten seconds are marked as one
+            return
         told = max(self.told, default=0.0)
         for text, (room, began) in truth.emitted.items():
             due = room == self.room and max(self.since, told) < began < self.until and text not in skipped
@@ -245,10 +247,13 @@ class Truth:
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
         self.restored = "restored store" in kinds or (self.is_alone and self.nodes_end)
         """Whether what was stored may be forgotten."""
+        self.restores = [fault.kind for fault in sim.faults].count("restored store")
+        """How often the store may forget something."""
         # Whose credentials expire while its node is taken for ended moves as the node comes back.
         part = {"cut", "pause"} if self.expires else {"cut"}
         silent = [fault.seconds for fault in sim.faults if fault.kind in part]
-        self.nodes_part = self.nodes_end or max(silent, default=0.0) > 4.0
+        pauses = [fault.seconds for fault in sim.faults if fault.kind == "pause" and fault.seconds > 4.0]
+        self.nodes_part = self.nodes_end or max(silent, default=0.0) > 4.0 or len(pauses) > 1
         """Whether nodes end, or may not hear each other for so long that they seem to have ended."""
         self.is_far = self.nodes_end and sum(lasting) < 4.0 and not self.may_be_late
         """Whether the store is far away, and nodes call those who are away. Nothing else is away for long."""

@@ -161,7 +161,10 @@ class Process:
             self._next = None
 
     def keep(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run a coroutine in a task, until the process ends."""
+        """Run a coroutine in a task, until the process ends. Drop it if the process is about to end."""
+        if self._task is None or self._task.cancelling() or self.ended:
+            coroutine.close()
+            return
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
