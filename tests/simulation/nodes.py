@@ -32,6 +32,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     server = Server(**shared, detached_timeout=DETACHED, limits=limits)
     serve(server, truth)
     here = sim.here.partition(" ")[0]
+    truth.started = sim.now
     cluster: Any = None if truth.is_alone else server.cluster
 
     def find(address: str, asking: Peer) -> Any:

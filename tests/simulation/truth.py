@@ -121,7 +121,7 @@ class Hearing:
         truth, skipped = self._truth, {text.partition(" x")[0] for text in self.skipped}
         if self.since is None or self.until is None or truth.drops_events or (truth.restored and truth.nodes_end):
             return
-        if truth.restores > 1:  # two losses within ten seconds are marked as one
+        if truth.loses_twice:  # both losses are marked as one
             return
         told = max(self.told, default=0.0)
         for text, (room, began) in truth.emitted.items():
@@ -181,6 +181,10 @@ class Truth:
         """By key: the runs and the losses that were told, in order."""
         self.keyed_began: dict[str, float] = {}
         """When the first run of each key has begun."""
+        self.asked: dict[str, float] = {}
+        """When a call with each key was made first."""
+        self.started = 0.0
+        """When the last node has started."""
         self.positions: dict[tuple[str, str], Any] = {}
         """By user and key: the position, the run and the number of the last item that was read."""
         self.notes: defaultdict[str, list[int]] = defaultdict(list)
@@ -247,8 +251,9 @@ class Truth:
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
         self.restored = "restored store" in kinds or (self.is_alone and self.nodes_end)
         """Whether what was stored may be forgotten."""
-        self.restores = [fault.kind for fault in sim.faults].count("restored store")
-        """How often the store may forget something."""
+        restores = sorted(fault.when + fault.seconds for fault in sim.faults if fault.kind == "restored store")
+        self.loses_twice = any(after - before < 12.0 for before, after in pairwise(restores))
+        """Whether the store forgets something twice within ten seconds or so."""
         # Whose credentials expire while its node is taken for ended moves as the node comes back.
         part = {"cut", "pause"} if self.expires else {"cut"}
         silent = [fault.seconds for fault in sim.faults if fault.kind in part]

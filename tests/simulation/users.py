@@ -277,12 +277,14 @@ class User(Caller):
     async def charge_with(self, number: int, **options: Any) -> None:
         truth, key, began = self.truth, f"{self.name}-{number}", self.sim.now
         name, seconds = f"charge {key}", [1.0, 5.0, 12.0][number % 3]
+        truth.asked.setdefault(key, began)
         try:
             receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
             assert receipt == f"receipt {key}"
         except RunLost:
-            # A node may have ended between its claim to the key and the beginning of the handler.
-            truth.loses_run(name, truth.nodes_end or not truth.is_well(self.name, "store", since=began - 20.0))
+            # Perhaps a node has ended between its claim to the key and the beginning of the handler.
+            may_be = truth.started > truth.asked[key] or not truth.is_well(self.name, "store", since=began - 20.0)
+            truth.loses_run(name, may_be)
             raise
         except Overloaded as exc:
             asked = max(began, self.session_since)  # who was kicked waits for the next session
