@@ -121,11 +121,10 @@ class Hearing:
         truth, skipped = self._truth, {text.partition(" x")[0] for text in self.skipped}
         if self.since is None or self.until is None or truth.drops_events or (truth.restored and truth.nodes_end):
             return
-        if truth.loses_twice:  # both losses are marked as one
-            return
         told = max(self.told, default=0.0)
         for text, (room, began) in truth.emitted.items():
-            due = room == self.room and max(self.since, told) < began < self.until and text not in skipped
+            due = room == self.room and max(self.since, told, truth.marked_once) < began < self.until
+            due = due and text not in skipped
             assert not due or text in self.texts, f"{self.name} has not heard {text!r} in {room}, and was not told"
 
 
@@ -252,8 +251,9 @@ class Truth:
         self.restored = "restored store" in kinds or (self.is_alone and self.nodes_end)
         """Whether what was stored may be forgotten."""
         restores = sorted(fault.when + fault.seconds for fault in sim.faults if fault.kind == "restored store")
-        self.loses_twice = any(after - before < 12.0 for before, after in pairwise(restores))
-        """Whether the store forgets something twice within ten seconds or so."""
+        twice = [after for before, after in pairwise(restores) if after // 10.0 == before // 10.0]
+        self.marked_once = max(twice, default=0.0)
+        """Until when the store forgets something twice within the ten seconds in which processes mark a loss once."""
         # Whose credentials expire while its node is taken for ended moves as the node comes back.
         part = {"cut", "pause"} if self.expires else {"cut"}
         silent = [fault.seconds for fault in sim.faults if fault.kind in part]
