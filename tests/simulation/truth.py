@@ -230,7 +230,9 @@ class Truth:
         self.numbers = count(1)
         self.node_names: dict[str, tuple[str, ...]] = dict.fromkeys(NODES, ())
         """The name that the cluster has given each node, by its process."""
-        self.kinds = kinds = {fault.kind for fault in sim.faults} | ({"power"} if self.strict_until > 0 else set())
+        self.kinds = kinds = {fault.kind for fault in sim.faults}
+        if self.strict_until > 0:
+            kinds.add("power")  # whose frames are large reaches nobody for as long
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE | UNNOTICED]
         forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
         # The client waits ever longer.

@@ -109,9 +109,8 @@ class User(Caller):
 
     @property
     def is_new(self) -> bool:
-        """Whether the first answer of the node may not have arrived, or what follows from that arrives now."""
-        first, now = self.session_since + 5.0, self.sim.now
-        return now < first or (self.dropped_at < first and now < self.attached + 1.0)
+        """Whether the first answer of the node may not have arrived."""
+        return self.sim.now < self.session_since + 5.0
 
     def new_client(self, who: str, reconnect: Reconnect = PERSISTENT) -> Client:
         return Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
@@ -172,6 +171,8 @@ class User(Caller):
             # Expired credentials end no session. What else goes wrong at this moment may.
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop"})
             is_expired = getattr(exc, "code", 0) == 4411 and is_well and "clock" not in self.truth.kinds
+            # What was refused before the connection was lost is told as soon as there is another one.
+            was_new |= self.dropped_at < self.session_since + 5.0 and self.sim.now < self.attached + 1.0
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full |= isinstance(exc, QueueFull) or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
@@ -181,14 +182,11 @@ class User(Caller):
             is_refused = "wait already" in str(exc) and not is_full  # although it has kept to the limits
             may_be = is_full or is_late or is_unanswered or is_early or not self.truth.must_go_on
             self.sim.note(f"{name} ends: {exc!r}")
-            rules = [(not is_expired, "expired credentials end no session")]
-            rules += [
-                (not is_refused, "it has kept to the limits"),
-                (may_be, "nothing has lasted long enough for that"),
-            ]
-            for is_kept, rule in rules:
-                if not is_kept:
-                    raise AssertionError(f"{name} of {self.life} ends with {exc!r}, although {rule}") from exc
+            rule = "expired credentials end no session" if is_expired else ""
+            rule = rule or ("it has kept to the limits" if is_refused else "")
+            rule = rule or ("" if may_be else "nothing has lasted long enough for that")
+            if rule:
+                raise AssertionError(f"{name} of {self.life} ends with {exc!r}, although {rule}") from exc
         assert self.sim.now < began + 220.0, f"{name} takes {self.sim.now - began:g} s"
 
     async def finish(self) -> None:

@@ -51,7 +51,7 @@ def world(sim: Simulation) -> Any:
         sim.note(f"credentials expire after {truth.expires:g} s")
     if not truth.is_alone:
         store: Any = sim.store(lease=LEASE)
-        store.slow += [1.5] * truth.is_far
+        store.slow += [1.5] * truth.is_far  # seconds that each step takes, at most
         sim.engine()
 
     async def client() -> None:

@@ -160,9 +160,10 @@ class KnownUser:
     def reporter(self, before: Present, now: Present, nodes: Collection[str]) -> str:
         """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
 
-        The first node with a connection reports that a user is online, and the node of the latest entry reports other
-        changes. Entries that two nodes have made at the same time have the same order, and the names decide. A node
-        that was silent does not know that the others have reported its users as away, so one of the others reports.
+        The first node with a connection reports that a user is online, also again, after what another node has perhaps
+        reported. The node of the latest entry reports other changes. Entries that two nodes have made at the same time
+        have the same order, and the names decide. A node that was silent does not know that the others have reported
+        its users as away, so one of the others reports.
         """
         nodes = set(nodes) - self.returned
         if now.state == "online" and (before.state != "online" or before == now) and not self.returned:

@@ -178,7 +178,8 @@ class RoomLog(Followers):
         self._read_from = ""
         """The id of the log that this process has read last."""
         self._written = ("", 0)
-        """The id of the log to which this process has written last, and the number of the entry there."""
+        """The id of the log to which this process has written last, and the number of the entry there. What it has read
+        says nothing here: the answer to a read may overtake that to a write."""
         self._queue: list[Unstored] = []
         self._storing: asyncio.Task[None] | None = None
         """Stores the queue. None if it is empty."""

@@ -33,8 +33,6 @@ compared with the limits of the remote peer's replay buffer."""
 LOSSES, LONG_ENOUGH, LARGE = 4, 30.0, 32 * 1024
 """Connections and seconds in which the first message may be lost again and again, and bytes that each engine carries.
 See `ReplayBuffer.prepare_again`."""
-EARLY = 16
-"""How many times `Limits.replay_messages` may be kept before the welcome, which tells whether they are acknowledged."""
 ACK_SECONDS = 1.0
 """Seconds after which fewer messages are acknowledged, too. An idle connection has no timer."""
 
@@ -151,7 +149,7 @@ class ReplayBuffer:
         if session.replay is not self:
             return
         if not session.sid:  # a plain server acknowledges nothing, and no server does so before its welcome
-            if size > self._cap or len(self._payloads) > EARLY * self._most:
+            if size > self._cap or len(self._payloads) * self._limit > self._most * self._cap:  # in proportion
                 session.stop_keeping()
         elif size > self._cap and len(self._payloads) > count:
             if session.connection is not None:
@@ -164,7 +162,7 @@ class ReplayBuffer:
             session.update_full()
 
     def welcomed(self) -> None:
-        """The welcome has arrived, so that what was sent before will be acknowledged."""
+        """Let senders wait if a limit is reached already: what was sent before the welcome will be acknowledged now."""
         if self.size >= self._limit or len(self._payloads) >= self._most:
             self._limit_reached(0)
 

@@ -23,12 +23,12 @@ class Problem(NamedTuple):
 
     Attributes:
         kind: what two failures of the same kind have in common.
-        what: the problem in one line.
+        what: the problem in one line, unless that is the first line of the text.
     """
 
     kind: str
-    what: str
     text: str
+    what: str = ""
 
     @classmethod
     def of(cls, error: BaseException, before: str = "") -> Problem:
@@ -39,9 +39,8 @@ class Problem(NamedTuple):
         frames = traceback.extract_tb(first.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         what = traceback.format_exception_only(first)[-1].strip().partition("\n")[0]
-        return cls(
-            f"{type(first).__name__} {place}", what, f"{before}{''.join(traceback.format_exception(error)).rstrip()}"
-        )
+        text = "".join(traceback.format_exception(error)).rstrip()
+        return cls(f"{type(first).__name__} {place}", f"{before}{text}", what)
 
 
 def _ignore(loop: object, context: object) -> None:
@@ -134,7 +133,7 @@ class Process:
     def _complain(self, loop: object, context: dict[str, Any]) -> None:
         if self.alive:
             text = f"{self}: {context.get('message')} {context.get('exception')!r}"
-            self._around.problems.append(Problem(str(context.get("message")), text, text))
+            self._around.problems.append(Problem(str(context.get("message")), text))
 
     def stop(self, then: Callable[[], object] = lambda: None) -> None:
         """Cancel its function, so that it ends in an orderly way. Call ``then`` when it has ended.
@@ -179,11 +178,8 @@ class Process:
     def check_end(self) -> None:
         """See that nothing is left after its end. After another problem, much may be left."""
         if self.alive and self.ended and not self._around.problems:
-            tasks = sorted(map(repr, asyncio.all_tasks(self.loop)))
-            left = [
-                Problem("a task is left", f"{self}: a task is left", f"{self}: a task is left: {it}") for it in tasks
-            ]
-            self._around.problems += left
+            for task in sorted(map(repr, asyncio.all_tasks(self.loop))):
+                self._around.problems.append(Problem("a task is left", f"{self}: a task is left: {task}"))
 
     def bury(self) -> None:
         """Drop what is left of it, and its function, which may refer to that."""

@@ -69,7 +69,9 @@ def simulate(
     if unknown := [kind for kind in faults if kind not in FAULTS]:
         raise ValueError(f"faults= are some of {', '.join(FAULTS)}; got {', '.join(map(repr, unknown))}")
     if inspect.iscoroutinefunction(application) or inspect.isasyncgenfunction(application):
-        raise TypeError("an application is a plain function or generator, to which its processes are coroutines")
+        raise TypeError(
+            "an application is a plain function or generator: only the functions of its processes are async"
+        )
     seeds: list[Any] = [seed] if isinstance(seed, int) else [*seed]
     if any(not isinstance(each, int) for each in seeds):
         raise TypeError(f"seed= is an integer, or several, got {seed!r}")
@@ -123,5 +125,7 @@ class _Failed:
     def text(self) -> str:
         world = self._world
         wrong = dict.fromkeys(world.named(problem.text) for problem in world.problems)
-        story = [*world.story, f"{world.events.now:9.3f}  this is wrong: {world.named(world.problems[0].what)}"]
+        first = world.problems[0]
+        what = world.named(first.what or first.text.partition("\n")[0])
+        story = [*world.story, f"{world.events.now:9.3f}  this is wrong: {what}"]
         return "\n".join([f"seed {self._seed} fails:", "", *story, "", *wrong])

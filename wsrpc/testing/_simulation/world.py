@@ -200,8 +200,7 @@ class World:
         self._run(self.events.now + ENDING_TIMEOUT, lambda: all(each.ended for each in processes))
         for process in processes:
             if not process.ended and not self.problems:
-                what = f"{process} has not ended"
-                self.problems.append(Problem(f"{process} waits", what, f"{what}:\n{process.where()}"))
+                self.problems.append(Problem(f"{process} waits", f"{process} has not ended:\n{process.where()}"))
 
     def _run(self, until: float, is_enough: Callable[[], bool]) -> None:
         checked = -CHECKS
@@ -289,7 +288,7 @@ class _Log(logging.Handler):
         if record.levelno >= logging.ERROR:
             error = record.exc_info[1] if record.exc_info else None
             said = f"{process} logs: {text}"
-            found = Problem(record.msg, said, said) if error is None else Problem.of(error, f"{said}\n")
+            found = Problem(record.msg, said) if error is None else Problem.of(error, f"{said}\n")
             self._world.problems.append(found)
 
     @contextmanager
