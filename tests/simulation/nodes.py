@@ -242,7 +242,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         try:
             await (call() if truth.is_far else asyncio.Event().wait())
         finally:
-            began, patience = sim.now, sim.random.choice([5, 20])
+            began = truth.draining_since = sim.now
+            patience = sim.random.choice([5, 20])
             await server.close(drain_timeout=patience)
             is_slow = not truth.kinds.isdisjoint({"slow", "pause"})
             assert sim.now < began + patience + 10.0 or is_slow, f"to close the server takes {sim.now - began:g} s"

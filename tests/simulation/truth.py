@@ -202,6 +202,8 @@ class Truth:
         """The last peer of each user, at its node."""
         self.at: dict[str, str] = {}
         """The node of each of them."""
+        self.draining_since = -inf
+        """When a node has last begun to drain."""
         self.resumed: defaultdict[str, float] = defaultdict(float)
         """When the last session of each user has begun or resumed at its node."""
         self.kicked: dict[str, tuple[str, float, str]] = {}

@@ -168,8 +168,9 @@ class User(Caller):
         try:
             await action(self)
         except WsrpcError as exc:
-            # Expired credentials end no session. What else goes wrong at this moment may.
+            # Expired credentials end no session. A node that begins to end while it closes the connection does.
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop"})
+            is_well = is_well and not self.truth.draining_since < self.dropped_at < self.truth.draining_since + 1.0
             is_expired = getattr(exc, "code", 0) == 4411 and is_well and "clock" not in self.truth.kinds
             # What was refused before the connection was lost is told as soon as there is another one.
             was_new |= self.dropped_at < self.session_since + 5.0 and self.sim.now < self.attached + 1.0
