@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from calls import CALLS, Caller, serve
@@ -202,7 +203,9 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         found = [each for each in known if each.id not in truth.kicked and str(each.principal) not in often]
         if found:
             peer = sim.random.choice(found)
-            kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), sim.now, f"kick {len(truth.kicked)}"))
+            # A session that its client has given up ends without a word.
+            when = sim.now if truth.served[str(peer.principal)] is peer else -inf
+            kicked = truth.kicked.setdefault(peer.id, (str(peer.principal), when, f"kick {len(truth.kicked)}"))
             sim.note(f"closes the connection of {peer.principal}: {kicked[2]}")
             await peer.close(4001, kicked[2])
 
