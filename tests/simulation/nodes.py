@@ -81,6 +81,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         # To close a connection whose credentials have expired takes long on a slow path.
         despite = BUSY - {"slow"} if truth.expires else BUSY
         is_well = truth.hears_others(here, since) and truth.is_well(user, since=since, despite=despite)
+        # A node that was paused reads that another one has ended before it reads where its users are now.
+        is_well = is_well and not (truth.nodes_end and not sim.is_well(here, since=since))
         untrue = is_there and is_well and present.state != "online" and not truth.last_words and user[0] == "c"
         assert not untrue, f"{user} is said to be {present.state}"
 

@@ -488,6 +488,8 @@ class User(Caller):
                             await ended.wait()
                         await asyncio.sleep(0.0 if fails else 1.0)
             is_due = is_stored and call.told not in ("not_sent", "not_run") and is_well(since=until - 35.0)
+            # A call that is handed over five times in vain is given up.
+            is_due = is_due and is_well(since=began, despite=truth.kinds - {"break", "flap"})
             assert rung or not is_due, (
                 f"{name} has come, and the call that waits for it has not reached it in {RINGING:g} s"
             )
