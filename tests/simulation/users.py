@@ -33,6 +33,7 @@ __all__ = ["CLIENTS", "User"]
 URL = "ws://service:80/?who="
 CLIENTS, STEPS, KEYS = 3, 12, 6
 PERSISTENT = Reconnect(retry=lambda error: is_transient(error, connected=True))
+EARLY = "The session was new."
 
 
 class User(Caller):
@@ -174,6 +175,7 @@ class User(Caller):
             is_expired = getattr(exc, "code", 0) == 4411 and is_well and "clock" not in self.truth.kinds
             # What was refused before the connection was lost is told as soon as there is another one.
             was_new |= self.dropped_at < self.session_since + 5.0 and self.sim.now < self.attached + 1.0
+            was_new |= EARLY in getattr(exc, "__notes__", ())
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full |= isinstance(exc, QueueFull) or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
@@ -383,7 +385,12 @@ class User(Caller):
 
         async def upload() -> None:
             number, call = self.truth.call("one of many uploads")
-            await self.told(call, self.client.request("take", number, 0.5, send=items(), timeout=None))
+            try:
+                await self.told(call, self.client.request("take", number, 0.5, send=items(), timeout=None))
+            except Overloaded as exc:  # the others may take long to end
+                if self.is_new:
+                    exc.add_note(EARLY)
+                raise
 
         for outcome in await asyncio.gather(*(upload() for _ in range(8)), return_exceptions=True):
             if outcome is not None:
