@@ -285,6 +285,9 @@ class User(Caller):
         except RunLost:
             # Perhaps a node has ended between its claim to the key and the beginning of the handler.
             may_be = truth.started > truth.asked[key] or not truth.is_well(self.name, "store", since=began - 20.0)
+            # Perhaps the store has forgotten that a node has withdrawn its claim.
+            forgets = truth.kinds - {"restored store"}
+            may_be = may_be or not self.sim.is_well("store", since=truth.asked[key], despite=forgets)
             truth.loses_run(name, may_be)
             raise
         except Overloaded as exc:
