@@ -46,6 +46,8 @@ class User(Caller):
         self.lobby_heard, self.news_heard = (Hearing(self.life, room, truth) for room in ("lobby", "news"))
         truth.hearings += [self.lobby_heard, self.news_heard]
         self.noted = 0
+        self.sent_bytes = self.left_bytes = 0
+        """Bytes of the notes that other clients have sent on the same way, and of those who have gone since."""
         self.emits = False
         """Whether it has emitted events or stopped a run, which take the places of requests where few may wait."""
         self.closed_at = -60.0
@@ -402,6 +404,7 @@ class User(Caller):
     async def visit(self, what: str = "") -> None:
         """Another client comes, calls and emits at once, and goes."""
         random, sender, began = self.sim.random, f"visit {next(self.truth.numbers)}", self.sim.now
+        mine, sent, waiting = 0, self.sent_bytes, self.sent_bytes - self.left_bytes
         guest = self.new_client("guest")
         guest.on("welcome", lambda: None)
         async with guest:
@@ -440,10 +443,16 @@ class User(Caller):
             else:
                 count = random.randint(1, 10)
                 for each in range(1, count + 1):
-                    await guest.emit("note", sender, each, "x" * random.choice([10, 5_000, 200_000]))
+                    size = random.choice([10, 5_000, 200_000])
+                    mine, self.sent_bytes = mine + size, self.sent_bytes + size
+                    await guest.emit("note", sender, each, "x" * size)
                 if self.truth.is_mild and not self.truth.expires:
                     self.truth.sent[sender] = count
         was_well = partial(self.truth.is_well, since=began)
+        self.left_bytes += mine
+        is_crowded = waiting + self.sent_bytes - sent - mine > 1_000_000  # others are first, perhaps for long
+        if is_crowded and not was_well(self.name, despite=self.truth.kinds - {"slow"}):
+            self.truth.sent.pop(sender, None)
         if self.truth.is_slow and not (was_well(despite={"clock"}) and was_well(self.name, despite=UNNOTICED)):
             self.truth.sent.pop(sender, None)  # its connection was lost while it went, or a proxy held much of it
 
