@@ -117,9 +117,14 @@ class EngineLink:
         try:
             self._connection.publish(self._subject(node), encode(message))
         except EngineLost:
-            self.reachable.clear()  # soon the listener is notified, too; until then, messages would wait
+            self._went_away()  # soon the listener is notified, too; until then, messages would wait
             raise
         self.published += 1
+
+    def _went_away(self) -> None:
+        if self.reachable.is_set():
+            self._away_since = time.monotonic()
+            self.reachable.clear()
 
     async def is_received(self, node: str, message: NodeMessage) -> bool:
         """Publish a message to a node, and return whether a process got it. True if the engine cannot tell.
@@ -194,8 +199,7 @@ class EngineLink:
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
-            self._away_since = time.monotonic()
-            self.reachable.clear()
+            self._went_away()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)
             quick_losses = quick_losses + 1 if time.monotonic() - began < QUICK else 0

@@ -390,11 +390,13 @@ async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> 
     """It does not wait until it is told: a call that is made before would wait for another connection."""
     async with connected() as (w, ours, _):
         a, b = w.ones
+        before = time.monotonic()
         w.engine.cut()
         assert a.node.connected
         ours.transport.send(b"1")
         ours.transport.flush()
         assert not a.node.connected
+        assert a.node.engine.away_for <= time.monotonic() - before, "a client would lose its session at once"
         await turns_until(lambda: a.node.connected and b.node.connected)
 
 
