@@ -209,7 +209,8 @@ class Truth:
         self.kicked: dict[str, tuple[str, float, str]] = {}
         """The peers that a node has closed: the user, when, and why."""
         self.sessions: defaultdict[str, list[float]] = defaultdict(list)
-        """When sessions of each user have begun, at the first attempt: a kick is told once, and may get lost."""
+        """When sessions of each user have begun in place of a lost one, at the first attempt: a kick is told once, and
+        may get lost."""
         self.told_kicks: set[str] = set()
         self.sent: Counter[str] = Counter()
         """How many events each sender has sent, all of which must arrive."""

@@ -93,7 +93,7 @@ class User(Caller):
             self.attached = sim.now
             sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
-                truth.sessions[self.name] += [sim.now] if info.attempts == 1 else []
+                truth.sessions[self.name] += [sim.now] if info.attempts == 1 and info.lost else []
                 truth.loses(self.life, info, may_be=self.ended_early)
                 self.session_since = sim.now
                 self.news_heard.missed()
