@@ -297,6 +297,9 @@ class User(Caller):
         except Overloaded as exc:
             asked = max(began, self.session_since)  # who was kicked waits for the next session
             is_late = self.sim.now > asked + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
+            # Perhaps it has joined the run of another call, whose caller was told that it does not run.
+            is_late = is_late and truth.refused.get(key, 0.0) < began
+            truth.refused[key] = self.sim.now
             if is_late and not truth.is_narrow:
                 raise AssertionError(f"the store has kept {key} waiting") from exc
             raise
