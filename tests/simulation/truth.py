@@ -196,8 +196,8 @@ class Truth:
         """Bytes of uploads in the hands of handlers, by the process and the caller."""
         self.rings: Counter[str] = Counter()
         """How often the handler of a call with ``deliver_within=`` has run, by the life of its client and its key."""
-        self.refused: dict[str, float] = {}
-        """When the caller of each key was last told that it does not run."""
+        self.charging: Counter[str] = Counter()
+        """The number of calls in flight with each key."""
         self.opened: dict[str, float] = {}
         """When each session has begun at its node, by its peer."""
         self.served: dict[str, Any] = {}

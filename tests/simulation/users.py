@@ -283,6 +283,7 @@ class User(Caller):
         truth, key, began = self.truth, f"{self.name}-{number}", self.sim.now
         name, seconds = f"charge {key}", [1.0, 5.0, 12.0][number % 3]
         truth.asked.setdefault(key, began)
+        truth.charging[key] += 1
         try:
             receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
             assert receipt == f"receipt {key}"
@@ -297,12 +298,12 @@ class User(Caller):
         except Overloaded as exc:
             asked = max(began, self.session_since)  # who was kicked waits for the next session
             is_late = self.sim.now > asked + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
-            # Perhaps it has joined the run of another call, whose caller was told that it does not run.
-            is_late = is_late and truth.refused.get(key, 0.0) < began
-            truth.refused[key] = self.sim.now
-            if is_late and not truth.is_narrow:
+            # Perhaps it has joined the run of another call, whose caller was told that it does not run, and asks again.
+            if is_late and not (truth.is_narrow or truth.charging[key] > 1):
                 raise AssertionError(f"the store has kept {key} waiting") from exc
             raise
+        finally:
+            truth.charging[key] -= 1
         is_quick = not (options or truth.is_narrow or truth.is_tight)  # it does not wait for large uploads, either
         has_waited = is_quick and truth.keyed_began[name] > max(began, self.session_since) + 13.0
         assert not has_waited or not truth.is_well(self.name, since=began - 20.0), f"the store has kept {key} waiting"
