@@ -94,7 +94,7 @@ class Hearing:
         assert known == text, f"{text!r} and {known!r} have the same position"
         assert text.partition(" x")[0] not in truth.unsaid, f"{text!r} was not emitted, as its sender was told"
         last = self.heard[-1] if self.heard else None
-        assert last is None or _number(position) > _number(last) or truth.restored, (
+        assert last is None or _number(position) > _number(last) or truth.restored or truth.begins_anew, (
             f"{self.name} hears {position} after {last}"
         )
         assert position not in self.heard or None in self.heard, f"{self.name} hears {position} twice"
@@ -257,6 +257,9 @@ class Truth:
         """Whether nodes or clients end, or seem to. Functions of `on_presence` may then be called in any order."""
         self.restored = "restored store" in kinds or (self.is_alone and self.nodes_end)
         """Whether what was stored may be forgotten."""
+        paused = [fault.seconds for fault in sim.faults if fault.kind == "pause"]
+        self.begins_anew = self.is_alone and max(paused, default=0.0) > self.keep
+        """Whether the log of a room has perhaps expired, because its only node was paused for so long."""
         restores = sorted(fault.when + fault.seconds for fault in sim.faults if fault.kind == "restored store")
         twice = [after for before, after in pairwise(restores) if after // 10.0 == before // 10.0]
         self.marked_once = max(twice, default=0.0)
