@@ -117,11 +117,11 @@ class EngineLink:
         try:
             self._connection.publish(self._subject(node), encode(message))
         except EngineLost:
-            self._went_away()  # soon the listener is notified, too; until then, messages would wait
+            self._connection_ended()  # soon the listener is notified, too; until then, messages would wait
             raise
         self.published += 1
 
-    def _went_away(self) -> None:
+    def _connection_ended(self) -> None:
         if self.reachable.is_set():
             self._away_since = time.monotonic()
             self.reachable.clear()
@@ -199,7 +199,7 @@ class EngineLink:
             self._listener.engine_back()
             reason = await ear.over
             self._connection = None
-            self._went_away()
+            self._connection_ended()
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self._listener.engine_lost(reason)
             quick_losses = quick_losses + 1 if time.monotonic() - began < QUICK else 0
