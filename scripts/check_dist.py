@@ -41,9 +41,10 @@ SHIPPED = (
     "SECURITY.md",
     "CHANGELOG.md",
 )
-LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads that imports these entry points
-    ("client",): 11_940,
+LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads at once that imports these modules
+    ("client",): 12_240,
     ("client", "msgpack"): 16_000,
+    ("http",): 2_000,  # which the client loads later
 }
 ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")
 """The files that say where the repository is. `Repository` in pyproject.toml is the one that counts."""
@@ -240,7 +241,8 @@ def check_page_modules(problems: Problems) -> None:
         for modules, largest in LARGEST_MODULES.items():
             page = Path(temporary) / "page.ts"
             page.write_text("".join(f'export * from "{folder}/src/{name}.js"\n' for name in modules), "utf-8")
-            bundle = ["npx", "esbuild", str(page), "--bundle", "--minify", "--format=esm", "--target=es2022"]
+            options = ["--bundle", "--minify", "--format=esm", "--target=es2022", "--external:./http.js"]
+            bundle = ["npx", "esbuild", str(page), *options]
             bundled = subprocess.run(bundle, cwd=folder, capture_output=True, check=True)
             size = len(gzip.compress(bundled.stdout))
             print(f"A page that imports {' and '.join(modules)} loads {size:,} bytes.")

@@ -13,6 +13,8 @@ LAYERS = [
     ["_core.peer"],
     ["_core.api"],
     ["_net", "_raw"],
+    ["_http"],
+    ["_log"],
     ["_keyed"],
     ["_client", "_server"],
     ["store"],

@@ -128,6 +128,51 @@ def pouring(*texts: str, times: int = 4000) -> Attack:
     return attack
 
 
+# ---------------------------------------------------------------- over HTTP
+
+
+def requesting(head: str, body: bytes = b"", *, leaves: bool = False) -> Attack:
+    """Makes the same request again and again on one connection, or leaves as soon as the response begins."""
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+
+    async def attack(port: int, began: Callable[[], None]) -> None:
+        request = f"{head}Host: 127.0.0.1:{port}\r\n{length}\r\n".encode() + body
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                while not writer.is_closing():
+                    writer.write(request)
+                    await writer.drain()
+                    await reader.readuntil(b"\r\n\r\n")
+                    began()
+                    if leaves:
+                        break
+            writer.transport.abort()
+
+    return attack
+
+
+def opening_request(how: str) -> str:
+    return f"GET /ws HTTP/1.1\r\nWsrpc-Transport: {how}\r\n"
+
+
+def posting(path: str, *headers: str) -> str:
+    return "".join(f"{line}\r\n" for line in (f"POST {path} HTTP/1.1", "Content-Type: application/json", *headers))
+
+
+HTTP_ATTACKS: dict[str, tuple[Attack, int]] = {
+    "streams that nobody reads": (requesting(opening_request("stream"), leaves=True), AT_ONCE),
+    "connections that are not polled": (requesting(opening_request("poll")), AT_ONCE),
+    "ids that nobody has": (
+        requesting(posting("/ws", "Wsrpc-Connection: a.b", "Wsrpc-Number: 1"), bytes(MiB // 4)),
+        EAGER,
+    ),
+    "calls as URLs": (requesting(posting("/api/call/echo"), b'["' + b"x" * 1000 + b'"]'), EAGER),
+    "calls that are left": (requesting(posting("/api/call/wait", "Expect: 100-continue"), b"[]", leaves=True), AT_ONCE),
+    "runs that are left": (requesting(posting("/api/runs/endless/k"), b"[]", leaves=True), AT_ONCE),
+    "rooms that are left": (requesting("GET /api/rooms/lobby HTTP/1.1\r\n", leaves=True), AT_ONCE),
+}
+
 PROBE = '{"ws-wrapper":false,"wsrpc":{"t":"probe"}}'
 HELLO = '{"ws-wrapper":false,"wsrpc":{"t":"hello","v":1,"features":["probe"],"limits":{}}}'
 
@@ -146,7 +191,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
 
 
 async def main(name: str, port: int, most: int) -> None:
-    attack, size = ATTACKS[name]
+    attack, size = {**ATTACKS, **HTTP_ATTACKS}[name]
     size = min(size, most)
     loop = asyncio.get_running_loop()
     begun = 0

@@ -101,9 +101,14 @@ class Servers:
     def is_quiet(self) -> bool:
         """Return whether no call is under way between the servers."""
         members = [membership_of(server.cluster) for server in self.all if server.cluster.nodes]
-        peers = [peer for member in members for peer in member.links.peers]
+        peers = [peer for member in members for peer in sessions_of(member)]
         calls = any(peer.pending or peer.active or peer.anonymous_channels for peer in peers)
         return not calls and all(member.forwarder.joined == 0 for member in members)
+
+
+def sessions_of(member: Any) -> list[Peer]:
+    """Return the sessions of a node with other nodes."""
+    return [peer for peer in map(member.links.peer, member.directory.nodes[1:]) if peer is not None]
 
 
 def linked(one: Server, other: Server) -> bool:

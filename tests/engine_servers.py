@@ -1,24 +1,28 @@
-"""Servers of NATS and Redis, started by the tests on free ports of the loopback interface."""
+"""Servers of NATS, Redis and PostgreSQL, started by the tests on free ports of the loopback interface."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from programs import free_port as free_port
 
-HOW_TO_INSTALL = "'make test' installs it, and so do 'pip install --group engines' and 'apt-get install {command}'"
+HOW_TO_INSTALL = "'make test' installs it, and so do 'pip install --group engines' and 'apt-get install {package}'"
 
 
 class EngineServer(Protocol):
@@ -35,10 +39,13 @@ class EngineServer(Protocol):
 
 
 def command_of(name: str) -> str:
-    """Where a command is: on the PATH, or beside this Python."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    found = shutil.which(name, path=places)
-    assert found is not None, f"there is no {name}: " + HOW_TO_INSTALL.format(command=name)
+    """Where a command is: on the PATH, beside this Python, or where Debian and PyPI's packages have PostgreSQL."""
+    of_postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    of_postgres += Path(sysconfig.get_path("purelib")).glob("*pgserver/pginstall/bin")
+    places = [os.environ.get("PATH", ""), str(Path(sys.executable).parent), *map(str, of_postgres)]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    package = "postgresql" if name in ("initdb", "postgres") else name
+    assert found is not None, f"there is no {name}: " + HOW_TO_INSTALL.format(package=package)
     return found
 
 
@@ -49,7 +56,7 @@ lasting_port = free_port
 class ServerProcess:
     """A server, which has said by a line that matches ``ready`` that it listens."""
 
-    def __init__(self, url: str, ready: str, *command: str) -> None:
+    def __init__(self, url: str, ready: str, *command: str, **options: Any) -> None:
         program = command_of(command[0])
         self._process = subprocess.Popen(
             [program, *command[1:]],
@@ -57,6 +64,7 @@ class ServerProcess:
             stderr=subprocess.STDOUT,
             text=True,
             restore_signals=False,  # a file that may not grow is an error for it, see `fill_disk`
+            **options,
         )
         assert self._process.stdout is not None
         self._output: IO[str] = self._process.stdout
@@ -114,6 +122,46 @@ def redis_server(*options: str, port: int | None = None) -> ServerProcess:
     )
 
 
+class PostgresServer(ServerProcess):
+    """A PostgreSQL with an empty database, in a folder of its own. It refuses to run as root, who lets it be nobody."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="wsrpc-postgres-")
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+        data, port = f"{self._folder}/data", free_port()
+        made = command_of("initdb"), "-D", data, "-U", "wsrpc", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+        subprocess.run(made, check=True, capture_output=True, cwd="/", **user)
+        # What it logs after the line that it is ready would fill the pipe.
+        settings = ("fsync=off", "unix_socket_directories=", "log_min_messages=log", "log_checkpoints=off")
+        self.start = partial(
+            super().__init__,
+            f"postgresql://wsrpc@127.0.0.1:{port}/postgres",
+            "ready to accept connections",
+            *("postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port)),
+            *(word for setting in settings for word in ("-c", setting)),
+            cwd="/",
+            **user,
+        )
+        """Starts it, also again after `crash`."""
+        self.start()
+
+    def crash(self) -> None:
+        """End it, with its processes, without a checkpoint: it has to recover when it is started again."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
+        self._output.close()
+
+    def kill(self) -> None:
+        """End it, and remove its files. Idempotent."""
+        self.crash()
+        super().kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 @asynccontextmanager
 async def address_of(servers: list[str]) -> AsyncGenerator[str]:
     """Gives a URL that leads to the first of these servers. Open connections stay with the server that they have."""
@@ -144,3 +192,7 @@ async def address_of(servers: list[str]) -> AsyncGenerator[str]:
         for task in passed:
             task.cancel()
         await asyncio.gather(*passed, return_exceptions=True)
+
+
+if __name__ == "__main__":  # for the Makefile
+    print(command_of(sys.argv[1]))

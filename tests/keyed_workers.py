@@ -34,7 +34,7 @@ KEPT = 10.0
 
 
 def make_server(redis: str, journal: int) -> Server:
-    server = Server(store=RedisStore(redis, lease=LEASE, payer_runs=100_000))
+    server = Server(store=RedisStore(redis, lease=LEASE, payer_logs=100_000))
 
     def note(what: str | None) -> None:
         os.write(journal, f"{what} {os.getpid()} {time.monotonic()}\n".encode())  # all processes have this clock

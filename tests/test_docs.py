@@ -250,6 +250,7 @@ def test_every_program_is_run() -> None:
         *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_shown_pages.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/docs/test_framework_pages.py
+        ("docs/how-to/http.md", "app.py"),  # by tests/docs/test_http_page.py
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
         ("docs/how-to/observability.md", "app.py"),  # by tests/adapters/test_prometheus.py

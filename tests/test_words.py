@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "contributing" / "modules.md"
 ALLOWED = {
     "Gone": "the protocol has a message of this name",
     "ItemsGone": "HTTP's word for what was there and is no more",
-    "RunGone": "HTTP's word for what was there and is no more",
+    "LogGone": "HTTP's word for what was there and is no more",
     "take_over": "as a phrase: of a connection that another library has opened",
 }
 """Names that have such a word, each with its reason."""

@@ -15,6 +15,8 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `DialRequest` checks the arguments of a dialing function. `dial_within` limits the time of an attempt, and adds to its
   error what may be wrong. Turn off redirects in the library.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
+- `serve_nodes` and `ask_node` let an adapter ask the same adapter at another node of a cluster.
+- `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
   does not try again.
@@ -22,15 +24,31 @@ server also closes the port. On the dialing side, an adapter is a function like 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
 from ._base.closing import check_close
 from ._base.request_headers import address, joined_headers
+from ._base.scheduler import Scheduler
+from ._client.client import Client
+from ._client.client import core_of as client_core
+from ._core.api.peer import Peer, core_of
+from ._core.api.registration import registry_of
+from ._core.handlers.introspection import Role
+from ._core.handlers.lifecycle import Closers
+from ._core.handlers.method import Keep
 from ._net.delivery import Delivery
 from ._net.dial_request import DialRequest, dial_within
 from ._net.heartbeat import Heartbeat, StallWatch
+from ._net.memory_transport import transports_for
 from ._net.upgrade import ClientUpgrade, ServerUpgrade
 from ._net.urls import BadURL
 from ._server.ports import Port
-from ._server.server import accept_at_once
+from ._server.server import Server, accept_at_once, accept_of, settings_of
+from .cluster._cluster import ask_node, serve_nodes
+from .handshake import Handshake
 
 __all__ = [
     "BadURL",
@@ -38,12 +56,74 @@ __all__ = [
     "Delivery",
     "DialRequest",
     "Heartbeat",
+    "KeptHandler",
     "Port",
     "ServerUpgrade",
     "StallWatch",
     "accept_at_once",
     "address",
+    "ask_node",
     "check_close",
+    "connect_in_memory",
     "dial_within",
     "joined_headers",
+    "kept_handler",
+    "serve_nodes",
 ]
+
+
+@asynccontextmanager
+async def connect_in_memory(
+    server: Server, handshake: Handshake, client: Client | None = None, clock: Scheduler | None = None
+) -> AsyncGenerator[Client]:
+    """Connect a client to ``server`` in memory, for one request of another protocol.
+
+    For the server's handlers, it is a connection like any other. The client is closed at the end of the block, and then
+    its handlers have ended.
+
+    Args:
+        handshake: the request, which `Server.handshake` has checked.
+        client: a client with your own handlers. It does not dial. By default, one with the codec of the server, and the
+            limits of the connection.
+        clock: a clock that controls the deadlines of the server's peer.
+
+    Raises:
+        ConnectionLost: the server is closed, or has refused the connection.
+    """
+    if client is None:
+        client = Client(codec=settings_of(server).codec, limits=handshake.limits)
+    ours, theirs = transports_for(handshake.connection_info(), client_core(client).limits, handshake.limits)
+    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock))
+    try:
+        await client.bind(ours)
+        peer = await accepting
+        try:
+            yield client
+        finally:
+            await client.close()
+            if isinstance(peer, Peer):
+                await core_of(peer).join(server.limits.close_timeout, Closers())
+    finally:
+        if not accepting.done():
+            accepting.cancel()
+
+
+class KeptHandler(NamedTuple):
+    """Handler whose calls may have keys.
+
+    Attributes:
+        keep: its option ``keep=``.
+        streams: whether it yields items. Otherwise, it returns a value.
+    """
+
+    keep: Keep
+    streams: bool
+
+
+def kept_handler(server: Server, channel: str | None, event: str) -> KeptHandler | None:
+    """Return what a request has to know of a handler whose calls may have keys. None if there is no such handler."""
+    scope = registry_of(server).scopes.get(channel)
+    handler = None if scope is None else scope.handlers.get(event)
+    if handler is None or handler.keep is None:
+        return None
+    return KeptHandler(handler.keep, handler.facts.role is Role.STREAM)

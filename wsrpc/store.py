@@ -1,82 +1,80 @@
-"""The contract between keyed calls, rooms with a log, and the store that keeps their results, items and events.
+"""The contract between calls with keys, rooms with ``keep=``, and the store that keeps their results, items and events.
 
-A call with a key *runs* once: its first caller starts the run, and later callers read it. One *process* runs it, and
-any process may read it. A `Store` keeps what is known of each run. `MemoryStore` keeps it in this process, and
+A `Store` keeps **logs**. A log has a ``key`` of up to 64 ASCII letters and digits, a random ``id``, and numbered
+entries. `MemoryStore` keeps logs in this process, `SqliteStore` in a file, and
 ``wsrpc_adapters.redis.RedisStore`` in Redis. Everything happens in the thread of one event loop.
 
-**Keys.** Each run has a ``key`` of up to 64 ASCII letters and digits, and a random ``id``. A key has at most one run at
-a time. A store forgets a run ``keep`` seconds after its end, or, if nobody has ended it, after its lease has lapsed.
-From then on, the key is free.
+**Two kinds.** A log with an *owner* is written by one process, which ends it: a call with a key is such a log, its
+items are the entries, and its result is the end. A log without one is written by all processes, and never ends: a room
+with ``keep=`` is such a log.
 
-**Leases.** ``start(key, run)`` leases the key to a new run, or returns the state of the run that has the key, in one
-step: of many concurrent calls, one gets its own ``id`` back. Calling it again with the same ``id`` changes nothing,
-also after the end of the run. A lease lasts ``lease`` seconds from ``start``, and from each ``append`` and ``renew``.
-When a lease has lapsed, `RunState.lost` is true. A lapsed lease is renewed like any other, as long as nobody has ended
-the run. The store uses its own clock, because the clocks of two processes differ.
+**Opening.** ``open(key, log)`` begins a log, or returns the state of the one that has the key, in one step: of many
+concurrent calls, one gets its own ``id`` back. Calling it again with the same ``id`` changes nothing, also after the
+end. A store forgets a log with an owner ``keep`` seconds after its end, or, if nobody has ended it, after the lease of
+its owner has lapsed; and another one ``keep`` seconds after the last ``append`` with a `NewLog`. From then on, the key
+is free, and the next log begins anew at number 1.
 
-**Items.** The items of a run are numbered from 1. ``append(key, id, number, items)`` adds items, of which the first has
-this number. Items whose numbers are stored already change nothing, so an append whose answer was lost can be repeated.
-If there is a gap before the number, the store has lost items (such as a Redis that was restored from an old snapshot),
-and ``append`` raises `RunGone`. The store keeps at most ``run_bytes`` of the items of each run: it drops the oldest
-items, but never the last one. ``end(key, id, end)`` ends a run; the first end counts. If ``last`` is given, and is not
-the number of the last item, ``end`` raises `RunGone`, and the run goes on. With ``free``, the key is free at once: the
-next ``start`` begins another run in place of the ended one, which can be read until then. Both raise `RunGone` if the
-key has no such run, and ``append`` also if the run has ended. With ``lapsed``, ``end`` has no effect unless the lease
-has lapsed: a reader ends a run whose process has ended, but the process may have come back meanwhile.
+**Leases.** The owner of a log has a lease, which lasts ``lease`` seconds from ``open``, from each ``append`` of the
+owner, and from each ``hold(process, logs, readers)``, which returns the states of these logs. When the lease has
+lapsed, `LogState.lost` is true, until it is renewed. The store uses its own clock, because the clocks of two processes
+differ. ``readers`` has the number of readers of each log in a process, which is a random name: they count as
+`LogState.readers` until the process tells another number, or for ``lease`` seconds.
 
-**Reading.** ``read(key, after)`` returns the items after a number, in order and without gaps, but not more than about
-64 KiB at once. If the first kept item is later, the items begin there: `RunState.first` tells. If no item with a higher
-number was added so far, and the run has not ended, ``read`` waits up to ``wait`` seconds for that; it may return
-earlier. It returns None if there is no run. ``reader`` is a name of the reader, who counts as one of the
-`RunState.readers` until ``leave``, or until about ``wait`` + ``lease`` seconds after the beginning of its last
-``read``.
+**Entries.** ``append(key, log, writer, sequence, entries)`` adds entries. ``log`` is the id of a log, or a `NewLog`
+that begins if there is none. A writer is a name of up to 40 ASCII letters, digits and ``-`` which nobody else uses,
+also after a restart. It numbers its own entries by ``sequence``, in rising order and below 10**14, and an entry has the
+id ``"<writer>.<sequence>"``. It makes one call at a time. If an answer was lost, it repeats the same batch: for at
+least ten minutes, this has no effect, and returns the number and the id of the first call, even if the entries have
+been dropped. An earlier batch is never added, and raises `LogGone`. The writer of a log with an owner is the ``id`` of
+the log, and its sequence is the number of the entry: if there is a gap, the store has lost entries (such as a Redis
+that was restored from an old snapshot), and ``append`` raises `LogGone`. It raises `LogGone` also for a log that does
+not exist, for entries for one that has ended, and for entries of anybody else.
 
-**Shares.** A ``payer`` pays for its runs: for the bytes that they take in the store, and for the ``memory`` that their
-processes need until they end, in bytes. If a payer already has ``payer_runs`` runs, or would have more than
-``payer_bytes``, ``start`` raises `StoreFull`; the runs of others are not affected, and no run is dropped before its
-time. If ``append`` or ``end`` would exceed ``payer_bytes``, the oldest items of the same run are dropped, if necessary
-all. If that is not enough for an end, ``end`` raises `StoreFull`, and the run goes on. An end of at most 1 KiB always
-has room. A limit for all payers together works in the same way.
+**The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. Any writer may do so, without
+entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With
+``only_if_lost``, it has no effect unless the lease has lapsed. With ``free``, the key is free at
+once: the next ``open`` begins another log in place of the ended one, which can be read until then.
 
-**Adoption.** A run with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the running runs of
-this topic whose leases have lapsed, each with its ``payload``, and renews their leases, in one step: of many processes,
-one gets each run.
+**Reading.** ``read(key, after)`` returns the entries after a number, in order and without gaps, but not more than about
+64 KiB at once. If ``after`` is the number of the last entry, and the log has not ended, ``read`` waits up to ``wait``
+seconds for another one; it may return earlier. It returns None if there is no log. A number and an id together are a
+position, which proves itself: a reader at entry 17 calls ``read(key, 17)``, and has missed nothing if `Page.number` is
+18 and `Page.before` is the id of its entry 17. ``before`` is known also if that entry has been dropped, as long as no
+later one has. If ``after`` is beyond the last entry, ``number`` is that of the next entry, so ``before`` is the id of
+the last one.
 
-**Logs.** A log keeps items, too, but it has no process, never ends, and is never lost. ``add(key, log, writer,
-sequence, items)`` adds a batch of items to the log with this key, and begins the log if there is none; without items,
-it does only that. The store forgets a log ``keep`` seconds after the last ``add``, and the next one begins anew at
-number 1. `NewRun.memory`, ``topic`` and ``payload`` have no meaning for a log. Any number of writers may add to it. A
-writer is a name of up to 32 ASCII letters and digits which nobody else uses, also after a restart. It numbers its own
-items by ``sequence``, in rising order and below 10**14, and an item has the id ``"<writer>.<sequence>"``. It makes one
-call at a time. If an answer was lost, it repeats the same batch: for at least ten minutes, this has no effect, and
-returns the number and the id of the first call, even if the items have been dropped. An earlier batch is never added,
-and raises `RunGone`. A new log needs room as a run does, and the oldest items are dropped as by ``append``.
+**Shares.** A ``payer`` pays for its logs: for the bytes that they take in the store, and for the ``memory`` that their
+owners need until they end, in bytes. If a payer already has ``payer_logs`` logs, or would have more than
+``payer_bytes``, a log that would begin raises `StoreFull`; those of others are not affected, and none is dropped before
+its time. A log keeps at most ``log_bytes`` of its entries: the oldest are dropped, but never the last one. If entries
+or an end would exceed ``payer_bytes``, the oldest entries of the same log are dropped, if necessary all. If that is not
+enough for an end, ``append`` raises `StoreFull`, and the log has not ended. An end of at most 1 KiB always has room. A
+limit for all payers together works in the same way.
 
-The ids tell a reader whether it still reads the same log: a store that was restored from an old snapshot may have other
-items under the same numbers. A reader at item 17 calls ``read(key, 17)``, and has missed nothing if `Page.number` is 18
-and `Page.before` is the id of its item 17. ``before`` is known also if that item has been dropped, as long as no later
-one has. If ``after`` is beyond the last item of a log, ``number`` is that of the next item, so ``before`` is the id of
-the last one, and ``read`` does not wait. A log counts no readers. A key has a run or a log, not both: ``add`` raises
-`RunGone` if the key has a run, as ``start``, ``append`` and ``end`` do if it has a log. ``stop`` and ``renew`` ignore
-logs.
+**Adoption.** A log with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the logs of this
+topic that are lost, each with its ``payload``, and renews their leases, in one step: of many processes, one gets each
+log. The process that had it before is not refused, should it come back. So such a log has no entries: two processes
+would be the same writer.
 
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
-methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``add`` with
-the key ``"probe"`` and without items, until the store answers.
+methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``append`` with
+the key ``"probe"`` and without entries, until the store answers.
 """
 
-from ._keyed.contract import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, Store, StoreFull, StoreLost
-from ._keyed.memory_store import MemoryStore
+from ._log.contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, Store, StoreFull, StoreLost
+from ._log.memory_store import MemoryStore
+from ._log.sqlite_store import SqliteStore
 
 __all__ = [
     "LEASE",
-    "Added",
-    "AdoptedRun",
+    "AdoptedLog",
+    "Appended",
+    "LogGone",
+    "LogState",
     "MemoryStore",
-    "NewRun",
+    "NewLog",
     "Page",
-    "RunGone",
-    "RunState",
+    "SqliteStore",
     "Store",
     "StoreFull",
     "StoreLost",

@@ -1,20 +1,17 @@
-"""`RedisStore`: keeps the runs of keyed calls, and logs, in Redis or Valkey, with the library redis-py.
+"""`RedisStore`: keeps logs in Redis or Valkey, with the library redis-py.
 
-A run has a state, a stream with its items, a sorted set of its readers, and a set of the processes that wait for its
-next change. A payer has a sorted set of its runs, and a hash with their bytes. Every key expires. Each step is one call
-of the script in ``_redis_store.lua``, so it happens completely or not at all, by the clock of Redis. The script
-publishes a change to the processes that wait. Each process listens on one connection, for all of its readers.
+A log has a state, a stream with its entries, and a hash with the numbers of its readers. A payer has a sorted set of
+its logs, and a hash with their bytes. Every key expires. Each step is one call of the script in
+``_redis_store.lua``, so it happens completely or not at all, by the clock of Redis. The script publishes what was
+added. Each process listens on one connection, and needs no further step to read what it hears there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from secrets import token_hex
-from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,18 +21,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
-from wsrpc.store import LEASE, Added, AdoptedRun, NewRun, Page, RunGone, RunState, StoreFull, StoreLost
+from wsrpc.store import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
 
 from ._broker_connection import error_text, host_of, refuse_options
+from ._redis_tails import Tails, state_of, text_of
 
 CONNECTIONS = 8
 """Number of connections. One of them is listened on."""
 
-COUNTED = 10_000
-"""Number of readers up to which a process remembers when it has counted them. (Some never leave.)"""
-
-RENEWED_TOGETHER = 200
-"""Number of leases that are renewed in one step, during which Redis does nothing else."""
+HELD_TOGETHER = 200
+"""Number of logs that are held in one step, during which Redis does nothing else."""
 
 SET_HERE = frozenset(
     {
@@ -54,11 +49,9 @@ SET_HERE = frozenset(
 """Options of connections that `RedisEngine` and `RedisStore` set."""
 
 REFUSALS = {
-    b"gone": (RunGone, "the store has no such run any more, or has lost some of its items"),
-    b"full": (StoreFull, "the store has no room for a run of this payer, or for its end"),
-    b"log": (RunGone, "the key has a log, so it can have no run"),
-    b"run": (RunGone, "the key has a run, so it can have no log"),
-    b"later": (RunGone, "the writer has added a later batch"),
+    b"gone": (LogGone, "the store has no such log any more, or has lost some of its entries"),
+    b"full": (StoreFull, "the store has no room for a log of this payer, or for its end"),
+    b"later": (LogGone, "the writer has added a later batch"),
 }
 """What a step raises, by its reply."""
 
@@ -73,10 +66,10 @@ class RedisStore:
     Args:
         url: a ``redis://``, ``rediss://`` (TLS) or ``unix://`` URL, with a user and password if the server needs them.
         name: the beginning of the names of all keys and channels. Applications with different names share nothing.
-        run_bytes: the maximum size of the kept items of one run.
-        payer_bytes: the maximum size of the runs of one payer.
-        payer_runs: the maximum number of runs of one payer.
-        lease: seconds for which a run is leased to its process. The process renews the lease more often.
+        log_bytes: the maximum size of the kept entries of one log.
+        payer_bytes: the maximum size of the logs of one payer.
+        payer_logs: the maximum number of logs of one payer.
+        lease: seconds for which a process keeps its logs without a sign of life.
         options: options of ``redis.asyncio`` connections, as for `RedisEngine`.
 
     Raises:
@@ -89,9 +82,9 @@ class RedisStore:
         url: str,
         *,
         name: str = "wsrpc",
-        run_bytes: int = 1 << 20,
+        log_bytes: int = 1 << 20,
         payer_bytes: int = 16 << 20,
-        payer_runs: int = 1000,
+        payer_logs: int = 1000,
         lease: float = LEASE,
         **options: Any,
     ) -> None:
@@ -103,19 +96,14 @@ class RedisStore:
         self._client: Any = Redis(connection_pool=self._pool)
         self._prefix = f"{name}:"
         self._script = self._client.register_script(
-            "local LEASE, RUN_BYTES, PAYER_BYTES, PAYER_RUNS = "
-            f"{_ms(lease)}, {run_bytes}, {payer_bytes}, {payer_runs}{STEPS}"
+            "local LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS = "
+            f"{_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}{STEPS}"
         )
-        self._channel = f"{name}:process:{token_hex(8)}"
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the connections."""
         self._answers = 0
         """How often Redis has answered."""
-        self._listening: asyncio.Task[None] | None = None
-        self._tails: dict[str, Tail] = {}
-        """What waiting readers share, by the keys of their runs."""
-        self._counted: dict[tuple[str, str], float] = {}
-        """When each reader has to be counted again in Redis, by its run and name."""
+        self._tails = Tails(self._client, f"{name}:changed:", self._page)
 
     def __repr__(self) -> str:
         return f"RedisStore({self._host})"
@@ -149,151 +137,80 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._pool.reset()
-            self._tails.clear()
-            self._counted.clear()
-            self._loop, self._listening = loop, None
+            self._tails.leave_loop()
+            self._loop = loop
 
-    async def start(self, key: str, run: NewRun, /) -> RunState:
-        new = (run.id, run.arguments, run.payer, run.topic, _ms(run.keep), run.payload, run.memory)
-        return _state(*await self._step("start", key, *new))
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        new = (log.id, log.payer, _ms(log.keep), int(log.owned), log.arguments, log.topic, log.payload, log.memory)
+        state = state_of(*await self._step("open", key, *new))
+        if state.id == log.id and log.owned and not state.last and state.end is None:
+            self._tails.own(key, state)
+        else:
+            self._tails.drop(key, unless_id=state.id)
+        return state
 
-    async def append(self, key: str, id: str, number: int, items: Sequence[bytes], /) -> RunState:
-        return _state(*await self._step("append", key, id, number, *items))
-
-    async def end(
-        self, key: str, id: str, end: bytes, /, *, last: int | None = None, free: bool = False, lapsed: bool = False
-    ) -> None:
-        await self._step("end", key, id, end, "" if last is None else last, int(free), int(lapsed))
-
-    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Sequence[bytes], /) -> Added:
-        new = (log.id, log.arguments, log.payer, _ms(log.keep))
-        number, before, state = await self._step("add", key, *new, writer, sequence, *items)
-        return Added(number, _text(before), _state(*state))
-
-    async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
-        if wait <= 0:
-            return await self._page(key, after, "", reader, wait)
-        self._enter_loop()
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
-        tail = self._tails.get(key)
-        if tail is None:
-            tail = self._tails[key] = Tail()
-        tail.readers += 1
+    async def append(
+        self,
+        key: str,
+        log: NewLog | str,
+        writer: str,
+        sequence: int,
+        entries: Sequence[bytes],
+        /,
+        *,
+        end: bytes | None = None,
+        free: bool = False,
+        only_if_lost: bool = False,
+    ) -> Appended:
+        new = (log, "", 0) if isinstance(log, str) else (log.id, log.payer, _ms(log.keep))
+        ending = (int(end is not None), end or b"", int(free), int(only_if_lost))
         try:
-            if self._counted.get((key, reader), 0.0) > monotonic():
-                page = await self._shared_page(tail, key, after, wait)
-            else:
-                page = await self._page(key, after, self._channel, reader, wait)
-                if len(self._counted) > COUNTED:
-                    self._counted.clear()
-                self._counted[key, reader] = monotonic() + self.lease / 2
-            if not (page and not page.items and page.state.end is None and page.state.last <= after < page.number):
-                return page
-            await asyncio.wait((tail.changed,), timeout=wait)
-        finally:
-            tail.readers -= 1
-            if not tail.readers and self._tails.get(key) is tail:
-                del self._tails[key]
-        if tail.changed.done() and (lost := tail.changed.result()):
-            raise StoreLost(lost)
-        return await self._shared_page(tail, key, after, wait)
+            number, before, state = await self._step("append", key, *new, writer, sequence, *ending, *entries)
+        except LogGone:
+            self._tails.learn(key, None)
+            raise
+        added = Appended(number, text_of(before), state_of(*state))
+        ids = [f"{writer}.{each}" for each in range(sequence, sequence + len(entries))]
+        self._tails.learn(key, Page(added.state, number, added.before, entries, ids))
+        return added
 
-    async def _shared_page(self, tail: Tail, key: str, after: int, wait: float) -> Page | None:
-        """Read once for all readers that do so at the same time, before the change or after it."""
-        shared = after, wait, tail.changed.done()
-        if shared not in tail.pages:
-            tail.pages[shared] = asyncio.ensure_future(self._page(key, after, self._channel, "", wait))
-            tail.pages[shared].add_done_callback(partial(tail.reading_ended, shared))
-        return await asyncio.shield(tail.pages[shared])
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        if wait <= 0:
+            return await self._page(key, after)
+        self._enter_loop()
+        return await self._tails.read(key, after, wait)
 
-    async def _page(self, key: str, after: int, channel: str, reader: str, wait: float) -> Page | None:
-        # The reader is counted for a little longer than it has to be, because that is repeated after half a lease.
-        reply = await self._step("read", key, after, channel, reader, _ms(wait + 1.5 * self.lease))
+    async def _page(self, key: str, after: int) -> Page | None:
+        reply = await self._step("read", key, after)
         if reply is None:
             return None
-        state, number, items, before, ids = reply
-        return Page(_state(*state), number, items, _text(before), [*map(_text, ids)])
+        state, number, before, entries, ids = reply
+        return Page(state_of(*state), number, text_of(before), entries, [*map(text_of, ids)])
 
-    async def _listen(self) -> None:
-        """Notify the readers of runs that have changed, until the connection is lost."""
-        lost = "the store was closed"
-        try:
-            async with self._client.pubsub() as pubsub:
-                await pubsub.subscribe(self._channel)
-                is_asked = False
-                while True:
-                    message = await pubsub.get_message(timeout=RESPONSE_TIMEOUT)
-                    if message is None and is_asked:
-                        raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s")
-                    is_asked = message is None
-                    if message is None:
-                        await pubsub.subscribe(f"{self._channel}:asked")  # which needs no right to PING
-                    elif message["type"] == "message":
-                        self._notify(message["data"].decode())
-                    elif message["channel"] == self._channel.encode():
-                        self._notify_all()  # subscribed, maybe again: what was published before has not come
-        except (RedisError, OSError) as exc:
-            lost = f"Redis: {error_text(exc)}"
-        finally:
-            self._listening = None
-            self._notify_all(lost)
+    # ------------------------------------------------------------ leases
 
-    def _notify_all(self, lost: str = "") -> None:
-        self._counted.clear()  # a server that was restarted knows no readers
-        for key in tuple(self._tails):
-            self._notify(key, lost)
-
-    def _notify(self, key: str, lost: str = "") -> None:
-        if (tail := self._tails.pop(key, None)) is not None:
-            tail.changed.set_result(lost)
-
-    async def leave(self, key: str, reader: str, /) -> None:
-        self._counted.pop((key, reader), None)
-        await self._step("leave", key, reader)
-
-    async def stop(self, key: str, id: str, /) -> None:
-        await self._step("stop", key, id)
-
-    async def renew(self, runs: Mapping[str, str], /) -> Mapping[str, RunState]:
-        words = [word for run in runs.items() for word in run]
-        states: dict[str, RunState] = {}
-        for start in range(0, len(words), 2 * RENEWED_TOGETHER):
-            reply = await self._step("renew", *words[start : start + 2 * RENEWED_TOGETHER])
-            states |= {key.decode(): _state(*state) for key, state in reply}
+    async def hold(
+        self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
+    ) -> Mapping[str, LogState]:
+        states: dict[str, LogState] = {}
+        for some in _parts(logs):
+            states |= {key.decode(): state_of(*state) for key, state in await self._step("hold", *some)}
+        for some in _parts(readers):
+            await self._step("count", process, *some)
+        for key in logs:
+            if key not in states or states[key].end is not None:
+                self._tails.learn(key, None)
         return states
 
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         reply = await self._step("adopt", topic)
-        return [AdoptedRun(key.decode(), id.decode(), payload) for key, id, payload in reply]
+        return [AdoptedLog(key.decode(), id.decode(), payload) for key, id, payload in reply]
 
     async def close(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait((self._listening,))
+        self._enter_loop()
+        await self._tails.close()
         with suppress(RedisError):  # a server that does not answer
             await self._pool.disconnect()
-
-
-class Tail:
-    """What readers share that wait for the same change of a run.
-
-    Attributes:
-        changed: done after the change, with a text that says why the store is lost, or an empty one.
-        pages: the reads in progress, by the number after which they read, how long they may wait, and whether it is
-            after the change.
-        readers: the number of those who use it.
-    """
-
-    def __init__(self) -> None:
-        self.changed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.pages: dict[tuple[int, float, bool], asyncio.Task[Page | None]] = {}
-        self.readers = 0
-
-    def reading_ended(self, shared: tuple[int, float, bool], task: asyncio.Task[Page | None]) -> None:
-        del self.pages[shared]
-        if not task.cancelled():
-            task.exception()  # all readers may have been cancelled, so that nobody retrieves it
 
 
 def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_options: Any) -> Any:
@@ -313,11 +230,8 @@ def _ms(seconds: float) -> int:
     return max(1, round(1000 * min(seconds, 1e11)))  # Redis stores no infinity
 
 
-def _text(stored: bytes) -> str:
-    return stored.decode(errors="backslashreplace")  # another program may have written it
-
-
-def _state(
-    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, stopping: int, readers: int, lost: int
-) -> RunState:
-    return RunState(_text(id), _text(arguments), first, last, end, bool(stopping), readers, bool(lost))
+def _parts(words: Mapping[str, str | int]) -> Iterator[list[str | int]]:
+    """Yield the keys and values of what one step does for many logs, some at a time."""
+    flat = [word for each in words.items() for word in each]
+    for start in range(0, len(flat), 2 * HELD_TOGETHER):
+        yield flat[start : start + 2 * HELD_TOGETHER]

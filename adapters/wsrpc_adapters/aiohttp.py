@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, closing
 from os import PathLike
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc._base.request_headers import refusal_headers
-from wsrpc._net.client_sockets import ProxyRefused
+from wsrpc._http.http_dial import plain_error
 from wsrpc._net.urls import proxy_for, shown_proxy
 from wsrpc.adapting import (
     BadURL,
@@ -32,7 +32,6 @@ from wsrpc.adapting import (
     dial_within,
     joined_headers,
 )
-from wsrpc.errors import one_line
 from wsrpc.types import WebSocketTransport
 
 try:
@@ -42,14 +41,21 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-__all__ = ["aiohttp_handler", "dial", "serve"]
+from ._http_connections import SEND_TIMEOUT, Response, http_connections, is_carrier, report_end
+from ._http_routes import HttpRoutes
+
+__all__ = ["aiohttp_handler", "dial", "routes", "serve"]
 
 LARGEST_BODY = 64 * 1024
 """Maximum bytes of a refusal's body that are read."""
+WATCH = 2.0
+"""Seconds between two checks whether the client of a response has left, of which aiohttp does not tell."""
 
 
 def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler that serves WebSockets with ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
+    """Return a handler that serves ``server``: ``app.router.add_route("*", "/ws", aiohttp_handler(server))``.
+
+    With ``add_get`` in place of ``add_route``, it serves WebSockets only, and no connections over HTTP.
 
     To finish active requests and close the server when the application shuts down, use
     ``app.on_shutdown.append(lambda app: server.close(drain_timeout=20))``.
@@ -61,6 +67,30 @@ def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.Str
     return handler
 
 
+def routes(
+    server: Server,
+    *,
+    calls: Iterable[str] = (),
+    runs: Iterable[str] = (),
+    rooms: Iterable[str] = (),
+    state: Mapping[str, Any] | None = None,
+) -> web.Application:
+    """Return an application with URLs for calls, runs and rooms of ``server``: ``app.add_subapp("/api", routes(...))``.
+
+    The options and exceptions are those of `wsrpc_adapters.asgi.routes`. See the guide "Call it with curl, from any
+    language".
+    """
+    found = HttpRoutes(server, calls, runs, rooms)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked = AiohttpRequest(request, state or {})
+        return await _answer(await found.respond(asked, request.match_info["path"]), asked, request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    return app
+
+
 async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:
     """Serve one connection inside your own handler, which must return the response that this function returns.
 
@@ -70,6 +100,9 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     Args:
         state: values, such as ``{"user": user}``, that are added to `Handshake.state`, which becomes `Peer.state`.
     """
+    carrier = AiohttpRequest(request, state or {})
+    if is_carrier(carrier):
+        return await _answer(await http_connections(server).respond(carrier), carrier, request)
     handshake = _handshake_of(request, server)
     handshake.state.update(state or {})
     early = _hold_early(request)
@@ -106,6 +139,59 @@ def _handshake_of(request: web.Request, server: Server) -> Handshake:
         limits=server.limits,
         compression=server.compression,
     )
+
+
+class AiohttpRequest:
+    """A request of HTTP."""
+
+    def __init__(self, request: web.Request, state: Mapping[str, Any]) -> None:
+        self.method = request.method
+        self._request = request
+        self._state = state
+
+    def header(self, name: str) -> str:
+        return self._request.headers.get(name, "")
+
+    def handshake(self, server: Server) -> Handshake:
+        handshake = _handshake_of(self._request, server)
+        handshake.state.update(self._state)
+        return handshake
+
+    def body(self) -> AsyncIterator[bytes]:
+        return self._request.content.iter_any()
+
+    async def left(self) -> None:
+        while self._request.transport is not None:  # noqa: ASYNC110  # aiohttp has no event for it
+            await asyncio.sleep(WATCH)
+
+
+async def _answer(response: Response, asked: AiohttpRequest, request: web.Request) -> web.StreamResponse:
+    """Send a response, until the end of its stream."""
+    headers = CIMultiDict(response.headers)
+    if response.stream is None:
+        return web.Response(status=response.status, body=response.body, headers=headers)
+
+    complete = False
+    answered = web.StreamResponse(status=response.status, headers=headers)
+    if request.version < aiohttp.HttpVersion11:
+        answered.force_close()  # nothing else shows where the response ends, and aiohttp would keep the connection
+    watching = asyncio.create_task(report_end(response, asked))
+    try:
+        async with aclosing(response.stream) as stream:
+            await answered.prepare(request)
+            async for data in stream:
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await answered.write(data)
+            complete = True
+    except OSError:
+        pass  # the client has left
+    finally:
+        watching.cancel()
+        if not complete:  # also if the stream has never begun
+            response.lost("the response has ended")
+            if request.transport is not None:  # else the client would get a response that seems to be complete
+                request.transport.close()
+    return answered
 
 
 async def _upgrade(
@@ -232,20 +318,8 @@ async def _dial(
             raise_for_status=False,
             allow_redirects=False,
         )
-    # `from None`, because aiohttp's exceptions quote the URL with its query, and the proxy with its password.
-    except aiohttp.InvalidURL:
-        raise ValueError("aiohttp cannot parse the URL, or that of the proxy") from None
-    except aiohttp.ClientConnectorCertificateError as exc:
-        raise exc.certificate_error from None
-    except aiohttp.ClientConnectorError as exc:
-        raise exc.os_error from None
-    except aiohttp.ClientHttpProxyError as exc:
-        raise ProxyRefused(exc.status, f"HTTP {exc.status} {one_line(exc.message)}") from None
-    except aiohttp.ClientResponseError as exc:
-        said = f"HTTP {exc.status}, {one_line(exc.message)}"
-        raise ConnectionError(f"no response to the opening handshake: {said}") from None
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as exc:
-        raise ConnectionError(f"no response to the opening handshake: {one_line(exc)}") from None
+    except (ValueError, aiohttp.ClientError) as exc:
+        raise plain_error(exc) from None  # aiohttp's exceptions quote the URL with its query, and the proxy's password
     with closing(response):
         headers = joined_headers(response.headers)
         connection = response.connection

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
 from weakref import WeakSet
@@ -23,8 +23,20 @@ from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
+from ._http_connections import SEND_TIMEOUT, Response, http_connections, is_carrier, report_end
+from ._http_routes import HttpRoutes
 
-__all__ = ["EXTENSION", "Application", "Reserve", "TakeOver", "WebSocket", "asgi", "lifespan", "serve_websocket"]
+__all__ = [
+    "EXTENSION",
+    "Application",
+    "Reserve",
+    "TakeOver",
+    "WebSocket",
+    "asgi",
+    "lifespan",
+    "routes",
+    "serve_websocket",
+]
 
 logger = logging.getLogger("wsrpc")
 
@@ -89,6 +101,31 @@ def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Applicati
             `Handshake.state`, which becomes `Peer.state`.
     """
     return Application(server, state or {})
+
+
+def routes(
+    server: Server,
+    *,
+    calls: Iterable[str] = (),
+    runs: Iterable[str] = (),
+    rooms: Iterable[str] = (),
+    state: Mapping[str, Any] | None = None,
+) -> Application:
+    """Return an ASGI application with URLs for calls, runs and rooms of ``server``, for programs that speak HTTP only.
+
+    See the guide "Call it with curl, from any language".
+
+    Args:
+        calls: the events that can be requested: ``"event"``, or ``"channel:event"`` on a named channel.
+        runs: the events whose runs have URLs. Their handlers have ``keep=``.
+        rooms: the names of the rooms that can be read, or patterns such as ``"public-*"``. `Server.on_join` and
+            ``allow=`` decide who may.
+        state: as for `asgi`.
+
+    Raises:
+        TypeError: an option is not a list of names.
+    """
+    return RoutesApplication(server, state or {}, HttpRoutes(server, calls, runs, rooms))
 
 
 def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None]]:
@@ -168,6 +205,9 @@ class Application:
             await serve(self._server, scope, receive, send, self._state, scope)
         elif kind == "lifespan":
             await self._live(receive, send)
+        elif is_carrier(request := AsgiRequest(scope, receive, self._state)):
+            servers_in_use.add(self._server)
+            await answer(await http_connections(self._server).respond(request), request, send)
         else:
             await send({"type": "http.response.start", "status": 426, "headers": UPGRADE})
             await send({"type": "http.response.body", "body": b"this is a WebSocket\n"})
@@ -214,13 +254,14 @@ async def start(
         await server.handshake(handshake)
     except HandshakeRejected as exc:
         with suppress(OSError):  # the client has left
-            await refuse(exc, scope, send)
+            await refuse(exc, scope, with_os_errors(send))
         return None
     reserve: Reserve | None = offered(scope).get("reserve")
     take_over = None if reserve is None else reserve(handshake, underlying)
     headers = encoded(handshake.response_headers.pairs())
     try:
-        await send({"type": "websocket.accept", "subprotocol": handshake.answered_subprotocol, "headers": headers})
+        accepted = {"type": "websocket.accept", "subprotocol": handshake.answered_subprotocol, "headers": headers}
+        await with_os_errors(send)(accepted)
     except OSError:
         return None  # the client has left
     if take_over is not None:
@@ -228,6 +269,111 @@ async def start(
     check_pings(server, handshake.limits)
     transport = AsgiTransport(receive, send, handshake.connection_info(underlying), handshake.limits)
     return transport.run(accept_at_once(server, transport, handshake))
+
+
+class RoutesApplication(Application):
+    """ASGI application that `routes` returns."""
+
+    def __init__(self, server: Server, state: Mapping[str, Any], found: HttpRoutes) -> None:
+        super().__init__(server, state)
+        self._routes = found
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "http":
+            servers_in_use.add(self._server)
+            request = AsgiRequest(scope, receive, self._state)
+            # Newer frameworks leave the path as it is, and older ones remove the prefix of a mounted application.
+            path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+            await answer(await self._routes.respond(request, path), request, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def __repr__(self) -> str:
+        return f"routes({self._server!r})"
+
+
+class AsgiRequest:
+    """A request of HTTP."""
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, state: Mapping[str, Any]) -> None:
+        self.method: str = scope["method"]
+        self._scope = scope
+        self._receive = receive
+        self._state = state
+        self._headers: dict[bytes, bytes] = {name.lower(): value for name, value in scope["headers"]}
+
+    def header(self, name: str) -> str:
+        return self._headers.get(name.encode(), b"").decode("latin-1")
+
+    def handshake(self, server: Server) -> Handshake:
+        handshake = handshake_of(self._scope, server)
+        handshake.state.update(self._state)
+        return handshake
+
+    async def body(self) -> AsyncGenerator[bytes]:
+        while True:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise ConnectionResetError("the client has left")
+            yield event.get("body", b"")
+            if not event.get("more_body"):
+                return
+
+    async def left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def with_os_errors(send: Send) -> Send:
+    """Return a function that does what ``send`` does, and raises `OSError` whenever the client has left.
+
+    uvicorn writes to a connection that is closed, and uvloop's transport then raises `RuntimeError`.
+    """
+
+    async def sending(event: Event) -> None:
+        try:
+            await send(event)
+        except RuntimeError as exc:
+            if "closed" not in str(exc):
+                raise
+            raise ConnectionResetError("the client has left") from None
+
+    return sending
+
+
+async def answer(response: Response, request: AsgiRequest, send: Send) -> None:
+    """Send a response, until the end of its stream."""
+    send = with_os_errors(send)
+    headers = encoded(response.headers)
+    start = {"type": "http.response.start", "status": response.status, "headers": headers}
+    if response.stream is None:
+        if response.status != 204:
+            headers.append((b"content-length", str(len(response.body)).encode()))
+        with suppress(OSError):  # the client has left
+            await send(start)
+            await send({"type": "http.response.body", "body": response.body})
+        return
+
+    complete = False
+    watching = asyncio.create_task(report_end(response, request))
+    try:
+        async with aclosing(response.stream) as stream:
+            await send(start)
+            async for data in stream:
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            watching.cancel()  # if the request is of HTTP/1.0, hypercorn says in this call that the client has left
+            await send({"type": "http.response.body", "body": b""})
+            complete = True
+    except OSError:
+        pass  # the client has left
+    finally:
+        watching.cancel()
+        if not complete:  # also if the stream has never begun
+            response.lost("the response has ended")
 
 
 def check_pings(server: Server, limits: Limits) -> None:

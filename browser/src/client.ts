@@ -260,6 +260,11 @@ export class Client<A extends Shape = any> extends Caller<A> {
     return this.core.error
   }
 
+  /** What carries the present connection. Undefined if there is none. */
+  get transport(): "websocket" | "http" | undefined {
+    return this.core.transport
+  }
+
   /** When the next attempt to connect starts, as a time like `Date.now()`. Undefined if the client does not wait. */
   get retryAt(): number | undefined {
     return this.core.retryAt

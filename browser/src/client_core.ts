@@ -91,6 +91,10 @@ export class ClientCore implements Holder, PeerOwner {
     return this.#peer?.retryAt ?? this.#retryAt
   }
 
+  get transport(): "websocket" | "http" | undefined {
+    return this.#peer?.transport
+  }
+
   get closesAt(): number | undefined {
     return this.#peer?.draining?.closesAt
   }

@@ -24,6 +24,15 @@ const HINT = "wsrpc.resume"
 const NEUTRAL = "wsrpc"
 /** Milliseconds after which an attempt fails. */
 const ATTEMPT_TIMEOUT = 10_000
+/** Milliseconds after which HTTP is tried in place of a WebSocket that does not open, or on which nothing arrives. */
+const HTTP_TIMEOUT = 4_000
+/** Milliseconds for which HTTP is tried first where WebSockets have failed. */
+const REMEMBERED = 60_000
+
+const FAILED = { code: ABNORMAL, reason: SILENT }
+
+/** Until when HTTP is tried first, by the address. */
+const blocked = new Map<string, number>()
 
 /** Makes one attempt at a time to connect, at once or after a delay. */
 export class Dialing {
@@ -45,6 +54,8 @@ export class Dialing {
   url = ""
   /** Distinguishes the present attempt from earlier attempts, which were given up. */
   #attempt = 0
+  /** The open connection, until a message has arrived. */
+  #mute: WebSocketLike | undefined
   /** The connection that is being made. */
   #connection: WebSocketLike | undefined
   /** Starts the next attempt, or ends the present one. */
@@ -79,18 +90,67 @@ export class Dialing {
     const { url = address as string | URL, token } = address as Partial<Address>
     const offers = token === undefined ? [] : [`bearer.${token}`, NEUTRAL]
     if (this.asksToResume) offers.push(HINT)
-    const WebSocketClass = this.#options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketClass)
+    const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options
     this.url = absolute(url)
+    if (transports[0] === "http" || blocked.get(this.url)! > now()) return void this.#openHttp(offers, FAILED)
+    const WebSocketClass = own ?? (globalThis.WebSocket as unknown as WebSocketClass)
     const connection = new WebSocketClass(this.url, offers)
+    this.#use(connection)
+    if (!transports.includes("http")) return
+    const lost = connection.onclose!
+    const isOpening = () => connection === this.#connection
+    connection.onclose = (event) => (isOpening() ? void this.#openHttp(offers, event) : lost(event))
+    setTimeout(() => {
+      if (isOpening()) void this.#openHttp(offers, FAILED)
+      else if (this.#mute === connection && connection.readyState === 1) void this.#openHttp(offers)
+    }, HTTP_TIMEOUT)
+  }
+
+  #use(connection: WebSocketLike): void {
     this.#connection = connection
     connection.onopen = () => {
       this.#connection = undefined
       this.stop()
       this.since = this.openedAt = now()
+      this.#mute = connection
       this.#owner.dialed(connection)
     }
     connection.onerror = () => {}
     connection.onclose = ({ code, reason }) => this.#owner.connectionLost(code, String(reason))
+  }
+
+  /** A message has arrived. */
+  arrived(): void {
+    this.#mute = undefined
+  }
+
+  /**
+   * Tries HTTP.
+   *
+   * @param failed how the attempt with a WebSocket has failed. Without it, there is a WebSocket on which nothing arrives.
+   *   Its session ends if HTTP opens. (Some servers send nothing at first.)
+   */
+  async #openHttp(offers: string[], failed?: { code: number; reason: string }): Promise<void> {
+    const attempt = this.#attempt
+    const module = await import("./http.js").catch(() => undefined)
+    if (attempt !== this.#attempt) return
+    if (!module) return failed && failed !== FAILED ? this.#owner.connectionLost(failed.code, failed.reason) : undefined
+    if (this.#connection) disown(this.#connection, RESUMES)
+    const connection = new module.HttpSocket(this.url, offers, this.#target)
+    if (failed) this.#use(connection)
+    const opened = connection.onopen
+    connection.onopen = (event) => {
+      blocked.set(this.url, now() + REMEMBERED)
+      if (opened) return opened(event)
+      connection.close()
+      if (this.#mute) this.#owner.connectionLost(ABNORMAL, SILENT)
+    }
+    connection.onreplace = (other) => {
+      blocked.set(this.url, now() + REMEMBERED) // it may be mute
+      if (!this.asksToResume) return other.close()
+      this.#use(other)
+      other.onopen!({})
+    }
   }
 
   /**

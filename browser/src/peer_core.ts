@@ -82,6 +82,12 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#session = new Session(target, options, this)
   }
 
+  /** What carries the present connection. */
+  get transport(): "websocket" | "http" | undefined {
+    const { connection } = this.#session
+    return connection && ("onreplace" in connection ? "http" : "websocket")
+  }
+
   /** When the next attempt to connect starts, if the session waits for an attempt. */
   get retryAt(): number | undefined {
     return this.#session.dialing.retryAt

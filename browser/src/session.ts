@@ -61,6 +61,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   readonly #owner: SessionOwner
   /** The option `buffer`. */
   readonly #buffer: number
+  readonly #program: string | undefined
   /** Removes the listeners of page events. */
   readonly #listening = new AbortController()
   /** Undefined if the server answers no probes. */
@@ -84,6 +85,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target: Target, options: SocketOptions, owner: SessionOwner) {
     this.#owner = owner
+    this.#program = options.program
     this.#buffer = options.buffer ?? 2 ** 24
     this.dialing = new Dialing(target, options, this)
     this.dialing.dial()
@@ -163,6 +165,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
 
   #receive(data: Data): void {
     const control = typeof data === "string" ? readControl(data) : undefined
+    this.dialing.arrived()
     if (this.state === SessionState.Asking) return this.#resumeAnswered(control)
     if (!this.#isConnected) return
     this.#heartbeat?.received()
@@ -208,7 +211,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
     this.connection = connection
     connection.binaryType = "arraybuffer"
     connection.onmessage = ({ data }) => this.#receive(data)
-    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} }
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program }
     if (this.#move(SessionInput.Bound)) {
       this.sendControl({ t: "hello", ...hello })
       this.#replay = new ReplayBuffer()

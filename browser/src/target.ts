@@ -33,9 +33,17 @@ export interface SocketOptions {
   /** The class of connections. Default: the global `WebSocket`. */
   readonly WebSocket?: WebSocketClass
   /**
+   * What may carry a connection. HTTP is used where a proxy does not pass WebSockets on; the module `http.js` is loaded
+   * then. WebSocket is tried again from time to time, and takes over. The session resumes, so calls go on. Default: both,
+   * or only `websocket` if the option `WebSocket` is given.
+   */
+  readonly transports?: readonly ("websocket" | "http")[]
+  /**
    * Bytes that may wait to be sent or, in a session, for an acknowledgement or a connection, about. When more wait, the
    * next message ends the session with code 4408. The calls and events of a `Client` wait when it is half full.
    * Default: 16 MiB.
    */
   readonly buffer?: number
+  /** What the page runs, such as "board/2.3.0": at most 64 printable ASCII characters. The server's `peer.program`. */
+  readonly program?: string
 }

@@ -6,11 +6,14 @@ import json
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Annotated
 
 import agui
+import aisdk
 from fastapi import Cookie, FastAPI, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -18,7 +21,7 @@ from language_model import think
 
 from wsrpc import Handshake, Keep, Peer, Room, Server, WsrpcError
 from wsrpc.cluster import Cluster
-from wsrpc_adapters.asgi import lifespan, serve_websocket
+from wsrpc_adapters.asgi import lifespan, routes, serve_websocket
 from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 HERE = Path(__file__).parent
@@ -33,7 +36,10 @@ def identify(handshake: Handshake) -> None:
     handshake.state["thread"] = handshake.query.get("thread", "")
     if not re.fullmatch("[0-9a-f-]{36}", handshake.state["thread"]):
         handshake.reject(400, "?thread= is missing or not valid")
-    handshake.principal = handshake.state["user"]  # the keys of a user are of no use to others
+    cookies = SimpleCookie(handshake.headers.get("cookie", ""))
+    if "user" not in cookies:
+        handshake.reject(401, "the page sets a cookie")
+    handshake.principal = cookies["user"].value  # the keys of a user are of no use to others
 
 
 def tabs_of(peer: Peer) -> Room:
@@ -48,7 +54,7 @@ def enter(peer: Peer) -> None:
 
 # An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
 @server.on("generate", keep=Keep(600, unread=60))
-async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncIterator[agui.Event]:
+async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncGenerator[agui.Event]:
     """Answer the last message. What is yielded are the events of a run of AG-UI."""
     tabs = tabs_of(peer)
     yield agui.RunStarted(run.thread_id, run.run_id)
@@ -74,6 +80,14 @@ async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncIterator[agui.Ev
             yield agui.ToolCallResult(result.id, call.id, result.content)
             messages.append(result)
     yield agui.RunFinished(run.thread_id, run.run_id)
+
+
+@server.on("chat", keep=Keep(600, unread=60))
+async def chat(peer: Peer, asked: aisdk.Chat) -> AsyncIterator[dict[str, str]]:
+    """Answer the last message. What is yielded are the chunks of a message of the AI SDK."""
+    async with aclosing(generate(peer, asked.run())) as events:
+        async for event in events:
+            yield aisdk.chunk_of(event)
 
 
 async def use_tool(tabs: Room, call: agui.ToolCall) -> str:
@@ -110,6 +124,9 @@ async def script() -> FileResponse:
     return FileResponse(HERE / "page.js")
 
 
+app.mount("/http", routes(server, runs=["chat"]))  # for the AI SDK
+
+
 @app.websocket("/ws")
-async def ws(websocket: WebSocket, user: Annotated[str, Cookie()]) -> None:
-    await serve_websocket(server, websocket, state={"user": user})
+async def ws(websocket: WebSocket) -> None:
+    await serve_websocket(server, websocket)

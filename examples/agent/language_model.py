@@ -35,7 +35,8 @@ async def simulated(messages: list[Message], tools: list[Tool]) -> AsyncIterator
     if last.role == "tool":
         text = f"You said: {last.content}. Thank you!"
     else:
-        used = [tool for word, tool in WORDS.items() if word in last.content.lower()]
+        there = [tool.name for tool in tools]
+        used = [tool for word, tool in WORDS.items() if word in last.content.lower() and tool in there]
         text = "Let me ask your page." if used else ADVICE
         for name in used:
             arguments = json.dumps({"question": last.content})

@@ -58,7 +58,7 @@ def make_app() -> web.Application:
     app = web.Application()
     app.router.add_get("/", index)
     app.router.add_post("/announce", announce)
-    app.router.add_get("/ws", aiohttp_handler(server))
+    app.router.add_route("*", "/ws", aiohttp_handler(server))
     app.on_startup.append(start)
     app.on_shutdown.append(close)
     return app

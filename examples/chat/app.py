@@ -17,10 +17,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket
 from store import Store
 
-from wsrpc_adapters.asgi import lifespan, serve_websocket
+from wsrpc_adapters.asgi import asgi, lifespan
 
 logging.basicConfig(level=logging.INFO, format="[%(process)d] %(message)s")
 
@@ -28,10 +27,6 @@ HERE = Path(__file__).parent
 
 store = Store(Path(os.environ.get("CHAT_DATA", HERE / "data")))
 server = make_server(store, os.environ.get("CHAT_REDIS"))
-
-
-async def connect(websocket: WebSocket) -> None:
-    await serve_websocket(server, websocket)
 
 
 async def download(request: Request) -> FileResponse:
@@ -45,7 +40,8 @@ async def download(request: Request) -> FileResponse:
 
 app = Starlette(
     routes=[
-        WebSocketRoute("/ws", connect),
+        WebSocketRoute("/ws", asgi(server)),
+        Route("/ws", asgi(server)),  # for browsers behind proxies that block WebSocket
         Route("/files/{id}/{name}", download),
         Mount("/wsrpc", StaticFiles(packages=[("wsrpc", "browser")])),  # the client for pages
         Mount("/", StaticFiles(directory=HERE / "page", html=True)),

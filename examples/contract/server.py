@@ -59,7 +59,7 @@ def make_app(modules: Path) -> web.Application:
 
     app = web.Application()
     app.router.add_get("/", index)
-    app.router.add_get("/ws", aiohttp_handler(server))
+    app.router.add_route("*", "/ws", aiohttp_handler(server))
     app.router.add_static("/modules", modules)
     app.router.add_static("/", HERE / "page")
     app.on_shutdown.append(close)

@@ -116,7 +116,7 @@ app.router.add_get("/", index)
 app.router.add_get("/page.js", script)
 app.router.add_post("/login", log_in)
 app.router.add_post("/token", make_token)
-app.router.add_get("/ws", aiohttp_handler(server))
+app.router.add_route("*", "/ws", aiohttp_handler(server))
 app.router.add_static("/wsrpc", Path(wsrpc.__file__).with_name("browser"))
 app.on_shutdown.append(close)
 

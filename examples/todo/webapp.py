@@ -22,7 +22,7 @@ async def close(app: web.Application) -> None:
 
 app = web.Application()
 app.router.add_get("/", index)
-app.router.add_get("/ws", aiohttp_handler(server))
+app.router.add_route("*", "/ws", aiohttp_handler(server))
 app.router.add_static("/page", HERE / "page")
 app.router.add_static("/wsrpc", Path(wsrpc.__file__).with_name("browser"))  # the client for pages
 app.on_shutdown.append(close)

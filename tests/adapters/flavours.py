@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
-from hosts import HOSTS, Default, Host
+from hosts import HOSTS, HTTP_HOSTS, Default, Host, Uvicorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from recorder import Recorder
 from served import port_of
 
 from wsrpc import Handshake, Limits, Server, dial
+from wsrpc._http.http_dial import dial_http
 from wsrpc.testing import memory_transports
 from wsrpc.transport import Transport
 
@@ -174,9 +175,42 @@ class Memory(Flavour):
         ours.abort()
 
 
+class OverHttp(Flavour):
+    """One end of a connection that HTTP requests carry."""
+
+    def __init__(self, host: Host, *, dials: bool, polls: bool = False) -> None:
+        self.name = f"http-{'polled-' if polls else ''}{host}-{'dials' if dials else 'accepts'}"
+        self._host = host
+        self._dials = dials
+        self._polls = polls
+        self.cannot = {"written together": "a request or a response takes what waits"}
+
+    @asynccontextmanager
+    async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
+        of_dialing, of_accepting = (limits, other or limits) if self._dials else (other or limits, limits)
+        async with Accepts(self._host).serving(of_accepting) as (url, accepted):
+            dialed = await dial_http(url, limits=of_dialing, polls=self._polls)
+            try:
+                ends = dialed, await accepted
+                yield ends if self._dials else ends[::-1]
+            finally:
+                dialed.abort()
+
+    @asynccontextmanager
+    async def stalled(self, limits: Limits) -> AsyncGenerator[tuple[Transport, Callable[[], None]]]:
+        async with self.pair(limits) as (ours, theirs):
+            theirs.start(Recorder())
+            theirs.pause_receiving()
+            yield ours, theirs.resume_receiving
+            ours.abort()
+
+
+OVER_HTTP = [OverHttp(host, dials=dials) for host in HTTP_HOSTS for dials in (True, False)]
+POLLED = [OverHttp(Uvicorn(), dials=dials, polls=True) for dials in (True, False)]
+
 OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), *map(Accepts, HOSTS)]
 
-FLAVOURS: list[Flavour] = [*OVER_SOCKETS, Memory()]
+FLAVOURS: list[Flavour] = [*OVER_SOCKETS, *OVER_HTTP, *POLLED, Memory()]
 
 
 def on_uvloop() -> bool:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from aiohttp import web
 from asgi_servers import SERVERS, hypercorn_serving, uvicorn_serving
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
 from wsrpc import Server
 from wsrpc_adapters.aiohttp import aiohttp_handler
@@ -103,7 +103,7 @@ class Aiohttp(Host):
 def application(server: Server, handler: Handler | None = None, *, drain: float = 0.0) -> web.Application:
     """An aiohttp application with the route ``/ws``, which opens and closes the server."""
     app = web.Application()
-    app.router.add_get("/ws", handler or aiohttp_handler(server))
+    app.router.add_route("*", "/ws", handler or aiohttp_handler(server))
 
     async def start(app: web.Application) -> None:
         await server.open()
@@ -153,7 +153,8 @@ class UvicornH11(Uvicorn):
 @asynccontextmanager
 async def serving_starlette(server: Server, run: str) -> AsyncGenerator[str]:
     """Serve ``server`` beside a Starlette application, under the ASGI server ``run``."""
-    app = Starlette(routes=[WebSocketRoute("/ws", asgi(server))], lifespan=lifespan(server))
+    served = asgi(server)
+    app = Starlette(routes=[WebSocketRoute("/ws", served), Route("/ws", served)], lifespan=lifespan(server))
     async with SERVERS[run](app) as port:
         yield f"ws://127.0.0.1:{port}/ws"
         await server.close()
@@ -216,6 +217,8 @@ class AsgiHypercorn(Asgi):
 
 
 HOSTS: list[Host] = [Default(), Aiohttp(), Uvicorn(), Asgi(), AsgiHypercorn()]
+HTTP_HOSTS: list[Host] = [Aiohttp(), Uvicorn(), AsgiHypercorn()]
+"""Those that have connections over HTTP."""
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monke
         engine._connection.end("killed")
         await turns_until(lambda: not gone.connected)
         with pytest.raises(PeerNotFound):
-            await here.dial(gone.id, {}, attempts=1)
+            await here.connections.dial(gone.id, {}, attempts=1)
         assert gone.id not in here.directory.nodes and made[0].cluster.connected
 
 
@@ -182,7 +182,7 @@ async def test_a_message_that_the_engine_does_not_take(broker: OnServer) -> None
         client, _ = callee()
         await made.join(1, "ada", client)
         peer = made[0].cluster.peer("ada")
-        engines = membership_of(made[0].cluster).node.largest
+        engines = membership_of(made[0].cluster).node.connections.largest
         most = min(Limits().message_bytes, engines)
         whole = "x" * (most - 200)
         assert await peer.request("echo", whole) == whole

@@ -188,6 +188,25 @@ async def test_a_receiver_may_pause_at_a_message(flavour: Flavour) -> None:
         await recorder.count(2)
 
 
+@flavours
+async def test_a_receiver_that_pauses_at_each_message_gets_all_before_the_close(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+
+        def pause(payload: bytes) -> None:
+            ours.pause_receiving()
+            asyncio.get_running_loop().call_soon(ours.resume_receiving)
+
+        recorder, sent = Recorder(pause), [str(number) for number in range(10)]
+        ours.start(recorder)
+        theirs.start(Recorder())
+        for text in sent:
+            theirs.send(text.encode())
+        closing = asyncio.create_task(theirs.close(4000, "enough"))
+        await recorder.end()
+        assert recorder.texts == sent
+        await closing
+
+
 @able("heartbeat")
 async def test_a_paused_connection_is_not_taken_for_a_dead_one(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.3)) as (transport, raw):

@@ -132,6 +132,32 @@ async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: st
         assert back.heard.get_nowait() == "missed"
 
 
+@pytest.mark.parametrize("count", [1, 4, 5])
+async def test_what_redis_has_lost_while_connections_lasted_is_told(count: int, mortal: Mortal, client: Any) -> None:
+    async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
+        here, there = await one.ear(), await two.ear()
+        await one.lobby.emit("said", 1)
+        assert await here.hear(1) == await there.hear(1) == [1]
+        saved = {
+            key: await client.dump(key) for key in await client.keys("*") if b":log:" in key or b":entries:" in key
+        }
+        for number in range(2, 6):
+            await two.lobby.emit("said", number)
+        assert await here.hear(4) == await there.hear(4) == [2, 3, 4, 5]
+        for key, value in saved.items():
+            await client.restore(key, 600_000, value, replace=True)
+        last = 6 + count
+        await asyncio.gather(*(two.lobby.emit("said", number) for number in range(6, last)))
+        for each in (here, there):
+            assert await each.hear(1) == ["missed"]
+        await two.lobby.emit("said", last)
+        for each in (here, there):
+            heard: list[Any] = []
+            while last not in heard:
+                heard += await each.hear(1)
+            assert {*heard} <= {"missed", *range(6, last + 1)}
+
+
 async def test_servers_without_members_notice_what_redis_has_lost(mortal: Mortal, client: Any) -> None:
     async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
         await one.lobby.emit("said", 1)

@@ -13,7 +13,9 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_workers import AT_ONCE, Worker, environment, running
@@ -21,12 +23,17 @@ from effort import SEED, SOAK
 from engine_servers import EngineServer
 from engines_in_use import START
 
-from wsrpc import Client, ConnectionLost, ReconnectInfo
+from wsrpc import Client, ConnectionLost, ReconnectInfo, dial
+from wsrpc._http.http_dial import dial_http
+from wsrpc.transport import Transport
+from wsrpc.types import Dial
 
 APP = """
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator
+from itertools import count
 
 from wsrpc import Peer, Server, current_peer
 from wsrpc.cluster import Cluster
@@ -41,6 +48,13 @@ app.on("note", lambda number: current_peer().state["notes"].append(number))
 app.on("noted", lambda: current_peer().state["notes"])
 app.on("where", lambda: (os.getpid(), getattr(current_peer().transport, "node", "")))
 app.on("wait", asyncio.Event().wait)
+
+
+@app.on("ticks")
+async def ticks() -> AsyncGenerator[int]:
+    for number in count():
+        yield number
+        await asyncio.sleep(0.002)
 
 
 @app.on("open")
@@ -75,14 +89,25 @@ async def workers(engine: EngineServer, folder: Path) -> AsyncGenerator[tuple[Wo
         yield worker, f"ws://127.0.0.1:{await worker.port()}/ws"
 
 
+def dial_either(dice: random.Random) -> Dial:
+    """Return a function that dials a WebSocket, or HTTP, whose requests come to any worker."""
+    ways: list[Dial] = [dial, dial_http, partial(dial_http, polls=True)]
+
+    async def dial_one(url: str, **options: Any) -> Transport:
+        return await dice.choice(ways)(url, **options)
+
+    return dial_one
+
+
 class Visitor:
     """A client that calls and emits without a pause, and compares what it gets."""
 
-    def __init__(self, url: str) -> None:
-        self.client = Client(url, reconnect=AT_ONCE)
+    def __init__(self, url: str, dial: Dial | None = None) -> None:
+        self.client = Client(url, reconnect=AT_ONCE, dial=dial)
         self.backs: list[ReconnectInfo] = []
         self.forwarded = Counter[bool]()
         self._called: list[int] = []
+        self._ticks: list[int] = []
         self._over = False
         self._calls = self._notes = 0
         self.client.on("called", self._called.append)
@@ -94,12 +119,13 @@ class Visitor:
         async with self.client:
             await self.where()  # so that the session has a name
             async with asyncio.TaskGroup() as group:
-                for work in (self._call, self._note):
+                for work in (self._call, self._note, self._follow):
                     group.create_task(work())
                 yield
                 self._over = True
             assert await self.client.request("noted") == [*range(self._notes)]
             assert self._called == [*range(1, self._calls + 1)]
+            assert self._ticks == [*range(len(self._ticks))] and len(self._ticks) > CUTS
             assert all(back.resumed for back in self.backs)
 
     async def _call(self) -> None:
@@ -113,6 +139,12 @@ class Visitor:
             await self.client.emit("note", self._notes)
             self._notes += 1
             await asyncio.sleep(0.002)
+
+    async def _follow(self) -> None:
+        async for tick in self.client.stream("ticks"):
+            self._ticks.append(tick)
+            if self._over:
+                return
 
     async def where(self) -> tuple[int, str]:
         """The process that has the session, and the node that passes the messages on, if there is one."""
@@ -141,7 +173,7 @@ async def test_every_session_resumes_through_any_worker(engine: EngineServer, tm
     """Also if the worker that passes its messages on ends. When the one that has it is killed, it is over."""
     dice = random.Random(SEED)
     async with workers(engine, tmp_path) as (worker, url):
-        visitors = [Visitor(url) for _ in range(CLIENTS)]
+        visitors = [Visitor(url, dial_either(dice) if number % 2 else None) for number in range(CLIENTS)]
         async with asyncio.TaskGroup() as group:
             for each in visitors:
                 group.create_task(each.live(dice))

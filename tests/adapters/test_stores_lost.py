@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import sqlite3
 import sys
+import threading
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
@@ -21,11 +24,12 @@ from leftovers import open_sockets, timers_due, turns_until
 from programs import start
 from raw_websocket import ask
 from redis.asyncio import Redis
-from stores_in_use import add, items_of, new_run, next_items, state_of, until
+from redis.asyncio.client import PubSub
+from stores_in_use import add, add_own, end, entries_of, new_log, next_entries, state_of, until
 
 from wsrpc import Client, Server
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
-from wsrpc.store import MemoryStore, RunGone, StoreFull, StoreLost
+from wsrpc.store import LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
 from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 SECRET = "s3cret-of-tests"
@@ -69,28 +73,36 @@ async def store(mortal: Mortal) -> AsyncGenerator[RedisStore]:
     await store.close()
 
 
+@pytest.fixture
+async def reads(mortal: Mortal) -> AsyncGenerator[RedisStore]:
+    """The store of another process, which reads."""
+    store = RedisStore(mortal.url, lease=60)
+    yield store
+    await store.close()
+
+
 async def calls_fail(store: RedisStore) -> None:
     calls = (
-        *(store.start("k2", new_run("b")), store.append("k2", "b", 1, [b"x"]), add(store, "w", 1, b"x")),
-        *(store.end("k2", "b", b""), store.read("k2", 0), store.read("k2", 0, wait=30), store.leave("k2", "r")),
-        *(store.stop("k2", "b"), store.renew({"k2": "b"}), store.adopt("t")),
+        *(store.open("k2", new_log("b")), add_own(store, 1, b"x", id="b", key="k2"), add(store, "w", 1, b"x")),
+        *(store.read("k2", 0), store.read("k2", 0, wait=30)),
+        *(store.hold("p", {"k2": "b"}, {"k": 1}), store.adopt("t")),
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StoreLost)] == []
 
 
-async def insist(store: RedisStore, after: int, reader: str) -> list[bytes]:
+async def insist(store: RedisStore, after: int) -> list[bytes]:
     while True:
         with suppress(StoreLost):
-            return await next_items(store, after, reader=reader)
+            return await next_entries(store, after)
 
 
-async def with_readers(store: RedisStore, number: int = 10, read: Any = next_items) -> list[asyncio.Task[Any]]:
-    """Start a run with two items, and readers that wait for the third."""
-    await store.start("k", new_run("a"))
-    await store.append("k", "a", 1, [b"x", b"y"])
-    readers = [asyncio.create_task(read(store, 2, reader=f"r{n}")) for n in range(number)]
-    await until(partial(state_of, store), lambda state: state is not None and state.readers == number)
+async def with_readers(writes: RedisStore, reads: RedisStore, read: Any = next_entries) -> list[asyncio.Task[Any]]:
+    """Open a log with two entries, and wait for the third with many readers."""
+    await writes.open("k", new_log("a"))
+    await add_own(writes, 1, b"x", b"y")
+    readers = [asyncio.create_task(read(reads, 2)) for _ in range(10)]
+    await reads.read("k", 2, wait=0.1)
     return readers
 
 
@@ -104,45 +116,47 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
     "garbage": lambda run: b"garbage",
     "nothing": lambda run: b"",
     "no map": lambda run: b"\xc1",
-    **{f"no {field}": partial(without, field) for field in ("payer", "first", "ending", "keep")},
+    **{f"no {field}": partial(without, field) for field in ("payer", "first", "ending", "keep", "writers")},
 }
 
 
-@pytest.mark.parametrize("harm", [*HARMS, "runs:bad", "readers:bad"])
+@pytest.mark.parametrize("harm", [*HARMS, "logs:bad", "readers:bad"])
 async def test_what_others_do_to_a_run_harms_only_it(harm: str, mortal: Mortal, store: RedisStore, client: Any) -> None:
     for key in ("bad", "good"):
-        await store.start(key, new_run("a", topic="t", payer=key))
-        await store.read(key, 0, reader="r")
+        await store.open(key, new_log("a", topic="t", payer=key))
+        await store.hold("q", {}, {key: 1})
     if harm in HARMS:
-        await client.set("wsrpc:run:bad", HARMS[harm](await client.get("wsrpc:run:bad")))
+        await client.set("wsrpc:log:bad", HARMS[harm](await client.get("wsrpc:log:bad")))
     else:
         await client.delete(f"wsrpc:{harm}")
         await client.rpush(f"wsrpc:{harm}", "x")
-    assert [*await store.renew({"bad": "a", "good": "a"})] == ["good"]
+    assert [*await store.hold("p", {"bad": "a", "good": "a"}, {"bad": 1, "good": 1})] == ["good"]
     quick = RedisStore(mortal.url, lease=0.001)
-    await quick.renew({"good": "a"})
+    await quick.hold("p", {"good": "a"}, {})
     await until(partial(state_of, store, "good"), lambda state: state is not None and state.lost)
-    assert [run.key for run in await store.adopt("t") if run.key != "bad"] == ["good"]
+    assert [log.key for log in await store.adopt("t") if log.key != "bad"] == ["good"]
     await quick.close()
 
 
-async def test_a_server_that_is_killed_and_started_again_with_nothing(mortal: Mortal, store: RedisStore) -> None:
-    readers = await with_readers(store)
+async def test_a_server_that_is_killed_and_started_again_with_nothing(
+    mortal: Mortal, store: RedisStore, reads: RedisStore
+) -> None:
+    readers = await with_readers(store, reads)
     mortal.server.kill()
     for result in await asyncio.gather(*readers, return_exceptions=True):
         assert isinstance(result, StoreLost)
     await calls_fail(store)
     mortal.start()
     assert await store.read("k", 0) is None
-    with pytest.raises(RunGone):
-        await store.append("k", "a", 3, [b"z"])
-    readers = await with_readers(store)
-    await store.append("k", "a", 3, [b"z"])
+    with pytest.raises(LogGone):
+        await add_own(store, 3, b"z")
+    readers = await with_readers(store, reads)
+    await add_own(store, 3, b"z")
     assert await asyncio.gather(*readers) == [[b"z"]] * 10
 
 
-async def test_a_server_that_freezes(mortal: Mortal, store: RedisStore) -> None:
-    readers = await with_readers(store, read=insist)
+async def test_a_server_that_freezes(mortal: Mortal, store: RedisStore, reads: RedisStore) -> None:
+    readers = await with_readers(store, reads, insist)
     mortal.server.freeze()
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -150,7 +164,7 @@ async def test_a_server_that_freezes(mortal: Mortal, store: RedisStore) -> None:
     assert loop.time() - began >= RESPONSE_TIMEOUT
     mortal.server.thaw()
     await until(lambda: answered(store), bool)
-    await store.append("k", "a", 3, [b"z"])
+    await add_own(store, 3, b"z")
     assert await asyncio.gather(*readers) == [[b"z"]] * 10
     mortal.server.freeze()
     await store.close()
@@ -164,37 +178,96 @@ async def answered(store: RedisStore) -> bool:
         return False
 
 
-async def test_only_the_connection_that_is_listened_on_is_lost(store: RedisStore, client: Any) -> None:
-    readers = await with_readers(store, read=insist)
+async def test_only_the_connection_that_is_listened_on_is_lost(
+    store: RedisStore, reads: RedisStore, client: Any
+) -> None:
+    readers = await with_readers(store, reads, insist)
     for _ in range(3):
         assert await until(lambda: client.client_kill_filter(_type="pubsub"), bool) == 1
-    await store.append("k", "a", 3, [b"z"])
+    await add_own(store, 3, b"z")
     assert await asyncio.gather(*readers) == [[b"z"]] * 10
+
+
+async def test_readers_are_told_why_listening_has_ended(
+    store: RedisStore, reads: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were told that the store was closed, when the library, or this module, had a mistake."""
+
+    async def fails(*_: object, **__: object) -> None:
+        raise TypeError("no such message")
+
+    monkeypatch.setattr(PubSub, "get_message", fails)
+    failed = list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    await store.open("k", new_log("a"))
+    with pytest.raises(StoreLost, match="no such message"):
+        await reads.read("k", 0, wait=30)
+    gc.collect()
+    assert [str(each) for each in failed] == ["no such message"], "as a defect of the program, it is logged"
+
+
+@pytest.mark.parametrize("message", [b"", b"x", b"-3:", b"9:x", b"1:x" * 20])
+async def test_what_another_program_publishes_has_no_effect(
+    store: RedisStore, reads: RedisStore, client: Any, message: bytes
+) -> None:
+    """A negative length stopped the event loop, and filled the memory."""
+    await store.open("k", new_log("a"))
+    reading = asyncio.create_task(reads.read("k", 0, wait=30))
+    [channel] = await until(lambda: client.pubsub_channels("*k"), bool)
+    await client.publish(channel, message)
+    await add_own(store, 1, b"x")
+    page = await reading
+    assert page is not None and page.entries == [b"x"]
 
 
 async def test_a_server_that_is_restored_from_an_old_snapshot(mortal: Mortal, store: RedisStore, client: Any) -> None:
     for key in ("k", "quiet", "late"):
-        await store.start(key, new_run("a"))
-        await store.append(key, "a", 1, [b"1", b"2"])
+        await store.open(key, new_log("a"))
+        await add_own(store, 1, b"1", b"2", key=key)
     await client.save()
-    await store.append("k", "a", 3, [b"3", b"4"])
-    await store.append("quiet", "a", 3, [b"3"])
-    await store.start("late", new_run("a"))
-    await store.start("new", new_run("a"))
+    await add_own(store, 3, b"3", b"4")
+    await add_own(store, 3, b"3", key="quiet")
+    await store.open("late", new_log("a"))
+    await store.open("new", new_log("a"))
     mortal.server.kill()
     mortal.start()
     await until(lambda: answered(store), bool)
-    assert await items_of(store) == [b"1", b"2"]
-    with pytest.raises(RunGone):
-        await store.append("k", "a", 5, [b"5"])
-    assert (await store.renew({"k": "a"}))["k"].last == 2
-    with pytest.raises(RunGone):
-        await store.end("quiet", "a", b"done", last=3)
-    with pytest.raises(RunGone):
-        await store.append("new", "a", 1, [b"1"])
-    await store.append("late", "a", 3, [b"3"])
-    await store.end("late", "a", b"done", last=3)
-    assert await items_of(store, key="late") == [b"1", b"2", b"3"]
+    assert await entries_of(store) == [b"1", b"2"]
+    with pytest.raises(LogGone):
+        await add_own(store, 5, b"5")
+    assert (await store.hold("p", {"k": "a"}, {}))["k"].last == 2
+    with pytest.raises(LogGone):
+        await add_own(store, 4, key="quiet", end=b"done")
+    with pytest.raises(LogGone):
+        await add_own(store, 1, b"1", key="new")
+    await add_own(store, 3, b"3", key="late")
+    await add_own(store, 4, key="late", end=b"done")
+    assert await entries_of(store, key="late") == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "size", "added"), [(2, 1, 1), (2, 1, 3), (2, 1, 4), (2, 0, 3), (40, 4096, 1), (40, 4096, 41)]
+)
+async def test_entries_that_are_lost_while_connections_last(
+    lost: int, size: int, added: int, store: RedisStore, reads: RedisStore, client: Any
+) -> None:
+    """`append` raised IndexError, and so did the task that listens; or a reader waited as if nothing had happened."""
+    await add(store, "w", 1, b"1", b"2", b"3")
+    saved = {key: await client.dump(key) for key in await client.keys("*")}
+    last = (await add(store, "w", 4, *[bytes(size)] * lost)).state.last
+    reader = asyncio.create_task(reads.read("k", last, wait=30))
+    await reads.read("k", last, wait=0.1)
+    for key, value in saved.items():
+        await client.restore(key, 60_000, value, replace=True)
+    new = [b"new %d" % number for number in range(added)]
+    assert (await add(store, "w", last + 1, *new)).number == 4
+    async with asyncio.timeout(20):  # far less than the time for which the reader waits
+        page = await reader
+    assert page is not None and page.state.last == 3 + added
+    for each in (store, reads):
+        assert await next_entries(each, 3) == new
+        page = await each.read("k", last, wait=0.1)
+        assert page is not None and page.state.last == 3 + added
 
 
 async def test_an_add_whose_answer_is_lost_is_repeated(mortal: Mortal, store: RedisStore) -> None:
@@ -207,37 +280,40 @@ async def test_an_add_whose_answer_is_lost_is_repeated(mortal: Mortal, store: Re
     assert (await add(store, "other", 1, b"o")).number == 4
     added = await add(store, "w", 2, b"y", b"z")
     assert (added.number, added.before) == (2, "w.1")
-    assert await items_of(store) == [b"x", b"y", b"z", b"o"]
+    assert await entries_of(store) == [b"x", b"y", b"z", b"o"]
 
 
-async def test_a_run_whose_items_were_evicted_is_gone(store: RedisStore, client: Any) -> None:
-    await with_readers(store, 0)
-    await client.delete("wsrpc:items:k")
+async def test_a_log_whose_entries_were_evicted_is_gone(store: RedisStore, client: Any) -> None:
+    await store.open("k", new_log("a"))
+    await add_own(store, 1, b"x", b"y")
+    await client.delete("wsrpc:entries:k")
     assert await store.read("k", 0) is None
-    await store.append("k", "a", 3, [b"z"])
+    await add_own(store, 3, b"z")
     assert await store.read("k", 0) is None
-    assert await items_of(store, 2) == [b"z"]
+    assert await entries_of(store, 2) == [b"z"]
 
 
 async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any) -> None:
-    store = RedisStore(mortal.url, run_bytes=2000)
-    await store.start("k", new_run("a"))
+    store = RedisStore(mortal.url, log_bytes=2000)
+    await store.open("k", new_log("a"))
     for number in range(1, 101):
-        state = await store.append("k", "a", number, [bytes(100)])
+        state = await add_own(store, number, bytes(100))
         log = (await add(store, "w", number, bytes(100), key="log")).state
-    assert await client.xlen("wsrpc:items:k") == 101 - state.first < 20
-    assert await client.xlen("wsrpc:items:log") == 101 - log.first < 20
+    assert await client.xlen("wsrpc:entries:k") == 101 - state.first < 20
+    assert await client.xlen("wsrpc:entries:log") == 101 - log.first < 20
     await store.close()
 
 
-async def test_a_thousand_readers_have_a_handful_of_connections(store: RedisStore, client: Any) -> None:
+async def test_a_thousand_readers_have_a_handful_of_connections(
+    store: RedisStore, reads: RedisStore, client: Any
+) -> None:
     sockets = open_sockets()
-    await asyncio.gather(*(store.start(f"k{n}", new_run("a", payer=f"user-{n}")) for n in range(500)))
-    reading = asyncio.gather(*(next_items(store, 0, f"k{n // 2}", f"r{n}") for n in range(1000)))
-    await until(lambda: client.keys("wsrpc:waiting:*"), lambda names: len(names) == 500)
-    await asyncio.gather(*(store.append(f"k{n}", "a", 1, [b"x"]) for n in range(500)))
+    await asyncio.gather(*(store.open(f"k{n}", new_log("a", payer=f"user-{n}")) for n in range(500)))
+    reading = asyncio.gather(*(next_entries(reads, 0, f"k{n // 2}") for n in range(1000)))
+    await until(lambda: client.pubsub_channels("wsrpc:changed:*"), lambda names: len(names) == 500)
+    await asyncio.gather(*(add_own(store, 1, b"x", key=f"k{n}") for n in range(500)))
     assert await reading == [[b"x"]] * 1000
-    assert len(open_sockets() - sockets) <= 10
+    assert len(open_sockets() - sockets) <= 20, "two processes have them"
     assert len(await client.client_list(_type="pubsub")) == 1
 
 
@@ -245,15 +321,13 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
     store = RedisStore(mortal.url, lease=0.5, name="shop")
     for number in range(8):
         key = f"k{number}"
-        await store.start(key, new_run("a", keep=0.5, topic="t" * (number % 2)))
-        await store.append(key, "a", 1, [b"x"])
-        await store.read(key, 1, reader="r", wait=0.001)
-        await store.stop(key, "a")
-        await store.renew({key: "a"})
+        await store.open(key, new_log("a", keep=0.5, topic="t" * (number % 2)))
+        await add_own(store, 1, b"x", key=key)
+        await store.hold("p", {key: "a"}, {key: 1})
         await add(store, "w", number, b"x", key=f"log{number}", keep=0.5)
-        await store.read(f"log{number}", 1, wait=0.001)
+        await store.hold("q", {}, {f"log{number}": 1})
         if number % 4 < 2:
-            await store.end(key, "a", bytes(5000))
+            await end(store, bytes(5000), key=key)
     await store.adopt("t")
     names = await client.keys()
     assert names and all(name.startswith(b"shop:") for name in names)
@@ -308,13 +382,13 @@ async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: An
     servers, heard = [mortal.url], Recorder()
     try:
         async with address_of(servers) as url:
-            store = RedisStore(url, lease=60)
+            store, reads = RedisStore(url, lease=60), RedisStore(url, lease=60)
             engine = await RedisEngine(url).connect(heard)
             await engine.subscribe("a")
-            await store.start("k", new_run("a"))
+            await store.open("k", new_log("a"))
             await until(lambda: promoted.info("replication"), lambda told: told["master_link_status"] == "up")
-            readers = [asyncio.create_task(insist(store, 0, "r"))]
-            await until(partial(state_of, store), lambda state: state is not None and state.readers == 1)
+            readers = [asyncio.create_task(insist(reads, 0))]
+            await reads.read("k", 0, wait=0.1)
             await promoted.execute_command("REPLICAOF", "NO", "ONE")
             servers[0] = second.url
             await client.execute_command("REPLICAOF", there.hostname, there.port)
@@ -322,29 +396,140 @@ async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: An
 
             async def added() -> object:
                 with suppress(StoreLost):
-                    return await store.append("k", "a", 1, [b"x"])
+                    return await add_own(store, 1, b"x")
                 return None
 
             await until(added, bool)
             async with asyncio.timeout(20):  # far less than the time for which a reader waits
                 assert await asyncio.gather(*readers) == [[b"x"]]
             await store.close()
+            await reads.close()
             await engine.close()
     finally:
         await promoted.connection_pool.disconnect()
         second.kill()
 
 
+APPENDS = """
+import asyncio, sys
+from wsrpc.store import NewLog, SqliteStore
+
+async def main():
+    store, log = SqliteStore(sys.argv[1]), NewLog(id="room", payer="p", keep=60)
+    await store.open("k", NewLog(id="a", payer="p", keep=60, owned=True))
+    for number in range(1, 10**6):
+        await store.append("room", log, "w", number, [b"%d" % number])
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_file_has_what_a_process_was_told_before_it_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    program = await start(sys.executable, "-c", APPENDS, str(path))
+    assert program.stdout is not None
+    for _ in range(50):
+        told = int(await program.stdout.readline())
+    program.kill()
+    await program.communicate()
+    store = SqliteStore(path, lease=60)
+    assert (await entries_of(store, key="room"))[:told] == [b"%d" % number for number in range(1, told + 1)]
+    state = await state_of(store)
+    assert state is not None and state.lost
+    await store.close()
+
+
+async def test_a_file_is_found_again(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"lease": 60, "log_bytes": 3000, "payer_logs": 4}
+    store = SqliteStore(tmp_path / "store.db", **options)
+    for sequence in range(1, 41):
+        added = await add(store, "w", sequence, bytes([sequence]) * 50, key="room")
+    for key, topic in (("ended", ""), ("runs", "t"), ("gone", "")):
+        await store.open(key, new_log("a", keep=60 if key != "gone" else 1e-3, topic=topic, payload=b"\xff"))
+        await add_own(store, 1, b"1", b"2", key=key)
+    await end(store, b"end", key="ended")
+    await end(store, b"end", key="gone")
+    await until(partial(store.read, "gone", 0), lambda page: page is None)
+    pages = [await store.read(key, after) for key in ("room", "ended") for after in (0, 38, 2**53 - 1)]
+    await store.close()
+    again = SqliteStore(tmp_path / "store.db", **options)
+    assert [await again.read(key, after) for key in ("room", "ended") for after in (0, 38, 2**53 - 1)] == pages
+    assert await again.read("gone", 0) is None
+    repeated = await add(again, "w", 40, b"x", key="room")
+    assert (repeated.number, repeated.before) == (added.number, added.before)
+    assert (await add(again, "w", 41, b"x", key="room")).before == "w.40"
+    assert [(log.key, log.id, log.payload) for log in await again.adopt("t")] == [("runs", "a", b"\xff")]
+    await add_own(again, 3, b"3", key="runs")
+    await again.open("new", new_log("a"))
+    with pytest.raises(StoreFull):
+        await again.open("more", new_log("a"))
+    await again.close()
+
+
+class FullDisk(sqlite3.Connection):
+    """A file on a disk that has no room for entries: a write begins, and fails once it may."""
+
+    begun, may_fail = threading.Event(), threading.Event()
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if sql.startswith("REPLACE INTO entries") and not self.may_fail.is_set():
+            self.begun.set()
+            self.may_fail.wait(30)
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().execute(sql, *args)
+
+
+@pytest.mark.parametrize("then", ["there is room", "the process ends"])
+async def test_readers_have_only_what_is_in_the_file(
+    then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had an entry before it was written. After a restart there was none, or another one with its number."""
+    monkeypatch.setattr(FullDisk, "begun", threading.Event())
+    monkeypatch.setattr(FullDisk, "may_fail", threading.Event())
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    await add(store, "w", 1, b"1")
+    await store.close()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=FullDisk))
+    readers = [asyncio.create_task(store.read("k", after, wait=30)) for after in (1, 1)]
+    assert await entries_of(store) == [b"1"]
+    adding = asyncio.create_task(add(store, "w", 2, b"2"))
+    await turns_until(FullDisk.begun.is_set)
+    readers += [asyncio.create_task(store.read("k", after)) for after in (0, 1)]
+    await timers_due(0.1)
+    assert [reader for reader in readers if reader.done()] == []
+    FullDisk.may_fail.set()
+    for result in await asyncio.gather(adding, *readers, return_exceptions=True):
+        assert isinstance(result, StoreLost) and "disk is full" in str(result)
+    if then == "there is room":
+        assert await entries_of(store) == [b"1", b"2"]
+        assert (await add(store, "w", 2, b"2")).number == 2
+    await store.close()
+    again = SqliteStore(path)
+    assert await entries_of(again) == ([b"1", b"2"] if then == "there is room" else [b"1"])
+    await again.close()
+
+
+async def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"this is no database, but long enough to be taken for one" * 100)
+    for path in (tmp_path / "store.db", tmp_path / "none" / "store.db"):
+        store = SqliteStore(path)
+        with pytest.raises(StoreLost, match=r"store\.db"):
+            await store.open("k", new_log("a"))
+        await store.close()
+
+
 TWO_LOOPS = """
 import asyncio, sys
-from wsrpc.store import NewRun
+from wsrpc.store import NewLog
 from wsrpc_adapters.redis import RedisStore
 
 store = RedisStore(sys.argv[1])
 
 async def use():
-    await store.start("k", NewRun(id="a", arguments="", payer="p", keep=60))
-    print((await store.read("k", 0, wait=0.001)).items)
+    await store.open("k", NewLog(id="a", payer="p", keep=60, owned=True))
+    print((await store.read("k", 0, wait=0.001)).entries)
 
 for _ in range(2):
     asyncio.run(use())
@@ -371,12 +556,12 @@ async def test_a_user_needs_few_rights_and_no_password_is_shown(caplog: pytest.L
     try:
         for store in stores:
             assert repr(store) == f"RedisStore({server.url.partition('//')[2]})"
-            readers = await with_readers(store)
-            await store.append("k", "a", 3, [b"z"])
+            readers = await with_readers(store, store)
+            await add_own(store, 3, b"z")
             assert await asyncio.gather(*readers) == [[b"z"]] * 10
         for store, why in zip(refused, ("access", "password"), strict=True):
             with pytest.raises(StoreLost, match=f"(?i){why}") as caught:
-                await store.start("k", new_run("a"))
+                await store.open("k", new_log("a"))
             told = f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caplog.text}"
             assert SECRET not in told and SECRET[::-1] not in told
         for store in (*stores, *refused):
@@ -390,19 +575,19 @@ async def test_a_user_needs_few_rights_and_no_password_is_shown(caplog: pytest.L
 @pytest.mark.parametrize(("size", "logs"), [(2, False), (50_000, False), (2, True), (100, True)])
 async def test_a_memory_store_takes_no_more_memory_than_it_may(size: int, logs: bool) -> None:
     limit = 4 << 20
-    store = MemoryStore(bytes=limit, payer_bytes=1 << 30, run_bytes=1 << 16, payer_runs=10**6)
+    store = MemoryStore(bytes=limit, payer_bytes=1 << 30, log_bytes=1 << 16, payer_logs=10**6)
 
     async def fill() -> None:
         for number in range(10**6):
             key, payer = f"{number:064}", f"user-{number}"
             if not logs:
-                await store.start(key, new_run(f"{number:016}", payer=payer))
+                await store.open(key, new_log(f"{number:016}", payer=payer))
             for first in range(1, 200, 10):
                 items = [bytes(bytearray(size)) for _ in range(10)]
                 if logs:
                     await add(store, "w" * 32, first, *items, key=key, payer=payer)
                 else:
-                    await store.append(key, f"{number:016}", first, items)
+                    await add_own(store, first, *items, id=f"{number:016}", key=key)
 
     tracemalloc.start()
     try:
@@ -413,4 +598,4 @@ async def test_a_memory_store_takes_no_more_memory_than_it_may(size: int, logs: 
         tracemalloc.stop()
     assert limit / 2 < used < limit * 1.2
     if not logs:
-        await store.end(f"{0:064}", f"{0:016}", bytes(1024))
+        await end(store, bytes(1024), id=f"{0:016}", key=f"{0:064}")

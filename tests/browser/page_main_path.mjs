@@ -69,6 +69,15 @@ export async function mainPath(codec) {
   seen.upload = await client.with({ progress: ({ items }) => progress.push(items) }).upload("total", numbers, 500)
   seen.progress = [progress.length, progress.at(-1)]
 
+  const piece = codec === "msgpack" ? new Uint8Array(65_536) : "x".repeat(65_536)
+  seen.large = await client.upload("size", Array(80).fill(piece))
+
+  const said = new Promise((resolve) => client.on("said", resolve))
+  const room = client.room("lobby")
+  await client.request("say", "to all")
+  seen.room = [await said, room.error === undefined]
+  room.leave()
+
   const channel = await client.open("shout")
   const lines = []
   const all = new Promise((resolve) => channel.on("line", (line) => lines.push(line) === 3 && resolve()))
@@ -92,6 +101,7 @@ export async function mainPath(codec) {
     if (number === 1500) client.emit("drop")
   }
   seen.after = await client.request("add", 5, 6)
+  seen.transport = client.transport
   client.close()
   seen.states = states
   return seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,20 @@ CUT_WHILE_DIALING = "Error in connection establishment", "Error during WebSocket
 
 Reports = asyncio.Queue[Any]
 """What pages have posted to /report."""
+Front = Callable[[int], AbstractContextManager[str]]
+"""Puts a proxy in front of a port, and gives the URL of the site."""
 
 
 @asynccontextmanager
-async def on_aiohttp(server: Server, reports: Reports) -> AsyncGenerator[str]:
-    """Serve the pages, the modules and the server with aiohttp, and give the URL of the WebSocket."""
+async def on_aiohttp(
+    server: Server, reports: Reports, treat: Callable[[bool], str], api: web.Application | None = None
+) -> AsyncGenerator[str]:
+    """Serve the pages, the modules and the server with aiohttp, and give the URL of the WebSocket.
+
+    Args:
+        treat: returns what a proxy between passes on, see `Site`, of a request that asks for a WebSocket, or does not.
+        api: what is at ``/http/``.
+    """
 
     async def blank(request: web.Request) -> web.FileResponse:
         return web.FileResponse(BLANK)
@@ -37,9 +46,24 @@ async def on_aiohttp(server: Server, reports: Reports) -> AsyncGenerator[str]:
         reports.put_nowait(await request.json())
         return web.Response()
 
+    @web.middleware
+    async def proxy(request: web.Request, handler: Any) -> Any:
+        upgrades, streams = "Upgrade" in request.headers, request.headers.get("Wsrpc-Transport") == "stream"
+        passes = treat(upgrades)
+        if upgrades and passes in ("http", "responses that end"):
+            return web.Response(status=403)
+        if (upgrades and passes == "swallows") or (streams and passes == "responses that end"):
+            while request.transport is not None:  # noqa: ASYNC110 - aiohttp tells of it in no other way
+                await asyncio.sleep(0.05)
+            return web.Response(status=504)
+        return await handler(request)
+
     app = application(server)
+    app.middlewares.append(proxy)
     app.router.add_get("/", blank)
     app.router.add_post("/report", report)
+    if api is not None:
+        app.add_subapp("/http", api)
     app.router.add_static("/tests", HERE)
     app.router.add_static("/wsrpc", Path(wsrpc.__file__).with_name("browser"))
     async with running(app) as url:
@@ -47,13 +71,22 @@ async def on_aiohttp(server: Server, reports: Reports) -> AsyncGenerator[str]:
 
 
 class Site:
-    """A server, the proxy through which pages reach it, and what they have reported."""
+    """A server, the proxy through which pages reach it, and what they have reported.
 
-    def __init__(self, server: Server, proxy: FaultProxy, reports: Reports) -> None:
+    Attributes:
+        passes: what the proxy passes on: WebSockets; only ``"http"``; or ``"responses that end"``, because it holds
+            others back. ``"swallows"``: only HTTP, because requests for a WebSocket get no answer.
+    """
+
+    proxy: FaultProxy
+    url = ""
+
+    def __init__(self, server: Server, passes: str) -> None:
         self.server = server
-        self.proxy = proxy
-        self.reports = reports
-        self.url = f"http://127.0.0.1:{proxy.port}/"
+        self.passes = passes
+        self.reports = Reports()
+        self.upgrades = 0
+        """Number of requests for a WebSocket."""
         self.opened: list[Peer] = []
         """The peer of each session that has begun."""
         self.closed: list[int] = []
@@ -61,12 +94,29 @@ class Site:
         server.on("open", self.opened.append)
         server.on("close", lambda peer, info: self.closed.append(info.code))
 
+    def treat(self, upgrades: bool) -> str:
+        self.upgrades += upgrades
+        return self.passes
+
 
 @asynccontextmanager
-async def serving_site(server: Server) -> AsyncGenerator[Site]:
-    reports = Reports()
-    async with on_aiohttp(server, reports) as url, FaultProxy(url) as proxy:
-        yield Site(server, proxy, reports)
+async def serving_site(
+    server: Server, passes: str = "websocket", front: Front | None = None, api: web.Application | None = None
+) -> AsyncGenerator[Site]:
+    """Serve a site.
+
+    Args:
+        front: a real proxy, in place of that of `on_aiohttp`.
+        api: as for `on_aiohttp`.
+    """
+    site = Site(server, passes if front is None else "websocket")
+    async with on_aiohttp(server, site.reports, site.treat, api) as url, FaultProxy(url) as site.proxy:
+        if front is None:
+            site.url = f"http://127.0.0.1:{site.proxy.port}/"
+            yield site
+        else:
+            with front(site.proxy.port) as site.url:
+                yield site
 
 
 @asynccontextmanager
@@ -101,6 +151,11 @@ def calling_server(drop: Callable[[], None] = lambda: None) -> Server:
     server.of("math").on("add", lambda a, b: a + b)
     server.on("echo", lambda value: value)
     server.on("drop", drop)
+    lobby = server.room("lobby", allow=lambda peer: True)
+
+    @server.on("say")
+    async def say(text: str) -> None:
+        await lobby.emit("said", text)
 
     @server.on("fail")
     def fail() -> None:
@@ -133,6 +188,10 @@ def calling_server(drop: Callable[[], None] = lambda: None) -> Server:
         async for number in numbers:
             start += number
         return start
+
+    @server.on("size")
+    async def size(pieces: AsyncIterator[Any]) -> int:
+        return sum([len(piece) async for piece in pieces])
 
     @server.on("shout")
     async def shout(channel: AnonymousChannel) -> None:

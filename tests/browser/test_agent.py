@@ -1,4 +1,4 @@
-"""examples/agent under two workers, with Redis: pages that are reloaded, second tabs, tools, and AG-UI's own client."""
+"""examples/agent under two workers, with Redis: reloads, second tabs, tools, the clients of AG-UI and the AI SDK."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from asyncio.subprocess import STDOUT
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 from browser.pages import browsing, shoot
 from engine_servers import redis_server
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
-from programs import PYTHON, ROOT, UVICORN, free_port, listening, printed_by, start
+from programs import PYTHON, ROOT, UVICORN, Screen, free_port, listening, printed_by, start
 
 from interop.node import JS, find_node
+from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -118,12 +121,17 @@ async def shoot_beside(context: BrowserContext, tabs: dict[str, Page], name: str
     await shoot(sheet, name)
 
 
+def copy_with_modules(name: str, folder: Path) -> None:
+    """Copy a module of the example, and the program that tries it, beside the packages of npm."""
+    shutil.copy(EXAMPLE / f"{name}.js", folder)
+    shutil.copy(Path(__file__).with_name(f"{name}_run.mjs"), folder)
+    (folder / "node_modules").symlink_to(JS / "node_modules")
+
+
 async def test_the_client_of_ag_ui_reads_the_events(url: str, tmp_path: Path) -> None:
     lines = [line for name in ("agui.py", "agui.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
     assert len(lines) <= 150
-    shutil.copy(EXAMPLE / "agui.js", tmp_path)
-    shutil.copy(Path(__file__).with_name("agui_run.mjs"), tmp_path)
-    (tmp_path / "node_modules").symlink_to(JS / "node_modules")
+    copy_with_modules("agui", tmp_path)
     client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
     where = url.replace("http", "ws", 1)
     printed = await printed_by(await start(find_node(), "agui_run.mjs", client, where, cwd=tmp_path))
@@ -135,3 +143,54 @@ async def test_the_client_of_ag_ui_reads_the_events(url: str, tmp_path: Path) ->
     ]
     assert first["types"][0] == "RUN_STARTED" and first["types"][-1] == "RUN_FINISHED"
     assert stopped["types"][-1] == "RUN_ERROR"
+
+
+async def test_a_chat_of_the_ai_sdk_resumes_a_cut_answer_from_its_first_word(url: str, tmp_path: Path) -> None:
+    lines = [line for name in ("aisdk.py", "aisdk.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
+    assert len(lines) <= 90
+    copy_with_modules("aisdk", tmp_path)
+    async with FaultProxy(url.replace("http", "ws", 1)) as proxy:
+        where = proxy.url.replace("ws", "http", 1)
+        process = await start(find_node(), "aisdk_run.mjs", where, str(uuid4()), cwd=tmp_path, stderr=STDOUT)
+        screen = Screen(process)
+
+        async def do(name: str, *args: str) -> Any:
+            screen.type(json.dumps([name, *args]))
+            return json.loads(await screen.line())
+
+        try:
+            await do("send", "Good morning!")
+            started = await do("shown", "so that you can try things.")
+            assert started["status"] == "streaming"
+            proxy.drop()
+            cut = await do("shown")
+            assert cut["status"] == "error" and "is still here." not in cut["texts"][1][1]
+            await do("resume")
+            whole = await do("shown")
+            assert (whole["status"], whole["ids"]) == ("ready", started["ids"])
+            [(_, asked), (role, answer)] = whole["texts"]
+            assert (asked, role) == ("Good morning!", "assistant")
+            assert answer.startswith("I am a simulated model") and answer.endswith("is still here. ")
+            assert answer.count("simulated model") == 1
+
+            # Another page of the conversation, in which nobody has asked yet.
+            await do("reload")
+            await do("resume")
+            again = await do("shown")
+            assert (again["texts"], again["ids"]) == (whole["texts"][1:], whole["ids"][1:])
+
+            # Stopped in the middle. Its readers learn it.
+            await do("send", "Which color?")
+            await do("shown", "I write slowly")
+            assert await do("stop") == 204
+            stopped = await do("shown")
+            assert stopped["status"] == "error" and "is still here." not in stopped["texts"][-1][1]
+
+            # A chat without a run has nothing to resume.
+            await do("forget")
+            await do("reload")
+            await do("resume")
+            assert await do("shown") == {"status": "ready", "texts": [], "ids": []}
+        finally:
+            process.kill()
+            await process.communicate()

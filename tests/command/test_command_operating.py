@@ -68,6 +68,7 @@ async def test_peers() -> None:
             column = titles.index(title)
             assert ada[column - 1] == command[column - 1] == " " and ada[column] != " " != command[column]
         mine, _ = map(json.loads, (await prints("peers", url, "--json")).splitlines())
+        assert mine["program"] is None
         assert (mine["id"], mine["address"], mine["messages_out"]) == (peer.id, "ada", 1)
 
 

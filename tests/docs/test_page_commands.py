@@ -20,6 +20,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 KNOWN = {
     "test_what_is_installed_exists": "browser pip, frameworks pip, migrate-ws-wrapper npm, typescript npm",
     "test_the_command_writes_and_checks": "python-client wsrpc, typescript wsrpc",
+    "tests/docs/test_http_page.py": "http uvicorn, http curl",
     "tests/docs/test_framework_pages.py": "frameworks uvicorn, frameworks wsrpc, tls openssl",
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import repeat
@@ -14,36 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster_workers import EXAMPLE, User, Worker, uvicorn
-from engine_servers import ServerProcess, free_port, nats_server
+from engine_servers import free_port, nats_server
+from nginx.blocking_proxies import start_nginx
 
 from wsrpc import ReconnectInfo
 
 PORT, WORKERS = 8080, (8001, 8002, 8003, 8004)
-TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
-def nginx_command() -> str:
-    found = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
-    assert found is not None, "there is no nginx: 'apt-get install nginx-light' installs it, and starts it as a service"
-    return found
-
-
-def main_configuration(folder: Path, ports: dict[int, int]) -> Path:
-    """Write the site with other ports, and what Debian's nginx.conf says around a site, for a user who is not root."""
+def write_site(folder: Path, ports: dict[int, int]) -> None:
+    """Write the site with other ports."""
     for name in ("nginx.conf", "workers.conf"):
         text = (EXAMPLE / name).read_text("utf-8")
         for port, other in ports.items():
             text = re.sub(rf"\b{port}\b", str(other), text)
         text = text.replace("listen ", "listen 127.0.0.1:")
         (folder / f"site-{name}").write_text(text, "utf-8")
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in TEMPORARY)
-    configuration = folder / "nginx.conf"
-    configuration.write_text(
-        f"pid {folder}/pid;\nerror_log stderr notice;\nevents {{}}\n"
-        f"http {{\naccess_log off;\n{paths}include {folder}/site-*.conf;\n}}\n",
-        "utf-8",
-    )
-    return configuration
 
 
 class Site(NamedTuple):
@@ -62,20 +45,16 @@ class Site(NamedTuple):
 async def site(folder: Path) -> AsyncGenerator[Site]:
     engine = nats_server()
     ports = {port: free_port() for port in (PORT, *WORKERS)}
-    configuration = str(main_configuration(folder, ports))
-    command = (nginx_command(), "-e", "stderr", "-p", str(folder), "-c", configuration)
-    subprocess.run([*command, "-t"], check=True)
+    write_site(folder, ports)
     try:
         async with AsyncExitStack() as stack:
             workers = [await stack.enter_async_context(uvicorn(engine.url, port=ports[port])) for port in WORKERS]
             for worker in workers:
                 await worker.port()
                 await worker.logged("is connected to its engine")
-            nginx = ServerProcess(
-                f"ws://127.0.0.1:{ports[PORT]}", "start worker process", *command, "-g", "daemon off;"
-            )
+            nginx = start_nginx(folder)
             stack.callback(nginx.end)
-            yield Site(engine.url, nginx.url, {worker.process.pid: worker for worker in workers})
+            yield Site(engine.url, f"ws://127.0.0.1:{ports[PORT]}", {worker.process.pid: worker for worker in workers})
     finally:
         engine.kill()
 

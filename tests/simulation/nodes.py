@@ -52,6 +52,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     lobby = server.room("lobby", allow=lambda peer: True, keep=truth.keep)
     hall = server.room("hall", allow=lambda peer: True, presence=GRACE)
     news, staff = server.room("news", keep=truth.keep), server.room("staff")
+    truth.halls[here] = sim.here, hall
 
     @server.on_resume
     def resumed(peer: Peer) -> None:
@@ -77,6 +78,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     def changed(room: object, present: Any) -> None:
         user, since = str(present.user), sim.now - 20.0
         truth.present[user] = present.state
+        truth.knowing[user].add(sim.here)
         is_there = user in truth.served and truth.served[user].connected and truth.resumed[user] < since
         # To close a connection whose credentials have expired takes long on a slow path.
         despite = BUSY - {"slow"} if truth.expires else BUSY
@@ -250,6 +252,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             began = truth.draining_since = sim.now
             patience = sim.random.choice([5, 20])
             await server.close(drain_timeout=patience)
+            truth.halls.pop(here, None)
             is_slow = not truth.kinds.isdisjoint({"slow", "pause"})
             latest = began + patience + 2 * limits.close_timeout + 0.5  # connections, handlers, the last of presence
             assert sim.now < latest or is_slow, f"to close the server takes {sim.now - began:g} s"

@@ -67,5 +67,6 @@ def world(sim: Simulation) -> Any:
         sim.process(name, partial(proxy, sim, truth.nodes, truth.strict_until), serves=True, host="service")
     for number in range(CLIENTS):
         sim.process(f"client-{number}", client, mortal=True)
+    sim.always(truth.forget_guests)
     yield
     truth.check()

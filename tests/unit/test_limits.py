@@ -913,7 +913,7 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
         ran.append("items")
         yield from range(600)  # more than a reader that pauses gets
 
-    server.on("block", lambda: go.wait(8), thread=True)
+    server.on("block", lambda: go.wait(60), thread=True)
     server.on("work", work, thread=True)
     server.on("items", items, thread=True)
 
@@ -938,6 +938,7 @@ async def test_a_request_that_gets_no_thread_is_rejected_and_does_not_run(
         await turns_until(lambda: server.stats().active == len(using) and ran == ["items"] * begun)
         asking = [start(ask()) for _ in range(2)]
         await turns_until(lambda: server.stats().active == len(using) + 2)
+        await turns()  # they begin to wait for a thread
         clock.advance(4.9)
         if kind == "streams":
             await client.request("work")  # streams take no thread from calls

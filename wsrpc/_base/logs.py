@@ -16,7 +16,7 @@ from .buckets import TokenBucket
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
-FIELDS = ("peer", "address", "remote", "origin", "event", "trace")
+FIELDS = ("peer", "address", "remote", "program", "origin", "event", "trace")
 """What each record has besides its text, for format strings and JSON. Where nothing fits, the value is None."""
 _EXTRA = "wsrpc_fields"
 
@@ -200,13 +200,24 @@ class LogOptions(TypedDict, total=False):
 
 
 class PeerLog:
-    """The log of one peer: each line carries the peer's id, its address and its remote address in ``extra``.
+    """The log of one peer: each line carries the peer's id, its addresses and its program in ``extra``.
 
-    ``address`` is the application's name for the peer. ``errors`` counts the lines at ERROR, and ``on_error`` is called
-    for each. ``budget`` is the budget of the server.
+    ``address`` is the application's name for the peer, and ``program`` what the peer says of its program. ``errors``
+    counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is the budget of the server.
     """
 
-    __slots__ = ("_budget", "_omitted", "_on_error", "_quiet", "_servers_budget", "address", "errors", "id", "remote")
+    __slots__ = (
+        "_budget",
+        "_omitted",
+        "_on_error",
+        "_quiet",
+        "_servers_budget",
+        "address",
+        "errors",
+        "id",
+        "program",
+        "remote",
+    )
 
     def __init__(
         self,
@@ -218,6 +229,7 @@ class PeerLog:
         self.id = secrets.token_hex(8)
         self.remote = remote
         self.address = address
+        self.program: str | None = None
         self.errors = 0
         self._quiet = False
         self._on_error = on_error
@@ -279,6 +291,8 @@ class PeerLog:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
             fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote}
+            if self.program is not None:
+                fields["program"] = self.program
             if (call := options.get("call")) is not None:
                 fields.update(call())
             if level >= logging.WARNING:  # most log formats show no attributes, and a warning should name the peer

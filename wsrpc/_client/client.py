@@ -18,9 +18,11 @@ from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import make_settings
-from .._keyed.contract import Store
+from .._http.chosen_transport import ChosenTransport, TransportName
+from .._http.http_transport import HttpTransport
 from .._keyed.keeper import Keeper, OneOwner
-from .._net.dial import Dial, Dialer, PerAttempt, dial
+from .._log.contract import Store
+from .._net.dial import Dial, Dialer, PerAttempt
 from .._values.convert import DecHook
 from ..limits import Limits
 from ..transport import Transport
@@ -52,8 +54,12 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         ssl: the TLS context for ``wss://``. The default context verifies certificates, like a browser.
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate to the server, which may accept or decline it.
-        dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
-            To connect to a Unix socket, pass ``functools.partial(wsrpc.dial, unix=path)``.
+        transports: the transports that may carry a connection. By default, they are ``["websocket", "http"]``, or only
+            ``["websocket"]`` if the library aiohttp is not installed. HTTP is used where a proxy does not pass
+            WebSocket on. WebSocket is then tried again from time to time, and takes over. The session resumes, so calls
+            and streams go on.
+        dial: the function that opens a connection, for example the function of an adapter, in place of the functions
+            for ``transports``. To connect to a Unix socket, pass ``functools.partial(wsrpc.dial, unix=path)``.
         limits: limits of the connection, and of the queue for messages that wait for a connection.
         reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
             does not connect again after a drop.
@@ -81,6 +87,8 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message_bytes` is set. Extensions and other codecs are not available. See the
             guide "Talk to Go programs".
+        program: what this side runs, such as ``"station/2.3.0"``: at most 64 printable ASCII characters. The remote
+            peer finds it in `Peer.program`.
         store: as for `Server`. Give it to let the results outlive the program.
         key_owner: the name of this client in the ``store``, such as its address. Clients with the same name share the
             keys of calls to them: they get each other's results.
@@ -99,7 +107,8 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
-        dial: Dial = dial,
+        transports: Sequence[TransportName] | None = None,
+        dial: Dial | None = None,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
         connect_timeout: float | None = 30.0,
@@ -110,6 +119,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
+        program: str | None = None,
         store: Store | None = None,
         key_owner: str | None = None,
     ) -> None:
@@ -117,13 +127,16 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
             raise TypeError("store= and key_owner= go together: key_owner= names this client in the store")
         if key_owner is not None:
             check_name("key_owner=", key_owner)
+        if transports is not None and dial is not None:
+            raise TypeError("give transports= or dial=, not both: dial= opens each connection itself")
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
-        settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
+        settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile, program)
         self._registry = registry = Registry(dec_hook=dec_hook)
         keeper = Keeper(store, settings.codec, OneOwner(key_owner or ""))
         registry.keeper, self._runs = keeper.keep, keeper.runs
         self._channel_name = None
         check_offline(offline)
+        chosen = ChosenTransport(transports)
         dialer = Dialer(
             url=url,
             headers=headers,
@@ -133,10 +146,11 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
             proxy=proxy,
             compression=compression,
             limits=settings.limits,
-            dial=dial,
+            dial=chosen if dial is None else dial,
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
         self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail")
+        chosen.ask, chosen.redials, chosen.may_change = dialer.ask, reconnect is not None, lambda: core.may_resume
         self._sender = core.peer_core.requester
 
     # ------------------------------------------------------------ what users see
@@ -160,6 +174,15 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         `Limits.close_timeout`.
         """
         return self._core.peer.connected
+
+    @property
+    def transport(self) -> TransportName | None:
+        """What carries the present connection, or None if there is none. (`Peer.transport` is the connection itself.)
+
+        The log says why it is HTTP.
+        """
+        found = self._core.peer.transport
+        return None if not self.connected else "http" if isinstance(found, HttpTransport) else "websocket"
 
     @property
     def closes_in(self) -> float | None:

@@ -487,7 +487,7 @@ class ClientCore(PeerOwner):
             return False
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
         if delay is not None:
-            self._log_retry(text, delay, quiet=lost.code == CloseCode.SERVICE_RESTART)
+            self._log_retry(text, delay, quiet=lost.code in (CloseCode.SERVICE_RESTART, CloseCode.RESUMES))
         elif command.after_drop is lost and reconnect is not None:
             why = "a client does not dial again after this code"
             if dialing is not None and dialing.schedule.ended_by_stop:
@@ -514,6 +514,11 @@ class ClientCore(PeerOwner):
     def asks_to_resume(self) -> bool:
         """Whether the next connection is to resume the session."""
         return self.peer_session.session.state.away
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether the session would resume after a drop."""
+        return self.peer_session.session.state.resumes
 
     def attempt_started(self) -> None:
         """The delay is over, and the client dials again."""

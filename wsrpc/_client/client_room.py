@@ -124,6 +124,8 @@ class ClientRooms:
         """The session in which the client has joined each room."""
         self._joining: dict[ClientRoom, asyncio.Task[None]] = {}
         """Join the rooms again in the present session. Some are done."""
+        self._notified: set[ClientRoom] = set()
+        """Rooms with the event `missed` since the client has begun to join them again."""
         self._present_bytes: dict[ClientRoom, int] = {}
         """The size of `ClientRoom.present`."""
 
@@ -198,6 +200,7 @@ class ClientRooms:
         def is_busy(exc: BaseException) -> bool:
             return isinstance(exc, NEVER_RAN) and session is self._peer_core.current
 
+        self._notified.discard(room)
         try:
             joined = await self.join(room, options, Retry(attempts=10**9, retry=is_busy))
         except NEVER_RAN:
@@ -207,7 +210,7 @@ class ClientRooms:
             room.joined = False
             self._presence(room.name, [], first=True)
         else:
-            if joined.position is not None:  # a room with a log sends the event `missed`
+            if joined.position is not None and (joined.complete or room in self._notified):
                 return
         self._missed(room.name)
 
@@ -220,6 +223,7 @@ class ClientRooms:
     def _missed(self, name: str, position: str = "") -> None:
         if name in self._rooms:
             self._rooms[name].complete = False
+            self._notified.add(self._rooms[name])
             self._call_hooks(self._rooms[name], "on_missed")
 
     def _presence(self, name: str, entries: list[Present], first: bool = False) -> None:

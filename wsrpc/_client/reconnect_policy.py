@@ -35,6 +35,8 @@ TRY_AGAIN_LATER = 10.0
 """Seconds to wait, at least, after a server has closed with 1013."""
 RESTART = 0.8
 """Longest delay, in seconds, after a server has closed with 1012: another worker serves meanwhile."""
+AT_ONCE = frozenset({CloseCode.CREDENTIALS_EXPIRED, CloseCode.RESUMES})
+"""Close codes after which the client dials without a delay: it has fresh credentials, or another connection is open."""
 SERVED = 1.0
 """Seconds that a connection must last before its end with 1012 or 4411 is no failure, and before the count of failures
 restarts because a session has resumed.
@@ -186,12 +188,12 @@ class ReconnectSchedule:
         lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
         self._opened_at = None
         restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
-        expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
-        self._count_from(0 if restarts or expired or lasted >= self._must_last else self._failures)
+        at_once = error.code in AT_ONCE and lasted >= SERVED
+        self._count_from(0 if restarts or at_once or lasted >= self._must_last else self._failures)
         delay = self.delay_after_failure(error, self._wait_for_restart if restarts else self._wait)
-        if (restarts or expired) and delay is not None:
+        if (restarts or at_once) and delay is not None:
             self._count_from()
-        return 0.0 if expired and delay is not None else delay
+        return 0.0 if at_once and delay is not None else delay
 
     @property
     def _failures(self) -> int:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -27,16 +25,14 @@ from .._core.handlers.layers import close_unawaited
 from .._core.handlers.method import Keep
 from .._core.session.sessions import client_of
 from .._core.wire.call_context import CallContext, read_call_context
-from .._core.wire.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, enc_hook_of
+from .._core.wire.codecs import Codec
 from .._core.wire.messages import WireMessage, context_of
 from .._core.wire.rejections import error_to_wire
+from .._log.contract import LogGone, LogState, NewLog, Store
+from .._log.kept import Encode, encoder_of, hash_of, read_kept
+from .._log.link import StoreLink
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
-from .contract import NewRun, RunGone, RunState, Store
-from .runs import ITEMS_LOST, End, Performer, Run, Runs, failed, missing_items, read_kept
-
-Encode = Callable[[Any], bytes]
-
-_digest = msgspec.msgpack.Encoder(order="deterministic").encode
+from .runs import ITEMS_LOST, End, Performer, Run, Runs, failed, missing_items
 
 
 class HandlerPerformer(Performer):
@@ -64,7 +60,7 @@ class HandlerPerformer(Performer):
         assert task is not None
         try:
             return self._encode(End(await self._perform(run)))
-        except (RunGone, KeyboardInterrupt, SystemExit, GeneratorExit):
+        except (LogGone, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError) and task.cancelling():
@@ -157,7 +153,7 @@ class Keeper:
     """
 
     def __init__(self, store: Store | None, codec: Codec, owners: Owners) -> None:
-        self.runs = Runs(store)
+        self.runs = Runs(StoreLink(store))
         self._encode = encoder_of(codec)
         self._owners = owners
 
@@ -205,64 +201,83 @@ class Keeper:
         handler, after = invocation.handler, context.after
         assert handler is not None and handler.keep is not None and context.key is not UNSET
         assert handler.arguments_of is not None
-        streams, announces = handler.facts.role is Role.STREAM, context_of(invocation.inbound) is context
-        invocation.movable = streams and announces and self.runs.is_shared
+        keep, streams = handler.keep, handler.facts.role is Role.STREAM or after is not UNSET
+        announces = context_of(invocation.inbound) is context
+        invocation.movable = streams and announces and self.runs.link.is_shared
+        if after is not UNSET and len(a) == 1 and keep.scope is None:  # who continues may leave the arguments out
+            key = self._key(keep, invocation.peer, a[0], [], channel, context.key)
+            return self._items(invocation, key, *await self._find(handler, key, None, after), announces=announces)
         keyed = KeyedRun(context.key)
         own, within, body = _new_call(invocation, call, a, context, keyed)
         performer = HandlerPerformer(own, body, self._encode)
         try:
             passed = handler.arguments_of(own, list(a))
-            key = self._key(handler.keep, invocation.peer, a[0], passed, channel, context.key)
+            key = self._key(keep, invocation.peer, a[0], passed, channel, context.key)
             try:
                 arguments = hash_of(passed)
             except BadArguments:  # the handler has a type that cannot be encoded
                 arguments = hash_of(a[1:])
-            if after is not UNSET and not streams:
-                raise made_here(BadArguments(f"{invocation.event!r} returns a value, and came with a position"))
         except BaseException:
             performer.drop()
             raise
         if after is UNSET:
             payer = self._owners.payer_of(invocation.peer)
-            new = NewRun(
+            new = NewLog(
                 id=secrets.token_hex(8),
-                arguments=arguments,
                 payer=payer,
-                keep=handler.keep.seconds,
+                keep=keep.seconds,
+                owned=True,
+                arguments=arguments,
                 memory=own.memory,
             )
-            run = Run(self.runs.store, key, new, performer, keyed, handler.keep.unread)
+            run = Run(self.runs.link, key, new, performer, keyed, keep.unread)
             state, skipped = await self.runs.start(run, within), 0
         else:
             performer.drop()
-            state, skipped = await self._find(key, arguments, after)
+            state, skipped = await self._find(handler, key, arguments, after)
         if not streams:
             return (await self.runs.end_of(key, state)).result()
-        user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
         return self._items(invocation, key, state, skipped, announces=announces)
 
-    async def _find(self, key: str, arguments: str, after: int | str) -> tuple[RunState, int]:
+    async def _find(self, handler: Handler, key: str, arguments: str | None, after: int | str) -> tuple[LogState, int]:
         """Return the state of the run that a position is of, and how many of its items are before the position.
+
+        Args:
+            arguments: those that the run must have, or None for any.
 
         Raises:
             BadArguments, ItemsGone, KeyReused: the stream cannot continue there.
         """
         state = await self.runs.find(key)
         if state is None:
-            raise made_here(ItemsGone("nothing is kept under this key any more"))
-        if state.arguments != arguments:
+            raise made_here(ItemsGone("nothing is kept under this key"))
+        if arguments not in (None, state.arguments):
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
         number, dash, id = str(after).partition("-")
         if not (number.isascii() and number.isdecimal() and len(number) <= 16 and bool(dash) is bool(id)):
             raise made_here(BadArguments(f"{after!r} is not the position of a stream"))
         if id and id != state.id:
             raise missing_items(state, "the position is of an earlier run; this one begins with {}")
-        if int(number) > state.last and (id or state.end is not None):
+        last = state.last if handler.facts.role is Role.STREAM else 1
+        if int(number) > last and (id or state.end is not None):
             raise missing_items(state, ITEMS_LOST)
         return state, int(number)
 
-    async def _items(
-        self, invocation: Invocation, key: str, state: RunState, skipped: int, *, announces: bool
+    def _items(
+        self, invocation: Invocation, key: str, state: LogState, skipped: int, *, announces: bool
+    ) -> AsyncIterator[Any]:
+        """Return the items of a run. A value counts as the only item. The caller can stop the run on their channel.
+
+        Raises:
+            ItemsGone: the first ones are no longer kept.
+        """
+        if skipped + 1 < state.first:
+            raise missing_items(state)
+        user_channel_of(invocation).on("cancel", partial(self.runs.stop, key, state.id))
+        return self._read(invocation, key, state, skipped, announces=announces)
+
+    async def _read(
+        self, invocation: Invocation, key: str, state: LogState, skipped: int, *, announces: bool
     ) -> AsyncIterator[Any]:
         """Yield the items of a run. Tell the reader first which run it is, if it ``announces``."""
         if announces:
@@ -274,7 +289,9 @@ class Keeper:
                 while page.items:
                     yield read_kept(page.pop(), list)[0]
         assert state.end is not None
-        read_kept(state.end, End).result()
+        result = read_kept(state.end, End).result()
+        if not (skipped or invocation.handler is None or invocation.handler.facts.role is Role.STREAM):
+            yield result
 
 
 def _new_call(
@@ -295,26 +312,6 @@ def _new_call(
     body = within.run(call, own, message.a)
     message.i = UNSET  # what the handler returns is stored, and others answer requests with it
     return own, within, body
-
-
-def encoder_of(codec: Codec) -> Encode:
-    """Return the function that encodes what is kept, so that it later arrives as with this codec."""
-    if isinstance(codec, JsonCodec):
-        return NegotiatedCodec(codec).encode
-    return MsgpackCodec(enc_hook=enc_hook_of(codec)).encode
-
-
-def hash_of(value: Any) -> str:
-    """Return a text that is equal for equal values.
-
-    Raises:
-        BadArguments: the values are such as only JSON has, an integer of 30 digits for example.
-    """
-    try:
-        encoded = _digest(value)
-    except (OverflowError, TypeError, ValueError) as exc:
-        raise made_here(BadArguments(f"arguments of a call with a key cannot be compared: {exc}")) from None
-    return hashlib.sha256(encoded).hexdigest()[:48]
 
 
 def _in_last_argument(context: CallContext | None, a: list[Any]) -> tuple[CallContext | None, list[Any]]:

@@ -13,6 +13,20 @@ from typing import Any
 
 EMPTY_CONTEXT = contextvars.Context()
 """Context of the timer. The context of a connection would keep the objects in its context variables alive."""
+LONGEST_CLOSE = 12
+"""How often ``close_timeout`` is granted while bytes leave; see `Limits.close_timeout`."""
+NO_MESSAGE = 256
+"""More bytes than a Close frame and a ping take, also with TLS."""
+
+
+def bytes_leave(undelivered: tuple[int, ...]) -> bool:
+    """Return whether an end may take `Limits.close_timeout` once more, because messages have left meanwhile.
+
+    Args:
+        undelivered: the bytes that the remote system had not confirmed when the connection started to end, and each
+            time that its limit was over.
+    """
+    return NO_MESSAGE < undelivered[-2] > undelivered[-1] and len(undelivered) <= LONGEST_CLOSE
 
 
 class Deadlines:

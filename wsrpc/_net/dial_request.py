@@ -16,7 +16,12 @@ from .urls import BadOption, check_proxy, check_unix, check_url, shown_url
 T = TypeVar("T")
 
 # Notes for refusals, by their status.
-HINTS = {404: "are host and path right?", 414: "the URL is too long", 431: "a header is too long, such as a cookie"}
+HINTS = {
+    404: "are host and path right?",
+    414: "the URL is too long",
+    426: "does a proxy block WebSocket? connections over HTTP need python-wsrpc[aiohttp]",
+    431: "a header is too long, such as a cookie",
+}
 
 
 class DialRequest:

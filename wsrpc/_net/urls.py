@@ -11,6 +11,14 @@ from urllib.request import getproxies, proxy_bypass
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
+PROXIES_FOR = {
+    "ws": ("ws", "socks", "https", "http"),
+    "wss": ("wss", "socks", "https"),
+    "http": ("http", "ws", "socks", "https"),
+    "https": ("https", "wss", "socks"),
+}
+"""Schemes of the proxies in the environment, of which the first is used."""
+
 UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
 """Characters that would end the request line, or add a header."""
 
@@ -95,7 +103,8 @@ def check_unix(path: Any, proxy: object) -> None:
 def proxy_for(url: str, proxy: str | bool | None) -> tuple[str | None, str]:
     """Return the proxy that ``proxy`` names for ``url``, and a text for errors that shows it without its password.
 
-    True stands for the proxy of the environment or of the system. The rules are those of the `websockets` library.
+    True stands for the proxy of the environment or of the system. For a WebSocket, the rules are those of the
+    `websockets` library. For a URL of HTTP, the proxy for HTTP comes first.
 
     Raises:
         BadURL: the environment or the system contains something other than the URL of a proxy.
@@ -103,12 +112,11 @@ def proxy_for(url: str, proxy: str | bool | None) -> tuple[str | None, str]:
     if proxy is not True:
         return shown_proxy(proxy or None, "proxy=")
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
     if proxy_bypass(f"{parts.hostname}:{port}"):
         return None, ""
     proxies = getproxies()
-    schemes = ("wss", "socks", "https") if parts.scheme == "wss" else ("ws", "socks", "https", "http")
-    found = next((scheme for scheme in schemes if proxies.get(scheme)), "")
+    found = next((scheme for scheme in PROXIES_FOR[parts.scheme] if proxies.get(scheme)), "")
     through = proxies.get(found)
     if through and found == "socks" and through.startswith("http://"):  # some operating systems write it so
         through = through.replace("http://", "socks5h://", 1)

@@ -23,17 +23,12 @@ from .._base.logs import logger
 from .._base.references import release_transport
 from ..limits import Limits
 from ..transport import Receiver, Traffic
-from .deadlines import Deadlines
+from .deadlines import NO_MESSAGE, Deadlines, bytes_leave
 from .delivery import Delivery
 from .frames import CONTROL, FIN, PING, PONG, RESERVED, TEXT, FrameReader
 from .heartbeat import Heartbeat
 from .loop_budget import MUCH, READ, loop_budget_of, next_read, shared
 from .websocket_output import OpeningResult, WebSocketOutput
-
-# How often ``close_timeout`` is granted while bytes leave; see `Limits.close_timeout`.
-LONGEST_CLOSE = 12
-# More than a Close frame and a ping take, also with TLS.
-NO_MESSAGE = 256
 
 
 class Send(typing.Protocol):
@@ -220,10 +215,8 @@ class WebSocketTransport:
 
     def _overdue(self) -> None:
         """Abort the connection, which has not ended in time, unless messages still leave that the remote peer reads."""
-        before, left = self._undelivered[-1], self._output.undelivered()
-        self._undelivered += (left,)
-        is_read = self._closing and not self._output.close_received
-        if is_read and before > NO_MESSAGE and left < before and len(self._undelivered) <= LONGEST_CLOSE:
+        self._undelivered += (self._output.undelivered(),)
+        if self._closing and not self._output.close_received and bytes_leave(self._undelivered):
             self._deadlines.add(self)
         else:
             self.abort()

@@ -49,7 +49,7 @@ BURST = 64
 SLOW_READERS_TIMEOUT = 0.1
 """Seconds that one broadcast waits for all slow readers together."""
 
-UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError)
+UNSENDABLE = (MessageTooBig, ValueError, TypeError, OverflowError, RecursionError)
 """Errors of a message of which a member does not accept the size, or a value."""
 
 Skip: TypeAlias = Peer | RawConnection | HasAddress | Iterable[Peer | RawConnection | HasAddress] | None

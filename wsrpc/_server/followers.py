@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from .._core.api.peer import Peer
 from .._raw.raw_connection import RawConnection
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, QueueFull
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, RawBroadcast
 from .peers import ServedPeer
 
@@ -39,6 +39,7 @@ class Followers(BroadcastGroup):
 
         Raises:
             ConnectionLost: the session of the member has ended.
+            QueueFull: the member has not read for too long, and its session ends.
         """
         raise NotImplementedError
 
@@ -51,7 +52,7 @@ class Followers(BroadcastGroup):
     async def _catch_up(self, served: ServedPeer) -> Any:
         try:
             return await self.catch_up(served)
-        except ConnectionLost:
+        except (ConnectionLost, QueueFull):
             self.lost(served.peer)
             return None
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Annotated, Any, Protocol
 
@@ -14,6 +14,7 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.control import Resume
 from ..stats import ClusterStats
 from .room_requests import Asked
+from .user_entries import UserEntries
 
 
 class HasAddress:
@@ -47,50 +48,40 @@ STORED = "\0"
 """Before the name of a room in what a node tells others: the room has ``keep=`` there."""
 
 
-User = str | int
-"""The user of a connection: its principal, or the id of its peer."""
-
 MOST = 2**53
 """Maximum counter. (A program on the engine could invent a counter that no node can exceed or encode.)"""
 Counter = Annotated[int, Meta(ge=0, le=MOST)]
 
 
-class UserEntry(Struct, array_like=True, frozen=True):
-    """The connections of a user in a room at one node.
+class RoomsElsewhere(Asked, Protocol):
+    """The rooms at the other nodes of the cluster that a server has joined. `RemoteRooms` implements this protocol."""
 
-    Attributes:
-        order: one above the highest order that the node knows of entries of this user.
-        online: whether a connection of the user is connected. Otherwise the user is away.
-        about: what the connections say about themselves.
-        named: whether the user has a principal, and so can connect again.
-    """
+    def room_filled(self, room: str, /) -> None:
+        """Record that a room has its first member at this server."""
 
-    order: Counter
-    online: bool
-    about: tuple[Any, ...] = ()
-    named: bool = True
+    def room_emptied(self, room: str, /) -> None:
+        """Record that a room has no more members at this server."""
 
-
-class PresenceDirectory(Protocol):
-    """The users in rooms with presence, of all nodes. `Directory` implements this protocol."""
-
-    def publish_presence(self, room: str, user: User | None, entry: UserEntry | None, /) -> None:
-        """Set or remove the entry of a user at this server. The user None stands for the server, which has the room."""
-
-    def presence_nodes(self, room: str, /) -> list[str]:
-        """Return the nodes at which a room has presence, this node first."""
+    async def send_to_room(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Send to the members of a room at other nodes. Return the nodes that got the message, and the missed nodes."""
         ...
 
-    def presence(self, room: str, /) -> Iterator[tuple[str, User, UserEntry]]:
-        """Return the entries of a room at other nodes, each with the node and the user."""
+    def send_to_room_nowait(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Do what `send_to_room` does, without waiting."""
         ...
 
-    def has_returned(self, node: str, /) -> bool:
-        """Return whether what arrives of a node was published before the node was removed because it was silent."""
+    async def members(self, room: str, /) -> tuple[list[str], int, tuple[str, ...]]:
+        """Return the addresses of a room's members at other nodes, the number of members without an address, and the
+        nodes that do not answer."""
+        ...
+
+    @property
+    def presence(self) -> UserEntries:
+        """The users in rooms, of all nodes."""
         ...
 
 
-class JoinedCluster(Asked, Protocol):
+class JoinedCluster(Protocol):
     """The cluster that a server has joined, until the server ends. `ClusterMembership` implements this protocol."""
 
     @property
@@ -115,28 +106,9 @@ class JoinedCluster(Asked, Protocol):
         """
         ...
 
-    def room_filled(self, room: str, /) -> None:
-        """Record that a room has its first member at this server."""
-
-    def room_emptied(self, room: str, /) -> None:
-        """Record that a room has no more members at this server."""
-
-    async def send_to_room(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Send to the members of a room at other nodes. Return the nodes that got the message, and the missed nodes."""
-        ...
-
-    def send_to_room_nowait(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Do what `send_to_room` does, without waiting."""
-        ...
-
-    async def members(self, room: str, /) -> tuple[list[str], int, tuple[str, ...]]:
-        """Return the addresses of a room's members at other nodes, the number of members without an address, and the
-        nodes that do not answer."""
-        ...
-
     @property
-    def directory(self) -> PresenceDirectory:
-        """Has the users in rooms."""
+    def rooms(self) -> RoomsElsewhere:
+        """The rooms at other nodes."""
         ...
 
     def stats(self) -> ClusterStats:

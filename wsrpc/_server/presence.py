@@ -1,12 +1,20 @@
 """`RoomPresence`: the users in a room, in all processes. `Presences`: the rooms of a server that have presence.
 
-Each process reports to the others only about the connections that it serves itself: one `UserEntry` for each user in a
-room. The state of a user is the best one that a process reports. A user who is away for the grace time is offline. The
-process with the connections of the user measures this time; for the users of a process that has ended, each process
-does.
+The entries of all nodes are in `UserEntries`. Each process writes the entries of the connections that it serves itself,
+and reads the state of a user, which is the best one of all entries. A user who is away for the grace time is offline.
+The process with the connections of the user measures this time. When a process has ended, all others keep its entries
+for the grace time, in which they count as away. The first of them also adopts the entries, so that processes that start
+later know them.
+`PresenceFeed` tells the members of a process what has changed.
 
-Each process tells its own members what has changed. The functions of `Server.on_presence` are called in one process,
-which all processes choose in the same way; see `KnownUser.reporter`.
+`PresenceReports` calls the functions of `Server.on_presence`. Whatever the order of messages, the last call of all
+processes must be true. So a process watches each user of whom it has an entry, and then until nothing has changed for
+`WATCHED` seconds in which it received messages; it calls the functions as long as they were not called with the present
+state here. It calls them once more with the same state if other processes have perhaps taken it for ended, or if a
+process with entries of the same users has ended, because theirs may be the last calls. The process that adopts entries
+also does so for users who went offline shortly before.
+A process that receives nothing calls no function until it receives messages again: others have perhaps taken it for
+ended, and have made their last calls. If it ends meanwhile, too, nobody would make another one after its own.
 """
 
 from __future__ import annotations
@@ -15,6 +23,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -32,8 +41,8 @@ from .._core.wire.messages import event_on
 from ..errors import BadArguments, MessageTooBig
 from .broadcast import BroadcastGroup, EventBroadcast
 from .followers import Followers, Spawn
-from .joined_cluster import MOST, PresenceDirectory, User, UserEntry
 from .peers import ServedPeer
+from .user_entries import User, UserEntries, UserEntry
 
 T = TypeVar("T")
 
@@ -50,9 +59,12 @@ DEEPEST_ABOUT = 16
 """
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
-
-NEVER: tuple[int, str] = (0, "")
-"""`KnownUser.removed` if no entry was removed."""
+WATCHED = 10.0
+"""Seconds for which a process watches a user of whom it has no entry any more. Within this time, it receives what other
+processes reported before, or notices that it receives nothing."""
+HEARING = 2.0
+"""Seconds for which a process must have received messages before it calls the functions. Within this time, it receives
+what other processes report."""
 
 _encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # names may be of a subclass of str
 
@@ -104,72 +116,11 @@ def parts_of(items: Iterable[T], most_bytes: int) -> Iterator[list[T]]:
 class Connection(Struct):
     """A connection of a user in a room. ``about``: what it says about itself, or None."""
 
+    user: User
+    named: bool
+    """Whether the user is not the peer itself."""
     connected: bool
     about: Any = None
-
-
-class KnownUser:
-    """What is known of one user in one room.
-
-    Attributes:
-        connections: the members of this process that are connections of the user.
-        entries: the entry of each node at which the user is online or away.
-        removed: the order of the latest entry that was removed since the last batch, and its node.
-        returned: nodes that were silent, and whose entry has come back since the last batch.
-    """
-
-    __slots__ = ("connections", "entries", "removed", "returned", "user")
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-        self.connections: dict[ServedPeer, Connection] = {}
-        self.entries: dict[str, UserEntry] = {}
-        self.removed = NEVER
-        self.returned: set[str] = set()
-
-    def present(self) -> Present:
-        """Return the state of the user."""
-        entries = [self.entries[node] for node in sorted(self.entries)]
-        online = any(entry.online for entry in entries)
-        about = tuple(each for entry in entries if entry.online == online for each in entry.about)
-        return Present(self.user, "online" if online else "away" if entries else "offline", about)
-
-    def next_order(self) -> int:
-        """Return the order of a new entry: it is later than all that are known."""
-        return min(MOST, 1 + max((entry.order for entry in self.entries.values()), default=self.removed[0]))
-
-    def entry_here(self, before: UserEntry | None) -> UserEntry:
-        """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
-        online = any(each.connected for each in self.connections.values())
-        shown = (each.about for each in self.connections.values() if each.connected == online)
-        about = tuple(islice((each for each in shown if each is not None), MOST_ABOUT))
-        if before is not None and not self.connections:
-            about = before.about
-        if before is not None and (before.online, before.about) == (online, about):
-            return before
-        named = all(served.peer.id != self.user for served in islice(self.connections, 1))
-        return UserEntry(self.next_order(), online, about, named)
-
-    def is_contested(self, node: str, me: str) -> bool:
-        """Return whether a node has perhaps reported that the user is away, not knowing that it is online here."""
-        entry, mine = self.entries.get(node), self.entries.get(me)
-        if entry is None or mine is None:
-            return False
-        return mine.online and not entry.online and entry.order <= mine.order
-
-    def reporter(self, before: Present, now: Present, nodes: Collection[str]) -> str:
-        """Return the node that calls the functions of `Server.on_presence` for a change. ``nodes`` are all nodes.
-
-        The first node with a connection reports that a user is online, also again, after what another node has perhaps
-        reported. The node of the latest entry reports other changes. Entries that two nodes have made at the same time
-        have the same order, and the names decide. A node that was silent does not know that the others have reported
-        its users as away, so one of the others reports.
-        """
-        nodes = set(nodes) - self.returned
-        if now.state == "online" and (before.state != "online" or before == now) and not self.returned:
-            return min((entry.order, node) for node, entry in self.entries.items() if entry.online)[1]
-        latest = [(entry.order, node) for node, entry in self.entries.items()]
-        return max((each for each in (*latest, self.removed) if each[1] in nodes), default=NEVER)[1] or min(nodes)
 
 
 class RoomPresence:
@@ -185,179 +136,187 @@ class RoomPresence:
         self.name = name
         self.grace = grace
         self.group = group
-        self.known: dict[User, KnownUser] = {}
         self._presences = presences
-        self._me = ""
-        """The name of this node. Empty without a cluster."""
-        self._user_of: dict[ServedPeer, KnownUser] = {}
-        """The members of this process, each with its user."""
-        self._away: dict[tuple[str, User], float] = {}
-        """Entries that end at a time, the first one first: those of this node that are away, and those of nodes that
-        have ended."""
-        self._expiry: Timer | None = None
+        self._entries = presences.entries
+        self._connections: dict[ServedPeer, Connection] = {}
+        """The members of this process."""
+        self._by_user: dict[User, list[Connection]] = {}
+        """The same connections."""
+        self._away: dict[User, Timer] = {}
+        """The users whose entry here is away. It is removed when the time is over."""
+        self._ended: dict[str, Timer] = {}
+        """The nodes that have ended. Their entries count as away, and are removed when the time is over."""
         self.recent_changes: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
-        self._changed_elsewhere: set[User] = set()
-        """Those of them whose state another node has changed, even if it is the state before again."""
         self._batch: Timer | None = None
         self._feed = PresenceFeed(group, presences.spawn, self)
-        self._unreported: dict[User, Present] = {}
-        """Changes for which the functions of `Server.on_presence` are called."""
+        self._entries.set(self._entries.me, name, None, UserEntry(online=False))
+        self._reports = PresenceReports(self, presences)
 
     def present(self) -> dict[User, Present]:
         """Return the users that are online or away."""
-        return {user: known.present() for user, known in self.known.items() if known.entries}
+        return {user: self.state(user) for user in self._entries.users(self.name)}
 
-    def reported(self, user: User) -> Present:
+    def state(self, user: User) -> Present:
+        """Return the state of a user, which is the best one that a node reports."""
+        entries = [(self._is_online(node, entry), entry.about) for node, entry in sorted(self.entries(user).items())]
+        online = any(is_online for is_online, _ in entries)
+        about = tuple(each for is_online, about in entries if is_online == online for each in about)
+        return Present(user, "online" if online else "away" if entries else "offline", about)
+
+    def _is_online(self, node: str, entry: UserEntry) -> bool:
+        return entry.online and node not in self._ended
+
+    def entries(self, user: User) -> dict[str, UserEntry]:
+        """Return the entries of a user, by node."""
+        return self._entries.entries(self.name, user)
+
+    def last_state(self, user: User) -> Present:
         """Return the state of a user as of the last batch. Later changes are reported with the next one."""
-        if user in self.recent_changes:
-            return self.recent_changes[user][1]
-        return self.known[user].present() if user in self.known else Present(user, "offline")
+        recent = self.recent_changes.get(user)
+        return self.state(user) if recent is None else recent[1]
+
+    def last_states(self) -> Iterator[Present]:
+        """Return the states of all users as of the last batch."""
+        return map(self.last_state, {**dict.fromkeys(self._entries.users(self.name)), **self.recent_changes})
 
     # ------------------------------------------------------------ the members of this process
 
     def enter(self, served: ServedPeer, about: object = None) -> None:
         """Add a connection, which is a new member of the room, or change what it says about itself."""
-        is_new = served not in self._user_of
+        is_new = served not in self._connections
         if is_new:
-            user = user_of(served.peer)
-            known = self._user_of[served] = self.known.setdefault(user, KnownUser(user))
-            known.connections[served] = Connection(served.current.session.state.sends)
-            self._feed.new.add(served.peer)
+            user, peer = user_of(served.peer), served.peer
+            connection = Connection(user, user != peer.id, served.current.session.state.sends)
+            self._connections[served] = connection
+            self._by_user.setdefault(user, []).append(connection)
+            self._feed.new.add(peer)
             self._start_batch()
-        known = self._user_of[served]
+        connection = self._connections[served]
         if about is not None:
-            known.connections[served].about = about
-        self._update(known, is_new=is_new)
+            connection.about = about
+        self._update(connection.user, is_new=is_new)
 
     def leave(self, served: ServedPeer, *, ended: bool) -> None:
         """Remove a connection. ``ended``: its session has ended. Otherwise it has left the room. Idempotent."""
-        known = self._user_of.pop(served, None)
-        if known is not None:
+        left = self._connections.pop(served, None)
+        if left is not None:
             self._feed.drop(served.peer)
-            del known.connections[served]
-            self._update(known, stays=ended and known.user != served.peer.id)
-            self._drop_unused(known)
+            others = [each for each in self._by_user.pop(left.user) if each is not left]
+            if others:
+                self._by_user[left.user] = others
+            self._update(left.user, stays=ended and left.named)
 
     def connection_changed(self, served: ServedPeer, connected: bool) -> None:
         """Record that the session of a member has lost its connection, or has resumed on another one."""
-        known = self._user_of.get(served)
-        if known is not None:
-            known.connections[served].connected = connected
-            self._update(known)
+        connection = self._connections.get(served)
+        if connection is not None:
+            connection.connected = connected
+            self._update(connection.user)
 
-    def _update(self, known: KnownUser, *, is_new: bool = False, stays: bool = False) -> None:
+    def _update(self, user: User, *, is_new: bool = False, stays: bool = False) -> None:
         """Compute the entry of a user here. ``stays``: a user without a connection is away at first."""
-        before = known.entries.get(self._me)
-        entry = known.entry_here(before) if known.connections or stays else None
-        if entry is before or (before is None and entry is not None and not entry.online and not is_new):
+        before = self.entries(user).get(self._entries.me)
+        entry = self._computed_entry(user, before) if stays or user in self._by_user else None
+        if entry == before or (before is None and entry is not None and not entry.online and not is_new):
             return  # nothing has changed, or the grace time is over
-        self._set(self._me, known.user, entry)
-        if entry is not None and not entry.online:
-            self._start_grace(self._me, known.user)
-        self._publish(known.user)
+        self._entries.set(self._entries.me, self.name, user, entry)
+        if entry is not None and not entry.online and user not in self._away:
+            self._start_grace(user)
 
-    def _drop_unused(self, known: KnownUser) -> None:
-        if not (known.entries or known.connections or known.user in self.recent_changes):
-            self.known.pop(known.user, None)
-
-    def _publish(self, user: User) -> None:
-        directory, known = self._presences.directory, self.known.get(user)
-        if directory is not None:
-            directory.publish_presence(self.name, user, None if known is None else known.entries.get(self._me))
+    def _computed_entry(self, user: User, before: UserEntry | None) -> UserEntry:
+        """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
+        connections = self._by_user.get(user)
+        if not connections:
+            return UserEntry(online=False, about=() if before is None else before.about)
+        online = any(each.connected for each in connections)
+        shown = (each.about for each in connections if each.connected == online and each.about is not None)
+        return UserEntry(online, tuple(islice(shown, MOST_ABOUT)), named=connections[0].named)
 
     # ------------------------------------------------------------ all processes
 
-    def cluster_joined(self, directory: PresenceDirectory) -> None:
-        """Follow what other nodes report, from now on."""
-        directory.publish_presence(self.name, None, UserEntry(0, online=False))
-        self._me = directory.presence_nodes(self.name)[0]
-        for node, user, entry in directory.presence(self.name):
-            self._set(node, user, entry)
-
-    def changed(self, node: str, user: User, entry: UserEntry | None, *, returned: bool) -> None:
-        """Record what another node reports."""
-        self._away.pop((node, user), None)
-        self._set(node, user, entry)
-        if returned:
-            self.known[user].returned.add(node)
-
-    def node_ended(self, node: str) -> None:
-        """Record that the users of another node are away, and may connect to other nodes.
-
-        One of the nodes adopts the entries, so that nodes which start now know of them, too.
-        """
-        holders = (node, self._me) if min(self._nodes) == self._me else (node,)
-        for user, known in self.known.items():
-            entry = known.entries.get(node)
-            if entry is not None and not entry.named:
-                self._set(node, user, None)
-            elif entry is not None:
-                for holder in holders:
-                    if holder == node or not (holder in known.entries and known.entries[holder].online):
-                        self._set(holder, user, UserEntry(known.next_order(), online=False, about=entry.about))
-                        self._away.pop((holder, user), None)
-                        self._start_grace(holder, user)
-                self._publish(user)
-
-    @property
-    def _nodes(self) -> list[str]:
-        directory = self._presences.directory
-        return [self._me] if directory is None else directory.presence_nodes(self.name)
-
-    def _set(self, node: str, user: User, entry: UserEntry | None) -> None:
-        """Set or remove the entry of a user at a node.
+    def entry_changing(self, node: str, user: User, entry: UserEntry | None) -> None:
+        """Record a change of an entry, before it is made.
 
         If an entry is removed while it is online, the user has left: otherwise it would be away at first. Earlier
         connections of the user that have ended are no longer away then.
         """
-        known = self.known.setdefault(user, KnownUser(user))
-        if user not in self.recent_changes:
-            self.recent_changes[user] = (self._presences.scheduler.time(), known.present())
-            self._start_batch()
-        before = known.entries.pop(node, None)
-        if entry is not None:
-            known.entries[node] = entry
-        elif before is not None and node in self._nodes:
-            known.removed = max(known.removed, (before.order, node))
-        if node != self._me:
-            is_contested = known.is_contested(node, self._me)
-            if is_contested:  # what the node reports comes first
-                _, state = self.recent_changes.pop(user)
-                self.recent_changes[user] = self._presences.scheduler.time(), state
-            if is_contested or known.present() != self.recent_changes[user][1]:
-                self._changed_elsewhere.add(user)
-        if entry is None or entry.online:
-            self._away.pop((node, user), None)
-        if entry is None and before is not None and before.online:
-            for other in [other for other in known.entries if (other, user) in self._away]:
-                if other != self._me or not known.connections:
-                    self._expire(other, user)
+        self.record_change(user)
+        me, entries = self._entries.me, self.entries(user)
+        if node == me and (entry is None or entry.online):
+            self._stop_grace(user)
+        if entry is None and node in entries and self._is_online(node, entries[node]):
+            past = [other for other in entries if other in self._ended]
+            if user in self._away and user not in self._by_user:
+                past.append(me)
+            for other in past:
+                self._entries.set(other, self.name, user, None)
 
-    # ------------------------------------------------------------ the grace time
+    def node_ended(self, node: str) -> None:
+        """Handle the end of another node, whose users may connect to other nodes.
 
-    def _start_grace(self, node: str, user: User) -> None:
-        self._away.setdefault((node, user), self._presences.scheduler.time() + self.grace)
-        self._start_expiry()
+        The first of the nodes adopts the entries of nodes that have ended, also those that another node has not adopted
+        before its own end.
+        """
+        self._record_changes_of(node)
+        if node in self._ended:
+            self._ended[node].cancel()
+        if self._users_of(node):  # else it may come back, and have nothing to report
+            self._ended[node] = self._presences.call_later(self.grace, partial(self._drop_ended, node))
+        me, nodes = self._entries.me, self._entries.nodes(self.name)
+        adopts = min(nodes) == me
+        for user in self._entries.users(self.name):
+            entries = self.entries(user)
+            own, ended = entries.get(me), entries.get(node)
+            if ended is not None:
+                if not ended.named:  # the user cannot connect again
+                    self._entries.set(node, self.name, user, None)
+                if own is not None or (adopts and not ended.named):
+                    self._reports.repeat(user)  # also if it is online here: perhaps the other node did not know that
+            about = next((entry.about for holder, entry in entries.items() if holder in self._ended), None)
+            if adopts and about is not None and (own is None or (ended is not None and not own.online)):
+                self._entries.set(me, self.name, user, UserEntry(online=False, about=about))
+                self._start_grace(user)
+        if adopts:
+            self._reports.repeat_offline()
 
-    def _start_expiry(self) -> None:
-        if self._expiry is None and self._away:
-            self._expiry = self._presences.scheduler.call_at(next(iter(self._away.values())), self._expire_all)
+    def node_back(self, node: str) -> None:
+        if node in self._ended:
+            self._record_changes_of(node)
+            self._ended.pop(node).cancel()
 
-    def _expire_all(self) -> None:
-        self._expiry = None
-        now = self._presences.scheduler.time()
-        for (node, user), deadline in [*islice(self._away.items(), BATCH)]:
-            if deadline <= now:
-                self._expire(node, user)
-        self._start_expiry()
+    def _users_of(self, node: str) -> list[User]:
+        return [user for user in self._entries.users(self.name) if node in self.entries(user)]
 
-    def _expire(self, node: str, user: User) -> None:
-        self._set(node, user, None)
-        if node == self._me:
-            self._publish(user)
+    def _record_changes_of(self, node: str) -> None:
+        """Record changes of all users of a node, before they are made."""
+        for user in self._users_of(node):
+            self.record_change(user)
+
+    def _drop_ended(self, node: str) -> None:
+        for user in self._users_of(node):
+            self._entries.set(node, self.name, user, None)
+        del self._ended[node]
+
+    def was_missed(self) -> None:
+        self._reports.repeat_all()
+
+    def _start_grace(self, user: User) -> None:
+        self._stop_grace(user)
+        expire = partial(self._entries.set, self._entries.me, self.name, user, None)
+        self._away[user] = self._presences.call_later(self.grace, expire)
+
+    def _stop_grace(self, user: User) -> None:
+        if user in self._away:
+            self._away.pop(user).cancel()
 
     # ------------------------------------------------------------ batches of changes
+
+    def record_change(self, user: User) -> None:
+        """Report a user with the next batch."""
+        if user not in self.recent_changes:
+            self.recent_changes[user] = (self._presences.scheduler.time(), self.state(user))
+            self._start_batch()
 
     def _start_batch(self, since: float | None = None) -> None:
         if self._batch is None:
@@ -367,7 +326,6 @@ class RoomPresence:
     def _end_batch(self) -> None:
         """Report what has changed to the members, and to the functions of `Server.on_presence`."""
         self._batch = None
-        nodes = self._nodes
         changes: list[User] = []
         ripe = self._presences.scheduler.time() - BATCHED / 2
         for user, (since, before) in [*islice(self.recent_changes.items(), BATCH)]:
@@ -375,47 +333,119 @@ class RoomPresence:
                 self._start_batch(since)
                 break
             del self.recent_changes[user]
-            known = self.known[user]
-            present = known.present()
-            if present != before:
+            if self.state(user) != before:
                 changes.append(user)
-            # Another node may have reported a state in between, if that was the last one in a batch there.
-            is_new = present != before or user in self._changed_elsewhere
-            if is_new and known.reporter(before, present, nodes) == self._me:
-                self._report(present)
-            self._changed_elsewhere.discard(user)
-            known.removed = NEVER
-            known.returned.clear()
-            self._drop_unused(known)
+            self._reports.check(user)
         if self.recent_changes:
             self._start_batch(ripe)
         self._feed.send(changes)
 
-    def _report(self, present: Present) -> None:
+    def stop(self) -> None:
+        """Stop the timers, because the server has ended."""
+        timers = (*self._away.values(), *self._ended.values(), *self._reports.leaving.values())
+        for timer in (self._batch, self._reports.later, *timers):
+            if timer is not None:
+                timer.cancel()
+
+
+class PresenceReports:
+    """Calls the functions of `Server.on_presence` for the users that this node watches in a room.
+
+    Attributes:
+        leaving: timers. Until then, this node watches users of whom it has no entry any more, and remembers others who
+            have gone offline.
+        later: a timer. Until then, this node calls no function, because it receives nothing.
+    """
+
+    def __init__(self, presence: RoomPresence, presences: Presences) -> None:
+        self.leaving: dict[User, Timer] = {}
+        self.later: Timer | None = None
+        self._presence = presence
+        self._presences = presences
+        self._last_state = presence.last_state
+        self._reported: dict[User, Present | None] = {}
+        """The users that this node watches, each with what the functions were last called with. None: the present state
+        must be reported in any case."""
+        self._unreported: dict[User, None] = {}
+        """Those of them for which the functions are called next."""
+
+    def repeat(self, user: User) -> None:
+        """Report the present state of a user with the next batch, even if it was reported before."""
         if self._presences.functions:
+            self._reported[user] = None
+            self._presence.record_change(user)
+
+    def repeat_all(self) -> None:
+        """Do this for all users, because other nodes have perhaps reported that they are away."""
+        for user in self._reported:
+            self.repeat(user)
+
+    def repeat_offline(self) -> None:
+        """Do this for the users who have gone offline lately, because the node that has ended has perhaps not."""
+        for user in self.leaving:
+            if not self._presence.entries(user):
+                self.repeat(user)
+
+    def check(self, user: User) -> None:
+        """Report the state of a user, which may have changed, if this node watches the user and has not reported it."""
+        if user in self.leaving:
+            self.leaving.pop(user).cancel()
+        if not self._presences.functions:
+            return
+        entries = self._presence.entries(user)
+        is_here = self._presences.entries.me in entries
+        if not is_here and (not entries or user in self._reported):
+            self._wait(user)
+        if (is_here or user in self._reported) and self._reported.setdefault(user, None) != self._last_state(user):
             if not self._unreported:
-                self._presences.calls.spawn(self._call_functions())
-            self._unreported[present.user] = present  # only the latest state counts
+                self._start_calls()
+            self._unreported[user] = None
+
+    def _wait(self, user: User) -> None:
+        self.leaving[user] = self._presences.call_later(WATCHED, partial(self._drop, user))
+
+    def _drop(self, user: User) -> None:
+        """Stop watching a user, unless changes are expected."""
+        if self._was_deaf(WATCHED) or user in self._unreported or user in self._presence.recent_changes:
+            self._wait(user)
+        else:
+            del self.leaving[user]
+            self._reported.pop(user, None)
+
+    def _was_deaf(self, seconds: float) -> bool:
+        """Whether this node received nothing at some time within the last ``seconds``."""
+        return self._presences.scheduler.time() < self._presences.entries.deaf_at + seconds
+
+    def _start_calls(self) -> None:
+        """Call the functions of `Server.on_presence` once this node knows what other nodes report."""
+        if self._was_deaf(HEARING):
+            self.later = self._presences.scheduler.call_at(self._presences.entries.deaf_at + HEARING, self._start_calls)
+        else:
+            self._presences.calls.spawn(self._call_functions())
 
     async def _call_functions(self) -> None:
         """Call the functions of `Server.on_presence`, one after another."""
         while self._unreported:
-            present = next(iter(self._unreported.values()))
-            for function in self._presences.functions:
-                try:
-                    result = function(self._presences.room(self.name), present)
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception:
-                    logger.exception("on_presence failed for room %r", self.name)
-            if self._unreported.get(present.user) is present:
-                del self._unreported[present.user]
+            if self._was_deaf(HEARING):
+                self._start_calls()
+                return
+            user = next(iter(self._unreported))
+            present = self._last_state(user)  # only the latest state counts
+            if present != self._reported[user]:
+                self._reported[user] = present
+                await self._call_functions_with(present)
+            del self._unreported[user]
+            if self._reported[user] != self._last_state(user):
+                self._unreported[user] = None
 
-    def stop(self) -> None:
-        """Stop the timers, because the server has ended."""
-        for timer in (self._expiry, self._batch):
-            if timer is not None:
-                timer.cancel()
+    async def _call_functions_with(self, present: Present) -> None:
+        for function in self._presences.functions:
+            try:
+                result = function(self._presences.room(self._presence.name), present)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("on_presence failed for room %r", self._presence.name)
 
 
 class PresenceFeed(Followers):
@@ -441,10 +471,10 @@ class PresenceFeed(Followers):
         new, self.new = self.new, set()
         if self.members and changes:
             self._batches += 1
-            for message in self._messages(changes, first=False):
+            for message in self._messages(map(self._presence.last_state, changes), first=False):
                 self._send(message, None, new)
         if new:
-            for message in self._messages(self._presence.known, first=True):
+            for message in self._messages(self._presence.last_states(), first=True):
                 self._send(message, None, self.members.keys() - new)
 
     async def catch_up(self, served: ServedPeer) -> None:
@@ -452,13 +482,13 @@ class PresenceFeed(Followers):
         while sent != self._batches:  # something has changed since the first part was sent
             await self.wait_room(served)
             sent = self._batches
-            for message in [*self._messages(self._presence.known, first=True)]:
+            for message in [*self._messages(self._presence.last_states(), first=True)]:
                 with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
                     BroadcastGroup._deliver(self, served, message, None)
                 await self.wait_room(served)
 
-    def _messages(self, users: Iterable[User], *, first: bool) -> Iterator[EventBroadcast]:
-        for part in parts_of(map(self._presence.reported, users), PART_BYTES):
+    def _messages(self, states: Iterable[Present], *, first: bool) -> Iterator[EventBroadcast]:
+        for part in parts_of(states, PART_BYTES):
             yield EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
             first = False
 
@@ -481,14 +511,24 @@ class Presences:
         """The calls of these functions."""
         self.scheduler: Scheduler = LoopScheduler()
         """Of the present server core."""
-        self.directory: PresenceDirectory | None = None
-        """The directory of the cluster that the server has joined."""
+        self.use(UserEntries())
+
+    def use(self, entries: UserEntries) -> None:
+        """Read and write other entries, because the server has joined a cluster or has ended. It has no members."""
+        for presence in self.by_name.values():
+            presence.stop()
+        self.entries = entries
+        """Of this server, or of the cluster that it has joined."""
+        entries.listeners = self.by_name = {
+            name: RoomPresence(name, presence.grace, presence.group, self) for name, presence in self.by_name.items()
+        }
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        return self.scheduler.call_at(self.scheduler.time() + seconds, function)
 
     def add(self, name: str, grace: float, group: BroadcastGroup) -> None:
         """Add a room, which may have members already."""
         presence = self.by_name[name] = RoomPresence(name, grace, group, self)
-        if self.directory is not None:
-            presence.cluster_joined(self.directory)
         for inside in group.members.values():
             if isinstance(inside, ServedPeer):
                 presence.enter(inside)
@@ -499,26 +539,10 @@ class Presences:
             if (presence := self.by_name.get(room.name)) is not None:
                 presence.connection_changed(served, connected)
 
-    def cluster_joined(self, directory: PresenceDirectory) -> None:
-        """Follow what other nodes report, from now on."""
-        self.directory = directory
-        for presence in self.by_name.values():
-            presence.cluster_joined(directory)
-
-    def changed(self, node: str, room: str, user: User, entry: UserEntry | None) -> None:
-        """Record what another node reports, until this server leaves the cluster."""
-        if self.directory is not None and room in self.by_name:
-            self.by_name[room].changed(node, user, entry, returned=self.directory.has_returned(node))
-
-    def node_ended(self, node: str) -> None:
-        """Record the end of another node, until this server leaves the cluster."""
-        for presence in self.by_name.values() if self.directory is not None else ():
-            presence.node_ended(node)
-
     async def close(self, patience: float) -> None:
         """Report the last changes, and wait at most ``patience`` seconds for the functions of `Server.on_presence`."""
         if any(presence.recent_changes for presence in self.by_name.values()):
-            # Other nodes leave it to this one to call the functions for these changes, if it still exists then.
+            # Nobody else calls the functions for users that have left.
             await asyncio.sleep(3 * BATCHED)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -527,7 +551,5 @@ class Presences:
 
     def reset(self) -> None:
         """Remove all users, because the server has ended."""
-        self.directory = None
-        for name, presence in self.by_name.items():
-            presence.stop()
-            self.by_name[name] = RoomPresence(name, presence.grace, presence.group, self)
+        self.entries.listeners = {}
+        self.use(UserEntries())

@@ -25,8 +25,9 @@ from .._core.sending.checks import check_thread, check_thread_of_plain
 from .._core.sending.slow_readers import Slow, check_slow
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
-from .._keyed.keeper import encoder_of
-from .._keyed.runs import Runs
+from .._log.kept import encoder_of
+from .._log.link import StoreLink
+from .._log.position import Position
 from .._raw.raw_connection import RawConnection, link_of
 from .._raw.raw_link import RawLink
 from ..errors import BadArguments, Overloaded, RpcError, made_here
@@ -41,10 +42,10 @@ from .broadcast import (
     key_of,
     readable_again,
 )
-from .joined_cluster import STORED, JoinedCluster, RoomMessage
+from .joined_cluster import STORED, RoomMessage, RoomsElsewhere
 from .peers import ServedPeer, served_peer
 from .presence import Presences, RoomPresence, checked_about
-from .room_log import Position, RoomLog, check_keep
+from .room_log import RoomLog, check_keep
 from .room_requests import Asking, RequestMethods, RoomAnswer, RoomRequest, RoomSender
 
 NOT_ALLOWED = "not allowed"
@@ -92,6 +93,10 @@ class Room(RawBroadcastMethods, RequestMethods):
     order in which that process emits them. Processes without a member get no messages. ``len``, ``in`` and ``for``
     cover only the members in this process. `members` also asks the other processes. This process does not wait for slow
     readers in other processes: the policy ``slow`` applies to them immediately.
+
+    `emit` waits up to 1.5 seconds for a process that has just joined the cluster, and without a limit for one to which
+    64 MiB are unsent. The other processes get the message at once. Meanwhile, `emit_nowait` does not send to such a
+    process, because it would overtake: `EmitReport.missing_nodes` has its name.
     """
 
     def __init__(self, core: RoomCore) -> None:
@@ -169,10 +174,10 @@ class Room(RawBroadcastMethods, RequestMethods):
         Each process has 1.5 seconds to respond. `Members.missing_nodes` names the processes that did not respond.
         """
         here, others = self._core.here()
-        joined_cluster = self._core.rooms.joined_cluster
-        if joined_cluster is None:
+        elsewhere = self._core.rooms.elsewhere
+        if elsewhere is None:
             return Members(tuple(here), others)
-        there, more, missing_nodes = await joined_cluster.members(self.name)
+        there, more, missing_nodes = await elsewhere.members(self.name)
         return Members((*here, *there), others + more, missing_nodes)
 
     def of(self, name: str) -> RoomChannel:
@@ -251,8 +256,8 @@ class RoomCore(BroadcastGroup):
 
     def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink, about: object) -> None:
         """Add a member. ``about`` is what it says about itself, or None."""
-        if not self.members and self.rooms.joined_cluster is not None:
-            self.rooms.joined_cluster.room_filled(self.announced)
+        if not self.members and self.rooms.elsewhere is not None:
+            self.rooms.elsewhere.room_filled(self.announced)
         if self.room_log is not None:
             self.room_log.start()
         self.members[member] = inside
@@ -273,12 +278,12 @@ class RoomCore(BroadcastGroup):
         if self.presence is not None and isinstance(left, ServedPeer):
             self.presence.leave(left, ended=ended)
         if self.room_log is not None and isinstance(member, Peer):
-            self.room_log.drop(member)
+            self.room_log.feed.drop(member)
         if left is not None and not self.members:
             if self.room_log is not None:
                 self.room_log.stop()
-            if self.rooms.joined_cluster is not None:
-                self.rooms.joined_cluster.room_emptied(self.announced)
+            if self.rooms.elsewhere is not None:
+                self.rooms.elsewhere.room_emptied(self.announced)
 
     def ask(self, asking: Asking) -> None:
         """Ask all members."""
@@ -292,19 +297,20 @@ class RoomCore(BroadcastGroup):
 
     def sender(self) -> RoomSender:
         """Return the sender of requests to the members in all processes."""
-        cluster = self.rooms.joined_cluster
-        return RoomSender(self.name, self) if cluster is None else RoomSender(self.name, self, cluster)
+        elsewhere = self.rooms.elsewhere
+        return RoomSender(self.name, self) if elsewhere is None else RoomSender(self.name, self, elsewhere)
 
     async def emit(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
         skip = readable_again(skip)
         if self.room_log is not None:
+            check_thread(self._thread, "room.emit(...)")
             report = await self.room_log.emit(sent, skip, context, *_rooms_in(skip))
         else:
             report = await super().emit(sent, skip, context)
-        if self.rooms.joined_cluster is None:
+        if self.rooms.elsewhere is None:
             return report
         message = self._message(sent, skip, context)
-        nodes, missing_nodes = await self.rooms.joined_cluster.send_to_room(message)
+        nodes, missing_nodes = await self.rooms.elsewhere.send_to_room(message)
         return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
     def emit_nowait(self, sent: Sent, skip: Skip, context: CallContext | None = None) -> EmitReport:
@@ -312,10 +318,10 @@ class RoomCore(BroadcastGroup):
         if self.room_log is not None:
             raise RuntimeError(f"room {self.name!r} keeps its events (keep=), which takes time: `await room.emit()`")
         report = super().emit_nowait(sent, skip, context)
-        if self.rooms.joined_cluster is None:
+        if self.rooms.elsewhere is None:
             return report
         message = self._message(sent, skip, context)
-        nodes, missing_nodes = self.rooms.joined_cluster.send_to_room_nowait(message)
+        nodes, missing_nodes = self.rooms.elsewhere.send_to_room_nowait(message)
         return replace(report, nodes=nodes, missing_nodes=missing_nodes)
 
     def _message(self, sent: Sent, skip: Skip, context: CallContext | None) -> RoomMessage:
@@ -353,7 +359,8 @@ def _inside_of(member: object) -> ServedPeer | RawLink | None:
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without ``slow=``. Only peers of ``server`` can be members. ``runs`` has the store.
+    ``slow`` is the policy of rooms without ``slow=``. Only peers of ``server`` can be members. ``link`` leads to the
+    store.
     """
 
     def __init__(
@@ -362,13 +369,13 @@ class Rooms:
         registry: Registry,
         codec: Codec,
         slow: Slow,
-        runs: Runs,
+        link: StoreLink,
         *,
         in_cluster: bool,
         extensions: bool,
     ) -> None:
         self.codec = codec
-        self._runs = runs
+        self._link = link
         self._in_cluster = in_cluster
         self._extensions = extensions
         self._to_bytes = encoder_of(codec)
@@ -386,9 +393,9 @@ class Rooms:
         self._declared: dict[str, Room] = {}
         """Rooms that were created with options. They are never removed."""
         self._on_join: Decider | None = None
-        self.joined_cluster: JoinedCluster | None = None
-        """The server's part in its cluster. `ServerCore` joins and leaves."""
-        self.presences = Presences(self.get, runs.spawn)
+        self.elsewhere: RoomsElsewhere | None = None
+        """The rooms at other nodes, while `ServerCore` has joined the cluster."""
+        self.presences = Presences(self.get, link.spawn)
 
     # ------------------------------------------------------------ the server's side
 
@@ -440,11 +447,11 @@ class Rooms:
             raise ValueError("keep= needs extensions: without them, clients do not learn the positions of events")
         if core.members:
             raise ValueError(f"room {core.name!r} has members already: call server.room(..., keep=) before")
-        if self._in_cluster and not self._runs.is_shared:
+        if self._in_cluster and not self._link.is_shared:
             raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
 
     def _make_room_log(self, core: RoomCore, keep: float) -> RoomLog:
-        return RoomLog(core.name, core, self._runs, keep, self._to_bytes, self._gates)
+        return RoomLog(core.name, core, self._link, keep, self._to_bytes, self._gates)
 
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
@@ -503,8 +510,8 @@ class Rooms:
             is_new = peer not in room
             self.add(room, peer, by_itself=by_itself, about=about)
             if is_new:
-                return await log.send_missed(served, position, options.last)
-            return await log.wait_live(served)
+                return await log.feed.send_missed(served, position, options.last)
+            return await log.feed.wait_live(served)
 
     def remove(self, room: Room, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from a room; see `Room.remove`."""
@@ -548,7 +555,7 @@ class Rooms:
         if (log := _room_core(room).room_log) is not None:
             text = "room %r: members miss an event, because another process has not stored it: it needs the same keep="
             logger.warning(text, room.name)
-            self._runs.spawn(log.miss_one())
+            log.miss_one()
             return
         skipped: set[object] = {*message.skip}
         for name in message.skip_rooms:

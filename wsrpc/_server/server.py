@@ -30,8 +30,8 @@ from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
-from .._keyed.contract import Store
 from .._keyed.keeper import Keeper, Owners
+from .._log.contract import Store
 from .._net.handshake_checks import HandshakeChecks
 from .._net.health import Health
 from .._net.listener import check_place, listen
@@ -140,6 +140,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
+        program: as for `Client`.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
             `Limits.hard_cap_bytes` is closed with 4408. The other policies queue at most `Limits.behind_bytes` bytes of
@@ -180,6 +181,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
+        program: str | None = None,
         slow: Slow = "close",
         detached_timeout: float = 60.0,
         detached_bytes: int = 256 * 1024 * 1024,
@@ -194,7 +196,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         budget = LogBudget(*OF_ONE_SERVER)
         self._handshake_checks = HandshakeChecks(origins, trusted_proxies, budget)
         self._compression = compression
-        self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile)
+        self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile, program)
         self._registry = Registry(dec_hook=dec_hook)
         keeper = Keeper(store, self._settings.codec, Owners())
         self._registry.keeper = keeper.keep
@@ -206,7 +208,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             self._registry,
             self._settings.codec,
             slow,
-            keeper.runs,
+            keeper.runs.link,
             in_cluster=cluster is not None,
             extensions=self._settings.extensions,
         )
@@ -859,14 +861,17 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         """Register ``function(room, present)``, sync or async, for changes of presence. Works as a decorator.
 
         The function is called when a user is online, away or offline, or what the connections of the user say about
-        themselves has changed, in a room with ``presence=``; see `Present`. Changes within 50 ms count as one. In a
-        cluster, it is called in one process: the one with the connection. If a process has ended, one of the others
-        reports its users. If two processes see a change of the same user within a few milliseconds, or one of them
-        joins or leaves the cluster then, it may be called in both. A user who goes to another process within 50 ms may
-        be reported twice with the same state.
+        themselves has changed, in a room with ``presence=``; see `Present`. Changes within 50 ms count as one.
 
-        The functions of one room run one after another. If a function is slow, later changes of one user count as one.
-        Exceptions are logged.
+        In a cluster, it is called at least once for each change that lasts, in a process which has a connection of the
+        user, or had one in the last seconds. Several processes may call it for one change. Of all calls for a user, the
+        last one has the true state. So store the state with the user as the key, and do not count calls: a call that
+        repeats a state then changes nothing. If a process has ended, one of the others reports its users. (If none of
+        the others knew a user yet, nobody does.) A process that cannot reach the engine of its cluster does not know
+        what is true: it calls the function for the latest state of each user once it is back.
+
+        The functions of one room run one after another in each process. If a function is slow, later changes of one
+        user count as one. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` does not take these two arguments.

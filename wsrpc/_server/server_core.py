@@ -132,8 +132,9 @@ class ServerCore:
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
         if self._join is not None and self.peers.joined_cluster is None:
-            joined_cluster = self.peers.joined_cluster = self._rooms.joined_cluster = self._join(self.sessions)
-            self._rooms.presences.cluster_joined(joined_cluster.directory)
+            joined_cluster = self.peers.joined_cluster = self._join(self.sessions)
+            self._rooms.elsewhere = joined_cluster.rooms
+            self._rooms.presences.use(joined_cluster.rooms.presence)
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
@@ -144,12 +145,12 @@ class ServerCore:
     async def _exit_cluster(self) -> None:
         joined_cluster = self.peers.joined_cluster
         if joined_cluster is not None:
-            self.peers.joined_cluster = self._rooms.joined_cluster = None
+            self.peers.joined_cluster = self._rooms.elsewhere = None
             await joined_cluster.close()
 
     def abandon(self) -> None:
         """Drop all connections, because their event loop was closed."""
-        joined_cluster, self.peers.joined_cluster, self._rooms.joined_cluster = self.peers.joined_cluster, None, None
+        joined_cluster, self.peers.joined_cluster, self._rooms.elsewhere = self.peers.joined_cluster, None, None
         if joined_cluster is not None:  # first, so that other nodes are not notified of each peer
             joined_cluster.abandon()
         self._rooms.presences.reset()
@@ -204,7 +205,7 @@ class ServerCore:
             refused=refused,
             rooms=self._rooms.count,
             errors=self.totals.errors,
-            store_answers=self._runs.store_answers,
+            store_answers=self._runs.link.answers,
             cluster=None if joined_cluster is None else joined_cluster.stats(),
         )
 
@@ -212,7 +213,7 @@ class ServerCore:
     def degraded(self) -> bool:
         """See `Server.degraded`."""
         joined_cluster = self.peers.joined_cluster
-        return not self._runs.store_answers or (joined_cluster is not None and not joined_cluster.connected)
+        return not self._runs.link.answers or (joined_cluster is not None and not joined_cluster.connected)
 
     async def check_open(self, transport: Transport) -> None:
         """Check that the server accepts connections. If not, close the connection.

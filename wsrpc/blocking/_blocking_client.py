@@ -17,7 +17,8 @@ from .._client.reconnect_hooks import ReconnectInfo
 from .._client.reconnect_policy import DEFAULT_RECONNECT, Reconnect
 from .._core.handlers.introspection import is_async
 from .._core.wire.codecs import Codec
-from .._net.dial import Dial, PerAttempt, dial
+from .._http.chosen_transport import TransportName
+from .._net.dial import Dial, PerAttempt
 from .._values.convert import DecHook
 from ..errors import ConnectionLost
 from ..limits import Limits
@@ -89,7 +90,8 @@ class Client(Endpoint, Root):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
-        dial: Dial = dial,
+        transports: Sequence[TransportName] | None = None,
+        dial: Dial | None = None,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
         connect_timeout: float | None = 30.0,
@@ -100,6 +102,7 @@ class Client(Endpoint, Root):
         extensions: bool = True,
         log_payloads: bool | Redact = False,
         profile: Profile | None = None,
+        program: str | None = None,
     ) -> None:
         inner = AsyncClient(
             _per_attempt(url),
@@ -109,6 +112,7 @@ class Client(Endpoint, Root):
             ssl=ssl,
             proxy=proxy,
             compression=compression,
+            transports=transports,
             dial=dial,
             reconnect=reconnect,
             offline=offline,
@@ -120,6 +124,7 @@ class Client(Endpoint, Root):
             extensions=extensions,
             log_payloads=log_payloads,
             profile=profile,
+            program=program,
         )
 
         def over() -> Exception:
@@ -141,6 +146,8 @@ class Client(Endpoint, Root):
 
     state: SameAttribute[ClientState] = SameAttribute()
     """The state of the client; see `ClientState`."""
+    transport: SameAttribute[TransportName | None] = SameAttribute()
+    """What carries the present connection; see `wsrpc.Client.transport`."""
     closes_in: SameAttribute[float | None] = SameAttribute()
     """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
 

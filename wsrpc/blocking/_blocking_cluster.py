@@ -10,7 +10,7 @@ from .._base.names import UNTYPED
 from .._core.api.options import AwayOptions, ChannelEventOptions
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
-from .._keyed.contract import Store
+from .._log.contract import Store
 from .._server.broadcast import EmitReport, readable_again
 from .._server.rooms import Members
 from .._values.convert import DecHook

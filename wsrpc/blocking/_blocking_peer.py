@@ -402,6 +402,8 @@ class Peer(Endpoint):
     """A mapping for your application's data; see `Key`."""
     principal: SameAttribute[object] = SameAttribute()
     """The user, as `on_handshake` has set it."""
+    program: SameAttribute[str | None] = SameAttribute()
+    """What the remote peer says of its program; see `wsrpc.Peer.program`."""
     ignored: SameAttribute[Counter[str]] = SameAttribute()
     """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
     detached: SameAttribute[bool] = SameAttribute()

@@ -942,6 +942,10 @@ var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
 var ATTEMPT_TIMEOUT = 1e4;
+var HTTP_TIMEOUT = 4e3;
+var REMEMBERED = 6e4;
+var FAILED = { code: ABNORMAL, reason: SILENT };
+var blocked = /* @__PURE__ */ new Map();
 var Dialing = class {
   #target;
   #options;
@@ -959,6 +963,8 @@ var Dialing = class {
   url = "";
   /** Distinguishes the present attempt from earlier attempts, which were given up. */
   #attempt = 0;
+  /** The open connection, until a message has arrived. */
+  #mute;
   /** The connection that is being made. */
   #connection;
   /** Starts the next attempt, or ends the present one. */
@@ -990,19 +996,65 @@ var Dialing = class {
     const { url = address, token } = address;
     const offers = token === void 0 ? [] : [`bearer.${token}`, NEUTRAL];
     if (this.asksToResume) offers.push(HINT);
-    const WebSocketClass = this.#options.WebSocket ?? globalThis.WebSocket;
+    const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options;
     this.url = absolute(url);
+    if (transports[0] === "http" || blocked.get(this.url) > now()) return void this.#openHttp(offers, FAILED);
+    const WebSocketClass = own ?? globalThis.WebSocket;
     const connection = new WebSocketClass(this.url, offers);
+    this.#use(connection);
+    if (!transports.includes("http")) return;
+    const lost2 = connection.onclose;
+    const isOpening = () => connection === this.#connection;
+    connection.onclose = (event) => isOpening() ? void this.#openHttp(offers, event) : lost2(event);
+    setTimeout(() => {
+      if (isOpening()) void this.#openHttp(offers, FAILED);
+      else if (this.#mute === connection && connection.readyState === 1) void this.#openHttp(offers);
+    }, HTTP_TIMEOUT);
+  }
+  #use(connection) {
     this.#connection = connection;
     connection.onopen = () => {
       this.#connection = void 0;
       this.stop();
       this.since = this.openedAt = now();
+      this.#mute = connection;
       this.#owner.dialed(connection);
     };
     connection.onerror = () => {
     };
     connection.onclose = ({ code, reason }) => this.#owner.connectionLost(code, String(reason));
+  }
+  /** A message has arrived. */
+  arrived() {
+    this.#mute = void 0;
+  }
+  /**
+   * Tries HTTP.
+   *
+   * @param failed how the attempt with a WebSocket has failed. Without it, there is a WebSocket on which nothing arrives.
+   *   Its session ends if HTTP opens. (Some servers send nothing at first.)
+   */
+  async #openHttp(offers, failed) {
+    const attempt = this.#attempt;
+    const module = await import("./http.js").catch(() => void 0);
+    if (attempt !== this.#attempt) return;
+    if (!module) return failed && failed !== FAILED ? this.#owner.connectionLost(failed.code, failed.reason) : void 0;
+    if (this.#connection) disown(this.#connection, RESUMES);
+    const connection = new module.HttpSocket(this.url, offers, this.#target);
+    if (failed) this.#use(connection);
+    const opened = connection.onopen;
+    connection.onopen = (event) => {
+      blocked.set(this.url, now() + REMEMBERED);
+      if (opened) return opened(event);
+      connection.close();
+      if (this.#mute) this.#owner.connectionLost(ABNORMAL, SILENT);
+    };
+    connection.onreplace = (other) => {
+      blocked.set(this.url, now() + REMEMBERED);
+      if (!this.asksToResume) return other.close();
+      this.#use(other);
+      other.onopen({});
+    };
   }
   /**
    * Starts an attempt after a delay.
@@ -1239,6 +1291,7 @@ var Session = class {
   #owner;
   /** The option `buffer`. */
   #buffer;
+  #program;
   /** Removes the listeners of page events. */
   #listening = new AbortController();
   /** Undefined if the server answers no probes. */
@@ -1261,6 +1314,7 @@ var Session = class {
   /** @throws SyntaxError if the address is not valid, as for a WebSocket */
   constructor(target, options, owner) {
     this.#owner = owner;
+    this.#program = options.program;
     this.#buffer = options.buffer ?? 2 ** 24;
     this.dialing = new Dialing(target, options, this);
     this.dialing.dial();
@@ -1327,6 +1381,7 @@ var Session = class {
   // ------------------------------------------------------------ receiving
   #receive(data) {
     const control = typeof data === "string" ? readControl(data) : void 0;
+    this.dialing.arrived();
     if (this.state === 5 /* Asking */) return this.#resumeAnswered(control);
     if (!this.#isConnected) return;
     this.#heartbeat?.received();
@@ -1368,7 +1423,7 @@ var Session = class {
     this.connection = connection;
     connection.binaryType = "arraybuffer";
     connection.onmessage = ({ data }) => this.#receive(data);
-    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {} };
+    const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program };
     if (this.#move(0 /* Bound */)) {
       this.sendControl({ t: "hello", ...hello });
       this.#replay = new ReplayBuffer();
@@ -1508,6 +1563,11 @@ var PeerCore = class {
     this.#codec = codec;
     this.features = ["batches", "context", "credit", "drain", "parts", ...codec.feature ? [codec.feature] : []];
     this.#session = new Session(target, options, this);
+  }
+  /** What carries the present connection. */
+  get transport() {
+    const { connection } = this.#session;
+    return connection && ("onreplace" in connection ? "http" : "websocket");
   }
   /** When the next attempt to connect starts, if the session waits for an attempt. */
   get retryAt() {
@@ -1815,6 +1875,9 @@ var ClientCore = class {
   }
   get retryAt() {
     return this.#peer?.retryAt ?? this.#retryAt;
+  }
+  get transport() {
+    return this.#peer?.transport;
   }
   get closesAt() {
     return this.#peer?.draining?.closesAt;
@@ -2192,6 +2255,10 @@ var Client = class extends Caller {
    */
   get error() {
     return this.core.error;
+  }
+  /** What carries the present connection. Undefined if there is none. */
+  get transport() {
+    return this.core.transport;
   }
   /** When the next attempt to connect starts, as a time like `Date.now()`. Undefined if the client does not wait. */
   get retryAt() {

@@ -24,9 +24,10 @@ from .._core.wire.codecs import Codec
 from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
-from .._keyed.contract import NewRun
-from .._keyed.keeper import encoder_of, hash_of
-from .._keyed.runs import STORE_TIMEOUT, End, Performer, Run, Runs, failed, read_kept
+from .._keyed.runs import End, Performer, Run, Runs, failed
+from .._log.contract import NewLog
+from .._log.kept import encoder_of, hash_of, read_kept
+from .._log.link import STORE_TIMEOUT
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
 
 PAUSE = 1.0
@@ -150,7 +151,7 @@ class AwayCalls:
         """
         payload = self.encode(call)
         limit = None if call.timeout is None else call.within + call.timeout + STORE_TIMEOUT
-        waiting = self._runs.spawn(self._request(address, read_kept(payload, AwayCall), payload))
+        waiting = self._runs.link.spawn(self._request(address, read_kept(payload, AwayCall), payload))
         try:
             await asyncio.wait((waiting,), timeout=limit)
             if limit is not None and not waiting.done():
@@ -165,17 +166,18 @@ class AwayCalls:
         key = hash_of(("away", address, call.channel, call.event, call.context.key))
         failure: Exception = PeerNotFound(address)
         while True:
-            new = NewRun(
+            new = NewLog(
                 id=secrets.token_hex(8),
-                arguments=hash_of(call.args),
                 payer=f"address {address}",
                 keep=max(call.within, KEPT),
+                owned=True,
+                arguments=hash_of(call.args),
                 topic=address,
                 payload=payload,
             )
             performer = AwayPerformer(self, address, call, failure)
             try:
-                state = await self._runs.start(Run(self._runs.store, key, new, performer, KeyedRun("")), Context())
+                state = await self._runs.start(Run(self._runs.link, key, new, performer, KeyedRun("")), Context())
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
             except RemoteError as exc:
                 failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
@@ -198,18 +200,18 @@ class AwayCalls:
     def peer_connected(self, address: str) -> None:
         """Make the calls that wait for a peer, which is connected to this process."""
         self.peer_arrived(address)
-        if self._runs.is_shared:
-            self._runs.spawn(self._adopt(address))
+        if self._runs.link.is_shared:
+            self._runs.link.spawn(self._adopt(address))
             self._adopt_later(address, time.monotonic())
 
     def _adopt_later(self, address: str, connected_at: float) -> None:
         self._connected[address] = min(connected_at, self._connected.get(address, connected_at))
         if self._adopting is None or self._adopting.done():
-            self._adopting = self._runs.spawn(self._adopt_again())
+            self._adopting = self._runs.link.spawn(self._adopt_again())
 
     async def _adopt_again(self) -> None:
         """Adopt the calls of processes that have ended shortly before the peers have connected, or afterwards."""
-        lapsed = self._runs.store.lease + PAUSE
+        lapsed = self._runs.link.store.lease + PAUSE
         while connected := self._connected:
             self._connected = {}
             await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first

@@ -26,8 +26,9 @@ from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._server.joined_cluster import HasAddress
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
+from ._addresses import CLOSE_PEER
 from ._away_calls import Ask, AwayCall
-from ._membership import CLOSE_PEER, ClusterMembership
+from ._membership import ClusterMembership
 from ._peer_forwarder import place
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class ClusterSender:
 
     # ------------------------------------------------------------ where the peer is
 
+    def _locate(self) -> str | None:
+        return self._joined().directory.claims.locate(self._address)
+
     def _node(self, membership: ClusterMembership) -> str:
         """Return the node of a peer that is not connected to this node.
 
@@ -61,7 +65,7 @@ class ClusterSender:
         """
         if not membership.connected:
             raise EngineLost("not connected")
-        node = self._fixed_node or membership.directory.locate(self._address)
+        node = self._fixed_node or self._locate()
         if node is None:
             raise PeerNotFound(self._address)
         return node
@@ -75,7 +79,7 @@ class ClusterSender:
             RequestTimeout: the peer's node has not connected in time.
         """
         membership = self._joined()
-        if (here := membership.find(self._address)) is not None:
+        if (here := membership.addresses.find(self._address)) is not None:
             return core_of(here).requester, channel, options
         assert not isinstance(channel, int)
         node = self._node(membership)
@@ -106,7 +110,7 @@ class ClusterSender:
         if options.timeout is UNSET:
             options = replace(options, timeout=membership.timeout)
         check_timeout(options.timeout)
-        began, where = membership.scheduler.time(), membership.directory.locate(self._address)
+        began, where = membership.scheduler.time(), self._locate()
         moved = False
         while True:
             try:
@@ -116,7 +120,7 @@ class ClusterSender:
                     answer.sender = sender.for_cluster(self)
                 return answer
             except PeerNotFound:
-                if moved or options.send is not None or self._joined().directory.locate(self._address) in (None, where):
+                if moved or options.send is not None or self._locate() in (None, where):
                     raise  # the source of items is closed by now
             moved = True
             options = _shortened(options, membership.scheduler.time() - began)
@@ -130,7 +134,7 @@ class ClusterSender:
     @property
     def outgoing(self) -> Sequence[Any]:
         try:
-            return self._joined().outgoing
+            return self._joined().registry.outgoing
         except EngineLost:  # nothing leaves, and the call raises this error where it is awaited
             return ()
 
@@ -151,7 +155,7 @@ class ClusterSender:
         _refuse_offline(options.offline)
         check_sending(channel, event, None)
         membership = self._joined()
-        if (here := membership.find(self._address)) is not None:
+        if (here := membership.addresses.find(self._address)) is not None:
             core_of(here).requester.send_event_nowait(channel, event, args, options)
             return
         assert not isinstance(channel, int)
@@ -193,14 +197,14 @@ class ClusterSender:
         """Close the peer; see `ClusterPeer.close`."""
         check_close(code, reason)
         membership = self._joined()
-        if (here := membership.find(self._address)) is not None:
+        if (here := membership.addresses.find(self._address)) is not None:
             await here.close(code, reason)
         else:
             node = await membership.links.reach(self._node(membership))
             await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
-        return self._joined().converter(returns)
+        return self._joined().registry.converter(returns)
 
 
 def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:

@@ -22,21 +22,22 @@ from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
 from .._core.wire.messages import EVENT_OPTIONS
 from .._core.wire.settings import Settings, make_settings
-from .._keyed.contract import Store
-from .._keyed.keeper import encoder_of
 from .._keyed.runs import Runs
+from .._log.contract import Store
+from .._log.kept import encoder_of
+from .._log.link import StoreLink
 from .._server.broadcast import BroadcastGroup, EmitReport, addresses_of, readable_again
 from .._server.joined_cluster import RoomMessage
 from .._server.room_log import RoomLog, check_keep
 from .._server.room_requests import RequestMethods, RoomSender
 from .._server.rooms import Members, Rooms
 from .._values.convert import DecHook
-from ..errors import EngineLost, EngineRefused
+from ..errors import EngineLost, EngineRefused, WsrpcError
 from ..limits import Limits
 from ..stats import ClusterStats
 from ._away_calls import AwayCalls
 from ._calls import ClusterPeer, ClusterSender
-from ._membership import ClusterMembership
+from ._membership import ADAPTER, ClusterMembership, NodeHandler
 from ._operations import ClusterOperations
 from .engine import Engine
 
@@ -65,6 +66,8 @@ class ClusterView:
         self._name = name
         self._membership: ClusterMembership | None = None
         self._why_not_joined = "the server is not open"
+        self._node_handlers: dict[str, NodeHandler] = {}
+        """Of adapters, by name."""
 
     @property
     def name(self) -> str:
@@ -103,7 +106,7 @@ class ClusterView:
 
         Returns None if no such peer is known. The address is looked up in a table of this process; nothing is sent.
         """
-        return None if self._membership is None else self._membership.directory.locate(address)
+        return None if self._membership is None else self._membership.directory.claims.locate(address)
 
     def peer(self, address: str) -> ClusterPeer:
         """Return the peer with this address. It may be connected to any process, or to none.
@@ -114,6 +117,17 @@ class ClusterView:
         check_address("an address", address)
         return ClusterPeer(address, self._joined)
 
+    async def _ask_node(self, node: str, name: str, payload: bytes) -> bytes | None:
+        """Let the handler of an adapter answer at a node. Return None if there is no such node, or no answer."""
+        membership = self._joined()
+        if node not in self.nodes and not membership.node.knows_others:
+            await membership.node.wait_known()
+        try:
+            peer = await membership.links.reach(node)
+            return await peer.request(ADAPTER, name, payload, returns=bytes)
+        except WsrpcError:
+            return None
+
     @property
     def _operations(self) -> ClusterOperations:
         return ClusterOperations(self._joined())
@@ -121,6 +135,22 @@ class ClusterView:
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
         return None if self._membership is None else self._membership.stats()
+
+
+def serve_nodes(cluster: Cluster, name: str, handler: NodeHandler) -> None:
+    """Answer what `ask_node` asks at other nodes, for an adapter. A later handler with this name replaces it."""
+    cluster._node_handlers[name] = handler  # pyright: ignore[reportPrivateUsage]  # of the same module
+
+
+async def ask_node(cluster: Cluster, node: str, name: str, payload: bytes) -> bytes | None:
+    """Ask the handler of an adapter at another node. Return None if there is no such node, or no answer.
+
+    Cancelling cancels the handler, too.
+
+    Raises:
+        EngineLost: the server is not open.
+    """
+    return await cluster._ask_node(node, name, payload)  # pyright: ignore[reportPrivateUsage]  # of the same module
 
 
 def membership_of(cluster: ClusterView) -> ClusterMembership:
@@ -162,7 +192,7 @@ class Cluster(ClusterView):
 
         away = self._away(runs, settings.codec)
         self._membership = ClusterMembership(
-            self._engine, self._name, settings, registry, away, rooms, exited, sessions
+            self._engine, self._name, settings, registry, away, rooms, exited, sessions, self._node_handlers
         )
         return self._membership
 
@@ -209,7 +239,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         super().__init__(engine, name)
         self._settings = make_settings(limits, codec)
         self._registry = Registry(dec_hook=dec_hook)
-        self._runs = Runs(store)
+        self._runs = Runs(StoreLink(store))
         self._room_logs: dict[str, RoomLog] = {}
         """The logs of rooms with ``keep=``. No room has members here."""
         self._connect_timeout = connect_timeout
@@ -278,12 +308,12 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         if keep is None:
             return ClusterRoom(name, None, self._joined)
         check_keep(keep)
-        if not self._runs.is_shared:
+        if not self._runs.link.is_shared:
             raise ValueError("keep= needs the store of the servers: ClusterClient(..., store=RedisStore(...))")
         if (log := self._room_logs.get(name)) is None:
             nobody = BroadcastGroup(self._settings.codec, "close", (), lambda _: None)
             to_bytes = encoder_of(self._settings.codec)
-            log = self._room_logs[name] = RoomLog(name, nobody, self._runs, keep, to_bytes, WeakValueDictionary())
+            log = self._room_logs[name] = RoomLog(name, nobody, self._runs.link, keep, to_bytes, WeakValueDictionary())
         if log.keep != keep:
             raise ValueError(f"room {name!r} has keep={log.keep!r} already, which differs from {keep!r}")
         return ClusterRoom(name, None, self._joined, log)
@@ -334,7 +364,7 @@ class ClusterEmitter(RequestMethods):
                 message.stored = True
             return await self._send(message)
 
-        return await broadcast(run_around, self._joined().outgoing, (channel, event, args), chosen, send)
+        return await broadcast(run_around, self._joined().registry.outgoing, (channel, event, args), chosen, send)
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.
@@ -355,7 +385,7 @@ class ClusterEmitter(RequestMethods):
         return made
 
     def _sender(self) -> RoomSender:
-        return RoomSender(self._room_name, self._connected())
+        return RoomSender(self._room_name, self._connected().rooms)
 
     def _connected(self) -> ClusterMembership:
         membership = self._joined()
@@ -365,7 +395,7 @@ class ClusterEmitter(RequestMethods):
 
     async def _send(self, message: RoomMessage) -> EmitReport:
         membership = self._joined() if message.stored else self._connected()
-        nodes, missing_nodes = await membership.send_to_room(message)
+        nodes, missing_nodes = await membership.rooms.send_to_room(message)
         return EmitReport(0, nodes=nodes, missing_nodes=missing_nodes)
 
 
@@ -410,7 +440,7 @@ class ClusterRoom(ClusterEmitter):
         Raises:
             EngineLost: the engine cannot be reached.
         """
-        addresses, others, missing_nodes = await self._connected().members(self._room_name)
+        addresses, others, missing_nodes = await self._connected().rooms.members(self._room_name)
         return Members(tuple(addresses), others, missing_nodes)
 
     def __repr__(self) -> str:

@@ -18,6 +18,8 @@ ALL = "all"
 """Last word of the subject to which all nodes subscribe. Other subjects end with the name of a node."""
 DEAF = 5.0
 """Seconds without any of its own messages, after which a node assumes that its subscriptions are lost."""
+OVERDUE = 3.5
+"""Seconds without them, after which it does not take others for ended: it publishes some every `BEAT`."""
 RETRY = 0.5
 """Maximum seconds between two attempts to reach the engine."""
 QUICK = 5.0
@@ -89,6 +91,8 @@ class EngineLink:
         """Set once the engine was reached, or has refused the user or the password."""
         self._away_since = time.monotonic()
         """The time of the last loss of the engine."""
+        self.losses = 0
+        """How often the engine was lost."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
 
@@ -161,6 +165,10 @@ class EngineLink:
         if self._last_received is not None:
             self._last_received[subject] = now
 
+    def receives(self, now: float) -> bool:
+        """Whether this node receives its own messages, as far as it knows."""
+        return self._last_received is None or min(self._last_received.values()) + OVERDUE >= now
+
     def check(self, now: float, *, paused: bool = False) -> None:
         """Connect again if a subscription seems to be lost. Call this method regularly.
 
@@ -201,6 +209,7 @@ class EngineLink:
             self._connection = None
             self._connection_ended()
             logger.warning("%s has lost its engine: %s", self._label, reason)
+            self.losses += 1
             self._listener.engine_lost(reason)
             quick_losses = quick_losses + 1 if time.monotonic() - began < QUICK else 0
             await asyncio.sleep(random.uniform(0.5, 1) * PAUSES[min(quick_losses, len(PAUSES) - 1)])

@@ -57,6 +57,57 @@ class Batch:
         self.size += len(payload) + AROUND_EACH
 
 
+class Incoming:
+    """What the other side has sent, until the receiver gets it."""
+
+    __slots__ = ("count", "messages", "pieces")
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Number of messages and pieces that have arrived."""
+        self.messages: deque[tuple[bytes, bool]] = deque()
+        """Whole messages, each with whether it is text."""
+        self.pieces: list[bytes] = []
+        """Pieces of a message of which more will arrive."""
+
+    def add(self, data: Data) -> None:
+        self.count += len(data.messages)
+        messages, binary = data.messages, set(data.binary)
+        if self.pieces or data.more:
+            self.pieces.append(messages[0])
+            if data.more:
+                return  # a piece of which more will arrive travels alone
+            messages[0] = b"".join(self.pieces)
+            self.pieces.clear()
+        self.messages.extend((payload, index not in binary) for index, payload in enumerate(messages))
+
+
+class Window:
+    """How many bytes each side of a connection has sent, and how many of them the other side has passed on."""
+
+    __slots__ = ("passed_on", "reported", "sent", "size", "unread")
+
+    def __init__(self) -> None:
+        self.size = math.inf
+        """Number of bytes that the other side has not passed on, above which senders wait."""
+        self.sent = 0
+        self.unread = 0
+        """Bytes sent that the other side has not passed on, as far as is known."""
+        self.passed_on = 0
+        """Bytes that the receiver has got."""
+        self.reported = 0
+        """What the other side was told of these."""
+
+    def add(self, size: int) -> None:
+        self.sent += size
+        self.unread += size
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the other side should be told what was passed on."""
+        return self.passed_on - self.reported > self.size / 4
+
+
 class EngineTransport:
     """One end of a connection between two nodes. It is a `wsrpc.transport.Transport`.
 
@@ -78,29 +129,18 @@ class EngineTransport:
         self.conn = conn
         self.node = node
         self.largest = largest
-        self.window = math.inf
-        """`WINDOW` for the connection of a client. Both sides set it."""
         self._engine = engine
         self._ended = ended
         self._receiver: Receiver | None = None
-        self._early: deque[tuple[bytes, bool]] = deque()
-        """Messages that have arrived before `start`, or while receiving is paused."""
-        self._pieces: list[bytes] = []
-        """Pieces of a message of which more will arrive."""
+        self._incoming = Incoming()
+        """It keeps messages that arrive before `start`, or while receiving is paused."""
         self._paused = False
         self._piece = largest
-        self._slice = min(SLICE, largest)
         self._batch = Batch()
         self._sent = 0
         """Number of published messages and pieces."""
-        self._received = 0
-        self._sent_bytes = 0
-        self._unread = 0
-        """Bytes of published messages that the other side has not passed on, as far as is known."""
-        self._passed_on = 0
-        """Bytes of the messages that the receiver has got."""
-        self._reported = 0
-        """What the other side was told of these."""
+        self.window = Window()
+        """For the connection of a client, both sides set its size to `WINDOW`."""
         self._marked = asyncio.Event()
         """Set when the other side has reported, and at the end."""
         self._mark_scheduled = False
@@ -112,16 +152,12 @@ class EngineTransport:
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
-    @property
-    def _of_client(self) -> bool:
-        return self.window < math.inf
-
     # ------------------------------------------------------------ out
 
     @property
     def unsent(self) -> int:
         # What the other node has above the window counts, too: a client that does not read must not fill its memory.
-        return self._batch.size + int(max(self._engine.unsent, self._unread - self.window))
+        return self._batch.size + int(max(self._engine.unsent, self.window.unread - self.window.size))
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self._over.done():
@@ -133,7 +169,9 @@ class EngineTransport:
             self._batch.more = True
             self.flush()
             payload = payload[self._piece :]
-        if self._batch.size + len(payload) > self._slice:  # so that a message of the largest size travels alone
+        if self._batch.size + len(payload) > min(
+            SLICE, self._piece
+        ):  # so that a message of the largest size travels alone
             self.flush()
         if not self._batch.messages:
             self._over.get_loop().call_soon(self.flush)
@@ -148,16 +186,14 @@ class EngineTransport:
         batch, self._batch = self._batch, Batch()
         data = Data(self.conn, self._sent + 1, batch.messages, batch.binary, batch.more)
         self._sent += len(batch.messages)
-        size = sum(map(len, batch.messages))
+        self.window.add(sum(map(len, batch.messages)))
         self._marks_left = MARKS
-        self._sent_bytes += size
-        self._unread += size
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK_OF_CLIENT if self._of_client else MARK, self.mark)
+            self._over.get_loop().call_later(MARK if self.window.size == math.inf else MARK_OF_CLIENT, self.mark)
         if not self._carry(data) or self._crowded is not None:
             return
-        if self._engine.unsent > HIGH_WATER or self._unread > self.window:
+        if self._engine.unsent > HIGH_WATER or self.window.unread > self.window.size:
             self._crowded = self._over.get_loop().create_task(self._make_room())
             if self._receiver is not None:
                 self._receiver.pause_sending()
@@ -172,7 +208,7 @@ class EngineTransport:
 
     async def _make_room(self) -> None:
         await self._engine.drain()
-        while self._unread > self.window / 2 and not self._over.done():
+        while self.window.unread > self.window.size / 2 and not self._over.done():
             self._marked.clear()
             await self._marked.wait()
         self._crowded = None
@@ -192,8 +228,8 @@ class EngineTransport:
 
     def _report(self) -> None:
         if not self._over.done():
-            self._reported = self._passed_on
-            self._carry(Mark(self.conn, self._sent, self._passed_on))
+            self.window.reported = self.window.passed_on
+            self._carry(Mark(self.conn, self._sent, self.window.passed_on))
 
     async def drain(self) -> None:
         crowded = self._crowded
@@ -214,32 +250,25 @@ class EngineTransport:
         """Handle messages of the other side."""
         if self._over.done():
             return
-        if data.seq != self._received + 1:
-            self.reset(f"messages {self._received + 1} to {data.seq - 1} were lost")
+        incoming = self._incoming
+        if data.seq != incoming.count + 1:
+            self.reset(f"messages {incoming.count + 1} to {data.seq - 1} were lost")
             return
-        self._received += len(data.messages)
-        messages, binary = data.messages, set(data.binary)
-        if self._pieces or data.more:
-            self._pieces.append(messages[0])
-            if sum(map(len, self._pieces)) > self.largest:
-                self._close(CloseCode.MESSAGE_TOO_BIG, f"more than {self.largest} bytes")
-                return
-            if data.more:
-                return  # a piece of which more will arrive travels alone
-            messages[0] = b"".join(self._pieces)
-            self._pieces.clear()
-        self._early.extend((payload, index not in binary) for index, payload in enumerate(messages))
-        self._deliver()
+        incoming.add(data)
+        if sum(map(len, incoming.pieces)) > self.largest:
+            self._close(CloseCode.MESSAGE_TOO_BIG, f"more than {self.largest} bytes")
+        else:
+            self._deliver()
 
     def marked(self, mark: Mark) -> None:
         """Handle a report of the other side. Reset the connection if messages are missing."""
-        self._unread = self._sent_bytes - mark.read
+        self.window.unread = self.window.sent - mark.read
         self._marked.set()
         self._check_received(mark.seq)
 
     def _check_received(self, seq: int) -> None:
-        if seq > self._received:
-            self.reset(f"messages {self._received + 1} to {seq} were lost")
+        if seq > self._incoming.count:
+            self.reset(f"messages {self._incoming.count + 1} to {seq} were lost")
 
     def closed(self, close: Close) -> None:
         """End the connection, because the other side has closed it."""
@@ -248,22 +277,23 @@ class EngineTransport:
 
     @property
     def _active_receiver(self) -> Receiver | None:
-        """The receiver, unless receiving is paused."""
-        return None if self._paused else self._receiver
+        """The receiver, unless receiving is paused. After the end it gets the rest, whether it pauses or not."""
+        return None if self._paused and not self._over.done() else self._receiver
 
     def _deliver(self) -> None:
-        while self._early and (receiver := self._active_receiver) is not None:
-            while self._early and self._active_receiver is receiver:  # `receive` may change each of them
-                payload, text = self._early.popleft()
+        messages = self._incoming.messages
+        while messages and (receiver := self._active_receiver) is not None:
+            while messages and self._active_receiver is receiver:  # `receive` may change each of them
+                payload, text = messages.popleft()
                 if len(payload) > self.largest:
-                    self._early.clear()
+                    messages.clear()
                     self._close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes")
                     return
                 receiver.receive(payload, text)
-                self._passed_on += len(payload)
+                self.window.passed_on += len(payload)
                 self._marks_left = MARKS
             receiver.read_ended()
-            if self._passed_on - self._reported > self.window / 4:
+            if self.window.is_due:
                 self._report()
 
     def pause_receiving(self) -> None:
@@ -286,7 +316,7 @@ class EngineTransport:
             if self._carry(close):
                 self.last_words = close
                 # The connection of a client may end before its node gets this.
-                self.end(CloseInfo(code, reason, was_clean=not self._of_client))
+                self.end(CloseInfo(code, reason, was_clean=self.window.size == math.inf))
 
     def abort(self) -> None:
         self.reset("aborted")
@@ -313,13 +343,12 @@ class EngineTransport:
         self._marked.set()
         self._marks_left = MARKS
         self._batch = Batch()  # its end may be repeated for some time
-        self._pieces.clear()
+        self._incoming.pieces.clear()
         self._ended(self)
-        self._paused = False
         if info.was_clean:
             self._deliver()
         else:
-            self._early.clear()
+            self._incoming.messages.clear()
         self._over.get_loop().call_soon(self._report_end)
 
     def _report_end(self) -> None:

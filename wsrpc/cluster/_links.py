@@ -8,13 +8,14 @@ node has ended, or has received nothing for `NODE_TIMEOUT` seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from .._base.closing import CloseCode, CloseInfo, sendable
+from .._base.logs import logger
 from .._base.scheduler import Tasks
 from .._client.client import Client
 from .._client.reconnect_hooks import ReconnectInfo
@@ -78,27 +79,17 @@ class NodeLinks:
     Args:
         limits: the limits of one peer.
         options: the options of `Server` and `Client` for the conversion of values.
-        serve: a function that registers the handlers for other nodes.
-        lost: a function that is called with the name of a node if messages of the node may be lost. Either the node is
-            silent, or a session with the node broke and there is a new session. Later messages are not lost.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        limits: Limits,
-        options: Mapping[str, Any],
-        *,
-        serve: Callable[[Registrar], None],
-        lost: Callable[[str], None],
-    ) -> None:
+    def __init__(self, node: Node, limits: Limits, options: Mapping[str, Any]) -> None:
         self._node = node
         self._peer_limits = limits
         self._options = options
-        self._serve = serve
-        self._lost = lost
+        self._serving: list[Callable[[Registrar], object]] = []
+        """Functions that register the handlers for other nodes."""
+        self.gaps = 0
+        """How many times messages of a node may have been lost."""
         self._server = Server(limits=limits, profile=NODE, detached_timeout=NODE_TIMEOUT, **options)
-        self._register(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}
         """The peers of nodes that have dialed, by node."""
@@ -109,21 +100,24 @@ class NodeLinks:
         self._closed_for_good = False
         self._tasks = Tasks()
         self._server.on("close", self._closed)
+        self.serve(lambda side: side.on(LOST, self._lost_received))
+        node.directory.on_joined.append(self._node_joined)
+        node.directory.on_ended.append(self._node_ended)
+
+    def serve(self, register: Callable[[Registrar], object]) -> None:
+        """Serve other nodes with the handlers that a function registers. Call this method before there are any."""
+        self._serving.append(register)
+        register(self._server)
 
     @cached_property
     def _limits(self) -> Limits:
         """The limits of the sessions. They depend on the engine, so they are known after its first connection."""
-        return link_limits(self._peer_limits, self._node.largest)
+        return link_limits(self._peer_limits, self._node.connections.largest)
 
     def peer(self, node: str) -> Peer | None:
         """Return the peer of another node. None if there is no session with the node."""
         client = self._clients.get(node)
         return self._peers.get(node) if client is None else client.peer
-
-    @property
-    def peers(self) -> list[Peer]:
-        """The peers of all nodes with which there is a session."""
-        return [peer for peer in map(self.peer, self._node.directory.nodes[1:]) if peer is not None]
 
     def at_once(self, node: str) -> Peer:
         """Return the peer of another node if a message can be sent now, or can wait in the present session.
@@ -131,15 +125,14 @@ class NodeLinks:
         Raises:
             ConnectionLost: ``"not_sent"``: there is no session with the node, or no room in the session.
         """
-        peer = self.peer(node)
-        if peer is None or not (self._node.connected or self._can_wait(peer)):
-            raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
-        return peer
-
-    def _can_wait(self, peer: Peer) -> bool:
-        """Return whether messages can wait in a session for its next connection. They never wait for a new session."""
-        current = current_of(peer)
-        return current.session.state.lives and current.outbox.kept < self._limits.offline_bytes
+        if (peer := self.peer(node)) is not None:
+            current = current_of(peer)
+            # Messages can wait in a session for its next connection. They never wait for a new session.
+            if self._node.connected or (
+                current.session.state.lives and current.outbox.kept < self._limits.offline_bytes
+            ):
+                return peer
+        raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
 
     async def reach(self, node: str) -> Peer:
         """Return the peer of another node. Wait until the node has dialed, if necessary. Cancelling is safe.
@@ -161,9 +154,21 @@ class NodeLinks:
             raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
         return peer
 
+    async def ask_all(self, nodes: Sequence[str], event: str, asked: str, returns: Any) -> list[Any]:
+        """Make a request to several nodes. Return the answers: None for a node that does not answer in time."""
+
+        async def ask(node: str) -> Any:
+            try:
+                peer = await self.reach(node)
+                return await peer.request(event, asked, returns=returns, timeout=RESPONSE_TIMEOUT)
+            except WsrpcError:
+                return None
+
+        return await asyncio.gather(*map(ask, nodes))
+
     # ------------------------------------------------------------ what the node reports
 
-    def node_joined(self, node: str) -> None:
+    def _node_joined(self, node: str) -> None:
         """Dial a new node if this node has the lower name."""
         if self._node.id < node and not self._closed_for_good:
             client = self._clients[node] = Client(
@@ -175,13 +180,14 @@ class NodeLinks:
                 profile=NODE,
                 **self._options,
             )
-            self._register(client)
+            for register in self._serving:
+                register(client)
             client.on("open", partial(self._report_lost, node))
             client.on("close", partial(self._client_closed, node))
             client.on_reconnect(partial(self._client_reconnected, node))
             self._tasks.spawn(self._connect(client))
 
-    def node_ended(self, node: str, silent: bool) -> None:
+    def _node_ended(self, node: str, silent: bool) -> None:
         """End the session with a node that has ended. A ``silent`` node may still run."""
         self._wake(node)  # callers need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
@@ -229,31 +235,33 @@ class NodeLinks:
             await client.connect()
 
     async def _dial(self, url: str, *, headers: Mapping[str, str] | None = None, **_: Any) -> EngineTransport:
-        return await self._node.dial(urlsplit(url).netloc, headers or {})
+        return await self._node.connections.dial(urlsplit(url).netloc, headers or {})
 
     async def _accept(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         handshake = Handshake("/", headers, secure=False, limits=self._limits, compression=False)
         with suppress(ConnectionLost):  # the connection has ended already
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
-                self._session_started(transport.node, peer)
-
-    def _session_started(self, node: str, peer: Peer) -> None:
-        """Add the session with a node that has dialed. It may be a new session."""
-        if self._peers.get(node, peer) is not peer:  # the node has given up the session before
-            self._mark_broken(node)
-        self._report_lost(node, peer)
-        self._peers[node] = peer
-        self._wake(node)
+                node = transport.node
+                if self._peers.get(node, peer) is not peer:  # the node has given up the session before
+                    self._mark_broken(node)
+                self._report_lost(node, peer)
+                self._peers[node] = peer
+                self._wake(node)
 
     def _wake(self, node: str) -> None:
         """Wake the callers that wait until a node has dialed."""
         if (dialed := self._dialed.pop(node, None)) is not None:
             dialed.set()
 
-    def _register(self, side: Registrar) -> None:
-        side.on(LOST, self._lost_received)
-        self._serve(side)
+    def _lost(self, node: str) -> None:
+        """Record that messages of a node may be lost.
+
+        Either the node is silent, or a session with the node broke and there is a new session. Later messages are not
+        lost.
+        """
+        self.gaps += 1
+        logger.warning("messages of node %s to rooms may be missing here", node)
 
     def _lost_received(self, peer: Peer) -> None:
         self._lost(peer.info.path.removeprefix("/"))

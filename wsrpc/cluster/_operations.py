@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from .._server.operations import DirectOperations, Row, Target
 from ..errors import EngineLost, PeerNotFound, WsrpcError
+from ._addresses import HAS_ID
 from ._calls import ClusterSender
-from ._membership import HAS_ID, ROWS, ClusterMembership
+from ._membership import ROWS, ClusterMembership
 from ._peer_forwarder import ID
-from .engine import RESPONSE_TIMEOUT
 
 
 class ClusterOperations(DirectOperations):
@@ -43,10 +42,10 @@ class ClusterOperations(DirectOperations):
 
     async def find(self, named: str, channel: str | None = None) -> list[Target]:
         membership = self._membership
-        if membership.directory.locate(named) is not None:
+        if membership.directory.claims.locate(named) is not None:
             sender = ClusterSender(named, lambda: membership)
         else:
-            node = membership.node.id if membership.has_id(named) else await self._node_of(named)
+            node = membership.node.id if membership.addresses.has_id(named) else await self._node_of(named)
             sender = ClusterSender(f"{ID}{named}", lambda: membership, node)
         return [Target(sender, channel, sender.close)]
 
@@ -55,15 +54,8 @@ class ClusterOperations(DirectOperations):
         if not self._membership.connected:
             raise EngineLost("not connected")
         nodes = self._membership.directory.nodes[1:]
-        answers = await asyncio.gather(*(self._has_id_at(node, id) for node in nodes))
+        answers = await self._membership.links.ask_all(nodes, HAS_ID, id, bool)
         for node, has in zip(nodes, answers, strict=True):
             if has:
                 return node
         raise PeerNotFound(id)
-
-    async def _has_id_at(self, node: str, id: str) -> bool:
-        try:
-            peer = await self._membership.links.reach(node)
-            return await peer.request(HAS_ID, id, returns=bool, timeout=RESPONSE_TIMEOUT)
-        except WsrpcError:
-            return False

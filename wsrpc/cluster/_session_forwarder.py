@@ -82,7 +82,7 @@ class ForwardedConnection:
         """The result is the `GoneWhy`; None if it has resumed, or was closed."""
         self._over: asyncio.Future[tuple[Connection, CloseInfo]] = loop.create_future()
         """The result is the connection that has ended, and how."""
-        transport.window = WINDOW
+        transport.window.size = WINDOW
         transport.largest = arrival.handshake.limits.sent_message_bytes or 2**53  # the client has its own limit
         self._node.owner = self
         self._node.start_receiving(self._receive_answer, ignore_end)
@@ -198,7 +198,7 @@ class SessionForwarder:
         if node not in self._node.directory.nodes or request is None:
             return "elsewhere"
         # Once, because a session refuses a request that it has accepted before. The client asks again by another one.
-        transport = await self._node.dial(node, {SESSION: request}, attempts=1)
+        transport = await self._node.connections.dial(node, {SESSION: request}, attempts=1)
         connection = ForwardedConnection(arrival, transport)
         try:
             return await connection.answered or connection
@@ -215,7 +215,7 @@ class SessionForwarder:
             transport.reset("not a request of this version")
             return
         transport.info = forwarded.info
-        transport.window = WINDOW
+        transport.window.size = WINDOW
         connection = Connection(transport)
         found = self._sessions.resume(forwarded.asked, connection, handshake)
         if isinstance(found, str):

@@ -93,7 +93,8 @@ class Reset(Struct, tag_field="t", tag="reset"):
     reason: str
 
 
-NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | Open | Accepted | Refused | Data | Mark | Close | Reset
+ConnectionMessage = Open | Accepted | Refused | Data | Mark | Close | Reset
+NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | ConnectionMessage
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=str.__str__)  # names may be of a subclass of str
 _decoder = msgspec.msgpack.Decoder(NodeMessage)

@@ -76,7 +76,8 @@ def client_module(description: Description, /) -> str:
 
 def _imports(body: str) -> str:
     """Return the imports of the names that ``body`` uses."""
-    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name) and node.id in IMPORTS}
+    names = (node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name))
+    used = {name.id for name in names if isinstance(name.ctx, ast.Load)} & IMPORTS.keys()
     modules = [name for name in sorted(used) if not IMPORTS[name]]
     standard = ["import datetime as dt" if name == "dt" else f"import {name}" for name in modules if name in STANDARD]
     for home in sorted({IMPORTS[name] for name in used} - {""}):

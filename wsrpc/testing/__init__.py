@@ -5,17 +5,23 @@ other. Both are real: every message is encoded, carried and decoded as over a We
 clients and a server that tests can cut. `ScriptedTransport` plays the remote peer from a script. `Clock` is time under
 the test's control. `FaultProxy` stands between a client and a server, on real sockets, and causes network trouble.
 `simulate` runs a whole application, under virtual time, while processes are killed and networks fail.
+`STORE_CHECKS` are the contract of `wsrpc.store`, for a store of your own, and `ENGINE_CHECKS` that of
+`wsrpc.cluster.engine`, for an engine of your own.
 """
 
+from .._net.memory_transport import MemoryTransport, memory_transports
 from ._clock import Clock
 from ._connect import Line, connect, pair
+from ._engine_checks import ENGINE_CHECKS
 from ._fault_proxy import FaultProxy
-from ._memory import MemoryTransport, memory_transports
 from ._scripted import ScriptedTransport
 from ._simulation.simulate import SimulationFailed, simulate
 from ._simulation.simulation import Simulation
+from ._store_checks import STORE_CHECKS
 
 __all__ = [
+    "ENGINE_CHECKS",
+    "STORE_CHECKS",
     "Clock",
     "FaultProxy",
     "Line",

@@ -19,14 +19,15 @@ from .._core.handlers.lifecycle import Closers
 from .._core.wire.codecs import Codec
 from .._core.wire.settings import make_settings
 from .._net.dial_request import DialRequest
+from .._net.memory_transport import MemoryTransport, memory_transports, transports_for
 from .._net.upgrade import ClientUpgrade
 from .._server.server import Server, accept_of, settings_of
+from ..adapting import connect_in_memory
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..headers import any_case
 from ..limits import Limits
 from ._clock import Clock
-from ._memory import MemoryTransport, memory_transports, transports_for
 
 
 class Line:
@@ -190,22 +191,12 @@ async def connect(
     asked.principal = principal
     asked.certificate = certificate
     await server.handshake(asked)
-    ours, theirs = transports_for(asked.connection_info(), core.limits, asked.limits)
     core.scheduler.set_clock(clock)
-    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, asked, clock))
     try:
-        await client.bind(ours)
-        peer = await accepting
-        try:
+        async with connect_in_memory(server, asked, client, clock):
             yield client
-        finally:
-            await client.close()
-            if isinstance(peer, Peer):
-                await core_of(peer).join(server.limits.close_timeout, Closers())
     finally:
         core.scheduler.set_clock(None)
-        if not accepting.done():
-            accepting.cancel()
 
 
 async def _request(

@@ -26,7 +26,7 @@ class Lobby:
     """A server with the rooms "lobby", which has a log, and "hall", which has none."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.server = Server(store=MemoryStore(run_bytes=2000), limits=limits)
+        self.server = Server(store=MemoryStore(log_bytes=2000), limits=limits)
         self.line = Line(self.server)
         self.allows = True
         self.room = self.server.room("lobby", allow=lambda peer: self.allows, keep=60)

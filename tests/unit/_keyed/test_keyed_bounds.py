@@ -14,9 +14,9 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from stream_driver import collect
 
-from wsrpc import Client, Handshake, ItemsGone, Limits, Overloaded, Retry, RunLost, Server
-from wsrpc._keyed import runs
-from wsrpc.store import Added, MemoryStore, NewRun, Page, RunState, StoreLost
+from wsrpc import Client, Handshake, ItemsGone, Keep, Limits, Overloaded, Retry, RunLost, Server
+from wsrpc._log import link
+from wsrpc.store import Appended, LogState, MemoryStore, NewLog, Page, StoreLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -45,7 +45,7 @@ async def charging(store: MemoryStore, wait: Any = None) -> AsyncGenerator[tuple
     """A client of a server that charges, and what was charged."""
     server, ran = Server(store=store), list[int]()
 
-    @server.on("charge", keep=60)
+    @server.on("charge", keep=Keep(60, scope=lambda peer, amount: "all"))
     async def charge(amount: int) -> int:
         ran.append(amount)
         if wait is not None:
@@ -114,10 +114,10 @@ class Broken(MemoryStore):
 
     is_broken = True
 
-    async def add(self, *args: Any) -> Added:
+    async def append(self, *args: Any, **options: Any) -> Appended:
         if self.is_broken:
             raise ValueError("no such table")
-        return await super().add(*args)
+        return await super().append(*args, **options)
 
 
 async def test_a_store_that_raises_another_error_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -139,15 +139,15 @@ class Silent(MemoryStore):
 
     silent_for = 20
 
-    async def start(self, key: str, run: NewRun, /) -> RunState:
+    async def open(self, key: str, log: NewLog, /) -> LogState:
         if self.silent_for:
             self.silent_for -= 1
             raise StoreLost
-        return await super().start(key, run)
+        return await super().open(key, log)
 
 
 async def test_a_store_that_does_not_answer_is_asked_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RETRY", 0.01)
+    monkeypatch.setattr(link, "RETRY", 0.01)
     async with charging(Silent()) as (client, _):
         began = time.monotonic()
         assert await client.request("charge", 1, key="k") == 1
@@ -163,9 +163,9 @@ class Late(MemoryStore):
         super().__init__()
         self.asked = set[str]()
 
-    async def start(self, key: str, run: NewRun, /) -> RunState:
+    async def open(self, key: str, log: NewLog, /) -> LogState:
         self.asked.add(key)
-        state = await super().start(key, run)
+        state = await super().open(key, log)
         if self.is_silent:
             await asyncio.Event().wait()
         return state
@@ -175,16 +175,16 @@ class Late(MemoryStore):
             await asyncio.Event().wait()
         return await super().read(*args, **options)
 
-    async def add(self, *args: Any) -> Added:
+    async def append(self, *args: Any, **options: Any) -> Appended:
         if self.is_silent:
             raise StoreLost
-        return await super().add(*args)
+        return await super().append(*args, **options)
 
 
 async def test_a_call_that_got_overloaded_has_not_claimed_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each later call with the key got `RunLost`."""
     for name, seconds in {"STORE_TIMEOUT": 0.1, "SILENT": 0.05, "RETRY": 0.01}.items():
-        monkeypatch.setattr(runs, name, seconds)
+        monkeypatch.setattr(link, name, seconds)
     store = Late()
     async with charging(store) as (client, ran):
         store.is_silent = True
@@ -206,26 +206,39 @@ class Back(MemoryStore):
         super().__init__(lease=0.1)
         self.back = asyncio.Event()
 
-    async def renew(self, runs: Mapping[str, str], /) -> Mapping[str, RunState]:
-        if not self.back.is_set():
-            raise StoreLost
-        return await super().renew(runs)
+    async def hold(
+        self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
+    ) -> Mapping[str, LogState]:
+        if logs:
+            self.logs = logs
+            if not self.back.is_set():
+                raise StoreLost
+        return await super().hold(process, logs, readers)
 
-    async def end(self, key: str, id: str, *args: Any, **options: Any) -> None:
-        self.back.set()
-        await super().renew({key: id})
-        await super().end(key, id, *args, **options)
+    async def append(self, *args: Any, only_if_lost: bool = False, **options: Any) -> Appended:
+        if only_if_lost:
+            self.back.set()
+            await super().hold("p", self.logs, {})
+        return await super().append(*args, only_if_lost=only_if_lost, **options)
 
 
 async def test_a_reader_does_not_end_a_run_whose_process_is_back() -> None:
-    store = Back()
-    async with charging(store, store.back.wait) as (client, _):
-        assert await client.request("charge", 10, key="k", timeout=None) == 10
+    store, reads = Back(), asyncio.Event()
+
+    async def wait() -> None:
+        reads.set()
+        await store.back.wait()
+
+    async with charging(store, wait) as (here, ran), charging(store) as (there, ran_there):
+        begins = asyncio.ensure_future(here.request("charge", 10, key="k", timeout=None))
+        await reads.wait()
+        assert await there.request("charge", 10, key="k", timeout=None) == await begins == 10
+        assert (ran, ran_there) == ([10], [])
 
 
 async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> None:
     """Without waiting, a generator that never pauses would drop its items before anybody could read them."""
-    server, done = Server(store=MemoryStore(run_bytes=200_000)), asyncio.Event()
+    server, done = Server(store=MemoryStore(log_bytes=200_000)), asyncio.Event()
 
     @server.on("count", keep=60)
     async def count() -> AsyncIterator[int]:

@@ -172,6 +172,40 @@ async def test_readers_begin_and_continue_anywhere() -> None:
     assert kitchen.runs == [5]
 
 
+async def test_who_continues_may_leave_the_arguments_out() -> None:
+    kitchen = Kitchen()
+    kitchen.go.set()
+    async with guest(kitchen) as client, connect(kitchen.server, principal="bob") as other:
+        assert await anext(aiter(client.stream("serve", 4, key="k"))) == 0
+        assert (await read(client, key="k", after=2))[0] == [2, 3]
+        with pytest.raises(KeyReused):
+            async with client.stream("serve", 5, key="k", after=2):
+                pass
+        with pytest.raises(ItemsGone):
+            await read(other, key="k", after=2)
+    assert kitchen.runs == [4]
+
+
+async def test_a_value_counts_as_the_only_item_for_who_continues() -> None:
+    kitchen = Kitchen()
+    async with guest(kitchen) as client:
+        cooking = asyncio.create_task(client.request("cook", "soup", key="k"))
+        await turns_until(lambda: kitchen.runs)
+        eating = asyncio.create_task(read(client, event="cook", key="k", after=0))
+        kitchen.go.set()
+        value = await cooking
+        items, position = await eating
+        assert items == [value] and position is not None and position.startswith("1-")
+        for after in (1, position):
+            assert (await read(client, event="cook", key="k", after=after))[0] == []
+        for after in (2, "2" + position[1:]):
+            with pytest.raises(ItemsGone):
+                await read(client, event="cook", key="k", after=after)
+        with pytest.raises(ItemsGone):
+            await read(client, event="cook", key="never", after=0)
+    assert kitchen.runs == ["soup"]
+
+
 HOSTILE: list[tuple[int | str, type[Exception]]] = [
     *((wrong, ItemsGone) for wrong in ("6-{}", "9999999999999999-{}", "2-0123456789abcdef", "2-{}x", 99)),
     *((text, BadArguments) for text in ("9" * 60, "-", "-1-{}", "2-", "+2-{}", " 2-{}", "1_0-{}", "٢-{}", "2.0-{}")),
@@ -195,7 +229,7 @@ async def test_positions_that_are_none(after: int | str, error: type[Exception])
 
 
 async def test_items_that_are_no_longer_kept_are_told() -> None:
-    kitchen = Kitchen(store=MemoryStore(run_bytes=200))
+    kitchen = Kitchen(store=MemoryStore(log_bytes=200))
     async with guest(kitchen) as client:
         await read(client, 1, key="k")
         kitchen.go.set()
@@ -571,7 +605,7 @@ def client_with(**options: Any) -> Any:
         (client_with(key_owner="a"), "names this client in the store"),
         (client_with(store=MemoryStore(), key_owner=5), "key_owner= is a non-empty string, got 5"),
         (client_with(store=MemoryStore(), key_owner=""), "key_owner= is a non-empty string, got ''"),
-        (client_with(store=5, key_owner="a"), "store= is a MemoryStore or a RedisStore, got 5"),
+        (client_with(store=5, key_owner="a"), "store= is a MemoryStore, a SqliteStore or a RedisStore, got 5"),
     ],
 )
 def test_what_keep_does_not_apply_to_and_a_store_without_a_name(make: Any, error: str) -> None:
@@ -626,7 +660,7 @@ async def test_plain_peers_pass_keys_as_a_last_argument() -> None:
 
 
 async def test_objects_as_principals_do_not_make_each_connection_a_payer() -> None:
-    kitchen = Kitchen(Keep(60, scope=lambda peer, *args: "all"), MemoryStore(payer_runs=3))
+    kitchen = Kitchen(Keep(60, scope=lambda peer, *args: "all"), MemoryStore(payer_logs=3))
     kitchen.go.set()
     for key in "abcd":
         async with connect(kitchen.server, principal=Router()) as client:

@@ -17,17 +17,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from core_driver import turns
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, RpcError, Server
-from wsrpc._keyed import memory_store, runs
-from wsrpc._keyed.keeper import hash_of
-from wsrpc._server import room_log
+from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, Reconnect, RpcError, Server
+from wsrpc._log import link, memory_store, writer
+from wsrpc._log.kept import hash_of
+from wsrpc._server import room_feed, room_log
 from wsrpc._server.rooms import _room_core
-from wsrpc.store import Added, MemoryStore, NewRun, Page, StoreFull
-from wsrpc.testing import Line, connect
+from wsrpc.store import Appended, MemoryStore, NewLog, Page, StoreFull
+from wsrpc.testing import FaultProxy, Line, connect
 
 MISSED = ("missed", "lobby")
+LONG = "r" * 250
+"""The name of a room with which `missed` takes more than 512 bytes, the smallest limit of a client."""
+SMALL = Limits(message_bytes=512)
 
 
 class Ear:
@@ -39,8 +43,8 @@ class Ear:
         client.on("said", self.heard.put_nowait)
         client.of("rooms").on("missed", lambda room, position: self.heard.put_nowait(("missed", room)))
 
-    async def join(self, **options: Any) -> Any:
-        return await self.client.of("rooms").request("join", "lobby", options)
+    async def join(self, room: str = "lobby", **options: Any) -> Any:
+        return await self.client.of("rooms").request("join", room, options)
 
     async def hear(self, count: int) -> list[Any]:
         return [await self.heard.get() for _ in range(count)]
@@ -53,10 +57,10 @@ async def ear(server: Server, client: Client | None = None) -> AsyncGenerator[Ea
 
 
 @asynccontextmanager
-async def house(count: int, keep: float = 60, **options: Any) -> AsyncGenerator[tuple[Any, ...]]:
+async def house(count: int, keep: float = 60, name: str = "lobby", **options: Any) -> AsyncGenerator[tuple[Any, ...]]:
     """A server, its room that keeps events, and so many ears."""
     server = Server(**options)
-    lobby = server.room("lobby", allow=lambda peer: True, keep=keep)
+    lobby = server.room(name, allow=lambda peer: True, keep=keep)
     async with AsyncExitStack() as stack:
         yield server, lobby, *[await stack.enter_async_context(ear(server)) for _ in range(count)]
     await server.close()
@@ -69,23 +73,25 @@ class OddStore(MemoryStore):
         super().__init__()
         self.reads = asyncio.Event()
         self.reads.set()
-        self.is_full = self.is_deaf = False
+        self.is_full = self.is_deaf = self.is_broken = False
         self.readers = self.asked = self.renewed = 0
 
-    async def add(self, key: str, log: NewRun, writer: str, sequence: int, items: Any, /) -> Added:
+    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
         self.asked += 1
-        self.renewed += not items
+        self.renewed += not entries
         if self.is_full:
             raise StoreFull
-        added = await super().add(key, log, writer, sequence, items)
+        added = await super().append(key, log, writer, sequence, entries, **options)
         await asyncio.sleep(3600 if self.is_deaf else 0)
         return added
 
-    async def read(self, key: str, after: int, /, *, reader: str = "", wait: float = 0.0) -> Page | None:
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
         self.readers += 1
         try:
             await self.reads.wait()
-            return await super().read(key, after, reader=reader, wait=wait)
+            if self.is_broken and not wait:
+                raise OSError("broken")
+            return await super().read(key, after, wait=wait)
         finally:
             self.readers -= 1
 
@@ -108,6 +114,9 @@ async def test_a_new_member_gets_what_it_asks_for_and_then_live_events() -> None
         await lobby.emit("said", 5)
         assert await two.hear(3) == [3, 4, 5]
         assert begin["complete"] and joined["complete"]
+        await three.join(after="0-0")  # before the first event
+        assert await three.hear(6) == [0, 1, 2, 3, 4, 5]
+        await three.client.of("rooms").request("leave", "lobby")
         assert (await three.join(after=begin["position"]))["complete"]
         assert await three.hear(6) == [0, 1, 2, 3, 4, 5]
         for after in ("", "x", "1", "1-", "-5", "1-ä"):
@@ -116,7 +125,7 @@ async def test_a_new_member_gets_what_it_asks_for_and_then_live_events() -> None
 
 
 async def test_what_is_not_kept_any_more_is_told() -> None:
-    async with house(3, store=MemoryStore(run_bytes=2000)) as (_, lobby, one, two, three):
+    async with house(3, store=MemoryStore(log_bytes=2000)) as (_, lobby, one, two, three):
         begin = await one.join()
         for number in range(100):
             await lobby.emit("said", number)
@@ -141,17 +150,21 @@ async def test_a_sender_that_is_left_out_gets_its_event_in_another_session() -> 
         assert await again.hear(2) == ["mine", "later"]
 
 
-@pytest.mark.parametrize("kind", ["no event", "no JSON"])
+@pytest.mark.parametrize("kind", ["no event", "no JSON", "too deep"])
 async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room(
     kind: str, caplog: pytest.LogCaptureFixture, store: OddStore
 ) -> None:
-    entry = msgspec.msgpack.encode(["no event"] if kind == "no event" else [None, "said", [{(1, 2): 3}]])
-    log = NewRun(id="x", arguments="", payer="x", keep=60.0)
+    entry = {
+        "no event": msgspec.msgpack.encode(["no event"]),
+        "no JSON": msgspec.msgpack.encode([None, "said", [{(1, 2): 3}]]),
+        "too deep": msgspec.msgpack.encode([None, "said", [None]]).replace(b"\x91\xc0", b"\x91" * 100_000 + b"\xc0"),
+    }[kind]
+    log = NewLog(id="x", payer="x", keep=60.0)
     async with house(1, store=store) as (server, lobby, one), ear(server, Client(extensions=False)) as two:
         begin = (await one.join())["position"]
         await two.join()  # it speaks JSON only
         await lobby.emit("said", 1)
-        await store.add(hash_of(("room", "lobby")), log, "other", 1, [entry])
+        await store.append(hash_of(("room", "lobby")), log, "other", 1, [entry])
         await lobby.emit("said", 2)
         assert await two.hear(3) == [1, MISSED, 2]
         assert (await one.hear(3))[::2] == [1, 2]
@@ -159,7 +172,7 @@ async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room
         assert not (await two.join(after=begin))["complete"]
         assert await two.hear(3) == [1, MISSED, 2]
     warned = [each for each in caplog.records if "which cannot be read" in each.getMessage()]
-    assert len(warned) == (kind == "no event")
+    assert len(warned) == (kind != "no JSON")
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -176,7 +189,78 @@ async def test_a_member_for_which_an_event_is_too_large_is_told(shared: bool) ->
         assert await one.hear(2) == [MISSED, 2]
 
 
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
+async def test_who_cannot_even_be_told_is_told_in_another_session_and_the_others_hear_each_event_once(
+    where: str, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process sent the event to the others again and again, and no later one."""
+    monkeypatch.setattr(room_log, "PAUSE", 0.0)
+    store = None if where == "one process" else MemoryStore()
+    async with (
+        house(1, name=LONG, store=store, limits=Limits(high_water_bytes=300)) as (server, here, other),
+        house(0, name=LONG, store=store) as (_, there),
+    ):
+        emit, line = (there if where == "another process" else here).emit, Line(server)
+        await other.join(LONG)
+        async with Client("ws://server/", dial=line.dial, limits=SMALL, reconnect=Reconnect(initial=0.001)) as client:
+            heard: asyncio.Queue[Any] = asyncio.Queue()
+            client.on("said", heard.put_nowait)
+            client.room(LONG).on_missed(lambda: heard.put_nowait("missed"))
+            await client.room(LONG).join()
+            for number in range(2):
+                if slow:
+                    line.connections[-1][1].hold()
+                    server.peers[-1].emit_nowait("filling", "x" * 400)
+                report = await emit("said", "x" * 600)
+                await emit("said", number)
+                assert await other.hear(2) == ["x" * 600, number]
+                line.connections[-1][1].release()
+                assert {await heard.get(), await heard.get()} == {"missed", number}
+                if where != "another process":
+                    assert (report.sent, len(report.errors)) == ((2, 0) if slow else (1, 1))
+            await emit("said", "last")
+            assert [await heard.get()] == await other.hear(1) == ["last"]
+
+
+async def test_a_join_says_what_is_missed_to_who_cannot_be_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The join failed. The member got later events, but they were also kept at hand for it, so that `emit` waited."""
+    monkeypatch.setattr(room_feed, "RECENT", 10_000)
+    async with house(0, name=LONG) as (server, lobby), ear(server, Client(limits=SMALL)) as one:
+        await lobby.emit("said", "x" * 600)
+        await lobby.emit("said", 0)
+        assert not (await one.join(LONG, last=2))["complete"]
+        for number in range(1, 100):
+            report = await lobby.emit("said", number)
+            assert (report.sent, report.skipped) == (1, 0)
+        assert await one.hear(100) == [*range(100)]
+
+
 # ---------------------------------------------------------------- the store
+
+
+async def test_a_member_is_told_that_what_it_has_missed_cannot_be_read_and_later_catches_up_from_there(
+    store: OddStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was not told. When it was behind later, it got events that it had got already."""
+    async with house(1, store=store, limits=Limits(high_water_bytes=300)) as (server, lobby, other):
+        await other.join()
+        await lobby.emit("said", 1)
+        line = Line(server)
+        async with Client("ws://server/", dial=line.dial) as client:
+            one = Ear(client)
+            store.is_broken = True
+            assert not (await one.join(last=1))["complete"]
+            store.is_broken = False
+            await lobby.emit("said", 2)
+            assert await one.hear(2) == [MISSED, 2]
+            line.connections[0][1].hold()
+            server.peers[1].emit_nowait("filling", "x" * 1000)
+            await lobby.emit("said", 3)
+            line.connections[0][1].release()
+            await lobby.emit("said", 4)
+            assert await one.hear(2) == [3, 4]
+    assert "a member misses events, because sending them has failed" in caplog.text
 
 
 async def test_a_join_that_fails_disturbs_nobody_and_leaves_the_log_unread(store: OddStore) -> None:
@@ -254,7 +338,7 @@ async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
         position = (await one.join())["position"]
         await lobby.emit("said", 1)
         store.reads.clear()
-        monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.05)
+        monkeypatch.setattr(room_feed, "STORE_TIMEOUT", 0.05)
         for _ in range(2):
             with pytest.raises(Overloaded, match="does not answer"):
                 await two.join(after=position)
@@ -263,11 +347,51 @@ async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
         assert (await two.join())["complete"]
 
 
+class LateStore:
+    """A store of which one process gets the answers to its reads late: those that wait, and the others."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.waiting, self.others = asyncio.Event(), asyncio.Event()
+        self.late = 0
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        page = await self._store.read(key, after, wait=wait)
+        self.late += 1
+        await (self.waiting if wait else self.others).wait()
+        self.late -= 1
+        return page
+
+
+async def test_who_is_ahead_of_a_process_gets_what_it_sends_while_it_reads_for_the_member() -> None:
+    store = MemoryStore()
+    late: Any = LateStore(store)
+    late.waiting.set()
+    late.others.set()
+    async with house(2, store=late) as (_, _, one, two), house(1, store=store) as (_, other, three):
+        await one.join()
+        for event in (late.waiting, late.others):
+            event.clear()
+        await other.emit("said", 0)
+        position = (await three.join())["position"]
+        joining = asyncio.ensure_future(two.join(after=position))
+        await turns_until(lambda: late.late == 2)  # both are read before the next event is stored
+        await other.emit("said", 1)
+        late.waiting.set()
+        assert await one.hear(2) == [0, 1]
+        late.others.set()
+        assert await two.hear(1) == [1]
+        assert (await joining)["complete"]
+
+
 async def test_events_in_memory_are_kept_as_long_as_there_are_members(
     store: OddStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed = 0.0
-    monkeypatch.setattr(runs, "MemoryStore", lambda: store)
+    monkeypatch.setattr(link, "MemoryStore", lambda: store)
     monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
     async with house(2, keep=2) as (server, lobby, one, two):
         await one.join()
@@ -333,16 +457,38 @@ async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_ha
         assert await slow.hear(2) == [MISSED, 2]
 
 
+async def test_a_log_is_read_from_its_end_after_the_last_member_has_left_while_an_event_was_sent(
+    store: OddStore,
+) -> None:
+    """New members got all that had happened since."""
+    async with house(1, store=store) as (server, lobby, one), house(0, store=store) as (_, there):
+        async with server.listen() as listening, FaultProxy(listening.url) as proxy, Client(proxy.url) as leaving:
+            await Ear(leaving).join()
+            async with proxy.stall("up"):
+                closing = asyncio.ensure_future(next(iter(lobby)).close(4000, "kicked"))
+                await turns()
+                assert len(lobby) == 1  # until its client has answered
+                await there.emit("said", 0)
+                await turns_until(lambda: not len(lobby))
+            await closing
+            for number in range(1, 4):
+                await there.emit("said", number)
+            await one.join()
+            await there.emit("said", "now")
+            assert await one.hear(1) == ["now"]
+
+
 # ---------------------------------------------------------------- bursts, and slow readers
 
 
 @pytest.fixture
 def small_log(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """A store of small logs, as that of a server that is given none."""
-    monkeypatch.setattr(room_log, "RECENT", 10_000)
-    monkeypatch.setattr(room_log, "BATCH", 1000)
-    monkeypatch.setattr(runs, "MemoryStore", lambda: MemoryStore(run_bytes=10_000))
-    return MemoryStore(run_bytes=10_000)
+    monkeypatch.setattr(room_feed, "RECENT", 10_000)
+    for module in (room_log, writer):
+        monkeypatch.setattr(module, "BATCH", 1000)
+    monkeypatch.setattr(link, "MemoryStore", lambda: MemoryStore(log_bytes=10_000))
+    return MemoryStore(log_bytes=10_000)
 
 
 @pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
@@ -366,7 +512,7 @@ async def test_who_reads_gets_all_of_a_burst_that_is_larger_than_the_log(
 async def test_nobody_waits_long_for_who_does_not_read(
     where: str, small_log: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room_log, "HOLD", 0.1)
+    monkeypatch.setattr(room_feed, "HOLD", 0.1)
     store, limits = None if where == "one process" else small_log, Limits(high_water_bytes=300)
     async with house(1, store=store, limits=limits) as (server, lobby, other), house(0, store=store) as (_, there):
         line, is_here, log = Line(server), where != "another process", _room_core(lobby).room_log
@@ -380,7 +526,7 @@ async def test_nobody_waits_long_for_who_does_not_read(
             reports = await asyncio.gather(*(emit("said", number, "x" * 1000) for number in range(200)))
             assert await other.hear(200) == [*range(200)]
             assert not is_here or [(each.sent, each.skipped) for each in reports[::199]] == [(2, 0), (1, 1)]
-            assert log._recent_bytes < 20_000
+            assert log.feed._recent_bytes < 20_000
             line.connections[0][1].release()  # it is told, and gets the last ones
             heard = await one.hear(1)
             while heard[-1] != 199:
@@ -389,6 +535,47 @@ async def test_nobody_waits_long_for_who_does_not_read(
             assert heard == [*range(place), MISSED, *range(heard[place + 1], 200)]
             report = await lobby.emit("said", "later")
             assert (report.sent, report.skipped) == (2, 0)
+
+
+async def test_events_at_hand_are_counted_anew_with_a_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a log that the store has dropped still counted, so `emit` waited too early."""
+    monkeypatch.setattr(room_feed, "RECENT", 10_000)
+    monkeypatch.setattr(room_feed, "HOLD", 0.0)
+    passed = 0.0
+    monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
+    async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
+        line = Line(server)
+        async with Client("ws://server/", dial=line.dial) as client:
+            await Ear(client).join()
+            line.connections[0][1].hold()
+            for count in (5, 8):
+                for _ in range(count):
+                    report = await lobby.emit("said", "x" * 1000)
+                    assert (report.sent, report.skipped) == (1, 0)
+                passed += 100
+            line.connections[0][1].release()
+
+
+async def test_a_member_that_is_behind_goes_on_in_a_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It heard nothing more, because events of both logs were at hand as if they were one."""
+    passed = 0.0
+    monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
+    async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
+        line = Line(server)
+        async with Client("ws://server/", dial=line.dial) as client:
+            ear = Ear(client)
+            await ear.join()
+            await lobby.emit("said", "old")
+            assert await ear.hear(1) == ["old"]
+            passed += 100  # the log expires
+            line.connections[0][1].hold()
+            server.peers[0].emit_nowait("fills", "x" * 1000)
+            await lobby.emit("said", "new")
+            line.connections[0][1].release()
+            async with asyncio.timeout(8):
+                assert await ear.hear(1) == [("missed", "lobby")]
+                await lobby.emit("said", "next")
+                assert await ear.hear(1) == ["next"]
 
 
 # ---------------------------------------------------------------- the server

@@ -5,6 +5,7 @@ tests/unit/cluster/test_cluster_presence.py has several servers.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from core_driver import turns
 from leftovers import turns_until
 from presence_watchers import GRACE, Hook, Watcher, give_principals, states, use_clock
 
-from wsrpc import BadArguments, Limits, Server
+from wsrpc import BadArguments, Limits, Room, Server
 from wsrpc._server import presence
 from wsrpc._server.presence import BATCHED, MOST_ABOUT
 from wsrpc.testing import Clock, ScriptedTransport
@@ -127,6 +128,32 @@ async def test_what_connections_say_about_themselves() -> None:
             assert watcher is third or room.present() == {"ada": Present("ada", "away", ({"tab": 1},))}
         await house.batch()
         assert house.hook.calls[-1] == ("ada", "away")
+
+
+async def test_a_slow_function_gets_the_latest_state(caplog: pytest.LogCaptureFixture) -> None:
+    async with House() as house:
+        release, calls = asyncio.Event(), list[tuple[str | int, str]]()
+
+        @house.server.on_presence
+        async def slow(room: Room, present: Present) -> None:
+            calls.append((present.user, present.state))
+            await release.wait()
+            raise ValueError("a mistake")
+
+        ada = await house.joins("ada")
+        await house.batch()
+        await house.joins("bob")
+        for change in (house.drops, house.resumes, house.drops):
+            await change(ada)
+            await house.batch()
+        assert calls == [("ada", "online")]
+        release.set()
+        await turns_until(lambda: len(calls) == 3)
+        assert calls[1:] == [("bob", "online"), ("ada", "away")]
+        await house.resumes(ada)
+        await house.batch()
+        await turns_until(lambda: calls[3:] == [("ada", "online")])
+        assert caplog.text.count("on_presence failed for room 'lobby'") == 4
 
 
 async def test_limits_of_what_connections_say() -> None:

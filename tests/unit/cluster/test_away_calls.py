@@ -13,11 +13,11 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Peer, Reconnect, Retry, Server
-from wsrpc._keyed import runs
+from wsrpc._log import link
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
-from wsrpc.store import Added, AdoptedRun, MemoryStore, StoreLost
+from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
 from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -95,12 +95,9 @@ async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_call
 
 
 class Lost(MemoryStore):
-    """A store that does not answer any more when its readers leave."""
+    """A store that takes calls, and does not answer any more."""
 
-    async def leave(self, *args: Any) -> None:
-        raise StoreLost
-
-    async def add(self, *args: Any) -> Added:
+    async def append(self, *args: Any, **options: Any) -> Appended:
         raise StoreLost
 
 
@@ -214,7 +211,7 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
 ) -> None:
     """However long ago the process has ended, and although the store may have done late what it was asked in vain."""
     monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
-    monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.01)
+    monkeypatch.setattr(link, "STORE_TIMEOUT", 0.01)
     lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1))
@@ -239,13 +236,13 @@ class Faulty(MemoryStore):
     """Whether it does what it does not answer."""
     spoils = ""
 
-    async def adopt(self, topic: str, /) -> Sequence[AdoptedRun]:
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         self.asked += 1
         adopted = [*await super().adopt(topic)] if self.answers or self.is_late else []
         if not self.answers:
             raise StoreLost
         if adopted and topic == self.spoils:
-            adopted[0] = AdoptedRun(adopted[0].key, adopted[0].id, b"\xc1")
+            adopted[0] = AdoptedLog(adopted[0].key, adopted[0].id, b"\xc1")
         return adopted
 
 

@@ -13,7 +13,7 @@ from leftovers import timers_due, turns_until
 
 from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server
 from wsrpc._core.api.peer import current_of
-from wsrpc.cluster import Cluster, MemoryEngine, _membership
+from wsrpc.cluster import Cluster, MemoryEngine, _addresses, _membership
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.testing import connect
 
@@ -143,18 +143,18 @@ async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloa
 
 
 async def test_the_end_of_the_last_session_may_come_after_the_question_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_membership, "CROSSING", 60.0)
-    asked, answer = asyncio.Event(), _membership.ClusterMembership._asked_whether_connected
+    monkeypatch.setattr(_addresses, "CROSSING", 60.0)
+    asked, answer = asyncio.Event(), _addresses.Addresses._asked_whether_connected
 
     def asks(self: Any, address: str, counter: int, age: float | None) -> bool:
         asked.set()
         return answer(self, address, counter, age)
 
-    monkeypatch.setattr(_membership.ClusterMembership, "_asked_whether_connected", asks)
+    monkeypatch.setattr(_addresses.Addresses, "_asked_whether_connected", asks)
     async with servers(2) as made:
         old, new = Watched("old"), Watched("new")
-        directory: Any = membership_of(made[1].cluster).directory
-        directory._started_at = float("-inf")  # else it raises its own claim
+        claims: Any = membership_of(made[1].cluster).directory.claims
+        claims._started_at = float("-inf")  # else it raises its own claim
         await made.engine_goes()
         for client in (None, None, old.client):  # each makes the claim of the first server higher
             await enter(made, 0, client)
@@ -172,18 +172,18 @@ async def test_a_connection_that_drops_at_once_does_not_lose_the_address_to_an_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The older one may be half open: its client has started anew, and nobody has noticed."""
-    monkeypatch.setattr(_membership, "BEAT", 0.1)
+    monkeypatch.setattr(_addresses, "BEAT", 0.1)
     async with servers(2) as made, made[1].listen() as second:
         old, coming = Watched(), Coming(f"{second.url}?who=ada")
         await made.join(0, "ada", old.client)
-        directory: Any = membership_of(made[0].cluster).directory
-        directory._started_at = float("-inf")  # else it raises its own claim
+        claims: Any = membership_of(made[0].cluster).directory.claims
+        claims._started_at = float("-inf")  # else it raises its own claim
         await made.engine_goes()
         async with coming.client:
             await coming.drop(made.peer(1, "ada"))
             made.memory.down = False
             await made.meet()
-            await turns_until(lambda: directory.higher_claim("ada"))
+            await turns_until(lambda: claims.higher("ada"))
             await timers_due(0.3)
             assert made[1].peers and old.client.connected, "both keep what they have"
             coming.gate.set()
@@ -200,8 +200,8 @@ async def test_a_server_that_has_just_started_has_the_later_connection(monkeypat
                 pass
         old, new = Watched(), Watched()
         await made.join(0, "ada", old.client)
-        directory: Any = membership_of(made[0].cluster).directory
-        directory._started_at = float("-inf")  # else both have just started
+        claims: Any = membership_of(made[0].cluster).directory.claims
+        claims._started_at = float("-inf")  # else both have just started
         made.memory.down = True  # for those who are to come
         await made.add()
         await enter(made, 1, new.client)
@@ -221,16 +221,16 @@ async def test_without_a_confirmation_both_connections_stay(monkeypatch: pytest.
             if not self.deaf or subject == "shop.all":
                 super().deliver(subject, payload)
 
-    monkeypatch.setattr(_membership, "CONFIRMED", 0.3)
-    monkeypatch.setattr(_membership, "BEAT", 0.1)
+    monkeypatch.setattr(_addresses, "CONFIRMED", 0.3)
+    monkeypatch.setattr(_addresses, "BEAT", 0.1)
     engine = Deaf()
     async with servers(2, engine) as made:
         old, new = Watched(), Watched()
         await made.join(0, "ada", old.client)
         engine.deaf = True
         await enter(made, 1, new.client)
-        directory = membership_of(made[0].cluster).directory
-        await turns_until(lambda: directory.higher_claim("ada"))
+        claims = membership_of(made[0].cluster).directory.claims
+        await turns_until(lambda: claims.higher("ada"))
         await timers_due(0.3)
         assert old.client.connected and new.client.connected
         engine.deaf = False

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from cluster_servers import NarrowEngine, Servers, servers
+from cluster_servers import NarrowEngine, Servers, servers, sessions_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -519,9 +519,9 @@ async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch
     async with world("there") as w:
         with pytest.raises(ValueError, match="close code 1006 may not be sent"):
             await w.peer.close(1006)
-        directory = membership_of(w.made[0].cluster).directory
+        claims = membership_of(w.made[0].cluster).directory.claims
         with monkeypatch.context() as patch:  # the peer has left, and this node has not heard so
-            patch.setattr(directory, "locate", lambda address: w.made[1].cluster.nodes[0])
+            patch.setattr(claims, "locate", lambda address: w.made[1].cluster.nodes[0])
             with pytest.raises(PeerNotFound, match="'eve'"):
                 await w.made[0].cluster.peer("eve").close()
         await w.made.engine_goes()
@@ -536,10 +536,10 @@ async def test_a_peer_that_has_moved_is_looked_up_once_more(monkeypatch: pytest.
     async with world("there") as w:
         server = await w.made.add()
         await w.made.meet()
-        directory = membership_of(w.made[0].cluster).directory
+        claims = membership_of(w.made[0].cluster).directory.claims
         stale: list[str] = []
-        real = directory.locate
-        monkeypatch.setattr(directory, "locate", lambda address: stale.pop() if stale else real(address))
+        real = claims.locate
+        monkeypatch.setattr(claims, "locate", lambda address: stale.pop() if stale else real(address))
         stale[:] = [server.cluster.nodes[0]] * 2
         assert await w.peer.request("add", 20, 22) == 42
         stale[:] = [server.cluster.nodes[0]] * 2
@@ -571,11 +571,11 @@ async def test_messages_that_somebody_makes_up_do_not_part_two_nodes(code: int) 
         lower, higher = sorted(members, key=lambda member: member.node.id)
         real, conn = higher.links.peer(lower.node.id), connection_name(lower.node.id, higher.node.id, 77)
         w.engine.deliver(f"shop.{higher.node.id}", encode(Open(conn, {})))
-        transports: Any = higher.node._transports
+        transports: Any = higher.node.connections._transports
         assert conn in transports
         await turns_until(lambda: conn not in transports and higher.links.peer(lower.node.id) is real)
         assert await w.peer.request("add", 1, 2) == 3
-        [conn] = transports = lower.node._transports
+        [conn] = transports = lower.node.connections._transports
         w.engine.deliver(f"shop.{lower.node.id}", encode(Close(conn, 0, code, "made up")))
         await turns_until(lambda: transports and conn not in transports)
         assert await w.peer.request("add", 1, 2) == 3
@@ -607,7 +607,7 @@ async def test_the_engine_is_down() -> None:
 async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
     async with world("there") as w:
         nodes = [membership_of(server.cluster).node for server in w.made.all]
-        dialed = sum(node.dialed for node in nodes)
+        dialed = sum(node.connections.dialed for node in nodes)
         w.engine.loss = 0.02
 
         async def emit() -> None:
@@ -620,7 +620,7 @@ async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
 
         _, numbers, sent = await asyncio.gather(emit(), read(), w.peer.request("last", send=range(2000)))
         w.engine.loss = 0.0
-        assert sum(node.dialed for node in nodes) > dialed + 3, "messages were lost"
+        assert sum(node.connections.dialed for node in nodes) > dialed + 3, "messages were lost"
         assert (w.callee.seen, numbers, sent) == (list(range(200)), list(range(2000)), [2000, 1999])
 
 
@@ -784,7 +784,7 @@ async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:
         await turns_until(lambda: w.made.peer(1, "ada").pending)
         for _ in range(15):
             await channel.emit("note", "x" * 10_000)
-        await turns_until(lambda: sum(link.active for link in membership_of(w.made[1].cluster).links.peers) == 1)
+        await turns_until(lambda: sum(link.active for link in sessions_of(membership_of(w.made[1].cluster))) == 1)
         assert not channel.closed
         for _ in range(15):
             with suppress(ChannelClosed):

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cluster_servers import Servers, servers
+from cluster_servers import Servers, servers, sessions_of
 from core_driver import Blocked
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Context, Limits, RpcError, Server
 from wsrpc._server.room_requests import ANSWERED
-from wsrpc.cluster import ClusterClient, _membership
+from wsrpc.cluster import ClusterClient, _remote_rooms
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadResult, MessageTooBig, RemoteError, RequestTimeout
 
@@ -101,7 +101,7 @@ async def test_members_and_processes_that_come_meanwhile_are_asked() -> None:
     first, second = Blocked(), Blocked()
     async with servers(2) as made:
         asking = asyncio.ensure_future(made[0].room("lobby").request("confirm", "?"))
-        await turns_until(lambda: node(made[1]).links.peers[0].active)
+        await turns_until(lambda: sessions_of(node(made[1]))[0].active)
         await join(made, 1, first)
         await turns_until(lambda: first.started)
         await made.add()
@@ -116,7 +116,7 @@ async def test_members_and_processes_that_come_meanwhile_are_asked() -> None:
 async def test_a_process_that_ends_has_not_answered_and_after_a_broken_session_it_is_asked_again(
     leaving: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_membership, "BEAT", 0.1)
+    monkeypatch.setattr(_remote_rooms, "BEAT", 0.1)
     hangs, answers = Blocked(), Blocked()
     async with servers(3) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])  # of two, the first one dials the other one
@@ -126,8 +126,8 @@ async def test_a_process_that_ends_has_not_answered_and_after_a_broken_session_i
         await turns_until(lambda: hangs.started and answers.started)
         async with asyncio.timeout(10):  # the request does not hold it up
             await made[leaving].close()
-        await turns_until(lambda: len(node(made[1]).links.peers) == 1)
-        (peer,) = node(made[max(1, 2 - leaving)]).links.peers
+        await turns_until(lambda: len(sessions_of(node(made[1]))) == 1)
+        (peer,) = sessions_of(node(made[max(1, 2 - leaving)]))
         await peer.close(1011)
         await turns_until(lambda: answers.cancelled and len(answers.started) == 2)
         answers.go.set()

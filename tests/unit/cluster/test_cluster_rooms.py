@@ -19,9 +19,20 @@ from leftovers import turns_until
 from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Server
 from wsrpc._core.session import replay
 from wsrpc._server.broadcast import SLOW_READERS_TIMEOUT
-from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine, _directory, _engine_link, _links, _membership
+from wsrpc.cluster import (
+    Cluster,
+    ClusterClient,
+    MemoryEngine,
+    _directory,
+    _engine_link,
+    _links,
+    _membership,
+    _memory_engine,
+)
 from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster._links import NodeLinks, link_limits
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
+from wsrpc.limits import DEFAULT_LIMITS
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.types import Members, RawConnection
 
@@ -154,6 +165,76 @@ async def test_events_come_in_the_order_of_their_sender() -> None:
         await turns_until(lambda: all(len(each.heard) == 1000 for each in listeners))
         made.memory.loss = 0.0
         assert all(each.heard == [(number,) for number in range(1000)] for each in listeners)
+
+
+async def test_a_process_that_has_not_dialed_delays_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those after it got an event late, and a later one of `emit_nowait` before it."""
+    monkeypatch.setattr(_links, "RESPONSE_TIMEOUT", 30.0)
+    dial, may_dial = NodeLinks._dial, {"others": asyncio.Event(), "silent": asyncio.Event()}
+    silent: list[str] = []
+
+    async def late(self: Any, url: str, **options: Any) -> Any:
+        await may_dial["others"].wait()
+        if self._node.id in silent:
+            await may_dial["silent"].wait()
+        return await dial(self, url, **options)
+
+    monkeypatch.setattr(NodeLinks, "_dial", late)
+    async with servers(0) as made:
+        for _ in range(4):
+            await made.add()
+        made.all.sort(key=lambda server: server.cluster.nodes[0], reverse=True)
+        listeners: dict[str, list[Any]] = {}
+        for number, server in enumerate(made.all):
+            server.on("open", server.room("lobby").add)
+            await made.join(number, f"user-{number}", (listener := Listener()).client)
+            listeners[server.cluster.nodes[0]] = listener.heard
+        room = made[0].room("lobby")  # which all others dial
+        await turns_until(lambda: len(nodes_of(made[0])) == 3)
+        late_one, *others = nodes_of(made[0])
+        silent.append(late_one)
+        may_dial["others"].set()
+        reach = membership_of(made[0].cluster).links.peer
+        await turns_until(lambda: all(map(reach, others)))
+        emitting = [asyncio.create_task(room.emit("said", number)) for number in (1, 2)]
+        await turns_until(lambda: len(listeners[made[0].cluster.nodes[0]]) == 2)
+        report = room.emit_nowait("said", 3)
+        assert (report.nodes, report.missing_nodes) == (tuple(others), (late_one,))
+        await turns_until(lambda: all(len(listeners[name]) == 3 for name in others))
+        assert [listeners[name] for name in others] == [[(1,), (2,), (3,)]] * 2
+        assert listeners[late_one] == [] and not any(each.done() for each in emitting)
+        may_dial["silent"].set()
+        for report in await asyncio.gather(*emitting):
+            assert {*report.nodes} == {late_one, *others} and report.missing_nodes == ()
+        room.emit_nowait("said", 4)
+        await turns_until(lambda: listeners[late_one][-1:] == [(4,)])
+        assert listeners[late_one] == [(1,), (2,), (4,)]
+
+
+@pytest.mark.parametrize("cap", [64, 1], ids=["room for all", "more than may be unsent"])
+async def test_events_keep_their_order_when_a_process_reads_slowly(cap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of `emit` waited, and those of `emit_nowait` did not."""
+    limits = link_limits(DEFAULT_LIMITS, 1 << 20).replace(hard_cap_bytes=cap << 20)
+    monkeypatch.setattr(_links, "link_limits", lambda *_: limits)
+    monkeypatch.setattr(_memory_engine, "RESPONSE_TIMEOUT", 30.0)
+    async with servers(2) as made:
+        here, there = await join_lobby(made, "here", "there")
+        room, missed = made[0].room("lobby"), set[int]()
+        emitting: list[asyncio.Task[Any]] = []
+        made.memory.freeze()
+        for number in range(60):
+            if number % 2:
+                missed |= {number} if room.emit_nowait("said", number, "x" * 100_000).missing_nodes else set()
+            else:
+                emitting.append(asyncio.create_task(room.emit("said", number, "x" * 100_000)))
+                await turns_until(lambda number=number: len(here.heard) == number + 1)  # type: ignore[misc]
+        assert not emitting[-1].done()
+        made.memory.thaw()
+        assert all(report.nodes and not report.missing_nodes for report in await asyncio.gather(*emitting))
+        await room.emit("said", 60)
+        await turns_until(lambda: there.heard[-1:] == [(60,)])
+        assert [each[0] for each in there.heard] == [number for number in range(61) if number not in missed]
+        assert bool(missed) is (cap == 1)
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["await emit", "emit_nowait"])

@@ -81,6 +81,10 @@ async def test_processes_with_and_without_keep_lose_no_event_untold() -> None:
         assert [await heard[0].get() for _ in range(4)] == ["stored", "missed"] * 2
         assert not late.complete
         assert len((await new.members()).addresses) + (await new.members()).others == 3
+        await asyncio.gather(*[old.emit("said", "not stored") for _ in range(1000)])
+        await new.emit("said", "stored")  # failed, while many had to be told of
+        while await heard[0].get() != "stored":
+            pass
 
 
 async def test_a_server_in_a_cluster_needs_a_common_store() -> None:

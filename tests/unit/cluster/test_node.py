@@ -15,7 +15,7 @@ from leftovers import turns_until
 from recorder import Recorder
 
 from wsrpc import CloseInfo, ConnectionLost
-from wsrpc._server.joined_cluster import UserEntry
+from wsrpc._server.user_entries import UserEntry
 from wsrpc.cluster import MemoryEngine, _engine_link
 from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
 from wsrpc.cluster._engine_transport import MARKS, EngineTransport
@@ -44,24 +44,12 @@ class One:
     def __init__(self, engine: MemoryEngine, clock: Clock) -> None:
         self.told: list[str] = []
         self.ears: list[Ear] = []
-        self.node = Node(engine, "shop", self, clock)
-
-    def node_joined(self, node: str, /) -> None:
-        self.told.append(f"{node} came")
-
-    def node_ended(self, node: str, silent: bool, /) -> None:
-        self.told.append(f"{node} left")
-
-    def nothing(self, *_: object) -> None:
-        pass
-
-    claimed_elsewhere = claim_contested = presence_changed = nothing
+        self.node = Node(engine, "shop", self.accepted, lambda: self.told.append("engine lost"), clock)
+        self.node.directory.on_joined.append(lambda node: self.told.append(f"{node} came"))
+        self.node.directory.on_ended.append(lambda node, silent: self.told.append(f"{node} left"))
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         self.ears.append(Ear(transport))
-
-    def engine_lost(self, reason: str, /) -> None:
-        self.told.append("engine lost")
 
 
 class World:
@@ -80,7 +68,7 @@ class World:
     async def connect(self) -> tuple[Ear, Ear]:
         """Connect the first node to the second one; return both ends."""
         one, other = self.ones[:2]
-        ours = Ear(await one.node.dial(other.node.id, {}))
+        ours = Ear(await one.node.connections.dial(other.node.id, {}))
         return ours, other.ears[-1]
 
     def connection(self, one: One) -> Any:
@@ -126,13 +114,13 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
 ) -> None:
     async with connected() as (w, ours, _):
         a, b = w.ones
-        b.node.directory.claim("user/1")
+        b.node.directory.claims.claim("user/1")
         await turns(5)
         await w.pass_time(6 * BEAT)
         assert 6 * BEAT > NODE_TIMEOUT and a.told.count(f"{b.node.id} left") == 0, "it has just beaten"
         w.kill(b)
         await w.pass_time(NODE_TIMEOUT + TICK)
-        assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
+        assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.claims.locate("user/1") is None
         assert ours.lost is not None and ours.lost.code == 1006
     assert f"node {a.node.id} of cluster 'shop' has lost node {b.node.id}, which is silent" in caplog.text
 
@@ -154,19 +142,52 @@ async def test_a_process_that_was_paused_reads_what_has_arrived_before_it_gives_
 async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
     async with world(3) as w:
         a, b, c = w.ones
-        b.node.directory.claim("user/1")
+        b.node.directory.claims.claim("user/1")
         await turns(5)
         w.engine.down = True
         w.engine.cut()
         await turns(5)
         await w.pass_time(4 * NODE_TIMEOUT)
         assert set(a.node.directory.nodes) == {a.node.id, b.node.id, c.node.id}
-        assert a.node.directory.locate("user/1") == b.node.id
+        assert a.node.directory.claims.locate("user/1") == b.node.id
         await c.node.close()
         w.engine.down = False
         await turns_until(lambda: a.node.connected and b.node.connected)
         await w.pass_time(NODE_TIMEOUT + TICK)
         assert set(a.node.directory.nodes) == {a.node.id, b.node.id}, "who does not come back is gone after a lease"
+
+
+@pytest.mark.parametrize(
+    ("why", "seconds", "missed"),
+    [("", 9.0, 0), ("pause", 1.0, 0), ("pause", 9.0, 1), ("loss", 0.5, 0), ("loss", 9.0, 1)],
+)
+async def test_a_node_that_others_may_have_removed_reports_its_users_again(
+    why: str, seconds: float, missed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(1) as w:
+        (one,) = w.ones
+        calls: list[str] = []
+        monkeypatch.setattr(one.node.directory.presence, "was_missed", lambda: calls.append("missed"))
+        await w.pass_time(2 * BEAT)
+        if why == "pause":
+            w.clock._now += seconds
+        elif why == "loss":
+            w.engine.down = True
+            w.engine.cut()
+        await w.pass_time(seconds)
+        w.engine.down = False
+        await turns_until(lambda: one.node.connected)
+        await w.pass_time(2 * BEAT)
+        assert len(calls) == missed
+
+
+async def test_the_first_of_the_nodes_runs_longest() -> None:
+    """It adopts the users of a node that has ended. One that has just started perhaps does not know them."""
+    async with world(1) as w:
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+            await w.join()
+        assert [one.node.id for one in w.ones] == sorted(one.node.id for one in w.ones)
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -226,11 +247,11 @@ async def test_an_end_that_nobody_confirms_is_forgotten() -> None:
         w.engine.loss = 1.0
         ours.transport.abort()
         await w.pass_time((MARKS + 1) * BEAT)
-        assert w.ones[0].node._untold == {}
+        assert w.ones[0].node.connections._untold == {}
 
 
 async def test_messages_and_the_close_arrive_in_order() -> None:
-    """Also to one that reads no more until the close has come."""
+    """Also to one that reads no more until the close has come, and then pauses at each message."""
     async with connected() as (w, ours, theirs):
         delivered, counted = w.engine.delivered, [one.node.messages_in for one in w.ones]
         sent = [(str(number).encode(), number % 2 == 0) for number in range(100)]
@@ -242,14 +263,17 @@ async def test_messages_and_the_close_arrive_in_order() -> None:
         assert [one.node.messages_in for one in w.ones] == [counted[0], counted[1] + 1]
         theirs.transport.send(b"back")
         theirs.transport.pause_receiving()
-        ours.transport.send(b"bye")
+        theirs.on_message = lambda payload: theirs.transport.pause_receiving()
+        for payload in (b"good", b"bye"):
+            ours.transport.send(payload)
         await turns(3)
         assert theirs.messages == sent
         await ours.transport.close(4000, "enough")
         await turns(3)
         theirs.transport.resume_receiving()
         await turns(3)
-        assert (theirs.messages, theirs.log[-1], theirs.wrong) == ([*sent, (b"bye", True)], "connection_lost", [])
+        assert theirs.messages == [*sent, (b"good", True), (b"bye", True)]
+        assert (theirs.log[-1], theirs.wrong) == ("connection_lost", [])
         assert theirs.lost == CloseInfo(4000, "enough", was_clean=True) == ours.lost
 
 
@@ -284,7 +308,7 @@ async def test_a_message_that_is_too_large_closes_the_connection(size: int) -> N
 
 async def test_with_a_window_senders_wait_until_the_other_side_has_passed_on_what_was_sent() -> None:
     async with connected() as (w, ours, theirs):
-        ours.transport.window = theirs.transport.window = 1000
+        ours.transport.window.size = theirs.transport.window.size = 1000
         theirs.transport.pause_receiving()
         for _ in range(10):
             ours.transport.send(b"x" * 101)
@@ -323,15 +347,15 @@ async def test_what_a_node_publishes_fits_the_messages_of_the_engine() -> None:
         a, before = w.ones
         addresses, rooms = ([f"{number:0>200}" for number in range(500)] for _ in range(2))
         for name in addresses:
-            a.node.directory.claim(name)
+            a.node.directory.claims.claim(name)
             a.node.directory.room_filled(name)
-            a.node.directory.publish_presence("hall", name, UserEntry(1, online=True, about=("x" * 200,)))
+            a.node.directory.presence.set(a.node.id, "hall", name, UserEntry(online=True, about=("x" * 200,)))
         await turns(10)
         for directory in (before.node.directory, (await w.join()).node.directory):
-            await turns_until(lambda directory=directory: directory.locate(addresses[-1]))  # type: ignore[misc]
-            assert {directory.locate(address) for address in addresses} == {a.node.id}
+            await turns_until(lambda directory=directory: directory.claims.locate(addresses[-1]))  # type: ignore[misc]
+            assert {directory.claims.locate(address) for address in addresses} == {a.node.id}
             assert all(directory.nodes_of(room) == (a.node.id,) for room in rooms)
-            assert len([*directory.presence("hall")]) == 500
+            assert len(directory.presence.users("hall")) == 500
         assert all(not one.node.ignored for one in w.ones)
 
 
@@ -367,16 +391,16 @@ async def test_a_claim_cannot_make_a_counter_too_large() -> None:
         a, b = w.ones
         w.engine.deliver(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
         await turns(5)
-        assert a.node.directory.claim("ada").counter == 2**53
+        assert a.node.directory.claims.claim("ada").counter == 2**53
         await turns(5)
-        assert b.node.directory.locate("ada") == a.node.id and b.node.ignored == {}
+        assert b.node.directory.claims.locate("ada") == a.node.id and b.node.ignored == {}
 
 
 async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
     async with world() as w:
         a, b = w.ones
         for count in range(8):
-            dialing = asyncio.create_task(a.node.dial(b.node.id, {}))
+            dialing = asyncio.create_task(a.node.connections.dial(b.node.id, {}))
             await turns(count)
             dialing.cancel()
             await asyncio.wait([dialing])
@@ -400,10 +424,14 @@ async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> 
         await turns_until(lambda: a.node.connected and b.node.connected)
 
 
-async def test_a_node_that_does_not_hear_itself_connects_again() -> None:
+@pytest.mark.parametrize("to_all", [False, True])
+async def test_a_node_that_does_not_hear_itself_connects_again_and_gives_up_nobody(to_all: bool) -> None:
     async with world() as w:
         a, b = w.ones
-        await w.connection(a).unsubscribe(f"shop.{a.node.id}")  # as when a broker forgets a subscription
+        await w.pass_time(2 * BEAT)
+        # As when a broker forgets a subscription.
+        await w.connection(a).unsubscribe("shop.all" if to_all else f"shop.{a.node.id}")
         await w.pass_time(8.0)
         await turns_until(lambda: "engine lost" in a.told and a.node.connected)
-        assert (await b.node.dial(a.node.id, {})).node == a.node.id
+        assert f"{b.node.id} left" not in a.told and f"{a.node.id} left" not in b.told
+        assert (await b.node.connections.dial(a.node.id, {})).node == a.node.id

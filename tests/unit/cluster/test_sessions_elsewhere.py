@@ -239,7 +239,7 @@ async def test_an_idle_client_notices_that_the_way_to_its_session_has_ended(
     monkeypatch.setattr(_engine_transport, "MARKS", 0)  # nothing is said any more of what was sent before
     async with world() as w:
         await w.forward()
-        transports = membership_of(w.made[1].cluster).node._transports
+        transports = membership_of(w.made[1].cluster).node.connections._transports
         await turns_until(lambda: not any(each._mark_scheduled for each in transports.values()))
         back = len(w.backs)
         if end == "its own process was paused":
@@ -307,12 +307,12 @@ async def test_the_clients_for_which_a_process_asks_at_the_same_time_are_bounded
 async def test_a_request_that_makes_no_sense_changes_nothing() -> None:
     async with world() as w:
         node = membership_of(w.made[1].cluster).node
-        before = node.dialed
+        before = node.connections.dialed
         for text in ("", "{", '{"asked":{"t":"resume"}}'):
             with suppress(ConnectionRefusedError):
-                transport = await node.dial(w.made[0].cluster.nodes[0], {_session_forwarder.SESSION: text})
+                transport = await node.connections.dial(w.made[0].cluster.nodes[0], {_session_forwarder.SESSION: text})
                 await turns_until(lambda transport=transport: transport._over.done())  # type: ignore[misc]
-        assert node.dialed == before + 3 and await w.client.request("echo", 2) == 2
+        assert node.connections.dialed == before + 3 and await w.client.request("echo", 2) == 2
 
 
 @pytest.mark.parametrize("through", [0, 1])

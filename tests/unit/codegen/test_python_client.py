@@ -247,6 +247,13 @@ def test_a_description_in_json_gives_the_same_and_both_forms_of_a_class_are_one(
     assert client_module(describe(Server())).endswith("\n\nfrom __future__ import annotations\n")
 
 
+def test_what_is_only_defined_is_not_imported() -> None:
+    """A member of an Enum with the name of a module imported that module."""
+    named = {"enum": [1], "x-enum-varnames": ["dt"]}
+    lines = module_of(described(definitions={"Named": named}, call=ref("Named")))
+    assert "    dt = 1" in lines and "import datetime as dt" not in lines
+
+
 def test_the_page_shows_what_is_made() -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "python-client.md").read_text("utf-8")
     [code, *_] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)

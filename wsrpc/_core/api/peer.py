@@ -192,6 +192,15 @@ class Peer(Registrar, ReadingCaller):
         return None if self._core.home is None else self._core.home.address
 
     @property
+    def program(self) -> str | None:
+        """What the remote peer says of its program, such as "station/2.3.0". None if it says nothing.
+
+        Do not trust it: it is a text of up to 64 characters that the remote peer chooses. It is known once the remote
+        peer has greeted: on a server, when the first message of the client has arrived.
+        """
+        return self._core.log.program
+
+    @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of which this peer is a member, or was a member when the connection ended."""
         return () if self._core.home is None else tuple(self._core.home.rooms)

@@ -96,7 +96,8 @@ class ClientSession(Session):
         # If the last session has asked to resume on this connection, the server takes the request for a hello.
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
-            self.send_control(Hello(VERSION, self.negotiation.offer(), announce(self.negotiation.limits)))
+            limits, program = announce(self.negotiation.limits), self._host.settings.program
+            self.send_control(Hello(VERSION, self.negotiation.offer(), limits, program))
         if can_resume:
             # A plain server acknowledges nothing, so this side does not keep messages for long.
             self._count_sent()
@@ -148,6 +149,7 @@ class ClientSession(Session):
         offer = connection.offered = self.negotiation.features()
         limits, received = announce(self._host.settings.limits), self.acknowledger
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
+        asked.program = self._host.settings.program
         connection.send_control(asked)
         connection.mark_resumable()  # if it dies before the answer, the server may have resumed the session on it
         connection.start_receiving(partial(self._answered, attempt), ignore_end)

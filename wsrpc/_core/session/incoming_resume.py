@@ -132,7 +132,7 @@ class IncomingResume:
     def _refuse(self, asked: Resume, why: str) -> None:
         """Tell the client that its session is over. Its request is the hello of a new session."""
         self.connection.send_control(Gone(why))
-        self._early.insert(0, (write_control(Hello(asked.v, asked.features, asked.limits)), True))
+        self._early.insert(0, (write_control(Hello(asked.v, asked.features, asked.limits, asked.program)), True))
 
     # ------------------------------------------------------------ what the connection reports
 

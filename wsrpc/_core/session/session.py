@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from sys import intern
 from typing import Any, ClassVar
 
 from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Timer
-from ...errors import ConnectionLost, WsrpcError
+from ...errors import ConnectionLost, WsrpcError, one_line
 from ...limits import Limits
 from ..wire.control import (
     PARTS,
@@ -152,6 +153,7 @@ class Session:
             wrap: wraps the function that sends messages.
         """
         self.negotiation.can_resume = can_resume
+        self._host.log.program = None  # that of the last session's remote peer; a plain peer says nothing
         self._wrap = wrap
         self._set_connection(connection)
         self._move(SessionInput.STARTED)
@@ -429,6 +431,8 @@ class Session:
             elif (why := message.limits.objection()) is not None:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
+                # Interned, because a fleet has thousands of clients with few programs.
+                self._host.log.program = intern(one_line(message.program[:64])) or None
                 negotiation.agree(message.features)
                 self._greeting_received(message)
             return True

@@ -71,12 +71,13 @@ LEAST_ANNOUNCED = [
 """Each announced limit, with its smallest sensible value."""
 
 
-class Hello(Struct, tag_field="t", tag="hello"):
-    """The first message of a client: its version of this protocol, its features and its limits."""
+class Hello(Struct, tag_field="t", tag="hello", omit_defaults=True):
+    """The first message of a client: its version of this protocol, its features, its limits and its program."""
 
     v: int
     features: list[str]
     limits: Announced
+    program: str = ""
 
 
 class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
@@ -89,6 +90,7 @@ class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
     """The secret with which the client resumes the session."""
     ttl: float = 0.0
     """Seconds for which the session is kept without a connection."""
+    program: str = ""
 
 
 class LimitsChanged(Struct, tag_field="t", tag="limits"):
@@ -119,7 +121,7 @@ class Ack(Struct, tag_field="t", tag="ack"):
     bytes: int
 
 
-class Resume(Struct, tag_field="t", tag="resume"):
+class Resume(Struct, tag_field="t", tag="resume", omit_defaults=True):
     """The first message of a client that resumes a session: the fields of a hello, and the fields of the session."""
 
     v: int
@@ -132,6 +134,7 @@ class Resume(Struct, tag_field="t", tag="resume"):
     rx: int
     """Number of the counted messages that have arrived, as in an `Ack`."""
     bytes: int
+    program: str = ""
 
 
 class Resumed(Struct, tag_field="t", tag="resumed"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -37,6 +38,10 @@ KINDS = 16
 """Maximum number of shared `Terms`. It is limited because remote peers choose what they announce."""
 
 
+PROGRAM = re.compile("[ -~]{1,64}").fullmatch
+"""Whether a text can be what a side says of its program."""
+
+
 class Settings(msgspec.Struct, frozen=True, dict=True):
     """The settings that all peers of a server, or all connections of a client, share."""
 
@@ -51,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether the connections are between two nodes of a cluster, see ``_core.wire.nodes``."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that returns what the log shows of the arguments."""
+    program: str = ""
+    """What this side says of its program. Empty if it says nothing."""
     threads: Threads = msgspec.field(default_factory=Threads)
     """The threads of the handlers of all peers."""
 
@@ -128,6 +135,7 @@ def make_settings(
     extensions: bool = True,
     log_payloads: bool | Redact = False,
     profile: Profile | None = None,
+    program: str | None = None,
 ) -> Settings:
     """Make the settings of a client or a server.
 
@@ -150,6 +158,9 @@ def make_settings(
     if inspect.iscoroutinefunction(asked):
         raise TypeError(f"expose_errors= takes a plain function, not an async one like {asked!r}")
     check_no_yield("expose_errors=", asked)
+    asked = program
+    if asked is not None and not (isinstance(asked, str) and PROGRAM(asked)):
+        raise ValueError(f"program= is a text of 1 to 64 printable ASCII characters, got {program!r}")
     codec = codec or JsonCodec()
     if profile is not None and profile != NODE:
         if profile != "go":
@@ -167,5 +178,6 @@ def make_settings(
         binary,
         between_nodes=profile == NODE,
         log_payloads=log_payloads,
+        program=program or "",
         threads=Threads((limits or DEFAULT_LIMITS).server_threads),
     )

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..._keyed.contract import RunGone, StoreFull, StoreLost
-from ..._keyed.memory_store import MemoryStore
+from ..._log.contract import LogGone, StoreFull, StoreLost
+from ..._log.memory_store import MemoryStore
 from ...cluster.engine import PROBE, RESPONSE_TIMEOUT, EngineListener
 from ...errors import EngineLost, MessageTooBig
 from .network import Network
@@ -87,7 +87,7 @@ class SimulatedStore:
         async def step(silent: bool) -> None:
             try:
                 result, error = await getattr(self._kept, name)(*args, **options), None
-            except (RunGone, StoreFull, TypeError, ValueError) as exc:
+            except (LogGone, StoreFull, TypeError, ValueError) as exc:
                 result, error = None, exc
             if not silent:
                 answer(result, error)

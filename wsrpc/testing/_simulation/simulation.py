@@ -8,7 +8,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any
 
-from ..._keyed.contract import Store
+from ..._log.contract import Store
 from ...cluster.engine import Engine
 from .processes import Process
 from .services import ANSWER_TIMES, SimulatedEngine, SimulatedStore

@@ -40,6 +40,8 @@ class MemoryTransport:
         self._parts: list[bytes] = []
         """Pieces of an arriving message, for a receiver that takes whole messages only."""
         self._receiving = True
+        self._gets_rest = False
+        """Whether the other end has closed the connection, so that all that is left arrives, even in a pause."""
         self._state: Literal["open", "closing", "aborted"] = "open"
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
         if other is not None:
@@ -116,7 +118,7 @@ class MemoryTransport:
         self._out.clear()
 
     def pause_receiving(self) -> None:
-        self._receiving = False
+        self._receiving = self._gets_rest
 
     def resume_receiving(self) -> None:
         self._receiving = True
@@ -187,7 +189,8 @@ class MemoryTransport:
         if self._over.done():
             return
         if info.was_clean:
-            self._held, self._other._receiving = False, True
+            self._held = False
+            self._other._receiving = self._other._gets_rest = True
             self._deliver()
         for end in (self, self._other):
             end._end(info)

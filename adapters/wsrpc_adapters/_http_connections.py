@@ -1,0 +1,411 @@
+"""`HttpConnections`: the connections of a server that HTTP requests carry; see `wsrpc._http.http_transport`.
+
+A GET with the header `TRANSPORT` opens a connection. With the value ``stream``, its response goes on until the end of
+the connection, and carries all that the server sends. With ``poll``, it ends with the first bytes, and the client sends
+further GETs with the header `CONNECTION`. POSTs with this header carry what the client sends. Both are numbered: a POST
+that was repeated has no effect, and a GET that a browser or a proxy has repeated by itself ends the connection, because
+a response was lost. A page of another site cannot send these headers without a preflight request. That is answered, but
+then the origin is checked.
+
+In a cluster, the id begins with the name of the node that has the connection. A node that gets a request for another
+one passes it on.
+
+A host, which is an HTTP server, passes each request to `respond`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary, ref
+
+import msgspec
+
+from wsrpc import Handshake, HandshakeRejected, Server
+from wsrpc._base.request_headers import refusal_headers
+from wsrpc._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
+from wsrpc.adapting import accept_at_once, ask_node, serve_nodes
+from wsrpc.cluster import Cluster
+from wsrpc.handshake import RESUME_HEADER
+
+MODES = ("stream", "poll")
+QUIET = 20.0
+"""Seconds after which a response without bytes gets some, or ends: proxies end one that is quiet for longer."""
+ABSENT = 10.0
+"""Seconds without a request, after which a connection that is polled is over."""
+LARGEST_BODY = 512 * 1024
+"""Maximum bytes of the body of a POST."""
+SMALL = 4096
+"""Maximum bytes of a body that is passed on before the other node has said that it admits the request."""
+BODY_TIMEOUT = 60.0
+"""Seconds in which the body of a POST has to arrive."""
+SEND_TIMEOUT = 60.0
+"""Seconds in which a client has to read the next piece of a stream."""
+
+NO_CONNECTION = "this process has no such connection: several processes need a cluster, or a proxy with affinity"
+
+NODES = "http"
+"""Name under which nodes pass requests on; see `ask_node`."""
+FORWARDED = (CONNECTION, NUMBER, "authorization", "origin")
+"""The headers that are passed on."""
+ALLOWED = f"{TRANSPORT}, {CONNECTION}, {NUMBER}, {RESUME_HEADER}, authorization"
+"""The headers that pages of other sites may send."""
+HeaderList = list[tuple[str, str]]
+
+
+class Request(Protocol):
+    """A request, as a host presents it."""
+
+    @property
+    def method(self) -> str: ...
+
+    def header(self, name: str) -> str:
+        """Return the value of a header, whose name is in lower case. Empty if the request has no such header."""
+        ...
+
+    def handshake(self, server: Server) -> Handshake:
+        """Return the handshake that the request is."""
+        ...
+
+    def body(self) -> AsyncIterator[bytes]:
+        """Return the body, as it arrives.
+
+        Raises:
+            OSError: the client has left.
+        """
+        ...
+
+    async def left(self) -> None:
+        """Return when the client has left, once the body was read. Cancelling is safe."""
+        ...
+
+
+class Response(NamedTuple):
+    """What a host answers."""
+
+    status: int
+    headers: HeaderList
+    body: bytes = b""
+    stream: AsyncGenerator[bytes] | None = None
+    """The body, if it has no end yet. The host calls `lost` if it has not written all of it."""
+    lost: Callable[[str], object] = lambda reason: None
+
+
+class ForwardedRequest(msgspec.Struct, array_like=True):
+    """A request that another node has passed on."""
+
+    method: str
+    headers: dict[str, str]
+    data: bytes
+
+    def header(self, name: str) -> str:
+        return self.headers.get(name, "")
+
+    def handshake(self, server: Server) -> Handshake:
+        raise HandshakeRejected(404, "a connection is opened where its first request arrives")
+
+    async def body(self) -> AsyncGenerator[bytes]:
+        yield self.data
+
+    async def left(self) -> None:
+        await asyncio.get_running_loop().create_future()  # the other node cancels the request
+
+
+class HttpConnection:
+    """A connection, with what its next requests must have."""
+
+    def __init__(self, transport: HttpTransport, opened_by: Request, *, polled: bool) -> None:
+        self.transport = transport
+        self.polled = polled
+        self.authorization, self.origin = opened_by.header("authorization"), opened_by.header("origin")
+        self.next_post, self.next_poll = 1, 1
+        """Numbers of requests."""
+        self.posting = False
+        """Whether a POST is being read."""
+        self.sending = False
+        """Whether a response takes what is sent."""
+        self._absent: asyncio.TimerHandle | None = None
+        """Ends the connection if the client polls no more."""
+        self.opening: Any = None
+        """Task that accepts the connection."""
+
+    def request_ended(self) -> None:
+        """Wait for the next one. (A client that does not want to receive sends POSTs in the meantime.)"""
+        if self._absent is not None:
+            self._absent.cancel()
+        self._absent = asyncio.get_running_loop().call_later(ABSENT, self._expire) if self.polled else None
+
+    def _expire(self) -> None:
+        if not (self.sending or self.posting):
+            self.transport.lost("the client polls no more")
+
+    def admits(self, request: Request) -> bool:
+        """Return whether a request may belong to this connection. An id that was guessed or stolen is not enough."""
+        given = request.header("authorization"), self.authorization
+        same = hmac.compare_digest(*(each.encode(errors="surrogateescape") for each in given))
+        # Browsers do not send the origin with a GET to their own site, but they do with a POST.
+        return same and self.origin in ("", request.header("origin"))
+
+
+class HttpConnections:
+    """The connections of one server. The application, which has the server, outlives this object."""
+
+    def __init__(self, server: ref[Server]) -> None:
+        self._server = server
+        self._connections: dict[str, HttpConnection] = {}
+        if (cluster := self._cluster) is not None:
+            serve_nodes(cluster, NODES, self._serve_node)
+
+    @property
+    def _cluster(self) -> Cluster | None:
+        server = self._server()
+        assert server is not None
+        with suppress(RuntimeError):
+            return server.cluster
+        return None
+
+    async def respond(self, request: Request) -> Response:
+        """Return the response to a request. Cancelling is safe, and ends the connection."""
+        return await answered(request, self._respond(request))
+
+    async def _respond(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            allowed = [("access-control-allow-methods", "GET, POST"), ("access-control-allow-headers", ALLOWED)]
+            return Response(204, [*allowed, ("access-control-max-age", "600")])
+        if request.method not in ("GET", "POST", "HEAD"):
+            return refusal(405, "a connection has requests of the methods GET and POST")
+        id, mode = request.header(CONNECTION), request.header(TRANSPORT)
+        if not id and request.method == "GET" and mode in MODES:
+            return await until_left(request, self._open(request, mode))
+        if (connection := self._connections.get(id)) is None:
+            node, cluster = id.rpartition(".")[0], self._cluster
+            if node and cluster is not None and cluster.connected and not isinstance(request, ForwardedRequest):
+                return await self._forward(cluster, node, request)
+            return refusal(404, NO_CONNECTION)
+        if not connection.admits(request):
+            return refusal(403, "the connection was opened with another origin or Authorization")
+        if request.method == "HEAD":
+            return Response(204, [])
+        if request.method == "GET":
+            return self._poll(connection, request)
+        return await self._post(connection, request)
+
+    # ------------------------------------------------------------ what is sent
+
+    async def _open(self, request: Request, mode: str) -> Response:
+        server = self._server()
+        assert server is not None
+        handshake = request.handshake(server)
+        await server.handshake(handshake)
+        transport = HttpTransport(handshake.connection_info(request), handshake.limits)
+        connection = HttpConnection(transport, request, polled=mode == "poll")
+        if (cluster := self._cluster) is not None and not cluster.nodes:
+            await server.open()  # this is its first connection, and the id names the node
+        node = f"{cluster.nodes[0]}." if cluster is not None else ""
+        id = f"{node}{secrets.token_urlsafe(24)}"
+        transport.announce(id)
+        rest = accept_at_once(server, transport, handshake)
+        self._connections[id] = connection
+        transport.over.add_done_callback(lambda _: self._connections.pop(id, None))
+        if rest is not None:
+            connection.opening = asyncio.ensure_future(rest)
+        response = self._send(connection)
+        return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
+
+    def _poll(self, connection: HttpConnection, request: Request) -> Response:
+        if connection.sending:
+            return refusal(409, "another response carries what the server sends")
+        if request.header(NUMBER) != str(connection.next_poll):
+            connection.transport.lost("a response was lost")
+            return refusal(409, "another request was expected")
+        connection.next_poll += 1
+        return self._send(connection)
+
+    def _send(self, connection: HttpConnection) -> Response:
+        """Return a response that carries what the server sends: all of it, or the next part."""
+        connection.sending = True
+        stream = self._stream(connection)
+        return Response(200, BYTES, stream=stream, lost=connection.transport.lost)
+
+    async def _stream(self, connection: HttpConnection) -> AsyncGenerator[bytes]:
+        transport = connection.transport
+        while not transport.over.done():
+            await happens(transport.output, QUIET)
+            yield transport.pop_output() or frame(NOTHING)
+            transport.carried()
+            if connection.polled:
+                connection.sending = False
+                connection.request_ended()
+                return
+
+    # ------------------------------------------------------------ what has arrived
+
+    async def _post(self, connection: HttpConnection, request: Request) -> Response:
+        number = request.header(NUMBER)
+        if connection.posting or number not in (str(connection.next_post), str(connection.next_post - 1)):
+            connection.transport.lost("requests of the client are missing, or in another order")
+            return refusal(409, "another request was expected")
+        if int(number) < connection.next_post:
+            return Response(204, [])  # it was repeated
+        transport = connection.transport
+        connection.posting = True
+        try:
+            if not await happens(transport.readable, QUIET):
+                return refusal(NO_ROOM, "repeat this request: the server has no room")
+            await read_body(request, transport.feed)
+        except HandshakeRejected as exc:
+            transport.lost(exc.body)
+            raise
+        except BaseException:
+            transport.lost("a request of the client has not arrived")
+            raise
+        finally:
+            connection.posting = False
+            connection.request_ended()
+        connection.next_post += 1
+        return Response(204, [])
+
+    # ------------------------------------------------------------ other nodes
+
+    async def _forward(self, cluster: Cluster, node: str, request: Request) -> Response:
+        """Pass a request on to the node that has its connection."""
+        body = bytearray()
+        await read_body(request, body.extend)
+        headers = {name: request.header(name) for name in FORWARDED}
+
+        def ask(method: str, data: bytes) -> Awaitable[bytes | None]:
+            asked = ForwardedRequest(method, headers, data)
+            return ask_node(cluster, node, NODES, msgspec.msgpack.encode(asked))
+
+        if len(body) > SMALL:
+            admitted = _decode_response(await ask("HEAD", b""))
+            if admitted.status != 204:
+                return admitted
+        asking = asyncio.ensure_future(ask(request.method, bytes(body)))
+        if request.method != "GET":
+            return _decode_response(await asking)
+
+        async def stream() -> AsyncGenerator[bytes]:
+            await asyncio.wait([asking])
+            if asking.cancelled():
+                raise ConnectionResetError("the client has left")
+            response = _decode_response(asking.result())
+            if response.status != 200:  # the client notices that the response is not complete
+                raise ConnectionResetError(response.body.decode())
+            yield response.body
+
+        def lost(reason: str) -> None:
+            asking.cancel()
+
+        return Response(200, BYTES, stream=stream(), lost=lost)
+
+    async def _serve_node(self, payload: bytes) -> bytes:
+        """Answer a request that another node has passed on. If it is cancelled, the client has left."""
+        try:
+            response = await self._respond(msgspec.msgpack.decode(payload, type=ForwardedRequest))
+        except HandshakeRejected as exc:
+            response = refusal(exc.status, exc.body)
+        body = response.body
+        if response.stream is not None:
+            try:
+                body = b"".join([data async for data in response.stream])
+            except BaseException:
+                response.lost("the client has left")
+                raise
+        return msgspec.msgpack.encode((response.status, response.headers, body))
+
+
+def _decode_response(answer: bytes | None) -> Response:
+    if answer is None:
+        return refusal(404, "there is no such connection any more")
+    return Response(*msgspec.msgpack.decode(answer, type=tuple[int, HeaderList, bytes]))
+
+
+async def answered(request: Request, responding: Awaitable[Response]) -> Response:
+    """Return a response as it is sent: with the headers that all have, and a refusal in place of an error."""
+    try:
+        response = await responding
+    except HandshakeRejected as exc:
+        response = Response(exc.status, refusal_headers(exc.headers), exc.body.encode())
+    except OSError:  # the client has left, so nobody gets this
+        response = refusal(400, "the request is not complete")
+    headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
+    if origin := request.header("origin"):
+        headers += [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
+        headers += [("access-control-expose-headers", "retry-after"), ("vary", "origin")]
+    return response._replace(headers=headers)
+
+
+async def until_left(request: Request, responding: Coroutine[Any, Any, Response]) -> Response:
+    """Return the response of a coroutine, which is cancelled if the client leaves.
+
+    Raises:
+        OSError: the client has left.
+    """
+    response, left = asyncio.ensure_future(responding), asyncio.ensure_future(request.left())
+    try:
+        await asyncio.wait((response, left), return_when=asyncio.FIRST_COMPLETED)
+        if not response.done():
+            raise ConnectionResetError("the client has left")
+        return response.result()
+    finally:
+        response.cancel()
+        left.cancel()
+        await asyncio.wait((response, left))
+
+
+async def report_end(response: Response, request: Request) -> None:
+    """Say that nobody reads a response any more, when the client has left."""
+    await request.left()
+    response.lost("the client has left")
+
+
+async def read_body(request: Request, feed: Callable[[bytes], object], most: int = LARGEST_BODY) -> None:
+    """Pass on the body of a request, of at most ``most`` bytes.
+
+    Raises:
+        HandshakeRejected: it is too large, or takes too long.
+        OSError: the client has left.
+    """
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for data in request.body():
+                size += len(data)
+                if size > most:
+                    raise HandshakeRejected(413, f"a request of the client has more than {most} bytes")
+                feed(data)
+    except TimeoutError:
+        raise HandshakeRejected(408, "a request of the client takes too long") from None
+    # uvicorn with httptools loses the body of a request that offers HTTP/2, as Java's client does by default.
+    is_chunked = request.header("upgrade") and request.header("transfer-encoding")
+    if not size and (is_chunked or request.header("content-length") not in ("", "0")):
+        raise HandshakeRejected(400, "the body has not arrived: use HTTP/1.1 without the header Upgrade")
+
+
+BYTES: HeaderList = [("content-type", "application/octet-stream"), ("x-content-type-options", "nosniff")]
+
+
+def refusal(status: int, why: str, headers: HeaderList | None = None) -> Response:
+    return Response(status, [("content-type", "text/plain; charset=utf-8"), *(headers or ())], f"{why}\n".encode())
+
+
+_of_servers: WeakKeyDictionary[Server, HttpConnections] = WeakKeyDictionary()
+
+
+def http_connections(server: Server) -> HttpConnections:
+    """Return the connections of a server, which all hosts of this process share."""
+    if (found := _of_servers.get(server)) is None:
+        found = _of_servers[server] = HttpConnections(ref(server))
+    return found
+
+
+def is_carrier(request: Request) -> bool:
+    """Return whether a request belongs to such a connection, or asks whether a page may send one that does."""
+    if request.method == "OPTIONS":
+        return TRANSPORT in (asked := request.header("access-control-request-headers").lower()) or CONNECTION in asked
+    return bool(request.header(TRANSPORT) or request.header(CONNECTION))

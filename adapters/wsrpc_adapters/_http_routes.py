@@ -1,0 +1,676 @@
+"""`HttpRoutes`: calls, runs and rooms of a server as URLs, for programs that speak only HTTP.
+
+For the server's handlers, each request is a connection of its own, by a client in this process. So `on_handshake`,
+middleware, limits and traces are the same as for other connections.
+
+=======  ======================  ==========================================================================
+method   path                    effect
+=======  ======================  ==========================================================================
+POST     ``call/EVENT``          makes a request. The body has its arguments
+POST     ``runs/EVENT/KEY``      starts the run with this key, or joins it, and responds with its items
+GET      ``runs/EVENT/KEY``      responds with the items of the run, also if it goes on
+DELETE   ``runs/EVENT/KEY``      stops the run, for all its readers
+GET      ``rooms/NAME``          responds with the events of a room
+=======  ======================  ==========================================================================
+
+A host, which is an HTTP server, passes each request to `respond`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from wsrpc import (
+    BadArguments,
+    CallNext,
+    Client,
+    CloseCode,
+    ConnectionLost,
+    Context,
+    HandlerTimeout,
+    Handshake,
+    HandshakeRejected,
+    ItemsGone,
+    KeyReused,
+    Overloaded,
+    RemoteError,
+    RequestTimeout,
+    Server,
+    Stream,
+    UnknownEvent,
+    WsrpcError,
+)
+from wsrpc.adapting import connect_in_memory, kept_handler
+from wsrpc.codecs import JsonCodec
+from wsrpc.errors import Draining, UnexpectedChannel
+from wsrpc.types import Middleware
+
+from ._http_connections import HeaderList, Request, Response, answered, read_body, until_left
+
+PULSE = 15.0
+"""Seconds without an item after which a stream sends a comment: proxies end a response that is quiet for longer."""
+PAUSE = 0.1
+"""Seconds without an item after which a response that does not wait ends."""
+LONG_POLL = 20.0
+"""Seconds for which a client of Durable Streams waits for an item."""
+LONGEST_WAIT = 60.0
+"""Maximum of ``?wait=``, in seconds."""
+MOST = 1 << 20
+"""About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
+"""What a form of another site can send."""
+
+KEY, TIMEOUT, METADATA = "idempotency-key", "wsrpc-timeout", "wsrpc-meta-"
+TRACE = ("traceparent", "tracestate", "baggage")
+"""Headers that a handler gets as metadata under their own names."""
+END = "end"
+"""The id of the last event of a run. A browser sends it when it connects again, and then stops."""
+
+EVENTS: HeaderList = [("content-type", "text/event-stream"), ("x-content-type-options", "nosniff")]
+COMMENT = b":\n\n"
+
+STATUSES: dict[type[WsrpcError], int] = {
+    BadArguments: 400,
+    UnexpectedChannel: 400,
+    UnknownEvent: 404,
+    ItemsGone: 410,
+    KeyReused: 422,
+    Overloaded: 503,
+    Draining: 503,
+    HandlerTimeout: 504,
+    RequestTimeout: 504,
+}
+"""The status for each class of error. Others have that of their code."""
+
+CODES: dict[str | int | None, int] = {
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "gone": 410,
+    "too_many_requests": 429,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "already_exists": 409,
+    "resource_exhausted": 429,
+    "internal": 500,
+    "unimplemented": 501,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+    CloseCode.POLICY_VIOLATION: 403,
+    CloseCode.CREDENTIALS_EXPIRED: 401,
+}
+"""The status for the code of an `RpcError`, by the names of HTTP and of gRPC, and for the code of a close."""
+
+CODEC = JsonCodec()
+encode = msgspec.json.encode
+
+
+class HttpRoutes:
+    """The URLs of a server.
+
+    Args:
+        calls: the events that can be requested: ``"event"``, or ``"channel:event"`` on a named channel.
+        runs: the events whose runs have URLs.
+        rooms: the rooms that can be read, or patterns such as ``"public-*"``; see `fnmatch`.
+    """
+
+    def __init__(self, server: Server, calls: Iterable[str], runs: Iterable[str], rooms: Iterable[str]) -> None:
+        self._server = server
+        self._calls = names_of("calls", calls)
+        self._runs = names_of("runs", runs)
+        self._rooms = names_of("rooms", rooms)
+
+    async def respond(self, request: Request, path: str) -> Response:
+        """Return the response to a request whose path is ``path`` below the URL of the routes. Cancelling is safe."""
+        return await answered(request, self._respond(request, path))
+
+    async def _respond(self, request: Request, path: str) -> Response:
+        if request.method == "OPTIONS":  # the origin is checked with the request itself
+            headers = request.header("access-control-request-headers")
+            allowed = [("access-control-allow-methods", "GET, POST, DELETE"), ("access-control-max-age", "600")]
+            return Response(204, [*allowed, ("access-control-allow-headers", headers)])
+        methods, name, key = self._find(path.strip("/"))
+        if not methods:
+            return refused(404, "the URL of a run ends with its key" if name else "routes() does not serve this path")
+        if (serve := methods.get(request.method)) is None:
+            response = refused(405, f"this URL has {', '.join(methods)}")
+            return response._replace(headers=[*response.headers, ("allow", ", ".join(methods))])
+        handshake = request.handshake(self._server)
+        if handshake.origin is None and handshake.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return refused(403, "a page of another site names its origin")
+        await self._server.handshake(handshake)  # the application itself words its refusal
+        handshake.address = None  # a call to this address is for a connection that lasts
+        asked = Asked(self._server, request, handshake, name, key)
+        try:
+            await asked.read()
+            response = await until_left(request, serve(asked))
+        except HandshakeRejected as exc:
+            response = refused(exc.status, exc.body)
+        except WsrpcError as exc:
+            response = failure(exc)
+        return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
+
+    def _find(self, path: str) -> tuple[Mapping[str, Any], str, str]:
+        """Return the methods that a path has, the event or the room that it names, and the key of the run."""
+        kind, _, rest = path.partition("/")
+        if kind == "call" and rest in self._calls:
+            return {"POST": call}, rest, ""
+        if kind == "rooms" and rest and any(fnmatchcase(rest, pattern) for pattern in self._rooms):
+            return {"GET": read_room}, rest, ""
+        for event in self._runs if kind == "runs" else ():
+            if rest.startswith(f"{event}/") and (key := rest[len(event) + 1 :]):
+                return {"GET": read_run, "POST": start_run, "DELETE": stop_run}, event, key
+        return {}, rest if kind == "runs" and rest in self._runs else "", ""
+
+
+def names_of(option: str, names: Iterable[str]) -> list[str]:
+    """Check a list of names, and return it, with the longest first: one may be the beginning of another one.
+
+    Raises:
+        TypeError: it is not a list of texts.
+    """
+    found: tuple[Any, ...] = () if isinstance(names, str) else tuple(names)
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in found):
+        raise TypeError(f"{option}= takes a list of names, got {names!r}")
+    return sorted(found, key=len, reverse=True)
+
+
+class Asked:
+    """What a request asks for."""
+
+    def __init__(self, server: Server, request: Request, handshake: Handshake, name: str, key: str) -> None:
+        self.server, self.handshake, self._request = server, handshake, request
+        self.name = name
+        channel, _, self.event = name.rpartition(":")
+        self.channel = channel or None
+        self._key_in_url = bool(key)
+        self.key = key or handshake.headers.get(KEY, "").strip('"')
+        self.kept = None if not self.key else kept_handler(server, self.channel, self.event)
+        self.args: list[Any] = []
+        self.posted = request.method == "POST"
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the client has left while a stream is sent."""
+        self.query: Mapping[str, str] = handshake.query
+
+    async def read(self) -> None:
+        """Read the arguments.
+
+        Raises:
+            BadArguments: they are not valid.
+            HandshakeRejected: the request is not valid.
+        """
+        body: bytes | bytearray = self.query.get("args", "").encode()
+        if self.posted:
+            body = bytearray()
+            await read_body(self._request, body.extend, self.handshake.limits.message_bytes)
+            kind = self.handshake.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind in FORMS or (body and kind != "application/json"):
+                raise HandshakeRejected(415, f"arguments are application/json, got {kind or 'no content-type'}")
+        if body:
+            if (why := CODEC.objection(body, self.handshake.limits.values)) is not None:
+                raise BadArguments(f"the arguments have {why}")
+            try:
+                found = msgspec.json.decode(body)
+            except (ValueError, RecursionError) as exc:
+                raise BadArguments(f"the arguments are not JSON: {exc}") from None
+            self.args = found if isinstance(found, list) else [found]
+        if KEY in self.handshake.headers and (not self.key or self._key_in_url):
+            raise BadArguments("the key is empty" if not self.key else "the key of a run is in its URL")
+        if self.kept is not None and self.kept.keep.scope is None and self.handshake.principal is None:
+            raise HandshakeRejected(403, "a key needs a principal, or Keep(scope=): see on_handshake")
+
+    @asynccontextmanager
+    async def connect(self, receive: Middleware | None = None) -> AsyncGenerator[Client]:
+        """Connect a client, which passes what it receives to ``receive``."""
+        async with connect_in_memory(self.server, self.handshake) as client:
+            client.use(receive or drop_event)
+            yield client
+
+    def leave(self, reason: str) -> None:
+        self.left.cancel()
+
+    def on(self, client: Client) -> Any:
+        """Return the channel of the event."""
+        return client if self.channel is None else client.of(self.channel)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the call.
+
+        Raises:
+            BadArguments: one is not valid.
+        """
+        headers = self.handshake.headers
+        metadata = {name: headers[name] for name in TRACE if name in headers}
+        metadata |= {name[len(METADATA) :]: headers[name] for name in headers if name.startswith(METADATA)}
+        options: dict[str, Any] = {"metadata": metadata} if metadata else {}
+        if self.key:
+            options["key"] = self.key
+        if TIMEOUT in headers:
+            options["timeout"] = number(headers[TIMEOUT], TIMEOUT)
+        return options
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds for which a response that ends waits. None for a response of server-sent events."""
+        if "wait" in self.query:
+            return min(number(self.query["wait"], "?wait="), LONGEST_WAIT)
+        accepts = self.handshake.headers.get("accept", "")
+        return 0.0 if "application/json" in accepts and "text/event-stream" not in accepts else None
+
+    @property
+    def after(self) -> str:
+        """The position after which the reader wants to continue. Empty for the beginning."""
+        offset = self.query.get("offset", "")
+        return self.handshake.headers.get("last-event-id") or self.query.get("after") or offset.removeprefix("-1")
+
+
+def number(text: str, name: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (found := float(text)) < 1e9:
+            return found
+    raise BadArguments(f"{name} is a number from 0 to 999,999,999, got {text!r}")
+
+
+async def drop_event(ctx: Context, call_next: CallNext) -> object:
+    """Drop an event, for which a client of HTTP has no handler, and refuse a request."""
+    return await call_next(ctx) if ctx.is_handled or ctx.id is not None else None
+
+
+# ---------------------------------------------------------------- calls
+
+
+async def call(asked: Asked) -> Response:
+    async with asked.connect() as client:
+        return answer(200, await requested(asked, client))
+
+
+async def requested(asked: Asked, client: Client) -> Any:
+    options = asked.options
+    with bad_arguments():
+        return await asked.on(client).request(asked.event, *asked.args, **options)
+
+
+@contextmanager
+def bad_arguments() -> Generator[None]:
+    """Raise `BadArguments` for what cannot be sent."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise BadArguments(str(exc)) from None
+
+
+# ---------------------------------------------------------------- runs
+
+
+def stream(asked: Asked, client: Client, after: str | int | None) -> Stream[Any]:
+    """Return the stream of the items of a run. Without a position, it starts the run."""
+    options = asked.options
+    with bad_arguments():
+        after = int(after) if isinstance(after, str) and after.isdecimal() else after
+        found: Stream[Any] = asked.on(client).stream(asked.event, *asked.args, **options, after=after)
+        return found
+
+
+async def start_run(asked: Asked) -> Response:
+    if asked.after or asked.kept is None or asked.kept.streams:
+        return await read_run(asked)  # it starts the run, unless it has a position
+    async with asked.connect() as client:
+        value = asyncio.ensure_future(requested(asked, client))
+        try:
+            await asyncio.wait((value,), timeout=None if asked.wait is None else max(asked.wait, PAUSE))
+            while not value.done():
+                with suppress(ItemsGone):
+                    async with stream(asked, client, 0):
+                        return answer(202, {"state": "running", "items": [], "position": "0"})
+                await asyncio.wait((value,), timeout=PAUSE)  # until it has started
+            return answer(200, {"state": "ended", "items": [value.result()], "position": "1"})
+        finally:
+            value.cancel()
+            await asyncio.wait((value,))
+
+
+async def read_run(asked: Asked) -> Response:
+    if asked.after == END:
+        return Response(204, [])
+    if not asked.posted and "offset" in asked.query:
+        return await read_durable(asked)
+    if asked.wait is not None:
+        return await run_so_far(asked, asked.wait)
+    return await events(asked, run_events(asked))
+
+
+@asynccontextmanager
+async def opened(asked: Asked) -> AsyncGenerator[Stream[Any]]:
+    after = asked.after or (None if asked.posted else "0")
+    async with asked.connect() as client, stream(asked, client, after) as items:
+        yield items
+
+
+async def run_events(asked: Asked) -> AsyncGenerator[bytes]:
+    async with opened(asked) as items:
+        yield b""  # it has begun
+        yield COMMENT  # so that the headers are sent
+        try:
+            async with aclosing(with_pauses(asked, items, PULSE)) as timed:
+                async for found in timed:
+                    yield COMMENT if found is None else event_of(encode(found.item), items.position)
+        except OSError:  # the server closes, and the reader continues elsewhere; or it has left
+            raise  # else the response would seem to be complete
+        except ItemsGone as exc:  # a slow reader: the run may go on
+            yield event_of(encode(error_of(exc)), None, "missed")
+        except WsrpcError as exc:
+            yield event_of(encode(error_of(exc)), END, "failed")
+        else:
+            yield event_of(b"[DONE]", END, END)
+
+
+class SoFar(NamedTuple):
+    """Items of a run."""
+
+    state: Literal["running", "ended", "failed"]
+    items: list[msgspec.Raw]
+    position: str | None
+    complete: bool
+    """Whether the run has no others yet."""
+    error: WsrpcError | None
+
+
+async def read_so_far(asked: Asked, wait: float, enough: float = math.inf) -> SoFar:
+    """Read the items until the run has ended, the time is over, or there are enough."""
+    state: Literal["running", "ended", "failed"] = "running"
+    items: list[msgspec.Raw] = []
+    size, complete, error = 0, False, None
+    time = asyncio.get_running_loop().time
+    latest = time() + max(wait, PAUSE)
+    async with opened(asked) as arriving:
+        try:
+            async with aclosing(with_pauses(asked, arriving, PAUSE)) as timed:
+                async for found in timed:
+                    if found is not None:
+                        items.append(msgspec.Raw(encode(found.item)))
+                        size += len(items[-1])
+                    complete = found is None
+                    if size > MOST or time() >= latest or (complete and len(items) >= enough):
+                        break
+                else:
+                    state, complete = "ended", True
+        except (ConnectionLost, ItemsGone):
+            if not items:
+                raise
+            complete = False
+        except WsrpcError as exc:
+            state, error = "failed", exc
+        return SoFar(state, items, arriving.position, complete, error)
+
+
+async def run_so_far(asked: Asked, wait: float) -> Response:
+    """Respond with the items until the run has ended, or the time is over."""
+    found = await read_so_far(asked, wait)
+    failed = {} if found.error is None else error_of(found.error)
+    report = {"state": found.state, **failed, "items": found.items, "position": found.position}
+    return answer(202 if asked.posted and found.state == "running" else 200, report)
+
+
+# ---------------------------------------------------------------- runs, for clients of Durable Streams
+
+
+async def read_durable(asked: Asked) -> Response:
+    """Respond as https://durablestreams.com says, which knows no streams that fail: the read after the last item does.
+
+    Raises:
+        BadArguments: the position or the mode is not valid.
+    """
+    if (live := asked.query.get("live")) not in (None, "long-poll"):
+        raise BadArguments(f"?live= is long-poll, got {live!r}: server-sent events have no ?offset=")
+    found = await read_so_far(asked, 0.0 if live is None else LONG_POLL, enough=1)
+    if found.error is not None and not found.items:
+        refused = failure(found.error)
+        return refused if refused.status < 500 else refused._replace(status=410)  # it would repeat that
+    number, _, id = (found.position or asked.after).partition("-")
+    offset = f"{number:0>16}-{id}" if id else "0"  # texts in the order of the items
+    headers = [("stream-next-offset", offset), ("stream-cursor", "0"), ("etag", f'"{asked.after}:{offset}"')]
+    headers.append(("access-control-expose-headers", "stream-next-offset, stream-up-to-date, stream-closed"))
+    if found.complete and found.error is None:
+        headers.append(("stream-up-to-date", "true"))
+        if found.state == "ended":
+            headers.append(("stream-closed", "true"))
+    if not found.items and live is not None:
+        return Response(204, headers)
+    response = answer(200, found.items)
+    return response._replace(headers=[*response.headers, *headers])
+
+
+async def stop_run(asked: Asked) -> Response:
+    async with asked.connect() as client:
+        first = 0
+        while True:
+            try:
+                async with stream(asked, client, first) as items:
+                    await items.stop()
+                return Response(204, [])
+            except ItemsGone as exc:
+                if exc.first is None:
+                    raise
+                first = exc.first - 1
+
+
+class Found(NamedTuple):
+    """An item, which may be None."""
+
+    item: Any
+
+
+async def with_pauses(asked: Asked, items: AsyncIterator[Any], pause: float) -> AsyncGenerator[Found | None]:
+    """Yield the items, and None after each ``pause`` seconds without one.
+
+    Raises:
+        OSError: the client has left.
+    """
+    following: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            if following is None:
+                following = asyncio.ensure_future(anext(items))
+            await asyncio.wait((following, asked.left), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            if asked.left.done():
+                raise ConnectionResetError("the client has left")
+            if not following.done():
+                yield None
+                continue
+            arrived, following = following, None
+            try:
+                item = arrived.result()
+            except StopAsyncIteration:
+                return
+            yield Found(item)
+    finally:
+        if following is not None:
+            following.cancel()
+
+
+# ---------------------------------------------------------------- rooms
+
+
+class RoomReader:
+    """The events of a room that wait for a reader of HTTP. It cannot be slow: a reader that is behind is cut off."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._has_log: bool | None = None
+        """None while the client joins."""
+        self.position: str | None = None
+        """The position of the last event that was read."""
+        self._waiting: deque[tuple[bytes, str | None, str]] = deque()
+        """For each event: its JSON, its position, and the type of the server-sent event."""
+        self._size = 0
+        self._arrived = asyncio.Event()
+        self.is_behind = False
+
+    async def join(self, client: Client, last: int, after: str) -> None:
+        client.on("close", self._end)
+        joined = await client.room(self._name).join(last=last, after=after or None)
+        self._has_log = joined.position is not None
+        if not self._waiting:
+            self.position = joined.position
+        if not joined.complete and not any(kind == "missed" for _, _, kind in self._waiting):
+            self._waiting.appendleft((b"null", None, "missed"))
+            self._arrived.set()
+
+    async def receive(self, ctx: Context, call_next: CallNext) -> object:
+        if ctx.is_handled or ctx.id is not None:
+            if (ctx.channel_name, ctx.event) == ("rooms", "missed"):
+                self._add(b"null", ctx.position, "missed")
+            return await call_next(ctx)
+        if ctx.room == self._name or (ctx.room is None and self._has_log is False):
+            on = {} if ctx.channel_name is None else {"channel": ctx.channel_name}
+            self._add(encode({"event": ctx.event, "args": ctx.args, **on}), ctx.position, "")
+        return None
+
+    def _add(self, data: bytes, position: str | None, kind: str) -> None:
+        if self.is_behind:
+            return
+        self._size += len(data)
+        self._waiting.append((data, position, kind))
+        self._arrived.set()
+        self.is_behind = self._size > MOST
+
+    def _end(self) -> None:
+        self.is_behind = True
+        self._arrived.set()
+
+    async def wait(self) -> None:
+        """Wait until an event has arrived, or no more will arrive."""
+        while not (self._waiting or self.is_behind):
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def __aiter__(self) -> AsyncIterator[tuple[bytes, str | None, str]]:
+        return self
+
+    async def __anext__(self) -> tuple[bytes, str | None, str]:
+        await self.wait()
+        if not self._waiting:
+            raise StopAsyncIteration
+        return self.pop()
+
+    @property
+    def waiting(self) -> int:
+        """The number of events that have arrived."""
+        return len(self._waiting)
+
+    def pop(self) -> tuple[bytes, str | None, str]:
+        found = self._waiting.popleft()
+        self._size -= len(found[0])
+        self.position = found[1] or self.position
+        return found
+
+
+async def read_room(asked: Asked) -> Response:
+    if asked.wait is not None:
+        return await room_so_far(asked, asked.wait)
+    return await events(asked, room_events(asked))
+
+
+@asynccontextmanager
+async def joined(asked: Asked) -> AsyncGenerator[RoomReader]:
+    reader, last = RoomReader(asked.name), number(asked.query.get("last", "0"), "?last=")
+    async with asked.connect(reader.receive) as client:
+        try:
+            await reader.join(client, int(last), asked.after)
+        except RemoteError as exc:
+            if exc.code is not None:
+                raise
+            raise HandshakeRejected(403, exc.message) from None
+        yield reader
+
+
+async def room_events(asked: Asked) -> AsyncGenerator[bytes]:
+    async with joined(asked) as reader:
+        yield b""  # it has begun
+        yield COMMENT  # so that the headers are sent
+        async with aclosing(with_pauses(asked, reader, PULSE)) as timed:
+            async for found in timed:
+                yield COMMENT if found is None else event_of(*found.item)
+
+
+async def room_so_far(asked: Asked, wait: float) -> Response:
+    """Respond with the events that are kept, or wait for the next ones."""
+    async with joined(asked) as reader:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reader.wait(), wait)
+        arrived = [reader.pop() for _ in range(reader.waiting)]
+        position = reader.position
+    events = [msgspec.Raw(data) for data, _, kind in arrived if not kind]
+    complete = len(events) == len(arrived)
+    return answer(200, {"events": events, "position": position, "complete": complete})
+
+
+# ---------------------------------------------------------------- responses
+
+
+async def events(asked: Asked, stream: AsyncGenerator[bytes]) -> Response:
+    """Return the response that is a stream of server-sent events. What it yields first says that it has begun.
+
+    Raises:
+        WsrpcError: it cannot begin.
+    """
+    await anext(stream)  # so that an error has a status, and closing the stream ends its connection
+    return Response(200, EVENTS, stream=stream, lost=asked.leave)
+
+
+def event_of(data: bytes, id: str | None, kind: str = "") -> bytes:
+    """Return a server-sent event."""
+    named = f"event: {kind}\n" if kind else ""
+    placed = f"id: {id}\n" if id else ""
+    return b"%sdata: %s\n\n" % (f"{named}{placed}".encode(), data)
+
+
+def answer(status: int, value: Any) -> Response:
+    return Response(
+        status, [("content-type", "application/json"), ("x-content-type-options", "nosniff")], encode(value)
+    )
+
+
+def refused(status: int, why: str) -> Response:
+    return answer(status, {"error": {"message": why}})
+
+
+def failure(error: WsrpcError) -> Response:
+    response = answer(status_of(error), error_of(error))
+    again = [("retry-after", "1")] if response.status == 503 and error.outcome in ("not_sent", "not_run") else []
+    return response._replace(headers=[*response.headers, *again])
+
+
+def error_of(error: WsrpcError) -> dict[str, Any]:
+    """Return an error as JSON has it."""
+    words = re.sub("(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    shown: dict[str, Any] = {"message": str(error), "code": f"wsrpc.{words}"}
+    if isinstance(error, RemoteError):
+        shown = {**error.fields, "message": error.message, "code": error.code, "data": error.data}
+    return {"error": {name: value for name, value in shown.items() if value is not None}}
+
+
+def status_of(error: WsrpcError) -> int:
+    """Return the status for an error."""
+    if isinstance(error, ItemsGone) and error.first is None:
+        return 404
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return status
+    if isinstance(error, ConnectionLost):
+        return CODES.get(error.code, 503 if error.outcome == "not_sent" else 500)
+    if isinstance(error, RemoteError) and not str(error.code).startswith("wsrpc."):
+        return CODES.get(error.code, 400)
+    return 500

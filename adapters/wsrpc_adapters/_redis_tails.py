@@ -1,0 +1,316 @@
+"""`Tails`: the last entries of the logs that a process reads, which it hears on one connection to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from wsrpc.cluster.engine import RESPONSE_TIMEOUT
+from wsrpc.store import LogState, Page, StoreLost
+
+from ._broker_connection import error_text
+
+RECENT = 64 * 1024
+"""Bytes of the last entries of a log that a process has at hand for its readers."""
+ENTRY = 192
+"""Bytes for which an entry counts besides its own."""
+LONGEST_PAGE = 256
+"""Maximum number of entries in a page."""
+
+CLOSED = "the store was closed"
+
+ReadPage = Callable[[str, int], Awaitable[Page | None]]
+
+
+class Tail:
+    """The last entries of a log, as far as this process knows them.
+
+    Attributes:
+        readers: the number of those who use it.
+        is_own: whether only this process adds to the log, so nothing is published that it does not know.
+        is_idle: whether nobody has used it for a while.
+        subscribed: done when what is published arrives.
+        changed: done with the next change, with a text that says why the store is lost, or an empty one.
+        lock: for reading what it does not have.
+    """
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.is_own = self.is_idle = False
+        loop = asyncio.get_running_loop()
+        self.subscribed: asyncio.Future[None] = loop.create_future()
+        self.changed: asyncio.Future[str] = loop.create_future()
+        self.lock = asyncio.Lock()
+        self.state: LogState | None = None
+        """The state of the log. None if there may be entries that are not known."""
+        self._ids: deque[str] = deque()
+        self._entries: deque[bytes] = deque()
+        """The entries up to the last one, and their ids, after the id of the entry before them."""
+        self._size = 0
+
+    def page(self, after: int) -> Page | None:
+        """Return what is known after a number. None: the store has to be asked."""
+        if (state := self.state) is None:
+            return None
+        place = len(self._entries) + after - state.last
+        if not 0 <= place <= len(self._entries):
+            return None
+        before, *ids = islice(self._ids, place, place + LONGEST_PAGE + 1)
+        return Page(state, after + 1, before, [*islice(self._entries, place, place + LONGEST_PAGE)], ids)
+
+    def _id_of(self, number: int, state: LogState) -> str | None:
+        """Return the id of an entry. None if it is not known, because it is older than those at hand."""
+        place = len(self._entries) + number - state.last
+        return self._ids[place] if place >= 0 else None
+
+    def start(self, page: Page) -> None:
+        """Know what a page has, if that is the end of the log."""
+        is_whole = page.state.last == page.number + len(page.entries) - 1
+        self.state = page.state if is_whole else None
+        self._ids, self._entries = deque([page.before, *page.ids]), deque(page.entries)
+        self._size = sum(map(len, page.entries)) + ENTRY * len(page.entries)
+
+    def learn(self, page: Page | None) -> None:
+        """Add what was just added to the log. None: that is not known."""
+        state = self.state
+        is_same = page is not None and state is not None and page.state.id == state.id
+        if page is None or page.state.last != page.number + len(page.entries) - 1:
+            self.state = None
+        elif state is None or not is_same:
+            self.start(page)
+        elif page.number == state.last + 1 and page.before == self._ids[-1]:
+            self.state = page.state
+            self._ids += page.ids
+            self._entries += page.entries
+            self._size += sum(map(len, page.entries)) + ENTRY * len(page.entries)
+        elif page.state.last > state.last or page.state.end is not None:
+            self.start(page)
+        elif (id := self._id_of(page.state.last, state)) == [page.before, *page.ids][-1]:
+            return
+        elif id is None:  # it comes late, or the log has lost some, and others have their numbers
+            self.state = None
+        else:
+            self.start(page)
+        while self._size > RECENT and len(self._entries) > 1:
+            self._ids.popleft()
+            self._size -= len(self._entries.popleft()) + ENTRY
+        self.wake("")
+
+    def wake(self, lost: str) -> None:
+        changed, self.changed = self.changed, asyncio.get_running_loop().create_future()
+        changed.set_result(lost)
+
+    def end(self, lost: str) -> None:
+        """End the waiting of all readers, because the connection is lost."""
+        if not self.subscribed.done():
+            self.subscribed.set_result(None)
+        self.state = None
+        self.wake(lost)
+
+
+class Tails:
+    """The tails of the logs that a process reads, or that it alone writes.
+
+    Args:
+        client: of the library.
+        channels: the beginning of the names of the channels on which the entries of logs are published.
+        read_page: reads from Redis.
+    """
+
+    def __init__(self, client: Any, channels: str, read_page: ReadPage) -> None:
+        self._client = client
+        self._channels = channels
+        self._read_page = read_page
+        self._tails: dict[str, Tail] = {}
+        """By the keys of the logs."""
+        self._listening: asyncio.Task[None] | None = None
+        self._pubsub: Any = None
+        """The connection that is listened on. None while there is none."""
+
+    def own(self, key: str, state: LogState) -> None:
+        """Know that nobody else adds to a log that has just begun."""
+        self.drop(key)
+        tail = self._tails[key] = Tail()
+        tail.is_own = True
+        tail.subscribed.set_result(None)
+        tail.start(Page(state, 1, "", (), ()))
+
+    def learn(self, key: str, page: Page | None) -> None:
+        """Add what was just added to a log. None: that is not known."""
+        if (tail := self._tails.get(key)) is not None and tail.subscribed.done():
+            tail.learn(page)
+            if tail.state.end is not None if tail.state else tail.is_own:
+                del self._tails[key]  # readers that wait have it in hand. The key may soon have another log
+
+    def drop(self, key: str, unless_id: str = "") -> None:
+        """Let readers ask the store, unless the log that is known has this id."""
+        tail = self._tails.get(key)
+        if tail is not None and not (tail.state is not None and tail.state.id == unless_id):
+            del self._tails[key]
+            tail.end("")
+
+    async def read(self, key: str, after: int, wait: float) -> Page | None:
+        """Do what `Store.read` does, without a step of Redis if what is read is known here."""
+        id, tail = "", await self._tail(key)
+        try:
+            async with asyncio.timeout(wait):
+                while True:
+                    tail.readers += 1
+                    try:
+                        changed = tail.changed
+                        page = tail.page(after) or await self._next_page(tail, key, after)
+                        if page is None or page.entries or page.state.end is not None or page.state.last != after:
+                            return page
+                        if page.state.id != (id := id or page.state.id):  # the log has begun anew
+                            return page
+                        await asyncio.wait((changed,))
+                    finally:
+                        tail.readers -= 1
+                    if lost := changed.result():
+                        raise StoreLost(lost)
+                    if tail.page(after) is None:
+                        tail = await self._tail(key)
+        except TimeoutError:
+            return await self._read_page(key, after)
+
+    async def _next_page(self, tail: Tail, key: str, after: int) -> Page | None:
+        """Read what the tail does not have, one reader after another: what the first one reads, the others may need."""
+        await asyncio.shield(tail.subscribed)
+        async with tail.lock:
+            changed, page = tail.changed, tail.page(after)
+            if page is None:
+                page = await self._read_page(key, after)
+                if page is not None and changed is tail.changed:
+                    tail.start(page)
+        return page
+
+    # ------------------------------------------------------------ listening
+
+    async def _tail(self, key: str) -> Tail:
+        """Return the tail of a log, and listen to what is published of it."""
+        if (tail := self._tails.get(key)) is None:
+            tail = self._tails[key] = Tail()
+            if self._listening is None:
+                self._listening = asyncio.create_task(self._listen())
+            elif self._pubsub is not None:
+                with suppress(RedisError, OSError):  # which `_listen` notices, too
+                    await self._pubsub.subscribe(self._channels + key)
+        return tail
+
+    @property
+    def _wanted(self) -> set[str]:
+        return {self._channels + key for key, tail in self._tails.items() if not tail.is_own}
+
+    async def _listen(self) -> None:
+        """Pass on what is published of the logs that are read, until the connection is lost."""
+        lost, here = CLOSED, asyncio.current_task()
+        try:
+            async with self._client.pubsub() as pubsub:
+                try:
+                    asked = set[str]()
+                    while missing := self._wanted - asked:
+                        await pubsub.subscribe(*missing)
+                        asked |= missing
+                    self._pubsub = pubsub
+                    await self._listen_on(pubsub)
+                finally:
+                    self._pubsub = None if self._pubsub is pubsub else self._pubsub
+        except (RedisError, OSError) as exc:  # a timeout is an `OSError`, too
+            lost = f"Redis: {error_text(exc)}"
+        except Exception as exc:
+            lost = f"listening to Redis failed: {exc!r}"
+            raise
+        finally:
+            if self._listening is here:  # not of an event loop that is over
+                self._listening = None
+                self._end_all(lost)
+
+    async def _listen_on(self, pubsub: Any) -> None:
+        is_asked, due = False, 0.0
+        while True:
+            async with asyncio.timeout(3 * RESPONSE_TIMEOUT):  # the library may connect again, without a limit
+                message = await pubsub.get_message(timeout=RESPONSE_TIMEOUT)
+            if message is None and is_asked:
+                raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s")
+            is_asked = message is None
+            if message is None:
+                await pubsub.subscribe(f"{self._channels}:asked")  # which needs no right to PING
+            else:
+                self._received(message["type"], message["channel"].decode(), message["data"])
+            if (now := asyncio.get_running_loop().time()) > due:
+                due = now + RESPONSE_TIMEOUT
+                self._drop_idle()
+                if unwanted := {*map(bytes.decode, pubsub.channels)} - self._wanted - {f"{self._channels}:asked"}:
+                    await pubsub.unsubscribe(*unwanted)
+
+    def _received(self, kind: str, channel: str, data: Any) -> None:
+        key = channel.removeprefix(self._channels)
+        if kind == "message":
+            self.learn(key, _published(data))
+        elif kind == "subscribe" and (tail := self._tails.get(key)) is not None:
+            if tail.subscribed.done():  # again: what was published before has not come
+                tail.learn(None)
+            else:
+                tail.subscribed.set_result(None)
+
+    def _drop_idle(self) -> None:
+        for key, tail in tuple(self._tails.items()):
+            if tail.is_idle and not (tail.readers or tail.is_own):
+                del self._tails[key]
+            tail.is_idle = not tail.readers
+
+    # ------------------------------------------------------------ the end
+
+    def _end_all(self, lost: str) -> None:
+        tails, self._tails = self._tails, {}
+        for tail in tails.values():
+            tail.end(lost)
+
+    def leave_loop(self) -> None:
+        """Forget everything, because another event loop runs."""
+        self._tails.clear()
+        self._listening = self._pubsub = None
+
+    async def close(self) -> None:
+        """End the waiting of all readers."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait((self._listening,))
+        self._listening = None
+        self._end_all(CLOSED)
+
+
+def state_of(
+    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, readers: int, lost: int
+) -> LogState:
+    return LogState(text_of(id), text_of(arguments), first, last, end, readers, bool(lost))
+
+
+def text_of(stored: bytes) -> str:
+    return stored.decode(errors="backslashreplace")  # another program may have written it
+
+
+def _published(message: bytes) -> Page | None:
+    """Return the entries that were added to a log. None if they were too many to be published."""
+    try:
+        number, before, id, arguments, first, last, end, readers, lost, ended, *added = _texts(message)
+        state = state_of(id, arguments, int(first), int(last), end if ended == b"1" else None, int(readers), int(lost))
+    except ValueError:  # also of a message of another program
+        return None
+    return Page(state, int(number), text_of(before), added[1::2], [*map(text_of, added[::2])])
+
+
+def _texts(message: bytes) -> Iterator[bytes]:
+    """Yield texts that have their lengths before them."""
+    place = 0
+    while place < len(message):
+        colon = message.index(b":", place)
+        end = colon + 1 + abs(int(message[place:colon]))  # otherwise a negative length would lead back again and again
+        yield message[colon + 1 : end]
+        place = end

@@ -1,0 +1,255 @@
+// `HttpSocket`: a connection that HTTP requests carry, in place of a WebSocket. It is a module of its own, which the
+// client loads when a WebSocket cannot be opened. The frames are those of `wsrpc/_http/http_transport.py`.
+
+import type { Address, Target, WebSocketLike } from "./target.js"
+
+/** The kinds of frames. */
+const [TEXT, BINARY, CLOSE, PING, PONG, OPENED] = [0, 1, 2, 3, 4, 5]
+/** Bit of the kind: the message continues in the next frame. */
+const MORE = 0x80
+/** The most bytes of the payload of a frame. */
+const PIECE = 32 * 1024
+/** About the most bytes of the body of a request. The first has `PIECE`; they double while bodies go through quickly. */
+const MAX_BODY = 256 * 1024
+/** Milliseconds within which a body has gone through quickly. */
+const QUICK = 1_000
+/** Milliseconds without bytes of a response that goes on, after which one that ends is asked for, too. */
+const HELD_BACK = 1_500
+/** Milliseconds that the server has to confirm the end of the connection. */
+const CLOSE_TIMEOUT = 10_000
+/** Milliseconds in which the server may answer the last request, which confirms its end of the connection. */
+const LAST = 1_000
+/** Milliseconds after which an attempt with a WebSocket has failed. */
+const ATTEMPT_TIMEOUT = 10_000
+/** Milliseconds after which a WebSocket is tried beside a connection. They double with each attempt of this page. */
+let retry = 60_000
+const MAX_RETRY = 600_000
+
+/** The status of the response to a request that must be sent again. */
+const NO_ROOM = 425
+
+/** Until when responses that end are used at once, because a proxy has held back others, by the address. */
+const heldBack = new Map<string, number>()
+
+const HINT = "wsrpc.resume"
+const decoder = new TextDecoder()
+
+function frame(kind: number, payload: Uint8Array): Uint8Array[] {
+  const head = new DataView(new ArrayBuffer(5))
+  head.setUint8(0, kind)
+  head.setUint32(1, payload.length)
+  return [new Uint8Array(head.buffer), payload]
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(parts.reduce((size, part) => size + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}
+
+/** Has the interface of a WebSocket: of its URL, of `bearer.` and of `wsrpc.resume` among the subprotocols, too. */
+export class HttpSocket implements WebSocketLike {
+  readyState = 0
+  bufferedAmount = 0
+  binaryType = ""
+  onopen: WebSocketLike["onopen"] = null
+  onmessage: WebSocketLike["onmessage"] = null
+  onerror: WebSocketLike["onerror"] = null
+  onclose: WebSocketLike["onclose"] = null
+  /** Gets a WebSocket that is open, and takes the place of this connection. */
+  onreplace: ((connection: WebSocketLike) => void) | null = null
+  readonly #url: string
+  readonly #target: Target
+  readonly #headers: Record<string, string> = {}
+  readonly #ending = new AbortController()
+  #id = ""
+  #number = 0
+  /** The frames that no request carries yet. */
+  #waiting: Uint8Array[] = []
+  #posting: Promise<void> | undefined
+  /** The part of a frame that has arrived. */
+  #rest = new Uint8Array()
+  /** The part of a message that has arrived. */
+  #pieces: Uint8Array[] = []
+  /** About the most bytes of the next body. */
+  #most = PIECE
+
+  constructor(url: string, protocols: string[], target: Target) {
+    this.#url = url.replace(/^ws/, "http")
+    this.#target = target
+    for (const name of protocols) {
+      if (name.startsWith("bearer.")) this.#headers.authorization = "Bearer " + name.slice(7)
+      if (name === HINT) this.#headers["wsrpc-resume"] = "1"
+    }
+    const stream = new AbortController()
+    const poll = new AbortController()
+    const startPolling = () => this.readyState || this.#open("poll", poll, stream)
+    if (heldBack.get(this.#url)! > Date.now()) {
+      stream.abort()
+      startPolling()
+    } else {
+      this.#open("stream", stream, poll)
+      setTimeout(startPolling, HELD_BACK)
+    }
+  }
+
+  // ------------------------------------------------------------ what the server sends
+
+  /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
+  async #open(mode: string, mine: AbortController, rival: AbortController): Promise<void> {
+    const signal = AbortSignal.any([mine.signal, this.#ending.signal])
+    const receive = async (headers: object) => {
+      const response = await this.#fetch({ headers: { ...this.#headers, ...headers }, signal })
+      if (!response.ok) throw new Error(`HTTP ${response.status}`)
+      const reader = response.body!.getReader()
+      for (let data; (data = (await reader.read()).value); ) {
+        signal.throwIfAborted()
+        if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + MAX_RETRY)
+        rival.abort()
+        this.#feed(data)
+      }
+    }
+    let why: unknown = "the response has ended"
+    try {
+      await receive({ "wsrpc-transport": mode })
+      for (let number = 1; mode === "poll"; number++) {
+        await receive({ "wsrpc-connection": this.#id, "wsrpc-number": String(number) })
+      }
+    } catch (error) {
+      why = error
+    }
+    if (!mine.signal.aborted) this.#end(1006, String(why))
+  }
+
+  #fetch(init: RequestInit): Promise<Response> {
+    return fetch(this.#url, { cache: "no-store", credentials: "include", redirect: "error", ...init })
+  }
+
+  #feed(data: Uint8Array): void {
+    this.#rest = joined([this.#rest, data])
+    let at = 0
+    for (let size; at + 5 <= this.#rest.length; at += 5 + size) {
+      const view = new DataView(this.#rest.buffer, at)
+      size = view.getUint32(1)
+      if (size > PIECE) return this.#end(1006, "this is not from a wsrpc server")
+      if (at + 5 + size > this.#rest.length) break
+      this.#handle(view.getUint8(0), this.#rest.subarray(at + 5, at + 5 + size))
+    }
+    this.#rest = this.#rest.slice(at)
+  }
+
+  #handle(kind: number, payload: Uint8Array): void {
+    if ((kind & ~MORE) <= BINARY!) {
+      this.#pieces.push(payload.slice())
+      if (kind & MORE) return
+      const bytes = joined(this.#pieces)
+      this.#pieces = []
+      this.onmessage?.({ data: kind === TEXT ? decoder.decode(bytes) : bytes.buffer })
+    } else if (kind === OPENED) {
+      this.#id = decoder.decode(payload)
+      this.readyState = 1
+      this.onopen?.({})
+      this.#tryWebSocket()
+    } else if (kind === PING) this.#add(PONG!, payload)
+    else if (kind === CLOSE) {
+      const code = payload.length ? payload[0]! * 256 + payload[1]! : 1005
+      if (this.readyState === 1) this.#add(CLOSE, payload)
+      this.readyState = 2
+      const end = () => this.#end(code, decoder.decode(payload.subarray(2)))
+      void this.#post().then(end)
+      setTimeout(end, LAST)
+    }
+  }
+
+  // ------------------------------------------------------------ what this side sends
+
+  send(data: string | ArrayBuffer | ArrayBufferView): void {
+    if (this.readyState !== 1) return
+    const isText = typeof data === "string"
+    let bytes = isText
+      ? new TextEncoder().encode(data)
+      : ArrayBuffer.isView(data)
+        ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+        : new Uint8Array(data)
+    const kind = isText ? TEXT! : BINARY!
+    for (; bytes.length > PIECE; bytes = bytes.subarray(PIECE)) this.#add(kind | MORE, bytes.slice(0, PIECE))
+    this.#add(kind, bytes.slice())
+  }
+
+  #add(kind: number, payload: Uint8Array): void {
+    this.#waiting.push(...frame(kind, payload))
+    this.bufferedAmount += 5 + payload.length
+    this.#post()
+  }
+
+  /** Carries the frames that wait, by one request after another. */
+  #post(): Promise<void> {
+    return (this.#posting ??= Promise.resolve().then(() => this.#postAll()))
+  }
+
+  async #postAll(): Promise<void> {
+    try {
+      while (this.#waiting.length && this.readyState < 3) {
+        let size = 0
+        const most = this.#waiting.findIndex((part) => (size += part.length) > this.#most)
+        const body = joined(this.#waiting.splice(0, most < 1 ? Infinity : most + 1))
+        const headers = { ...this.#headers, "wsrpc-connection": this.#id, "wsrpc-number": String(++this.#number) }
+        // A page that is left sends its last request, too.
+        const init = { method: "POST", headers, body, keepalive: this.readyState === 2 && body.length < PIECE }
+        const startedAt = Date.now()
+        let response
+        do response = await this.#fetch(init)
+        while (response.status === NO_ROOM && this.readyState < 3)
+        if (!response.ok) throw new Error(`HTTP ${response.status}`)
+        this.bufferedAmount -= body.length
+        if (Date.now() - startedAt > QUICK) this.#most = Math.max(this.#most / 2, PIECE)
+        else if (size > this.#most) this.#most = Math.min(this.#most * 2, MAX_BODY)
+      }
+    } catch (error) {
+      this.#end(1006, String(error))
+    }
+    this.#posting = undefined
+  }
+
+  // ------------------------------------------------------------ the end
+
+  close(code = 1000, reason = ""): void {
+    if (this.readyState === 1) {
+      this.#add(CLOSE!, joined([new Uint8Array([code >> 8, code & 255]), new TextEncoder().encode(reason)]))
+      this.readyState = 2
+      setTimeout(() => this.#end(1006, ""), CLOSE_TIMEOUT)
+    } else if (!this.readyState) this.#end(1006, "")
+  }
+
+  #end(code: number, reason: string): void {
+    if (this.readyState === 3) return
+    this.readyState = 3
+    this.#ending.abort()
+    this.onclose?.({ code, reason })
+  }
+
+  /** Opens a WebSocket later, which takes the place of this connection. */
+  #tryWebSocket(): void {
+    if (this.readyState === 3) return
+    const attempt = async () => {
+      const address = await (typeof this.#target === "function" ? this.#target() : this.#target)
+      const { token } = address as Partial<Address>
+      const offers = token === undefined ? [HINT] : [`bearer.${token}`, "wsrpc", HINT]
+      const socket = new WebSocket(this.#url.replace(/^http/, "ws"), offers)
+      setTimeout(() => socket.readyState || socket.close(), ATTEMPT_TIMEOUT)
+      socket.onclose = () => this.#tryWebSocket()
+      socket.onopen = () => {
+        socket.onclose = null
+        if (this.readyState === 1 && this.onreplace) this.onreplace(socket)
+        else socket.close()
+      }
+    }
+    const timer = setTimeout(() => attempt().catch(() => this.#tryWebSocket()), retry)
+    retry = Math.min(2 * retry, MAX_RETRY)
+    this.#ending.signal.addEventListener("abort", () => clearTimeout(timer))
+  }
+}

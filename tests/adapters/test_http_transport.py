@@ -1,0 +1,578 @@
+"""Connections that HTTP requests carry: when a client uses them, and what a server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from asgi_servers import uvicorn_serving
+from client_driver import leap
+from hosts import HTTP_HOSTS, Host
+from leftovers import timers_due, turns_until
+from recorder import Recorder
+from served import AT_ONCE, Endings
+
+from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, ReconnectInfo, Server, dial
+from wsrpc._http import chosen_transport, http_dial, http_transport
+from wsrpc._http.http_dial import dial_http
+from wsrpc._http.http_transport import CLOSE, PIECE, PING, PONG, TEXT, frame
+from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc_adapters import _http_connections
+from wsrpc_adapters import aiohttp as aiohttp_adapter
+from wsrpc_adapters.asgi import asgi
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+class Gate:
+    """An ASGI application in front of another one, which does to WebSockets what a proxy may do."""
+
+    def __init__(self, server: Server) -> None:
+        self._app = asgi(server)
+        self.websockets = "refused"
+        self.holds_back = False
+        """Whether responses that go on are held back."""
+        self.carried_by: list[str] = []
+        """How each connection was to be carried."""
+        self.requests: list[str] = []
+        """The method of each request."""
+        self.bodies: list[int] = []
+        """The length of the body of each POST."""
+        self.admitted = asyncio.Semaphore(sys.maxsize)
+        """As many POSTs are passed on."""
+        self.answers_http = True
+        self.refused = asyncio.Event()
+        """Set when a request of HTTP was not answered."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests.append(scope.get("method", scope["type"]))
+        if mode := dict(scope["headers"]).get(b"wsrpc-transport"):
+            self.carried_by.append(mode.decode())
+            if self.holds_back and mode == b"stream":
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                return
+        if scope["type"] == "http" and not self.answers_http:
+            await send({"type": "http.response.start", "status": 404})
+            await send({"type": "http.response.body"})
+            self.refused.set()
+            return
+        if scope.get("method") == "POST":
+            self.bodies.append(int(dict(scope["headers"])[b"content-length"]))
+            await self.admitted.acquire()
+        if scope["type"] == "websocket" and self.websockets == "swallowed":
+            await self.refused.wait()
+        elif scope["type"] == "websocket" and self.websockets != "passed on":
+            await self._block(receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _block(self, receive: Any, send: Any) -> None:
+        await receive()
+        if self.websockets == "refused":
+            await send({"type": "websocket.close"})
+            return
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+
+@asynccontextmanager
+async def gated(**options: Any) -> AsyncGenerator[tuple[Server, Gate, str]]:
+    """A server behind a `Gate`, with a stream that goes on when it is told to, and the URL."""
+    server = Server(limits=LIMITS, **options)
+    server.on("double", lambda number: 2 * number)
+    gate = Gate(server)
+    async with uvicorn_serving(gate) as port:
+        yield server, gate, f"ws://127.0.0.1:{port}/ws"
+
+
+# ---------------------------------------------------------------- the choice
+
+
+async def test_a_client_uses_http_where_websocket_fails_and_remembers_that(caplog: pytest.LogCaptureFixture) -> None:
+    async with gated() as (_server, gate, url):
+        async with Client(url, reconnect=AT_ONCE, limits=LIMITS) as client:
+            assert client.transport == "http"
+            assert "is reached over HTTP, because WebSocket has failed: HandshakeRejected" in caplog.text
+            assert await client.request("double", 21) == 42
+            resumed = asyncio.get_running_loop().create_future()
+            client.on_reconnect(lambda info: resumed.set_result(info.resumed))
+            assert client.peer.transport is not None
+            client.peer.transport.abort()
+            assert await resumed
+            assert await client.request("double", 4) == 8
+            assert gate.requests.count("websocket") == 1
+        assert client.transport is None
+
+
+async def test_a_client_remembers_that_responses_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each drop, it waited again for a response that goes on."""
+    monkeypatch.setattr(http_dial, "HELD_BACK", 0.05)
+    async with gated() as (_server, gate, url):
+        gate.holds_back = True
+        client = Client(url, reconnect=AT_ONCE, limits=LIMITS)
+        for _ in range(2):
+            async with client:
+                assert await client.request("double", 21) == 42
+        assert gate.carried_by == ["stream", "poll", "poll"]
+
+
+async def test_a_request_for_a_websocket_that_a_proxy_swallows(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP was tried after ``open_timeout``."""
+    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
+    async with gated() as (_server, gate, url):
+        gate.websockets = "swallowed"
+        async with Client(url, limits=LIMITS) as client:
+            assert client.transport == "http"
+            assert "because WebSocket has failed: no answer within 0.05 s" in caplog.text
+        gate.refused.set()
+
+
+async def test_a_websocket_that_opens_after_http_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
+    async with gated() as (_server, gate, url):
+        gate.websockets, gate.answers_http = "swallowed", False
+        async with Client(url, limits=LIMITS) as client:
+            assert client.transport == "websocket" and gate.requests[-2:] == ["websocket", "GET"]
+
+
+async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message of the server was a request."""
+    monkeypatch.setattr(http_dial, "HELD_BACK", 0.05)
+    async with gated() as (server, gate, url):
+        asked_again = asyncio.Event()
+
+        async def decide(handshake: Handshake) -> None:
+            if gate.requests.count("GET") == 2:
+                asked_again.set()
+                await asyncio.Event().wait()
+            await asked_again.wait()
+
+        server.on_handshake(decide)
+        async with Client(url, transports=["http"], limits=LIMITS) as client:
+            for number in range(3):
+                assert await client.request("double", number) == 2 * number
+            assert gate.requests.count("GET") == 2 and len(server.peers) == 1
+
+
+@pytest.mark.parametrize("before", ["refused", "mute"])
+async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)  # a connection that lasted a second is replaced at once
+    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    async with gated() as (server, gate, url):
+        go_on = asyncio.Event()
+
+        @server.on("count")
+        async def count() -> AsyncGenerator[int]:
+            for number in range(1000):
+                if number == 500:
+                    await go_on.wait()
+                yield number
+
+        gate.websockets = before
+        client = Client(url, reconnect=AT_ONCE, limits=LIMITS)
+        infos: list[ReconnectInfo] = []
+        got: list[int] = []
+        async with client:
+            await turns_until(lambda: client.transport == "http")
+            client.on_reconnect(infos.append)
+            stream = client.stream("count")
+            async for number in stream:
+                got.append(number)
+                if number == 499:
+                    break
+            gate.websockets = "passed on"
+            await turns_until(lambda: client.transport == "websocket")
+            go_on.set()
+            async for number in stream:
+                got.append(number)
+            assert await client.request("double", 21) == 42
+        assert got == [*range(1000)]
+        assert [info.resumed for info in infos] == [True]
+
+
+async def test_a_connection_that_replaces_another_one_has_the_present_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was given to the next user of the client, and was opened with credentials that had expired."""
+    monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)
+    async with gated() as (server, gate, url):
+
+        def identify(handshake: Handshake) -> None:
+            handshake.principal = handshake.bearer_token
+            if handshake.bearer_token == "old":
+                handshake.reject(401)
+
+        server.on_handshake(identify)
+        token = "new"
+        async with Client(url, auth=lambda: token, reconnect=AT_ONCE, limits=LIMITS) as client:
+            assert client.transport == "http"
+            gate.websockets = "passed on"
+            await turns_until(lambda: client.transport == "websocket")
+            assert gate.requests.count("websocket") == 2
+        token = "bob"
+        async with client:
+            assert [peer.principal for peer in server.peers] == ["bob"]
+
+
+@pytest.mark.parametrize("options", [{"reconnect": None}, {"extensions": False, "reconnect": AT_ONCE}])
+async def test_a_session_that_does_not_resume_keeps_its_transport(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls would be lost."""
+    monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)
+    async with gated() as (server, gate, url):
+        release = asyncio.Event()
+        server.on("wait", release.wait)
+        async with Client(url, limits=LIMITS, **options) as client:
+            calls = [asyncio.create_task(client.request("wait")), asyncio.create_task(client.request("double", 1))]
+            assert await calls[1] == 2
+            gate.websockets = "passed on"
+            await timers_due(0.4)
+            release.set()
+            assert await calls[0] is True
+            assert client.transport == "http" and gate.requests.count("websocket") == 1
+
+
+async def test_a_preferred_transport_is_kept() -> None:
+    async with gated() as (_server, gate, url):
+        gate.websockets = "passed on"
+        async with Client(url, transports=["http", "websocket"], limits=LIMITS) as client:
+            await timers_due(0.2)
+            assert client.transport == "http" and "websocket" not in gate.requests
+
+
+async def test_transports_restricts_the_choice() -> None:
+    async with gated() as (_server, gate, url):
+        for client in (
+            Client(url, transports=["websocket"], reconnect=None),
+            Client(url, transports=["websocket"], reconnect=None, auth="x"),
+        ):
+            with pytest.raises(HandshakeRejected):
+                await client.connect()
+        assert "GET" not in gate.requests
+        gate.websockets = "passed on"
+        async with Client(url, transports=["http"]) as client:
+            assert client.transport == "http"
+        async with Client(url) as client:
+            assert client.transport == "websocket"
+        gate.requests.clear()
+    with pytest.raises(ConnectFailed) as caught:
+        await Client(url, reconnect=None).connect()
+    assert "refused" in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("transports", ["websocket", [], ["sse"], 5])
+def test_transports_that_are_not_valid(transports: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"transports= is a list of|not iterable"):
+        Client("ws://localhost", transports=transports)
+    with pytest.raises(TypeError, match="not both"):
+        Client("ws://localhost", transports=["http"], dial=dial)
+
+
+async def test_a_refusal_of_the_server_itself_is_not_tried_again_over_http() -> None:
+    async with gated() as (server, gate, url):
+        gate.websockets = "passed on"
+        server.on_handshake(lambda handshake: handshake.reject(401, "who are you?"))
+        for transports in (None, ["http"]):
+            with pytest.raises(HandshakeRejected) as caught:
+                await Client(url, reconnect=None, transports=transports).connect()  # type: ignore[arg-type]
+            assert (caught.value.status, caught.value.body) == (401, "who are you?")
+        assert gate.requests.count("GET") == 1
+
+
+# ---------------------------------------------------------------- slow networks
+
+
+@pytest.mark.parametrize(("quick", "least", "most"), [(1000.0, 200_000, 300_000), (-1.0, PIECE, 2 * PIECE)])
+async def test_bodies_grow_while_they_go_through_quickly(
+    quick: float, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies of 256 KiB took longer than `Limits.stall_timeout` on a slow network."""
+    monkeypatch.setattr(http_transport, "QUICK", quick)
+    async with gated() as (server, gate, url):
+        server.on("size", len)
+        async with Client(url, transports=["http"], limits=LIMITS) as client:
+            assert await client.request("size", "x" * 900_000) == 900_000
+    assert max(gate.bodies[:2]) <= 2 * PIECE and least <= max(gate.bodies) <= most
+
+
+@pytest.mark.asyncio_loop
+async def test_a_close_waits_while_bytes_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dropped the connection after ``close_timeout``."""
+    monkeypatch.setattr(http_transport, "QUICK", -1.0)
+    async with gated() as (server, gate, url):
+        endings = Endings(server)
+        transport = await dial_http(url, limits=LIMITS)
+        Recorder.of(transport)
+        gate.admitted = asyncio.Semaphore(0)
+        transport.send(b'{"a":["double","' + 400_000 * b"x" + b'"]}')
+        closing = asyncio.ensure_future(transport.close(3000, "bye"))
+        for posts in range(1, 6):
+            gate.admitted.release()
+            await turns_until(lambda posts=posts: len(gate.bodies) > posts)  # type: ignore[misc]
+            leap(monkeypatch, LIMITS.close_timeout)
+            await asyncio.sleep(0)
+            assert not closing.done()
+        for _ in range(100):
+            gate.admitted.release()
+        await closing
+        info = await endings.next()
+        assert (info.code, info.was_clean) == (3000, True)
+
+
+@pytest.mark.asyncio_loop
+async def test_a_client_that_polls_and_is_paused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gated() as (server, gate, url):
+        transport = await dial_http(url, limits=LIMITS, polls=True)
+        recorder = Recorder(lambda message: transport.pause_receiving())
+        transport.start(recorder)
+        (peer,) = server.peers
+        await peer.emit("news")
+        await turns_until(lambda: recorder.messages)
+        for posts in range(1, 5):
+            leap(monkeypatch, http_dial.PAUSED)
+            await turns_until(lambda posts=posts: len(gate.bodies) == posts)  # type: ignore[misc]
+        assert 4 * http_dial.PAUSED > _http_connections.ABSENT and server.peers == (peer,)
+        await peer.emit("more news")
+        transport.resume_receiving()
+        await turns_until(lambda: "more news" in recorder.texts[-1])
+        await transport.close()
+
+
+async def test_an_aiohttp_server_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for ``close_timeout``, because it answered no more requests."""
+    monkeypatch.setattr(aiohttp_adapter, "WATCH", 0.02)
+    monkeypatch.setattr(http_dial, "LAST", 0.05)
+    server = Server(limits=Limits(close_timeout=1000.0))
+    server.on("double", lambda number: 2 * number)
+    app = web.Application()
+    app.router.add_route("*", "/ws", aiohttp_adapter.aiohttp_handler(server))
+
+    async def close(app: web.Application) -> None:
+        await server.close()
+
+    app.on_shutdown.append(close)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    sock = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, sock).start()
+    async with Client(f"ws://127.0.0.1:{sock.getsockname()[1]}/ws", transports=["http"], reconnect=None) as client:
+        assert await client.request("double", 21) == 42
+        await runner.cleanup()
+
+
+# ---------------------------------------------------------------- other nodes
+
+
+class CountingEngine(MemoryEngine):
+    """An engine that counts the bytes it delivers."""
+
+    bytes = 0
+
+    def deliver(self, subject: str, payload: Any) -> None:
+        self.bytes += len(payload)
+        super().deliver(subject, payload)
+
+
+async def test_other_nodes_pass_on_what_belongs_to_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """Also for the first connection of a server that nobody has opened. A body for no connection is not passed on.
+
+    If the client of a response leaves, nothing is logged.
+    """
+    engine = CountingEngine()
+    servers = [Server(limits=Limits(close_timeout=0.05), cluster=Cluster(engine)) for _ in range(2)]
+    async with (
+        uvicorn_serving(asgi(servers[0]), lifespan="off") as first,
+        uvicorn_serving(asgi(servers[1]), lifespan="off") as second,
+        aiohttp.ClientSession() as session,
+    ):
+        here, there = (f"http://127.0.0.1:{port}/ws" for port in (first, second))
+        id = await opened(session, here)
+        await opened(session, there)
+        await turns_until(lambda: all(len(server.cluster.nodes) == 2 for server in servers))
+        guessed = id[:-3] + "xxx"
+        for authorization, guess, status in (("", guessed, 404), ("other", id, 403), ("", id, 204)):
+            before, body = engine.bytes, HELLO + frame(TEXT, b'{"a":["x","' + 20_000 * b"x" + b'"]}')
+            headers = request(guess, Authorization=authorization)
+            assert await status_of(session, "POST", there, headers, body) == status
+            assert (engine.bytes - before > len(body)) is (status == 204)
+        async with session.get(there, headers=request(id)):
+            assert len(servers[0].peers) == 1
+        await turns_until(lambda: not servers[0].peers)
+        assert "Exception in ASGI application" not in caplog.text
+    for server in servers:
+        await server.close()
+
+
+# ---------------------------------------------------------------- requests that are not those of a client
+
+STREAM, POLL = {"wsrpc-transport": "stream"}, {"wsrpc-transport": "poll"}
+HELLO = frame(TEXT, b'{"t":"hello","v":1,"features":[]}')
+
+
+@asynccontextmanager
+async def requesting(**options: Any) -> AsyncGenerator[tuple[Server, str, aiohttp.ClientSession]]:
+    server = Server(limits=Limits(close_timeout=0.05), **options)  # these clients do not answer a Close frame
+    server.on("double", lambda number: 2 * number)
+    async with uvicorn_serving(asgi(server)) as port, aiohttp.ClientSession() as session:
+        yield server, f"http://127.0.0.1:{port}/ws", session
+
+
+async def opened(session: aiohttp.ClientSession, url: str, **headers: str) -> str:
+    """Open a connection that is polled, and return its id."""
+    async with session.get(url, headers={**POLL, **headers}) as response:
+        assert response.status == 200
+        return (await response.read())[5:].decode()
+
+
+def request(id: str, number: object = 1, **headers: str) -> dict[str, str]:
+    return {"wsrpc-connection": id, "wsrpc-number": str(number), **headers}
+
+
+async def status_of(
+    session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], body: Any = None
+) -> int:
+    async with session.request(method, url, headers=headers, data=body) as response:
+        await response.read()
+        return response.status
+
+
+FOREIGN = {"origin": "https://evil.example"}
+
+REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
+    "a form": ("POST", {}, {"a": "b"}, 426, True),
+    "a page of another site opens": ("GET", {**STREAM, **FOREIGN}, None, 403, True),
+    "a page of another site sends": ("POST", {"wsrpc-connection": "", "wsrpc-number": "1", **FOREIGN}, b"x", 403, True),
+    "a guessed id": ("POST", request("A" * 32), b"x", 404, True),
+    "another user's id": ("POST", request("", Authorization="Bearer other"), b"x", 403, True),
+    "another user polls": ("GET", request("", Authorization="Bearer other"), None, 403, True),
+    "a response was lost": ("GET", request("", 2), None, 409, False),
+    "a request is missing": ("POST", request("", 2), b"", 409, False),
+    "no number": ("POST", request("", ""), b"", 409, False),
+    "too large": ("POST", request(""), bytes(_http_connections.LARGEST_BODY + 1), 413, False),
+    "another method": ("PUT", request(""), b"", 405, True),
+    "another way to carry": ("GET", {"wsrpc-transport": "sse"}, None, 404, True),
+}
+"""Method, headers, body, the status, and whether the connection stays. An empty id is that of the connection."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_what_a_server_refuses(case: str) -> None:
+    method, headers, body, status, stays = REFUSED[case]
+    async with requesting(origins=["https://page.example"]) as (server, url, session):
+        endings = Endings(server)
+        mine = {"Authorization": "Bearer mine", "origin": "https://page.example"}
+        id = await opened(session, url, **mine)
+        if headers.get("wsrpc-connection") == "":
+            headers = {**mine, **headers, "wsrpc-connection": id}
+        assert await status_of(session, method, url, headers, body) == status
+        if stays:
+            assert await status_of(session, "POST", url, request(id, **mine), HELLO) == 204
+            assert len(server.peers) == 1
+        else:
+            assert (await endings.next()).code == 1006
+            assert await status_of(session, "POST", url, request(id, **mine), HELLO) == 404
+
+
+async def test_a_repeated_request_has_no_effect() -> None:
+    async with requesting() as (_server, url, session):
+        id = await opened(session, url)
+        call = frame(TEXT, b'{"i":1,"a":["double",21]}')
+        for number, status in ((1, 204), (1, 204), (2, 204), (2, 204), (2, 204)):
+            assert await status_of(session, "POST", url, request(id, number), call) == status
+        async with session.get(url, headers=request(id)) as response:
+            data = await response.read()
+        assert data.count(b'"i":1') == 2
+
+
+@pytest.mark.parametrize("host", HTTP_HOSTS, ids=repr)
+async def test_requests_of_http_1_0(host: Host) -> None:
+    """nginx sends them. Where hypercorn runs the server, each response ended the connection."""
+    server = Server()
+    server.on("double", lambda number: 2 * number)
+    async with host.serving(server) as url, aiohttp.ClientSession(version=aiohttp.HttpVersion10) as session:
+        url = url.replace("ws", "http", 1)
+        id = await opened(session, url)
+        for number in (1, 2):
+            call = frame(TEXT, b'{"i":%d,"a":["double",21]}' % number)
+            assert await status_of(session, "POST", url, request(id, number), call) == 204
+            assert await status_of(session, "GET", url, request(id, number)) == 200
+
+
+async def test_only_one_response_carries_what_a_server_sends() -> None:
+    async with requesting() as (_server, url, session):
+        id = await opened(session, url)
+        async with session.get(url, headers=request(id)) as waiting:
+            for headers in (request(id), request(id, 2), request(id, 2, **STREAM)):
+                assert await status_of(session, "GET", url, headers) == 409
+            await status_of(session, "POST", url, request(id), frame(PING, b"1"))
+            assert await waiting.read() == frame(PONG, b"1")
+
+
+async def test_a_request_that_does_not_end_and_a_client_that_polls_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http_connections, "BODY_TIMEOUT", 0.1)
+    monkeypatch.setattr(_http_connections, "ABSENT", 0.1)
+    async with requesting() as (server, url, session):
+        endings = Endings(server)
+
+        async def slowly() -> AsyncGenerator[bytes]:
+            for _ in range(100):
+                yield b"\0"
+                await asyncio.sleep(0.02)
+
+        id = await opened(session, url)
+        async with session.get(url, headers=request(id)) as waiting:
+            with suppress(aiohttp.ClientError):  # the connection was ended while the client wrote
+                assert await status_of(session, "POST", url, request(id), slowly()) == 408
+            assert (await endings.next()).reason == "a request of the client takes too long"
+            await waiting.read()
+        await opened(session, url)
+        assert (await endings.next()).reason == "the client polls no more"
+
+
+async def test_violations_close_the_connection() -> None:
+    async with requesting() as (server, url, session):
+        endings = Endings(server)
+        for body, code in (
+            (b"\0\0\1\0\0", 1002),  # a frame that is too long
+            (b"\x11\0\0\0\0", 1002),  # no kind of frame
+            (frame(CLOSE, b"\0\0"), 1002),
+            (frame(CLOSE, (3000).to_bytes(2, "big") + b"bye"), 3000),
+        ):
+            id = await opened(session, url)
+            assert await status_of(session, "POST", url, request(id), body) == 204
+            async with session.get(url, headers=request(id)) as response:
+                answer = await response.read()
+            assert int.from_bytes(answer[5:7], "big") == code
+            await status_of(session, "POST", url, request(id, 2), frame(CLOSE, answer[5:7]))
+            info = await endings.next()
+            assert info.code == code
+
+
+async def test_pages_of_allowed_origins_may_send_these_requests() -> None:
+    def identify(handshake: Handshake) -> None:
+        handshake.principal = handshake.bearer_token
+
+    page = "https://page.example"
+    async with requesting(origins=[page]) as (server, url, session):
+        server.on_handshake(identify)
+        asked = {"Origin": page, "Access-Control-Request-Headers": "authorization,wsrpc-transport"}
+        async with session.options(url, headers=asked) as response:
+            assert response.status == 204
+            assert response.headers["Access-Control-Allow-Origin"] == page
+            assert response.headers["Access-Control-Allow-Headers"] == _http_connections.ALLOWED
+        async with session.get(url, headers={**POLL, "Origin": page, "Authorization": "Bearer ann"}) as response:
+            assert response.headers["Access-Control-Allow-Origin"] == page
+            assert response.headers["Cache-Control"] == "no-store, no-transform"
+        assert server.peers[0].principal == "ann"

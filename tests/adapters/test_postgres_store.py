@@ -1,0 +1,111 @@
+"""examples/postgres_store, whose server crashes or hangs. `test_stores` has the rest of the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import asyncpg
+import pytest
+from engine_servers import PostgresServer
+from leftovers import open_sockets
+from postgres_store import TIMEOUT, PostgresStore
+from stores_in_use import add, add_own, entries_of, new_log, next_entries, until
+
+from wsrpc.store import StoreLost
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def store(server: PostgresServer, request: pytest.FixtureRequest) -> AsyncGenerator[PostgresStore]:
+    store = PostgresStore(server.url, schema=request.node.name, lease=60)
+    yield store
+    await store.close()
+
+
+async def calls_fail(store: PostgresStore) -> None:
+    calls = (
+        *(store.open("k2", new_log("b")), add_own(store, 2, b"x"), add(store, "w", 1, b"x", key="room")),
+        *(store.read("k", 0), store.read("k", 1, wait=30), store.hold("p", {"k": "a"}, {"k": 1}), store.adopt("t")),
+    )
+    async with asyncio.timeout(20):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [result for result in results if not isinstance(result, StoreLost)] == []
+
+
+async def test_a_server_that_crashes_has_all_that_it_acknowledged(server: PostgresServer, store: PostgresStore) -> None:
+    sockets = open_sockets()
+    await store.open("k", new_log("a"))
+    await add_own(store, 1, b"1")
+    reader = asyncio.create_task(store.read("k", 1, wait=30))
+    await store.read("k", 1, wait=0.1)
+    await asyncio.to_thread(server.crash)
+    with pytest.raises(StoreLost):
+        await reader
+    await calls_fail(store)
+    await asyncio.to_thread(server.start)
+    assert await entries_of(store) == [b"1"]
+    again = asyncio.create_task(next_entries(store, 1))
+    await store.read("k", 1, wait=0.1)
+    await add_own(store, 2, b"2")
+    assert await again == [b"2"]
+    await store.close()
+    assert open_sockets() == sockets
+
+
+async def test_a_server_that_does_not_answer(server: PostgresServer, store: PostgresStore) -> None:
+    sockets = open_sockets()
+    await store.open("k", new_log("a"))
+    await add_own(store, 1, b"1")
+    other: Any = await asyncpg.connect(server.url)
+    try:
+        async with other.transaction():
+            await other.execute("LOCK TABLE test_a_server_that_does_not_answer.log")
+            await calls_fail(store)
+            cancelled = asyncio.create_task(store.read("k", 0))
+            await asyncio.wait((cancelled,), timeout=TIMEOUT / 4)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+    finally:
+        await other.close()
+    assert await until(lambda: entries_of(store), bool) == [b"1"]
+    await add_own(store, 2, b"2")
+    await store.close()
+    assert open_sockets() == sockets
+
+
+async def test_a_store_that_closes_while_calls_are_cancelled(server: PostgresServer) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    for turns in range(60):
+        store = PostgresStore(server.url, schema="cancelled")
+        await asyncio.gather(
+            *(store.read("k", 0) for _ in range(6))
+        )  # asyncpg complains if it is cancelled as it connects
+        calls = [asyncio.create_task(store.read("k", 0)) for _ in range(6)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        await store.close()
+        del calls
+        gc.collect(1)
+    assert complaints == []
+
+
+async def test_processes_that_start_together_make_the_tables_once(server: PostgresServer) -> None:
+    stores = [PostgresStore(server.url, schema="together") for _ in range(8)]
+    for state in await asyncio.gather(*(store.open("k", new_log("a")) for store in stores)):
+        assert (state.id, state.last) == ("a", 0)
+    for store in stores:
+        await store.close()

@@ -1,0 +1,1 @@
+"""Connections that HTTP requests carry, for networks that WebSocket does not pass."""

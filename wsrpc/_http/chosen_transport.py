@@ -1,0 +1,226 @@
+"""`ChosenTransport`: dials WebSocket, or HTTP where WebSocket does not pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple, get_args
+
+from websockets.exceptions import InvalidHandshake
+
+from .._base.closing import CloseCode
+from .._base.logs import logger
+from .._base.scheduler import spawn_later
+from .._net.client_sockets import ProxyRefused
+from .._net.dial import dial
+from .._net.urls import shown_url
+from ..errors import HandshakeRejected, named
+from ..handshake import REFUSED_HEADER, RESUME_HEADER
+from ..transport import Transport
+from .first_opened import first_opened
+from .http_transport import HttpTransport
+
+TransportName = Literal["websocket", "http"]
+"""Names of transports, for ``Client(transports=)``."""
+
+REMEMBERED = 60.0
+"""Seconds for which HTTP is dialed at once after WebSocket has failed. Then WebSocket is tried beside it."""
+LONGEST_REMEMBERED = 600.0
+"""Longest such time: it doubles with each failure."""
+MUTE = 3.0
+"""Seconds without a message on a new WebSocket, after which HTTP is tried beside it, if nothing was sent on it but the
+first message of wsrpc. (A wsrpc server greets at once. If another server sends nothing, HTTP fails, and the WebSocket
+stays.)"""
+SLOW = 4.0
+"""Seconds after which the second transport is tried beside the first one: a proxy may swallow the opening request."""
+UNUSED = 5.0
+"""Seconds after which a connection is dropped that should have replaced another one."""
+
+
+class ChosenTransport:
+    """The dialing function of one client; see ``Client(transports=)``.
+
+    Args:
+        names: the transports that may be used, the preferred one first. None for all that can be used.
+
+    Raises:
+        TypeError, ValueError: ``names`` is not valid.
+    """
+
+    def __init__(self, names: Sequence[TransportName] | None) -> None:
+        if names is not None and (isinstance(names, str) or not names or not set(names) <= {*get_args(TransportName)}):
+            raise ValueError(f"transports= is a list of 'websocket' and 'http', got {names!r}")
+        self._dials: dict[TransportName, Callable[..., Awaitable[Transport]]] = {"websocket": dial}
+        if "http" in names if names is not None else find_spec("aiohttp"):
+            self._dials["http"] = self._dial_http
+        self._dials = {name: self._dials[name] for name in names or self._dials}
+        self.ask: Callable[[], Awaitable[tuple[list[str], dict[str, str]]]]
+        """Returns the URLs and the headers for an attempt."""
+        self.redials = False
+        """Whether the client dials again after a drop."""
+        self.may_change: Callable[[], bool] = bool
+        """Returns whether the session would resume on another connection."""
+        self._blocked_until = 0.0
+        """Until then, WebSocket is not dialed first."""
+        self._remembered = REMEMBERED
+        self._polls_until = 0.0
+        """Until then, HTTP is dialed with responses that end, because others were held back."""
+        self._ready: Ready | None = None
+        self._mute: Any = None
+        """The last WebSocket, if nothing had arrived on it after `MUTE` seconds."""
+        self._trying: asyncio.Task[None] | None = None
+        """Tries the other transport."""
+
+    async def __call__(self, url: str, **options: Any) -> Transport:
+        """Open a connection; see `dial`."""
+        self._stop_trying()
+        ready, self._ready = self._ready, None
+        if ready is not None and ready.loop is asyncio.get_running_loop():
+            if (ready.url, ready.headers) == (url, _without_resume(options["headers"])):
+                self._watch(ready.transport, ready.name, url, options)
+                return ready.transport
+            ready.transport.abort()
+        if self._mute is not None and not self._mute.traffic.messages_in:  # it has ended
+            self._block(url, "no message has arrived")
+        self._mute = None
+        names: list[TransportName] = [*self._dials]
+        if names[0] == "websocket" and asyncio.get_running_loop().time() < self._blocked_until:
+            names.reverse()
+        first, *others = [partial(self._dials[name], url, **options) for name in names]
+        if not others:
+            return await first()
+        transport, failure = await first_opened(first, others[0], SLOW, _may_be_blocked)
+        name: TransportName = "http" if isinstance(transport, HttpTransport) else "websocket"
+        if name != names[0] == "websocket":
+            self._block(url, f"no answer within {SLOW:g} s" if failure is None else named(failure))
+        self._watch(transport, name, url, options)
+        return transport
+
+    async def _dial_http(self, url: str, **options: Any) -> Transport:
+        from .http_dial import dial_http  # now, because the import takes time, and few need it
+
+        now = asyncio.get_running_loop().time()
+        polls = now < self._polls_until
+        transport = await dial_http(url, polls=polls, **options)
+        carrier: Any = transport.info.underlying
+        if carrier.polls and not polls:
+            self._polls_until = now + LONGEST_REMEMBERED
+        return transport
+
+    def _prefer_http(self) -> None:
+        """Do so for a while, which is longer each time."""
+        self._blocked_until = asyncio.get_running_loop().time() + self._remembered
+        self._remembered = min(2 * self._remembered, LONGEST_REMEMBERED)
+
+    def _block(self, url: str, why: str) -> None:
+        self._prefer_http()
+        logger.warning("%s is reached over HTTP, because WebSocket has failed: %s", shown_url(url), why)
+
+    # ------------------------------------------------------------ the other transport
+
+    def _watch(self, transport: Any, name: TransportName, url: str, options: dict[str, Any]) -> None:
+        """Try the other transport later, which then replaces this one, if WebSocket is preferred."""
+        if [*self._dials] != ["websocket", "http"]:
+            return
+        if name == "http":
+            self._trying = spawn_later(self._try_websocket(transport, url, options))
+        else:
+            asyncio.get_running_loop().call_later(MUTE, self._try_http_if_mute, transport, url, options)
+
+    def _stop_trying(self) -> None:
+        if self._trying is not None:
+            self._trying.cancel()
+            self._trying = None
+
+    async def _try_websocket(self, http: Any, url: str, options: dict[str, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        http.over.add_done_callback(partial(_cancel, asyncio.current_task()))
+        while True:
+            await asyncio.sleep(self._blocked_until - loop.time())
+            try:
+                urls, headers = await self.ask()  # credentials may have changed
+                if not (self.redials and self.may_change() and url in urls):
+                    return
+                ready = await self._dials["websocket"](url, **options | {"headers": {**headers, RESUME_HEADER: "1"}})
+            except Exception as exc:
+                self._prefer_http()
+                logger.debug("WebSocket was tried beside HTTP: %s", named(exc))
+            else:
+                self._blocked_until = 0.0
+                logger.info("WebSocket takes the place of HTTP at %s", shown_url(url))
+                self._use(Ready(ready, "websocket", url, headers, loop))
+                http.drop(CloseCode.RESUMES, "WebSocket takes over")
+                return
+
+    def _try_http_if_mute(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
+        if websocket.traffic.messages_in:
+            self._remembered = REMEMBERED
+            return
+        if not websocket.info.underlying.transport.is_closing():
+            self._mute = websocket
+        if self.redials and _may_replace(websocket):
+            self._trying = spawn_later(self._try_http(websocket, url, options))
+
+    async def _try_http(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
+        try:
+            ready = await self._dials["http"](url, **options)
+        except Exception as exc:
+            logger.debug("HTTP was tried beside a WebSocket that is mute: %s", named(exc))
+            self._mute = None
+            return
+        if not _may_replace(websocket):
+            ready.abort()
+            return
+        self._mute = None
+        self._block(url, "no message has arrived")
+        headers = _without_resume(options["headers"])
+        self._use(Ready(ready, "http", url, headers, asyncio.get_running_loop()))
+        websocket.abort()
+
+    def _use(self, ready: Ready) -> None:
+        """Let the next attempt return this connection, if one comes soon."""
+        self._ready = ready
+
+        def drop() -> None:
+            if self._ready is ready:
+                self._ready = None
+                ready.transport.abort()
+
+        ready.loop.call_later(UNUSED, drop)
+
+
+class Ready(NamedTuple):
+    """A connection that replaces the present one, which was dropped for it."""
+
+    transport: Transport
+    name: TransportName
+    url: str
+    headers: dict[str, str]
+    loop: asyncio.AbstractEventLoop
+
+
+def _without_resume(headers: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name != RESUME_HEADER}
+
+
+def _may_replace(websocket: Any) -> bool:
+    """Return whether a WebSocket is open, and has carried at most the first message of the client."""
+    traffic = websocket.traffic
+    return not (traffic.messages_in or traffic.messages_out > 1 or websocket.info.underlying.transport.is_closing())
+
+
+def _cancel(task: asyncio.Task[Any] | None, over: object) -> None:
+    if task is not None:
+        task.cancel()
+
+
+def _may_be_blocked(error: BaseException) -> bool:
+    """Return whether a proxy, or a server that does not get WebSockets, may have caused the failure of an attempt."""
+    if isinstance(error, HandshakeRejected):
+        return REFUSED_HEADER not in error.headers
+    if isinstance(error, ProxyRefused):
+        return error.status != 407  # it wants other credentials
+    may_be = isinstance(error, InvalidHandshake | TimeoutError | ConnectionError)
+    return may_be and not isinstance(error, ConnectionRefusedError)

@@ -1,0 +1,156 @@
+"""The types of the contract that `wsrpc.store` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from ..errors import WsrpcError
+
+LEASE = 6.0
+"""Seconds for which a lease lasts without a sign of life, unless a store was made with another ``lease``."""
+
+
+class StoreLost(WsrpcError):
+    """The store does not answer."""
+
+
+class StoreFull(WsrpcError):
+    """The store has no room for a log of this payer, or for its end."""
+
+
+class LogGone(WsrpcError):
+    """The store has no such log, the log has ended, or the store has lost some of its entries."""
+
+
+class NewLog(Struct, frozen=True, kw_only=True):
+    """A log that is to begin.
+
+    Attributes:
+        id: a random id.
+        payer: the one whose share of the store the log takes.
+        keep: seconds for which the log is kept after its end, or, without an owner, after its last `Store.append`.
+        owned: whether one process adds the entries, and ends the log. Otherwise all add entries, and none ends it.
+        arguments: a text by which those who open the log know whether they mean the same.
+        memory: bytes that the owner needs for the log until it ends, such as the arguments of a call.
+        topic: the topic under which `Store.adopt` finds the log, which has no entries then, only an end. Empty: no
+            other process can continue it.
+        payload: what another process needs to continue the log.
+    """
+
+    id: str
+    payer: str
+    keep: float
+    owned: bool = False
+    arguments: str = ""
+    memory: int = 0
+    topic: str = ""
+    payload: bytes = b""
+
+
+class LogState(Struct, frozen=True):
+    """What a store knows of a log.
+
+    Attributes:
+        id: the id of the log.
+        arguments: as for `NewLog`.
+        first: the number of the first kept entry. One more than ``last`` if no entry is kept.
+        last: the number of the last entry. 0 before the first entry.
+        end: the last words of the log. None before its end.
+        readers: the number of readers, as far as processes have told with `Store.hold`.
+        lost: whether the log has not ended, and its lease has lapsed.
+    """
+
+    id: str
+    arguments: str
+    first: int
+    last: int
+    end: bytes | None
+    readers: int
+    lost: bool
+
+
+class Page(Struct, frozen=True):
+    """The result of `Store.read`.
+
+    Attributes:
+        state: the state of the log.
+        number: the number of the first entry in ``entries``, or of the next entry if there is none.
+        before: the id of the entry before ``number``, which may be the one that was dropped last. Empty if ``number``
+            is 1.
+        entries: some entries, in order.
+        ids: the ids of ``entries``.
+    """
+
+    state: LogState
+    number: int
+    before: str
+    entries: Sequence[bytes]
+    ids: Sequence[str]
+
+
+class Appended(Struct, frozen=True):
+    """The result of `Store.append`.
+
+    Attributes:
+        number: the number of the first added entry, or of the next entry if there is none.
+        before: the id of the entry before that. Empty if ``number`` is 1.
+        state: the state of the log.
+    """
+
+    number: int
+    before: str
+    state: LogState
+
+
+class AdoptedLog(Struct, frozen=True):
+    """A log whose owner this process is now.
+
+    Attributes:
+        key: the key of the log.
+        id, payload: as for `NewLog`.
+    """
+
+    key: str
+    id: str
+    payload: bytes
+
+
+class Store(Protocol):
+    """Keeps logs. The module `wsrpc.store` describes how each method must behave."""
+
+    @property
+    def lease(self) -> float:
+        """Seconds for which a lease lasts."""
+        ...
+
+    async def open(self, key: str, log: NewLog, /) -> LogState: ...
+
+    async def append(
+        self,
+        key: str,
+        log: NewLog | str,
+        writer: str,
+        sequence: int,
+        entries: Sequence[bytes],
+        /,
+        *,
+        end: bytes | None = None,
+        free: bool = False,
+        only_if_lost: bool = False,
+    ) -> Appended: ...
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None: ...
+
+    async def hold(
+        self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
+    ) -> Mapping[str, LogState]:
+        """Renew the leases of logs, given as ids by keys. Return the states of those that still exist."""
+        ...
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]: ...
+
+    async def close(self) -> None:
+        """Release connections and tasks. Reads that wait end. A call after this opens the connections again."""

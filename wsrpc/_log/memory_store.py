@@ -1,0 +1,383 @@
+"""`MemoryStore`: keeps logs in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
+from math import inf
+from sys import getsizeof
+
+from msgspec import Struct, field
+
+from .contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull
+
+PAGE = 64 * 1024
+"""Bytes of entries after which a page has no more of them."""
+
+LONGEST_PAGE = 256
+"""Maximum number of entries in a page."""
+
+SHORT_END = 1024
+"""Bytes of an end that always has room."""
+
+ENTRY = 64
+"""Bytes of memory that an entry takes besides its own bytes."""
+
+ID = 128
+"""Bytes of memory that the id of an entry takes. Those of a log with an owner follow from the numbers."""
+
+LOG = 1024 + SHORT_END
+"""Bytes of memory that a log takes without its texts and entries, including room for a short end."""
+
+WRITERS = 4096
+"""Bytes of memory that the writers of a log take. They are few: they are processes."""
+
+REMEMBERED = 600.0
+"""Seconds for which a writer may repeat its last batch."""
+
+
+class Share(Struct, eq=False):
+    """What one payer, or all together, have in the store."""
+
+    logs: int = 0
+    bytes: int = 0
+
+
+class Batch(Struct, eq=False):
+    """The last batch that a writer has added to a log."""
+
+    sequence: int
+    after: int
+    """The sequence of the next batch, or less."""
+    number: int
+    before: str
+    added: float
+    """When it was added."""
+
+
+class StoredLog(Struct, eq=False):
+    """A log in a `MemoryStore`."""
+
+    new: NewLog
+    share: Share
+    lapses: float = inf
+    """When the lease lapses, if it has an owner, and has not ended."""
+    base: int = 0
+    """Bytes of the log without its entries."""
+    expires: float = 0.0
+    checked: float = inf
+    """When the store will look next whether the log has expired."""
+    first: int = 1
+    entries: deque[bytes] = field(default_factory=deque[bytes])
+    entry_bytes: int = 0
+    ids: deque[str] = field(default_factory=lambda: deque([""]))
+    """The ids of the entries, after the id of the entry before them. Unused if the log has an owner."""
+    writers: dict[str, Batch] = {}
+    end: bytes | None = None
+    free: bool = False
+    """Whether the next `open` begins another log."""
+    readers: dict[str, tuple[int, float]] = {}
+    """The number of readers in each process, and until when that holds."""
+    changed: asyncio.Future[None] | None = None
+    """Done with the next entry or the end. None if no reader waits."""
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.entries) - 1
+
+    @property
+    def each(self) -> int:
+        """Bytes of memory that an entry takes besides its own bytes."""
+        return ENTRY if self.new.owned else ENTRY + ID
+
+    def id_of(self, number: int) -> str:
+        if self.new.owned:
+            return f"{self.new.id}.{number}" if number else ""
+        return self.ids[number - self.first + 1]
+
+    def check_order(self, writer: str, sequence: int, entries: Sequence[bytes]) -> None:
+        """Check what a writer wants to add, if the log has an owner.
+
+        Raises:
+            LogGone: it may not, or the store has lost some entries.
+        """
+        if not self.new.owned or (self.end is not None and not entries):
+            return
+        if self.end is not None:
+            raise LogGone("the log has ended")
+        if writer != self.new.id and entries:
+            raise LogGone("only its owner adds entries to the log")
+        if writer == self.new.id and sequence != self.last + 1:
+            raise LogGone("the store has lost some entries of the log")
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has an owner, and has not ended."""
+        return self.new.owned and self.end is None
+
+    def renew(self, now: float, lease: float) -> None:
+        if self.runs:
+            self.lapses = now + lease
+            self.expires = self.lapses + self.new.keep
+
+    def state(self, now: float) -> LogState:
+        lost = self.runs and self.lapses <= now
+        readers = sum(count for count, until in self.readers.values() if until > now)
+        return LogState(self.new.id, self.new.arguments, self.first, self.last, self.end, readers, lost)
+
+    def page(self, after: int, now: float) -> Page:
+        number = min(max(after + 1, self.first), self.last + 1)
+        place, size = number - self.first, 0
+        entries: list[bytes] = []
+        for each in range(place, min(place + LONGEST_PAGE, len(self.entries))):
+            if size >= PAGE:
+                break
+            entries.append(self.entries[each])
+            size += len(entries[-1])
+        ids = [*map(self.id_of, range(number, number + len(entries)))]
+        return Page(self.state(now), number, self.id_of(number - 1), entries, ids)
+
+    def wake_readers(self) -> None:
+        changed, self.changed = self.changed, None
+        if changed is not None and not changed.done() and not changed.get_loop().is_closed():
+            changed.set_result(None)
+
+
+class MemoryStore:
+    """Store in the memory of this process. Several servers of one event loop can share it.
+
+    Expired logs are dropped at the next call of any method. Bytes are those that the entries take in memory.
+
+    Args:
+        log_bytes: the maximum size of the kept entries of one log.
+        payer_bytes: the maximum size of the logs of one payer.
+        payer_logs: the maximum number of logs of one payer.
+        bytes: the maximum size of the whole store.
+        lease: seconds for which a process keeps its logs without a sign of life.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_bytes: int = 1 << 20,
+        payer_bytes: int = 16 << 20,
+        payer_logs: int = 1000,
+        bytes: int = 256 << 20,
+        lease: float = LEASE,
+    ) -> None:
+        self.lease = lease
+        self._log_bytes = log_bytes
+        self._payer_bytes = payer_bytes
+        self._payer_logs = payer_logs
+        self._bytes = bytes
+        self._logs: dict[str, StoredLog] = {}
+        self._adoptable: dict[str, StoredLog] = {}
+        """The logs with a topic that have not ended."""
+        self._shares: dict[str, Share] = {}
+        self._whole = Share()
+        self._checks: list[tuple[float, str]] = []
+        """A heap: when to look whether a log has expired, with its key."""
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        now = self._drop_expired()
+        found = self._logs.get(key)
+        if found is not None and found.free and found.new.id != log.id:
+            self._drop(key, found)
+            found = None
+        return (found or self._create(key, log, now)).state(now)
+
+    async def append(
+        self,
+        key: str,
+        log: NewLog | str,
+        writer: str,
+        sequence: int,
+        entries: Sequence[bytes],
+        /,
+        *,
+        end: bytes | None = None,
+        free: bool = False,
+        only_if_lost: bool = False,
+    ) -> Appended:
+        return self.append_now(key, log, writer, sequence, entries, end, free, only_if_lost)
+
+    def append_now(
+        self,
+        key: str,
+        log: NewLog | str,
+        writer: str,
+        sequence: int,
+        entries: Sequence[bytes],
+        end: bytes | None = None,
+        free: bool = False,
+        only_if_lost: bool = False,
+    ) -> Appended:
+        """Do what `append` does, at once."""
+        now = self._drop_expired()
+        found = self._find(key, log, now)
+        batch = found.writers.get(writer)
+        if batch is not None and sequence < batch.after:
+            if sequence != batch.sequence:
+                raise LogGone("the writer has added a later batch")
+            entries = ()
+        else:
+            found.check_order(writer, sequence, entries)
+            batch = Batch(sequence, sequence + len(entries), found.last + 1, found.id_of(found.last), now)
+        if writer == found.new.id:
+            found.renew(now, self.lease)
+        if entries:
+            self._add(found, writer, batch, entries)
+        if end is not None and found.runs and not (only_if_lost and found.lapses > now):
+            self._end(key, found, end, free, now)
+        return Appended(batch.number, batch.before, found.state(now))
+
+    def _find(self, key: str, log: NewLog | str, now: float) -> StoredLog:
+        found = self._logs.get(key)
+        if isinstance(log, str):
+            if found is None or found.new.id != log:
+                raise LogGone("the store has no such log")
+            return found
+        found = found or self._create(key, log, now)
+        if found.new.owned:
+            raise LogGone("the log has an owner")
+        found.expires = now + log.keep
+        if found.expires < found.checked:
+            self._check_later(key, found)
+        return found
+
+    def _create(self, key: str, log: NewLog, now: float) -> StoredLog:
+        share = self._shares.get(log.payer) or Share()
+        base = LOG + log.memory + sum(map(getsizeof, (log.arguments, log.payer, log.topic, log.payload)))
+        base += 0 if log.owned else WRITERS
+        if share.logs >= self._payer_logs or self._excess(share) + base > 0:
+            raise StoreFull("the store has no room for another log of this payer")
+        created = self._logs[key] = StoredLog(log, share, expires=now + log.keep)
+        created.renew(now, self.lease)
+        if log.topic:
+            self._adoptable[key] = created
+        self._shares[log.payer] = share
+        share.logs += 1
+        self._resize(created, base, 0)
+        self._check_later(key, created)
+        return created
+
+    def _add(self, log: StoredLog, writer: str, batch: Batch, entries: Sequence[bytes]) -> None:
+        if writer not in log.writers:
+            log.writers = {name: old for name, old in log.writers.items() if old.added > batch.added - REMEMBERED}
+        log.writers[writer] = batch
+        log.entries += entries
+        if not log.new.owned:
+            log.ids += [f"{writer}.{each}" for each in range(batch.sequence, batch.after)]
+        self._resize(log, 0, sum(map(len, entries)) + log.each * len(entries))
+        self._trim(log)
+        log.wake_readers()
+
+    def _end(self, key: str, log: StoredLog, end: bytes, free: bool, now: float) -> None:
+        more = max(0, len(end) - SHORT_END) - log.new.memory
+        if more > 0 and self._excess(log.share) + more > log.entry_bytes:
+            raise StoreFull("the store has no room for the end of a log of this payer")
+        log.end, log.free = end, free
+        self._adoptable.pop(key, None)
+        self._resize(log, more, 0)
+        self._trim(log)
+        log.expires = now + log.new.keep
+        self._check_later(key, log)
+        log.wake_readers()
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        now = self._drop_expired()
+        log = self._logs.get(key)
+        if log is not None and wait > 0 and log.end is None and log.last == after:
+            if log.changed is None or log.changed.get_loop().is_closed():
+                log.changed = asyncio.get_running_loop().create_future()
+            await asyncio.wait((log.changed,), timeout=wait)
+            now = self._drop_expired()
+            log = self._logs.get(key)
+        return None if log is None else log.page(after, now)
+
+    async def hold(
+        self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
+    ) -> Mapping[str, LogState]:
+        now = self._drop_expired()
+        for key, count in readers.items():
+            if (log := self._logs.get(key)) is not None:
+                log.readers[process] = count, now + self.lease
+        states: dict[str, LogState] = {}
+        for key, id in logs.items():
+            if (log := self._logs.get(key)) is not None and log.new.id == id:
+                log.readers = {each: told for each, told in log.readers.items() if told[1] > now}
+                log.renew(now, self.lease)
+                states[key] = log.state(now)
+        return states
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
+        now = self._drop_expired()
+        logs = self._adoptable.items()
+        found = [(key, log) for key, log in logs if log.new.topic == topic and log.state(now).lost]
+        for _, log in found:
+            log.renew(now, self.lease)
+        return [AdoptedLog(key, log.new.id, log.new.payload) for key, log in found]
+
+    async def close(self) -> None:
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """End the waiting of all readers."""
+        for log in self._logs.values():
+            log.wake_readers()
+
+    # ------------------------------------------------------------ expiry
+
+    def _check_later(self, key: str, log: StoredLog) -> None:
+        log.checked = log.expires
+        heappush(self._checks, (log.checked, key))
+
+    def _drop_expired(self) -> float:
+        """Drop the logs that have expired, and return the time."""
+        now = time.monotonic()
+        while self._checks and self._checks[0][0] <= now:
+            when, key = heappop(self._checks)
+            log = self._logs.get(key)
+            if log is None or log.checked != when:
+                continue  # an entry that a later one replaces
+            if log.expires > now:
+                self._check_later(key, log)
+            else:
+                self._drop(key, log)
+        return now
+
+    def _drop(self, key: str, log: StoredLog) -> None:
+        del self._logs[key]
+        log.wake_readers()
+        self._adoptable.pop(key, None)
+        self._resize(log, -log.base, -log.entry_bytes)
+        log.share.logs -= 1
+        if not log.share.logs:
+            del self._shares[log.new.payer]
+
+    # ------------------------------------------------------------ bytes
+
+    def _resize(self, log: StoredLog, base: int, entries: int) -> None:
+        log.base += base
+        log.entry_bytes += entries
+        log.share.bytes += base + entries
+        self._whole.bytes += base + entries
+
+    def _excess(self, share: Share) -> int:
+        """Return how many bytes too many a payer has, or all together. Negative if there is room."""
+        return max(share.bytes - self._payer_bytes, self._whole.bytes - self._bytes)
+
+    def _trim(self, log: StoredLog) -> None:
+        """Drop the oldest entries until the shares suffice, and the log is short enough; for that, not the last."""
+        excess, too_long = self._excess(log.share), log.entry_bytes - self._log_bytes
+        freed = 0
+        while log.entries and (freed < excess or (freed < too_long and len(log.entries) > 1)):
+            freed += len(log.entries.popleft()) + log.each
+            log.first += 1
+            if not log.new.owned:
+                log.ids.popleft()
+        if freed:
+            self._resize(log, 0, -freed)

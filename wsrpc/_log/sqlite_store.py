@@ -1,0 +1,231 @@
+"""`SqliteStore`: keeps logs in a file, which survives a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from .contract import LEASE, AdoptedLog, Appended, LogState, NewLog, Page, StoreLost
+from .memory_store import Batch, MemoryStore, Share, StoredLog
+
+TABLES = """
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;  -- not the default of every build: what was acknowledged survives a power cut
+CREATE TABLE IF NOT EXISTS logs (key TEXT PRIMARY KEY, log BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entries (key TEXT, number INTEGER, id TEXT, entry BLOB, PRIMARY KEY (key, number))
+WITHOUT ROWID;
+"""
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+class Row(Struct, array_like=True):
+    """What a file has of a log beside its entries. ``expires`` is a time of the system clock."""
+
+    new: NewLog
+    first: int
+    before: str
+    """The id of the entry before the first one."""
+    base: int
+    """Bytes of memory that the log takes without its entries."""
+    expires: float
+    writers: dict[str, Batch]
+    end: bytes | None
+    free: bool
+
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Row).decode
+
+
+class SqliteStore(MemoryStore):
+    """Store in a file, for one process at a time, such as a device or a small server.
+
+    It is a `MemoryStore` that writes to the file, in a thread, before it answers who adds something, and before readers
+    get what was added. When a process starts again, it finds everything there. What its handlers were doing is lost, as
+    with any store.
+
+    What could not be written is written with the next call for the same log, and readers of that log get `StoreLost`
+    until then.
+
+    Args:
+        path: the file. It is created if there is none, with ``-wal`` and ``-shm`` beside it. Use a local disk.
+        options: those of `MemoryStore`.
+
+    Raises:
+        StoreLost: (from all methods) the file cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lease: float = LEASE, **options: int) -> None:
+        super().__init__(lease=lease, **options)
+        self._path = os.fspath(path)
+        self._thread: ThreadPoolExecutor | None = None
+        """Uses the file. None while the store is closed."""
+        self._file: sqlite3.Connection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._saving: dict[str, asyncio.Task[None]] = {}
+        """The last write of each log that has something that is not in the file, by key. Done if it has failed."""
+        self._saved: dict[str, int] = {}
+        """The number of the last entry in the file, by the keys of the logs there."""
+        self._dropped = set[str]()
+        """Keys of logs that are still in the file."""
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({self._path!r})"
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        await self._open_file()
+        state = await super().open(key, log)
+        await self._save(key)
+        return state
+
+    async def append(self, key: str, log: NewLog | str, *args: Any, **options: Any) -> Appended:
+        await self._open_file()
+        try:
+            return await super().append(key, log, *args, **options)
+        finally:
+            await self._save(key)
+
+    async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
+        await self._open_file()
+        page = await super().read(key, after, wait=wait)
+        if (saving := self._saving.get(key)) is not None:
+            await (self._save(key) if saving.done() else asyncio.shield(saving))
+        return page
+
+    async def hold(
+        self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
+    ) -> Mapping[str, LogState]:
+        await self._open_file()
+        return await super().hold(process, logs, readers)
+
+    async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
+        await self._open_file()
+        return await super().adopt(topic)
+
+    async def close(self) -> None:
+        await super().close()
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait((self._opening,))
+        if self._file is not None:
+            file, self._file = self._file, None
+            with suppress(StoreLost):
+                await self._in_thread(file.close)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    # ------------------------------------------------------------ the file
+
+    async def _in_thread(self, function: Any, *args: Any) -> Any:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "wsrpc-sqlite")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        except sqlite3.Error as exc:
+            raise StoreLost(f"{self._path}: {exc}") from exc
+
+    async def _open_file(self) -> None:
+        while self._file is None:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.ensure_future(self._load_file())
+            await asyncio.shield(self._opening)
+
+    async def _load_file(self) -> None:
+        file, rows, entries = await self._in_thread(self._read_file)
+        if not self._logs:
+            self._load(rows, entries)
+        self._file = file
+
+    def _read_file(self) -> tuple[sqlite3.Connection, list[tuple[str, Row]], list[Any]]:
+        file = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
+        try:
+            file.executescript(TABLES)
+            entries = file.execute("SELECT key, id, entry FROM entries ORDER BY key, number").fetchall()
+            rows = [(key, _decode(row)) for key, row in file.execute("SELECT key, log FROM logs")]
+        except msgspec.MsgspecError as exc:
+            file.close()
+            raise sqlite3.DatabaseError(f"a later version has written it: {exc}") from exc
+        except sqlite3.Error:
+            file.close()
+            raise
+        return file, rows, entries
+
+    def _load(self, rows: list[tuple[str, Row]], entries: list[tuple[str, str, bytes]]) -> None:
+        now, system = time.monotonic(), time.time()
+        for key, row in rows:
+            log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()))
+            log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
+            log.end, log.free, log.lapses = row.end, row.free, now  # the process that ran it has ended
+            log.expires = now + (row.new.keep if log.runs else row.expires - system)
+            for batch in log.writers.values():
+                batch.added = now  # on the clock of this process
+            log.share.logs += 1
+            if row.new.topic and row.end is None:
+                self._adoptable[key] = log
+            self._resize(log, row.base, 0)
+            self._check_later(key, log)
+        for key, id, entry in entries:
+            if (found := self._logs.get(key)) is not None:
+                found.entries.append(entry)
+                if not found.new.owned:
+                    found.ids.append(id)
+                self._resize(found, 0, len(entry) + found.each)
+                self._saved[key] = found.last
+
+    def _drop(self, key: str, log: StoredLog) -> None:
+        super()._drop(key, log)
+        self._dropped.add(key)
+        self._saving.pop(key, None)
+
+    async def _save(self, key: str) -> None:
+        """Write what has changed in a log, and forget what has expired. Others may wait for it, too."""
+        saving = self._saving[key] = asyncio.ensure_future(self._save_now(key))
+        await asyncio.shield(saving)
+
+    async def _save_now(self, key: str) -> None:
+        await self._open_file()  # again, if it was closed meanwhile
+        statements: list[Statement] = []
+        dropped, self._dropped = self._dropped, set[str]()
+        for each in dropped:
+            statements += [(f"DELETE FROM {table} WHERE key = ?", (each,)) for table in ("logs", "entries")]
+            self._saved.pop(each, None)
+        changed = [each for each in {key, *dropped} if each in self._logs]  # a key may have another log by now
+        for each in changed:
+            statements += self._statements(each, self._logs[each])
+        saved = {each: (self._logs[each], self._logs[each].last) for each in changed}
+        try:
+            await self._in_thread(self._write, self._file, statements)
+        except BaseException:
+            self._dropped |= {key, *dropped}  # it is not known what was written
+            raise
+        for each, (log, last) in saved.items():
+            if self._logs.get(each) is log:
+                self._saved[each] = max(last, self._saved.get(each, 0))
+        if self._saving.get(key) is asyncio.current_task():
+            del self._saving[key]
+
+    def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
+        expires = time.time() + log.expires - time.monotonic()
+        row = Row(log.new, log.first, log.id_of(log.first - 1), log.base, expires, log.writers, log.end, log.free)
+        yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
+        saved = self._saved.get(key, 0)
+        yield "DELETE FROM entries WHERE key = ? AND (number < ? OR number > ?)", (key, log.first, saved)
+        for number in range(max(log.first, saved + 1), log.last + 1):
+            entry = log.entries[number - log.first]
+            yield "REPLACE INTO entries VALUES (?, ?, ?, ?)", (key, number, log.id_of(number), entry)
+
+    def _write(self, file: sqlite3.Connection, statements: list[Statement]) -> None:
+        with file:
+            for statement, values in statements:
+                file.execute(statement, values)

@@ -1,0 +1,160 @@
+"""`Addresses`: the peers of one node that have an address, and the contest for an address with another node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from .._base.closing import CloseCode
+from .._base.scheduler import Tasks
+from .._core.api.peer import Peer, core_of
+from .._core.api.registration import Registrar
+from .._core.wire.nodes import error_to_node
+from .._server.rooms import Rooms
+from ..errors import PeerNotFound, WsrpcError
+from ._away_calls import AwayCalls
+from ._claims import Claim
+from ._links import NodeLinks
+from ._node import BEAT, Node
+from ._peer_forwarder import ID
+
+CONNECTED = "connected"
+"""Request to the node with a higher claim to an address: whether its peer has a connection."""
+CLOSE_PEER, HAS_ID = "close_peer", "has_id"
+"""Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node. A
+node of version 0.2 rejects these requests."""
+CROSSING = BEAT + 0.5
+"""Seconds for which the end of a client's last session may be on its way. It is repeated after a beat."""
+CONFIRMED = 1.0
+"""Seconds in which the other node has to answer. Otherwise both nodes keep the address, and this node asks again later.
+"""
+
+
+class Addresses:
+    """The peers of this node that have an address.
+
+    If another node has a higher claim to an address, one of the two nodes closes its peer.
+
+    Args:
+        away: the calls that wait for peers.
+        rooms: the rooms of the server, which knows the peers by their ids. None for a program without a server.
+    """
+
+    def __init__(self, node: Node, links: NodeLinks, away: AwayCalls, rooms: Rooms | None) -> None:
+        self.contests = Tasks()
+        self.closing = Tasks()
+        """The closing of the peers that have lost their addresses."""
+        self._node = node
+        self._claims = node.directory.claims
+        self._claims.claimed_elsewhere = self._claimed_elsewhere
+        self._links = links
+        self._away = away
+        self._rooms = rooms
+        self._peers: dict[str, Peer] = {}
+        self._contested: set[str] = set()
+        """Addresses of peers of this node to which another node has a higher claim."""
+        links.serve(self._serve)
+
+    def _serve(self, side: Registrar) -> None:
+        side.on(CONNECTED, self._asked_whether_connected)
+        side.on(CLOSE_PEER, self._close_peer)
+        side.on(HAS_ID, self.has_id)
+
+    def claim(self, address: str, peer: Peer) -> None:
+        """Claim an address for a peer of this node; see `JoinedCluster.claim`."""
+        before = self._peers.get(address)
+        self._peers[address] = peer
+        self._claims.claim(address)
+        self._away.peer_connected(address)
+        if before is not None and before is not peer:
+            self._close_replaced(address, before)
+
+    def release(self, address: str, peer: Peer) -> None:
+        """Give up a peer's claim. Idempotent."""
+        if self._peers.get(address) is peer:
+            del self._peers[address]
+            self._claims.release(address, self._node.now)
+
+    def find(self, named: str) -> Peer | None:
+        """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
+        peer = self._peers.get(named)
+        if peer is None and self._rooms is not None and named.startswith(ID):
+            peer = self._rooms.server.peer(named.removeprefix(ID))
+        return peer
+
+    def has_id(self, id: str) -> bool:
+        """Return whether a peer with this `Peer.id` is connected to this node."""
+        return self.find(f"{ID}{id}") is not None
+
+    async def _close_peer(self, address: str, code: int | None, reason: str) -> None:
+        """Handle a request of another node to close a peer of this node."""
+        if (peer := self.find(address)) is None:
+            raise error_to_node(PeerNotFound(address))
+        await peer.close(code, reason)
+
+    # ------------------------------------------------------------ contests
+
+    def _claimed_elsewhere(self, address: str) -> None:
+        self._away.peer_arrived(address)
+        if address not in self._contested and self._claims.higher(address) is not None:
+            self._contested.add(address)
+            self.contests.spawn(self._resolve_contest(address))
+
+    async def _resolve_contest(self, address: str) -> None:
+        """Keep an address until the peer with the higher claim has a connection, or the higher claim is released.
+
+        A connection that was just made keeps it for a moment: the last session of its client may be about to end at the
+        other node.
+
+        The higher claim may belong to a session that the client no longer uses, while its connection is at this node.
+        """
+        try:
+            while (by := self._claims.higher(address)) is not None:
+                mine = self._peers[address]
+                is_new = mine.connected and core_of(mine).host.uptime() < CROSSING
+                is_connected = await self._is_connected(address, by)
+                if is_connected and self._claims.higher(address) == by and not is_new:
+                    self._give_up(address)
+                else:
+                    await asyncio.sleep(BEAT)
+        finally:
+            self._contested.discard(address)
+
+    async def _is_connected(self, address: str, by: Claim) -> bool:
+        """Return whether the peer with a higher claim has a connection, as far as its node answers."""
+        try:
+            async with asyncio.timeout(CONFIRMED):
+                peer = await self._links.reach(by.node)
+                mine = self._peers.get(address)
+                if mine is None:  # the peer has ended meanwhile
+                    return False
+                age = core_of(mine).host.uptime() if mine.connected else None
+                # The age holds for this moment, so the question does not wait for another connection.
+                return await peer.request(CONNECTED, address, by.counter, age, offline="fail", returns=bool)
+        except (TimeoutError, WsrpcError):
+            return False
+
+    def _asked_whether_connected(self, address: str, counter: int, age: float | None) -> bool:
+        """Handle a request of a node with a lower claim to an address.
+
+        Args:
+            age: seconds since the connection of the peer at the other node was made, or None if it has none. If it is
+                older than the last one of this node's peer, its client may have lost it without notice, and come here.
+        """
+        peer = self._peers.get(address)
+        if peer is None or self._claims.of(self._node.id).get(address) != counter:
+            return False
+        if age is not None and not peer.connected and age < core_of(peer).host.uptime():
+            self._give_up(address)
+            return False
+        return peer.connected
+
+    def _give_up(self, address: str) -> None:
+        """Release an address in favor of the peer of another node."""
+        peer = self._peers[address]
+        self.release(address, peer)
+        self._close_replaced(address, peer)
+
+    def _close_replaced(self, address: str, peer: Peer) -> None:
+        core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
+        self.closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
