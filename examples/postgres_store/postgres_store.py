@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -134,6 +135,24 @@ ORDER BY key FOR NO KEY UPDATE
 
 # ---------------------------------------------------------------- the store
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate["PostgresStore", P], Coroutine[Any, Any, T]]
+
+
+def to_its_end(method: Method[P, T]) -> Method[P, T]:
+    """Let the method go on if its caller is cancelled: asyncpg must not be as it connects, or ends a transaction."""
+
+    @wraps(method)
+    async def call(self: PostgresStore, /, *args: P.args, **options: P.kwargs) -> T:
+        task = asyncio.create_task(method(self, *args, **options))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.wait((task,))
+        return task.result()
+
+    return call
+
 
 class PostgresStore:
     """PostgreSQL as the store of a `Server` or `Client`. All processes with the same schema share it.
@@ -165,12 +184,14 @@ class PostgresStore:
         self._pool: Any = None
         self._listener: Any = None
         """The connection on which the process listens."""
+        self._calls: set[asyncio.Task[Any]] = set()
         self._waiting: defaultdict[str, set[asyncio.Future[bool]]] = defaultdict(set)
         """Readers that wait for news, by the key of the log. They get false if the store is closed."""
 
     def __repr__(self) -> str:
         return f"PostgresStore({urlsplit(self._url).hostname}, {self._schema})"
 
+    @to_its_end
     async def open(self, key: str, log: NewLog, /) -> LogState:
         async with self._transaction() as db:
             found = await self._find(db, key)
@@ -181,6 +202,7 @@ class PostgresStore:
                 await self._create(db, key, log)
             return await self._state(db, key)
 
+    @to_its_end
     async def append(
         self,
         key: str,
@@ -241,6 +263,7 @@ class PostgresStore:
             if not self._waiting[key]:
                 del self._waiting[key]
 
+    @to_its_end
     async def hold(
         self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
     ) -> Mapping[str, LogState]:
@@ -252,6 +275,7 @@ class PostgresStore:
             rows = await db.fetch(f"SELECT key, {STATE} FROM log WHERE key = ANY($1)", keys)
         return {key: LogState(*state) for key, *state in rows}
 
+    @to_its_end
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         async with self._transaction() as db:
             keys = [row["key"] for row in await db.fetch(LOST, topic)]
@@ -259,14 +283,15 @@ class PostgresStore:
 
     async def close(self) -> None:
         self._wake_readers(self._waiting, news=False)
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=TIMEOUT)
         async with self._connecting:
             listener, pool, self._listener, self._pool = self._listener, self._pool, None, None
             if listener is not None:
                 listener.terminate()
             if pool is not None:
-                # What is under way ends, also what a cancelled call has left to the pool. Then it terminates the rest.
                 with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await asyncio.wait_for(pool.close(), TIMEOUT)
+                    await asyncio.wait_for(pool.close(), TIMEOUT)  # terminates what is under way after that
         await asyncio.sleep(0)  # the sockets are closed in the next turn of the event loop
 
     # ------------------------------------------------------------ steps of a transaction
@@ -308,6 +333,7 @@ class PostgresStore:
         *fields, _ = await db.fetchrow(FIND_STATE, key)
         return LogState(*fields)
 
+    @to_its_end
     async def _page(self, key: str, after: int) -> Page | None:
         async with self._transaction("repeatable_read") as db:
             if (found := await db.fetchrow(f"{FIND_STATE} AND {ALIVE}", key)) is None:
@@ -352,6 +378,11 @@ class PostgresStore:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(self._url, min_size=0, max_size=CONNECTIONS, **self._options)
             return self._pool
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # so that nobody complains of the exception of a call whose caller was cancelled
 
     def _notified(self, connection: Any, pid: int, channel: str, key: Any) -> None:
         self._wake_readers([key], news=True)

@@ -88,9 +88,6 @@ async def test_a_store_that_closes_while_calls_are_cancelled(server: PostgresSer
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     for turns in range(60):
         store = PostgresStore(server.url, schema="cancelled")
-        await asyncio.gather(
-            *(store.read("k", 0) for _ in range(6))
-        )  # asyncpg complains if it is cancelled as it connects
         calls = [asyncio.create_task(store.read("k", 0)) for _ in range(6)]
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -101,6 +98,28 @@ async def test_a_store_that_closes_while_calls_are_cancelled(server: PostgresSer
         del calls
         gc.collect(1)
     assert complaints == []
+
+
+async def test_a_call_that_is_cancelled_again_as_it_ends(server: PostgresServer, store: PostgresStore) -> None:
+    await store.open("k", new_log("a"))
+    other: Any = await asyncpg.connect(server.url)
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    try:
+        for turns in range(10):
+            async with other.transaction():
+                await other.execute("LOCK TABLE test_a_call_that_is_cancelled_again_as_it_ends.log")
+                cancelled = asyncio.create_task(store.read("k", 0))
+                await until(lambda: other.fetchval(waits), bool)
+                cancelled.cancel()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                cancelled.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await cancelled
+    finally:
+        await other.close()
+    await add_own(store, 1, b"1")
+    assert await entries_of(store) == [b"1"]
 
 
 async def test_processes_that_start_together_make_the_tables_once(server: PostgresServer) -> None:
