@@ -1,0 +1,249 @@
+"""Each rule of the table, played: old and new programs meet in both roles, and what happens is what the rule says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from two_versions import Version as V
+from two_versions import played
+
+from wsrpc._schema.change_rules import RULES, Outcome
+from wsrpc._schema.contract_diff import Change, compare
+
+HINTS = {"field-renamed", "field-unit-changed", "added-field-refused", "removed-field-refused"}
+"""Rules that are only found together with a rule for each of the two fields."""
+
+
+class Case(NamedTuple):
+    rule: str
+    old: V
+    new: V
+    others: str = ""
+    """Further rules that are found, separated by blanks."""
+
+
+def types() -> Iterator[Case]:
+    """Changes of a type. Each is played with an argument and with a result of that type."""
+    color = "class T(enum.IntEnum): "
+    a, b, c = (f"class {name}(Struct, tag=True): x: int\n" for name in "ABC")
+    rows = [
+        ("type-changed", "int", "1", "str", "'a'", "", ""),
+        ("type-changed", "list[int]", "[1]", "list[str]", "['a']", "", ""),
+        ("type-changed", "dict[str, int]", "{'a': 1}", "dict[str, str]", "{'a': 'b'}", "", ""),
+        ("type-changed", "date", "date(2026, 1, 2)", "datetime", "datetime(2026, 1, 2)", "", ""),
+        ("type-changed", "Decimal", "Decimal('1.5')", "float", "1.5", "", ""),
+        ("type-widened", "int", "1", "int | str", "'a'", "", ""),
+        ("type-widened", "date", "date(2026, 1, 2)", "str", "'a'", "", ""),
+        ("type-widened", "int", "1", "Any", "'a'", "", ""),
+        ("type-widened", "Literal['a']", "'a'", "str", "'b'", "", ""),
+        ("type-widened", "tuple[int, int]", "(1, 2)", "list[int]", "[1]", "", ""),
+        ("type-narrowed", "int | str", "'a'", "int", "1", "", ""),
+        ("type-narrowed", "Any", "'a'", "int", "1", "", ""),
+        ("type-narrowed", "str", "'a'", "datetime", "datetime(2026, 1, 2)", "", ""),
+        ("type-narrowed", "dict[str, int]", "{}", "T", "T(1)", "", "class T(Struct): a: int"),
+        ("null-allowed", "int", "1", "int | None", "None", "", ""),
+        ("null-refused", "int | None", "None", "int", "1", "", ""),
+        ("integer-to-number", "int", "2 ** 53 + 1", "float", "1.5", "", ""),
+        ("number-to-integer", "float", "1.5", "int", "2 ** 53 + 1", "", ""),
+        ("text-and-bytes", "str", "'abcd'", "bytes", "b'abc'", "", ""),
+        ("text-and-bytes", "bytes", "b'abc'", "str", "'abcd'", "", ""),
+        ("list-to-set", "list[int]", "[1, 1]", "set[int]", "{1}", "", ""),
+        ("set-to-list", "set[int]", "{1}", "list[int]", "[1, 1]", "", ""),
+        ("constraint-tightened", "int", "-1", "Annotated[int, Meta(ge=0)]", "1", "", ""),
+        ("constraint-tightened", "str", "'abc'", "Annotated[str, Meta(max_length=2)]", "'a'", "", ""),
+        ("constraint-loosened", "Annotated[int, Meta(lt=5)]", "1", "Annotated[int, Meta(lt=9)]", "7", "", ""),
+        ("constraint-loosened", "Annotated[str, Meta(pattern='a')]", "'a'", "str", "'b'", "", ""),
+        (
+            "constraint-changed",
+            *("Annotated[str, Meta(pattern='^a')]", "'a'"),
+            *("Annotated[str, Meta(pattern='^b')]", "'b'", "", ""),
+        ),
+        ("enum-value-added", "T", "T.A", "T", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
+        ("enum-value-added", "Literal['a']", "'a'", "Literal['a', 'b']", "'b'", "", ""),
+        ("enum-value-removed", "T", "T.B", "T", "T.A", f"{color}A = 1; B = 2", f"{color}A = 1"),
+        ("enum-renumbered", "T", "T.A", "T", "T.A", f"{color}A = 1; B = 2", f"{color}A = 2; B = 1"),
+        ("enum-member-renamed", "T", "T.A", "T", "T.C", f"{color}A = 1; B = 2", f"{color}C = 1; B = 2"),
+        ("variant-added", "A | B", "A(1)", "A | B | C", "C(1)", a + b, a + b + c),
+        ("variant-removed", "A | B | C", "C(1)", "A | B", "A(1)", a + b + c, a + b),
+        (
+            "tag-changed",
+            *("T", "T(1)", "T", "T(1)"),
+            *("class T(Struct, tag='a'): x: int", "class T(Struct, tag='b'): x: int"),
+        ),
+        (
+            "field-required",
+            "T",
+            "T()",
+            "T",
+            "T(1)",
+            "class T(Struct, omit_defaults=True): a: int = 0",
+            "class T(Struct): a: int",
+        ),
+        (
+            "field-optional",
+            "T",
+            "T(1)",
+            "T",
+            "T()",
+            "class T(Struct): a: int",
+            "class T(Struct, omit_defaults=True): a: int = 0",
+        ),
+        (
+            "field-default-changed",
+            *("T", "T()", "T", "T()"),
+            *("class T(Struct, omit_defaults=True): a: int = 0", "class T(Struct, omit_defaults=True): a: int = 5"),
+        ),
+        ("position-renamed", "T", "T(1)", "T", "T(1)", "class T(NamedTuple): a: int", "class T(NamedTuple): b: int"),
+        (
+            "positions-reordered",
+            *("T", "T(1, 2)", "T", "T(1, 2)"),
+            *("class T(Struct, array_like=True): a: int; b: int", "class T(Struct, array_like=True): b: int; a: int"),
+        ),
+    ]
+    for rule, old_type, old_value, new_type, new_value, old_types, new_types in rows:
+        yield Case(
+            rule,
+            V(f"x: {old_type}", old_value, types=old_types),
+            V(f"x: {new_type}", new_value, types=new_types),
+        )
+        yield Case(
+            rule,
+            V(returns=old_type, gives=old_value, types=old_types),
+            V(returns=new_type, gives=new_value, types=new_types),
+        )
+
+
+def parameters() -> Iterator[Case]:
+    """Changes of parameters, of requests and of emitted events, whose senders get no answer."""
+    one, two = ("a: int", "1"), ("a: int, b: int", "1, 2")
+    optional = "a: int, b: int = 5", "1, 2"
+    rest = "a: int, *more: int", "1, 2"
+    rows = [
+        ("parameter-added", one, two),
+        ("parameter-added-optional", one, optional),
+        ("parameter-removed", two, one),
+        ("parameter-removed-optional", optional, one),
+        ("rest-added", one, rest),
+        ("rest-removed", rest, one),
+    ]
+    for rule, old, new in rows:
+        yield Case(rule, V(*old), V(*new))
+        yield Case(
+            rule, V(*old, emits="request", returns="int", gives="1"), V(*new, emits="request", returns="int", gives="1")
+        )
+        yield Case(f"emitted-{rule}", V(*old, emits="event"), V(*new, emits="event"))
+    omitted = "a: int, b: int = 5", "1"
+    others: list[tuple[str, tuple[str, str], tuple[str, str], str]] = [
+        ("parameter-required", omitted, two, ""),
+        ("parameter-optional", two, omitted, ""),
+        ("parameter-default-changed", omitted, ("a: int, b: int = 6", "1"), ""),
+        ("parameter-renamed", one, ("b: int", "1"), ""),
+        ("parameter-unit-changed", ("timeout_s: int", "1"), ("timeout_ms: int", "1000"), ""),
+        ("parameter-unit-changed", ("temperature: float", "1.5"), ("temperatureF: float", "30.5"), ""),
+        ("parameters-reordered", two, ("b: int, a: int", "2, 1"), ""),
+        ("parameters-reordered", ("a: int, b: str", "1, 'b'"), ("b: str, a: int", "'b', 1"), "type-changed"),
+        ("parameter-before-rest", rest, ("a: int, b: int = 5, *more: int", "1, 2"), ""),
+        ("parameter-before-rest", ("a: int, b: int = 5, *more: int", "1, 2"), rest, ""),
+        (
+            "parameter-before-rest",
+            ("a: int, *more: int", "1"),
+            ("a: int, b: int, *more: int", "1, 2"),
+            "parameter-required",
+        ),
+    ]
+    for rule, old, new, more in others:
+        yield Case(rule, V(*old), V(*new), more)
+
+
+def events() -> Iterator[Case]:
+    yield Case("event-added", V(kind=""), V())
+    yield Case("event-removed", V(), V(kind=""))
+    answer = {"returns": "int", "gives": "1"}
+    yield Case("event-added", V(kind="", emits="request", **answer), V(emits="request", **answer))
+    yield Case("emitted-event-added", V(kind="", emits="event"), V(emits="event"))
+    yield Case("emitted-event-removed", V(emits="event"), V(kind="", emits="event"))
+    yield Case("emit-to-request", V(emits="event"), V(emits="request", **answer))
+    yield Case("request-to-emit", V(emits="request", **answer), V(emits="event"))
+    kinds = (
+        ("value", "stream"),
+        ("value", "upload"),
+        ("value", "conversation"),
+        ("value", "exchange"),
+        ("upload", "stream"),
+    )
+    for one, other in kinds[:-1]:
+        yield Case("kind-changed", V(kind=one), V(kind=other))
+        yield Case("kind-changed", V(kind=other), V(kind=one))
+    yield Case("upload-added", V(kind="stream", returns="int", gives="1"), V(kind="exchange", returns="int", gives="1"))
+    yield Case(
+        "upload-removed", V(kind="exchange", returns="int", gives="1"), V(kind="stream", returns="int", gives="1")
+    )
+
+
+def fields() -> Iterator[Case]:
+    """Changes of fields, of objects and of classes that are sent as arrays."""
+    heads = {"object": "class T(Struct): ", "array": "class T(Struct, array_like=True): "}
+    one, two, default = ("a: int", "T(1)"), ("a: int; b: int", "T(1, 2)"), ("a: int; b: int = 5", "T(1, 2)")
+    unset = "a: int; b: int | UnsetType = UNSET", "T(1, 2)"
+    for (old_fields, old), (new_fields, new), suffix, action in (
+        (one, two, "", "added"),
+        (one, default, "-default", "added"),
+        (one, unset, "-optional", "added"),
+        (two, one, "", "removed"),
+        (default, one, "-default", "removed"),
+        (unset, one, "-optional", "removed"),
+    ):
+        for form, head in heads.items():
+            if suffix != "-optional" or form == "object":
+                rule = f"field-{action}{suffix}"
+                versions = {"types": head + old_fields}, {"types": head + new_fields}
+                yield Case(
+                    rule.replace("-default", "-optional"), V("x: T", old, **versions[0]), V("x: T", new, **versions[1])
+                )
+                results = V(returns="T", gives=old, **versions[0]), V(returns="T", gives=new, **versions[1])
+                yield Case(f"result-{rule}", *results)
+    strict = "class T(Struct, forbid_unknown_fields=True): "
+    for (old_fields, old), (new_fields, new), action in ((one, two, "added"), (two, one, "removed")):
+        olds, news = {"types": strict + old_fields}, {"types": strict + new_fields}
+        yield Case(f"{action}-field-refused", V("x: T", old, **olds), V("x: T", new, **news), f"field-{action}")
+        results = V(returns="T", gives=old, **olds), V(returns="T", gives=new, **news)
+        yield Case(f"{action}-field-refused", *results, f"result-field-{action}")
+    for rule, before, after in (("field-renamed", "b", "c"), ("field-unit-changed", "size_mm", "size_cm")):
+        for start, suffix, arguments in (("", "", ""), (" = 5", "-default", "-optional")):
+            olds, news = ({"types": f"class T(Struct): a: int; {name}: int{start}"} for name in (before, after))
+            yield Case(
+                *(rule, V("x: T", "T(1, 2)", **olds), V("x: T", "T(1, 2)", **news)),
+                f"field-added{arguments} field-removed{arguments}",
+            )
+            yield Case(
+                *(rule, V(returns="T", gives="T(1, 2)", **olds), V(returns="T", gives="T(1, 2)", **news)),
+                f"result-field-added{suffix} result-field-removed{suffix}",
+            )
+
+
+CASES = [*types(), *parameters(), *events(), *fields()]
+
+
+def found_by(case: Case) -> list[Change]:
+    return compare(case.old.describe(), case.new.describe())
+
+
+def worst(outcomes: list[Outcome]) -> Outcome:
+    return "fails" if "fails" in outcomes else "meaning" if "meaning" in outcomes else "works"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+async def test_what_the_table_says_is_what_happens(case: Case) -> None:
+    changes = found_by(case)
+    assert {change.rule for change in changes} == {case.rule, *case.others.split()}
+    observed = await played(case.old, case.new), await played(case.new, case.old)
+    assert observed == (
+        worst([change.old_caller for change in changes]),
+        worst([change.new_caller for change in changes]),
+    )
+
+
+def test_every_rule_is_played_alone() -> None:
+    assert {case.rule for case in CASES if not case.others} | HINTS == RULES.keys()

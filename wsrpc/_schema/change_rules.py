@@ -1,0 +1,197 @@
+"""The rules of `contract_diff`: what each change of a contract does to programs that still have the other version."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Outcome = Literal["works", "fails", "meaning"]
+"""What happens when the program of one version reads what a program of the other version has sent.
+
+- ``"works"``: it reads what was meant.
+- ``"fails"``: it raises an error, or the message is refused.
+- ``"meaning"``: nothing fails, but a value is lost, has another name, or is replaced by a default.
+"""
+Kind = Literal["compatible", "breaks callers", "breaks handlers", "changes meaning"]
+
+
+class Rule(NamedTuple):
+    """One row of the table."""
+
+    new_reads_old: Outcome
+    """What a new program does with what an old one has sent."""
+    old_reads_new: Outcome
+    """What an old program does with what a new one has sent. For arguments, programs that read are handlers."""
+    happens: str
+    do: str
+
+
+def kinds_of(old_caller: Outcome, new_caller: Outcome) -> tuple[Kind, ...]:
+    """Return whom a change breaks: what happens to old callers of new handlers, and to new callers of old handlers."""
+    found: dict[Kind, bool] = {
+        "breaks callers": old_caller == "fails",
+        "breaks handlers": new_caller == "fails",
+        "changes meaning": "meaning" in (old_caller, new_caller),
+    }
+    return tuple(kind for kind, applies in found.items() if applies) or ("compatible",)
+
+
+# Two lines for each rule: its name, what new programs do with old messages, and old programs with new ones; then what
+# happens, and what to do.
+_TABLE = """
+event-added | works | fails
+Old handlers do not know the event. | Deploy the handlers first.
+event-removed | fails | works
+Old callers still send the event. | Remove it when no caller is left.
+kind-changed | fails | fails
+The caller expects another kind of response. | Add an event with another name.
+upload-added | fails | meaning
+Old callers send no items; old handlers ignore the items in silence. | Add an event with another name.
+upload-removed | meaning | fails
+New handlers ignore the items in silence; new callers send none. | Add an event with another name.
+emitted-event-added | works | meaning
+Old handlers ignore the event. Nobody notices. | Deploy the handlers first.
+emitted-event-removed | meaning | works
+New handlers ignore the old event. Nobody notices. | Remove the handler last.
+emit-to-request | works | fails
+Old handlers answer with null. | Deploy the handlers first.
+request-to-emit | fails | works
+New handlers answer old requests with null. | Add an event with another name.
+
+parameter-added | fails | fails
+Old callers pass too few arguments, new ones too many. | Give the parameter a default, and deploy the handlers first.
+parameter-added-optional | works | fails
+Old handlers refuse the further argument. | Deploy the handlers first.
+parameter-removed | fails | fails
+Old callers pass too many arguments, new ones too few. | Keep the parameter, and ignore its value.
+parameter-removed-optional | fails | works
+New handlers refuse the further argument. | Keep the parameter until no caller passes it.
+emitted-parameter-added | fails | meaning
+New handlers refuse old events; old ones drop the argument in silence. | Give the parameter a default.
+emitted-parameter-added-optional | works | meaning
+Old handlers drop the further argument in silence. | Deploy the handlers first.
+emitted-parameter-removed | meaning | fails
+New handlers drop the argument in silence; old ones refuse new events. | Keep the parameter, and ignore its value.
+emitted-parameter-removed-optional | meaning | works
+New handlers drop the argument in silence. | Keep the parameter until nobody passes it.
+parameter-required | fails | works
+Old callers may omit the argument. | Keep the default.
+parameter-optional | works | fails
+New callers may omit the argument, which old handlers require. | Deploy the handlers first.
+parameter-default-changed | meaning | meaning
+Who omits the argument gets the default of the other version. | Pass the value, or add an event.
+parameter-renamed | meaning | meaning
+Arguments go by position: the same value arrives under another name. | Check that both names mean the same.
+parameter-unit-changed | meaning | meaning
+The number arrives unchanged, and is read in another unit. | Add a parameter for the new unit.
+parameters-reordered | meaning | meaning
+Arguments go by position: values arrive in the parameters of others. | Keep the order, and append new parameters.
+parameter-before-rest | meaning | meaning
+One of the further arguments becomes a parameter, or the reverse. | Add an event with another name.
+rest-added | works | fails
+Old handlers refuse further arguments. | Deploy the handlers first.
+rest-removed | fails | works
+New handlers refuse further arguments. | Keep them until no caller passes any.
+emitted-rest-added | works | meaning
+Old handlers drop further arguments in silence. | Deploy the handlers first.
+emitted-rest-removed | meaning | works
+New handlers drop further arguments in silence. | Keep them until nobody passes any.
+
+type-changed | fails | fails
+Neither version reads all values of the other. | Add a parameter, a field or an event.
+type-widened | works | fails
+Old programs refuse the values that are allowed now. | Deploy the readers first.
+type-narrowed | fails | works
+New programs refuse values that were allowed. | Send only the remaining values first.
+null-allowed | works | fails
+Old programs refuse null. | Deploy the readers first.
+null-refused | fails | works
+New programs refuse null. | Stop sending null first.
+integer-to-number | meaning | fails
+Old programs refuse fractions; new ones round integers above 2⁵³. | Deploy the readers first, and limit the range.
+number-to-integer | fails | meaning
+New programs refuse fractions; old ones round integers above 2⁵³. | Send only integers first, and limit the range.
+text-and-bytes | meaning | meaning
+Text is decoded as base64, or bytes are read as base64 text, or both are refused. | Add a field for the other form.
+list-to-set | meaning | works
+New programs lose the order, and values that occur twice. | Keep the list, and remove duplicates in the handler.
+set-to-list | works | meaning
+Old programs lose the order, and values that occur twice. | Send each value once.
+constraint-tightened | fails | works
+New programs refuse values that were allowed. | Send only the remaining values first.
+constraint-loosened | works | fails
+Old programs refuse the values that are allowed now. | Deploy the readers first.
+constraint-changed | fails | fails
+Each version refuses values of the other. | Allow both forms first.
+enum-value-added | works | fails
+Old programs refuse the value. | Deploy the readers first.
+enum-value-removed | fails | works
+New programs refuse the value. | Stop sending it first.
+enum-renumbered | meaning | meaning
+The value now stands for another member. | Give each member its old value.
+enum-member-renamed | works | works
+Only the value is sent, and it has not changed. | Nothing.
+variant-added | works | fails
+Old programs do not know the tag. | Deploy the readers first.
+variant-removed | fails | works
+New programs do not know the tag. | Stop sending it first.
+tag-added | fails | works
+New programs require the tag. | Add it before there are several classes.
+tag-removed | works | fails
+Old programs require the tag. | Keep the tag.
+tag-changed | fails | fails
+Each version refuses the tag of the other. | Keep the tag: `tag="old name"`.
+
+field-added | fails | meaning
+Old callers do not send the field; old handlers ignore it in silence. | Give it a default, and deploy handlers first.
+field-added-optional | works | meaning
+Old handlers ignore the field in silence. | Deploy the handlers first.
+field-removed | meaning | fails
+New handlers ignore the field in silence; old ones miss it. | Keep the field until no caller sends it.
+field-removed-optional | meaning | works
+New handlers ignore the field in silence. | Keep the field until no caller sends it.
+result-field-added | fails | works
+New callers miss the field in old results. | Deploy the handlers first.
+result-field-added-default | meaning | works
+New callers take the default for a value of the old handler. | Let null be its default, and check for null.
+result-field-added-optional | works | works
+Callers see that the field is missing. | Nothing.
+result-field-removed | works | fails
+Old callers miss the field. | Keep it until no caller reads it.
+result-field-removed-default | works | meaning
+Old callers take the default for a value of the new handler. | Keep it until no caller reads it.
+result-field-removed-optional | works | works
+Callers see that the field is missing. | Nothing.
+added-field-refused | works | fails
+The old class forbids unknown fields. | Allow them first.
+removed-field-refused | fails | works
+The new class forbids unknown fields. | Keep the field.
+field-required | fails | works
+Old programs may omit the field. | Keep the default.
+field-optional | works | fails
+New programs may omit the field, which old ones require. | Deploy the readers first.
+field-default-changed | meaning | meaning
+Who omits the field gets the default of the other version. | Send the value always, or add a field.
+field-renamed | meaning | meaning
+Fields go by name: perhaps one was renamed, and its value is lost. | Keep the name, or send both.
+field-unit-changed | meaning | meaning
+The value of the old unit is lost, or the default of the new one is read. | Keep the old field, and send both.
+position-renamed | meaning | meaning
+The class is sent as an array: the same value arrives under another name. | Check that both names mean the same.
+positions-reordered | meaning | meaning
+The class is sent as an array: values arrive in the fields of others. | Keep the order.
+"""
+
+
+def _read(table: str) -> dict[str, Rule]:
+    rows = table.replace("\n\n", "\n").strip().splitlines()
+    found: dict[str, Rule] = {}
+    for head, text in zip(rows[::2], rows[1::2], strict=True):
+        name, *outcomes = head.split(" | ")
+        found[name] = msgspec.convert([*outcomes, *text.split(" | ")], Rule)
+    return found
+
+
+RULES = _read(_TABLE)
+"""The rules by name. A rule for arguments and results is written for arguments."""

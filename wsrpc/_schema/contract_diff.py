@@ -1,0 +1,442 @@
+"""Comparison of two versions of a `Description`: each change of its events, parameters and types, by rules.
+
+A schema is compared as a set of alternatives: ``int | str | None`` has three. The items of a tuple, and of a class that
+is sent as an array, are compared like the fields of an object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .change_rules import RULES, Kind, Outcome, kinds_of
+from .definitions import MEMBER_NAMES, PREFIX, Schema
+from .description import Description, EventSchema, ParameterSchema
+
+_UNIT = re.compile(
+    "s|secs?|seconds?|ms|msecs?|millis|milliseconds?|us|micros|microseconds?|ns|nanos|nanoseconds?|mins?|minutes?|h|hours?"
+    "|d|days?|weeks?|months?|years?|c|celsius|f|fahrenheit|k|kelvin|[mck]?m|inch|inches|ft|feet|yd|mi|miles?|meters?|[mk]?g"
+    "|grams?|lbs?|oz|m?l|liters?|gal|bits?|bytes?|[kmgt]i?b|[kmg]?hz|[km]?wh?|[km]?pa|bar|psi|k?cal|k?j|deg|degrees?|rad"
+    "|radians?|percent|pct|ratio|fraction|eur|euros?|usd|dollars?|gbp|cents?|px|utc|local"
+)
+"""A word that names a unit, if it is the only difference of two names."""
+_READ_AS = {("integer", "number"), ("integer", "decimal"), ("number", "decimal")}
+"""Pairs of types: values of the first are read as values of the second."""
+_LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_JSON = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+_WORDS = ("title", "description", "default", "examples")
+"""Keywords that restrict no values."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One change.
+
+    Attributes:
+        rule: the name of the rule in `RULES`.
+        place: the event, parameter or field, such as ``orders:create(amount)`` or ``$defs.Order.unit``.
+        kinds: whom it breaks.
+        old_caller: what happens if an old caller meets a new handler.
+        new_caller: what happens if a new caller meets an old handler.
+        text: what happens.
+        do: what to do instead.
+        old: what has changed in the old description, such as a name or a schema. None if there is nothing.
+        new: what it is in the new description.
+    """
+
+    rule: str
+    place: str
+    kinds: tuple[Kind, ...]
+    old_caller: Outcome
+    new_caller: Outcome
+    text: str
+    do: str
+    old: Any
+    new: Any
+
+
+def compare(old: Description, new: Description) -> list[Change]:
+    """Return the changes from ``old`` to ``new``, each once: events first, then what is emitted."""
+    comparison = _Comparison(old, new)
+    found: dict[tuple[str, str, tuple[Kind, ...]], Change] = {}
+    for before, after, emits in ((old.events, new.events, False), (old.emits, new.emits, True)):
+        olds, news = ({(each.channel or "", each.event): each for each in events} for events in (before, after))
+        for key in sorted(olds.keys() | news.keys()):
+            for change in comparison.event(olds.get(key), news.get(key), emits=emits):
+                found.setdefault((change.rule, change.place, change.kinds), change)
+    return list(found.values())
+
+
+class _Place(NamedTuple):
+    """A place in a contract."""
+
+    text: str
+    results: bool = False
+    """Whether handlers send the values there to callers."""
+
+    def __add__(self, more: str) -> _Place:  # type: ignore[override]
+        return self._replace(text=self.text + more)
+
+
+class _Leaf(NamedTuple):
+    """One alternative of a schema: the values of one type and format, or the objects with one tag."""
+
+    schema: Schema
+    place: str
+    """The place of its definition. "" if it has none."""
+
+
+def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Change:
+    if place.results and f"result-{rule}" in RULES:
+        rule = f"result-{rule}"
+    row = RULES[rule]
+    outcomes = row[:2] if not place.results else (row[1], row[0])
+    return Change(rule, place.text, kinds_of(*outcomes), *outcomes, row.happens, row.do, old, new)
+
+
+class _Comparison:
+    def __init__(self, old: Description, new: Description) -> None:
+        self._definitions = old.definitions, new.definitions
+        self._seen: set[tuple[str, str, bool]] = set()
+        """The pairs of definitions that were compared, because definitions may be recursive."""
+
+    def event(self, old: EventSchema | None, new: EventSchema | None, *, emits: bool) -> Iterator[Change]:
+        either = new or old
+        assert either is not None
+        place = _Place(("emits " if emits else "") + (f"{either.channel}:" if either.channel else "") + either.event)
+        one_way = [emits and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
+        prefix = "emitted-" if any(one_way) else ""
+        if old is None or new is None:
+            yield _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
+            return
+        yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
+        if one_way[0] != one_way[1] and old.kind == new.kind:
+            yield _change("emit-to-request" if one_way[0] else "request-to-emit", place)
+        elif old.kind != new.kind:
+            rule = {("stream", "exchange"): "upload-added", ("exchange", "stream"): "upload-removed"}
+            yield _change(rule.get((old.kind, new.kind), "kind-changed"), place, old.kind, new.kind)
+        else:
+            for name in ("sends", "items", "result"):
+                before, after = getattr(old, name), getattr(new, name)
+                if before is not None and after is not None:
+                    at = place._replace(results=name != "sends") + f"() {name}"
+                    yield from self._schemas(before, after, at)
+
+    # ------------------------------------------------------------ parameters
+
+    def _parameters(
+        self, old: Sequence[ParameterSchema], new: Sequence[ParameterSchema], place: _Place, prefix: str
+    ) -> Iterator[Change]:
+        old_rest, new_rest = (next((each for each in side if each.rest), None) for side in (old, new))
+        olds, news = ([each for each in side if not each.rest] for side in (old, new))
+        yield from _order([p.name for p in olds], [q.name for q in news], place, "parameter")
+        for p, q in zip_longest(olds, news):
+            before, after = p or old_rest, q or new_rest
+            at = place + f"({(q or p).name})"
+            if before is None or after is None:
+                action = f"{prefix}parameter-{'added' if p is None else 'removed'}"
+                yield _change(action + "-optional" * (before or after).optional, at, p, q)
+                continue
+            if p is None or q is None:
+                yield _change("parameter-before-rest", at, before.name, after.name)
+            needed = [each is not None and not each.optional for each in (p, q)]
+            if needed[0] != needed[1]:
+                yield _change(f"parameter-{'required' if needed[1] else 'optional'}", at)
+            if before.optional and after.optional:
+                yield from _defaults("parameter", before.schema, after.schema, at)
+            yield from self._schemas(before.schema, after.schema, at)
+        if old_rest is not None and new_rest is not None:
+            yield from self._schemas(old_rest.schema, new_rest.schema, place + f"(*{new_rest.name})")
+        elif (rest := old_rest or new_rest) is not None:
+            yield _change(f"{prefix}rest-{'added' if old_rest is None else 'removed'}", place + f"(*{rest.name})")
+
+    # ------------------------------------------------------------ types
+
+    def _schemas(self, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+        olds, news = (_leaves(schema, found) for schema, found in zip((old, new), self._definitions, strict=True))
+        for kind in ("object", "array"):
+            mine, its = ([key for key in side if key[0] == kind] for side in (olds, news))
+            if len(mine) == len(its) == 1:  # they are compared even if their tags differ
+                olds[kind, None], news[kind, None] = olds.pop(mine[0]), news.pop(its[0])
+        for rule in _type_rules(olds, news):
+            yield _change(rule, place, old, new)
+        for key in [key for key in olds if key in news]:
+            one, other = olds[key], news[key]
+            if one.place and other.place:
+                seen = one.place, other.place, place.results
+                if seen in self._seen:
+                    continue
+                self._seen.add(seen)
+            at = place._replace(text=other.place) if other.place else place
+            yield from self._alike(one.schema, other.schema, at, key[0])
+
+    def _alike(self, old: Schema, new: Schema, place: _Place, kind: str) -> Iterator[Change]:
+        """Compare two schemas for values of one type."""
+        if "enum" in old and "enum" in new:
+            yield from _members(old, new, place)
+        elif "enum" in old or "enum" in new:
+            yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
+        yield from _constraints(old, new, place)
+        if kind not in ("array", "object"):
+            return
+        unique = bool(new.get("uniqueItems"))
+        if bool(old.get("uniqueItems")) != unique:
+            yield _change("list-to-set" if unique else "set-to-list", place)
+        named, others = ("prefixItems", "items") if kind == "array" else ("properties", "additionalProperties")
+        if named in old and named in new:
+            yield from self._fields(old, new, place)
+        elif named in old or named in new:
+            yield _change("type-widened" if named in old else "type-narrowed", place, old, new)
+        else:
+            inner = [each if isinstance(each := side.get(others), dict) else {} for side in (old, new)]
+            yield from self._schemas(*inner, place + ("[]" if kind == "array" else "{}"))
+
+    def _fields(self, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+        olds, news = _fields_of(old), _fields_of(new)
+        if "prefixItems" in old:
+            titles = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
+            yield from _order(*titles, place, "position")
+        else:
+            yield from _renames(olds, news, place)
+        for name in {**olds, **news}:
+            p, q = olds.get(name), news.get(name)
+            at = place + f".{(q or p).schema.get('title', name) if 'prefixItems' in old else name}"
+            if p is None or q is None:
+                yield from _one_sided(p, q, at, refused=_is_closed(old if p is None else new))
+                continue
+            if p.constant and q.constant:
+                if p.schema["enum"] != q.schema["enum"]:
+                    yield _change("tag-changed", at, p.schema["enum"], q.schema["enum"])
+                continue
+            if p.may_be_absent and not q.may_be_missed:
+                yield _change("field-required", at)
+            if q.may_be_absent and not p.may_be_missed:
+                yield _change("field-optional", at)
+            if (p.may_be_absent or q.may_be_absent) and p.may_be_missed and q.may_be_missed:
+                yield from _defaults("field", p.schema, q.schema, at)
+            yield from self._schemas(p.schema, q.schema, at)
+
+
+# ---------------------------------------------------------------- names and defaults
+
+
+def _unit_differs(old: str, new: str) -> bool:
+    words = [re.findall(r"[a-z]+|\d+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()) for name in (old, new)]
+    one, other = ([word for word in side if not _UNIT.fullmatch(word)] for side in words)
+    return one == other and bool(one) and words[0] != words[1]
+
+
+def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> Iterator[Change]:
+    """Compare the names of values that are sent by position."""
+    at = "({})" if what == "parameter" else ".{}"
+    if moved := [name for name in old if name in new and old.index(name) != new.index(name)]:
+        yield _change(f"{what}s-reordered", place + at.format(", ".join(map(str, moved))), list(old), list(new))
+    for before, after in zip(old, new, strict=False):
+        if before != after and before not in new and after not in old:
+            rule = "parameter-unit-changed" if _unit_differs(str(before), str(after)) else f"{what}-renamed"
+            yield _change(rule, place + at.format(after), before, after)
+
+
+def _defaults(what: str, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+    before, after = (json.dumps(["default" in side, side.get("default")], sort_keys=True) for side in (old, new))
+    if before != after:
+        yield _change(f"{what}-default-changed", place, old.get("default"), new.get("default"))
+
+
+# ---------------------------------------------------------------- alternatives
+
+
+def _leaves(schema: Schema, definitions: dict[str, Schema]) -> dict[tuple[str, Any], _Leaf]:
+    """Return the alternatives of a schema by type (or format) and tag."""
+    found: dict[tuple[str, Any], _Leaf] = {}
+    for kind, tag, leaf in _walk(schema, definitions, "", frozenset()):
+        number = 2
+        key = kind, tag
+        while key in found:
+            key, number = (kind, (tag, number)), number + 1
+        found[key] = leaf
+    return found
+
+
+def _walk(
+    schema: Any, definitions: dict[str, Schema], place: str, seen: frozenset[str]
+) -> Iterator[tuple[str, Any, _Leaf]]:
+    schema = schema if isinstance(schema, dict) else {}
+    if (ref := schema.get("$ref")) is not None:
+        name = ref.removeprefix(PREFIX)
+        if name not in seen:
+            yield from _walk(definitions[name], definitions, f"$defs.{name}", seen | {name})
+    elif members := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
+        for member in members:
+            yield from _walk(member, definitions, place, seen)
+    elif "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        names = schema.get(MEMBER_NAMES, ())
+        for kind in dict.fromkeys(_JSON[type(value)] for value in values):
+            chosen = [number for number, value in enumerate(values) if _JSON[type(value)] == kind]
+            part: Schema = {"enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen if names]}
+            yield kind, None, _Leaf({} if kind in ("null", "boolean") else part, place)
+    else:
+        kinds = schema.get("type", "any")
+        for kind in [kinds] if isinstance(kinds, str) else kinds:
+            tag = None
+            if kind == "string":
+                kind = "bytes" if schema.get("contentEncoding") else schema.get("format", kind)
+            elif kind in ("object", "array"):
+                tag = next((repr(each.schema["enum"]) for each in _fields_of(schema).values() if each.constant), None)
+            yield kind, tag, _Leaf(schema, place)
+
+
+def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], _Leaf]) -> Iterator[str]:
+    """Yield the rules for types that only one version reads."""
+    lost = {key for key in olds if not _is_read(key, news)}
+    gained = {key for key in news if not _is_read(key, olds)}
+    old, new = ({kind for kind, _ in side} for side in (olds, news))
+    if ("bytes" in old) != ("bytes" in new) and {"string", "any"} & (new if "bytes" in old else old):
+        yield "text-and-bytes"
+        lost, gained = ({key for key in side if key[0] not in ("bytes", "string")} for side in (lost, gained))
+    for rule, here, there, side in (
+        ("integer-to-number", old, new, gained),
+        ("number-to-integer", new, old, lost),
+    ):
+        if ("number", None) in side and "integer" in here - there:
+            side.discard(("number", None))
+            yield rule
+    for action, side in (("removed", lost), ("added", gained)):
+        if ("null", None) in side:
+            side.discard(("null", None))
+            yield "null-refused" if action == "removed" else "null-allowed"
+        for key in sorted(each for each in side if each[1] is not None and each[0] in old & new):
+            side.discard(key)
+            yield f"variant-{action}"
+    if lost or gained:
+        yield "type-changed" if lost and gained else "type-widened" if gained else "type-narrowed"
+
+
+def _is_read(key: tuple[str, Any], readers: dict[tuple[str, Any], _Leaf]) -> bool:
+    kind, _ = key
+    kinds = {reader for reader, _ in readers}
+    is_text = kind not in _JSON.values() and kind not in ("any", "bytes")
+    return (
+        key in readers
+        or "any" in kinds
+        or any((kind, reader) in _READ_AS for reader in kinds)
+        or (is_text and "string" in kinds)
+    )
+
+
+def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+    olds, news = (dict(zip_longest(map(json.dumps, side["enum"]), side[MEMBER_NAMES])) for side in (old, new))
+    for value in {**olds, **news}:
+        plain = json.loads(value)
+        if value not in news:
+            yield _change("enum-value-removed", place, plain)
+        elif value not in olds:
+            yield _change("enum-value-added", place, None, plain)
+        elif (before := olds[value]) != (after := news[value]) and before and after:
+            renumbered = before in news.values() or after in olds.values()
+            yield _change("enum-renumbered" if renumbered else "enum-member-renamed", place, before, after)
+
+
+def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+    for keyword in (*_LOWER, *_UPPER, "pattern", "multipleOf"):
+        if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
+            continue
+        before, after = old.get(keyword), new.get(keyword)
+        if before == after:
+            continue
+        if before is not None and after is not None and keyword not in (*_LOWER, *_UPPER):
+            action = "changed"
+        elif before is None or (after is not None and (after > before) == (keyword in _LOWER)):
+            action = "tightened"
+        else:
+            action = "loosened"
+        yield _change(f"constraint-{action}", place + f" {keyword}", before, after)
+
+
+# ---------------------------------------------------------------- fields
+
+
+class _Field(NamedTuple):
+    """A field of an object, or an item of an array of fixed length."""
+
+    schema: Schema
+    may_be_absent: bool
+    """Whether a sender may leave it out."""
+
+    @property
+    def may_be_missed(self) -> bool:
+        """Whether a receiver accepts an object without it."""
+        return self.may_be_absent or "default" in self.schema
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is a tag."""
+        return len(self.schema.get("enum", ())) == 1 and MEMBER_NAMES not in self.schema
+
+
+def _fields_of(schema: Schema) -> dict[str, _Field]:
+    if "prefixItems" in schema:
+        least = schema.get("minItems", 0)
+        return {str(n): _Field(_as_enum(each), n >= least) for n, each in enumerate(schema["prefixItems"])}
+    required = schema.get("required", ())
+    return {name: _Field(_as_enum(each), name not in required) for name, each in schema.get("properties", {}).items()}
+
+
+def _as_enum(schema: Any) -> Schema:
+    """Return a schema in which ``const`` is written as ``enum``."""
+    schema = schema if isinstance(schema, dict) else {}
+    return {**schema, "enum": [schema["const"]]} if "const" in schema else schema
+
+
+def _is_closed(schema: Schema) -> bool:
+    """Return whether a class refuses unknown fields."""
+    return schema.get("additionalProperties") is False or ("prefixItems" in schema and "maxItems" in schema)
+
+
+def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused: bool) -> Iterator[Change]:
+    """Yield the changes for a field that one version has. ``refused``: the other one refuses unknown fields."""
+    field, action = (new, "added") if old is None else (old, "removed")
+    assert field is not None
+    if field.constant:
+        yield _change(f"tag-{action}", place, old and old.schema, new and new.schema)
+    else:
+        suffix = (
+            ""
+            if not field.may_be_missed
+            else "-default"
+            if place.results and "default" in field.schema
+            else "-optional"
+        )
+        yield _change(f"field-{action}{suffix}", place, old and old.schema, new and new.schema)
+    if refused:
+        yield _change(f"{action}-field-refused", place)
+
+
+def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
+    """Yield a change for each field that was removed while one of the same type was added."""
+
+    def bare(field: _Field) -> Schema:
+        return {key: value for key, value in field.schema.items() if key not in _WORDS}
+
+    removed = [name for name in olds if name not in news]
+    for name in [name for name in news if name not in olds]:
+        alike = [each for each in removed if bare(olds[each]) == bare(news[name])]
+        if alike:
+            before = next((each for each in alike if _unit_differs(each, name)), alike[0])
+            removed.remove(before)
+            rule = "field-unit-changed" if _unit_differs(before, name) else "field-renamed"
+            yield _change(rule, place + f".{name}", before, name)
