@@ -112,8 +112,10 @@ integer-to-number | meaning | fails
 Old programs refuse fractions; new ones round integers above 2⁵³. | Deploy the readers first, and limit the range.
 number-to-integer | fails | meaning
 New programs refuse fractions; old ones round integers above 2⁵³. | Send only integers first, and limit the range.
-text-and-bytes | meaning | meaning
-Text is decoded as base64, or bytes are read as base64 text, or both are refused. | Add a field for the other form.
+text-to-bytes | meaning | fails
+New programs decode text as base64, if they can. Old ones refuse bytes. | Add a field for the bytes.
+bytes-to-text | fails | meaning
+New programs refuse bytes (in JSON, they read base64). Old ones decode text as base64. | Add a field for the text.
 list-to-set | meaning | works
 New programs lose the order, and values that occur twice. | Keep the list, and remove duplicates in the handler.
 set-to-list | works | meaning
@@ -136,10 +138,6 @@ variant-added | works | fails
 Old programs do not know the tag. | Deploy the readers first.
 variant-removed | fails | works
 New programs do not know the tag. | Stop sending it first.
-tag-added | fails | works
-New programs require the tag. | Add it before there are several classes.
-tag-removed | works | fails
-Old programs require the tag. | Keep the tag.
 tag-changed | fails | fails
 Each version refuses the tag of the other. | Keep the tag: `tag="old name"`.
 

@@ -305,9 +305,10 @@ def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], 
     lost = {key for key in olds if not _is_read(key, news)}
     gained = {key for key in news if not _is_read(key, olds)}
     old, new = ({kind for kind, _ in side} for side in (olds, news))
-    if ("bytes" in old) != ("bytes" in new) and {"string", "any"} & (new if "bytes" in old else old):
-        yield "text-and-bytes"
-        lost, gained = ({key for key in side if key[0] not in ("bytes", "string")} for side in (lost, gained))
+    for rule, one, other in (("bytes-to-text", old, new), ("text-to-bytes", new, old)):
+        if "bytes" in one - other and "string" in other - one:
+            lost, gained = ({key for key in side if key[0] not in ("bytes", "string")} for side in (lost, gained))
+            yield rule
     for rule, here, there, side in (
         ("integer-to-number", old, new, gained),
         ("number-to-integer", new, old, lost),
@@ -411,17 +412,10 @@ def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused
     """Yield the changes for a field that one version has. ``refused``: the other one refuses unknown fields."""
     field, action = (new, "added") if old is None else (old, "removed")
     assert field is not None
-    if field.constant:
-        yield _change(f"tag-{action}", place, old and old.schema, new and new.schema)
-    else:
-        suffix = (
-            ""
-            if not field.may_be_missed
-            else "-default"
-            if place.results and "default" in field.schema
-            else "-optional"
-        )
-        yield _change(f"field-{action}{suffix}", place, old and old.schema, new and new.schema)
+    suffix = (
+        "" if not field.may_be_missed else "-default" if place.results and "default" in field.schema else "-optional"
+    )
+    yield _change(f"field-{action}{suffix}", place, old and old.schema, new and new.schema)
     if refused:
         yield _change(f"{action}-field-refused", place)
 
