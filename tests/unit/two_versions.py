@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, is_dataclass
 from dataclasses import fields as fields_of
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol
 
 import msgspec
 
@@ -30,6 +30,7 @@ NAMES: dict[str, Any] = {
     "Literal": Literal,
     "Meta": msgspec.Meta,
     "NamedTuple": NamedTuple,
+    "Optional": Optional,
     "Protocol": Protocol,
     "Struct": msgspec.Struct,
     "UNSET": msgspec.UNSET,
@@ -43,14 +44,14 @@ FORMS = {
     "value": ("def f({takes}) -> {returns}:", "return {gives}"),
     "stream": ("async def f({takes}) -> AsyncIterator[{returns}]:", "yield {gives}"),
     "upload": (
-        "async def f({takes}, items: AsyncIterator[{sends}]) -> {returns}:",
+        "async def f(items: AsyncIterator[{sends}], {takes}) -> {returns}:",
         "got['items'] = [each async for each in items]; return {gives}",
     ),
     "exchange": (
-        "async def f({takes}, items: AsyncIterator[{sends}]) -> AsyncIterator[{returns}]:",
+        "async def f(items: AsyncIterator[{sends}], {takes}) -> AsyncIterator[{returns}]:",
         "got['items'] = [each async for each in items]; yield {gives}",
     ),
-    "conversation": ("async def f({takes}, channel: AnonymousChannel) -> None:", "pass"),
+    "conversation": ("async def f(channel: AnonymousChannel, {takes}) -> None:", "pass"),
 }
 
 
@@ -69,8 +70,8 @@ class Version:
     sends: str = "int"
     items: str = "7"
     emits: Literal["", "event", "request"] = ""
-    names: dict[str, Any] = field(init=False)
-    got: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    names: dict[str, Any] = field(init=False, repr=False)
+    got: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], repr=False)
     """The arguments of each call of the handler."""
 
     def __post_init__(self) -> None:
@@ -139,7 +140,8 @@ async def played(caller: Version, handler: Version) -> Outcome:
         return "fails" if handler.kind else "meaning"
     [seen] = handler.got
     given = [handler.value(handler.gives)] * len(got)
-    if items != seen.pop("items", []) or differs(meant(by_name), meant(seen), read_by_handler=True, passed=args):
+    lost = differs(meant(items), meant(seen.pop("items", [])), read_by_handler=True)
+    if lost or differs(meant(by_name), meant(seen), read_by_handler=True, passed=args):
         return "meaning"
     return "meaning" if got and differs(meant(given), meant(got), read_by_handler=False) else "works"
 
@@ -196,6 +198,10 @@ def differs(sent: Any, seen: Any, *, read_by_handler: bool, passed: tuple[Any, .
         known = sent.name in seen.names or seen.name in sent.names
         return sent.value != seen.value or (known and sent.name != seen.name)
     sent, seen = (each.value if isinstance(each, Member) else each for each in (sent, seen))
+    if isinstance(sent, list) and isinstance(seen, dict):  # a tuple is read as a class that is sent as an array
+        sent = dict(zip([*seen, *range(len(sent))], sent, strict=False))
+    if isinstance(sent, dict) and isinstance(seen, list):
+        seen = dict(zip([*sent, *range(len(seen))], seen, strict=False))
     if isinstance(sent, dict) and isinstance(seen, dict):
         names = list(sent) if passed is None else list(sent)[: len(passed)]
         lost = [name for name in names if name not in seen]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,12 @@ from ..codegen._checking import InvalidDescription
 from ..codegen.python_client import client_module
 from ..codegen.typescript import declarations
 from ..errors import printable
-from ..schema import Description, describe
-from .command_errors import USAGE, Failure, UsageError
+from ..schema import Description
+from .command_errors import USAGE, UsageError
 from .command_options import HEADER, Options, several
-from .description_request import ask, checked, written
-from .loading import load, read
+from .description_request import written
+from .loading import TARGETS, descriptions_of
+from .printing import print_text
 from .running import complain
 
 COMMON = several(
@@ -32,8 +30,7 @@ COMMON = several(
     click.option("--check", is_flag=True, help="Write nothing. Exit with 1 if FILE is not up to date."),
     HEADER,
 )
-TARGET = """TARGET is a server in a module, such as app:server, or a function that returns it; a description in a .json
-file; or the ws:// or wss:// URL of a server that offers its description."""
+TARGET = f"TARGET is {TARGETS}"
 
 
 @click.command(epilog=TARGET)
@@ -62,15 +59,11 @@ def client(**params: Any) -> int:
 
 def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
     """Write the text that ``text_of`` generates from the description, and return the exit code."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # `wsrpc.__main__` has set it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     output: Path | None = options.output
     if options.check and output is None:
         raise UsageError("--check compares with a file: say which, with -o")
-    if options.header and "://" not in options.target:
-        raise UsageError("--header is for the URL of a server")
+    [description] = descriptions_of([options.target], options.header)
     try:
-        description = _description(options)
         text = written(lambda: text_of(description))
     except InvalidDescription as exc:
         raise UsageError(f"{options.target} has no usable description: {exc}") from exc
@@ -80,24 +73,8 @@ def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
             complain(f"{where}: {note}")
     if output is not None:
         return _write(text, output, check=options.check)
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
-        raise UsageError("stdout is closed, so nothing can be written")
-    click.echo(printable(text).encode(), nl=False)  # in UTF-8 whatever the locale
+    print_text(text)
     return 0
-
-
-def _description(options: Options) -> Description:
-    target: str = options.target
-    if "://" in target:
-        try:
-            return checked(ask(target, dict(options.header)))
-        except Failure as exc:  # not with 1, which means that a file is not up to date
-            raise UsageError(f"{exc}") from exc
-    if target.endswith(".json"):
-        return checked(read(target))
-    with redirect_stdout(sys.stderr):  # output of the application must not be part of the file
-        loaded = load(target)
-    return describe(loaded)
 
 
 def _as_json(description: Description) -> str:

@@ -1,4 +1,4 @@
-"""Loads a server named as ``module:attribute``, or a description from a file."""
+"""Finds the description of a server: in a program named as ``module:attribute``, in a file, or at a URL."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import importlib
 import inspect
 import os
 import re
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,45 @@ import msgspec
 from .._client.client import Client
 from .._core.api.registration import Router
 from .._server.server import Server
-from .command_errors import UsageError
+from ..codegen._checking import InvalidDescription
+from ..schema import Description, describe
+from .command_errors import Failure, UsageError
+from .description_request import ask, checked
 
 WANTED = (Server, Client, Router)
+TARGETS = """a server in a module, such as app:server, or a function that returns it; a description in a .json
+file; or the ws:// or wss:// URL of a server that offers its description."""
+
+
+def descriptions_of(targets: Sequence[str], headers: Sequence[tuple[str, str]]) -> list[Description]:
+    """Return the descriptions of servers. Each target has one of the three forms of `TARGETS`.
+
+    Args:
+        headers: the headers of the opening handshake, for URLs.
+
+    Raises:
+        UsageError: there is no description that can be used. The text says why.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # `wsrpc.__main__` has set it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if headers and not any("://" in target for target in targets):
+        raise UsageError("--header is for the URL of a server")
+    return [_description(target, dict(headers)) for target in targets]
+
+
+def _description(target: str, headers: dict[str, str]) -> Description:
+    try:
+        if "://" in target:
+            return checked(ask(target, headers))
+        if target.endswith(".json"):
+            return checked(read(target))
+    except InvalidDescription as exc:
+        raise UsageError(f"{target} has no usable description: {exc}") from exc
+    except Failure as exc:  # not with 1, which is an answer of `--check` and of `diff`
+        raise UsageError(f"{exc}") from exc
+    with redirect_stdout(sys.stderr):  # output of the application must not be part of the file
+        loaded = load(target)
+    return describe(loaded)
 
 
 def load(target: str) -> Server | Client | Router:

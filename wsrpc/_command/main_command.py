@@ -26,6 +26,7 @@ COMMANDS = {
     "kick": "operating",
     "types": "generating",
     "client": "generating",
+    "diff": "comparing",
     "serve": "serving",
     "completion": "completion",
 }
@@ -48,7 +49,7 @@ class Program(click.Group):
 EXIT_CODES = """\b
 exit codes:
   0    done
-  1    the server refused the request, or its handler failed
+  1    the server refused the request, or its handler failed; diff: something breaks
   2    wrong usage, or a file that cannot be read or written
   3    not sent: no connection, or a message that is too large
   4    the connection was lost, and the request may have run

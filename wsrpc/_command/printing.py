@@ -12,6 +12,7 @@ import stat
 import sys
 from typing import Any
 
+import click
 import msgspec
 
 from ..errors import printable
@@ -20,6 +21,13 @@ from .running import Job
 
 PIPE = 4096
 """Bytes that a pipe that has room accepts without blocking. (PIPE_BUF of Linux; POSIX guarantees 512.)"""
+
+
+def print_text(text: str) -> None:
+    """Write lines to stdout, in UTF-8 whatever the locale. Unsafe characters are escaped."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise UsageError("stdout is closed, so nothing can be written")
+    click.echo(printable(text).encode(), nl=False)
 
 
 class ValueWriter:

@@ -198,11 +198,17 @@ class _Comparison:
         named, others = ("prefixItems", "items") if kind == "array" else ("properties", "additionalProperties")
         if named in old and named in new:
             yield from self._fields(old, new, place)
-        elif named in old or named in new:
-            yield _change("type-widened" if named in old else "type-narrowed", place, old, new)
         else:
-            inner = [each if isinstance(each := side.get(others), dict) else {} for side in (old, new)]
-            yield from self._schemas(*inner, place + ("[]" if kind == "array" else "{}"))
+            inner: list[Schema] = [found if isinstance(found := side.get(others), dict) else {} for side in (old, new)]
+            fixed = [_fields_of(side) if named in side else None for side in (old, new)]
+            if fixed[0] is not fixed[1]:
+                yield _change("type-narrowed" if fixed[0] is None else "type-widened", place, old, new)
+            # A tuple and a list, or a class and a dict, are compared item by item.
+            for field in (fixed[0] or fixed[1] or {"": _Field({}, False)}).values():
+                old_item, new_item = (
+                    item if each is None else field.schema for each, item in zip(fixed, inner, strict=True)
+                )
+                yield from self._schemas(old_item, new_item, place + ("[]" if kind == "array" else "{}"))
 
     def _fields(self, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
         olds, news = _fields_of(old), _fields_of(new)

@@ -1,0 +1,70 @@
+"""The command ``diff``, which compares two versions of a contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from .._schema.change_rules import RULES
+from .._schema.contract_diff import Change, compare
+from ..codegen._checking import InvalidDescription
+from ..errors import one_line
+from .command_errors import REMOTE, UsageError
+from .command_options import HEADER, Options
+from .description_request import written
+from .loading import TARGETS, descriptions_of
+from .printing import print_text
+
+MOST_SHOWN = 60
+"""Characters of an old or new value up to which people see it."""
+
+
+@click.command(epilog=f"OLD and NEW are each {TARGETS}")
+@click.argument("old", type=click.Path())
+@click.argument("new", type=click.Path())
+@click.option("--allow", metavar="RULE", multiple=True, help="Accept changes of this rule. Can be repeated.")
+@click.option("--json", is_flag=True, help="Print a list of objects.")
+@HEADER
+def diff(**params: Any) -> int:
+    """List what has changed in a contract from OLD to NEW, and whom it breaks.
+
+    Exit with 1 if a change breaks callers or handlers, or changes meaning.
+    """
+    options = Options(**params)
+    if unknown := next((rule for rule in options.allow if rule not in RULES), None):
+        raise UsageError(f"there is no rule {unknown!r}")
+    old, new = descriptions_of([options.old, options.new], options.header)
+    changes: list[Change] = []
+
+    def text() -> str:
+        changes.extend(compare(old, new))
+        if options.json:
+            return msgspec.json.format(msgspec.json.encode(changes), indent=2).decode()
+        return "\n".join(_lines(changes, options.allow)) or "no changes"
+
+    try:
+        print_text(written(text) + "\n")
+    except InvalidDescription as exc:
+        raise UsageError(f"the descriptions cannot be compared: {exc}") from exc
+    breaking = [each for each in changes if each.kinds != ("compatible",) and each.rule not in options.allow]
+    return REMOTE if breaking else 0
+
+
+def _lines(changes: Sequence[Change], allowed: Sequence[str]) -> Iterator[str]:
+    """Yield the changes by whom they break, those that break most first."""
+    groups: dict[tuple[str, ...], list[Change]] = {}
+    for change in changes:
+        groups.setdefault(("allowed",) if change.rule in allowed else change.kinds, []).append(change)
+    for kinds, found in sorted(groups.items(), key=lambda group: (group[0][0] in ("compatible", "allowed"), group[0])):
+        yield f"{', '.join(kinds)}:"
+        for change in found:
+            yield f"  {one_line(change.place, 200)}: {change.rule}{_values(change)}. {change.text} {change.do}"
+
+
+def _values(change: Change) -> str:
+    """Return the old and the new value, if both are short."""
+    shown = [msgspec.json.encode(each).decode() for each in (change.old, change.new)]
+    return f" ({' -> '.join(shown)})" if "null" not in shown and max(map(len, shown)) <= MOST_SHOWN else ""
