@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import hypothesis.strategies as st
@@ -37,7 +38,7 @@ enums = st.permutations(["RED", "GREEN", "BLUE"]).flatmap(
 
 
 @st.composite
-def named(draw: st.DrawFn, inner: st.SearchStrategy[Type]) -> tuple[tuple[str, tuple[Type, str | None]], ...]:
+def named(draw: st.DrawFn, inner: st.SearchStrategy[Type]) -> Any:
     """Fields or parameters: their names, types and defaults."""
     names = draw(st.lists(st.sampled_from(NAMES), max_size=3, unique=True))
     return tuple((name, draw(st.tuples(inner, st.none()) | scalars.flatmap(with_default))) for name in names)
@@ -110,24 +111,25 @@ def written(tp: Type, classes: list[str]) -> tuple[str, st.SearchStrategy[str]]:
         return name, st.sampled_from([f"{name}.{member}" for member, _ in rest])
     if kind == "struct":
         options, fields = rest
-        parts = [(field, *written(inner, classes), default) for field, (inner, default) in in_order(fields)]
+        made = [(field, *written(inner, classes), default) for field, (inner, default) in in_order(fields)]
         name = f"T{len(classes)}"
-        body = [f"{field}: {source}{'' if default is None else f' = {default}'}" for field, source, _, default in parts]
+        body = [f"{field}: {source}{'' if default is None else f' = {default}'}" for field, source, _, default in made]
         classes.append(f"class {name}(Struct, {options}): {'; '.join(body) or 'pass'}")
-        given = {field: values.map(f"{field}={{}}".format) for field, _, values, default in parts if default is None}
-        more = {field: values.map(f"{field}={{}}".format) for field, _, values, default in parts if default is not None}
+        given = {field: values.map(f"{field}={{}}".format) for field, _, values, default in made if default is None}
+        more = {field: values.map(f"{field}={{}}".format) for field, _, values, default in made if default is not None}
         values = st.fixed_dictionaries(given, optional=more).map(lambda found: f"{name}({', '.join(found.values())})")
         return name, values
-    sources, values = zip(*(written(each, classes) for each in rest), strict=True)
-    shapes = {
-        "optional": ("Optional[{}]", st.just("None") | values[0]),
-        "list": ("list[{}]", st.lists(values[0], max_size=2).map(lambda found: f"[{', '.join(found)}]")),
-        "set": ("set[{}]", st.lists(values[0], max_size=2).map(lambda found: f"{{*[{', '.join(found)}]}}")),
-        "dict": ("dict[str, {}]", values[0].map("{{'k': {}}}".format)),
-        "tuple": ("tuple[{}, {}]", st.tuples(*values).map(lambda found: f"({', '.join(found)},)")),
+    parts = [written(each, classes) for each in rest]
+    sources, items = [each[0] for each in parts], [each[1] for each in parts]
+    shapes: dict[str, tuple[str, st.SearchStrategy[str]]] = {
+        "optional": ("Optional[{}]", st.just("None") | items[0]),
+        "list": ("list[{}]", st.lists(items[0], max_size=2).map(lambda found: f"[{', '.join(found)}]")),
+        "set": ("set[{}]", st.lists(items[0], max_size=2).map(lambda found: f"{{*[{', '.join(found)}]}}")),
+        "dict": ("dict[str, {}]", items[0].map("{{'k': {}}}".format)),
+        "tuple": ("tuple[{}, {}]", st.tuples(*items).map(lambda found: f"({', '.join(found)},)")),
     }
-    source, values = shapes[kind]
-    return source.format(*sources), values
+    shape, values = shapes[kind]
+    return shape.format(*sources), values
 
 
 @st.composite
@@ -135,7 +137,8 @@ def versions(draw: st.DrawFn) -> tuple[Version, Version]:
     """Two versions of one event, each with a call."""
     emits: Any = draw(st.sampled_from(["", "", "", "event", "request"]))
     kinds: list[Any] = ["value"] if emits else ["value", "value", "value", "stream", "exchange"]
-    takes, returns, sends, kind = draw(parameters), draw(types), draw(types), draw(st.sampled_from(kinds))
+    takes: Any = draw(parameters)
+    returns, sends, kind = draw(types), draw(types), draw(st.sampled_from(kinds))
     made: list[Version] = []
     for number in range(2):
         if number:
@@ -175,7 +178,7 @@ def accepted(version: Version) -> bool:
     return version.emits != "request" or description.emits[0].result is not None
 
 
-def worst(outcomes: set[str]) -> str:
+def worst(outcomes: Collection[str]) -> str:
     return next((each for each in ("fails", "meaning") if each in outcomes), "works")
 
 

@@ -1,4 +1,4 @@
-"""Two versions of a program: a caller of one version calls a handler of the other one, and what was meant is compared."""
+"""Two versions of a program: a caller of one version calls a handler of the other, and what was meant is compared."""
 
 from __future__ import annotations
 
@@ -169,10 +169,10 @@ def meant(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         found = msgspec.structs.asdict(value)
         return {name: meant(each) for name, each in found.items() if each is not msgspec.UNSET}
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value):
         return {each.name: meant(getattr(value, each.name)) for each in fields_of(value)}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: meant(each) for name, each in value._asdict().items()}
+        return {name: meant(getattr(value, name)) for name in value._fields}
     if isinstance(value, dict):
         return {name: meant(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -188,7 +188,7 @@ def differs(sent: Any, seen: Any, *, read_by_handler: bool, passed: tuple[Any, .
     """Return whether a value does not mean what was sent.
 
     Names that only the sender knows count if a handler reads the value, because its caller asked for something. Names
-    that only the reader knows, with a default, count if a caller reads the value, because the handler did not give them.
+    that only the reader knows, with a default, count if a caller reads the value, because no handler gave them.
 
     Args:
         passed: the arguments, if ``sent`` has all parameters by name. Defaults that were not passed count only if the

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +25,7 @@ _UNIT = re.compile(
     "|radians?|percent|pct|ratio|fraction|eur|euros?|usd|dollars?|gbp|cents?|px|utc|local"
 )
 """A word that names a unit, if it is the only difference of two names."""
-_READ_AS = {("integer", "number"), ("integer", "decimal"), ("number", "decimal")}
+_READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text decimal")}
 """Pairs of types: values of the first are read as values of the second."""
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
@@ -87,7 +87,8 @@ class _Place(NamedTuple):
     results: bool = False
     """Whether handlers send the values there to callers."""
 
-    def __add__(self, more: str) -> _Place:  # type: ignore[override]
+    def at(self, more: str) -> _Place:
+        """Return a place inside this one."""
         return self._replace(text=self.text + more)
 
 
@@ -110,7 +111,7 @@ def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Chang
 class _Comparison:
     def __init__(self, old: Description, new: Description) -> None:
         self._definitions = old.definitions, new.definitions
-        self._seen: set[tuple[str, str, bool]] = set()
+        self._seen: set[tuple[str, str, Any, bool]] = set()
         """The pairs of definitions that were compared, because definitions may be recursive."""
 
     def event(self, old: EventSchema | None, new: EventSchema | None, *, emits: bool) -> Iterator[Change]:
@@ -132,7 +133,7 @@ class _Comparison:
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
                 if before is not None and after is not None:
-                    at = place._replace(results=name != "sends") + f"() {name}"
+                    at = _Place(f"{place.text}() {name}", results=name != "sends")
                     yield from self._schemas(before, after, at)
 
     # ------------------------------------------------------------ parameters
@@ -145,10 +146,11 @@ class _Comparison:
         yield from _order([p.name for p in olds], [q.name for q in news], place, "parameter")
         for p, q in zip_longest(olds, news):
             before, after = p or old_rest, q or new_rest
-            at = place + f"({(q or p).name})"
+            last: Any = q or p
+            at = place.at(f"({last.name})")
             if before is None or after is None:
                 action = f"{prefix}parameter-{'added' if p is None else 'removed'}"
-                yield _change(action + "-optional" * (before or after).optional, at, p, q)
+                yield _change(action + "-optional" * last.optional, at, p, q)
                 continue
             if p is None or q is None:
                 yield _change("parameter-before-rest", at, before.name, after.name)
@@ -159,9 +161,9 @@ class _Comparison:
                 yield from _defaults("parameter", before.schema, after.schema, at)
             yield from self._schemas(before.schema, after.schema, at)
         if old_rest is not None and new_rest is not None:
-            yield from self._schemas(old_rest.schema, new_rest.schema, place + f"(*{new_rest.name})")
+            yield from self._schemas(old_rest.schema, new_rest.schema, place.at(f"(*{new_rest.name})"))
         elif (rest := old_rest or new_rest) is not None:
-            yield _change(f"{prefix}rest-{'added' if old_rest is None else 'removed'}", place + f"(*{rest.name})")
+            yield _change(f"{prefix}rest-{'added' if old_rest is None else 'removed'}", place.at(f"(*{rest.name})"))
 
     # ------------------------------------------------------------ types
 
@@ -176,7 +178,7 @@ class _Comparison:
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
             if one.place and other.place:
-                seen = one.place, other.place, place.results
+                seen = one.place, other.place, key, place.results
                 if seen in self._seen:
                     continue
                 self._seen.add(seen)
@@ -199,27 +201,24 @@ class _Comparison:
         if named in old and named in new:
             yield from self._fields(old, new, place)
         else:
-            inner: list[Schema] = [found if isinstance(found := side.get(others), dict) else {} for side in (old, new)]
-            fixed = [_fields_of(side) if named in side else None for side in (old, new)]
-            if fixed[0] is not fixed[1]:
-                yield _change("type-narrowed" if fixed[0] is None else "type-widened", place, old, new)
-            # A tuple and a list, or a class and a dict, are compared item by item.
-            for field in (fixed[0] or fixed[1] or {"": _Field({}, False)}).values():
-                old_item, new_item = (
-                    item if each is None else field.schema for each, item in zip(fixed, inner, strict=True)
-                )
-                yield from self._schemas(old_item, new_item, place + ("[]" if kind == "array" else "{}"))
+            if (named in old) != (named in new):
+                yield _change("type-widened" if named in old else "type-narrowed", place, old, new)
+            # Each item of a tuple with that of a list, or each field of a class with the values of a dict.
+            at = place.at("[]" if kind == "array" else "{}")
+            for one, other in product(*(_items(side, named, others) for side in (old, new))):
+                yield from self._schemas(one, other, at)
 
     def _fields(self, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
         olds, news = _fields_of(old), _fields_of(new)
         if "prefixItems" in old:
-            titles = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
-            yield from _order(*titles, place, "position")
+            one, other = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
+            yield from _order(one, other, place, "position")
         else:
             yield from _renames(olds, news, place)
         for name in {**olds, **news}:
             p, q = olds.get(name), news.get(name)
-            at = place + f".{(q or p).schema.get('title', name) if 'prefixItems' in old else name}"
+            last: Any = q or p
+            at = place.at(f".{last.schema.get('title', name) if 'prefixItems' in old else name}")
             if p is None or q is None:
                 yield from _one_sided(p, q, at, refused=_is_closed(old if p is None else new))
                 continue
@@ -249,11 +248,11 @@ def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> 
     """Compare the names of values that are sent by position."""
     at = "({})" if what == "parameter" else ".{}"
     if moved := [name for name in old if name in new and old.index(name) != new.index(name)]:
-        yield _change(f"{what}s-reordered", place + at.format(", ".join(map(str, moved))), list(old), list(new))
+        yield _change(f"{what}s-reordered", place.at(at.format(", ".join(moved))), list(old), list(new))
     for before, after in zip(old, new, strict=False):
         if before != after and before not in new and after not in old:
-            rule = "parameter-unit-changed" if _unit_differs(str(before), str(after)) else f"{what}-renamed"
-            yield _change(rule, place + at.format(after), before, after)
+            rule = "parameter-unit-changed" if _unit_differs(before, after) else f"{what}-renamed"
+            yield _change(rule, place.at(at.format(after)), before, after)
 
 
 def _defaults(what: str, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
@@ -280,7 +279,7 @@ def _leaves(schema: Schema, definitions: dict[str, Schema]) -> dict[tuple[str, A
 def _walk(
     schema: Any, definitions: dict[str, Schema], place: str, seen: frozenset[str]
 ) -> Iterator[tuple[str, Any, _Leaf]]:
-    schema = schema if isinstance(schema, dict) else {}
+    schema = _as_enum(schema)
     if (ref := schema.get("$ref")) is not None:
         name = ref.removeprefix(PREFIX)
         if name not in seen:
@@ -288,19 +287,21 @@ def _walk(
     elif members := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         for member in members:
             yield from _walk(member, definitions, place, seen)
-    elif "enum" in schema or "const" in schema:
-        values = schema.get("enum", [schema.get("const")])
+    elif "enum" in schema:
+        values = schema["enum"]
         names = schema.get(MEMBER_NAMES, ())
         for kind in dict.fromkeys(_JSON[type(value)] for value in values):
             chosen = [number for number, value in enumerate(values) if _JSON[type(value)] == kind]
             part: Schema = {"enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen if names]}
-            yield kind, None, _Leaf({} if kind in ("null", "boolean") else part, place)
+            yield kind, None, _Leaf({} if kind == "null" else part, place)
     else:
         kinds = schema.get("type", "any")
         for kind in [kinds] if isinstance(kinds, str) else kinds:
             tag = None
-            if kind == "string":
-                kind = "bytes" if schema.get("contentEncoding") else schema.get("format", kind)
+            if kind == "string" and "contentEncoding" in schema:
+                kind = "bytes"
+            elif kind == "string" and "format" in schema:
+                kind = f"text {schema['format']}"
             elif kind in ("object", "array"):
                 tag = next((repr(each.schema["enum"]) for each in _fields_of(schema).values() if each.constant), None)
             yield kind, tag, _Leaf(schema, place)
@@ -326,7 +327,7 @@ def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], 
         if ("null", None) in side:
             side.discard(("null", None))
             yield "null-refused" if action == "removed" else "null-allowed"
-        for key in sorted(each for each in side if each[1] is not None and each[0] in old & new):
+        for key in [each for each in side if each[1] is not None and each[0] in old & new]:
             side.discard(key)
             yield f"variant-{action}"
     if lost or gained:
@@ -336,13 +337,9 @@ def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], 
 def _is_read(key: tuple[str, Any], readers: dict[tuple[str, Any], _Leaf]) -> bool:
     kind, _ = key
     kinds = {reader for reader, _ in readers}
-    is_text = kind not in _JSON.values() and kind not in ("any", "bytes")
-    return (
-        key in readers
-        or "any" in kinds
-        or any((kind, reader) in _READ_AS for reader in kinds)
-        or (is_text and "string" in kinds)
-    )
+    if key in readers or "any" in kinds or (kind.startswith("text ") and "string" in kinds):
+        return True
+    return any((kind, reader) in _READ_AS for reader in kinds)
 
 
 def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
@@ -362,16 +359,17 @@ def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
     for keyword in (*_LOWER, *_UPPER, "pattern", "multipleOf"):
         if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
             continue
-        before, after = old.get(keyword), new.get(keyword)
+        before, after = (side.get(keyword) for side in (old, new))
         if before == after:
             continue
-        if before is not None and after is not None and keyword not in (*_LOWER, *_UPPER):
+        is_limit = keyword in (*_LOWER, *_UPPER) and isinstance(before, int | float) and isinstance(after, int | float)
+        if before is not None and after is not None and not is_limit:
             action = "changed"
         elif before is None or (after is not None and (after > before) == (keyword in _LOWER)):
             action = "tightened"
         else:
             action = "loosened"
-        yield _change(f"constraint-{action}", place + f" {keyword}", before, after)
+        yield _change(f"constraint-{action}", place.at(f" {keyword}"), before, after)
 
 
 # ---------------------------------------------------------------- fields
@@ -403,10 +401,15 @@ def _fields_of(schema: Schema) -> dict[str, _Field]:
     return {name: _Field(_as_enum(each), name not in required) for name, each in schema.get("properties", {}).items()}
 
 
+def _items(schema: Schema, fixed: str, others: str) -> list[Any]:
+    """Return the schemas of the items of a tuple or a class, or the one for all items of a list or a dict."""
+    return [each.schema for each in _fields_of(schema).values()] if fixed in schema else [schema.get(others)]
+
+
 def _as_enum(schema: Any) -> Schema:
-    """Return a schema in which ``const`` is written as ``enum``."""
-    schema = schema if isinstance(schema, dict) else {}
-    return {**schema, "enum": [schema["const"]]} if "const" in schema else schema
+    """Return a schema in which ``const`` is written as ``enum``. True, False and None stand for any value."""
+    found: Schema = schema if schema.__class__ is dict else {}
+    return {**found, "enum": [found["const"]]} if "const" in found else found
 
 
 def _is_closed(schema: Schema) -> bool:
@@ -439,4 +442,4 @@ def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) ->
             before = next((each for each in alike if _unit_differs(each, name)), alike[0])
             removed.remove(before)
             rule = "field-unit-changed" if _unit_differs(before, name) else "field-renamed"
-            yield _change(rule, place + f".{name}", before, name)
+            yield _change(rule, place.at(f".{name}"), before, name)

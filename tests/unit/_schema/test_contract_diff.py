@@ -160,7 +160,7 @@ def parameters() -> Iterator[Case]:
 def events() -> Iterator[Case]:
     yield Case("event-added", V(kind=""), V())
     yield Case("event-removed", V(), V(kind=""))
-    answer = {"returns": "int", "gives": "1"}
+    answer: Any = {"returns": "int", "gives": "1"}
     yield Case("event-added", V(kind="", emits="request", **answer), V(emits="request", **answer))
     yield Case("emitted-event-added", V(kind="", emits="event"), V(emits="event"))
     yield Case("emitted-event-removed", V(emits="event"), V(kind="", emits="event"))
@@ -197,7 +197,7 @@ def fields() -> Iterator[Case]:
         for form, head in heads.items():
             if suffix != "-optional" or form == "object":
                 rule = f"field-{action}{suffix}"
-                versions = {"types": head + old_fields}, {"types": head + new_fields}
+                versions: list[Any] = [{"types": head + each} for each in (old_fields, new_fields)]
                 yield Case(
                     rule.replace("-default", "-optional"), V("x: T", old, **versions[0]), V("x: T", new, **versions[1])
                 )
@@ -205,7 +205,8 @@ def fields() -> Iterator[Case]:
                 yield Case(f"result-{rule}", *results)
     strict = "class T(Struct, forbid_unknown_fields=True): "
     for (old_fields, old), (new_fields, new), action in ((one, two, "added"), (two, one, "removed")):
-        olds, news = {"types": strict + old_fields}, {"types": strict + new_fields}
+        olds: Any = {"types": strict + old_fields}
+        news: Any = {"types": strict + new_fields}
         yield Case(f"{action}-field-refused", V("x: T", old, **olds), V("x: T", new, **news), f"field-{action}")
         results = V(returns="T", gives=old, **olds), V(returns="T", gives=new, **news)
         yield Case(f"{action}-field-refused", *results, f"result-field-{action}")
