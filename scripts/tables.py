@@ -19,6 +19,7 @@ from wsrpc._core.handlers.invocation import CallState
 from wsrpc._core.sending.pending import RequestState
 from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.session import session_states
+from wsrpc._schema import change_rules
 from wsrpc._server import server_states
 
 sys.path.extend(str(Path(__file__).parents[1] / "tests" / folder) for folder in ("unit", "adapters"))
@@ -175,6 +176,21 @@ def supported_versions() -> str:
     return table(["package", "versions", "needed for"], rows)
 
 
+def changes(*, of_types: bool) -> str:
+    """A row for each rule of `wsrpc diff`: those for events and parameters, or those for types and fields."""
+    names = list(change_rules.RULES)
+    chosen = names[names.index("type-changed") :] if of_types else names[: names.index("type-changed")]
+    columns = ["new program reads old values", "old program reads new values"]
+    columns = columns if of_types else ["old caller, new handler", "new caller, old handler"]
+    outcomes = {"works": "works", "fails": "fails", "meaning": "**other meaning**"}
+    rows = [
+        [f"`{name}`", outcomes[rule.new_reads_old], outcomes[rule.old_reads_new], rule.happens, rule.do]
+        for name in chosen
+        for rule in [change_rules.RULES[name]]
+    ]
+    return table(["rule", *columns, "what happens", "what to do"], rows)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "states of clients": lambda: states(client_states.TABLE),
     "states of servers": lambda: states(server_states.TABLE),
@@ -189,6 +205,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "tree of errors": error_tree,
     "values that fit types": fitting_values,
     "abilities of adapters": abilities,
+    "changes of events": lambda: changes(of_types=False),
+    "changes of types": lambda: changes(of_types=True),
     "supported versions": supported_versions,
     "compatibility": lambda: matrix.table(matrix.load()),
     "results of Autobahn": lambda: autobahn.RESULTS.read_text("utf-8"),

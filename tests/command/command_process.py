@@ -24,7 +24,7 @@ from wsrpc import Context, Peer, RpcError, Server, UnknownEvent
 from wsrpc.__main__ import run as run_command
 
 # What the command would import once its arguments are known.
-from wsrpc._command import calling, completion, describing, generating, listening, operating  # noqa: F401
+from wsrpc._command import calling, comparing, completion, describing, generating, listening, operating  # noqa: F401
 
 COMMAND = [sys.executable, "-W", "error", "-m", "wsrpc"]
 PATIENCE = 30.0

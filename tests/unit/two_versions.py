@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol
 
 import msgspec
+import pydantic
 
 import wsrpc
 from wsrpc import AnonymousChannel, Client, Server, WsrpcError
@@ -38,6 +39,7 @@ NAMES: dict[str, Any] = {
     "date": date,
     "datetime": datetime,
     "enum": enum,
+    "pydantic": pydantic,
     "wsrpc": wsrpc,
 }
 FORMS = {
@@ -169,6 +171,8 @@ def meant(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         found = msgspec.structs.asdict(value)
         return {name: meant(each) for name, each in found.items() if each is not msgspec.UNSET}
+    if isinstance(value, pydantic.BaseModel):
+        return {name: meant(getattr(value, name)) for name in type(value).model_fields}
     if is_dataclass(value):
         return {each.name: meant(getattr(value, each.name)) for each in fields_of(value)}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

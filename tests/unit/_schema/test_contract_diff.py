@@ -183,8 +183,12 @@ def events() -> Iterator[Case]:
 
 def fields() -> Iterator[Case]:
     """Changes of fields, of objects and of classes that are sent as arrays."""
-    heads = {"object": "class T(Struct): ", "array": "class T(Struct, array_like=True): "}
-    one, two, default = ("a: int", "T(1)"), ("a: int; b: int", "T(1, 2)"), ("a: int; b: int = 5", "T(1, 2)")
+    heads = {
+        "object": "class T(Struct): ",
+        "array": "class T(Struct, array_like=True): ",
+        "model": "class T(pydantic.BaseModel): ",
+    }
+    one, two, default = ("a: int", "T(a=1)"), ("a: int; b: int", "T(a=1, b=2)"), ("a: int; b: int = 5", "T(a=1, b=2)")
     unset = "a: int; b: int | UnsetType = UNSET", "T(1, 2)"
     for (old_fields, old), (new_fields, new), suffix, action in (
         (one, two, "", "added"),

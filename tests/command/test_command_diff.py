@@ -1,0 +1,110 @@
+"""`wsrpc diff` with programs, files and a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_process import Ended, refusal, run
+
+from wsrpc import Server
+
+OLD = """
+import msgspec
+from wsrpc import Server
+
+server = Server()
+
+class Order(msgspec.Struct):
+    unit: str
+    note: str = ""
+
+@server.of("orders").on("create")
+def create(order: Order, timeout_s: int = 5) -> None: ...
+
+@server.on("ping")
+def ping() -> int: ...
+"""
+NEW = OLD.replace("timeout_s", "timeout_ms").replace('    note: str = ""\n', "").replace('"ping"', '"check"')
+EVENTS = """\
+breaks callers:
+  ping: event-removed. Old callers still send the event. Remove it when no caller is left.
+"""
+MEANING = """\
+changes meaning:
+  orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The number arrives unchanged, and \
+is read in another unit. Add a parameter for the new unit.
+  $defs.Order.note: field-removed-optional. New handlers ignore the field in silence. Keep the field until no caller \
+sends it.
+"""
+ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers first.\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in {"old.py": OLD, "new.py": NEW, "bad.json": "{}"}.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    return tmp_path
+
+
+async def compared(folder: Path, line: str) -> Ended:
+    return await run("diff", *line.split(), cwd=folder)
+
+
+async def test_changes_are_listed_by_whom_they_break(folder: Path) -> None:
+    out = f"{EVENTS}breaks handlers:\n{ADDED}{MEANING}"
+    assert await compared(folder, "old:server new:server") == (1, out, "")
+
+
+async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
+    allowed = " ".join(
+        f"--allow {rule}" for rule in ("event-removed", "parameter-unit-changed", "field-removed-optional")
+    )
+    line = f"old:server new:server {allowed}"
+    code, out, _ = await compared(folder, line)
+    assert code == 1 and out.startswith(f"breaks handlers:\n{ADDED}allowed:\n  ping: event-removed.")
+    assert (await compared(folder, f"{line} --allow event-added")).code == 0
+
+
+async def test_as_json(folder: Path) -> None:
+    code, out, _ = await compared(folder, "old:server new:server --json")
+    changes = json.loads(out)
+    assert code == 1 and len(changes) == 4
+    assert changes[2] == {
+        "rule": "parameter-unit-changed",
+        "place": "orders:create(timeout_ms)",
+        "kinds": ["changes meaning"],
+        "old_caller": "meaning",
+        "new_caller": "meaning",
+        "text": "The number arrives unchanged, and is read in another unit.",
+        "do": "Add a parameter for the new unit.",
+        "old": "timeout_s",
+        "new": "timeout_ms",
+    }
+    assert await compared(folder, "old:server old:server --json") == (0, "[]\n", "")
+
+
+async def test_a_server_and_a_file(folder: Path) -> None:
+    server = Server()
+    server.offer_description()
+    async with server.listen() as listener:
+        await run("types", listener.url, "--json", "-o", "empty.json", cwd=folder)
+        assert await compared(folder, f"empty.json {listener.url}") == (0, "no changes\n", "")
+        code, out, _ = await compared(folder, f"{listener.url} new:server --header a:b")
+        assert code == 1 and out == f"breaks handlers:\n{ADDED}" + ADDED.replace("check", "orders:create")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("old:server", "Missing argument 'NEW'. (see wsrpc diff --help)"),
+        ("old:server none.json", "none.json: No such file or directory"),
+        ("bad.json new:server", "bad.json has no usable description: Object missing required field `events`"),
+        ("old:server new:server --allow event-moved", "there is no rule 'event-moved'"),
+        ("old:server new:server --header a:b", "--header is for the URL of a server"),
+        ("old:server ws://127.0.0.1:1", "ws://127.0.0.1:1: could not connect: Connection refused"),
+    ],
+)
+async def test_what_cannot_be_compared(folder: Path, line: str, said: str) -> None:
+    assert await refusal(2, "diff", *line.split(), cwd=folder) == said
