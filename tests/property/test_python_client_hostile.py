@@ -1,4 +1,7 @@
-"""A Python module generated from any description runs no code of the description, or the generator refuses it."""
+"""A Python module generated from any description runs no code of the description, or the generator refuses it.
+
+And any two descriptions can be compared.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from wsrpc import Client
+from wsrpc._schema.contract_diff import compare
+from wsrpc.codegen._checking import check_description
 from wsrpc.codegen.python_client import InvalidDescription, client_module
 from wsrpc.schema import Description
 
@@ -147,3 +152,16 @@ def test_nothing_of_a_description_is_run(tmp_path: Path) -> None:
     judge()
     assert next(made) > examples(300) // 2
     assert lint(tmp_path) == ""
+
+
+@settings(max_examples=examples(500))
+@given(descriptions, descriptions)
+def test_any_two_descriptions_can_be_compared(one: dict[str, Any], other: dict[str, Any]) -> None:
+    old, new = msgspec.convert(one, Description), msgspec.convert(other, Description)
+    try:
+        check_description(old)
+        check_description(new)
+    except InvalidDescription:
+        reject()
+    assert compare(old, old) == compare(new, new) == []
+    msgspec.json.encode([compare(old, new), compare(new, old)])

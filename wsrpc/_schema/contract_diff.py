@@ -29,15 +29,8 @@ _READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text
 """Pairs of types: values of the first are read as values of the second."""
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
-_JSON = {
-    type(None): "null",
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    str: "string",
-    list: "array",
-    dict: "object",
-}
+_NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
+_JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
 _WORDS = ("title", "description", "default", "examples")
 """Keywords that restrict no values."""
 
@@ -109,6 +102,8 @@ def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Chang
 
 
 class _Comparison:
+    """Compares the events of two descriptions."""
+
     def __init__(self, old: Description, new: Description) -> None:
         self._definitions = old.definitions, new.definitions
         self._seen: set[tuple[str, str, Any, bool]] = set()
@@ -289,13 +284,13 @@ def _walk(
             yield from _walk(member, definitions, place, seen)
     elif "enum" in schema:
         values = schema["enum"]
-        names = schema.get(MEMBER_NAMES, ())
+        names = [*schema.get(MEMBER_NAMES, ()), *[None] * len(values)]
         for kind in dict.fromkeys(_JSON[type(value)] for value in values):
             chosen = [number for number, value in enumerate(values) if _JSON[type(value)] == kind]
-            part: Schema = {"enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen if names]}
+            part: Schema = {"enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen]}
             yield kind, None, _Leaf({} if kind == "null" else part, place)
     else:
-        kinds = schema.get("type", "any")
+        kinds = schema.get("type") or _implied(schema)
         for kind in [kinds] if isinstance(kinds, str) else kinds:
             tag = None
             if kind == "string" and "contentEncoding" in schema:
@@ -307,6 +302,13 @@ def _walk(
             yield kind, tag, _Leaf(schema, place)
 
 
+def _implied(schema: Schema) -> str:
+    """Return the type that a schema without ``type`` describes."""
+    if schema.keys() & {"properties", "additionalProperties"}:
+        return "object"
+    return "array" if schema.keys() & {"items", "prefixItems"} else "any"
+
+
 def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], _Leaf]) -> Iterator[str]:
     """Yield the rules for types that only one version reads."""
     lost = {key for key in olds if not _is_read(key, news)}
@@ -316,10 +318,7 @@ def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], 
         if "bytes" in one - other and "string" in other - one:
             lost, gained = ({key for key in side if key[0] not in ("bytes", "string")} for side in (lost, gained))
             yield rule
-    for rule, here, there, side in (
-        ("integer-to-number", old, new, gained),
-        ("number-to-integer", new, old, lost),
-    ):
+    for rule, here, there, side in (("integer-to-number", old, new, gained), ("number-to-integer", new, old, lost)):
         if ("number", None) in side and "integer" in here - there:
             side.discard(("number", None))
             yield rule
@@ -343,7 +342,7 @@ def _is_read(key: tuple[str, Any], readers: dict[tuple[str, Any], _Leaf]) -> boo
 
 
 def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    olds, news = (dict(zip_longest(map(json.dumps, side["enum"]), side[MEMBER_NAMES])) for side in (old, new))
+    olds, news = (dict(zip(map(json.dumps, side["enum"]), side[MEMBER_NAMES], strict=True)) for side in (old, new))
     for value in {**olds, **news}:
         plain = json.loads(value)
         if value not in news:
@@ -407,7 +406,7 @@ def _items(schema: Schema, fixed: str, others: str) -> list[Any]:
 
 
 def _as_enum(schema: Any) -> Schema:
-    """Return a schema in which ``const`` is written as ``enum``. True, False and None stand for any value."""
+    """Return a schema in which ``const`` is written as ``enum``. True, False and None are read as any value."""
     found: Schema = schema if schema.__class__ is dict else {}
     return {**found, "enum": [found["const"]]} if "const" in found else found
 
@@ -421,10 +420,9 @@ def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused
     """Yield the changes for a field that one version has. ``refused``: the other one refuses unknown fields."""
     field, action = (new, "added") if old is None else (old, "removed")
     assert field is not None
-    suffix = (
-        "" if not field.may_be_missed else "-default" if place.results and "default" in field.schema else "-optional"
-    )
-    yield _change(f"field-{action}{suffix}", place, old and old.schema, new and new.schema)
+    without = "-default" if place.results and "default" in field.schema else "-optional"
+    rule = f"field-{action}{without * field.may_be_missed}"
+    yield _change(rule, place, old and old.schema, new and new.schema)
     if refused:
         yield _change(f"{action}-field-refused", place)
 
