@@ -155,6 +155,10 @@ def versions(draw: st.DrawFn) -> tuple[Version, Version]:
             omitted = omitted or (default is not None and draw(st.booleans()))
             if not omitted:
                 passed.append(draw(values))
+        if draw(st.integers(0, 3)) == 0:
+            source, values = written(draw(scalars), classes)
+            shown.append(f"*more: {source}")
+            passed += [] if omitted else draw(st.lists(values, max_size=2))
         result = ("None", st.just("None")) if emits == "event" else written(returns, classes)
         items = written(sends, classes)
         made.append(

@@ -28,7 +28,7 @@ _UNIT = re.compile(
 _READ_AS = {("integer", "number"), ("integer", "text decimal"), ("number", "text decimal")}
 """Pairs of types: values of the first are read as values of the second."""
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LIMITS = (*_LOWER, "maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "pattern", "multipleOf")
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
 _WORDS = ("title", "description", "default", "examples")
@@ -91,6 +91,10 @@ class _Leaf(NamedTuple):
     schema: Schema
     place: str
     """The place of its definition. "" if it has none."""
+
+
+_Leaves = dict[tuple[str, Any], _Leaf]
+"""Alternatives by type (or format) and tag."""
 
 
 def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Change:
@@ -259,9 +263,9 @@ def _defaults(what: str, old: Schema, new: Schema, place: _Place) -> Iterator[Ch
 # ---------------------------------------------------------------- alternatives
 
 
-def _leaves(schema: Schema, definitions: dict[str, Schema]) -> dict[tuple[str, Any], _Leaf]:
-    """Return the alternatives of a schema by type (or format) and tag."""
-    found: dict[tuple[str, Any], _Leaf] = {}
+def _leaves(schema: Schema, definitions: dict[str, Schema]) -> _Leaves:
+    """Return the alternatives of a schema."""
+    found: _Leaves = {}
     for kind, tag, leaf in _walk(schema, definitions, "", frozenset()):
         number = 2
         key = kind, tag
@@ -309,10 +313,10 @@ def _implied(schema: Schema) -> str:
     return "array" if schema.keys() & {"items", "prefixItems"} else "any"
 
 
-def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], _Leaf]) -> Iterator[str]:
+def _type_rules(olds: _Leaves, news: _Leaves) -> Iterator[str]:
     """Yield the rules for types that only one version reads."""
-    lost = {key for key in olds if not _is_read(key, news)}
-    gained = {key for key in news if not _is_read(key, olds)}
+    lost = {key for key in olds if not _is_read(key, olds, news)}
+    gained = {key for key in news if not _is_read(key, news, olds)}
     old, new = ({kind for kind, _ in side} for side in (olds, news))
     for rule, one, other in (("bytes-to-text", old, new), ("text-to-bytes", new, old)):
         if "bytes" in one - other and "string" in other - one:
@@ -333,12 +337,18 @@ def _type_rules(olds: dict[tuple[str, Any], _Leaf], news: dict[tuple[str, Any], 
         yield "type-changed" if lost and gained else "type-widened" if gained else "type-narrowed"
 
 
-def _is_read(key: tuple[str, Any], readers: dict[tuple[str, Any], _Leaf]) -> bool:
-    kind, _ = key
-    kinds = {reader for reader, _ in readers}
-    if key in readers or "any" in kinds or (kind.startswith("text ") and "string" in kinds):
-        return True
-    return any((kind, reader) in _READ_AS for reader in kinds)
+def _is_read(key: tuple[str, Any], leaves: _Leaves, readers: _Leaves) -> bool:
+    """Return whether one of ``readers`` accepts the type of an alternative. Other types must have the same limits."""
+
+    def limits(schema: Schema) -> set[str]:
+        return {f"{keyword} {schema[keyword]}" for keyword in (*_LIMITS, "enum") if keyword in schema}
+
+    kind, own = key[0], limits(leaves[key].schema)
+    return key in readers or any(
+        reader == "any"
+        or (((kind, reader) in _READ_AS or (kind[:5], reader) == ("text ", "string")) and limits(leaf.schema) <= own)
+        for (reader, _), leaf in readers.items()
+    )
 
 
 def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
@@ -355,14 +365,14 @@ def _members(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
 
 
 def _constraints(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    for keyword in (*_LOWER, *_UPPER, "pattern", "multipleOf"):
+    for keyword in _LIMITS:
         if keyword.endswith("Items") and ("prefixItems" in old or "prefixItems" in new):
             continue
         before, after = (side.get(keyword) for side in (old, new))
         if before == after:
             continue
-        is_limit = keyword in (*_LOWER, *_UPPER) and isinstance(before, int | float) and isinstance(after, int | float)
-        if before is not None and after is not None and not is_limit:
+        ordered = keyword != "multipleOf" and isinstance(before, int | float) and isinstance(after, int | float)
+        if before is not None and after is not None and not ordered:
             action = "changed"
         elif before is None or (after is not None and (after > before) == (keyword in _LOWER)):
             action = "tightened"
