@@ -131,12 +131,18 @@ async def refused(process: Process, said: str) -> str:
     return out.decode()
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = random.sample(range(20_000 + 1000 * WORKER, 21_000 + 1000 * WORKER), 1000)
+"""Ports that no other worker of this run uses, and that this one has not used for longest, last."""
+
+
 def free_port() -> int:
-    """A port that nobody takes while its server is away.
+    """A port that nobody takes until its server has started, and while its server is away.
 
     Not one that the system picks: it might give that to some outgoing connection meanwhile.
     """
-    for port in random.sample(range(20_000, 30_000), 50):
+    for _ in range(50):
+        PORTS.insert(0, port := PORTS.pop())
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

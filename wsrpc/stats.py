@@ -44,6 +44,10 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
             failures, some of them have no log line.)
         ignored: total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without
             a handler, and messages above `Limits.rate`.
+        program: `Peer.program`.
+        misfits: total numbers of messages that did not fit the handlers of this side, for each event and kind: such as
+            ``{"order: wrong arguments": 3}``. The kinds are ``wrong arguments``, ``wrong item`` and ``unknown
+            event``. The first of each is logged. After 32 of them, ``other events`` stands for further events.
     """
 
     id: str
@@ -64,6 +68,8 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_channels: int
     errors: int
     ignored: dict[str, int]
+    program: str | None = None
+    misfits: dict[str, int] = {}
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +149,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         rooms: number of rooms that exist: those with members or options, and those that your program refers to.
         errors: total number of failures of connections that were logged at ERROR, mostly failed handlers.
         ignored: total numbers of ignored inbound messages, by kind; see `PeerStats.ignored`.
+        misfits: total numbers of the messages in `PeerStats.misfits`, by the program of their peers, to see which
+            programs have another version of the contract. ``unknown`` stands for peers that do not say what they run,
+            and ``others`` for further programs after 100.
         store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
             with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
@@ -170,6 +179,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     rooms: int
     errors: int
     ignored: dict[str, int]
+    misfits: dict[str, int]
     store_answers: bool
     cluster: ClusterStats | None
 
@@ -190,6 +200,19 @@ SUMMED = (
 """The counters of a server that are the sums of the counters of its peers."""
 
 
+MOST_PROGRAMS = 100
+"""Number of programs in `ServerStats.misfits`. Clients choose the names."""
+
+
+def add_misfits(totals: dict[str, int], program: str | None, number: int) -> None:
+    """Add the misfits of a peer to those of its program."""
+    if number:
+        name = program or "unknown"
+        if name not in totals and len(totals) >= MOST_PROGRAMS:
+            name = "others"
+        totals[name] = totals.get(name, 0) + number
+
+
 class ServerTotals:
     """Totals of a server's ended connections, to which the counters of the open connections are added."""
 
@@ -202,6 +225,7 @@ class ServerTotals:
         """Total number of log lines at ERROR for all connections. Includes lines of `close` handlers, which run after
         the connection has ended."""
         self._ignored: Counter[str] = Counter()
+        self.misfits: dict[str, int] = {}
 
     def failed(self) -> None:
         """Count one more log line at ERROR."""
@@ -229,20 +253,27 @@ class ServerTotals:
 
     def sum(self) -> StatsSum:
         """Begin to add the counters of the open connections to the totals."""
-        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, self._ignored)
+        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, self._ignored, self.misfits)
 
 
 class StatsSum:
     """The totals of a server at one moment, to which `add` adds the counters of the connections of that moment."""
 
     def __init__(
-        self, started_at: float, accepted: int, closed: Counter[int], ended: dict[str, int], ignored: Counter[str]
+        self,
+        started_at: float,
+        accepted: int,
+        closed: Counter[int],
+        ended: dict[str, int],
+        ignored: Counter[str],
+        misfits: dict[str, int],
     ) -> None:
         self._started_at = started_at
         self._accepted = accepted
         self._closed = dict(closed)
         self._sums = {**ended, "peers": 0, "detached_peers": 0, "slow_peers": 0}
         self._ignored = Counter(ignored)
+        self._misfits = dict(misfits)
 
     def add(self, peer: PeerStats) -> None:
         """Add the counters of a connection. It may have ended meanwhile."""
@@ -253,6 +284,7 @@ class StatsSum:
             self._sums[name] += getattr(peer, name) or 0
         if peer.ignored:
             self._ignored.update(peer.ignored)
+        add_misfits(self._misfits, peer.program, sum(peer.misfits.values()))
 
     def result(
         self,
@@ -275,6 +307,7 @@ class StatsSum:
             rooms=rooms,
             errors=errors,
             ignored=dict(self._ignored),
+            misfits=self._misfits,
             store_answers=store_answers,
             cluster=cluster,
             **self._sums,

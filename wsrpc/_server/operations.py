@@ -104,5 +104,4 @@ _peers_of: Callable[[Any], Peers] = attrgetter("_core.peers")
 def _row_of(peer: Peer) -> Row:
     core = core_of(peer)
     row = {"id": peer.id, "address": peer.address, "remote": address_text(core.log.remote)}
-    row["program"] = peer.program
     return {**row, "state": core.current.writer.state, "rooms": len(peer.rooms), **asdict(peer.stats())}

@@ -29,7 +29,7 @@ from .._core.wire.settings import Settings
 from .._raw.raw_serving import refusal_of
 from ..errors import ConnectionLost, RpcError, ungrouped
 from ..handshake import Handshake
-from ..stats import ServerTotals
+from ..stats import ServerTotals, add_misfits
 from ..transport import Traffic, Transport
 from .joined_cluster import JoinedCluster
 from .services import BaseService, OpenedServices
@@ -50,6 +50,7 @@ class ServedPeer(PeerOwner):
     __slots__ = (
         "_counted",
         "_expiry",
+        "_misfits",
         "_open_services",
         "_peers",
         "address",
@@ -78,6 +79,8 @@ class ServedPeer(PeerOwner):
         self._peers = peers
         self._counted = NONE_IGNORED
         """The ignored messages of this peer that `Server.stats` has counted already."""
+        self._misfits = 0
+        """The number of its misfits that `Server.stats` has counted already."""
         peer = Peer(
             settings,
             dialer=False,
@@ -150,6 +153,11 @@ class ServedPeer(PeerOwner):
         """Return the numbers of messages that were ignored since the last call, by kind."""
         before, self._counted = self._counted, self.core.ignored.copy()
         return self._counted - before
+
+    def new_misfits(self) -> int:
+        """Return the number of misfits since the last call."""
+        before, self._misfits = self._misfits, sum(self.core.host.misfits.values())
+        return self._misfits - before
 
     # ------------------------------------------------------------ called by the peer
 
@@ -353,11 +361,12 @@ class Peers:
         self.count_ignored(served)
 
     def count_ignored(self, served: ServedPeer) -> None:
-        """Count the messages that a peer has ignored since the last call, after its connection has ended.
+        """Count the messages that were ignored or did not fit since the last call, after a peer's connection has ended.
 
         At the end of a connection, the messages that wait are ignored. Handlers that still run may ignore more.
         """
         self.totals.ignored(served.newly_ignored())
+        add_misfits(self.totals.misfits, served.core.log.program, served.new_misfits())
 
     def watch(self, served: ServedPeer) -> None:
         """Keep a peer whose connection has ended while handlers run for it. `Server.close` waits for these handlers.

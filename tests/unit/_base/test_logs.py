@@ -69,8 +69,8 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
     host, port = peer.info.remote or ("", 0)
     assert {(each["address"], each["remote"]) for each in ours} == {("device-7", f"{host}:{port}")}
     assert {each["address"] for each in found if each not in ours} == {None}
-    assert [each["event"] for each in ours] == [None, "shop:buy", r"a\nb", "two", "mistyped", None]
-    assert [each["trace"] for each in ours] == [None, TRACE, None, TRACE, TRACE, None]
+    assert [each["event"] for each in ours] == [None, "shop:buy", r"a\nb", "echo", "two", "mistyped", None]
+    assert [each["trace"] for each in ours] == [None, TRACE, None, None, TRACE, TRACE, None]
     failed = ours[1]
     assert failed["levelname"] == "ERROR" and failed["message"].startswith("handling shop:buy #") and failed["exc_info"]
     [(refused, *nobody)] = [[each["origin"], each["peer"], each["event"]] for each in found if each["origin"]]
@@ -84,31 +84,58 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.mark.parametrize(
-    ("dropped", "counted", "says"),
-    [
-        ([["mistyped"], ["another"]], "unknown event", "No event listener for 'mistyped'"),
-        ([["add", 1, "2"], ["add"]], "wrong arguments", "event 'add' was dropped: add(): argument 'b' (2nd): expected"),
-        ([["wait"], ["wait"]], "event dropped, too many wait", "an event was dropped"),
-    ],
-)
 async def test_the_first_of_its_kind_is_a_warning_and_further_ones_are_counted(
-    dropped: list[list[Any]], counted: str, says: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """On each connection."""
     for _ in range(2):
         d = Driven(limits=Limits(running=1, waiting=1))
         blocked = Blocked()
-        d.peer.on("add", add)
         d.peer.on("wait", blocked)
-        if counted.endswith("wait"):
-            d.feed({"a": ["wait", 1]}, {"a": ["wait", 2]})
-        d.feed(*({"a": args} for _ in range(5) for args in dropped))
+        d.feed({"a": ["wait", 1]}, {"a": ["wait", 2]})
+        d.feed(*[{"a": ["wait"]}] * 10)
         await turns()
         [text] = messages(caplog)
-        assert says in text and "peer.ignored" in text
-        assert d.ignored == {counted: 10}
+        assert "an event was dropped" in text and "peer.ignored" in text
+        assert d.ignored == {"event dropped, too many wait": 10}
         blocked.go.set()
         await turns()
         d.assert_empty()
         caplog.clear()
+
+
+MISFITS: list[tuple[dict[str, Any], str, str]] = [
+    ({"a": ["mistyped"]}, "mistyped: unknown event", "event 'mistyped' was dropped: No event listener"),
+    ({"a": ["say"], "c": "chat"}, "chat:say: unknown event", "event 'chat:say' was dropped: Channel 'chat' does not"),
+    ({"i": 1, "a": ["another"]}, "another: unknown event", "request 'another' was refused: No event listener"),
+    (
+        {"a": ["add", 1, "2"]},
+        "add: wrong arguments",
+        "event 'add' was dropped: add(): argument 'b' (2nd): expected int",
+    ),
+    ({"i": 1, "a": ["sub", 1]}, "sub: wrong arguments", "request 'sub' was refused: sub(): missing argument 'b'"),
+]
+
+
+async def test_each_event_that_does_not_fit_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """For each connection."""
+    for _ in range(2):
+        d = Driven()
+        d.peer.on("add", add)
+        d.peer.on("sub", add)
+        for _ in range(3):
+            await d.fed(*(message for message, _, _ in MISFITS))
+        texts = messages(caplog)
+        assert [text.startswith(said) for text, (_, _, said) in zip(texts, MISFITS, strict=True)] == [True] * 5
+        assert all(text.endswith(" (further ones are only counted, in peer.stats().misfits)") for text in texts)
+        assert d.peer.stats().misfits == {key: 3 for _, key, _ in MISFITS}
+        assert d.ignored == {"unknown event": 6, "wrong arguments": 3}, "the requests were answered"
+        caplog.clear()
+
+
+async def test_no_peer_fills_the_memory_with_names_of_events(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    d.feed(*({"a": [f"{number}" + "x" * 200]} for number in range(100)))
+    assert len(messages(caplog)) == 33
+    assert len(d.peer.stats().misfits) == 33 and max(map(len, d.peer.stats().misfits)) < 250
+    assert d.peer.stats().misfits["other events: unknown event"] == 68

@@ -51,18 +51,23 @@ async def test_failed_handlers_and_what_is_ignored_stay_in_the_totals() -> None:
     server.on("fail", lambda: 1 / 0)
     server.on("close", lambda: 1 / 0)
     async with asyncio.timeout(PATIENCE):
-        for _ in range(2):
-            async with connect(server) as client:
+        for program in ("station/1", None):
+            async with connect(server, client=Client(program=program)) as client:
                 await client.emit("fail")
                 await client.emit("nobody handles this")
                 with pytest.raises(RemoteError):
                     await client.request("nobody handles this")  # those are before it
                 [peer] = server.peers
                 assert (peer.stats().errors, peer.stats().ignored) == (1, {"unknown event": 1})
+                assert (peer.stats().program, peer.stats().misfits) == (
+                    program,
+                    {"nobody handles this: unknown event": 2},
+                )
                 assert peer.stats().messages_in is None  # this transport does not count
         await turns_until(lambda: not server.peers)
         stats = server.stats()
         assert (stats.errors, stats.ignored) == (4, {"unknown event": 2})
+        assert stats.misfits == {"station/1": 2, "unknown": 2}
         assert (stats.accepted, stats.messages_in) == (2, 0)
         await server.close()
 

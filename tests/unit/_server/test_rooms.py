@@ -98,7 +98,7 @@ async def test_on_join_is_asked_for_names_without_a_validator_that_may_be_names(
         assert [room.name for room in server.peers[0].rooms] == ["pub-ää", "prices"]
         assert await ask(client, "leave", "pub-ää") is None
         assert [room.name for room in server.rooms] == ["prices", "slow"]
-    [message] = messages(caplog)
+    message, _ = messages(caplog)
     assert message.startswith("refused to let the peer join room 'private', because on_join returned None, ")
 
 

@@ -20,6 +20,7 @@ COUNTED = re.compile(
     r'|\.ignore\("([^"]+)"\)'
     r'|\.count\("([^"]+)", '
     r'|_count\("([^"]+)", '
+    r'|(?:BadArguments|UnknownEvent): "([^"]+)"'
     r'|_refuse\(message, "([^"]+)", '
     r'|_drop_undecoded\([^"]*"([^"]+)", '
     r'|^(?:NOT_TEXT|TOO_DEEP|TOO_MANY_VALUES) = "([^"]+)"',

@@ -283,7 +283,7 @@ class ChannelCore:
 
     def count_misfit(self, event: str, why: Exception) -> None:
         text = f"event {short(event)} on channel {self.id} was dropped: {why}"
-        self.owner.answers.host.count("wrong arguments", text, call=lambda: {"event": event})
+        self.owner.answers.host.count_misfit("wrong arguments", event, text)
 
     def count_dropped(self, count: int) -> None:
         text = f"events on channel {self.id} were dropped, because nobody listens to them"

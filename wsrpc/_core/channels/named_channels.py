@@ -378,7 +378,7 @@ class NamedChannel:
     def count_misfit(self, event: str, why: Exception) -> None:
         label = event if self.name is None else f"{self.name}:{event}"
         text = f"event {short(label)} was dropped: {why}"
-        self._owner.host.count("wrong arguments", text, call=lambda: {"event": label})
+        self._owner.host.count_misfit("wrong arguments", label, text)
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self.writer.thread, coroutine)

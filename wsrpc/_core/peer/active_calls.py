@@ -40,7 +40,6 @@ class ActiveCalls:
         "room_for_any",
         "starting",
         "tasks_not_started",
-        "unknown_logged",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -62,8 +61,6 @@ class ActiveCalls:
         """The call that runs the first step of its task, and is not counted yet."""
         self.tasks_not_started = 0
         """Number of tasks whose first step has not run. Until it has, plain functions also run in tasks, in order."""
-        self.unknown_logged = False
-        """Whether a request without a handler was logged."""
         # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
         self.room_for_any = max(0, limits.running_bytes - limits.message_bytes)

@@ -516,6 +516,7 @@ class Dispatcher:
             return
         if isinstance(exc, BadResult) and channel_of_item(exc) is channel is not None:
             # The caller sent a wrong value. The error is not `BadArguments`, which says that the handler did not run.
+            self._count_misfit(invocation, exc)
             raised = made_here(RemoteError(str(exc), BAD_ITEM))
         error = self.answers.for_caller(raised, invocation)
         if invocation.id is None:
@@ -523,28 +524,34 @@ class Dispatcher:
         elif channel is not None:
             self._channel_calls.failed(invocation, error)
         elif invocation.state.answerable and not self._session.over:
-            if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
-                self._log_unknown(invocation, exc)
+            if (
+                isinstance(error, BadArguments | UnknownEvent)
+                and is_made_here(error)
+                and invocation.event not in RESERVED_EVENTS
+                and not self._crosses_an_end(invocation)
+            ):
+                self._count_misfit(invocation, error)
             self.answers.reject(invocation.id, error)
 
     def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has no handler. No caller gets ``error``."""
-        call = invocation.log_fields
         if isinstance(error, BadArguments):
-            text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
-            self.answers.host.count("wrong arguments", text, call=call)
+            self._count_misfit(invocation, error)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
             if not self._crosses_an_end(invocation):
-                self.answers.host.count("unknown event", error, call=call)
+                self._count_misfit(invocation, error)
         elif error is exc:
+            call = invocation.log_fields
             self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error, call=call)
 
-    def _log_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
-        """Log the peer's first request without a handler."""
-        if not self.calls.unknown_logged and invocation.event not in RESERVED_EVENTS:
-            self.calls.unknown_logged = True
-            text = "a request was refused: %s (further ones are not logged)"
-            self.answers.log(logging.INFO, text, error, call=invocation.log_fields)
+    def _count_misfit(self, invocation: Invocation, error: Exception) -> None:
+        """Count a message that does not fit its handler, or has none. Log the first one for its event."""
+        kind = next(kind for error_type, kind in _MISFITS.items() if isinstance(error, error_type))
+        name, event = invocation.channel_name, invocation.event
+        label, dropped = event if name is None else f"{name}:{event}", invocation.id is None
+        why = text_for_log(error) if isinstance(error, RpcError) else error
+        text = f"event {short(label)} was dropped: {why}" if dropped else f"request {short(label)} was refused: {why}"
+        self.answers.host.count_misfit(kind, label, text, call=invocation.log_fields, dropped=dropped)
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler belongs to a stream on a named channel that has ended.
@@ -565,6 +572,12 @@ class _Pause(tuple[None]):
     __slots__ = ()
     __await__: Any = tuple.__iter__  # pyright: ignore
 
+
+_MISFITS: dict[type[Exception], str] = {
+    BadArguments: "wrong arguments",
+    UnknownEvent: "unknown event",
+    BadResult: "wrong item",
+}
 
 _UNTIL_STARTED = cast("Awaitable[None]", _Pause((None,)))
 """Suspends a coroutine until a task runs its first step."""

@@ -124,6 +124,8 @@ class PeerCore:
             anonymous_channels=len(current.channels),
             errors=self.log.errors,
             ignored=dict(self.ignored),
+            program=self.log.program,
+            misfits=dict(host.misfits),
         )
 
     def _make_session(self, last_close: CloseInfo) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
+from ...errors import one_line
 from ...transport import ConnectionInfo, Traffic
 from ..wire.settings import Settings
 from .connection import Connection
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from ..handlers.lifecycle import Reporter
     from ..peer.peer_core import PeerCore
     from ..peer.peer_session import PeerSession
+
+
+NO_MISFITS: dict[str, int] = {}
+MOST_MISFITS = 32
+"""Number of events of a peer whose misfits are counted one by one."""
 
 
 class PeerHost:
@@ -45,6 +51,7 @@ class PeerHost:
         "log",
         "loop",
         "metadata_not_sent",
+        "misfits",
         "options",
         "owner",
         "peer",
@@ -78,6 +85,8 @@ class PeerHost:
         self.log = log
         self.ignored: Counter[str] = Counter()
         """Numbers of messages that were not handled, by kind."""
+        self.misfits: dict[str, int] = NO_MISFITS
+        """See `PeerStats.misfits`. Made for the first of them, because most peers have none."""
         self.reporter = reporter
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
@@ -108,6 +117,25 @@ class PeerHost:
         if times and not self.ignored[kind]:
             self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text, call=call)
         self.ignored[kind] += times
+
+    def count_misfit(
+        self, kind: str, event: str, text: object, /, *, call: CallFields | None = None, dropped: bool = True
+    ) -> None:
+        """Count a message that does not fit the contract of this side, and log the first one for each event.
+
+        Args:
+            dropped: whether nobody gets an error, because the message is an event.
+        """
+        self.ignored[kind] += dropped
+        if self.misfits is NO_MISFITS:
+            self.misfits = {}
+        key = f"{one_line(event, 200)}: {kind}"
+        if key not in self.misfits and len(self.misfits) >= MOST_MISFITS:
+            key = f"other events: {kind}"
+        if key not in self.misfits:
+            text = f"{text} (further ones are only counted, in peer.stats().misfits)"
+            self.log(logging.WARNING, "%s", text, call=call or (lambda: {"event": event}))
+        self.misfits[key] = self.misfits.get(key, 0) + 1
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""
