@@ -61,7 +61,7 @@ LAST = object_of("done", done={"const": True})
 SHARED: Messages = {
     "error": _message("The request has failed.", "i e _", i=ID, e=schema_ref(ERROR_NAME), _=FLAG),
     "rejection": _message("The request has failed. With `_`, `e` is an error.", "i e", i=ID, e={}, _=FLAG),
-    "cancellation": _message("The caller no longer waits. With `_`, `x` is an error.", "i x", i=ID, x={}, _=FLAG),
+    "cancellation": _message("Nobody waits for the response. With `_`, `x` is an error.", "i x", i=ID, x={}, _=FLAG),
     "opened": _message("The response is a channel with the id `h`, which is that of the request.", "i h", i=ID, h=ID),
     "start": _on_channel("The reader asks for the items.", {"const": "start"}),
     "stop": _on_channel("The reader wants no more items.", {"const": "stop"}),
@@ -76,18 +76,18 @@ SHARED: Messages = {
 
 SENT: dict[Kind, str] = {
     "value": "request cancellation",
-    "stream": "request cancellation start accepted abort",
+    "stream": "request cancellation start accepted rejection abort",
     "upload": "request cancellation sends end abort",
-    "exchange": "request cancellation start stop accepted sends end abort",
-    "conversation": "request cancellation message answer abort",
+    "exchange": "request cancellation start stop accepted rejection sends end abort",
+    "conversation": "request cancellation message answer rejection abort",
 }
 """What the caller of a request sends."""
 REPLIES: dict[Kind, str] = {
     "value": "result",
-    "stream": "opened run items end abort",
+    "stream": "opened run items end cancellation abort",
     "upload": "opened start stop accepted abort result",
-    "exchange": "opened start stop accepted items end abort",
-    "conversation": "opened message answer abort",
+    "exchange": "opened start stop accepted items end cancellation abort",
+    "conversation": "opened message answer cancellation abort",
 }
 """What the caller gets, besides errors."""
 
