@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -104,7 +104,7 @@ def fill(server: Server) -> None:
 
 server = Server()
 fill(server)
-SERVED = {
+SERVED: dict[str, Any] = {
     "calls": ["brew", "adopt", "pair", "nothing", "refuse", "price", "total", "nobody"],
     "runs": ["count", "price"],
     "rooms": ["lobby"],
