@@ -92,7 +92,7 @@ def fill(server: Server) -> None:
         async for number in numbers:
             yield 2 * number
 
-    @server.on("hang")
+    @server.on("hang", keep=600)
     async def hang() -> None:
         await asyncio.Event().wait()
 
@@ -105,8 +105,8 @@ def fill(server: Server) -> None:
 server = Server()
 fill(server)
 SERVED: dict[str, Any] = {
-    "calls": ["brew", "adopt", "pair", "nothing", "refuse", "price", "total", "nobody"],
-    "runs": ["count", "price"],
+    "calls": ["brew", "adopt", "pair", "nothing", "refuse", "price", "total", "nobody", "rooms:leave"],
+    "runs": ["count", "price", "hang"],
     "rooms": ["lobby"],
 }
 api = routes(server, **SERVED)

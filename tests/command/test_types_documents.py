@@ -34,13 +34,41 @@ async def output_of(*command: str, cwd: Path | None = None) -> str:
     return out.decode()
 
 
+def _refers(name: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+NAMES = ("Größe", "Gr__e", "WsrpcError", "a b")
+ODD = {
+    "events": [
+        {"event": event, "kind": "value", "channel": channel, "result": _refers("keywords"), "parameters": parameters}
+        for channel in (None, "main", "a b", "a/b", "ä.ö")
+        for event in ("error", "a b", "a/b", "a_b", "a_b.result", "a~1b", "{x}", "#", "")
+        if (channel, event) not in ((None, "error"), (channel, ""))
+        for parameters in [[{"name": name, "schema": _refers(name)} for name in NAMES]]
+    ],
+    "emits": [],
+    "$defs": {
+        **{name: {"type": "object", "properties": {"next": {**_refers(name), "default": {}}}} for name in NAMES},
+        "keywords": {
+            "type": "object",
+            "properties": {"prefixItems": {"type": "array"}, "discriminator": {"type": "string"}, "items": {}},
+        },
+    },
+}
+"""A description with names and properties that mean something else in a document."""
+
+
 async def test_official_validators_have_nothing_to_say_of_the_examples(tmp_path: Path) -> None:
     await output_of(*PYTHON, str(ROOT / "tests" / "command" / "example_documents.py"), str(tmp_path))
     written = sorted(tmp_path.glob("*.openapi"))
     assert len(written) > 25
     for file in written:
         validate(json.loads(file.read_text("utf-8")))
-    files = [str(file.with_suffix(".asyncapi")) for file in written]
+    (tmp_path / "odd.json").write_text(json.dumps(ODD), "utf-8")
+    await prints("types", "odd.json", "--asyncapi", "-o", "odd.asyncapi", cwd=tmp_path)
+    files = [str(file) for file in sorted(tmp_path.glob("*.asyncapi"))]
+    assert len(files) == len(written) + 1
     said = json.loads(await output_of(find_node(), str(JS / "asyncapi.mjs"), *files))
     # There is a newer version of AsyncAPI 3, which not all tools read.
     others = {file: [each for each in said[file] if each[0] != "asyncapi-latest-version"] for file in files}
@@ -110,6 +138,9 @@ REQUESTS: list[tuple[str, str, Any, dict[str, str], int]] = [
     ("get", "/runs/count/none?wait=0", None, {}, 404),
     ("delete", "/runs/count/r1", None, {}, 204),
     ("post", "/runs/price/r2", ["tea"], {}, 200),
+    ("post", "/runs/hang/r3?wait=0", [], {}, 202),
+    ("delete", "/runs/hang/r3", None, {}, 204),
+    ("post", "/call/rooms:leave", ["lobby"], {}, 200),
     ("get", "/rooms/lobby?last=9", None, {"Accept": "application/json"}, 200),
 ]
 

@@ -97,12 +97,12 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
 
     for name in sorted(served.calls):
         if (event := event_of(name, ("value",))) is not None:
-            paths[f"/call/{quote(name)}"] = {"post": _call(event, f"call_{name}")}
+            paths[f"/call/{quote(name, safe='/:')}"] = {"post": _call(event, f"call_{name}")}
     for name in sorted(served.runs):
         if (event := event_of(name, ("value", "stream"))) is not None:
             key = legal_name(f"Run.{name}", schemas)
             schemas[key] = _items_of(event)
-            paths[f"/runs/{quote(name)}/{{key}}"] = _run(event, name, schema_ref(key))
+            paths[f"/runs/{quote(name, safe='/:')}/{{key}}"] = _run(event, name, schema_ref(key))
     if rooms := sorted(served.rooms):
         paths["/rooms/{room}"] = {"get": _room(rooms)}
     parts: dict[str, Any] = {
