@@ -69,7 +69,12 @@ API = f"""{SERVER}
 import wsrpc_adapters.aiohttp
 from wsrpc_adapters.asgi import routes
 
-api = routes(server, calls=["add"])
+@server.on("room", keep=60)
+async def room() -> None: ...
+
+server.on("a_b", lambda: 1)
+server.of("a").on("b", lambda: 1)
+api = routes(server, calls=["add", "a:b", "a_b"], runs=["room"], rooms=["*"])
 on_aiohttp = wsrpc_adapters.aiohttp.routes(server, calls=["add"])
 
 def make():
@@ -157,6 +162,12 @@ async def test_to_a_file_and_whether_that_is_up_to_date(folder: Path, line: str)
     assert file.read_text("utf-8") == text
     file.write_bytes(b"\xff\xfe")  # no text
     assert await run(folder, f"{line} --check", status=1) == outdated
+
+
+async def test_operations_have_different_names(folder: Path) -> None:
+    document = json.loads((await run(folder, "types api:api --openapi"))[0])
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert sorted(names) == sorted(set(names)) and {"call_add", "call_a_b", "call_a_b_2", "read_room_2"} < {*names}
 
 
 async def test_the_description_can_be_a_file(folder: Path) -> None:

@@ -27,8 +27,8 @@ from wsrpc.testing import connect
 FOLDER = Path(__file__).parent
 
 
-async def output_of(*command: str, cwd: Path | None = None) -> str:
-    process = await start(*command, cwd=cwd)
+async def output_of(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    process = await start(*command, cwd=cwd, env=env)
     out, err = await process.communicate()
     assert process.returncode == 0, (out + err).decode()
     return out.decode()
@@ -297,6 +297,19 @@ async def test_each_message_on_the_wire_is_one_of_the_document() -> None:
         seen |= {conversation.key_of(*each) for each in messages}
     stated = {key for channel in document["channels"].values() for key in channel["messages"]}
     assert stated - seen == {"refuse.result", "hang.result"}
+
+
+async def test_a_document_is_the_same_each_time() -> None:
+    words = (*PYTHON, "-m", "wsrpc", "types", "documented:server", "--asyncapi")
+    first, second = [await output_of(*words, cwd=FOLDER, env={"PYTHONHASHSEED": seed}) for seed in "12"]
+    assert first == second
+
+
+async def test_a_description_may_lack_what_older_servers_did_not_describe(tmp_path: Path) -> None:
+    events = [{"event": kind, "kind": kind} for kind in ("value", "stream", "upload", "exchange", "conversation")]
+    (tmp_path / "old.json").write_text(json.dumps({"events": events, "$defs": {}}), "utf-8")
+    document = json.loads(await prints("types", "old.json", "--asyncapi", cwd=tmp_path))
+    assert len(document["operations"]) == len(events)
 
 
 def refuse() -> None:

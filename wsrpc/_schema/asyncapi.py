@@ -34,12 +34,7 @@ Ignore objects with `"ws-wrapper": false`."""
 INTEGER: Schema = {"type": "integer"}
 ID: Schema = {"type": "integer", "minimum": 1}
 FLAG: Schema = {"const": 1}
-CONTEXT_NAME = "WsrpcContext"
-CONTEXT: Schema = {
-    "description": "What travels with a call. `key` and `after` are for calls with a key.",
-    **object_of("", metadata={"type": "object", "additionalProperties": STRING}, key=STRING, at={"type": "array"}),
-}
-CONTEXT["properties"] |= {"after": {"type": ["string", "integer"]}, "remaining_ms": INTEGER}
+CONTEXT: Schema = {"type": "object", "description": "Metadata, a key and the remaining time, between wsrpc peers."}
 
 
 def _message(summary: str, required: str, **properties: Any) -> dict[str, Any]:
@@ -69,7 +64,7 @@ SHARED: Messages = {
     "end": _on_channel("There are no more items. To end an upload, send a request.", {"const": "next"}, LAST, i=ID),
     "run": _on_channel("The id of a run, and the number of items that are skipped.", {"const": "run"}, STRING, INTEGER),
     "abort": _message("The channel is closed. With `_`, `x` is an error.", "h x", h=ID, x={}, _=FLAG),
-    "message": _message("An event or request.", "h a", i=ID, h=ID, a={"type": "array"}, ctx=schema_ref(CONTEXT_NAME)),
+    "message": _message("An event or request.", "h a", i=ID, h=ID, a={"type": "array"}, ctx=CONTEXT),
     "answer": _message("The response to a request.", "i", i=ID, d={}),
 }
 """The messages that do not depend on the event."""
@@ -94,7 +89,7 @@ REPLIES: dict[Kind, str] = {
 
 def asyncapi(description: Description, info: Info) -> dict[str, Any]:
     """Return the AsyncAPI document of an application that has the events of ``description``."""
-    description = with_components(description, (ERROR_NAME, CONTEXT_NAME))
+    description = with_components(description, (ERROR_NAME,))
     events = _Events(info)
     for event in description.events:
         events.add(event, "receive")
@@ -102,7 +97,7 @@ def asyncapi(description: Description, info: Info) -> dict[str, Any]:
         events.add(event, "send")
     url = urlsplit(info.url or "")
     servers = {"servers": {"server": {"host": url.netloc, "protocol": url.scheme}}} if info.url else {}
-    schemas = {**description.definitions, ERROR_NAME: ERROR, CONTEXT_NAME: CONTEXT}
+    schemas = {**description.definitions, ERROR_NAME: ERROR}
     parts = {
         "asyncapi": "3.0.0",
         "info": {"title": info.title, "version": info.version, "description": ABOUT},
@@ -140,10 +135,12 @@ class _Events:
         messages |= {roles[role]: message for role, message in own.items()}
 
         def uses(names: str) -> dict[str, Any]:
-            for name in set(names.split()) - own.keys():
-                self.shared[name] = SHARED[name]
-                messages[name] = {"$ref": f"#/components/messages/{name}"}
-            refs = [{"$ref": f"#/channels/{key}/messages/{roles.get(name, name)}"} for name in names.split()]
+            found = [name for name in names.split() if name in own or name in SHARED]
+            for name in found:
+                if name in SHARED:
+                    self.shared[name] = SHARED[name]
+                    messages[name] = {"$ref": f"#/components/messages/{name}"}
+            refs = [{"$ref": f"#/channels/{key}/messages/{roles.get(name, name)}"} for name in found]
             return {"channel": {"$ref": f"#/channels/{key}"}, "messages": refs}
 
         name = ".".join([action, *([] if event.channel is None else [event.channel]), event.event])
@@ -171,7 +168,7 @@ def _messages(event: EventSchema, action: Action) -> Messages:
     """Return the messages that depend on the event."""
     id = {"i": ID} if _is_answered(event) else {}
     named = {} if event.channel is None else {"c": {"const": event.channel}}
-    properties = {**id, **named, "a": arguments_of(event, {"const": event.event}), "ctx": schema_ref(CONTEXT_NAME)}
+    properties = {**id, **named, "a": arguments_of(event, {"const": event.event}), "ctx": CONTEXT}
     required = " ".join(["a", *named, *(["i"] if event.kind != "value" else [])])
     found: Messages = {"request": {"title": event.event, **about(event), "payload": object_of(required, **properties)}}
     if event.result is not None:

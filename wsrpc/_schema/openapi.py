@@ -105,6 +105,10 @@ def openapi(description: Description, served: Served, info: Info, leave_out: Cal
             paths[f"/runs/{quote(name, safe='/:')}/{{key}}"] = _run(event, name, schema_ref(key))
     if rooms := sorted(served.rooms):
         paths["/rooms/{room}"] = {"get": _room(rooms)}
+    used: set[str] = set()
+    for operation in (operation for path in paths.values() for operation in path.values()):
+        operation["operationId"] = legal_name(operation["operationId"], used)
+        used.add(operation["operationId"])
     parts: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": info.title, "version": info.version, "description": ABOUT},
@@ -126,7 +130,7 @@ def _operation(name: str, tag: str, parameters: str, responses: dict[str, Any], 
     refs = [{"$ref": f"#/components/parameters/{each}"} for each in parameters.split()]
     failure = {"$ref": "#/components/responses/Failure"}
     return {
-        "operationId": legal_name(name),
+        "operationId": name,
         "tags": [tag],
         **more,
         "parameters": refs,
