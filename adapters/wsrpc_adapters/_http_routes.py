@@ -126,10 +126,10 @@ class HttpRoutes:
     """
 
     def __init__(self, server: Server, calls: Iterable[str], runs: Iterable[str], rooms: Iterable[str]) -> None:
-        self._server = server
-        self._calls = names_of("calls", calls)
-        self._runs = names_of("runs", runs)
-        self._rooms = names_of("rooms", rooms)
+        self.server = server
+        self.calls = names_of("calls", calls)
+        self.runs = names_of("runs", runs)
+        self.rooms = names_of("rooms", rooms)
 
     async def respond(self, request: Request, path: str) -> Response:
         """Return the response to a request whose path is ``path`` below the URL of the routes. Cancelling is safe."""
@@ -146,12 +146,12 @@ class HttpRoutes:
         if (serve := methods.get(request.method)) is None:
             response = refused(405, f"this URL has {', '.join(methods)}")
             return response._replace(headers=[*response.headers, ("allow", ", ".join(methods))])
-        handshake = request.handshake(self._server)
+        handshake = request.handshake(self.server)
         if handshake.origin is None and handshake.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return refused(403, "a page of another site names its origin")
-        await self._server.handshake(handshake)  # the application itself words its refusal
+        await self.server.handshake(handshake)  # the application itself words its refusal
         handshake.address = None  # a call to this address is for a connection that lasts
-        asked = Asked(self._server, request, handshake, name, key)
+        asked = Asked(self.server, request, handshake, name, key)
         try:
             await asked.read()
             response = await until_left(request, serve(asked))
@@ -164,14 +164,14 @@ class HttpRoutes:
     def _find(self, path: str) -> tuple[Mapping[str, Any], str, str]:
         """Return the methods that a path has, the event or the room that it names, and the key of the run."""
         kind, _, rest = path.partition("/")
-        if kind == "call" and rest in self._calls:
+        if kind == "call" and rest in self.calls:
             return {"POST": call}, rest, ""
-        if kind == "rooms" and rest and any(fnmatchcase(rest, pattern) for pattern in self._rooms):
+        if kind == "rooms" and rest and any(fnmatchcase(rest, pattern) for pattern in self.rooms):
             return {"GET": read_room}, rest, ""
-        for event in self._runs if kind == "runs" else ():
+        for event in self.runs if kind == "runs" else ():
             if rest.startswith(f"{event}/") and (key := rest[len(event) + 1 :]):
                 return {"GET": read_run, "POST": start_run, "DELETE": stop_run}, event, key
-        return {}, rest if kind == "runs" and rest in self._runs else "", ""
+        return {}, rest if kind == "runs" and rest in self.runs else "", ""
 
 
 def names_of(option: str, names: Iterable[str]) -> list[str]:

@@ -67,6 +67,10 @@ def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.Str
     return handler
 
 
+HTTP_ROUTES = web.AppKey("http_routes", HttpRoutes)
+"""Key of the routes in the application that `routes` returns. `wsrpc types --openapi` describes them."""
+
+
 def routes(
     server: Server,
     *,
@@ -87,6 +91,7 @@ def routes(
         return await _answer(await found.respond(asked, request.match_info["path"]), asked, request)
 
     app = web.Application()
+    app[HTTP_ROUTES] = found
     app.router.add_route("*", "/{path:.*}", handler)
     return app
 

@@ -276,7 +276,8 @@ class RoutesApplication(Application):
 
     def __init__(self, server: Server, state: Mapping[str, Any], found: HttpRoutes) -> None:
         super().__init__(server, state)
-        self._routes = found
+        self.http_routes = found
+        """`wsrpc types --openapi` describes them."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -287,7 +288,7 @@ class RoutesApplication(Application):
             request = AsgiRequest(scope, receive, self._state)
             # Newer frameworks leave the path as it is, and older ones remove the prefix of a mounted application.
             path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-            await answer(await self._routes.respond(request, path), request, send)
+            await answer(await self.http_routes.respond(request, path), request, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -65,11 +65,28 @@ def odd() -> complex: ...
 server.of("math").on("root", lambda number: 1j)
 server.of("math").on("odd", odd)
 '''
+API = f"""{SERVER}
+import wsrpc_adapters.aiohttp
+from wsrpc_adapters.asgi import routes
+
+@server.on("room", keep=60)
+async def room() -> None: ...
+
+server.on("a_b", lambda: 1)
+server.of("a").on("b", lambda: 1)
+api = routes(server, calls=["add", "a:b", "a_b"], runs=["room"], rooms=["*"])
+on_aiohttp = wsrpc_adapters.aiohttp.routes(server, calls=["add"])
+
+def make():
+    return api
+"""
 NOTE = "wsrpc: math:odd: result: complex has no JSON Schema\n"
 FILES = {
     "app.py": APP,
     "cafe.py": CAFE,
     "pack/__init__.py": "",
+    "pack/inner.py": SERVER,
+    "api.py": API,
     "runs.py": f"{SERVER}\nserver.run('127.0.0.1', 8080)\n",
     "noisy.py": "print('starting')\nfrom app import server\ndef make():\n    print('made')\n    return server\n",
     "missing.py": "import no_such_thing\n",
@@ -110,6 +127,19 @@ async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
         ("types cafe:server --msgpack", "  streams: {\n    menu: () => string\n  }\n", NOTE),
         ("types app:server --json", '"event": "add"', ""),
         ("client cafe:server", "class Cup(msgspec.Struct):", NOTE),
+        ("types app:server --asyncapi", '"title": "app:server",\n    "version": "1.0.0",', ""),
+        ("types app:server --asyncapi --title Sums --api-version 2", '"title": "Sums",\n    "version": "2",', ""),
+        ("types app:server --asyncapi --url wss://a.example:8/ws", '"address": "/ws",', ""),
+        (
+            "types app:server --asyncapi --url wss://a.example:8/ws",
+            '"host": "a.example:8",\n      "protocol": "wss"',
+            "",
+        ),
+        ("types api:api --openapi", '"/call/add": {', ""),
+        ("types api:make --openapi", '"/call/add": {', ""),
+        ("types api:on_aiohttp --openapi --url https://a.example/api/", '"url": "https://a.example/api"', ""),
+        ("types inner:server --app-dir pack", "  add: (a: number, b: number) => number\n", ""),
+        ("client inner:server --app-dir pack", "def add(", ""),
     ],
 )
 async def test_what_is_written(folder: Path, line: str, part: str, said: str) -> None:
@@ -132,6 +162,12 @@ async def test_to_a_file_and_whether_that_is_up_to_date(folder: Path, line: str)
     assert file.read_text("utf-8") == text
     file.write_bytes(b"\xff\xfe")  # no text
     assert await run(folder, f"{line} --check", status=1) == outdated
+
+
+async def test_operations_have_different_names(folder: Path) -> None:
+    document = json.loads((await run(folder, "types api:api --openapi"))[0])
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert sorted(names) == sorted(set(names)) and {"call_add", "call_a_b", "call_a_b_2", "read_room_2"} < {*names}
 
 
 async def test_the_description_can_be_a_file(folder: Path) -> None:
@@ -161,6 +197,19 @@ NO_USE = "has no usable description:"
         ("client app:server --check", "--check compares with a file: say which, with -o"),
         ("types app:server --header a:b", "--header is for the URL of a server"),
         ("types app:server --json --msgpack", "--msgpack is for TypeScript: leave out --json"),
+        ("types app:server --asyncapi --msgpack", "--msgpack is for TypeScript: leave out --asyncapi"),
+        ("types app:server --json --openapi", "--json and --openapi are different forms: choose one"),
+        ("types app:server --title x", "--title is for --asyncapi and --openapi"),
+        ("types app:server --json --api-version 2", "--api-version is for --asyncapi and --openapi"),
+        (
+            "types app:server --asyncapi --url http://a",
+            "--url is a URL of the scheme ws or wss, without a user, a query",
+        ),
+        ("types api:api --openapi --url http://a:b@c", "--url is a URL of the scheme http or https, without a user, a"),
+        ("types app:server --openapi", "app:server must be an application that routes() returns, or a function that"),
+        ("types api:sever --openapi", "'api' has no 'sever'; it has api:api, api:on_aiohttp"),
+        ("types cafe.json --openapi", "give a module and a name in it, such as app:api; got 'cafe.json'"),
+        ("types app:server --app-dir pack", "there is no module 'app', in pack or installed"),
         ("types app:server -o none/api", "none/api: No such file or directory"),
         ("types ws://a --header a", "Invalid value for '--header': expected \"NAME: VALUE\", got 'a' (see wsrpc types"),
         ("types none.json", "none.json: No such file or directory"),

@@ -15,7 +15,7 @@ from ..errors import one_line
 from .command_errors import REMOTE, UsageError
 from .command_options import HEADER, Options
 from .description_request import written
-from .loading import TARGETS, descriptions_of
+from .loading import TARGETS, described
 from .printing import print_text
 
 MOST_SHOWN = 60
@@ -36,7 +36,7 @@ def diff(**params: Any) -> int:
     options = Options(**params)
     if unknown := next((rule for rule in options.allow if rule not in RULES), None):
         raise UsageError(f"there is no rule {unknown!r}")
-    old, new = descriptions_of([options.old, options.new], options.header)
+    (old, _), (new, _) = described([options.old, options.new], options.header)
     changes: list[Change] = []
 
     def text() -> str:

@@ -1,15 +1,18 @@
-"""The commands ``types`` and ``client``, which write a server's events as TypeScript and as a Python client."""
+"""The commands ``types`` and ``client``, which write a server's events in other forms."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from .._schema.asyncapi import asyncapi
+from .._schema.components import Info
+from .._schema.openapi import Served, openapi
 from ..codegen._checking import InvalidDescription
 from ..codegen.python_client import client_module
 from ..codegen.typescript import declarations
@@ -18,7 +21,7 @@ from ..schema import Description
 from .command_errors import USAGE, UsageError
 from .command_options import HEADER, Options, several
 from .description_request import written
-from .loading import TARGETS, descriptions_of
+from .loading import ROUTES, SERVER, TARGETS, Wanted, described
 from .printing import print_text
 from .running import complain
 
@@ -28,14 +31,25 @@ COMMON = several(
         "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write to FILE instead of stdout."
     ),
     click.option("--check", is_flag=True, help="Write nothing. Exit with 1 if FILE is not up to date."),
+    click.option("--app-dir", metavar="DIR", help="Search modules here. Default: the working directory."),
     HEADER,
 )
 TARGET = f"TARGET is {TARGETS}"
+OPENAPI_TARGET = "With --openapi, TARGET is the application that routes() returns, such as app:api."
+TextOf = Callable[[Options, Description, Any], str]
+"""Function that returns the text for a description, and for what was loaded."""
+SCHEMES = {"asyncapi": "ws|wss", "openapi": "http|https"}
+"""The schemes of the URLs in a document, by the option for its form."""
 
 
-@click.command(epilog=TARGET)
+@click.command(epilog=f"{TARGET} {OPENAPI_TARGET}")
 @COMMON
 @click.option("--json", is_flag=True, help="Write JSON Schema instead of TypeScript.")
+@click.option("--asyncapi", is_flag=True, help="Write an AsyncAPI 3 document.")
+@click.option("--openapi", is_flag=True, help="Write an OpenAPI 3.1 document of the URLs that routes() serves.")
+@click.option("--title", metavar="TEXT", help="The title of the document. Default: TARGET.")
+@click.option("--api-version", metavar="TEXT", help="The version of the API in the document. Default: 1.0.0.")
+@click.option("--url", metavar="URL", help="The URL in the document at which clients reach the server.")
 @click.option(
     "--msgpack",
     is_flag=True,
@@ -45,26 +59,43 @@ TARGET = f"TARGET is {TARGETS}"
 def types(**params: Any) -> int:
     """Write TypeScript declarations of the events that a server, client or router has handlers for."""
     options = Options(**params)
-    if options.json and options.msgpack:
-        raise UsageError("--msgpack is for TypeScript: leave out --json")
-    return _generate(options, _as_json if options.json else partial(declarations, msgpack=options.msgpack))
+    chosen = [form for form in FORMS if params.get(form)] or ["typescript"]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are different forms: choose one")
+    [form] = chosen
+    if options.msgpack and form != "typescript":
+        raise UsageError(f"--msgpack is for TypeScript: leave out --{form}")
+    given = [name for name in ("title", "api_version", "url") if params[name] is not None]
+    if given and form not in SCHEMES:
+        raise UsageError(f"--{given[0].replace('_', '-')} is for --asyncapi and --openapi")
+    if form in SCHEMES:
+        options.info = _info(options, SCHEMES[form])
+    return _generate(options, FORMS[form], ROUTES if form == "openapi" else SERVER)
 
 
 @click.command(epilog=TARGET)
 @COMMON
 def client(**params: Any) -> int:
     """Write a Python module with the types of a server, and a typed proxy for each of its channels."""
-    return _generate(Options(**params), client_module)
+    return _generate(Options(**params), lambda options, description, found: client_module(description), SERVER)
 
 
-def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
-    """Write the text that ``text_of`` generates from the description, and return the exit code."""
+def _info(options: Options, schemes: str) -> Info:
+    url: str | None = options.url
+    if url is not None and not re.fullmatch(rf"({schemes})://[^\s/?#@]+(/[^\s?#]*)?", url):
+        schemes = schemes.replace("|", " or ")
+        raise UsageError(f"--url is a URL of the scheme {schemes}, without a user, a query or a fragment")
+    return Info(options.title or options.target, options.api_version or "1.0.0", url)
+
+
+def _generate(options: Options, text_of: TextOf, wanted: Wanted) -> int:
+    """Write the text that ``text_of`` generates from the target, and return the exit code."""
     output: Path | None = options.output
     if options.check and output is None:
         raise UsageError("--check compares with a file: say which, with -o")
-    [description] = descriptions_of([options.target], options.header)
+    [(description, found)] = described([options.target], options.header, wanted, options.app_dir)
     try:
-        text = written(lambda: text_of(description))
+        text = written(lambda: text_of(options, description, found))
     except InvalidDescription as exc:
         raise UsageError(f"{options.target} has no usable description: {exc}") from exc
     for event in description.events:
@@ -77,8 +108,22 @@ def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
     return 0
 
 
-def _as_json(description: Description) -> str:
-    return printable(msgspec.json.format(msgspec.json.encode(description), indent=2).decode()) + "\n"
+def _as_openapi(options: Options, description: Description, found: Any) -> str:
+    served = Served(found.calls, found.runs, found.rooms)
+    return _as_json(openapi(description, served, options.info, complain))
+
+
+FORMS: dict[str, TextOf] = {
+    "typescript": lambda options, description, found: declarations(description, msgpack=options.msgpack),
+    "json": lambda options, description, found: _as_json(description),
+    "asyncapi": lambda options, description, found: _as_json(asyncapi(description, options.info)),
+    "openapi": _as_openapi,
+}
+"""What `types` writes, by the option that chooses it."""
+
+
+def _as_json(document: Any) -> str:
+    return printable(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()) + "\n"
 
 
 def _write(text: str, output: Path, *, check: bool) -> int:

@@ -89,14 +89,14 @@ def unused(wanted: str, used: Collection[str]) -> str:
     return name
 
 
-def renamed(schema: Any, names: Mapping[str, str]) -> Any:
-    """Return ``schema`` with its references renamed."""
+def renamed(schema: Any, names: Mapping[str, str], prefix: str = PREFIX) -> Any:
+    """Return ``schema`` with its references renamed. They then begin with ``prefix``."""
 
     def new(ref: Any) -> Any:
         if not isinstance(ref, str):
             return ref
         key = ref.removeprefix(PREFIX)
-        return PREFIX + names.get(key, key)
+        return prefix + names.get(key, key)
 
     def change(each: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in each:
