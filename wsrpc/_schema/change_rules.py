@@ -51,9 +51,9 @@ Old callers send no items; old handlers ignore the items in silence. | Add an ev
 upload-removed | meaning | fails
 New handlers ignore the items in silence; new callers send none. | Add an event with another name.
 emitted-event-added | works | meaning
-Old handlers ignore the event. Nobody notices. | Deploy the handlers first.
+Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
-New handlers ignore the old event. Nobody notices. | Remove the handler last.
+New handlers drop the old event, and only log that. | Remove the handler last.
 emit-to-request | works | fails
 Old handlers answer with null. | Deploy the handlers first.
 request-to-emit | fails | works
