@@ -100,6 +100,10 @@ def show(line: str, got: object, expected: object) -> None:
     print(line)
 
 
+# A call that does not fit its handler, a drop and a failed attempt to reconnect are warnings in the log.
+logging.getLogger("wsrpc").setLevel(logging.ERROR)
+
+
 async def calls() -> None:
     async with server.listen("127.0.0.1", 0) as listener:  # port 0 picks a free port
         client = Client(listener.url)
@@ -182,8 +186,6 @@ async def calls() -> None:
 
 
 async def drop() -> None:
-    # Each drop is a warning in the log.
-    logging.getLogger("wsrpc").setLevel(logging.ERROR)
     async with server.listen("127.0.0.1", 0) as listener:
         client = Client(listener.url, reconnect=Reconnect(initial=0.05, max=0.1))
         back: asyncio.Queue[bool] = asyncio.Queue()
@@ -226,8 +228,6 @@ def backend(name: str, may_end: asyncio.Event) -> Server:
 
 
 async def restart() -> None:
-    # Each drop and each failed attempt to reconnect is a warning in the log.
-    logging.getLogger("wsrpc").setLevel(logging.ERROR)
     may_end = asyncio.Event()
     working = asyncio.Event()
     endings: asyncio.Queue[CloseInfo] = asyncio.Queue()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import UNSET
 
 from ..._base.scheduler import Timer
-from ...errors import ChannelClosed, ChannelNotReady, RemoteError, RpcError, StreamOverflow, as_text, short
+from ...errors import ChannelClosed, ChannelNotReady, RemoteError, RpcError, StreamOverflow, as_text
 from ..handlers.registry import Registry
 from ..inboxes.event_inboxes import EventInbox, Waits
 from ..inboxes.inbox import Inbox
@@ -282,8 +282,7 @@ class ChannelCore:
             self.owner.answers.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def count_misfit(self, event: str, why: Exception) -> None:
-        text = f"event {short(event)} on channel {self.id} was dropped: {why}"
-        self.owner.answers.host.count_misfit("wrong arguments", event, text)
+        self.owner.answers.host.count_misfit("wrong arguments", event, why, call=lambda: {"event": event})
 
     def count_dropped(self, count: int) -> None:
         text = f"events on channel {self.id} were dropped, because nobody listens to them"

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import UNSET
 
 from ..._base.names import ChannelRef
-from ...errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
+from ...errors import ChannelClosed, ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text
 from ..handlers.compiled import Handler
 from ..handlers.registry import Registry
 from ..inboxes.event_inboxes import EventInbox, NextEvent, ToValue, Waits
@@ -377,8 +377,7 @@ class NamedChannel:
 
     def count_misfit(self, event: str, why: Exception) -> None:
         label = event if self.name is None else f"{self.name}:{event}"
-        text = f"event {short(label)} was dropped: {why}"
-        self._owner.host.count_misfit("wrong arguments", label, text)
+        self._owner.host.count_misfit("wrong arguments", label, why, call=lambda: {"event": label})
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self.writer.thread, coroutine)

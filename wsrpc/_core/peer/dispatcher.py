@@ -31,7 +31,6 @@ from ...errors import (
     is_made_here,
     made_here,
     parts_of,
-    short,
     text_for_log,
     ungrouped,
 )
@@ -548,10 +547,10 @@ class Dispatcher:
         """Count a message that does not fit its handler, or has none. Log the first one for its event."""
         kind = next(kind for error_type, kind in _MISFITS.items() if isinstance(error, error_type))
         name, event = invocation.channel_name, invocation.event
-        label, dropped = event if name is None else f"{name}:{event}", invocation.id is None
+        label = event if name is None else f"{name}:{event}"
         why = text_for_log(error) if isinstance(error, RpcError) else error
-        text = f"event {short(label)} was dropped: {why}" if dropped else f"request {short(label)} was refused: {why}"
-        self.answers.host.count_misfit(kind, label, text, call=invocation.log_fields, dropped=dropped)
+        dropped = invocation.id is None
+        self.answers.host.count_misfit(kind, label, why, call=invocation.log_fields, dropped=dropped)
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler belongs to a stream on a named channel that has ended.

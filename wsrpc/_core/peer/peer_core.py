@@ -13,7 +13,7 @@ from ..._base.closing import CloseCode, CloseInfo
 from ..._base.logs import PeerLog
 from ..._base.references import weakly
 from ..._base.scheduler import Scheduler
-from ...errors import ConnectionLost
+from ...errors import ConnectionLost, one_line
 from ...stats import PeerStats
 from ...transport import ConnectionInfo
 from ..channels.named_channels import NamedChannels
@@ -125,7 +125,7 @@ class PeerCore:
             errors=self.log.errors,
             ignored=dict(self.ignored),
             program=self.log.program,
-            misfits=dict(host.misfits),
+            misfits={f"{one_line(event)}: {kind}": count for (event, kind), count in host.misfits.items()},
         )
 
     def _make_session(self, last_close: CloseInfo) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
-from ...errors import one_line
+from ...errors import short
 from ...transport import ConnectionInfo, Traffic
 from ..wire.settings import Settings
 from .connection import Connection
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from ..peer.peer_session import PeerSession
 
 
-NO_MISFITS: dict[str, int] = {}
+NO_MISFITS: dict[tuple[str, str], int] = {}
+LONGEST_EVENT = 200
+"""Characters of an event that tell it apart from others there."""
 MOST_MISFITS = 32
 """Number of events of a peer whose misfits are counted one by one."""
 
@@ -85,8 +87,8 @@ class PeerHost:
         self.log = log
         self.ignored: Counter[str] = Counter()
         """Numbers of messages that were not handled, by kind."""
-        self.misfits: dict[str, int] = NO_MISFITS
-        """See `PeerStats.misfits`. Made for the first of them, because most peers have none."""
+        self.misfits = NO_MISFITS
+        """Numbers of misfits by event and kind. Made for the first of them, because most peers have none."""
         self.reporter = reporter
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
@@ -118,23 +120,24 @@ class PeerHost:
             self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text, call=call)
         self.ignored[kind] += times
 
-    def count_misfit(
-        self, kind: str, event: str, text: object, /, *, call: CallFields | None = None, dropped: bool = True
-    ) -> None:
+    def count_misfit(self, kind: str, event: str, why: object, /, *, call: CallFields, dropped: bool = True) -> None:
         """Count a message that does not fit the contract of this side, and log the first one for each event.
 
         Args:
             dropped: whether nobody gets an error, because the message is an event.
         """
-        self.ignored[kind] += dropped
+        if dropped:
+            self.ignored[kind] += 1
         if self.misfits is NO_MISFITS:
             self.misfits = {}
-        key = f"{one_line(event, 200)}: {kind}"
-        if key not in self.misfits and len(self.misfits) >= MOST_MISFITS:
-            key = f"other events: {kind}"
+        key = event[:LONGEST_EVENT], kind
         if key not in self.misfits:
-            text = f"{text} (further ones are only counted, in peer.stats().misfits)"
-            self.log(logging.WARNING, "%s", text, call=call or (lambda: {"event": event}))
+            if len(self.misfits) >= MOST_MISFITS:
+                key = "other events", kind
+            if key not in self.misfits:
+                what = f"event {short(event)} was dropped" if dropped else f"request {short(event)} was refused"
+                text = "%s: %s (further ones are only counted, in peer.stats().misfits)"
+                self.log(logging.WARNING, text, what, why, call=call)
         self.misfits[key] = self.misfits.get(key, 0) + 1
 
     def count_dropped(self, broadcasts: int, /) -> None:
