@@ -86,7 +86,7 @@ FILES = {
     "cafe.py": CAFE,
     "pack/__init__.py": "",
     "pack/inner.py": SERVER,
-    "api.py": API,
+    "offered.py": API,
     "runs.py": f"{SERVER}\nserver.run('127.0.0.1', 8080)\n",
     "noisy.py": "print('starting')\nfrom app import server\ndef make():\n    print('made')\n    return server\n",
     "missing.py": "import no_such_thing\n",
@@ -135,9 +135,9 @@ async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
             '"host": "a.example:8",\n      "protocol": "wss"',
             "",
         ),
-        ("types api:api --openapi", '"/call/add": {', ""),
-        ("types api:make --openapi", '"/call/add": {', ""),
-        ("types api:on_aiohttp --openapi --url https://a.example/api/", '"url": "https://a.example/api"', ""),
+        ("types offered:api --openapi", '"/call/add": {', ""),
+        ("types offered:make --openapi", '"/call/add": {', ""),
+        ("types offered:on_aiohttp --openapi --url https://a.example/api/", '"url": "https://a.example/api"', ""),
         ("types inner:server --app-dir pack", "  add: (a: number, b: number) => number\n", ""),
         ("client inner:server --app-dir pack", "def add(", ""),
     ],
@@ -165,7 +165,7 @@ async def test_to_a_file_and_whether_that_is_up_to_date(folder: Path, line: str)
 
 
 async def test_operations_have_different_names(folder: Path) -> None:
-    document = json.loads((await run(folder, "types api:api --openapi"))[0])
+    document = json.loads((await run(folder, "types offered:api --openapi"))[0])
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert sorted(names) == sorted(set(names)) and {"call_add", "call_a_b", "call_a_b_2", "read_room_2"} < {*names}
 
@@ -205,9 +205,12 @@ NO_USE = "has no usable description:"
             "types app:server --asyncapi --url http://a",
             "--url is a URL of the scheme ws or wss, without a user, a query",
         ),
-        ("types api:api --openapi --url http://a:b@c", "--url is a URL of the scheme http or https, without a user, a"),
+        (
+            "types offered:api --openapi --url http://a:b@c",
+            "--url is a URL of the scheme http or https, without a user, a",
+        ),
         ("types app:server --openapi", "app:server must be an application that routes() returns, or a function that"),
-        ("types api:sever --openapi", "'api' has no 'sever'; it has api:api, api:on_aiohttp"),
+        ("types offered:sever --openapi", "'offered' has no 'sever'; it has offered:api, offered:on_aiohttp"),
         ("types cafe.json --openapi", "give a module and a name in it, such as app:api; got 'cafe.json'"),
         ("types app:server --app-dir pack", "there is no module 'app', in pack or installed"),
         ("types app:server -o none/api", "none/api: No such file or directory"),
