@@ -218,7 +218,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
         while True:
             await asyncio.sleep(0.5)
             report = await staff.emit("called")
-            is_well = truth.is_well(STAFF, since=sim.now - 20.0)
+            is_well = truth.is_well(STAFF, "broker", since=sim.now - 20.0)
             assert not report.missing_nodes or not is_well, f"{report.missing_nodes} miss an event, for no reason"
             for peer in [each for each in server.peers if each.detached]:
                 calls = (peer.request("called", "x" * min(300_000, truth.largest), timeout=0.5) for _ in range(5))
