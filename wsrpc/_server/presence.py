@@ -1,116 +1,40 @@
 """`RoomPresence`: the users in a room, in all processes. `Presences`: the rooms of a server that have presence.
 
-The entries of all nodes are in `UserEntries`. Each process writes the entries of the connections that it serves itself,
-and reads the state of a user, which is the best one of all entries. A user who is away for the grace time is offline.
-The process with the connections of the user measures this time. When a process has ended, all others keep its entries
-for the grace time, in which they count as away. The first of them also adopts the entries, so that processes that start
-later know them.
-`PresenceFeed` tells the members of a process what has changed.
+The entries of all nodes are in `UserEntries`. Each process writes its own entries, those of its connections, and reads
+the state of a user, which is the best one of all entries. A user who is away for the grace time is offline. The process
+with the connections of the user measures this time.
 
-`PresenceReports` calls the functions of `Server.on_presence`. Whatever the order of messages, the last call of all
-processes must be true. So a process watches each user of whom it has an entry, and then until nothing has changed for
-`WATCHED` seconds in which it received messages; it calls the functions as long as they were not called with the present
-state here. It calls them once more with the same state if other processes have perhaps taken it for ended, or if a
-process with entries of the same users has ended, because theirs may be the last calls. The process that adopts entries
-also does so for users who went offline shortly before.
-A process that receives nothing calls no function until it receives messages again: others have perhaps taken it for
-ended, and have made their last calls. If it ends meanwhile, too, nobody would make another one after its own.
+When a process has ended, each other process counts the users of its entries as away for the grace time. The first one
+also has entries of its own for them, so that processes which start later know them.
+
+`PresenceFeed` tells the members of a process what has changed, and `PresenceReports` tells the application.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from .._base.logs import logger
-from .._base.names import LONGEST_ADDRESS, can_be_sent
-from .._base.rooms import CHANNEL, Present
-from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
-from .._core.api.peer import Peer
-from .._core.wire.codecs import Codec, json_text
-from .._core.wire.counting import json_nests_deeper
-from .._core.wire.messages import event_on
-from ..errors import BadArguments, MessageTooBig
-from .broadcast import BroadcastGroup, EventBroadcast
-from .followers import Followers, Spawn
+from .._base.rooms import Present
+from .._base.scheduler import Timer
+from .broadcast import BroadcastGroup
+from .followers import Spawn
 from .peers import ServedPeer
-from .user_entries import User, UserEntries, UserEntry
-
-T = TypeVar("T")
+from .presence_feed import PresenceFeed
+from .presence_reports import PresenceContext, PresenceReports
+from .user_entries import BATCH, User, UserEntries, UserEntry, no_listener, user_of
 
 BATCHED = 0.05
 """Seconds for which changes are collected."""
-BATCH = 1000
-"""Maximum number of changes that are handled in one turn of the event loop."""
-PART_BYTES = 32 * 1024
-"""About the maximum bytes of one event ``presence``."""
-LONGEST_ABOUT = 512
-"""Maximum bytes of what a connection says about itself, as JSON."""
-DEEPEST_ABOUT = 16
-"""Maximum depth of its arrays and objects. All members drop an event that has a value nested deeper than they accept.
-"""
 MOST_ABOUT = 8
 """Maximum number of connections of one user at one process that others see the ``about`` of."""
-WATCHED = 10.0
-"""Seconds for which a process watches a user of whom it has no entry any more. Within this time, it receives what other
-processes reported before, or notices that it receives nothing."""
-HEARING = 2.0
-"""Seconds for which a process must have received messages before it calls the functions. Within this time, it receives
-what other processes report."""
-
-_encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # names may be of a subclass of str
-
-
-def user_of(peer: Peer) -> User:
-    """Return the user of a peer."""
-    principal = peer.principal
-    if isinstance(principal, str) and can_be_sent(principal) and len(principal.encode()) <= LONGEST_ADDRESS:
-        return str.__str__(principal)
-    if isinstance(principal, int) and not isinstance(principal, bool) and -(2**63) <= principal < 2**64:
-        return int(principal)
-    return peer.id
-
-
-def checked_about(about: object, codec: Codec) -> Any:
-    """Return what a connection says about itself, as clients and other processes get it.
-
-    Raises:
-        BadArguments: it cannot be encoded, or it is too large.
-    """
-    try:
-        text = json_text(codec, about).encode()
-        plain = msgspec.json.decode(text)
-        _encode(plain)
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise BadArguments(f"`about` cannot be sent: {exc}") from None
-    if json_nests_deeper(text, DEEPEST_ABOUT):
-        raise BadArguments(f"`about` is nested more than {DEEPEST_ABOUT} deep")
-    if len(text) > LONGEST_ABOUT:
-        raise BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed")
-    return plain
-
-
-def parts_of(items: Iterable[T], most_bytes: int) -> Iterator[list[T]]:
-    """Split items into parts, each of which fits in a message."""
-    part: list[T] = []
-    size = 0
-    for item in items:
-        bytes_of_one = len(_encode(item))
-        if part and (len(part) == BATCH or size + bytes_of_one > most_bytes):
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += bytes_of_one
-    if part:
-        yield part
 
 
 class Connection(Struct):
@@ -142,10 +66,9 @@ class RoomPresence:
         """The members of this process."""
         self._by_user: dict[User, list[Connection]] = {}
         """The same connections."""
-        self._away: dict[User, Timer] = {}
-        """The users whose entry here is away. It is removed when the time is over."""
-        self._ended: dict[str, Timer] = {}
-        """The nodes that have ended. Their entries count as away, and are removed when the time is over."""
+        self._grace: dict[tuple[str, User], Timer] = {}
+        """The entries that are removed when the grace time is over, by node and user: those of this node that are away,
+        and those of nodes that have ended."""
         self.recent_changes: dict[User, tuple[float, Present]] = {}
         """Users that have changed, each with the time of the first change and the state before. The oldest is first."""
         self._batch: Timer | None = None
@@ -159,13 +82,10 @@ class RoomPresence:
 
     def state(self, user: User) -> Present:
         """Return the state of a user, which is the best one that a node reports."""
-        entries = [(self._is_online(node, entry), entry.about) for node, entry in sorted(self.entries(user).items())]
-        online = any(is_online for is_online, _ in entries)
-        about = tuple(each for is_online, about in entries if is_online == online for each in about)
+        entries = [entry for _, entry in sorted(self.entries(user).items())]
+        online = any(entry.online for entry in entries)
+        about = tuple(each for entry in entries if entry.online == online for each in entry.about)
         return Present(user, "online" if online else "away" if entries else "offline", about)
-
-    def _is_online(self, node: str, entry: UserEntry) -> bool:
-        return entry.online and node not in self._ended
 
     def entries(self, user: User) -> dict[str, UserEntry]:
         """Return the entries of a user, by node."""
@@ -220,9 +140,7 @@ class RoomPresence:
         entry = self._computed_entry(user, before) if stays or user in self._by_user else None
         if entry == before or (before is None and entry is not None and not entry.online and not is_new):
             return  # nothing has changed, or the grace time is over
-        self._entries.set(self._entries.me, self.name, user, entry)
-        if entry is not None and not entry.online and user not in self._away:
-            self._start_grace(user)
+        self._set(self._entries.me, user, entry, for_grace=entry is not None and not entry.online)
 
     def _computed_entry(self, user: User, before: UserEntry | None) -> UserEntry:
         """Return the entry that the connections make. Without a connection, the user is away as of ``before``."""
@@ -242,73 +160,41 @@ class RoomPresence:
         connections of the user that have ended are no longer away then.
         """
         self.record_change(user)
-        me, entries = self._entries.me, self.entries(user)
-        if node == me and (entry is None or entry.online):
-            self._stop_grace(user)
-        if entry is None and node in entries and self._is_online(node, entries[node]):
-            past = [other for other in entries if other in self._ended]
-            if user in self._away and user not in self._by_user:
-                past.append(me)
-            for other in past:
-                self._entries.set(other, self.name, user, None)
+        entries = self.entries(user)
+        has_left = entry is None and node in entries and entries[node].online
+        for each in [*entries] if has_left else [node]:
+            if (timer := self._grace.pop((each, user), None)) is not None:
+                timer.cancel()
+                if each != node:
+                    self._set(each, user, None)
 
     def node_ended(self, node: str) -> None:
-        """Handle the end of another node, whose users may connect to other nodes.
+        """Handle the end of another node, whose users may connect to other nodes. Until then, they are away.
 
-        The first of the nodes adopts the entries of nodes that have ended, also those that another node has not adopted
-        before its own end.
+        The first of the nodes adopts them: it has entries of them, too, so that processes which start later know them.
         """
-        self._record_changes_of(node)
-        if node in self._ended:
-            self._ended[node].cancel()
-        if self._users_of(node):  # else it may come back, and have nothing to report
-            self._ended[node] = self._presences.call_later(self.grace, partial(self._drop_ended, node))
-        me, nodes = self._entries.me, self._entries.nodes(self.name)
-        adopts = min(nodes) == me
-        for user in self._entries.users(self.name):
-            entries = self.entries(user)
-            own, ended = entries.get(me), entries.get(node)
-            if ended is not None:
-                if not ended.named:  # the user cannot connect again
-                    self._entries.set(node, self.name, user, None)
-                if own is not None or (adopts and not ended.named):
-                    self._reports.repeat(user)  # also if it is online here: perhaps the other node did not know that
-            about = next((entry.about for holder, entry in entries.items() if holder in self._ended), None)
-            if adopts and about is not None and (own is None or (ended is not None and not own.online)):
-                self._entries.set(me, self.name, user, UserEntry(online=False, about=about))
-                self._start_grace(user)
-        if adopts:
+        me = self._entries.me
+        is_first = min(self._entries.nodes(self.name)) == me
+        for user in [each for each in self._entries.users(self.name) if node in self.entries(each)]:
+            entry = self.entries(user)[node]
+            if me in self.entries(user) or (is_first and not entry.named):
+                self._reports.repeat(user)  # also if it is online here: perhaps the other node did not know that
+            # Without a name, the user cannot connect again.
+            self._set(node, user, replace(entry, online=False) if entry.named else None, for_grace=entry.named)
+        if is_first:
+            for ended, user in [*self._grace]:  # also of nodes whose users another node has not adopted before its end
+                if me not in self.entries(user):
+                    self._set(me, user, self.entries(user)[ended], for_grace=True)
             self._reports.repeat_offline()
-
-    def node_back(self, node: str) -> None:
-        if node in self._ended:
-            self._record_changes_of(node)
-            self._ended.pop(node).cancel()
-
-    def _users_of(self, node: str) -> list[User]:
-        return [user for user in self._entries.users(self.name) if node in self.entries(user)]
-
-    def _record_changes_of(self, node: str) -> None:
-        """Record changes of all users of a node, before they are made."""
-        for user in self._users_of(node):
-            self.record_change(user)
-
-    def _drop_ended(self, node: str) -> None:
-        for user in self._users_of(node):
-            self._entries.set(node, self.name, user, None)
-        del self._ended[node]
 
     def was_missed(self) -> None:
         self._reports.repeat_all()
 
-    def _start_grace(self, user: User) -> None:
-        self._stop_grace(user)
-        expire = partial(self._entries.set, self._entries.me, self.name, user, None)
-        self._away[user] = self._presences.call_later(self.grace, expire)
-
-    def _stop_grace(self, user: User) -> None:
-        if user in self._away:
-            self._away.pop(user).cancel()
+    def _set(self, node: str, user: User, entry: UserEntry | None, *, for_grace: bool = False) -> None:
+        """Set or remove an entry. ``for_grace``: remove it when the grace time is over."""
+        self._entries.set(node, self.name, user, entry)
+        if for_grace:
+            self._grace[node, user] = self._presences.call_later(self.grace, partial(self._set, node, user, None))
 
     # ------------------------------------------------------------ batches of changes
 
@@ -342,158 +228,13 @@ class RoomPresence:
 
     def stop(self) -> None:
         """Stop the timers, because the server has ended."""
-        timers = (*self._away.values(), *self._ended.values(), *self._reports.leaving.values())
-        for timer in (self._batch, self._reports.later, *timers):
+        self._reports.stop()
+        for timer in (self._batch, *self._grace.values()):
             if timer is not None:
                 timer.cancel()
 
 
-class PresenceReports:
-    """Calls the functions of `Server.on_presence` for the users that this node watches in a room.
-
-    Attributes:
-        leaving: timers. Until then, this node watches users of whom it has no entry any more, and remembers others who
-            have gone offline.
-        later: a timer. Until then, this node calls no function, because it receives nothing.
-    """
-
-    def __init__(self, presence: RoomPresence, presences: Presences) -> None:
-        self.leaving: dict[User, Timer] = {}
-        self.later: Timer | None = None
-        self._presence = presence
-        self._presences = presences
-        self._last_state = presence.last_state
-        self._reported: dict[User, Present | None] = {}
-        """The users that this node watches, each with what the functions were last called with. None: the present state
-        must be reported in any case."""
-        self._unreported: dict[User, None] = {}
-        """Those of them for which the functions are called next."""
-
-    def repeat(self, user: User) -> None:
-        """Report the present state of a user with the next batch, even if it was reported before."""
-        if self._presences.functions:
-            self._reported[user] = None
-            self._presence.record_change(user)
-
-    def repeat_all(self) -> None:
-        """Do this for all users, because other nodes have perhaps reported that they are away."""
-        for user in self._reported:
-            self.repeat(user)
-
-    def repeat_offline(self) -> None:
-        """Do this for the users who have gone offline lately, because the node that has ended has perhaps not."""
-        for user in self.leaving:
-            if not self._presence.entries(user):
-                self.repeat(user)
-
-    def check(self, user: User) -> None:
-        """Report the state of a user, which may have changed, if this node watches the user and has not reported it."""
-        if user in self.leaving:
-            self.leaving.pop(user).cancel()
-        if not self._presences.functions:
-            return
-        entries = self._presence.entries(user)
-        is_here = self._presences.entries.me in entries
-        if not is_here and (not entries or user in self._reported):
-            self._wait(user)
-        if (is_here or user in self._reported) and self._reported.setdefault(user, None) != self._last_state(user):
-            if not self._unreported:
-                self._start_calls()
-            self._unreported[user] = None
-
-    def _wait(self, user: User) -> None:
-        self.leaving[user] = self._presences.call_later(WATCHED, partial(self._drop, user))
-
-    def _drop(self, user: User) -> None:
-        """Stop watching a user, unless changes are expected."""
-        if self._was_deaf(WATCHED) or user in self._unreported or user in self._presence.recent_changes:
-            self._wait(user)
-        else:
-            del self.leaving[user]
-            self._reported.pop(user, None)
-
-    def _was_deaf(self, seconds: float) -> bool:
-        """Whether this node received nothing at some time within the last ``seconds``."""
-        return self._presences.scheduler.time() < self._presences.entries.deaf_at + seconds
-
-    def _start_calls(self) -> None:
-        """Call the functions of `Server.on_presence` once this node knows what other nodes report."""
-        if self._was_deaf(HEARING):
-            self.later = self._presences.scheduler.call_at(self._presences.entries.deaf_at + HEARING, self._start_calls)
-        else:
-            self._presences.calls.spawn(self._call_functions())
-
-    async def _call_functions(self) -> None:
-        """Call the functions of `Server.on_presence`, one after another."""
-        while self._unreported:
-            if self._was_deaf(HEARING):
-                self._start_calls()
-                return
-            user = next(iter(self._unreported))
-            present = self._last_state(user)  # only the latest state counts
-            if present != self._reported[user]:
-                self._reported[user] = present
-                await self._call_functions_with(present)
-            del self._unreported[user]
-            if self._reported[user] != self._last_state(user):
-                self._unreported[user] = None
-
-    async def _call_functions_with(self, present: Present) -> None:
-        for function in self._presences.functions:
-            try:
-                result = function(self._presences.room(self._presence.name), present)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                logger.exception("on_presence failed for room %r", self._presence.name)
-
-
-class PresenceFeed(Followers):
-    """Sends the users in a room to its members: all users to a new member, then the changes.
-
-    A member whose connection is full gets all users again when it has room. So it needs no memory meanwhile.
-    """
-
-    def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomPresence) -> None:
-        super().__init__(group, spawn)
-        self.new: set[Peer] = set()
-        """Members that get all users with the next batch."""
-        self._presence = presence
-        self._batches = 0
-        """Number of batches with changes."""
-
-    def drop(self, member: Peer) -> None:
-        super().drop(member)
-        self.new.discard(member)
-
-    def send(self, changes: Collection[User]) -> None:
-        """Send changes to all members, and all users to the new ones."""
-        new, self.new = self.new, set()
-        if self.members and changes:
-            self._batches += 1
-            for message in self._messages(map(self._presence.last_state, changes), first=False):
-                self._send(message, None, new)
-        if new:
-            for message in self._messages(self._presence.last_states(), first=True):
-                self._send(message, None, self.members.keys() - new)
-
-    async def catch_up(self, served: ServedPeer) -> None:
-        sent = -1
-        while sent != self._batches:  # something has changed since the first part was sent
-            await self.wait_room(served)
-            sent = self._batches
-            for message in [*self._messages(self._presence.last_states(), first=True)]:
-                with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
-                    BroadcastGroup._deliver(self, served, message, None)
-                await self.wait_room(served)
-
-    def _messages(self, states: Iterable[Present], *, first: bool) -> Iterator[EventBroadcast]:
-        for part in parts_of(states, PART_BYTES):
-            yield EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
-            first = False
-
-
-class Presences:
+class Presences(PresenceContext):
     """The rooms of one server that have presence.
 
     Args:
@@ -502,29 +243,23 @@ class Presences:
     """
 
     def __init__(self, room: Callable[[str], Any], spawn: Spawn) -> None:
-        self.room = room
+        super().__init__(room)
         self.spawn = spawn
         self.by_name: dict[str, RoomPresence] = {}
-        self.functions: list[Callable[[Any, Present], object]] = []
-        """The functions of `Server.on_presence`."""
-        self.calls = Tasks()
-        """The calls of these functions."""
-        self.scheduler: Scheduler = LoopScheduler()
-        """Of the present server core."""
-        self.use(UserEntries())
+        self.use(self.entries)
 
     def use(self, entries: UserEntries) -> None:
         """Read and write other entries, because the server has joined a cluster or has ended. It has no members."""
         for presence in self.by_name.values():
             presence.stop()
         self.entries = entries
-        """Of this server, or of the cluster that it has joined."""
-        entries.listeners = self.by_name = {
+        self.by_name = {
             name: RoomPresence(name, presence.grace, presence.group, self) for name, presence in self.by_name.items()
         }
+        entries.listener_of = self._listener_of
 
-    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
-        return self.scheduler.call_at(self.scheduler.time() + seconds, function)
+    def _listener_of(self, room: str) -> RoomPresence | None:
+        return self.by_name.get(room)
 
     def add(self, name: str, grace: float, group: BroadcastGroup) -> None:
         """Add a room, which may have members already."""
@@ -551,5 +286,5 @@ class Presences:
 
     def reset(self) -> None:
         """Remove all users, because the server has ended."""
-        self.entries.listeners = {}
+        self.entries.listener_of = no_listener
         self.use(UserEntries())

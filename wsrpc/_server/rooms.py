@@ -44,9 +44,10 @@ from .broadcast import (
 )
 from .joined_cluster import STORED, RoomMessage, RoomsElsewhere
 from .peers import ServedPeer, served_peer
-from .presence import Presences, RoomPresence, checked_about
+from .presence import Presences, RoomPresence
 from .room_log import RoomLog, check_keep
 from .room_requests import Asking, RequestMethods, RoomAnswer, RoomRequest, RoomSender
+from .user_entries import checked_about
 
 NOT_ALLOWED = "not allowed"
 

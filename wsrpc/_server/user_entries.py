@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
+from .._base.names import LONGEST_ADDRESS, can_be_sent
+from .._base.rooms import Present
+from .._core.api.peer import Peer
+from .._core.wire.codecs import Codec, json_text
+from .._core.wire.counting import json_nests_deeper
+from ..errors import BadArguments
+
+T = TypeVar("T")
 User = str | int
 """The user of a connection: its principal, or the id of its peer."""
+BATCH = 1000
+"""Maximum number of changes that are handled in one turn of the event loop, or sent in one message."""
+LONGEST_ABOUT = 512
+"""Maximum bytes of what a connection says about itself, as JSON."""
+DEEPEST_ABOUT = 16
+"""Maximum depth of its arrays and objects. All members drop an event that has a value nested deeper than they accept.
+"""
+
+_encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode  # names may be of a subclass of str
 
 
 class UserEntry(Struct, array_like=True, frozen=True):
@@ -26,6 +44,32 @@ class UserEntry(Struct, array_like=True, frozen=True):
     named: bool = True
 
 
+class RoomUsers(Protocol):
+    """The users in one room, in all processes.
+
+    Attributes:
+        recent_changes: the users that have changed since the last batch, each with the time and the state before.
+    """
+
+    name: str
+    recent_changes: dict[User, tuple[float, Present]]
+
+    def entries(self, user: User, /) -> Mapping[str, UserEntry]:
+        """Return the present entries of a user, by node."""
+        raise NotImplementedError
+
+    def last_state(self, user: User, /) -> Present:
+        """Return the state of a user as of the last batch."""
+        raise NotImplementedError
+
+    def last_states(self) -> Iterable[Present]:
+        """Return the states of all users as of the last batch."""
+        raise NotImplementedError
+
+    def record_change(self, user: User, /) -> None:
+        """Report a user with the next batch."""
+
+
 class RoomListener(Protocol):
     """Is notified of the users in one room."""
 
@@ -35,11 +79,56 @@ class RoomListener(Protocol):
     def node_ended(self, node: str, /) -> None:
         """Handle the end of another node. Its last entries stay until they are removed here, or it is back."""
 
-    def node_back(self, node: str, /) -> None:
-        """Handle that a node that had ended is back. Its entries are what it reports."""
-
     def was_missed(self) -> None:
         """Handle that other nodes have perhaps taken this node for ended."""
+
+
+def user_of(peer: Peer) -> User:
+    """Return the user of a peer."""
+    principal = peer.principal
+    if isinstance(principal, str) and can_be_sent(principal) and len(principal.encode()) <= LONGEST_ADDRESS:
+        return str.__str__(principal)
+    if isinstance(principal, int) and not isinstance(principal, bool) and -(2**63) <= principal < 2**64:
+        return int(principal)
+    return peer.id
+
+
+def checked_about(about: object, codec: Codec) -> Any:
+    """Return what a connection says about itself, as clients and other processes get it.
+
+    Raises:
+        BadArguments: it cannot be encoded, or it is too large.
+    """
+    try:
+        text = json_text(codec, about).encode()
+        plain = msgspec.json.decode(text)
+        _encode(plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise BadArguments(f"`about` cannot be sent: {exc}") from None
+    if json_nests_deeper(text, DEEPEST_ABOUT):
+        raise BadArguments(f"`about` is nested more than {DEEPEST_ABOUT} deep")
+    if len(text) > LONGEST_ABOUT:
+        raise BadArguments(f"`about` takes {len(text)} bytes, and at most {LONGEST_ABOUT} are allowed")
+    return plain
+
+
+def parts_of(items: Iterable[T], most_bytes: int) -> Iterator[list[T]]:
+    """Split items into parts, each of which fits in a message."""
+    part: list[T] = []
+    size = 0
+    for item in items:
+        bytes_of_one = len(_encode(item))
+        if part and (len(part) == BATCH or size + bytes_of_one > most_bytes):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += bytes_of_one
+    if part:
+        yield part
+
+
+def no_listener(room: str) -> None:
+    """Return the listener of a room at a process that has no rooms: None."""
 
 
 class UserEntries:
@@ -52,8 +141,8 @@ class UserEntries:
 
     def __init__(self, me: str = "", publish: Callable[[str, User | None], object] = lambda room, user: None) -> None:
         self.me = me
-        self.listeners: Mapping[str, RoomListener] = {}
-        """Those of the rooms that this process has."""
+        self.listener_of: Callable[[str], RoomListener | None] = no_listener
+        """Returns the listener of a room, if this process has the room."""
         self.deaf_at = -inf
         """The last time at which this node received nothing, so that it may not know what other nodes report."""
         self._publish = publish
@@ -82,8 +171,8 @@ class UserEntries:
         """Set or remove an entry."""
         if node == self.me:
             self._publish(room, user)
-        if user is not None and room in self.listeners:
-            self.listeners[room].entry_changing(node, user, entry)
+        if user is not None and (listener := self.listener_of(room)) is not None:
+            listener.entry_changing(node, user, entry)
         users = self._rooms.setdefault(room, {})
         entries = users.setdefault(user, {})
         if entry is not None:
@@ -97,18 +186,16 @@ class UserEntries:
 
     def drop(self, node: str) -> None:
         """Remove a node that has ended. The rooms of this process remove its users when they see fit."""
-        for room, user in self.entries_of(node):
-            if user is None or room not in self.listeners:
+        users = [*self.entries_of(node)]
+        for room in dict.fromkeys(room for room, _ in users):
+            self.set(node, room, None, None)
+            if (listener := self.listener_of(room)) is not None:
+                listener.node_ended(node)
+        for room, user in users:
+            if self.listener_of(room) is None:
                 self.set(node, room, user, None)
-        for listener in self.listeners.values():
-            listener.node_ended(node)
-
-    def node_back(self, node: str) -> None:
-        """Handle that a node that had perhaps ended has reported all its entries again."""
-        for listener in self.listeners.values():
-            listener.node_back(node)
 
     def was_missed(self) -> None:
         """Handle that other nodes have perhaps taken this node for ended."""
-        for listener in self.listeners.values():
+        for listener in filter(None, map(self.listener_of, [*self._rooms])):
             listener.was_missed()

@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from .._server.joined_cluster import STORED, Counter
-from .._server.presence import parts_of
-from .._server.user_entries import User, UserEntries, UserEntry
+from .._server.user_entries import User, UserEntries, UserEntry, parts_of
 from ._claims import Claims
 
 NODE_TIMEOUT = 5.0
@@ -241,7 +240,9 @@ class Directory:
         present = {(room, user): entry for part in parts for room, user, entry in part.present}
         before = self.presence.entries_of(remote.name)
         changes: list[UserChange] = [(*key, None) for key in before if key not in present]
-        changes += [(*key, entry) for key, entry in present.items() if entry != before.get(key)]
+        # If the node is back, all its entries count again, whatever was made of them meanwhile.
+        is_new = remote.seq is None
+        changes += [(*key, entry) for key, entry in present.items() if is_new or entry != before.get(key)]
         self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left], changes), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
@@ -289,5 +290,3 @@ class Directory:
         remote.rooms.update(delta.rooms)
         for room, user, entry in delta.present:
             self.presence.set(remote.name, room, user, entry)
-        if first:
-            self.presence.node_back(remote.name)

@@ -14,7 +14,7 @@ from leftovers import turns_until
 from presence_watchers import GRACE, Hook, Watcher, give_principals, states, use_clock
 
 from wsrpc import BadArguments, Limits, Room, Server
-from wsrpc._server import presence
+from wsrpc._server import presence_feed
 from wsrpc._server.presence import BATCHED, MOST_ABOUT
 from wsrpc.testing import Clock, ScriptedTransport
 from wsrpc.types import Present
@@ -206,7 +206,7 @@ async def test_members_get_all_users_and_then_each_change() -> None:
 
 
 async def test_a_large_room_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "PART_BYTES", 4096)
+    monkeypatch.setattr(presence_feed, "PART_BYTES", 4096)
     async with House() as house:
         for number in range(40):
             await house.joins(f"user/{number}", about="x" * 500)

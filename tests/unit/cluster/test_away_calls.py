@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Peer, Reconnect, Retry, Server
-from wsrpc._log import link
+from wsrpc._keyed import runs
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
@@ -211,7 +211,7 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
 ) -> None:
     """However long ago the process has ended, and although the store may have done late what it was asked in vain."""
     monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
-    monkeypatch.setattr(link, "STORE_TIMEOUT", 0.01)
+    monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.01)
     lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1))

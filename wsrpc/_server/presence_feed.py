@@ -1,0 +1,63 @@
+"""`PresenceFeed`: sends the users in a room to the members at this process, first all of them, then each change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+
+from .._base.rooms import CHANNEL, Present
+from .._core.api.peer import Peer
+from .._core.wire.messages import event_on
+from ..errors import MessageTooBig
+from .broadcast import BroadcastGroup, EventBroadcast
+from .followers import Followers, Spawn
+from .peers import ServedPeer
+from .user_entries import RoomUsers, User, parts_of
+
+PART_BYTES = 32 * 1024
+"""About the maximum bytes of one event ``presence``."""
+
+
+class PresenceFeed(Followers):
+    """Sends the users in a room to its members: all users to a new member, then the changes.
+
+    A member whose connection is full gets all users again when it has room. So it needs no memory meanwhile.
+    """
+
+    def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomUsers) -> None:
+        super().__init__(group, spawn)
+        self.new: set[Peer] = set()
+        """Members that get all users with the next batch."""
+        self._presence = presence
+        self._batches = 0
+        """Number of batches with changes."""
+
+    def drop(self, member: Peer) -> None:
+        super().drop(member)
+        self.new.discard(member)
+
+    def send(self, changes: Collection[User]) -> None:
+        """Send changes to all members, and all users to the new ones."""
+        new, self.new = self.new, set()
+        if self.members and changes:
+            self._batches += 1
+            for message in self._messages(map(self._presence.last_state, changes), first=False):
+                self._send(message, None, new)
+        if new:
+            for message in self._messages(self._presence.last_states(), first=True):
+                self._send(message, None, self.members.keys() - new)
+
+    async def catch_up(self, served: ServedPeer) -> None:
+        sent = -1
+        while sent != self._batches:  # something has changed since the first part was sent
+            await self.wait_room(served)
+            sent = self._batches
+            for message in [*self._messages(self._presence.last_states(), first=True)]:
+                with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
+                    BroadcastGroup._deliver(self, served, message, None)
+                await self.wait_room(served)
+
+    def _messages(self, states: Iterable[Present], *, first: bool) -> Iterator[EventBroadcast]:
+        for part in parts_of(states, PART_BYTES):
+            yield EventBroadcast(event_on(CHANNEL, ("presence", self._presence.name, part, first)))
+            first = False
