@@ -10,22 +10,22 @@ from .._core.api.peer import Peer
 from .._core.wire.messages import event_on
 from ..errors import MessageTooBig
 from .broadcast import BroadcastGroup, EventBroadcast
-from .followers import Followers, Spawn
-from .peers import ServedPeer
+from .followers import Behind, Followers, Spawn
 from .user_entries import RoomUsers, User, parts_of
 
 PART_BYTES = 32 * 1024
 """About the maximum bytes of one event ``presence``."""
 
 
-class PresenceFeed(Followers):
+class PresenceFeed:
     """Sends the users in a room to its members: all users to a new member, then the changes.
 
     A member whose connection is full gets all users again when it has room. So it needs no memory meanwhile.
     """
 
     def __init__(self, group: BroadcastGroup, spawn: Spawn, presence: RoomUsers) -> None:
-        super().__init__(group, spawn)
+        self._members = group.members
+        self._followers = Followers(group, spawn, Behind, self._catch_up)
         self.new: set[Peer] = set()
         """Members that get all users with the next batch."""
         self._presence = presence
@@ -33,29 +33,30 @@ class PresenceFeed(Followers):
         """Number of batches with changes."""
 
     def drop(self, member: Peer) -> None:
-        super().drop(member)
+        """Stop sending to a member that leaves. Idempotent."""
+        self._followers.drop(member)
         self.new.discard(member)
 
     def send(self, changes: Collection[User]) -> None:
         """Send changes to all members, and all users to the new ones."""
         new, self.new = self.new, set()
-        if self.members and changes:
+        if self._members and changes:
             self._batches += 1
             for message in self._messages(map(self._presence.last_state, changes), first=False):
-                self._send(message, None, new)
+                self._followers.send(message, new)
         if new:
             for message in self._messages(self._presence.last_states(), first=True):
-                self._send(message, None, self.members.keys() - new)
+                self._followers.send(message, self._members.keys() - new)
 
-    async def catch_up(self, served: ServedPeer) -> None:
+    async def _catch_up(self, behind: Behind) -> None:
         sent = -1
         while sent != self._batches:  # something has changed since the first part was sent
-            await self.wait_room(served)
+            await behind.wait_room()
             sent = self._batches
             for message in [*self._messages(self._presence.last_states(), first=True)]:
                 with suppress(MessageTooBig):  # as in a broadcast, of which others see the report
-                    BroadcastGroup._deliver(self, served, message, None)
-                await self.wait_room(served)
+                    self._followers.send_to(behind.served, message)
+                await behind.wait_room()
 
     def _messages(self, states: Iterable[Present], *, first: bool) -> Iterator[EventBroadcast]:
         for part in parts_of(states, PART_BYTES):

@@ -32,7 +32,10 @@ from .._log.position import LAST, Position
 from .._log.writer import BATCH, LogWriter, Unstored
 from ..errors import Overloaded
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
-from .room_feed import NO_ANSWER, NOTHING, TOGETHER, RoomFeed, StoredEvent
+from .log_losses import LogLosses
+from .room_feed import NO_ANSWER, RoomFeed
+from .room_pages import NOTHING, TOGETHER
+from .stored_event import StoredEvent
 
 WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
@@ -110,11 +113,7 @@ class RoomLog:
         self._writer: LogWriter[UnstoredEvent] = LogWriter(link.spawn, self._append, self._stored, self._pace)
         self._unwritten = 0
         """About the bytes that were sent in this turn of the event loop."""
-        self._read_from = ""
-        """The id of the log that this process has read last."""
-        self._written = ("", 0)
-        """The id of the log to which this process has written last, and the number of the entry there. What it has read
-        says nothing here: the answer to a read may overtake that to a write."""
+        self._losses = LogLosses()
         self._reading: asyncio.Task[None] | None = None
         self._missing: asyncio.Task[None] | None = None
         """Stores that events of other processes are missing."""
@@ -146,7 +145,7 @@ class RoomLog:
     def _emit_now(self, item: bytes, stored: StoredEvent, skipped: Collection[object]) -> EmitReport | None:
         """Store an event, and send it, if nobody else has the store. Return None if something has to be waited for."""
         memory = self._link.memory
-        if memory is None or self.feed.half() or (self.feed.members and self.feed.reached is None):
+        if memory is None or self.feed.pages.half() or (self.feed.members and self.feed.reached is None):
             return None
         if (sequence := self._writer.next_sequence()) is None:
             return None
@@ -217,11 +216,10 @@ class RoomLog:
         return added
 
     def _was_added(self, added: Appended, count: int) -> None:
+        if self._losses.written(added, count):
+            self._link.spawn(self._mark_loss())
         if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
             self._new = replace(self._new, id=secrets.token_hex(8))
-        elif self._written[0] == added.state.id and added.number <= self._written[1]:
-            self._link.spawn(self._mark_loss())
-        self._written = added.state.id, added.number + count - 1
 
     def _stored(self, batch: list[UnstoredEvent], sequence: int, added: Appended) -> None:
         before = Position(added.number - 1, added.before)
@@ -286,15 +284,14 @@ class RoomLog:
 
     async def _read(self) -> None:
         """Send what other processes have stored, if they share the store. Renew the log."""
-        fails, now = False, asyncio.get_running_loop().time
-        latest = now() + SOON
+        loop, fails = asyncio.get_running_loop(), False
+        latest = loop.time() + SOON
         while True:
             try:
                 if (after := self.feed.reached) is None:
                     end = await self._end()
-                    reached = self.feed.reached or end  # what was stored meanwhile may have been sent
-                    # The members of `room.add` do not wait for the store.
-                    self.feed.start_at(reached, late=self._link.is_shared and now() > latest)
+                    # What was stored meanwhile may have been sent. The members of `room.add` do not wait for the store.
+                    self.feed.start_at(self.feed.reached or end, late=self._link.is_shared and loop.time() > latest)
                 elif self._link.is_shared:
                     await self._read_on(after)
                 else:
@@ -313,10 +310,7 @@ class RoomLog:
         page = await self._page(after.number, wait=min(WAIT, self.keep / 4))
         if page is not NOTHING and after != self.feed.reached:
             return  # an event of this process was sent meanwhile
-        is_same, self._read_from = page.state.id in (self._read_from, self._written[0]), page.state.id
-        # Another log needs no mark, because no position of the one before is valid there.
-        if is_same and page.number <= after.number + 1 and after.before(page) != "next":
-            self._written = ("", 0)  # what this process has written may be lost, too, and is marked now
+        if self._losses.read(page, after):
             await self._mark_loss()
         if not page.entries:
             if after.before(page) == "next":
@@ -332,7 +326,7 @@ class RoomLog:
                 await asyncio.sleep(0)
                 if self.feed.reached != (number, id):
                     return
-        self.feed.drop_recent(self.feed.half())  # nobody waits: the store drops what this process does not read
+        self.feed.pages.drop(self.feed.pages.half())  # nobody waits: the store drops what this process does not read
 
     async def _renew(self) -> None:
         """Keep the log, as long as there are members."""
@@ -342,7 +336,7 @@ class RoomLog:
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
         page = await self._page(LAST)
-        self._read_from = page.state.id
+        self._losses.read(page)
         if page is NOTHING or page.number == 1:
             return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[0]
         return Position(page.number - 1, page.before)

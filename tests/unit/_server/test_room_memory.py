@@ -23,7 +23,7 @@ from leftovers import turns_until
 from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, Reconnect, RpcError, Server
 from wsrpc._log import link, memory_store, writer
 from wsrpc._log.kept import hash_of
-from wsrpc._server import room_feed, room_log
+from wsrpc._server import room_feed, room_log, room_pages
 from wsrpc._server.rooms import _room_core
 from wsrpc.store import Appended, MemoryStore, NewLog, Page, StoreFull
 from wsrpc.testing import FaultProxy, Line, connect
@@ -225,7 +225,7 @@ async def test_who_cannot_even_be_told_is_told_in_another_session_and_the_others
 
 async def test_a_join_says_what_is_missed_to_who_cannot_be_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The join failed. The member got later events, but they were also kept at hand for it, so that `emit` waited."""
-    monkeypatch.setattr(room_feed, "RECENT", 10_000)
+    monkeypatch.setattr(room_pages, "RECENT", 10_000)
     async with house(0, name=LONG) as (server, lobby), ear(server, Client(limits=SMALL)) as one:
         await lobby.emit("said", "x" * 600)
         await lobby.emit("said", 0)
@@ -484,7 +484,7 @@ async def test_a_log_is_read_from_its_end_after_the_last_member_has_left_while_a
 @pytest.fixture
 def small_log(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """A store of small logs, as that of a server that is given none."""
-    monkeypatch.setattr(room_feed, "RECENT", 10_000)
+    monkeypatch.setattr(room_pages, "RECENT", 10_000)
     for module in (room_log, writer):
         monkeypatch.setattr(module, "BATCH", 1000)
     monkeypatch.setattr(link, "MemoryStore", lambda: MemoryStore(log_bytes=10_000))
@@ -526,7 +526,7 @@ async def test_nobody_waits_long_for_who_does_not_read(
             reports = await asyncio.gather(*(emit("said", number, "x" * 1000) for number in range(200)))
             assert await other.hear(200) == [*range(200)]
             assert not is_here or [(each.sent, each.skipped) for each in reports[::199]] == [(2, 0), (1, 1)]
-            assert log.feed._recent_bytes < 20_000
+            assert log.feed.pages._bytes < 20_000
             line.connections[0][1].release()  # it is told, and gets the last ones
             heard = await one.hear(1)
             while heard[-1] != 199:
@@ -539,7 +539,7 @@ async def test_nobody_waits_long_for_who_does_not_read(
 
 async def test_events_at_hand_are_counted_anew_with_a_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a log that the store has dropped still counted, so `emit` waited too early."""
-    monkeypatch.setattr(room_feed, "RECENT", 10_000)
+    monkeypatch.setattr(room_pages, "RECENT", 10_000)
     monkeypatch.setattr(room_feed, "HOLD", 0.0)
     passed = 0.0
     monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
