@@ -19,7 +19,7 @@ from .._base.logs import logger
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
-from .._log.contract import Appended, LogGone, LogState, NewLog, StoreFull, StoreLost
+from .._log.contract import Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
 from .._log.kept import UNREADABLE, read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
@@ -454,7 +454,7 @@ class Runs:
                     if page is None or page.state.id != id:
                         raise made_here((RunLost if state.end is None else ItemsGone)(NOTHING_KEPT))
                     state = page.state
-                    if (found := Position(after, f"{id}.{after}" if after else "").before(page)) != "next":
+                    if (found := Position(after, entry_id(id, after)).before(page)) != "next":
                         raise missing_items(state, *([ITEMS_LOST] if found == "reset" else []))
                     early = min(first - after, len(page.entries)) if after < first else 0
                     unread = self._keep_unread(reader, state, after + early, page.entries[early:])

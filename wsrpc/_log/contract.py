@@ -91,6 +91,11 @@ class Page(Struct, frozen=True):
     ids: Sequence[str]
 
 
+def entry_id(writer: str, sequence: int) -> str:
+    """Return the id of an entry: every writer numbers its entries, beginning with 1."""
+    return f"{writer}.{sequence}" if sequence else ""
+
+
 class Appended(Struct, frozen=True):
     """The result of `Store.append`.
 

@@ -12,7 +12,7 @@ from sys import getsizeof
 
 from msgspec import Struct, field
 
-from .contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull
+from .contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, entry_id
 
 PAGE = 64 * 1024
 """Bytes of entries after which a page has no more of them."""
@@ -95,7 +95,7 @@ class StoredLog(Struct, eq=False):
 
     def id_of(self, number: int) -> str:
         if self.new.owned:
-            return f"{self.new.id}.{number}" if number else ""
+            return entry_id(self.new.id, number)
         return self.ids[number - self.first + 1]
 
     def check_order(self, writer: str, sequence: int, entries: Sequence[bytes]) -> None:
@@ -270,7 +270,7 @@ class MemoryStore:
         log.writers[writer] = batch
         log.entries += entries
         if not log.new.owned:
-            log.ids += [f"{writer}.{each}" for each in range(batch.sequence, batch.after)]
+            log.ids += [entry_id(writer, each) for each in range(batch.sequence, batch.after)]
         self._resize(log, 0, sum(map(len, entries)) + log.each * len(entries))
         self._trim(log)
         log.wake_readers()

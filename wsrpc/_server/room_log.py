@@ -25,7 +25,7 @@ from .._core.api.peer import Peer
 from .._core.sending.checks import check_sending
 from .._core.wire.call_context import CallContext
 from .._core.wire.messages import event_on
-from .._log.contract import Appended, NewLog, Page, StoreFull, StoreLost
+from .._log.contract import Appended, NewLog, Page, StoreFull, StoreLost, entry_id
 from .._log.kept import Encode, hash_of
 from .._log.link import STORE_TIMEOUT, StoreLink, insist
 from .._log.position import LAST, Position
@@ -155,7 +155,7 @@ class RoomLog:
             raise Overloaded(NO_ROOM) from None
         self._was_added(added, 1)
         self._unwritten += len(item) + BATCH // TOGETHER  # so `TOGETHER` events are enough for a turn
-        return self.feed.send(Position(added.number, f"{self._writer_name}.{sequence}"), item, stored, skipped)
+        return self.feed.send(Position(added.number, entry_id(self._writer_name, sequence)), item, stored, skipped)
 
     async def _emit(self, item: bytes, skipped: Collection[object]) -> EmitReport:
         try:
@@ -224,7 +224,7 @@ class RoomLog:
     def _stored(self, batch: list[UnstoredEvent], sequence: int, added: Appended) -> None:
         before = Position(added.number - 1, added.before)
         for each, event in enumerate(batch, sequence):
-            position = Position(before.number + 1, f"{self._writer_name}.{each}")
+            position = Position(before.number + 1, entry_id(self._writer_name, each))
             if before == self.feed.reached or not self._link.is_shared:
                 report = self.feed.send(position, event.entry, None, event.skipped)
             else:  # `_read` sends it, after events that other processes have stored before it
