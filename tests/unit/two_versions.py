@@ -134,8 +134,10 @@ async def played(caller: Version, handler: Version) -> Outcome:
                 async with await peer.open_channel("f", *args):
                     pass
             else:
-                send = {"send": _each(items)} if items else {}
-                got = [await peer.request("f", *args, returns=returns, **send)]
+                options: dict[str, Any] = {"send": _each(items)} if items else {}
+                if caller.kind == "upload" and handler.kind in ("stream", "exchange"):
+                    options["timeout"] = 0.05  # both sides wait: for the caller's `start`, and for the handler's
+                got = [await peer.request("f", *args, returns=returns, **options)]
         except WsrpcError:
             return "fails"
     if not handler.got:

@@ -171,6 +171,8 @@ def events() -> Iterator[Case]:
         ("value", "upload"),
         ("value", "conversation"),
         ("value", "exchange"),
+        ("upload", "stream"),
+        ("upload", "exchange"),
     ]
     for one, other in kinds:
         yield Case("kind-changed", V(kind=one), V(kind=other))
