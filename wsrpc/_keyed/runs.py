@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
@@ -25,13 +24,10 @@ from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
 from .._log.writer import ENTRY, LogWriter, Unstored
 from ..errors import ItemsGone, KeyReused, Overloaded, RemoteError, RpcError, RunLost, made_here
+from .run_readers import AHEAD, RunReaders
 
-AHEAD = 64 * 1024
-"""Bytes of items that a handler may be ahead of the store, and of the furthest reader in its process."""
 NOTHING_KEPT = "nothing is kept of this call any more"
 ITEMS_LOST = "the store has lost items, perhaps those before {}"
-STARTER = ""
-"""Stands for the caller that has started a run, until it or another caller reads."""
 OTHER = "other"
 """The writer that ends the run of another process."""
 
@@ -100,28 +96,16 @@ class Run:
         keyed: KeyedRun,
         unread: float | None = None,
     ) -> None:
-        self._link = link
         self._store = link.store
         self.key = key
         self.new = new
         self.performer = performer
         self._keyed = keyed
         self._unread = unread
-        self._unread_since: float | None = None
-        self._positions = {STARTER: 0}
-        """The number of the last item that each reader in this process has read, if it reads on."""
-        self._readers: set[str] = set()
-        """The readers in this process."""
-        self._ahead: deque[int] = deque()
-        """Bytes of each item after the furthest of these positions."""
-        self._ahead_bytes = 0
-        self._progress = asyncio.Event()
-        """Set when a reader has read something, or has left."""
-        self.writer: LogWriter[Unstored] = LogWriter(link.spawn, self._store_items, self._stored)
+        self.readers = RunReaders(link.store.lease)
+        self.writer: LogWriter[Unstored] = LogWriter(new.id, link.spawn, self._store_items, self._stored)
         self._size = 0
         """Bytes of the items that wait to be stored."""
-        self._count = 0
-        """The number of items."""
         self._task: asyncio.Task[None] | None = None
         """Runs the handler. None before and after."""
         self._reason: RemoteError | None = None
@@ -197,41 +181,12 @@ class Run:
             LogGone: the store has no such run, or has lost items.
         """
         self._size += len(item) + ENTRY
-        self._count += 1
         self.writer.add(Unstored(item))
         if self._size > AHEAD:
             await self.writer.wait_stored()
         if self._is_lost:
             raise LogGone("the store has no such run any more, or has lost items")
-        self._ahead.append(len(item) + ENTRY)
-        self._ahead_bytes += len(item) + ENTRY
-        if self._ahead_bytes > AHEAD:
-            await self._wait_for_readers()
-
-    def has_read(self, reader: str, number: int | None) -> None:
-        """A reader in this process has read the items up to a number. None: it reads no more."""
-        self._positions.pop(STARTER, None)
-        self._positions.pop(reader, None)
-        self._readers.discard(reader)
-        if number is not None:
-            self._positions[reader] = number
-            self._readers.add(reader)
-        self._progress.set()
-
-    async def _wait_for_readers(self) -> None:
-        """Wait until a reader is near. Readers that do nothing for the time of a lease are no longer waited for."""
-        while True:
-            furthest = max(self._positions.values(), default=LAST)
-            while self._ahead and self._count - len(self._ahead) < furthest:
-                self._ahead_bytes -= self._ahead.popleft()
-            if self._ahead_bytes <= AHEAD:
-                return
-            self._progress.clear()
-            try:
-                async with asyncio.timeout(self._store.lease):
-                    await self._progress.wait()
-            except TimeoutError:
-                self._positions.clear()
+        await self.readers.wait_near(len(item) + ENTRY)
 
     async def _store_items(self, sequence: int, items: list[bytes]) -> Appended:
         self._size -= sum(map(len, items)) + ENTRY * len(items)
@@ -254,16 +209,9 @@ class Run:
             self._has_ended(state.end)
             self.stop(_reason_of(state.end))
         else:
-            self._keyed.readers = state.readers + len(self._readers)
-            self._stop_if_unread(asyncio.get_running_loop().time())
-
-    def _stop_if_unread(self, now: float) -> None:
-        if self._unread is None or self._keyed.readers:
-            self._unread_since = None
-        elif self._unread_since is None:
-            self._unread_since = now
-        elif now - self._unread_since >= self._unread:
-            self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE))
+            self._keyed.readers = state.readers + len(self.readers.names)
+            if self.readers.are_missing(self._unread, reads=self._keyed.readers > 0):
+                self.stop(RemoteError("the handler was stopped, because nobody reads it", STOPPED_CODE))
 
     @property
     def check_every(self) -> float:
@@ -449,7 +397,7 @@ class Runs:
                 while True:
                     if (running := self._running.get(id)) is not None:
                         run = running[0]
-                        run.has_read(reader, after)
+                        run.readers.has_read(reader, after)
                     page = await insist(partial(self._store.read, key, after, wait=lease / 2))
                     if page is None or page.state.id != id:
                         raise made_here((RunLost if state.end is None else ItemsGone)(NOTHING_KEPT))
@@ -478,7 +426,7 @@ class Runs:
                             pass
             finally:
                 if run is not None:
-                    run.has_read(reader, None)
+                    run.readers.has_read(reader, None)
                 self._drop(reader)
 
     async def _end_lost(self, key: str, id: str) -> None:
@@ -493,11 +441,11 @@ class Runs:
         end = state.end
         if end is None and (running := self._running.get(state.id)) is not None:
             run, task = running
-            run.has_read(reader := secrets.token_hex(8), LAST)
+            run.readers.has_read(reader := secrets.token_hex(8), LAST)
             try:
                 await asyncio.wait((task, run.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                run.has_read(reader, None)
+                run.readers.has_read(reader, None)
             end = run.end
         if end is None:  # else the run may expire before it is read
             try:

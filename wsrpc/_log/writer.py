@@ -40,6 +40,7 @@ class LogWriter(Generic[U]):
     """The queue of one writer.
 
     Args:
+        name: the name of the writer in the log.
         append: adds some entries, of which the first has a sequence.
         stored: is told of entries that were added.
         wait: waits until there may be more entries, if the store can be too fast. Gets the bytes of the last batch.
@@ -47,11 +48,13 @@ class LogWriter(Generic[U]):
 
     def __init__(
         self,
+        name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         append: Callable[[int, list[bytes]], Awaitable[Appended]],
         stored: Callable[[list[U], int, Appended], object],
         wait: Callable[[int], Awaitable[object]] | None = None,
     ) -> None:
+        self.name = name
         self.sequence = 0
         """The sequence of the last entry that was added, or is being added."""
         self._spawn = spawn

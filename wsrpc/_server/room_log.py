@@ -104,13 +104,11 @@ class RoomLog:
         self._name = name
         self._codec = group.codec
         self._link = link
-        self._store = link.store
         self._key = hash_of(("room", name))
         self._new = NewLog(id=secrets.token_hex(8), payer=f"room {name}", keep=keep)
         self._to_bytes = to_bytes
-        self._writer_name = secrets.token_hex(4)
-        """That of this process."""
-        self._writer: LogWriter[UnstoredEvent] = LogWriter(link.spawn, self._append, self._stored, self._pace)
+        own = secrets.token_hex(4)  # the name of this process in the log
+        self._writer: LogWriter[UnstoredEvent] = LogWriter(own, link.spawn, self._append, self._stored, self._pace)
         self._unwritten = 0
         """About the bytes that were sent in this turn of the event loop."""
         self._losses = LogLosses()
@@ -150,12 +148,12 @@ class RoomLog:
         if (sequence := self._writer.next_sequence()) is None:
             return None
         try:
-            added = memory.append_now(self._key, self._new, self._writer_name, sequence, [item])
+            added = memory.append_now(self._key, self._new, self._writer.name, sequence, [item])
         except StoreFull:
             raise Overloaded(NO_ROOM) from None
         self._was_added(added, 1)
         self._unwritten += len(item) + BATCH // TOGETHER  # so `TOGETHER` events are enough for a turn
-        return self.feed.send(Position(added.number, entry_id(self._writer_name, sequence)), item, stored, skipped)
+        return self.feed.send(Position(added.number, entry_id(self._writer.name, sequence)), item, stored, skipped)
 
     async def _emit(self, item: bytes, skipped: Collection[object]) -> EmitReport:
         try:
@@ -205,7 +203,7 @@ class RoomLog:
         Raises:
             Overloaded: the store has no room, or does not answer. The events may be stored later.
         """
-        append = partial(self._store.append, self._key, self._new, self._writer_name, sequence, items)
+        append = partial(self._link.store.append, self._key, self._new, self._writer.name, sequence, items)
         try:
             added = await insist(append, STORE_TIMEOUT)
         except StoreFull:
@@ -224,7 +222,7 @@ class RoomLog:
     def _stored(self, batch: list[UnstoredEvent], sequence: int, added: Appended) -> None:
         before = Position(added.number - 1, added.before)
         for each, event in enumerate(batch, sequence):
-            position = Position(before.number + 1, entry_id(self._writer_name, each))
+            position = Position(before.number + 1, entry_id(self._writer.name, each))
             if before == self.feed.reached or not self._link.is_shared:
                 report = self.feed.send(position, event.entry, None, event.skipped)
             else:  # `_read` sends it, after events that other processes have stored before it
@@ -239,7 +237,7 @@ class RoomLog:
         Processes that notice the loss within the same ten seconds are one writer, so they add this once.
         """
         logger.warning("room %r: the store has lost events", self._name)
-        await insist(partial(self._store.append, self._key, self._new, f"lost-{time.time() // 10:.0f}", 1, [LOST]))
+        await insist(partial(self._link.store.append, self._key, self._new, f"lost-{time.time() // 10:.0f}", 1, [LOST]))
 
     # ------------------------------------------------------------ reading
 
@@ -331,7 +329,7 @@ class RoomLog:
     async def _renew(self) -> None:
         """Keep the log, as long as there are members."""
         with suppress(StoreLost, StoreFull):
-            await self._store.append(self._key, self._new, RENEWER, 0, [])
+            await self._link.store.append(self._key, self._new, RENEWER, 0, [])
 
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
@@ -342,7 +340,7 @@ class RoomLog:
         return Position(page.number - 1, page.before)
 
     async def _page(self, after: int, wait: float = 0.0) -> Page:
-        return await insist(partial(self._store.read, self._key, after, wait=wait)) or NOTHING
+        return await insist(partial(self._link.store.read, self._key, after, wait=wait)) or NOTHING
 
 
 def _unanswered() -> Overloaded:

@@ -238,7 +238,7 @@ class RoomCore(BroadcastGroup):
         """The options that are set; see `Rooms.declare`."""
         self.room_log: RoomLog | None = None
         self.asking: set[Asking] = set()
-        self.converter = rooms.converter
+        self.converter = rooms.registry.converter
 
     @property
     def presence(self) -> RoomPresence | None:
@@ -386,8 +386,7 @@ class Rooms:
         self.everybody = BroadcastGroup(codec, slow, registry.outgoing, self.leave_all)
         """Receivers of `Server.emit`."""
         self.server = server
-        self.converter = registry.converter
-        self._registry = registry
+        self.registry = registry
         registry.hints[CHANNEL] = ": clients cannot join, because no room has allow=, and the server has no on_join"
         # A room without options is kept alive by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
@@ -588,10 +587,10 @@ class Rooms:
         Raises:
             ValueError: the user has handlers on the channel "rooms".
         """
-        if CHANNEL not in self._registry.reserved:
+        if CHANNEL not in self.registry.reserved:
             handlers: dict[str, Callable[..., Any]] = {"join": self.join, "leave": self.leave}
             # Ordered, because a client that joins and then leaves at once must not remain a member.
-            self._registry.offer(CHANNEL, "clients join rooms", handlers, ordered=True)
+            self.registry.offer(CHANNEL, "clients join rooms", handlers, ordered=True)
 
     async def join(self, peer: Peer, room: str, options: JoinOptions = NO_JOIN_OPTIONS) -> Joined | None:
         """Handle a client's request to join a room."""

@@ -57,18 +57,43 @@ class Batch:
         self.size += len(payload) + AROUND_EACH
 
 
+class Outgoing:
+    """What this side sends, until it is published.
+
+    Attributes:
+        largest: maximum bytes of a message. A larger one travels in pieces.
+        published: number of published messages and pieces.
+    """
+
+    __slots__ = ("batch", "largest", "published")
+
+    def __init__(self, largest: int) -> None:
+        self.batch = Batch()
+        self.largest = largest
+        self.published = 0
+
+    def fits(self, size: int) -> bool:
+        """Return whether a message may be added to the batch. One of the largest size travels alone."""
+        return self.batch.size + size <= min(SLICE, self.largest)
+
+
 class Incoming:
     """What the other side has sent, until the receiver gets it."""
 
-    __slots__ = ("count", "messages", "pieces")
+    __slots__ = ("count", "is_paused", "messages", "pieces")
 
     def __init__(self) -> None:
+        self.is_paused = False
         self.count = 0
         """Number of messages and pieces that have arrived."""
         self.messages: deque[tuple[bytes, bool]] = deque()
         """Whole messages, each with whether it is text."""
         self.pieces: list[bytes] = []
         """Pieces of a message of which more will arrive."""
+
+    def lost(self, last: int) -> str:
+        """Return which messages were lost, if the other side has sent as many as ``last``. Empty if all are here."""
+        return f"messages {self.count + 1} to {last} were lost" if last > self.count else ""
 
     def add(self, data: Data) -> None:
         self.count += len(data.messages)
@@ -85,9 +110,10 @@ class Incoming:
 class Window:
     """How many bytes each side of a connection has sent, and how many of them the other side has passed on."""
 
-    __slots__ = ("passed_on", "reported", "sent", "size", "unread")
+    __slots__ = ("_changed", "passed_on", "reported", "sent", "size", "unread")
 
     def __init__(self) -> None:
+        self._changed = asyncio.Event()
         self.size = math.inf
         """Number of bytes that the other side has not passed on, above which senders wait."""
         self.sent = 0
@@ -101,6 +127,21 @@ class Window:
     def add(self, size: int) -> None:
         self.sent += size
         self.unread += size
+
+    def was_reported(self, read: int) -> None:
+        """The other side has passed on as many bytes."""
+        self.unread = self.sent - read
+        self._changed.set()
+
+    async def wait_room(self) -> None:
+        """Wait until the other side has passed on enough. `end` ends this."""
+        while self.unread > self.size / 2:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def end(self) -> None:
+        self.unread = 0
+        self._changed.set()
 
     @property
     def is_due(self) -> bool:
@@ -134,15 +175,9 @@ class EngineTransport:
         self._receiver: Receiver | None = None
         self._incoming = Incoming()
         """It keeps messages that arrive before `start`, or while receiving is paused."""
-        self._paused = False
-        self._piece = largest
-        self._batch = Batch()
-        self._sent = 0
-        """Number of published messages and pieces."""
+        self._outgoing = Outgoing(largest)
         self.window = Window()
         """For the connection of a client, both sides set its size to `WINDOW`."""
-        self._marked = asyncio.Event()
-        """Set when the other side has reported, and at the end."""
         self._mark_scheduled = False
         self._marks_left = 0
         """Number of beats at which this side still reports, or repeats its last words."""
@@ -157,40 +192,40 @@ class EngineTransport:
     @property
     def unsent(self) -> int:
         # What the other node has above the window counts, too: a client that does not read must not fill its memory.
-        return self._batch.size + int(max(self._engine.unsent, self.window.unread - self.window.size))
+        return self._outgoing.batch.size + int(max(self._engine.unsent, self.window.unread - self.window.size))
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self._over.done():
             info = self._over.result()
             raise ConnectionLost(info.code, info.reason, "not_sent")
-        while len(payload) > self._piece:
+        outgoing = self._outgoing
+        while len(payload) > outgoing.largest:
             self.flush()
-            self._batch.add(payload[: self._piece], text)
-            self._batch.more = True
+            outgoing.batch.add(payload[: outgoing.largest], text)
+            outgoing.batch.more = True
             self.flush()
-            payload = payload[self._piece :]
-        if self._batch.size + len(payload) > min(
-            SLICE, self._piece
-        ):  # so that a message of the largest size travels alone
+            payload = payload[outgoing.largest :]
+        if not outgoing.fits(len(payload)):
             self.flush()
-        if not self._batch.messages:
+        if not outgoing.batch.messages:
             self._over.get_loop().call_soon(self.flush)
-        self._batch.add(payload, text)
+        outgoing.batch.add(payload, text)
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
         raise NotImplementedError("connections between nodes carry whole messages")
 
     def flush(self) -> None:
-        if not self._batch.messages or self._over.done():
+        outgoing = self._outgoing
+        if not outgoing.batch.messages or self._over.done():
             return
-        batch, self._batch = self._batch, Batch()
-        data = Data(self.conn, self._sent + 1, batch.messages, batch.binary, batch.more)
-        self._sent += len(batch.messages)
+        batch, outgoing.batch = outgoing.batch, Batch()
+        data = Data(self.conn, outgoing.published + 1, batch.messages, batch.binary, batch.more)
+        outgoing.published += len(batch.messages)
         self.window.add(sum(map(len, batch.messages)))
         self._marks_left = MARKS
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK if self.window.size == math.inf else MARK_OF_CLIENT, self.mark)
+            self._over.get_loop().call_later(MARK if self.window.size == math.inf else MARK_OF_CLIENT, self._report)
         if not self._carry(data) or self._crowded is not None:
             return
         if self._engine.unsent > HIGH_WATER or self.window.unread > self.window.size:
@@ -208,17 +243,10 @@ class EngineTransport:
 
     async def _make_room(self) -> None:
         await self._engine.drain()
-        while self.window.unread > self.window.size / 2 and not self._over.done():
-            self._marked.clear()
-            await self._marked.wait()
+        await self.window.wait_room()
         self._crowded = None
         if self._receiver is not None and not self._over.done():
             self._receiver.resume_sending()
-
-    def mark(self) -> None:
-        """Report the number of sent messages, so that the loss of the last messages is noticed."""
-        self._mark_scheduled = False
-        self._report()
 
     def beat(self) -> None:
         """Repeat the report at a beat of the node, because a report may be lost, too."""
@@ -227,9 +255,11 @@ class EngineTransport:
             self._report()
 
     def _report(self) -> None:
+        """Report the number of sent messages, so that the loss of the last messages is noticed."""
+        self._mark_scheduled = False
         if not self._over.done():
             self.window.reported = self.window.passed_on
-            self._carry(Mark(self.conn, self._sent, self.window.passed_on))
+            self._carry(Mark(self.conn, self._outgoing.published, self.window.passed_on))
 
     async def drain(self) -> None:
         crowded = self._crowded
@@ -252,7 +282,7 @@ class EngineTransport:
             return
         incoming = self._incoming
         if data.seq != incoming.count + 1:
-            self.reset(f"messages {incoming.count + 1} to {data.seq - 1} were lost")
+            self.reset(incoming.lost(data.seq - 1) or f"message {data.seq} came twice")
             return
         incoming.add(data)
         if sum(map(len, incoming.pieces)) > self.largest:
@@ -262,23 +292,20 @@ class EngineTransport:
 
     def marked(self, mark: Mark) -> None:
         """Handle a report of the other side. Reset the connection if messages are missing."""
-        self.window.unread = self.window.sent - mark.read
-        self._marked.set()
-        self._check_received(mark.seq)
-
-    def _check_received(self, seq: int) -> None:
-        if seq > self._incoming.count:
-            self.reset(f"messages {self._incoming.count + 1} to {seq} were lost")
+        self.window.was_reported(mark.read)
+        if lost := self._incoming.lost(mark.seq):
+            self.reset(lost)
 
     def closed(self, close: Close) -> None:
         """End the connection, because the other side has closed it."""
-        self._check_received(close.seq)
+        if lost := self._incoming.lost(close.seq):
+            self.reset(lost)
         self.end(CloseInfo(close.code, close.reason, was_clean=True))
 
     @property
     def _active_receiver(self) -> Receiver | None:
         """The receiver, unless receiving is paused. After the end it gets the rest, whether it pauses or not."""
-        return None if self._paused and not self._over.done() else self._receiver
+        return None if self._incoming.is_paused and not self._over.done() else self._receiver
 
     def _deliver(self) -> None:
         messages = self._incoming.messages
@@ -297,11 +324,11 @@ class EngineTransport:
                 self._report()
 
     def pause_receiving(self) -> None:
-        self._paused = True
+        self._incoming.is_paused = True
 
     def resume_receiving(self) -> None:
-        if self._paused:
-            self._paused = False
+        if self._incoming.is_paused:
+            self._incoming.is_paused = False
             self._over.get_loop().call_soon(self._deliver)
 
     # ------------------------------------------------------------ the end
@@ -312,7 +339,7 @@ class EngineTransport:
     def _close(self, code: int, reason: str) -> None:
         if not self._over.done():
             self.flush()
-            close = Close(self.conn, self._sent, code, reason)
+            close = Close(self.conn, self._outgoing.published, code, reason)
             if self._carry(close):
                 self.last_words = close
                 # The connection of a client may end before its node gets this.
@@ -340,9 +367,9 @@ class EngineTransport:
         if self._over.done():
             return
         self._over.set_result(info)
-        self._marked.set()
+        self.window.end()
         self._marks_left = MARKS
-        self._batch = Batch()  # its end may be repeated for some time
+        self._outgoing.batch = Batch()  # its end may be repeated for some time
         self._incoming.pieces.clear()
         self._ended(self)
         if info.was_clean:

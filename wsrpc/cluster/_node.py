@@ -47,8 +47,8 @@ class Node:
         engine_lost: Callable[[], object],
         clock: Scheduler | None = None,
     ) -> None:
-        self.id = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
-        self.directory = Directory(self.id, self._changed, self._needs_snapshot)
+        own = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+        self.directory = Directory(own, self._changed, self._needs_snapshot)
         self.directory.on_joined.append(self._node_joined)
         self.directory.on_ended.append(self._node_ended)
         self.ignored: Counter[str] = Counter()
@@ -71,6 +71,11 @@ class Node:
         self._timer = self._clock.call_at(self._due, self._tick)
         self.engine = EngineLink(engine, name, self.id, self)
         self.connections = Connections(self.engine, self.directory, self._clock, self.ignored, accepted)
+
+    @property
+    def id(self) -> str:
+        """The node's own name."""
+        return self.directory.me
 
     @property
     def now(self) -> float:
