@@ -11,7 +11,7 @@ from typing import Any
 
 from calls import CALLS, Caller, serve
 from nodes import KEPT, RINGING
-from truth import UNNOTICED, Hearing, Truth, check_counts
+from truth import UNNOTICED, Call, Hearing, Truth, check_counts
 
 from wsrpc import (
     Client,
@@ -115,6 +115,20 @@ class User(Caller):
         """Whether the first answer of the node may not have arrived."""
         return self.sim.now < self.session_since + 5.0
 
+    @property
+    def tells_of_before(self) -> bool:
+        """Whether the server may answer what was sent on the first connection of the session, which is lost."""
+        is_soon = self.sim.now < self.attached + 1.0 or self.truth.may_be_late
+        return self.dropped_at < self.session_since + 5.0 and is_soon
+
+    async def told(self, call: Call, asking: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        try:
+            return await super().told(call, asking, timeout)
+        except Overloaded as exc:  # of several calls, the others may take long to end
+            if self.is_new or self.tells_of_before:
+                exc.add_note(EARLY)
+            raise
+
     def new_client(self, who: str, reconnect: Reconnect = PERSISTENT) -> Client:
         return Client(URL + who, proxy=None, limits=self.truth.of_clients, reconnect=reconnect)
 
@@ -177,9 +191,7 @@ class User(Caller):
             kicks = self.truth.kicked.values()
             is_well = is_well and not any(user == self.name and when > self.dropped_at - 5.0 for user, when, _ in kicks)
             is_expired = getattr(exc, "code", 0) == 4411 and is_well and "clock" not in self.truth.kinds
-            # What was refused before the connection was lost is told as soon as there is another one.
-            was_new |= self.dropped_at < self.session_since + 5.0 and self.sim.now < self.attached + 1.0
-            was_new |= EARLY in getattr(exc, "__notes__", ())
+            was_new |= self.tells_of_before or EARLY in getattr(exc, "__notes__", ())
             is_full = isinstance(exc, Overloaded) and self.truth.drops_events and (self.emits or was_new or self.is_new)
             is_full |= isinstance(exc, QueueFull) or ("Limits.unread_bytes" in str(exc) and self.truth.is_tight)
             is_late = isinstance(exc, RequestTimeout) and self.truth.may_be_late
@@ -394,12 +406,7 @@ class User(Caller):
 
         async def upload() -> None:
             number, call = self.truth.call("one of many uploads")
-            try:
-                await self.told(call, self.client.request("take", number, 0.5, send=items(), timeout=None))
-            except Overloaded as exc:  # the others may take long to end
-                if self.is_new:
-                    exc.add_note(EARLY)
-                raise
+            await self.told(call, self.client.request("take", number, 0.5, send=items(), timeout=None))
 
         for outcome in await asyncio.gather(*(upload() for _ in range(8)), return_exceptions=True):
             if outcome is not None:
