@@ -74,6 +74,7 @@ class Version:
     emits: Literal["", "event", "request"] = ""
     names: dict[str, Any] = field(init=False, repr=False)
     got: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], repr=False)
+    deprecated: str | None = None
     """The arguments of each call of the handler."""
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class Contract(Protocol):
         if self.kind and self.emits:
             server.declare(self.names["Contract"])
         elif self.kind:
-            server.on("f", self.names["f"])
+            server.on("f", self.names["f"], deprecated=self.deprecated)
         return describe(server)
 
     def sent(self) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
@@ -113,7 +114,7 @@ async def played(caller: Version, handler: Version) -> Outcome:
     """Let a caller of one version call a handler of the other, and return what happens."""
     server, client = Server(), Client()
     if handler.kind:
-        (client if handler.emits else server).on("f", handler.names["f"])
+        (client if handler.emits else server).on("f", handler.names["f"], deprecated=handler.deprecated)
     client.on("sync", lambda: None)
     if not caller.kind:
         return "works"  # nothing is sent

@@ -44,6 +44,8 @@ event-added | works | fails
 Old handlers do not know the event. | Deploy the handlers first.
 event-removed | fails | works
 Old callers still send the event. | Remove it when no caller is left.
+event-deprecated | works | works
+Old callers are warned when they call it. | Remove it when no caller is left.
 kind-changed | fails | fails
 The caller expects another kind of response. | Add an event with another name.
 upload-added | fails | meaning

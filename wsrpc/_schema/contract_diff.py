@@ -120,8 +120,13 @@ class _Comparison:
         one_way = [emits and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         prefix = "emitted-" if any(one_way) else ""
         if old is None or new is None:
-            yield _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
+            found = _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
+            if new is None and either.deprecated:
+                found = msgspec.structs.replace(found, text=f"{found.text} It was deprecated: {either.deprecated}")
+            yield found
             return
+        if new.deprecated and not old.deprecated:
+            yield _change("event-deprecated", place, None, new.deprecated)
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
         if one_way[0] != one_way[1] and old.kind == new.kind:
             yield _change("emit-to-request" if one_way[0] else "request-to-emit", place)

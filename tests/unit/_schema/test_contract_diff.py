@@ -175,6 +175,7 @@ def events() -> Iterator[Case]:
     for one, other in kinds:
         yield Case("kind-changed", V(kind=one), V(kind=other))
         yield Case("kind-changed", V(kind=other), V(kind=one))
+    yield Case("event-deprecated", V(), V(deprecated="use 'g'"))
     yield Case("upload-added", V(kind="stream", returns="int", gives="1"), V(kind="exchange", returns="int", gives="1"))
     yield Case(
         "upload-removed", V(kind="exchange", returns="int", gives="1"), V(kind="stream", returns="int", gives="1")

@@ -261,6 +261,7 @@ class Handler:
         "function",
         "hidden",
         "is_fallback",
+        "deprecated",
         "is_method",
         "keep",
         "lane",
@@ -338,6 +339,8 @@ class Handler:
         """Whether the handler gets messages that have no handler, of any name."""
         self.acquired = False
         """Whether the handler was registered with `once`, and belongs to a message that has not called it yet."""
+        self.deprecated = options.deprecated
+        """What callers should use instead. None if the event is not deprecated."""
         self.thread = thread
         self.timeout = timeout
         """Maximum seconds from its call to its end. UNSET: `Limits.handler_timeout` applies."""
