@@ -163,6 +163,12 @@ result-field-removed-default | works | meaning
 Old callers take the default for a value of the new handler. | Keep it until no caller reads it.
 result-field-removed-optional | works | works
 Callers see that the field is missing. | Nothing.
+older-name-added | works | fails
+Old handlers do not know the new name. | Deploy the handlers first.
+older-name-added-optional | works | meaning
+Old handlers ignore the new name in silence. | Deploy the handlers first.
+older-name-removed | works | works
+Only callers that are older than the old version send this name. | Remove it when none of them is left.
 added-field-refused | works | fails
 The old class forbids unknown fields. | Allow them first.
 removed-field-refused | fails | works
