@@ -45,7 +45,7 @@ Old handlers do not know the event. | Deploy the handlers first.
 event-removed | fails | works
 Old callers still send the event. | Remove it when no caller is left.
 event-deprecated | works | works
-Old callers are warned when they call it. | Remove it when no caller is left.
+Old callers are warned. | Remove it when no caller is left.
 kind-changed | fails | fails
 The caller expects another kind of response. | Add an event with another name.
 upload-added | fails | meaning
@@ -168,7 +168,7 @@ Old handlers do not know the new name. | Deploy the handlers first.
 older-name-added-optional | works | meaning
 Old handlers ignore the new name in silence. | Deploy the handlers first.
 older-name-removed | works | works
-Only callers that are older than the old version send this name. | Remove it when none of them is left.
+Only callers before the old version send it. | Nothing.
 added-field-refused | works | fails
 The old class forbids unknown fields. | Allow them first.
 removed-field-refused | fails | works
