@@ -94,6 +94,7 @@ def items_option(what: str) -> Decorator:
     return click.option("--take", metavar="N", type=click.IntRange(min=1), help=f"End after N {what}.")
 
 
+APP_DIR = click.option("--app-dir", metavar="DIR", help="Search modules here. Default: the working directory.")
 HEADER = click.option(
     "--header", metavar='"NAME: VALUE"', type=_header, multiple=True, help="Send this header. Can be repeated."
 )

@@ -13,7 +13,7 @@ from .._schema.contract_diff import Change, compare
 from ..codegen._checking import InvalidDescription
 from ..errors import one_line
 from .command_errors import REMOTE, UsageError
-from .command_options import HEADER, Options
+from .command_options import APP_DIR, HEADER, Options
 from .description_request import written
 from .loading import TARGETS, described
 from .printing import print_text
@@ -27,6 +27,7 @@ MOST_SHOWN = 60
 @click.argument("new", type=click.Path())
 @click.option("--allow", metavar="RULE", multiple=True, help="Accept changes of this rule. Can be repeated.")
 @click.option("--json", is_flag=True, help="Print a list of objects.")
+@APP_DIR
 @HEADER
 def diff(**params: Any) -> int:
     """List what has changed in a contract from OLD to NEW, and whom it breaks.
@@ -36,7 +37,7 @@ def diff(**params: Any) -> int:
     options = Options(**params)
     if unknown := next((rule for rule in options.allow if rule not in RULES), None):
         raise UsageError(f"there is no rule {unknown!r}")
-    (old, _), (new, _) = described([options.old, options.new], options.header)
+    (old, _), (new, _) = described([options.old, options.new], options.header, folder=options.app_dir)
     changes: list[Change] = []
 
     def text() -> str:

@@ -19,7 +19,7 @@ from ..codegen.typescript import declarations
 from ..errors import printable
 from ..schema import Description
 from .command_errors import USAGE, UsageError
-from .command_options import HEADER, Options, several
+from .command_options import APP_DIR, HEADER, Options, several
 from .description_request import written
 from .loading import ROUTES, SERVER, TARGETS, Wanted, described
 from .printing import print_text
@@ -31,7 +31,7 @@ COMMON = several(
         "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write to FILE instead of stdout."
     ),
     click.option("--check", is_flag=True, help="Write nothing. Exit with 1 if FILE is not up to date."),
-    click.option("--app-dir", metavar="DIR", help="Search modules here. Default: the working directory."),
+    APP_DIR,
     HEADER,
 )
 TARGET = f"TARGET is {TARGETS}"

@@ -126,7 +126,9 @@ class _Comparison:
         if old is None or new is None:
             found = _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
             if new is None and either.deprecated:
-                found = msgspec.structs.replace(found, text=f"{found.text} It was deprecated: {either.deprecated}")
+                found = msgspec.structs.replace(
+                    found, text=f"{found.text} It was deprecated: {either.deprecated.rstrip('.')}."
+                )
             yield found
             return
         if new.deprecated and not old.deprecated:
@@ -259,7 +261,8 @@ def _unit_differs(old: str, new: str) -> bool:
 
 def _known(name: str, schema: Schema, olds: Collection[str]) -> str:
     """Return the name that the old version has for a field or parameter: its own name, or one of its older names."""
-    found = next((older for older in schema.get(OLDER_NAMES, ()) if older in olds), name)
+    known = (older for older in schema.get(OLDER_NAMES, ()) if older in olds and not _unit_differs(older, name))
+    found = next(known, name)
     return name if name in olds else found
 
 
@@ -471,16 +474,19 @@ def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused
 
 
 def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
-    """Yield a change for each field that was removed while one of the same type was added."""
+    """Yield a change for each field that was removed while one was added that is perhaps the same.
+
+    Its type is the same, and its name differs only in the unit, or no other field comes into question.
+    """
 
     def bare(field: _Field) -> Schema:
         return {key: value for key, value in field.schema.items() if key not in _WORDS}
 
-    removed = [name for name in olds if name not in news]
-    for name in [name for name in news if name not in olds]:
+    removed, added = ([name for name in one if name not in other] for one, other in ((olds, news), (news, olds)))
+    for name in added:
         alike = [each for each in removed if bare(olds[each]) == bare(news[name])]
-        if alike:
-            before = next((each for each in alike if _unit_differs(each, name)), alike[0])
-            removed.remove(before)
-            rule = "field-unit-changed" if _unit_differs(before, name) else "field-renamed"
-            yield _change(rule, place.at(f".{name}"), before, name)
+        rivals = [each for each in added if bare(news[each]) == bare(news[name])]
+        if found := [each for each in alike if _unit_differs(each, name)]:
+            yield _change("field-unit-changed", place.at(f".{name}"), found[0], name)
+        elif len(alike) == len(rivals) == 1:
+            yield _change("field-renamed", place.at(f".{name}"), alike[0], name)

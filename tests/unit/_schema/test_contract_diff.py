@@ -270,7 +270,7 @@ async def test_what_the_table_says_is_what_happens(case: Case) -> None:
 def test_the_text_says_that_a_removed_event_was_deprecated() -> None:
     [change] = compare(V(deprecated="use 'g'").describe(), V(kind="").describe())
     assert (change.rule, change.kinds) == ("event-removed", ("breaks callers",))
-    assert change.text == "Old callers still send the event. It was deprecated: use 'g'"
+    assert change.text == "Old callers still send the event. It was deprecated: use 'g'."
 
 
 @pytest.mark.parametrize(
@@ -285,3 +285,14 @@ def test_older_names_of_what_goes_by_position_say_that_nothing_has_changed(takes
 def test_every_rule_is_played() -> None:
     assert {case.rule for case in CASES} == RULES.keys()
     assert {case.rule for case in CASES if not case.others} == RULES.keys() - HINTS
+
+
+def test_a_guess_of_a_rename_is_made_only_if_there_is_no_other_one_and_units_are_compared_in_any_case() -> None:
+    def found(old: str, new: str) -> dict[str, Any]:
+        fields = [V("x: T", "T(1, 2)", types=f"class T(Struct): {each}").describe() for each in (old, new)]
+        return {change.rule: change.new for change in compare(*fields)}
+
+    assert "field-renamed" not in found("temperature: float; battery: float", "charge: float; kelvin: float")
+    assert found("temperature: float; battery: int", "charge: int; temperature: float")["field-renamed"] == "charge"
+    older = "a_k: Annotated[float, wsrpc.older_names('a_c')]; b: int"
+    assert found("a_c: float; b: int", older)["field-unit-changed"] == "a_k"
