@@ -85,7 +85,7 @@ IMPORTS: dict[str, str] = {
 LONGEST = 60
 """Maximum number of characters of a name."""
 
-_RESERVED = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations"})
+_RESERVED = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations", "CONTRACT"})
 
 
 def module_names() -> NameTable:

@@ -43,6 +43,7 @@ def client_module(description: Description, /) -> str:
 
     The module contains:
 
+    - ``CONTRACT``, the fingerprint of the description, to compare with `Peer.contract`
     - the types of all parameters and results
     - for each channel, a `Protocol` with its requests, and a function that returns a proxy for it
     - for each channel with emitted events, a `Protocol` with these events
@@ -53,6 +54,7 @@ def client_module(description: Description, /) -> str:
         InvalidDescription: no module can be generated from the description.
     """
     check_description(description)
+    contract = f'CONTRACT = "{description.fingerprint}"'
     pairs = merged(description.definitions)
     description = msgspec.convert(renamed(msgspec.to_builtins(description), pairs), Description)
     definitions = description.definitions
@@ -64,7 +66,7 @@ def client_module(description: Description, /) -> str:
     names = module_names()
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names)
-    parts = written.written()
+    parts = [contract, *written.written()]
     parts += _Contracts(written, names).written(description)
     body = "\n\n\n".join(parts)
     text = f"\nfrom __future__ import annotations\n{_imports(body)}"
