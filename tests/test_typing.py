@@ -47,6 +47,7 @@ async def use(client: wsrpc.Client, peer: wsrpc.Peer) -> None:
     await chat.say(1)  # error
     chat.shout(["a"])  # error
     await main.serve()  # error
+    await main.cook([])  # error
     wrong: str = await chat.say("hi")  # error
     print(node, length, wrong)
 """
@@ -66,7 +67,13 @@ def run(folder: Path, *command: str) -> str:
 def mypy(folder: Path) -> Findings:
     # A cache of its own: the options are not those of `make check`, which would have to start anew after this.
     cache = ROOT / ".mypy_cache" / "user-code"
-    options = ["--strict", "--output=json", "--follow-imports=silent", f"--cache-dir={cache}"]
+    options = [
+        "--strict",
+        "--enable-error-code=deprecated",
+        "--output=json",
+        "--follow-imports=silent",
+        f"--cache-dir={cache}",
+    ]
     lines = run(folder, "mypy", *options, ".").splitlines()
     found: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith("{")]
     return {(Path(item["file"]).name, item["line"]): item["message"] for item in found if item["severity"] == "error"}

@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
     from ._net.origins import ANY_ORIGIN
     from ._server.rooms import Room
     from ._server.server import Server, Service
+    from ._values.older_names import older_names
     from .errors import (
         BadArguments,
         BadResult,
@@ -107,6 +108,7 @@ __all__ = [
     "dial",
     "is_transient",
     "method",
+    "older_names",
     "with_options",
 ]
 
@@ -144,6 +146,7 @@ if not typing.TYPE_CHECKING:
         "dial": "._net.dial",
         "is_transient": "._client.reconnect_policy",
         "method": "._core.handlers.method",
+        "older_names": "._values.older_names",
         "with_options": "._core.api.proxy",
     }
 

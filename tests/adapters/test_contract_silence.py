@@ -88,7 +88,8 @@ async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSock
 
 @over_sockets
 async def test_a_connection_that_is_full_and_does_not_move_is_dropped(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS.replace(ping_interval=0.2, stall_timeout=0.1), receive_buffer=4096) as (transport, _):
+    limits = LIMITS.replace(ping_interval=0.2, ping_timeout=5.0, stall_timeout=0.1)
+    async with flavour.raw(limits, receive_buffer=4096) as (transport, _):
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
         info = await recorder.end()

@@ -52,7 +52,7 @@ def fill(server: Server) -> None:
     def pair(at: tuple[int, str] = (1, "a")) -> tuple[int, str]:
         return at
 
-    @server.on("nothing")
+    @server.on("nothing", deprecated="use 'pair'")
     def nothing() -> None: ...
 
     @server.on("refuse")

@@ -41,7 +41,14 @@ def _refers(name: str) -> dict[str, str]:
 NAMES = ("Größe", "Gr__e", "WsrpcError", "a b")
 ODD = {
     "events": [
-        {"event": event, "kind": "value", "channel": channel, "result": _refers("keywords"), "parameters": parameters}
+        {
+            "event": event,
+            "kind": "value",
+            "channel": channel,
+            "deprecated": "use 'b'",
+            "result": _refers("keywords"),
+            "parameters": parameters,
+        }
         for channel in (None, "main", "a b", "a/b", "ä.ö")
         for event in ("error", "a b", "a/b", "a_b", "a_b.result", "a~1b", "{x}", "#", "")
         if (channel, event) not in ((None, "error"), (channel, ""))
@@ -297,6 +304,18 @@ async def test_each_message_on_the_wire_is_one_of_the_document() -> None:
         seen |= {conversation.key_of(*each) for each in messages}
     stated = {key for channel in document["channels"].values() for key in channel["messages"]}
     assert stated - seen == {"refuse.result", "hang.result"}
+
+
+async def test_a_deprecated_event_is_marked() -> None:
+    openapi = json.loads((await run("types", "documented:api", "--openapi", "--app-dir", str(FOLDER))).out)
+    asyncapi = json.loads(await prints("types", "documented:server", "--asyncapi", "--app-dir", str(FOLDER)))
+    validate(openapi)
+    marked = [path for path, operations in openapi["paths"].items() if operations.get("post", {}).get("deprecated")]
+    assert marked == ["/call/nothing"]
+    assert openapi["paths"]["/call/nothing"]["post"]["description"] == "Deprecated: use 'pair'"
+    main = asyncapi["channels"]["main"]["messages"]
+    assert [key for key, each in main.items() if each.get("payload", {}).get("deprecated")] == ["nothing"]
+    assert asyncapi["operations"]["receive.nothing"]["description"] == "Deprecated: use 'pair'"
 
 
 async def test_a_document_is_the_same_each_time() -> None:

@@ -57,7 +57,7 @@ class User(Caller):
         """Whether the last session ended before the client knew it."""
         self.attached = inf
         """When the last connection has become one of the session."""
-        self.dropped_at = 0.0
+        self.dropped_at = self.dropped_early = 0.0
         """When the last connection was lost."""
         self.client = self.target = self.new_client(self.name, Reconnect(retry=self.may_dial))
         serve(self.client, truth)
@@ -101,6 +101,7 @@ class User(Caller):
         @self.client.on_detach
         def dropped(info: CloseInfo) -> None:
             self.dropped_at = sim.now
+            self.dropped_early = sim.now if self.is_new else self.dropped_early
             truth.check_drop(self.name, info)
 
         @self.client.on("close")
@@ -119,7 +120,7 @@ class User(Caller):
     def tells_of_before(self) -> bool:
         """Whether the server may answer what was sent on the first connection of the session, which is lost."""
         is_soon = self.sim.now < self.attached + 1.0 or self.truth.may_be_late
-        return self.dropped_at < self.session_since + 5.0 and is_soon
+        return self.dropped_early > self.session_since and is_soon
 
     async def told(self, call: Call, asking: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         try:

@@ -17,10 +17,11 @@ from typing import Any, Protocol, get_args, get_origin, get_type_hints
 import wsrpc
 from wsrpc import Client
 from wsrpc._values.convert import converter
+from wsrpc.codegen._python_text import DEPRECATED
 
 _numbers = itertools.count()
 
-CALLS = {"msgspec.field", "wsrpc.method", "set", "builtins.set", "caller.of", "caller.proxy"}
+CALLS = {"deprecated", "msgspec.field", "wsrpc.method", "set", "builtins.set", "caller.of", "caller.proxy"}
 MODULES = {
     *("__future__", "builtins", "collections.abc", "datetime", "decimal", "enum", "msgspec", "typing", "uuid", "wsrpc")
 }
@@ -78,8 +79,11 @@ def check_types(module: Any) -> int:
 
 def check_statements(text: str) -> None:
     """Whether a module consists of what one is made of, and calls nothing else."""
-    tree = ast.parse(text)
     known = {*IMPORTS, *TYPES, "caller"}
+    if f"\n{DEPRECATED}\n" in text:
+        text = text.replace(DEPRECATED, "")
+        known.add("deprecated")
+    tree = ast.parse(text)
     for node in tree.body:
         match node:
             case ast.Import():

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol
 
 import msgspec
 import pydantic
+from msgspec import inspect as mi
 
 import wsrpc
 from wsrpc import AnonymousChannel, Client, Server, WsrpcError
@@ -39,6 +40,7 @@ NAMES: dict[str, Any] = {
     "date": date,
     "datetime": datetime,
     "enum": enum,
+    "older_names": wsrpc.older_names,
     "pydantic": pydantic,
     "wsrpc": wsrpc,
 }
@@ -72,6 +74,7 @@ class Version:
     sends: str = "int"
     items: str = "7"
     emits: Literal["", "event", "request"] = ""
+    deprecated: str | None = None
     names: dict[str, Any] = field(init=False, repr=False)
     got: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], repr=False)
     """The arguments of each call of the handler."""
@@ -100,7 +103,7 @@ class Contract(Protocol):
         if self.kind and self.emits:
             server.declare(self.names["Contract"])
         elif self.kind:
-            server.on("f", self.names["f"])
+            server.on("f", self.names["f"], deprecated=self.deprecated)
         return describe(server)
 
     def sent(self) -> tuple[tuple[Any, ...], dict[str, Any], list[Any]]:
@@ -113,7 +116,7 @@ async def played(caller: Version, handler: Version) -> Outcome:
     """Let a caller of one version call a handler of the other, and return what happens."""
     server, client = Server(), Client()
     if handler.kind:
-        (client if handler.emits else server).on("f", handler.names["f"])
+        (client if handler.emits else server).on("f", handler.names["f"], deprecated=handler.deprecated)
     client.on("sync", lambda: None)
     if not caller.kind:
         return "works"  # nothing is sent
@@ -166,13 +169,19 @@ class Member(NamedTuple):
     names: tuple[str, ...]
 
 
+def _oldest_name(field: mi.Field) -> str:
+    schema = field.type.extra_json_schema if isinstance(field.type, mi.Metadata) else None
+    return str((schema or {}).get("x-older-names", [field.name])[-1])
+
+
 def meant(value: Any) -> Any:
     """Return a value with the names that its parts have in its own version."""
     if isinstance(value, enum.Enum):
         return Member(value.name, value.value, tuple(type(value).__members__))
     if isinstance(value, msgspec.Struct):
         found = msgspec.structs.asdict(value)
-        return {name: meant(each) for name, each in found.items() if each is not msgspec.UNSET}
+        oldest = {each.name: _oldest_name(each) for each in mi.type_info(type(value)).fields}  # type: ignore[attr-defined]
+        return {oldest[name]: meant(each) for name, each in found.items() if each is not msgspec.UNSET}
     if isinstance(value, pydantic.BaseModel):
         return {name: meant(getattr(value, name)) for name in type(value).model_fields}
     if is_dataclass(value):

@@ -110,6 +110,7 @@ chat = server.of("chat")
 
 
 @server.on("brew")
+@server.on("cook", deprecated="use 'brew'")
 def brew(cups: list[Cup], strong: bool = False, size: Size = Size.LARGE) -> list[Cup]:
     """Brew some cups."""
     return cups

@@ -31,6 +31,7 @@ from .._core.wire.rejections import error_to_wire
 from .._log.contract import LogGone, LogState, NewLog, Store
 from .._log.kept import Encode, encoder_of, hash_of, read_kept
 from .._log.link import StoreLink
+from .._log.position import RunPosition
 from ..errors import BadArguments, ItemsGone, KeyReused, RemoteError, made_here
 from .runs import ITEMS_LOST, End, Performer, Run, Runs, failed, missing_items
 
@@ -253,15 +254,13 @@ class Keeper:
             raise made_here(ItemsGone("nothing is kept under this key"))
         if arguments not in (None, state.arguments):
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
-        number, dash, id = str(after).partition("-")
-        if not (number.isascii() and number.isdecimal() and len(number) <= 16 and bool(dash) is bool(id)):
-            raise made_here(BadArguments(f"{after!r} is not the position of a stream"))
-        if id and id != state.id:
+        number, run = RunPosition.parse(after)
+        if run is not None and run != state.id:
             raise missing_items(state, "the position is of an earlier run; this one begins with {}")
         last = state.last if handler.facts.role is Role.STREAM else 1
-        if int(number) > last and (id or state.end is not None):
+        if number > last and (run is not None or state.end is not None):
             raise missing_items(state, ITEMS_LOST)
-        return state, int(number)
+        return state, number
 
     def _items(
         self, invocation: Invocation, key: str, state: LogState, skipped: int, *, announces: bool

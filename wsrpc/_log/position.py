@@ -1,16 +1,17 @@
-"""`Position`: the place of an entry in a log. It proves itself."""
+"""`Position`: the place of an entry in a log. It proves itself. `RunPosition`: a place in the log of one run."""
 
 from __future__ import annotations
 
 import re
 from typing import Literal, NamedTuple
 
-from ..errors import BadArguments, short
+from ..errors import BadArguments, made_here, short
 from .contract import Page
 
 LAST = 2**53 - 1
 """The largest number of an entry."""
 
+_run_position = re.compile(r"([0-9]{1,16})(?:-(.+))?", re.DOTALL).fullmatch
 _position = re.compile(r"([0-9]{1,16})-([!-~]{1,60})").fullmatch
 
 
@@ -45,3 +46,24 @@ class Position(NamedTuple):
         if page.number > self.number + 1:
             return "gap"
         return "next" if page.number == self.number + 1 and page.before == (self.id or "") else "reset"
+
+
+class RunPosition(NamedTuple):
+    """A place in the items of a run: how many are before it, and the id of the run, or None for the present run.
+
+    It needs no id of an item, because only one writer adds items to a run, and never other ones.
+    """
+
+    number: int
+    run: str | None
+
+    @classmethod
+    def parse(cls, after: int | str) -> RunPosition:
+        """Return the position that a caller has passed: a number of items, or `Stream.position`.
+
+        Raises:
+            BadArguments: it is not a position.
+        """
+        if (found := _run_position(str(after))) is None:
+            raise made_here(BadArguments(f"{short(after)} is not the position of a stream"))
+        return cls(int(found[1]), found[2])

@@ -16,6 +16,7 @@ from .components import (
     Info,
     about,
     arguments_of,
+    deprecation,
     legal_name,
     object_of,
     schema_ref,
@@ -170,7 +171,8 @@ def _messages(event: EventSchema, action: Action) -> Messages:
     named = {} if event.channel is None else {"c": {"const": event.channel}}
     properties = {**id, **named, "a": arguments_of(event, {"const": event.event}), "ctx": CONTEXT}
     required = " ".join(["a", *named, *(["i"] if event.kind != "value" else [])])
-    found: Messages = {"request": {"title": event.event, **about(event), "payload": object_of(required, **properties)}}
+    payload = {**object_of(required, **properties), **deprecation(event)}
+    found: Messages = {"request": {"title": event.event, **about(event), "payload": payload}}
     if event.result is not None:
         # JavaScript leaves out a result that is undefined.
         found["result"] = _message("The result.", "i d" if action == "receive" else "i", i=ID, d=event.result)

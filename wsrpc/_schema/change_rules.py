@@ -44,6 +44,8 @@ event-added | works | fails
 Old handlers do not know the event. | Deploy the handlers first.
 event-removed | fails | works
 Old callers still send the event. | Remove it when no caller is left.
+event-deprecated | works | works
+Old callers are warned. | Remove it when no caller is left.
 kind-changed | fails | fails
 The caller expects another kind of response. | Add an event with another name.
 upload-added | fails | meaning
@@ -161,6 +163,12 @@ result-field-removed-default | works | meaning
 Old callers take the default for a value of the new handler. | Keep it until no caller reads it.
 result-field-removed-optional | works | works
 Callers see that the field is missing. | Nothing.
+older-name-added | works | fails
+Old handlers do not know the new name. | Deploy the handlers first.
+older-name-added-optional | works | meaning
+Old handlers ignore the new name in silence. | Deploy the handlers first.
+older-name-removed | works | works
+Only callers before the old version send it. | Nothing.
 added-field-refused | works | fails
 The old class forbids unknown fields. | Allow them first.
 removed-field-refused | fails | works

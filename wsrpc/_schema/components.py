@@ -85,4 +85,10 @@ def arguments_of(event: EventSchema, *first: Schema) -> Schema:
 def about(event: EventSchema) -> dict[str, str]:
     """Return the summary of an event: the first line of its docstring. If there is more, also the description."""
     summary = {"summary": event.doc.partition("\n")[0]} if event.doc else {}
-    return {**summary, "description": event.doc} if "\n" in event.doc else summary
+    more = [event.doc] * ("\n" in event.doc) + [f"Deprecated: {event.deprecated}"] * bool(event.deprecated)
+    return {**summary, "description": "\n\n".join(more)} if more else summary
+
+
+def deprecation(event: EventSchema) -> dict[str, bool]:
+    """Return the keyword of a deprecated event. AsyncAPI has it for schemas, OpenAPI for operations."""
+    return {"deprecated": True} if event.deprecated else {}

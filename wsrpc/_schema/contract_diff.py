@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import product, zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
 
+from .._values.older_names import OLDER_NAMES
 from .change_rules import RULES, Kind, Outcome, kinds_of
 from .definitions import MEMBER_NAMES, PREFIX, Schema
 from .description import Description, EventSchema, ParameterSchema
@@ -31,7 +32,7 @@ _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties
 _LIMITS = (*_LOWER, "maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "pattern", "multipleOf")
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
-_WORDS = ("title", "description", "default", "examples")
+_WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
 """Keywords that restrict no values."""
 
 
@@ -79,6 +80,8 @@ class _Place(NamedTuple):
     text: str
     results: bool = False
     """Whether handlers send the values there to callers."""
+    read: bool = False
+    """Whether the described program reads the values there, and not a program that was perhaps generated."""
 
     def at(self, more: str) -> _Place:
         """Return a place inside this one."""
@@ -110,18 +113,24 @@ class _Comparison:
 
     def __init__(self, old: Description, new: Description) -> None:
         self._definitions = old.definitions, new.definitions
-        self._seen: set[tuple[str, str, Any, bool]] = set()
+        self._seen: set[tuple[str, str, Any, bool, bool]] = set()
         """The pairs of definitions that were compared, because definitions may be recursive."""
 
     def event(self, old: EventSchema | None, new: EventSchema | None, *, emits: bool) -> Iterator[Change]:
         either = new or old
         assert either is not None
-        place = _Place(("emits " if emits else "") + (f"{either.channel}:" if either.channel else "") + either.event)
+        text = ("emits " if emits else "") + (f"{either.channel}:" if either.channel else "") + either.event
+        place = _Place(text, read=not emits)
         one_way = [emits and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         prefix = "emitted-" if any(one_way) else ""
         if old is None or new is None:
-            yield _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
+            found = _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
+            if new is None and either.deprecated:
+                found = msgspec.structs.replace(found, text=f"{found.text} It was deprecated: {either.deprecated}")
+            yield found
             return
+        if new.deprecated and not old.deprecated:
+            yield _change("event-deprecated", place, None, new.deprecated)
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
         if one_way[0] != one_way[1] and old.kind == new.kind:
             yield _change("emit-to-request" if one_way[0] else "request-to-emit", place)
@@ -132,7 +141,7 @@ class _Comparison:
             for name in ("sends", "items", "result"):
                 before, after = getattr(old, name), getattr(new, name)
                 if before is not None and after is not None:
-                    at = _Place(f"{place.text}() {name}", results=name != "sends")
+                    at = _Place(f"{place.text}() {name}", results=name != "sends", read=(name == "sends") != emits)
                     yield from self._schemas(before, after, at)
 
     # ------------------------------------------------------------ parameters
@@ -142,7 +151,8 @@ class _Comparison:
     ) -> Iterator[Change]:
         old_rest, new_rest = (next((each for each in side if each.rest), None) for side in (old, new))
         olds, news = ([each for each in side if not each.rest] for side in (old, new))
-        yield from _order([p.name for p in olds], [q.name for q in news], place, "parameter")
+        names = [p.name for p in olds]
+        yield from _order(names, [_known(q.name, q.schema, names) for q in news], place, "parameter")
         for p, q in zip_longest(olds, news):
             before, after = p or old_rest, q or new_rest
             last: Any = q or p
@@ -177,7 +187,7 @@ class _Comparison:
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
             if one.place and other.place:
-                seen = one.place, other.place, key, place.results
+                seen = one.place, other.place, key, place.results, place.read
                 if seen in self._seen:
                     continue
                 self._seen.add(seen)
@@ -211,8 +221,12 @@ class _Comparison:
         olds, news = _fields_of(old), _fields_of(new)
         if "prefixItems" in old:
             one, other = ([each.schema.get("title", name) for name, each in side.items()] for side in (olds, news))
-            yield from _order(one, other, place, "position")
+            known = [_known(*pair, one) for pair in zip(other, (each.schema for each in news.values()), strict=True)]
+            yield from _order(one, known, place, "position")
         else:
+            if place.read:
+                yield from _older_names(olds, news, place)
+                news = {_known(name, each.schema, olds): each for name, each in news.items()}
             yield from _renames(olds, news, place)
         for name in {**olds, **news}:
             p, q = olds.get(name), news.get(name)
@@ -241,6 +255,25 @@ def _unit_differs(old: str, new: str) -> bool:
     words = [re.findall(r"[a-z]+|\d+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()) for name in (old, new)]
     one, other = ([word for word in side if not _UNIT.fullmatch(word)] for side in words)
     return one == other and bool(one) and words[0] != words[1]
+
+
+def _known(name: str, schema: Schema, olds: Collection[str]) -> str:
+    """Return the name that the old version has for a field or parameter: its own name, or one of its older names."""
+    found = next((older for older in schema.get(OLDER_NAMES, ()) if older in olds), name)
+    return name if name in olds else found
+
+
+def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
+    for name, field in news.items():
+        known = _known(name, field.schema, olds)
+        if (before := olds.get(known)) is None:
+            continue
+        if known != name:
+            rule = f"older-name-added{'-optional' * before.may_be_missed}"
+            yield _change(rule, place.at(f".{name}"), known, name)
+        for lost in before.schema.get(OLDER_NAMES, ()):
+            if lost not in (*news, *field.schema.get(OLDER_NAMES, ())):
+                yield _change("older-name-removed", place.at(f".{name}"), lost)
 
 
 def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> Iterator[Change]:

@@ -68,6 +68,7 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
         items: the JSON Schema of the items that the caller gets.
         result: the JSON Schema of the result.
         notes: which types have no schema, and why.
+        deprecated: what callers should use instead. Empty if the event is not deprecated.
     """
 
     event: str
@@ -79,6 +80,7 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
     items: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    deprecated: str = ""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -249,6 +251,7 @@ class _Draft(NamedTuple):
     others: dict[str, tuple[Any, Form]]
     """The types of `EventSchema.sends`, `items` and `result`, each with the form of its schema."""
     notes: list[str]
+    deprecated: str = ""
 
     def types(self) -> list[tuple[Any, Form]]:
         return [*((parameter.type, self.form) for parameter in self.parameters), *self.others.values()]
@@ -288,7 +291,7 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
             others["sends"] = parameter.type, "sent"
     if kind != "conversation":
         others["items" if kind in ("stream", "exchange") else "result"] = given.type, "given"
-    return _Draft(channel, event, kind, doc, parameters, "sent", others, notes)
+    return _Draft(channel, event, kind, doc, parameters, "sent", others, notes, handler.deprecated or "")
 
 
 def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
@@ -350,6 +353,5 @@ def _finished(draft: _Draft, described: Iterator[Described], default: DefaultWri
     for name in draft.others:
         fields[name], found = next(described)
         notes += [f"{'what is sent' if name == 'sends' else name}: {note}" for note in found]
-    return EventSchema(
-        draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), notes=tuple(notes), **fields
-    )
+    fields |= {"notes": tuple(notes), "deprecated": draft.deprecated}
+    return EventSchema(draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), **fields)

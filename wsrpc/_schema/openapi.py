@@ -13,6 +13,7 @@ from .components import (
     Info,
     about,
     arguments_of,
+    deprecation,
     legal_name,
     object_of,
     schema_ref,
@@ -144,7 +145,8 @@ def _json(text: str, schema: Schema, others: dict[str, Any] | None = None) -> di
 
 def _body(event: EventSchema) -> dict[str, Any]:
     arguments = arguments_of(event)
-    return {"requestBody": {"required": arguments["minItems"] > 0, **_json("The arguments.", arguments)}}
+    body = {"required": arguments["minItems"] > 0, **_json("The arguments.", arguments)}
+    return {**deprecation(event), "requestBody": body}
 
 
 def _call(event: EventSchema, name: str) -> dict[str, Any]:

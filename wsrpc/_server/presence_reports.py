@@ -20,6 +20,7 @@ from typing import Any
 from .._base.logs import logger
 from .._base.rooms import Present
 from .._base.scheduler import LoopScheduler, Scheduler, Tasks, Timer
+from .._core.handlers.lifecycle import ends_the_task
 from .user_entries import RoomUsers, User, UserEntries
 
 WATCHED = 10.0
@@ -154,5 +155,7 @@ class PresenceReports:
                 result = function(self._context.room(self._presence.name), present)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
                 logger.exception("on_presence failed for room %r", self._presence.name)

@@ -82,7 +82,10 @@ class RoomFeed:
         self.pages = RoomPages(spawn, read)
         self.reached: Position | None = None
         """The last event that was sent to the members which are not behind. None until it is known where the log ends.
-        It may be old while there are no members."""
+        It may be old while there are no members.
+
+        Only the event after this one may be sent, and only the methods below move it. Several tasks do, so whoever has
+        waited compares it again."""
         self._moved = asyncio.Event()
         """Set when ``reached`` changes."""
         self._name = name
@@ -100,6 +103,10 @@ class RoomFeed:
             self.reached = position._replace(id=UNKNOWN)
             self._notify_all(position)
         self._move_to(position)
+
+    def restart(self) -> None:
+        """It is not known where the log ends: the last member may have left while an event was sent."""
+        self.reached = None
 
     def skip_to(self, position: Position) -> None:
         """Tell the members that are not behind that they miss the events before a position."""

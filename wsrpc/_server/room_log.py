@@ -245,7 +245,7 @@ class RoomLog:
         """Begin to read the log, because the room has a member here. Idempotent."""
         if self._reading is None or self._reading.done():
             if self._link.is_shared:
-                self.feed.reached = None  # not at the end: the last member may leave while an event is sent
+                self.feed.restart()
             self._reading = self._link.spawn(self._read())
 
     async def wait_started(self) -> None:

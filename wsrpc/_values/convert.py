@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect as mi
 
 from .caching import memoized
+from .older_names import has_older_names, with_present_names
 from .pydantic_types import is_pydantic, misfit, pydantic_dumper, pydantic_validator
 from .type_survey import problem_of
 
@@ -145,10 +146,12 @@ def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
 
 
 @memoized
-def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
-    """Return whether a type needs options, and the first class in it that only a ``dec_hook`` can convert to."""
+def _examine(tp: Any) -> tuple[bool, type[Any] | None, mi.Type | None]:
+    """Return whether a type needs options, the first class in it that only a ``dec_hook`` can convert to, and the type
+    as msgspec sees it, if it has fields with older names."""
     try:
-        nodes = list(nodes_of(mi.type_info(tp)))
+        root = mi.type_info(tp)
+        nodes = list(nodes_of(root))
     except NameError as exc:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
     # `object` needs no hook: msgspec accepts any value for it, as the annotation says.
@@ -161,7 +164,13 @@ def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
             raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
     keys = [node.key_type for node in nodes if isinstance(node, mi.DictType)]
     needed = bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys)
-    return needed, next((cls for cls in custom if not is_pydantic(cls)), None)
+    unknown = next((cls for cls in custom if not is_pydantic(cls)), None)
+    return needed, unknown, root if has_older_names(root, nodes) else None
+
+
+def older_names_in(tp: Any) -> mi.Type | None:
+    """Return a type as msgspec sees it, if it has fields with older names. Otherwise return None."""
+    return None if tp is Any or tp is object else _examine(tp)[2]
 
 
 def _cached_without_hook(make: Callable[[Any, DecHook | None], _R]) -> Callable[[Any, DecHook | None], _R]:
@@ -196,7 +205,7 @@ def needs_options(tp: Any, dec_hook: DecHook | None) -> bool:
     if tp is Any or tp is object:
         return False
     check_type(tp)
-    needed, unknown = _examine(tp)
+    needed, unknown, _ = _examine(tp)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "
@@ -262,6 +271,8 @@ def _converter(tp: Any, dec_hook: DecHook | None) -> Callable[[Any], Any]:
             raise _unboxed(exc) from exc.__cause__
         return boxed.value
 
+    if (node := older_names_in(tp)) is not None:
+        return lambda value: convert_value(with_present_names(node, value))
     return convert_value
 
 

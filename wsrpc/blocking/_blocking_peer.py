@@ -208,10 +208,14 @@ class Registrar(Delegate):
     __slots__ = ()
 
     @overload
-    def on(self, event: str, /, *, ordered: bool = False, hidden: bool = False) -> Callable[[F], F]: ...
+    def on(
+        self, event: str, /, *, ordered: bool = False, hidden: bool = False, deprecated: str | None = None
+    ) -> Callable[[F], F]: ...
 
     @overload
-    def on(self, event: str, handler: F, /, *, ordered: bool = False, hidden: bool = False) -> F: ...
+    def on(
+        self, event: str, handler: F, /, *, ordered: bool = False, hidden: bool = False, deprecated: str | None = None
+    ) -> F: ...
 
     @overload
     def on(self, event: str, handler: None, /) -> None: ...
@@ -224,6 +228,7 @@ class Registrar(Delegate):
         *,
         ordered: bool = False,
         hidden: bool = False,
+        deprecated: str | None = None,
     ) -> Any:
         """Register the handler of an event: a plain function, which runs in a thread; see `wsrpc.Peer.on`.
 
@@ -231,7 +236,8 @@ class Registrar(Delegate):
             TypeError: the function is an ``async def``, or cannot be a handler.
             ValueError: as for `wsrpc.Peer.on`.
         """
-        return register(self._inner, self._bridge, "on", event, handler, ordered=ordered, hidden=hidden)
+        options = {"ordered": ordered, "hidden": hidden, "deprecated": deprecated}
+        return register(self._inner, self._bridge, "on", event, handler, **options)
 
     @overload
     def once(self, event: str, /, *, hidden: bool = False) -> Callable[[F], F]: ...

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from .._base.names import RESERVED_EVENTS, check_channel, check_event
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
+from .._values.older_names import OLDER_NAMES
 from ..errors import short
 
 MOST_LEVELS = 80
@@ -44,6 +45,7 @@ class _Schema(Struct):
     type: str | list[str] = ""
     enum: list[Any] = []
     member_names: list[str] = field(name=MEMBER_NAMES, default=[])
+    older_names: list[str] = field(name=OLDER_NAMES, default=[])
     required: list[str] = []
     properties: dict[str, _Schema | bool] = {}
     further: _Schema | bool = field(name="additionalProperties", default=True)

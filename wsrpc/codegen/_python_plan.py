@@ -146,7 +146,7 @@ class Plan:
         self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
         self.names = {name: names.unique(class_name(name, "Model")) for name in definitions}
         """The name of each definition in Python."""
-        self.reserved = frozenset({*IMPORTS, *self.names.values()})
+        self.reserved = frozenset({*IMPORTS, "deprecated", *self.names.values()})
         """Names that fields cannot have."""
         self.enumerations: dict[str, dict[Any, str]] = {
             name: _members_of(self.names[name], schema["enum"], schema.get(MEMBER_NAMES, ()))

@@ -77,15 +77,27 @@ IMPORTS: dict[str, str] = {
     "Decimal": "decimal",
     "Literal": "typing",
     "Protocol": "typing",
+    "TYPE_CHECKING": "typing",
     "TypeAlias": "typing",
     "UUID": "uuid",
 }
 """Names that a generated module may import, each with its module. The text is empty for names of modules."""
 
+DEPRECATED = """\
+if TYPE_CHECKING:
+    from typing_extensions import deprecated
+else:
+
+    def deprecated(text):
+        return lambda method: method"""
+"""Type checkers bring `typing_extensions`, and Python has `warnings.deprecated` only from 3.13 on."""
+
 LONGEST = 60
 """Maximum number of characters of a name."""
 
-_RESERVED = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations", "CONTRACT"})
+_RESERVED = frozenset(
+    {*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations", "CONTRACT", "deprecated"}
+)
 
 
 def module_names() -> NameTable:

@@ -16,6 +16,7 @@ from ._name_table import NameTable
 from ._python_models import Models
 from ._python_plan import merged
 from ._python_text import (
+    DEPRECATED,
     IMPORTS,
     class_head,
     class_name,
@@ -67,6 +68,8 @@ def client_module(description: Description, /) -> str:
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names)
     parts = [contract, *written.written()]
+    if any(event.deprecated for event in (*description.events, *description.emits)):
+        parts.append(DEPRECATED)
     parts += _Contracts(written, names).written(description)
     body = "\n\n\n".join(parts)
     text = f"\nfrom __future__ import annotations\n{_imports(body)}"
@@ -83,7 +86,8 @@ def _imports(body: str) -> str:
     modules = [name for name in sorted(used) if not IMPORTS[name]]
     standard = ["import datetime as dt" if name == "dt" else f"import {name}" for name in modules if name in STANDARD]
     for home in sorted({IMPORTS[name] for name in used} - {""}):
-        standard.append(f"from {home} import {', '.join(sorted(name for name in used if IMPORTS[name] == home))}")
+        chosen = sorted((name for name in used if IMPORTS[name] == home), key=lambda name: (not name.isupper(), name))
+        standard.append(f"from {home} import {', '.join(chosen)}")
     others = [f"import {name}" for name in modules if name not in STANDARD]
     if "wsrpc.cluster." in body:
         others.append("import wsrpc.cluster")
@@ -146,6 +150,8 @@ class _Contracts:
         parameters = self._parameters(event, types)
         result = self._result(event, types) if answered else "None"
         lines = comment("\n".join(types.notes), "    ")
+        if event.deprecated:
+            lines.append(f"    @deprecated({literal(event.deprecated)})")
         if name != event.event:
             lines.append(f"    @wsrpc.method({literal(event.event)})")
         head = "def" if event.kind in ("stream", "exchange") else "async def"

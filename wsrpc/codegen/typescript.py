@@ -324,6 +324,7 @@ def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str
         if text := parameter.schema.get("description"):
             about.append(f"@param {name} {text}")
     about += [f"Not described: {note}." for note in event.notes]
+    about += [f"@deprecated {event.deprecated}"] if event.deprecated else []
     text = comment("\n".join(filter(None, about)), indent)
     return f"{text}{indent}{property_name(event.event)}: ({', '.join(parameters)}) => {answer(event, names, indent)}\n"
 

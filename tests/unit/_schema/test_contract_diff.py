@@ -157,9 +157,25 @@ def parameters() -> Iterator[Case]:
         yield Case(rule, V(*old), V(*new), more)
 
 
+def renames() -> Iterator[Case]:
+    """Fields whose class declares the older name, which the described program reads."""
+    for start, suffix in (("", ""), (" = 5", "-optional")):
+        old = f"class T(Struct): a: int{start}"
+        new, both = (
+            f"class T(Struct): b: Annotated[int, older_names({names})]{start}" for names in ("'a'", "'c', 'a'")
+        )
+        calls: Any
+        for calls in ({"takes": "x: T", "call": "T(1)"}, {"emits": "request", "returns": "T", "gives": "T(1)"}):
+            yield Case(f"older-name-added{suffix}", V(types=old, **calls), V(types=new, **calls))
+        calls = {"takes": "x: T", "call": "T(1)", "kind": "upload", "sends": "T", "items": "T(2)"}
+        yield Case(f"older-name-added{suffix}", V(types=old, **calls), V(types=new, **calls))
+        yield Case("older-name-removed", V(types=both, **calls), V(types=new, **calls))
+
+
 def events() -> Iterator[Case]:
     yield Case("event-added", V(kind=""), V())
     yield Case("event-removed", V(), V(kind=""))
+    yield Case("event-deprecated", V(), V(deprecated="use 'g'"))
     answer: Any = {"returns": "int", "gives": "1"}
     yield Case("event-added", V(kind="", emits="request", **answer), V(emits="request", **answer))
     yield Case("emitted-event-added", V(kind="", emits="event"), V(emits="event"))
@@ -229,7 +245,7 @@ def fields() -> Iterator[Case]:
             )
 
 
-CASES = [*types(), *parameters(), *events(), *fields()]
+CASES = [*types(), *parameters(), *renames(), *events(), *fields()]
 
 
 def found_by(case: Case) -> list[Change]:
@@ -249,6 +265,21 @@ async def test_what_the_table_says_is_what_happens(case: Case) -> None:
         worst([change.old_caller for change in changes]),
         worst([change.new_caller for change in changes]),
     )
+
+
+def test_the_text_says_that_a_removed_event_was_deprecated() -> None:
+    [change] = compare(V(deprecated="use 'g'").describe(), V(kind="").describe())
+    assert (change.rule, change.kinds) == ("event-removed", ("breaks callers",))
+    assert change.text == "Old callers still send the event. It was deprecated: use 'g'"
+
+
+@pytest.mark.parametrize(
+    ("takes", "rules"), [("y: Annotated[T, older_names('x')]", set[str]()), ("y: T", {"parameter-renamed"})]
+)
+def test_older_names_of_what_goes_by_position_say_that_nothing_has_changed(takes: str, rules: set[str]) -> None:
+    old = V("x: T", types="class T(Struct, array_like=True): a: int")
+    new = V(takes, types="class T(Struct, array_like=True): b: Annotated[int, older_names('a')]")
+    assert {change.rule for change in compare(old.describe(), new.describe())} == rules
 
 
 def test_every_rule_is_played() -> None:

@@ -38,6 +38,13 @@ class Clock(Service):
     def reset(self) -> None: ...
 
 
+def test_a_deprecated_event_says_what_to_use() -> None:
+    server = Server()
+    server.on("new", lambda: None)
+    server.on("old", lambda: None, deprecated="use 'new'")
+    assert [(event.event, event.deprecated) for event in describe(server).events] == [("new", ""), ("old", "use 'new'")]
+
+
 async def test_hidden_handlers_are_in_no_description() -> None:
     router = Router()
     router.on("spy", lambda text: text, hidden=True)

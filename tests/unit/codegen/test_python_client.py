@@ -229,6 +229,17 @@ def test_a_module() -> None:
     assert "\n".join(module_of(description)) + "\n" == MODULE
 
 
+def test_deprecated_events() -> None:
+    lines = module_of(described(event("deprecated", deprecated='use\n"b"'), event("b")))
+    [at] = [number for number, line in enumerate(lines) if line.startswith("    @deprecated(")]
+    assert lines[at : at + 3] == [
+        """    @deprecated('use\\n"b"')""",
+        '    @wsrpc.method("deprecated")',
+        "    async def deprecated_(self) -> None: ...",
+    ]
+    assert "from typing import TYPE_CHECKING, Protocol, TypeAlias" in lines
+
+
 def test_names_of_channels() -> None:
     channels = [None, "main", "a b", "wsrpc", "Main", "été"]
     lines = module_of(described(*(event("e", channel=channel) for channel in channels)))

@@ -200,6 +200,7 @@ export type Api = {
     }
     "say \"hi\"": {
       requests: {
+        /** @deprecated use *\/ 2nd */
         "1st": () => unknown
       }
     }
@@ -212,7 +213,7 @@ def test_a_file_of_declarations() -> None:
     server = Server()
     for handler in (classes, fill, undescribed, crumbs, upload, exchange, talk):
         server.on(handler.__name__, handler)
-    server.of('say "hi"').on("1st", lambda: None)
+    server.of('say "hi"').on("1st", lambda: None, deprecated="use */ 2nd")
     server.of("main hall").declare(Doors)
     description = describe(server)
     text = declarations(description)

@@ -53,7 +53,8 @@ async def test_an_event_with_too_many_arguments_reaches_its_handler_without_them
     def takes(a: int, ctx: Context, b: float = 7) -> None:
         ran.append((a, b))
 
-    d.peer.on("e", takes, **({place: True} if place in ("ordered", "thread") else {}))
+    options: dict[str, Any] = {place: True} if place in ("ordered", "thread") else {}
+    d.peer.on("e", takes, **options)
     if place == "middleware":
         d.peer.use(pass_on)
     message: dict[str, Any] = {"a": ["e", 1, 2.5, "x", {}]}

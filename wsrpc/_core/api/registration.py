@@ -111,6 +111,7 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
         keep: float | Keep | None = None,
+        deprecated: str | None = None,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -125,6 +126,7 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
         keep: float | Keep | None = None,
+        deprecated: str | None = None,
     ) -> F: ...
 
     @overload
@@ -141,6 +143,7 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
         keep: float | Keep | None = None,
+        deprecated: str | None = None,
     ) -> Any:
         """Register the handler of an event, either as a decorator or with a direct call. Passing None removes the
         handler.
@@ -167,6 +170,8 @@ class Registrar(OnChannel):
                 result or items. The result, which may be an error, or the items are kept for so many seconds after the
                 end; see `Keep` for more options. Keys are private to the `Peer.principal` of the caller, or to the
                 session of a caller without one. Only for an ``async def`` that returns a value, or that yields items.
+            deprecated: what callers should use instead, in at most 200 characters. The first call of each peer is
+                logged here and, if the peer is a wsrpc peer, there. Descriptions and generated clients say it, too.
 
         Raises:
             TypeError: the function cannot be a handler. The error message names the parameter and says what to do.
@@ -174,7 +179,9 @@ class Registrar(OnChannel):
                 is reserved for wsrpc.
         """
         _check_event("on", event)
-        options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep))
+        options = HandlerOptions(
+            thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep), deprecated=deprecated
+        )
         return self._register(event, handler, options, once=False)
 
     @overload

@@ -17,7 +17,8 @@ from msgspec import UNSET
 from msgspec.structs import astuple
 
 from ..._values.caching import memoized
-from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter, needs_options
+from ..._values.convert import EXACT_TYPES, DecHook, convert_options, converter, needs_options, older_names_in
+from ..._values.older_names import reading_arguments
 from ..._values.type_survey import UNIONS, unsent
 from .arguments import refused
 from .contract import Member
@@ -131,7 +132,10 @@ def _converting(
     rest = next((p for p in parameters if p.source == "rest"), None)
     least, most = sum(p.required for p in wire) + 1, len(wire) + 1
     arguments = _struct(tuple(p.type for p in wire), least - 1, rest is None)
-    convert = partial(msgspec.convert, type=arguments, **convert_options(has_options, dec_hook))
+    convert: Callable[..., Any] = partial(msgspec.convert, type=arguments, **convert_options(has_options, dec_hook))
+    older = [older_names_in(p.type) for p in wire]
+    if any(older):
+        convert = reading_arguments(convert, older)
     convert_rest = None
     if rest is not None and rest.type is not Any:
         convert_rest = converter(list.__class_getitem__(rest.type), dec_hook=dec_hook)
@@ -257,6 +261,7 @@ class Handler:
         "answers_with_channel",
         "arguments_of",
         "call",
+        "deprecated",
         "facts",
         "function",
         "hidden",
@@ -334,6 +339,8 @@ class Handler:
         """The member of a contract that the handler implements."""
         self.hidden = options.hidden
         """Whether descriptions do not contain the handler."""
+        self.deprecated = options.deprecated
+        """What callers should use instead. None if the event is not deprecated."""
         self.is_fallback = False
         """Whether the handler gets messages that have no handler, of any name."""
         self.acquired = False

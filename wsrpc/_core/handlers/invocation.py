@@ -180,11 +180,17 @@ class Invocation(msgspec.Struct, eq=False):
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
 
+    @property
+    def full_event(self) -> str:
+        """The event with its named channel: ``chat:say``."""
+        name = self.channel_name
+        return self.event if name is None else f"{name}:{self.event}"
+
     def log_fields(self) -> dict[str, object]:
         """Return the fields of a log record about the call, without the numbers that make each label another one."""
-        name, context = self.channel_name, context_of(self.inbound)
+        context = context_of(self.inbound)
         return {
-            "event": (self.event if name is None else f"{name}:{self.event}") or None,
+            "event": self.full_event or None,
             "trace": None if context is None or context.metadata is UNSET else context.metadata.get("traceparent"),
         }
 

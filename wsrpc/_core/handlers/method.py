@@ -10,7 +10,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ..._base.misuse import check_flag, check_function, check_number
 from ..._base.names import F, check_event, check_timeout
+from ...errors import short
 
+LONGEST_ADVICE = 200
+"""Characters of ``deprecated=``, which is sent to callers."""
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
 
@@ -60,12 +63,17 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     """UNSET: `Limits.handler_timeout` applies."""
     hidden: bool = False
     keep: Keep | None = None
+    deprecated: str | None = None
 
     def __post_init__(self) -> None:
         check_flag("thread", self.thread)
         check_flag("ordered", self.ordered)
         check_flag("hidden", self.hidden)
         check_timeout(self.timeout, more_than_0=True)
+        why: Any = self.deprecated
+        if why is not None and not (isinstance(why, str) and 0 < len(why) <= LONGEST_ADVICE):
+            text = f"deprecated= is a text of at most {LONGEST_ADVICE} characters that says what to use instead"
+            raise (ValueError if isinstance(why, str) else TypeError)(f"{text}; got {short(why)}")
 
 
 DEFAULTS = HandlerOptions()
@@ -101,6 +109,7 @@ def method(
     timeout: float | UnsetType | None = UNSET,
     hidden: bool = False,
     keep: float | Keep | None = None,
+    deprecated: str | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -113,6 +122,7 @@ def method(
     timeout: float | UnsetType | None = UNSET,
     hidden: bool = False,
     keep: float | Keep | None = None,
+    deprecated: str | None = None,
 ) -> Any:
     """Make a method of a `Service` the handler of an event. Works as a decorator.
 
@@ -131,7 +141,9 @@ def method(
     if name is not None:
         check_event(name)
 
-    options = HandlerOptions(thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep))
+    options = HandlerOptions(
+        thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep), deprecated=deprecated
+    )
 
     def mark(function: F) -> F:
         decorated: Any = function

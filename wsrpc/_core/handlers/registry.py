@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, get_origin
 from weakref import WeakSet, ref
 
@@ -319,7 +320,8 @@ class Registry:
             self._check_called(f"the handler of {event!r}")
             if options != DEFAULTS:
                 raise TypeError(
-                    f"{event!r} reports on the connection: thread=, ordered=, timeout=, hidden= and keep= do not apply"
+                    f"{event!r} reports on the connection: thread=, ordered=, timeout=, hidden=, keep= and "
+                    "deprecated= do not apply"
                 )
             self._add_lifecycle(event, function, once)
             return
@@ -338,6 +340,8 @@ class Registry:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if handler.keep is not None:
             self._keep(handler, channel, event)
+        if handler.deprecated is not None:
+            _warn_when_called(handler, handler.deprecated)
         if once:
             _remove_when_called(handler, event, channel, self)
         table[event] = handler
@@ -506,6 +510,21 @@ def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, regis
             raise
 
     handler.call = call_once
+
+
+def _warn_when_called(handler: Handler, why: str) -> None:
+    """Warn each peer that calls ``handler``, whose event is deprecated."""
+    call, in_thread = handler.call, handler.thread
+
+    def call_and_warn(invocation: Invocation, a: list[Any]) -> Any:
+        dispatcher = invocation.dispatcher
+        if in_thread:
+            dispatcher.loop.call_soon(partial(dispatcher.warn_deprecated, invocation, why))
+        else:
+            dispatcher.warn_deprecated(invocation, why)
+        return call(invocation, a)
+
+    handler.call = call_and_warn
 
 
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:

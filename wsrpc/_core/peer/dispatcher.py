@@ -46,8 +46,9 @@ from ..handlers.lookup import find, route_to
 from ..handlers.observation import Message, mark_processed
 from ..sending.answers import Answers
 from ..sending.session_writer import SessionWriter
-from ..session.peer_host import PeerHost
+from ..session.peer_host import LONGEST_EVENT, PeerHost
 from ..wire.call_context import read_call_context
+from ..wire.control import Deprecated
 from ..wire.messages import Resolution, WireMessage
 from ..wire.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .admission import Admission
@@ -546,11 +547,17 @@ class Dispatcher:
     def _count_misfit(self, invocation: Invocation, error: Exception) -> None:
         """Count a message that does not fit its handler, or has none. Log the first one for its event."""
         kind = next(kind for error_type, kind in _MISFITS.items() if isinstance(error, error_type))
-        name, event = invocation.channel_name, invocation.event
-        label = event if name is None else f"{name}:{event}"
         why = text_for_log(error) if isinstance(error, RpcError) else error
         dropped = invocation.id is None
-        self.answers.host.count_misfit(kind, label, why, call=invocation.log_fields, dropped=dropped)
+        self.answers.host.count_misfit(kind, invocation.full_event, why, call=invocation.log_fields, dropped=dropped)
+
+    def warn_deprecated(self, invocation: Invocation, why: str) -> None:
+        """Log a call of a deprecated event, and warn the remote peer. The first call of each event counts."""
+        event = invocation.full_event[:LONGEST_EVENT]
+        text = "event %s was called, and is deprecated"
+        first = self._host.warn_deprecated(text, event, why, call=invocation.log_fields)
+        if first and self._session.negotiation.common is not None:
+            self._session.send_control(Deprecated(event, why))
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler belongs to a stream on a named channel that has ended.

@@ -49,6 +49,7 @@ class PeerHost:
         "contract",
         "core",
         "current",
+        "deprecated",
         "ignored",
         "info",
         "log",
@@ -90,6 +91,8 @@ class PeerHost:
         """Numbers of messages that were not handled, by kind."""
         self.misfits = NO_MISFITS
         """Numbers of misfits by event and kind. Made for the first of them, because most peers have none."""
+        self.deprecated: frozenset[tuple[str, str]] = frozenset()
+        """The warnings about deprecated events, each with its event."""
         self.reporter = reporter
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
@@ -142,6 +145,15 @@ class PeerHost:
                 text = "%s: %s (further ones are only counted, in peer.stats().misfits)"
                 self.log(logging.WARNING, text, what, why, call=call)
         self.misfits[key] = self.misfits.get(key, 0) + 1
+
+    def warn_deprecated(self, text: str, event: str, why: str, /, *, call: CallFields | None = None) -> bool:
+        """Log ``text`` about a deprecated event, unless it was logged before. Return whether this is the first time."""
+        key = text, event[:LONGEST_EVENT]
+        if key in self.deprecated or len(self.deprecated) >= MOST_MISFITS:
+            return False
+        self.deprecated |= {key}
+        self.log(logging.WARNING, f"{text}: %s (further ones are not logged)", short(event), why, call=call)
+        return True
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""

@@ -20,6 +20,7 @@ from ..wire.control import (
     Announced,
     Control,
     CreditMessage,
+    Deprecated,
     Drain,
     Hello,
     LimitsChanged,
@@ -424,6 +425,9 @@ class Session:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
                 negotiation.apply(message.limits)
+            return True
+        elif isinstance(message, Deprecated) and negotiation.common is not None:
+            self._host.warn_deprecated("event %s is deprecated at the remote peer", message.event, message.why)
             return True
         elif isinstance(message, self.greeting) and negotiation.common is None:
             if isinstance(message, Hello) and message.v < VERSION:

@@ -116,6 +116,14 @@ class Drain(Struct, tag_field="t", tag="drain"):
     after_ms: int
 
 
+class Deprecated(Struct, tag_field="t", tag="deprecated"):
+    """The receiver has called an event that it should not call any more. Sent once for each event."""
+
+    event: str
+    """With its named channel: ``chat:say``."""
+    why: str
+
+
 class Ack(Struct, tag_field="t", tag="ack"):
     """``n`` counted messages of ``bytes`` bytes have arrived in this session in total."""
 
@@ -180,7 +188,9 @@ class Alive(Struct, tag_field="t", tag="alive"):
     """Answers a probe."""
 
 
-Control = Hello | Welcome | LimitsChanged | CreditMessage | Drain | Ack | Resume | Resumed | Gone | Probe | Alive
+Control = (
+    Hello | Welcome | LimitsChanged | CreditMessage | Drain | Deprecated | Ack | Resume | Resumed | Gone | Probe | Alive
+)
 UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone, Probe, Alive)
 """The control messages that are not counted in a session. They start or resume a session, acknowledge messages, or are
 about one connection."""
