@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from .._base.logs import logger
 from .._base.rooms import CHANNEL
 from .._core.handlers.compiled import Handler
 from .._core.handlers.contract import Kind as MemberKind
@@ -163,15 +162,8 @@ class ServedContract:
             self._version = registry.version
             if (found := registered(registry)) != self._made_of:
                 self._made_of = found
-                self._text = self._make() if any(found) else ""
+                self._text = describe(registry, self._enc_hook, once=False).fingerprint if any(found) else ""
         return self._text
-
-    def _make(self) -> str:
-        try:
-            return describe(self._registry, self._enc_hook, once=False).fingerprint
-        except Exception as exc:  # code of the user has made a schema
-            logger.warning("the greeting is sent without a contract, because it cannot be described: %r", exc)
-            return ""
 
 
 def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True) -> Description:

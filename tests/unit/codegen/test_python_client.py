@@ -137,6 +137,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 import wsrpc
 import wsrpc.cluster
+CONTRACT = "9cf6597eb844a6a2"
 class Named(enum.Enum):
     ok = 1
     VALUE_MINUS_3 = -3
