@@ -158,7 +158,12 @@ class Size:
 
 async def test_the_description_is_made_again_only_after_a_change() -> None:
     made: list[Any] = []
-    server = served(program="station/1.0", codec=JsonCodec(enc_hook=lambda value: made.append(value) or "big"))
+
+    def encode(value: Any) -> str:
+        made.append(value)
+        return "big"
+
+    server = served(program="station/1.0", codec=JsonCodec(enc_hook=encode))
 
     @server.on("resize")
     def resize(size: Any = Size()) -> None: ...  # noqa: B008
