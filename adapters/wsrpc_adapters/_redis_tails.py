@@ -214,7 +214,8 @@ class Tails:
             async with self._client.pubsub() as pubsub:
                 try:
                     asked = set[str]()
-                    while missing := self._wanted - asked:
+                    # Perhaps the log for which this began is not wanted any more.
+                    while missing := (self._wanted or {f"{self._channels}:asked"}) - asked:
                         await pubsub.subscribe(*missing)
                         asked |= missing
                     self._pubsub = pubsub

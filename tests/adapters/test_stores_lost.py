@@ -206,6 +206,23 @@ async def test_readers_are_told_why_listening_has_ended(
     assert [str(each) for each in failed] == ["no such message"], "as a defect of the program, it is logged"
 
 
+async def test_listening_goes_on_without_the_log_for_which_it_began(store: RedisStore, reads: RedisStore) -> None:
+    """This process has begun the log anew in the same turn of the event loop, so that nobody has to listen to it."""
+    failed = list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    first = asyncio.create_task(reads.read("first", 0, wait=30))
+    await asyncio.sleep(0)
+    reads._tails.drop("first")
+    assert await first is None
+    await store.open("k", new_log("a"))
+    reading = asyncio.create_task(reads.read("k", 0, wait=30))
+    await add_own(store, 1, b"x")
+    page = await reading
+    assert page is not None and page.entries == [b"x"]
+    gc.collect()
+    assert failed == []
+
+
 @pytest.mark.parametrize("message", [b"", b"x", b"-3:", b"9:x", b"1:x" * 20])
 async def test_what_another_program_publishes_has_no_effect(
     store: RedisStore, reads: RedisStore, client: Any, message: bytes

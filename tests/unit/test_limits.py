@@ -11,7 +11,7 @@ import socket
 import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ class Scene:
         self.d.peer.of(NAME).on("echo", self.echo)
         for name in ("echo", NAME):
             self.d.peer.on(name, self.echo)
-        for handler in (self.wait, self.talk, self.tell, self.count, self.late):
+        for handler in (self.wait, self.stay, self.talk, self.tell, self.count, self.late):
             self.d.peer.on(handler.__name__, handler)
 
     def echo(self, number: int, *rest: Any) -> int:
@@ -71,6 +71,12 @@ class Scene:
 
     async def wait(self, number: int, *rest: Any) -> None:
         self.began.append(number)
+        await self.go.wait()
+
+    async def stay(self, number: int) -> None:
+        """Go on although it is cancelled."""
+        with suppress(asyncio.CancelledError):
+            await self.wait(number)
         await self.go.wait()
 
     async def talk(self, number: int, text: str, channel: AnonymousChannel) -> None:
@@ -209,6 +215,11 @@ RECEIVED: dict[str, Received] = {
     "waiting": Received(
         {"running": 1, "waiting": 2}, [request(1, to="wait")], [request(2), event(3), request(4), event(5)]
     ).then({4: OVERLOADED}, DROPPED, runs=[2, 3], waits=2, says="2 messages wait already"),
+    "waiting: in place of cancelled ones that still run": Received(
+        {"running": 1, "waiting": 2},
+        [request(1, to="stay")],
+        [{"i": 1, "x": None}, request(2), event(3), request(4), event(5), request(6)],
+    ).then({6: OVERLOADED}, DROPPED, runs=[2, 3, 4], waits=3, says="3 messages wait already"),
     "waiting_bytes: with those that might run": Received(
         {"running": 1, "waiting": 8, "message_bytes": 2000},
         [event(1, "x" * 1900, to="wait")],

@@ -114,10 +114,8 @@ class Run:
         """Whether the store has no such run, or has lost items."""
         self.frees_key = False
         """Whether the next call with the key begins another run, once this one has ended."""
-        self.end: bytes | None = None
-        """How the run has ended. None if it runs, or nothing is kept of it."""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done with the end, or when nothing is kept of the run. The handler may still clean up."""
+        self.ended: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        """Gets how the run has ended, or None if nothing is kept of it. The handler may still clean up."""
 
     async def perform(self) -> None:
         """Run the handler, and store how it has ended."""
@@ -161,8 +159,7 @@ class Run:
 
     def _has_ended(self, end: bytes | None) -> None:
         if not self.ended.done():
-            self.end = end
-            self.ended.set_result(None)
+            self.ended.set_result(end)
 
     def stop(self, reason: RemoteError) -> None:
         """Stop the handler. Idempotent."""
@@ -446,7 +443,7 @@ class Runs:
                 await asyncio.wait((task, run.ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 run.readers.has_read(reader, None)
-            end = run.end
+            end = run.ended.result() if run.ended.done() else None
         if end is None:  # else the run may expire before it is read
             try:
                 async for page in self.read(key, state, 0, adopt):

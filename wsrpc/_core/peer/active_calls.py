@@ -40,6 +40,8 @@ class ActiveCalls:
         "room_for_any",
         "starting",
         "tasks_not_started",
+        "unawaited",
+        "unawaited_bytes",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -51,6 +53,10 @@ class ActiveCalls:
         """Number of the calls that count as handlers."""
         self.bytes = 0
         """Bytes of the messages of calls whose bytes count as those of handlers."""
+        self.unawaited = 0
+        """Number of those of them that the remote peer does not wait for any more."""
+        self.unawaited_bytes = 0
+        """The same of ``bytes``."""
         self.channel_bytes = 0
         """Bytes of the messages of calls whose bytes count as those of open channels."""
         self._measured: int | None = None
@@ -121,6 +127,9 @@ class ActiveCalls:
         state, size = invocation.state, sign * invocation.size
         if state.counts_as == "handler":
             self.count += sign
+            if not state.awaited:
+                self.unawaited += sign
+                self.unawaited_bytes += size
         if state.bytes_of == "handler":
             self.bytes += size
         else:

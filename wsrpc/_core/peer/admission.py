@@ -193,9 +193,11 @@ class Admission:
         limits = self._limits
         if self.waiting_room is NOTHING_WAITS:
             self.waiting_room = WaitingRoom(limits.waiting_bytes)
-        # What might run may wait, too: callers keep to the sum of both limits, and the sum bounds the memory.
-        most = limits.waiting + max(0, limits.running - self.calls.count)
-        extra = max(0, limits.running_bytes - self.calls.bytes)
+        # What might run may wait, too: callers keep to the sum of both limits, and the sum bounds the memory. They do
+        # not count calls that they have cancelled.
+        calls = self.calls
+        most = limits.waiting + max(0, limits.running - calls.count + calls.unawaited)
+        extra = max(0, limits.running_bytes - calls.bytes + calls.unawaited_bytes)
         if len(self.waiting_room) < most and self.waiting_room.add(waiting, extra):
             self.update()
             return
