@@ -223,6 +223,7 @@ SAME = [
 ]
 OTHER = [
     replaced(contract(), '"title":\\{', '"name":{'),
+    replaced(contract(), r'"title":\{"type":"string"', '"title":{"type":"integer"'),  # a field, and no prose
     replaced(contract(), '"gamma"', '"delta"'),
     replaced(contract(), '"default":"tea"', '"default":"coffee"'),
     replaced(contract(), '"event":"pour"', '"event":"fill"'),
