@@ -14,6 +14,7 @@ from leftovers import turns_until
 
 from interop.page_client import Page, Stage, scripted, welcome, words
 from wsrpc import AnonymousChannel, Limits, RequestTimeout, RpcError, Server
+from wsrpc.schema import describe
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -971,8 +972,15 @@ async def test_the_result_of_an_upload_has_a_time_limit() -> None:
         assert await page.do("ignored") == {}
 
 
-async def test_the_server_knows_the_program_of_a_page() -> None:
-    server = Server()
-    async with server.listen() as listener, Page.start(listener.url, options={"program": "board/2.3.0"}):
-        await turns_until(lambda: server.peers and server.peers[0].program)
-        assert server.peers[0].program == "board/2.3.0"
+async def test_the_server_knows_the_program_of_a_page_and_the_page_the_contract_of_the_server() -> None:
+    server = Server(program="center/1.0")
+    server.on("sync", lambda: "synced")
+    async with server.listen() as listener, Page.start(listener.url, options={"program": "board/2.3.0"}) as page:
+        assert await page.do("ask", name="sync") == "synced"
+        assert (server.peers[0].program, server.peers[0].contract) == ("board/2.3.0", None)
+        assert await page.do("contract") == describe(server).fingerprint
+        server.on("other", lambda: None)
+        await server.peers[0].close(1012)  # a new session
+        await turns_until(lambda: len(server.peers) == 1 and server.peers[0].connected)
+        assert await page.do("ask", name="sync") == "synced"
+        assert await page.do("contract") == describe(server).fingerprint

@@ -265,6 +265,14 @@ export class Client<A extends Shape = any> extends Caller<A> {
     return this.core.transport
   }
 
+  /**
+   * What the server handles and emits, to compare with the `CONTRACT` of generated types. Known when the first
+   * answer of a session has arrived, and not checked. Undefined if the server does not say its `program`.
+   */
+  get contract(): unknown {
+    return this.core.contract
+  }
+
   /** When the next attempt to connect starts, as a time like `Date.now()`. Undefined if the client does not wait. */
   get retryAt(): number | undefined {
     return this.core.retryAt

@@ -66,6 +66,8 @@ export class ClientCore implements Holder, PeerOwner {
   state: State = "connecting"
   /** Why there is no connection. */
   declare error: ConnectionLost | undefined
+  /** What the server of the present or last session says of its contract. */
+  declare contract: unknown
   #peer: PeerCore | undefined
   #roomTimer: ReturnType<typeof setTimeout> | undefined
   #dialTimer: ReturnType<typeof setTimeout> | undefined

@@ -35,6 +35,8 @@ export interface PeerOwner {
   /** Returns the handlers of the main channel (undefined), or of a named channel. Undefined if none was ever added. */
   handlers(channel: string | undefined): Handlers | undefined
   readonly rooms: Rooms
+  /** What the server says of its contract. */
+  contract: unknown
   opened(): void
   /** The connection has dropped, or an attempt to resume has failed. The session waits for another connection. */
   sessionDetached(error: ConnectionLost): void
@@ -356,6 +358,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#pending.setLimit(count(limits, "running"))
     if (control.t === "welcome") {
       this.#serverFeatures = Array.isArray(control.features) ? control.features : []
+      this.#owner.contract = control.contract
       this.#owner.sendQueue()
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"))

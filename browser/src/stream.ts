@@ -32,7 +32,7 @@ export class Stream<T> implements Items<T>, Recipient {
   /** The run that a stream with a key reads: its id, and how many of its items are skipped. */
   #run: [id: string, skipped: number] | undefined
   #channel: ChannelCore | undefined
-  #queue: Unread<T>[] = []
+  readonly #queue: Unread<T>[] = []
   #unreadBytes = 0
   #read = 0
   #readBytes = 0
@@ -41,7 +41,8 @@ export class Stream<T> implements Items<T>, Recipient {
   #renewBytesAt = 0
   #isOver = false
   #error: Error | undefined
-  #wake = () => {}
+  /** Wakes each call of `next` that waits. There may be several at once. */
+  readonly #waiting: (() => void)[] = []
 
   /**
    * @param open opens the channel of the stream
@@ -77,13 +78,7 @@ export class Stream<T> implements Items<T>, Recipient {
   async next(): Promise<IteratorResult<T, undefined>> {
     await (this.#started ??= this.#start())
     while (!this.#queue.length && !this.#isOver) {
-      await new Promise<void>((resolve) => {
-        const others = this.#wake // `next` may be called several times at once
-        this.#wake = () => {
-          others()
-          resolve()
-        }
-      })
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
     }
     const item = this.#queue.shift()
     if (item) {
@@ -102,10 +97,9 @@ export class Stream<T> implements Items<T>, Recipient {
 
   async return(): Promise<IteratorResult<T, undefined>> {
     const wasOver = this.#isOver
-    const unread = this.#queue
-    this.#queue = []
+    const unread = this.#queue.splice(0)
     this.#error = undefined
-    this.#finish(undefined)
+    this.#finish()
     if (!this.#onLast) this.#channel?.abort()
     else if (!wasOver) {
       const channel = (this.#channel ??= await this.#open!())
@@ -123,7 +117,7 @@ export class Stream<T> implements Items<T>, Recipient {
     try {
       this.#channel = await this.#open()
     } catch (error) {
-      this.#finish(undefined)
+      this.#finish()
       throw error
     }
     if (this.#isOver) return this.#onLast ? undefined : this.#channel.abort() // the loop has exited meanwhile
@@ -160,7 +154,7 @@ export class Stream<T> implements Items<T>, Recipient {
       // The message has several items. The first item counts for all bytes.
       argument.forEach((value, index) => this.#add({ value, size: index ? 0 : size, message }))
     } else if (argument?.done) {
-      this.#finish(undefined)
+      this.#finish()
       if (this.#onLast) this.#onLast(message)
       else {
         this.#channel!.answer(message)
@@ -181,11 +175,11 @@ export class Stream<T> implements Items<T>, Recipient {
   }
 
   channelEnded(error: Error | undefined): void {
-    if (error instanceof Aborted) this.#queue = [] // the caller wants no more items
+    if (error instanceof Aborted) this.#queue.splice(0) // the caller wants no more items
     this.#finish(error)
   }
 
-  #finish(error: Error | undefined): void {
+  #finish(error?: Error): void {
     if (this.#isOver) return
     this.#isOver = true
     this.#error = error
@@ -193,8 +187,6 @@ export class Stream<T> implements Items<T>, Recipient {
   }
 
   #notify(): void {
-    const wake = this.#wake
-    this.#wake = () => {}
-    wake()
+    for (const wake of this.#waiting.splice(0)) wake()
   }
 }

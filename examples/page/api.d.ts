@@ -1,6 +1,9 @@
 /* eslint-disable */
 // Made by `python -m wsrpc types`. Make it anew when handlers change, instead of changing it here.
 
+/** What `client.contract` is while the server has this contract. */
+export const CONTRACT = "62634fca88510dda"
+
 /**
  * What pages call, and what the server calls (`handlers`): `const client = new Client<Api>("/ws")`, with python-wsrpc.
  * In `streams`, the result is one item. In `uploads`, the first parameter is one item. In `conversations`, the result

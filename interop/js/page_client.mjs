@@ -232,6 +232,7 @@ const commands = {
   go({ at }) {
     url = at
   },
+  contract: () => client.contract,
   ignored: () => client.ignored,
   status: () => client.status.get(),
   close: ({ code, reason }) => client.close(code, reason),

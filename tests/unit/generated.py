@@ -94,6 +94,8 @@ def check_statements(text: str) -> None:
             case ast.ClassDef() | ast.FunctionDef():
                 assert not hasattr(builtins, node.name)
                 known.add(node.name)
+            case ast.Assign(targets=[ast.Name("CONTRACT")], value=ast.Constant()):
+                known.add("CONTRACT")
             case ast.AnnAssign():
                 assert shown(node.annotation) == "TypeAlias"
                 known.add(shown(node.target))

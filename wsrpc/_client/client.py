@@ -16,13 +16,14 @@ from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.peer import Peer
 from .._core.api.registration import Declarer, Router, include
 from .._core.handlers.registry import Registry
-from .._core.wire.codecs import Codec
+from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import make_settings
 from .._http.chosen_transport import ChosenTransport, TransportName
 from .._http.http_transport import HttpTransport
 from .._keyed.keeper import Keeper, OneOwner
 from .._log.contract import Store
 from .._net.dial import Dial, Dialer, PerAttempt
+from .._schema.description import ServedContract
 from .._values.convert import DecHook
 from ..limits import Limits
 from ..transport import Transport
@@ -88,7 +89,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
             `Limits.sent_message_bytes` is set. Extensions and other codecs are not available. See the
             guide "Talk to Go programs".
         program: what this side runs, such as ``"station/2.3.0"``: at most 64 printable ASCII characters. The remote
-            peer finds it in `Peer.program`.
+            peer finds it in `Peer.program`, and a fingerprint of what this side handles and emits in `Peer.contract`.
         store: as for `Server`. Give it to let the results outlive the program.
         key_owner: the name of this client in the ``store``, such as its address. Clients with the same name share the
             keys of calls to them: they get each other's results.
@@ -130,8 +131,9 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         if transports is not None and dial is not None:
             raise TypeError("give transports= or dial=, not both: dial= opens each connection itself")
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
-        settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile, program)
         self._registry = registry = Registry(dec_hook=dec_hook)
+        contract = ServedContract(registry, None if codec is None else enc_hook_of(codec))
+        settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile, program, contract)
         keeper = Keeper(store, settings.codec, OneOwner(key_owner or ""))
         registry.keeper, self._runs = keeper.keep, keeper.runs
         self._channel_name = None

@@ -10,7 +10,7 @@ import msgspec
 from .._core.api.peer import Peer
 from .._core.handlers.registry import Registry
 from .._core.wire.rejections import DESCRIPTION_CHANGED
-from .._schema.description import Description, declared_members, describe, shown_handlers
+from .._schema.description import Description, describe, registered
 from .._values.convert import EncHook
 from ..errors import RemoteError, RpcError, made_here
 from .peers import served_peer
@@ -47,11 +47,7 @@ class _OfferedDescription:
         self._allow = allow
         self._pages = _Pages(Description((), (), {}))
         self._made_of: object = None
-        """The handlers, and the functions of contracts, that the pages describe, by channel and event.
-
-        Comparing them costs far less than making the description. Handlers of `once` are not included: each message
-        for one changes the registrations, so that remote peers could cause the description to be made again and again.
-        """
+        """What the pages describe, as `registered` returns it."""
 
     async def describe(self, peer: Peer, after: str | None = None) -> dict[str, Any]:
         """Handle a request for a page. ``after`` is the cursor in the previous page, or None for the first page."""
@@ -62,12 +58,9 @@ class _OfferedDescription:
         return self._current().page(after, min(PAGE, served.writer.terms.unchecked // MESSAGEPACK))
 
     def _current(self) -> _Pages:
-        registry = self._registry
-        handlers = {(channel, event): handler for channel, event, handler in shown_handlers(registry, once=False)}
-        declared = {(channel, event): member.function for channel, event, member in declared_members(registry)}
-        if (handlers, declared) != self._made_of:
-            self._pages = _Pages(describe(registry, self._enc_hook, once=False))
-            self._made_of = (handlers, declared)
+        if (found := registered(self._registry)) != self._made_of:
+            self._pages = _Pages(describe(self._registry, self._enc_hook, once=False))
+            self._made_of = found
         return self._pages
 
 

@@ -38,6 +38,7 @@ from .._net.listener import check_place, listen
 from .._net.origins import Origins
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import RawFunction
+from .._schema.description import ServedContract
 from .._values.convert import DecHook
 from ..errors import ChannelClosed, ConnectionLost
 from ..handshake import Handshake
@@ -140,7 +141,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
-        program: as for `Client`.
+        program: as for `Client`. With it, starting the server takes about 1 ms longer for each handler that has a class
+            of its own.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
             `Limits.hard_cap_bytes` is closed with 4408. The other policies queue at most `Limits.behind_bytes` bytes of
@@ -196,8 +198,11 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         budget = LogBudget(*OF_ONE_SERVER)
         self._handshake_checks = HandshakeChecks(origins, trusted_proxies, budget)
         self._compression = compression
-        self._settings = make_settings(limits, codec, expose_errors, extensions, log_payloads, profile, program)
         self._registry = Registry(dec_hook=dec_hook)
+        contract = ServedContract(self._registry, None if codec is None else enc_hook_of(codec))
+        self._settings = make_settings(
+            limits, codec, expose_errors, extensions, log_payloads, profile, program, contract
+        )
         keeper = Keeper(store, self._settings.codec, Owners())
         self._registry.keeper = keeper.keep
         self._channel_name = None
@@ -391,6 +396,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             self._core = self._new_core()
         elif not core.healthy:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
+        self._settings.contract()  # made now, because making it would delay the first greeting
         await self._core.join_and_wait()
 
     async def serve_forever(self) -> None:

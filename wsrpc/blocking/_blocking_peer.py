@@ -410,6 +410,8 @@ class Peer(Endpoint):
     """The user, as `on_handshake` has set it."""
     program: SameAttribute[str | None] = SameAttribute()
     """What the remote peer says of its program; see `wsrpc.Peer.program`."""
+    contract: SameAttribute[str | None] = SameAttribute()
+    """What the remote peer handles and emits; see `wsrpc.Peer.contract`."""
     ignored: SameAttribute[Counter[str]] = SameAttribute()
     """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
     detached: SameAttribute[bool] = SameAttribute()

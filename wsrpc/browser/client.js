@@ -560,8 +560,8 @@ var Stream = class {
   #renewBytesAt = 0;
   #isOver = false;
   #error;
-  #wake = () => {
-  };
+  /** Wakes each call of `next` that waits. There may be several at once. */
+  #waiting = [];
   /**
    * @param open opens the channel of the stream
    * @param onLast is called with the last request of an upload. With it, the channel stays open when the loop exits
@@ -592,13 +592,7 @@ var Stream = class {
   async next() {
     await (this.#started ??= this.#start());
     while (!this.#queue.length && !this.#isOver) {
-      await new Promise((resolve) => {
-        const others = this.#wake;
-        this.#wake = () => {
-          others();
-          resolve();
-        };
-      });
+      await new Promise((resolve) => this.#waiting.push(resolve));
     }
     const item = this.#queue.shift();
     if (item) {
@@ -616,10 +610,9 @@ var Stream = class {
   }
   async return() {
     const wasOver = this.#isOver;
-    const unread = this.#queue;
-    this.#queue = [];
+    const unread = this.#queue.splice(0);
     this.#error = void 0;
-    this.#finish(void 0);
+    this.#finish();
     if (!this.#onLast) this.#channel?.abort();
     else if (!wasOver) {
       const channel = this.#channel ??= await this.#open();
@@ -636,7 +629,7 @@ var Stream = class {
     try {
       this.#channel = await this.#open();
     } catch (error) {
-      this.#finish(void 0);
+      this.#finish();
       throw error;
     }
     if (this.#isOver) return this.#onLast ? void 0 : this.#channel.abort();
@@ -669,7 +662,7 @@ var Stream = class {
     if (Array.isArray(argument)) {
       argument.forEach((value, index) => this.#add({ value, size: index ? 0 : size, message }));
     } else if (argument?.done) {
-      this.#finish(void 0);
+      this.#finish();
       if (this.#onLast) this.#onLast(message);
       else {
         this.#channel.answer(message);
@@ -688,7 +681,7 @@ var Stream = class {
     }
   }
   channelEnded(error) {
-    if (error instanceof Aborted) this.#queue = [];
+    if (error instanceof Aborted) this.#queue.splice(0);
     this.#finish(error);
   }
   #finish(error) {
@@ -698,10 +691,7 @@ var Stream = class {
     this.#notify();
   }
   #notify() {
-    const wake = this.#wake;
-    this.#wake = () => {
-    };
-    wake();
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 };
 
@@ -1795,6 +1785,7 @@ var PeerCore = class {
     this.#pending.setLimit(count(limits, "running"));
     if (control.t === "welcome") {
       this.#serverFeatures = Array.isArray(control.features) ? control.features : [];
+      this.#owner.contract = control.contract;
       this.#owner.sendQueue();
     } else if (control.t === "credit") {
       this.#channels.get(count(control, "h"))?.credited(count(control, "n"), count(control, "bytes"));
@@ -2259,6 +2250,13 @@ var Client = class extends Caller {
   /** What carries the present connection. Undefined if there is none. */
   get transport() {
     return this.core.transport;
+  }
+  /**
+   * What the server handles and emits, to compare with the `CONTRACT` of generated types. Known when the first
+   * answer of a session has arrived, and not checked. Undefined if the server does not say its `program`.
+   */
+  get contract() {
+    return this.core.contract;
   }
   /** When the next attempt to connect starts, as a time like `Date.now()`. Undefined if the client does not wait. */
   get retryAt() {

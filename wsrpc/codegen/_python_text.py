@@ -95,7 +95,9 @@ else:
 LONGEST = 60
 """Maximum number of characters of a name."""
 
-_RESERVED = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations", "deprecated"})
+_RESERVED = frozenset(
+    {*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations", "CONTRACT", "deprecated"}
+)
 
 
 def module_names() -> NameTable:

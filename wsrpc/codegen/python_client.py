@@ -44,6 +44,7 @@ def client_module(description: Description, /) -> str:
 
     The module contains:
 
+    - ``CONTRACT``, the fingerprint of the description, to compare with `Peer.contract`
     - the types of all parameters and results
     - for each channel, a `Protocol` with its requests, and a function that returns a proxy for it
     - for each channel with emitted events, a `Protocol` with these events
@@ -54,6 +55,7 @@ def client_module(description: Description, /) -> str:
         InvalidDescription: no module can be generated from the description.
     """
     check_description(description)
+    contract = f'CONTRACT = "{description.fingerprint}"'
     pairs = merged(description.definitions)
     description = msgspec.convert(renamed(msgspec.to_builtins(description), pairs), Description)
     definitions = description.definitions
@@ -65,7 +67,7 @@ def client_module(description: Description, /) -> str:
     names = module_names()
     types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names)
-    parts = written.written()
+    parts = [contract, *written.written()]
     if any(event.deprecated for event in (*description.events, *description.emits)):
         parts.append(DEPRECATED)
     parts += _Contracts(written, names).written(description)

@@ -90,6 +90,10 @@ GROUP_OF = {
     "exchange": "conversations",
     "conversation": "conversations",
 }
+CONTRACT = """\
+/** What `client.contract` is while the server has this contract. */
+export const CONTRACT = "%s"
+"""
 API = """\
 /**
  * What pages call, and what the server calls (`handlers`): `const client = new Client<Api>("/ws")`, with python-wsrpc.
@@ -174,6 +178,7 @@ OURS = (
         "Calls",
         "ChannelEmits",
         "Channels",
+        "CONTRACT",
         "Emits",
         "Emitted",
         "EventMap",
@@ -192,7 +197,7 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     """Return TypeScript declarations of the described events, as the text of a ``.ts`` or ``.d.ts`` file.
 
     The file contains the types of parameters and results, and ``Api``, with which the ``Client`` of python-wsrpc is
-    typed.
+    typed. ``CONTRACT`` is the fingerprint of the description, to compare with the ``contract`` of that client.
 
     For ws-wrapper, ``Events`` contains the events that have handlers on the main channel, and ``Channels`` those on
     named channels. In the same way, ``Emits`` and ``ChannelEmits`` contain the events and requests that were declared
@@ -224,7 +229,7 @@ def declarations(description: Description, /, *, msgpack: bool = False) -> str:
     parts.append(f"{API}{_api(description, names)}\n")
     if not msgpack:
         parts += _for_ws_wrapper(description, names)
-    return printable("\n".join([HEAD, *parts]))
+    return printable("\n".join([HEAD, CONTRACT % description.fingerprint, *parts]))
 
 
 def _for_ws_wrapper(description: Description, names: Names) -> list[str]:

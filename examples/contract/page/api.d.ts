@@ -1,6 +1,9 @@
 /* eslint-disable */
 // Made by `python -m wsrpc types`. Make it anew when handlers change, instead of changing it here.
 
+/** What `client.contract` is while the server has this contract. */
+export const CONTRACT = "97bf8363ca23a4c5"
+
 export type Color = "pink" | "yellow"
 
 /** A note on the board. */

@@ -137,6 +137,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 import wsrpc
 import wsrpc.cluster
+CONTRACT = "9cf6597eb844a6a2"
 class Named(enum.Enum):
     ok = 1
     VALUE_MINUS_3 = -3
@@ -255,7 +256,8 @@ def test_a_description_in_json_gives_the_same_and_both_forms_of_a_class_are_one(
     text = client_module(again)
     assert text == client_module(description)
     assert "CupInput" not in text and "HostInput" not in text and text.count("class Size") == 1
-    assert client_module(describe(Server())).endswith("\n\nfrom __future__ import annotations\n")
+    text = client_module(describe(Server()))
+    assert re.search(r'\n\nfrom __future__ import annotations\n\nCONTRACT = "[0-9a-f]{16}"\n$', text)
 
 
 def test_what_is_only_defined_is_not_imported() -> None:

@@ -201,6 +201,15 @@ class Peer(Registrar, ReadingCaller):
         return self._core.log.program
 
     @property
+    def contract(self) -> str | None:
+        """What the remote peer handles and emits, as `Description.fingerprint`, if it also says its `program`.
+
+        Compare it with the ``CONTRACT`` of a generated client. None if the remote peer says nothing. It is known when
+        `program` is, and says what was registered at that time, without handlers of `once`. Do not trust it either.
+        """
+        return self._core.host.contract
+
+    @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of which this peer is a member, or was a member when the connection ended."""
         return () if self._core.home is None else tuple(self._core.home.rooms)

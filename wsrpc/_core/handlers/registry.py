@@ -103,6 +103,7 @@ class Registry:
         "routes",
         "scopes",
         "time_limit",
+        "version",
     )
 
     def __init__(self, *, dec_hook: DecHook | None = None, declares: bool = True) -> None:
@@ -120,6 +121,8 @@ class Registry:
         """Gets the messages that have no other handler."""
         self.routes = Routes({}, {})
         """Cleared after each change of the handlers or their layers."""
+        self.version = 0
+        """Number of changes of the handlers, their layers and what is declared."""
         self.time_limit: float | None = None
         """Seconds for handlers that have no limit of their own; see `Limits.handler_timeout`."""
         self._base: Registry | None = None
@@ -182,6 +185,7 @@ class Registry:
 
     def changed(self) -> None:
         """Drop the routes, because the handlers or their layers have changed."""
+        self.version += 1
         self._have_routes()
         self.routes.clear()
         for heir in self._heirs or ():
@@ -421,6 +425,7 @@ class Registry:
                 where = member.event if at is None else f"{at}:{member.event}"
                 logger.warning("what %r emits is declared again: %s in place of %s", where, member.shown, known.shown)
             events[member.event] = member
+            self.version += 1
 
     def fall_back_to(self, handler: Handler) -> None:
         """Pass the messages that have no other handler to ``handler``."""

@@ -96,8 +96,8 @@ class ClientSession(Session):
         # If the last session has asked to resume on this connection, the server takes the request for a hello.
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
-            limits, program = announce(self.negotiation.limits), self._host.settings.program
-            self.send_control(Hello(VERSION, self.negotiation.offer(), limits, program))
+            limits, ours = announce(self.negotiation.limits), self._host.settings
+            self.send_control(Hello(VERSION, self.negotiation.offer(), limits, ours.program, ours.contract()))
         if can_resume:
             # A plain server acknowledges nothing, so this side does not keep messages for long.
             self._count_sent()
@@ -147,9 +147,11 @@ class ClientSession(Session):
         connection.owner = self
         # If the server refuses, it takes the offer for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
-        limits, received = announce(self._host.settings.limits), self.acknowledger
-        asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
-        asked.program = self._host.settings.program
+        ours, received = self._host.settings, self.acknowledger
+        asked = Resume(
+            VERSION, offer, announce(ours.limits), self.sid, self._token, self._gen, received.n, received.bytes
+        )
+        asked.program, asked.contract = ours.program, ours.contract()
         connection.send_control(asked)
         connection.mark_resumable()  # if it dies before the answer, the server may have resumed the session on it
         connection.start_receiving(partial(self._answered, attempt), ignore_end)

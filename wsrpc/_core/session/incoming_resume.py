@@ -132,7 +132,8 @@ class IncomingResume:
     def _refuse(self, asked: Resume, why: str) -> None:
         """Tell the client that its session is over. Its request is the hello of a new session."""
         self.connection.send_control(Gone(why))
-        self._early.insert(0, (write_control(Hello(asked.v, asked.features, asked.limits, asked.program)), True))
+        hello = Hello(asked.v, asked.features, asked.limits, asked.program, asked.contract)
+        self._early.insert(0, (write_control(hello), True))
 
     # ------------------------------------------------------------ what the connection reports
 

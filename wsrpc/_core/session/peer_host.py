@@ -46,6 +46,7 @@ class PeerHost:
     __slots__ = (
         "_passed",
         "_since",
+        "contract",
         "core",
         "current",
         "deprecated",
@@ -95,6 +96,8 @@ class PeerHost:
         self.reporter = reporter
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
+        self.contract: str | None = None
+        """What the remote peer says of its contract. None if it says nothing."""
         self.skipped_broadcasts = 0
         """Number of broadcasts that were not sent because the remote peer reads too slowly."""
         self.metadata_not_sent = 0

@@ -102,7 +102,7 @@ class ServerSession(Session):
     def _greeting_received(self, message: Hello) -> None:
         # The welcome is sent first, because later messages may use what was negotiated.
         welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
-        welcome.program = self._host.settings.program
+        welcome.program, welcome.contract = self._host.settings.program, self._host.settings.contract()
         if self.home is None or not self.negotiation.has(RESUME):
             self.send_control(welcome)
         else:

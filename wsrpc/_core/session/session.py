@@ -154,7 +154,7 @@ class Session:
             wrap: wraps the function that sends messages.
         """
         self.negotiation.can_resume = can_resume
-        self._host.log.program = None  # that of the last session's remote peer; a plain peer says nothing
+        self._host.log.program = self._host.contract = None  # of the last remote peer; a plain peer says nothing
         self._wrap = wrap
         self._set_connection(connection)
         self._move(SessionInput.STARTED)
@@ -435,8 +435,7 @@ class Session:
             elif (why := message.limits.objection()) is not None:
                 self.fail(CloseCode.INVALID_DATA, why)
             else:
-                # Interned, because a fleet has thousands of clients with few programs.
-                self._host.log.program = intern(one_line(message.program[:64])) or None
+                self._host.log.program, self._host.contract = short_line(message.program), short_line(message.contract)
                 negotiation.agree(message.features)
                 self._greeting_received(message)
             return True
@@ -623,6 +622,11 @@ class Session:
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
+
+
+def short_line(text: str) -> str | None:
+    """Return what a remote peer says of itself, as one short line. None if it says nothing."""
+    return intern(one_line(text[:64])) or None  # interned, because a fleet has thousands of clients with few programs
 
 
 def not_sent(payload: bytes, text: bool = True, /) -> None:

@@ -72,12 +72,13 @@ LEAST_ANNOUNCED = [
 
 
 class Hello(Struct, tag_field="t", tag="hello", omit_defaults=True):
-    """The first message of a client: its version of this protocol, its features, its limits and its program."""
+    """The first message of a client: its version of this protocol, features, limits, program and contract."""
 
     v: int
     features: list[str]
     limits: Announced
     program: str = ""
+    contract: str = ""
 
 
 class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
@@ -91,6 +92,7 @@ class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
     ttl: float = 0.0
     """Seconds for which the session is kept without a connection."""
     program: str = ""
+    contract: str = ""
 
 
 class LimitsChanged(Struct, tag_field="t", tag="limits"):
@@ -143,6 +145,7 @@ class Resume(Struct, tag_field="t", tag="resume", omit_defaults=True):
     """Number of the counted messages that have arrived, as in an `Ack`."""
     bytes: int
     program: str = ""
+    contract: str = ""
 
 
 class Resumed(Struct, tag_field="t", tag="resumed"):

@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether each message is logged, or a function that returns what the log shows of the arguments."""
     program: str = ""
     """What this side says of its program. Empty if it says nothing."""
+    contract: Callable[[], str] = str
+    """Function that returns what this side says of its contract. Empty if it says nothing, as from ``str()``."""
     threads: Threads = msgspec.field(default_factory=Threads)
     """The threads of the handlers of all peers."""
 
@@ -136,8 +138,12 @@ def make_settings(
     log_payloads: bool | Redact = False,
     profile: Profile | None = None,
     program: str | None = None,
+    contract: Callable[[], str] = str,
 ) -> Settings:
     """Make the settings of a client or a server.
+
+    Args:
+        contract: as in `Settings`. It is called only if there is a ``program``.
 
     Raises:
         TypeError: an option is of a wrong type.
@@ -179,5 +185,6 @@ def make_settings(
         between_nodes=profile == NODE,
         log_payloads=log_payloads,
         program=program or "",
+        contract=contract if program else str,
         threads=Threads((limits or DEFAULT_LIMITS).server_threads),
     )
