@@ -188,7 +188,7 @@ class User(Caller):
         except WsrpcError as exc:
             # Expired credentials end no session. A node that begins to end meanwhile does, and so does a kick.
             is_well = self.truth.is_well(self.name, "broker", since=self.sim.now - 40.0, despite={"stop"})
-            is_well = is_well and not self.truth.draining_since < self.dropped_at < self.truth.draining_since + 1.0
+            is_well = is_well and not -2.0 < self.dropped_at - self.truth.draining_since < 1.0
             kicks = self.truth.kicked.values()
             is_well = is_well and not any(user == self.name and when > self.dropped_at - 5.0 for user, when, _ in kicks)
             is_expired = getattr(exc, "code", 0) == 4411 and is_well and "clock" not in self.truth.kinds
