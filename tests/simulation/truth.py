@@ -290,7 +290,9 @@ class Truth:
 
     def check_drop(self, user: str, info: CloseInfo) -> None:
         """A slow path ends no connection, if it carries a large part of a message while one side waits."""
-        least = 0.56 if self.is_hasty and "acknowledged" not in info.reason else 0.26
+        # A proxy reads 256 KiB at once, and then nothing until it has passed on as much.
+        at_rest = 0.33 if self.between else 0.26
+        least = 0.56 if self.is_hasty and "acknowledged" not in info.reason else at_rest
         # To close a connection whose credentials have expired takes long if a proxy holds much.
         is_enough = self.slowest > least and not (self.is_slow and self.expires)
         despite = UNNOTICED if is_enough else {"clock"}
