@@ -175,6 +175,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
             is_well = sim.now > 10.0 and not (truth.kicked or address in truth.finished)
             is_well = is_well and truth.hears_others(here, sim.now - 20.0)
             is_well = is_well and truth.is_well(address, since=sim.now - 40.0, despite=BUSY)
+            is_well = is_well and sim.is_well(*truth.between, since=sim.now - 40.0)  # else it could not connect
             assert not is_well, f"{here} does not find {address}, for no reason"
             truth.losses[sender] += 1
         except WsrpcError:
