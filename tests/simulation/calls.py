@@ -119,6 +119,8 @@ class Caller:
             if not self.life:
                 self.sim.note(f"{call.name} to {other} ends: {exc}, and the outcome is {call.told!r}")
             is_away = was_away and served.detached and self.truth.resumed[served.address] < began
+            # A node that nothing gets out of cannot know whether the node of that client has sent the call.
+            is_away = is_away and (self.truth.at[served.address] == here or self.truth.hears_others(here, began))
             if is_away and isinstance(exc, RequestTimeout) and call.told == "unknown":
                 raise AssertionError(
                     f"{call.name}, of {began:.3f}, was not sent: {other} was away. The outcome is {call.told!r}"
