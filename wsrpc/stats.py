@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,6 +49,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         misfits: total numbers of messages that did not fit the handlers of this side, for each event and kind: such as
             ``{"order: wrong arguments": 3}``. The kinds are ``wrong arguments``, ``wrong item`` and ``unknown
             event``. The first of each is logged. After 32 of them, ``other events`` stands for further events.
+        deprecated: total numbers of calls of deprecated handlers of this side, for each event, with the same bound.
     """
 
     id: str
@@ -70,6 +72,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
     program: str | None = None
     misfits: dict[str, int] = {}
+    deprecated: dict[str, int] = {}
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +155,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         misfits: total numbers of the messages in `PeerStats.misfits`, by the program of their peers, to see which
             programs have another version of the contract. ``unknown`` stands for peers that do not say what they run,
             and ``others`` for further programs after 100.
+        deprecated: total numbers of calls of deprecated handlers, by the program of the peers that call them.
         store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
             with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
@@ -180,6 +184,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     ignored: dict[str, int]
     misfits: dict[str, int]
+    deprecated: dict[str, int]
     store_answers: bool
     cluster: ClusterStats | None
 
@@ -201,16 +206,23 @@ SUMMED = (
 
 
 MOST_PROGRAMS = 100
-"""Number of programs in `ServerStats.misfits`. Clients choose the names."""
+"""Number of programs in `ServerStats.misfits` and `ServerStats.deprecated`. Clients choose the names."""
 
 
-def add_misfits(totals: dict[str, int], program: str | None, number: int) -> None:
-    """Add the misfits of a peer to those of its program."""
-    if number:
+class ByProgram(NamedTuple):
+    """Numbers of messages by the programs of their peers."""
+
+    misfits: dict[str, int]
+    deprecated: dict[str, int]
+
+    def add(self, program: str | None, misfits: int, deprecated: int) -> None:
+        """Add the numbers of a peer to those of its program."""
         name = program or "unknown"
-        if name not in totals and len(totals) >= MOST_PROGRAMS:
-            name = "others"
-        totals[name] = totals.get(name, 0) + number
+        for totals, number in ((self.misfits, misfits), (self.deprecated, deprecated)):
+            if number:
+                known = name in totals or len(totals) < MOST_PROGRAMS
+                key = name if known else "others"
+                totals[key] = totals.get(key, 0) + number
 
 
 class ServerTotals:
@@ -225,7 +237,7 @@ class ServerTotals:
         """Total number of log lines at ERROR for all connections. Includes lines of `close` handlers, which run after
         the connection has ended."""
         self._ignored: Counter[str] = Counter()
-        self.misfits: dict[str, int] = {}
+        self.by_program = ByProgram({}, {})
 
     def failed(self) -> None:
         """Count one more log line at ERROR."""
@@ -253,7 +265,7 @@ class ServerTotals:
 
     def sum(self) -> StatsSum:
         """Begin to add the counters of the open connections to the totals."""
-        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, self._ignored, self.misfits)
+        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, self._ignored, self.by_program)
 
 
 class StatsSum:
@@ -266,14 +278,14 @@ class StatsSum:
         closed: Counter[int],
         ended: dict[str, int],
         ignored: Counter[str],
-        misfits: dict[str, int],
+        by_program: ByProgram,
     ) -> None:
         self._started_at = started_at
         self._accepted = accepted
         self._closed = dict(closed)
         self._sums = {**ended, "peers": 0, "detached_peers": 0, "slow_peers": 0}
         self._ignored = Counter(ignored)
-        self._misfits = dict(misfits)
+        self._by_program = ByProgram(*map(dict, by_program))
 
     def add(self, peer: PeerStats) -> None:
         """Add the counters of a connection. It may have ended meanwhile."""
@@ -284,7 +296,7 @@ class StatsSum:
             self._sums[name] += getattr(peer, name) or 0
         if peer.ignored:
             self._ignored.update(peer.ignored)
-        add_misfits(self._misfits, peer.program, sum(peer.misfits.values()))
+        self._by_program.add(peer.program, sum(peer.misfits.values()), sum(peer.deprecated.values()))
 
     def result(
         self,
@@ -307,7 +319,8 @@ class StatsSum:
             rooms=rooms,
             errors=errors,
             ignored=dict(self._ignored),
-            misfits=self._misfits,
+            misfits=self._by_program.misfits,
+            deprecated=self._by_program.deprecated,
             store_answers=store_answers,
             cluster=cluster,
             **self._sums,

@@ -64,6 +64,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "skipped_broadcasts", "", "Broadcasts that were dropped because a peer was slow."),
     (COUNTER, "ignored", "kind", "Ignored inbound messages."),
     (COUNTER, "misfits", "program", "Messages that did not fit a handler, by the program of the peer."),
+    (COUNTER, "deprecated", "program", "Calls of deprecated handlers, by the program of the peer."),
     (COUNTER, "errors", "", "Failures that were logged at ERROR, mostly failed handlers."),
     (GAUGE, "store_answers", "", "Whether the store of calls with a key and of room histories answers."),
     (GAUGE, "cluster.connected", "", "Whether the engine of the cluster can be reached."),

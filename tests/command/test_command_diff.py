@@ -38,7 +38,7 @@ is read in another unit. Add a parameter for the new unit.
   $defs.Order.note: field-removed-optional. New handlers ignore the field in silence. Keep the field until no caller \
 sends it.
 """
-ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers first.\n"
+ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers (this program) first.\n"
 
 
 @pytest.fixture
@@ -72,6 +72,7 @@ async def test_as_json(folder: Path) -> None:
     changes = json.loads(out)
     assert code == 1 and len(changes) == 4
     assert changes[2] == {
+        "from": "old:server",
         "rule": "parameter-unit-changed",
         "place": "orders:create(timeout_ms)",
         "kinds": ["changes meaning"],
@@ -83,6 +84,14 @@ async def test_as_json(folder: Path) -> None:
         "new": "timeout_ms",
     }
     assert await compared(folder, "old:server old:server --json") == (0, "[]\n", "")
+
+
+async def test_several_old_versions(folder: Path) -> None:
+    code, out, _ = await compared(folder, "new:server old:server new:server")
+    assert code == 1 and out.startswith("from new:server:\nno changes\n\nfrom old:server:\nbreaks callers:")
+    code, out, _ = await compared(folder, "new:server old:server new:server --json")
+    assert {each["from"] for each in json.loads(out)} == {"old:server"}
+    assert (await compared(folder, "new:server new:server new:server")).code == 0
 
 
 async def test_a_server_and_a_file(folder: Path) -> None:
@@ -98,7 +107,7 @@ async def test_a_server_and_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("old:server", "Missing argument 'NEW'. (see wsrpc diff --help)"),
+        ("old:server", "Missing argument 'OLD...'. (see wsrpc diff --help)"),
         ("old:server none.json", "none.json: No such file or directory"),
         ("bad.json new:server", "bad.json has no usable description: Object missing required field `events`"),
         ("old:server new:server --allow event-moved", "there is no rule 'event-moved'"),

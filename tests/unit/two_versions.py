@@ -101,7 +101,7 @@ class Contract(Protocol):
     def describe(self) -> Description:
         server = Server()
         if self.kind and self.emits:
-            server.declare(self.names["Contract"])
+            server.declare(self.names["Contract"], requests=self.emits == "request")
         elif self.kind:
             server.on("f", self.names["f"], deprecated=self.deprecated)
         return describe(server)
@@ -170,8 +170,9 @@ class Member(NamedTuple):
 
 
 def _oldest_name(field: mi.Field) -> str:
-    schema = field.type.extra_json_schema if isinstance(field.type, mi.Metadata) else None
-    return str((schema or {}).get("x-older-names", [field.name])[-1])
+    """Return the oldest name of a field, with its unit."""
+    schema = (field.type.extra_json_schema if isinstance(field.type, mi.Metadata) else None) or {}
+    return str(schema.get("x-older-names", [field.name])[-1]) + str(schema.get("unit", ""))
 
 
 def meant(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import click
@@ -22,29 +23,33 @@ MOST_SHOWN = 60
 """Characters of an old or new value up to which people see it."""
 
 
-@click.command(epilog=f"OLD and NEW are each {TARGETS}")
-@click.argument("old", type=click.Path())
+@click.command(epilog=f"Each OLD and NEW are {TARGETS}")
+@click.argument("old", type=click.Path(), nargs=-1, required=True)
 @click.argument("new", type=click.Path())
 @click.option("--allow", metavar="RULE", multiple=True, help="Accept changes of this rule. Can be repeated.")
 @click.option("--json", is_flag=True, help="Print a list of objects.")
 @APP_DIR
 @HEADER
 def diff(**params: Any) -> int:
-    """List what has changed in a contract from OLD to NEW, and whom it breaks.
+    """List what has changed in a contract from each OLD to NEW, and whom it breaks.
 
     Exit with 1 if a change breaks callers or handlers, or changes meaning.
     """
     options = Options(**params)
     if unknown := next((rule for rule in options.allow if rule not in RULES), None):
         raise UsageError(f"there is no rule {unknown!r}")
-    (old, _), (new, _) = described([options.old, options.new], options.header, folder=options.app_dir)
+    *olds, (new, _) = described([*options.old, options.new], options.header, folder=options.app_dir)
     changes: list[Change] = []
 
     def text() -> str:
-        changes.extend(compare(old, new))
+        by_old = {name: compare(old, new) for name, (old, _) in zip(options.old, olds, strict=True)}
+        changes.extend(chain(*by_old.values()))
         if options.json:
-            return msgspec.json.format(msgspec.json.encode(changes), indent=2).decode()
-        return "\n".join(_lines(changes, options.allow)) or "no changes"
+            rows = [{"from": name, **msgspec.structs.asdict(each)} for name, found in by_old.items() for each in found]
+            return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+        heading = "from {}:\n" if len(by_old) > 1 else ""
+        lines = {name: "\n".join(_lines(found, options.allow)) or "no changes" for name, found in by_old.items()}
+        return "\n\n".join(heading.format(one_line(name, 200)) + text for name, text in lines.items())
 
     try:
         print_text(written(text) + "\n")

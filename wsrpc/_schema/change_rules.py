@@ -100,6 +100,8 @@ Old handlers drop further arguments in silence. | Deploy the handlers first.
 emitted-rest-removed | meaning | works
 New handlers drop further arguments in silence. | Keep them until nobody passes any.
 
+unit-changed | meaning | meaning
+The number arrives unchanged, and is read in another unit. | Add a parameter or a field for the new unit.
 type-changed | fails | fails
 Neither version reads all values of the other. | Add a parameter, a field or an event.
 type-widened | works | fails
@@ -144,7 +146,7 @@ tag-changed | fails | fails
 Each version refuses the tag of the other. | Keep the tag: `tag="old name"`.
 
 field-added | fails | meaning
-Old callers do not send the field; old handlers ignore it in silence. | Give it a default, and deploy handlers first.
+Old callers do not send it; old handlers ignore it in silence. | Give it a default, and deploy the handlers first.
 field-added-optional | works | meaning
 Old handlers ignore the field in silence. | Deploy the handlers first.
 field-removed | meaning | fails

@@ -83,6 +83,13 @@ class _Place(NamedTuple):
     read: bool = False
     """Whether the described program reads the values there, and not a program that was perhaps generated."""
 
+    def named(self, do: str) -> str:
+        """Return the advice ``do`` with whose handlers or readers it is about."""
+        whose = {True: "this program", False: "its peers"}
+        for what, ours in (("handlers", self.read != self.results), ("readers", self.read)):
+            do = do.replace(f"eploy the {what}", f"eploy the {what} ({whose[ours]})")
+        return do
+
     def at(self, more: str) -> _Place:
         """Return a place inside this one."""
         return self._replace(text=self.text + more)
@@ -105,7 +112,7 @@ def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Chang
         rule = f"result-{rule}"
     row = RULES[rule]
     outcomes = row[:2] if not place.results else (row[1], row[0])
-    return Change(rule, place.text, kinds_of(*outcomes), *outcomes, row.happens, row.do, old, new)
+    return Change(rule, place.text, kinds_of(*outcomes), *outcomes, row.happens, place.named(row.do), old, new)
 
 
 class _Comparison:
@@ -135,6 +142,8 @@ class _Comparison:
             yield _change("event-deprecated", place, None, new.deprecated)
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
         if one_way[0] != one_way[1] and old.kind == new.kind:
+            if {"type": "null"} in (old.result, new.result):
+                return  # a handler of an event without a result answers null
             yield _change("emit-to-request" if one_way[0] else "request-to-emit", place)
         elif old.kind != new.kind:
             rule = {("stream", "exchange"): "upload-added", ("exchange", "stream"): "upload-removed"}
@@ -202,6 +211,8 @@ class _Comparison:
             yield from _members(old, new, place)
         elif "enum" in old or "enum" in new:
             yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
+        if None not in (units := (old.get("unit"), new.get("unit"))) and units[0] != units[1]:
+            yield _change("unit-changed", place, *units)
         yield from _constraints(old, new, place)
         if kind not in ("array", "object"):
             return

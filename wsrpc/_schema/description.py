@@ -221,13 +221,14 @@ def declared_members(registry: Registry) -> Iterator[tuple[str | None, str, Memb
 
 
 def registered(registry: Registry) -> tuple[dict[Any, Handler], dict[Any, Any]]:
-    """Return the handlers, and the functions of declared members, by channel and event.
+    """Return the handlers, and the functions and kinds of declared members, by channel and event.
 
     Comparing them costs far less than making the description. Handlers of `once` are not included: each message for one
     changes the registrations, so that remote peers could cause the description to be made again and again.
     """
     handlers = {(channel, event): handler for channel, event, handler in shown_handlers(registry, once=False)}
-    return handlers, {(channel, event): member.function for channel, event, member in declared_members(registry)}
+    declared = declared_members(registry)
+    return handlers, {(channel, event): (member.function, member.kind) for channel, event, member in declared}
 
 
 class _Draft(NamedTuple):
@@ -255,6 +256,7 @@ _KINDS: dict[Role | MemberKind, Kind] = {
     Role.UPLOAD: "upload",
     Role.EXCHANGE: "exchange",
     MemberKind.REQUEST: "value",
+    MemberKind.EVENT: "value",
     MemberKind.STREAM: "stream",
     MemberKind.UPLOAD: "upload",
     MemberKind.EXCHANGE: "exchange",
@@ -293,9 +295,10 @@ def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
         others["sends"] = member.source.type, "given"
     if kind in ("stream", "exchange"):
         others["items"] = member.result, "sent"
-    elif kind == "upload" or (kind == "value" and member.result not in (type(None), Any)):
+    elif member.kind in (MemberKind.REQUEST, MemberKind.UPLOAD):
         others["result"] = member.result, "sent"
-    return _Draft(channel, event, kind, _doc(member.function), by_place(member.parameters), "given", others, [])
+    doc, parameters = _doc(member.function), by_place(member.parameters)
+    return _Draft(channel, event, kind, doc, parameters, "given", others, [], member.deprecated or "")
 
 
 def _doc(function: Any) -> str:

@@ -29,7 +29,7 @@ from .._core.wire.settings import Settings
 from .._raw.raw_serving import refusal_of
 from ..errors import ConnectionLost, RpcError, ungrouped
 from ..handshake import Handshake
-from ..stats import ServerTotals, add_misfits
+from ..stats import ServerTotals
 from ..transport import Traffic, Transport
 from .joined_cluster import JoinedCluster
 from .services import BaseService, OpenedServices
@@ -48,9 +48,9 @@ class ServedPeer(PeerOwner):
     """
 
     __slots__ = (
+        "_by_program",
         "_counted",
         "_expiry",
-        "_misfits",
         "_open_services",
         "_peers",
         "address",
@@ -79,8 +79,8 @@ class ServedPeer(PeerOwner):
         self._peers = peers
         self._counted = NONE_IGNORED
         """The ignored messages of this peer that `Server.stats` has counted already."""
-        self._misfits = 0
-        """The number of its misfits that `Server.stats` has counted already."""
+        self._by_program = (0, 0)
+        """The numbers of its misfits and its deprecated calls that `Server.stats` has counted already."""
         peer = Peer(
             settings,
             dialer=False,
@@ -154,10 +154,11 @@ class ServedPeer(PeerOwner):
         before, self._counted = self._counted, self.core.ignored.copy()
         return self._counted - before
 
-    def new_misfits(self) -> int:
-        """Return the number of misfits since the last call."""
-        before, self._misfits = self._misfits, sum(self.core.host.misfits.values())
-        return self._misfits - before
+    def new_by_program(self) -> tuple[int, int]:
+        """Return the numbers of misfits and deprecated calls since the last call."""
+        host, before = self.core.host, self._by_program
+        self._by_program = sum(host.misfits.values()), sum(host.deprecated.values())
+        return self._by_program[0] - before[0], self._by_program[1] - before[1]
 
     # ------------------------------------------------------------ called by the peer
 
@@ -366,7 +367,7 @@ class Peers:
         At the end of a connection, the messages that wait are ignored. Handlers that still run may ignore more.
         """
         self.totals.ignored(served.newly_ignored())
-        add_misfits(self.totals.misfits, served.core.log.program, served.new_misfits())
+        self.totals.by_program.add(served.core.log.program, *served.new_by_program())
 
     def watch(self, served: ServedPeer) -> None:
         """Keep a peer whose connection has ended while handlers run for it. `Server.close` waits for these handlers.

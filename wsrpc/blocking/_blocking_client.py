@@ -151,9 +151,9 @@ class Client(Endpoint, Root):
     closes_in: SameAttribute[float | None] = SameAttribute()
     """Seconds until a server that drains closes the connection at the latest; see `wsrpc.Client.closes_in`."""
 
-    def declare(self, contract: TypeForm[Any], /) -> None:
+    def declare(self, contract: TypeForm[Any], /, *, requests: bool = False) -> None:
         """Declare which events this side emits; see `wsrpc.Client.declare`."""
-        self._apply(self._inner.declare, contract)
+        self._apply(self._inner.declare, contract, requests=requests)
 
     @overload
     def on_reconnect(self, function: Callable[[], T], /) -> Callable[[], T]: ...

@@ -294,9 +294,9 @@ class Channel(Registrar, Caller, EventReader, ItemReader):
         """Remove the channel's handlers on this side, and end its readers; see `wsrpc.Channel.close`."""
         self._call(self._inner.close, reason)
 
-    def declare(self, contract: TypeForm[Any], /) -> None:
+    def declare(self, contract: TypeForm[Any], /, *, requests: bool = False) -> None:
         """Declare which events this side emits; see `wsrpc.Channel.declare`."""
-        self._apply(self._inner.declare, contract)
+        self._apply(self._inner.declare, contract, requests=requests)
 
 
 class AnonymousChannel(Registrar, EventReader, ItemReader):

@@ -335,6 +335,7 @@ def _listened(event: EventSchema, names: Names, indent: str) -> str:
     if event.result is None:
         return "void"
     result = type_of(event.result, names, indent)
+    result = "void | null" if result == "null" else result  # JavaScript functions without a result return undefined
     return f"{result} | Promise<{result}>"
 
 

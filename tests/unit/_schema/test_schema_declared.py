@@ -62,6 +62,21 @@ def test_declared_events_are_described() -> None:
     assert "result" not in msgspec.to_builtins(description.emits[0])  # nothing answers an event
 
 
+class Orders(Protocol):
+    @method(deprecated="use 'stop'")
+    async def restart(self) -> None: ...
+
+
+def test_methods_that_return_none_are_requests_if_the_program_says_so() -> None:
+    server, router = Server(), Router()
+    server.declare(Orders)
+    router.of("orders").declare(Orders, requests=True)
+    server.include(router)
+    found = {each.channel: each for each in describe(server).emits if each.event == "restart"}
+    assert {name: each.result for name, each in found.items()} == {None: None, "orders": {"type": "null"}}
+    assert {each.deprecated for each in found.values()} == {"use 'stop'"}
+
+
 def test_declarations_of_channels_routers_and_clients() -> None:
     router = Router()
     router.declare(News)

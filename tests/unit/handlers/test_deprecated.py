@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import pytest
 from core_driver import Driven, idle, messages, turns
@@ -16,7 +17,8 @@ from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-WARNED = "event 'report' was called, and is deprecated: use 'measured' (further ones are not logged)"
+COUNTED = "further calls are counted in peer.stats().deprecated"
+WARNED = f"event 'report' was called, and is deprecated: use 'measured' ({COUNTED})"
 TOLD = control("deprecated", event="report", why="use 'measured'")
 
 
@@ -58,7 +60,7 @@ async def test_each_peer_is_warned_once(kind: str, middleware: bool, caplog: pyt
     assert [message for message in sent if "wsrpc" in message] == [TOLD]
     assert {message["i"]: message["d"] for message in sent if "i" in message} == {1: 1, 3: 3}
     assert messages(caplog) == [WARNED]
-    assert (d.ignored, d.peer.stats().misfits) == ({}, {})
+    assert (d.ignored, d.peer.stats().misfits, d.peer.stats().deprecated) == ({}, {}, {"report": 2})
 
 
 async def test_a_plain_peer_gets_no_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -74,7 +76,7 @@ async def test_the_caller_logs_a_warning_once_and_few_of_a_flood(caplog: pytest.
     assert (messages(caplog), d.ignored) == ([], {"control message out of place": 1})
     await d.fed(welcome("credit"), TOLD, TOLD)
     assert messages(caplog) == [
-        "event 'report' is deprecated at the remote peer: use 'measured' (further ones are not logged)"
+        "event 'report' is deprecated at the remote peer: use 'measured' (further calls are not logged)"
     ]
     await d.fed(*(control("deprecated", event=f"{number}\n", why="\x1b[2J" * 99) for number in range(1000)))
     assert len(messages(caplog)) == 32 and not any("\n" in text or "\x1b" in text for text in messages(caplog))
@@ -88,13 +90,30 @@ class Station(Service):
         return value
 
 
+class Reports(Protocol):
+    @method(deprecated="use 'measured'")
+    async def report(self, value: int) -> int: ...
+
+
+class Implementation:
+    def report(self, value: int) -> int:
+        return value
+
+
 def by_a_router(server: Server) -> None:
     router = Router()
     router.on("report", deprecated="use 'measured'")(now)
     server.include(router)
 
 
-@pytest.mark.parametrize("register", [by_a_router, lambda server: server.add_service(Station)])
+REGISTER: list[Callable[[Server], object]] = [
+    by_a_router,
+    lambda server: server.add_service(Station),
+    lambda server: server.implement(Reports, Implementation()),
+]
+
+
+@pytest.mark.parametrize("register", REGISTER)
 async def test_two_programs_see_each_other_in_the_log(register: Any, caplog: pytest.LogCaptureFixture) -> None:
     server = Server(program="center/2.0")
     register(server)
@@ -103,6 +122,11 @@ async def test_two_programs_see_each_other_in_the_log(register: Any, caplog: pyt
         for _ in range(3):
             assert await client.request("report", 1) == await client.of("old").request("report", 1) == 1
         await turns_until(lambda: len(messages(caplog)) == 4)
+        assert server.stats().deprecated == {"station/1.0": 6}
+        [peer] = server.peers
+        assert peer.stats().deprecated == {"report": 3, "old:report": 3}
+    await turns_until(lambda: not server.peers)
+    assert server.stats().deprecated == {"station/1.0": 6}
     found = [(vars(each)["program"], "was called" in each.getMessage()) for each in caplog.records]
     assert sorted(found) == [("center/2.0", False)] * 2 + [("station/1.0", True)] * 2
     assert {each.levelno for each in caplog.records} == {logging.WARNING}

@@ -58,8 +58,8 @@ class RecordingRegistry(Registry):
     ) -> None:
         self._record("add", channel, event, function, options, **more)
 
-    def declare(self, channel: ChannelRef, contract: Any) -> None:
-        self._record("declare", channel, contract)
+    def declare(self, channel: ChannelRef, contract: Any, *, requests: bool) -> None:
+        self._record("declare", channel, contract, requests=requests)
 
     def use(self, channel: ChannelRef, middleware: AnyMiddleware) -> None:
         self._record("use", channel, middleware)
@@ -289,17 +289,20 @@ class Declarer(Registrar):
 
     __slots__ = ()
 
-    def declare(self, contract: TypeForm[Any], /) -> None:
+    def declare(self, contract: TypeForm[Any], /, *, requests: bool = False) -> None:
         """Declare which events and requests this side sends, so that API descriptions include them.
 
         Pass the contract that you also pass to ``emitter()`` or ``proxy()``. `wsrpc.schema.describe`, TypeScript
         declarations and generated Python clients then include the methods of the contract.
 
+        Args:
+            requests: whether methods that return None are requests, too. By default, they are events.
+
         Raises:
             TypeError: the contract is not valid, or this object is a `Channel` of a server's peer.
         """
         self._check_open()
-        self._registry.declare(self._channel_name, contract)
+        self._registry.declare(self._channel_name, contract, requests=requests)
 
 
 class Router(Declarer):

@@ -339,7 +339,7 @@ class Handler:
         """The member of a contract that the handler implements."""
         self.hidden = options.hidden
         """Whether descriptions do not contain the handler."""
-        self.deprecated = options.deprecated
+        self.deprecated = options.deprecated or (None if member is None else member.deprecated)
         """What callers should use instead. None if the event is not deprecated."""
         self.is_fallback = False
         """Whether the handler gets messages that have no handler, of any name."""

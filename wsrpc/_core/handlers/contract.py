@@ -25,13 +25,14 @@ from .introspection import (
     result_of,
     signature_of,
 )
-from .method import DEFAULTS, Exposed, mark_of
+from .method import Exposed, HandlerOptions, mark_of
 
 
 class Kind(Enum):
     """Kind of a member of a contract, as its caller sees it."""
 
     REQUEST = "a request"
+    EVENT = "an event"
     STREAM = "a stream"
     UPLOAD = "an upload"
     EXCHANGE = "a stream of items in both directions"
@@ -55,6 +56,8 @@ class Member(NamedTuple):
     signature: Facts
     function: Callable[..., Any]
     """The method in the contract."""
+    deprecated: str | None
+    """What callers should use instead. None if the event is not deprecated."""
     blocking: bool
     """Whether the caller waits in a thread: the method is a plain function, and its items and channel are for threads.
     In an event loop, such a method of an emitter sends its event without waiting."""
@@ -223,8 +226,10 @@ def _refuse_double(contract: str, members: dict[str, Member]) -> None:
 def _member(attribute: str, function: Any) -> Member:
     read = read_signature(function, "contract")
     mark = mark_of(function) or Exposed()
-    if mark.options != DEFAULTS:
-        raise read.refusal(None, "a contract gives an event its name; options belong to the method that implements it")
+    deprecated = mark.options.deprecated
+    if mark.options != HandlerOptions(deprecated=deprecated):
+        text = "a contract gives name and deprecated=; other options belong to the method that implements it"
+        raise read.refusal(None, text)
     first, *others = read.parameters or (None,)
     if first is None or first.source != "wire" or first.keyword:
         raise read.refusal(None, "a method of a contract takes self first")
@@ -246,7 +251,8 @@ def _member(attribute: str, function: Any) -> Member:
     if _has_type_variable(declared):
         raise read.refusal(None, "its result has a type variable, but a contract says which types travel")
     parameters = tuple(p for p in read.parameters if p.source in ("wire", "rest"))
-    return Member(attribute, mark.name or attribute, kind, parameters, source, declared, read, function, blocking)
+    event = mark.name or attribute
+    return Member(attribute, event, kind, parameters, source, declared, read, function, deprecated, blocking)
 
 
 def _refuse_parameters(read: Facts, function: Any) -> None:
@@ -331,15 +337,21 @@ def check_emitted(member: Member) -> None:
     Raises:
         TypeError: the member has an answer, or opens a channel.
     """
-    if member.kind is not Kind.REQUEST or member.result not in (type(None), Any):
+    if not _is_event(member):
         text = "an event has no response, and opens no channel: declare None as its result"
         if member.kind is Kind.UPLOAD and member.blocking:
             text = f"{member.source and member.source.name!r} gives the items of an upload: an event takes a list"
         raise member.refusal(None, text)
 
 
-def placed_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef, Member]]:
+def _is_event(member: Member) -> bool:
+    return member.kind is Kind.REQUEST and member.result in (type(None), Any)
+
+
+def declared_members(contract: Any, channel: ChannelRef, *, requests: bool) -> list[tuple[ChannelRef, Member]]:
     """Return the members of a contract with their channels. Members of the contract itself are on ``channel``.
+
+    Members that an emitter takes are events, unless ``requests`` is true.
 
     Raises:
         TypeError: the contract cannot work. The text names the member.
@@ -352,4 +364,6 @@ def placed_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef,
     found = [(channel, member) for member in read.members]
     for name, inner in read.channels.items():
         found += [(name, member) for member in read_contract(inner, read.name).members]
-    return found
+    return [
+        (at, member if requests or not _is_event(member) else member._replace(kind=Kind.EVENT)) for at, member in found
+    ]

@@ -129,7 +129,7 @@ def method(
     The name of the event is ``name`` or, by default, the name of the method. The options are those of `Server.on`. A
     subclass that overrides the method need not decorate it again.
 
-    On a method of a contract, ``name`` is the name of the event, and options are not allowed. On a method that
+    On a method of a contract, ``name`` is the name of the event, and ``deprecated`` the only option. On a method that
     implements a contract, the options apply to the handler.
 
     Raises:

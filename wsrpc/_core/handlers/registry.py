@@ -17,7 +17,7 @@ from ..._values.convert import DecHook, converter
 from ...errors import short
 from .arguments import ArgumentsRefused
 from .compiled import Handler
-from .contract import Member, placed_members
+from .contract import Member, declared_members
 from .implementation import implementing
 from .introspection import Injection, is_generator_function, location, name_of, of_framework, why_unbound
 from .invocation import Invocation
@@ -341,7 +341,7 @@ class Registry:
         if handler.keep is not None:
             self._keep(handler, channel, event)
         if handler.deprecated is not None:
-            _warn_when_called(handler, handler.deprecated)
+            _count_deprecated(handler, handler.deprecated)
         if once:
             _remove_when_called(handler, event, channel, self)
         table[event] = handler
@@ -409,7 +409,7 @@ class Registry:
         for at, member, method in found:
             self.add(at, member.event, method.function, method.mark.options, member=member)
 
-    def declare(self, channel: ChannelRef, contract: Any) -> None:
+    def declare(self, channel: ChannelRef, contract: Any, *, requests: bool) -> None:
         """Record the members of a contract as events and requests that this side sends; see `Declarer.declare`.
 
         Raises:
@@ -417,7 +417,7 @@ class Registry:
         """
         if self.declared is None:
             raise TypeError("what is declared on one peer of a server is in no description: declare it on the server")
-        for at, member in placed_members(contract, channel):
+        for at, member in declared_members(contract, channel, requests=requests):
             self._check_not_reserved(at, member.event)
             events = self.declared.setdefault(at, {})
             known = events.get(member.event)
@@ -512,19 +512,19 @@ def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, regis
     handler.call = call_once
 
 
-def _warn_when_called(handler: Handler, why: str) -> None:
-    """Warn each peer that calls ``handler``, whose event is deprecated."""
+def _count_deprecated(handler: Handler, why: str) -> None:
+    """Count the calls of ``handler``, whose event is deprecated, and warn each peer that calls it."""
     call, in_thread = handler.call, handler.thread
 
-    def call_and_warn(invocation: Invocation, a: list[Any]) -> Any:
+    def call_and_count(invocation: Invocation, a: list[Any]) -> Any:
         dispatcher = invocation.dispatcher
         if in_thread:
-            dispatcher.loop.call_soon(partial(dispatcher.warn_deprecated, invocation, why))
+            dispatcher.loop.call_soon(partial(dispatcher.count_deprecated, invocation, why))
         else:
-            dispatcher.warn_deprecated(invocation, why)
+            dispatcher.count_deprecated(invocation, why)
         return call(invocation, a)
 
-    handler.call = call_and_warn
+    handler.call = call_and_count
 
 
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:

@@ -551,11 +551,10 @@ class Dispatcher:
         dropped = invocation.id is None
         self.answers.host.count_misfit(kind, invocation.full_event, why, call=invocation.log_fields, dropped=dropped)
 
-    def warn_deprecated(self, invocation: Invocation, why: str) -> None:
-        """Log a call of a deprecated event, and warn the remote peer. The first call of each event counts."""
+    def count_deprecated(self, invocation: Invocation, why: str) -> None:
+        """Count a call of a deprecated event. For the first call of each event, warn the remote peer."""
         event = invocation.full_event[:LONGEST_EVENT]
-        text = "event %s was called, and is deprecated"
-        first = self._host.warn_deprecated(text, event, why, call=invocation.log_fields)
+        first = self._host.count_deprecated(event, why, call=invocation.log_fields)
         if first and self._session.negotiation.common is not None:
             self._session.send_control(Deprecated(event, why))
 

@@ -126,6 +126,7 @@ class PeerCore:
             ignored=dict(self.ignored),
             program=self.log.program,
             misfits={f"{one_line(event)}: {kind}": count for (event, kind), count in host.misfits.items()},
+            deprecated={one_line(event): count for event, count in host.deprecated.items()},
         )
 
     def _make_session(self, last_close: CloseInfo) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 NO_MISFITS: dict[tuple[str, str], int] = {}
+NOT_CALLED: dict[str, int] = {}
 LONGEST_EVENT = 200
 """Characters of an event that tell it apart from others there."""
 MOST_MISFITS = 32
@@ -62,6 +63,7 @@ class PeerHost:
         "reporter",
         "settings",
         "skipped_broadcasts",
+        "warned",
     )
 
     core: PeerCore
@@ -91,8 +93,10 @@ class PeerHost:
         """Numbers of messages that were not handled, by kind."""
         self.misfits = NO_MISFITS
         """Numbers of misfits by event and kind. Made for the first of them, because most peers have none."""
-        self.deprecated: frozenset[tuple[str, str]] = frozenset()
-        """The warnings about deprecated events, each with its event."""
+        self.deprecated = NOT_CALLED
+        """Numbers of calls by the remote peer, by deprecated event."""
+        self.warned: frozenset[str] = frozenset()
+        """The events that are deprecated at the remote peer, as far as it was logged."""
         self.reporter = reporter
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
@@ -146,14 +150,27 @@ class PeerHost:
                 self.log(logging.WARNING, text, what, why, call=call)
         self.misfits[key] = self.misfits.get(key, 0) + 1
 
-    def warn_deprecated(self, text: str, event: str, why: str, /, *, call: CallFields | None = None) -> bool:
-        """Log ``text`` about a deprecated event, unless it was logged before. Return whether this is the first time."""
-        key = text, event[:LONGEST_EVENT]
-        if key in self.deprecated or len(self.deprecated) >= MOST_MISFITS:
-            return False
-        self.deprecated |= {key}
-        self.log(logging.WARNING, f"{text}: %s (further ones are not logged)", short(event), why, call=call)
-        return True
+    def count_deprecated(self, event: str, why: str, /, *, call: CallFields) -> bool:
+        """Count a call of a deprecated event, and log the first. Return whether it is the first."""
+        if self.deprecated is NOT_CALLED:
+            self.deprecated = {}
+        key = event[:LONGEST_EVENT]
+        if key not in self.deprecated and len(self.deprecated) >= MOST_MISFITS:
+            key = "other events"
+        first = key not in self.deprecated
+        if first:
+            text = "event %s was called, and is deprecated: %s (further calls are counted in peer.stats().deprecated)"
+            self.log(logging.WARNING, text, short(event), why, call=call)
+        self.deprecated[key] = self.deprecated.get(key, 0) + 1
+        return first
+
+    def warn_deprecated(self, event: str, why: str, /) -> None:
+        """Log that an event is deprecated at the remote peer, unless this was logged before."""
+        key = event[:LONGEST_EVENT]
+        if key not in self.warned and len(self.warned) < MOST_MISFITS:
+            self.warned |= {key}
+            text = "event %s is deprecated at the remote peer: %s (further calls are not logged)"
+            self.log(logging.WARNING, text, short(event), why)
 
     def count_dropped(self, broadcasts: int, /) -> None:
         """Count broadcasts that were not sent, because the remote peer reads too slowly."""

@@ -427,7 +427,7 @@ class Session:
                 negotiation.apply(message.limits)
             return True
         elif isinstance(message, Deprecated) and negotiation.common is not None:
-            self._host.warn_deprecated("event %s is deprecated at the remote peer", message.event, message.why)
+            self._host.warn_deprecated(message.event, message.why)
             return True
         elif isinstance(message, self.greeting) and negotiation.common is None:
             if isinstance(message, Hello) and message.v < VERSION:
