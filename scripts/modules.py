@@ -4,7 +4,7 @@ LAYERS = [
     ["errors", "headers", "limits", "stats"],
     ["_base"],
     ["handshake", "transport"],
-    ["_values"],
+    ["_values", "quotas"],
     ["_core.wire"],
     ["_core.session", "_core.inboxes"],
     ["_core.handlers"],

@@ -54,6 +54,7 @@ if typing.TYPE_CHECKING:
     )
     from .handshake import Handshake
     from .limits import Limits
+    from .quotas import Quotas
 
 __version__ = "0.2.0"
 
@@ -86,6 +87,7 @@ __all__ = [
     "Overloaded",
     "Peer",
     "QueueFull",
+    "Quotas",
     "Reconnect",
     "ReconnectInfo",
     "RemoteError",
@@ -133,6 +135,7 @@ if not typing.TYPE_CHECKING:
         "Limits": ".limits",
         "OutgoingCall": "._core.api.outgoing",
         "Peer": "._core.api.peer",
+        "Quotas": ".quotas",
         "Reconnect": "._client.reconnect_policy",
         "ReconnectInfo": "._client.reconnect_hooks",
         "Retry": "._base.retry",

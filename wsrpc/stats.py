@@ -44,7 +44,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         errors: total number of failures that were logged at ERROR, mostly failed handlers. (If there are very many
             failures, some of them have no log line.)
         ignored: total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without
-            a handler, and messages above `Limits.rate`.
+            a handler, and messages above `Limits.rate` or above `Quotas`.
         program: `Peer.program`.
         misfits: total numbers of messages that did not fit the handlers of this side, for each event and kind: such as
             ``{"order: wrong arguments": 3}``. The kinds are ``wrong arguments``, ``wrong item`` and ``unknown
@@ -127,8 +127,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         accepted: total number of accepted connections, including those that were refused afterwards by the factory of a
             service.
         refused: total numbers of refused opening handshakes, by HTTP status. The status is 403 if the origin is not
-            allowed, 503 if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, or a
-            status that `on_handshake` has chosen.
+            allowed, 503 if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, 429
+            above `Quotas.connections` (also if the connection was closed with 1013), or a status that `on_handshake`
+            has chosen.
         closed: total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the
             client left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session
             resumed does not count. The codes of `CloseCode`, and those with which your program has closed a connection,

@@ -12,7 +12,7 @@ import pytest
 from command_process import prints, refusal, run
 from engine_servers import EngineServer, nats_server, redis_server
 
-from wsrpc import Client, Context, Handshake, Peer, RpcError, Server
+from wsrpc import Client, Context, Handshake, Overloaded, Peer, Quotas, RpcError, Server
 from wsrpc.cluster import Cluster
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
@@ -82,6 +82,33 @@ async def test_statistics() -> None:
         assert "closed                      1000: 2\n" in await prints("stats", url)
 
 
+async def test_statistics_by_principal() -> None:
+    quotas = Quotas(by=lambda handshake: handshake.headers.get("x-who"), running=1)
+    async with operated(admin=everybody, quotas=quotas) as (server, url, client):
+        hung = asyncio.Event()
+
+        @server.on("hang")
+        async def hang() -> None:
+            hung.set()
+            await asyncio.Event().wait()
+
+        server.peers[0].principal = "ada\n\x1b[2J"
+        call = asyncio.create_task(client.request("hang"))
+        await hung.wait()
+        for _ in range(3):
+            with pytest.raises(Overloaded):
+                await client.request("hang")
+        titles, *lines = (await prints("stats", url, "--by", "principal")).splitlines()
+        shown = [dict(zip(titles.split(), line.split(), strict=True)) for line in lines]
+        assert [(row["PEERS"], row["REFUSED"], row["PRINCIPAL"]) for row in shown] == [
+            ("1", "3", r"ada\n\x1b[2J"),
+            ("1", "0", "-"),
+        ]
+        ada, _ = map(json.loads, (await prints("stats", url, "--by", "principal", "--json")).splitlines())
+        assert (ada["principal"], ada["refused"], ada["active"]) == ("ada\n\x1b[2J", 3, 1)
+        call.cancel()
+
+
 async def test_a_call_of_a_peer() -> None:
     async with operated(admin=everybody) as (server, url, _):
         assert await prints("call", url, "whoami", "2", "--peer", "ada") == '"adaada"\n'
@@ -142,6 +169,7 @@ async def test_what_a_server_makes_up() -> None:
         out = await prints("peers", listener.url)
         assert len(out.splitlines()) == 3 and r"a\n\x1b[2J" in out and r"\u202e" in out
         assert "node                        -\n" in await prints("stats", listener.url)
+        assert len((await prints("stats", listener.url, "--by", "principal")).splitlines()) == 2
         rows[:] = [{"id": "1"}, {"node": "n\n1", "error": "not\nconnected"}]
         ended = await run("peers", listener.url)
         assert (ended.code, len(ended.out.splitlines())) == (1, 2)

@@ -53,6 +53,10 @@ TITLES = (
     "ADDRESS",
 )
 
+SHARE = "{:>5}  {:>6}  {:>8}  {:>8}  {:>10}  {:>7}  {}"
+SUMMED = ("active", "unsent_bytes", "kept_bytes", "messages_in")
+SHARE_TITLES = ("PEERS", "ACTIVE", "UNSENT", "KEPT", "RECEIVED", "REFUSED", "PRINCIPAL")
+
 OPERATOR = several(URL, CLUSTER, CONNECTION)
 JSON = click.option("--json", is_flag=True, help="Print one JSON object on each line.")
 
@@ -70,6 +74,7 @@ async def peers(options: Options, job: Job) -> None:
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
+@click.option("--by", type=click.Choice(["principal"]), help="Add up the present peers of each principal instead.")
 @OPERATOR
 @JSON
 @in_event_loop
@@ -78,7 +83,11 @@ async def stats(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _print_rows(options, job, "stats", lambda row: "\n".join(_statistics(row)), between="\n")
+    if options.by:
+        first = f"{SHARE.format(*SHARE_TITLES)}\n"
+        await _print_rows(options, job, "peers", _share_line, first=first, change=_by_principal)
+    else:
+        await _print_rows(options, job, "stats", lambda row: "\n".join(_statistics(row)), between="\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc kick ws://localhost:8080 user/42 --code 1008 --reason banned")
@@ -184,16 +193,23 @@ class _RequestedOperations(Operations):
 
 
 async def _print_rows(
-    options: Options, job: Job, what: str, text_of: Callable[[Row], str], *, first: str = "", between: str = ""
+    options: Options,
+    job: Job,
+    what: str,
+    text_of: Callable[[Row], str],
+    *,
+    first: str = "",
+    between: str = "",
+    change: Callable[[AsyncGenerator[Row]], AsyncGenerator[Row]] = lambda rows: rows,
 ) -> None:
-    """Print a text for each row, or with ``--json``, the row itself.
+    """Print a text for each row, or with ``--json``, the row itself. ``change`` makes other rows of them.
 
     Raises:
         Failure: after the last row, if there are processes of a cluster that have not answered.
     """
     output = ValueWriter(job)
     failures: list[str] = []
-    async with operations(options, job) as through, aclosing(through.rows(what)) as rows:
+    async with operations(options, job) as through, aclosing(change(through.rows(what))) as rows:
         async for row in rows:
             if options.json:
                 await output.value(row)
@@ -215,6 +231,31 @@ def _peer_line(row: Row) -> str:
     names = (row.get(name) for name in ("node", "remote", "program", "address"))
     cells = (row.get("id"), state, row.get("uptime"), *numbers, *names)
     return PEER.format(*map(_text_of, cells))
+
+
+async def _by_principal(rows: AsyncGenerator[Row]) -> AsyncGenerator[Row]:
+    """Add up the rows of the peers of each principal. Those with most messages come first."""
+    found: dict[str, Row] = {}
+    async with aclosing(rows):
+        async for row in rows:
+            if "error" in row:
+                yield row
+                continue
+            principal: Any = row.get("principal")
+            ignored: Any = row.get("ignored")
+            share = found.setdefault(repr(principal), {"principal": principal, "peers": 0, "refused": 0})
+            share["peers"] += 1
+            numbers = {name: row.get(name) for name in SUMMED}
+            if ignored.__class__ is dict:
+                numbers["refused"] = ignored.get("above the quota")
+            for name, number in numbers.items():
+                share[name] = share.get(name, 0) + (number if number.__class__ is int else 0)
+    for share in sorted(found.values(), key=lambda share: -share["messages_in"]):
+        yield share
+
+
+def _share_line(row: Row) -> str:
+    return SHARE.format(*(_text_of(row.get(name)) for name in ("peers", *SUMMED, "refused", "principal")))
 
 
 def _statistics(values: Row, prefix: str = "") -> Iterator[str]:

@@ -94,6 +94,16 @@ class HandlerPerformer(Performer):
             return failed(answers.for_caller(problem, invocation))
 
 
+def principal_text(principal: object) -> str | None:
+    """Return a text that a principal has in every process. None if it is neither text nor an integer."""
+    # A subclass may show something else than its value.
+    if isinstance(principal, str):
+        return f"{type(principal).__name__} {str.__repr__(principal)}"
+    if isinstance(principal, int):
+        return f"{type(principal).__name__} {int.__repr__(principal)}"
+    return None
+
+
 class Owners:
     """Whose keys are those of the peers of a server, and who pays for what is kept."""
 
@@ -110,11 +120,8 @@ class Owners:
             TypeError: the principal is neither text nor an integer, so it may not be the same text in another process.
         """
         principal = peer.principal
-        # A subclass may show something else than its value.
-        if isinstance(principal, str):
-            return f"{type(principal).__name__} {str.__repr__(principal)}"
-        if isinstance(principal, int):
-            return f"{type(principal).__name__} {int.__repr__(principal)}"
+        if (text := principal_text(principal)) is not None:
+            return text
         if principal is not None:
             raise TypeError(f"the principal of {peer!r} is no string or integer: give keep=Keep(..., scope=function)")
         if not self._warned:

@@ -14,7 +14,7 @@ from .._base.logs import address_text
 from .._core.api.caller import Caller
 from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
-from ..errors import PeerNotFound
+from ..errors import PeerNotFound, short
 from .peers import Peers
 
 Row = dict[str, Any]
@@ -104,4 +104,6 @@ _peers_of: Callable[[Any], Peers] = attrgetter("_core.peers")
 def _row_of(peer: Peer) -> Row:
     core = core_of(peer)
     row = {"id": peer.id, "address": peer.address, "remote": address_text(core.log.remote)}
+    if peer.principal is not None:
+        row["principal"] = peer.principal if isinstance(peer.principal, str) else short(peer.principal)
     return {**row, "state": core.current.writer.state, "rooms": len(peer.rooms), **asdict(peer.stats())}

@@ -40,9 +40,10 @@ from .._raw.raw_connection import RawConnection
 from .._raw.raw_serving import RawFunction
 from .._schema.description import ServedContract
 from .._values.convert import DecHook
-from ..errors import ChannelClosed, ConnectionLost
+from ..errors import ChannelClosed, ConnectionLost, HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
+from ..quotas import Quotas
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
@@ -51,6 +52,7 @@ from .joined_cluster import join_of
 from .operator_requests import Admin, OperatorRequests
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
+from .quotas import QuotaBook, checked
 from .rooms import Allow, Room, Rooms, check_decider
 from .server_core import ServerCore
 from .server_program import run
@@ -165,6 +167,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             the cluster. See `Cluster`.
         store: keeps the results and items of calls with a key, for handlers with ``keep=`` (see `on`). The default is a
             `MemoryStore`. Several processes can share a `RedisStore`, from which they read also after one has ended.
+        quotas: what each user may do on all connections together: `Quotas`, or several of them, which all apply.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -190,6 +193,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         admin: Admin | None = None,
         cluster: Cluster | None = None,
         store: Store | None = None,
+        quotas: Quotas | Iterable[Quotas] = (),
     ) -> None:
         check_slow(slow)
         check_number("detached_timeout= is a number of seconds, 0.001 or more", detached_timeout, 0.001)
@@ -218,6 +222,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             extensions=self._settings.extensions,
         )
         self._group = self._rooms.everybody
+        found = checked(quotas)
+        self._quotas = QuotaBook(found, keeper.runs.link, budget) if found else None
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
@@ -235,6 +241,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             join,
             self._on_drain,
             keeper.runs,
+            self._quotas,
         )
         self._core = self._new_core()
         self._warned_of_port = False
@@ -606,7 +613,9 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
-        return self._handshake_checks.check(handshake, self._core.door)
+        door = self._core.door
+        waiting = self._handshake_checks.check(handshake, door)
+        return waiting if self._quotas is None else self._quotas.admit(handshake, door, waiting)
 
     @property
     def limits(self) -> Limits:
@@ -663,6 +672,12 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             if resumed is not None:
                 return resumed
             await core.check_open(transport)
+            if self._quotas is not None:
+                try:
+                    await self._quotas.admit_late(handshake, core.door)
+                except HandshakeRejected as exc:
+                    code = CloseCode.TRY_AGAIN_LATER if exc.status == 429 else CloseCode.INTERNAL_ERROR
+                    raise await refuse(transport, code, exc.body.strip()) from None
         made = self._start_serving(core, transport, handshake, clock)
         if isinstance(made, RawConnection):
             return made
@@ -677,6 +692,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         except ConnectionLost as exc:
             core.peers.refused(made, exc.code)
             raise
+        if self._quotas is not None:
+            self._quotas.bind(made, handshake)
         core.peers.admit(made, transport, arrival)
         await made.current.wait_opened()
         return peer
@@ -696,6 +713,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             return self._accept_later(transport, handshake)
         made = self._start_serving(core, transport, handshake)
         if not isinstance(made, RawConnection):
+            if self._quotas is not None:
+                self._quotas.bind(made, handshake)
             self._rooms.enter(made.peer)
             core.peers.admit(made, transport)
         return None
@@ -718,7 +737,10 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
             expires = None if handshake is None else handshake.expires
-            return core.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
+            connection = core.raw.start(transport, settings.limits, loop, self._services.raw, make, expires)
+            if self._quotas is not None:
+                self._quotas.bind(connection, handshake)
+            return connection
         return ServedPeer(self, core.peers, settings, self._registry, loop, handshake)
 
     async def close(self, drain_timeout: float = 0.0) -> None:

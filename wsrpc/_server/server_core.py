@@ -11,6 +11,7 @@ from threading import get_ident
 from .._base.closing import CloseCode
 from .._base.logs import LogBudget, logger
 from .._base.scheduler import LoopScheduler, spawn_later
+from .._core.api.peer import Peer
 from .._core.handlers.introspection import name_of
 from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.peer.peer_core import PeerCore
@@ -18,6 +19,7 @@ from .._core.sending.checks import check_thread
 from .._core.session.sessions import Sessions
 from .._keyed.runs import Runs
 from .._net.handshake_checks import Door
+from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections
 from ..stats import ServerStats, ServerTotals
@@ -25,6 +27,7 @@ from ..transport import Transport
 from .joined_cluster import JoinedCluster
 from .peers import Peers, ServedPeer, refuse
 from .ports import Port
+from .quotas import QuotaBook
 from .rooms import Rooms
 from .server_states import ServerInput, ServerState, after
 from .services import finished
@@ -44,7 +47,7 @@ class ServerCore:
 
     Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
     closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts. ``runs``
-    are the runs of keyed calls.
+    are the runs of keyed calls. ``quotas`` stop to count connections that have ended.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class ServerCore:
         join: Callable[[Sessions], JoinedCluster] | None,
         on_drain: Sequence[Callable[[], object]],
         runs: Runs,
+        quotas: QuotaBook | None,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
         self.door = Door()
         self.sessions = Sessions(detached_timeout, detached_bytes)
-        self.peers = Peers(self.totals, budget, rooms.leave_all, rooms.presences.connection_changed, self.sessions)
-        self.raw = RawConnections(self.totals, budget, rooms.enter, rooms.leave_all)
+        on_end = rooms.leave_all if quotas is None else self._connection_over
+        self.peers = Peers(self.totals, budget, on_end, rooms.presences.connection_changed, self.sessions)
+        self.raw = RawConnections(self.totals, budget, rooms.enter, on_end)
         self.scheduler = rooms.presences.scheduler = LoopScheduler()
         self.ports: dict[Port, bool] = {}
         """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
@@ -71,6 +76,7 @@ class ServerCore:
         self._join = join
         self._on_drain = on_drain
         self._runs = runs
+        self._quotas = quotas
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._end: asyncio.Task[None] | None = None
@@ -81,6 +87,11 @@ class ServerCore:
         """The time at which the drain ends at the latest."""
         self._draining: asyncio.Timeout | None = None
         self._ended = asyncio.Event()
+
+    def _connection_over(self, connection: Peer | RawConnection) -> None:
+        self._rooms.leave_all(connection)
+        assert self._quotas is not None
+        self._quotas.release(connection)
 
     @property
     def state(self) -> ServerState:
@@ -154,6 +165,8 @@ class ServerCore:
         if joined_cluster is not None:  # first, so that other nodes are not notified of each peer
             joined_cluster.abandon()
         self._rooms.presences.reset()
+        if self._quotas is not None:
+            self._quotas.abandon()
         self._rooms.abandon()  # before members leave, which would cancel tasks
         self.peers.clear()
         self.raw.clear()
@@ -261,6 +274,8 @@ class ServerCore:
                 self._happened(ServerInput.DRAINED)
             self._stop_ports(draining=False)
             await self._close_connections()
+            if self._quotas is not None:
+                await self._quotas.close()
             await self._runs.close(self._patience)
             for port in self.ports:
                 await port.wait_closed()

@@ -10,6 +10,7 @@ import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
+from wsrpc._core.api.peer import core_of
 from wsrpc.codecs import JsonCodec
 
 MESSAGES: list[dict[str, Any]] = [
@@ -36,8 +37,9 @@ class OwnCodec(JsonCodec):
 
 @pytest.mark.parametrize("message", MESSAGES, ids=str)
 async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) -> None:
-    async def effect(**general: Any) -> list[Any]:
+    async def effect(quotas: bool = False, **general: Any) -> list[Any]:
         d = Driven(limits=Limits(rate=UNREACHED if general else None), **general)
+        core_of(d.peer).admission.limit([lambda now: None] if quotas else [])
         ran: list[Any] = []
 
         def say(number: int) -> int:
@@ -48,7 +50,7 @@ async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) 
         d.peer.of("named").on("say", lambda *arguments: ran.append(arguments))
         return [await d.fed(message), ran, d.ignored, d.close_code]
 
-    assert await effect() == await effect(codec=OwnCodec())
+    assert await effect() == await effect(codec=OwnCodec()) == await effect(quotas=True)
 
 
 ASKED = 2**30 + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
@@ -40,6 +41,7 @@ class ActiveCalls:
         "room_for_any",
         "starting",
         "tasks_not_started",
+        "totals",
         "unawaited",
         "unawaited_bytes",
     )
@@ -51,6 +53,8 @@ class ActiveCalls:
         """Calls of handlers that are counted, until each of them has exited."""
         self.count = 0
         """Number of the calls that count as handlers."""
+        self.totals: tuple[Any, ...] = ()
+        """Objects whose ``count`` is the number of such calls of several peers."""
         self.bytes = 0
         """Bytes of the messages of calls whose bytes count as those of handlers."""
         self.unawaited = 0
@@ -130,6 +134,8 @@ class ActiveCalls:
             if not state.awaited:
                 self.unawaited += sign
                 self.unawaited_bytes += size
+            for total in self.totals:
+                total.count += sign
         if state.bytes_of == "handler":
             self.bytes += size
         else:

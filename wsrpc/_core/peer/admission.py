@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
@@ -14,6 +14,7 @@ from ..._base.buckets import TokenBucket
 from ..._base.closing import CloseCode
 from ..._base.names import STREAM_EVENTS, ChannelRef
 from ...errors import BadArguments, Draining, Overloaded
+from ...limits import Limits
 from ..channels.channel_core import ChannelCore
 from ..channels.named_channels import NamedChannels
 from ..handlers.invocation import CallState, Invocation
@@ -67,6 +68,27 @@ _ON_CHANNEL, _REQUEST, _EVENT = MessageKind
 _OPENED = OpeningState.DONE
 
 
+class Refused(NamedTuple):
+    """Why a message is refused. ``kind`` is that of `Peer.ignored`, and ``by`` names the limit."""
+
+    kind: str
+    why: str
+    by: str
+
+
+Allow = Callable[[float], Refused | None]
+"""Counts a request or an event that arrives at a time in seconds, or returns why it is refused."""
+
+
+def _own_rate(limits: Limits) -> Allow | None:
+    """Return what counts the messages of one peer against `Limits.rate`. None: there is no limit."""
+    if limits.rate is None:
+        return None
+    bucket = TokenBucket(limits.rate, limits.rate)
+    refused = Refused("above the rate", f"more than {limits.rate} requests and events per second", "Limits.rate")
+    return lambda now: None if bucket.spend(now) else refused
+
+
 class Admission:
     """Decides for each received event and request whether its handler runs now, later or never.
 
@@ -78,16 +100,16 @@ class Admission:
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
     While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
-    unless it has the id of a request in `Dispatcher.active`.
+    unless it has the id of a request in `Dispatcher.active`, or ``allow`` refuses it.
 
     A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
     """
 
     __slots__ = (
-        "_bucket",
         "_limits",
         "_loop",
         "_starts_waiting",
+        "allow",
         "calls",
         "dispatcher",
         "named_channels",
@@ -114,11 +136,22 @@ class Admission:
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._starts_waiting = False
         """Whether `start_waiting` runs."""
-        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
-        """Counts messages against `Limits.rate`."""
+        self.allow = _own_rate(limits)
+        """Counts messages against `Limits.rate`, and against what `limit` adds. None if nothing does."""
 
     def __repr__(self) -> str:
         return f"<Admission {self.calls.count} handlers, {len(self.waiting_room)} messages wait>"
+
+    def limit(self, others: Sequence[Allow]) -> None:
+        """Count the messages of this peer also with ``others``, which other peers may share."""
+        every = others if self.allow is None else (self.allow, *others)
+
+        def allow(now: float) -> Refused | None:
+            return next(filter(None, (each(now) for each in every)), None)
+
+        if others:
+            self.allow = every[0] if len(every) == 1 else allow
+            self.update()
 
     def set_dispatcher(self, dispatcher: Dispatcher) -> None:
         """Use the dispatcher of another session from now on."""
@@ -144,7 +177,7 @@ class Admission:
             or writer.draining.phase in REFUSING
             or calls.count >= self._limits.running
             or calls.bytes > calls.room_for_any
-            or self._bucket is not None
+            or self._limits.rate is not None
             or self.on_position is not None
         )
 
@@ -230,7 +263,7 @@ class Admission:
             # A rejection would end the first request with this id, whose handler still runs.
             dispatcher.answers.ignored["duplicate id"] += 1
             return True
-        if self._bucket is not None and self._counts(message, channel) and not self.fits_rate(dispatcher, message):
+        if self.allow is not None and self._counts(message, channel) and not self.fits_rate(dispatcher, message):
             return True
         if self.named_channels.channels and channel is None and self.named_channels.pass_on(message, payload, decode):
             return True
@@ -257,14 +290,18 @@ class Admission:
         return not (writer.requests or dispatcher.channels.opened)
 
     def fits_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
-        """Count an event or a request against `Limits.rate`. If it exceeds the rate, refuse it and return False."""
-        if self._bucket is None or self._bucket.spend(self._loop.time()):
+        """Count an event or a request against the rates. If it exceeds one, refuse it and return False."""
+        if self.allow is None or (refused := self.allow(self._loop.time())) is None:
             return True
-        rate = f"more than {self._limits.rate} requests and events per second"
-        dispatcher.answers.host.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
-        if message.i is not UNSET:
-            dispatcher.answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
+        self.refuse(dispatcher, message, refused)
         return False
+
+    @staticmethod
+    def refuse(dispatcher: Dispatcher, message: WireMessage, refused: Refused) -> None:
+        """Refuse an event or a request."""
+        dispatcher.answers.host.count(refused.kind, f"a message was refused: {refused.why} ({refused.by})")
+        if message.i is not UNSET:
+            dispatcher.answers.reject(message.i, Overloaded(f"{refused.why}, ask again later"))
 
     def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
         """Return whether a message has to be counted against `Limits.rate`.

@@ -174,7 +174,11 @@ def client_of(peer: Any) -> object:
     if type(principal).__hash__ not in (object.__hash__, type(None).__hash__):
         with suppress(Exception):  # raised by the user's class
             return "principal", hash(principal)
-    remote: tuple[str, int] | None = peer.info.remote
+    return network_of(peer.info.remote)
+
+
+def network_of(remote: tuple[str, int] | None) -> object:
+    """Return the network of an address: the host itself, or a /64 of IPv6. An empty text if it is unknown."""
     host = "" if remote is None else remote[0]
     with suppress(ValueError):  # not an address
         address = ip_address(host.partition("%")[0])

@@ -1,0 +1,375 @@
+"""`Quotas`: what a user may do on all connections together. Tests move the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from core_driver import Blocked
+from leftovers import turns_until
+
+from wsrpc import (
+    Client,
+    Handshake,
+    HandshakeRejected,
+    Limits,
+    Overloaded,
+    Quotas,
+    Reconnect,
+    Server,
+)
+from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.store import LogState, MemoryStore, NewLog, StoreLost
+from wsrpc.testing import Clock, Line, connect
+
+ABOVE = "above the quota"
+TOO_MANY = "more than {} connections: close one, or try again later"
+
+
+def quoted(*quotas: Quotas, **options: Any) -> Server:
+    server = Server(quotas=quotas, **options)
+    server.on("add", lambda a, b: a + b)
+    return server
+
+
+async def allowed(client: Client, tries: int) -> int:
+    """Return how many of so many requests are answered."""
+    answers = await asyncio.gather(*(client.request("add", 1, 2) for _ in range(tries)), return_exceptions=True)
+    assert all(each == 3 or isinstance(each, Overloaded) for each in answers), answers
+    return answers.count(3)
+
+
+# ---------------------------------------------------------------- requests per second
+
+
+async def test_a_client_that_connects_again_has_what_it_had_left() -> None:
+    clock, server = Clock(), quoted(Quotas(requests=200))
+    done = 0
+    for _ in range(20):
+        async with connect(server, principal="ada", clock=clock) as client:
+            done += await allowed(client, 15)
+    assert done == 200 and server.stats().ignored == {ABOVE: 100}
+    async with connect(server, principal="bob", clock=clock) as other:
+        assert await allowed(other, 210) == 200
+    clock.advance(0.5)
+    async with connect(server, principal="ada", clock=clock) as client:
+        assert await allowed(client, 150) == 100
+    assert server.stats().ignored == {ABOVE: 160}
+
+
+async def test_all_connections_of_a_user_have_one_bucket_and_each_its_own_rate() -> None:
+    clock, server = Clock(), quoted(Quotas(requests=10), Quotas(by=lambda _: "all", requests=25), limits=Limits(rate=6))
+    async with AsyncExitStack() as stack:
+        found = list[int]()
+        for principal in ("ada", "ada", "bob", "cleo", None):
+            client = await stack.enter_async_context(connect(server, principal=principal, clock=clock))
+            found.append(await allowed(client, 8))
+        # A message that its own rate refuses takes nothing from the others.
+        assert found == [6, 4, 6, 6, 3]
+    assert server.stats().ignored == {ABOVE: 5, "above the rate": 10}
+
+
+async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    clock, server, said = Clock(), quoted(Quotas(requests=3)), list[int]()
+    server.on("say", said.append)
+    async with connect(server, principal=7, clock=clock) as client:
+        for number in range(5):
+            await client.emit("say", number)
+        with pytest.raises(Overloaded) as caught:
+            await client.request("add", 1, 2)
+        clock.advance(1)
+        assert await allowed(client, 1) == 1
+    assert str(caught.value) == "more than 3 requests and events per second on all your connections, ask again later"
+    assert said == [0, 1, 2] and server.stats().ignored == {ABOVE: 3}
+    [warning] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert "more than 3 requests and events per second on all your connections (Quotas.requests)" in warning
+
+
+# ---------------------------------------------------------------- running handlers
+
+
+async def test_handlers_of_all_connections_count_until_they_exit() -> None:
+    server, blocked = quoted(Quotas(running=2)), Blocked()
+    server.on("wait", blocked)
+    async with AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(connect(server, principal="ada")) for _ in "12"]
+        other = await stack.enter_async_context(connect(server, principal="bob"))
+        tasks = [asyncio.create_task(each.request("wait")) for each in (first, second)]
+        await turns_until(lambda: server.stats().active == 2)
+        for client in (first, second):
+            with pytest.raises(Overloaded, match="2 handlers run already on all your connections, ask again later"):
+                await client.request("add", 1, 2)
+        assert await other.request("add", 1, 2) == 3
+        tasks.pop(0).cancel()
+        await turns_until(lambda: server.stats().active == 1)
+        assert await second.request("add", 1, 2) == 3
+        blocked.go.set()
+        await asyncio.gather(*tasks)
+        assert await first.request("add", 1, 2) == 3
+
+
+# ---------------------------------------------------------------- connections
+
+
+async def test_connections_are_refused_with_429_until_one_ends() -> None:
+    server = quoted(Quotas(connections=2))
+    async with connect(server, principal="ada"):
+        async with connect(server, principal="ada"):
+            with pytest.raises(HandshakeRejected) as caught:
+                async with connect(server, principal="ada"):
+                    raise AssertionError
+            async with connect(server, principal="bob"), connect(server), connect(server), connect(server):
+                assert server.stats().refused == {429: 1} and server.stats().peers == 6
+        async with connect(server, principal="ada") as client:
+            assert await client.request("add", 1, 2) == 3
+    refused = caught.value
+    assert (refused.status, refused.body, refused.headers["retry-after"]) == (429, TOO_MANY.format(2) + "\n", "1")
+
+
+async def test_a_refused_connection_and_one_that_never_opens_leave_nothing_behind() -> None:
+    server = quoted(Quotas(by=lambda _: "all", connections=3), Quotas(connections=1))
+
+    def asked(principal: str) -> Handshake:
+        handshake = Handshake("/", {})
+        handshake.principal = principal
+        return handshake
+
+    for _ in range(9):  # nobody keeps the handshake
+        await server.handshake(asked("ada"))
+    async with connect(server, principal="ada"):
+        for _ in range(9):  # the second quota refuses what the first has counted
+            with pytest.raises(HandshakeRejected):
+                await server.handshake(asked("ada"))
+        opening = [asked("bob"), asked("cleo")]
+        for each in opening:
+            await server.handshake(each)
+        with pytest.raises(HandshakeRejected, match="more than 3 connections"):
+            await server.handshake(asked("dan"))
+        del each
+        opening.pop()
+        await server.handshake(asked("dan"))
+
+
+async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, server = Clock(), quoted(Quotas(by=lambda _: "ada", connections=1), detached_timeout=5)
+    line = Line(server, clock=clock)
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
+        [peer] = server.peers
+        line.cut(half_open=True)  # the server has not noticed
+        await client.wait_connected()
+        assert await client.request("add", 1, 2) == 3 and server.peers == (peer,)
+        line.down = True
+        line.cut()
+        await turns_until(lambda: peer.detached)
+        with pytest.raises(HandshakeRejected):
+            async with connect(server):
+                raise AssertionError
+        clock.advance(6)
+        await turns_until(lambda: not server.peers)
+        async with connect(server):
+            line.down = False  # its session has ended, so it needs a connection of its own
+            await turns_until(lambda: f"1013 {TOO_MANY.format(1)}" in caplog.text)
+            assert server.stats().refused == {429: 2}
+
+
+async def test_a_function_that_fails_when_a_session_cannot_resume_closes_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, names = Clock(), ["ada"]
+    server = quoted(Quotas(by=lambda _: names.pop(), connections=1), detached_timeout=5)
+    line = Line(server, clock=clock)
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
+        line.down = True
+        line.cut()
+        await turns_until(lambda: client.state == "connecting" and server.peers[0].detached)
+        clock.advance(6)
+        await turns_until(lambda: not server.peers)
+        line.down = False
+        await turns_until(lambda: "1011 internal error" in caplog.text)
+    assert "refused a connection because quotas= failed" in caplog.text
+    caplog.clear()
+
+
+async def test_raw_connections_count() -> None:
+    server = Server(quotas=Quotas(by=lambda _: "all", connections=1))
+
+    @server.serve_raw
+    async def serve(connection: Any) -> None:
+        await connection.wait_closed()
+
+    line = Line(server)
+    first = await line.dial("ws://server/")
+    with pytest.raises(HandshakeRejected):
+        await line.dial("ws://server/")
+    await turns_until(lambda: bool(server.raw_connections))
+    first.abort()
+    await turns_until(lambda: not server.raw_connections)
+    (await line.dial("ws://server/")).abort()
+    await server.close()
+
+
+# ---------------------------------------------------------------- whose
+
+
+ADDRESSES: list[tuple[str | None, str | None, bool]] = [
+    ("192.0.2.1", "192.0.2.1", True),
+    ("192.0.2.1", "192.0.2.2", False),
+    ("2001:db8::1", "2001:db8::ffff:2", True),
+    ("2001:db8::1", "2001:db8:0:1::1", False),
+    (None, None, False),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), ADDRESSES)
+async def test_addresses_count_together_by_network(one: str | None, other: str | None, same: bool) -> None:
+    server = quoted(Quotas(by="address", connections=1))
+    asked = [Handshake("/", {}, remote=None if each is None else (each, 1)) for each in (one, other)]
+    await server.handshake(asked[0])
+    if not same:
+        await server.handshake(asked[1])
+        return
+    with pytest.raises(HandshakeRejected):
+        await server.handshake(asked[1])
+
+
+BROKEN: list[tuple[Quotas, object]] = [
+    (Quotas(running=1), ["a", "list"]),
+    (Quotas(by=lambda handshake: 5, running=1), None),  # type: ignore[arg-type, return-value]
+    (Quotas(by=lambda handshake: handshake.query["no"], running=1), None),
+]
+
+
+@pytest.mark.parametrize(("quotas", "principal"), BROKEN)
+async def test_what_has_no_name_is_refused(quotas: Quotas, principal: object, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(HandshakeRejected, match="500: internal error"):
+        async with connect(quoted(quotas), principal=principal):
+            raise AssertionError
+    assert "refused a connection because quotas= failed" in caplog.text
+    caplog.clear()
+
+
+MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (Quotas, ValueError, "limits nothing"),
+    (lambda: Quotas(by="user", running=1), ValueError, "by= is"),  # type: ignore[arg-type]
+    (lambda: Quotas(connections=0), ValueError, "connections= is at least 1"),
+    (lambda: Quotas(connections=1.5), TypeError, "connections= is a number"),  # type: ignore[arg-type]
+    (lambda: Quotas(requests=float("nan")), ValueError, "requests= is at least 1"),
+    (lambda: Server(quotas=5), TypeError, "quotas= is"),  # type: ignore[arg-type]
+    (lambda: Server(quotas=[Limits()]), TypeError, "quotas= is"),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), MISTAKES)
+def test_mistakes_are_refused(make: Callable[[], Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        make()
+
+
+# ---------------------------------------------------------------- several processes
+
+
+class Outage(MemoryStore):
+    """A store that does not answer while `down`."""
+
+    down = False
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        if self.down:
+            raise StoreLost("down")
+        return await super().open(key, log)
+
+
+class Forgetful(MemoryStore):
+    """A store that has lost everything when it is asked to renew a lease."""
+
+    def __init__(self) -> None:
+        super().__init__(lease=0.003)
+        self.opened = list[str]()
+        self.again = asyncio.Event()
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        if log.id in self.opened:
+            self.again.set()
+        self.opened.append(log.id)
+        return await super().open(key, log)
+
+    async def hold(self, *_: Any) -> dict[str, LogState]:
+        return {}
+
+
+async def test_a_slot_that_the_store_has_lost_is_taken_again() -> None:
+    store = Forgetful()
+    server = quoted(Quotas(connections=1), store=store)
+    async with connect(server, principal="ada"):
+        await store.again.wait()
+    await server.close()
+
+
+@asynccontextmanager
+async def three(store: MemoryStore | None) -> AsyncGenerator[list[Server]]:
+    """Three servers of a cluster. The principal is the path of the URL."""
+    engine = MemoryEngine()
+    servers = [quoted(Quotas(connections=5), cluster=Cluster(engine, name="shop"), store=store) for _ in range(3)]
+    for server in servers:
+        server.on_handshake(lambda handshake: setattr(handshake, "principal", handshake.path))
+        await server.open()
+    try:
+        yield servers
+    finally:
+        for server in servers:
+            await server.close()
+
+
+async def opened(stack: AsyncExitStack, servers: list[Server], user: str, tries: int) -> list[AsyncExitStack]:
+    """Try so many connections of a user at once, on all servers in turn. Return those that opened."""
+
+    async def attempt(server: Server) -> AsyncExitStack | None:
+        own = AsyncExitStack()
+        try:
+            await own.enter_async_context(connect(server, path=f"/{user}"))
+        except HandshakeRejected:
+            return None
+        stack.push_async_callback(own.aclose)
+        return own
+
+    found = await asyncio.gather(*(attempt(servers[number % len(servers)]) for number in range(tries)))
+    return [each for each in found if each is not None]
+
+
+@pytest.mark.parametrize(("shared", "most"), [(True, 5), (False, 15)])
+async def test_a_user_opens_500_connections_on_three_servers(shared: bool, most: int) -> None:
+    async with three(MemoryStore() if shared else None) as servers, AsyncExitStack() as stack:
+        assert len(await opened(stack, servers, "ada", 500)) == most
+        assert len(await opened(stack, servers, "bob", 3)) == 3
+        refused = Counter[int]()
+        for server in servers:
+            refused.update(server.stats().refused)
+        assert refused == {429: 500 - most}
+
+
+async def test_a_slot_is_free_when_its_connection_or_its_server_ends() -> None:
+    store = Outage()
+    async with three(store) as servers, AsyncExitStack() as stack:
+        first = await opened(stack, servers[:1], "ada", 3)
+        assert len(await opened(stack, servers[1:2], "ada", 5)) == 2
+        await first[0].aclose()
+        await turns_until(lambda: not tasks_of(servers[0]))
+        assert len(await opened(stack, servers[2:], "ada", 5)) == 1
+        await servers[0].close()
+        assert len(await opened(stack, servers[2:], "ada", 5)) == 2
+        store.down = True  # then each process counts its own
+        assert len(await opened(stack, servers[1:2], "ada", 7)) == 3
+        assert len(await opened(stack, servers[2:], "ada", 7)) == 2
+        store.down = False
+
+
+def tasks_of(server: Server) -> set[Any]:
+    """The tasks that give slots back."""
+    return server._quotas._freeing

@@ -1,0 +1,335 @@
+"""`QuotaBook`: counts what each user does on all its connections, and refuses what exceeds `Quotas`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from hashlib import sha256
+from random import sample
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
+
+from .._base.buckets import TokenBucket
+from .._base.logs import LogBudget, address_text
+from .._core.peer.admission import Refused
+from .._core.session.sessions import network_of
+from .._keyed.keeper import principal_text
+from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
+from .._log.link import StoreLink
+from .._net.handshake_checks import Door
+from .._raw.raw_connection import RawConnection
+from ..errors import HandshakeRejected
+from ..handshake import REFUSED_HEADER, Handshake
+from ..quotas import Quotas
+from .peers import ServedPeer
+
+ABOVE = "above the quota"
+"""The kind of refused messages in `Peer.ignored`."""
+MOST_IDLE = 10_000
+"""Number of subjects without a connection that are remembered. Each takes about 300 bytes."""
+SLOT_TIMEOUT = 2.0
+"""Seconds for which a new connection waits for the store. After that, each process counts for itself."""
+WRITER = "quota"
+"""The writer that ends the log of a slot."""
+
+SubjectKey = tuple[int, str]
+"""The number of the `Quotas`, and the name that they give to a subject."""
+
+
+class Subject:
+    """A user or an address, as far as one of the `Quotas` counts it in this process.
+
+    It is remembered without a connection, too, so that the next one has no full bucket.
+    """
+
+    __slots__ = ("_bucket", "_running", "_too_fast", "_too_many", "connections", "count", "key", "most", "slots")
+
+    def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
+        self.key = key
+        self.most = quotas.connections
+        """The quota of connections."""
+        self.connections = 0
+        self.count = 0
+        """Number of handlers that run. `ActiveCalls` counts them."""
+        self.slots = set[int]()
+        """The slots in the store that connections of this process have."""
+        rate, self._running = quotas.requests, quotas.running
+        self._bucket = None if rate is None else TokenBucket(rate, rate)
+        too_fast, too_many = f"more than {rate} requests and events per second", f"{self._running} handlers run already"
+        self._too_fast = Refused(ABOVE, f"{too_fast} on all your connections", "Quotas.requests")
+        self._too_many = Refused(ABOVE, f"{too_many} on all your connections", "Quotas.running")
+
+    @property
+    def limits_calls(self) -> bool:
+        """Whether `allow` may refuse anything."""
+        return self._bucket is not None or self._running is not None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the next connection must find this object."""
+        return self._bucket is not None or self.count > 0
+
+    def allow(self, now: float) -> Refused | None:
+        """Count a request or an event, or return why it is refused."""
+        if self._running is not None and self.count >= self._running:
+            return self._too_many
+        if self._bucket is not None and not self._bucket.spend(now):
+            return self._too_fast
+        return None
+
+    def enter(self) -> None:
+        """Count one more connection.
+
+        Raises:
+            QuotaExceeded: there are too many.
+        """
+        if self.most is not None and self.connections >= self.most:
+            raise QuotaExceeded(self.most)
+        self.connections += 1
+
+
+class QuotaExceeded(Exception):
+    """A subject has ``most`` connections already."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"more than {most} connections: close one, or try again later")
+
+
+class Slot:
+    """One of the slots of a subject in the store: the process with the log of the slot may have a connection."""
+
+    def __init__(self, link: StoreLink, number: int, key: str, new: NewLog) -> None:
+        self.number, self._link, self._key, self._new = number, link, key, new
+        self._is_free = False
+
+    async def acquire(self) -> bool:
+        """Get the slot. Return False if another connection has it."""
+        if (await self._link.store.open(self._key, self._new)).id != self._new.id:
+            return False
+        if self._is_free:  # its connection has ended meanwhile
+            await self.free()
+            return False
+        self._link.lease.hold(self._key, self._new.id, self._learn, self._link.store.lease / 3)
+        return True
+
+    def _learn(self, state: LogState | None) -> None:
+        if state is None:  # the store has lost it, or did not hear of this process for too long
+            self._link.lease.release(self._new.id)
+            self._link.spawn(self.acquire())
+
+    async def free(self) -> None:
+        """Give the slot up."""
+        self._is_free = True
+        self._link.lease.release(self._new.id)
+        with suppress(StoreLost, StoreFull, LogGone):  # otherwise, it ends with its lease
+            await self._link.store.append(self._key, self._new.id, WRITER, 1, [], end=b"", free=True)
+
+
+class Membership:
+    """A connection, as one subject counts it, from its handshake to the end of its session."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.slot: Slot | None = None
+
+
+class QuotaBook:
+    """Counts the connections of a server by the subjects of its `Quotas`.
+
+    A connection is counted at its handshake, and until the handshake is collected as garbage, or, from `bind` on, until
+    `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind.
+    """
+
+    def __init__(self, quotas: tuple[Quotas, ...], link: StoreLink, budget: LogBudget) -> None:
+        self._all = quotas
+        self._link = link
+        self._budget = budget
+        self._subjects: dict[SubjectKey, Subject] = {}
+        self._idle: dict[SubjectKey, None] = {}
+        """The subjects without a connection, the latest last."""
+        self._opening: WeakKeyDictionary[Handshake, finalize[[list[Membership]], Handshake]] = WeakKeyDictionary()
+        self._bound: dict[Any, list[Membership]] = {}
+        """The memberships of each `Peer` and `RawConnection`."""
+        self._freeing = set[asyncio.Task[None]]()
+
+    # ------------------------------------------------------------ connections
+
+    def admit(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None) -> Awaitable[None] | None:
+        """Count a connection that is accepted when ``waiting`` is done. If that takes time, return an awaitable.
+
+        A client that asks to resume is counted by `admit_late`, if it gets a new session.
+
+        Raises:
+            HandshakeRejected: there are too many connections, or the user's function has failed.
+        """
+        if waiting is not None or self._link.is_shared:
+            return self._admit_later(handshake, door, waiting)
+        if not handshake.asks_to_resume:
+            try:
+                self._enter(handshake)
+            except Exception as exc:
+                raise door.refuse(self._refusal(exc, handshake)) from None
+        return None
+
+    async def _admit_later(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None) -> None:
+        if waiting is not None:
+            await waiting
+        if not handshake.asks_to_resume:
+            await self.admit_late(handshake, door)
+
+    async def admit_late(self, handshake: Handshake, door: Door) -> None:
+        """Count a connection. Cancelling is safe.
+
+        Raises:
+            HandshakeRejected: as for `admit`.
+        """
+        try:
+            for membership in self._enter(handshake):
+                if self._link.is_shared:
+                    await self._acquire_slot(membership)
+        except Exception as exc:
+            self._leave(handshake)
+            raise door.refuse(self._refusal(exc, handshake)) from None
+        except BaseException:
+            self._leave(handshake)
+            raise
+
+    def _enter(self, handshake: Handshake) -> list[Membership]:
+        memberships: list[Membership] = []
+        try:
+            for number, quotas in enumerate(self._all):
+                if (name := subject_of(quotas, handshake)) is not None:
+                    key = number, name
+                    subject = self._subjects.get(key) or Subject(quotas, key)
+                    subject.enter()
+                    self._subjects[key] = subject
+                    self._idle.pop(key, None)
+                    memberships.append(Membership(subject))
+        except BaseException:
+            self._give_up(memberships)
+            raise
+        self._opening[handshake] = last = finalize(handshake, self._give_up, memberships)
+        last.atexit = False
+        return memberships
+
+    def _leave(self, handshake: Handshake) -> None:
+        if (last := self._opening.pop(handshake, None)) is not None:
+            last()
+
+    def _refusal(self, exc: Exception, handshake: Handshake) -> HandshakeRejected:
+        if isinstance(exc, QuotaExceeded):
+            return HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
+        text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
+        self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
+        return HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"})
+
+    async def _acquire_slot(self, membership: Membership) -> None:
+        """Get a slot of the store. The slots of a subject are as many as its connections in all processes.
+
+        Raises:
+            QuotaExceeded: all have been found to be taken.
+        """
+        subject, most = membership.subject, membership.subject.most
+        if most is None:
+            return
+        payer = sha256("quota {} {}".format(*subject.key).encode("utf-8", "surrogatepass")).hexdigest()
+        try:
+            async with asyncio.timeout(SLOT_TIMEOUT):
+                for number in sample(range(most), most):  # one after another: a slot taken on trial would refuse others
+                    if number in subject.slots:
+                        continue
+                    key = sha256(f"{payer} {number}".encode()).hexdigest()
+                    slot = Slot(
+                        self._link, number, key, NewLog(id=secrets.token_hex(8), payer=payer, keep=1, owned=True)
+                    )
+                    subject.slots.add(number)  # also while it is asked for: another connection asks for another one
+                    try:
+                        if await slot.acquire():
+                            membership.slot = slot
+                            return
+                    finally:
+                        if membership.slot is None:
+                            subject.slots.discard(number)
+        except (StoreLost, StoreFull, TimeoutError):
+            return  # as without a store
+        raise QuotaExceeded(most)
+
+    def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
+        """Count a connection until `release`, and its calls. The connection has received nothing yet."""
+        last = None if handshake is None else self._opening.pop(handshake, None)
+        if last is None or (detached := last.detach()) is None:
+            return
+        [memberships] = detached[2]
+        subjects = [each.subject for each in memberships]
+        if isinstance(served, ServedPeer):
+            core = served.core
+            core.calls.totals = tuple(subjects)
+            core.admission.limit([subject.allow for subject in subjects if subject.limits_calls])
+        self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
+
+    def release(self, connection: Any) -> None:
+        """Stop counting a `Peer` or a `RawConnection`. Idempotent."""
+        self._give_up(self._bound.pop(connection, []))
+
+    def _give_up(self, memberships: list[Membership]) -> None:
+        for each in memberships:
+            subject, slot = each.subject, each.slot
+            subject.connections -= 1
+            if slot is not None:
+                subject.slots.discard(slot.number)
+                task = self._link.spawn(slot.free())
+                self._freeing.add(task)
+                task.add_done_callback(self._freeing.discard)
+            if not subject.connections:
+                self._idle[subject.key] = None
+                if not subject.remembers or len(self._idle) > MOST_IDLE:
+                    oldest = next(iter(self._idle)) if subject.remembers else subject.key
+                    del self._idle[oldest], self._subjects[oldest]
+        memberships.clear()
+
+    async def close(self) -> None:
+        """Wait a short time until the slots in the store are free."""
+        if self._freeing:
+            await asyncio.wait(self._freeing, timeout=SLOT_TIMEOUT)
+
+    def abandon(self) -> None:
+        """Forget all connections, because the event loop was closed."""
+        for last in [*self._opening.values()]:
+            last.detach()
+        self._opening.clear()
+        self._bound.clear()
+        self._subjects.clear()
+        self._idle.clear()
+        self._freeing.clear()
+
+
+def checked(quotas: Quotas | Iterable[Quotas]) -> tuple[Quotas, ...]:
+    """Return the `Quotas` of the option ``quotas=``.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    found: tuple[Any, ...] = tuple(quotas) if isinstance(quotas, Iterable) else (quotas,)
+    if not all(isinstance(each, Quotas) for each in found):
+        raise TypeError(f"quotas= is a wsrpc.Quotas or several of them, got {quotas!r}")
+    return found
+
+
+def subject_of(quotas: Quotas, handshake: Handshake) -> str | None:
+    """Return the name of the subject that a connection counts for, or None if the quotas do not apply to it.
+
+    Raises:
+        TypeError: the principal is neither text nor an integer, or the user's function returns no text.
+        Exception: raised by the user's function.
+    """
+    if quotas.by == "address":
+        return str(network_of(handshake.remote)) or None
+    found: Any = quotas.by(handshake) if callable(quotas.by) else handshake.principal
+    name = found if callable(quotas.by) else principal_text(found)
+    if found is not None and not isinstance(name, str):
+        wanted = "Quotas.by returns a text" if callable(quotas.by) else "a principal with quotas is text or an integer"
+        raise TypeError(f"{wanted}, got {found!r}")
+    return name

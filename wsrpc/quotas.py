@@ -1,0 +1,58 @@
+"""`Quotas`: what one user, or one network address, may do on all its connections together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from .handshake import Handshake
+
+By = Literal["principal", "address"] | Callable[[Handshake], str | None]
+
+
+class Quotas(msgspec.Struct, frozen=True, kw_only=True):
+    """Quotas of each user, for all connections of the user together. Pass them as ``Server(quotas=)``.
+
+    With ``requests`` and ``running``, each process has its own count. With ``connections``, too, unless the processes
+    share a ``store``: they then share the count.
+
+    Attributes:
+        by: whose connections count together: ``"principal"`` (those with the same `Handshake.principal`, which must be
+            a string or an integer), ``"address"`` (those from the same IP address, or from the same /64 of IPv6), or a
+            function of the `Handshake` that returns a text. The quotas do not apply to a connection without a
+            principal, without an address (over a Unix socket), or for which the function returns None. This is decided
+            at the handshake.
+        connections: maximum number of connections. A session that can still resume counts as a connection, and may
+            always resume. A further connection is refused with the HTTP status 429, or is closed with 1013 if its
+            client has asked to resume a session that has ended. None: no limit.
+        requests: maximum number of requests and events, both per second and in one burst, counted as for
+            `Limits.rate`. A client that connects again has what it had left. None: no limit.
+        running: maximum number of handlers that run at the same time, counted as for `Limits.running`. While so many
+            run, further requests and events are refused. None: no limit.
+    """
+
+    by: By = "principal"
+    connections: int | None = None
+    requests: float | None = None
+    running: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            TypeError, ValueError: a value is not valid, or there is no quota.
+        """
+        by: Any = self.by
+        if by not in ("principal", "address") and not callable(by):
+            raise ValueError(f"by= is 'principal', 'address' or a function of the handshake, got {by!r}")
+        quotas = {name: getattr(self, name) for name in ("connections", "requests", "running")}
+        if all(value is None for value in quotas.values()):
+            raise ValueError(f"Quotas() limits nothing: give it one of {', '.join(quotas)}")
+        for name, value in quotas.items():
+            allowed = (int, float) if name == "requests" else int
+            if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
+                raise TypeError(f"{name}= is a number, or None for no limit, got {value!r}")
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name}= is at least 1, or None for no limit, got {value!r}")
