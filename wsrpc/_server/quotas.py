@@ -45,7 +45,18 @@ class Subject:
     It is remembered without a connection, too, so that the next one has no full bucket.
     """
 
-    __slots__ = ("_bucket", "_running", "_too_fast", "_too_many", "connections", "count", "key", "most", "slots")
+    __slots__ = (
+        "_bucket",
+        "_running",
+        "_too_fast",
+        "_too_many",
+        "buckets",
+        "connections",
+        "count",
+        "key",
+        "most",
+        "slots",
+    )
 
     def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
         self.key = key
@@ -54,6 +65,8 @@ class Subject:
         self.connections = 0
         self.count = 0
         """Number of handlers that run. `ActiveCalls` counts them."""
+        self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
+        """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
         self.slots = set[int]()
         """The slots in the store that connections of this process have."""
         rate, self._running = quotas.requests, quotas.running
@@ -70,7 +83,7 @@ class Subject:
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
-        return self._bucket is not None or self.count > 0
+        return self._bucket is not None or self.count > 0 or bool(self.buckets)
 
     def allow(self, now: float) -> Refused | None:
         """Count a request or an event, or return why it is refused."""

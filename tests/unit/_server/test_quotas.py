@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -188,7 +188,7 @@ async def test_a_function_that_fails_when_a_session_cannot_resume_closes_the_con
     async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
         line.down = True
         line.cut()
-        await turns_until(lambda: client.state == "connecting" and server.peers[0].detached)
+        await turns_until(lambda: server.peers[0].detached)
         clock.advance(6)
         await turns_until(lambda: not server.peers)
         line.down = False
@@ -373,3 +373,70 @@ async def test_a_slot_is_free_when_its_connection_or_its_server_ends() -> None:
 def tasks_of(server: Server) -> set[Any]:
     """The tasks that give slots back."""
     return server._quotas._freeing
+
+
+# ---------------------------------------------------------------- one event
+
+
+RATED: list[tuple[tuple[Quotas, ...], list[int]]] = [
+    ((), [2, 2, 2]),
+    ((Quotas(connections=9),), [2, 0, 2]),
+    ((Quotas(by=lambda _: None, connections=9), Quotas(by=lambda _: "all", connections=9)), [2, 0, 0]),
+]
+
+
+@pytest.mark.parametrize("kind", ["def", "async", "thread", "stream"])
+@pytest.mark.parametrize(("quotas", "found"), RATED)
+async def test_the_rate_of_one_event(
+    quotas: tuple[Quotas, ...], found: list[int], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, server, ran = Clock(), quoted(*quotas), list[int]()
+
+    def add(a: int, b: int) -> int:
+        ran.append(a)
+        return a + b
+
+    async def add_later(a: int, b: int) -> int:
+        return add(a, b)
+
+    async def items(a: int, b: int) -> AsyncGenerator[int]:
+        yield add(a, b)
+
+    handlers: dict[str, Any] = {"def": add, "async": add_later, "thread": add, "stream": items}
+    server.on("rated", handlers[kind], thread=kind == "thread", rate=2)
+
+    async def calls(client: Client) -> int:
+        """The number of calls, of three, that are answered."""
+        done = 0
+        for _ in range(3):
+            with suppress(Overloaded):
+                if kind == "stream":
+                    assert [each async for each in client.stream("rated", 1, 2)] == [3]
+                else:
+                    assert await client.request("rated", 1, 2) == 3
+                done += 1
+        return done
+
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(server, principal=p, clock=clock)) for p in ("a", "a", "b")]
+        assert [await calls(each) for each in clients] == found
+        for each in clients:
+            await each.emit("rated", 1, 2)  # dropped, without an error in the log
+        assert [await allowed(each, 9) for each in clients] == [9, 9, 9]
+        clock.advance(0.5)
+        assert await calls(clients[0]) == 1
+    refused = 3 * 3 - sum(found) + 3 + 2
+    assert len(ran) == sum(found) + 1 and server.stats().ignored == {"above the rate": refused}
+    assert {each.levelno for each in caplog.records} == {logging.WARNING}
+    assert "more than 2 calls per second of this event (rate= of " in caplog.text
+
+
+async def test_the_rate_of_one_event_outlives_the_connections_of_a_user() -> None:
+    clock, server, ran = Clock(), quoted(Quotas(connections=1)), list[float]()
+    server.on("rated", ran.append, rate=0.1)  # one in ten seconds
+    for wait in (0, 5, 6):
+        clock.advance(wait)
+        async with connect(server, principal="ada", clock=clock) as client:
+            with suppress(Overloaded):
+                await client.request("rated", wait)
+    assert ran == [0, 6]

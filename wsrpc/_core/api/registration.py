@@ -112,6 +112,7 @@ class Registrar(OnChannel):
         hidden: bool = False,
         keep: float | Keep | None = None,
         deprecated: str | None = None,
+        rate: float | None = None,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -127,6 +128,7 @@ class Registrar(OnChannel):
         hidden: bool = False,
         keep: float | Keep | None = None,
         deprecated: str | None = None,
+        rate: float | None = None,
     ) -> F: ...
 
     @overload
@@ -144,6 +146,7 @@ class Registrar(OnChannel):
         hidden: bool = False,
         keep: float | Keep | None = None,
         deprecated: str | None = None,
+        rate: float | None = None,
     ) -> Any:
         """Register the handler of an event, either as a decorator or with a direct call. Passing None removes the
         handler.
@@ -172,6 +175,9 @@ class Registrar(OnChannel):
                 session of a caller without one. Only for an ``async def`` that returns a value, or that yields items.
             deprecated: what callers should use instead, in at most 200 characters. The first call of each peer is
                 logged here and, if the peer is a wsrpc peer, there. Descriptions and generated clients say it, too.
+            rate: the maximum number of calls per second, and of those in one burst, for each peer, or for each user of
+                the first of the server's `Quotas` that applies. Others are refused as for `Limits.rate`, before
+                middleware.
 
         Raises:
             TypeError: the function cannot be a handler. The error message names the parameter and says what to do.
@@ -180,7 +186,13 @@ class Registrar(OnChannel):
         """
         _check_event("on", event)
         options = HandlerOptions(
-            thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep), deprecated=deprecated
+            thread=thread,
+            ordered=ordered,
+            timeout=timeout,
+            hidden=hidden,
+            keep=keep_of(keep),
+            deprecated=deprecated,
+            rate=rate,
         )
         return self._register(event, handler, options, once=False)
 

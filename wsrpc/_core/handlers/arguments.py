@@ -9,18 +9,20 @@ from typing import Any
 import msgspec
 
 from ..._values.pydantic_types import Misfit
-from ...errors import BadArguments, made_here, set_text_for_log
+from ...errors import BadArguments, Overloaded, made_here, set_text_for_log
 from .introspection import Parameter
 
 
 class ArgumentsRefused(Exception):
-    """Raised before the handler runs, if the arguments do not fit its parameters. ``error`` is for the caller.
+    """Raised before the handler runs, if the arguments do not fit its parameters, or there are too many calls.
+
+    ``error`` is for the caller.
 
     It is not a `BadArguments`, because a request of the handler's own code may raise `BadArguments`. Then the handler
     is at fault, not its caller.
     """
 
-    def __init__(self, error: BadArguments) -> None:
+    def __init__(self, error: BadArguments | Overloaded) -> None:
         super().__init__(error)
         self.error = made_here(error)
 

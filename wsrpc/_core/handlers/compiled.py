@@ -272,6 +272,7 @@ class Handler:
         "member",
         "most",
         "opens_before_body",
+        "rate",
         "thread",
         "timeout",
     )
@@ -341,6 +342,8 @@ class Handler:
         """Whether descriptions do not contain the handler."""
         self.deprecated = options.deprecated or (None if member is None else member.deprecated)
         """What callers should use instead. None if the event is not deprecated."""
+        self.rate = options.rate
+        """Maximum number of calls per second. None: there is no limit."""
         self.is_fallback = False
         """Whether the handler gets messages that have no handler, of any name."""
         self.acquired = False

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct
 
 from ..._base.logs import logger
 from ..._base.threads import when_over
-from ...errors import HandlerTimeout, short, ungrouped
+from ...errors import HandlerTimeout, Overloaded, short, ungrouped
 from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .introspection import is_generator_function, name_of
@@ -80,7 +80,24 @@ def around(
     starts_later = inspect.iscoroutinefunction(call) or (handler is not None and handler.facts.is_coroutine)
     if generator_functions:
         call = (_enclosed_later if starts_later else _enclosed)(call, generator_functions)
+    if handler is not None and handler.rate is not None:
+        call = _with_rate(call, handler, handler.rate)
     return Route(call, handler, handler is not None and handler.answers_with_channel, starts_later)
+
+
+def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
+    """Refuse the calls of a peer above ``rate``, as if their arguments did not fit."""
+    refused = f"more than {rate:g} calls per second of this event"
+
+    def with_rate(invocation: Invocation, a: list[Any]) -> Any:
+        dispatcher = invocation.dispatcher
+        if dispatcher.calls.bucket_of(handler, rate).spend(dispatcher.loop.time()):
+            return call(invocation, a)
+        text = f"a message was refused: {refused} (rate= of {handler.name})"
+        dispatcher.answers.host.count("above the rate", text)
+        raise ArgumentsRefused(Overloaded(f"{refused}, ask again later"))
+
+    return with_rate
 
 
 def _opening(call: Call) -> Call:

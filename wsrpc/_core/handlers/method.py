@@ -64,12 +64,15 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     hidden: bool = False
     keep: Keep | None = None
     deprecated: str | None = None
+    rate: float | None = None
 
     def __post_init__(self) -> None:
         check_flag("thread", self.thread)
         check_flag("ordered", self.ordered)
         check_flag("hidden", self.hidden)
         check_timeout(self.timeout, more_than_0=True)
+        if self.rate is not None:
+            check_number("rate= is a number of calls per second, 0.001 or more", self.rate, 0.001)
         why: Any = self.deprecated
         if why is not None and not (isinstance(why, str) and 0 < len(why) <= LONGEST_ADVICE):
             text = f"deprecated= is a text of at most {LONGEST_ADVICE} characters that says what to use instead"
@@ -110,6 +113,7 @@ def method(
     hidden: bool = False,
     keep: float | Keep | None = None,
     deprecated: str | None = None,
+    rate: float | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -123,6 +127,7 @@ def method(
     hidden: bool = False,
     keep: float | Keep | None = None,
     deprecated: str | None = None,
+    rate: float | None = None,
 ) -> Any:
     """Make a method of a `Service` the handler of an event. Works as a decorator.
 
@@ -142,7 +147,13 @@ def method(
         check_event(name)
 
     options = HandlerOptions(
-        thread=thread, ordered=ordered, timeout=timeout, hidden=hidden, keep=keep_of(keep), deprecated=deprecated
+        thread=thread,
+        ordered=ordered,
+        timeout=timeout,
+        hidden=hidden,
+        keep=keep_of(keep),
+        deprecated=deprecated,
+        rate=rate,
     )
 
     def mark(function: F) -> F:

@@ -320,8 +320,8 @@ class Registry:
             self._check_called(f"the handler of {event!r}")
             if options != DEFAULTS:
                 raise TypeError(
-                    f"{event!r} reports on the connection: thread=, ordered=, timeout=, hidden=, keep= and "
-                    "deprecated= do not apply"
+                    f"{event!r} reports on the connection: thread=, ordered=, timeout=, hidden=, keep=, "
+                    "deprecated= and rate= do not apply"
                 )
             self._add_lifecycle(event, function, once)
             return

@@ -9,10 +9,12 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
+from ..._base.buckets import TokenBucket
 from ...errors import RemoteError, made_here
 from ...limits import Limits
 from ..channels.channel_core import ChannelCore
 from ..channels.channel_table import TOO_MANY
+from ..handlers.compiled import Handler
 from ..handlers.invocation import EXITED, CallState, Invocation
 from ..handlers.lifecycle import Closers
 
@@ -33,6 +35,7 @@ class ActiveCalls:
         "_lanes",
         "_limits",
         "_measured",
+        "buckets",
         "bytes",
         "channel_bytes",
         "count",
@@ -55,6 +58,8 @@ class ActiveCalls:
         """Number of the calls that count as handlers."""
         self.totals: tuple[Any, ...] = ()
         """Objects whose ``count`` is the number of such calls of several peers."""
+        self.buckets: WeakKeyDictionary[Handler, TokenBucket] | None = None
+        """Of the handlers with ``rate=`` that were called, unless ``totals`` have them."""
         self.bytes = 0
         """Bytes of the messages of calls whose bytes count as those of handlers."""
         self.unawaited = 0
@@ -111,6 +116,16 @@ class ActiveCalls:
         if lane is None:
             lane = self._lanes[key] = asyncio.Lock()
         return lane
+
+    def bucket_of(self, handler: Handler, rate: float) -> TokenBucket:
+        """Return what counts the calls of a handler with ``rate=``."""
+        owner = self.totals[0] if self.totals else self
+        if owner.buckets is None:
+            owner.buckets = WeakKeyDictionary()
+        bucket: TokenBucket | None = owner.buckets.get(handler)
+        if bucket is None:
+            bucket = owner.buckets[handler] = TokenBucket(max(1.0, rate), rate)
+        return bucket
 
     def add(self, invocation: Invocation) -> None:
         """Count a handler that runs on in a task, unless it is counted already."""

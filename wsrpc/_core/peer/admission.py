@@ -100,7 +100,7 @@ class Admission:
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
     While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
-    unless it has the id of a request in `Dispatcher.active`, or ``allow`` refuses it.
+    unless it has the id of a request in `Dispatcher.active`.
 
     A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
     """
@@ -108,6 +108,7 @@ class Admission:
     __slots__ = (
         "_limits",
         "_loop",
+        "_only_counts",
         "_starts_waiting",
         "allow",
         "calls",
@@ -138,6 +139,8 @@ class Admission:
         """Whether `start_waiting` runs."""
         self.allow = _own_rate(limits)
         """Counts messages against `Limits.rate`, and against what `limit` adds. None if nothing does."""
+        self._only_counts = False
+        """Whether ``needs_checks`` is true only because of what `limit` has added."""
 
     def __repr__(self) -> str:
         return f"<Admission {self.calls.count} handlers, {len(self.waiting_room)} messages wait>"
@@ -160,10 +163,12 @@ class Admission:
 
     def update(self) -> None:
         """Compute ``needs_checks`` again, because something on which it depends has changed."""
-        self.needs_checks = self.must_check()
+        must = self.must_check()
+        self._only_counts = not must and self.allow is not None
+        self.needs_checks = must or self._only_counts
 
     def must_check(self) -> bool:
-        """Return the present value of ``needs_checks``."""
+        """Return the present value of ``needs_checks``, apart from what `limit` has added."""
         dispatcher, calls = self.dispatcher, self.calls
         writer = dispatcher.writer
         return bool(
@@ -210,6 +215,13 @@ class Admission:
             channel: the anonymous channel on which the message arrived.
         """
         i = message.i
+        if self._only_counts and channel is None and i not in dispatcher.active:
+            # A fast path: the checks below, of which none applies, take 12 % of the CPU time of a request.
+            if self.fits_rate(dispatcher, message):
+                dispatcher.run(message, payload, view)
+            else:
+                mark_processed(view)
+            return
         if message.ctx is not UNSET and self.on_position is not None:
             self._report_position(message, self.on_position)
         is_read = dispatcher.writer.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
@@ -293,15 +305,10 @@ class Admission:
         """Count an event or a request against the rates. If it exceeds one, refuse it and return False."""
         if self.allow is None or (refused := self.allow(self._loop.time())) is None:
             return True
-        self.refuse(dispatcher, message, refused)
-        return False
-
-    @staticmethod
-    def refuse(dispatcher: Dispatcher, message: WireMessage, refused: Refused) -> None:
-        """Refuse an event or a request."""
         dispatcher.answers.host.count(refused.kind, f"a message was refused: {refused.why} ({refused.by})")
         if message.i is not UNSET:
             dispatcher.answers.reject(message.i, Overloaded(f"{refused.why}, ask again later"))
+        return False
 
     def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
         """Return whether a message has to be counted against `Limits.rate`.

@@ -143,15 +143,11 @@ class Receiver:
             elif (  # nearly all are on the main channel and have a short name
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
             ) or self._accepts_names(message):
-                admission = self._admission
-                if message.i in self._active or admission.needs_checks:
-                    admission.arrived(self._dispatcher, message, payload, view, decode)
-                    return
-                # As `fits_rate`. The other checks of `arrived` would take 12 % of the CPU time of a request.
-                if (allow := admission.allow) is None or (refused := allow(self._dispatcher.loop.time())) is None:
+                if message.i in self._active or self._admission.needs_checks:
+                    self._admission.arrived(self._dispatcher, message, payload, view, decode)
+                else:
                     self._dispatcher.run(message, payload, view)
-                    return
-                admission.refuse(self._dispatcher, message, refused)
+                return
             if view is not None:
                 mark_processed(view)
         except Exception as exc:
@@ -278,7 +274,11 @@ class Receiver:
                 self._answers.reject(i, error)
         elif name.__class__ is not str:
             self._refuse(message, NOT_TEXT, _not_text(name))
-        elif name in STREAM_EVENTS or self._admission.fits_rate(self._dispatcher, message):
+        elif (
+            (rates := self._admission).allow is None
+            or name in STREAM_EVENTS
+            or rates.fits_rate(self._dispatcher, message)
+        ):
             message.c = None
             channel.mailbox.receive(message, payload, decode)
 
