@@ -15,8 +15,7 @@ By = Literal["principal", "address"] | Callable[[Handshake], str | None]
 class Quotas(msgspec.Struct, frozen=True, kw_only=True):
     """Quotas of each user, for all connections of the user together. Pass them as ``Server(quotas=)``.
 
-    With ``requests`` and ``running``, each process has its own count. With ``connections``, too, unless the processes
-    share a ``store``: they then share the count.
+    Each process has its own counts. But processes that share a ``store`` count ``connections`` together.
 
     Attributes:
         by: whose connections count together: ``"principal"`` (those with the same `Handshake.principal`, which must be
@@ -31,12 +30,16 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
             `Limits.rate`. A client that connects again has what it had left. None: no limit.
         running: maximum number of handlers that run at the same time, counted as for `Limits.running`. While so many
             run, further requests and events are refused. None: no limit.
+        bytes: maximum number of bytes that arrive per second, with the headers of frames. Above it, wsrpc reads nothing
+            from a connection for up to 5 s at a time, so its client sends more slowly. It has no effect under ASGI
+            servers, which do not count bytes, and on raw connections. None: no limit.
     """
 
     by: By = "principal"
     connections: int | None = None
     requests: float | None = None
     running: int | None = None
+    bytes: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -47,11 +50,11 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
         by: Any = self.by
         if by not in ("principal", "address") and not callable(by):
             raise ValueError(f"by= is 'principal', 'address' or a function of the handshake, got {by!r}")
-        quotas = {name: getattr(self, name) for name in ("connections", "requests", "running")}
+        quotas = {name: getattr(self, name) for name in self.__struct_fields__ if name != "by"}
         if all(value is None for value in quotas.values()):
             raise ValueError(f"Quotas() limits nothing: give it one of {', '.join(quotas)}")
         for name, value in quotas.items():
-            allowed = (int, float) if name == "requests" else int
+            allowed = int if name in ("connections", "running") else (int, float)
             if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
                 raise TypeError(f"{name}= is a number, or None for no limit, got {value!r}")
             if value is not None and not value >= 1:

@@ -35,3 +35,9 @@ class TokenBucket:
             return False
         self._remaining -= 1
         return True
+
+    def charge(self, now: float, amount: float) -> float:
+        """Spend ``amount`` tokens, even if there are fewer. Return the seconds until none is owed."""
+        spent = self.spend(now)
+        self._remaining += spent - amount
+        return max(0.0, -self._remaining / self._per_second)

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, finalize
 
 from .._base.buckets import TokenBucket
 from .._base.logs import LogBudget, address_text
+from .._base.scheduler import Scheduler
 from .._core.peer.admission import Refused
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
@@ -24,12 +25,15 @@ from .._raw.raw_connection import RawConnection
 from ..errors import HandshakeRejected
 from ..handshake import REFUSED_HEADER, Handshake
 from ..quotas import Quotas
+from ..transport import Traffic
 from .peers import ServedPeer
 
 ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""
 MOST_IDLE = 10_000
 """Number of subjects without a connection that are remembered. Each takes about 300 bytes."""
+LONGEST_PAUSE = 5.0
+"""Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
 SLOT_TIMEOUT = 2.0
 """Seconds for which a new connection waits for the store. After that, each process counts for itself."""
 WRITER = "quota"
@@ -47,6 +51,7 @@ class Subject:
 
     __slots__ = (
         "_bucket",
+        "_bytes",
         "_running",
         "_too_fast",
         "_too_many",
@@ -72,6 +77,7 @@ class Subject:
         rate, self._running = quotas.requests, quotas.running
         self._bucket = None if rate is None else TokenBucket(rate, rate)
         too_fast, too_many = f"more than {rate} requests and events per second", f"{self._running} handlers run already"
+        self._bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
         self._too_fast = Refused(ABOVE, f"{too_fast} on all your connections", "Quotas.requests")
         self._too_many = Refused(ABOVE, f"{too_many} on all your connections", "Quotas.running")
 
@@ -81,9 +87,14 @@ class Subject:
         return self._bucket is not None or self._running is not None
 
     @property
+    def limits_reading(self) -> bool:
+        """Whether `charge` may return more than 0."""
+        return self._bytes is not None
+
+    @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
-        return self._bucket is not None or self.count > 0 or bool(self.buckets)
+        return self._bucket is not None or self.limits_reading or self.count > 0 or bool(self.buckets)
 
     def allow(self, now: float) -> Refused | None:
         """Count a request or an event, or return why it is refused."""
@@ -92,6 +103,10 @@ class Subject:
         if self._bucket is not None and not self._bucket.spend(now):
             return self._too_fast
         return None
+
+    def charge(self, now: float, size: int) -> float:
+        """Count bytes that have arrived, and return the seconds for which no more may."""
+        return 0.0 if self._bytes is None else self._bytes.charge(now, size)
 
     def enter(self) -> None:
         """Count one more connection.
@@ -139,6 +154,23 @@ class Slot:
         self._link.lease.release(self._new.id)
         with suppress(StoreLost, StoreFull, LogGone):  # otherwise, it ends with its lease
             await self._link.store.append(self._key, self._new.id, WRITER, 1, [], end=b"", free=True)
+
+
+class Meter:
+    """Pauses reading from a peer, while more has arrived than the quotas of its subjects allow."""
+
+    def __init__(self, subjects: list[Subject], loop: Scheduler) -> None:
+        self._subjects, self._loop = subjects, loop
+        self._seen = 0
+
+    def __call__(self, transport: Any, traffic: Traffic | None) -> None:
+        if traffic is None or traffic.bytes_in is None:  # the transport does not count
+            return
+        size, self._seen, now = traffic.bytes_in - self._seen, traffic.bytes_in, self._loop.time()
+        pause = max(subject.charge(now, size) for subject in self._subjects)
+        if pause > 0 and hasattr(transport, "pause_receiving"):
+            transport.pause_receiving()
+            self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
 
 
 class Membership:
@@ -281,6 +313,8 @@ class QuotaBook:
             core = served.core
             core.calls.totals = tuple(subjects)
             core.admission.limit([subject.allow for subject in subjects if subject.limits_calls])
+            if reading := [subject for subject in subjects if subject.limits_reading]:
+                core.host.meter = Meter(reading, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,10 +23,11 @@ from wsrpc import (
     Quotas,
     Reconnect,
     Server,
+    Stream,
 )
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.store import LogState, MemoryStore, NewLog, StoreLost
-from wsrpc.testing import Clock, Line, connect
+from wsrpc.testing import Clock, Line, Simulation, connect, simulate
 
 ABOVE = "above the quota"
 TOO_MANY = "more than {} connections: close one, or try again later"
@@ -185,7 +187,7 @@ async def test_a_function_that_fails_when_a_session_cannot_resume_closes_the_con
     clock, names = Clock(), ["ada"]
     server = quoted(Quotas(by=lambda _: names.pop(), connections=1), detached_timeout=5)
     line = Line(server, clock=clock)
-    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)):
         line.down = True
         line.cut()
         await turns_until(lambda: server.peers[0].detached)
@@ -440,3 +442,38 @@ async def test_the_rate_of_one_event_outlives_the_connections_of_a_user() -> Non
             with suppress(Overloaded):
                 await client.request("rated", wait)
     assert ran == [0, 6]
+
+
+# ---------------------------------------------------------------- what arrives
+
+
+# 600,000 bytes come on two connections. Below a rate, each reads 64 KiB every 5 s, so that it is not taken for dead.
+@pytest.mark.parametrize(("rate", "least", "most"), [(100_000, 4, 6), (2_000, 20, 40)])
+def test_reading_pauses_while_more_bytes_arrive_than_are_allowed(rate: float, least: float, most: float) -> None:
+    took: dict[str, float] = {}
+
+    async def serve() -> None:
+        server = Server(quotas=Quotas(bytes=rate))
+        server.on_handshake(lambda handshake: setattr(handshake, "principal", handshake.query.get("user")))
+
+        @server.on("upload")
+        async def upload(items: Stream[bytes]) -> int:
+            return sum([len(each) async for each in items])
+
+        async with server.listen(port=80):
+            await asyncio.Event().wait()
+
+    async def use(name: str, query: str, items: int) -> None:
+        began = asyncio.get_running_loop().time()
+        async with Client(f"ws://shop:80/{query}", proxy=None, reconnect=None) as client:
+            assert await client.request("upload", send=[b"x" * 10_000] * items) == 10_000 * items
+            took[name] = asyncio.get_running_loop().time() - began
+
+    def world(simulation: Simulation) -> None:
+        simulation.process("shop", serve, serves=True)
+        simulation.process("one", partial(use, "one", "?user=ada", 30))
+        simulation.process("other", partial(use, "other", "?user=ada", 30))
+        simulation.process("nobody", partial(use, "nobody", "", 60))
+
+    simulate(world, seed=1, faults=())
+    assert least < max(took["one"], took["other"]) < most and took["nobody"] < 2, took

@@ -129,9 +129,15 @@ class PeerSession:
         self.admission.update()
         if not self.writer.terms.known:
             receive = partial(self._receive_early, receive)
-        session.start_receiving(receive, self.dispatcher.stop_timing)
+        session.start_receiving(receive, self.dispatcher.stop_timing if host.meter is None else self._read_ended)
         if self.opening.running is None:
             self.finish_opening()
+
+    def _read_ended(self) -> None:
+        self.dispatcher.stop_timing()
+        connection, host = self.session.live_connection, self.host
+        if connection is not None and host.meter is not None:
+            host.meter(connection.transport, host.traffic(connection))
 
     def _receive_early(self, receive: Receive, payload: bytes | bytearray, text: bool, /) -> None:
         """Receive a message before it is known whether the remote peer is a wsrpc peer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
 from ...errors import short
-from ...transport import ConnectionInfo, Traffic
+from ...transport import ConnectionInfo, Traffic, Transport
 from ..wire.settings import Settings
 from .connection import Connection
 from .peer_owner import PeerOptions, PeerOwner
@@ -56,6 +56,7 @@ class PeerHost:
         "log",
         "loop",
         "metadata_not_sent",
+        "meter",
         "misfits",
         "options",
         "owner",
@@ -97,6 +98,8 @@ class PeerHost:
         """Numbers of calls by the remote peer, by deprecated event."""
         self.warned: frozenset[str] = frozenset()
         """The events that are deprecated at the remote peer, as far as it was logged."""
+        self.meter: Callable[[Transport, Traffic | None], None] | None = None
+        """Is called after each read, with the transport and the traffic of all connections."""
         self.reporter = reporter
         self.info: ConnectionInfo | None = None
         """Describes the newest connection, which may not be bound yet, or may have ended."""
