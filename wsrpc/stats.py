@@ -157,6 +157,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             programs have another version of the contract. ``unknown`` stands for peers that do not say what they run,
             and ``others`` for further programs after 100.
         deprecated: total numbers of calls of deprecated handlers, by the program of the peers that call them.
+        quotas_unchecked: total number of connections that were accepted although the ``store=`` of the server has not
+            said how many its user has (`Quotas.connections`).
         store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
             with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
@@ -186,6 +188,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
     misfits: dict[str, int]
     deprecated: dict[str, int]
+    quotas_unchecked: int
     store_answers: bool
     cluster: ClusterStats | None
 
@@ -307,6 +310,7 @@ class StatsSum:
         refused: dict[int, int],
         rooms: int,
         errors: int,
+        quotas_unchecked: int,
         store_answers: bool,
         cluster: ClusterStats | None,
     ) -> ServerStats:
@@ -322,6 +326,7 @@ class StatsSum:
             ignored=dict(self._ignored),
             misfits=self._by_program.misfits,
             deprecated=self._by_program.deprecated,
+            quotas_unchecked=quotas_unchecked,
             store_answers=store_answers,
             cluster=cluster,
             **self._sums,

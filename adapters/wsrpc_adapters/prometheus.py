@@ -66,6 +66,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "misfits", "program", "Messages that did not fit a handler, by the program of the peer."),
     (COUNTER, "deprecated", "program", "Calls of deprecated handlers, by the program of the peer."),
     (COUNTER, "errors", "", "Failures that were logged at ERROR, mostly failed handlers."),
+    (COUNTER, "quotas_unchecked", "", "Connections accepted although the store did not count those of the user."),
     (GAUGE, "store_answers", "", "Whether the store of calls with a key and of room histories answers."),
     (GAUGE, "cluster.connected", "", "Whether the engine of the cluster can be reached."),
     (GAUGE, "cluster.nodes", "", "Known processes of the cluster, including this one."),

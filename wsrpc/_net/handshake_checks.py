@@ -36,6 +36,8 @@ class Door:
         self.closed = False
         self.refused: Counter[int] = Counter()
         """Counts of refused handshakes, by HTTP status."""
+        self.quotas_unchecked = 0
+        """Number of connections that were accepted without an answer of the store of `Quotas`."""
         self._deciding: set[asyncio.Timeout] = set()
 
     @contextmanager

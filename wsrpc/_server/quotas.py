@@ -19,7 +19,7 @@ from .._core.peer.admission import Refused
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
 from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
-from .._log.link import StoreLink
+from .._log.link import StoreLink, insist
 from .._net.handshake_checks import Door
 from .._raw.raw_connection import RawConnection
 from ..errors import HandshakeRejected
@@ -129,8 +129,12 @@ class QuotaExceeded(Exception):
 class Slot:
     """One of the slots of a subject in the store: the process with the log of the slot may have a connection."""
 
-    def __init__(self, link: StoreLink, number: int, key: str, new: NewLog) -> None:
-        self.number, self._link, self._key, self._new = number, link, key, new
+    def __init__(self, link: StoreLink, subject: SubjectKey, number: int) -> None:
+        self.number, self._link = number, link
+        text = "quota {} {} {}".format(number, *subject)
+        self._key = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        # It pays for itself, because a payer may have fewer logs than a subject has slots.
+        self._new = NewLog(id=secrets.token_hex(8), payer=self._key, keep=1, owned=True)
         self._is_free = False
 
     async def acquire(self) -> bool:
@@ -146,7 +150,7 @@ class Slot:
     def _learn(self, state: LogState | None) -> None:
         if state is None:  # the store has lost it, or did not hear of this process for too long
             self._link.lease.release(self._new.id)
-            self._link.spawn(self.acquire())
+            self._link.spawn(insist(self.acquire))
 
     async def free(self) -> None:
         """Give the slot up."""
@@ -233,8 +237,8 @@ class QuotaBook:
         """
         try:
             for membership in self._enter(handshake):
-                if self._link.is_shared:
-                    await self._acquire_slot(membership)
+                if self._link.is_shared and not await self._acquire_slot(membership):
+                    door.quotas_unchecked += 1
         except Exception as exc:
             self._leave(handshake)
             raise door.refuse(self._refusal(exc, handshake)) from None
@@ -271,35 +275,38 @@ class QuotaBook:
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
         return HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"})
 
-    async def _acquire_slot(self, membership: Membership) -> None:
+    async def _acquire_slot(self, membership: Membership) -> bool:
         """Get a slot of the store. The slots of a subject are as many as its connections in all processes.
+
+        Return False if the store does not answer.
 
         Raises:
             QuotaExceeded: all have been found to be taken.
         """
         subject, most = membership.subject, membership.subject.most
         if most is None:
-            return
-        payer = sha256("quota {} {}".format(*subject.key).encode("utf-8", "surrogatepass")).hexdigest()
+            return True
+        if not self._link.answers:
+            return False
+        asked = 0
         try:
             async with asyncio.timeout(SLOT_TIMEOUT):
                 for number in sample(range(most), most):  # one after another: a slot taken on trial would refuse others
                     if number in subject.slots:
                         continue
-                    key = sha256(f"{payer} {number}".encode()).hexdigest()
-                    slot = Slot(
-                        self._link, number, key, NewLog(id=secrets.token_hex(8), payer=payer, keep=1, owned=True)
-                    )
+                    slot = Slot(self._link, subject.key, number)
                     subject.slots.add(number)  # also while it is asked for: another connection asks for another one
                     try:
                         if await slot.acquire():
                             membership.slot = slot
-                            return
+                            return True
                     finally:
                         if membership.slot is None:
                             subject.slots.discard(number)
-        except (StoreLost, StoreFull, TimeoutError):
-            return  # as without a store
+                    asked += 1
+        except Exception as exc:  # `WatchedStore` has logged it
+            if asked == 0 or not isinstance(exc, TimeoutError):  # else, so many are taken that it took long
+                return False
         raise QuotaExceeded(most)
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:

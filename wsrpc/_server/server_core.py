@@ -218,6 +218,7 @@ class ServerCore:
             refused=refused,
             rooms=self._rooms.count,
             errors=self.totals.errors,
+            quotas_unchecked=self.door.quotas_unchecked,
             store_answers=self._runs.link.answers,
             cluster=None if joined_cluster is None else joined_cluster.stats(),
         )

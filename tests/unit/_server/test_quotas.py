@@ -25,8 +25,9 @@ from wsrpc import (
     Server,
     Stream,
 )
+from wsrpc._server import quotas
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.store import LogState, MemoryStore, NewLog, StoreLost
+from wsrpc.store import Appended, LogState, MemoryStore, NewLog, StoreFull, StoreLost
 from wsrpc.testing import Clock, Line, Simulation, connect, simulate
 
 ABOVE = "above the quota"
@@ -241,6 +242,18 @@ async def test_addresses_count_together_by_network(one: str | None, other: str |
         await server.handshake(asked[1])
 
 
+async def test_the_memory_for_addresses_without_a_connection_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "MOST_IDLE", 20)
+    clock, server = Clock(), quoted(Quotas(by=lambda handshake: handshake.path, requests=1))
+
+    async def answered(path: str) -> int:
+        async with connect(server, path=path, clock=clock) as client:
+            return await allowed(client, 2)
+
+    assert [await answered(f"/{number}") for number in range(21)] == [1] * 21
+    assert [await answered(f"/{number}") for number in (20, 2, 1, 0)] == [0, 0, 0, 1]  # the oldest is forgotten
+
+
 BROKEN: list[tuple[Quotas, object]] = [
     (Quotas(running=1), ["a", "list"]),
     (Quotas(by=lambda handshake: 5, running=1), None),  # type: ignore[arg-type, return-value]
@@ -278,18 +291,37 @@ def test_mistakes_are_refused(make: Callable[[], Any], error: type[Exception], t
 
 
 class Outage(MemoryStore):
-    """A store that does not answer while `down`."""
+    """A store that fails or hangs as the test says."""
 
-    down = False
+    def __init__(self, lease: float = 6.0) -> None:
+        super().__init__(lease=lease)
+        self.failure: Exception | None = None
+        self.hangs = False
+        self.renews = True
+        self.freed = 0
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
-        if self.down:
-            raise StoreLost("down")
+        if self.failure is not None:
+            raise self.failure
+        if self.hangs:
+            await asyncio.Event().wait()
         return await super().open(key, log)
+
+    async def hold(self, *args: Any) -> dict[str, LogState]:
+        if not self.renews:
+            await asyncio.Event().wait()
+        return await super().hold(*args)
+
+    async def append(self, *args: Any, **options: Any) -> Appended:
+        if self.failure is not None:
+            raise self.failure
+        appended = await super().append(*args, **options)
+        self.freed += bool(options.get("free"))
+        return appended
 
 
 class Forgetful(MemoryStore):
-    """A store that has lost everything when it is asked to renew a lease."""
+    """A store that has lost everything when it is asked to renew a lease, and then does not answer once."""
 
     def __init__(self) -> None:
         super().__init__(lease=0.003)
@@ -297,9 +329,11 @@ class Forgetful(MemoryStore):
         self.again = asyncio.Event()
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
-        if log.id in self.opened:
-            self.again.set()
         self.opened.append(log.id)
+        if self.opened.count(log.id) == 2:
+            raise StoreLost("down")
+        if self.opened.count(log.id) == 3:
+            self.again.set()
         return await super().open(key, log)
 
     async def hold(self, *_: Any) -> dict[str, LogState]:
@@ -315,10 +349,10 @@ async def test_a_slot_that_the_store_has_lost_is_taken_again() -> None:
 
 
 @asynccontextmanager
-async def three(store: MemoryStore | None) -> AsyncGenerator[list[Server]]:
+async def three(store: MemoryStore | None, most: int = 5) -> AsyncGenerator[list[Server]]:
     """Three servers of a cluster. The principal is the path of the URL."""
     engine = MemoryEngine()
-    servers = [quoted(Quotas(connections=5), cluster=Cluster(engine, name="shop"), store=store) for _ in range(3)]
+    servers = [quoted(Quotas(connections=most), cluster=Cluster(engine, name="shop"), store=store) for _ in range(3)]
     for server in servers:
         server.on_handshake(lambda handshake: setattr(handshake, "principal", handshake.path))
         await server.open()
@@ -362,19 +396,65 @@ async def test_a_slot_is_free_when_its_connection_or_its_server_ends() -> None:
         first = await opened(stack, servers[:1], "ada", 3)
         assert len(await opened(stack, servers[1:2], "ada", 5)) == 2
         await first[0].aclose()
-        await turns_until(lambda: not tasks_of(servers[0]))
+        await turns_until(lambda: store.freed == 1)
         assert len(await opened(stack, servers[2:], "ada", 5)) == 1
         await servers[0].close()
         assert len(await opened(stack, servers[2:], "ada", 5)) == 2
-        store.down = True  # then each process counts its own
-        assert len(await opened(stack, servers[1:2], "ada", 7)) == 3
-        assert len(await opened(stack, servers[2:], "ada", 7)) == 2
-        store.down = False
 
 
-def tasks_of(server: Server) -> set[Any]:
-    """The tasks that give slots back."""
-    return server._quotas._freeing
+async def test_the_slot_of_a_process_that_does_not_renew_its_lease_is_free() -> None:
+    store = Outage(lease=0.01)
+    async with three(store) as servers, AsyncExitStack() as stack:
+        assert len(await opened(stack, servers[:1], "ada", 5)) == 5
+        store.renews = False
+        while not await opened(stack, servers[1:2], "ada", 1):
+            pass
+
+
+FAILURES: list[Callable[[Outage], None]] = [
+    lambda store: setattr(store, "failure", StoreLost("down")),
+    lambda store: setattr(store, "failure", StoreFull("no room")),
+    lambda store: setattr(store, "failure", OSError("a store of the user's own")),
+    lambda store: setattr(store, "hangs", True),
+]
+
+
+@pytest.mark.parametrize("fail", FAILURES)
+async def test_without_an_answer_of_the_store_each_process_counts_for_itself(
+    fail: Callable[[Outage], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(quotas, "SLOT_TIMEOUT", 0.01)
+    store = Outage()
+    async with three(store) as servers, AsyncExitStack() as stack:
+        assert len(await opened(stack, servers[:1], "ada", 3)) == 3
+        fail(store)
+        assert [len(await opened(stack, [each], "ada", 7)) for each in servers] == [2, 5, 5]
+        assert [each.stats().quotas_unchecked for each in servers] == [2, 5, 5]
+        store.failure, store.hangs = None, False
+    caplog.clear()
+
+
+async def test_a_session_that_resumes_on_another_server_needs_no_other_slot() -> None:
+    async with three(MemoryStore(), 1) as servers, AsyncExitStack() as stack:
+        lines = [Line(each) for each in servers]
+        at = 0
+        client = Client(
+            "ws://server/ada",
+            dial=lambda *args, **options: lines[at].dial(*args, **options),
+            reconnect=Reconnect(initial=0.001),
+        )
+        await stack.enter_async_context(client)
+        peers = servers[0].peers
+        for at in (1, 2, 0):
+            for line in lines:
+                line.cut(half_open=at == 2)
+            await client.wait_connected()
+            assert await client.request("add", 1, 2) == 3
+            assert servers[0].peers == peers and not await opened(stack, servers, "ada", 3)
+        await client.close()
+        await turns_until(lambda: not servers[0].peers)
+        while not await opened(stack, servers[1:2], "ada", 1):
+            pass
 
 
 # ---------------------------------------------------------------- one event

@@ -59,7 +59,9 @@ def run(function: Callable[..., Any] | Handler, *arguments: Any, dec_hook: Any =
 def refused(function: Callable[..., Any], *arguments: Any, **options: Any) -> BadArguments:
     with pytest.raises(ArgumentsRefused) as caught:
         run(function, *arguments, **options)
-    return caught.value.error
+    error = caught.value.error
+    assert isinstance(error, BadArguments)
+    return error
 
 
 class User(msgspec.Struct):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..._values.pydantic_types import Misfit
-from ...errors import BadArguments, Overloaded, made_here, set_text_for_log
+from ...errors import BadArguments, RpcError, made_here, set_text_for_log
 from .introspection import Parameter
 
 
@@ -22,9 +22,9 @@ class ArgumentsRefused(Exception):
     is at fault, not its caller.
     """
 
-    def __init__(self, error: BadArguments | Overloaded) -> None:
+    def __init__(self, error: RpcError) -> None:
         super().__init__(error)
-        self.error = made_here(error)
+        self.error: RpcError = made_here(error)
 
 
 _AT = re.compile(r"(?P<text>.*) - at (?P<key>`key` in )?`\$\[(?P<index>\d+)\](?P<path>[^`]*)`", re.DOTALL)
