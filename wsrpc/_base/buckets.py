@@ -28,16 +28,18 @@ class TokenBucket:
         Args:
             now: the time in seconds. If it is before the last time, because of another clock, no token is added.
         """
+        remaining = self._remaining
         if now > self._at:
-            self._remaining = min(self._most, self._remaining + (now - self._at) * self._per_second)
+            remaining += (now - self._at) * self._per_second
+            if remaining > self._most:  # without `min`: this runs for each request of a user with quotas
+                remaining = self._most
         self._at = now
-        if self._remaining < ENOUGH:
-            return False
-        self._remaining -= 1
-        return True
+        enough = remaining >= ENOUGH
+        self._remaining = remaining - enough
+        return enough
 
     def charge(self, now: float, amount: float) -> float:
         """Spend ``amount`` tokens, even if there are fewer. Return the seconds until none is owed."""
         spent = self.spend(now)
         self._remaining += spent - amount
-        return max(0.0, -self._remaining / self._per_second)
+        return -self._remaining / self._per_second if self._remaining < 0 else 0.0

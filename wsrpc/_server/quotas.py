@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from random import sample
+from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 from .._base.buckets import TokenBucket
 from .._base.logs import LogBudget, address_text
 from .._base.scheduler import Scheduler
-from .._core.peer.admission import Refused
+from .._core.peer.admission import Rate, Refusal
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
 from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
@@ -51,11 +52,11 @@ class Subject:
 
     __slots__ = (
         "_bucket",
-        "_bytes",
         "_running",
         "_too_fast",
         "_too_many",
         "buckets",
+        "bytes",
         "connections",
         "count",
         "key",
@@ -74,39 +75,32 @@ class Subject:
         """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
         self.slots = set[int]()
         """The slots in the store that connections of this process have."""
-        rate, self._running = quotas.requests, quotas.running
+        rate, self._running = quotas.requests, maxsize if quotas.running is None else quotas.running
         self._bucket = None if rate is None else TokenBucket(rate, rate)
         too_fast, too_many = f"more than {rate} requests and events per second", f"{self._running} handlers run already"
-        self._bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
-        self._too_fast = Refused(ABOVE, f"{too_fast} on all your connections", "Quotas.requests")
-        self._too_many = Refused(ABOVE, f"{too_many} on all your connections", "Quotas.running")
+        self.bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
+        """Counts the bytes that arrive."""
+        self._too_fast = Refusal(ABOVE, f"{too_fast} on all your connections", "Quotas.requests")
+        self._too_many = Refusal(ABOVE, f"{too_many} on all your connections", "Quotas.running")
 
     @property
-    def limits_calls(self) -> bool:
-        """Whether `allow` may refuse anything."""
-        return self._bucket is not None or self._running is not None
-
-    @property
-    def limits_reading(self) -> bool:
-        """Whether `charge` may return more than 0."""
-        return self._bytes is not None
+    def rates(self) -> list[Rate]:
+        """What counts requests and events."""
+        if self._bucket is None and self._running == maxsize:
+            return []
+        spend = self._spend if self._bucket is None or self._running < maxsize else self._bucket.spend  # saves a call
+        return [Rate(spend, self._refusal)]
 
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
-        return self._bucket is not None or self.limits_reading or self.count > 0 or bool(self.buckets)
+        return self._bucket is not None or self.bytes is not None or self.count > 0 or bool(self.buckets)
 
-    def allow(self, now: float) -> Refused | None:
-        """Count a request or an event, or return why it is refused."""
-        if self._running is not None and self.count >= self._running:
-            return self._too_many
-        if self._bucket is not None and not self._bucket.spend(now):
-            return self._too_fast
-        return None
+    def _spend(self, now: float) -> bool:
+        return self.count < self._running and (self._bucket is None or self._bucket.spend(now))
 
-    def charge(self, now: float, size: int) -> float:
-        """Count bytes that have arrived, and return the seconds for which no more may."""
-        return 0.0 if self._bytes is None else self._bytes.charge(now, size)
+    def _refusal(self) -> Refusal:
+        return self._too_many if self.count >= self._running else self._too_fast
 
     def enter(self) -> None:
         """Count one more connection.
@@ -161,17 +155,19 @@ class Slot:
 
 
 class Meter:
-    """Pauses reading from a peer, while more has arrived than the quotas of its subjects allow."""
+    """Pauses reading from a peer, while it or another peer of its subjects has sent too many bytes."""
 
-    def __init__(self, subjects: list[Subject], loop: Scheduler) -> None:
-        self._subjects, self._loop = subjects, loop
+    def __init__(self, buckets: list[TokenBucket], loop: Scheduler) -> None:
+        self._buckets, self._loop = buckets, loop
         self._seen = 0
 
     def __call__(self, transport: Any, traffic: Traffic | None) -> None:
         if traffic is None or traffic.bytes_in is None:  # the transport does not count
             return
         size, self._seen, now = traffic.bytes_in - self._seen, traffic.bytes_in, self._loop.time()
-        pause = max(subject.charge(now, size) for subject in self._subjects)
+        pause = 0.0
+        for bucket in self._buckets:
+            pause = max(pause, bucket.charge(now, size))
         if pause > 0 and hasattr(transport, "pause_receiving"):
             transport.pause_receiving()
             self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
@@ -319,9 +315,9 @@ class QuotaBook:
         if isinstance(served, ServedPeer):
             core = served.core
             core.calls.totals = tuple(subjects)
-            core.admission.limit([subject.allow for subject in subjects if subject.limits_calls])
-            if reading := [subject for subject in subjects if subject.limits_reading]:
-                core.host.meter = Meter(reading, core.loop)
+            core.admission.limit([rate for subject in subjects for rate in subject.rates])
+            if counting := [subject.bytes for subject in subjects if subject.bytes is not None]:
+                core.host.meter = Meter(counting, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -307,7 +307,7 @@ class Outage(MemoryStore):
             await asyncio.Event().wait()
         return await super().open(key, log)
 
-    async def hold(self, *args: Any) -> dict[str, LogState]:
+    async def hold(self, *args: Any) -> Mapping[str, LogState]:
         if not self.renews:
             await asyncio.Event().wait()
         return await super().hold(*args)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
 from wsrpc._core.api.peer import core_of
+from wsrpc._core.peer.admission import Rate
 from wsrpc.codecs import JsonCodec
 
 MESSAGES: list[dict[str, Any]] = [
@@ -39,7 +41,7 @@ class OwnCodec(JsonCodec):
 async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) -> None:
     async def effect(quotas: bool = False, **general: Any) -> list[Any]:
         d = Driven(limits=Limits(rate=UNREACHED if general else None), **general)
-        core_of(d.peer).admission.limit([lambda now: None] if quotas else [])
+        core_of(d.peer).admission.limit([Rate(lambda now: True, Mock())] if quotas else [])
         ran: list[Any] = []
 
         def say(number: int) -> int:
