@@ -76,16 +76,16 @@ class Refusal(NamedTuple):
     by: str
 
 
-Count = Callable[[float], bool]
+Spend = Callable[[float], bool]
 """Counts a request or an event that arrives at a time in seconds, or returns False to refuse it."""
 
 
 class Rate(NamedTuple):
     """Something that counts the messages of a peer, and perhaps of others."""
 
-    count: Count
+    spend: Spend
     refusal: Callable[[], Refusal]
-    """Says why ``count`` has just returned False."""
+    """Says why ``spend`` has just returned False."""
 
 
 def _own_rate(limits: Limits) -> Rate | None:
@@ -100,15 +100,15 @@ def _all_of(rates: Sequence[Rate]) -> Rate:
     """Return what counts messages with ``rates``, one after another until one refuses."""
     refusing = rates[0]
 
-    def count(now: float) -> bool:
+    def spend(now: float) -> bool:
         nonlocal refusing
         for each in rates:
-            if not each.count(now):
+            if not each.spend(now):
                 refusing = each
                 return False
         return True
 
-    return rates[0] if len(rates) == 1 else Rate(count, lambda: refusing.refusal())
+    return rates[0] if len(rates) == 1 else Rate(spend, lambda: refusing.refusal())
 
 
 class Admission:
@@ -122,7 +122,7 @@ class Admission:
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
     While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
-    unless it has the id of a request in `Dispatcher.active`. So it may if ``only_count`` has counted it.
+    unless it has the id of a request in `Dispatcher.active`. So it may if ``only_spend`` has counted it.
 
     A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
     """
@@ -137,7 +137,7 @@ class Admission:
         "needs_checks",
         "on_events_done",
         "on_position",
-        "only_count",
+        "only_spend",
         "rate",
         "waiting_room",
     )
@@ -161,7 +161,7 @@ class Admission:
         """Whether `start_waiting` runs."""
         self.rate = _own_rate(limits)
         """Counts messages against `Limits.rate`, and against what `limit` adds. None if nothing does."""
-        self.only_count: Count | None = None
+        self.only_spend: Spend | None = None
         """Counts a message, if ``needs_checks`` is true only because of what `limit` has added."""
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ class Admission:
     def update(self) -> None:
         """Compute ``needs_checks`` again, because something on which it depends has changed."""
         must = self.must_check()
-        self.only_count = None if must or self.rate is None else self.rate.count
+        self.only_spend = None if must or self.rate is None else self.rate.spend
         self.needs_checks = must or self.rate is not None
 
     def must_check(self) -> bool:
@@ -313,7 +313,7 @@ class Admission:
 
     def fits_rate(self, dispatcher: Dispatcher, message: WireMessage) -> bool:
         """Count an event or a request against the rates. If it exceeds one, refuse it and return False."""
-        if self.rate is None or self.rate.count(self._loop.time()):
+        if self.rate is None or self.rate.spend(self._loop.time()):
             return True
         self.refuse(dispatcher, message)
         return False

@@ -144,12 +144,12 @@ class Receiver:
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
             ) or self._accepts_names(message):
                 if message.i in self._active or self._admission.needs_checks:
-                    count, dispatcher = self._admission.only_count, self._dispatcher
-                    if count is None or message.i in self._active:
+                    spend, dispatcher = self._admission.only_spend, self._dispatcher
+                    if spend is None or message.i in self._active:
                         self._admission.arrived(dispatcher, message, payload, view, decode)
                         return
                     # The other checks of `arrived` would take 12 % of the CPU time of a request.
-                    if count(dispatcher.loop.time()):
+                    if spend(dispatcher.loop.time()):
                         dispatcher.run(message, payload, view)
                         return
                     self._admission.refuse(dispatcher, message)
