@@ -32,7 +32,7 @@ from .peers import ServedPeer
 ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""
 MOST_IDLE = 10_000
-"""Number of subjects without a connection that are remembered. Each takes about 300 bytes."""
+"""Number of subjects without a connection that are remembered. Each takes about 600 bytes."""
 LONGEST_PAUSE = 5.0
 """Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
 SLOT_TIMEOUT = 2.0
@@ -52,36 +52,35 @@ class Subject:
 
     __slots__ = (
         "_bucket",
+        "_quotas",
         "_running",
-        "_too_fast",
-        "_too_many",
         "buckets",
         "bytes",
         "connections",
         "count",
         "key",
-        "most",
         "slots",
     )
 
     def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
+        self._quotas = quotas
         self.key = key
-        self.most = quotas.connections
-        """The quota of connections."""
         self.connections = 0
         self.count = 0
         """Number of handlers that run. `ActiveCalls` counts them."""
         self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
         """Of the handlers with ``rate=`` that were called. `ActiveCalls` makes them."""
-        self.slots = set[int]()
+        self.slots: dict[int, None] = {}
         """The slots in the store that connections of this process have."""
         rate, self._running = quotas.requests, maxsize if quotas.running is None else quotas.running
         self._bucket = None if rate is None else TokenBucket(rate, rate)
-        too_fast, too_many = f"more than {rate} requests and events per second", f"{self._running} handlers run already"
         self.bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
         """Counts the bytes that arrive."""
-        self._too_fast = Refusal(ABOVE, f"{too_fast} on all your connections", "Quotas.requests")
-        self._too_many = Refusal(ABOVE, f"{too_many} on all your connections", "Quotas.running")
+
+    @property
+    def most(self) -> int | None:
+        """The quota of connections."""
+        return self._quotas.connections
 
     @property
     def rates(self) -> list[Rate]:
@@ -100,7 +99,10 @@ class Subject:
         return self.count < self._running and (self._bucket is None or self._bucket.spend(now))
 
     def _refusal(self) -> Refusal:
-        return self._too_many if self.count >= self._running else self._too_fast
+        why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
+        if self.count >= self._running:
+            why, by = f"{self._running} handlers run already", "Quotas.running"
+        return Refusal(ABOVE, f"{why} on all your connections", by)
 
     def enter(self) -> None:
         """Count one more connection.
@@ -291,14 +293,14 @@ class QuotaBook:
                     if number in subject.slots:
                         continue
                     slot = Slot(self._link, subject.key, number)
-                    subject.slots.add(number)  # also while it is asked for: another connection asks for another one
+                    subject.slots[number] = None  # also while it is asked for: another connection asks for another one
                     try:
                         if await slot.acquire():
                             membership.slot = slot
                             return True
                     finally:
                         if membership.slot is None:
-                            subject.slots.discard(number)
+                            subject.slots.pop(number, None)
                     asked += 1
         except Exception as exc:  # `WatchedStore` has logged it
             if asked == 0 or not isinstance(exc, TimeoutError):  # else, so many are taken that it took long
@@ -329,7 +331,7 @@ class QuotaBook:
             subject, slot = each.subject, each.slot
             subject.connections -= 1
             if slot is not None:
-                subject.slots.discard(slot.number)
+                subject.slots.pop(slot.number, None)
                 task = self._link.spawn(slot.free())
                 self._freeing.add(task)
                 task.add_done_callback(self._freeing.discard)

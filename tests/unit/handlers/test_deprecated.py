@@ -138,5 +138,5 @@ def test_what_it_can_be(value: Any, error: type[Exception]) -> None:
     for register in (Server().on, Router().on):
         with pytest.raises(error, match="deprecated= is a text of at most 200 characters that says what to use inst"):
             register("report", now, deprecated=value)
-    with pytest.raises(TypeError, match=r"'open' reports on the connection: .* deprecated= do not apply"):
+    with pytest.raises(TypeError, match=r"'open' reports on the connection: .* deprecated= and rate= do not apply"):
         Server().on("open", lambda peer: None, deprecated="use 'connect'")
