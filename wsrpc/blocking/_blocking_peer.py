@@ -209,12 +209,27 @@ class Registrar(Delegate):
 
     @overload
     def on(
-        self, event: str, /, *, ordered: bool = False, hidden: bool = False, deprecated: str | None = None
+        self,
+        event: str,
+        /,
+        *,
+        ordered: bool = False,
+        hidden: bool = False,
+        deprecated: str | None = None,
+        rate: float | None = None,
     ) -> Callable[[F], F]: ...
 
     @overload
     def on(
-        self, event: str, handler: F, /, *, ordered: bool = False, hidden: bool = False, deprecated: str | None = None
+        self,
+        event: str,
+        handler: F,
+        /,
+        *,
+        ordered: bool = False,
+        hidden: bool = False,
+        deprecated: str | None = None,
+        rate: float | None = None,
     ) -> F: ...
 
     @overload
@@ -229,6 +244,7 @@ class Registrar(Delegate):
         ordered: bool = False,
         hidden: bool = False,
         deprecated: str | None = None,
+        rate: float | None = None,
     ) -> Any:
         """Register the handler of an event: a plain function, which runs in a thread; see `wsrpc.Peer.on`.
 
@@ -236,7 +252,7 @@ class Registrar(Delegate):
             TypeError: the function is an ``async def``, or cannot be a handler.
             ValueError: as for `wsrpc.Peer.on`.
         """
-        options = {"ordered": ordered, "hidden": hidden, "deprecated": deprecated}
+        options = {"ordered": ordered, "hidden": hidden, "deprecated": deprecated, "rate": rate}
         return register(self._inner, self._bridge, "on", event, handler, **options)
 
     @overload

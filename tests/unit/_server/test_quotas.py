@@ -276,6 +276,8 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Quotas(connections=0), ValueError, "connections= is at least 1"),
     (lambda: Quotas(connections=1.5), TypeError, "connections= is a number"),  # type: ignore[arg-type]
     (lambda: Quotas(requests=float("nan")), ValueError, "requests= is at least 1"),
+    (lambda: Quotas(bytes=True), TypeError, "bytes= is a number"),
+    (lambda: Server().on("add", print, rate=0), ValueError, "rate= is a number of calls per second"),
     (lambda: Server(quotas=5), TypeError, "quotas= is"),  # type: ignore[arg-type]
     (lambda: Server(quotas=[Limits()]), TypeError, "quotas= is"),  # type: ignore[list-item]
 ]
