@@ -15,6 +15,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `DialRequest` checks the arguments of a dialing function. `dial_within` limits the time of an attempt, and adds to its
   error what may be wrong. Turn off redirects in the library.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
+- `use_passing_on` runs a function around the calls that a server passes on for other nodes of its cluster.
 - `serve_nodes` and `ask_node` let an adapter ask the same adapter at another node of a cluster.
 - `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
@@ -25,7 +26,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ from ._base.request_headers import address, joined_headers
 from ._base.scheduler import Scheduler
 from ._client.client import Client
 from ._client.client import core_of as client_core
+from ._core.api.outgoing import OutgoingCall
+from ._core.api.outgoing_functions import read_function
 from ._core.api.peer import Peer, core_of
 from ._core.api.registration import registry_of
 from ._core.handlers.introspection import Role
@@ -69,6 +72,7 @@ __all__ = [
     "joined_headers",
     "kept_handler",
     "serve_nodes",
+    "use_passing_on",
 ]
 
 
@@ -106,6 +110,18 @@ async def connect_in_memory(
     finally:
         if not accepting.done():
             accepting.cancel()
+
+
+def use_passing_on(server: Server, function: Callable[[OutgoingCall], Iterator[None] | None]) -> None:
+    """Run ``function`` around each call of another node of the cluster that ``server`` passes on to its client.
+
+    The function has one of the plain forms of `Server.use_outgoing`, which does not get these calls. It runs until the
+    response, or until a stream or a conversation has opened.
+
+    Raises:
+        TypeError: ``function`` has no valid form.
+    """
+    registry_of(server).passing_on.append(read_function(function))
 
 
 class KeptHandler(NamedTuple):

@@ -94,6 +94,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
             clients. If the engine loses messages, the process opens another connection.
         forwarded: number of connections of clients whose session another process has. This process passes on their
             messages.
+        passed_on: total number of calls of other processes that this process has passed on to its clients.
         lost_events: total number of events from other processes that were lost because the receiving peer was no longer
             connected to this process, or was reading too slowly.
         ignored: total numbers of invalid messages from the engine, by kind.
@@ -110,6 +111,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int
     connections: int
     forwarded: int
+    passed_on: int
     lost_events: int
     ignored: dict[str, int]
 

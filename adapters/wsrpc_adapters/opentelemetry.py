@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import wsrpc
 from wsrpc import BadArguments, Client, OutgoingCall, Peer, RemoteError, RpcError, Server
+from wsrpc.adapting import use_passing_on
 
 try:
     from opentelemetry import context, metrics, propagate, trace
@@ -26,6 +27,7 @@ except ImportError as exc:
     ) from exc
 
 if TYPE_CHECKING:
+    from wsrpc.blocking import ClusterClient as BlockingClusterClient
     from wsrpc.cluster import ClusterClient
 
 __all__ = ["instrument"]
@@ -58,7 +60,7 @@ T = TypeVar("T")
 
 
 def instrument(
-    target: Server | Client | ClusterClient,
+    target: Server | Client | ClusterClient | BlockingClusterClient,
     *,
     tracer_provider: trace.TracerProvider | None = None,
     meter_provider: metrics.MeterProvider | None = None,
@@ -77,12 +79,14 @@ def instrument(
         broadcasts: whether to trace and measure the sending of broadcasts, too.
     """
     if not hasattr(target, "use_outgoing"):
-        raise TypeError(f"instrument() takes a Server, Client or ClusterClient with an event loop, not {target!r}")
+        raise TypeError(f"instrument() takes a Server, ClusterClient or Client with an event loop, not {target!r}")
     tracer = trace.get_tracer(WSRPC, wsrpc.__version__, tracer_provider, SCHEMA)
     meter = metrics.get_meter(WSRPC, wsrpc.__version__, meter_provider, SCHEMA)
     kinds = {*CALLS, *(["event"] if events else []), *(["broadcast"] if broadcasts else [])}
     outgoing = OutgoingCalls(tracer, meter, kinds)
     target.use_outgoing(outgoing.observe)
+    if isinstance(target, Server):
+        use_passing_on(target, PassedCalls(tracer, meter, CALLS, "wsrpc.passed_call.duration").observe)
     if isinstance(target, (Server, Client)):  # not a ClusterClient, which handles no calls
         target.use(InboundCalls(tracer, meter, events=events).observe)
     if isinstance(target, Client):
@@ -187,9 +191,18 @@ class OutgoingCalls(Calls[OutgoingCall]):
         kinds: the kinds of calls that are measured.
     """
 
-    def __init__(self, tracer: trace.Tracer, meter: metrics.Meter, kinds: Collection[str]) -> None:
-        super().__init__(tracer, meter, trace.SpanKind.CLIENT, "rpc.client.call.duration")
+    def __init__(
+        self,
+        tracer: trace.Tracer,
+        meter: metrics.Meter,
+        kinds: Collection[str],
+        duration: str = "rpc.client.call.duration",
+    ) -> None:
+        super().__init__(tracer, meter, trace.SpanKind.CLIENT, duration)
         self._kinds = kinds
+
+    def _parent_of(self, call: OutgoingCall) -> context.Context:
+        return context.get_current()
 
     def _start(self, call: OutgoingCall, now: int) -> Started | None:
         """Start the span of a call, and add it to the metadata of the call."""
@@ -199,7 +212,7 @@ class OutgoingCalls(Calls[OutgoingCall]):
         if channel is not None:
             event = f"{channel}:{event}"
         attributes = {**self.common, METHOD: event}
-        parent = context.get_current()
+        parent = self._parent_of(call)
         span = self._start_span(event, parent, self._kind, attributes, (), now)
         within = trace.set_span_in_context(span, parent)
         propagate.inject(call.metadata, within, SETTER)
@@ -213,6 +226,13 @@ class OutgoingCalls(Calls[OutgoingCall]):
             self.common["server.address"] = host.hostname
         if host.port:
             self.common["server.port"] = host.port
+
+
+class PassedCalls(OutgoingCalls):
+    """The calls of other nodes of a cluster that a server passes on to its clients."""
+
+    def _parent_of(self, call: OutgoingCall) -> context.Context:
+        return propagate.extract(call.metadata, getter=GETTER)
 
 
 def is_fault(error: BaseException) -> bool:

@@ -78,6 +78,7 @@ STATS: list[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str]]
     (COUNTER, "cluster.messages_out", "", "Published messages."),
     (COUNTER, "cluster.engines_lost", "", "Lost connections to the engine."),
     (COUNTER, "cluster.gaps", "", "Times that messages of other processes may be missing."),
+    (COUNTER, "cluster.passed_on", "", "Calls of other processes that were passed on to clients."),
     (COUNTER, "cluster.lost_events", "", "Events from other processes that were lost."),
     (COUNTER, "cluster.ignored", "kind", "Invalid messages from the engine."),
 ]

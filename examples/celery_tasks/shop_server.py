@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from shop_settings import NAME, PORT, engine
+from shop_settings import NAME, PORT, engine, store
 
 from wsrpc import Handshake, Peer, Server
 from wsrpc.cluster import Cluster
 
-server = Server(cluster=Cluster(engine(), name=NAME))
+server = Server(cluster=Cluster(engine(), name=NAME), store=store())
 
 
 @server.on_handshake

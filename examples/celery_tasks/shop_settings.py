@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from wsrpc_adapters.redis import RedisEngine
+from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 NAME = "shop"
 PORT = int(os.environ.get("PORT", "8080"))
@@ -16,3 +16,7 @@ BACKEND = os.environ.get("BACKEND", REDIS)
 
 def engine() -> RedisEngine:
     return RedisEngine(REDIS)
+
+
+def store() -> RedisStore:
+    return RedisStore(REDIS, name=NAME)

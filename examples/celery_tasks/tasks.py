@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_process_shutdown, worker_shutdown
-from shop_settings import BACKEND, BROKER, NAME, SERVER, engine
+from shop_settings import BACKEND, BROKER, NAME, SERVER, engine, store
 
 from wsrpc import Retry
 from wsrpc.blocking import Client, ClusterClient
@@ -14,8 +14,9 @@ from wsrpc.errors import PeerNotFound
 
 app = Celery("tasks", broker=BROKER, backend=BACKEND)
 
-# One connection for each worker process. It is made here, before Celery forks, and used only after that.
+# One connection of each for each worker process. They are made here, before Celery forks, and used only after that.
 client = Client(f"{SERVER}?user=celery", connect_timeout=10)
+shop = ClusterClient(engine(), name=NAME, store=store())
 
 
 @app.task
@@ -29,21 +30,29 @@ def price(article: str, count: int) -> float:
 @app.task
 def announce(text: str) -> int:
     """Tell everyone in the lobby, at whichever process of the cluster they are."""
-    with ClusterClient(engine(), name=NAME) as shop:
-        return len(shop.room("lobby").emit("news", text).nodes)
+    shop.connect()  # the first task of each process joins the cluster
+    return len(shop.room("lobby").emit("news", text).nodes)
 
 
 @app.task(bind=True, max_retries=3, default_retry_delay=60)
 def ask(self: Any, user: str, question: str) -> str:
     """Ask one user, and again later if they are away."""
-    with ClusterClient(engine(), name=NAME) as shop:
-        try:
-            return shop.peer(f"user/{user}").request("ask", question, returns=str, timeout=30)
-        except PeerNotFound as exc:
-            raise self.retry(exc=exc) from exc
+    shop.connect()
+    try:
+        return shop.peer(f"user/{user}").request("ask", question, returns=str, timeout=30)
+    except PeerNotFound as exc:
+        raise self.retry(exc=exc) from exc
+
+
+@app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
+def remind(self: Any, user: str, text: str) -> None:
+    """Remind one user once, as soon as they are there within a day. No worker waits for that."""
+    shop.connect()
+    shop.peer(f"user/{user}").submit("remind", text, key=self.request.id, deliver_within=24 * 3600)
 
 
 @worker_process_shutdown.connect
 @worker_shutdown.connect
 def close(**_: object) -> None:
     client.close()
+    shop.close()

@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from cluster_servers import servers
+from in_a_thread import ThreadedEngine
 from opentelemetry import baggage, context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
@@ -19,6 +21,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from wsrpc import AnonymousChannel, Client, Retry, RpcError, Server
 from wsrpc.blocking import Client as BlockingClient
+from wsrpc.blocking import ClusterClient as BlockingClusterClient
+from wsrpc.errors import PeerNotFound
+from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
 from wsrpc_adapters.opentelemetry import MAX_CODES, SECONDS, instrument
 
@@ -34,7 +39,7 @@ class Telemetry:
         self._tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.tracer = self._tracers.get_tracer("test")
 
-    def instrument(self, *targets: Server | Client, **options: bool) -> None:
+    def instrument(self, *targets: Server | Client | BlockingClusterClient, **options: bool) -> None:
         for target in targets:
             instrument(target, tracer_provider=self._tracers, meter_provider=self._meters, **options)
 
@@ -276,6 +281,40 @@ async def test_baggage_arrives_unless_it_is_too_long(length: int, arrives: bool)
     assert len(chain(telemetry.spans())) == 2
 
 
+@pytest.mark.parametrize(("event", "fails"), [("plain", False), ("rejects", True)])
+async def test_a_server_that_passes_a_call_on_is_in_its_trace(event: str, fails: bool) -> None:
+    telemetry = Telemetry()
+    async with servers(2) as cluster:
+        lock = await cluster.join(0, "lock")
+        lock.on("plain", plain)
+        lock.on("rejects", lambda value: rejects(str(value)))
+        telemetry.instrument(*cluster.all, lock)
+        peer = cluster[1].cluster.peer("lock")
+        with suppress(RpcError):
+            await peer.request(event, 1, timeout=10)
+        await peer.emit("not counted")
+        passed = [stats.cluster.passed_on for each in cluster.all if (stats := each.stats()).cluster is not None]
+    assert chain(telemetry.spans()) == [(event, CLIENT), (event, CLIENT), (event, SERVER)]
+    _, passed_on, _ = telemetry.spans()
+    assert passed_on.status.status_code is (StatusCode.ERROR if fails else StatusCode.UNSET)
+    assert passed == [1, 0] and [point.count for point in telemetry.durations("client")] == [1]
+
+
+def test_the_calls_of_a_blocking_client_of_a_cluster_belong_to_the_span_of_their_thread() -> None:
+    engine, store = ThreadedEngine(), MemoryStore()
+    telemetry, shop = Telemetry(), BlockingClusterClient(engine, store=store)
+    telemetry.instrument(shop)
+    with shop:
+        with telemetry.tracer.start_as_current_span("view") as view:
+            shop.peer("lock").submit("ring", key="k", deliver_within=0.01)
+            with pytest.raises(PeerNotFound):
+                shop.peer("lock").request("ring", key="k", deliver_within=1)
+    submitted, asked = telemetry.spans(CLIENT)
+    for span in (submitted, asked):
+        assert span.name == "ring" and span.parent == view.get_span_context()
+    assert (submitted.status.status_code, asked.status.status_code) == (StatusCode.UNSET, StatusCode.ERROR)
+
+
 def test_a_blocking_client_is_refused() -> None:
-    with pytest.raises(TypeError, match="takes a Server, Client or ClusterClient with an event loop, not <blocking "):
+    with pytest.raises(TypeError, match="takes a Server, ClusterClient or Client with an event loop, not <blocking "):
         instrument(BlockingClient("ws://127.0.0.1:1/"))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from leftovers import turns_until
 
 from wsrpc import AnonymousChannel, Peer, RpcError, Server, current_peer
 from wsrpc.blocking import Client
+from wsrpc.cluster import MemoryEngine
 
 T = TypeVar("T")
 
@@ -42,6 +43,27 @@ class Served(NamedTuple):
         self.until(lambda: not any(p.active or p.anonymous_channels or p.pending for p in self.server.peers))
         peer = client.peer
         client._bridge.run(lambda: turns_until(lambda: not (peer.active or peer.anonymous_channels or peer.pending)))
+
+
+class ThreadedEngine(MemoryEngine):
+    """A `MemoryEngine` whose connections may be in several event loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loops: dict[Any, asyncio.AbstractEventLoop] = {}
+
+    async def connect(self, listener: Any, /) -> Any:
+        self.loops[listener] = asyncio.get_running_loop()
+        return await super().connect(listener)
+
+    def deliver(self, subject: str, payload: bytes) -> None:
+        for connection in tuple(self.connections):
+
+            def in_its_loop(connection: Any = connection) -> None:
+                if connection.has_subscribed(subject):
+                    connection.listener.received(subject, payload)
+
+            self.loops[connection.listener].call_soon_threadsafe(in_its_loop)
 
 
 def make_server() -> tuple[Server, list[str]]:

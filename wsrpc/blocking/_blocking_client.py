@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -40,10 +40,10 @@ class Root(Delegate):
         super().__init__(inner, bridge)
         weakref.finalize(self, bridge.abandon)
 
-    def _enter(self) -> None:
+    def _enter(self, method: Callable[[], Awaitable[Any]]) -> None:
         self._bridge.open()
         try:
-            self._await(self._inner.__aenter__)
+            self._await(method)
         except Exception:
             self._bridge.close()  # the next attempt has a loop of its own, and must not meet this one
             raise
@@ -186,7 +186,7 @@ class Client(Endpoint, Root):
         return function
 
     def __enter__(self) -> Self:
-        self._enter()
+        self._enter(self._inner.__aenter__)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

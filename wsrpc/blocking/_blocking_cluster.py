@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
+from .._base.misuse import no_parentheses
 from .._base.names import UNTYPED
-from .._core.api.options import AwayOptions, ChannelEventOptions
+from .._core.api.options import AwayOptions, ChannelEventOptions, SubmitOptions
+from .._core.api.outgoing import OutgoingCall
 from .._core.api.proxy import make_emitter
 from .._core.wire.codecs import Codec
 from .._log.contract import Store
@@ -26,12 +28,14 @@ from ..stats import ClusterStats
 from ._blocking_client import Root
 from ._blocking_peer import Caller
 from ._delegate import Delegate, SameAttribute, inner_of
+from ._handlers import check_plain
 from ._loop_thread import CallBridge
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[[OutgoingCall], Iterator[None] | None])
 
 SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
 
@@ -48,6 +52,10 @@ class AwayCaller(Caller):
         call: Any = Caller.request
         answer: T = call(self, event, *args, returns=returns, **options)
         return answer
+
+    def submit(self, event: str, /, *args: Any, deliver_within: float, **options: Unpack[SubmitOptions]) -> None:
+        """Submit a request, and return when it is stored; see `wsrpc.cluster.ClusterPeer.submit`."""
+        self._await(self._inner.submit, event, *args, deliver_within=deliver_within, **options)
 
 
 class ClusterPeer(AwayCaller):
@@ -159,7 +167,11 @@ class ClusterClient(Root):
     ``with ClusterClient(RedisEngine(url), name="shop") as shop: shop.room("lobby").emit("news", "...")``
 
     Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
-    waits until all sent messages are written. You cannot use the same object in a second block.
+    waits until all sent messages are written. You cannot use the same object in a second block. In place of the block,
+    you can call `connect` and `close`.
+
+    Make one at the top of a module, and call `connect` before each use: the first call in each process joins the
+    cluster. The process may fork before that, and not afterwards.
     """
 
     _inner: AsyncClusterClient
@@ -186,9 +198,10 @@ class ClusterClient(Root):
         )
 
         def over() -> Exception:
-            return EngineLost("the ClusterClient is used outside of its block: use `with`")
+            return EngineLost("the ClusterClient is used outside of its block: use `with`, or call connect()")
 
-        closing = partial(inner.__aexit__, None, None, None)
+        self._connecting = Lock()
+        closing = inner.close
         name = "ClusterClient"
         super().__init__(inner, CallBridge(name, f"wsrpc.cluster.{name}", closing, over, opens_first=True, steps=False))
 
@@ -200,11 +213,40 @@ class ClusterClient(Root):
             EngineRefused: the engine refuses the user or the password.
             RuntimeError: the object was entered before.
         """
-        self._enter()
+        self._enter(self._inner.__aenter__)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close(partial(self._inner.__aexit__, None, None, None))
+        self.close()
+
+    def connect(self) -> None:
+        """Join the cluster. Returns at once if this process has joined. Threads may call this at the same time.
+
+        Raises:
+            EngineLost, EngineRefused: as for `wsrpc.cluster.ClusterClient.connect`. You can call this again.
+            RuntimeError: the object was closed before; or the process has forked since it was connected.
+        """
+        self._bridge.check()  # first: in a forked child, nobody may ever release the lock
+        with self._connecting:
+            if not self._inner.nodes:
+                self._enter(self._inner.connect)
+
+    def close(self) -> None:
+        """Leave the cluster, and return when all sent messages are written. Idempotent."""
+        self._close(self._inner.close)
+
+    @no_parentheses("@client.use_outgoing")
+    def use_outgoing(self, function: F, /) -> F:
+        """Run a plain ``function(call)`` around calls and events; see `wsrpc.cluster.ClusterClient.use_outgoing`.
+
+        It runs in the client's own thread, so it must not wait.
+
+        Raises:
+            TypeError: the function is an ``async def``, or has no valid form.
+        """
+        check_plain(function, "a function of use_outgoing")
+        self._apply(self._inner.use_outgoing, function)
+        return function
 
     name: SameAttribute[str] = SameAttribute()
     """The name of the application, which is the same in all processes of the cluster."""

@@ -11,7 +11,7 @@ from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import error_to_node
 from .._server.rooms import Rooms
-from ..errors import PeerNotFound, WsrpcError
+from ..errors import PeerNotFound, RemoteError, WsrpcError
 from ._away_calls import AwayCalls
 from ._claims import Claim
 from ._links import NodeLinks
@@ -23,6 +23,8 @@ CONNECTED = "connected"
 CLOSE_PEER, HAS_ID = "close_peer", "has_id"
 """Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node. A
 node of version 0.2 rejects these requests."""
+SUBMIT = "submit"
+"""Request to keep and make a call to a peer of the node, whose caller may end at once. Older nodes reject it."""
 CROSSING = BEAT + 0.5
 """Seconds for which the end of a client's last session may be on its way. It is repeated after a beat."""
 CONFIRMED = 1.0
@@ -59,6 +61,7 @@ class Addresses:
         side.on(CONNECTED, self._asked_whether_connected)
         side.on(CLOSE_PEER, self._close_peer)
         side.on(HAS_ID, self.has_id)
+        side.on(SUBMIT, self._submit)
 
     def claim(self, address: str, peer: Peer) -> None:
         """Claim an address for a peer of this node; see `JoinedCluster.claim`."""
@@ -91,6 +94,15 @@ class Addresses:
         if (peer := self.find(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
+
+    async def _submit(self, address: str, payload: bytes) -> None:
+        """Handle a request of another node to make a call to a peer of this node, with the `AwayCall` that it sends."""
+        if not self._away.outlive_process:
+            raise error_to_node(RemoteError("this node has no store that outlives it"))
+        try:
+            await self._away.submit(address, payload)
+        except WsrpcError as exc:
+            raise error_to_node(exc) from None
 
     # ------------------------------------------------------------ contests
 

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 
 from .._base.closing import CloseCode
+from .._base.logs import logger
 from .._base.names import ChannelRef
 from .._base.retry import NEVER_RAN, may_have_run
 from .._core.handlers.invocation import KeyedRun
@@ -25,7 +26,7 @@ from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
 from .._keyed.runs import End, Performer, Run, Runs, failed
-from .._log.contract import NewLog
+from .._log.contract import LogState, NewLog
 from .._log.kept import encoder_of, hash_of, read_kept
 from .._log.link import STORE_TIMEOUT
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
@@ -55,6 +56,7 @@ class AwayCall(Struct):
         within: seconds in which the call has to be handed over to the peer, from its beginning.
         deadline: the end of this time, in seconds since the epoch, because another process may read it.
         timeout: seconds for which the answer is awaited, each time that the call was handed over.
+        submitted: whether nobody need wait for the answer, so that a failure is kept, too.
     """
 
     channel: str | None
@@ -64,6 +66,7 @@ class AwayCall(Struct):
     within: float
     deadline: float
     timeout: float | None
+    submitted: bool = False
 
     @property
     def left(self) -> float:
@@ -101,7 +104,7 @@ class AwayPerformer(Performer):
                 return calls.encode(End(answer))
             except Exception as exc:
                 if _is_answer(exc):
-                    return failed(error_to_node(exc))
+                    return self._failed(exc)
                 if may_have_run(exc) or not may_have_run(failure):
                     failure = exc
                 deliveries += may_have_run(exc)
@@ -114,7 +117,13 @@ class AwayPerformer(Performer):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(again):
                     await arrived.wait()
-        run.frees_key = True
+        run.frees_key = not call.submitted
+        return self._failed(failure)
+
+    def _failed(self, failure: Exception) -> bytes:
+        if self._call.submitted:
+            event, where = self._call.event, self._address
+            logger.warning("the call of %r that was submitted for %r has failed: %s", event, where, failure)
         return failed(error_to_node(failure))
 
 
@@ -138,7 +147,48 @@ class AwayCalls:
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
 
+    @property
+    def outlive_process(self) -> bool:
+        """Whether other processes may make the calls of this one."""
+        return self._runs.link.is_shared
+
     # ------------------------------------------------------------ making calls
+
+    async def submit(self, address: str, payload: bytes) -> None:
+        """Let an encoded call wait in the store, unless there is a call with its key. Cancelling may not stop this.
+
+        Raises:
+            KeyReused: the call with its key has other arguments.
+            Overloaded: the store has no room, or does not answer.
+            WsrpcError: the call with its key has failed.
+        """
+        call = read_kept(payload, AwayCall)
+        try:
+            _, state, _ = await self._start(address, call, payload, PeerNotFound(address))
+        except RemoteError as exc:
+            raise type(exc)(exc.message) from None
+        if state.end is not None and (end := read_kept(state.end, End)).failed:
+            raise as_raised(error_from_wire(end.error, end.flag))
+        if state.lost:
+            await self._adopt(address)
+
+    async def _start(
+        self, address: str, call: AwayCall, payload: bytes, failure: Exception
+    ) -> tuple[str, LogState, bool]:
+        """Begin a call, or find the one with its key. Return its key in the store, its state, and whether it is new."""
+        key = hash_of(("away", address, call.channel, call.event, call.context.key))
+        new = NewLog(
+            id=secrets.token_hex(8),
+            payer=f"address {address}",
+            keep=max(call.within, KEPT),
+            owned=True,
+            arguments=hash_of(call.args),
+            topic=address,
+            payload=payload,
+        )
+        performer = AwayPerformer(self, address, call, failure)
+        state = await self._runs.start(Run(self._runs.link, key, new, performer, KeyedRun("")), Context())
+        return key, state, state.id == new.id
 
     async def request(self, address: str, call: AwayCall) -> Any:
         """Make a call, or join the call with its key, and return the answer. Cancelling stops only the waiting.
@@ -163,21 +213,10 @@ class AwayCalls:
             waiting.cancel()
 
     async def _request(self, address: str, call: AwayCall, payload: bytes) -> Any:
-        key = hash_of(("away", address, call.channel, call.event, call.context.key))
         failure: Exception = PeerNotFound(address)
         while True:
-            new = NewLog(
-                id=secrets.token_hex(8),
-                payer=f"address {address}",
-                keep=max(call.within, KEPT),
-                owned=True,
-                arguments=hash_of(call.args),
-                topic=address,
-                payload=payload,
-            )
-            performer = AwayPerformer(self, address, call, failure)
             try:
-                state = await self._runs.start(Run(self._runs.link, key, new, performer, KeyedRun("")), Context())
+                key, state, is_own = await self._start(address, call, payload, failure)
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
             except RemoteError as exc:
                 failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
@@ -187,7 +226,8 @@ class AwayCalls:
             if not end.failed:
                 return end.value
             error = as_raised(error_from_wire(end.error, end.flag))
-            if state.id == new.id or _is_answer(error) or call.left <= 0:
+            # What has ended before has not freed the key: a submitted call.
+            if is_own or state.end is not None or _is_answer(error) or call.left <= 0:
                 raise error
 
     # ------------------------------------------------------------ peers that connect
@@ -200,7 +240,7 @@ class AwayCalls:
     def peer_connected(self, address: str) -> None:
         """Make the calls that wait for a peer, which is connected to this process."""
         self.peer_arrived(address)
-        if self._runs.link.is_shared:
+        if self.outlive_process:
             self._runs.link.spawn(self._adopt(address))
             self._adopt_later(address, time.monotonic())
 

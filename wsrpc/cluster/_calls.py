@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from .._base.closing import check_close
 from .._base.misuse import check_number, refused, shown_as
 from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
+from .._core.api import calls
 from .._core.api.caller import Caller
-from .._core.api.options import AwayOptions
+from .._core.api.options import AwayOptions, SubmitOptions, changed
 from .._core.api.peer import core_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.inboxes.inbox import Inbox
@@ -25,11 +27,12 @@ from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._server.joined_cluster import HasAddress
-from ..errors import EngineLost, PeerNotFound, RequestTimeout
-from ._addresses import CLOSE_PEER
+from ..errors import EngineLost, PeerNotFound, RequestTimeout, WsrpcError
+from ._addresses import CLOSE_PEER, SUBMIT
 from ._away_calls import Ask, AwayCall
 from ._membership import ClusterMembership
 from ._peer_forwarder import place
+from .engine import RESPONSE_TIMEOUT
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar
@@ -238,18 +241,54 @@ class AwaySender(ClusterSender):
     async def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Any:
+        call = self._call(channel, event, args, options)
+        convert = None if options.returns is UNSET else self.converter(options.returns)
+        answer = await self._joined().away.request(self._address, call)
+        return answer if convert is None else convert_answer(convert, answer, event, None)
+
+    def _call(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions) -> AwayCall:
+        """Return a request as it waits in the store."""
         check_number("deliver_within= is a number of seconds, more than 0", self._within, 0.001)
         if not options.has_key:
             raise ValueError("deliver_within= needs key=: the peer knows by it that it gets a call again")
         assert options.context is not None and not isinstance(channel, int)
         check_sending(channel, event, None)
-        membership = self._joined()
-        convert = None if options.returns is UNSET else self.converter(options.returns)
-        timeout = membership.timeout if options.timeout is UNSET else options.timeout
+        timeout = self._joined().timeout if options.timeout is UNSET else options.timeout
         within = min(self._within, 1e11)  # JSON has no infinity
-        call = AwayCall(channel, event, [*args], options.context, within, time.time() + within, timeout)
-        answer = await membership.away.request(self._address, call)
-        return answer if convert is None else convert_answer(convert, answer, event, None)
+        return AwayCall(channel, event, [*args], options.context, within, time.time() + within, timeout)
+
+
+class SubmitSender(AwaySender):
+    """Lets requests wait in the store, and does not wait for their responses.
+
+    Args:
+        timeout: seconds for which the response to a request is awaited. That which the options have is for the store.
+    """
+
+    def __init__(self, sender: ClusterSender, within: float, timeout: float | UnsetType | None) -> None:
+        super().__init__(sender, within)
+        self._timeout = timeout
+
+    @shown_as("submit")
+    async def send_request(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> None:
+        call = self._call(channel, event, args, replace(options, timeout=self._timeout))
+        call.submitted = True
+        membership = self._joined()
+        away = membership.away
+        if not away.outlive_process:
+            raise ValueError("submit() needs a store that outlives this process: pass the same store= to all processes")
+        payload = away.encode(call)
+        node = self._locate()
+        if node not in (None, membership.node.id):
+            # That node makes the call, because this process may end now, and the peer does not connect anew. If it
+            # does not answer, it may have begun the call. This process then finds it by the key.
+            with suppress(WsrpcError):
+                other = await membership.links.reach(node)
+                await other.request(SUBMIT, self._address, payload, timeout=RESPONSE_TIMEOUT)
+                return
+        await away.submit(self._address, payload)
 
 
 class AwayCaller(Caller):
@@ -296,6 +335,32 @@ class AwayCaller(Caller):
             caller._sender = AwaySender(caller._sender, within)
         call: Any = Caller.request  # the type checkers know it as coroutine functions
         return call(caller, event, *args, returns=returns, **options)
+
+    async def submit(self, event: str, /, *args: Any, deliver_within: float, **options: Unpack[SubmitOptions]) -> None:
+        """Submit a request, and return when it is stored. It is made as by `request` with ``deliver_within``.
+
+        This process may end then. If the peer is connected to another process, that one makes the request; otherwise
+        the process to which it connects. To get the response, call `request` with the same event, arguments and key,
+        and ``deliver_within``: it waits for the response, or raises the error with which the request has failed. Both
+        are kept for another ``deliver_within`` seconds, at least 60, and a failure is logged, too. A second `submit`
+        with the same key does nothing, and also raises this error: to try again, use another key.
+
+        Args:
+            deliver_within, timeout, metadata, key: as for `request`. ``key`` must be given.
+
+        Raises:
+            ValueError: there is no ``key``; or this `Server` or `ClusterClient` has no ``store``.
+            KeyReused: the request with this key has other arguments.
+            Overloaded: the store has no room, or does not answer.
+            EngineLost: this process has not joined the cluster.
+            WsrpcError: the request with this key has failed.
+            TypeError: an option is not valid, or an argument cannot be encoded.
+        """
+        caller: Any = self
+        chosen = changed(NO_OPTIONS, options, SubmitOptions, self.submit, event)
+        sender = SubmitSender(caller._sender, deliver_within, chosen.timeout)
+        # A handler's deadline does not limit what others do later.
+        await calls.request(sender, (self._channel_name, event, args), replace(chosen, timeout=None))
 
 
 class ClusterPeer(AwayCaller, HasAddress):

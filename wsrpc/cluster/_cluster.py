@@ -208,7 +208,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
     ``async with ClusterClient(RedisEngine(url), name="shop") as shop: await shop.room("lobby").emit("news", "...")``
 
     Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
-    waits until all sent messages are written. You cannot use the same object in a second block.
+    waits until all sent messages are written. You cannot use the same object in a second block. In place of the block,
+    you can call `connect` and `close`.
 
     Args:
         engine: the same engine as in the servers' `Cluster`.
@@ -244,7 +245,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         """The logs of rooms with ``keep=``. No room has members here."""
         self._connect_timeout = connect_timeout
         self._entered = False
-        self._why_not_joined = "use `async with`"
+        self._connecting = asyncio.Lock()
+        self._why_not_joined = "the ClusterClient is used outside of its block: use `async with`, or call connect()"
         self._exiting: asyncio.Task[None] | None = None
         """Task that leaves the cluster."""
 
@@ -254,12 +256,31 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
             EngineRefused: the engine refuses the user or the password.
-            RuntimeError: the object was entered before.
+            RuntimeError: the object was entered or connected before.
         """
         if self._entered:
             raise RuntimeError("this ClusterClient was entered before: make another one")
-        self._entered = True
-        self._why_not_joined = "the ClusterClient is used outside of its block"
+        await self.connect()
+        return self
+
+    async def connect(self) -> None:
+        """Join the cluster. Returns at once if this program has joined. After an error, you can call it again.
+
+        The program stays in the cluster until `close`, also while the engine cannot be reached. Cancelling is safe.
+
+        Raises:
+            EngineLost: the engine was not reached within ``connect_timeout``.
+            EngineRefused: the engine refuses the user or the password.
+            RuntimeError: the object was closed before.
+        """
+        async with self._connecting:
+            if self._membership is None:
+                if self._entered:
+                    raise RuntimeError("this ClusterClient was closed: make another one")
+                await self._join()
+                self._entered = True
+
+    async def _join(self) -> None:
         away = self._away(self._runs, self._settings.codec)
         self._membership = membership = ClusterMembership(
             self._engine, self._name, self._settings, self._registry, away
@@ -277,9 +298,15 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
                 why = "" if engine.failure is None else f": {engine.failure.reason}"
                 raise EngineLost(f"not reached within {self._connect_timeout:g} s{why}") from engine.failure
             raise
-        return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._exit()
+
+    async def close(self) -> None:
+        """Leave the cluster, and return when all sent messages are written. Idempotent.
+
+        Cancelling is safe: the program still leaves.
+        """
         await self._exit()
 
     async def _exit(self) -> None:

@@ -79,7 +79,7 @@ class ClusterMembership:
         self.addresses = Addresses(self.node, self.links, away, rooms)
         self.claim, self.release = self.addresses.claim, self.addresses.release
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
-        self.forwarder = PeerForwarder(self.addresses.find)
+        self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
         self._node_handlers = node_handlers
         self.links.serve(self._serve)
 
@@ -141,6 +141,7 @@ class ClusterMembership:
             gaps=self.links.gaps,
             connections=node.connections.dialed,
             forwarded=self._session_forwarder.forwarded,
+            passed_on=self.forwarder.passed_on,
             lost_events=self.forwarder.lost,
             ignored=dict(node.ignored),
         )

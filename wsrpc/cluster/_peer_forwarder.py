@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
+from .._core.api import calls
 from .._core.api.anonymous import user_channel_of
 from .._core.api.peer import Peer, core_of, current_of
 from .._core.channels.channel_core import ChannelCore
@@ -43,10 +44,12 @@ class PeerForwarder:
 
     Args:
         find: a function that returns the peer of this node with an address, or None.
+        around: functions that run around each request to a peer, each an `OutgoingFunction`.
     """
 
-    def __init__(self, find: Callable[[str], Peer | None]) -> None:
+    def __init__(self, find: Callable[[str], Peer | None], around: Sequence[Any]) -> None:
         self._find = find
+        self._around = around
         self._joined: dict[ChannelCore, ChannelCore] = {}
         """The joined channels. The value is the other channel of the pair."""
         self._tasks = Tasks()
@@ -56,6 +59,8 @@ class PeerForwarder:
         """Bytes of the events that wait in tasks, by the writer for which they wait."""
         self.lost = 0
         """Events that reached no peer."""
+        self.passed_on = 0
+        """Requests to peers, without those within a call."""
 
     def __repr__(self) -> str:
         return f"<PeerForwarder, {self.joined} channels>"
@@ -180,7 +185,12 @@ class PeerForwarder:
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
     ) -> Any:
         try:
-            answer = await sender.send_request(on, a[0], tuple(a[1:]), options)
+            message = on, a[0], tuple(a[1:])
+            if options.within_call:
+                answer = await sender.send_request(*message, options)
+            else:
+                self.passed_on += 1
+                answer = await calls.pass_on(self._around, sender, message, options)
         except (WsrpcError, ValueError) as exc:  # ValueError: the peer ignores keys
             if options.within_call and isinstance(exc, ChannelClosed):
                 await self._wait_closed(ctx)

@@ -6,36 +6,21 @@ import asyncio
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import pytest
-from in_a_thread import serving
+from forks import forks, in_child
+from in_a_thread import ThreadedEngine, serving
 
-from wsrpc import Handshake, Server
+from wsrpc import Client as AsyncClient
+from wsrpc import Context, Handshake, OutgoingCall, Server
 from wsrpc.blocking import Client, ClusterClient
-from wsrpc.cluster import Cluster, MemoryEngine
+from wsrpc.cluster import Cluster
 from wsrpc.errors import EngineLost, PeerNotFound
-
-
-class ThreadedEngine(MemoryEngine):
-    """A `MemoryEngine` whose connections may be in several event loops."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loops: dict[Any, asyncio.AbstractEventLoop] = {}
-
-    async def connect(self, listener: Any, /) -> Any:
-        self.loops[listener] = asyncio.get_running_loop()
-        return await super().connect(listener)
-
-    def deliver(self, subject: str, payload: bytes) -> None:
-        for connection in tuple(self.connections):
-
-            def in_its_loop(connection: Any = connection) -> None:
-                if connection.has_subscribed(subject):
-                    connection.listener.received(subject, payload)
-
-            self.loops[connection.listener].call_soon_threadsafe(in_its_loop)
+from wsrpc.store import MemoryStore
+from wsrpc.testing import connect
 
 
 class News(Protocol):
@@ -106,6 +91,86 @@ def test_outside_of_its_block_it_refuses() -> None:
     with pytest.raises(RuntimeError, match="was entered before"), shop:
         raise AssertionError
     assert not engine.connections
+
+
+def joined_twice(shop: ClusterClient) -> int:
+    """Join twice, leave, and return how many processes the cluster had."""
+    shop.connect()
+    shop.connect()
+    nodes = shop.nodes
+    shop.close()
+    return len(nodes)
+
+
+@forks
+def test_each_process_joins_once_and_threads_may_join_at_the_same_time() -> None:
+    engine = ThreadedEngine()
+    shop = ClusterClient(engine, name="shop", connect_timeout=0.01)
+    engine.down = True
+    for _ in range(2):
+        with pytest.raises(EngineLost, match="the engine is down"):
+            shop.connect()
+    engine.down = False
+    shop._inner._connect_timeout = 30
+    # A process that was forked before this one has joined.
+    assert in_child(lambda: joined_twice(shop)) == "1"
+    threads = [threading.Thread(target=shop.connect) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(engine.connections) == 1 and shop.connected
+    for call in (shop.connect, lambda: shop.peer("user/1").request("x")):
+        assert "make another one in each child" in str(in_child(call))
+    assert in_child(shop.close) == "None" and shop.connected
+    shop.close()
+    shop.close()
+    assert not engine.connections
+    with pytest.raises(RuntimeError, match="was closed: make another one"):
+        shop.connect()
+    with pytest.raises(EngineLost, match=r"call connect\(\)"):
+        shop.peer("user/1").request("x")
+
+
+def test_it_submits_calls_and_runs_functions_around_them_in_the_context_of_the_caller() -> None:
+    engine, store, user = ThreadedEngine(), MemoryStore(), ContextVar("user", default="")
+    called: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    shop = ClusterClient(engine, name="shop", store=store)
+
+    @shop.use_outgoing
+    def around(call: OutgoingCall) -> Iterator[None]:
+        call.metadata["user"] = user.get()
+        yield
+        called.put(("submitted", call.event))
+
+    with pytest.raises(TypeError, match="make it a `def`"):
+        shop.use_outgoing(asyncio.sleep)  # type: ignore[type-var]
+    server = Server(cluster=Cluster(engine, name="shop"))
+
+    @server.on_handshake
+    def on_handshake(handshake: Handshake) -> None:
+        handshake.address = "user/1"
+
+    device = AsyncClient()
+
+    @device.on("ring", keep=60)
+    async def ring(ctx: Context, tone: int) -> int:
+        called.put(ctx.metadata)
+        return tone
+
+    async def connect_device() -> None:
+        await devices.enter_async_context(connect(server, client=device))
+
+    devices = AsyncExitStack()
+    with serving(server) as served, shop:
+        user.set("ada")
+        shop.peer("user/1").submit("ring", 5, key="k", deliver_within=60)
+        assert called.get() == ("submitted", "ring")
+        served.run(connect_device())
+        assert called.get() == {"user": "ada"}
+        assert shop.peer("user/1").request("ring", 5, key="k", deliver_within=60, returns=int) == 5
+        assert called.get() == ("submitted", "ring") and called.empty()
+        served.run(devices.aclose())
 
 
 def test_an_engine_that_is_away_is_said() -> None:

@@ -24,7 +24,7 @@ NO_RUN = "the handler of a call with a key is an `async def`"
 
 LEFT_OUT = {
     "*.use": MIDDLEWARE,
-    "*.use_outgoing": MIDDLEWARE,
+    "Client.use_outgoing": MIDDLEWARE,
     "Client.include": "a router may hold coroutine functions and middleware",
     "Client.bind": EVENT_LOOP,
     "Client.room": EVENT_LOOP,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from forks import forks, in_child
 from in_a_thread import Served, make_server, serving
 from leftovers import turns_until
 
@@ -386,25 +386,6 @@ def test_it_is_refused_in_its_own_loop(served: Served) -> None:
     with Client(served.url, log_payloads=redact) as client:
         assert client.request("echo", 1) == 1
     assert "in the thread of its own event loop, which cannot wait for itself" in errors[0]
-
-
-forks = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12: threads beside a fork
-
-
-def in_child(function: Callable[[], object]) -> object:
-    """Fork, and return what the function returns, or how it fails, in the child."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(write, str(function()).encode())
-        except BaseException as exc:
-            os.write(write, str(exc).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(write)
-    with open(read) as said:
-        return said.read()
 
 
 @forks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Peer, Reconnect, Retry, Server
+from wsrpc import Client, Context, OutgoingCall, Peer, Reconnect, Retry, Server
 from wsrpc._keyed import runs
+from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
+from wsrpc.cluster._away_calls import AwayCall
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
@@ -304,6 +307,129 @@ async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> Non
             line.down = False
             assert await call == "open 2"
             assert cluster[0].peers == (peer,)
+
+
+# ------------------------------------------------------------ submitted calls
+
+
+@pytest.mark.parametrize("where", ["away", "connected", "connected to a server without the store"])
+async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets_the_result(where: str) -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    lock.may_answer.clear()
+    async with servers(2, store=None if "without" in where else store) as cluster:
+        if where != "away":
+            await cluster.join(0, "lock", lock.client)
+        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
+            await turns_until(lambda: (shop.locate("lock") is None) == (where == "away"))
+            for _ in range(2):
+                await shop.peer("lock").submit("open_lock", 7, key="k", deliver_within=30)
+            with pytest.raises(KeyReused):
+                await shop.peer("lock").submit("open_lock", 8, key="k", deliver_within=30)
+            assert bool(shop._runs._running) == (where != "connected"), "only this process would make the call"
+            if "without" in where:
+                await turns_until(lambda: lock.opened)
+        if where == "away":
+            await cluster.join(1, "lock", lock.client)
+        await turns_until(lambda: lock.opened)
+        lock.may_answer.set()
+        async with ClusterClient(cluster.engine, name="shop", store=store) as other:
+            assert await opening(other.peer("lock"), 7) == "open 1"
+            await other.peer("lock").submit("open_lock", 7, key="k", deliver_within=30)
+        assert lock.opened == [7]
+
+
+async def test_a_submitted_call_is_made_though_the_server_that_has_taken_it_ends() -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    lock.may_answer.clear()
+    async with servers(2, store=store) as cluster:
+        await cluster.join(0, "lock", lock.client)
+        await lock_at(cluster, 1).of("door").submit("open_lock", key="k", deliver_within=30)
+        await turns_until(lambda: lock.opened)
+        await cluster[0].close(drain_timeout=0)
+        async with connect(cluster[1], path="/?who=lock", client=lock.client):
+            lock.may_answer.set()
+            door = lock_at(cluster, 1).of("door")
+            assert await door.request("open_lock", key="k", deliver_within=30) == "open 1"
+
+
+async def test_who_submits_a_call_again_makes_it_if_its_process_has_ended() -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(1, store=store) as cluster:
+        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
+            await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
+        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        async with ClusterClient(cluster.engine, name="shop", store=store) as again:
+            await again.peer("lock").submit("open_lock", key="k", deliver_within=30)
+            await cluster.join(0, "lock", lock.client)
+            await turns_until(lambda: lock.opened)
+            assert await opening(again.peer("lock")) == "open 1"
+
+
+@pytest.mark.parametrize(
+    ("event", "within", "timeout", "error"),
+    [
+        ("open_lock", 0.05, None, PeerNotFound),
+        ("open_lock", 30, 0.05, RequestTimeout),
+        ("refuse", 30, None, RpcError),
+        ("forgetful", 30, None, BadArguments),
+    ],
+)
+async def test_why_a_submitted_call_has_failed_is_kept_and_logged(
+    event: str, within: float, timeout: float | None, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = Lock()
+    lock.may_answer.clear()
+    async with servers(2, store=MemoryStore(lease=LEASE)) as cluster:
+        if error is not PeerNotFound:
+            await cluster.join(0, "lock", lock.client)
+        peer = lock_at(cluster, 1)
+        await peer.submit(event, key="k", deliver_within=within, timeout=timeout)
+        for again in (peer.request, peer.request, peer.submit):
+            with pytest.raises(error):
+                await again(event, key="k", deliver_within=30)
+        assert len(lock.opened) <= 1
+    assert f"the call of {event!r} that was submitted for 'lock' has failed" in caplog.text
+
+
+async def test_a_submitted_call_has_the_metadata_of_use_outgoing_and_outlives_the_handler_that_submits_it() -> None:
+    lock, store, got = Lock(), MemoryStore(lease=LEASE), asyncio.Queue[Any]()
+
+    @lock.client.on("ring", keep=60)
+    async def ring(ctx: Context) -> None:
+        await got.put((ctx.metadata, ctx.remaining))
+
+    async with servers(1, store=store) as cluster:
+
+        @cluster[0].use_outgoing
+        def trace(call: OutgoingCall) -> None:
+            call.metadata["trace"] = "t"
+            assert (call.kind, call.address, call.timeout) == ("request", "lock", None)
+
+        @cluster[0].on("submit", timeout=2)
+        async def submit() -> None:
+            await lock_at(cluster).submit("ring", key="k", deliver_within=30)
+
+        user = await cluster.join(0)
+        await user.request("submit")
+        [log] = store._adoptable.values()
+        assert read_kept(log.new.payload, AwayCall).timeout == cluster[0].limits.request_timeout
+        await cluster.join(0, "lock", lock.client)
+        assert await got.get() == ({"trace": "t"}, None)
+
+
+async def test_what_cannot_be_submitted_is_refused() -> None:
+    async with servers(1, store=MemoryStore()) as cluster, ClusterClient(cluster.engine, name="shop") as shop:
+        submit: Any = lock_at(cluster).submit
+        with pytest.raises(ValueError, match="needs key="):
+            await submit("open_lock", deliver_within=1)
+        with pytest.raises(TypeError, match="deliver_within"):
+            await submit("open_lock", key="k")
+        with pytest.raises(ValueError, match="more than 0"):
+            await submit("open_lock", key="k", deliver_within=0)
+        with pytest.raises(TypeError, match="retry as keyword argument"):
+            await submit("open_lock", key="k", deliver_within=1, retry=Retry())
+        with pytest.raises(ValueError, match="needs a store that outlives this process"):
+            await shop.peer("lock").submit("open_lock", key="k", deliver_within=1)
 
 
 @pytest.mark.parametrize(

@@ -517,6 +517,19 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
     for call in (peer.request("add"), peer.request("add", retry=Retry()), peer.emit("said")):
         with pytest.raises(EngineLost, match="outside of its block"):
             await call  # the call itself raises nothing
+    engine.down = False
+    shop._connect_timeout = 30
+    await asyncio.gather(shop.connect(), shop.connect())
+    await shop.connect()
+    assert shop.connected and len(engine.connections) == 1
+    with pytest.raises(RuntimeError, match="was entered before"):
+        await shop.__aenter__()
+    await shop.close()
+    await shop.close()
+    with pytest.raises(RuntimeError, match="was closed: make another one"):
+        await shop.connect()
+    with pytest.raises(EngineLost, match="outside of its block"):
+        await peer.request("add")
 
 
 async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:

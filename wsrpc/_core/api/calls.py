@@ -145,8 +145,22 @@ def broadcast(
 # ---------------------------------------------------------------- the functions of `use_outgoing`
 
 
+def pass_on(
+    functions: Sequence[OutgoingFunction], sender: Sender, message: Message, options: RequestOptions
+) -> Coroutine[Any, Any, Any]:
+    """Send a request of another node, with the functions of adapters around it."""
+    if not functions:
+        return sender.send_request(*message, options)
+    return _around("request", sender.send_request, sender, message, options, functions)
+
+
 def _around(
-    kind: str, send: Send, sender: Sender, message: Message, options: RequestOptions
+    kind: str,
+    send: Send,
+    sender: Sender,
+    message: Message,
+    options: RequestOptions,
+    functions: Sequence[OutgoingFunction] | None = None,
 ) -> Coroutine[Any, Any, Any]:
     """Send a message, with the functions around it."""
     try:
@@ -155,7 +169,7 @@ def _around(
         def leave() -> Coroutine[Any, Any, Any]:
             return send(*message, _final(call, options))
 
-        around: Coroutine[Any, Any, Any] = run_around(sender.outgoing, call, leave)
+        around: Coroutine[Any, Any, Any] = run_around(sender.outgoing if functions is None else functions, call, leave)
     except Exception as exc:
         return refused(exc)
     return around

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -50,6 +50,12 @@ class AwayOptions(CallOptions, total=False):
     retry: Retry | None
     idempotent: bool
     deliver_within: float | None
+
+
+class SubmitOptions(ChannelCallOptions, total=False):
+    """Options of a submitted request, which `ClusterPeer.submit` explains."""
+
+    key: Required[str]
 
 
 class StreamOptions(CallOptions, total=False):

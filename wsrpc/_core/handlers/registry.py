@@ -99,6 +99,7 @@ class Registry:
         "observed",
         "only",
         "outgoing",
+        "passing_on",
         "reserved",
         "routes",
         "scopes",
@@ -141,6 +142,8 @@ class Registry:
         """Lets calls of a handler have keys, by replacing its ``call``. None without a server or client."""
         self.outgoing: list[Any] = []
         """The functions of `use_outgoing`, each an `OutgoingFunction`. It is one list for a server and its peers."""
+        self.passing_on: list[Any] = []
+        """Functions of adapters that run around the calls that a server passes on to its peers for other nodes."""
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
