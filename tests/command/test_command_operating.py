@@ -1,4 +1,4 @@
-"""The commands for operators: `peers`, `stats`, `kick` and `call --peer`."""
+"""The commands for operators: `peers`, `stats`, `kick`, `rebalance` and `call --peer`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import pytest
 from command_process import prints, refusal, run
 from engine_servers import EngineServer, nats_server, redis_server
 
-from wsrpc import Client, Context, Handshake, Overloaded, Peer, Quotas, RpcError, Server
-from wsrpc.cluster import Cluster
+from wsrpc import Client, Context, Handshake, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
+from wsrpc._command import rebalancing
+from wsrpc._command.command_errors import Failure
+from wsrpc._server.operations import Operations, Row
+from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
 
@@ -140,7 +143,7 @@ async def test_a_kick() -> None:
         assert client.state == "closed" and server.stats().closed[1008] == 2
 
 
-WORDS = (["peers"], ["stats"], ["kick", "ada"], ["kick", "nobody"], ["call", "whoami", "--peer", "ada"])
+WORDS = (["peers"], ["stats"], ["rebalance"], ["kick", "ada"], ["kick", "nobody"], ["call", "whoami", "--peer", "ada"])
 
 
 @pytest.mark.parametrize("words", WORDS)
@@ -154,13 +157,49 @@ async def test_who_is_not_allowed_is_told_what_to_do(words: list[str]) -> None:
         assert await refusal(1, action, other, *rest) == f"{other} does not allow this: {said}"
 
 
+async def test_clients_move_until_the_servers_of_a_cluster_are_even() -> None:
+    """The others of a server without a cluster are not known."""
+    engine, urls = MemoryEngine(), list[str]()
+    options: dict[str, Any] = {"admin": everybody, "cluster": Cluster(engine)}
+    async with operated("ada", **options) as (first, url, ada), AsyncExitStack() as stack:
+        await ada.close()
+        urls.append(url)
+        for _ in range(12):
+            await stack.enter_async_context(Client(lambda: urls[0], reconnect=Reconnect(initial=0.001, max=0.001)))
+        second, urls[0], _ = await stack.enter_async_context(operated("bob", **options | {"cluster": Cluster(engine)}))
+        lines = (await prints("rebalance", url, "--rate", "4")).splitlines()
+        node, other = first.cluster.nodes[0], second.cluster.nodes[0]
+        # The command itself is a client of the first server.
+        assert lines[:2] == [f"{node:<16}  13 clients", f"{other:<16}  1 client"]
+        assert lines[2:] == [f"{node:<16}  7 clients", f"{other:<16}  7 clients", "moved 6 clients"]
+        assert (len(first.peers), len(second.peers)) == (6, 7)
+    async with operated(admin=everybody) as (_, url, _):
+        assert await prints("rebalance", url) == f"{'-':<16}  2 clients\n" * 2 + "moved 0 clients\n"
+
+
+async def test_clients_that_do_not_move_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The load balancer returns them, or they are busy."""
+    asked = list[tuple[int, int]]()
+
+    class Stuck(Operations):
+        async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+            asked.append((most, down_to))
+            yield {"node": "1", "peers": 6, "moved": most}
+            yield {"node": "2", "peers": 1, "moved": 0}
+
+    monkeypatch.setattr(rebalancing, "PAUSE", 0)
+    with pytest.raises(Failure, match="moved 30 clients, but the servers are not even: the others are busy, or "):
+        await rebalancing.make_even(Stuck(), {"1": 6, "2": 1}, 3)
+    assert asked == [(3, 4)] * 10
+
+
 async def test_what_a_server_makes_up() -> None:
     """Nothing moves the cursor, forges a line or ends the command with a traceback."""
     server = Server()
     rows: list[Any] = [{"id": "a\n\x1b[2J", "uptime": "x", "address": ["\u202e"], "node": {}}, {}]
 
     @server.of("wsrpc").on("peers")
-    async def peers() -> AsyncIterator[Any]:
+    async def peers(most: int = 0, down_to: int = 0) -> AsyncIterator[Any]:
         for row in rows:
             yield row
 
@@ -177,6 +216,11 @@ async def test_what_a_server_makes_up() -> None:
         rows[:] = [{"id": "1", "state": "detached", "uptime": 0.0}, {"id": "2", "slow": True, "uptime": 200_000.0}]
         shown = [line.split()[:3] for line in (await prints("peers", listener.url)).splitlines()]
         assert shown[1:] == [["1", "detached", "-"], ["2", "slow", "2d"]]
+        server.of("wsrpc").on("rebalance", peers)
+        said = r"not all processes have answered: n\n1 (not\nconnected)"
+        assert await refusal(1, "rebalance", listener.url) == said
+        rows[:] = [{"node": "n\n2", "peers": "1"}]
+        assert await prints("rebalance", listener.url) == r"n\n2".ljust(16) + "  0 clients\n" + r"n\n2".ljust(16) + "  0 clients\nmoved 0 clients\n"
         rows[:] = [5]
         assert "got `int`" in (await refusal(1, "peers", listener.url)).replace("expected `object`, ", "")
 

@@ -180,8 +180,12 @@ class Tasks:
         """Wait until the tasks have ended, even if they raise exceptions. Cancelling the wait cancels the tasks."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def cancel(self) -> None:
-        """Cancel the tasks, and wait until they have ended."""
+    def stop(self) -> None:
+        """Cancel the tasks."""
         for task in self._running:
             task.cancel()
+
+    async def cancel(self) -> None:
+        """Cancel the tasks, and wait until they have ended."""
+        self.stop()
         await self.wait()

@@ -24,6 +24,7 @@ COMMANDS = {
     "peers": "operating",
     "stats": "operating",
     "kick": "operating",
+    "rebalance": "rebalancing",
     "types": "generating",
     "client": "generating",
     "diff": "comparing",

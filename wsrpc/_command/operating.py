@@ -156,9 +156,9 @@ class _RequestedOperations(Operations):
         self._channel = client.of(CHANNEL)
         self._name = name
 
-    async def rows(self, what: str) -> AsyncGenerator[Row]:
+    async def rows(self, what: str, *numbers: int) -> AsyncGenerator[Row]:
         with self._explaining(what):
-            async with self._channel.stream(what, returns=dict[str, Any]) as rows:
+            async with self._channel.stream(what, *numbers, returns=dict[str, Any]) as rows:
                 async for row in rows:
                     yield row
 

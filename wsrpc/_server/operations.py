@@ -16,6 +16,7 @@ from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
 from ..errors import PeerNotFound, short
 from .peers import Peers
+from .rebalancing import Rebalancing
 
 Row = dict[str, Any]
 """What operators see of one peer, or of one server."""
@@ -27,8 +28,13 @@ class Operations(Protocol):
     Operators name a peer by its `Peer.address` or its `Peer.id`. If both are possible, the address counts.
     """
 
-    def rows(self, what: str) -> AsyncGenerator[Row]:
-        """Yield a row for each peer, if ``what`` is ``"peers"``; otherwise the statistics of each server."""
+    def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+        """Yield a row for each peer, if ``what`` is ``"peers"``; otherwise a row for each server.
+
+        If ``what`` is ``"stats"``, the rows are the statistics. If it is ``"rebalance"``, each server begins to move at
+        most ``most`` idle peers, as long as it has more than ``down_to``. Its row has the numbers of its connected
+        ``peers``, and of those that it has ``moved``.
+        """
         ...
 
     async def kick(self, named: str, code: int, reason: str) -> int:
@@ -76,8 +82,11 @@ class ServerOperations(DirectOperations):
     def __init__(self, server: Any) -> None:
         self._server = server
 
-    async def rows(self, what: str) -> AsyncGenerator[Row]:
+    async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
         server = self._server
+        if what == "rebalance":
+            yield dict(zip(("peers", "moved"), _rebalancing_of(server).move(most, down_to), strict=True))
+            return
         if what == "stats":
             yield to_builtins(await asyncio.wrap_future(server.collect_stats()), str_keys=True)
             return
@@ -99,6 +108,8 @@ operations_of: Callable[[Any], Operations] = attrgetter("_operations")
 
 _peers_of: Callable[[Any], Peers] = attrgetter("_core.peers")
 """The peers of a `Server`."""
+
+_rebalancing_of: Callable[[Any], Rebalancing] = attrgetter("_core.rebalancing")
 
 
 def _row_of(peer: Peer) -> Row:

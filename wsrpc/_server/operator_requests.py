@@ -40,6 +40,7 @@ class OperatorRequests:
             "stats": partial(self.rows, "stats"),
             "kick": self.kick,
             "call": self.call,
+            "rebalance": self.rebalance,
         }
         registry.offer(CHANNEL, "operators send requests", handlers, hidden=True)
 
@@ -58,6 +59,12 @@ class OperatorRequests:
         # Without a limit of its own, because the request ends with the request of the operator.
         options = {"timeout": ctx.remaining, "metadata": ctx.metadata or None}
         return await _answer(operations.call(named, channel, event, args, **options))
+
+    async def rebalance(self, peer: Peer, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+        operations = await self._allowed(peer, "rebalance")
+        if most > 0:
+            _log(peer, "moves at most %d idle peers of each process that has more than %d", most, down_to)
+        return operations.rows("rebalance", most, down_to)
 
     async def _allowed(self, peer: Peer, action: str) -> Operations:
         if not await self._allow.allows(f"let the peer be an operator ({action})", peer, action):

@@ -217,12 +217,13 @@ class ServedPeer(PeerOwner):
         all accepted messages are written. A remote peer with the extension for draining must also have confirmed that
         it sends nothing new. Cancelling is safe.
 
-        Streams with a key do not count if there are other processes, in which their callers can read on.
+        While the server closes, streams with a key do not count if there are other processes, in which their callers
+        can read on.
         """
         # A call that ends may have started another one, so check everything again each time. There is no polling: each
         # of these has a future or event to wait for. Received messages wait only because of calls.
         current, writer, calls, cluster = self.current, self.writer, self.core.calls, self._peers.joined_cluster
-        others = cluster is not None and cluster.stats().nodes > 1
+        others = self._peers.closing and cluster is not None and cluster.stats().nodes > 1
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
             moving = [each for each in calls.invocations if others and each.movable]
@@ -310,6 +311,10 @@ class Peers:
     def ids(self) -> tuple[str, ...]:
         """The ids of the peers that have a session, oldest first. This costs far less than `users`."""
         return tuple(self._connected)
+
+    def served(self, id: str) -> ServedPeer | None:
+        """The peer with that id, with its rooms and services."""
+        return self._connected.get(id)
 
     def get(self, id: str) -> Peer | None:
         """The peer with that id."""

@@ -159,8 +159,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             client whose sessions take most loses the largest one.
         admin: a function ``admin(peer, action)``, sync or async, that returns whether a client may act as an operator,
             for example by the command `wsrpc kick`. ``action`` is ``"peers"`` (list the peers), ``"stats"`` (read the
-            statistics), ``"kick"`` (close a peer) or ``"call"`` (send a request to a peer). In a cluster, the client
-            then reaches the peers of all processes. A client that is refused gets only the error message "not
+            statistics), ``"kick"`` (close a peer), ``"call"`` (send a request to a peer) or ``"rebalance"`` (move idle
+            peers). In a cluster, the client then reaches the peers of all processes. A client that is refused gets only the error message "not
             allowed". If the function raises an exception, the client is refused, and the exception is logged. Without
             a function, all clients are refused.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
@@ -168,6 +168,10 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         store: keeps the results and items of calls with a key, for handlers with ``keep=`` (see `on`). The default is a
             `MemoryStore`. Several processes can share a `RedisStore`, from which they read also after one has ended.
         quotas: what each user may do on all connections together: `Quotas`, or several of them, which all apply.
+        max_connection_age: the age of a connection, in seconds, give or take 10 %, after which an idle wsrpc client is
+            asked to connect again, and may reach another process. A client is idle when no call, stream or channel is
+            in flight in either direction; until then it stays. Each process moves at most 10 clients per second. None
+            for no limit.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -194,11 +198,14 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         cluster: Cluster | None = None,
         store: Store | None = None,
         quotas: Quotas | Iterable[Quotas] = (),
+        max_connection_age: float | None = None,
     ) -> None:
         check_slow(slow)
         check_number("detached_timeout= is a number of seconds, 0.001 or more", detached_timeout, 0.001)
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
         check_flag("compression", compression)
+        if max_connection_age is not None:
+            check_number("max_connection_age= is a number of seconds, 0.001 or more", max_connection_age, 0.001)
         budget = LogBudget(*OF_ONE_SERVER)
         self._handshake_checks = HandshakeChecks(origins, trusted_proxies, budget)
         self._compression = compression
@@ -242,6 +249,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             self._on_drain,
             keeper.runs,
             self._quotas,
+            max_connection_age,
         )
         self._core = self._new_core()
         self._warned_of_port = False

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from threading import get_ident
 
 from .._base.closing import CloseCode
@@ -28,6 +29,7 @@ from .joined_cluster import JoinedCluster
 from .peers import Peers, ServedPeer, refuse
 from .ports import Port
 from .quotas import QuotaBook
+from .rebalancing import Rebalancing
 from .rooms import Rooms
 from .server_states import ServerInput, ServerState, after
 from .services import finished
@@ -47,7 +49,8 @@ class ServerCore:
 
     Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
     closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts. ``runs``
-    are the runs of keyed calls. ``quotas`` stop to count connections that have ended.
+    are the runs of keyed calls. ``quotas`` stop to count connections that have ended. ``max_age`` is that of
+    connections, in seconds.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ServerCore:
         on_drain: Sequence[Callable[[], object]],
         runs: Runs,
         quotas: QuotaBook | None,
+        max_age: float | None,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
         self.door = Door()
@@ -69,6 +73,8 @@ class ServerCore:
         self.peers = Peers(self.totals, budget, on_end, rooms.presences.connection_changed, self.sessions)
         self.raw = RawConnections(self.totals, budget, rooms.enter, on_end)
         self.scheduler = rooms.presences.scheduler = LoopScheduler()
+        self._new_rebalancing = partial(Rebalancing, self.peers, self.scheduler, max_age)
+        self.rebalancing = self._new_rebalancing()
         self.ports: dict[Port, bool] = {}
         """The open ports. The value is whether the port stays open during a drain, to answer health checks."""
         self._patience = patience
@@ -133,6 +139,7 @@ class ServerCore:
         self._happened(ServerInput.ACCEPT)
         self._thread = get_ident()
         self.scheduler.renew()
+        self.rebalancing.start()
         self.join()
 
     @property
@@ -172,6 +179,7 @@ class ServerCore:
         self.raw.clear()
         self.ports.clear()
         self._runs.abandon()
+        self.rebalancing = self._new_rebalancing()
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
@@ -255,6 +263,7 @@ class ServerCore:
         if first := self._end is None:
             self.scheduler.renew()
             self.door.close()
+            self.rebalancing.stop()
             self.peers.closing = True
             self._end = spawn_later(self._run_end(drain))
         if first or deadline < self._deadline:

@@ -120,10 +120,10 @@ class ClusterMembership:
 
     # ------------------------------------------------------------ for operators, and the end
 
-    async def own_rows(self, what: str) -> AsyncGenerator[Row]:
+    async def own_rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
         """Yield the rows of this node; see `Operations`."""
         if self._operations is not None:
-            async with aclosing(self._operations.rows(what)) as rows:
+            async with aclosing(self._operations.rows(what, most, down_to)) as rows:
                 async for row in rows:
                     yield row
 

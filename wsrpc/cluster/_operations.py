@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from .._server.operations import DirectOperations, Row, Target
 from ..errors import EngineLost, PeerNotFound, WsrpcError
@@ -19,11 +20,12 @@ class ClusterOperations(DirectOperations):
     def __init__(self, membership: ClusterMembership) -> None:
         self._membership = membership
 
-    async def rows(self, what: str) -> AsyncGenerator[Row]:
+    async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
         """Yield the rows of all nodes. A node that does not answer has a row with only its ``error``."""
         membership = self._membership
         for node in membership.directory.nodes:
-            rows = membership.own_rows(what) if node == membership.node.id else self._rows_of(node, what)
+            asked = (what, most, down_to) if what == "rebalance" else (what,)  # older nodes take one argument
+            rows = membership.own_rows(*asked) if node == membership.node.id else self._rows_of(node, *asked)
             try:
                 async with aclosing(rows):
                     async for row in rows:
@@ -31,12 +33,12 @@ class ClusterOperations(DirectOperations):
             except WsrpcError as exc:
                 yield {"node": node, "error": str(exc)}
 
-    async def _rows_of(self, node: str, what: str) -> AsyncGenerator[Row]:
+    async def _rows_of(self, node: str, *asked: Any) -> AsyncGenerator[Row]:
         membership = self._membership
         if not membership.connected:
             raise EngineLost("not connected")
         peer = await membership.links.reach(node)
-        async with peer.stream(ROWS, what, timeout=membership.timeout) as rows:
+        async with peer.stream(ROWS, *asked, timeout=membership.timeout) as rows:
             async for row in rows:
                 yield row
 

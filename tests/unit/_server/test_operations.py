@@ -15,7 +15,13 @@ from leftovers import turns_until
 from wsrpc import Client, Handshake, Peer, RemoteError, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect
 
-REQUESTS: dict[str, tuple[Any, ...]] = {"peers": (), "stats": (), "kick": ("ada",), "call": ("ada", None, "whoami", [])}
+REQUESTS: dict[str, tuple[Any, ...]] = {
+    "peers": (),
+    "stats": (),
+    "rebalance": (1, 0),
+    "kick": ("ada",),
+    "call": ("ada", None, "whoami", []),
+}
 
 
 @asynccontextmanager

@@ -56,7 +56,8 @@ class Draining:
         self._on_remote_silent: asyncio.Future[None] | None = None
 
     @property
-    def _agreed(self) -> bool:
+    def agreed(self) -> bool:
+        """Whether both sides support the question and its answer."""
         return self._session.negotiation.has(DRAIN)
 
     def _enter(self, phase: DrainPhase) -> None:
@@ -83,13 +84,13 @@ class Draining:
 
     def terms_agreed(self) -> None:
         """Ask the remote peer to start nothing new, if this side drains and both sides support the question."""
-        if self._agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
+        if self.agreed and self.closes_at is not None and self.phase is DrainPhase.ASKED:
             self._session.send_control(Drain(max(0, round((self.closes_at - self._host.loop.time()) * 1000))))
 
     @property
     def remote_is_silent(self) -> bool:
         """Whether the remote peer starts nothing new. True for a plain peer, which cannot answer."""
-        return self.phase is DrainPhase.ANSWERED or not self._agreed
+        return self.phase is DrainPhase.ANSWERED or not self.agreed
 
     async def wait_remote_silent(self) -> None:
         """Wait until the remote peer starts nothing new, or the session has ended. Cancelling is safe."""
@@ -104,10 +105,10 @@ class Draining:
         if not 0 <= drain.after_ms <= MAX_ID:
             self._host.ignore("drain that makes no sense")
         elif (
-            self._agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.FINISHING)
+            self.agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.FINISHING)
         ):
             self._peer_drains(drain.after_ms / 1000)
-        elif self._agreed and self.phase is DrainPhase.ASKED:
+        elif self.agreed and self.phase is DrainPhase.ASKED:
             self._enter(DrainPhase.ANSWERED)
             self.stop_waiting()
         else:
