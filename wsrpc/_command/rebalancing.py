@@ -26,9 +26,7 @@ ROUNDS = 10
 """Number of batches without progress after which the command gives up."""
 
 
-@click.command(
-    cls=Command, epilog="\b\nexample:\n  wsrpc rebalance redis://127.0.0.1:6379 --cluster shop --rate 20"
-)
+@click.command(cls=Command, epilog="\b\nexample:\n  wsrpc rebalance redis://127.0.0.1:6379 --cluster shop --rate 20")
 @OPERATOR
 @click.option(
     "--rate", type=click.IntRange(1), default=10, help="Clients that each process moves per second (default: 10)."

@@ -123,7 +123,11 @@ class Scene:
 @asynccontextmanager
 async def scene(extensions: bool = True, **options: Any) -> AsyncGenerator[Scene]:
     server = Server(limits=LIMITS, admin=everybody, **options)
-    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, limits=LIMITS, reconnect=AT_ONCE) as operator:
+    async with (
+        asyncio.timeout(8),
+        server.listen() as listener,
+        Client(listener.url, limits=LIMITS, reconnect=AT_ONCE) as operator,
+    ):
         client = Client(listener.url, limits=LIMITS, reconnect=AT_ONCE, extensions=extensions)
         it = Scene(server, listener.url, operator, client)
         async with client:

@@ -104,9 +104,7 @@ class Draining:
         """Handle the request to drain of the remote peer, or its answer."""
         if not 0 <= drain.after_ms <= MAX_ID:
             self._host.ignore("drain that makes no sense")
-        elif (
-            self.agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.FINISHING)
-        ):
+        elif self.agreed and self._session.negotiation.dialer and self.phase in (DrainPhase.NONE, DrainPhase.FINISHING):
             self._peer_drains(drain.after_ms / 1000)
         elif self.agreed and self.phase is DrainPhase.ASKED:
             self._enter(DrainPhase.ANSWERED)
