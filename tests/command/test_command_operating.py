@@ -15,7 +15,7 @@ from engine_servers import EngineServer, nats_server, redis_server
 from wsrpc import Client, Context, Handshake, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
 from wsrpc._command import rebalancing
 from wsrpc._command.command_errors import Failure
-from wsrpc._server.operations import Operations, Row
+from wsrpc._server.operations import DirectOperations, Row
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
@@ -181,16 +181,16 @@ async def test_clients_that_do_not_move_are_given_up(monkeypatch: pytest.MonkeyP
     """The load balancer returns them, or they are busy."""
     asked = list[tuple[int, int]]()
 
-    class Stuck(Operations):
+    class Stuck(DirectOperations):
         async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
             asked.append((most, down_to))
             yield {"node": "1", "peers": 6, "moved": most}
             yield {"node": "2", "peers": 1, "moved": 0}
 
     monkeypatch.setattr(rebalancing, "PAUSE", 0)
-    with pytest.raises(Failure, match="moved 30 clients, but the servers are not even: the others are busy, or "):
+    with pytest.raises(Failure, match="moved 60 clients, but the servers are not even: the others are busy, or "):
         await rebalancing.make_even(Stuck(), {"1": 6, "2": 1}, 3)
-    assert asked == [(3, 4)] * 10
+    assert asked == [(3, 3)] * 20
 
 
 async def test_what_a_server_makes_up() -> None:

@@ -156,7 +156,8 @@ class _RequestedOperations(Operations):
         self._channel = client.of(CHANNEL)
         self._name = name
 
-    async def rows(self, what: str, *numbers: int) -> AsyncGenerator[Row]:
+    async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
+        numbers = (most, down_to) if what == "rebalance" else ()
         with self._explaining(what):
             async with self._channel.stream(what, *numbers, returns=dict[str, Any]) as rows:
                 async for row in rows:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import click
 
-from .._server.operations import Operations
+from .._server.operations import Operations, Row
 from ..errors import one_line
 from .command_errors import REMOTE, Failure
 from .command_options import Command, Options
@@ -22,7 +22,7 @@ EVEN = 0.1
 PAUSE = 1.0
 """Seconds in which each process moves a batch of clients. They connect again meanwhile."""
 
-ROUNDS = 10
+ROUNDS = 20
 """Number of batches without progress after which the command gives up."""
 
 
@@ -59,8 +59,8 @@ async def make_even(through: Operations, peers: dict[str, int], rate: int) -> tu
     """
     total, moved, rounds, best = 0, 0, 0, math.inf
     while moved or not _are_even(peers):
-        mean = math.ceil(sum(peers.values()) / len(peers))
-        above = sum(max(0, count - mean) for count in peers.values())
+        mean = sum(peers.values()) // len(peers)
+        above = sum(max(0, count - mean) for count in peers.values()) + moved  # some of these are not back yet
         rounds, best = (0, above) if above < best else (rounds + 1, best)
         if rounds == ROUNDS:
             advice = "the others are busy, or the load balancer returns them to the same servers"
@@ -79,10 +79,14 @@ async def _move(through: Operations, most: int, down_to: int) -> tuple[dict[str,
             if "error" in row:
                 text = f"not all processes have answered: {one_line(row.get('node'), 60)} ({one_line(row['error'])})"
                 raise Failure(text, REMOTE)
-            count, moving = (n if n.__class__ is int else 0 for n in map(row.get, ("peers", "moved")))
-            peers[one_line(row.get("node") or "-")] = count
-            moved += moving
+            peers[one_line(row.get("node") or "-")] = _number(row, "peers")
+            moved += _number(row, "moved")
     return peers, moved
+
+
+def _number(row: Row, name: str) -> int:
+    number = row.get(name)
+    return number if isinstance(number, int) else 0
 
 
 def _are_even(peers: dict[str, int]) -> bool:

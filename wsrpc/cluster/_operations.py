@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from .._server.operations import DirectOperations, Row, Target
 from ..errors import EngineLost, PeerNotFound, WsrpcError
@@ -24,8 +23,10 @@ class ClusterOperations(DirectOperations):
         """Yield the rows of all nodes. A node that does not answer has a row with only its ``error``."""
         membership = self._membership
         for node in membership.directory.nodes:
-            asked = (what, most, down_to) if what == "rebalance" else (what,)  # older nodes take one argument
-            rows = membership.own_rows(*asked) if node == membership.node.id else self._rows_of(node, *asked)
+            if node == membership.node.id:
+                rows = membership.own_rows(what, most, down_to)
+            else:  # the other requests have no numbers, also for nodes of older versions
+                rows = self._rows_of(node, what, *((most, down_to) if what == "rebalance" else ()))
             try:
                 async with aclosing(rows):
                     async for row in rows:
@@ -33,7 +34,7 @@ class ClusterOperations(DirectOperations):
             except WsrpcError as exc:
                 yield {"node": node, "error": str(exc)}
 
-    async def _rows_of(self, node: str, *asked: Any) -> AsyncGenerator[Row]:
+    async def _rows_of(self, node: str, *asked: object) -> AsyncGenerator[Row]:
         membership = self._membership
         if not membership.connected:
             raise EngineLost("not connected")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -36,7 +36,8 @@ async def move(operator: Client, most: int, down_to: int) -> list[tuple[int, int
 
 async def test_sessions_spread_over_new_servers_under_calls_and_streams() -> None:
     """The load balancer picks a server at random. Each call runs once, and the streams have no gap."""
-    engine, pick, ran, go_on, over = MemoryEngine(), random.Random(8), Counter[tuple[int, int]](), asyncio.Event(), []
+    engine, pick, go_on, over = MemoryEngine(), random.Random(8), asyncio.Event(), list[bool]()
+    ran = Counter[tuple[int, int]]()
     servers = [Server(limits=LIMITS, cluster=Cluster(engine), admin=everybody) for _ in range(4)]
 
     def echo(client: int, call: int) -> int:
@@ -154,7 +155,7 @@ async def _stream(it: Scene) -> Any:
     return []
 
 
-IN_FLIGHT: dict[str, Callable[[Scene], Awaitable[Any]]] = {
+IN_FLIGHT: dict[str, Callable[[Scene], Coroutine[Any, Any, Any]]] = {
     "a request": _request,
     "a request of the server": _request_of_the_server,
     "an event": _event,
@@ -217,7 +218,9 @@ async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> No
             await closing
         else:
             reachable.clear()
-            it.peer.transport.abort()
+            transport = it.peer.transport
+            assert transport is not None
+            transport.abort()
             await turns_until(lambda: it.peer.detached)
             it.work.go.set()
             await turns_until(lambda: it.work.finished)
