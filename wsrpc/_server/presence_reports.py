@@ -93,7 +93,7 @@ class PresenceReports:
 
     def repeat_offline(self) -> None:
         """Do this for the users who have gone offline lately, because the node that has ended has perhaps not."""
-        for user in self.leaving:
+        for user in {**self.leaving, **self._presence.recent_changes}:  # those of the next batch went offline just now
             if not self._presence.entries(user):
                 self.repeat(user)
 

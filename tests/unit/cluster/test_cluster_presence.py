@@ -266,6 +266,22 @@ def test_what_nodes_know_of_a_user_does_not_differ_and_each_change_is_reported(s
     assert known[0].get("ada", "offline") == nodes.told[-1]
 
 
+@pytest.mark.parametrize("later", [-1.0, 0.0, BATCHED, 9.0])
+def test_users_are_reported_if_the_first_node_ends_before_it_has_adopted_them(later: float) -> None:
+    """Seconds from the end of the grace time until the last node notices that the first one has ended, too."""
+    nodes = Nodes()
+    first, there, third = nodes.nodes
+    Connection(there).joins()
+    nodes.passes(1.0)
+    nodes.nodes.remove(there)
+    nodes.nodes.remove(first)
+    third.directory.drop(there.directory.me, nodes.clock.time(), silent=True)
+    nodes.clock.advance(10.0 + later)
+    third.directory.drop(first.directory.me, nodes.clock.time(), silent=True)
+    nodes.passes(11.0)
+    assert nodes.told[-1] == "offline"
+
+
 def test_a_node_that_comes_back_says_itself_how_long_its_users_are_away() -> None:
     nodes = Nodes()
     here, there, _ = nodes.nodes
