@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from wsrpc import CloseInfo, Context, Limits
+from wsrpc.cluster._directory import NODE_TIMEOUT
 from wsrpc.testing import Simulation
 
 __all__ = [
@@ -250,7 +251,10 @@ class Truth:
         hasty = [fault.seconds for fault in sim.faults if fault.kind in ("flap", "break")]
         self.is_loud = kinds <= LOUD and max(hasty, default=0.0) < 8.0
         """Whether all clients are back soon after the faults."""
-        self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0
+        lossy = [fault.when for fault in sim.faults if fault.kind == "lossy engine"]
+        # One loses two beats of a node in a row, at most. Several may lose all that it says for so long that it is gone.
+        is_heard = all(after - before > NODE_TIMEOUT for before, after in pairwise(lossy))
+        self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0 and is_heard
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
         # A session begins with the first message that arrives.
         self.is_mild = kinds <= HARMLESS and short and len(forgotten) < 2 and min(forgotten, default=9.0) > 2.0
