@@ -25,6 +25,7 @@ from wsrpc import (
     RunLost,
     is_transient,
 )
+from wsrpc.cluster._directory import NODE_TIMEOUT
 from wsrpc.errors import QueueFull, RemoteError, RequestTimeout, WsrpcError
 from wsrpc.testing import Simulation
 
@@ -93,7 +94,9 @@ class User(Caller):
             self.attached = sim.now
             sim.note("is back" if info.resumed else "has another session")
             if not info.resumed:
-                truth.sessions[self.name] += [sim.now] if info.attempts == 1 and info.lost else []
+                # A node that does nothing, and that the others have given up, tells nobody of its kicks.
+                is_heard = truth.hears_others(truth.at[self.name], sim.now - NODE_TIMEOUT)
+                truth.sessions[self.name] += [sim.now] if info.attempts == 1 and info.lost and is_heard else []
                 truth.loses(self.life, info, may_be=self.ended_early)
                 self.session_since = sim.now
                 self.news_heard.missed()
