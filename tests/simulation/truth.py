@@ -252,7 +252,7 @@ class Truth:
         self.is_loud = kinds <= LOUD and max(hasty, default=0.0) < 8.0
         """Whether all clients are back soon after the faults."""
         lossy = [fault.when for fault in sim.faults if fault.kind == "lossy engine"]
-        # One loses two beats of a node in a row, at most. Several may lose all that it says for so long that it is gone.
+        # One loses at most two beats of a node in a row. Several may lose all that it says until it counts as ended.
         is_heard = all(after - before > NODE_TIMEOUT for before, after in pairwise(lossy))
         self.is_short = sum(lasting) < 8.0 and max(lasting, default=0.0) < 4.0 and is_heard
         short = sum(lasting) < 20.0 and sum(hasty) < 2.0
