@@ -132,6 +132,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             allowed, 503 if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, 429
             above `Quotas.connections` (also if the connection was closed with 1013), or a status that `on_handshake`
             has chosen.
+        refusals: the same numbers, by the status and the first line of the response, such as ``"401 token expired"``.
+            After 32 of them, ``others`` stands for further ones.
         closed: total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the
             client left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session
             resumed does not count. The codes of `CloseCode`, and those with which your program has closed a connection,
@@ -161,6 +163,10 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         deprecated: total numbers of calls of deprecated handlers, by the program of the peers that call them.
         quotas_unchecked: total number of connections that were accepted although the ``store=`` of the server has not
             said how many its user has (`Quotas.connections`).
+        draining: while the server drains, the numbers of what it waits for, by event and kind: such as ``{"import:
+            handler": 2}``. The kinds are ``handler``, ``request``, ``channel``, ``client``, which has unfinished calls
+            of its own, ``raw connection``, ``messages``, which are not written, and ``run`` of a call with a key. After
+            32 of them, ``others`` stands for further ones.
         store_answers: whether the ``store=`` of the server answers, as far as the server has noticed. If not, calls
             with a key and rooms with ``keep=`` wait, and raise `Overloaded`. True without ``store=``.
         cluster: the counters of this process in the cluster. None without ``cluster=``, and while the server is closed.
@@ -171,6 +177,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     peers: int
     accepted: int
     refused: dict[int, int]
+    refusals: dict[str, int]
     closed: dict[int, int]
     messages_in: int
     messages_out: int
@@ -191,6 +198,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     misfits: dict[str, int]
     deprecated: dict[str, int]
     quotas_unchecked: int
+    draining: dict[str, int]
     store_answers: bool
     cluster: ClusterStats | None
 
@@ -214,6 +222,17 @@ SUMMED = (
 MOST_PROGRAMS = 100
 """Number of programs in `ServerStats.misfits` and `ServerStats.deprecated`. Clients choose the names."""
 
+MOST_NAMES = 32
+"""Number of names in `ServerStats.refusals` and `ServerStats.draining`, which may have text from clients."""
+
+
+def add_to(totals: dict[str, int], name: str, number: int = 1, most: int = MOST_NAMES) -> str:
+    """Add ``number`` to the total with this name, or to ``others`` if there are ``most`` names. Return which it was."""
+    if name not in totals and len(totals) >= most:
+        name = "others"
+    totals[name] = totals.get(name, 0) + number
+    return name
+
 
 class ByProgram(NamedTuple):
     """Numbers of messages by the programs of their peers."""
@@ -223,12 +242,9 @@ class ByProgram(NamedTuple):
 
     def add(self, program: str | None, misfits: int, deprecated: int) -> None:
         """Add the numbers of a peer to those of its program."""
-        name = program or "unknown"
         for totals, number in ((self.misfits, misfits), (self.deprecated, deprecated)):
             if number:
-                known = name in totals or len(totals) < MOST_PROGRAMS
-                key = name if known else "others"
-                totals[key] = totals.get(key, 0) + number
+                add_to(totals, program or "unknown", number, MOST_PROGRAMS)
 
 
 class ServerTotals:
@@ -310,9 +326,11 @@ class StatsSum:
         *,
         healthy: bool,
         refused: dict[int, int],
+        refusals: dict[str, int],
         rooms: int,
         errors: int,
         quotas_unchecked: int,
+        draining: dict[str, int],
         store_answers: bool,
         cluster: ClusterStats | None,
     ) -> ServerStats:
@@ -322,6 +340,7 @@ class StatsSum:
             healthy=healthy,
             accepted=self._accepted,
             refused=refused,
+            refusals=refusals,
             closed=self._closed,
             rooms=rooms,
             errors=errors,
@@ -329,6 +348,7 @@ class StatsSum:
             misfits=self._by_program.misfits,
             deprecated=self._by_program.deprecated,
             quotas_unchecked=quotas_unchecked,
+            draining=draining,
             store_answers=store_answers,
             cluster=cluster,
             **self._sums,

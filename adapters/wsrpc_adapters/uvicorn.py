@@ -11,6 +11,7 @@ application. See docs/how-to/frameworks.md.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from wsrpc import CloseCode, Handshake
+from wsrpc._base.logs import sanitize
 from wsrpc._base.misuse import check_number
 from wsrpc._net.health import Health
 from wsrpc._net.library_handshake import unread
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
     from websockets.http11 import Request
 
-__all__ = ["WebSocketProtocol", "serve"]
+__all__ = ["LogFilter", "WebSocketProtocol", "serve"]
 
 EXTENSIONS = "Sec-WebSocket-Extensions"
 NOT_ACCEPTED = (
@@ -114,6 +116,18 @@ def serve(
     finally:
         if config.uds and Path(config.uds).exists() and Path(config.uds).stat().st_ino == inode:
             Path(config.uds).unlink()
+
+
+class LogFilter(logging.Filter):
+    """Filter for handlers of a log, such as that of uvicorn, which otherwise has the queries of URLs with their tokens.
+
+    It replaces queries and passwords in URLs by ``…``, makes each text one short line, and gives each record the extra
+    fields of wsrpc. Name it in a logging configuration: ``{"()": "wsrpc_adapters.uvicorn.LogFilter"}``.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change ``record``. Returns True."""
+        return sanitize(record)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -16,7 +16,7 @@ from .buckets import TokenBucket
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
-FIELDS = ("peer", "address", "remote", "program", "origin", "event", "trace")
+FIELDS = ("peer", "address", "remote", "url", "program", "origin", "event", "trace")
 """What each record has besides its text, for format strings and JSON. Where nothing fits, the value is None."""
 _EXTRA = "wsrpc_fields"
 
@@ -45,7 +45,8 @@ def for_log(value: object) -> object:
 def _without_query(word: re.Match[str]) -> str:
     # Word by word, because one regular expression for the whole text took quadratic time.
     before, mark, query = word[0].partition("?")
-    return f"{before}?…" if mark and ("=" in query or ("://" in before and query)) else word[0]
+    is_url = "://" in before or before.startswith("/")
+    return f"{before}?…" if mark and ("=" in query or (is_url and query)) else word[0]
 
 
 def sanitize(record: logging.LogRecord) -> bool:
@@ -202,8 +203,9 @@ class LogOptions(TypedDict, total=False):
 class PeerLog:
     """The log of one peer: each line carries the peer's id, its addresses and its program in ``extra``.
 
-    ``address`` is the application's name for the peer, and ``program`` what the peer says of its program. ``errors``
-    counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is the budget of the server.
+    ``url`` is what a client dials, without secrets. ``address`` is the application's name for the peer, and ``program``
+    what the peer says of its program. ``errors`` counts the lines at ERROR, and ``on_error`` is called for each.
+    ``budget`` is the budget of the server.
     """
 
     __slots__ = (
@@ -217,6 +219,7 @@ class PeerLog:
         "id",
         "program",
         "remote",
+        "url",
     )
 
     def __init__(
@@ -228,6 +231,7 @@ class PeerLog:
     ) -> None:
         self.id = secrets.token_hex(8)
         self.remote = remote
+        self.url: str | None = None
         self.address = address
         self.program: str | None = None
         self.errors = 0
@@ -243,8 +247,8 @@ class PeerLog:
 
     @property
     def place(self) -> str:
-        """The present or last remote address, as text for a log line."""
-        return address_text(self.remote) or "an unknown address"
+        """The URL of a client, or the present or last remote address, as text for a log line."""
+        return self.url or address_text(self.remote) or "an unknown address"
 
     def shows(self, level: int) -> bool:
         """Return whether a line at this level would be written, or would cause a line about omitted lines."""
@@ -290,11 +294,14 @@ class PeerLog:
     def _write(self, level: int, text: str, args: tuple[object, ...], options: LogOptions) -> None:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
-            fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote}
+            fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote, "url": self.url}
             if self.program is not None:
                 fields["program"] = self.program
             if (call := options.get("call")) is not None:
                 fields.update(call())
-            if level >= logging.WARNING:  # most log formats show no attributes, and a warning should name the peer
-                text, args = f"{text} (peer %s)", (*args, self.id if remote is None else f"{self.id} at {remote}")
+            # Most log formats show no attributes. A warning should name the peer, and a line of a client its URL.
+            least = logging.WARNING if self.url is None else logging.INFO
+            if level >= least and self.id not in args:
+                place = self.url or remote
+                text, args = f"{text} (peer %s)", (*args, self.id if place is None else f"{self.id} at {place}")
             logger.log(level, text, *args, exc_info=options.get("exc_info"), extra={_EXTRA: fields}, stacklevel=4)

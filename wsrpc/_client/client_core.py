@@ -23,6 +23,7 @@ from .._core.session.peer_owner import PeerOwner, Unfinished
 from .._core.session.session_end import SessionEnd
 from .._core.session.session_states import SessionInput
 from .._core.wire.settings import Settings
+from .._net.urls import shown_url
 from ..errors import ConnectionLost, SessionLost, named, named_with_notes
 from ..transport import Transport
 from .client_room import ClientRooms
@@ -172,6 +173,8 @@ class ClientCore(PeerOwner):
             owner=self,
         )
         self.peer_core = core_of(self.peer)
+        if isinstance(plan.dialer.url, str):
+            self.dials(plan.dialer.url)
         self.state: ClientState = "idle"
         self.hooks = ReconnectHooks(registry)
         self.rooms = ClientRooms(self.peer_core, registry)
@@ -519,6 +522,10 @@ class ClientCore(PeerOwner):
     def may_resume(self) -> bool:
         """Whether the session would resume after a drop."""
         return self.peer_session.session.state.resumes
+
+    def dials(self, url: str) -> None:
+        """From now on, lines of the log name this URL."""
+        self.peer_core.log.url = shown_url(url).strip("'")
 
     def attempt_started(self) -> None:
         """The delay is over, and the client dials again."""

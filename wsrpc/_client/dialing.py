@@ -210,9 +210,9 @@ class Dialing:
         failures: list[Exception] = []
         for url in urls:
             if failures and not self._stopped:
-                text = f"could not connect to {shown_url(self._url)}: {named(failures[-1])}; dialing the next URL"
-                self._client.url_failed(text)
+                self._client.url_failed(f"could not connect: {named(failures[-1])}; dialing the next URL")
             self._url = url
+            self._client.dials(url)
             try:
                 return await dialer(url, headers, to_resume=self._client.asks_to_resume)
             except Exception as exc:

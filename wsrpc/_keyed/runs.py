@@ -470,8 +470,12 @@ class Runs:
 
     async def wait_idle(self) -> None:
         """Wait until nothing runs that only this process can continue. Cancelling is safe."""
-        while tasks := [task for run, task in self._running.values() if not run.new.topic]:
+        while tasks := self.unfinished():
             await asyncio.wait(tasks)
+
+    def unfinished(self) -> list[asyncio.Task[None]]:
+        """Return the tasks of the runs that only this process can continue."""
+        return [task for run, task in self._running.values() if not run.new.topic]
 
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""

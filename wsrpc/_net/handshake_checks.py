@@ -17,16 +17,21 @@ from .._base.names import check_address
 from .._base.state import PeerState
 from .._core.handlers.introspection import location
 from .._core.handlers.lifecycle import ends_the_task
-from ..errors import HandshakeRejected, short, ungrouped
+from ..errors import HandshakeRejected, one_line, short, ungrouped
 from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction
 from ..headers import ResponseHeaders, check_response_header
 from ..limits import Limits
+from ..stats import add_to
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
 
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 ATTRIBUTES = vars(Handshake("/", {})).keys()
+LONGEST_REASON = 80
+MOST_LOGGED = 1000
+"""Number of refusals, by reason and host, of which it is known that they were logged. After that, the oldest are logged
+again."""
 
 
 class Door:
@@ -38,6 +43,10 @@ class Door:
         """Counts of refused handshakes, by HTTP status."""
         self.quotas_unchecked = 0
         """Number of connections that were accepted without an answer of the store of `Quotas`."""
+        self.refusals: dict[str, int] = {}
+        """The same counts, by reason."""
+        self._logged: dict[tuple[str, str | None], None] = {}
+        """Reasons of refusals that were logged, each with the host of the client."""
         self._deciding: set[asyncio.Timeout] = set()
 
     @contextmanager
@@ -52,7 +61,19 @@ class Door:
     def refuse(self, refusal: HandshakeRejected) -> HandshakeRejected:
         """Count a refusal, and return it to be raised."""
         self.refused[refusal.status] += 1
+        add_to(self.refusals, _reason(refusal))
         return refusal
+
+    def is_new(self, refusal: HandshakeRejected, host: str | None) -> bool:
+        """Return whether a client at ``host`` is refused for this reason for the first time."""
+        reason = _reason(refusal)
+        key = (reason if reason in self.refusals else "others"), host
+        if key in self._logged:
+            return False
+        if len(self._logged) >= MOST_LOGGED:
+            del self._logged[next(iter(self._logged))]
+        self._logged[key] = None
+        return True
 
     def close(self) -> None:
         """Accept no further connections."""
@@ -144,7 +165,10 @@ class HandshakeChecks:
         if isinstance(refusal := ungrouped(exc), HandshakeRejected):
             try:
                 _check_refusal(refusal)
-                return door.refuse(refusal)
+                door.refuse(refusal)
+                if asked == "on_handshake" and door.is_new(refusal, handshake.remote and handshake.remote[0]):
+                    self._budget.log(logging.WARNING, REFUSED, handshake, _reason(refusal), fields=_about(handshake))
+                return refusal
             except (TypeError, ValueError) as mistake:
                 exc = mistake
         text = "refused a connection because %s failed, for %s"
@@ -157,6 +181,15 @@ class HandshakeChecks:
             handshake.remote = seen.remote
             handshake.secure = handshake.secure if seen.secure is None else seen.secure
             handshake.host = seen.host or handshake.host
+
+
+REFUSED = "on_handshake refused %s: %s (further ones of this host are only counted, in server.stats().refusals)"
+
+
+def _reason(refusal: HandshakeRejected) -> str:
+    """Return the status and the first line of a response."""
+    line = refusal.body.strip().partition("\n")[0]
+    return one_line(f"{refusal.status} {line}".rstrip(), LONGEST_REASON)
 
 
 def _about(handshake: Handshake) -> dict[str, object]:

@@ -160,5 +160,9 @@ class RawConnections:
             if stubborn := await closers.wait_for_others(late, patience):
                 logger.warning("%d raw functions do not end although they were cancelled", len(stubborn))
 
+    def unfinished(self, closers: Closers) -> int:
+        """Return the number of functions for which `wait_done` waits."""
+        return len(self._tasks(closers))
+
     def _tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
         return {task for task in self._running.values() if not task.done() and not closers.cover(task, None)}

@@ -27,7 +27,7 @@ from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
 from .._raw.raw_serving import refusal_of
-from ..errors import ConnectionLost, RpcError, ungrouped
+from ..errors import ConnectionLost, RpcError, one_line, ungrouped
 from ..handshake import Handshake
 from ..stats import ServerTotals
 from ..transport import Traffic, Transport
@@ -36,6 +36,8 @@ from .services import BaseService, OpenedServices
 
 NO_TRAFFIC = Traffic()
 NONE_IGNORED = Counter[str]()
+LONGEST_NAME = 100
+"""Characters of an event in `ServerStats.draining`."""
 
 
 class ServedPeer(PeerOwner):
@@ -222,8 +224,8 @@ class ServedPeer(PeerOwner):
         """
         # A call that ends may have started another one, so check everything again each time. There is no polling: each
         # of these has a future or event to wait for. Received messages wait only because of calls.
-        current, writer, calls, cluster = self.current, self.writer, self.core.calls, self._peers.joined_cluster
-        others = self._peers.closing and cluster is not None and cluster.stats().nodes > 1
+        current, writer, calls = self.current, self.writer, self.core.calls
+        others = self._peers.closing and self._peers.has_other_nodes
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
             moving = [each for each in calls.invocations if others and each.movable]
@@ -243,6 +245,25 @@ class ServedPeer(PeerOwner):
                 await writer.draining.wait_remote_silent()
             else:
                 return
+
+    def unfinished(self, closers: Closers) -> Iterator[str]:
+        """Yield the event and kind of all that `wait_idle` waits for now, as in `ServerStats.draining`."""
+        current, writer, calls = self.current, self.writer, self.core.calls
+        if not current.session.state.sends:
+            return
+        tasks, others = calls.tasks(closers), self._peers.has_other_nodes
+        running = [each for each in calls.invocations if each.task in tasks and not (others and each.movable)]
+        yield from (f"{one_line(each.full_event, LONGEST_NAME)}: handler" for each in running)
+        pending = [each for each in writer.requests.all() if not each.future.done()]
+        yield from (f"{one_line(each.event, LONGEST_NAME)}: request" for each in pending)
+        of_calls = calls.channels(closers) | {each.channel for each in calls.invocations}
+        yield from ("channel" for _ in {*current.channels.all()} - of_calls)
+        if writer.opening.running is not None:
+            yield "open: handler"
+        if self.core.outbox.callers_must_wait:
+            yield "messages"
+        if not writer.draining.remote_is_silent:
+            yield "client"
 
 
 def served_peer(peer: object) -> ServedPeer | None:
@@ -293,6 +314,11 @@ class Peers:
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""
+
+    @property
+    def has_other_nodes(self) -> bool:
+        """Whether other processes have joined the cluster of the server."""
+        return self.joined_cluster is not None and self.joined_cluster.stats().nodes > 1
 
     def __len__(self) -> int:
         return len(self._connected)

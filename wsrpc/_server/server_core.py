@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from functools import partial
+from itertools import chain
 from threading import get_ident
 
 from .._base.closing import CloseCode
@@ -23,7 +24,7 @@ from .._net.handshake_checks import Door
 from .._raw.raw_connection import RawConnection
 from .._raw.raw_link import RawLink
 from .._raw.raw_serving import RawConnections
-from ..stats import ServerStats, ServerTotals
+from ..stats import ServerStats, ServerTotals, add_to
 from ..transport import Transport
 from .joined_cluster import JoinedCluster
 from .peers import Peers, ServedPeer, refuse
@@ -42,6 +43,9 @@ SLICE = 200
 
 LONGEST = 365 * 86400.0
 """Seconds of the longest drain. (Event loops cannot wait for an unlimited time.)"""
+
+STILL_DRAINING = 5.0
+"""Seconds of a drain until the log says what it waits for. The next lines come after twice as long each."""
 
 
 class ServerCore:
@@ -92,6 +96,8 @@ class ServerCore:
         self._deadline = 0.0
         """The time at which the drain ends at the latest."""
         self._draining: asyncio.Timeout | None = None
+        self._told: list[asyncio.Future[None]] = []
+        """The calls of the functions ``on_drain``."""
         self._ended = asyncio.Event()
 
     def _connection_over(self, connection: Peer | RawConnection) -> None:
@@ -224,9 +230,11 @@ class ServerCore:
             time.monotonic(),
             healthy=self.healthy,
             refused=refused,
+            refusals=dict(self.door.refusals),
             rooms=self._rooms.count,
             errors=self.totals.errors,
             quotas_unchecked=self.door.quotas_unchecked,
+            draining=self._unfinished(),
             store_answers=self._runs.link.answers,
             cluster=None if joined_cluster is None else joined_cluster.stats(),
         )
@@ -307,7 +315,8 @@ class ServerCore:
         peers = {served: served.peer for served in self.peers}
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         # First, so that these functions can still emit to peers that are idle.
-        told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
+        self._told = told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
+        reporting = asyncio.ensure_future(self._log_unfinished())
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:
                 leaving = [*map(asyncio.shield, told), *map(self._close_idle, peers)]
@@ -315,13 +324,36 @@ class ServerCore:
                 endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
             if busy := sum(peer.connected for peer in peers.values()) + len(self.raw.all):
-                logger.warning("draining timed out: closing %d connections that still have active work", busy)
+                text = "draining timed out: closing %d connections that still have active work (%s)"
+                logger.warning(text, busy, _counted(self._unfinished()))
             return
         finally:
             self._draining = None
-            for task in told:  # a task that suppresses the cancellation runs on
+            for task in (*told, reporting):  # a task that suppresses the cancellation runs on
                 task.cancel()
         _log_failures(endings)
+
+    def _unfinished(self) -> dict[str, int]:
+        """Return what the drain waits for, as `ServerStats.draining`."""
+        found: dict[str, int] = {}
+        if self.state == "draining":
+            for name in chain.from_iterable(served.unfinished(self._closers) for served in self.peers):
+                add_to(found, name)
+            told = [each for each in self._told if not each.done()]
+            others = ("raw connection", self.raw.unfinished(self._closers)), ("run", len(self._runs.unfinished()))
+            for name, number in (*others, ("on_drain", len(told))):
+                if number:
+                    add_to(found, name, number)
+        return found
+
+    async def _log_unfinished(self) -> None:
+        """Log now and then what the drain waits for."""
+        seconds = STILL_DRAINING
+        while True:
+            await asyncio.sleep(seconds)
+            text = "still draining: %d connections, which wait for: %s"
+            logger.info(text, len(self.peers) + len(self.raw.all), _counted(self._unfinished()))
+            seconds *= 2
 
     async def _close_idle(self, served: ServedPeer) -> None:
         await served.wait_idle(self._closers)
@@ -361,6 +393,10 @@ async def _call_on_drain(function: Callable[[], object]) -> None:
         if ends_the_task(exc):
             raise
         logger.error("on_drain: %s failed", name_of(function), exc_info=exc)
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({number})" for name, number in numbers.items())
 
 
 def _log_failures(endings: list[BaseException | None]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from pythonjsonlogger.json import JsonFormatter
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, RpcError, Server
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, Reconnect, RpcError, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -75,6 +76,38 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
     assert failed["levelname"] == "ERROR" and failed["message"].startswith("handling shop:buy #") and failed["exc_info"]
     [(refused, *nobody)] = [[each["origin"], each["peer"], each["event"]] for each in found if each["origin"]]
     assert refused == "https://evil.example" and nobody == [None, None]
+
+
+async def test_each_line_of_a_client_says_once_which_url_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
+    """Without the query, which may have a token. A program may have a client for each of several servers."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    server = Server(limits=LIMITS)
+    server.on("nothing", lambda: None)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        url = f"{listener.url}ws"
+        client = Client(f"{url}?token=hidden-7c", limits=LIMITS, reconnect=Reconnect(initial=0.001, max=0.001))
+        client.on("fail", fail)
+        client.emit_nowait("nothing")  # "a message waits"
+        async with client:
+            [peer] = server.peers
+            await peer.emit("mistyped")
+            with pytest.raises(RpcError):
+                await peer.request("fail")
+            await peer.close(1012)
+            await client.wait_connected()
+            await server.close()
+            await turns_until(lambda: any("could not connect" in text for text in messages(caplog)))
+        gone = Client(url, reconnect=None)
+        gone.start()
+        await turns_until(lambda: gone.state == "closed")
+        await gone.close()
+    about = [record for record in caplog.records if vars(record)["url"] is not None]
+    kinds = ["a message waits", "connected to", "'mistyped'", "handling fail", "ended", "could not connect", "gives up"]
+    assert all(any(kind in record.getMessage() for record in about) for kind in kinds), messages(caplog, logging.INFO)
+    assert {record.getMessage().count(url) for record in about} == {1}
+    assert {vars(record)["url"] for record in about} == {url, f"{url}…"} and "hidden-7c" not in caplog.text
+    ids = {client.peer.id, gone.peer.id}
+    assert [record for record in caplog.records if vars(record)["peer"] in ids and record not in about] == []
 
 
 # ---------------------------------------------------------------- events that reach nobody

@@ -25,7 +25,13 @@ SECRET = "s3cr3t-of-mine"
 LIMITS = Limits(close_timeout=2.0, message_bytes=4096)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
-WITHOUT_PEER = ("refused the origin", "refused a connection because", "draining", "opening handshake failed")
+WITHOUT_PEER = (
+    "refused the origin",
+    "refused a connection because",
+    "on_handshake refused",
+    "draining",
+    "opening handshake failed",
+)
 """Lines about what has no peer, or not one."""
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from core_driver import Blocked, messages, start
 from leftovers import timers_due, turns_until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Reconnect, Server
+from wsrpc._server import server_core
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.errors import Draining
 from wsrpc.store import MemoryStore
@@ -126,6 +128,54 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(ca
             await it.server.open()
             await it.server.close(drain_timeout=drain)
             assert len(called) == count
+
+
+async def test_a_drain_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, now and then, and in the statistics. The names of events may come from clients, so they are limited."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    monkeypatch.setattr(server_core, "STILL_DRAINING", 0.001)
+    async with scene() as it:
+        go_on, asked, kept = asyncio.Event(), Blocked(), Blocked()
+        it.server.on("count", partial(count, go_on))
+        it.server.on("kept", kept, keep=60)
+        it.server.on_drain(go_on.wait)
+        it.client.on("ask", asked)
+        [peer] = it.server.peers
+        stream = it.client.stream("count")
+        assert await anext(stream) == 0
+        requests = [start(each) for each in (*(it.client.request("work") for _ in range(3)), peer.request("ask"))]
+        requests.append(start(it.client.request("kept", key="k")))
+        await turns_until(lambda: len(it.work.started) == 3 and asked.started and kept.started)
+        assert it.server.stats().draining == {}
+        closing = start(it.server.close(drain_timeout=LONG))
+        expected = {"count: handler": 1, "work: handler": 3, "kept: handler": 1, "ask: request": 1}
+        expected |= {"client": 1, "run": 1, "on_drain": 1}
+        await turns_until(lambda: it.server.stats().draining != {})
+        assert it.server.stats().draining == expected
+        await turns_until(lambda: any("still draining" in text for text in messages(caplog, logging.INFO)))
+        [line, *_] = [text for text in messages(caplog, logging.INFO) if "still draining" in text]
+        assert line.startswith("still draining: 1 connections, which wait for: ") and "work: handler (3)" in line
+        for each in (go_on, it.work.go, asked.go, kept.go):
+            each.set()
+        assert len([number async for number in stream]) == 199
+        await asyncio.gather(*requests)
+        await it.ends_well(closing)
+        assert it.server.stats().draining == {}
+        seen = len(messages(caplog, logging.INFO))
+        await timers_due(0.01)
+        assert "still draining" not in str(messages(caplog, logging.INFO)[seen:])
+
+
+async def test_a_drain_that_times_out_says_what_has_not_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as it:
+        calls = [start(it.client.request("work")) for _ in range(2)]
+        await turns_until(lambda: len(it.work.started) == 2)
+        await it.server.close(drain_timeout=0.01)
+        [text] = [each for each in messages(caplog) if "timed out" in each]
+        assert "closing 1 connections that still have active work (work: handler (2)" in text
+        await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_credentials_that_expire_meanwhile_end_nothing_that_has_begun() -> None:

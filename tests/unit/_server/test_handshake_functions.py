@@ -19,6 +19,7 @@ from raw_websocket import CLOSE, TEXT, ask, raw_client
 from raw_websocket import handshake as request_for
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, MessageTooBig, Peer, RemoteError, Server
+from wsrpc._net import handshake_checks
 from wsrpc.testing import connect
 
 LIMITS = Limits(close_timeout=2.0)
@@ -105,7 +106,46 @@ async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.L
         async with connect(gated(decide)):
             pytest.fail("let in")
     assert (refused.value.status, refused.value.body) == (401, "who are you?\n")
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert [record for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+# ---------------------------------------------------------------- which clients are refused, and why
+
+
+async def test_refusals_are_counted_by_reason_and_logged_once_for_each_reason_and_host(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake_checks, "MOST_LOGGED", 40)
+    server = gated(lambda handshake: handshake.reject(401, handshake.headers.get("why", "")))
+
+    async def come(host: str, why: str) -> list[str]:
+        """The lines that a client causes twice, the second time from another port."""
+        before = len(caplog.records)
+        for port in (1, 2):
+            with pytest.raises(HandshakeRejected):
+                await server.handshake(Handshake("/", {"why": why}, remote=(host, port)))
+        return [f"{record.levelname} {record.getMessage()}" for record in caplog.records[before:]]
+
+    text = (
+        "WARNING on_handshake refused <Handshake '/' from 10.0.0.1:1>: 401 token expired (further ones of this host are"
+    )
+    [line] = await come("10.0.0.1", "token expired\nat noon")
+    assert line.startswith(text) and vars(caplog.records[-1])["remote"] == "10.0.0.1:1"
+    assert len(await come("10.0.0.2", "token expired")) == 1 and len(await come("10.0.0.2", "")) == 1
+    assert await come("10.0.0.1", "token expired\nat noon") == []
+    with pytest.raises(HandshakeRejected, match="403"):
+        await server.handshake(Handshake("/", {"origin": "http://elsewhere"}))
+    assert server.stats().refusals == {"401 token expired": 6, "401": 2, "403 this origin is not allowed": 1}
+
+    for number in range(50):  # clients may choose a part of the text
+        await come("10.0.0.3", f"no user {number}")
+    refusals = server.stats().refusals
+    assert len(refusals) == 33 and refusals["others"] == 2 * (50 - 29)
+    assert len([each for each in caplog.records if "10.0.0.3" in each.getMessage()]) == 29 + 1
+
+    told = [len(await come(f"10.0.1.{number}", "token expired")) for number in (*range(41), 40, 0)]
+    assert told == [*41 * [1], 0, 1], "it is known of the latest hosts that they were logged"
+    assert server.stats().refused == {401: sum(server.stats().refusals.values()) - 1, 403: 1}
 
 
 # ---------------------------------------------------------------- those that never end

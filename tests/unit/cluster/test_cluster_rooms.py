@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import NarrowEngine, Servers, servers
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -543,6 +544,27 @@ async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
         with pytest.raises(asyncio.CancelledError):
             await leaving
         await turns_until(lambda: len(made[0].cluster.nodes) == 1)
+
+
+async def test_each_node_warns_once_of_a_program_without_a_server_that_ends_without_a_goodbye(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not used any room, so no message of it can be missing."""
+    async with servers(2) as made:
+        shop = ClusterClient(made.engine, name="shop")
+        await shop.__aenter__()
+        await turns_until(lambda: all(len(server.cluster.nodes) == 3 for server in made.all))
+        gone, node = shop.nodes[0], membership_of(shop).node
+        node._timer.cancel()
+        await node.engine.close()
+        for server in made.all:
+            remote = membership_of(server.cluster).directory._remotes[gone]
+            remote.seen_at -= _directory.NODE_TIMEOUT
+        await turns_until(lambda: all(len(server.cluster.nodes) == 2 for server in made.all))
+        names = {server.cluster.nodes[0] for server in made.all}
+        lost = {f"node {name} of cluster 'shop' has lost node {gone}, which is silent" for name in names}
+        assert sorted(messages(caplog)) == sorted(lost)
+        await shop.__aexit__()
 
 
 async def test_what_an_engine_raises_against_its_contract_is_logged(
