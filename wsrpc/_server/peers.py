@@ -225,7 +225,7 @@ class ServedPeer(PeerOwner):
         # A call that ends may have started another one, so check everything again each time. There is no polling: each
         # of these has a future or event to wait for. Received messages wait only because of calls.
         current, writer, calls = self.current, self.writer, self.core.calls
-        others = self._peers.closing and self._peers.has_other_nodes
+        others = self._peers.may_move_runs
         while current.session.state.sends:
             opening, opens = writer.opening, writer.opening.running
             moving = [each for each in calls.invocations if others and each.movable]
@@ -251,7 +251,7 @@ class ServedPeer(PeerOwner):
         current, writer, calls = self.current, self.writer, self.core.calls
         if not current.session.state.sends:
             return
-        tasks, others = calls.tasks(closers), self._peers.has_other_nodes
+        tasks, others = calls.tasks(closers), self._peers.may_move_runs
         running = [each for each in calls.invocations if each.task in tasks and not (others and each.movable)]
         yield from (f"{one_line(each.full_event, LONGEST_NAME)}: handler" for each in running)
         pending = [each for each in writer.requests.all() if not each.future.done()]
@@ -316,9 +316,9 @@ class Peers:
         """Peers without a connection for which something still runs."""
 
     @property
-    def has_other_nodes(self) -> bool:
-        """Whether other processes have joined the cluster of the server."""
-        return self.joined_cluster is not None and self.joined_cluster.stats().nodes > 1
+    def may_move_runs(self) -> bool:
+        """Whether the server closes, and other processes have joined its cluster."""
+        return self.closing and self.joined_cluster is not None and self.joined_cluster.stats().nodes > 1
 
     def __len__(self) -> int:
         return len(self._connected)
