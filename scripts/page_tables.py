@@ -39,6 +39,7 @@ def names(page: Path) -> str:
         said = found.docstring.value if found.docstring else ""
         # "::" begins an indented block, which is not shown here.
         line = re.sub(r"\s*::$", ".", " ".join(said.partition("\n\n")[0].split()))
+        line = re.split(r"(?<=\.) (?=[A-Z`])", line, maxsplit=1)[0]  # the site has the rest, further down
         line = line.replace("``", "`").replace("|", r"\|")
         rows.append(f"| [`{name}`]({os.path.relpath(found.filepath, page.parent)}) | {line} |")
     return "\n".join(rows)
