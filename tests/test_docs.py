@@ -141,9 +141,9 @@ async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.M
 def test_every_block_says_what_it_is() -> None:
     """A block in a language that no test looks at would rot unseen.
 
-    (TypeScript is compiled by interop/, and HTML shown by tests/browser.)
+    (TypeScript is compiled by interop/, HTML shown by tests/browser, and JSON used by tests/docs/test_metrics_page.py.)
     """
-    known = {"python", "js", "go", "html", "text", "ts", "console", "mermaid", "diff"}
+    known = {"python", "js", "go", "html", "text", "ts", "console", "mermaid", "diff", "json"}
     assert {block.language for page in PAGES for block in blocks_of(page)} == known
 
 

@@ -100,7 +100,7 @@ class Terminal:
 
 def without_chance(line: str) -> str:
     """Return a line without times, and ids and addresses of peers."""
-    return re.sub(r"\bpeer [0-9a-f]{16} at [\d.:]+", "peer …", re.sub(r"\d+\.\d+ ?s\b", "… s", line))
+    return re.sub(r"\bpeer [0-9a-f]{16} at [\w.:/]+", "peer …", re.sub(r"\d+\.\d+ ?s\b", "… s", line))
 
 
 async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[str, Terminal]) -> None:

@@ -96,7 +96,7 @@ class ServerCore:
         self._deadline = 0.0
         """The time at which the drain ends at the latest."""
         self._draining: asyncio.Timeout | None = None
-        self._told: list[asyncio.Future[None]] = []
+        self._on_drain_calls: list[asyncio.Task[None]] = []
         """The calls of the functions ``on_drain``."""
         self._ended = asyncio.Event()
 
@@ -315,7 +315,7 @@ class ServerCore:
         peers = {served: served.peer for served in self.peers}
         logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
         # First, so that these functions can still emit to peers that are idle.
-        self._told = told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
+        self._on_drain_calls = told = [asyncio.ensure_future(_call_on_drain(function)) for function in self._on_drain]
         reporting = asyncio.ensure_future(self._log_unfinished())
         try:
             async with asyncio.timeout_at(self._deadline) as self._draining:
@@ -339,7 +339,7 @@ class ServerCore:
         if self.state == "draining":
             for name in chain.from_iterable(served.unfinished(self._closers) for served in self.peers):
                 add_to(found, name)
-            told = [each for each in self._told if not each.done()]
+            told = [each for each in self._on_drain_calls if not each.done()]
             others = ("raw connection", self.raw.unfinished(self._closers)), ("run", len(self._runs.unfinished()))
             for name, number in (*others, ("on_drain", len(told))):
                 if number:

@@ -133,7 +133,7 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(ca
 async def test_a_drain_says_what_it_waits_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the log, now and then, and in the statistics. The names of events may come from clients, so they are limited."""
+    """In the log, now and then, and in the statistics."""
     caplog.set_level(logging.INFO, "wsrpc")
     monkeypatch.setattr(server_core, "STILL_DRAINING", 0.001)
     async with scene() as it:
