@@ -198,6 +198,7 @@ RULES: dict[str, Rule] = {
         asks=BEARER,
         answer={"content-type": ["text/x-bill"], "x-price": ["7", "8"], "set-cookie": ["a=1", "b=2"]}
         | {"x-accepted": [], "wsrpc-refused": ["1"]},  # and not by a proxy
+        logged="402 päy first",
         needs="refusal body",
     ),
     # Functions that fail.
