@@ -200,7 +200,7 @@ class Truth:
         self.rings: Counter[str] = Counter()
         """How often the handler of a call with ``deliver_within=`` has run, by the life of its client and its key."""
         self.charging: Counter[str] = Counter()
-        """The number of calls in flight with each key."""
+        """How many calls with each key have no result: those in flight, and those that have failed."""
         self.opened: dict[str, float] = {}
         """When each session has begun at its node, by its peer."""
         self.served: dict[str, Any] = {}

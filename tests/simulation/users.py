@@ -301,6 +301,7 @@ class User(Caller):
         try:
             receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
             assert receipt == f"receipt {key}"
+            truth.charging[key] = 0
         except RunLost:
             # Perhaps a node has ended between its claim to the key and the beginning of the handler.
             may_be = truth.started > truth.asked[key] or not truth.is_well(self.name, "store", since=began - 20.0)
@@ -312,12 +313,11 @@ class User(Caller):
         except Overloaded as exc:
             asked = max(began, self.session_since)  # who was kicked waits for the next session
             is_late = self.sim.now > asked + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
-            # Perhaps it has joined the run of another call, whose caller was told that it does not run, and asks again.
+            # Perhaps it has joined the run of another call, which is withdrawn because the store has answered too late.
+            # It waits until the store knows that, also if the other caller has its error, or has lost its connection.
             if is_late and not (truth.is_narrow or truth.charging[key] > 1):
                 raise AssertionError(f"the store has kept {key} waiting") from exc
             raise
-        finally:
-            truth.charging[key] -= 1
         is_quick = not (options or truth.is_narrow or truth.is_tight)  # it does not wait for large uploads, either
         has_waited = is_quick and truth.keyed_began[name] > max(began, self.session_since) + 13.0
         assert not has_waited or not truth.is_well(self.name, since=began - 20.0), f"the store has kept {key} waiting"
