@@ -29,7 +29,7 @@ from .._keyed.runs import End, Performer, Run, Runs, failed
 from .._log.contract import LogState, NewLog
 from .._log.kept import encoder_of, hash_of, read_kept
 from .._log.link import STORE_TIMEOUT
-from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost
+from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
 
 PAUSE = 1.0
 """Seconds until a peer that is there, but could not be called, is called again."""
@@ -79,6 +79,13 @@ def _is_answer(error: Exception) -> bool:
     return isinstance(error, RemoteError) and not isinstance(error, NEVER_RAN)
 
 
+def _may_arrive(error: Exception) -> bool:
+    """Return whether the call may reach the peer later. Nothing was sent also if its ``timeout`` was over before."""
+    # A peer that has just connected may hang, so that it does not say in time whether it knows keys.
+    is_silent = isinstance(error, RequestTimeout) or type(error) is WsrpcError
+    return isinstance(error, NEVER_RAN) or (is_silent and not may_have_run(error))
+
+
 class AwayPerformer(Performer):
     """Waits for a peer, and makes a call. Makes it again if the peer may answer then.
 
@@ -111,7 +118,7 @@ class AwayPerformer(Performer):
                 if deliveries == DELIVERIES:
                     failure = RunLost(f"handed over {deliveries} times, and the connection was lost before each answer")
                     break
-                if not isinstance(exc, NEVER_RAN):
+                if not _may_arrive(exc):
                     break
                 again = until if isinstance(exc, PeerNotFound) else min(until, loop.time() + PAUSE)
             with suppress(TimeoutError):

@@ -13,7 +13,7 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Context, OutgoingCall, Peer, Reconnect, Retry, Server
+from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server
 from wsrpc._keyed import runs
 from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
@@ -21,7 +21,7 @@ from wsrpc.cluster._away_calls import AwayCall
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
-from wsrpc.testing import Line, connect
+from wsrpc.testing import Clock, Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -307,6 +307,27 @@ async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> Non
             line.down = False
             assert await call == "open 2"
             assert cluster[0].peers == (peer,)
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+@pytest.mark.parametrize("server", [0, 1])
+async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back(
+    server: int, timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
+    clock = Clock()
+    async with servers(2) as cluster:
+        await Line(cluster[0], clock=clock).dial("ws://server/?who=lock")  # it never says whether it knows keys
+        await turns_until(lambda: cluster[server].cluster.locate("lock"))
+        away, asked = membership_of(cluster[server].cluster).away, list[str]()
+        ask = away.ask
+        monkeypatch.setattr(away, "ask", lambda address: asked.append(address) or ask(address))
+        call = await waiting(lock_at(cluster, server), timeout=timeout)
+        await turns_until(lambda: cluster.peer(0, "lock").pending)
+        clock.advance(timeout or Limits().open_timeout)
+        await turns_until(lambda: call.done() or len(asked) > 1)
+        await cluster.join(0, "lock", Lock().client)
+        assert await call == "open 1"
 
 
 # ------------------------------------------------------------ submitted calls
