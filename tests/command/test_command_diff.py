@@ -65,6 +65,8 @@ async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
     code, out, _ = await compared(folder, line)
     assert code == 1 and out.startswith(f"breaks handlers:\n{ADDED}allowed:\n  ping: event-removed.")
     assert (await compared(folder, f"{line} --allow event-added")).code == 0
+    assert (await compared(folder, f"{line} --program-first")).code == 0  # old callers do not know the new event
+    assert (await compared(folder, "old:server new:server --program-first")).code == 1
 
 
 async def test_as_json(folder: Path) -> None:
@@ -78,6 +80,7 @@ async def test_as_json(folder: Path) -> None:
         "kinds": ["changes meaning"],
         "old_caller": "meaning",
         "new_caller": "meaning",
+        "old_peers": "meaning",
         "text": "The number arrives unchanged, and is read in another unit.",
         "do": "Add a parameter for the new unit.",
         "old": "timeout_s",

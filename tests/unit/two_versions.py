@@ -89,6 +89,7 @@ class Version:
     {body}
 def bound({{takes}}): return dict(locals())
 class Contract(Protocol):
+    @wsrpc.method(deprecated={self.deprecated!r})
     async def f(self, {{takes}}) -> {{returns}}: ...
 """
         for name in ("takes", "returns", "gives", "sends"):

@@ -211,8 +211,9 @@ class Dialing:
         for url in urls:
             if failures and not self._stopped:
                 self._client.url_failed(f"could not connect: {named(failures[-1])}; dialing the next URL")
-            self._url = url
-            self._client.dials(url)
+            if url is not self._url:
+                self._url = url
+                self._client.dials(url)
             try:
                 return await dialer(url, headers, to_resume=self._client.asks_to_resume)
             except Exception as exc:

@@ -27,6 +27,7 @@ MOST_SHOWN = 60
 @click.argument("old", type=click.Path(), nargs=-1, required=True)
 @click.argument("new", type=click.Path())
 @click.option("--allow", metavar="RULE", multiple=True, help="Accept changes of this rule. Can be repeated.")
+@click.option("--program-first", is_flag=True, help="Fail only if a new program does not fit old peers.")
 @click.option("--json", is_flag=True, help="Print a list of objects.")
 @APP_DIR
 @HEADER
@@ -55,7 +56,8 @@ def diff(**params: Any) -> int:
         print_text(written(text) + "\n")
     except InvalidDescription as exc:
         raise UsageError(f"the descriptions cannot be compared: {exc}") from exc
-    breaking = [each for each in changes if each.kinds != ("compatible",) and each.rule not in options.allow]
+    judged = [each for each in changes if not (options.program_first and each.old_peers == "works")]
+    breaking = [each for each in judged if each.kinds != ("compatible",) and each.rule not in options.allow]
     return REMOTE if breaking else 0
 
 

@@ -56,6 +56,8 @@ emitted-event-added | works | meaning
 Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
 New handlers drop the old event, and only log that. | Remove the handler last.
+emitted-event-deprecated | works | works
+Connected handlers are not told. | Remove it when no peer needs it.
 emit-to-request | works | fails
 Old handlers answer with null. | Deploy the handlers first.
 request-to-emit | fails | works

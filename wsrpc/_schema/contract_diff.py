@@ -45,6 +45,7 @@ class Change(msgspec.Struct, frozen=True):
         kinds: whom it breaks.
         old_caller: what happens if an old caller meets a new handler.
         new_caller: what happens if a new caller meets an old handler.
+        old_peers: what happens if a new program meets peers of the old version.
         text: what happens.
         do: what to do instead.
         old: what has changed in the old description, such as a name or a schema. None if there is nothing.
@@ -56,6 +57,7 @@ class Change(msgspec.Struct, frozen=True):
     kinds: tuple[Kind, ...]
     old_caller: Outcome
     new_caller: Outcome
+    old_peers: Outcome
     text: str
     do: str
     old: Any
@@ -65,12 +67,12 @@ class Change(msgspec.Struct, frozen=True):
 def compare(old: Description, new: Description) -> list[Change]:
     """Return the changes from ``old`` to ``new``, each once: events first, then what is emitted."""
     comparison = _Comparison(old, new)
-    found: dict[tuple[str, str, tuple[Kind, ...]], Change] = {}
+    found: dict[tuple[str, str, tuple[Kind, ...], Outcome], Change] = {}
     for before, after, emits in ((old.events, new.events, False), (old.emits, new.emits, True)):
         olds, news = ({(each.channel or "", each.event): each for each in events} for events in (before, after))
         for key in sorted(olds.keys() | news.keys()):
             for change in comparison.event(olds.get(key), news.get(key), emits=emits):
-                found.setdefault((change.rule, change.place, change.kinds), change)
+                found.setdefault((change.rule, change.place, change.kinds, change.old_peers), change)
     return list(found.values())
 
 
@@ -86,9 +88,14 @@ class _Place(NamedTuple):
     def named(self, do: str) -> str:
         """Return the advice ``do`` with whose handlers or readers it is about."""
         whose = {True: "this program", False: "its peers"}
-        for what, ours in (("handlers", self.read != self.results), ("readers", self.read)):
+        for what, ours in (("handlers", self.handled), ("readers", self.read)):
             do = do.replace(f"eploy the {what}", f"eploy the {what} ({whose[ours]})")
         return do
+
+    @property
+    def handled(self) -> bool:
+        """Whether the described program has the handlers."""
+        return self.read != self.results
 
     def at(self, more: str) -> _Place:
         """Return a place inside this one."""
@@ -112,7 +119,9 @@ def _change(rule: str, place: _Place, old: Any = None, new: Any = None) -> Chang
         rule = f"result-{rule}"
     row = RULES[rule]
     outcomes = row[:2] if not place.results else (row[1], row[0])
-    return Change(rule, place.text, kinds_of(*outcomes), *outcomes, row.happens, place.named(row.do), old, new)
+    old_peers = outcomes[0 if place.handled else 1]
+    do = place.named(row.do)
+    return Change(rule, place.text, kinds_of(*outcomes), *outcomes, old_peers, row.happens, do, old, new)
 
 
 class _Comparison:
@@ -139,7 +148,7 @@ class _Comparison:
             yield found
             return
         if new.deprecated and not old.deprecated:
-            yield _change("event-deprecated", place, None, new.deprecated)
+            yield _change(f"{'emitted-' if emits else ''}event-deprecated", place, None, new.deprecated)
         yield from self._parameters(old.parameters, new.parameters, place, prefix if all(one_way) else "")
         if one_way[0] != one_way[1] and old.kind == new.kind:
             if {"type": "null"} in (old.result, new.result):
@@ -211,8 +220,8 @@ class _Comparison:
             yield from _members(old, new, place)
         elif "enum" in old or "enum" in new:
             yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
-        if None not in (units := (old.get("unit"), new.get("unit"))) and units[0] != units[1]:
-            yield _change("unit-changed", place, *units)
+        if old.get("unit") not in (None, new.get("unit")):  # else it was not declared before
+            yield _change("unit-changed", place, old["unit"], new.get("unit"))
         yield from _constraints(old, new, place)
         if kind not in ("array", "object"):
             return
@@ -277,6 +286,11 @@ def _known(name: str, schema: Schema, olds: Collection[str]) -> str:
     return name if name in olds else found
 
 
+def _units_differ(old: _Field, new: _Field) -> bool:
+    units = {old.schema.get("unit"), new.schema.get("unit")}
+    return None not in units and len(units) == 2
+
+
 def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
     for name, field in news.items():
         known = _known(name, field.schema, olds)
@@ -332,7 +346,8 @@ def _walk(
             yield from _walk(definitions[name], definitions, f"$defs.{name}", seen | {name})
     elif members := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         for member in members:
-            yield from _walk(member, definitions, place, seen)
+            unit = {"unit": schema["unit"]} if "unit" in schema else {}
+            yield from _walk({**unit, **member}, definitions, place, seen)
     elif "enum" in schema:
         values = schema["enum"]
         names = [*schema.get(MEMBER_NAMES, ()), *[None] * len(values)]
@@ -491,13 +506,13 @@ def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) ->
     """
 
     def bare(field: _Field) -> Schema:
-        return {key: value for key, value in field.schema.items() if key not in _WORDS}
+        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, "unit")}
 
     removed, added = ([name for name in one if name not in other] for one, other in ((olds, news), (news, olds)))
     for name in added:
         alike = [each for each in removed if bare(olds[each]) == bare(news[name])]
         rivals = [each for each in added if bare(news[each]) == bare(news[name])]
-        if found := [each for each in alike if _unit_differs(each, name)]:
+        if found := [each for each in alike if _unit_differs(each, name) or _units_differ(olds[each], news[name])]:
             yield _change("field-unit-changed", place.at(f".{name}"), found[0], name)
         elif len(alike) == len(rivals) == 1:
             yield _change("field-renamed", place.at(f".{name}"), alike[0], name)

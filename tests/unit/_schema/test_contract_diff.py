@@ -26,7 +26,7 @@ class Case(NamedTuple):
 
 def types() -> Iterator[Case]:
     """Changes of a type. Each is played with an argument and with a result of that type."""
-    units = (f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms"))
+    units = [f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms")]
     color = "class T(enum.IntEnum): "
     a, b, c = (f"class {name}(Struct, tag=True): x: int\n" for name in "ABC")
     rows = [
@@ -61,7 +61,26 @@ def types() -> Iterator[Case]:
             *("Annotated[str, Meta(pattern='^a')]", "'a'"),
             *("Annotated[str, Meta(pattern='^b')]", "'b'", "", ""),
         ),
-        ("unit-changed", "T", "T(1)", "T", "T(1)", *(f"class T(Struct): a: Annotated[int, {each}]" for each in units)),
+        *(
+            (
+                "unit-changed",
+                "T",
+                "T(1)",
+                "T",
+                "T(1)",
+                *(f"class T(Struct): a: Annotated[{tp}, {each}]" for each in units),
+            )
+            for tp in ("int", "int | None", "int | str")
+        ),
+        (
+            "unit-changed",
+            "T",
+            "T(1)",
+            "T",
+            "T(1)",
+            f"class T(Struct): a: Annotated[int, {units[0]}]",
+            "class T(Struct): a: int",
+        ),
         ("enum-value-added", "T", "T.A", "T", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
         ("enum-value-added", "Literal['a']", "'a'", "Literal['a', 'b']", "'b'", "", ""),
         ("enum-value-removed", "T", "T.B", "T", "T.A", f"{color}A = 1; B = 2", f"{color}A = 1"),
@@ -178,6 +197,7 @@ def events() -> Iterator[Case]:
     yield Case("event-added", V(kind=""), V())
     yield Case("event-removed", V(), V(kind=""))
     yield Case("event-deprecated", V(), V(deprecated="use 'g'"))
+    yield Case("emitted-event-deprecated", V(emits="event"), V(emits="event", deprecated="use 'g'"))
     answer: Any = {"returns": "int", "gives": "1"}
     yield Case("event-added", V(kind="", emits="request", **answer), V(emits="request", **answer))
     yield Case("emitted-event-added", V(kind="", emits="event"), V(emits="event"))
@@ -314,5 +334,7 @@ def test_a_guess_of_a_rename_is_made_only_if_there_is_no_other_one_and_units_are
 
     assert "field-renamed" not in found("temperature: float; battery: float", "charge: float; kelvin: float")
     assert found("temperature: float; battery: int", "charge: int; temperature: float")["field-renamed"] == "charge"
+    kelvin, milli = (f"Annotated[float, Meta(extra_json_schema={{'unit': '{each}'}})]" for each in ("K", "mK"))
+    assert found(f"a: {kelvin}; b: int", f"c: {milli}; b: int")["field-unit-changed"] == "c"
     older = "a_k: Annotated[float, wsrpc.older_names('a_c')]; b: int"
     assert found("a_c: float; b: int", older)["field-unit-changed"] == "a_k"

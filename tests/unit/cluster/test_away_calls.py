@@ -321,7 +321,12 @@ async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back
         await turns_until(lambda: cluster[server].cluster.locate("lock"))
         away, asked = membership_of(cluster[server].cluster).away, list[str]()
         ask = away.ask
-        monkeypatch.setattr(away, "ask", lambda address: asked.append(address) or ask(address))
+
+        def counted(address: str) -> Any:
+            asked.append(address)
+            return ask(address)
+
+        monkeypatch.setattr(away, "ask", counted)
         call = await waiting(lock_at(cluster, server), timeout=timeout)
         await turns_until(lambda: cluster.peer(0, "lock").pending)
         clock.advance(timeout or Limits().open_timeout)
