@@ -6,6 +6,7 @@ That clients and nodes get it whatever happens: tests/simulation.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
@@ -15,7 +16,8 @@ import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
-from stream_driver import CLOSED, Both, Log, emptied
+from session_story import Visitor
+from stream_driver import CLOSED, Both, Log, control, emptied
 from stream_driver import both as both
 from stream_sides import opened
 
@@ -365,6 +367,45 @@ async def test_what_nobody_has_listened_to_in_time_after_the_end_is_dropped() ->
     assert unread_at(s.d.peer) > 0
     s.d.clock.advance(Limits().unread_timeout)
     assert unread_at(s.d.peer) == 0 and core_of(s.channel).mailbox.state is MailboxState.OVER
+
+
+@pytest.mark.parametrize("arrives", ["start", "acknowledgement", "nothing"])
+@pytest.mark.parametrize("acknowledged", [False, True])
+async def test_a_stream_waits_for_what_its_reader_has_sent_on_a_connection_that_was_lost(
+    acknowledged: bool, arrives: str
+) -> None:
+    """That it knows of the stream was known before, or when its session resumed, and what it sends again came later."""
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    page = Visitor()
+    page.server.on("s", numbers)
+    await page.begin("resume", "credit")
+    page.line.feed({"i": 5, "a": ["s"]})
+    await turns()
+    [answer] = page.line.pop_sent()
+    known = {"n": 1, "bytes": len(json.dumps(answer, separators=(",", ":")))}
+    if acknowledged:
+        page.line.feed(control("ack", **known))
+    page.line.lose()
+    page.clock.advance(Limits().unread_timeout)
+    await page.resume(rx=known["n"], bytes=known["bytes"])
+    page.clock.advance(Limits().unread_timeout)
+    await turns()
+    [resumed] = page.line.pop_sent()
+    assert resumed["wsrpc"]["t"] == "resumed"
+    if arrives == "start":
+        page.line.feed({"a": ["what it has sent before"]})
+        page.clock.advance(Limits().unread_timeout)
+        page.line.feed({"h": 5, "a": ["start"]})
+    else:
+        page.line.feed(*[control("ack", **known)] * (arrives == "acknowledgement"))
+        page.clock.advance(Limits().unread_timeout)
+    await turns()
+    [sent] = [message for message in page.line.pop_sent() if message.get("h") == 5]
+    assert ("nobody has begun to read" in str(sent)) is (arrives != "start")
+    await page.server.close()
 
 
 async def test_a_stream_waits_so_long_for_its_reader_and_not_for_its_source() -> None:

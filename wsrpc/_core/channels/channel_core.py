@@ -427,14 +427,17 @@ class ChannelCore:
         """Abort the channel after ``seconds``. Readers on this side get ``error``.
 
         The time begins again if the first ``sent`` messages have not arrived then, because the remote peer may not know
-        of the channel. None: all that were sent until then.
+        of the channel, or if what it has sent on a lost connection may still arrive. None: all that were sent then.
         """
-        loop = self.unread_memory.loop
-        self._timer = loop.call_at(loop.time() + seconds, partial(self._abort_if_arrived, seconds, error, sent))
+        loop, replay = self.unread_memory.loop, self.writer.session.replay
+        expired = partial(self._abort_if_arrived, seconds, error, sent, None if replay is None else replay.repeated)
+        self._timer = loop.call_at(loop.time() + seconds, expired)
 
-    def _abort_if_arrived(self, seconds: float, error: Exception, sent: int | None) -> None:
+    def _abort_if_arrived(self, seconds: float, error: Exception, sent: int | None, before: object) -> None:
         replay = self.writer.session.replay
-        if replay is not None and replay.acknowledged < (sent := sent or replay.sent):
+        if replay is not None and (
+            replay.acknowledged < (sent := sent or replay.sent) or replay.repeated not in (None, before)
+        ):
             self.abort_after(seconds, error, sent)
         else:
             self.abort(error if isinstance(error, RpcError) else None, error)

@@ -65,6 +65,7 @@ class ReplayBuffer:
         "_measuring",
         "_most",
         "_payloads",
+        "_repeats",
         "_session",
         "_stall_timer",
         "_texts",
@@ -107,6 +108,8 @@ class ReplayBuffer:
         """Connections that were lost in a row without any message having arrived."""
         self._lost_at = 0.0
         """When the session resumed after the first of them."""
+        self._repeats = False
+        """Whether the session has resumed, and nothing was acknowledged since."""
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -182,6 +185,7 @@ class ReplayBuffer:
         arrived = sum(map(len, payloads[:new]))
         del payloads[:new], self._texts[:new]
         self.acknowledged, self.acknowledged_bytes = n, self.acknowledged_bytes + arrived
+        self._repeats = False
         self.size -= arrived
         self._losses *= not new
         if size != self.acknowledged_bytes:
@@ -210,7 +214,7 @@ class ReplayBuffer:
         Between nodes, the largest message is given up instead: what carries the connections may be unable to carry it,
         so that all further connections would end, too.
         """
-        payloads = self._payloads
+        payloads, self._repeats = self._payloads, True
         if not payloads:
             self._losses = 0
             return None
@@ -266,6 +270,18 @@ class ReplayBuffer:
     def _progress(self) -> tuple[int, int]:
         acknowledger = self._session.acknowledger
         return self.acknowledged, 0 if acknowledger is None else acknowledger.n
+
+    @property
+    def repeated(self) -> object:
+        """What has arrived of the messages that the remote peer sends again. It is equal while nothing more arrives.
+
+        None: all of them, because an acknowledgement has come, which follows them. (The count of messages with which
+        the session has resumed precedes them.) Without a connection, it is never equal.
+        """
+        connection = self._session.connection
+        if connection is None:
+            return object()
+        return (connection, self._progress) if self._repeats else None
 
     def stop_stall_timer(self) -> None:
         """Stop the timer: there is room, or the connection has ended, or messages are no longer kept."""
