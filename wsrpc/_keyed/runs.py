@@ -291,30 +291,38 @@ class Runs:
 
     async def _open(self, run: Run) -> LogState:
         """Open the log of a run. If the store does not answer, make sure that it does not begin the run later."""
-        asked = False
+        asked = 0
 
         async def ask() -> LogState:
             nonlocal asked
             if not self.link.answers:
                 await self._store.read(run.key, LAST)  # which has no effect if the store does it later
-            asked = True
+            asked += 1
             return await self._store.open(run.key, run.new)
 
         try:
-            return await self.link.ask(ask)
+            state = await self.link.ask(ask)
         except Overloaded:
             if asked:
                 self.link.spawn(self._withdraw(run))
             raise
+        if asked > 1 and state.id != run.new.id:
+            self.link.spawn(self._withdraw(run))
+        return state
 
     async def _withdraw(self, run: Run) -> None:
-        """Free the key of a run whose caller was told that it does not run: the store may have begun it."""
+        """Free the key of a run that does not begin here: the store may have begun it, or begin it later."""
+        patience, left = 10 * RETRY, STORE_TIMEOUT
         with suppress(LogGone, StoreFull):
-            # First again, because the same id has no effect later on, should the first step be on its way yet. Each
+            # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
             # attempt is short: this has to end before the lease lapses.
-            again = partial(insist, lambda: self._store.open(run.key, run.new), 10 * RETRY)
-            if (await insist(again)).id == run.new.id:
-                await insist(partial(self._store.append, run.key, run.new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
+            again = partial(insist, lambda: self._store.open(run.key, run.new), patience)
+            while (state := await insist(again)).id != run.new.id:
+                if state.end is not None or left < 0:
+                    return  # no such step begins a run, because the key stays with the other one
+                await asyncio.sleep(patience)  # until the caller of the other one may have given up, and freed the key
+                left -= patience
+            await insist(partial(self._store.append, run.key, run.new.id, OTHER, 1, [], end=_NOT_RUN, free=True))
 
     def _spawn_run(self, run: Run, context: Context) -> None:
         task = self.link.spawn(self._perform(run), context)

@@ -15,6 +15,7 @@ from leftovers import turns_until
 from stream_driver import collect
 
 from wsrpc import Client, Handshake, ItemsGone, Keep, Limits, Overloaded, Retry, RunLost, Server
+from wsrpc._keyed import runs
 from wsrpc._log import link
 from wsrpc.store import Appended, LogState, MemoryStore, NewLog, Page, StoreLost
 
@@ -196,6 +197,55 @@ async def test_a_call_that_got_overloaded_has_not_claimed_its_key(monkeypatch: p
         store.is_silent = False
         for _ in range(2):
             assert await client.request("charge", 10, key="k0", retry=Retry(attempts=20)) == 10
+    assert ran == [10]
+
+
+class Reordering(MemoryStore):
+    """A store that does not answer for the first run until ``answers``, and gets a step for the second one late."""
+
+    answers = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids = list[str]()
+        """Those of the runs that it was asked to begin, in order."""
+        self.late: tuple[str, NewLog] | None = None
+        self.joined = False
+        """Whether the second call has joined the first run."""
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        is_new = log.id not in self.ids
+        self.ids += [log.id] * is_new
+        if is_new and len(self.ids) == 2:
+            self.late = key, log
+            raise StoreLost
+        state = await super().open(key, log)
+        if log.id == self.ids[0] and not self.answers:
+            raise StoreLost
+        self.joined |= log.id != state.id
+        return state
+
+
+async def test_a_late_step_for_a_call_that_has_joined_another_one_does_not_claim_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither call had run, and each later call with the key got `RunLost`."""
+    monkeypatch.setattr(link, "STORE_TIMEOUT", 0.1)
+    for module in (link, runs):
+        monkeypatch.setattr(module, "RETRY", 0.01)
+    store = Reordering()
+    async with charging(store) as (client, ran):
+        with pytest.raises(Overloaded, match="does not answer"):
+            await client.request("charge", 10, key="k")
+        monkeypatch.setattr(link, "STORE_TIMEOUT", 10.0)
+        joins = asyncio.create_task(client.request("charge", 10, key="k"))
+        await turns_until(lambda: store.joined)
+        store.answers = True
+        with pytest.raises(Overloaded, match="does not answer"):
+            await joins
+        assert store.late is not None
+        await MemoryStore.open(store, *store.late)
+        assert await client.request("charge", 10, key="k", retry=Retry(attempts=20)) == 10
     assert ran == [10]
 
 
