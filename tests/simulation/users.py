@@ -226,12 +226,14 @@ class User(Caller):
         if not self.truth.drops_events:
             self.truth.check_present(self.name, self.hall.present, everybody)
         expected = {user: "offline" if user.startswith("guest") else "online" for user in self.truth.present}
-        told = {user: state for user, state in self.truth.present.items() if state != expected[user]}
+        state_of, ending = self.truth.present, self.truth.leaving
+        told = {user: state for user, state in state_of.items() if state != expected[user] and user not in ending}
         assert not told, f"functions of on_presence were told last: {told}"
         unheard = {f"{number}.0" for number in self.truth.last_words} - self.lobby_heard.texts
         assert not unheard or self.truth.drops_events, f"{self.name} has not heard the last words {unheard}"
         await asyncio.gather(*map(self.charge_finally, range(KEYS)))
         await asyncio.sleep(10.0)
+        ending.add(self.name)
 
     async def charge_finally(self, number: int) -> None:
         with suppress(RunLost):
