@@ -8,14 +8,18 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from raw_websocket import PING, PONG, TEXT, raw_client
 
 from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo
 from wsrpc._core.api.peer import current_of
+from wsrpc._core.session.session import VERSION
+from wsrpc._core.wire.control import Resume, announce, write_control
 from wsrpc.cluster import _directory, _engine_transport, _membership, _node, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import ConnectionLost, QueueFull, SessionLost
@@ -206,6 +210,23 @@ async def test_while_the_other_process_cannot_be_reached_the_client_asks_again(m
         await turns_until(lambda: w.codes.count(1012) > 2)
         w.made.memory.down = False
         assert await call == 2 and w.backs[-1].resumed and {*w.codes} == {1006, 1012}
+
+
+async def test_pings_are_answered_while_the_other_process_is_asked() -> None:
+    """A client with a short `Limits.ping_timeout` gave up such a connection, and waited before the next attempt."""
+    async with world() as w:
+        await w.made.engine_goes()
+        port = urlsplit(w.urls[1]).port
+        assert port is not None
+        session = f"{membership_of(w.made[0].cluster).node.id}.unknown"
+        asked = write_control(Resume(VERSION, [], announce(LIMITS), session, "token", gen=1, rx=0, bytes=0))
+        async with raw_client(port, "/?who=ada&user=ada", "Wsrpc-Resume: 1") as raw:
+            await raw.send(raw.frame(TEXT, asked))
+            await turns_until(lambda: membership_of(w.made[1].cluster)._session_forwarder._asking)
+            await raw.send(raw.frame(PING, "there?"))
+            answer = await raw.next_frame()
+            assert (answer.opcode, answer.payload) == (PONG, b"there?")
+        w.made.memory.down = False
 
 
 async def test_after_the_process_was_killed_the_client_gets_a_new_session_before_the_lease_is_over(

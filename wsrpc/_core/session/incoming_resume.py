@@ -110,22 +110,22 @@ class IncomingResume:
             if isinstance(asked, Resume):
                 self._decide(asked)
                 return
-            self._new_session()
-        self._early.append((bytes(payload), text))
+            self._decided.set_result(None)
+        self._keep(len(self._early), bytes(payload), text)
 
-    def _new_session(self) -> None:
-        """Keep the messages that have arrived for a new session. Until it starts, little more is read."""
-        self.connection.transport.pause_receiving()
-        self._decided.set_result(None)
+    def _keep(self, place: int, payload: bytes, text: bool) -> None:
+        """Keep a message for `hand_over`. Until then, little more is read, and so no ping is answered."""
+        if not self._early:
+            self.connection.transport.pause_receiving()
+        self._early.insert(place, (payload, text))
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self.connection, self.handshake)
         if found == "elsewhere" and self._elsewhere is not None:
-            self.connection.transport.pause_receiving()
             self._decided.set_result(asked)
         elif isinstance(found, str):
             self._refuse(asked, found)
-            self._new_session()
+            self._decided.set_result(None)
         else:
             self._decided.set_result(found)
 
@@ -133,7 +133,7 @@ class IncomingResume:
         """Tell the client that its session is over. Its request is the hello of a new session."""
         self.connection.send_control(Gone(why))
         hello = Hello(asked.v, asked.features, asked.limits, asked.program, asked.contract)
-        self._early.insert(0, (write_control(hello), True))
+        self._keep(0, write_control(hello), True)
 
     # ------------------------------------------------------------ what the connection reports
 
