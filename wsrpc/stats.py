@@ -49,7 +49,8 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         misfits: total numbers of messages that did not fit the handlers of this side, for each event and kind: such as
             ``{"order: wrong arguments": 3}``. The kinds are ``wrong arguments``, ``wrong item`` and ``unknown
             event``. The first of each is logged. After 32 of them, ``other events`` stands for further events.
-        deprecated: total numbers of calls of deprecated handlers of this side, for each event, with the same bound.
+        deprecated: total numbers of calls of deprecated handlers of this side, for each event. After 32 of them,
+            ``others`` stands for further events.
     """
 
     id: str
@@ -223,7 +224,7 @@ MOST_PROGRAMS = 100
 """Number of programs in `ServerStats.misfits` and `ServerStats.deprecated`. Clients choose the names."""
 
 MOST_NAMES = 32
-"""Number of names in `ServerStats.refusals` and `ServerStats.draining`, which may have text from clients."""
+"""Number of names in `PeerStats.deprecated`, `ServerStats.refusals` and `ServerStats.draining`: clients choose some."""
 
 
 def add_to(totals: dict[str, int], name: str, number: int = 1, most: int = MOST_NAMES) -> str:

@@ -23,7 +23,7 @@ MOST_SHOWN = 60
 """Characters of an old or new value up to which people see it."""
 
 
-@click.command(epilog=f"Each OLD and NEW are {TARGETS}")
+@click.command(epilog=f"OLD and NEW are each {TARGETS}")
 @click.argument("old", type=click.Path(), nargs=-1, required=True)
 @click.argument("new", type=click.Path())
 @click.option("--allow", metavar="RULE", multiple=True, help="Accept changes of this rule. Can be repeated.")

@@ -308,7 +308,7 @@ def _new_call(
     Return the call as the handler will see it, the `contextvars` context in which it runs, and what it has returned.
 
     Raises:
-        ArgumentsRefused: the arguments do not fit.
+        CallRefused: the arguments do not fit.
     """
     dispatcher, inbound = invocation.dispatcher, invocation.inbound
     message = WireMessage(i=inbound.i, a=list(a), c=inbound.c, ctx=CallContext(metadata=context.metadata))

@@ -30,8 +30,7 @@ OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-en
 ATTRIBUTES = vars(Handshake("/", {})).keys()
 LONGEST_REASON = 80
 MOST_LOGGED = 1000
-"""Number of refusals, by reason and host, of which it is known that they were logged. After that, the oldest are logged
-again."""
+"""Number of refusals, by reason and client, of which it is known that they were logged. Others may be logged again."""
 
 
 class Door:
@@ -46,7 +45,7 @@ class Door:
         self.refusals: dict[str, int] = {}
         """The same counts, by reason."""
         self._logged: dict[tuple[str, str | None], None] = {}
-        """Reasons of refusals that were logged, each with the host of the client."""
+        """Reasons of refusals that were logged, each with the name or the host of the client."""
         self._deciding: set[asyncio.Timeout] = set()
 
     @contextmanager
@@ -64,10 +63,10 @@ class Door:
         add_to(self.refusals, _reason(refusal))
         return refusal
 
-    def is_new(self, refusal: HandshakeRejected, host: str | None) -> bool:
-        """Return whether a client at ``host`` is refused for this reason for the first time."""
+    def is_new(self, refusal: HandshakeRejected, client: str | None) -> bool:
+        """Return whether ``client``, a name or a host, is refused for this reason for the first time."""
         reason = _reason(refusal)
-        key = (reason if reason in self.refusals else "others"), host
+        key = (reason if reason in self.refusals else "others"), client
         if key in self._logged:
             return False
         if len(self._logged) >= MOST_LOGGED:
@@ -165,10 +164,7 @@ class HandshakeChecks:
         if isinstance(refusal := ungrouped(exc), HandshakeRejected):
             try:
                 _check_refusal(refusal)
-                door.refuse(refusal)
-                if asked == "on_handshake" and door.is_new(refusal, handshake.remote and handshake.remote[0]):
-                    self._budget.log(logging.WARNING, REFUSED, handshake, _reason(refusal), fields=_about(handshake))
-                return refusal
+                return reported(refusal, asked, handshake, door, self._budget if asked == "on_handshake" else None)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
         text = "refused a connection because %s failed, for %s"
@@ -183,7 +179,21 @@ class HandshakeChecks:
             handshake.host = seen.host or handshake.host
 
 
-REFUSED = "on_handshake refused %s: %s (further ones of this host are only counted, in server.stats().refusals)"
+def reported(
+    refusal: HandshakeRejected, by: str, handshake: Handshake, door: Door, budget: LogBudget | None
+) -> HandshakeRejected:
+    """Count a refusal, and return it. With ``budget``, log the first for each reason and client.
+
+    A client is named by what ``on_handshake`` has said of it, because many can have one host.
+    """
+    door.refuse(refusal)
+    names = (each for each in (handshake.address, handshake.principal) if each is not None)
+    name = next(map(short, names), None)
+    if budget is not None and door.is_new(refusal, name or (handshake.remote and handshake.remote[0])):
+        of = f" ({name})" if name else ""
+        text = "%s refused %s%s: %s (further ones of this client are only counted, in server.stats().refusals)"
+        budget.log(logging.WARNING, text, by, handshake, of, _reason(refusal), fields=_about(handshake))
+    return refusal
 
 
 def _reason(refusal: HandshakeRejected) -> str:
@@ -193,7 +203,7 @@ def _reason(refusal: HandshakeRejected) -> str:
 
 
 def _about(handshake: Handshake) -> dict[str, object]:
-    return {"remote": address_text(handshake.remote)}
+    return {"remote": address_text(handshake.remote), "address": handshake.address}
 
 
 def _closing() -> HandshakeRejected:

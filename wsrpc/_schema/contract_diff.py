@@ -32,6 +32,8 @@ _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties
 _LIMITS = (*_LOWER, "maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "pattern", "multipleOf")
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
+_DECLARED_UNIT = "unit"
+"""The keyword for the unit of a number, as in RFC 9880 (Semantic Definition Format)."""
 _WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
 """Keywords that restrict no values."""
 
@@ -220,8 +222,9 @@ class _Comparison:
             yield from _members(old, new, place)
         elif "enum" in old or "enum" in new:
             yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
-        if old.get("unit") not in (None, new.get("unit")):  # else it was not declared before
-            yield _change("unit-changed", place, old["unit"], new.get("unit"))
+        unit = new.get(_DECLARED_UNIT)
+        if old.get(_DECLARED_UNIT, unit) != unit:
+            yield _change("unit-changed", place, old[_DECLARED_UNIT], unit)
         yield from _constraints(old, new, place)
         if kind not in ("array", "object"):
             return
@@ -286,11 +289,6 @@ def _known(name: str, schema: Schema, olds: Collection[str]) -> str:
     return name if name in olds else found
 
 
-def _units_differ(old: _Field, new: _Field) -> bool:
-    units = {old.schema.get("unit"), new.schema.get("unit")}
-    return None not in units and len(units) == 2
-
-
 def _older_names(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) -> Iterator[Change]:
     for name, field in news.items():
         known = _known(name, field.schema, olds)
@@ -346,8 +344,8 @@ def _walk(
             yield from _walk(definitions[name], definitions, f"$defs.{name}", seen | {name})
     elif members := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         for member in members:
-            unit = {"unit": schema["unit"]} if "unit" in schema else {}
-            yield from _walk({**unit, **member}, definitions, place, seen)
+            shared = {key: value for key, value in schema.items() if key == _DECLARED_UNIT}
+            yield from _walk({**shared, **member}, definitions, place, seen)
     elif "enum" in schema:
         values = schema["enum"]
         names = [*schema.get(MEMBER_NAMES, ()), *[None] * len(values)]
@@ -506,13 +504,17 @@ def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) ->
     """
 
     def bare(field: _Field) -> Schema:
-        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, "unit")}
+        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, _DECLARED_UNIT)}
+
+    def differ(old: str, new: str) -> bool:
+        units = {side.schema.get(_DECLARED_UNIT) for side in (olds[old], news[new])}
+        return _unit_differs(old, new) or (None not in units and len(units) == 2)
 
     removed, added = ([name for name in one if name not in other] for one, other in ((olds, news), (news, olds)))
     for name in added:
         alike = [each for each in removed if bare(olds[each]) == bare(news[name])]
         rivals = [each for each in added if bare(news[each]) == bare(news[name])]
-        if found := [each for each in alike if _unit_differs(each, name) or _units_differ(olds[each], news[name])]:
+        if found := [each for each in alike if differ(each, name)]:
             yield _change("field-unit-changed", place.at(f".{name}"), found[0], name)
         elif len(alike) == len(rivals) == 1:
             yield _change("field-renamed", place.at(f".{name}"), alike[0], name)

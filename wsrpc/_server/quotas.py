@@ -21,7 +21,7 @@ from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
 from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
 from .._log.link import StoreLink, insist
-from .._net.handshake_checks import Door
+from .._net.handshake_checks import Door, reported
 from .._raw.raw_connection import RawConnection
 from ..errors import HandshakeRejected
 from ..handshake import REFUSED_HEADER, Handshake
@@ -218,7 +218,7 @@ class QuotaBook:
             try:
                 self._enter(handshake)
             except Exception as exc:
-                raise door.refuse(self._refusal(exc, handshake)) from None
+                raise self._refusal(exc, handshake, door) from None
         return None
 
     async def _admit_later(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None) -> None:
@@ -239,7 +239,7 @@ class QuotaBook:
                     door.quotas_unchecked += 1
         except Exception as exc:
             self._leave(handshake)
-            raise door.refuse(self._refusal(exc, handshake)) from None
+            raise self._refusal(exc, handshake, door) from None
         except BaseException:
             self._leave(handshake)
             raise
@@ -266,12 +266,13 @@ class QuotaBook:
         if (last := self._opening.pop(handshake, None)) is not None:
             last()
 
-    def _refusal(self, exc: Exception, handshake: Handshake) -> HandshakeRejected:
+    def _refusal(self, exc: Exception, handshake: Handshake, door: Door) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
-            return HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
+            refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
+            return reported(refusal, "Quotas", handshake, door, self._budget)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
-        return HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"})
+        return door.refuse(HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"}))
 
     async def _acquire_slot(self, membership: Membership) -> bool:
         """Get a slot of the store. The slots of a subject are as many as its connections in all processes.

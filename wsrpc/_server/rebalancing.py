@@ -9,7 +9,7 @@ from zlib import crc32
 from .._base.closing import CloseCode
 from .._base.scheduler import Scheduler, Tasks, Timer
 from .._core.handlers.lifecycle import Closers
-from .._core.sending.draining import DrainPhase
+from .._core.sending.draining import LONGEST_DRAIN, DrainPhase
 from .._core.sending.phase import Phase
 from .peers import Peers, ServedPeer
 
@@ -24,9 +24,6 @@ JITTER = 0.1
 
 SLICE = 200
 """Number of peers that are checked without a pause."""
-
-FOREVER = 365 * 86400.0
-"""Seconds in which a peer finishes what it has started meanwhile."""
 
 
 class Rebalancing:
@@ -93,7 +90,7 @@ class Rebalancing:
         return served.core.host.uptime() > self._max_age * (1 + jitter)
 
     def _move(self, served: ServedPeer) -> None:
-        served.writer.draining.drain(served.writer.loop.time() + FOREVER)
+        served.writer.draining.drain(served.writer.loop.time() + LONGEST_DRAIN)
         self._tasks.spawn(_close_idle(served))
 
 

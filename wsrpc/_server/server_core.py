@@ -18,6 +18,7 @@ from .._core.handlers.introspection import name_of
 from .._core.handlers.lifecycle import Closers, ends_the_task
 from .._core.peer.peer_core import PeerCore
 from .._core.sending.checks import check_thread
+from .._core.sending.draining import LONGEST_DRAIN
 from .._core.session.sessions import Sessions
 from .._keyed.runs import Runs
 from .._net.handshake_checks import Door
@@ -40,9 +41,6 @@ CLOSING = "the server is closing"
 
 SLICE = 200
 """Number of connections whose counters are added up without a pause, which takes about a millisecond."""
-
-LONGEST = 365 * 86400.0
-"""Seconds of the longest drain. (Event loops cannot wait for an unlimited time.)"""
 
 STILL_DRAINING = 5.0
 """Seconds of a drain until the log says what it waits for. The next lines come after twice as long each."""
@@ -267,7 +265,7 @@ class ServerCore:
             self._happened(asked)
             return
         self._happened(asked)
-        deadline = asyncio.get_running_loop().time() + min(drain, LONGEST)
+        deadline = asyncio.get_running_loop().time() + min(drain, LONGEST_DRAIN)
         if first := self._end is None:
             self.scheduler.renew()
             self.door.close()

@@ -343,10 +343,8 @@ class AwayCaller(Caller):
         the process to which it connects. To get the response, call `request` with the same event, arguments and key,
         and ``deliver_within``: it waits for the response, or raises the error with which the request has failed. Both
         are kept for another ``deliver_within`` seconds, at least 60, and a failure is logged, too. A second `submit`
-        with the same key does nothing, and also raises this error: to try again, use another key.
-
-        Args:
-            deliver_within, timeout, metadata, key: as for `request`. ``key`` must be given.
+        with the same key does nothing, and also raises this error: to try again, use another key. The options are as
+        for `request`, and ``key`` must be given.
 
         Raises:
             ValueError: there is no ``key``; or this `Server` or `ClusterClient` has no ``store``.

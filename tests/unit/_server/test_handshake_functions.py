@@ -112,30 +112,39 @@ async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.L
 # ---------------------------------------------------------------- which clients are refused, and why
 
 
-async def test_refusals_are_counted_by_reason_and_logged_once_for_each_reason_and_host(
+async def test_refusals_are_counted_by_reason_and_logged_once_for_each_reason_and_client(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handshake_checks, "MOST_LOGGED", 40)
-    server = gated(lambda handshake: handshake.reject(401, handshake.headers.get("why", "")))
 
-    async def come(host: str, why: str) -> list[str]:
+    def decide(handshake: Handshake) -> None:
+        handshake.address = handshake.headers.get("who")
+        handshake.reject(401, handshake.headers.get("why", ""))
+
+    server = gated(decide)
+
+    async def come(host: str, why: str, **headers: str) -> list[str]:
         """The lines that a client causes twice, the second time from another port."""
         before = len(caplog.records)
         for port in (1, 2):
             with pytest.raises(HandshakeRejected):
-                await server.handshake(Handshake("/", {"why": why}, remote=(host, port)))
+                await server.handshake(Handshake("/", {"why": why, **headers}, remote=(host, port)))
         return [f"{record.levelname} {record.getMessage()}" for record in caplog.records[before:]]
 
     text = (
-        "WARNING on_handshake refused <Handshake '/' from 10.0.0.1:1>: 401 token expired (further ones of this host are"
+        "WARNING on_handshake refused <Handshake '/' from 10.0.0.1:1>: 401 token expired (further ones of this "
+        "client are"
     )
     [line] = await come("10.0.0.1", "token expired\nat noon")
     assert line.startswith(text) and vars(caplog.records[-1])["remote"] == "10.0.0.1:1"
     assert len(await come("10.0.0.2", "token expired")) == 1 and len(await come("10.0.0.2", "")) == 1
     assert await come("10.0.0.1", "token expired\nat noon") == []
+    for lock in ("lock-1", "lock-2"):  # both from one host, as behind a router
+        [line] = await come("10.0.0.1", "token expired\nat noon", who=lock)
+        assert f"from 10.0.0.1:1> ('{lock}'): 401" in line and vars(caplog.records[-1])["address"] == lock
     with pytest.raises(HandshakeRejected, match="403"):
         await server.handshake(Handshake("/", {"origin": "http://elsewhere"}))
-    assert server.stats().refusals == {"401 token expired": 6, "401": 2, "403 this origin is not allowed": 1}
+    assert server.stats().refusals == {"401 token expired": 10, "401": 2, "403 this origin is not allowed": 1}
 
     for number in range(50):  # clients may choose a part of the text
         await come("10.0.0.3", f"no user {number}")

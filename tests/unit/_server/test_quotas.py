@@ -119,7 +119,7 @@ async def test_handlers_of_all_connections_count_until_they_exit() -> None:
 # ---------------------------------------------------------------- connections
 
 
-async def test_connections_are_refused_with_429_until_one_ends() -> None:
+async def test_connections_are_refused_with_429_until_one_ends(caplog: pytest.LogCaptureFixture) -> None:
     server = quoted(Quotas(connections=2))
     async with connect(server, principal="ada"):
         async with connect(server, principal="ada"):
@@ -132,6 +132,8 @@ async def test_connections_are_refused_with_429_until_one_ends() -> None:
             assert await client.request("add", 1, 2) == 3
     refused = caught.value
     assert (refused.status, refused.body, refused.headers["retry-after"]) == (429, TOO_MANY.format(2) + "\n", "1")
+    [text] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert text.startswith("Quotas refused <Handshake ") and "('ada'): 429 more than 2 connections" in text
 
 
 async def test_a_refused_connection_and_one_that_never_opens_leave_nothing_behind() -> None:

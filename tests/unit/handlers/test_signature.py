@@ -24,7 +24,7 @@ from stream_driver import emptied
 
 from wsrpc import AnonymousChannel, Context, Peer, Server, Service, Stream, method
 from wsrpc._core.handlers import compiled
-from wsrpc._core.handlers.arguments import ArgumentsRefused
+from wsrpc._core.handlers.arguments import CallRefused
 from wsrpc._core.handlers.compiled import Handler
 from wsrpc._core.handlers.introspection import Injection, injections
 from wsrpc._core.handlers.invocation import Invocation
@@ -57,7 +57,7 @@ def run(function: Callable[..., Any] | Handler, *arguments: Any, dec_hook: Any =
 
 
 def refused(function: Callable[..., Any], *arguments: Any, **options: Any) -> BadArguments:
-    with pytest.raises(ArgumentsRefused) as caught:
+    with pytest.raises(CallRefused) as caught:
         run(function, *arguments, **options)
     error = caught.value.error
     assert isinstance(error, BadArguments)
@@ -263,7 +263,7 @@ def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPat
     def outcome(handler: Handler, arguments: list[Any]) -> Any:
         try:
             return run(handler, *arguments)
-        except ArgumentsRefused as exc:
+        except CallRefused as exc:
             return exc.error.message
 
     functions: list[Callable[..., Any]] = [add, around, named, rest]
@@ -283,7 +283,7 @@ def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPat
 def test_the_error_names_what_was_called() -> None:
     handler = Handler(add)
     for name, expected in [("sum", "sum(): "), (7, "handler: "), ("n" * 999, "n" * 64 + "(): ")]:
-        with pytest.raises(ArgumentsRefused) as caught:
+        with pytest.raises(CallRefused) as caught:
             handler.call(CALL, [name, 1, "x"])
         assert caught.value.error.message == f"{expected}argument 'b' (2nd): expected int, got str"
 

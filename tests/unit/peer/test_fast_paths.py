@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
-from wsrpc._core.api.peer import core_of
-from wsrpc._core.peer.admission import Rate
 from wsrpc.codecs import JsonCodec
 
 MESSAGES: list[dict[str, Any]] = [
@@ -25,7 +23,7 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 UNREACHED = 10**9
-"""A rate that no test reaches: all messages take another way, to the same effect."""
+"""A rate that no test reaches: messages are counted, and nothing else changes."""
 
 
 class OwnCodec(JsonCodec):
@@ -39,9 +37,10 @@ class OwnCodec(JsonCodec):
 
 @pytest.mark.parametrize("message", MESSAGES, ids=str)
 async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) -> None:
-    async def effect(quotas: bool = False, **general: Any) -> list[Any]:
-        d = Driven(limits=Limits(rate=UNREACHED if general else None), **general)
-        core_of(d.peer).admission.limit([Rate(lambda now: True, Mock())] if quotas else [])
+    async def effect(reads: bool = False, rate: int | None = None, codec: OwnCodec | None = None) -> list[Any]:
+        d = Driven(limits=Limits(rate=rate), codec=codec)
+        if reads:  # so that messages may be for readers, and all are checked for that
+            await readers.enter_async_context(d.peer.of("other").events("never"))
         ran: list[Any] = []
 
         def say(number: int) -> int:
@@ -52,7 +51,10 @@ async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) 
         d.peer.of("named").on("say", lambda *arguments: ran.append(arguments))
         return [await d.fed(message), ran, d.ignored, d.close_code]
 
-    assert await effect() == await effect(codec=OwnCodec()) == await effect(quotas=True)
+    async with AsyncExitStack() as readers:
+        usual = await effect()
+        assert usual == await effect(reads=True) == await effect(reads=True, codec=OwnCodec())
+        assert usual == await effect(rate=UNREACHED)
 
 
 ASKED = 2**30 + 1

@@ -430,14 +430,12 @@ class ChannelCore:
         of the channel, or if what it has sent on a lost connection may still arrive. None: all that were sent then.
         """
         loop, replay = self.unread_memory.loop, self.writer.session.replay
-        expired = partial(self._abort_if_arrived, seconds, error, sent, None if replay is None else replay.repeated)
+        expired = partial(self._abort_if_arrived, seconds, error, sent, None if replay is None else replay.received)
         self._timer = loop.call_at(loop.time() + seconds, expired)
 
-    def _abort_if_arrived(self, seconds: float, error: Exception, sent: int | None, before: object) -> None:
+    def _abort_if_arrived(self, seconds: float, error: Exception, sent: int | None, since: object) -> None:
         replay = self.writer.session.replay
-        if replay is not None and (
-            replay.acknowledged < (sent := sent or replay.sent) or replay.repeated not in (None, before)
-        ):
+        if replay is not None and (replay.acknowledged < (sent := sent or replay.sent) or replay.remote_repeats(since)):
             self.abort_after(seconds, error, sent)
         else:
             self.abort(error if isinstance(error, RpcError) else None, error)

@@ -13,10 +13,8 @@ from ...errors import BadArguments, RpcError, made_here, set_text_for_log
 from .introspection import Parameter
 
 
-class ArgumentsRefused(Exception):
-    """Raised before the handler runs, if the arguments do not fit its parameters, or there are too many calls.
-
-    ``error`` is for the caller.
+class CallRefused(Exception):
+    """Raised before a handler runs: the arguments do not fit, or there are too many calls. ``error`` is for the caller.
 
     It is not a `BadArguments`, because a request of the handler's own code may raise `BadArguments`. Then the handler
     is at fault, not its caller.
@@ -51,7 +49,7 @@ _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array"
 
 def refused(
     parameters: Sequence[Parameter], exc: msgspec.ValidationError | None, a: list[Any], *, in_rest: bool = False
-) -> ArgumentsRefused:
+) -> CallRefused:
     """Return the error for arguments that do not fit the parameters of a handler.
 
     Args:
@@ -65,7 +63,7 @@ def refused(
     wire = [p for p in parameters if p.source == "wire"]
     rest = next((p for p in parameters if p.source == "rest"), None)
     error = _miscounted(called, wire, rest, max(len(a) - 1, 0))
-    return ArgumentsRefused(error or _misfit(called, wire, rest if in_rest else None, exc))
+    return CallRefused(error or _misfit(called, wire, rest if in_rest else None, exc))
 
 
 def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got: int) -> BadArguments | None:

@@ -328,7 +328,7 @@ class Handler:
         self.call = _compile(called, facts, declared, dec_hook) if call is None else call
         """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
 
-        Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is
+        Returns what the function returns, which may be an awaitable. Raises `CallRefused` before the function is
         called; any other exception comes from the function, from a ``dec_hook`` or from a type's own constructor.
         """
         self.arguments_of = None if options.keep is None else _compile_arguments(facts, declared, dec_hook)

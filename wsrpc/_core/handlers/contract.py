@@ -228,7 +228,7 @@ def _member(attribute: str, function: Any) -> Member:
     mark = mark_of(function) or Exposed()
     deprecated = mark.options.deprecated
     if mark.options != HandlerOptions(deprecated=deprecated):
-        text = "a contract gives name and deprecated=; other options belong to the method that implements it"
+        text = "only the name and deprecated= belong here; other options belong to the method that implements it"
         raise read.refusal(None, text)
     first, *others = read.parameters or (None,)
     if first is None or first.source != "wire" or first.keyword:
@@ -345,10 +345,11 @@ def check_emitted(member: Member) -> None:
 
 
 def _is_event(member: Member) -> bool:
+    """Return whether an emitter takes a member."""
     return member.kind is Kind.REQUEST and member.result in (type(None), Any)
 
 
-def declared_members(contract: Any, channel: ChannelRef, *, requests: bool) -> list[tuple[ChannelRef, Member]]:
+def placed_members(contract: Any, channel: ChannelRef, *, requests: bool) -> list[tuple[ChannelRef, Member]]:
     """Return the members of a contract with their channels. Members of the contract itself are on ``channel``.
 
     Members that an emitter takes are events, unless ``requests`` is true.

@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct
 from ..._base.logs import logger
 from ..._base.threads import when_over
 from ...errors import HandlerTimeout, Overloaded, short, ungrouped
-from .arguments import ArgumentsRefused
+from .arguments import CallRefused
 from .compiled import Handler
 from .introspection import is_generator_function, name_of
 from .invocation import Call, Invocation
@@ -86,7 +86,7 @@ def around(
 
 
 def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
-    """Refuse the calls of a peer above ``rate``, as if their arguments did not fit."""
+    """Refuse the calls of a peer above ``rate``, before middleware runs."""
     refused = f"more than {rate:g} calls per second of this event"
 
     def with_rate(invocation: Invocation, a: list[Any]) -> Any:
@@ -95,7 +95,7 @@ def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
             return call(invocation, a)
         text = f"a message was refused: {refused} (rate= of {handler.name})"
         dispatcher.answers.host.count("above the rate", text)
-        raise ArgumentsRefused(Overloaded(f"{refused}, ask again later"))
+        raise CallRefused(Overloaded(f"{refused}, ask again later"))
 
     return with_rate
 
@@ -252,7 +252,7 @@ def _innermost(call: Call) -> Next:
     async def run(invocation: Invocation, ctx: Any) -> Any:
         try:
             return await invocation.dispatcher.call_in_task(invocation, call)
-        except ArgumentsRefused as refused:
+        except CallRefused as refused:
             # Middleware sees the error that the caller will get.
             raise refused.error from None
 
@@ -361,7 +361,7 @@ class Enclosure(RunningGenerators, eq=False):
         """Return the exception for the generators. It is the one that the caller gets, or that is logged."""
         if isinstance(self._invocation.cancel_reason, HandlerTimeout):
             return self._invocation.cancel_reason
-        return error.error if isinstance(error, ArgumentsRefused) else error and ungrouped(error)
+        return error.error if isinstance(error, CallRefused) else error and ungrouped(error)
 
 
 def _enclosed(call: Call, functions: Sequence[GeneratorMiddleware]) -> Call:

@@ -15,9 +15,9 @@ from ..._base.misuse import check_function, check_no_yield
 from ..._base.names import RESERVED_EVENTS, ChannelRef, check_event
 from ..._values.convert import DecHook, converter
 from ...errors import short
-from .arguments import ArgumentsRefused
+from .arguments import CallRefused
 from .compiled import Handler
-from .contract import Member, declared_members
+from .contract import Member, placed_members
 from .implementation import implementing
 from .introspection import Injection, is_generator_function, location, name_of, of_framework, why_unbound
 from .invocation import Invocation
@@ -420,7 +420,7 @@ class Registry:
         """
         if self.declared is None:
             raise TypeError("what is declared on one peer of a server is in no description: declare it on the server")
-        for at, member in declared_members(contract, channel, requests=requests):
+        for at, member in placed_members(contract, channel, requests=requests):
             self._check_not_reserved(at, member.event)
             events = self.declared.setdefault(at, {})
             known = events.get(member.event)
@@ -507,7 +507,7 @@ def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, regis
         del scope.once[event]  # before the handler runs, because it may register the next handler
         try:
             return call(invocation, a)
-        except ArgumentsRefused:
+        except CallRefused:
             scope.once.setdefault(event, handler)
             invocation.dispatcher.loop.call_soon(registry.changed)  # in the loop: this may be another thread
             raise

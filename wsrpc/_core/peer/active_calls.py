@@ -184,7 +184,7 @@ class ActiveCalls:
             if dispatcher.active.get(message.i) is invocation:  # as `remove_from_active`, without a call
                 del dispatcher.active[message.i]
         admission = dispatcher.admission
-        if admission.needs_checks and admission.only_spend is None:
+        if admission.needs_checks:
             admission.start_waiting()
         if admission.on_events_done is not None:
             admission.notify_if_events_done()

@@ -122,7 +122,7 @@ class Admission:
     4. goes to `Dispatcher.run`. There it may still be refused, for example because its arguments do not fit.
 
     While ``needs_checks`` is false, only the last of these is possible: a message may go straight to `Dispatcher.run`,
-    unless it has the id of a request in `Dispatcher.active`. So it may if ``only_spend`` has counted it.
+    unless it has the id of a request in `Dispatcher.active`, or ``rate`` refuses it.
 
     A peer has one object of this class. A `Dispatcher` has the state that ends with a session.
     """
@@ -137,7 +137,6 @@ class Admission:
         "needs_checks",
         "on_events_done",
         "on_position",
-        "only_spend",
         "rate",
         "waiting_room",
     )
@@ -161,8 +160,6 @@ class Admission:
         """Whether `start_waiting` runs."""
         self.rate = _own_rate(limits)
         """Counts messages against `Limits.rate`, and against what `limit` adds. None if nothing does."""
-        self.only_spend: Spend | None = None
-        """Counts a message, if ``needs_checks`` is true only because of what `limit` has added."""
 
     def __repr__(self) -> str:
         return f"<Admission {self.calls.count} handlers, {len(self.waiting_room)} messages wait>"
@@ -171,7 +168,6 @@ class Admission:
         """Count the messages of this peer also with ``others``, which other peers may share."""
         if others:
             self.rate = _all_of(others if self.rate is None else (self.rate, *others))
-            self.update()
 
     def set_dispatcher(self, dispatcher: Dispatcher) -> None:
         """Use the dispatcher of another session from now on."""
@@ -180,12 +176,10 @@ class Admission:
 
     def update(self) -> None:
         """Compute ``needs_checks`` again, because something on which it depends has changed."""
-        must = self.must_check()
-        self.only_spend = None if must or self.rate is None else self.rate.spend
-        self.needs_checks = must or self.rate is not None
+        self.needs_checks = self.must_check()
 
     def must_check(self) -> bool:
-        """Return the present value of ``needs_checks``, apart from what `limit` has added."""
+        """Return the present value of ``needs_checks``."""
         dispatcher, calls = self.dispatcher, self.calls
         writer = dispatcher.writer
         return bool(
@@ -199,7 +193,6 @@ class Admission:
             or writer.draining.phase in REFUSING
             or calls.count >= self._limits.running
             or calls.bytes > calls.room_for_any
-            or self._limits.rate is not None
             or self.on_position is not None
         )
 

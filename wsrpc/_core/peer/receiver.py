@@ -143,19 +143,14 @@ class Receiver:
             elif (  # nearly all are on the main channel and have a short name
                 message.c is None and (name := message.a[0]).__class__ is str and len(name) <= self._short
             ) or self._accepts_names(message):
-                if message.i in self._active or self._admission.needs_checks:
-                    spend, dispatcher = self._admission.only_spend, self._dispatcher
-                    if spend is None or message.i in self._active:
-                        self._admission.arrived(dispatcher, message, payload, view, decode)
-                        return
-                    # The other checks of `arrived` would take 12 % of the CPU time of a request.
-                    if spend(dispatcher.loop.time()):
-                        dispatcher.run(message, payload, view)
-                        return
-                    self._admission.refuse(dispatcher, message)
-                else:
-                    self._dispatcher.run(message, payload, view)
+                admission, dispatcher = self._admission, self._dispatcher
+                if message.i in self._active or admission.needs_checks:
+                    admission.arrived(dispatcher, message, payload, view, decode)
                     return
+                if (rate := admission.rate) is None or rate.spend(dispatcher.loop.time()):
+                    dispatcher.run(message, payload, view)
+                    return
+                admission.refuse(dispatcher, message)
             if view is not None:
                 mark_processed(view)
         except Exception as exc:
@@ -282,12 +277,11 @@ class Receiver:
                 self._answers.reject(i, error)
         elif name.__class__ is not str:
             self._refuse(message, NOT_TEXT, _not_text(name))
-        elif self._admission.rate is None or name in STREAM_EVENTS or self._fits_rate(message):
-            message.c = None
-            channel.mailbox.receive(message, payload, decode)
-
-    def _fits_rate(self, message: WireMessage) -> bool:
-        return self._admission.fits_rate(self._dispatcher, message)
+        else:
+            admission = self._admission
+            if admission.rate is None or name in STREAM_EVENTS or admission.fits_rate(self._dispatcher, message):
+                message.c = None
+                channel.mailbox.receive(message, payload, decode)
 
     def _accepts_names(self, message: WireMessage) -> bool:
         """Return whether the names of an event or a request are text and not too long. Otherwise refuse the message."""

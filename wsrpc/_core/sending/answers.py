@@ -10,7 +10,7 @@ from ..._base.closing import CloseCode
 from ..._base.logs import CallFields
 from ..._base.misuse import check_has_run
 from ...errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, ungrouped
-from ..handlers.arguments import ArgumentsRefused
+from ..handlers.arguments import CallRefused
 from ..handlers.invocation import Invocation
 from ..session.peer_host import PeerHost
 from ..wire.messages import Rejection, Resolution
@@ -70,7 +70,7 @@ class Answers:
     def for_caller(self, raised: BaseException, invocation: Invocation) -> RpcError:
         """Return the error that the caller gets for an exception. The log gets the rest."""
         exc = ungrouped(raised)
-        if isinstance(exc, ArgumentsRefused):
+        if isinstance(exc, CallRefused):
             return exc.error
         if isinstance(exc, RpcError):
             if is_made_here(exc):

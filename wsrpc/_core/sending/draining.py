@@ -19,6 +19,10 @@ MARGIN = 1.0
 """Seconds before the remote peer closes in which this side starts nothing new: it might arrive too late."""
 
 
+LONGEST_DRAIN = 365 * 86400.0
+"""Seconds of the longest drain. (Event loops cannot wait for an unlimited time.)"""
+
+
 class DrainPhase(Enum):
     """How far the draining of a session is. The side that accepted the connection asks, the other side answers."""
 

@@ -13,6 +13,7 @@ import msgspec
 from ..._base.logs import CallFields, PeerLog
 from ..._base.scheduler import Scheduler
 from ...errors import short
+from ...stats import add_to
 from ...transport import ConnectionInfo, Traffic, Transport
 from ..wire.settings import Settings
 from .connection import Connection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 NO_MISFITS: dict[tuple[str, str], int] = {}
-NOT_CALLED: dict[str, int] = {}
+NONE_DEPRECATED: dict[str, int] = {}
 LONGEST_EVENT = 200
 """Characters of an event that tell it apart from others there."""
 MOST_MISFITS = 32
@@ -94,8 +95,8 @@ class PeerHost:
         """Numbers of messages that were not handled, by kind."""
         self.misfits = NO_MISFITS
         """Numbers of misfits by event and kind. Made for the first of them, because most peers have none."""
-        self.deprecated = NOT_CALLED
-        """Numbers of calls by the remote peer, by deprecated event."""
+        self.deprecated = NONE_DEPRECATED
+        """Numbers of calls by the remote peer, by deprecated event. Made for the first of them."""
         self.warned: frozenset[str] = frozenset()
         """The events that are deprecated at the remote peer, as far as it was logged."""
         self.meter: Callable[[Transport, Traffic | None], None] | None = None
@@ -155,23 +156,19 @@ class PeerHost:
 
     def count_deprecated(self, event: str, why: str, /, *, call: CallFields) -> bool:
         """Count a call of a deprecated event, and log the first. Return whether it is the first."""
-        if self.deprecated is NOT_CALLED:
+        if self.deprecated is NONE_DEPRECATED:
             self.deprecated = {}
-        key = event[:LONGEST_EVENT]
-        if key not in self.deprecated and len(self.deprecated) >= MOST_MISFITS:
-            key = "other events"
-        first = key not in self.deprecated
+        first = self.deprecated[add_to(self.deprecated, event)] == 1
         if first:
             text = "event %s was called, and is deprecated: %s (further calls are counted in peer.stats().deprecated)"
             self.log(logging.WARNING, text, short(event), why, call=call)
-        self.deprecated[key] = self.deprecated.get(key, 0) + 1
         return first
 
     def warn_deprecated(self, event: str, why: str, /) -> None:
         """Log that an event is deprecated at the remote peer, unless this was logged before."""
-        key = event[:LONGEST_EVENT]
-        if key not in self.warned and len(self.warned) < MOST_MISFITS:
-            self.warned |= {key}
+        event = event[:LONGEST_EVENT]
+        if event not in self.warned and len(self.warned) < MOST_MISFITS:
+            self.warned |= {event}
             text = "event %s is deprecated at the remote peer: %s (further calls are not logged)"
             self.log(logging.WARNING, text, short(event), why)
 

@@ -272,16 +272,17 @@ class ReplayBuffer:
         return self.acknowledged, 0 if acknowledger is None else acknowledger.n
 
     @property
-    def repeated(self) -> object:
-        """What has arrived of the messages that the remote peer sends again. It is equal while nothing more arrives.
+    def received(self) -> object:
+        """How much has arrived, and on which connection: another value after more has arrived, or a resume."""
+        return self._session.connection, self._progress
 
-        None: all of them, because an acknowledgement has come, which follows them. (The count of messages with which
-        the session has resumed precedes them.) Without a connection, it is never equal.
+    def remote_repeats(self, since: object) -> bool:
+        """Return whether what the remote peer has sent on a lost connection may still arrive.
+
+        It sends that again after a resume, before its next acknowledgement. (The count of messages with which the
+        session resumes precedes it.) If nothing has arrived since ``received`` was ``since``, nothing more will.
         """
-        connection = self._session.connection
-        if connection is None:
-            return object()
-        return (connection, self._progress) if self._repeats else None
+        return self._session.connection is None or (self._repeats and self.received != since)
 
     def stop_stall_timer(self) -> None:
         """Stop the timer: there is room, or the connection has ended, or messages are no longer kept."""
