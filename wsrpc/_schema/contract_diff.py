@@ -208,6 +208,9 @@ class _Comparison:
             yield _change(rule, place, old, new)
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
+            unit = other.schema.get(_DECLARED_UNIT)
+            if one.schema.get(_DECLARED_UNIT, unit) != unit:
+                yield _change("unit-changed", place, one.schema[_DECLARED_UNIT], unit)
             if one.place and other.place:
                 seen = one.place, other.place, key, place.results, place.read
                 if seen in self._seen:
@@ -222,9 +225,6 @@ class _Comparison:
             yield from _members(old, new, place)
         elif "enum" in old or "enum" in new:
             yield _change("type-widened" if "enum" in old else "type-narrowed", place, old, new)
-        unit = new.get(_DECLARED_UNIT)
-        if old.get(_DECLARED_UNIT, unit) != unit:
-            yield _change("unit-changed", place, old[_DECLARED_UNIT], unit)
         yield from _constraints(old, new, place)
         if kind not in ("array", "object"):
             return
@@ -338,20 +338,20 @@ def _walk(
     schema: Any, definitions: dict[str, Schema], place: str, seen: frozenset[str]
 ) -> Iterator[tuple[str, Any, _Leaf]]:
     schema = _as_enum(schema)
+    shared = {key: value for key, value in schema.items() if key == _DECLARED_UNIT}
     if (ref := schema.get("$ref")) is not None:
         name = ref.removeprefix(PREFIX)
         if name not in seen:
-            yield from _walk(definitions[name], definitions, f"$defs.{name}", seen | {name})
+            yield from _walk({**shared, **definitions[name]}, definitions, f"$defs.{name}", seen | {name})
     elif members := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         for member in members:
-            shared = {key: value for key, value in schema.items() if key == _DECLARED_UNIT}
             yield from _walk({**shared, **member}, definitions, place, seen)
     elif "enum" in schema:
         values = schema["enum"]
         names = [*schema.get(MEMBER_NAMES, ()), *[None] * len(values)]
         for kind in dict.fromkeys(_JSON[type(value)] for value in values):
             chosen = [number for number, value in enumerate(values) if _JSON[type(value)] == kind]
-            part: Schema = {"enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen]}
+            part: Schema = {**shared, "enum": [values[n] for n in chosen], MEMBER_NAMES: [names[n] for n in chosen]}
             yield kind, None, _Leaf({} if kind == "null" else part, place)
     else:
         kinds = schema.get("type") or _implied(schema)

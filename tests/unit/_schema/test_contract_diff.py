@@ -322,6 +322,18 @@ def test_older_names_of_what_goes_by_position_say_that_nothing_has_changed(takes
     assert {change.rule for change in compare(old.describe(), new.describe())} == rules
 
 
+def test_the_unit_of_a_class_is_compared_at_each_place_though_its_definition_does_not_say_it() -> None:
+    old, new = (
+        V(
+            f"x: T, y: Annotated[T, Meta(extra_json_schema={{'unit': '{unit}'}})]",
+            types="class T(Struct): a: int",
+        )
+        for unit in ("s", "ms")
+    )
+    [change] = compare(old.describe(), new.describe())
+    assert (change.rule, change.place, change.old, change.new) == ("unit-changed", "f(y)", "s", "ms")
+
+
 def test_every_rule_is_played() -> None:
     assert {case.rule for case in CASES if case.rule} == RULES.keys()
     assert {case.rule for case in CASES if case.rule and not case.others} == RULES.keys() - HINTS
