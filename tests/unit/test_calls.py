@@ -424,7 +424,9 @@ class ByClient:
             case "close" | "closed":
                 closing = start(self.close_near() if self.ending == "close" else self.close_far())
                 self.others.append(closing)
-                if self.place != "not connected":
+                if self.place == "not connected":
+                    await self.until(lambda: self.client.state == "closed")
+                else:
                     await self.until(lambda: closing.done() or self.server_peer.transport is None)
             case "bind":
                 await self.connect()
