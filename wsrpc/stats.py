@@ -46,6 +46,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
         ignored: total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without
             a handler, and messages above `Limits.rate` or above `Quotas`.
         program: `Peer.program`.
+        contract: `Peer.contract`.
         misfits: total numbers of messages that did not fit the handlers of this side, for each event and kind: such as
             ``{"order: wrong arguments": 3}``. The kinds are ``wrong arguments``, ``wrong item`` and ``unknown
             event``. The first of each is logged. After 32 of them, ``other events`` stands for further events.
@@ -72,6 +73,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     ignored: dict[str, int]
     program: str | None = None
+    contract: str | None = None
     misfits: dict[str, int] = {}
     deprecated: dict[str, int] = {}
 

@@ -60,19 +60,22 @@ def everybody(peer: Peer, action: str) -> bool:
 
 
 async def test_peers() -> None:
-    async with operated(admin=everybody) as (server, url, _):
+    async with operated(admin=everybody) as (server, url, client):
+        server.on("old", lambda: None, deprecated="use 'new'")
+        await client.request("old")
         titles, ada, command = (await prints("peers", url)).splitlines()
         [peer] = server.peers
         host, port = peer.info.remote or ("", 0)
         cells = dict(zip(titles.split(), ada.split(), strict=True))
         assert (cells["ID"], cells["STATE"], cells["NODE"], cells["ROOMS"]) == (peer.id, "open", "-", "0")
+        assert (cells["MISFITS"], cells["DEPRECATED"]) == ("0", "1")
         assert (cells["REMOTE"], cells["ADDRESS"]) == (f"{host}:{port}", "ada") and cells["AGE"][-1] in "sm"
         for title in ("STATE", "NODE", "REMOTE"):
             column = titles.index(title)
             assert ada[column - 1] == command[column - 1] == " " and ada[column] != " " != command[column]
         mine, _ = map(json.loads, (await prints("peers", url, "--json")).splitlines())
         assert mine["program"] is None
-        assert (mine["id"], mine["address"], mine["messages_out"]) == (peer.id, "ada", 1)
+        assert (mine["id"], mine["address"], mine["messages_out"]) == (peer.id, "ada", 3)
 
 
 async def test_statistics() -> None:

@@ -172,7 +172,9 @@ async def test_operations_have_different_names(folder: Path) -> None:
 
 async def test_the_description_can_be_a_file(folder: Path) -> None:
     await run(folder, "types cafe:server --json -o cafe.json")
-    described = {event["event"]: event for event in json.loads((folder / "cafe.json").read_text("utf-8"))["events"]}
+    written = json.loads((folder / "cafe.json").read_text("utf-8"))
+    assert f'CONTRACT = "{written["fingerprint"]}"' in (await run(folder, "client cafe:server"))[0]
+    described = {event["event"]: event for event in written["events"]}
     assert described["brew"]["doc"] == "Brew some cups." and described["menu"]["items"] == {"type": "string"}
     for command in ("client", "types", "types --json"):
         assert await run(folder, f"{command} cafe.json") == await run(folder, f"{command} cafe:server")

@@ -115,7 +115,9 @@ def _as_openapi(options: Options, description: Description, found: Any) -> str:
 
 FORMS: dict[str, TextOf] = {
     "typescript": lambda options, description, found: declarations(description, msgpack=options.msgpack),
-    "json": lambda options, description, found: _as_json(description),
+    "json": lambda options, description, found: _as_json(
+        {"fingerprint": description.fingerprint, **msgspec.to_builtins(description)}
+    ),
     "asyncapi": lambda options, description, found: _as_json(asyncapi(description, options.info)),
     "openapi": _as_openapi,
 }

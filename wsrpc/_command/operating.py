@@ -34,7 +34,7 @@ FOR_SERVERS = ("header", "subprotocol", "cacert", "cert", "key", "insecure", "co
 LONGEST_LIST = 10
 """Number of processes that an error names."""
 UNITS = (("d", 86400), ("h", 3600), ("m", 60))
-PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:<16}  {:<21}  {:<16}  {}"
+PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:>10}  {:<16}  {:<21}  {:<16}  {}"
 """The columns of a peer. Their widths are fixed, so that each line is printed as soon as its row arrives. The address,
 which may be long, is the last one."""
 TITLES = (
@@ -47,6 +47,7 @@ TITLES = (
     "UNSENT",
     "KEPT",
     "MISFITS",
+    "DEPRECATED",
     "NODE",
     "REMOTE",
     "PROGRAM",
@@ -227,11 +228,14 @@ def _peer_line(row: Row) -> str:
     """Return the line of a peer. Its parts may be of any type, because they come from elsewhere."""
     state = "slow" if row.get("slow") is True else row.get("state")
     numbers = [row.get(name) for name in ("rooms", "active", "pending", "unsent_bytes", "kept_bytes")]
-    misfits: Any = row.get("misfits")
-    numbers.append(sum(n for n in misfits.values() if n.__class__ is int) if misfits.__class__ is dict else None)
+    numbers += [_total(row.get(name)) for name in ("misfits", "deprecated")]
     names = (row.get(name) for name in ("node", "remote", "program", "address"))
     cells = (row.get("id"), state, row.get("uptime"), *numbers, *names)
     return PEER.format(*map(_text_of, cells))
+
+
+def _total(counts: Any) -> int | None:
+    return sum(n for n in counts.values() if n.__class__ is int) if counts.__class__ is dict else None
 
 
 async def _by_principal(rows: AsyncGenerator[Row]) -> AsyncGenerator[Row]:

@@ -8,6 +8,7 @@ import json
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
@@ -113,6 +114,14 @@ async def test_each_line_of_a_client_says_once_which_url_it_is_about(caplog: pyt
 # ---------------------------------------------------------------- events that reach nobody
 
 
+class Cup(msgspec.Struct):
+    drink: str
+    size: int
+
+
+def pour(cup: Cup) -> None: ...
+
+
 def add(a: int, b: int) -> int:
     return a + b
 
@@ -146,6 +155,11 @@ MISFITS: list[tuple[dict[str, Any], str, str]] = [
         "add: wrong arguments",
         "event 'add' was dropped: add(): argument 'b' (2nd): expected int",
     ),
+    (
+        {"i": 1, "a": ["pour", {"drink": "SECRET"}]},
+        "pour: wrong arguments",
+        "request 'pour' was refused: pour(): argument 'cup' (1st): Object missing required field `size`",
+    ),
     ({"i": 1, "a": ["sub", 1]}, "sub: wrong arguments", "request 'sub' was refused: sub(): missing argument 'b'"),
 ]
 
@@ -156,10 +170,11 @@ async def test_each_event_that_does_not_fit_is_logged_once_and_counted(caplog: p
         d = Driven()
         d.peer.on("add", add)
         d.peer.on("sub", add)
+        d.peer.on("pour", pour)
         for _ in range(3):
             await d.fed(*(message for message, _, _ in MISFITS))
         texts = messages(caplog)
-        assert [text.startswith(said) for text, (_, _, said) in zip(texts, MISFITS, strict=True)] == [True] * 5
+        assert [text.startswith(said) for text, (_, _, said) in zip(texts, MISFITS, strict=True)] == [True] * 6
         assert all(text.endswith(" (further ones are only counted, in peer.stats().misfits)") for text in texts)
         assert d.peer.stats().misfits == {key: 3 for _, key, _ in MISFITS}
         assert d.ignored == {"unknown event": 6, "wrong arguments": 3}, "the requests were answered"

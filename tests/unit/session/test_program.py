@@ -100,7 +100,7 @@ async def test_both_sides_know_the_contract_of_the_other_in_each_session() -> No
                 ends()
             await client.request("who")
             assert server.peers[0].contract is None  # the client handles nothing
-            assert client.peer.contract == describe(server).fingerprint
+            assert client.peer.contract == client.peer.stats().contract == describe(server).fingerprint
         server.on("more", lambda: None)
         client.on("ring", lambda times: None)
         assert client.peer.contract != describe(server).fingerprint  # it is that of the greeting

@@ -43,6 +43,8 @@ def _bounded(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
+_OWN_TEXT = re.compile(r"Object missing required field `[^`]*`")
+"""What msgspec says in words that the sender cannot choose."""
 _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
 """Types that msgspec reports for values. Any other text quotes the value itself."""
 
@@ -117,6 +119,6 @@ def _misfit(
         text = text.replace("Expected", "expected", 1).replace("`", "")
         data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
     error = BadArguments(f"{called}: {where}: {text}", data=data)
-    if data.get("got") not in _WIRE_TYPES:
+    if data.get("got") not in _WIRE_TYPES and not _OWN_TEXT.fullmatch(text):
         set_text_for_log(error, f"{called}: {where} does not fit")
     return error

@@ -125,6 +125,7 @@ class PeerCore:
             errors=self.log.errors,
             ignored=dict(self.ignored),
             program=self.log.program,
+            contract=host.contract,
             misfits={f"{one_line(event)}: {kind}": count for (event, kind), count in host.misfits.items()},
             deprecated={one_line(event): count for event, count in host.deprecated.items()},
         )
