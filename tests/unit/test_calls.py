@@ -424,7 +424,7 @@ class ByClient:
             case "close" | "closed":
                 closing = start(self.close_near() if self.ending == "close" else self.close_far())
                 self.others.append(closing)
-                if self.place == "not connected":
+                if self.place == "not connected":  # `let_go` lets it dial, and a thread may not have closed it yet
                     await self.until(lambda: self.client.state == "closed")
                 else:
                     await self.until(lambda: closing.done() or self.server_peer.transport is None)

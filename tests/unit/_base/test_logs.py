@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -116,7 +116,7 @@ async def test_each_line_of_a_client_says_once_which_url_it_is_about(caplog: pyt
 
 class Cup(msgspec.Struct):
     drink: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=1)]
 
 
 def pour(cup: Cup) -> None: ...
@@ -160,6 +160,11 @@ MISFITS: list[tuple[dict[str, Any], str, str]] = [
         "pour: wrong arguments",
         "request 'pour' was refused: pour(): argument 'cup' (1st): Object missing required field `size`",
     ),
+    (
+        {"i": 1, "a": ["fill", {"drink": "SECRET", "size": 0}]},
+        "fill: wrong arguments",
+        "request 'fill' was refused: fill(): argument 'cup'.size: expected int >= 1",
+    ),
     ({"i": 1, "a": ["sub", 1]}, "sub: wrong arguments", "request 'sub' was refused: sub(): missing argument 'b'"),
 ]
 
@@ -171,10 +176,11 @@ async def test_each_event_that_does_not_fit_is_logged_once_and_counted(caplog: p
         d.peer.on("add", add)
         d.peer.on("sub", add)
         d.peer.on("pour", pour)
+        d.peer.on("fill", pour)
         for _ in range(3):
             await d.fed(*(message for message, _, _ in MISFITS))
         texts = messages(caplog)
-        assert [text.startswith(said) for text, (_, _, said) in zip(texts, MISFITS, strict=True)] == [True] * 6
+        assert [text.startswith(said) for text, (_, _, said) in zip(texts, MISFITS, strict=True)] == [True] * 7
         assert all(text.endswith(" (further ones are only counted, in peer.stats().misfits)") for text in texts)
         assert d.peer.stats().misfits == {key: 3 for _, key, _ in MISFITS}
         assert d.ignored == {"unknown event": 6, "wrong arguments": 3}, "the requests were answered"

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
+import msgspec
 import pytest
 from core_driver import Driven
 from leftovers import nothing_left as nothing_left
@@ -66,6 +67,16 @@ async def both(server: Server, **options: Any) -> AsyncGenerator[tuple[Client, P
             yield client, server.peers[0]
 
 
+class Checked(msgspec.Struct):
+    text: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"Expected another text than {self.text}")
+
+
+def checked(value: Checked) -> None: ...
+
+
 async def test_what_is_said_between_two_peers(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(limits=LIMITS)
 
@@ -83,10 +94,13 @@ async def test_what_is_said_between_two_peers(caplog: pytest.LogCaptureFixture) 
     def typed(size: Literal["s", "m"] = "s", count: int = 0) -> None: ...
 
     server.on("typed", typed)
+    server.on("checked", checked)
     async with both(server) as (client, peer):
         client.on("stuck", lambda value: asyncio.Event().wait())
-        calls = [(event, SECRET) for event in ("fail", "ask back", "cannot be sent", "nobody handles this", "typed")]
-        for event, *args in (*calls, ("typed", "s", SECRET), ("echo", SECRET, SECRET)):
+        calls: list[tuple[Any, ...]] = [
+            (event, SECRET) for event in ("fail", "ask back", "cannot be sent", "nobody handles this", "typed")
+        ]
+        for event, *args in (*calls, ("typed", "s", SECRET), ("checked", {"text": SECRET}), ("echo", SECRET, SECRET)):
             await client.emit(event, *args)
             with pytest.raises(WsrpcError):
                 await client.request(event, *args)

@@ -43,10 +43,10 @@ def _bounded(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
-_OWN_TEXT = re.compile(r"Object missing required field `[^`]*`")
-"""What msgspec says in words that the sender cannot choose."""
+_QUOTES_NOTHING = ("Expected ", "Object missing required field ")
+"""How msgspec begins its texts that quote nothing from the sender."""
 _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
-"""Types that msgspec reports for values. Any other text quotes the value itself."""
+"""Types that msgspec reports for values. Any other text may quote the value itself."""
 
 
 def refused(
@@ -119,6 +119,7 @@ def _misfit(
         text = text.replace("Expected", "expected", 1).replace("`", "")
         data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
     error = BadArguments(f"{called}: {where}: {text}", data=data)
-    if data.get("got") not in _WIRE_TYPES and not _OWN_TEXT.fullmatch(text):
+    by_msgspec = exc is not None and exc.__cause__ is None  # not by a hook or a class
+    if data.get("got") not in _WIRE_TYPES and not (by_msgspec and found["text"].startswith(_QUOTES_NOTHING)):
         set_text_for_log(error, f"{called}: {where} does not fit")
     return error
