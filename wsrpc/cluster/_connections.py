@@ -54,6 +54,9 @@ class Connections:
         self._untold: dict[str, EngineTransport] = {}
         """Connections that this node has ended, until the other node confirms that, or for `MARKS` beats, because a
         message may be lost."""
+        self._of_clients: set[str] = set()
+        """Connections that are joined to the connections of clients, until these have ended, too. Until then, this node
+        does not confirm the end, because the other node keeps a session without a connection only for some time."""
         self.dialed = 0
         """Total number of connections that this node has requested."""
         directory.on_ended.append(self._node_ended)
@@ -105,6 +108,17 @@ class Connections:
         if isinstance(answered, wire.Refused):
             raise ConnectionRefusedError(f"node {node} refuses: {answered.reason}")
         return answered
+
+    def client_joined(self, conn: str) -> None:
+        """A connection is joined to that of a client: its end is confirmed only by `client_ended`."""
+        self._of_clients.add(conn)
+
+    def client_ended(self, conn: str) -> None:
+        """The connection of the client has ended. Confirm the end of the other one, if it is over. Idempotent."""
+        if conn in self._of_clients:
+            self._of_clients.remove(conn)
+            if conn not in self._transports:
+                self._confirm_end(conn)
 
     def _make(self, conn: str, node: str) -> EngineTransport:
         self._untold.pop(conn, None)  # it was requested again
@@ -205,10 +219,13 @@ class Connections:
                 self._confirm_end(message.conn)
             case wire.Reset():
                 transport.end(CloseInfo(CloseCode.ABNORMAL, message.reason))
+                self._untold.pop(message.conn, None)  # it confirms a `Close`
                 self._confirm_end(message.conn)
 
     def _confirm_end(self, conn: str) -> None:
         """Tell the other node that a connection is over here, too."""
+        if conn in self._of_clients:
+            return
         dialer, acceptor = wire.ends_of(conn)
         other = acceptor if dialer == self._me else dialer
         self._engine.try_publish(other, wire.Reset(conn, "there is no such connection"))

@@ -156,6 +156,10 @@ class EngineTransport:
     The session then resumes on another connection, and resends the lost messages. Only whole messages can be sent. A
     message that is larger than the engine accepts travels in pieces.
 
+    Between two nodes, `close` ends a connection at once. For the connection of a client, it waits until the other node
+    confirms that this one has ended, too, which takes at most as long as without a node in between; see
+    `Limits.close_timeout`. A node that is silent ends the wait.
+
     Args:
         conn: the name of the connection.
         node: the other node. This name is also the path of ``info``.
@@ -183,6 +187,8 @@ class EngineTransport:
         """Number of beats at which this side still reports, or repeats its last words."""
         self.last_words: Close | Reset | None = None
         """What this side has told the other one to end the connection. None if it has told nothing."""
+        self._ending: CloseInfo | None = None
+        """How the connection has ended, or with what this side has closed it. None while it is open."""
         self._crowded: asyncio.Task[None] | None = None
         """Task that waits until there is room. None while there is room."""
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
@@ -195,9 +201,8 @@ class EngineTransport:
         return self._outgoing.batch.size + int(max(self._engine.unsent, self.window.unread - self.window.size))
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self._over.done():
-            info = self._over.result()
-            raise ConnectionLost(info.code, info.reason, "not_sent")
+        if self._ending is not None:
+            raise ConnectionLost(self._ending.code, self._ending.reason, "not_sent")
         outgoing = self._outgoing
         while len(payload) > outgoing.largest:
             self.flush()
@@ -233,7 +238,7 @@ class EngineTransport:
             if self._receiver is not None:
                 self._receiver.pause_sending()
 
-    def _carry(self, message: Data | Mark | Close) -> bool:
+    def _carry(self, message: Data | Mark | Close | Reset) -> bool:
         try:
             self._engine.publish(self.node, message)
         except ConnectionLost as exc:
@@ -249,15 +254,17 @@ class EngineTransport:
             self._receiver.resume_sending()
 
     def beat(self) -> None:
-        """Repeat the report at a beat of the node, because a report may be lost, too."""
-        if self._marks_left:
+        """Repeat the report, or the last words, at a beat of the node, because they may be lost, too."""
+        if self.last_words is not None:
+            self._carry(self.last_words)
+        elif self._marks_left:
             self._marks_left -= 1
             self._report()
 
     def _report(self) -> None:
         """Report the number of sent messages, so that the loss of the last messages is noticed."""
         self._mark_scheduled = False
-        if not self._over.done():
+        if self._ending is None:
             self.window.reported = self.window.passed_on
             self._carry(Mark(self.conn, self._outgoing.published, self.window.passed_on))
 
@@ -278,7 +285,7 @@ class EngineTransport:
 
     def received(self, data: Data) -> None:
         """Handle messages of the other side."""
-        if self._over.done():
+        if self._ending is not None:
             return
         incoming = self._incoming
         if data.seq != incoming.count + 1:
@@ -293,7 +300,7 @@ class EngineTransport:
     def marked(self, mark: Mark) -> None:
         """Handle a report of the other side. Reset the connection if messages are missing."""
         self.window.was_reported(mark.read)
-        if lost := self._incoming.lost(mark.seq):
+        if self._ending is None and (lost := self._incoming.lost(mark.seq)):
             self.reset(lost)
 
     def closed(self, close: Close) -> None:
@@ -335,15 +342,18 @@ class EngineTransport:
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         self._close(check_close(code, reason), reason)
+        await asyncio.shield(self._over)
 
     def _close(self, code: int, reason: str) -> None:
-        if not self._over.done():
+        if self._ending is None:
             self.flush()
             close = Close(self.conn, self._outgoing.published, code, reason)
             if self._carry(close):
                 self.last_words = close
-                # The connection of a client may end before its node gets this.
-                self.end(CloseInfo(code, reason, was_clean=self.window.size == math.inf))
+                # The connection of a client has not ended yet, and may end before its node gets this.
+                self._ending = info = CloseInfo(code, reason, was_clean=self.window.size == math.inf)
+                if info.was_clean:
+                    self.end(info)
 
     def abort(self) -> None:
         self.reset("aborted")
@@ -366,6 +376,7 @@ class EngineTransport:
         """End the connection on this side. After a clean end, received messages are still delivered. Idempotent."""
         if self._over.done():
             return
+        self._ending = info = self._ending or info
         self._over.set_result(info)
         self.window.end()
         self._marks_left = MARKS

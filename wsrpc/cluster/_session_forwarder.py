@@ -22,6 +22,7 @@ from ..errors import ConnectionLost, MessageTooBig, PeerNotFound
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
+from ._connections import Connections
 from ._engine_transport import WINDOW, EngineTransport
 from ._node import Node
 
@@ -73,10 +74,12 @@ class ForwardedConnection:
     Before the node has answered, the connection of the client belongs to ``arrival``.
     """
 
-    def __init__(self, arrival: IncomingResume, transport: EngineTransport) -> None:
+    def __init__(self, arrival: IncomingResume, transport: EngineTransport, connections: Connections) -> None:
         self._arrival = arrival
         self._client = arrival.connection
         self._node = Connection(transport)
+        connections.client_joined(transport.conn)
+        self._confirm_end = partial(connections.client_ended, transport.conn)
         loop = asyncio.get_running_loop()
         self.answered: asyncio.Future[str | None] = loop.create_future()
         """The result is the `GoneWhy`; None if it has resumed, or was closed."""
@@ -141,6 +144,7 @@ class ForwardedConnection:
     def abort(self) -> None:
         """Drop both connections; the one of the client only if the session has resumed on it."""
         self._node.disown()
+        self._confirm_end()
         self._node.transport.abort()
         if self._client.owner is self:
             self._client.transport.abort()
@@ -199,7 +203,7 @@ class SessionForwarder:
             return "elsewhere"
         # Once, because a session refuses a request that it has accepted before. The client asks again by another one.
         transport = await self._node.connections.dial(node, {SESSION: request}, attempts=1)
-        connection = ForwardedConnection(arrival, transport)
+        connection = ForwardedConnection(arrival, transport, self._node.connections)
         try:
             return await connection.answered or connection
         except BaseException:

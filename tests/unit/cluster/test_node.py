@@ -18,7 +18,7 @@ from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._server.user_entries import UserEntry
 from wsrpc.cluster import MemoryEngine, _engine_link
 from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
-from wsrpc.cluster._engine_transport import MARKS, EngineTransport
+from wsrpc.cluster._engine_transport import MARKS, WINDOW, EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
 from wsrpc.cluster._wire import encode
 from wsrpc.testing import Clock
@@ -227,6 +227,36 @@ async def test_a_quiet_connection_ends_on_both_sides_although_the_end_was_lost(c
         await w.pass_time(BEAT)
         heard = [one.node.messages_in - before for one, before in zip(w.ones, counted, strict=True)]
         assert heard == [3, 3], "two beats and a probe: the end is known, so nobody repeats it"
+
+
+@pytest.mark.parametrize("trouble", ["none", "the close is lost", "the confirmation is lost", "the node is killed"])
+async def test_a_connection_that_is_closed_lasts_until_that_of_its_client_has_ended(trouble: str) -> None:
+    async with connected() as (w, ours, theirs):
+        connections, closed = w.ones[0].node.connections, CloseInfo(4000, "enough")
+        ours.transport.window.size = theirs.transport.window.size = WINDOW
+        connections.client_joined(ours.transport.conn)
+        ours.transport.send(b"ignored")
+        w.engine.lose(trouble == "the close is lost")
+        closing = asyncio.create_task(theirs.transport.close(closed.code, closed.reason))
+        await w.pass_time(2 * MARKS * BEAT)
+        assert ours.lost is not None and (ours.lost.code, ours.lost.was_clean, theirs.lost) == (4000, True, None)
+        with pytest.raises(ConnectionLost, match="enough"):
+            theirs.transport.send(b"too late")
+        w.engine.lose(trouble == "the confirmation is lost")
+        if trouble == "the node is killed":
+            w.kill(w.ones[0])
+            await w.pass_time(NODE_TIMEOUT + TICK)
+        else:
+            connections.client_ended(ours.transport.conn)
+            await turns(6)
+        assert closing.done() == (trouble != "the confirmation is lost")
+        await w.pass_time(BEAT)
+        await closing
+        assert (theirs.lost, theirs.messages) == (closed, [])
+        counted = w.ones[1].node.messages_in
+        await w.pass_time(BEAT)
+        alone = trouble == "the node is killed"
+        assert w.ones[1].node.messages_in - counted == 3 - alone, "beats and a probe: nobody repeats the end"
 
 
 @pytest.mark.parametrize("lost", [False, True])

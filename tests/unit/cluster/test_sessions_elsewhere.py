@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from cluster_servers import Servers, servers
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import PING, PONG, TEXT, raw_client
@@ -20,6 +21,7 @@ from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, Reconne
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session.session import VERSION
 from wsrpc._core.wire.control import Resume, announce, write_control
+from wsrpc._server.peers import served_peer
 from wsrpc.cluster import _directory, _engine_transport, _membership, _node, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import ConnectionLost, QueueFull, SessionLost
@@ -188,6 +190,25 @@ async def test_the_code_with_which_the_server_closes_reaches_the_client(code: in
         assert code in w.codes and (w.closed[0].code, w.closed[0].reason) == (code, "enough")
         if code != 1008:  # after which a client does not dial again
             await turns_until(lambda: w.made[1].peers)
+
+
+@pytest.mark.parametrize("code", [4001, 4411])
+async def test_a_client_that_its_server_closes_is_connected_until_it_has_read_that(code: int) -> None:
+    """On a slow network, the other server sent for longer than the session was kept, which was lost then."""
+    async with world(LIMITS.replace(close_timeout=60.0)) as w:
+        await w.forward()
+        w.transport.pause_receiving()
+        if code == 4411:
+            cast("Any", served_peer(w.peer)).expire_at(time.time())
+        closing = asyncio.create_task(w.peer.wait_closed() if code == 4411 else w.peer.close(code, "enough"))
+        connections = membership_of(w.made[1].cluster).node.connections
+        await turns_until(lambda: connections._of_clients.isdisjoint(connections._transports))
+        await turns(10)
+        assert not closing.done() and w.made[0].peers == (w.peer,) and w.forwarded == 1
+        w.transport.resume_receiving()
+        await closing
+        await turns_until(lambda: w.client.connected)
+        assert w.codes == [1006, code] and w.backs[-1].resumed == (code == 4411)
 
 
 @pytest.mark.parametrize("drain", [0.0, 5.0])
