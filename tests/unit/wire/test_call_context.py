@@ -109,6 +109,24 @@ async def test_a_call_with_a_key_waits_for_the_greeting_and_nothing_else_does(qu
     assert await pays == 1
 
 
+async def test_no_event_overtakes_a_request_because_calls_with_keys_have_waited_for_the_greeting() -> None:
+    d = Driven(extensions=True)
+    calls = [start(d.peer.request("pay", n, key=f"k{n}")) for n in range(5)]
+    await turns()
+    d.take()
+    d.feed(hello("context"))
+    calls.append(start(d.peer.request("ask")))
+    for n in range(3):
+        await turns(1)
+        await d.peer.emit("note", n)
+    await turns()
+    sent = [message["a"] for message in decoded(d.take()) if "a" in message]
+    assert sorted(a for a in sent if a[0] == "pay") == [["pay", n] for n in range(5)]
+    assert [a for a in sent if a[0] != "pay"] == [["ask"], ["note", 0], ["note", 1], ["note", 2]]
+    for call in calls:
+        call.cancel()
+
+
 @pytest.mark.parametrize(("dialer", "queued"), [(True, False), (False, False), (True, True)])
 async def test_a_call_with_a_key_fails_when_the_remote_peer_does_not_say_in_time_whether_it_knows_keys(
     dialer: bool, queued: bool

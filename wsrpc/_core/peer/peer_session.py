@@ -197,6 +197,7 @@ class PeerSession:
         if self.opening.done and self.session.state.sends and not self.writer.draining.silent:
             self.session.send_queued(include_user_messages=True)
         self.update()
+        self.outbox.greeting_gate.wake_all()
         self.outbox.wake()
 
     def control_received(self, message: CreditMessage | Drain) -> None:

@@ -171,6 +171,7 @@ class Outbox:
         "expects_session",
         "fails_offline",
         "find_channel",
+        "greeting_gate",
         "offline_queue",
         "requests",
         "room_gate",
@@ -189,6 +190,8 @@ class Outbox:
         self.offline_queue = OfflineQueue(host)
         self.room_gate = Gate(host.loop, lambda: host.current.update())
         """The callers that wait until the session has room."""
+        self.greeting_gate = Gate(host.loop)
+        """The callers that wait until the remote peer has said whether it knows keys. Other messages overtake theirs."""
         self.writer: SessionWriter
         """The writer of the current session, see `PeerHost.current`."""
         self.expects_session = expects_session
@@ -376,6 +379,8 @@ class Outbox:
             place = self._place_of(outgoing)
             if place is Place.ROOM:
                 return self.room_gate
+            if place is Place.GREETING:
+                return self.greeting_gate
             if place is Place.CAPACITY:
                 return self.requests.capacity_gate
             payload = outgoing.encode()
@@ -454,13 +459,13 @@ class Outbox:
         if place is Place.NOW and not terms.known:
             has_key = outgoing.has_key
             if writer.awaits_greeting(len(outgoing.encode()), has_key=has_key):
-                return Place.CAPACITY if has_key else Place.ROOM
+                return Place.GREETING if has_key else Place.ROOM
         # 4. A message waits while the session is full, unless it may outlive the session.
         if writer.session.full and outgoing.of_session:
             return Place.CAPACITY if waiter.waits_at(self.requests.capacity_gate) else Place.ROOM
-        # 5. A message does not overtake messages whose callers wait for room. (But the first caller in either line may
-        # continue: a caller that waits for capacity had room before.)
-        if self.room_gate.has_callers and not waiter.is_first:
+        # 5. A message does not overtake messages whose callers wait for room. (But the first of these may continue, and
+        # the first that waits for capacity, because it had room before.)
+        if self.room_gate.has_callers and (not waiter.is_first or waiter.waits_at(self.greeting_gate)):
             return Place.ROOM
         # 6. A message waits for the `open` handlers or for the next session, whatever is in flight now.
         # 7. A request waits while the remote peer has no capacity for it, also in a session that waits for another
@@ -537,6 +542,7 @@ class Outbox:
 
     def wake_all(self) -> None:
         """Let all callers check again whether they have to wait: the session has lost its connection."""
+        self.greeting_gate.wake_all()
         self.room_gate.wake_all()
         self.requests.capacity_gate.wake_all()
 
@@ -550,7 +556,8 @@ class Outbox:
                 [each for each in self.requests.unsent() if each.state is QUEUED], self.writer.session.last_close
             )
             self.offline_queue.drop_all()
-        self.room_gate.wake_all()  # their session is over
+        self.greeting_gate.wake_all()  # their session is over
+        self.room_gate.wake_all()
 
     def drop_waiting(self, info: CloseInfo) -> None:
         """Drop all messages that wait, because there will be no session. Requests fail, and events are logged."""

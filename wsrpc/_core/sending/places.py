@@ -23,7 +23,8 @@ class Place(Enum):
 
     NOW = "it is sent now"
     ROOM = "its caller waits, with the arguments of its call, until the session has room, or the server has greeted"
-    CAPACITY = "its caller waits until the remote peer has room for the request, or has said whether it knows keys"
+    GREETING = "its caller waits until the remote peer has said whether it knows keys"
+    CAPACITY = "its caller waits until the remote peer has room for the request"
     HELD = "it waits, encoded, and is sent as soon as its session has another connection"
     QUEUE = "it waits, encoded, for the `open` handlers or for the next session"
 
