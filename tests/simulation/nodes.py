@@ -68,6 +68,7 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
     def welcome(peer: Peer) -> None:
         truth.opened[peer.id] = sim.now
         truth.served[str(peer.principal)] = peer
+        truth.came.setdefault(str(peer.principal), sim.now)
         resumed(peer)
         peer.emit_nowait("welcome")
         news.add(peer)
@@ -172,7 +173,8 @@ async def node(sim: Simulation, truth: Truth, limits: Limits) -> None:
                 await asyncio.sleep(0)
                 await other.emit("note", sender, each + 1, filling)
         except PeerNotFound:
-            is_well = sim.now > 10.0 and not (truth.kicked or address in truth.finished)
+            # A client that does nothing from the beginning has never come.
+            is_well = sim.now > truth.came.get(address, inf) + 10.0 and not (truth.kicked or address in truth.finished)
             is_well = is_well and truth.hears_others(here, sim.now - 20.0)
             is_well = is_well and truth.is_well(address, since=sim.now - 40.0, despite=BUSY)
             is_well = is_well and sim.is_well(*truth.between, since=sim.now - 40.0)  # else it could not connect

@@ -203,6 +203,8 @@ class Truth:
         """How many calls with each key have no result: those in flight, and those that have failed."""
         self.opened: dict[str, float] = {}
         """When each session has begun at its node, by its peer."""
+        self.came: dict[str, float] = {}
+        """When each user was connected to a node first."""
         self.served: dict[str, Any] = {}
         """The last peer of each user, at its node."""
         self.at: dict[str, str] = {}
