@@ -250,7 +250,8 @@ class Truth:
         if self.strict_until > 0:
             kinds.add("power")  # whose frames are large reaches nobody for as long
         lasting = [fault.seconds for fault in sim.faults if fault.kind not in AT_ONCE | UNNOTICED]
-        forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
+        self.forgotten = forgotten = [fault.when for fault in sim.faults if fault.kind == "forget"]
+        """When routers forget connections."""
         # The client waits ever longer.
         hasty = [fault.seconds for fault in sim.faults if fault.kind in ("flap", "break")]
         self.is_loud = kinds <= LOUD and max(hasty, default=0.0) < 8.0

@@ -110,14 +110,16 @@ class User(Caller):
         @self.client.on("close")
         def closed(peer: Peer, info: CloseInfo) -> None:
             truth.told_kicks.add(info.reason)
-            self.ended_early = info.code in (1001, 1006) and self.is_new
+            self.ended_early = (info.code in (1001, 1006) or "ping" in info.reason) and self.is_new
             self.closed_at = sim.now
             assert info.code not in (1009, 4400, 4408), f"{self.life} has lost its session, for no reason: {info}"
 
     @property
     def is_new(self) -> bool:
         """Whether the first answer of the node may not have arrived."""
-        return self.sim.now < self.session_since + 5.0
+        began = self.session_since
+        is_lost = any(began < when < began + 2.0 for when in self.truth.forgotten) and self.attached < began + 1.0
+        return self.sim.now < began + 5.0 or is_lost
 
     @property
     def tells_of_before(self) -> bool:
