@@ -479,7 +479,9 @@ class User(Caller):
         is_crowded = waiting + self.sent_bytes - sent - mine > 1_000_000  # others are first, perhaps for long
         if is_crowded and not was_well(self.name, despite=self.truth.kinds - {"slow"}):
             self.truth.sent.pop(sender, None)
-        if self.truth.is_slow and not (was_well(despite={"clock"}) and was_well(self.name, despite=UNNOTICED)):
+        is_held = bool(self.truth.between) and not was_well(despite=self.truth.kinds - {"slow"})
+        is_lost = self.truth.is_slow and not (was_well(despite={"clock"}) and was_well(self.name, despite=UNNOTICED))
+        if is_held or is_lost:
             self.truth.sent.pop(sender, None)  # its connection was lost while it went, or a proxy held much of it
 
     async def move(self) -> None:
