@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -126,6 +127,37 @@ async def test_a_client_that_acknowledges_nothing_is_dropped_and_may_resume() ->
     assert page.line.closed == DROPPED
     await page.resume(gen=2)
     assert page.line.pop_sent()[0]["wsrpc"]["t"] == "resumed"
+    await page.server.close()
+
+
+@pytest.mark.parametrize("code", [4001, 4411], ids=["closed", "expired"])
+async def test_a_connection_that_this_side_closes_is_not_dropped_meanwhile(code: int) -> None:
+    """Acknowledgements are ignored then. What was sent before the Close frame got lost on a slow path."""
+    page, may_close = Visitor(Server(limits=STALLS)), asyncio.Event()
+
+    @page.server.on_handshake
+    def expire(handshake: Handshake) -> None:
+        handshake.expires = time.time() + STALLS.stall_timeout / 2
+
+    peer = await page.begin()
+    close = page.line.close
+
+    async def close_late(code: int | None = 1000, reason: str = "") -> None:
+        await may_close.wait()
+        await close(code, reason)
+
+    vars(page.line)["close"] = close_late
+    send_much(peer)
+    if code == 4001:
+        start(peer.close(code, ""))
+        await turns()
+    page.clock.advance(STALLS.stall_timeout / 2)
+    page.clock.advance(STALLS.stall_timeout)
+    await turns(20)
+    assert not page.line.closed
+    may_close.set()
+    await turns_until(lambda: page.line.closed)
+    assert page.line.closed is not None and page.line.closed.code == code
     await page.server.close()
 
 
