@@ -15,12 +15,12 @@ from cluster_servers import Servers, servers
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import PING, PONG, TEXT, raw_client
+from raw_websocket import CLOSE, PING, PONG, TEXT, raw_client
 
 from wsrpc import Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session.session import VERSION
-from wsrpc._core.wire.control import Resume, announce, write_control
+from wsrpc._core.wire.control import Gone, Resume, announce, write_control
 from wsrpc._server.peers import served_peer
 from wsrpc.cluster import _directory, _engine_transport, _membership, _node, _session_forwarder
 from wsrpc.cluster._cluster import membership_of
@@ -248,6 +248,31 @@ async def test_pings_are_answered_while_the_other_process_is_asked() -> None:
             answer = await raw.next_frame()
             assert (answer.opcode, answer.payload) == (PONG, b"there?")
         w.made.memory.down = False
+
+
+@pytest.mark.parametrize("says_so", [True, False], ids=["it says so", "it closes"])
+async def test_a_client_that_leaves_meanwhile_does_not_take_its_address_from_its_next_connection(says_so: bool) -> None:
+    """Its next connection was closed with 4410, after which a client does not dial again."""
+    async with world() as w:
+        w.settings |= {"address": "eve"}
+        await w.made.engine_goes()
+        port = urlsplit(w.urls[1]).port
+        assert port is not None
+        session = f"{membership_of(w.made[0].cluster).node.id}.unknown"
+        asked = write_control(Resume(VERSION, [], announce(LIMITS), session, "token", gen=1, rx=0, bytes=0))
+        async with raw_client(port, "/?who=ada&user=ada", "Wsrpc-Resume: 1") as raw:
+            await raw.send(raw.frame(TEXT, asked))
+            await turns_until(lambda: membership_of(w.made[1].cluster)._session_forwarder._asking)
+            gone = raw.frame(TEXT, write_control(Gone("closed"))) + raw.frame(PING, "")
+            await raw.send(gone if says_so else raw.frame(CLOSE, b"\x03\xe8"))
+            assert (await raw.next_frame()).opcode == (PONG if says_so else CLOSE)
+            async with raw_client(port, "/?who=ada&user=ada"):
+                await turns_until(lambda: w.made[1].peers)
+                (peer,) = w.made[1].peers
+                w.made.memory.down = False
+                await turns_until(lambda: not membership_of(w.made[1].cluster)._session_forwarder._asking)
+                await turns(20)
+                assert w.made[1].peers == (peer,) and peer.connected
 
 
 async def test_after_the_process_was_killed_the_client_gets_a_new_session_before_the_lease_is_over(

@@ -44,8 +44,9 @@ class IncomingResume:
         self.connection.owner = self
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        """The result is the `Peer` whose session has resumed, a `ClosedSession`, or None for a new session. It is a
-        `Resume` if the session belongs to another process."""
+        """The result is the `Peer` whose session has resumed, a `ClosedSession`, the `GoneWhy` of a session that cannot
+        resume, or None if the client names no session. It is a `Resume` if the session belongs to another process."""
+        self._asked: Resume | None = None
 
     async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> Any | None:
         """Return the `Peer` whose session has resumed. None for a new session.
@@ -72,10 +73,9 @@ class IncomingResume:
             try:
                 with deciding(connected):
                     async with connected:
-                        self._refuse(found, await self._elsewhere(found, self))
+                        found = await self._elsewhere(found, self)
             except TimeoutError:
                 raise self._drop("the server is closing") from None
-            found = None
         if isinstance(found, ClosedSession):
             info = found.closed_with
             self.connection.stop_receiving()
@@ -86,10 +86,13 @@ class IncomingResume:
             if info.code not in NO_REDIAL or ((ended := self.connection.ended) is not None and ended.was_clean):
                 self._sessions.remove_closed(found.sid)
             raise ConnectionLost(info.code, info.reason, "not_sent")
-        ended = self.connection.ended
-        if found is None and ended is not None:
+        if found is not None and not isinstance(found, str):
+            return found
+        if (ended := self.connection.ended) is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
-        return found
+        if found is not None:
+            self._refuse(found)
+        return None
 
     def _drop(self, reason: str) -> ConnectionLost:
         """Drop the connection without a close code, so that the session can resume on another one."""
@@ -121,17 +124,20 @@ class IncomingResume:
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self.connection, self.handshake)
-        if found == "elsewhere" and self._elsewhere is not None:
-            self._decided.set_result(asked)
-        elif isinstance(found, str):
-            self._refuse(asked, found)
-            self._decided.set_result(None)
-        else:
-            self._decided.set_result(found)
+        self._asked = asked
+        self._decided.set_result(asked if found == "elsewhere" and self._elsewhere is not None else found)
 
-    def _refuse(self, asked: Resume, why: str) -> None:
-        """Tell the client that its session is over. Its request is the hello of a new session."""
-        self.connection.send_control(Gone(why))
+    def _refuse(self, why: str) -> None:
+        """Tell the client that its session is over. Its request is the hello of a new session.
+
+        Raises:
+            ConnectionLost: the client has left meanwhile. A new session would take the address of its next connection.
+        """
+        if any(text and isinstance(read_control(payload), Gone) for payload, text in self._early):
+            raise self._drop("the client has left")
+        self.connection.send(write_control(Gone(why)), True)
+        asked = self._asked
+        assert asked is not None
         hello = Hello(asked.v, asked.features, asked.limits, asked.program, asked.contract)
         self._keep(0, write_control(hello), True)
 
