@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -289,11 +288,14 @@ class Keeper:
         if announces:
             channel = invocation.make_channel()
             channel.owner.sender.send_event_nowait(channel.id, "run", (state.id, skipped))
-        async with aclosing(self.runs.read(key, state, skipped)) as pages:
+        pages = self.runs.read(key, state, skipped)
+        try:
             async for page in pages:
                 state = page.state
                 while page.items:
                     yield read_kept(page.pop(), list)[0]
+        finally:
+            await close_source(pages)
         assert state.end is not None
         result = read_kept(state.end, End).result()
         if not (skipped or invocation.handler is None or invocation.handler.facts.role is Role.STREAM):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -335,6 +337,40 @@ def test_a_server_runs_again_in_another_event_loop() -> None:
             assert await client.request("cook", key="l") == ["", 2]
 
     asyncio.run(again())
+
+
+def test_a_stream_that_is_thrown_away_with_its_event_loop_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its generator counts as running until Python 3.13, so that to close it failed."""
+
+    async def begin() -> None:
+        server, heard = Server(), list[int]()
+
+        @server.on("watch", keep=60)
+        async def watch() -> AsyncIterator[int]:
+            yield 1
+            await asyncio.Event().wait()
+
+        connection = connect(server)  # kept, because it closes the connection when it is collected
+        client = await connection.__aenter__()
+
+        async def read() -> None:
+            async for item in client.stream("watch", key="k"):
+                heard.append(item)
+
+        reading = asyncio.ensure_future(read())
+        await turns_until(lambda: heard)
+        assert not reading.done()
+
+    def throw_away() -> None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(begin())
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+    throw_away()
+    gc.collect()
+    assert not [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
 
 
 FACTORIES = [pytest.param(None, id="default")]

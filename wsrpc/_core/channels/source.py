@@ -6,6 +6,7 @@ A handler returns a source, or a caller passes one as ``send=``.
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from itertools import islice
@@ -142,6 +143,8 @@ def as_source(value: Any, read: ReadInThread | None = None) -> Source | None:
 
 async def close_source(source: Any) -> None:
     """Close a generator, so that its ``finally`` runs now and not when it is collected."""
+    if isinstance(sys.exception(), GeneratorExit) and getattr(source, "ag_running", False):
+        return  # thrown away with its event loop; until Python 3.13, the step that was awaited still counts as running
     try:
         if hasattr(source, "aclose"):
             await source.aclose()
