@@ -18,7 +18,7 @@ from .._base.logs import logger
 from .._core.handlers.invocation import KeyedRun
 from .._core.wire.rejections import STOPPED as STOPPED_CODE
 from .._core.wire.rejections import Flag, error_from_wire, error_to_wire
-from .._log.contract import Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
+from .._log.contract import AdoptedLog, Appended, LogGone, LogState, NewLog, StoreFull, StoreLost, entry_id
 from .._log.kept import UNREADABLE, read_kept
 from .._log.link import RETRY, STORE_TIMEOUT, StoreLink, insist, unanswered
 from .._log.position import LAST, Position
@@ -333,10 +333,18 @@ class Runs:
     async def adopt(self, topic: str, performer_of: Callable[[bytes], Performer]) -> bool:
         """Continue the runs of a topic whose processes have ended, each with the performer for its payload.
 
-        Return False if the store does not answer.
+        Return False if the store has not answered each time: perhaps it has given this process runs, and the answer has
+        not arrived. They can be adopted again when their leases have lapsed.
         """
+        asked = 0
+
+        async def ask() -> Sequence[AdoptedLog]:
+            nonlocal asked
+            asked += 1
+            return await self._store.adopt(topic)
+
         try:
-            adopted = await insist(lambda: self._store.adopt(topic), STORE_TIMEOUT)
+            adopted = await insist(ask, STORE_TIMEOUT)
         except StoreLost:
             return False
         for found in adopted:
@@ -349,7 +357,7 @@ class Runs:
                 else:
                     run = Run(self.link, found.key, new, performer, KeyedRun(""))
                     self._spawn_run(run, Context())
-        return True
+        return asked == 1
 
     async def find(self, key: str) -> LogState | None:
         """Return the state of the run that has the key, if there is one.

@@ -208,23 +208,22 @@ async def test_a_peer_that_connects_just_after_another_one_is_called_too(
         assert lock.opened == [3] and len(other.opened) == (1 if corrupt else 2)
 
 
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("patience", "lost", "late"), [(0.01, 3, False), (0.01, 3, True), (10.0, 1, True)])
 async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(
-    late: bool, monkeypatch: pytest.MonkeyPatch
+    patience: float, lost: int, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long ago the process has ended, and although the store may have done late what it was asked in vain."""
     monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
-    monkeypatch.setattr(runs, "STORE_TIMEOUT", 0.01)
+    monkeypatch.setattr(runs, "STORE_TIMEOUT", patience)
     lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1))
         membership_of(cluster[1].cluster).away.ended_at -= 1000
-        store.answers, store.is_late = False, late
+        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        store.unanswered, store.is_late = lost, late
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: store.asked >= 3)
-        store.answers = True
         await turns_until(lambda: lock.opened)
-        assert lock.opened == [1]
+        assert lock.opened == [1] and not store.unanswered
 
 
 class Faulty(MemoryStore):
@@ -234,15 +233,17 @@ class Faulty(MemoryStore):
     """
 
     asked = 0
-    answers = True
+    unanswered = 0
+    """How many times it will not answer."""
     is_late = False
     """Whether it does what it does not answer."""
     spoils = ""
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         self.asked += 1
-        adopted = [*await super().adopt(topic)] if self.answers or self.is_late else []
-        if not self.answers:
+        adopted = [*await super().adopt(topic)] if self.is_late or not self.unanswered else []
+        if self.unanswered:
+            self.unanswered -= 1
             raise StoreLost
         if adopted and topic == self.spoils:
             adopted[0] = AdoptedLog(adopted[0].key, adopted[0].id, b"\xc1")
