@@ -89,6 +89,8 @@ def _may_arrive(error: Exception) -> bool:
 class AwayPerformer(Performer):
     """Waits for a peer, and makes a call. Makes it again if the peer may answer then.
 
+    It performs several runs, one after another, if the store loses them.
+
     Args:
         failure: the error if the peer does not connect.
     """
@@ -97,14 +99,16 @@ class AwayPerformer(Performer):
         self._calls = calls
         self._address = address
         self._call = call
-        self._failure = failure
+        self.failure = failure
+        self._deliveries = 0
+        """How often the call was handed over, and not answered."""
 
     async def perform(self, run: Run) -> bytes:
-        calls, call, failure, loop = self._calls, self._call, self._failure, asyncio.get_running_loop()
+        calls, call, loop = self._calls, self._call, asyncio.get_running_loop()
         # Not in the queue of a session: the peer would get the call from there after the deadline.
         options = RequestOptions(timeout=call.timeout, offline="fail", context=call.context)
-        until, deliveries = loop.time() + call.left, 0
-        while loop.time() < until:
+        until = loop.time() + call.left
+        while loop.time() < until and self._deliveries < DELIVERIES:
             arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
             try:
                 answer = await calls.ask(self._address)(call.channel, call.event, tuple(call.args), options)
@@ -112,20 +116,19 @@ class AwayPerformer(Performer):
             except Exception as exc:
                 if _is_answer(exc):
                     return self._failed(exc)
-                if may_have_run(exc) or not may_have_run(failure):
-                    failure = exc
-                deliveries += may_have_run(exc)
-                if deliveries == DELIVERIES:
-                    failure = RunLost(f"handed over {deliveries} times, and the connection was lost before each answer")
-                    break
-                if not _may_arrive(exc):
+                if may_have_run(exc) or not may_have_run(self.failure):
+                    self.failure = exc
+                self._deliveries += may_have_run(exc)
+                if self._deliveries == DELIVERIES or not _may_arrive(exc):
                     break
                 again = until if isinstance(exc, PeerNotFound) else min(until, loop.time() + PAUSE)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(again):
                     await arrived.wait()
+        if self._deliveries == DELIVERIES:
+            self.failure = RunLost(f"handed over {DELIVERIES} times, and the connection was lost before each answer")
         run.frees_key = not call.submitted
-        return self._failed(failure)
+        return self._failed(self.failure)
 
     def _failed(self, failure: Exception) -> bytes:
         if self._call.submitted:
@@ -171,7 +174,8 @@ class AwayCalls:
         """
         call = read_kept(payload, AwayCall)
         try:
-            _, state, _ = await self._start(address, call, payload, PeerNotFound(address))
+            performer = AwayPerformer(self, address, call, PeerNotFound(address))
+            _, state, _ = await self._start(address, call, payload, performer)
         except RemoteError as exc:
             raise type(exc)(exc.message) from None
         if state.end is not None and (end := read_kept(state.end, End)).failed:
@@ -180,7 +184,7 @@ class AwayCalls:
             await self._adopt(address)
 
     async def _start(
-        self, address: str, call: AwayCall, payload: bytes, failure: Exception
+        self, address: str, call: AwayCall, payload: bytes, performer: AwayPerformer
     ) -> tuple[str, LogState, bool]:
         """Begin a call, or find the one with its key. Return its key in the store, its state, and whether it is new."""
         key = hash_of(("away", address, call.channel, call.event, call.context.key))
@@ -193,7 +197,6 @@ class AwayCalls:
             topic=address,
             payload=payload,
         )
-        performer = AwayPerformer(self, address, call, failure)
         state = await self._runs.start(Run(self._runs.link, key, new, performer, KeyedRun("")), Context())
         return key, state, state.id == new.id
 
@@ -220,14 +223,15 @@ class AwayCalls:
             waiting.cancel()
 
     async def _request(self, address: str, call: AwayCall, payload: bytes) -> Any:
-        failure: Exception = PeerNotFound(address)
+        performer = AwayPerformer(self, address, call, PeerNotFound(address))
         while True:
             try:
-                key, state, is_own = await self._start(address, call, payload, failure)
+                key, state, is_own = await self._start(address, call, payload, performer)
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
             except RemoteError as exc:
                 failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
                 if isinstance(exc, RunLost) and call.left > 0:  # another run has taken its place, or the store lost it
+                    performer.failure = failure
                     continue
                 raise failure from None
             if not end.failed:

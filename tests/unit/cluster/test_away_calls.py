@@ -139,9 +139,12 @@ async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_run
         assert lock.opened == [0]
 
 
-async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times() -> None:
-    async with servers(1) as cluster:
-        calls = [await waiting(lock_at(cluster)) for _ in range(2)]
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times(forgets: bool) -> None:
+    """Also if the store forgets everything, so that the call begins another run."""
+    store = MemoryStore(lease=LEASE)
+    async with servers(1, store=store) as cluster:
+        calls = [await waiting(lock_at(cluster)) for _ in range(1 if forgets else 2)]
         runs = 0
         while not calls[0].done():
             lock = Client()  # a program that has forgotten the key
@@ -157,6 +160,9 @@ async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times() ->
                 closed = asyncio.create_task(lock.peer.wait_closed())
                 await asyncio.wait((closed, calls[0]), return_when=asyncio.FIRST_COMPLETED)
             await closed
+            if forgets and runs == 3:
+                vars(store).update(vars(MemoryStore(lease=LEASE)))
+                await turns_until(lambda: store._logs)
         for each in calls:
             with pytest.raises(RunLost, match="handed over 5 times") as caught:
                 await each
