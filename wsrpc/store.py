@@ -52,9 +52,9 @@ enough for an end, ``append`` raises `StoreFull`, and the log has not ended. An 
 limit for all payers together works in the same way.
 
 **Adoption.** A log with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the logs of this
-topic that are lost, each with its ``payload``, and renews their leases, in one step: of many processes, one gets each
-log. The process that had it before is not refused, should it come back. So such a log has no entries: two processes
-would be the same writer.
+topic that are lost, each with its ``payload`` and its age, and renews their leases, in one step: of many processes, one
+gets each log. The process that had it before is not refused, should it come back. So such a log has no entries: two
+processes would be the same writer.
 
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
 methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``append`` with

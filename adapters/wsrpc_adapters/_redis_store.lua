@@ -107,7 +107,7 @@ end
 local function create(key, id, payer, keep, owned, arguments, topic, payload, memory)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
     payload = payload, memory = tonumber(memory), first = 1, last = 0, bytes = 0, ending = false, dropped = '',
-    lapses = 0, writers = {}}
+    began = now, lapses = 0, writers = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
   if excess(payer) + cost > 0 or call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
@@ -257,7 +257,7 @@ function steps.adopt(topic)
       call('SREM', name('topic', topic), key)
     elseif is_lost(log) then
       renew(log)
-      return {key, log.id, log.payload}
+      return {key, log.id, log.payload, now - (log.began or now)}  -- an earlier version did not write it
     end
   end)
 end

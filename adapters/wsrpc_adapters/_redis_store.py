@@ -204,7 +204,7 @@ class RedisStore:
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         reply = await self._step("adopt", topic)
-        return [AdoptedLog(key.decode(), id.decode(), payload) for key, id, payload in reply]
+        return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in reply]
 
     async def close(self) -> None:
         self._enter_loop()

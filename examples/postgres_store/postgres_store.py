@@ -47,7 +47,8 @@ CREATE TABLE IF NOT EXISTS log (
     key text PRIMARY KEY, id text NOT NULL, arguments text NOT NULL, payer text NOT NULL, topic text NOT NULL,
     payload bytea NOT NULL, owned boolean NOT NULL, keep float8 NOT NULL, memory bigint NOT NULL,
     base bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,  -- the size: without the entries, and of the entries
-    lapses float8 NOT NULL, expires float8 NOT NULL, ending bytea, free boolean NOT NULL DEFAULT false,
+    began float8 NOT NULL, lapses float8 NOT NULL, expires float8 NOT NULL,
+    ending bytea, free boolean NOT NULL DEFAULT false,
     first bigint NOT NULL DEFAULT 1, last bigint NOT NULL DEFAULT 0,
     dropped text NOT NULL DEFAULT '', newest text NOT NULL DEFAULT ''  -- the ids of the entries `first - 1` and `last`
 );
@@ -74,12 +75,13 @@ FIND = f"SELECT *, lapses <= {NOW} AS lost FROM log WHERE key = $1 FOR UPDATE"
 FIND_STATE = f"SELECT {STATE}, dropped FROM log WHERE key = $1"
 SHARE = f"SELECT coalesce(sum(base + bytes), 0)::bigint, count(*) FROM log WHERE payer = $1 AND {ALIVE}"
 CREATE = f"""
-INSERT INTO log (key, id, arguments, payer, topic, payload, owned, keep, memory, base, lapses, expires)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, {NOW} + $11, {NOW} + $8 + CASE WHEN $7 THEN $11 ELSE 0 END RETURNING *
+INSERT INTO log (key, id, arguments, payer, topic, payload, owned, keep, memory, base, began, lapses, expires)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, {NOW}, {NOW} + $11, {NOW} + $8 + CASE WHEN $7 THEN $11 ELSE 0 END
+RETURNING *
 """
 RENEW = f"""
 UPDATE log SET lapses = {NOW} + $2, expires = {NOW} + $2 + keep WHERE key = ANY($1) AND {RUNS}
-RETURNING key, id, payload
+RETURNING key, id, payload, {NOW} - began
 """
 KEEP = f"UPDATE log SET keep = $2, expires = {NOW} + $2 WHERE key = $1"
 END = f"UPDATE log SET ending = $2, free = $3, base = base + $4, expires = {NOW} + keep WHERE key = $1"

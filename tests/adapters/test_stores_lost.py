@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
@@ -481,6 +482,18 @@ async def test_a_file_is_found_again(tmp_path: Path) -> None:
     await again.open("new", new_log("a"))
     with pytest.raises(StoreFull):
         await again.open("more", new_log("a"))
+    await again.close()
+
+
+async def test_a_file_knows_how_long_a_log_has_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open("k", new_log("a", keep=3600, topic="t"))
+    await store.close()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 100)
+    again = SqliteStore(tmp_path / "store.db")
+    [log] = await again.adopt("t")
+    assert 99 < log.age < 200
     await again.close()
 
 

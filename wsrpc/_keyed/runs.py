@@ -330,8 +330,8 @@ class Runs:
         self._running[run.new.id] = run, task
         self.link.lease.hold(run.key, run.new.id, run.learn, run.check_every)
 
-    async def adopt(self, topic: str, performer_of: Callable[[bytes], Performer]) -> bool:
-        """Continue the runs of a topic whose processes have ended, each with the performer for its payload.
+    async def adopt(self, topic: str, performer_of: Callable[[AdoptedLog], Performer]) -> bool:
+        """Continue the runs of a topic whose processes have ended, each with the performer for its log.
 
         Return False if the store has not answered each time: perhaps it has given this process runs, and the answer has
         not arrived. They can be adopted again when their leases have lapsed.
@@ -351,13 +351,13 @@ class Runs:
             if found.id not in self._running:
                 new = NewLog(id=found.id, payer="", keep=0.0, owned=True, topic=topic)
                 try:
-                    performer = performer_of(found.payload)
+                    performer = performer_of(found)
                 except UNREADABLE as exc:  # no other process can read it, either, or only one of a later version
                     logger.warning("a run of topic %r cannot be continued: %s", topic, exc)
                 else:
                     run = Run(self.link, found.key, new, performer, KeyedRun(""))
                     self._spawn_run(run, Context())
-        return asked == 1
+        return asked < 2
 
     async def find(self, key: str) -> LogState | None:
         """Return the state of the run that has the key, if there is one.

@@ -116,11 +116,13 @@ class AdoptedLog(Struct, frozen=True):
     Attributes:
         key: the key of the log.
         id, payload: as for `NewLog`.
+        age: seconds since the log has begun, by the clock of the store.
     """
 
     key: str
     id: str
     payload: bytes
+    age: float
 
 
 class Store(Protocol):

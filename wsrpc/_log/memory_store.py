@@ -63,6 +63,7 @@ class StoredLog(Struct, eq=False):
 
     new: NewLog
     share: Share
+    began: float
     lapses: float = inf
     """When the lease lapses, if it has an owner, and has not ended."""
     base: int = 0
@@ -254,7 +255,7 @@ class MemoryStore:
         base += 0 if log.owned else WRITERS
         if share.logs >= self._payer_logs or self._excess(share) + base > 0:
             raise StoreFull("the store has no room for another log of this payer")
-        created = self._logs[key] = StoredLog(log, share, expires=now + log.keep)
+        created = self._logs[key] = StoredLog(log, share, now, expires=now + log.keep)
         created.renew(now, self.lease)
         if log.topic:
             self._adoptable[key] = created
@@ -319,7 +320,7 @@ class MemoryStore:
         found = [(key, log) for key, log in logs if log.new.topic == topic and log.state(now).lost]
         for _, log in found:
             log.renew(now, self.lease)
-        return [AdoptedLog(key, log.new.id, log.new.payload) for key, log in found]
+        return [AdoptedLog(key, log.new.id, log.new.payload, now - log.began) for key, log in found]
 
     async def close(self) -> None:
         self.wake_readers()

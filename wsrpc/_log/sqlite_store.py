@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 class Row(Struct, array_like=True):
-    """What a file has of a log beside its entries. ``expires`` is a time of the system clock."""
+    """What a file has of a log beside its entries. ``expires`` and ``began`` are times of the system clock."""
 
     new: NewLog
     first: int
@@ -43,6 +44,7 @@ class Row(Struct, array_like=True):
     writers: dict[str, Batch]
     end: bytes | None
     free: bool
+    began: float = inf  # unknown to earlier versions
 
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Row).decode
@@ -164,7 +166,8 @@ class SqliteStore(MemoryStore):
     def _load(self, rows: list[tuple[str, Row]], entries: list[tuple[str, str, bytes]]) -> None:
         now, system = time.monotonic(), time.time()
         for key, row in rows:
-            log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()))
+            log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()), now)
+            log.began -= max(0.0, system - row.began)
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
             log.end, log.free, log.lapses = row.end, row.free, now  # the process that ran it has ended
             log.expires = now + (row.new.keep if log.runs else row.expires - system)
@@ -216,8 +219,9 @@ class SqliteStore(MemoryStore):
             del self._saving[key]
 
     def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
-        expires = time.time() + log.expires - time.monotonic()
-        row = Row(log.new, log.first, log.id_of(log.first - 1), log.base, expires, log.writers, log.end, log.free)
+        since, before = time.time() - time.monotonic(), log.id_of(log.first - 1)
+        expires, began = since + log.expires, since + log.began
+        row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, began)
         yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
         saved = self._saved.get(key, 0)
         yield "DELETE FROM entries WHERE key = ? AND (number < ? OR number > ?)", (key, log.first, saved)

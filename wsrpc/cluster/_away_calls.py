@@ -54,7 +54,6 @@ class AwayCall(Struct):
 
     Attributes:
         within: seconds in which the call has to be handed over to the peer, from its beginning.
-        deadline: the end of this time, in seconds since the epoch, because another process may read it.
         timeout: seconds for which the answer is awaited, each time that the call was handed over.
         submitted: whether nobody need wait for the answer, so that a failure is kept, too.
     """
@@ -64,14 +63,8 @@ class AwayCall(Struct):
     args: list[Any]
     context: CallContext
     within: float
-    deadline: float
     timeout: float | None
     submitted: bool = False
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left to hand the call over."""
-        return min(self.within, self.deadline - time.time())
 
 
 def _is_answer(error: Exception) -> bool:
@@ -93,13 +86,16 @@ class AwayPerformer(Performer):
 
     Args:
         failure: the error if the peer does not connect.
+        age: seconds that have passed since the call began.
     """
 
-    def __init__(self, calls: AwayCalls, address: str, call: AwayCall, failure: Exception) -> None:
+    def __init__(self, calls: AwayCalls, address: str, call: AwayCall, failure: Exception, age: float = 0.0) -> None:
         self._calls = calls
         self._address = address
         self._call = call
         self.failure = failure
+        self.until = asyncio.get_running_loop().time() + call.within - age
+        """When the call has to be handed over."""
         self._deliveries = 0
         """How often the call was handed over, and not answered."""
 
@@ -107,8 +103,7 @@ class AwayPerformer(Performer):
         calls, call, loop = self._calls, self._call, asyncio.get_running_loop()
         # Not in the queue of a session: the peer would get the call from there after the deadline.
         options = RequestOptions(timeout=call.timeout, offline="fail", context=call.context)
-        until = loop.time() + call.left
-        while loop.time() < until and self._deliveries < DELIVERIES:
+        while loop.time() < self.until and self._deliveries < DELIVERIES:
             arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
             try:
                 answer = await calls.ask(self._address)(call.channel, call.event, tuple(call.args), options)
@@ -121,7 +116,7 @@ class AwayPerformer(Performer):
                 self._deliveries += may_have_run(exc)
                 if self._deliveries == DELIVERIES or not _may_arrive(exc):
                     break
-                again = until if isinstance(exc, PeerNotFound) else min(until, loop.time() + PAUSE)
+                again = self.until if isinstance(exc, PeerNotFound) else min(self.until, loop.time() + PAUSE)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(again):
                     await arrived.wait()
@@ -223,23 +218,26 @@ class AwayCalls:
             waiting.cancel()
 
     async def _request(self, address: str, call: AwayCall, payload: bytes) -> Any:
-        performer = AwayPerformer(self, address, call, PeerNotFound(address))
+        performer, loop = AwayPerformer(self, address, call, PeerNotFound(address)), asyncio.get_running_loop()
         while True:
             try:
                 key, state, is_own = await self._start(address, call, payload, performer)
                 end = await self._runs.end_of(key, state, partial(self._adopt, address))
             except RemoteError as exc:
                 failure = type(exc)(exc.message)  # if a handler lets it pass, it is no error of the handler's own call
-                if isinstance(exc, RunLost) and call.left > 0:  # another run has taken its place, or the store lost it
-                    performer.failure = failure
-                    continue
-                raise failure from None
-            if not end.failed:
-                return end.value
-            error = as_raised(error_from_wire(end.error, end.flag))
-            # What has ended before has not freed the key: a submitted call.
-            if is_own or state.end is not None or _is_answer(error) or call.left <= 0:
-                raise error
+                # Another run has taken its place, or the store has lost it.
+                if not isinstance(exc, RunLost) or loop.time() >= performer.until:
+                    raise failure from None
+                performer.failure = failure
+            else:
+                if not end.failed:
+                    return end.value
+                error = as_raised(error_from_wire(end.error, end.flag))
+                # What has ended before has not freed the key: a submitted call.
+                if is_own or state.end is not None or _is_answer(error) or loop.time() >= performer.until:
+                    raise error
+            call.within = performer.until - loop.time()  # for who may continue the next run
+            payload = self.encode(call)
 
     # ------------------------------------------------------------ peers that connect
 
@@ -274,7 +272,7 @@ class AwayCalls:
     async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
         is_done = await self._runs.adopt(
-            address, lambda payload: AwayPerformer(self, address, read_kept(payload, AwayCall), failure)
+            address, lambda log: AwayPerformer(self, address, read_kept(log.payload, AwayCall), failure, log.age)
         )
         if not is_done:
             self._adopt_later(address, UNANSWERED)

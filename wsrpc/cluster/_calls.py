@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from copy import copy
@@ -255,7 +254,7 @@ class AwaySender(ClusterSender):
         check_sending(channel, event, None)
         timeout = self._joined().timeout if options.timeout is UNSET else options.timeout
         within = min(self._within, 1e11)  # JSON has no infinity
-        return AwayCall(channel, event, [*args], options.context, within, time.time() + within, timeout)
+        return AwayCall(channel, event, [*args], options.context, within, timeout)
 
 
 class SubmitSender(AwaySender):

@@ -353,6 +353,8 @@ async def one_of_many_processes_adopts_a_log(connect: Connect) -> None:
     assert adopted == [("k1", "a", b"\xffk1"), ("k2", "a", b"\xffk2")]
     again = await until(lambda: stores[1].adopt("ours"), bool)
     assert {log.key for log in again} <= {"k1", "k2"}
+    for logs, leases in (*((logs, 1) for logs in found), (again, 2)):
+        assert all(log.age >= 0.99 * leases * LATER for log in logs)  # it is lost when its lease has lapsed
     assert await stores[1].adopt("nothing") == []
 
 

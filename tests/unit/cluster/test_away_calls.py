@@ -12,6 +12,7 @@ from cluster_servers import Servers, servers
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from msgspec.structs import replace
 
 from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server
 from wsrpc._keyed import runs
@@ -197,6 +198,21 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         assert await opening(lock_at(cluster, 1), 2, key="b") in ("open 1", "open 2")
 
 
+@pytest.mark.parametrize(("jump", "within", "opened"), [(3600, 30, [1]), (-3600, LEASE, [])])
+async def test_how_long_a_call_has_waited_does_not_depend_on_the_clocks_of_processes(
+    jump: int, within: float, opened: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        await leave(cluster[0], await waiting(lock_at(cluster), 1, within=within))
+        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: not store._adoptable)
+        assert lock.opened == opened
+
+
 @pytest.mark.parametrize("corrupt", [False, True])
 async def test_a_peer_that_connects_just_after_another_one_is_called_too(
     corrupt: bool, monkeypatch: pytest.MonkeyPatch
@@ -252,7 +268,7 @@ class Faulty(MemoryStore):
             self.unanswered -= 1
             raise StoreLost
         if adopted and topic == self.spoils:
-            adopted[0] = AdoptedLog(adopted[0].key, adopted[0].id, b"\xc1")
+            adopted[0] = replace(adopted[0], payload=b"\xc1")
         return adopted
 
 
