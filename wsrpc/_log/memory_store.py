@@ -63,7 +63,7 @@ class StoredLog(Struct, eq=False):
 
     new: NewLog
     share: Share
-    began: float
+    started: float
     lapses: float = inf
     """When the lease lapses, if it has an owner, and has not ended."""
     base: int = 0
@@ -320,7 +320,7 @@ class MemoryStore:
         found = [(key, log) for key, log in logs if log.new.topic == topic and log.state(now).lost]
         for _, log in found:
             log.renew(now, self.lease)
-        return [AdoptedLog(key, log.new.id, log.new.payload, now - log.began) for key, log in found]
+        return [AdoptedLog(key, log.new.id, log.new.payload, now - log.started) for key, log in found]
 
     async def close(self) -> None:
         self.wake_readers()

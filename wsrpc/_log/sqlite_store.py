@@ -32,7 +32,7 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 class Row(Struct, array_like=True):
-    """What a file has of a log beside its entries. ``expires`` and ``began`` are times of the system clock."""
+    """What a file has of a log beside its entries. ``expires`` and ``started`` are times of the system clock."""
 
     new: NewLog
     first: int
@@ -44,7 +44,7 @@ class Row(Struct, array_like=True):
     writers: dict[str, Batch]
     end: bytes | None
     free: bool
-    began: float = inf  # unknown to earlier versions
+    started: float = inf  # unknown to earlier versions
 
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Row).decode
@@ -167,7 +167,7 @@ class SqliteStore(MemoryStore):
         now, system = time.monotonic(), time.time()
         for key, row in rows:
             log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()), now)
-            log.began -= max(0.0, system - row.began)
+            log.started -= max(0.0, system - row.started)
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
             log.end, log.free, log.lapses = row.end, row.free, now  # the process that ran it has ended
             log.expires = now + (row.new.keep if log.runs else row.expires - system)
@@ -220,8 +220,8 @@ class SqliteStore(MemoryStore):
 
     def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
         since, before = time.time() - time.monotonic(), log.id_of(log.first - 1)
-        expires, began = since + log.expires, since + log.began
-        row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, began)
+        expires, started = since + log.expires, since + log.started
+        row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started)
         yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
         saved = self._saved.get(key, 0)
         yield "DELETE FROM entries WHERE key = ? AND (number < ? OR number > ?)", (key, log.first, saved)
