@@ -308,6 +308,7 @@ class User(Caller):
         truth, key, began = self.truth, f"{self.name}-{number}", self.sim.now
         name, seconds = f"charge {key}", [1.0, 5.0, 12.0][number % 3]
         truth.asked.setdefault(key, began)
+        was_full = self.client.peer.stats().slow  # so it waits until what was sent before has left
         truth.charging[key] += 1
         try:
             receipt = await self.client.request("charge", seconds, key=key, timeout=None, **options)
@@ -326,7 +327,7 @@ class User(Caller):
             is_late = self.sim.now > asked + 13.0 and not options and truth.is_well(self.name, since=began - 3.0)
             # Perhaps it has joined the run of another call, which is withdrawn because the store has answered too late.
             # It waits until the store knows that, also if the other caller has its error, or has lost its connection.
-            if is_late and not (truth.is_narrow or truth.charging[key] > 1):
+            if is_late and not (truth.is_narrow or was_full or truth.charging[key] > 1):
                 raise AssertionError(f"the store has kept {key} waiting") from exc
             raise
         is_quick = not (options or truth.is_narrow or truth.is_tight)  # it does not wait for large uploads, either
