@@ -69,6 +69,22 @@ async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
     assert (await compared(folder, "old:server new:server --program-first")).code == 1
 
 
+@pytest.mark.parametrize(
+    ("allowed", "code", "notes"),
+    [
+        ("event-removed:ping", 0, ""),
+        ("event-removed:ping --allow event-removed", 0, ""),
+        ("event-removed:check", 1, "wsrpc: --allow event-removed:check: there is no such change\n"),
+        ("event-removed:pi", 1, "wsrpc: --allow event-removed:pi: there is no such change\n"),
+        ("kind-changed", 1, "wsrpc: --allow kind-changed: there is no such change\n"),
+    ],
+)
+async def test_one_change_is_allowed_at_its_place(folder: Path, allowed: str, code: int, notes: str) -> None:
+    others = "parameter-unit-changed:orders:create(timeout_ms) --allow field-removed-optional:$defs.Order.note"
+    ended = await compared(folder, f"old:server new:server --program-first --allow {others} --allow {allowed}")
+    assert (ended.code, ended.err) == (code, notes)
+
+
 async def test_as_json(folder: Path) -> None:
     code, out, _ = await compared(folder, "old:server new:server --json")
     changes = json.loads(out)
@@ -114,6 +130,7 @@ async def test_a_server_and_a_file(folder: Path) -> None:
         ("old:server none.json", "none.json: No such file or directory"),
         ("bad.json new:server", "bad.json has no usable description: Object missing required field `events`"),
         ("old:server new:server --allow event-moved", "there is no rule 'event-moved'"),
+        ("old:server new:server --allow event-moved:ping", "there is no rule 'event-moved'"),
         ("old:server new:server --header a:b", "--header is for the URL of a server"),
         ("old:server ws://127.0.0.1:1", "ws://127.0.0.1:1: could not connect: Connection refused"),
     ],

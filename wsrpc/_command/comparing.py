@@ -18,6 +18,7 @@ from .command_options import APP_DIR, HEADER, Options
 from .description_request import written
 from .loading import TARGETS, described
 from .printing import print_text
+from .running import complain
 
 MOST_SHOWN = 60
 """Characters of an old or new value up to which people see it."""
@@ -26,7 +27,12 @@ MOST_SHOWN = 60
 @click.command(epilog=f"OLD and NEW are each {TARGETS}")
 @click.argument("old", type=click.Path(), nargs=-1, required=True)
 @click.argument("new", type=click.Path())
-@click.option("--allow", metavar="RULE", multiple=True, help="Accept changes of this rule. Can be repeated.")
+@click.option(
+    "--allow",
+    metavar="RULE[:PLACE]",
+    multiple=True,
+    help="Accept changes of this rule, or only the one at this place. Can be repeated.",
+)
 @click.option("--program-first", is_flag=True, help="Fail only if a new program does not fit old peers.")
 @click.option("--json", is_flag=True, help="Print a list of objects.")
 @APP_DIR
@@ -37,8 +43,8 @@ def diff(**params: Any) -> int:
     Exit with 1 if a change breaks callers or handlers, or changes meaning.
     """
     options = Options(**params)
-    if unknown := next((rule for rule in options.allow if rule not in RULES), None):
-        raise UsageError(f"there is no rule {unknown!r}")
+    if unknown := next((each for each in options.allow if each.partition(":")[0] not in RULES), None):
+        raise UsageError(f"there is no rule {unknown.partition(':')[0]!r}")
     *olds, (new, _) = described([*options.old, options.new], options.header, folder=options.app_dir)
     changes: list[Change] = []
 
@@ -56,8 +62,11 @@ def diff(**params: Any) -> int:
         print_text(written(text) + "\n")
     except InvalidDescription as exc:
         raise UsageError(f"the descriptions cannot be compared: {exc}") from exc
+    found = set[str]().union(*map(_names, changes))
+    for unused in (each for each in dict.fromkeys(options.allow) if each not in found):
+        complain(f"--allow {unused}: there is no such change")
     judged = [each for each in changes if not (options.program_first and each.old_peers == "works")]
-    breaking = [each for each in judged if each.kinds != ("compatible",) and each.rule not in options.allow]
+    breaking = [each for each in judged if each.kinds != ("compatible",) and not _names(each) & {*options.allow}]
     return REMOTE if breaking else 0
 
 
@@ -65,11 +74,20 @@ def _lines(changes: Sequence[Change], allowed: Sequence[str]) -> Iterator[str]:
     """Yield the changes by whom they break, those that break most first."""
     groups: dict[tuple[str, ...], list[Change]] = {}
     for change in changes:
-        groups.setdefault(("allowed",) if change.rule in allowed else change.kinds, []).append(change)
+        groups.setdefault(("allowed",) if _names(change) & {*allowed} else change.kinds, []).append(change)
     for kinds, found in sorted(groups.items(), key=lambda group: (group[0][0] in ("compatible", "allowed"), group[0])):
         yield f"{', '.join(kinds)}:"
         for change in found:
-            yield f"  {one_line(change.place, 200)}: {change.rule}{_values(change)}. {change.text} {change.do}"
+            yield f"  {_place(change)}: {change.rule}{_values(change)}. {change.text} {change.do}"
+
+
+def _names(change: Change) -> set[str]:
+    """Return what ``--allow`` calls a change."""
+    return {change.rule, f"{change.rule}:{_place(change)}"}
+
+
+def _place(change: Change) -> str:
+    return one_line(change.place, 200)
 
 
 def _values(change: Change) -> str:
