@@ -55,7 +55,9 @@ New handlers ignore the items in silence; new callers send none. | Add an event 
 emitted-event-added | works | meaning
 Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
-New handlers drop the old event, and only log that. | Remove the handler last.
+New handlers drop the old event, and only log that. Old ones get none. | Emit it until no peer needs it.
+emitted-request-removed | fails | works
+New handlers refuse the old request. Old ones get none. | Keep it until no peer needs it.
 emitted-event-deprecated | works | works
 Connected handlers are not told. | Remove it when no peer needs it.
 emit-to-request | works | fails

@@ -142,12 +142,13 @@ class _Comparison:
         one_way = [emits and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         prefix = "emitted-" if any(one_way) else ""
         if old is None or new is None:
-            found = _change(f"{prefix}event-{'added' if old is None else 'removed'}", place)
+            rule = f"{prefix}event-{'added' if old is None else 'removed'}"
+            unheard = emits and new is None  # nothing is sent that could fail, but old peers wait for it in vain
+            found = _change("emitted-request-removed" if unheard and not prefix else rule, place)
             if new is None and either.deprecated:
-                found = msgspec.structs.replace(
-                    found, text=f"{found.text} It was deprecated: {either.deprecated.rstrip('.')}."
-                )
-            yield found
+                text = f"{found.text} It was deprecated: {either.deprecated.rstrip('.')}."
+                found = msgspec.structs.replace(found, text=text)
+            yield msgspec.structs.replace(found, old_peers="meaning") if unheard else found
             return
         if new.deprecated and not old.deprecated:
             yield _change(f"{'emitted-' if emits else ''}event-deprecated", place, None, new.deprecated)

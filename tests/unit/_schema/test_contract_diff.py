@@ -202,6 +202,7 @@ def events() -> Iterator[Case]:
     yield Case("event-added", V(kind="", emits="request", **answer), V(emits="request", **answer))
     yield Case("emitted-event-added", V(kind="", emits="event"), V(emits="event"))
     yield Case("emitted-event-removed", V(emits="event"), V(kind="", emits="event"))
+    yield Case("emitted-request-removed", V(emits="request", **answer), V(kind="", emits="request", **answer))
     yield Case("emit-to-request", V(emits="event"), V(emits="request", **answer))
     yield Case("request-to-emit", V(emits="request", **answer), V(emits="event"))
     yield Case("", V(emits="event"), V(emits="request"))
@@ -295,6 +296,21 @@ def test_the_text_says_that_a_removed_event_was_deprecated() -> None:
     [change] = compare(V(deprecated="use 'g'").describe(), V(kind="").describe())
     assert (change.rule, change.kinds) == ("event-removed", ("breaks callers",))
     assert change.text == "Old callers still send the event. It was deprecated: use 'g'."
+
+
+@pytest.mark.parametrize(
+    ("emits", "returns", "added", "removed"),
+    [
+        ("", "int", "works", "fails"),
+        ("event", "None", "meaning", "meaning"),
+        ("request", "int", "fails", "meaning"),
+    ],
+)
+def test_a_new_program_does_not_fit_peers_that_wait_for_what_it_no_longer_emits(
+    emits: Any, returns: str, added: Outcome, removed: Outcome
+) -> None:
+    none, some = V(kind="").describe(), V(emits=emits, returns=returns).describe()
+    assert [change.old_peers for each in ((none, some), (some, none)) for change in compare(*each)] == [added, removed]
 
 
 @pytest.mark.parametrize(
