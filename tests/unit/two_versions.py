@@ -205,7 +205,8 @@ def differs(sent: Any, seen: Any, *, read_by_handler: bool, passed: tuple[Any, .
     """Return whether a value does not mean what was sent.
 
     Names that only the sender knows count if a handler reads the value, because its caller asked for something. Names
-    that only the reader knows, with a default, count if a caller reads the value, because no handler gave them.
+    that only the reader knows, with a default, count if a caller reads the value, because no handler gave them. Null says
+    that there is no value.
 
     Args:
         passed: the arguments, if ``sent`` has all parameters by name. Defaults that were not passed count only if the
@@ -222,7 +223,7 @@ def differs(sent: Any, seen: Any, *, read_by_handler: bool, passed: tuple[Any, .
     if isinstance(sent, dict) and isinstance(seen, dict):
         names = list(sent) if passed is None else list(sent)[: len(passed)]
         lost = [name for name in names if name not in seen]
-        added = [name for name in seen if name not in sent]
+        added = [name for name in seen if name not in sent and seen[name] is not None]
         if (read_by_handler and lost) or (not read_by_handler and added):
             return True
         return any(differs(sent[name], seen[name], read_by_handler=read_by_handler) for name in sent if name in seen)

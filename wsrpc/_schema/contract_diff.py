@@ -491,7 +491,8 @@ def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused
     """Yield the changes for a field that one version has. ``refused``: the other one refuses unknown fields."""
     field, action = (new, "added") if old is None else (old, "removed")
     assert field is not None
-    without = "-default" if place.results and "default" in field.schema else "-optional"
+    # Null says that the field is missing. Another default could be a value.
+    without = "-default" if place.results and field.schema.get("default") is not None else "-optional"
     rule = f"field-{action}{without * field.may_be_missed}"
     yield _change(rule, place, old and old.schema, new and new.schema)
     if refused:

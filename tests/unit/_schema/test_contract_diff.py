@@ -233,16 +233,19 @@ def fields() -> Iterator[Case]:
     }
     one, two, default = ("a: int", "T(a=1)"), ("a: int; b: int", "T(a=1, b=2)"), ("a: int; b: int = 5", "T(a=1, b=2)")
     unset = "a: int; b: int | UnsetType = UNSET", "T(1, 2)"
+    null = "a: int; b: int | None = None", "T(a=1, b=2)"
     for (old_fields, old), (new_fields, new), suffix, action in (
         (one, two, "", "added"),
         (one, default, "-default", "added"),
         (one, unset, "-optional", "added"),
+        (one, null, "-optional", "added"),
         (two, one, "", "removed"),
         (default, one, "-default", "removed"),
         (unset, one, "-optional", "removed"),
+        (null, one, "-optional", "removed"),
     ):
         for form, head in heads.items():
-            if suffix != "-optional" or form == "object":
+            if unset not in ((old_fields, old), (new_fields, new)) or form == "object":
                 rule = f"field-{action}{suffix}"
                 versions: list[Any] = [{"types": head + each} for each in (old_fields, new_fields)]
                 yield Case(
