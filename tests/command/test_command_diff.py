@@ -105,6 +105,18 @@ async def test_as_json(folder: Path) -> None:
     assert await compared(folder, "old:server old:server --json") == (0, "[]\n", "")
 
 
+async def test_values_are_shown_if_both_versions_have_them_or_one_has_a_plain_value(folder: Path) -> None:
+    def versions(unit: str, default: str) -> str:
+        meta = f"msgspec.Meta(extra_json_schema={{{unit}}})"
+        head = "import msgspec\nfrom typing import Annotated\nfrom wsrpc import Server\nserver = Server()\n@server.on('f')\n"
+        return f"{head}def f(a: Annotated[float | None, {meta}] = {default}) -> None: ..."
+
+    (folder / "old.py").write_text(versions("'unit': 's'", "None"), "utf-8")
+    (folder / "new.py").write_text(versions("", "1"), "utf-8")
+    code, out, _ = await compared(folder, "old:server new:server")
+    assert code == 1 and 'unit-changed ("s" -> none). ' in out and "parameter-default-changed (none -> 1). " in out
+
+
 async def test_several_old_versions(folder: Path) -> None:
     code, out, _ = await compared(folder, "new:server old:server new:server")
     assert code == 1 and out.startswith("from new:server:\nno changes\n\nfrom old:server:\nbreaks callers:")

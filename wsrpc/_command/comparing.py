@@ -91,6 +91,9 @@ def _place(change: Change) -> str:
 
 
 def _values(change: Change) -> str:
-    """Return the old and the new value, if both are short."""
-    shown = [msgspec.json.encode(each).decode() for each in (change.old, change.new)]
-    return f" ({' -> '.join(shown)})" if "null" not in shown and max(map(len, shown)) <= MOST_SHOWN else ""
+    """Return the old and the new value, if both are short. If only one version has something, it is a plain value."""
+    values = change.old, change.new
+    if values == (None, None) or (None in values and not any(isinstance(each, str | int | float) for each in values)):
+        return ""
+    shown = ["none" if each is None else msgspec.json.encode(each).decode() for each in values]
+    return f" ({' -> '.join(shown)})" if max(map(len, shown)) <= MOST_SHOWN else ""

@@ -210,7 +210,8 @@ class _Comparison:
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
             unit = other.schema.get(_DECLARED_UNIT)
-            if one.schema.get(_DECLARED_UNIT, unit) != unit:
+            # Null has no unit, whatever is written beside it.
+            if one.schema.get(_DECLARED_UNIT, unit) != unit and key[0] != "null":
                 yield _change("unit-changed", place, one.schema[_DECLARED_UNIT], unit)
             if one.place and other.place:
                 seen = one.place, other.place, key, place.results, place.read
@@ -314,8 +315,17 @@ def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> 
             yield _change(rule, place.at(at.format(after)), before, after)
 
 
+def _written(value: Any) -> str:
+    """Return a text that is the same for equal values: 0.0 is written as 0."""
+
+    def number(text: str) -> float:
+        return int(found) if (found := float(text)).is_integer() else found
+
+    return json.dumps(json.loads(json.dumps(value), parse_float=number), sort_keys=True)
+
+
 def _defaults(what: str, old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    before, after = (json.dumps(["default" in side, side.get("default")], sort_keys=True) for side in (old, new))
+    before, after = (_written(side["default"]) if "default" in side else "" for side in (old, new))
     if before != after:
         yield _change(f"{what}-default-changed", place, old.get("default"), new.get("default"))
 

@@ -24,9 +24,11 @@ class Case(NamedTuple):
     """Further rules that are found, separated by blanks."""
 
 
+SECONDS, MILLISECONDS = (f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms"))
+
+
 def types() -> Iterator[Case]:
     """Changes of a type. Each is played with an argument and with a result of that type."""
-    units = [f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms")]
     color = "class T(enum.IntEnum): "
     a, b, c = (f"class {name}(Struct, tag=True): x: int\n" for name in "ABC")
     rows = [
@@ -68,7 +70,7 @@ def types() -> Iterator[Case]:
                 "T(1)",
                 "T",
                 "T(1)",
-                *(f"class T(Struct): a: Annotated[{tp}, {each}]" for each in units),
+                *(f"class T(Struct): a: Annotated[{tp}, {each}]" for each in (SECONDS, MILLISECONDS)),
             )
             for tp in ("int", "int | None", "int | str")
         ),
@@ -78,7 +80,7 @@ def types() -> Iterator[Case]:
             "T(1)",
             "T",
             "T(1)",
-            f"class T(Struct): a: Annotated[int, {units[0]}]",
+            f"class T(Struct): a: Annotated[int, {SECONDS}]",
             "class T(Struct): a: int",
         ),
         ("enum-value-added", "T", "T.A", "T", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
@@ -194,6 +196,12 @@ def renames() -> Iterator[Case]:
 
 
 def events() -> Iterator[Case]:
+    yield Case("", V("x: float = 0", ""), V("x: float = 0.0", ""))
+    yield Case("", V("x: Any = {'a': [True, 1.0]}", ""), V("x: Any = {'a': [True, 1]}", ""))
+    yield Case("parameter-default-changed", V("x: Any = [1]", ""), V("x: Any = [True]", ""))
+    inside, outside = ("Annotated[int, {}] | None".format, "Annotated[int | None, {}]".format)
+    for one, other in ((inside, outside), (outside, inside)):
+        yield Case("", *(V(f"x: {each(SECONDS)}") for each in (one, other)))
     yield Case("event-added", V(kind=""), V())
     yield Case("event-removed", V(), V(kind=""))
     yield Case("event-deprecated", V(), V(deprecated="use 'g'"))
