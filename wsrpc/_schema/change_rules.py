@@ -47,11 +47,11 @@ Old callers still send the event. | Remove it when no caller is left.
 event-deprecated | works | works
 Old callers are warned. | Remove it when no caller is left.
 kind-changed | fails | fails
-The caller expects another kind of response. | Add an event with another name.
+The caller expects another kind of response. | Add another event.
 upload-added | fails | meaning
-Old callers send no items; old handlers ignore the items in silence. | Add an event with another name.
+Old callers send no items; old handlers ignore the items in silence. | Add another event.
 upload-removed | meaning | fails
-New handlers ignore the items in silence; new callers send none. | Add an event with another name.
+New handlers ignore the items in silence; new callers send none. | Add another event.
 emitted-event-added | works | meaning
 Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
@@ -63,7 +63,7 @@ Connected handlers are not told. | Remove it when no peer needs it.
 emit-to-request | works | fails
 Old handlers answer with null. | Deploy the handlers first.
 request-to-emit | fails | works
-New handlers answer old requests with null. | Add an event with another name.
+New handlers answer old requests with null. | Add another event.
 
 parameter-added | fails | fails
 Old callers pass too few arguments, new ones too many. | Give the parameter a default, and deploy the handlers first.
@@ -86,7 +86,7 @@ Old callers may omit the argument. | Keep the default.
 parameter-optional | works | fails
 New callers may omit the argument, which old handlers require. | Deploy the handlers first.
 parameter-default-changed | meaning | meaning
-Who omits the argument gets the default of the other version. | Pass the value, or add an event.
+Who omits the argument gets the other default. | Pass the value, or add an event.
 parameter-renamed | meaning | meaning
 Arguments go by position: the same value arrives under another name. | Check that both names mean the same.
 parameter-unit-changed | meaning | meaning
@@ -94,7 +94,7 @@ The number arrives unchanged, and is read in another unit. | Add a parameter for
 parameters-reordered | meaning | meaning
 Arguments go by position: values arrive in the parameters of others. | Keep the order, and append new parameters.
 parameter-before-rest | meaning | meaning
-One of the further arguments becomes a parameter, or the reverse. | Add an event with another name.
+One of the further arguments becomes a parameter, or the reverse. | Add another event.
 rest-added | works | fails
 Old handlers refuse further arguments. | Deploy the handlers first.
 rest-removed | fails | works
@@ -106,6 +106,10 @@ New handlers drop further arguments in silence. | Keep them until nobody passes 
 
 unit-changed | meaning | meaning
 The number arrives unchanged, and is read in another unit. | Add a parameter or a field for the new unit.
+unit-declared | works | works
+Nothing is sent differently. | Check that old values had this unit, too.
+unit-misspelt | works | works
+Units are compared only if the key is `unit`. | Rename the key.
 type-changed | fails | fails
 Neither version reads all values of the other. | Add a parameter, a field or an event.
 type-widened | works | fails
@@ -125,9 +129,9 @@ New programs decode text as base64, if they can. Old ones refuse bytes. | Add a 
 bytes-to-text | fails | meaning
 New programs refuse bytes (in JSON, they read base64). Old ones decode text as base64. | Add a field for the text.
 list-to-set | meaning | works
-New programs lose the order, and values that occur twice. | Keep the list, and remove duplicates in the handler.
+New programs lose the order and duplicates. | Keep the list.
 set-to-list | works | meaning
-Old programs lose the order, and values that occur twice. | Send each value once.
+Old programs lose the order and duplicates. | Send each value once.
 constraint-tightened | fails | works
 New programs refuse values that were allowed. | Send only the remaining values first.
 constraint-loosened | works | fails
@@ -141,7 +145,7 @@ New programs refuse the value. | Stop sending it first.
 enum-renumbered | meaning | meaning
 The value now stands for another member. | Give each member its old value.
 enum-member-renamed | works | works
-Only the value is sent, and it has not changed. | Nothing.
+Only the value is sent. | Nothing.
 variant-added | works | fails
 Old programs do not know the tag. | Deploy the readers first.
 variant-removed | fails | works
@@ -184,15 +188,15 @@ Old programs may omit the field. | Keep the default.
 field-optional | works | fails
 New programs may omit the field, which old ones require. | Deploy the readers first.
 field-default-changed | meaning | meaning
-Who omits the field gets the default of the other version. | Send the value always, or add a field.
+Who omits the field gets the other default. | Send the value always, or add a field.
 field-renamed | meaning | meaning
 Fields go by name: perhaps one was renamed, and its value is lost. | Keep the name, or send both.
 field-unit-changed | meaning | meaning
 The value of the old unit is lost, or the default of the new one is read. | Keep the old field, and send both.
 position-renamed | meaning | meaning
-The class is sent as an array: the same value arrives under another name. | Check that both names mean the same.
+Items go by position: the same value arrives under another name. | Check that both names mean the same.
 positions-reordered | meaning | meaning
-The class is sent as an array: values arrive in the fields of others. | Keep the order.
+Items go by position: values arrive in the fields of others. | Keep the order.
 """
 
 

@@ -34,6 +34,8 @@ _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
 _DECLARED_UNIT = "unit"
 """The keyword for the unit of a number, as in RFC 9880 (Semantic Definition Format)."""
+_MISSPELT = ("units", "Unit", "x-unit", "x-units")
+"""Keywords that are written for it by mistake."""
 _WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
 """Keywords that restrict no values."""
 
@@ -209,10 +211,8 @@ class _Comparison:
             yield _change(rule, place, old, new)
         for key in [key for key in olds if key in news]:
             one, other = olds[key], news[key]
-            unit = other.schema.get(_DECLARED_UNIT)
-            # Null has no unit, whatever is written beside it.
-            if one.schema.get(_DECLARED_UNIT, unit) != unit and key[0] != "null":
-                yield _change("unit-changed", place, one.schema[_DECLARED_UNIT], unit)
+            if key[0] != "null":  # null has no unit, whatever is written beside it
+                yield from _units(one.schema, other.schema, place)
             if one.place and other.place:
                 seen = one.place, other.place, key, place.results, place.read
                 if seen in self._seen:
@@ -315,6 +315,14 @@ def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> 
             yield _change(rule, place.at(at.format(after)), before, after)
 
 
+def _units(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
+    before, after = (side.get(_DECLARED_UNIT) for side in (old, new))
+    if before != after:
+        yield _change("unit-declared" if before is None else "unit-changed", place, before, after)
+    if after is None and (word := next((word for word in _MISSPELT if word in new), None)):
+        yield _change("unit-misspelt", place, None, word)
+
+
 def _written(value: Any) -> str:
     """Return a text that is the same for equal values: 0.0 is written as 0."""
 
@@ -349,7 +357,7 @@ def _walk(
     schema: Any, definitions: dict[str, Schema], place: str, seen: frozenset[str]
 ) -> Iterator[tuple[str, Any, _Leaf]]:
     schema = _as_enum(schema)
-    shared = {key: value for key, value in schema.items() if key == _DECLARED_UNIT}
+    shared = {key: value for key, value in schema.items() if key in (_DECLARED_UNIT, *_MISSPELT)}
     if (ref := schema.get("$ref")) is not None:
         name = ref.removeprefix(PREFIX)
         if name not in seen:
@@ -516,7 +524,7 @@ def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) ->
     """
 
     def bare(field: _Field) -> Schema:
-        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, _DECLARED_UNIT)}
+        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, _DECLARED_UNIT, *_MISSPELT)}
 
     def differ(old: str, new: str) -> bool:
         units = {side.schema.get(_DECLARED_UNIT) for side in (olds[old], news[new])}

@@ -25,6 +25,7 @@ class Case(NamedTuple):
 
 
 SECONDS, MILLISECONDS = (f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms"))
+MISSPELT = [SECONDS.replace("unit", word) for word in ("units", "Unit", "x-unit", "x-units")]
 
 
 def types() -> Iterator[Case]:
@@ -202,6 +203,10 @@ def events() -> Iterator[Case]:
     inside, outside = ("Annotated[int, {}] | None".format, "Annotated[int | None, {}]".format)
     for one, other in ((inside, outside), (outside, inside)):
         yield Case("", *(V(f"x: {each(SECONDS)}") for each in (one, other)))
+    for plain in ("int | None", inside(MISSPELT[0])):
+        yield Case("unit-declared", V(f"x: {plain}"), V(f"x: {outside(SECONDS)}"))
+    for wrong in (*map(inside, MISSPELT), outside(MISSPELT[0])):
+        yield Case("unit-misspelt", V(f"x: {wrong}"), V(f"x: {wrong}"))
     yield Case("event-added", V(kind=""), V())
     yield Case("event-removed", V(), V(kind=""))
     yield Case("event-deprecated", V(), V(deprecated="use 'g'"))
