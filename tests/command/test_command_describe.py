@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from command_process import prints, refusal, serving
 
-from wsrpc import AnonymousChannel, Client, Handshake, RemoteError, RpcError, Server, Stream
+from wsrpc import AnonymousChannel, Client, Handshake, RemoteError, RpcError, Server, Stream, method
 from wsrpc._command import description_request
 from wsrpc._command.command_errors import Failure
 from wsrpc._command.description_request import ask, describes, written
@@ -37,6 +37,9 @@ class Events(Protocol):
     async def said(self, line: Line, /) -> None: ...
     async def name(self) -> str: ...
     def typed(self) -> Stream[str]: ...
+    @method(deprecated="listen\nto 'said'")
+    async def wrote(self) -> None:
+        """Somebody has written."""
 
 
 SIGNATURES = """\
@@ -59,7 +62,7 @@ async def test_signatures_are_readable() -> None:
             return []
 
         server.of("chat").on("talk", talk)
-        server.of("chat").on("last", last)
+        server.of("chat").on("last", last, deprecated="use 'history'")
         server.of("chat").declare(Events)
         server.offer_description()
         out = await prints("describe", played.url)
@@ -69,6 +72,7 @@ async def test_signatures_are_readable() -> None:
 channel chat:
   ask() -> unknown[]
   last(count: number = 1, of: string | null = null) -> Line[]
+      deprecated: use 'history'
   say(text: string, urgent: boolean = false) -> string
       Say something.
 
@@ -78,6 +82,9 @@ emits on channel chat:
   name() -> string
   said(line: Line)
   typed() -> stream of string
+  wrote()
+      deprecated: listen\\nto 'said'
+      Somebody has written.
 types:
   Line = {
     who: string
@@ -89,7 +96,7 @@ types:
         assert said == "the server's description has no channel 'none'"
         assert (await prints("describe", played.url, "--channel", "chat")).startswith("channel chat:\n")
         found = json.loads(await prints("describe", played.url, "--json"))
-        assert [event["event"] for event in found["emits"]] == ["name", "said", "typed"] and "Line" in found["$defs"]
+        assert [event["event"] for event in found["emits"]] == ["name", "said", "typed", "wrote"] and "Line" in found["$defs"]
 
 
 @pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2)])

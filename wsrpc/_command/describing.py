@@ -83,6 +83,8 @@ def _event(event: EventSchema, names: Names, *, answered: bool) -> Iterator[str]
     elif answered:
         text += f" -> {type_of(event.result, names)}"
     yield from _block(text)
+    if event.deprecated:
+        yield f"      deprecated: {one_line(event.deprecated)}"
     for line in event.doc.splitlines():
         yield f"      {one_line(line)}".rstrip()
 
