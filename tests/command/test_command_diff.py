@@ -35,7 +35,7 @@ MEANING = """\
 changes meaning:
   orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The number arrives unchanged, and \
 is read in another unit. Add a parameter for the new unit.
-  $defs.Order.note: field-removed-optional. New handlers ignore the field in silence. Keep the field until no caller \
+  $defs.Order.note: field-removed-optional. New handlers ignore the field silently. Keep the field until no caller \
 sends it.
 """
 ADDED = "  check: event-added. Old handlers do not know the event. Deploy the handlers (this program) first.\n"

@@ -49,9 +49,9 @@ Old callers are warned. | Remove it when no caller is left.
 kind-changed | fails | fails
 The caller expects another kind of response. | Add another event.
 upload-added | fails | meaning
-Old callers send no items; old handlers ignore the items in silence. | Add another event.
+Old callers send no items; old handlers ignore the items silently. | Add another event.
 upload-removed | meaning | fails
-New handlers ignore the items in silence; new callers send none. | Add another event.
+New handlers ignore the items silently; new callers send none. | Add another event.
 emitted-event-added | works | meaning
 Old handlers drop the event, and only log that. | Deploy the handlers first.
 emitted-event-removed | meaning | works
@@ -74,13 +74,13 @@ Old callers pass too many arguments, new ones too few. | Keep the parameter, and
 parameter-removed-optional | fails | works
 New handlers refuse the further argument. | Keep the parameter until no caller passes it.
 emitted-parameter-added | fails | meaning
-New handlers refuse old events; old ones drop the argument in silence. | Give the parameter a default.
+New handlers refuse old events; old ones drop the argument silently. | Give the parameter a default.
 emitted-parameter-added-optional | works | meaning
-Old handlers drop the further argument in silence. | Deploy the handlers first.
+Old handlers drop the further argument silently. | Deploy the handlers first.
 emitted-parameter-removed | meaning | fails
-New handlers drop the argument in silence; old ones refuse new events. | Keep the parameter, and ignore its value.
+New handlers drop the argument silently; old ones refuse new events. | Keep the parameter, and ignore its value.
 emitted-parameter-removed-optional | meaning | works
-New handlers drop the argument in silence. | Keep the parameter until nobody passes it.
+New handlers drop the argument silently. | Keep the parameter until nobody passes it.
 parameter-required | fails | works
 Old callers may omit the argument. | Keep the default.
 parameter-optional | works | fails
@@ -100,9 +100,9 @@ Old handlers refuse further arguments. | Deploy the handlers first.
 rest-removed | fails | works
 New handlers refuse further arguments. | Keep them until no caller passes any.
 emitted-rest-added | works | meaning
-Old handlers drop further arguments in silence. | Deploy the handlers first.
+Old handlers drop further arguments silently. | Deploy the handlers first.
 emitted-rest-removed | meaning | works
-New handlers drop further arguments in silence. | Keep them until nobody passes any.
+New handlers drop further arguments silently. | Keep them until nobody passes any.
 
 unit-changed | meaning | meaning
 The number arrives unchanged, and is read in another unit. | Add a parameter or a field for the new unit.
@@ -154,13 +154,13 @@ tag-changed | fails | fails
 Each version refuses the tag of the other. | Keep the tag: `tag="old name"`.
 
 field-added | fails | meaning
-Old callers do not send it; old handlers ignore it in silence. | Give it a default, and deploy the handlers first.
+Old callers do not send it; old handlers ignore it silently. | Give it a default, and deploy the handlers first.
 field-added-optional | works | meaning
-Old handlers ignore the field in silence. | Deploy the handlers first.
+Old handlers ignore the field silently. | Deploy the handlers first.
 field-removed | meaning | fails
-New handlers ignore the field in silence; old ones miss it. | Keep the field until no caller sends it.
+New handlers ignore the field silently; old ones miss it. | Keep the field until no caller sends it.
 field-removed-optional | meaning | works
-New handlers ignore the field in silence. | Keep the field until no caller sends it.
+New handlers ignore the field silently. | Keep the field until no caller sends it.
 result-field-added | fails | works
 New callers miss the field in old results. | Deploy the handlers first.
 result-field-added-default | meaning | works
@@ -176,7 +176,7 @@ Callers see that the field is missing. | Nothing.
 older-name-added | works | fails
 Old handlers do not know the new name. | Deploy the handlers first.
 older-name-added-optional | works | meaning
-Old handlers ignore the new name in silence. | Deploy the handlers first.
+Old handlers ignore the new name silently. | Deploy the handlers first.
 older-name-removed | works | works
 Only callers before the old version send it. | Nothing.
 added-field-refused | works | fails
