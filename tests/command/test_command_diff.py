@@ -108,8 +108,8 @@ async def test_as_json(folder: Path) -> None:
 async def test_values_are_shown_if_both_versions_have_them_or_one_has_a_plain_value(folder: Path) -> None:
     def versions(unit: str, default: str) -> str:
         meta = f"msgspec.Meta(extra_json_schema={{{unit}}})"
-        head = "import msgspec\nfrom typing import Annotated\nfrom wsrpc import Server\nserver = Server()\n@server.on('f')\n"
-        return f"{head}def f(a: Annotated[float | None, {meta}] = {default}) -> None: ..."
+        head = OLD.replace("import msgspec", "import msgspec\nfrom typing import Annotated")
+        return f"{head}\n@server.on('f')\ndef f(a: Annotated[float | None, {meta}] = {default}) -> None: ..."
 
     (folder / "old.py").write_text(versions("'unit': 's'", "None"), "utf-8")
     (folder / "new.py").write_text(versions("", "1"), "utf-8")

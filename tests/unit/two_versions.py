@@ -205,8 +205,8 @@ def differs(sent: Any, seen: Any, *, read_by_handler: bool, passed: tuple[Any, .
     """Return whether a value does not mean what was sent.
 
     Names that only the sender knows count if a handler reads the value, because its caller asked for something. Names
-    that only the reader knows, with a default, count if a caller reads the value, because no handler gave them. Null says
-    that there is no value.
+    that only the reader knows, with a default, count if a caller reads the value, because no handler gave them. Null
+    says that there is no value.
 
     Args:
         passed: the arguments, if ``sent`` has all parameters by name. Defaults that were not passed count only if the

@@ -144,9 +144,9 @@ class _Comparison:
         one_way = [emits and each is not None and each.kind == "value" and each.result is None for each in (old, new)]
         prefix = "emitted-" if any(one_way) else ""
         if old is None or new is None:
-            rule = f"{prefix}event-{'added' if old is None else 'removed'}"
+            name = f"{prefix}event-{'added' if old is None else 'removed'}"
             unheard = emits and new is None  # nothing is sent that could fail, but old peers wait for it in vain
-            found = _change("emitted-request-removed" if unheard and not prefix else rule, place)
+            found = _change("emitted-request-removed" if unheard and not prefix else name, place)
             if new is None and either.deprecated:
                 text = f"{found.text} It was deprecated: {either.deprecated.rstrip('.')}."
                 found = msgspec.structs.replace(found, text=text)

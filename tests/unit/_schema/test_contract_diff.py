@@ -202,7 +202,7 @@ def events() -> Iterator[Case]:
     yield Case("parameter-default-changed", V("x: Any = [1]", ""), V("x: Any = [True]", ""))
     inside, outside = ("Annotated[int, {}] | None".format, "Annotated[int | None, {}]".format)
     for one, other in ((inside, outside), (outside, inside)):
-        yield Case("", *(V(f"x: {each(SECONDS)}") for each in (one, other)))
+        yield Case("", V(f"x: {one(SECONDS)}"), V(f"x: {other(SECONDS)}"))
     for plain in ("int | None", inside(MISSPELT[0])):
         yield Case("unit-declared", V(f"x: {plain}"), V(f"x: {outside(SECONDS)}"))
     for wrong in (*map(inside, MISSPELT), outside(MISSPELT[0])):
