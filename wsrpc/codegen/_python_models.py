@@ -127,7 +127,8 @@ class Models:
         schema: Schema = field.schema if field.schema.__class__ is dict else {}
         form = types.of(field.schema)
         about = str(schema.get("description", ""))
-        lines = comment("\n".join(filter(None, [about, *types.notes])), "    ")
+        marked = ["deprecated"] if schema.get("deprecated") is True else []
+        lines = comment("\n".join(filter(None, [about, *marked, *types.notes])), "    ")
         annotation = form.expression
         value: str | None = None
         if not field.required:

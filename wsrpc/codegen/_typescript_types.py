@@ -196,4 +196,7 @@ def _object(schema: Schema, names: Names, indent: str) -> str:
 
 
 def _about(schema: Any) -> str:
-    return str(schema.get("description", "")) if schema.__class__ is dict else ""
+    if schema.__class__ is not dict:
+        return ""
+    text = str(schema.get("description", ""))
+    return f"{text}\n@deprecated".strip() if schema.get("deprecated") is True else text

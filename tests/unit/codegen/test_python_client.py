@@ -77,7 +77,7 @@ ROW = [{**INTEGER, "title": "x"}, {**STRING, "title": "class"}, {"type": "number
 DEFINITIONS = {
     "Names": definition(dict.fromkeys(FIELDS, INTEGER), *FIELDS),
     "Hides": definition({"list": {"type": "array", "items": STRING, "default": []}, "str": STRING}),
-    "Late": definition({"a": {**INTEGER, "default": 1}, "b": INTEGER}, "b"),
+    "Late": definition({"a": {**INTEGER, "default": 1, "deprecated": True}, "b": INTEGER}, "b"),
     "Quoted": definition({'a"b': INTEGER}),  # msgspec cannot have such a name
     "Words": {"enum": ["in-progress", "inProgress", "", "1st"]},
     "Named": {"enum": [1, -3, 4], "x-enum-varnames": ["ok", "__init__", "mro"]},
@@ -158,6 +158,7 @@ class Holder(msgspec.Struct):
     # Nothing tells the members of Cup | Late apart: it is Any.
     both: Any
 class Late(msgspec.Struct, kw_only=True):
+    # deprecated
     a: int = 1
     b: int
 class Names(msgspec.Struct):

@@ -77,6 +77,8 @@ class Cup(msgspec.Struct):
     """
 
     size: Annotated[int, msgspec.Meta(description="In millilitres.")]
+    sugar: Annotated[int | None, msgspec.Meta(description="In g.", extra_json_schema={"deprecated": True})] = None
+    milk: Annotated[bool, msgspec.Meta(extra_json_schema={"deprecated": True})] = False
 
 
 class Emits(msgspec.Struct):
@@ -134,6 +136,13 @@ DECLARED = r"""/**
 export interface Cup {
   /** In millilitres. */
   size: number
+  /**
+   * In g.
+   * @deprecated
+   */
+  sugar?: number | null
+  /** @deprecated */
+  milk?: boolean
 }
 export interface Emits_ {
   number: number
