@@ -191,7 +191,7 @@ class Outbox:
         self.room_gate = Gate(host.loop, lambda: host.current.update())
         """The callers that wait until the session has room."""
         self.greeting_gate = Gate(host.loop)
-        """The callers that wait until the remote peer has said whether it knows keys. Other messages overtake theirs."""
+        """The callers that wait until the remote peer has said whether it knows keys. Other messages overtake them."""
         self.writer: SessionWriter
         """The writer of the current session, see `PeerHost.current`."""
         self.expects_session = expects_session
