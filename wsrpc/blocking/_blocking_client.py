@@ -38,7 +38,7 @@ class Root(Delegate):
 
     def __init__(self, inner: Any, bridge: CallBridge) -> None:
         super().__init__(inner, bridge)
-        weakref.finalize(self, bridge.abandon)
+        weakref.finalize(self, bridge.abandon).atexit = False  # `close_all` closes it then
 
     def _enter(self, method: Callable[[], Awaitable[Any]]) -> None:
         self._bridge.open()

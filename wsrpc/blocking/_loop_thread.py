@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import atexit
 import contextvars
 import inspect
 import os
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import lru_cache
+from math import inf
 from threading import get_ident
 from typing import Any
 
@@ -21,6 +25,31 @@ from .._core.api.anonymous import AnonymousChannel, core_of
 
 Closing = Callable[[], Coroutine[Any, Any, None]]
 """Closes an asynchronous client."""
+AT_EXIT = 2.0
+"""Seconds that the end of the program waits until its open clients are closed."""
+RUNNING: set[LoopThread] = set()
+"""The threads that run. In a forked child, also those of its parent."""
+
+
+@atexit.register
+def close_all() -> None:
+    """Close the clients that are still open when the program ends. Otherwise, remote peers would wait for it."""
+    until = time.monotonic() + AT_EXIT
+    running = [thread for thread in [*RUNNING] if thread.pid == os.getpid()]
+    for thread in running:
+        thread.end(wait=False)
+    for thread in running:
+        thread.over.wait(until)
+
+
+@lru_cache(1)
+def close_all_in_child(pid: int) -> None:
+    """Let `close_all` run at the end of this process, too, if `multiprocessing` has started it.
+
+    Such a process runs no function of `atexit` (until Python 3.12), or none from before the fork (since 3.13).
+    """
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        util.Finalize(None, close_all, exitpriority=-1)
 
 
 class LoopEnded(Exception):
@@ -204,10 +233,14 @@ class Flag:
         self.is_set = True
         self._unset.release()
 
-    def wait(self) -> None:
-        """Wait until the flag is set. An interrupted thread may delay other waiting threads for a short time."""
-        while not self.is_set:
-            if self._unset.acquire(True, 1):
+    def wait(self, until: float = inf) -> None:
+        """Wait until the flag is set. An interrupted thread may delay other waiting threads for a short time.
+
+        Args:
+            until: the time of `time.monotonic` at which the waiting ends in any case.
+        """
+        while not self.is_set and (left := until - time.monotonic()) > 0:
+            if self._unset.acquire(True, min(left, 1)):
                 self._unset.release()
 
 
@@ -356,9 +389,12 @@ class LoopThread:
                 if self._first is not None:
                     loop.call_soon(self._first)
                 self._ready.set()
+                RUNNING.add(self)
+                close_all_in_child(self.pid)
                 self._run_to_end(loop.create_task(self._serve()))
         finally:
             self.over.set()
+            RUNNING.discard(self)
 
     def _run_to_end(self, serving: asyncio.Task[None]) -> None:
         while not serving.done():
@@ -512,7 +548,7 @@ class CallBridge:
             thread.end(wait=wait)
 
     def abandon(self) -> None:
-        """Close the client, because nothing refers to it any more, or because the program ends."""
+        """Close the client, because nothing refers to it any more."""
         thread = self._thread
         if thread is not None and not thread.ended and thread.pid == os.getpid():
             self.close_soon()  # first, because the warning may be an error
