@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -55,6 +58,9 @@ async def operated(address: str = "ada", **options: Any) -> AsyncGenerator[tuple
         yield server, listener.url, client
 
 
+PROCESS = f"{socket.gethostname()}:{os.getpid()}"
+
+
 def everybody(peer: Peer, action: str) -> bool:
     return True
 
@@ -63,12 +69,13 @@ async def test_peers() -> None:
     async with operated(admin=everybody) as (server, url, client):
         server.on("old", lambda: None, deprecated="use 'new'")
         await client.request("old")
-        titles, ada, command = (await prints("peers", url)).splitlines()
         [peer] = server.peers
+        peer.principal = "ada-of-shop"
+        titles, ada, command = (await prints("peers", url)).splitlines()
         host, port = peer.info.remote or ("", 0)
         cells = dict(zip(titles.split(), ada.split(), strict=True))
         assert (cells["ID"], cells["STATE"], cells["NODE"], cells["ROOMS"]) == (peer.id, "open", "-", "0")
-        assert (cells["MISFITS"], cells["DEPRECATED"]) == ("0", "1")
+        assert (cells["MISFITS"], cells["DEPRECATED"], cells["PRINCIPAL"]) == ("0", "1", "ada-of-shop")
         assert (cells["REMOTE"], cells["ADDRESS"]) == (f"{host}:{port}", "ada") and cells["AGE"][-1] in "sm"
         for title in ("STATE", "NODE", "REMOTE"):
             column = titles.index(title)
@@ -160,8 +167,9 @@ async def test_who_is_not_allowed_is_told_what_to_do(words: list[str]) -> None:
         assert await refusal(1, action, other, *rest) == f"{other} does not allow this: {said}"
 
 
-async def test_clients_move_until_the_servers_of_a_cluster_are_even() -> None:
+async def test_clients_move_until_the_servers_of_a_cluster_are_even(caplog: pytest.LogCaptureFixture) -> None:
     """The others of a server without a cluster are not known."""
+    caplog.set_level(logging.INFO, "wsrpc")
     engine, urls = MemoryEngine(), list[str]()
     options: dict[str, Any] = {"admin": everybody, "cluster": Cluster(engine)}
     async with operated("ada", **options) as (first, url, ada), AsyncExitStack() as stack:
@@ -171,11 +179,16 @@ async def test_clients_move_until_the_servers_of_a_cluster_are_even() -> None:
             await stack.enter_async_context(Client(lambda: urls[0], reconnect=Reconnect(initial=0.001, max=0.001)))
         second, urls[0], _ = await stack.enter_async_context(operated("bob", **options | {"cluster": Cluster(engine)}))
         lines = (await prints("rebalance", url, "--rate", "4")).splitlines()
-        node, other = first.cluster.nodes[0], second.cluster.nodes[0]
+        node, other = (f"{server.cluster.nodes[0]} {PROCESS}" for server in (first, second))
         # The command itself is a client of the first server.
         assert lines[:2] == [f"{node:<16}  13 clients", f"{other:<16}  1 client"]
         assert lines[2:] == [f"{node:<16}  7 clients", f"{other:<16}  7 clients", "moved 6 clients"]
         assert (len(first.peers), len(second.peers)) == (6, 7)
+        moves = "4 of 13 peers move to other processes, as an operator has asked"
+        assert [text for text in caplog.messages if " peers move " in text] == [
+            moves,
+            moves.replace("4 of 13", "2 of 9"),
+        ]
     async with operated(admin=everybody) as (_, url, _):
         assert await prints("rebalance", url) == f"{'-':<16}  2 clients\n" * 2 + "moved 0 clients\n"
 
@@ -246,6 +259,8 @@ async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServ
             rows = [json.loads(line) for line in (await prints("peers", *through, "--json")).splitlines()]
             assert sorted(row["address"] for row in rows) == ["ada", "bob"] and rows[0]["node"] != rows[1]["node"]
             assert (await prints("stats", *through)).count("peers                       1\n") == 2
+            assert {row["process"] for row in rows} == {PROCESS}
+            assert (await prints("peers", *through)).count(f"  {PROCESS}  ") == 2
             assert await prints("call", *through, "whoami", "--peer", "bob") == '"bob"\n'
             assert await prints("call", *through, "whoami", "--peer", rows[0]["id"]) == f'"{rows[0]["address"]}"\n'
             assert await prints("kick", *through, "ada", "--code", "1008") == "closed 1 peer\n"
@@ -259,5 +274,13 @@ async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServ
 async def test_an_engine_that_cannot_be_used() -> None:
     said = "the engine of the cluster is lost: not reached within 0.1 s: Error 111 connecting to 127.0.0.1:1"
     assert (await refusal(3, "peers", "redis://127.0.0.1:1", "--timeout", "0.1")).startswith(said)
+    for engine, secret in (
+        (nats_server("--auth", "secret"), "token"),
+        (redis_server("--requirepass", "s"), "password"),
+    ):
+        said = await refusal(3, "peers", engine.url, env={"WSRPC_TOKEN": "wrong"})
+        engine.kill()
+        assert said.startswith("the engine of the cluster refuses the user or the password: ")
+        assert said.endswith(f" (the {secret} comes from the URL, --token or WSRPC_TOKEN)")
     said = "--header is for the URL of a server, not for that of an engine"
     assert await refusal(2, "kick", "nats://127.0.0.1:1", "ada", "--header", "A: b") == said

@@ -18,7 +18,7 @@ from .._server.description_pages import CHANNEL
 from .._server.operations import Operations, Row, operations_of
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine
-from ..errors import EngineLost, RemoteError, RequestTimeout, one_line
+from ..errors import EngineLost, EngineRefused, RemoteError, RequestTimeout, one_line
 from .command_connection import CONNECTING, connected, set_up_log
 from .command_errors import NOT_SENT, REMOTE, Failure, UsageError
 from .command_options import CLUSTER, CONNECTION, URL, Command, Options, several
@@ -34,7 +34,7 @@ FOR_SERVERS = ("header", "subprotocol", "cacert", "cert", "key", "insecure", "co
 LONGEST_LIST = 10
 """Number of processes that an error names."""
 UNITS = (("d", 86400), ("h", 3600), ("m", 60))
-PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:>10}  {:<16}  {:<21}  {:<16}  {}"
+PEER = "{:<16}  {:<9}  {:>4}  {:>5}  {:>6}  {:>7}  {:>8}  {:>8}  {:>7}  {:>10}  {:<21}  {:<21}  {:<16}  {:<16}  {}"
 """The columns of a peer. Their widths are fixed, so that each line is printed as soon as its row arrives. The address,
 which may be long, is the last one."""
 TITLES = (
@@ -51,6 +51,7 @@ TITLES = (
     "NODE",
     "REMOTE",
     "PROGRAM",
+    "PRINCIPAL",
     "ADDRESS",
 )
 
@@ -133,6 +134,9 @@ async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
                 text = f"the cluster {cluster.name!r} has no servers: name another one with --cluster NAME"
                 raise Failure(text, NOT_SENT)
             yield operations_of(cluster)
+    except EngineRefused as exc:
+        secret = ENGINES[options.url.partition("://")[0]][2]
+        raise Failure(f"{exc} (the {secret} comes from the URL, --token or WSRPC_TOKEN)", NOT_SENT) from exc
     except EngineLost as exc:
         raise Failure(str(exc), NOT_SENT) from exc
 
@@ -219,9 +223,14 @@ async def _print_rows(
                 await output.line(first + text_of(row))
                 first = between
             if "error" in row:
-                failures = [*failures[:LONGEST_LIST], f"{one_line(row.get('node'), 60)} ({one_line(row['error'])})"]
+                failures = [*failures[:LONGEST_LIST], f"{node_of(row)} ({one_line(row['error'])})"]
     if failures:
         raise Failure(f"not all processes have answered: {', '.join(failures)}", REMOTE)
+
+
+def node_of(row: Row) -> str:
+    """Return the node of a row, with its process if that is known."""
+    return " ".join(one_line(name, 60) for name in (row.get("node"), row.get("process")) if name) or "-"
 
 
 def _peer_line(row: Row) -> str:
@@ -229,8 +238,8 @@ def _peer_line(row: Row) -> str:
     state = "slow" if row.get("slow") is True else row.get("state")
     numbers = [row.get(name) for name in ("rooms", "active", "pending", "unsent_bytes", "kept_bytes")]
     numbers += [_total(row.get(name)) for name in ("misfits", "deprecated")]
-    names = (row.get(name) for name in ("node", "remote", "program", "address"))
-    cells = (row.get("id"), state, row.get("uptime"), *numbers, *names)
+    names = (row.get(name) for name in ("remote", "program", "principal", "address"))
+    cells = (row.get("id"), state, row.get("uptime"), *numbers, row.get("process") or row.get("node"), *names)
     return PEER.format(*map(_text_of, cells))
 
 

@@ -12,7 +12,7 @@ from .._server.operations import Operations, Row
 from ..errors import one_line
 from .command_errors import REMOTE, Failure
 from .command_options import Command, Options
-from .operating import OPERATOR, operations
+from .operating import OPERATOR, node_of, operations
 from .printing import ValueWriter
 from .running import Job, in_event_loop
 
@@ -77,9 +77,9 @@ async def _move(through: Operations, most: int, down_to: int) -> tuple[dict[str,
     async with aclosing(through.rows("rebalance", most, down_to)) as rows:
         async for row in rows:
             if "error" in row:
-                text = f"not all processes have answered: {one_line(row.get('node'), 60)} ({one_line(row['error'])})"
+                text = f"not all processes have answered: {node_of(row)} ({one_line(row['error'])})"
                 raise Failure(text, REMOTE)
-            peers[one_line(row.get("node") or "-")] = _number(row, "peers")
+            peers[node_of(row)] = _number(row, "peers")
             moved += _number(row, "moved")
     return peers, moved
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from msgspec import to_builtins
 from msgspec.structs import asdict
 
-from .._base.logs import address_text
+from .._base.logs import address_text, logger
 from .._core.api.caller import Caller
 from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
@@ -85,7 +85,10 @@ class ServerOperations(DirectOperations):
     async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
         server = self._server
         if what == "rebalance":
-            yield dict(zip(("peers", "moved"), _rebalancing_of(server).move(most, down_to), strict=True))
+            peers, moved = _rebalancing_of(server).move(most, down_to)
+            if moved:
+                logger.info("%d of %d peers move to other processes, as an operator has asked", moved, peers)
+            yield {"peers": peers, "moved": moved}
             return
         if what == "stats":
             yield to_builtins(await asyncio.wrap_future(server.collect_stats()), str_keys=True)

@@ -28,6 +28,10 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """
 
 
+Process = Annotated[str, Meta(pattern=r"^[!-~]{0,100}\Z")]
+"""The process of a node for people, such as ``web1:4242``. Empty if the node is of an earlier version."""
+
+
 UserChange = tuple[str, User | None, UserEntry | None]
 """A room with presence, a user, and the entry of the user, or None if it was removed. The user None stands for the node
 itself, at which the room has presence."""
@@ -39,6 +43,7 @@ class Beat(Struct, tag_field="t", tag="beat"):
     node: Name
     seq: Counter
     """The number of the node's latest change."""
+    process: Process = ""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
@@ -67,6 +72,7 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     claims: dict[str, Counter] = {}
     rooms: list[str] = []
     present: list[UserChange] = []
+    process: Process = ""
 
 
 class RemoteNode:
@@ -105,14 +111,19 @@ class Directory:
     Args:
         changed: a function that publishes the changes of this node.
         needs_snapshot: a function that requests a snapshot of another node, some of whose changes are not known.
+        process: the process of this node, for people.
 
     Attributes:
         claims: the addresses of all nodes.
         presence: the users in rooms, of all nodes.
+        processes: the known processes of nodes, for people.
     """
 
-    def __init__(self, me: str, changed: Callable[[], object], needs_snapshot: Callable[[str], object]) -> None:
+    def __init__(
+        self, me: str, changed: Callable[[], object], needs_snapshot: Callable[[str], object], process: str = ""
+    ) -> None:
         self.me = me
+        self.processes = {me: process}
         self.seq = 0
         self.part_bytes = PART_BYTES
         self.claims = Claims(me, changed)
@@ -137,6 +148,10 @@ class Directory:
     def nodes(self) -> tuple[str, ...]:
         """All nodes, this node first."""
         return (self.me, *self._remotes)
+
+    def shown(self, node: str) -> str:
+        """Return the name of a node for a log, with its process if that is known."""
+        return f"{node} ({process})" if (process := self.processes.get(node)) else node
 
     @property
     def complete(self) -> bool:
@@ -173,7 +188,7 @@ class Directory:
 
     def beat(self) -> Beat:
         """Return the message to publish regularly, after `pop_deltas`."""
-        return Beat(self.me, self.seq)
+        return Beat(self.me, self.seq, self.processes[self.me])
 
     def pop_deltas(self) -> Iterator[Delta]:
         """Remove and return the changes since the last call."""
@@ -199,13 +214,13 @@ class Directory:
         users: list[UserChange] = [(*key, entry) for key, entry in self.presence.entries_of(self.me).items()]
         parts = self._parts(self.claims.of(self.me).items(), sorted(self._rooms), users) or [([], [], [])]
         for part, (claims, rooms, present) in enumerate(parts):
-            yield Snapshot(self.me, self.seq, part, len(parts), dict(claims), rooms, present)
+            yield Snapshot(self.me, self.seq, part, len(parts), dict(claims), rooms, present, self.processes[self.me])
 
     # ------------------------------------------------------------ messages of other nodes
 
     def beat_received(self, beat: Beat, now: float) -> None:
         """Handle a beat. Request a snapshot if changes of the node are missing."""
-        remote = self._node_seen(beat.node, now)
+        remote = self._node_seen(beat.node, now, beat.process)
         if remote is None:
             return
         if remote.seq is None and beat.seq == 0:
@@ -228,7 +243,7 @@ class Directory:
 
     def snapshot_received(self, snapshot: Snapshot, now: float) -> None:
         """Replace all that is known of a node when all parts of its snapshot have arrived."""
-        remote = self._node_seen(snapshot.node, now)
+        remote = self._node_seen(snapshot.node, now, snapshot.process)
         if remote is None or (remote.seq is not None and snapshot.seq <= remote.seq):
             return
         parts = remote.add_part(snapshot)
@@ -268,12 +283,15 @@ class Directory:
         self.presence.drop(node)
         for function in self.on_ended:
             function(node, silent)
+        self.processes.pop(node, None)
 
     # ------------------------------------------------------------ entries of other nodes
 
-    def _node_seen(self, node: str, now: float) -> RemoteNode | None:
+    def _node_seen(self, node: str, now: float, process: str = "") -> RemoteNode | None:
         if node == self.me:
             return None
+        if process:
+            self.processes[node] = process
         remote = self._remotes.get(node)
         if remote is None:
             remote = self._remotes[node] = RemoteNode(node, now)

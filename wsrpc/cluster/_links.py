@@ -192,7 +192,9 @@ class NodeLinks:
         self._wake(node)  # callers need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
         in_session = peer is not None or (client is not None and client.state in IN_SESSION)
-        if node in self.broken or (silent and in_session):
+        if silent and (in_session or node in self.broken):
+            self.gaps += 1  # `Node` has logged it
+        elif node in self.broken:
             self._lost(node)
         if silent and in_session:  # the node may return
             self._mark_broken(node)
@@ -257,11 +259,10 @@ class NodeLinks:
     def _lost(self, node: str) -> None:
         """Record that messages of a node may be lost.
 
-        Either the node is silent, or a session with the node broke and there is a new session. Later messages are not
-        lost.
+        A session with the node broke, and there is a new session, or the node has left. Later messages are not lost.
         """
         self.gaps += 1
-        logger.warning("messages of node %s to rooms may be missing here", node)
+        logger.warning("messages of node %s to rooms may be missing here", self._node.directory.shown(node))
 
     def _lost_received(self, peer: Peer) -> None:
         self._lost(peer.info.path.removeprefix("/"))

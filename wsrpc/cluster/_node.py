@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import secrets
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -48,7 +51,8 @@ class Node:
         clock: Scheduler | None = None,
     ) -> None:
         own = f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
-        self.directory = Directory(own, self._changed, self._needs_snapshot)
+        process = f"{re.sub('[^!-~]', '_', socket.gethostname())[:80]}:{os.getpid()}"
+        self.directory = Directory(own, self._changed, self._needs_snapshot, process)
         self.directory.on_joined.append(self._node_joined)
         self.directory.on_ended.append(self._node_ended)
         self.ignored: Counter[str] = Counter()
@@ -213,13 +217,15 @@ class Node:
     # ------------------------------------------------------------ what the directory reports
 
     def _node_joined(self, node: str) -> None:
-        logger.info("node %s of cluster %r has met node %s", self.id, self._name, node)
+        logger.info("node %s of cluster %r has met node %s", self.id, self._name, self.directory.shown(node))
 
     def _node_ended(self, node: str, silent: bool) -> None:
+        shown = self.directory.shown(node)
         if silent:
-            logger.warning("node %s of cluster %r has lost node %s, which is silent", self.id, self._name, node)
+            said = "node %s of cluster %r has lost node %s, which is silent: its messages to rooms may be missing here"
+            logger.warning(said, self.id, self._name, shown)
         else:
-            logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
+            logger.info("node %s of cluster %r: node %s has left", self.id, self._name, shown)
         self._asked.pop(node, None)
 
     def _needs_snapshot(self, node: str) -> None:

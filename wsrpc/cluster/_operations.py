@@ -20,9 +20,10 @@ class ClusterOperations(DirectOperations):
         self._membership = membership
 
     async def rows(self, what: str, most: int = 0, down_to: int = 0) -> AsyncGenerator[Row]:
-        """Yield the rows of all nodes. A node that does not answer has a row with only its ``error``."""
+        """Yield the rows of all nodes. A node that does not answer has a row with only its names and an ``error``."""
         membership = self._membership
         for node in membership.directory.nodes:
+            names = {"node": node, "process": membership.directory.processes.get(node)}
             if node == membership.node.id:
                 rows = membership.own_rows(what, most, down_to)
             else:  # the other requests have no numbers, also for nodes of older versions
@@ -30,9 +31,9 @@ class ClusterOperations(DirectOperations):
             try:
                 async with aclosing(rows):
                     async for row in rows:
-                        yield {"node": node, **row}
+                        yield {**names, **row}
             except WsrpcError as exc:
-                yield {"node": node, "error": str(exc)}
+                yield {**names, "error": str(exc)}
 
     async def _rows_of(self, node: str, *asked: object) -> AsyncGenerator[Row]:
         membership = self._membership

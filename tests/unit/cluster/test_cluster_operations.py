@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 import pytest
@@ -54,7 +56,8 @@ async def test_processes_that_do_not_answer_are_named() -> None:
         await made.engine_goes()
         mine, failed = await rows_of(operator, "peers")
         assert mine["id"] == made[0].peers[0].id
-        assert failed == {"node": node, "error": "the engine of the cluster is lost: not connected"}
+        lost = "the engine of the cluster is lost: not connected"
+        assert failed == {"node": node, "process": f"{socket.gethostname()}:{os.getpid()}", "error": lost}
         with pytest.raises(RemoteError, match="the engine of the cluster is lost"):
             await operator.of("wsrpc").request("kick", "an id of somebody there")
         made.memory.down = False

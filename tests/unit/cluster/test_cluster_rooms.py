@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
@@ -455,7 +457,8 @@ async def test_gaps_are_counted_and_logged(caplog: pytest.LogCaptureFixture, mon
         assert told == [[("missed",), *last], [("unnoticed",), ("forgotten",), *last]]
         assert gaps_of(made) == [1, 2]
         for server in made.all:
-            assert f"messages of node {server.cluster.nodes[0]} to rooms may be missing here" in caplog.text
+            shown = membership_of(server.cluster).directory.shown(server.cluster.nodes[0])
+            assert f"messages of node {shown} to rooms may be missing here" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["close", "open", "accept"])
@@ -562,8 +565,10 @@ async def test_each_node_warns_once_of_a_program_without_a_server_that_ends_with
             remote.seen_at -= _directory.NODE_TIMEOUT
         await turns_until(lambda: all(len(server.cluster.nodes) == 2 for server in made.all))
         names = {server.cluster.nodes[0] for server in made.all}
-        lost = {f"node {name} of cluster 'shop' has lost node {gone}, which is silent" for name in names}
-        assert sorted(text for text in messages(caplog) if "has lost" in text) == sorted(lost)
+        lost = "node {} of cluster 'shop' has lost node {}, which is silent: its messages to rooms may be missing here"
+        assert gaps_of(made) == [1, 1], "it is said once, with what is missing"
+        shown = f"{gone} ({socket.gethostname()}:{os.getpid()})"
+        assert sorted(messages(caplog)) == sorted(lost.format(name, shown) for name in names)
         await shop.__aexit__()
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import msgspec
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
@@ -122,7 +126,33 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         await w.pass_time(NODE_TIMEOUT + TICK)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.claims.locate("user/1") is None
         assert ours.lost is not None and ours.lost.code == 1006
-    assert f"node {a.node.id} of cluster 'shop' has lost node {b.node.id}, which is silent" in caplog.text
+    shown = f"{b.node.id} ({socket.gethostname()}:{os.getpid()})"
+    assert f"node {a.node.id} of cluster 'shop' has lost node {shown}, which is silent" in caplog.text
+
+
+async def test_the_log_names_the_process_of_a_node(caplog: pytest.LogCaptureFixture) -> None:
+    """A node of an earlier version has only a name, and a process cannot forge a line."""
+    caplog.set_level(logging.INFO, "wsrpc")
+    beat, left = {"t": "beat", "node": "z1", "seq": 0}, {"t": "left", "node": "z1"}
+    snapshot = {"t": "snapshot", "node": "z1", "seq": 1, "part": 0, "parts": 1}
+    rows = [
+        ({**beat, "process": "web1:7"}, "has met node z1 (web1:7)"),
+        (beat, ""),
+        (left, ": node z1 (web1:7) has left"),
+        ({**snapshot, "process": "web1:7"}, "has met node z1 (web1:7)"),
+        (left, ": node z1 (web1:7) has left"),
+        ({**beat, "process": "web1\n:7"}, ""),
+        (beat, "has met node z1"),
+        (left, ": node z1 has left"),
+    ]
+    async with world(1) as w:
+        (a,) = w.ones
+        for message, line in rows:
+            caplog.clear()
+            w.engine.deliver(f"shop.{a.node.id}", msgspec.msgpack.encode(message))
+            await turns(5)
+            assert [text.endswith(line) for text in caplog.messages] == ([True] if line else []), message
+        assert a.node.ignored == {"not a message of this version": 1}
 
 
 async def test_a_process_that_was_paused_reads_what_has_arrived_before_it_gives_up_others() -> None:
