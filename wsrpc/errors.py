@@ -350,8 +350,12 @@ class HandshakeRejected(WsrpcError, ConnectionError):
     """The server responded to the opening handshake with an HTTP ``status`` other than 101.
 
     ``body`` (a string) and ``headers`` (whose names ignore case) are from the server's response. If you raise the
-    exception in `on_handshake`, ``headers`` can also be a list of pairs, in which a name can be repeated.
+    exception in `on_handshake`, ``headers`` can also be a list of pairs, in which a name can be repeated. The text of
+    the exception shows the URL of the server, without its query.
     """
+
+    shown_url = ""
+    """The URL for people. A client sets it."""
 
     def __init__(self, status: int, body: str = "", headers: HeadersLike | None = None) -> None:
         super().__init__(status)
@@ -360,8 +364,13 @@ class HandshakeRejected(WsrpcError, ConnectionError):
         self.headers = any_case(headers)
 
     def _text(self) -> str:
-        text = f"the server refused the connection with HTTP {self.status}"
+        at = f" at {self.shown_url}" if self.shown_url else ""
+        text = f"the server{at} refused the connection with HTTP {self.status}"
         return f"{text}: {one_line(self.body.strip(), LONGEST_VALUE)}" if self.body.strip() else text
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return f"{text[:-1]}, url={one_line(self.shown_url)})" if self.shown_url else text
 
 
 # ---------------------------------------------------------------- a request

@@ -242,7 +242,7 @@ async def test_a_call_is_repeated_while_nothing_has_run() -> None:
             if statuses:
                 handshake.reject(statuses.pop(0), "no")
 
-        refused = "could not connect: the server refused the connection with HTTP"
+        refused = f"could not connect: the server at '{played.url}' refused the connection with HTTP"
         assert await refusal(3, "call", played.url, "add", "2", "3") == f"{refused} 503: no"
         said = await refusal(3, "call", played.url, "add", "2", "3", "--retry", "1")
         assert said.startswith(f"{refused} 401: no (a token")

@@ -121,7 +121,8 @@ async def test_headers_are_sent() -> None:
 
         assert "Made by" in await prints("client", played.url, "--header", "X-A:b")
         said = await refusal(2, "client", played.url)
-        assert said.startswith(f"{played.url}: could not connect: the server refused the connection with HTTP 401: log")
+        refused = f"the server at '{played.url}' refused the connection with HTTP 401: log in"
+        assert said.startswith(f"{played.url}: could not connect: {refused}")
 
 
 # ---------------------------------------------------------------- pages

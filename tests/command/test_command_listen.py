@@ -91,7 +91,7 @@ async def test_nothing_is_missed_where_the_session_goes_on() -> None:
 @pytest.mark.parametrize(
     ("code", "reason", "said"),
     [
-        (1012, "restart", "could not connect: the server refused the connection with HTTP 401: log in"),
+        (1012, "restart", "could not connect: the server at '{}' refused the connection with HTTP 401: log in"),
         (1008, "go away", "there is no connection (1008 go away); nothing was sent"),
     ],
 )
@@ -102,4 +102,5 @@ async def test_it_ends_where_coming_back_is_of_no_use(code: int, reason: str, sa
         played.server.on_handshake(lambda handshake: handshake.reject(401, "log in"))
         await peer.close(code, reason)
         ended = await end(process)
-        assert ended[:2] == (3, "") and ended.err.splitlines()[-1].startswith(f"wsrpc: {said}")
+        said = f"wsrpc: {said.format(played.url)}"
+        assert ended[:2] == (3, "") and ended.err.splitlines()[-1].startswith(said)

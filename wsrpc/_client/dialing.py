@@ -217,6 +217,8 @@ class Dialing:
             try:
                 return await dialer(url, headers, to_resume=self._client.asks_to_resume)
             except Exception as exc:
+                if isinstance(exc, HandshakeRejected):
+                    exc.shown_url = shown_url(url)
                 self._last_failure = exc
                 failures.append(exc)
                 if self._stopped:

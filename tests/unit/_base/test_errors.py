@@ -74,11 +74,18 @@ def test_the_page_has_every_code() -> None:
     assert dict(rows) == true | {"wsrpc.closed": ""}
 
 
+def refused_at(shown_url: str) -> errors.HandshakeRejected:
+    error = errors.HandshakeRejected(401, "no")
+    error.shown_url = shown_url
+    return error
+
+
 EXAMPLES: list[tuple[errors.WsrpcError, str]] = [
     (errors.ConnectionLost(1001, "away", "not_sent"), "there is no connection (1001 away); nothing was sent"),
     (errors.PeerNotFound("user/42"), ""),
     (errors.ConnectFailed(2, OSError("no")), "could not connect in 2 attempts; the last one: OSError: no"),
     (errors.HandshakeRejected(401), "the server refused the connection with HTTP 401"),
+    (refused_at("'ws://a/…'"), "the server at 'ws://a/…' refused the connection with HTTP 401: no"),
     (errors.RequestTimeout("add", 60.0), "no response to 'add' within 60 s"),
     (errors.RpcError("no", "code", {"k": [1]}, fields={"k": 1}), "no"),
     (errors.RemoteError.of_value({"k": 1}), "rejected with {'k': 1}"),
@@ -93,7 +100,7 @@ def test_what_they_say_and_that_they_can_be_pickled_and_copied(error: errors.Wsr
     assert text in ("", str(error))
     for back in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(back) is type(error)
-        assert str(back) == str(error)
+        assert (str(back), repr(back)) == (str(error), repr(error))
         state = {k: v for k, v in vars(error).items() if k != "last_error"}
         assert {k: v for k, v in vars(back).items() if k != "last_error"} == state
 

@@ -104,8 +104,11 @@ async def test_a_failure_that_is_not_transient_counts_if_no_url_opens(caplog: py
     net.dialed.clear()
     client = net.client()
     client.start()
-    with pytest.raises(HandshakeRejected, match="401"):
+    with pytest.raises(
+        HandshakeRejected, match=f"the server at '{refused}' refused the connection with HTTP 401"
+    ) as caught:
         await client.wait_connected()
+    assert repr(caught.value) == f"HandshakeRejected(401, url='{refused}')"
     assert len(net.dialed) == 3
     [error] = messages(caplog, logging.ERROR)
     order = ", ".join(map(repr, net.dialed))
