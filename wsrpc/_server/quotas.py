@@ -102,7 +102,8 @@ class Subject:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
         if self.count >= self._running:
             why, by = f"{self._running} handlers run already", "Quotas.running"
-        return Refusal(ABOVE, f"{why} on all your connections", by)
+        name = self.key[1] if self._quotas.by != "principal" else self.key[1].partition(" ")[2]
+        return Refusal(ABOVE, f"{why} on all your connections", f"{by} of {name}")
 
     def enter(self) -> None:
         """Count one more connection.

@@ -90,7 +90,7 @@ async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) ->
     assert str(caught.value) == "more than 3 requests and events per second on all your connections, ask again later"
     assert said == [0, 1, 2] and server.stats().ignored == {ABOVE: 3}
     [warning] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
-    assert "more than 3 requests and events per second on all your connections (Quotas.requests)" in warning
+    assert "more than 3 requests and events per second on all your connections (Quotas.requests of 7)" in warning
 
 
 # ---------------------------------------------------------------- running handlers
