@@ -21,6 +21,7 @@ from ..cluster._calls import ClusterPeerChannel as AsyncClusterPeerChannel
 from ..cluster._cluster import ClusterClient as AsyncClusterClient
 from ..cluster._cluster import ClusterRoom as AsyncClusterRoom
 from ..cluster._cluster import ClusterRoomChannel as AsyncClusterRoomChannel
+from ..cluster._submitted_call import SubmittedCall
 from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
@@ -56,6 +57,11 @@ class AwayCaller(Caller):
     def submit(self, event: str, /, *args: Any, deliver_within: float, **options: Unpack[SubmitOptions]) -> None:
         """Submit a request, and return when it is stored; see `wsrpc.cluster.ClusterPeer.submit`."""
         self._await(self._inner.submit, event, *args, deliver_within=deliver_within, **options)
+
+    def submitted(self, event: str, /, *, key: str) -> SubmittedCall:
+        """Return the state of the call with a key; see `wsrpc.cluster.ClusterPeer.submitted`."""
+        call: SubmittedCall = self._await(self._inner.submitted, event, key=key)
+        return call
 
 
 class ClusterPeer(AwayCaller):

@@ -3,6 +3,7 @@
 from ._calls import ClusterPeer, ClusterPeerChannel
 from ._cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
 from ._memory_engine import MemoryEngine
+from ._submitted_call import SubmittedCall
 
 __all__ = [
     "Cluster",
@@ -12,4 +13,5 @@ __all__ = [
     "ClusterRoom",
     "ClusterRoomChannel",
     "MemoryEngine",
+    "SubmittedCall",
 ]

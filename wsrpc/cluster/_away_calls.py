@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
@@ -28,8 +28,8 @@ from .._core.wire.rejections import error_from_wire
 from .._keyed.runs import End, Performer, Run, Runs, failed
 from .._log.contract import LogState, NewLog
 from .._log.kept import encoder_of, hash_of, read_kept
-from .._log.link import STORE_TIMEOUT
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
+from ._submitted_call import SubmittedCall
 
 PAUSE = 1.0
 """Seconds until a peer that is there, but could not be called, is called again."""
@@ -65,6 +65,23 @@ class AwayCall(Struct):
     within: float
     timeout: float | None
     submitted: bool = False
+
+
+def _key_in_store(address: str, channel: ChannelRef, event: str, key: Any) -> str:
+    return hash_of(("away", address, channel, event, key))
+
+
+def _error_of(end: End) -> Exception:
+    return as_raised(error_from_wire(end.error, end.flag))
+
+
+@contextmanager
+def as_others_error() -> Generator[None]:
+    """Raise an error of the store anew. If a handler lets it pass, it is no error of the handler's own call."""
+    try:
+        yield
+    except RemoteError as exc:
+        raise type(exc)(exc.message) from None
 
 
 def _is_answer(error: Exception) -> bool:
@@ -144,6 +161,7 @@ class AwayCalls:
         self.encode = encoder_of(codec)
         self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
+        self.link = runs.link
         self._runs = runs
         self._connected: dict[str, float] = {}
         """Peers whose calls are adopted again, with the times at which they have connected, `UNANSWERED`, or
@@ -155,7 +173,19 @@ class AwayCalls:
     @property
     def outlive_process(self) -> bool:
         """Whether other processes may make the calls of this one."""
-        return self._runs.link.is_shared
+        return self.link.is_shared
+
+    def lasting(self) -> Self:
+        """Return these calls.
+
+        Raises:
+            ValueError: they end with this process.
+        """
+        if not self.outlive_process:
+            raise ValueError(
+                "a submitted call needs a store that outlives this process: pass the same store= to all processes"
+            )
+        return self
 
     # ------------------------------------------------------------ making calls
 
@@ -168,13 +198,11 @@ class AwayCalls:
             WsrpcError: the call with its key has failed.
         """
         call = read_kept(payload, AwayCall)
-        try:
-            performer = AwayPerformer(self, address, call, PeerNotFound(address))
+        performer = AwayPerformer(self, address, call, PeerNotFound(address))
+        with as_others_error():
             _, state, _ = await self._start(address, call, payload, performer)
-        except RemoteError as exc:
-            raise type(exc)(exc.message) from None
         if state.end is not None and (end := read_kept(state.end, End)).failed:
-            raise as_raised(error_from_wire(end.error, end.flag))
+            raise _error_of(end)
         if state.lost:
             await self._adopt(address)
 
@@ -182,7 +210,7 @@ class AwayCalls:
         self, address: str, call: AwayCall, payload: bytes, performer: AwayPerformer
     ) -> tuple[str, LogState, bool]:
         """Begin a call, or find the one with its key. Return its key in the store, its state, and whether it is new."""
-        key = hash_of(("away", address, call.channel, call.event, call.context.key))
+        key = _key_in_store(address, call.channel, call.event, call.context.key)
         new = NewLog(
             id=secrets.token_hex(8),
             payer=f"address {address}",
@@ -192,7 +220,7 @@ class AwayCalls:
             topic=address,
             payload=payload,
         )
-        state = await self._runs.start(Run(self._runs.link, key, new, performer, KeyedRun("")), Context())
+        state = await self._runs.start(Run(self.link, key, new, performer, KeyedRun("")), Context())
         return key, state, state.id == new.id
 
     async def request(self, address: str, call: AwayCall) -> Any:
@@ -205,8 +233,8 @@ class AwayCalls:
             WsrpcError: the call has failed.
         """
         payload = self.encode(call)
-        limit = None if call.timeout is None else call.within + call.timeout + STORE_TIMEOUT
-        waiting = self._runs.link.spawn(self._request(address, read_kept(payload, AwayCall), payload))
+        limit = None if call.timeout is None else call.within + call.timeout
+        waiting = self.link.spawn(self._request(address, read_kept(payload, AwayCall), payload))
         try:
             await asyncio.wait((waiting,), timeout=limit)
             if limit is not None and not waiting.done():
@@ -232,12 +260,30 @@ class AwayCalls:
             else:
                 if not end.failed:
                     return end.value
-                error = as_raised(error_from_wire(end.error, end.flag))
+                error = _error_of(end)
                 # What has ended before has not freed the key: a submitted call.
                 if is_own or state.end is not None or _is_answer(error) or loop.time() >= performer.until:
                     raise error
             call.within = performer.until - loop.time()  # for who may continue the next run
             payload = self.encode(call)
+
+    async def find(self, address: str, channel: ChannelRef, event: str, key: str, *, is_there: bool) -> SubmittedCall:
+        """Return what the store has of a call. Changes nothing.
+
+        Args:
+            is_there: whether the peer is connected to any process.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        with as_others_error():
+            state = await self._runs.find(_key_in_store(address, channel, event, key))
+        if state is None:
+            return SubmittedCall("unknown")
+        if state.end is None:
+            return SubmittedCall("running" if is_there and not state.lost else "waiting")
+        end = read_kept(state.end, End)
+        return SubmittedCall("failed", error=_error_of(end)) if end.failed else SubmittedCall("done", end.value)
 
     # ------------------------------------------------------------ peers that connect
 
@@ -250,17 +296,17 @@ class AwayCalls:
         """Make the calls that wait for a peer, which is connected to this process."""
         self.peer_arrived(address)
         if self.outlive_process:
-            self._runs.link.spawn(self._adopt(address))
+            self.link.spawn(self._adopt(address))
             self._adopt_later(address, time.monotonic())
 
     def _adopt_later(self, address: str, connected_at: float) -> None:
         self._connected[address] = min(connected_at, self._connected.get(address, connected_at))
         if self._adopting is None or self._adopting.done():
-            self._adopting = self._runs.link.spawn(self._adopt_again())
+            self._adopting = self.link.spawn(self._adopt_again())
 
     async def _adopt_again(self) -> None:
         """Adopt the calls of processes that have ended shortly before the peers have connected, or afterwards."""
-        lapsed = self._runs.link.store.lease + PAUSE
+        lapsed = self.link.store.lease + PAUSE
         while connected := self._connected:
             self._connected = {}
             await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first

@@ -17,7 +17,7 @@ from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
 from .._core.api import calls
 from .._core.api.caller import Caller
-from .._core.api.options import AwayOptions, SubmitOptions, changed
+from .._core.api.options import AwayOptions, SubmitOptions, changed, check_key
 from .._core.api.peer import core_of
 from .._core.channels.channel_core import ChannelCore
 from .._core.inboxes.inbox import Inbox
@@ -31,6 +31,7 @@ from ._addresses import CLOSE_PEER, SUBMIT
 from ._away_calls import Ask, AwayCall
 from ._membership import ClusterMembership
 from ._peer_forwarder import place
+from ._submitted_call import SubmittedCall
 from .engine import RESPONSE_TIMEOUT
 
 if TYPE_CHECKING:
@@ -205,6 +206,12 @@ class ClusterSender:
             node = await membership.links.reach(self._node(membership))
             await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
 
+    async def submitted(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
+        """Return the state of a submitted call; see `ClusterPeer.submitted`."""
+        check_sending(channel, event, None)
+        key, away, is_there = check_key(key), self._joined().away.lasting(), self._locate() is not None
+        return await away.find(self._address, channel, event, key, is_there=is_there)
+
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._joined().registry.converter(returns)
 
@@ -275,9 +282,7 @@ class SubmitSender(AwaySender):
         call = self._call(channel, event, args, replace(options, timeout=self._timeout))
         call.submitted = True
         membership = self._joined()
-        away = membership.away
-        if not away.outlive_process:
-            raise ValueError("submit() needs a store that outlives this process: pass the same store= to all processes")
+        away = membership.away.lasting()
         payload = away.encode(call)
         node = self._locate()
         if node not in (None, membership.node.id):
@@ -339,11 +344,11 @@ class AwayCaller(Caller):
         """Submit a request, and return when it is stored. It is made as by `request` with ``deliver_within``.
 
         This process may end then. If the peer is connected to another process, that one makes the request; otherwise
-        the process to which it connects. To get the response, call `request` with the same event, arguments and key,
-        and ``deliver_within``: it waits for the response, or raises the error with which the request has failed. Both
-        are kept for another ``deliver_within`` seconds, at least 60, and a failure is logged, too. A second `submit`
-        with the same key does nothing, and also raises this error: to try again, use another key. The options are as
-        for `request`, and ``key`` must be given.
+        the process to which it connects. `submitted` says what has become of the request. To wait for the response,
+        call `request` with the same event, arguments and key, and ``deliver_within``: it returns the response, or
+        raises the error with which the request has failed. Both are kept for another ``deliver_within`` seconds, at
+        least 60, and a failure is logged, too. A second `submit` with the same key does nothing, and also raises this
+        error: to try again, use another key. The options are as for `request`, and ``key`` must be given.
 
         Raises:
             ValueError: there is no ``key``; or this `Server` or `ClusterClient` has no ``store``.
@@ -358,6 +363,20 @@ class AwayCaller(Caller):
         sender = SubmitSender(caller._sender, deliver_within, chosen.timeout)
         # A handler's deadline does not limit what others do later.
         await calls.request(sender, (self._channel_name, event, args), replace(chosen, timeout=None))
+
+    async def submitted(self, event: str, /, *, key: str) -> SubmittedCall:
+        """Return the state of the call with a key that any process has submitted, or made with ``deliver_within``.
+
+        It reads the store once, waits for no peer, and does not change the call.
+
+        Raises:
+            TypeError, ValueError: ``key`` is not valid; or this `Server` or `ClusterClient` has no ``store``.
+            Overloaded: the store has not answered within 10 seconds.
+            EngineLost: this process has not joined the cluster.
+        """
+        caller: Any = self
+        sender: ClusterSender = caller._sender
+        return await sender.submitted(self._channel_name, event, key)
 
 
 class ClusterPeer(AwayCaller, HasAddress):

@@ -17,7 +17,7 @@ from in_a_thread import ThreadedEngine, serving
 from wsrpc import Client as AsyncClient
 from wsrpc import Context, Handshake, OutgoingCall, Server
 from wsrpc.blocking import Client, ClusterClient
-from wsrpc.cluster import Cluster
+from wsrpc.cluster import Cluster, SubmittedCall
 from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
@@ -145,7 +145,7 @@ def test_it_submits_calls_and_runs_functions_around_them_in_the_context_of_the_c
 
     with pytest.raises(TypeError, match="make it a `def`"):
         shop.use_outgoing(asyncio.sleep)  # type: ignore[type-var]
-    server = Server(cluster=Cluster(engine, name="shop"))
+    server = Server(cluster=Cluster(engine, name="shop"), store=store)
 
     @server.on_handshake
     def on_handshake(handshake: Handshake) -> None:
@@ -166,10 +166,12 @@ def test_it_submits_calls_and_runs_functions_around_them_in_the_context_of_the_c
         user.set("ada")
         shop.peer("user/1").submit("ring", 5, key="k", deliver_within=60)
         assert called.get() == ("submitted", "ring")
+        assert shop.peer("user/1").submitted("ring", key="k") == SubmittedCall("waiting")
         served.run(connect_device())
         assert called.get() == {"user": "ada"}
         assert shop.peer("user/1").request("ring", 5, key="k", deliver_within=60, returns=int) == 5
         assert called.get() == ("submitted", "ring") and called.empty()
+        assert shop.peer("user/1").submitted("ring", key="k") == SubmittedCall("done", 5)
         served.run(devices.aclose())
 
 

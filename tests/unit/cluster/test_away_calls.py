@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server
 from wsrpc._keyed import runs
 from wsrpc._log.kept import read_kept
-from wsrpc.cluster import ClusterClient, ClusterPeer, _away_calls
+from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, _away_calls
 from wsrpc.cluster._away_calls import AwayCall
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
@@ -361,11 +361,11 @@ async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back
 # ------------------------------------------------------------ submitted calls
 
 
-@pytest.mark.parametrize("where", ["away", "connected", "connected to a server without the store"])
+@pytest.mark.parametrize("where", ["away", "connected"])
 async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets_the_result(where: str) -> None:
     lock, store = Lock(), MemoryStore(lease=LEASE)
     lock.may_answer.clear()
-    async with servers(2, store=None if "without" in where else store) as cluster:
+    async with servers(2, store=store) as cluster:
         if where != "away":
             await cluster.join(0, "lock", lock.client)
         async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
@@ -375,8 +375,6 @@ async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets
             with pytest.raises(KeyReused):
                 await shop.peer("lock").submit("open_lock", 8, key="k", deliver_within=30)
             assert bool(shop._runs._running) == (where != "connected"), "only this process would make the call"
-            if "without" in where:
-                await turns_until(lambda: lock.opened)
         if where == "away":
             await cluster.join(1, "lock", lock.client)
         await turns_until(lambda: lock.opened)
@@ -479,6 +477,79 @@ async def test_what_cannot_be_submitted_is_refused() -> None:
             await submit("open_lock", key="k", deliver_within=1, retry=Retry())
         with pytest.raises(ValueError, match="needs a store that outlives this process"):
             await shop.peer("lock").submit("open_lock", key="k", deliver_within=1)
+        with pytest.raises(ValueError, match="needs a store that outlives this process"):
+            await shop.peer("lock").submitted("open_lock", key="k")
+        asked: Any = lock_at(cluster).submitted
+        for key, error in (("", ValueError), (5, TypeError), (None, TypeError)):
+            with pytest.raises(error, match="key"):
+                await asked("open_lock", key=key)
+
+
+# ------------------------------------------------------------ what has become of a call
+
+
+class Recorded:
+    """A store that notes what it is asked."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.asked: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.add(name)
+        return getattr(self.store, name)
+
+
+async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_change_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
+    lock, store = Lock(), Faulty(lease=LEASE)
+    lock.may_answer.clear()
+    asking: Any = Recorded(store)
+    async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=asking) as shop:
+        door = shop.peer("lock").of("door")
+        asking.asked.clear()
+
+        async def told(key: str, event: str = "open_lock") -> tuple[Any, ...]:
+            call = await door.submitted(event, key=key)
+            return call.state, call.value, call.error
+
+        for key in ("k", "no such key"):
+            assert await told(key) == ("unknown", None, None)
+        async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
+            await ended.peer("lock").of("door").submit("open_lock", 7, key="k", deliver_within=30)
+            assert await told("k") == ("waiting", None, None)
+            assert (await shop.peer("lock").submitted("open_lock", key="k")).state == "unknown", "of another channel"
+        store.unanswered = 1_000_000  # nobody adopts the call
+        await cluster.join(0, "lock", lock.client)
+        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        await turns_until(lambda: shop.locate("lock"))
+        assert await told("k") == ("waiting", None, None)
+        assert not lock.opened
+        store.unanswered = 0
+        await turns_until(lambda: lock.opened)
+        assert await told("k") == ("running", None, None)
+        lock.may_answer.set()
+        while (await told("k"))[0] == "running":
+            await turns(1)
+        assert await told("k") == ("done", "open 1", None)
+        assert asking.asked == {"read"}
+        with pytest.raises(RpcError, match="jammed"):
+            await lock_at(cluster).request("refuse", key="r", deliver_within=30)
+        failed = await shop.peer("lock").submitted("refuse", key="r")
+        assert isinstance(failed.error, RpcError) and (failed.state, failed.error.code) == ("failed", "jam")
+        assert lock.opened == [7, -1]
+
+
+async def test_who_joins_a_call_that_waits_waits_as_long_as_it_has_said() -> None:
+    store = MemoryStore()
+    async with servers(1, store=store) as cluster:
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+        with pytest.raises(RequestTimeout) as caught:
+            await opening(lock_at(cluster), within=0.05, timeout=0.01)
+        assert caught.value.timeout == pytest.approx(0.06)
+        assert await lock_at(cluster).submitted("open_lock", key="k") == SubmittedCall("waiting")
 
 
 @pytest.mark.parametrize(

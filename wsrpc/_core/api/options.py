@@ -64,9 +64,11 @@ class StreamOptions(CallOptions, total=False):
     after: int | str | None
 
 
+check_key = partial(check_field, "key", "a text of 1 to 128 characters, without control characters")
+
 _CONTEXT: dict[str, Callable[[Any], Any]] = {
     "metadata": check_metadata,
-    "key": partial(check_field, "key", "a text of 1 to 128 characters, without control characters"),
+    "key": check_key,
     "after": partial(check_field, "after", "the position of a stream, or the number of items to skip"),
 }
 """For each option that travels, the function that checks it, and returns it as it travels."""
