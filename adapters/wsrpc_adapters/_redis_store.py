@@ -106,7 +106,7 @@ class RedisStore:
         self._tails = Tails(self._client, f"{name}:changed:", self._page)
 
     def __repr__(self) -> str:
-        return f"RedisStore({self._host})"
+        return f"RedisStore({self._host}, name={self._prefix[:-1]!r})"
 
     async def _step(self, name: str, *words: str | bytes | int) -> Any:
         self._enter_loop()

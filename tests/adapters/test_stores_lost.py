@@ -384,7 +384,7 @@ async def test_a_server_tells_when_its_store_does_not_answer(mortal: Mortal, cap
                 mortal.start("--requirepass", SECRET)
                 await emitting
                 await turns_until(lambda: server.stats().store_answers)
-                assert lines()[1:] == [("INFO", f"the store RedisStore({where}) answers again")]
+                assert lines()[1:] == [("INFO", f"the store RedisStore({where}, name='wsrpc') answers again")]
         mortal.server.kill()
         await turns_until(lambda: server.degraded)
     assert not server.degraded, "it has no connections that could be affected"
@@ -584,8 +584,8 @@ async def test_a_user_needs_few_rights_and_no_password_is_shown(caplog: pytest.L
     stores = [RedisStore(with_password[0], client_name="shop"), RedisStore(server.url, name="shop", **shop)]
     refused = [RedisStore(server.url, name="other", **shop), RedisStore(with_password[1])]
     try:
-        for store in stores:
-            assert repr(store) == f"RedisStore({server.url.partition('//')[2]})"
+        for store, name in zip(stores, ("wsrpc", "shop"), strict=True):
+            assert repr(store) == f"RedisStore({server.url.partition('//')[2]}, name={name!r})"
             readers = await with_readers(store, store)
             await add_own(store, 3, b"z")
             assert await asyncio.gather(*readers) == [[b"z"]] * 10

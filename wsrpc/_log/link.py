@@ -65,6 +65,9 @@ class WatchedStore:
         self._store = store
         self._failed = failed
 
+    def __repr__(self) -> str:
+        return repr(self._store)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
         return partial(self._ask, found) if callable(found) else found

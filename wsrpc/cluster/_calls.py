@@ -284,6 +284,7 @@ class SubmitSender(AwaySender):
         membership = self._joined()
         away = membership.away.lasting()
         payload = away.encode(call)
+        await membership.store_check.check()
         node = self._locate()
         if node not in (None, membership.node.id):
             # That node makes the call, because this process may end now, and the peer does not connect anew. If it
@@ -350,8 +351,12 @@ class AwayCaller(Caller):
         least 60, and a failure is logged, too. A second `submit` with the same key does nothing, and also raises this
         error: to try again, use another key. The options are as for `request`, and ``key`` must be given.
 
+        The first `submit` of a `ClusterClient` asks the servers whether they have its ``store``. If no server is known,
+        the request waits, since one may be about to start, and a warning is logged, once.
+
         Raises:
-            ValueError: there is no ``key``; or this `Server` or `ClusterClient` has no ``store``.
+            ValueError: there is no ``key``; this `Server` or `ClusterClient` has no ``store``; or the servers have
+                another one, or none.
             KeyReused: the request with this key has other arguments.
             Overloaded: the store has no room, or does not answer.
             EngineLost: this process has not joined the cluster.

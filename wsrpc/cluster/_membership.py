@@ -27,6 +27,7 @@ from ._node import Node
 from ._peer_forwarder import PeerForwarder
 from ._remote_rooms import RemoteRooms
 from ._session_forwarder import SESSION, SessionForwarder
+from ._store_check import StoreCheck
 from .engine import RESPONSE_TIMEOUT, Engine
 
 ADAPTER = "adapter"
@@ -78,6 +79,7 @@ class ClusterMembership:
         self.links = NodeLinks(self.node, settings.limits, options)
         self.addresses = Addresses(self.node, self.links, away, rooms)
         self.claim, self.release = self.addresses.claim, self.addresses.release
+        self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
         self._node_handlers = node_handlers

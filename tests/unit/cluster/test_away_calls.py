@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -483,6 +485,48 @@ async def test_what_cannot_be_submitted_is_refused() -> None:
         for key, error in (("", ValueError), (5, TypeError), (None, TypeError)):
             with pytest.raises(error, match="key"):
                 await asked("open_lock", key=key)
+
+
+@pytest.mark.parametrize(
+    ("store", "name", "refusal", "warnings"),
+    [
+        ("same", "shop", None, 0),
+        ("other", "shop", "no server of cluster 'shop' has the store", 0),
+        ("none", "shop", "no server of cluster 'shop' has the store", 0),
+        ("same", "shpo", None, 1),
+    ],
+)
+async def test_a_program_submits_no_calls_to_a_store_that_no_server_reads(
+    store: str, name: str, refusal: str | None, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If no server is known, one may start: there is a warning, and the call waits."""
+    common = MemoryStore()
+    stores = {"same": common, "other": MemoryStore(), "none": None}
+    async with servers(2, store=stores[store]) as cluster, AsyncExitStack() as stack:
+        for _ in "12":  # the other program says nothing of the store
+            shop = await stack.enter_async_context(ClusterClient(cluster.engine, name=name, store=common))
+        for key in "ab":
+            with nullcontext() if refusal is None else pytest.raises(ValueError, match=refusal):
+                await shop.peer("lock").submit("open_lock", key=key, deliver_within=30)
+            assert (await shop.peer("lock").submitted("open_lock", key=key)).state == (
+                "unknown" if refusal else "waiting"
+            )
+    texts = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert len(texts) == warnings
+    assert all("no server of cluster 'shpo' is known: check name= and the engine" in text for text in texts)
+
+
+async def test_a_program_that_has_lost_the_engine_submits_calls_without_asking_for_servers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore()
+    async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=store) as shop:
+        await cluster.engine_goes()
+        await turns_until(lambda: not shop.connected)
+        await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
+        assert (await shop.peer("lock").submitted("open_lock", key="k")).state == "waiting"
+        await cluster.engine_comes()
+    assert "is known" not in caplog.text
 
 
 # ------------------------------------------------------------ what has become of a call

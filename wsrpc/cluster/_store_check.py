@@ -1,0 +1,69 @@
+"""`StoreCheck`: whether any server reads the store in which the calls that a program submits wait."""
+
+from __future__ import annotations
+
+from .._base.logs import logger
+from .._core.api.registration import Registrar
+from .._log.contract import NewLog
+from .._log.position import LAST
+from ._away_calls import AwayCalls, as_others_error
+from ._links import NodeLinks
+from ._node import Node
+
+HAS_LOG = "has_log"
+"""Request for whether the store of a server has a log. None if the node has no server. Older nodes reject it."""
+KEPT = 60.0
+"""Seconds for which the store keeps the log by which servers recognize it."""
+
+
+class StoreCheck:
+    """Refuses the calls of a program without a server that no server would make.
+
+    A misspelt name of a cluster or a store is a valid one, so nothing else shows it.
+    """
+
+    def __init__(self, node: Node, links: NodeLinks, away: AwayCalls, name: str, *, is_server: bool) -> None:
+        self._node = node
+        self._links = links
+        self._link = away.link
+        self._name = name
+        self._is_server = is_server
+        self._is_read = is_server  # by itself
+        self._has_warned = False
+        links.serve(self._serve)
+
+    def _serve(self, side: Registrar) -> None:
+        side.on(HAS_LOG, self._has_log)
+
+    async def _has_log(self, key: str) -> bool | None:
+        """Handle a request of a node that is about to submit a call."""
+        if not self._is_server:
+            return None
+        return await self._link.ask(lambda: self._link.store.read(key, LAST)) is not None
+
+    async def check(self) -> None:
+        """Ask the servers whether they have the store, until one has said so. If there is none, log a warning, once.
+
+        Raises:
+            ValueError: there are servers, and they have another store, or none.
+            Overloaded: the store does not answer.
+        """
+        if self._is_read or not self._node.connected:
+            return
+        key, store = f"submitting {self._node.id}", self._link.store
+        log = NewLog(id=self._node.id, payer=key, keep=KEPT)
+        with as_others_error():
+            await self._link.ask(lambda: store.append(key, log, "", 0, []))
+        answers = await self._links.ask_all(self._node.directory.nodes[1:], HAS_LOG, key, bool | None)
+        if True in answers:
+            self._is_read = True
+        elif False in answers:
+            raise ValueError(
+                f"no server of cluster {self._name!r} has the store {store!r}: pass the same store= to all processes"
+            )
+        elif not self._has_warned:  # a server may be about to start
+            self._has_warned = True
+            text = (
+                "submitted calls wait in the store %s, but no server of cluster %r is known: check name= and the engine"
+            )
+            logger.warning(text, store, self._name)
