@@ -16,6 +16,9 @@ from ..stats import ClusterStats
 from .room_requests import Asked
 from .user_entries import UserEntries
 
+REPLACED = "another connection has its address"
+"""Reason of close code 4410."""
+
 
 class HasAddress:
     """Object that stands for the peer with an address, in any process: a `ClusterPeer`."""
@@ -92,8 +95,13 @@ class JoinedCluster(Protocol):
     async def wait_connected(self) -> None:
         """Wait until the engine can be reached, for as long as an engine may take to answer. Cancelling is safe."""
 
-    def claim(self, address: str, peer: Peer, /) -> None:
-        """Claim an address for a peer of this server. Another peer with this address is closed with 4410."""
+    def claim(self, address: str, peer: Peer, age: float, /) -> bool:
+        """Claim an address for a peer of this server. Another peer with this address is closed with 4410.
+
+        Return False if that one's connection is later than the connection of this peer, which has arrived ``age``
+        seconds ago. Nothing is claimed then.
+        """
+        ...
 
     def release(self, address: str, peer: Peer, /) -> None:
         """Give up a peer's claim. Idempotent."""

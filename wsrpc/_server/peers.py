@@ -352,7 +352,7 @@ class Peers:
         return {*self._connected.values(), *self._leaving}
 
     def admit(self, served: ServedPeer, transport: Transport, arrival: IncomingResume | None = None) -> None:
-        """Bind a peer to ``transport`` and add it. Its `open` handlers may still run afterwards.
+        """Bind a peer to ``transport`` and add it, after `claim`. Its `open` handlers may still run afterwards.
 
         Args:
             arrival: the attempt to resume a session that has received the connection's messages until now, if any.
@@ -362,7 +362,6 @@ class Peers:
         """
         self._connected[served.peer.id] = served
         served.expire_at(served.expires)
-        self.claim(served)
         try:
             if arrival is None:
                 served.peer.bind(transport)
@@ -427,10 +426,15 @@ class Peers:
 
     # ------------------------------------------------------------ the cluster
 
-    def claim(self, served: ServedPeer) -> None:
-        """Claim a peer's address, if it has one."""
-        if served.address is not None and self.joined_cluster is not None:
-            self.joined_cluster.claim(served.address, served.peer)
+    def claim(self, served: ServedPeer, age: float = 0.0) -> bool:
+        """Claim a peer's address, if it has one. Return whether it may have it.
+
+        Args:
+            age: seconds since the connection has arrived. A connection that has arrived later keeps the address.
+        """
+        if served.address is None or self.joined_cluster is None:
+            return True
+        return self.joined_cluster.claim(served.address, served.peer, age)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -48,7 +49,7 @@ from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import BroadcastGroup, BroadcastMethods, RawBroadcastMethods
 from .description_pages import offer_description
-from .joined_cluster import join_of
+from .joined_cluster import REPLACED, join_of
 from .operator_requests import Admin, OperatorRequests
 from .peers import ServedPeer, refuse
 from .ports import Listening, OpenPort, Port
@@ -665,7 +666,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
     async def _accept(
         self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> Peer | RawConnection:
-        core = self._core
+        core, now = self._core, (clock or asyncio.get_running_loop()).time
+        arrived = now()
         await core.check_open(transport)
         arrival = None
         if handshake is not None and self._may_resume(handshake):
@@ -696,6 +698,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 await core.check_open(transport)
             if made.expired:  # while a factory ran
                 raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
+            if not core.peers.claim(made, now() - arrived):  # its client may have left, and this is not known yet
+                raise await refuse(transport, CloseCode.REPLACED, REPLACED)
             self._rooms.enter(peer)
         except ConnectionLost as exc:
             core.peers.refused(made, exc.code)
@@ -724,6 +728,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             if self._quotas is not None:
                 self._quotas.bind(made, handshake)
             self._rooms.enter(made.peer)
+            core.peers.claim(made)
             core.peers.admit(made, transport)
         return None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from .._base.closing import CloseCode
 from .._base.scheduler import Tasks
 from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import error_to_node
+from .._server.joined_cluster import REPLACED
 from .._server.rooms import Rooms
 from ..errors import PeerNotFound, RemoteError, WsrpcError
 from ._away_calls import AwayCalls
@@ -32,6 +34,14 @@ CONFIRMED = 1.0
 """
 
 
+class Holder(NamedTuple):
+    """The peer of this node that has an address."""
+
+    peer: Peer
+    since: float
+    """The time at which its present or last connection arrived."""
+
+
 class Addresses:
     """The peers of this node that have an address.
 
@@ -52,7 +62,7 @@ class Addresses:
         self._links = links
         self._away = away
         self._rooms = rooms
-        self._peers: dict[str, Peer] = {}
+        self._holders: dict[str, Holder] = {}
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
         links.serve(self._serve)
@@ -63,27 +73,36 @@ class Addresses:
         side.on(HAS_ID, self.has_id)
         side.on(SUBMIT, self._submit)
 
-    def claim(self, address: str, peer: Peer) -> None:
+    def claim(self, address: str, peer: Peer, age: float) -> bool:
         """Claim an address for a peer of this node; see `JoinedCluster.claim`."""
-        before = self._peers.get(address)
-        self._peers[address] = peer
+        before, holder = self._holders.get(address), Holder(peer, self._node.now - age)
+        replaces = before is not None and before.peer is not peer
+        if before is not None and replaces and holder.since < before.since:
+            _log_replaced(address, peer)
+            return False
+        self._holders[address] = holder
         self._claims.claim(address)
         self._away.peer_connected(address)
-        if before is not None and before is not peer:
-            self._close_replaced(address, before)
+        if before is not None and replaces:
+            self._close_replaced(address, before.peer)
+        return True
 
     def release(self, address: str, peer: Peer) -> None:
         """Give up a peer's claim. Idempotent."""
-        if self._peers.get(address) is peer:
-            del self._peers[address]
+        if self._peer(address) is peer:
+            del self._holders[address]
             self._claims.release(address, self._node.now)
 
     def find(self, named: str) -> Peer | None:
         """Return the peer of this node with an address. `ID` and a `Peer.id` stand for the peer with the id."""
-        peer = self._peers.get(named)
+        peer = self._peer(named)
         if peer is None and self._rooms is not None and named.startswith(ID):
             peer = self._rooms.server.peer(named.removeprefix(ID))
         return peer
+
+    def _peer(self, address: str) -> Peer | None:
+        holder = self._holders.get(address)
+        return None if holder is None else holder.peer
 
     def has_id(self, id: str) -> bool:
         """Return whether a peer with this `Peer.id` is connected to this node."""
@@ -122,8 +141,8 @@ class Addresses:
         """
         try:
             while (by := self._claims.higher(address)) is not None:
-                mine = self._peers[address]
-                is_new = mine.connected and core_of(mine).host.uptime() < CROSSING
+                mine = self._holders[address]
+                is_new = mine.peer.connected and self._node.now - mine.since < CROSSING
                 is_connected = await self._is_connected(address, by)
                 if is_connected and self._claims.higher(address) == by and not is_new:
                     self._give_up(address)
@@ -133,40 +152,58 @@ class Addresses:
             self._contested.discard(address)
 
     async def _is_connected(self, address: str, by: Claim) -> bool:
-        """Return whether the peer with a higher claim has a connection, as far as its node answers."""
+        """Return whether the peer with another claim has a connection, as far as its node answers."""
         try:
             async with asyncio.timeout(CONFIRMED):
                 peer = await self._links.reach(by.node)
-                mine = self._peers.get(address)
+                mine = self._holders.get(address)
                 if mine is None:  # the peer has ended meanwhile
                     return False
-                age = core_of(mine).host.uptime() if mine.connected else None
+                age = self._node.now - mine.since if mine.peer.connected else None
                 # The age holds for this moment, so the question does not wait for another connection.
                 return await peer.request(CONNECTED, address, by.counter, age, offline="fail", returns=bool)
         except (TimeoutError, WsrpcError):
             return False
 
     def _asked_whether_connected(self, address: str, counter: int, age: float | None) -> bool:
-        """Handle a request of a node with a lower claim to an address.
+        """Handle a request of a node with another claim to an address.
 
         Args:
-            age: seconds since the connection of the peer at the other node was made, or None if it has none. If it is
+            age: seconds since the connection of the peer at the other node arrived, or None if it has none. If it is
                 older than the last one of this node's peer, its client may have lost it without notice, and come here.
+                It is older than ``age`` says if the request was on its way for long.
         """
-        peer = self._peers.get(address)
-        if peer is None or self._claims.of(self._node.id).get(address) != counter:
+        mine = self._holders.get(address)
+        if mine is None or self._claims.of(self._node.id).get(address) != counter:
             return False
-        if age is not None and not peer.connected and age < core_of(peer).host.uptime():
+        if age is None or age >= self._node.now - mine.since:
+            return mine.peer.connected
+        if mine.peer.connected and self._claims.higher(address) is None:
+            self.contests.spawn(self._yield_to_later(address))
+        else:
             self._give_up(address)
-            return False
-        return peer.connected
+        return False
+
+    async def _yield_to_later(self, address: str) -> None:
+        """Give up an address if the connection at another node, which has a lower claim, really is later.
+
+        Then the connection at this node has waited for a service before it claimed the address, and its client may have
+        left. The other node says so only if the connection is later even if this request was on its way for long.
+        """
+        by = self._claims.highest_elsewhere(address)
+        if by is not None and await self._is_connected(address, by) and self._claims.highest_elsewhere(address) == by:
+            self._give_up(address)
 
     def _give_up(self, address: str) -> None:
         """Release an address in favor of the peer of another node."""
-        peer = self._peers[address]
-        self.release(address, peer)
-        self._close_replaced(address, peer)
+        if (peer := self._peer(address)) is not None:
+            self.release(address, peer)
+            self._close_replaced(address, peer)
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
-        core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
-        self.closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
+        _log_replaced(address, peer)
+        self.closing.spawn(peer.close(CloseCode.REPLACED, REPLACED))
+
+
+def _log_replaced(address: str, peer: Peer) -> None:
+    core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)

@@ -65,17 +65,18 @@ class Claims:
         """Return the node that has an address, or None."""
         if address in self._own:
             return self._me
-        highest = self._highest_elsewhere(address)
+        highest = self.highest_elsewhere(address)
         return None if highest is None else highest.node
 
     def higher(self, address: str) -> Claim | None:
         """Return another node's claim to an address of this node if that claim is higher, otherwise None."""
         if address not in self._own:
             return None
-        theirs = self._highest_elsewhere(address)
+        theirs = self.highest_elsewhere(address)
         return theirs if theirs is not None and theirs > Claim(self._own[address], self._me) else None
 
-    def _highest_elsewhere(self, address: str) -> Claim | None:
+    def highest_elsewhere(self, address: str) -> Claim | None:
+        """Return the highest claim of another node to an address, or None."""
         claims = (Claim(counters[address], node) for node, counters in self._others.items() if address in counters)
         return max(claims, default=None)
 

@@ -11,11 +11,11 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 
-from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server
+from wsrpc import Client, CloseInfo, HandshakeRejected, Peer, Reconnect, Server, Service, method
 from wsrpc._core.api.peer import current_of
 from wsrpc.cluster import Cluster, MemoryEngine, _addresses, _membership
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.testing import connect
+from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -119,6 +119,48 @@ async def test_a_detached_session_keeps_its_address(replaced: bool) -> None:
             coming.gate.set()
             assert await call == "still here", "it waited for the next connection"
             assert made.peer(0, "ada") is peer
+
+
+@pytest.mark.parametrize("meanwhile", ["closes", "drops", "vanishes", "stays"])
+@pytest.mark.parametrize("second", [0, 1], ids=["at the same server", "at another one"])
+async def test_a_connection_that_waited_for_its_service_does_not_take_the_address_from_a_later_one(
+    second: int, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later connection was closed with 4410, although the client of the first one may be gone, or be the same."""
+
+    class Greeter(Service):
+        @method
+        def greet(self) -> str:
+            return "hello"
+
+    gates = [asyncio.Event(), asyncio.Event()]
+    waiting = iter(gates)
+
+    async def make() -> Greeter:
+        await next(waiting).wait()
+        return Greeter()
+
+    monkeypatch.setattr(_addresses, "CROSSING", 0.0)
+    async with servers(2) as made:
+        made[0].add_service(Greeter, make)
+        line, new = Line(made[0]), Watched("new")
+        old = await line.dial("ws://server/?who=ada")
+        await turns(5)  # until its factory waits
+        if meanwhile == "closes":
+            await old.close()
+        elif meanwhile == "drops":
+            old.abort()
+        elif meanwhile == "vanishes":
+            old.vanish()
+        gates[1].set()
+        await made.join(second, "ada", new.client)
+        gates[0].set()
+        await turns_until(lambda: repr(line.connections[0][1]).startswith("<MemoryTransport closed"))
+        await turns_until(lambda: len(made[0].peers) + len(made[1].peers) == 1)
+        await turns_until(
+            lambda: {server.cluster.locate("ada") for server in made.all} == {made[second].cluster.nodes[0]}
+        )
+        assert await made[0].cluster.peer("ada").request("which") == "new" and new.ends == []
 
 
 @pytest.mark.parametrize("reloads", [0, 2])
