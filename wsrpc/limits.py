@@ -121,9 +121,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             handlers no longer than this. A call with a key waits no longer than this until the remote peer has
             announced that it knows keys. (The library `websockets` has the same default for the handshake.)
         close_timeout: maximum time of the closing handshake. After that, the connection is dropped. While bytes still
-            leave, the time starts again, up to twelve times in all. (By default a minute, in which the largest message
-            that a peer accepts leaves at 70 kB/s.) Also the time that ``close()`` gives running event handlers to
-            finish.
+            leave, or a wsrpc peer acknowledges messages, the time starts again, up to twelve times in all. (By default
+            a minute, in which the largest message that a peer accepts leaves at 70 kB/s.) Also the time that
+            ``close()`` gives running event handlers to finish.
         ping_interval: time between two pings. Each connection shortens this time at random by up to 10 %, so that not
             all connections send pings at the same time. None: no pings. Under uvicorn without wsrpc's
             protocol, and under hypercorn, the ASGI server sends the pings, by its own options. (The library

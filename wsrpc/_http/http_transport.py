@@ -194,7 +194,7 @@ class HttpTransport:
     def _overdue(self) -> None:
         assert self._closing is not None
         self._undelivered += (self._unsent,)
-        if not self.close_received and bytes_leave(self._undelivered):
+        if not self.close_received and bytes_leave(self._undelivered, self._heartbeat.pop_acknowledged()):
             self._deadline = self._loop.call_later(self._limits.close_timeout, self._overdue)
             return
         self._end(CloseInfo(self._closing.code, self._closing.reason))

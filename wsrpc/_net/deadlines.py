@@ -19,14 +19,17 @@ NO_MESSAGE = 256
 """More bytes than a Close frame and a ping take, also with TLS."""
 
 
-def bytes_leave(undelivered: tuple[int, ...]) -> bool:
+def bytes_leave(undelivered: tuple[int, ...], acknowledged: bool) -> bool:
     """Return whether an end may take `Limits.close_timeout` once more, because messages have left meanwhile.
 
     Args:
         undelivered: the bytes that the remote system had not confirmed when the connection started to end, and each
             time that its limit was over.
+        acknowledged: whether the remote peer has acknowledged messages meanwhile. (If there is a proxy, the remote
+            system is the system of the proxy, which may hold much before a slow network.)
     """
-    return NO_MESSAGE < undelivered[-2] > undelivered[-1] and len(undelivered) <= LONGEST_CLOSE
+    leave = acknowledged or NO_MESSAGE < undelivered[-2] > undelivered[-1]
+    return leave and len(undelivered) <= LONGEST_CLOSE
 
 
 class Deadlines:

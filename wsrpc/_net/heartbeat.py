@@ -135,6 +135,7 @@ class Heartbeat:
         would end the session if the remote peer is alive."""
         self._until_next = False
         """Whether the timer is for the next ping, although there is no response to the last ping yet."""
+        self._acknowledged = False
         self._deaf = False
         """Whether pongs are not read. Then pings have no payload, and no response is expected."""
 
@@ -159,13 +160,19 @@ class Heartbeat:
 
     def acknowledged(self) -> None:
         """Restart the time for the response to the latest ping, because the remote peer has acknowledged messages."""
+        self._acknowledged = True
         if self._progress is not None:
             self._progress.since = self._loop.time()
+
+    def pop_acknowledged(self) -> bool:
+        """Return whether `acknowledged` was called since the last call of this method, or since `stop`."""
+        acknowledged, self._acknowledged = self._acknowledged, False
+        return acknowledged
 
     def stop(self) -> None:
         """Send no more pings, and do not wait for the response to the last ping. Calling `stop` again has no effect."""
         self._payload = b""
-        self._until_next = False
+        self._until_next = self._acknowledged = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

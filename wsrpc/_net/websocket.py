@@ -216,7 +216,11 @@ class WebSocketTransport:
     def _overdue(self) -> None:
         """Abort the connection, which has not ended in time, unless messages still leave that the remote peer reads."""
         self._undelivered += (self._output.undelivered(),)
-        if self._closing and not self._output.close_received and bytes_leave(self._undelivered):
+        if (
+            self._closing
+            and not self._output.close_received
+            and bytes_leave(self._undelivered, self._heartbeat.pop_acknowledged())
+        ):
             self._deadlines.add(self)
         else:
             self.abort()

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from client_driver import leap
@@ -17,6 +17,7 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer, raw_client, raw_server
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
+from wsrpc._core.wire.control import Ack, write_control
 from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -164,8 +165,11 @@ UNSTALLED = LIMITS.replace(stall_timeout=1000.0)
 
 
 @asynccontextmanager
-async def sending(closer: str, size: int) -> AsyncGenerator[tuple[RawPeer, Callable[[], Awaitable[None]]]]:
-    """Send a message of ``size`` bytes to a raw peer that reads nothing. Yield the peer, and how the sender closes."""
+async def sending(closer: str, size: int) -> AsyncGenerator[tuple[RawPeer, Callable[[], Awaitable[None]], Any]]:
+    """Send a message of ``size`` bytes to a raw peer that reads nothing.
+
+    Yield the peer, how the sender closes, and the transport of the sender.
+    """
     if closer == "client":
         async with raw_server(receive_buffer=10_000) as raw:
             client = Client(raw.url, limits=UNSTALLED, reconnect=None, extensions=False)
@@ -173,13 +177,14 @@ async def sending(closer: str, size: int) -> AsyncGenerator[tuple[RawPeer, Calla
             other = await raw.accept()
             await connecting
             await client.emit("large", "x" * size)
-            yield other, client.close
+            yield other, client.close, client.peer.transport
     else:
         server = Server(limits=UNSTALLED)
         async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000) as other:
             [peer] = server.peers
             await peer.emit("large", "x" * size)
-            yield other, peer.close if closer == "peer" else lambda: server.close(1000 if closer == "drain" else 0)
+            close = peer.close if closer == "peer" else lambda: server.close(1000 if closer == "drain" else 0)
+            yield other, close, peer.transport
 
 
 async def read(other: RawPeer, size: int) -> bytes:
@@ -195,7 +200,7 @@ async def test_a_close_waits_while_bytes_leave(
     closer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It dropped the connection after ``close_timeout``, although a slow link still took bytes."""
-    async with sending(closer, 3_000_000) as (other, close):
+    async with sending(closer, 3_000_000) as (other, close, _):
         closing, data = asyncio.ensure_future(close()), b""
         for _ in range(5):
             data += await read(other, 400_000)
@@ -211,6 +216,25 @@ async def test_a_close_waits_while_bytes_leave(
 
 
 @pytest.mark.asyncio_loop
+@pytest.mark.parametrize("closer", ["client", "peer", "drain"])
+async def test_a_close_waits_while_messages_are_acknowledged(closer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy before a slow link had taken all bytes, and the connection was dropped after ``close_timeout``."""
+    async with sending(closer, 1000) as (other, close, transport):
+        closing = asyncio.ensure_future(close())
+        while (await other.next_frame()).opcode != CLOSE:
+            pass
+        for number in range(1, 6):
+            arrived = transport.traffic.messages_in
+            await other.send(other.frame(TEXT, write_control(Ack(number, 100 * number))))
+            await turns_until(lambda arrived=arrived: transport.traffic.messages_in > arrived)  # type: ignore[misc]
+            leap(monkeypatch, LIMITS.close_timeout)
+            await turns(5)
+            assert not closing.done()
+        leap(monkeypatch, LIMITS.close_timeout)
+        await closing
+
+
+@pytest.mark.asyncio_loop
 @pytest.mark.parametrize(("closer", "reads"), [("client", 100_000), ("peer", 0), ("server", 100_000)])
 async def test_a_close_does_not_wait_for_ever(
     closer: str, reads: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -220,7 +244,7 @@ async def test_a_close_does_not_wait_for_ever(
     A server that does not drain waits once: the drain is the time for slow readers.
     """
     caplog.set_level(logging.INFO)
-    async with sending(closer, 12_000_000) as (other, close):
+    async with sending(closer, 12_000_000) as (other, close, _):
         closing, rounds, said = asyncio.ensure_future(close()), 0, list[str]()
         await turns(5)
         while not said and rounds < 20:

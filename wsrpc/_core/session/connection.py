@@ -10,7 +10,7 @@ from ..._base.closing import CloseInfo, sendable
 from ..._base.logs import logger
 from ...errors import ConnectionLost
 from ...transport import Receiver, Traffic, Transport
-from ..wire.control import Control, Gone, write_control
+from ..wire.control import Ack, Control, Gone, read_control, write_control
 
 Receive = Callable[[bytes | bytearray, bool], None]
 
@@ -86,6 +86,19 @@ class Connection:
     def stop_receiving(self) -> None:
         """Ignore all further messages."""
         self.receive = ignore_message
+
+    def start_closing(self) -> None:
+        """Ignore all further messages. Only the transport still learns that the remote peer acknowledges messages."""
+        self.receive = self._receive_closing
+
+    def _receive_closing(self, payload: bytes | bytearray, text: bool, /) -> None:
+        if text and isinstance(read_control(payload), Ack):
+            self.acknowledged()
+
+    @property
+    def ignores_messages(self) -> bool:
+        """Whether messages are ignored, as while this side closes the connection."""
+        return self.receive in (ignore_message, self._receive_closing)
 
     def disown(self) -> None:
         """Pass nothing to the owner any more: it continues without this connection."""

@@ -19,7 +19,7 @@ from ..._base.closing import CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import ConnectionLost
 from ..wire.control import Ack
-from .connection import Connection, Receive, ignore_message
+from .connection import Connection, Receive
 from .parts import BINARY, HEAD, LARGEST_PART, MARK, MORE, PART_BYTES, SECONDS, TEXT, cut
 from .peer_host import PeerHost
 
@@ -261,7 +261,7 @@ class ReplayBuffer:
         def check() -> None:
             if self._progress != before:
                 self.start_stall_timer()
-            elif connection.receive is not ignore_message:  # else this side closes it, and ignores acknowledgements
+            elif not connection.ignores_messages:  # else this side closes it, and ignores acknowledgements
                 connection.drop(CloseInfo(CloseCode.ABNORMAL, f"nothing was acknowledged for {seconds:g} s"))
 
         self._stall_timer = loop.call_at(loop.time() + seconds, check)

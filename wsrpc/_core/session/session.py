@@ -565,7 +565,7 @@ class Session:
         self._move(SessionInput.CLOSED)
         self.last_close = info
         if self.connection is not None:
-            self.connection.stop_receiving()
+            self.connection.start_closing()
 
     def _announce_end(self) -> None:
         """Announce that the session ends with its connection, if the remote peer might not notice this."""
