@@ -121,7 +121,7 @@ class ClientRooms:
         self._options: dict[ClientRoom, dict[str, Any]] = {}
         """The options of the last join of each room, until the client leaves."""
         self._sessions: dict[ClientRoom, object] = {}
-        """The session in which the client has joined each room."""
+        """The session in which the client has joined each room, or has begun to join it again."""
         self._joining: dict[ClientRoom, asyncio.Task[None]] = {}
         """Join the rooms again in the present session. Some are done."""
         self._notified: set[ClientRoom] = set()
@@ -183,8 +183,10 @@ class ClientRooms:
 
     def join_all_again(self) -> None:
         """Join again the rooms that the client has joined in an earlier session."""
+        current = self._peer_core.current
         for room, session in self._sessions.items():
-            if session is not self._peer_core.current:
+            if session is not current:
+                self._sessions[room] = current  # if it resumes, a request that waits goes on
                 self._stop_joining(room)
                 self._joining[room] = self._peer_core.reporter.spawn(self._join_again(room))
 

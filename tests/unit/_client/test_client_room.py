@@ -33,11 +33,14 @@ class Lobby:
         self.hall = self.server.room("hall", allow=lambda peer: True)
         self.joins: list[Any] = []
         self.is_busy = False
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.server.of("rooms").use(self._record)
 
     async def _record(self, ctx: Context, call_next: Any) -> Any:
         if ctx.event == "join":
             self.joins.append(ctx.args[1])
+            await self.gate.wait()
             if self.is_busy:
                 raise made_here(Overloaded("busy"))
         return await call_next(ctx)
@@ -116,6 +119,24 @@ async def test_only_in_a_new_session_the_client_joins_after_its_position(lobby: 
         await member.hears(1, 2, 3, 4)
         assert [(each["last"], each["after"]) for each in lobby.joins] == [(9, None), (9, before)]
         assert (member.room.complete, member.missed) == (True, [])
+
+
+async def test_a_join_that_waits_goes_on_when_the_session_resumes(lobby: Lobby) -> None:
+    """It was cancelled and asked for again after each drop."""
+    async with lobby.member() as member:
+        backs: list[bool] = []
+        member.client.on_reconnect(lambda info: backs.append(info.resumed))
+        await member.room.join()
+        lobby.gate.clear()
+        await lobby.new_session()
+        await turns_until(lambda: len(lobby.joins) == 2)
+        for drops in range(1, 4):
+            lobby.line.cut()
+            await turns_until(lambda drops=drops: backs == [False, *[True] * drops])  # type: ignore[misc]
+        lobby.gate.set()
+        await lobby.emit(1)
+        await member.hears(1)
+        assert len(lobby.joins) == 2 and member.missed == [] and member.room.complete
 
 
 async def test_a_server_that_is_busy_is_asked_again() -> None:
