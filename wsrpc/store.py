@@ -33,7 +33,9 @@ not exist, for entries for one that has ended, and for entries of anybody else.
 **The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. Any writer may do so, without
 entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With
 ``only_if_lost``, it has no effect unless the lease has lapsed. With ``free``, the key is free at
-once: the next ``open`` begins another log in place of the ended one, which can be read until then.
+once: the next ``open`` begins another log in place of the ended one, which can be read until then. The other log
+remembers the ids of at least the eight logs before it, as an ``open`` of one of them may be late. That changes nothing,
+also after the other log has freed the key, too.
 
 **Reading.** ``read(key, after)`` returns the entries after a number, in order and without gaps, but not more than about
 64 KiB at once. If ``after`` is the number of the last entry, and the log has not ended, ``read`` waits up to ``wait``

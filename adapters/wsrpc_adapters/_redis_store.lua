@@ -4,6 +4,7 @@
 local PREFIX, STEP = ARGV[1], ARGV[2]
 local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their own
 local REMEMBERED = 600000  -- how long a writer may repeat its last batch
+local MOST_FREED = 8  -- logs before a log, which have freed its key, that it remembers
 local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -22,6 +23,7 @@ local function find(key)
   for field, kind in pairs(TYPES) do
     if type(log[field]) ~= kind then return false end
   end
+  if type(log.freed) ~= 'table' then log.freed = {} end  -- an earlier version did not write it
   return log
 end
 
@@ -107,7 +109,7 @@ end
 local function create(key, id, payer, keep, owned, arguments, topic, payload, memory)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
     payload = payload, memory = tonumber(memory), first = 1, last = 0, bytes = 0, ending = false, dropped = '',
-    began = now, lapses = 0, writers = {}}
+    began = now, lapses = 0, writers = {}, freed = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
   if excess(payer) + cost > 0 or call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
@@ -155,11 +157,21 @@ end
 local steps = {}
 
 function steps.open(key, ...)
-  local log = find(key)
+  local log, freed = find(key), {}
+  if log and log.free then
+    for _, id in ipairs(log.freed) do
+      if id == ... then return state(log) end  -- it comes late
+    end
+  end
   if not log or (log.free and log.id ~= ...) then
-    if log then call('ZADD', name('logs', log.payer), 0, key) end  -- as expired, so its payer no longer pays for it
+    if log then
+      call('ZADD', name('logs', log.payer), 0, key)  -- as expired, so its payer no longer pays for it
+      freed = {unpack(log.freed, math.max(1, #log.freed + 2 - MOST_FREED))}
+      table.insert(freed, log.id)
+    end
     log = create(key, ...)
     if not log then return 'full' end
+    log.freed = freed
     renew(log)
   end
   return state(log)

@@ -28,6 +28,8 @@ ENTRY, LOG = 40, 2048
 SHORT_END = 1024
 REMEMBERED = 600.0
 """Seconds for which a writer may repeat its last batch."""
+MOST_FREED = 8
+"""Maximum number of the logs before a log, which have freed its key, that it remembers."""
 
 # ---------------------------------------------------------------- SQL
 
@@ -49,6 +51,7 @@ CREATE TABLE IF NOT EXISTS log (
     base bigint NOT NULL, bytes bigint NOT NULL DEFAULT 0,  -- the size: without the entries, and of the entries
     began float8 NOT NULL, lapses float8 NOT NULL, expires float8 NOT NULL,
     ending bytea, free boolean NOT NULL DEFAULT false,
+    freed_before text[] NOT NULL,  -- the ids of the logs before it, which have freed its key
     first bigint NOT NULL DEFAULT 1, last bigint NOT NULL DEFAULT 0,
     dropped text NOT NULL DEFAULT '', newest text NOT NULL DEFAULT ''  -- the ids of the entries `first - 1` and `last`
 );
@@ -75,8 +78,8 @@ FIND = f"SELECT *, lapses <= {NOW} AS lost FROM log WHERE key = $1 FOR UPDATE"
 FIND_STATE = f"SELECT {STATE}, dropped FROM log WHERE key = $1"
 SHARE = f"SELECT coalesce(sum(base + bytes), 0)::bigint, count(*) FROM log WHERE payer = $1 AND {ALIVE}"
 CREATE = f"""
-INSERT INTO log (key, id, arguments, payer, topic, payload, owned, keep, memory, base, began, lapses, expires)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, {NOW}, {NOW} + $11, {NOW} + $8 + CASE WHEN $7 THEN $11 ELSE 0 END
+INSERT INTO log (key, id, arguments, payer, topic, payload, owned, keep, memory, base, freed_before, began, lapses, expires)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, {NOW}, {NOW} + $11, {NOW} + $8 + CASE WHEN $7 THEN $11 ELSE 0 END
 RETURNING *
 """
 RENEW = f"""
@@ -197,11 +200,11 @@ class PostgresStore:
     async def open(self, key: str, log: NewLog, /) -> LogState:
         async with self._transaction() as db:
             found = await self._find(db, key)
-            if found is not None and found["free"] and found["id"] != log.id:
-                await db.execute("DELETE FROM log WHERE key = $1", key)
-                found = None
             if found is None:
                 await self._create(db, key, log)
+            elif found["free"] and log.id not in (freed := [*found["freed_before"], found["id"]]):
+                await db.execute("DELETE FROM log WHERE key = $1", key)
+                await self._create(db, key, log, freed[-MOST_FREED:])
             return await self._state(db, key)
 
     @to_its_end
@@ -304,7 +307,7 @@ class PostgresStore:
         await db.execute(REMOVE_IF_EXPIRED, key)
         return await db.fetchrow(FIND, key)
 
-    async def _create(self, db: Any, key: str, log: NewLog) -> Any:
+    async def _create(self, db: Any, key: str, log: NewLog, freed: Sequence[str] = ()) -> Any:
         await db.execute(REMOVE_EXPIRED)
         texts = log.arguments, log.payer, log.topic
         base = LOG + log.memory + len(log.payload) + sum(len(text.encode()) for text in texts)
@@ -312,7 +315,7 @@ class PostgresStore:
         if excess + base > 0 or logs >= self._payer_logs:
             raise StoreFull("the store has no room for another log of this payer")
         return await db.fetchrow(
-            CREATE, key, log.id, *texts, log.payload, log.owned, log.keep, log.memory, base, self.lease
+            CREATE, key, log.id, *texts, log.payload, log.owned, log.keep, log.memory, base, self.lease, freed
         )
 
     async def _end(self, db: Any, key: str, found: Any, end: bytes, free: bool) -> None:

@@ -38,6 +38,9 @@ WRITERS = 4096
 REMEMBERED = 600.0
 """Seconds for which a writer may repeat its last batch."""
 
+MOST_FREED = 8
+"""Maximum number of the logs before a log, which have freed its key, that it remembers."""
+
 
 class Share(Struct, eq=False):
     """What one payer, or all together, have in the store."""
@@ -80,6 +83,8 @@ class StoredLog(Struct, eq=False):
     end: bytes | None = None
     free: bool = False
     """Whether the next `open` begins another log."""
+    freed: tuple[str, ...] = ()
+    """The ids of the logs before it, which have freed its key. A late `open` must not begin one of them again."""
     readers: dict[str, tuple[int, float]] = {}
     """The number of readers in each process, and until when that holds."""
     changed: asyncio.Future[None] | None = None
@@ -185,10 +190,13 @@ class MemoryStore:
     async def open(self, key: str, log: NewLog, /) -> LogState:
         now = self._drop_expired()
         found = self._logs.get(key)
-        if found is not None and found.free and found.new.id != log.id:
+        if found is None:
+            found = self._create(key, log, now)
+        elif found.free and log.id not in (freed := (*found.freed, found.new.id)):
             self._drop(key, found)
-            found = None
-        return (found or self._create(key, log, now)).state(now)
+            found = self._create(key, log, now)
+            found.freed = freed[-MOST_FREED:]
+        return found.state(now)
 
     async def append(
         self,

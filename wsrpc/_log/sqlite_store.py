@@ -45,6 +45,7 @@ class Row(Struct, array_like=True):
     end: bytes | None
     free: bool
     started: float = inf  # unknown to earlier versions
+    freed: tuple[str, ...] = ()  # the same
 
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Row).decode
@@ -169,7 +170,8 @@ class SqliteStore(MemoryStore):
             log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()), now)
             log.started -= max(0.0, system - row.started)
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
-            log.end, log.free, log.lapses = row.end, row.free, now  # the process that ran it has ended
+            log.end, log.free, log.freed = row.end, row.free, row.freed
+            log.lapses = now  # the process that ran it has ended
             log.expires = now + (row.new.keep if log.runs else row.expires - system)
             for batch in log.writers.values():
                 batch.added = now  # on the clock of this process
@@ -221,7 +223,7 @@ class SqliteStore(MemoryStore):
     def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
         since, before = time.time() - time.monotonic(), log.id_of(log.first - 1)
         expires, started = since + log.expires, since + log.started
-        row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started)
+        row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started, log.freed)
         yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
         saved = self._saved.get(key, 0)
         yield "DELETE FROM entries WHERE key = ? AND (number < ? OR number > ?)", (key, log.first, saved)
