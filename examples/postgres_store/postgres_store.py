@@ -78,7 +78,8 @@ FIND = f"SELECT *, lapses <= {NOW} AS lost FROM log WHERE key = $1 FOR UPDATE"
 FIND_STATE = f"SELECT {STATE}, dropped FROM log WHERE key = $1"
 SHARE = f"SELECT coalesce(sum(base + bytes), 0)::bigint, count(*) FROM log WHERE payer = $1 AND {ALIVE}"
 CREATE = f"""
-INSERT INTO log (key, id, arguments, payer, topic, payload, owned, keep, memory, base, freed_before, began, lapses, expires)
+INSERT INTO log
+    (key, id, arguments, payer, topic, payload, owned, keep, memory, base, freed_before, began, lapses, expires)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, {NOW}, {NOW} + $11, {NOW} + $8 + CASE WHEN $7 THEN $11 ELSE 0 END
 RETURNING *
 """

@@ -469,11 +469,15 @@ async def test_a_file_is_found_again(tmp_path: Path) -> None:
     await end(store, b"end", key="ended")
     await end(store, b"end", key="gone")
     await until(partial(store.read, "gone", 0), lambda page: page is None)
+    for id in ("a", "b"):
+        await store.open("freed", new_log(id, payer="bob"))
+        await end(store, b"end", id=id, key="freed", free=True)
     pages = [await store.read(key, after) for key in ("room", "ended") for after in (0, 38, 2**53 - 1)]
     await store.close()
     again = SqliteStore(tmp_path / "store.db", **options)
     assert [await again.read(key, after) for key in ("room", "ended") for after in (0, 38, 2**53 - 1)] == pages
     assert await again.read("gone", 0) is None
+    assert (await again.open("freed", new_log("a", payer="bob"))).id == "b", "a late open begins nothing"
     repeated = await add(again, "w", 40, b"x", key="room")
     assert (repeated.number, repeated.before) == (added.number, added.before)
     assert (await add(again, "w", 41, b"x", key="room")).before == "w.40"

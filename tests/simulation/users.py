@@ -320,9 +320,6 @@ class User(Caller):
             # Perhaps the store has forgotten that a node has withdrawn its claim.
             forgets = truth.kinds - {"restored store"}
             may_be = may_be or not self.sim.is_well("store", since=truth.asked[key], despite=forgets)
-            # Perhaps two claims were withdrawn one after another, and a late step makes the first of them once more.
-            is_timely = self.sim.is_well("store", since=truth.asked[key], despite=truth.kinds - {"late store"})
-            may_be = may_be or (truth.charging[key] > 1 and not is_timely)
             truth.loses_run(name, may_be)
             raise
         except Overloaded as exc:

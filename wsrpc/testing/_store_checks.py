@@ -191,7 +191,7 @@ async def an_ended_log_may_free_its_key(connect: Connect) -> None:
         await store.open("k2", new_log("a"))
 
 
-async def a_log_that_has_freed_its_key_does_not_begin_again(connect: Connect) -> None:
+async def a_log_that_has_freed_its_key_does_not_start_again(connect: Connect) -> None:
     ours, theirs = connect(), connect()
     ids = [f"id{number}" for number in range(9)]
     for place, id in enumerate(ids):
@@ -539,7 +539,7 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     an_ended_log_is_forgotten_and_its_key_is_free,
     a_lost_log_is_forgotten_and_its_key_is_free,
     an_ended_log_may_free_its_key,
-    a_log_that_has_freed_its_key_does_not_begin_again,
+    a_log_that_has_freed_its_key_does_not_start_again,
     entries_are_read_in_order_from_any_position_and_page_by_page,
     a_repeated_batch_changes_nothing_and_a_gap_is_refused,
     the_first_end_counts_and_an_owner_does_not_end_what_has_lost_entries,
