@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from programs import ROOT
 
 from interop.page_client import Page
-from wsrpc import Keep, Server
+from wsrpc import Context, Keep, RunLost, Server
+from wsrpc.errors import made_here
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -36,6 +35,7 @@ async def generating() -> AsyncGenerator[tuple[Server, str, asyncio.Event]]:
     assert runs == 1
 
 
+READ_ALL = "const all = async (items, got = []) => { for await (const item of items) got.push(item); return got };"
 READ = """
 async function read(options, most) {
   const items = client.with({ key: "k", ...options }).stream("generate", "hi"), numbers = []
@@ -58,18 +58,45 @@ async def test_a_reload_continues_a_stream_and_another_reader_gets_all_of_it() -
         assert told == [[[*range(first, 11)], end] for first in (4, 1, 9)]
 
 
-async def test_the_generator_of_the_guide_goes_on_after_a_lost_session() -> None:
-    guide = (ROOT / "docs" / "how-to" / "browser.md").read_text("utf-8")
-    [answer] = re.findall(r"```js\n(async function\* answer.*?)```", guide, re.DOTALL)
+async def test_a_page_follows_a_stream_from_one_session_to_the_next() -> None:
     async with generating() as (server, url, may_go_on), Page.start(url) as page:
-        loop = "for await (const item of answer(client, 'k', 'hi')) note(`item ${item}`)"
-        reading = asyncio.create_task(page.run(answer + loop))
+        await page.run("globalThis.items = client.with({ key: 'k' }).follow('generate', 'hi')")
+        reading = asyncio.create_task(page.run("for await (const item of items) note(`item ${item}`)"))
         await page.notes.until("item 4")
         [peer] = server.peers
         await peer.close(1012)
         may_go_on.set()
         await reading
         assert [note for note in page.notes.all if note.startswith("item")] == [f"item {n}" for n in range(1, 11)]
+        position = await page.run("return items.position")
+        rest = f"client.with({{ key: 'k', after: '{position.replace('10', '7', 1)}' }}).follow('generate', 'hi')"
+        assert await page.run(f"{READ_ALL} return all({rest})") == [8, 9, 10]
+        await page.run("client.close()")
+        assert await page.run(f"return {rest}.next().catch((error) => error.outcome)") == "not_sent"
+
+
+async def test_a_page_follows_the_next_run_of_a_lost_one() -> None:
+    server, keys = Server(), list[str | None]()
+
+    async def generate(ctx: Context) -> AsyncIterator[int]:
+        keys.append(ctx.key)
+        for number in range(3):
+            yield number
+            if len(keys) < 3 and number == 1:
+                raise made_here(RunLost("the process has ended"))
+
+    server.on("generate", generate, keep=Keep(600, scope=lambda *_: ""))
+    follow = "const items = client.with({ key: 'k', attempts: %d }).follow('generate'), got = [];"
+    read = "for await (const item of items) got.push([items.attempt, item]); return [got, items.position]"
+    async with server.listen() as listener, Page.start(listener.url) as page:
+        failed = await page.run(f"{follow % 2} try {{ {read} }} catch (error) {{ return [got, error.code] }}")
+        assert failed == [[[1, 0], [1, 1], [2, 0], [2, 1]], "wsrpc.run_lost"]
+        got, position = await page.run(follow % 3 + read)
+        assert got[4:] == [[3, 0], [3, 1], [3, 2]] and keys == ["k", "k:2", "k:3"]
+        again = f"client.with({{ key: 'k', after: '{position.replace('3-', '1-')}' }}).follow('generate')"
+        assert await page.run(f"{READ_ALL} return all({again})") == [1, 2]
+        assert await page.run("try { client.follow('generate') } catch (error) { return error.message }")
+    await server.close()
 
 
 async def test_a_reader_stops_the_handler_for_all() -> None:

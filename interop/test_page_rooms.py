@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,15 +16,18 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from interop.page_client import Page, scripted
-from wsrpc import Client, Handshake, Server
+from wsrpc import Client, Handshake, Peer, Server
 from wsrpc.store import MemoryStore
 from wsrpc.testing import FaultProxy, connect
+from wsrpc.types import RoomState
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ENTER = """
 globalThis.heard = []
+globalThis.told = 0
 globalThis.room = client.room("lobby", { %s })
+room.on("missed", () => told++)
 client.on("said", (what) => { heard.push(what); note(`heard ${what}`) })
 return room === client.room("lobby")
 """
@@ -36,7 +40,7 @@ globalThis.stop = room.present.subscribe(() => {
 """
 SHOW = """
 const { complete, error, position } = room
-return { heard, complete, error: error?.message ?? null, position }
+return { heard, told, complete, error: error?.message ?? null, position }
 """
 
 
@@ -96,7 +100,7 @@ async def test_no_event_is_lost_or_doubled_by_cuts_and_restarts(codec: str) -> N
             await page.notes.until(f"heard {last}")
         shown = await page.run(SHOW)
         assert shown.pop("position") == await position_of_last(house)
-        assert shown == {"heard": [*range(8, last + 1)], "complete": True, "error": None}
+        assert shown == {"heard": [*range(8, last + 1)], "told": 0, "complete": True, "error": None}
 
 
 @pytest.mark.parametrize("why", ["trimmed", "refused", "no log"])
@@ -118,7 +122,8 @@ async def test_missed_events_are_told(why: str) -> None:
             await page.notes.until("heard 99")
         assert await page.do("ask", name="join", channel="rooms", args=["other"])  # later than the join
         shown = await page.run(SHOW)
-        assert (shown["complete"], shown["error"]) == (False, "not allowed" if why == "refused" else None)
+        error = "not allowed" if why == "refused" else None
+        assert (shown["complete"], shown["error"], shown["told"]) == (False, error, 1)
         if why == "trimmed":
             assert shown["heard"] == [-1, *range(shown["heard"][1], 100)]
         house.allows = True
@@ -126,6 +131,76 @@ async def test_missed_events_are_told(why: str) -> None:
         await turns_until(lambda: {*house.lobby} - {peer})
         await page.do("ask", name="join", channel="rooms", args=["other"])
         assert (await page.run(SHOW))["error"] is None
+
+
+BEGIN = """
+globalThis.entries = []
+globalThis.states = 0
+globalThis.lived = []
+globalThis.room = client.room("board")
+const stop = room.on("state", (state) => { states++; entries.splice(0, Infinity, ...state) })
+client.on("add", function (what) {
+  entries.push(what)
+  lived.push(room.live)
+  if (this.room !== "board" || this.position !== room.position) throw new Error("nowhere")
+  note(`shown ${what}`)
+})
+await room.ready
+return [room.live, entries, room.complete]
+"""
+
+
+async def test_a_page_begins_with_the_state_and_gets_each_later_event_once() -> None:
+    store = MemoryStore(log_bytes=2000)
+    board, servers, numbers = list[int](), [Server(store=store) for _ in range(2)], itertools.count()
+
+    def state(peer: Peer) -> RoomState:
+        return RoomState([*board], events.position)
+
+    rooms = [each.room("board", keep=60, allow=lambda peer: True, state=state) for each in servers]
+    events = rooms[0].events()
+
+    async def add(count: int) -> None:
+        for _ in range(count):
+            await rooms[0].emit("add", next(numbers))
+            board.extend((await anext(events)).args)
+
+    async with servers[0].listen() as first, servers[1].listen() as second, FaultProxy(first.url) as proxy:
+        await add(100)
+        async with Page.start(proxy.url, statuses=True) as page:
+            assert await page.run(BEGIN) == [True, [*range(100)], True]
+            await add(2)
+            await page.notes.until("shown 101")
+            async with proxy.refuse():
+                await servers[0].peers[0].close(1012)
+                await add(2)
+            await page.notes.until("shown 103")
+            assert await page.run("return [states, lived]") == [1, [True, True, False, False]]
+            async with proxy.refuse():
+                await servers[0].peers[0].close(1012)
+                await page.do("go", at=second.url)
+                await add(100)
+            async with asyncio.timeout(20):
+                while await page.run("return entries") != board:
+                    pass
+            await add(1)
+            await page.notes.until("shown 204")
+            assert await page.run("return [states, room.complete, entries]") == [2, True, board]
+    events.close()
+    for each in servers:
+        await each.close()
+
+
+async def test_a_page_learns_that_it_may_not_join() -> None:
+    house = House(MemoryStore())
+    house.allows = False
+    async with visit(house) as (_, page):
+        assert await page.run("return room.ready.catch((error) => [error.message, room.live])") == [
+            "not allowed",
+            False,
+        ]
+        await page.run("globalThis.later = client.room('other')")
+        await page.run("client.close(); return later.ready.catch((error) => error.outcome)")
 
 
 async def test_who_leaves_does_not_join_again_and_may_join_anew() -> None:
@@ -169,7 +244,8 @@ async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
             await room.join(about=2)
         assert [each["about"] for each in await agree(2)] == [[2], [{"name": "Ada"}]]
         await house.server.peers[0].close(1012)
-        await agree(2)
+        await page.run("await room.setAbout({ name: 'Lovelace' })")
+        assert [each["about"] for each in await agree(2)] == [[2], [{"name": "Lovelace"}]]
         await room.leave()
         await agree(1)
         assert await page.run("return seen.length > 3 && new Set(seen).size === seen.length")

@@ -1,7 +1,7 @@
 """wsrpc in its simulated world, with ever new seeds on all cores, until it is stopped.
 
 Usage:
-    python scripts/simulate.py [--seed 17] [--first 1000000] [--count 20000] [--jobs 2]
+    python scripts/simulate.py [--seed 17] [--first 1000000] [--count 20000] [--jobs 2] [--world boards]
 
 Each story of a failure is kept in ``build/simulation/SEED.txt``. With ``--seed``, one seed is played, and its story
 printed.
@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -22,34 +23,38 @@ KEPT = ROOT / "build" / "simulation"
 sys.path.insert(0, str(ROOT / "tests" / "simulation"))
 
 
-def play(seed: int) -> str:
-    """Play one seed. Returns the story of its failure."""
+def play(seed: int, name: str = "world") -> str:
+    """Play one seed in a world. Returns the story of its failure."""
+    from boards import SAFE, boards
     from world import world
 
     from wsrpc.testing import SimulationFailed, simulate
 
     try:
-        simulate(world, seed=seed)
+        if name == "boards":
+            simulate(boards, seed=seed, faults=SAFE)
+        else:
+            simulate(world, seed=seed)
     except SimulationFailed as failed:
         return str(failed)
     return ""
 
 
-def play_one(seed: int) -> tuple[int, str]:
-    return seed, play(seed)
+def play_one(seed: int, name: str) -> tuple[int, str]:
+    return seed, play(seed, name)
 
 
-def search(first: int, number: int | None, jobs: int) -> int:
+def search(first: int, number: int | None, jobs: int, name: str) -> int:
     """Play seeds, and keep what fails. Returns how many failed."""
     began, failed, played = time.monotonic(), 0, 0
     seeds = count(first) if number is None else range(first, first + number)
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for seed, story in pool.imap_unordered(play_one, seeds, chunksize=10):
+        for seed, story in pool.imap_unordered(partial(play_one, name=name), seeds, chunksize=10):
             played += 1
             if story:
                 failed += 1
                 KEPT.mkdir(parents=True, exist_ok=True)
-                (KEPT / f"{seed}.txt").write_text(story, "utf-8")
+                (KEPT / f"{seed}{'-boards' * (name == 'boards')}.txt").write_text(story, "utf-8")
                 print(f"seed {seed} fails: {story.splitlines()[-1][:150]}", flush=True)
             if played % 1000 == 0:
                 print(f"{played} seeds in {time.monotonic() - began:.0f} s, {failed} failed", flush=True)
@@ -63,13 +68,14 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=int(time.time()) * 1000)
     parser.add_argument("--count", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--world", choices=["world", "boards"], default="world")
     options = parser.parse_args()
     if options.seed is not None:
-        story = play(options.seed)
+        story = play(options.seed, options.world)
         print(story or f"seed {options.seed} passes")
         sys.exit(bool(story))
     try:
-        sys.exit(bool(search(options.first, options.count, options.jobs)))
+        sys.exit(bool(search(options.first, options.count, options.jobs, options.world)))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,11 +1,12 @@
 """The types of objects that wsrpc passes to your functions or returns, for annotations."""
 
 from ._base.names import RESERVED_EVENTS, Redact
-from ._base.rooms import Joined, Present
+from ._base.rooms import Joined, Present, RoomState
 from ._base.state import PeerState
 from ._client.client_room import ClientRoom
 from ._client.client_states import ClientState
 from ._core.api.context import Middleware
+from ._core.api.following import Following
 from ._core.api.registration import RouterChannel
 from ._core.handlers.observation import Message
 from ._net.dial import Dial
@@ -13,6 +14,7 @@ from ._net.websocket import WebSocketTransport
 from ._raw.raw_connection import RawConnection
 from ._server.broadcast import EmitReport
 from ._server.ports import Listening
+from ._server.room_events import RoomEvent, RoomEvents
 from ._server.rooms import Members, RoomChannel
 from ._server.server import ServerChannel
 
@@ -22,6 +24,7 @@ __all__ = [
     "ClientState",
     "Dial",
     "EmitReport",
+    "Following",
     "Joined",
     "Listening",
     "Members",
@@ -32,6 +35,9 @@ __all__ = [
     "RawConnection",
     "Redact",
     "RoomChannel",
+    "RoomEvent",
+    "RoomEvents",
+    "RoomState",
     "RouterChannel",
     "ServerChannel",
     "WebSocketTransport",

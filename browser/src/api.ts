@@ -79,6 +79,11 @@ export interface KeyOptions extends CallOptions {
   readonly key?: string | null | undefined
   /** Where a stream with a key continues: the `position` of its earlier reader, or a number of items to skip. */
   readonly after?: string | number | null | undefined
+  /**
+   * For `follow`: how many runs of the handler there may be. If the process with the handler ends, so that its run is
+   * lost, the handler starts again, with the key `key:2`, and so on. Default: 1.
+   */
+  readonly attempts?: number | undefined
 }
 
 /** A call or an event that the page makes, for outgoing middleware. */
@@ -126,6 +131,12 @@ export interface Items<T> extends AsyncIterableIterator<T, undefined> {
   return(): Promise<IteratorResult<T, undefined>>
 }
 
+/** The items of a stream with a key, from one session to the next. */
+export interface FollowedItems<T> extends Items<T> {
+  /** The run whose items are read. When it grows, the items before are those of a lost run, and count no more. */
+  readonly attempt: number
+}
+
 /** A call of the server: `this` in a handler. */
 export interface Call {
   /** The id of the request. Undefined for an event. */
@@ -136,6 +147,10 @@ export interface Call {
   readonly metadata: Metadata
   /** Milliseconds for which the server still waits. Undefined if it has not set a timeout, and for an event. */
   readonly remaining: number | undefined
+  /** The room with a log in which the server has emitted the event. */
+  readonly room: string | undefined
+  /** The position of the event in this log. */
+  readonly position: string | undefined
   /** Answers the request with a channel, for a conversation. The channel ends when the handler has returned. */
   channel(): Channel
   /** Returns the items that the server uploads. The handler's result is the result of the upload. */

@@ -59,5 +59,7 @@ export function contextOf(
 export function readContext(ctx: any): CallContext | undefined {
   if (ctx.key !== undefined) throw new TypeError("a page cannot handle a key")
   const ms = count(ctx, "remaining_ms")
-  return contextOf(ctx, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === undefined)
+  const context = contextOf(ctx, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === undefined)
+  const [room, position] = ctx.at ?? []
+  return typeof room === "string" && typeof position === "string" ? { ...context, at: [room, position] } : context
 }

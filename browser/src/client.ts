@@ -4,6 +4,7 @@ import type {
   Args,
   Call,
   Channel,
+  FollowedItems,
   Group,
   Handles,
   Items,
@@ -23,6 +24,7 @@ import type { Codec } from "./codec.js"
 import { ClientCore, type ClientOptions, type State, type Subscriber } from "./client_core.js"
 import { contextOf, type Metadata } from "./call_context.js"
 import { ConnectionLost, RemoteError, WsrpcError } from "./errors.js"
+import { Following } from "./following.js"
 import { report, type Handler } from "./handlers.js"
 import { Producer } from "./producer.js"
 import { Request, type ChannelRef, type RequestOptions } from "./request.js"
@@ -188,6 +190,17 @@ class Caller<A extends Shape = any> {
   }
 
   /**
+   * Returns the items of a stream with a key, which continues in each new session, until the client is closed:
+   * `client.with({ key }).follow("generate", prompt)`.
+   */
+  follow<K extends keyof Group<A, "streams"> & string>(
+    event: K,
+    ...args: Args<Of<A, "streams", K>>
+  ): FollowedItems<Result<Of<A, "streams", K>>> {
+    return new Following<any>((options) => this.with(options).stream(event, ...args), this.#options)
+  }
+
+  /**
    * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The
    * timeout limits two waits: until the handler has started, and from the last item to the result.
    */
@@ -302,7 +315,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
   }
 }
 
-export type { Address, Call, Caller, Channel, ClientOptions, Codec, Items, Metadata, OutgoingCall, OutgoingMiddleware }
-export type { Present, Progress, Room, RoomOptions, Shape, Source, State, Subscriber, Target }
+export type { Address, Call, Caller, Channel, ClientOptions, Codec, FollowedItems, Items, Metadata, OutgoingCall }
+export type { OutgoingMiddleware, Present, Progress, Room, RoomOptions, Shape, Source, State, Subscriber, Target }
 export { Aborted, ChannelClosed, ConnectionLost, Refused, RemoteError, RequestTimeout, WsrpcError } from "./errors.js"
 export type { Outcome } from "./errors.js"

@@ -47,6 +47,14 @@ export class Invocation implements Call {
     return this.#context?.metadata ?? {}
   }
 
+  get room(): string | undefined {
+    return this.#context?.at?.[0]
+  }
+
+  get position(): string | undefined {
+    return this.#context?.at?.[1]
+  }
+
   get remaining(): number | undefined {
     return this.#context?.remaining_ms
   }

@@ -210,9 +210,9 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     try {
       if (ctx) {
         message.ctx = readContext(ctx)
-        const [name, position] = ctx.at ?? []
+        const [name, position] = message.ctx?.at ?? []
         const room = this.#owner.rooms.get(name!)
-        if (room && typeof position === "string") room.position = position
+        if (room) room.position = position
       }
     } catch (error) {
       if (i === undefined) return this.#owner.ignore("wrong arguments")

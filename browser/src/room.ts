@@ -3,7 +3,7 @@
 import type { Channel } from "./api.js"
 import type { ClientCore } from "./client_core.js"
 import { ConnectionLost } from "./errors.js"
-import { guarded } from "./handlers.js"
+import { guarded, Handlers } from "./handlers.js"
 
 /** A user in a room. */
 export interface Present {
@@ -28,8 +28,12 @@ export class Room {
   declare readonly name: string
   /** The position of the last event that has arrived. Null if the room has no log. Undefined until the page has joined. */
   declare position: string | null | undefined
-  /** Whether no event was missed. */
+  /** Whether no event was missed, or the state has come that contains it. */
   complete = true
+  /** Whether events that arrive are new. False while the page joins, and those from the log arrive. */
+  live = false
+  /** Resolves when the page has joined, and the state and the events from the log have arrived. Rejects if it may not. */
+  readonly ready: Promise<void>
   /** Why the server has refused the last join. */
   declare error: unknown
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
@@ -42,7 +46,11 @@ export class Room {
   }
   readonly #core: ClientCore
   readonly #channel: Pick<Channel, "on" | "request">
-  readonly #options: RoomOptions
+  #options: RoomOptions
+  readonly #handlers = new Handlers()
+  #finish: (error?: unknown) => void = () => {}
+  /** Whether the event "missed" has come since the page has begun to join. */
+  #isNotified = false
   readonly #users = new Map<unknown, Present>()
   readonly #subscribers = new Set<() => void>()
   readonly #stops: (() => void)[]
@@ -54,12 +62,23 @@ export class Room {
     this.name = name
     this.#options = options
     core.rooms.set(name, this)
+    this.ready = new Promise((resolve, reject) => {
+      this.#finish = (error) => (error ? reject(error) : resolve())
+    })
+    this.ready.catch(() => {}) // `error` says it, too
     this.#stops = [
       core.subscribe((state, resumed) => {
-        if (state === "open" && !resumed) void this.#join()
+        if (state !== "open" || resumed) return
+        this.live = false
+        void this.#join()
       }),
       channel.on("missed", (room) => {
-        if (room === name) this.complete = false
+        if (room === name) this.#miss()
+      }),
+      channel.on("state", (room, _, state) => {
+        if (room !== name) return
+        this.complete = true
+        this.#call("state", state)
       }),
       channel.on("presence", (room, changes, isSnapshot) => {
         if (room === name) this.#change(changes, isSnapshot)
@@ -69,18 +88,54 @@ export class Room {
   }
 
   async #join(): Promise<void> {
-    const after = this.position ?? undefined
+    const { position } = this
+    const after = position ?? undefined
+    this.#isNotified = false
     try {
       const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
-      this.complete &&= answer?.complete ?? this.position === undefined // without a log, a later session misses events
+      // Without a log, a later session misses events.
+      if (!(answer?.complete ?? position === undefined) && !this.#isNotified) this.#miss()
       this.position ??= answer?.position ?? null // unless an event has arrived
       this.error = undefined
+      this.live = true
+      this.#finish()
     } catch (error) {
-      if (error instanceof ConnectionLost) return // the page joins in the next session
+      if (error instanceof ConnectionLost) {
+        if (this.#core.state === "closed") this.#finish(error)
+        return // the page joins in the next session
+      }
       this.error = error
-      this.complete = false
+      this.#finish(error)
+      if (position === undefined) this.complete = false
+      else this.#miss()
       this.#change([], true)
     }
+  }
+
+  #miss(): void {
+    this.#isNotified = true
+    this.complete = false
+    this.#call("missed")
+  }
+
+  #call(event: string, ...args: unknown[]): void {
+    for (const handler of this.#handlers.of(event)) guarded(() => (handler as Function)(...args))
+  }
+
+  /**
+   * Handles the state of a room with `state=`, which comes before the events that it does not contain, and comes again
+   * after missed events; or what the page has to do if it has missed events without that.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event: "state" | "missed", handler: (state: any) => void): () => void {
+    return this.#handlers.add(event, handler)
+  }
+
+  /** Changes what this connection says of itself, for `about` of `Present`. */
+  setAbout(about: unknown): Promise<void> {
+    this.#options = { ...this.#options, about }
+    return this.#join()
   }
 
   #change(changes: any[], isSnapshot: boolean): void {

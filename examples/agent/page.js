@@ -1,4 +1,4 @@
-import { Client, ConnectionLost } from "/wsrpc/client.js"
+import { Client } from "/wsrpc/client.js"
 
 const find = (selector) => document.querySelector(selector)
 
@@ -69,24 +69,21 @@ function join() {
 async function read(run) {
   const section = find("main").appendChild(document.createElement("section"))
   draw(section, run)
-  while (!run.isOver) {
-    const events = client.with({ key: run.input.runId, after: run.position }).stream("generate", run.input)
-    find("#stop").onclick = () => events.stop()
-    try {
-      for await (const event of events) {
-        if (run.position === undefined) localStorage[thread] = JSON.stringify([...begun(), run.input])
-        apply(event, run.parts)
-        run.position = events.position
-        draw(section, run)
-      }
-      run.isOver = true
-    } catch (error) {
-      if (error instanceof ConnectionLost && client.status.get() !== "closed") continue // in the next session
-      run.parts.push({ kind: "end", content: `(${error.message})` })
-      run.isOver = true
+  if (run.isOver) return
+  const events = client.with({ key: run.input.runId, after: run.position }).follow("generate", run.input)
+  find("#stop").onclick = () => events.stop()
+  try {
+    for await (const event of events) {
+      if (run.position === undefined) localStorage[thread] = JSON.stringify([...begun(), run.input])
+      apply(event, run.parts)
+      run.position = events.position
+      draw(section, run)
     }
-    draw(section, run)
+  } catch (error) {
+    run.parts.push({ kind: "end", content: `(${error.message})` })
   }
+  run.isOver = true
+  draw(section, run)
 }
 
 function apply(event, parts) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from boards import SAFE, boards
 from world import world
 
 from wsrpc.testing import simulate
@@ -14,3 +15,8 @@ PARTS, SEEDS = 12, 25
 @pytest.mark.timeout(600)  # a failure is run again, to shorten its story
 def test_what_must_hold_holds_whatever_happens(part: int) -> None:
     simulate(world, seed=range(part * SEEDS, (part + 1) * SEEDS))
+
+
+@pytest.mark.timeout(600)
+def test_rooms_show_their_state_whatever_happens() -> None:
+    simulate(boards, seed=range(SEEDS), faults=SAFE)

@@ -1,4 +1,4 @@
-"""What a server tells the members of a room: `Joined`, and `Present` for each user."""
+"""What a server tells the members of a room: `Joined`, `RoomState`, and `Present` for each user."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ class Joined(Struct, frozen=True):
 
     position: str | None
     complete: bool
+
+
+class RoomState(Struct, frozen=True):
+    """What the function ``state=`` of `Server.room` returns: the state of a room, for a member that begins with it.
+
+    Attributes:
+        value: the state, which the member gets before the events that follow.
+        position: the position of the last event that is contained in the value, such as `RoomEvents.position`. Each
+            later event is sent, and no other one. None: that of the last event before the function was called; then the
+            value may contain some of the events that follow.
+    """
+
+    value: Any
+    position: str | None = None
 
 
 class Present(Struct, frozen=True):

@@ -100,6 +100,14 @@ class ClientRoom:
         """
         return self._rooms.add_hook(self, "on_missed", function)
 
+    def on_state(self, function: F, /) -> F:
+        """Register ``function(room, state)``, sync or async, for the state of a room with ``state=``. A decorator.
+
+        The function is called when the client has joined without a position, and again when it has missed events. It
+        starts before the handlers of the events that are not contained in the state.
+        """
+        return self._rooms.add_hook(self, "on_state", function, ("room", "state"))
+
     def on_presence(self, function: F, /) -> F:
         """Register ``function(room)``, sync or async, for changes of `present`. Works as a decorator.
 
@@ -135,7 +143,11 @@ class ClientRooms:
         if not self._rooms:
             if not self._peer_core.options.settings.extensions:
                 raise ValueError("client.room() needs extensions: without them, events come without their positions")
-            handlers: dict[str, Callable[..., Any]] = {"missed": self._missed, "presence": self._presence}
+            handlers: dict[str, Callable[..., Any]] = {
+                "missed": self._missed,
+                "presence": self._presence,
+                "state": self._state,
+            }
             self._registry.offer(CHANNEL, "client.room() gets its events", handlers, hidden=True)
             self._peer_core.admission.on_position = self._event_arrived
             self._peer_core.admission.update()
@@ -170,14 +182,14 @@ class ClientRooms:
         await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
         self._presence(room.name, [], first=True)
 
-    def add_hook(self, room: ClientRoom, name: str, function: F) -> F:
-        """Register a function of the user."""
-        self._registry.add_hook(f"client.room({room.name!r}).{name}", ("room",), function)
+    def add_hook(self, room: ClientRoom, name: str, function: F, names: tuple[str, ...] = ("room",)) -> F:
+        """Register a function of the user, which takes arguments with these names, or the first of them."""
+        self._registry.add_hook(f"client.room({room.name!r}).{name}", names, function)
         return function
 
-    def _call_hooks(self, room: ClientRoom, name: str) -> None:
+    def _call_hooks(self, room: ClientRoom, name: str, *args: Any) -> None:
         for hook in self._registry.hooks.get(f"client.room({room.name!r}).{name}", ()):
-            self._peer_core.reporter.call(name, hook.function, *(room,)[: hook.accepted])
+            self._peer_core.reporter.call(name, hook.function, *(room, *args)[: hook.accepted])
 
     # ------------------------------------------------------------ new sessions
 
@@ -227,6 +239,12 @@ class ClientRooms:
             self._rooms[name].complete = False
             self._notified.add(self._rooms[name])
             self._call_hooks(self._rooms[name], "on_missed")
+
+    def _state(self, name: str, position: str, value: Any) -> None:
+        if name in self._rooms:
+            self._rooms[name].position = position
+            self._rooms[name].complete = True
+            self._call_hooks(self._rooms[name], "on_state", value)
 
     def _presence(self, name: str, entries: list[Present], first: bool = False) -> None:
         if name not in self._rooms:

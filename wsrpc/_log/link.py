@@ -107,6 +107,8 @@ class StoreLink:
         self.store: Store = watched if self.memory is None else self.memory
         self.tasks: set[asyncio.Task[Any]] = set()
         self.lease = ProcessLease(self.store, self.spawn)
+        self.closed = False
+        """Whether the server or client was closed."""
         self._outage: asyncio.Task[None] | None = None
         """Asks the store that does not answer until it does. None before the first outage."""
 
@@ -169,6 +171,7 @@ class StoreLink:
 
     async def close(self) -> None:
         """End all tasks, and what the store has open."""
+        self.closed = True
         here = asyncio.current_task()
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY):

@@ -10,7 +10,7 @@ events, such as a Redis that was restored from an old snapshot, then the event w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from .._base.closing import CloseCode
 from .._base.logs import logger
-from .._base.rooms import Joined
+from .._base.rooms import Joined, RoomState
 from .._core.api.peer import Peer
 from .._core.session.sessions import client_of
 from .._log.contract import Page
@@ -31,17 +31,30 @@ from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport
 from .followers import Behind, Followers, Spawn
 from .peers import ServedPeer
 from .room_pages import RoomPages
-from .stored_event import StoredEvent, missed
+from .stored_event import StoredEvent, missed, state_event
 
 UNKNOWN = "?"
 """The id of a position that is in no log."""
 UNTOLD = "Limits.message_bytes is too small to tell that an event of a room is missing"
 """Why the session of a member ends."""
 NO_ANSWER = "the store of events does not answer: try again later"
+NOWHERE = Position(0, None)
+"""Where a member is that has got nothing."""
 HOLD = 1.0
 """Seconds in which a member has to read the older half of the events at hand, if others are to wait for it."""
+ATTEMPTS = 10
+"""How often the state of the room is asked for, if the events after it are not kept any more."""
+AGAIN = 1.0
+"""Seconds until it is asked for again."""
+STATE_TIMEOUT = 5.0
+"""Seconds until the function that returns the state of a room has failed."""
+STATES = 16
+"""Number of members for which the state of a room is asked for at the same time."""
 READING = 2
 """Number of pages that are read at the same time for the members of one client. So one client cannot delay others."""
+
+StateOf = Callable[[Peer], Awaitable[RoomState]]
+"""Returns the state of a room for a member."""
 
 
 class LateMember(Behind):
@@ -51,6 +64,8 @@ class LateMember(Behind):
         got: the position of the last event that it got.
         is_joining: whether it waits for the answer to its join, which says whether it misses something.
         is_waited_for: whether others wait until it has read.
+        needs_state: whether it gets the state of the room next, instead of the events after ``got``.
+        attempts: how often it may still get the state, until it has got the events after it.
     """
 
     def __init__(self, served: ServedPeer, got: Position) -> None:
@@ -58,6 +73,8 @@ class LateMember(Behind):
         self.got = got
         self.is_joining = False
         self.is_waited_for = True
+        self.needs_state = False
+        self.attempts = ATTEMPTS
 
 
 class RoomFeed:
@@ -68,6 +85,7 @@ class RoomFeed:
         group: the members of the room here.
         read: reads a page of the log after a number.
         gates: limit what is read at the same time for the members of one client, in all rooms.
+        state: returns the state of the room for a member. None if the room has none.
     """
 
     def __init__(
@@ -77,8 +95,11 @@ class RoomFeed:
         spawn: Spawn,
         read: Callable[[int], Coroutine[Any, Any, Page]],
         gates: WeakValueDictionary[object, asyncio.Semaphore],
+        state: StateOf | None,
     ) -> None:
         self.members = group.members
+        self._state = state
+        self._states = asyncio.Semaphore(STATES)
         self.pages = RoomPages(spawn, read)
         self.reached: Position | None = None
         """The last event that was sent to the members which are not behind. None until it is known where the log ends.
@@ -167,19 +188,29 @@ class RoomFeed:
             return missed(self._name, position)
 
     def _notify_all(self, position: Position) -> None:
-        """Tell the members that are not behind that events before a position are missing."""
+        """Tell the members that are not behind that events before a position are missing, or send the state again."""
+        if self._state is not None:
+            for inside in tuple(self.members.values()):
+                if isinstance(inside, ServedPeer) and inside.peer not in self._followers.behind:
+                    self._send_state_later(inside)
+            return
         for error in self._followers.send(missed(self._name, position).message(self._name, position), ()).errors:
             inside = self.members.get(error.peer)
             if isinstance(inside, ServedPeer):
                 self._end(inside)
 
-    def _notify(self, served: ServedPeer, position: Position) -> None:
-        """Tell one member that events before a position are missing.
+    def _notify(self, served: ServedPeer, position: Position) -> bool:
+        """Tell one member that events before a position are missing, or send the state again, which has them.
+
+        Returns:
+            whether the state is sent.
 
         Raises:
             ConnectionLost: it takes not even that, so its session ends, or has ended before.
             QueueFull: it has not read for too long, and its session ends.
         """
+        if self._state is not None and self._send_state_later(served):
+            return True
         try:
             self._followers.send_to(served, missed(self._name, position).message(self._name, position))
         except UNSENDABLE:
@@ -187,6 +218,7 @@ class RoomFeed:
             if late is None or not late.is_joining:
                 self._end(served)
                 raise served.writer.not_sent() from None
+        return False
 
     def _end(self, served: ServedPeer) -> None:
         """End the session of a member that cannot be told. In the next session, the answer to its join tells it."""
@@ -202,24 +234,46 @@ class RoomFeed:
 
     # ------------------------------------------------------------ members that are behind
 
+    def enter(self, served: ServedPeer) -> None:
+        """A new member gets the state first, if the room has one."""
+        if self._state is not None:
+            self._send_state_later(served)
+
+    def _send_state_later(self, served: ServedPeer) -> bool:
+        """Send a member the state before anything else. Return False if this was of no use lately."""
+        late = self._followers.behind.get(served.peer)
+        if late is None:
+            late = self._followers.hold(LateMember(served, self.reached or NOWHERE))
+        late.needs_state = late.attempts > 0
+        late.attempts -= 1
+        return late.needs_state
+
     def drop(self, member: Peer) -> None:
         """Stop what a member that leaves has to catch up with. Idempotent."""
         self._followers.drop(member)
 
     async def send_missed(self, served: ServedPeer, after: Position | None, last: int) -> Joined:
         """Send the events after a position, or the last ones, to a new member. It is not behind afterwards."""
-        reached = self.reached
-        assert reached is not None
-        if after is None:
-            after = Position(max(0, reached.number - last), None) if last else reached
-        if after == reached:
-            return Joined(str(reached), complete=True)
-        late = self._followers.hold(LateMember(served, after))
+        late = self._followers.behind.get(served.peer)  # it waits for the state
+        if late is not None and after is not None:
+            late.needs_state, late.got, late.attempts = False, after, ATTEMPTS
+        elif late is None:
+            late = self._late_after(served, after, last)
+        if late is None:
+            return Joined(str(self.reached), complete=True)
         late.is_joining = True
         try:
             return await self.wait_live(served)
         finally:
             late.is_joining = False
+
+    def _late_after(self, served: ServedPeer, after: Position | None, last: int) -> LateMember | None:
+        """Return the state of a new member of a room without a state. None if it is not behind."""
+        reached = self.reached
+        assert reached is not None
+        if after is None:
+            after = Position(max(0, reached.number - last), None) if last else reached
+        return None if after == reached else self._followers.hold(LateMember(served, after))
 
     async def wait_live(self, served: ServedPeer) -> Joined:
         """Wait until a member is not behind.
@@ -253,6 +307,7 @@ class RoomFeed:
         except Exception:
             logger.exception("room %r: a member misses events, because sending them has failed", self._name)
             assert self.reached is not None
+            late.attempts = 0
             self._notify(late.served, self.reached)
             complete = False
         return Joined(str(self.reached), complete)
@@ -261,17 +316,49 @@ class RoomFeed:
         """Send what a member has missed, up to ``reached``. Return whether this is all."""
         complete = True
         gate = self._gates.setdefault(client_of(late.served.peer), asyncio.Semaphore(READING))
-        while (after := late.got) != self.reached:
+        while late.needs_state or late.got != self.reached:
             await late.wait_room()
+            if late.needs_state:
+                if late.attempts < ATTEMPTS - 1:
+                    await asyncio.sleep(AGAIN)
+                async with gate:
+                    complete &= await self._send_state(late)
+                continue
+            after = late.got
             async with gate:
                 reached = self.reached
                 # No name for the page: it would be kept while the member does not read.
                 complete &= self._send_page(late, await self.pages.read(after, reached))
             self._read_some.set()
-            if late.got == after and reached == self.reached and not late.served.writer.session.full:
+            waits = late.got == after and reached == self.reached and not late.needs_state
+            if waits and not late.served.writer.session.full:
                 await self.wait_moved()  # this process has read less than the one where the member was before
             await asyncio.sleep(0)  # others must run, even if nothing has waited
         return complete
+
+    async def _send_state(self, late: LateMember) -> bool:
+        """Send the state of the room to a member, who goes on after it. Return False if there is none."""
+        assert self._state is not None
+        while (reached := self.reached) is None:
+            await self.wait_moved()
+        served, late.needs_state = late.served, False
+        try:
+            async with self._states, asyncio.timeout(STATE_TIMEOUT):
+                state = await self._state(served.peer)
+            position = reached if state.position is None else Position.parse(state.position)
+            if position == late.got and late.attempts < ATTEMPTS - 1 and self._send_state_later(served):
+                return True  # it has not changed
+            late.got = position
+            self._followers.send_to(
+                served, state_event(self._name, late.got, state.value).message(self._name, late.got)
+            )
+        except (ConnectionLost, QueueFull):
+            raise
+        except Exception:
+            logger.exception("room %r: a member does not get the state of the room", self._name)
+            late.got, late.attempts = reached, 0
+            return self._notify(served, reached)
+        return True
 
     def _send_page(self, late: LateMember, page: Page) -> bool:
         """Send the events of a page as far as others have got them, and there is room.
@@ -283,8 +370,8 @@ class RoomFeed:
         if after.before(page) != "next":
             complete = after.id is None
             after = Position(page.number - 1, page.before) if page.number <= reached.number else reached
-            if not complete:
-                self._notify(served, after)
+            if not complete and (complete := self._notify(served, after)):
+                return True  # the state is next
         for number, (id, item) in enumerate(zip(page.ids, page.entries, strict=True), after.number + 1):
             if number > reached.number or served.writer.session.full:
                 break
@@ -294,9 +381,11 @@ class RoomFeed:
                 if stored.event and not stored.is_left_out(served.peer, served):
                     self._followers.send_to(served, stored.message(self._name, after))
             except (*UNSENDABLE, *UNREADABLE):
+                if self._notify(served, after):
+                    return complete
                 complete = False
-                self._notify(served, after)
         late.got = after
+        late.attempts = ATTEMPTS
         return complete
 
     def _has_caught_up(self) -> None:

@@ -33,7 +33,7 @@ from .._log.writer import BATCH, LogWriter, Unstored
 from ..errors import Overloaded
 from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, skipped_by
 from .log_losses import LogLosses
-from .room_feed import NO_ANSWER, RoomFeed
+from .room_feed import NO_ANSWER, RoomFeed, StateOf
 from .room_pages import NOTHING, TOGETHER
 from .stored_event import StoredEvent
 
@@ -86,7 +86,7 @@ class RoomLog:
         link: leads to the store.
         keep: seconds for which the log is kept after its last event, and after its last member has left.
         to_bytes: encodes what is stored; see `encoder_of`.
-        gates: see `RoomFeed`.
+        gates, state: see `RoomFeed`.
     """
 
     def __init__(
@@ -97,13 +97,14 @@ class RoomLog:
         keep: float,
         to_bytes: Encode,
         gates: WeakValueDictionary[object, asyncio.Semaphore],
+        state: StateOf | None = None,
     ) -> None:
         self.keep = keep
-        self.feed = RoomFeed(name, group, link.spawn, self._page, gates)
+        self.feed = RoomFeed(name, group, link.spawn, self._page, gates, state)
         """Sends the events to the members here."""
         self._name = name
         self._codec = group.codec
-        self._link = link
+        self.link = link
         self._key = hash_of(("room", name))
         self._new = NewLog(id=secrets.token_hex(8), payer=f"room {name}", keep=keep)
         self._to_bytes = to_bytes
@@ -142,7 +143,7 @@ class RoomLog:
 
     def _emit_now(self, item: bytes, stored: StoredEvent, skipped: Collection[object]) -> EmitReport | None:
         """Store an event, and send it, if nobody else has the store. Return None if something has to be waited for."""
-        memory = self._link.memory
+        memory = self.link.memory
         if memory is None or self.feed.pages.half() or (self.feed.members and self.feed.reached is None):
             return None
         if (sequence := self._writer.next_sequence()) is None:
@@ -169,7 +170,7 @@ class RoomLog:
         """Store, in place of events that their process has not stored, what tells members that they miss some."""
         self._is_missing = True
         if self._missing is None or self._missing.done():
-            self._missing = self._link.spawn(self._store_missing())
+            self._missing = self.link.spawn(self._store_missing())
 
     async def _store_missing(self) -> None:
         while self._is_missing:  # again for events that were missed while it was stored
@@ -194,7 +195,7 @@ class RoomLog:
     async def _pace(self, size: int) -> None:
         # What was sent is written only in the next turn of the event loop.
         if size:
-            await asyncio.sleep(size / RATE if self._link.is_shared and size > BATCH else 0)
+            await asyncio.sleep(size / RATE if self.link.is_shared and size > BATCH else 0)
         await self.feed.wait_readers()
 
     async def _append(self, sequence: int, items: list[bytes]) -> Appended:
@@ -203,7 +204,7 @@ class RoomLog:
         Raises:
             Overloaded: the store has no room, or does not answer. The events may be stored later.
         """
-        append = partial(self._link.store.append, self._key, self._new, self._writer.name, sequence, items)
+        append = partial(self.link.store.append, self._key, self._new, self._writer.name, sequence, items)
         try:
             added = await insist(append, STORE_TIMEOUT)
         except StoreFull:
@@ -215,7 +216,7 @@ class RoomLog:
 
     def _was_added(self, added: Appended, count: int) -> None:
         if self._losses.written(added, count):
-            self._link.spawn(self._mark_loss())
+            self.link.spawn(self._mark_loss())
         if added.number == 1:  # a log that is begun again later, after this one has expired, is another one
             self._new = replace(self._new, id=secrets.token_hex(8))
 
@@ -223,7 +224,7 @@ class RoomLog:
         before = Position(added.number - 1, added.before)
         for each, event in enumerate(batch, sequence):
             position = Position(before.number + 1, entry_id(self._writer.name, each))
-            if before == self.feed.reached or not self._link.is_shared:
+            if before == self.feed.reached or not self.link.is_shared:
                 report = self.feed.send(position, event.entry, None, event.skipped)
             else:  # `_read` sends it, after events that other processes have stored before it
                 report = self.feed.report(event.skipped)
@@ -237,16 +238,16 @@ class RoomLog:
         Processes that notice the loss within the same ten seconds are one writer, so they add this once.
         """
         logger.warning("room %r: the store has lost events", self._name)
-        await insist(partial(self._link.store.append, self._key, self._new, f"lost-{time.time() // 10:.0f}", 1, [LOST]))
+        await insist(partial(self.link.store.append, self._key, self._new, f"lost-{time.time() // 10:.0f}", 1, [LOST]))
 
     # ------------------------------------------------------------ reading
 
     def start(self) -> None:
         """Begin to read the log, because the room has a member here. Idempotent."""
         if self._reading is None or self._reading.done():
-            if self._link.is_shared:
+            if self.link.is_shared:
                 self.feed.restart()
-            self._reading = self._link.spawn(self._read())
+            self._reading = self.link.spawn(self._read())
 
     async def wait_started(self) -> None:
         """Begin to read the log, and wait until its end is known.
@@ -289,8 +290,8 @@ class RoomLog:
                 if (after := self.feed.reached) is None:
                     end = await self._end()
                     # What was stored meanwhile may have been sent. The members of `room.add` do not wait for the store.
-                    self.feed.start_at(self.feed.reached or end, late=self._link.is_shared and loop.time() > latest)
-                elif self._link.is_shared:
+                    self.feed.start_at(self.feed.reached or end, late=self.link.is_shared and loop.time() > latest)
+                elif self.link.is_shared:
                     await self._read_on(after)
                 else:
                     await asyncio.sleep(self.keep / 8)
@@ -329,7 +330,7 @@ class RoomLog:
     async def _renew(self) -> None:
         """Keep the log, as long as there are members."""
         with suppress(StoreLost, StoreFull):
-            await self._link.store.append(self._key, self._new, RENEWER, 0, [])
+            await self.link.store.append(self._key, self._new, RENEWER, 0, [])
 
     async def _end(self) -> Position:
         """Return the position of the last entry. Write the first one if there is none."""
@@ -340,7 +341,7 @@ class RoomLog:
         return Position(page.number - 1, page.before)
 
     async def _page(self, after: int, wait: float = 0.0) -> Page:
-        return await insist(partial(self._link.store.read, self._key, after, wait=wait)) or NOTHING
+        return await insist(partial(self.link.store.read, self._key, after, wait=wait)) or NOTHING
 
 
 def _unanswered() -> Overloaded:

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from .._base.logs import logger
 from .._base.misuse import check_has_run, check_no_yield, check_number
 from .._base.names import LONGEST_NAME, can_be_sent, check_channel, check_name
-from .._base.rooms import CHANNEL, Joined, Present
+from .._base.rooms import CHANNEL, Joined, Present, RoomState
 from .._core.api.peer import Peer, core_of
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
@@ -45,14 +46,21 @@ from .broadcast import (
 from .joined_cluster import STORED, RoomMessage, RoomsElsewhere
 from .peers import ServedPeer, served_peer
 from .presence import Presences, RoomPresence
+from .room_events import RoomEvents
 from .room_log import RoomLog, check_keep
 from .room_requests import Asking, RequestMethods, RoomAnswer, RoomRequest, RoomSender
 from .user_entries import checked_about
 
 NOT_ALLOWED = "not allowed"
+BEGINNING = Position(0, "")
+"""The position before the first event of a log."""
 
 Allow = Callable[[Peer], bool | Awaitable[bool]]
 """A user's function that decides whether a peer may join."""
+
+
+GetState = Callable[[Peer], object]
+"""A user's function that returns the state of a room for a member: a `RoomState` or its value, perhaps later."""
 
 
 class Members(Struct, frozen=True):
@@ -169,6 +177,26 @@ class Room(RawBroadcastMethods, RequestMethods):
             raise RuntimeError(f"room {self.name!r} has no presence: use server.room({self.name!r}, presence=10)")
         return presence.present()
 
+    def events(self, *, after: str | None = None, last: int | None = None) -> RoomEvents:
+        """Return an async iterator over the events of a room with ``keep=``, of all processes, in order.
+
+        Args:
+            after: a position, such as `RoomEvent.position`: the events after it.
+            last: the number of events to begin with, the last ones that are kept. 0: only later events. Without
+                ``after`` and ``last``, the iterator begins with the first event, or says that it is not kept any more.
+
+        Raises:
+            BadArguments: ``after`` is not a position.
+            ValueError: both ``after`` and ``last`` were passed.
+            RuntimeError: the room was created without ``keep=``.
+        """
+        log = self._core.room_log
+        if after is not None and last is not None:
+            raise ValueError("events() takes either after= or last=")
+        if log is None:
+            raise RuntimeError(f"room {self.name!r} keeps no events: use server.room({self.name!r}, keep=3600)")
+        return RoomEvents(log, BEGINNING if after is None else Position.parse(after), last)
+
     async def members(self) -> Members:
         """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
 
@@ -262,6 +290,8 @@ class RoomCore(BroadcastGroup):
         if self.room_log is not None:
             self.room_log.start()
         self.members[member] = inside
+        if self.room_log is not None and isinstance(inside, ServedPeer):
+            self.room_log.feed.enter(inside)
         for asking in self.asking:
             self._ask(asking, member)
         self.describe(inside, about)
@@ -341,12 +371,23 @@ class RoomCore(BroadcastGroup):
         for option, new in options.items():
             if (old := self.options.get(option, new)) != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
-        if {"slow", "keep"} <= self.options.keys() | options.keys():
+        names = self.options.keys() | options.keys()
+        if "state" in names and "keep" not in names:
+            raise ValueError(f"room {self.name!r} has state=, which needs keep= for the events that follow")
+        if {"slow", "keep"} <= names:
             raise ValueError(f"room {self.name!r} has keep=, so slow readers get all events later: leave out slow=")
 
 
 _room_core: Callable[[Room], RoomCore] = attrgetter("_core")
 """Returns the inside of a room. (A public class has no public name for its inside.)"""
+
+
+async def _state_from(function: GetState, peer: Peer) -> RoomState:
+    state = function(peer)
+    if inspect.isawaitable(state):
+        state = await state
+    check_has_run("state=", state)
+    return state if isinstance(state, RoomState) else RoomState(state)
 
 
 def _rooms_in(skip: Skip) -> list[str]:
@@ -412,17 +453,25 @@ class Rooms:
         return room
 
     def declare(
-        self, name: str, allow: Allow | None, slow: Slow | None, keep: float | None, presence: float | None
+        self,
+        name: str,
+        allow: Allow | None,
+        slow: Slow | None,
+        keep: float | None,
+        presence: float | None,
+        state: GetState | None,
     ) -> Room:
         """Return a room with options; see `Server.room`. None means that an option is not set."""
         room = self.get(name)
-        given = {"allow": allow, "slow": slow, "keep": keep, "presence": presence}
+        given = {"allow": allow, "slow": slow, "keep": keep, "presence": presence, "state": state}
         options = {option: value for option, value in given.items() if value is not None}
         decider = None if allow is None else Decider("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
         if keep is not None:
             check_keep(keep)
+        if state is not None:
+            check_decider("state=", ("peer",), state)
         if presence is not None:
             check_number("presence= is a number of seconds, 0 or more", presence, 0)
         core = _room_core(room)
@@ -434,7 +483,9 @@ class Rooms:
             core.slow = slow
         if keep is not None and core.room_log is None:
             self._check_can_keep(core)
-            core.room_log = self._make_room_log(core, keep)
+            core.room_log = self._make_room_log(core, keep, state)
+        elif state is not None and "state" not in core.options:
+            raise ValueError(f"room {name!r} exists already: give it state= together with keep=")
         if presence is not None and core.presence is None:
             self.presences.add(name, presence, core)
         if options:
@@ -450,8 +501,9 @@ class Rooms:
         if self._in_cluster and not self._link.is_shared:
             raise ValueError("keep= in a cluster needs a store for all processes: Server(store=RedisStore(...))")
 
-    def _make_room_log(self, core: RoomCore, keep: float) -> RoomLog:
-        return RoomLog(core.name, core, self._link, keep, self._to_bytes, self._gates)
+    def _make_room_log(self, core: RoomCore, keep: float, state: GetState | None) -> RoomLog:
+        get_state = None if state is None else partial(_state_from, state)
+        return RoomLog(core.name, core, self._link, keep, self._to_bytes, self._gates, get_state)
 
     def all(self) -> tuple[Room, ...]:
         """The rooms that have members or options."""
@@ -504,6 +556,8 @@ class Rooms:
                 raise BadArguments("in this process, the room keeps no events (keep=)")
             self.add(room, peer, by_itself=by_itself, about=about)
             return Joined(None, complete=True)
+        if options.last and "state" in core.options:
+            raise BadArguments("the room begins with its state (state=), so it takes no `last`")
         position = None if options.after is None else Position.parse(options.after)
         with log.needed():
             await log.wait_started()
@@ -530,7 +584,7 @@ class Rooms:
         for room in self._declared.values():
             core = _room_core(room)
             if core.room_log is not None:
-                core.room_log = self._make_room_log(core, core.room_log.keep)
+                core.room_log = self._make_room_log(core, core.room_log.keep, core.options.get("state"))
 
     def _inside(self, peer: Peer | RawConnection, call: str) -> ServedPeer | RawLink:
         """Return the inside of a peer or raw connection of this server, for ``call``.

@@ -849,6 +849,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         slow: Slow | None = None,
         keep: float | None = None,
         presence: float | None = None,
+        state: Callable[[Peer], object] | None = None,
     ) -> Room:
         """Return the room with this name; see `Room`. The server forgets a room without options when the room is empty.
 
@@ -866,14 +867,19 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 `on_presence`. A user whose connections have all dropped or ended is away for this time, and then
                 offline. A user who leaves the room is offline at once. Members get the event ``presence`` on the
                 channel "rooms". In a cluster, create the room in each process.
+            state: a function ``state(peer)``, sync or async, for a room with ``keep``. It returns the state of the room
+                for a new member, which gets it before all events that are not contained in it: a `RoomState`, or a
+                value for one without a position. A member that has missed events gets the state again. The function has
+                5 seconds. If it fails, the member is told that it has missed events.
 
         Raises:
             TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
-            ValueError: the room already has a different ``allow``, ``slow``, ``keep`` or ``presence``, ``slow`` is not
-                a policy, or you have registered handlers on the channel "rooms". Or the room has ``keep``, and has
-                ``slow``, has members already, is in a cluster without a ``store``, or the server has no extensions.
+            ValueError: the room already has a different value of an option, ``slow`` is not a policy, or you have
+                registered handlers on the channel "rooms". Or the room has ``keep``, and has ``slow``, has members
+                already, is in a cluster without a ``store``, or the server has no extensions; or it has ``state``, and
+                no ``keep``.
         """
-        return self._rooms.declare(name, allow, slow, keep, presence)
+        return self._rooms.declare(name, allow, slow, keep, presence, state)
 
     @property
     def rooms(self) -> tuple[Room, ...]:

@@ -45,3 +45,8 @@ class StoredEvent(Struct, array_like=True):
 def missed(room: str, position: Position) -> StoredEvent:
     """Return the event that tells members that they miss events before a position, or the one there."""
     return StoredEvent(CHANNEL, "missed", [room, str(position)])
+
+
+def state_event(room: str, position: Position, value: object) -> StoredEvent:
+    """Return the event with the state of a room, which contains all events up to a position."""
+    return StoredEvent(CHANNEL, "state", [room, str(position), value])

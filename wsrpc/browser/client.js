@@ -150,7 +150,9 @@ function contextOf({ metadata = {}, key, after }, ms = Infinity, isTime = true) 
 function readContext(ctx) {
   if (ctx.key !== void 0) throw new TypeError("a page cannot handle a key");
   const ms = count(ctx, "remaining_ms");
-  return contextOf(ctx, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === void 0);
+  const context = contextOf(ctx, ms, ms <= LONGEST_TIMER || ctx.remaining_ms === void 0);
+  const [room, position] = ctx.at ?? [];
+  return typeof room === "string" && typeof position === "string" ? { ...context, at: [room, position] } : context;
 }
 
 // src/request.ts
@@ -714,6 +716,12 @@ var Invocation = class {
   }
   get metadata() {
     return this.#context?.metadata ?? {};
+  }
+  get room() {
+    return this.#context?.at?.[0];
+  }
+  get position() {
+    return this.#context?.at?.[1];
   }
   get remaining() {
     return this.#context?.remaining_ms;
@@ -1656,9 +1664,9 @@ var PeerCore = class {
     try {
       if (ctx) {
         message.ctx = readContext(ctx);
-        const [name, position] = ctx.at ?? [];
+        const [name, position] = message.ctx?.at ?? [];
         const room = this.#owner.rooms.get(name);
-        if (room && typeof position === "string") room.position = position;
+        if (room) room.position = position;
       }
     } catch (error2) {
       if (i === void 0) return this.#owner.ignore("wrong arguments");
@@ -2019,10 +2027,70 @@ var ClientCore = class {
   }
 };
 
+// src/following.ts
+var Following = class {
+  #open;
+  #key;
+  #attempts;
+  #items;
+  #after;
+  attempt = 1;
+  /**
+   * @param open opens a stream with other options
+   * @throws TypeError if the options have no key
+   */
+  constructor(open, { key, after, attempts = 1 }) {
+    if (key == null) throw new TypeError("to follow a stream, give it a key");
+    this.#open = open;
+    this.#key = key;
+    this.#attempts = attempts;
+    const [, attempt, rest] = /^(\d+):(.*)$/.exec(`${after}`) ?? [];
+    if (attempt) this.attempt = +attempt;
+    this.#after = attempt ? rest || void 0 : after;
+  }
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+  get #reading() {
+    const key = this.attempt === 1 ? this.#key : `${this.#key}:${this.attempt}`;
+    return this.#items ??= this.#open({ key, after: this.#after });
+  }
+  get position() {
+    const after = this.#items?.position ?? this.#after;
+    if (this.attempt > 1) return `${this.attempt}:${after ?? ""}`;
+    return after == null ? void 0 : `${after}`;
+  }
+  stop() {
+    return this.#reading.stop();
+  }
+  return() {
+    return this.#reading.return();
+  }
+  async next() {
+    for (; ; ) {
+      const items = this.#reading;
+      try {
+        return await items.next();
+      } catch (error) {
+        if (error instanceof ConnectionLost && error.outcome !== "not_sent") this.#after = items.position;
+        else if (error.code === "wsrpc.run_lost" && this.attempt < this.#attempts) {
+          this.attempt++;
+          this.#after = void 0;
+        } else throw error;
+        this.#items = void 0;
+      }
+    }
+  }
+};
+
 // src/room.ts
 var Room = class {
-  /** Whether no event was missed. */
+  /** Whether no event was missed, or the state has come that contains it. */
   complete = true;
+  /** Whether events that arrive are new. False while the page joins, and those from the log arrive. */
+  live = false;
+  /** Resolves when the page has joined, and the state and the events from the log have arrived. Rejects if it may not. */
+  ready;
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
   present = {
     get: () => this.#list,
@@ -2034,6 +2102,11 @@ var Room = class {
   #core;
   #channel;
   #options;
+  #handlers = new Handlers();
+  #finish = () => {
+  };
+  /** Whether the event "missed" has come since the page has begun to join. */
+  #isNotified = false;
   #users = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #stops;
@@ -2044,12 +2117,24 @@ var Room = class {
     this.name = name;
     this.#options = options;
     core.rooms.set(name, this);
+    this.ready = new Promise((resolve, reject) => {
+      this.#finish = (error) => error ? reject(error) : resolve();
+    });
+    this.ready.catch(() => {
+    });
     this.#stops = [
       core.subscribe((state, resumed) => {
-        if (state === "open" && !resumed) void this.#join();
+        if (state !== "open" || resumed) return;
+        this.live = false;
+        void this.#join();
       }),
       channel.on("missed", (room) => {
-        if (room === name) this.complete = false;
+        if (room === name) this.#miss();
+      }),
+      channel.on("state", (room, _, state) => {
+        if (room !== name) return;
+        this.complete = true;
+        this.#call("state", state);
       }),
       channel.on("presence", (room, changes, isSnapshot) => {
         if (room === name) this.#change(changes, isSnapshot);
@@ -2058,18 +2143,49 @@ var Room = class {
     if (core.state !== "connecting") void this.#join();
   }
   async #join() {
-    const after = this.position ?? void 0;
+    const { position } = this;
+    const after = position ?? void 0;
+    this.#isNotified = false;
     try {
       const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
-      this.complete &&= answer?.complete ?? this.position === void 0;
+      if (!(answer?.complete ?? position === void 0) && !this.#isNotified) this.#miss();
       this.position ??= answer?.position ?? null;
       this.error = void 0;
+      this.live = true;
+      this.#finish();
     } catch (error) {
-      if (error instanceof ConnectionLost) return;
+      if (error instanceof ConnectionLost) {
+        if (this.#core.state === "closed") this.#finish(error);
+        return;
+      }
       this.error = error;
-      this.complete = false;
+      this.#finish(error);
+      if (position === void 0) this.complete = false;
+      else this.#miss();
       this.#change([], true);
     }
+  }
+  #miss() {
+    this.#isNotified = true;
+    this.complete = false;
+    this.#call("missed");
+  }
+  #call(event, ...args) {
+    for (const handler of this.#handlers.of(event)) guarded(() => handler(...args));
+  }
+  /**
+   * Handles the state of a room with `state=`, which comes before the events that it does not contain, and comes again
+   * after missed events; or what the page has to do if it has missed events without that.
+   *
+   * @returns a function that removes the handler
+   */
+  on(event, handler) {
+    return this.#handlers.add(event, handler);
+  }
+  /** Changes what this connection says of itself, for `about` of `Present`. */
+  setAbout(about) {
+    this.#options = { ...this.#options, about };
+    return this.#join();
   }
   #change(changes, isSnapshot) {
     if (isSnapshot) this.#users.clear();
@@ -2187,6 +2303,13 @@ var Caller = class _Caller {
   /** Returns the items that the handler yields. The request is sent when the first item is read. */
   stream(event, ...args) {
     return new Stream(async () => this.#leave("stream", event, args), void 0, this.#options);
+  }
+  /**
+   * Returns the items of a stream with a key, which continues in each new session, until the client is closed:
+   * `client.with({ key }).follow("generate", prompt)`.
+   */
+  follow(event, ...args) {
+    return new Following((options) => this.with(options).stream(event, ...args), this.#options);
   }
   /**
    * Sends the items of an iterable to the handler, as fast as the handler reads them, and returns its result. The

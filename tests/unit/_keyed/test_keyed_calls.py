@@ -19,7 +19,20 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Context, Keep, Peer, Router, Server, Service, current_context, method, with_options
+from wsrpc import (
+    Client,
+    Context,
+    Handshake,
+    Keep,
+    Peer,
+    Reconnect,
+    Router,
+    Server,
+    Service,
+    current_context,
+    method,
+    with_options,
+)
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.errors import (
     BadArguments,
@@ -33,9 +46,10 @@ from wsrpc.errors import (
     RpcError,
     RunLost,
     UnknownEvent,
+    made_here,
 )
 from wsrpc.store import MemoryStore
-from wsrpc.testing import connect
+from wsrpc.testing import Line, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -634,7 +648,6 @@ def client_with(**options: Any) -> Any:
         (handles(keep="long"), "number of seconds"),
         (handles(keep=True), "number of seconds"),
         (handles(not_async, keep=60), "plain function"),
-        (handles(keep=60, ordered=True), "ordered"),
         (handles(keep=60, timeout=5.0), "timeout= is for the caller"),
         (handles(not_async, keep=60, thread=True), "plain function"),
         (client_with(store=MemoryStore()), "names this client in the store"),
@@ -647,6 +660,79 @@ def client_with(**options: Any) -> Any:
 def test_what_keep_does_not_apply_to_and_a_store_without_a_name(make: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
         make()
+
+
+async def test_a_client_follows_a_stream_over_sessions_and_runs() -> None:
+    server, keys = Server(), list[str | None]()
+    line = Line(server)
+
+    @server.on_handshake
+    def log_in(handshake: Handshake) -> None:
+        handshake.principal = handshake.bearer_token
+
+    @server.on("count", keep=60)
+    async def count(most: int, ctx: Context) -> AsyncIterator[int]:
+        keys.append(ctx.key)
+        for number in range(most):
+            yield number
+            if number == 6 and len(keys) < 3:
+                raise made_here(RunLost("the process has ended"))
+
+    async with Client("ws://server/", dial=line.dial, auth="ada", reconnect=Reconnect(initial=0.001)) as client:
+        items, got = client.follow("count", 12, key="k", attempts=3, returns=int), list[tuple[int, int]]()
+        assert items.position is None
+        async with items:
+            async for number in items:
+                got.append((items.attempt, number))
+                for peer in server.peers if number in (2, 4, 9) else ():
+                    await peer.close(1012)
+            assert got == [(n, number) for n, most in ((1, 7), (2, 7), (3, 12)) for number in range(most)]
+            assert keys == ["k", "k:2", "k:3"]
+        assert items.position is not None and items.position.startswith("3:12-")
+        later = client.follow("count", 12, key="k", after=items.position.replace("12-", "10-"))
+        assert [number async for number in later] == [10, 11] and later.attempt == 3
+        with pytest.raises(RunLost):
+            await anext(client.follow("count", 12, key="k", after=7))
+        stopped = client.follow("count", 12, key="k:3")
+        assert await anext(stopped) == 0
+        await stopped.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stopped)
+        with pytest.raises(ValueError, match="attempts= is a whole number"):
+            client.follow("count", key="k", attempts=0)
+    with pytest.raises(ConnectionLost):
+        await anext(client.follow("count", 12, key="k"))
+    await server.close()
+
+
+class UnevenStore(MemoryStore):
+    """A store that answers the first ones last."""
+
+    waits = 40
+
+    async def open(self, *args: Any) -> Any:
+        self.waits -= 1
+        for _ in range(self.waits):
+            await asyncio.sleep(0)
+        return await super().open(*args)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_calls_with_keys_run_in_order_if_their_handler_is_ordered(ordered: bool) -> None:
+    server, said = Server(store=UnevenStore()), list[int]()
+
+    @server.on("say", keep=60, ordered=ordered)
+    async def say(number: int) -> int:
+        await asyncio.sleep(0)
+        said.append(number)
+        return number
+
+    async with connect(server, client=Client(auth="ada")) as client:
+        calls = [client.request("say", number, key=f"k{number}") for number in range(20)]
+        assert await asyncio.gather(*calls) == [*range(20)]
+        assert await client.request("say", 7, key="k7") == 7
+    assert sorted(said) == [*range(20)] and (said == sorted(said)) is ordered
+    await server.close()
 
 
 async def test_keys_that_nobody_honours() -> None:

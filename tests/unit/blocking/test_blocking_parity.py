@@ -27,6 +27,7 @@ LEFT_OUT = {
     "Client.use_outgoing": MIDDLEWARE,
     "Client.include": "a router may hold coroutine functions and middleware",
     "Client.bind": EVENT_LOOP,
+    "*.follow": "continue with `stream(..., after=)`",
     "Client.room": EVENT_LOOP,
     "Client.store=": NO_RUN,
     "Client.key_owner=": NO_RUN,

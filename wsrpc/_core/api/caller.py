@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from msgspec import UNSET
 
-from ..._base.misuse import refused
+from ..._base.misuse import check_number, refused
 from ..._base.names import UNTYPED, OnChannel, Source
 from ..._base.retry import Retry, check_retry
 from ..handlers.invocation import CURRENT
@@ -18,7 +18,8 @@ from ..wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from . import calls
 from .anonymous import AnonymousChannel
 from .events import EventReader
-from .options import CallOptions, EventOptions, StreamOptions, changed
+from .following import Following
+from .options import CallOptions, ChannelCallOptions, EventOptions, StreamOptions, changed
 from .proxy import make_emitter, make_proxy
 from .stream import Stream
 
@@ -294,6 +295,35 @@ class ReadingCaller(Caller, EventReader):
     """The methods of `Caller`, with `events` and `wait_for`. Its sender is a `ReadingSender`."""
 
     __slots__ = ()
+
+    def follow(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        key: str,
+        after: int | str | None = None,
+        attempts: int = 1,
+        returns: TypeForm[T] = UNTYPED,
+        **options: Unpack[ChannelCallOptions],
+    ) -> Following[T]:
+        """Read a stream with a key, and continue in each new session: ``async for word in client.follow(...)``.
+
+        Args:
+            key, returns, timeout, metadata: as for `stream`.
+            after: the position after which to begin, `Following.position` of an earlier call.
+            attempts: how many runs of the handler there may be. If the process with the handler ends, so that its run
+                is lost, the handler starts again, with the key ``"key:2"``, and so on. Then `Following.attempt` grows.
+
+        Raises:
+            TypeError, ValueError: an option is wrong.
+        """
+        check_number("attempts= is a whole number, 1 or more", attempts, 1)
+
+        def open(key: str, after: int | str | None) -> Stream[T]:
+            return self.stream(event, *args, returns=returns, key=key, after=after, **options)
+
+        return Following(open, key, after, attempts)
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         sender, channel = cast(ReadingSender, self._sender), self._channel_name

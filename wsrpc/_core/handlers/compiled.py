@@ -239,12 +239,10 @@ def _why_no_timeout(facts: Facts, thread: bool) -> str:
     return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
 
 
-def _why_no_keep(facts: Facts, options: HandlerOptions, lane: Hashable) -> str:
+def _why_no_keep(facts: Facts, options: HandlerOptions) -> str:
     """Return why calls of a handler cannot have keys. Return an empty text if they can."""
     if facts.role.opens_before_body:
         return f"this one {facts.role.value}"
-    if options.ordered or lane is not None:
-        return "this one is ordered, and a call with a key runs beside others"
     if options.timeout is not UNSET:
         return "timeout= is for the caller's wait, so use `async with asyncio.timeout()` in its body"
     if options.thread or not (facts.is_coroutine or facts.role is Role.STREAM):
@@ -318,7 +316,7 @@ class Handler:
             raise facts.refusal(None, text)
         if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
             raise facts.refusal(None, f"timeout= is for an `async def` that gives one result: {why}")
-        if options.keep is not None and (why := _why_no_keep(facts, options, lane)):
+        if options.keep is not None and (why := _why_no_keep(facts, options)):
             raise facts.refusal(None, f"keep= is for an `async def` that returns a value or yields items: {why}")
         self.function = function
         """The user's object, unchanged."""

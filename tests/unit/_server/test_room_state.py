@@ -1,0 +1,306 @@
+"""Rooms with ``state=``, and `Room.events`: a state, and then the events that are not contained in it, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import BadArguments, Client, ItemsGone, Limits, Peer, Reconnect, RemoteError, Server
+from wsrpc.store import MemoryStore
+from wsrpc.testing import Line
+from wsrpc.types import ClientRoom, RoomState
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Process:
+    """A server whose room has a state: the list of what was added, which this process keeps by reading the room."""
+
+    def __init__(self, store: MemoryStore | None = None, **options: Any) -> None:
+        self.server = Server(store=store)
+        self.line = Line(self.server)
+        self.asked = 0
+        self.room = self.server.room("board", keep=60, allow=lambda peer: True, **({"state": self.state} | options))
+        self.board: list[int] = []
+        self.events = self.room.events()
+        self.following = asyncio.create_task(self.follow() if not options else asyncio.sleep(0))
+
+    async def follow(self) -> None:
+        async for event in self.events:
+            self.board += event.args
+
+    def state(self, peer: Peer) -> object:
+        self.asked += 1
+        return RoomState([*self.board], self.events.position)
+
+    async def close(self) -> None:
+        await self.server.close()
+        self.events.close()
+        await self.following
+
+
+@asynccontextmanager
+async def processes(count: int, store: MemoryStore | None = None, **options: Any) -> AsyncGenerator[list[Process]]:
+    made = [Process(store, **options) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for each in made:
+            await each.close()
+
+
+class Page:
+    """A client that shows the board."""
+
+    def __init__(self, process: Process, **options: Any) -> None:
+        reconnect = Reconnect(initial=0.001)
+        self.client = Client("ws://server/", dial=process.line.dial, reconnect=reconnect, **options)
+        self.shown: list[int] = []
+        self.states: list[Any] = []
+        self.missed = 0
+        self.client.on("add", self.shown.append)
+        self.room = self.client.room("board")
+        self.room.on_state(self.begin)
+        self.room.on_missed(self.miss)
+
+    def begin(self, room: ClientRoom, state: Any) -> None:
+        self.states.append(state)
+        self.shown[:] = state or []
+
+    def miss(self) -> None:
+        self.missed += 1
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["in memory", "in a store"])
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_member_begins_with_the_state_and_gets_each_later_event_once(shared: bool, seed: int) -> None:
+    rng = random.Random(seed)
+    async with processes(2 if shared else 1, MemoryStore() if shared else None) as made:
+        pages = [Page(rng.choice(made)) for _ in range(6)]
+
+        async def emit(process: Process, first: int) -> None:
+            for number in range(first, first + 20):
+                await process.room.emit("add", number)
+                if rng.random() < 0.5:
+                    await asyncio.sleep(0)
+
+        async def visit(page: Page) -> None:
+            for _ in range(rng.randrange(30)):
+                await asyncio.sleep(0)
+            async with page.client:
+                await page.room.join()
+                assert page.room.complete and len(page.states) == 1
+                await emitting
+                await turns_until(lambda: len(page.shown) >= 20 * len(made))
+            assert not page.missed
+
+        emitting = asyncio.gather(*(emit(each, 100 * n) for n, each in enumerate(made)))
+        await asyncio.gather(*map(visit, pages))
+        for each in made:
+            await turns_until(lambda each=each: len(each.board) == 20 * len(made))  # type: ignore[misc]
+            assert all(page.shown == each.board for page in pages)
+        assert sorted(made[0].board) == sorted(n + 100 * p for p in range(len(made)) for n in range(20))
+
+
+async def test_the_state_may_be_behind_and_without_a_position_it_is_that_of_the_present_moment() -> None:
+    board: list[int] = []
+    async with processes(1, state=lambda peer: [*board]) as [process]:
+        for number in range(3):
+            board.append(number)
+            await process.room.emit("add", number)
+        page, late = Page(process), Page(process)
+        async with page.client, late.client:
+            await page.room.join()
+            assert page.states == [[0, 1, 2]] and page.shown == [0, 1, 2]
+            board.append(3)
+            await process.room.emit("add", 3)
+            await turns_until(lambda: page.shown == [0, 1, 2, 3])
+
+
+async def test_only_who_has_missed_something_gets_the_state_again() -> None:
+    async with processes(1, MemoryStore(log_bytes=1500)) as [process]:
+        page = Page(process)
+        async with page.client:
+            await page.room.join()
+            for reconnects in range(2):
+                await process.room.emit("add", 1)
+                await turns_until(lambda: len(page.shown) == len(process.board))
+                [peer] = process.server.peers
+                await peer.close(1012)
+                await turns_until(lambda peer=peer: {*process.room} - {peer})  # type: ignore[misc]
+                assert len(page.states) == 1 and page.room.complete, reconnects
+            position = page.room.position
+            for number in range(100):
+                await process.room.emit("add", number)
+            await turns_until(lambda: page.shown == process.board)
+        returning = Page(process)
+        async with returning.client:
+            await turns_until(lambda: len(process.board) == 102)
+            joined = await returning.room.join(after=position)
+            assert joined.complete and returning.shown == process.board and not returning.missed
+
+
+async def test_a_member_that_is_added_gets_the_state() -> None:
+    async with processes(1) as [process]:
+        process.server.on("open", process.room.add)
+        await process.room.emit("add", 1)
+        await turns_until(lambda: process.board == [1])
+        page = Page(process)
+        async with page.client:
+            await turns_until(lambda: page.shown == [1])
+            await process.room.emit("add", 2)
+            await turns_until(lambda: page.shown == [1, 2])
+            assert page.states == [[1]] and process.asked == 1
+
+
+async def _slow(peer: Peer) -> None:
+    await asyncio.sleep(3600)
+
+
+def _fails(peer: Peer) -> None:
+    raise LookupError("no database")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (_fails, "no database"),
+        (_slow, "TimeoutError"),
+        (lambda peer: object(), "object"),
+        (lambda peer: RoomState([], "1"), "`after` is the position of an event"),
+        (lambda peer: "x" * 2_000, "MessageTooBig"),
+    ],
+    ids=["fails", "takes too long", "cannot be sent", "no position", "too large"],
+)
+async def test_a_member_without_a_state_is_told_that_it_misses_something(
+    state: Any, reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsrpc._server.room_feed.STATE_TIMEOUT", 0.05)
+    async with processes(1, state=state) as [process]:
+        page = Page(process, limits=Limits(message_bytes=2000))
+        async with page.client:
+            assert not (await page.room.join()).complete
+            await turns_until(lambda: page.missed == 1)
+            assert not page.states and not page.room.complete
+            await process.room.emit("add", 1)
+            await turns_until(lambda: page.shown == [1])
+    [record] = [each for each in caplog.records if "does not get the state" in each.message]
+    assert reason in (record.exc_text or str(record.exc_info))
+
+
+async def test_a_state_that_stays_older_than_the_log_is_missed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsrpc._server.room_feed.AGAIN", 0.001)
+    asked = list[None]()
+
+    def state(peer: Peer) -> RoomState:
+        asked.append(None)
+        return RoomState([], "1-0.1")
+
+    async with processes(1, MemoryStore(log_bytes=1000), state=state) as [process]:
+        for number in range(100):
+            await process.room.emit("add", number)
+        page = Page(process)
+        async with page.client:
+            assert not (await page.room.join()).complete
+            await turns_until(lambda: page.missed == 1)
+            assert page.states == [[], []]  # once more before it is missed
+        assert len(asked) == 10
+
+
+def test_what_a_state_needs() -> None:
+    server = Server()
+    with pytest.raises(ValueError, match="has state=, which needs keep="):
+        server.room("board", state=lambda peer: None)
+    server.room("lobby", keep=60)
+    with pytest.raises(ValueError, match="give it state= together with keep="):
+        server.room("lobby", state=lambda peer: None)
+    with pytest.raises(TypeError, match=r"state= takes a function that is called with \(peer\)"):
+        server.room("other", keep=60, state=lambda: None)  # type: ignore[arg-type, misc]
+
+
+async def test_a_room_with_a_state_takes_no_last() -> None:
+    async with processes(1) as [process]:
+        page = Page(process)
+        async with page.client:
+            with pytest.raises(RemoteError, match="begins with its state"):
+                await page.room.join(last=5)
+
+
+# ---------------------------------------------------------------- the events of a room, for the server's own code
+
+
+async def count(events: Any) -> int:
+    return len([None async for _ in events])
+
+
+async def read(events: Any, count: int) -> list[Any]:
+    return [(await anext(events)).args[0] for _ in range(count)]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["in memory", "in a store"])
+async def test_a_server_reads_the_events_of_its_room(shared: bool) -> None:
+    server = Server(store=MemoryStore() if shared else None)
+    room = server.room("board", keep=60)
+    whole = room.events()
+    for number in range(4):
+        await room.of("chat").emit("add", number, metadata={"n": str(number)})
+    events = [await anext(whole) for _ in range(4)]
+    assert [(e.channel, e.event, e.args[0], e.metadata) for e in events] == [
+        ("chat", "add", n, {"n": str(n)}) for n in range(4)
+    ]
+    assert whole.position == events[3].position
+    some = [room.events(after=events[1].position), room.events(last=2), room.events(last=9)]
+    assert [await read(each, n) for each, n in zip(some, (2, 2, 4), strict=True)] == [[2, 3], [2, 3], [0, 1, 2, 3]]
+    later = room.events(last=0)
+    waiting = asyncio.create_task(anext(later))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    reading = asyncio.create_task(read(later, 1))
+    await turns_until(lambda: later.position != "0-0")
+    await room.emit("add", 4)
+    assert await reading == [4]
+    ends = asyncio.create_task(read(later, 1))
+    await server.close()
+    with pytest.raises(StopAsyncIteration):
+        await ends
+    for each in (whole, *some, later):
+        each.close()
+
+
+async def test_a_server_is_told_that_events_are_gone_and_can_go_on() -> None:
+    server = Server(store=MemoryStore(log_bytes=1000))
+    room = server.room("board", keep=60)
+    events = room.events()
+    for number in range(3):
+        await room.emit("add", number)
+    assert await read(events, 1) == [0]
+    for number in range(3, 60):
+        await room.emit("add", number)
+    with pytest.raises(ItemsGone, match="are not kept any more"):
+        await read(events, 60)
+    rest = await anext(events)
+    whole = room.events()
+    with pytest.raises(ItemsGone, match="after 0-0 are not kept any more"):
+        await anext(whole)
+    assert await read(whole, 1) == await read(room.events(last=100), 1) == [rest.args[0]]
+    with pytest.raises(ValueError, match="either after= or last="):
+        room.events(after=rest.position, last=1)
+    with pytest.raises(BadArguments):
+        room.events(after="yesterday")
+    events.close()
+    await asyncio.wait_for(count(events), 20)
+    await server.close()
+
+
+def test_a_room_without_events() -> None:
+    with pytest.raises(RuntimeError, match="keeps no events"):
+        Server().room("hall").events()

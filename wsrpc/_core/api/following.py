@@ -1,0 +1,95 @@
+"""`Following`: the items of a stream with a key, from one session to the next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from ...errors import ConnectionLost, RunLost
+from .stream import Stream
+
+T = TypeVar("T")
+
+_later_attempt = re.compile(r"([0-9]{1,9}):(.*)", re.DOTALL).fullmatch
+
+
+class Following(Generic[T]):
+    """Async iterator over the items of a stream with a key, each once and in order. `Client.follow` returns it.
+
+    It is also an async context manager. Leaving it only ends the reading. Cancelling a read is safe: no item is lost.
+    It raises what `Stream` raises, but when a session has ended, it continues in the next one, as long as the client
+    reconnects. After any error, another one continues after the `position` of this one.
+
+    Attributes:
+        attempt: the number of the run whose items are read, 1 for the first one. When it grows, the items that were
+            read before are those of a lost run, and the next item is the first one of another run.
+    """
+
+    def __init__(
+        self,
+        open: Callable[[str, str | int | None], Stream[T]],
+        key: str,
+        after: str | int | None,
+        attempts: int,
+    ) -> None:
+        self._open = open
+        self._key = key
+        self._attempts = attempts
+        self._stream: Stream[T] | None = None
+        self.attempt = 1
+        self._after = after
+        if isinstance(after, str) and (found := _later_attempt(after)) is not None:
+            self.attempt, self._after = int(found[1]), found[2] or None
+
+    @property
+    def position(self) -> str | None:
+        """The position of the last item that was read, for ``after=``. None while it is not known."""
+        found = None if self._stream is None else self._stream.position
+        after = self._after if found is None else found
+        if self.attempt > 1:
+            return f"{self.attempt}:{after or ''}"
+        return None if after is None else str(after)
+
+    async def stop(self) -> None:
+        """Stop the handler, for all its readers; see `Stream.stop`."""
+        await self._reading().stop()
+
+    async def aclose(self) -> None:
+        """Stop reading. Cancelling is safe, and a second call has no effect."""
+        await self._reading().aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while True:
+            try:
+                return await anext(self._reading())
+            except ConnectionLost as exc:
+                if exc.outcome == "not_sent":  # it could not even be opened
+                    raise
+                self._after = self._reading().position
+            except RunLost:
+                if self.attempt >= self._attempts:
+                    raise
+                self.attempt, self._after = self.attempt + 1, None
+            self._stream = None
+
+    def _reading(self) -> Stream[T]:
+        if self._stream is None:
+            key = self._key if self.attempt == 1 else f"{self._key}:{self.attempt}"
+            self._stream = self._open(key, self._after)
+        return self._stream
+
+    def __repr__(self) -> str:
+        return f"<Following {self._key!r} attempt={self.attempt} position={self.position!r}>"
