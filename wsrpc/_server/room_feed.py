@@ -190,9 +190,9 @@ class RoomFeed:
     def _notify_all(self, position: Position) -> None:
         """Tell the members that are not behind that events before a position are missing, or send the state again."""
         if self._state is not None:
-            for inside in tuple(self.members.values()):
-                if isinstance(inside, ServedPeer) and inside.peer not in self._followers.behind:
-                    self._send_state_later(inside)
+            for member in tuple(self.members.values()):
+                if isinstance(member, ServedPeer) and member.peer not in self._followers.behind:
+                    self._send_state_later(member)
             return
         for error in self._followers.send(missed(self._name, position).message(self._name, position), ()).errors:
             inside = self.members.get(error.peer)
