@@ -207,7 +207,7 @@ async def test_a_client_that_its_server_closes_is_connected_until_it_has_read_th
         assert not closing.done() and w.made[0].peers == (w.peer,) and w.forwarded == 1
         w.transport.resume_receiving()
         await closing
-        await turns_until(lambda: w.client.connected)
+        await turns_until(lambda: len(w.backs) == 2)
         assert w.codes == [1006, code] and w.backs[-1].resumed == (code == 4411)
 
 
