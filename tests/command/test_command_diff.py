@@ -69,13 +69,50 @@ async def test_allowed_rules_come_last_and_do_not_fail(folder: Path) -> None:
     assert (await compared(folder, "old:server new:server --program-first")).code == 1
 
 
+PASSES = f"passes with --program-first:\n{ADDED}"
+FAIL = "ping, orders:create(timeout_ms), $defs.Order.note"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "out"),
+    [
+        ("", 1, f"{EVENTS}{MEANING}{PASSES}3 changes break old peers: {FAIL}\n"),
+        (
+            "--allow parameter-unit-changed --allow field-removed-optional",
+            *(1, f"{EVENTS}{PASSES}allowed:\n{MEANING.partition(chr(10))[2]}1 change breaks old peers: ping\n"),
+        ),
+        (
+            "--allow event-removed --allow parameter-unit-changed --allow field-removed-optional",
+            *(0, f"{PASSES}allowed:\n{EVENTS.partition(chr(10))[2]}{MEANING.partition(chr(10))[2]}"),
+        ),
+    ],
+)
+async def test_with_the_program_first_the_output_says_which_changes_fail(
+    folder: Path, line: str, code: int, out: str
+) -> None:
+    assert await compared(folder, f"old:server new:server --program-first {line}") == (code, out, "")
+
+
+async def test_many_places_are_cut(folder: Path) -> None:
+    numbered = "\n".join(f"server.on('e{number:02}', ping)" for number in range(12))
+    (folder / "many.py").write_text(f"{OLD}\n{numbered}", "utf-8")
+    code, out, err = await compared(folder, "many:server old:server --program-first --allow event-removed:e")
+    ten = [f"e{number:02}" for number in range(10)]
+    assert code == 1 and out.endswith(f"\n12 changes break old peers: {', '.join(ten)} and 2 more\n")
+    assert err.endswith(f"no such change, but {', '.join(f'event-removed:{each}' for each in ten)} and 2 more\n")
+
+
 @pytest.mark.parametrize(
     ("allowed", "code", "notes"),
     [
         ("event-removed:ping", 0, ""),
         ("event-removed:ping --allow event-removed", 0, ""),
-        ("event-removed:check", 1, "wsrpc: --allow event-removed:check: there is no such change\n"),
-        ("event-removed:pi", 1, "wsrpc: --allow event-removed:pi: there is no such change\n"),
+        (
+            "event-removed:check",
+            1,
+            "wsrpc: --allow event-removed:check: there is no such change, but event-removed:ping\n",
+        ),
+        ("event-removed:pi", 1, "wsrpc: --allow event-removed:pi: there is no such change, but event-removed:ping\n"),
         ("kind-changed", 1, "wsrpc: --allow kind-changed: there is no such change\n"),
     ],
 )
@@ -83,6 +120,15 @@ async def test_one_change_is_allowed_at_its_place(folder: Path, allowed: str, co
     others = "parameter-unit-changed:orders:create(timeout_ms) --allow field-removed-optional:$defs.Order.note"
     ended = await compared(folder, f"old:server new:server --program-first --allow {others} --allow {allowed}")
     assert (ended.code, ended.err) == (code, notes)
+
+
+async def test_the_note_quotes_a_place_for_the_shell(folder: Path) -> None:
+    contract = "class Emitted(Protocol):\n    def ping(self) -> None: ..."
+    emitting = f"{OLD}\nfrom typing import Protocol\n{contract}\nserver.declare(Emitted)\n"
+    (folder / "emitting.py").write_text(emitting, "utf-8")
+    ended = await compared(folder, "old:server emitting:server --allow emitted-event-added:ping")
+    note = "there is no such change, but 'emitted-event-added:emits ping'"
+    assert (ended.code, ended.err) == (1, f"wsrpc: --allow emitted-event-added:ping: {note}\n")
 
 
 async def test_as_json(folder: Path) -> None:

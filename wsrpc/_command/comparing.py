@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -22,6 +23,10 @@ from .running import complain
 
 MOST_SHOWN = 60
 """Characters of an old or new value up to which people see it."""
+MOST_PLACES = 10
+"""Places that are named in one line."""
+PASSING = {"passes with --program-first": 1, "compatible": 2, "allowed": 3}
+"""Headings of changes that do not fail, in their order after those that do."""
 
 
 @click.command(epilog=f"OLD and NEW are each {TARGETS}")
@@ -55,7 +60,7 @@ def diff(**params: Any) -> int:
             rows = [{"from": name, **msgspec.structs.asdict(each)} for name, found in by_old.items() for each in found]
             return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
         heading = "from {}:\n" if len(by_old) > 1 else ""
-        lines = {name: "\n".join(_lines(found, options.allow)) or "no changes" for name, found in by_old.items()}
+        lines = {name: "\n".join(_lines(found, options)) or "no changes" for name, found in by_old.items()}
         return "\n\n".join(heading.format(one_line(name, 200)) + text for name, text in lines.items())
 
     try:
@@ -64,21 +69,39 @@ def diff(**params: Any) -> int:
         raise UsageError(f"the descriptions cannot be compared: {exc}") from exc
     found = set[str]().union(*map(_names, changes))
     for unused in (each for each in dict.fromkeys(options.allow) if each not in found):
-        complain(f"--allow {unused}: there is no such change")
-    judged = [each for each in changes if not (options.program_first and each.old_peers == "works")]
-    breaking = [each for each in judged if each.kinds != ("compatible",) and not _names(each) & {*options.allow}]
-    return REMOTE if breaking else 0
+        rule = unused.partition(":")[0]
+        elsewhere = _listed([shlex.quote(f"{rule}:{_place(each)}") for each in changes if each.rule == rule])
+        complain(f"--allow {unused}: there is no such change{elsewhere and f', but {elsewhere}'}")
+    return REMOTE if any(_heading(each, options) not in PASSING for each in changes) else 0
 
 
-def _lines(changes: Sequence[Change], allowed: Sequence[str]) -> Iterator[str]:
+def _lines(changes: Sequence[Change], options: Options) -> Iterator[str]:
     """Yield the changes by whom they break, those that break most first."""
-    groups: dict[tuple[str, ...], list[Change]] = {}
+    groups: dict[str, list[Change]] = {}
     for change in changes:
-        groups.setdefault(("allowed",) if _names(change) & {*allowed} else change.kinds, []).append(change)
-    for kinds, found in sorted(groups.items(), key=lambda group: (group[0][0] in ("compatible", "allowed"), group[0])):
-        yield f"{', '.join(kinds)}:"
+        groups.setdefault(_heading(change, options), []).append(change)
+    for heading, found in sorted(groups.items(), key=lambda group: (PASSING.get(group[0], 0), group[0])):
+        yield f"{heading}:"
         for change in found:
             yield f"  {_place(change)}: {change.rule}{_values(change)}. {change.text} {change.do}"
+    failing = [_place(each) for heading, found in groups.items() if heading not in PASSING for each in found]
+    if options.program_first and failing:
+        yield f"{len(failing)} change{'s break' if len(failing) > 1 else ' breaks'} old peers: {_listed(failing)}"
+
+
+def _heading(change: Change, options: Options) -> str:
+    """Return the heading of a change, which says whether it fails."""
+    if _names(change) & {*options.allow}:
+        return "allowed"
+    if options.program_first and change.old_peers == "works" and change.kinds != ("compatible",):
+        return "passes with --program-first"
+    return ", ".join(change.kinds)
+
+
+def _listed(places: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(places))
+    further = f" and {len(distinct) - MOST_PLACES} more" if len(distinct) > MOST_PLACES else ""
+    return ", ".join(distinct[:MOST_PLACES]) + further
 
 
 def _names(change: Change) -> set[str]:
