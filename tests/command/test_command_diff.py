@@ -33,8 +33,8 @@ breaks callers:
 """
 MEANING = """\
 changes meaning:
-  orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The number arrives unchanged, and \
-is read in another unit. Add a parameter for the new unit.
+  orders:create(timeout_ms): parameter-unit-changed ("timeout_s" -> "timeout_ms"). The same number is read \
+in another unit. Add a parameter for the new unit.
   $defs.Order.note: field-removed-optional. New handlers ignore the field silently. Keep the field until no caller \
 sends it.
 """
@@ -143,7 +143,7 @@ async def test_as_json(folder: Path) -> None:
         "old_caller": "meaning",
         "new_caller": "meaning",
         "old_peers": "meaning",
-        "text": "The number arrives unchanged, and is read in another unit.",
+        "text": "The same number is read in another unit.",
         "do": "Add a parameter for the new unit.",
         "old": "timeout_s",
         "new": "timeout_ms",
@@ -160,7 +160,7 @@ async def test_values_are_shown_if_both_versions_have_them_or_one_has_a_plain_va
     (folder / "old.py").write_text(versions("'unit': 's'", "None"), "utf-8")
     (folder / "new.py").write_text(versions("", "1"), "utf-8")
     code, out, _ = await compared(folder, "old:server new:server")
-    assert code == 1 and 'unit-changed ("s" -> none). ' in out and "parameter-default-changed (none -> 1). " in out
+    assert code == 1 and 'unit-removed ("s" -> none). ' in out and "parameter-default-changed (none -> 1). " in out
 
 
 async def test_several_old_versions(folder: Path) -> None:

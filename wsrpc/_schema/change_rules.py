@@ -49,7 +49,7 @@ Old callers are warned. | Remove it when no caller is left.
 kind-changed | fails | fails
 The caller expects another kind of response. | Add another event.
 upload-added | fails | meaning
-Old callers send no items; old handlers ignore the items silently. | Add another event.
+Old callers send no items; old handlers ignore them silently. | Add another event.
 upload-removed | meaning | fails
 New handlers ignore the items silently; new callers send none. | Add another event.
 emitted-event-added | works | meaning
@@ -90,11 +90,11 @@ Who omits the argument gets the other default. | Pass the value, or add an event
 parameter-renamed | meaning | meaning
 Arguments go by position: the same value arrives under another name. | Check that both names mean the same.
 parameter-unit-changed | meaning | meaning
-The number arrives unchanged, and is read in another unit. | Add a parameter for the new unit.
+The same number is read in another unit. | Add a parameter for the new unit.
 parameters-reordered | meaning | meaning
 Arguments go by position: values arrive in the parameters of others. | Keep the order, and append new parameters.
 parameter-before-rest | meaning | meaning
-One of the further arguments becomes a parameter, or the reverse. | Add another event.
+A further argument becomes a parameter, or the reverse. | Add another event.
 rest-added | works | fails
 Old handlers refuse further arguments. | Deploy the handlers first.
 rest-removed | fails | works
@@ -105,15 +105,17 @@ emitted-rest-removed | meaning | works
 New handlers drop further arguments silently. | Keep them until nobody passes any.
 
 unit-changed | meaning | meaning
-The number arrives unchanged, and is read in another unit. | Add a parameter or a field for the new unit.
+The same number is read in another unit. | Add a parameter or a field for the new unit.
 unit-declared | works | works
 Nothing is sent differently. | Check that old values had this unit, too.
+unit-removed | meaning | meaning
+Nothing says the unit of the number any more. | Declare its unit.
 unit-misspelt | works | works
 Units are compared only if the key is `unit`. | Rename the key.
 type-changed | fails | fails
 Neither version reads all values of the other. | Add a parameter, a field or an event.
 type-widened | works | fails
-Old programs refuse the values that are allowed now. | Deploy the readers first.
+Old programs refuse values that are allowed now. | Deploy the readers first.
 type-narrowed | fails | works
 New programs refuse values that were allowed. | Send only the remaining values first.
 null-allowed | works | fails
@@ -135,7 +137,7 @@ Old programs lose the order and duplicates. | Send each value once.
 constraint-tightened | fails | works
 New programs refuse values that were allowed. | Send only the remaining values first.
 constraint-loosened | works | fails
-Old programs refuse the values that are allowed now. | Deploy the readers first.
+Old programs refuse values that are allowed now. | Deploy the readers first.
 constraint-changed | fails | fails
 Each version refuses values of the other. | Allow both forms first.
 enum-value-added | works | fails
@@ -145,7 +147,7 @@ New programs refuse the value. | Stop sending it first.
 enum-renumbered | meaning | meaning
 The value now stands for another member. | Give each member its old value.
 enum-member-renamed | works | works
-Only the value is sent. | Nothing.
+Only the value is sent. | Nothing to do.
 variant-added | works | fails
 Old programs do not know the tag. | Deploy the readers first.
 variant-removed | fails | works
@@ -166,19 +168,21 @@ New callers miss the field in old results. | Deploy the handlers first.
 result-field-added-default | meaning | works
 New callers take the default for a value of the old handler. | Let null be its default, and check for null.
 result-field-added-optional | works | works
-Callers see that the field is missing. | Nothing.
+Callers see that the field is missing. | Nothing to do.
 result-field-removed | works | fails
 Old callers miss the field. | Keep it until no caller reads it.
 result-field-removed-default | works | meaning
 Old callers take the default for a value of the new handler. | Keep it until no caller reads it.
 result-field-removed-optional | works | works
-Callers see that the field is missing. | Nothing.
+Callers see that the field is missing. | Nothing to do.
+field-deprecated | works | works
+Generated clients mark the field. | Remove it when nobody uses it.
 older-name-added | works | fails
 Old handlers do not know the new name. | Deploy the handlers first.
 older-name-added-optional | works | meaning
 Old handlers ignore the new name silently. | Deploy the handlers first.
 older-name-removed | works | works
-Only callers before the old version send it. | Nothing.
+Only callers before the old version send it. | Check that none is left.
 added-field-refused | works | fails
 The old class forbids unknown fields. | Allow them first.
 removed-field-refused | fails | works
@@ -190,7 +194,7 @@ New programs may omit the field, which old ones require. | Deploy the readers fi
 field-default-changed | meaning | meaning
 Who omits the field gets the other default. | Send the value always, or add a field.
 field-renamed | meaning | meaning
-Fields go by name: perhaps one was renamed, and its value is lost. | Keep the name, or send both.
+Perhaps a field was renamed, and its value is lost. | Keep the name, send both, or let readers declare `older_names`.
 field-unit-changed | meaning | meaning
 The value of the old unit is lost, or the default of the new one is read. | Keep the old field, and send both.
 position-renamed | meaning | meaning

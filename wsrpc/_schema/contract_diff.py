@@ -266,6 +266,8 @@ class _Comparison:
                 if p.schema["enum"] != q.schema["enum"]:
                     yield _change("tag-changed", at, p.schema["enum"], q.schema["enum"])
                 continue
+            if q.deprecated and not p.deprecated:
+                yield _change("field-deprecated", at)
             if p.may_be_absent and not q.may_be_missed:
                 yield _change("field-required", at)
             if q.may_be_absent and not p.may_be_missed:
@@ -318,7 +320,8 @@ def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> 
 def _units(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
     before, after = (side.get(_DECLARED_UNIT) for side in (old, new))
     if before != after:
-        yield _change("unit-declared" if before is None else "unit-changed", place, before, after)
+        action = "declared" if before is None else "removed" if after is None else "changed"
+        yield _change(f"unit-{action}", place, before, after)
     if after is None and (word := next((word for word in _MISSPELT if word in new), None)):
         yield _change("unit-misspelt", place, None, word)
 
@@ -476,6 +479,11 @@ class _Field(NamedTuple):
         return self.may_be_absent or "default" in self.schema
 
     @property
+    def deprecated(self) -> bool:
+        """Whether its schema says so."""
+        return self.schema.get("deprecated") is True
+
+    @property
     def constant(self) -> bool:
         """Whether it is a tag."""
         return len(self.schema.get("enum", ())) == 1 and MEMBER_NAMES not in self.schema
@@ -512,7 +520,10 @@ def _one_sided(old: _Field | None, new: _Field | None, place: _Place, *, refused
     # Null says that the field is missing. Another default could be a value.
     without = "-default" if place.results and field.schema.get("default") is not None else "-optional"
     rule = f"field-{action}{without * field.may_be_missed}"
-    yield _change(rule, place, old and old.schema, new and new.schema)
+    found = _change(rule, place, old and old.schema, new and new.schema)
+    if new is None and field.deprecated:
+        found = msgspec.structs.replace(found, text=f"{found.text} It was deprecated.")
+    yield found
     if refused:
         yield _change(f"{action}-field-refused", place)
 

@@ -25,6 +25,7 @@ class Case(NamedTuple):
 
 
 SECONDS, MILLISECONDS = (f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms"))
+DEPRECATED = "Meta(extra_json_schema={'deprecated': True})"
 MISSPELT = [SECONDS.replace("unit", word) for word in ("units", "Unit", "x-unit", "x-units")]
 
 
@@ -76,7 +77,7 @@ def types() -> Iterator[Case]:
             for tp in ("int", "int | None", "int | str")
         ),
         (
-            "unit-changed",
+            "unit-removed",
             "T",
             "T(1)",
             "T",
@@ -118,6 +119,11 @@ def types() -> Iterator[Case]:
             "field-default-changed",
             *("T", "T()", "T", "T()"),
             *("class T(Struct, omit_defaults=True): a: int = 0", "class T(Struct, omit_defaults=True): a: int = 5"),
+        ),
+        (
+            "field-deprecated",
+            *("T", "T(1)", "T", "T(1)"),
+            *("class T(Struct): a: int", f"class T(Struct): a: Annotated[int, {DEPRECATED}]"),
         ),
         ("position-renamed", "T", "T(1)", "T", "T(1)", "class T(NamedTuple): a: int", "class T(NamedTuple): b: int"),
         (
@@ -312,6 +318,20 @@ def test_the_text_says_that_a_removed_event_was_deprecated() -> None:
     [change] = compare(V(deprecated="use 'g'").describe(), V(kind="").describe())
     assert (change.rule, change.kinds) == ("event-removed", ("breaks callers",))
     assert change.text == "Old callers still send the event. It was deprecated: use 'g'."
+
+
+@pytest.mark.parametrize(
+    ("call", "happens"),
+    [
+        ({"takes": "x: T", "call": "T(1)"}, "New handlers ignore the field silently; old ones miss it."),
+        ({"returns": "T", "gives": "T(1)"}, "Old callers miss the field."),
+    ],
+)
+def test_the_text_says_that_a_removed_field_was_deprecated(call: Any, happens: str) -> None:
+    types = "class T(Struct): a: int", f"class T(Struct): a: int; b: Annotated[int, {DEPRECATED}]"
+    none, some = (V(types=each, **call).describe() for each in types)
+    assert [change.text for change in compare(some, none)] == [f"{happens} It was deprecated."]
+    assert not [change for change in compare(none, some) if "deprecated" in change.text]
 
 
 @pytest.mark.parametrize(
