@@ -16,7 +16,7 @@ import msgspec
 
 from .._values.older_names import OLDER_NAMES
 from .change_rules import RULES, Kind, Outcome, kinds_of
-from .definitions import MEMBER_NAMES, PREFIX, Schema
+from .definitions import MEMBER_NAMES, PREFIX, UNIT, Schema
 from .description import Description, EventSchema, ParameterSchema
 
 _UNIT = re.compile(
@@ -32,8 +32,6 @@ _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties
 _LIMITS = (*_LOWER, "maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "pattern", "multipleOf")
 _NAMES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _JSON: dict[type, str] = dict(zip((type(None), bool, int, float, str, list, dict), _NAMES, strict=True))
-_DECLARED_UNIT = "unit"
-"""The keyword for the unit of a number, as in RFC 9880 (Semantic Definition Format)."""
 _MISSPELT = ("units", "Unit", "x-unit", "x-units")
 """Keywords that are written for it by mistake."""
 _WORDS = ("title", "description", "default", "examples", OLDER_NAMES)
@@ -318,7 +316,7 @@ def _order(old: Sequence[str], new: Sequence[str], place: _Place, what: str) -> 
 
 
 def _units(old: Schema, new: Schema, place: _Place) -> Iterator[Change]:
-    before, after = (side.get(_DECLARED_UNIT) for side in (old, new))
+    before, after = (side.get(UNIT) for side in (old, new))
     if before != after:
         action = "declared" if before is None else "removed" if after is None else "changed"
         yield _change(f"unit-{action}", place, before, after)
@@ -360,7 +358,7 @@ def _walk(
     schema: Any, definitions: dict[str, Schema], place: str, seen: frozenset[str]
 ) -> Iterator[tuple[str, Any, _Leaf]]:
     schema = _as_enum(schema)
-    shared = {key: value for key, value in schema.items() if key in (_DECLARED_UNIT, *_MISSPELT)}
+    shared = {key: value for key, value in schema.items() if key in (UNIT, *_MISSPELT)}
     if (ref := schema.get("$ref")) is not None:
         name = ref.removeprefix(PREFIX)
         if name not in seen:
@@ -535,10 +533,10 @@ def _renames(olds: dict[str, _Field], news: dict[str, _Field], place: _Place) ->
     """
 
     def bare(field: _Field) -> Schema:
-        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, _DECLARED_UNIT, *_MISSPELT)}
+        return {key: value for key, value in field.schema.items() if key not in (*_WORDS, UNIT, *_MISSPELT)}
 
     def differ(old: str, new: str) -> bool:
-        units = {side.schema.get(_DECLARED_UNIT) for side in (olds[old], news[new])}
+        units = {side.schema.get(UNIT) for side in (olds[old], news[new])}
         return _unit_differs(old, new) or (None not in units and len(units) == 2)
 
     removed, added = ([name for name in one if name not in other] for one, other in ((olds, news), (news, olds)))

@@ -12,6 +12,8 @@ from typing import Any, Literal
 Schema = dict[str, Any]
 Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
+UNIT = "unit"
+"""Keyword for the unit of a number, as in RFC 9880 (Semantic Definition Format)."""
 MEMBER_NAMES = "x-enum-varnames"
 """Keyword for the names of an enumeration's members, in the order of the values. Other generators know it, too."""
 

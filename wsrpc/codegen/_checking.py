@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .._base.names import RESERVED_EVENTS, check_channel, check_event
-from .._schema.definitions import MEMBER_NAMES, PREFIX
+from .._schema.definitions import MEMBER_NAMES, PREFIX, UNIT
 from .._schema.description import Description, EventSchema
 from .._values.older_names import OLDER_NAMES
 from ..errors import short
@@ -123,6 +123,13 @@ def schemas_of_event(event: EventSchema) -> list[Any]:
     """Return the schemas of one event: of its parameters, its items in both directions, and its result."""
     found = [parameter.schema for parameter in event.parameters]
     return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
+
+
+def prose_of(schema: Mapping[str, Any]) -> str:
+    """Return the description of a type, and the unit that it declares."""
+    units = [each.get(UNIT) for each in (schema, *(schema.get("anyOf") or ())) if each.__class__ is dict]
+    unit = next((f"Unit: {each}" for each in units if each.__class__ is str), "")
+    return "\n".join(filter(None, [schema.get("description", ""), unit]))
 
 
 def is_answered(emitted: EventSchema) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .._schema.definitions import Schema
-from ._checking import InvalidDescription
+from ._checking import InvalidDescription, prose_of
 from ._name_table import NameTable
 from ._python_plan import Plan, Tag
 from ._python_text import class_head, comment, docstring, identifier, is_plain, literal
@@ -126,7 +126,7 @@ class Models:
         types.notes.clear()
         schema: Schema = field.schema if field.schema.__class__ is dict else {}
         form = types.of(field.schema)
-        about = str(schema.get("description", ""))
+        about = prose_of(schema)
         marked = ["deprecated"] if schema.get("deprecated") is True else []
         lines = comment("\n".join(filter(None, [about, *marked, *types.notes])), "    ")
         annotation = form.expression

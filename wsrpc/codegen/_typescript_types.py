@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from .._schema.definitions import PREFIX, Schema
+from ._checking import prose_of
 from ._name_table import NameTable
 
 BASE64 = "Base64"
@@ -198,5 +199,5 @@ def _object(schema: Schema, names: Names, indent: str) -> str:
 def _about(schema: Any) -> str:
     if schema.__class__ is not dict:
         return ""
-    text = str(schema.get("description", ""))
+    text = prose_of(schema)
     return f"{text}\n@deprecated".strip() if schema.get("deprecated") is True else text

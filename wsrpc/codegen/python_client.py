@@ -11,7 +11,7 @@ import msgspec
 
 from .._schema.definitions import renamed
 from .._schema.description import Description, EventSchema
-from ._checking import InvalidDescription, by_channel, check_description, is_answered, schemas_of_event
+from ._checking import InvalidDescription, by_channel, check_description, is_answered, prose_of, schemas_of_event
 from ._name_table import NameTable
 from ._python_models import Models
 from ._python_plan import merged
@@ -215,7 +215,7 @@ def _about(event: EventSchema) -> str:
     described = [
         f"    {_parameter_name(each.name)}: {' '.join(text.split())}"
         for each in event.parameters
-        if (text := each.schema.get("description", ""))
+        if (text := prose_of(each.schema))
     ]
     if described:
         parts.append("\n".join(["Args:", *described]))

@@ -12,7 +12,7 @@ import msgspec
 from .._base.misuse import check_flag
 from ..errors import printable
 from ..schema import Description, EventSchema, ParameterSchema
-from ._checking import by_channel
+from ._checking import by_channel, prose_of
 from ._typescript_types import (
     BASE64,
     Names,
@@ -321,7 +321,7 @@ def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str
             parameters.append(f"...{name}: {in_parentheses(tp)}[]")
         else:
             parameters.append(f"{name}{'?' if number > needed else ''}: {tp}")
-        if text := parameter.schema.get("description"):
+        if text := prose_of(parameter.schema):
             about.append(f"@param {name} {text}")
     about += [f"Not described: {note}." for note in event.notes]
     about += [f"@deprecated {event.deprecated}"] if event.deprecated else []

@@ -77,7 +77,7 @@ ROW = [{**INTEGER, "title": "x"}, {**STRING, "title": "class"}, {"type": "number
 DEFINITIONS = {
     "Names": definition(dict.fromkeys(FIELDS, INTEGER), *FIELDS),
     "Hides": definition({"list": {"type": "array", "items": STRING, "default": []}, "str": STRING}),
-    "Late": definition({"a": {**INTEGER, "default": 1, "deprecated": True}, "b": INTEGER}, "b"),
+    "Late": definition({"a": {**INTEGER, "default": 1, "deprecated": True}, "b": {**INTEGER, "unit": "s"}}, "b"),
     "Quoted": definition({'a"b': INTEGER}),  # msgspec cannot have such a name
     "Words": {"enum": ["in-progress", "inProgress", "", "1st"]},
     "Named": {"enum": [1, -3, 4], "x-enum-varnames": ["ok", "__init__", "mro"]},
@@ -105,7 +105,8 @@ EVENTS = [
     event("needed", parameter("a", {**INTEGER, "default": 1}, optional=True), parameter("b")),
     event(
         "described",
-        parameter("a", {**INTEGER, "description": "How many."}),
+        parameter("a", {**INTEGER, "description": "How many.", "unit": "g"}),
+        parameter("b", {"anyOf": [True, {**INTEGER, "unit": "s"}], "unit": 1}),
         doc='Say "so".\n\nMore.',
         notes=["parameter 'a': it has no JSON Schema"],
     ),
@@ -137,7 +138,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 import wsrpc
 import wsrpc.cluster
-CONTRACT = "9cf6597eb844a6a2"
+CONTRACT = "a0bee6f16150129a"
 class Named(enum.Enum):
     ok = 1
     VALUE_MINUS_3 = -3
@@ -160,6 +161,7 @@ class Holder(msgspec.Struct):
 class Late(msgspec.Struct, kw_only=True):
     # deprecated
     a: int = 1
+    # Unit: s
     b: int
 class Names(msgspec.Struct):
     class_: int = msgspec.field(name="class")
@@ -200,11 +202,12 @@ class Main(Protocol):
     async def names(self, self_: int, class_: int, a: int, a_: int, items: int, items_: AsyncIterable[Any]) -> None: ...
     async def defaults(self, a: dt.date = ..., b: Any = ..., c: builtins.list[int] = []) -> None: ...
     async def needed(self, a: int, b: int) -> None: ...
-    async def described(self, a: int) -> None:
+    async def described(self, a: int, b: Any) -> None:
         """Say "so".
         More.
         Args:
-            a: How many.
+            a: How many. Unit: g
+            b: Unit: s
         Not described: parameter 'a': it has no JSON Schema.
         """
         ...

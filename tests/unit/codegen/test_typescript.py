@@ -79,6 +79,7 @@ class Cup(msgspec.Struct):
     size: Annotated[int, msgspec.Meta(description="In millilitres.")]
     sugar: Annotated[int | None, msgspec.Meta(description="In g.", extra_json_schema={"deprecated": True})] = None
     milk: Annotated[bool, msgspec.Meta(extra_json_schema={"deprecated": True})] = False
+    heat: Annotated[float, msgspec.Meta(extra_json_schema={"unit": "°C"})] | None = None
 
 
 class Emits(msgspec.Struct):
@@ -103,7 +104,9 @@ class Doors(Protocol):
 def classes(size: Size, pair: Pair, open: Open, names: Names) -> Rights: ...  # type: ignore[empty-body]
 
 
-def fill(cup: Cup, by: Annotated[int, msgspec.Meta(description="How much.")] = 1) -> None:
+def fill(
+    cup: Cup, by: Annotated[int, msgspec.Meta(description="How much.", extra_json_schema={"unit": "ml"})] = 1
+) -> None:
     """Fill a cup."""
 
 
@@ -143,6 +146,8 @@ export interface Cup {
   sugar?: number | null
   /** @deprecated */
   milk?: boolean
+  /** Unit: °C */
+  heat?: number | null
 }
 export interface Emits_ {
   number: number
@@ -169,6 +174,7 @@ export type Api = {
     /**
      * Fill a cup.
      * @param by How much.
+     * Unit: ml
      */
     fill: (cup: Cup, by?: number) => null
     /** Not described: result: complex has no JSON Schema. */
