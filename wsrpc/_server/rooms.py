@@ -188,9 +188,11 @@ class Room(RawBroadcastMethods, RequestMethods):
         Raises:
             BadArguments: ``after`` is not a position.
             ValueError: both ``after`` and ``last`` were passed.
-            RuntimeError: the room was created without ``keep=``.
+            RuntimeError: the room was created without ``keep=``; or called in a thread other than that of the server's
+                event loop.
         """
         log = self._core.room_log
+        self._core.check_events()
         if after is not None and last is not None:
             raise ValueError("events() takes either after= or last=")
         if log is None:
@@ -272,6 +274,10 @@ class RoomCore(BroadcastGroup):
     def presence(self) -> RoomPresence | None:
         """The users in the room, if it has presence."""
         return self.rooms.presences.by_name.get(self.name)
+
+    def check_events(self) -> None:
+        """Refuse to read the events in another thread than that of the server's peers."""
+        check_thread_of_plain(self.rooms.everybody._thread, "room.events")
 
     @property
     def announced(self) -> str:

@@ -258,6 +258,7 @@ SENDING: dict[str, Callable[[Any], Any]] = {
     "send_raw": lambda caller: caller.send_raw("x"),
     "request": lambda caller: caller.request("echo", 1),
     "stream": lambda caller: anext(caller.stream("count")),
+    "follow": lambda caller: anext(caller.follow("count", key="k")),
     "open_channel": lambda caller: caller.open_channel("converse"),
     "events": lambda caller: caller.events("n"),
     "wait_for": lambda caller: caller.wait_for("n"),
@@ -312,6 +313,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Room.add": lambda w: w.server.room("other").add(w.peer),
     "Room.remove": lambda w: w.room.remove(w.peer),
     "Room.join": lambda w: w.server.room("kept", keep=60).join(w.peer),
+    "Room.events": lambda w: w.server.room("kept", keep=60).events(),
 }
 
 HARMLESS: dict[str, Callable[[World], Any]] = {

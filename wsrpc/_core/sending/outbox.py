@@ -542,7 +542,8 @@ class Outbox:
 
     def wake_all(self) -> None:
         """Let all callers check again whether they have to wait: the session has lost its connection."""
-        self.greeting_gate.wake_all()
+        if self.greeting_gate.has_callers:
+            self.greeting_gate.wake_all()
         self.room_gate.wake_all()
         self.requests.capacity_gate.wake_all()
 
