@@ -251,6 +251,16 @@ function steps.hold(...)  -- the ids of logs by their keys
   end)
 end
 
+function steps.release(...)  -- the ids of logs by their keys
+  return each({...}, 2, function(key, id)
+    local log = find(key)
+    if log and log.id == id and runs(log) then
+      log.lapses = now
+      save(log)
+    end
+  end)
+end
+
 function steps.count(process, ...)  -- the numbers of readers by the keys of logs
   return each({...}, 2, function(key, count)
     local left = call('PTTL', name('log', key))

@@ -202,6 +202,10 @@ class RedisStore:
                 self._tails.learn(key, None)
         return states
 
+    async def release(self, logs: Mapping[str, str], /) -> None:
+        for some in _parts(logs):
+            await self._step("release", *some)
+
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         reply = await self._step("adopt", topic)
         return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in reply]

@@ -282,6 +282,12 @@ class PostgresStore:
         return {key: LogState(*state) for key, *state in rows}
 
     @to_its_end
+    async def release(self, logs: Mapping[str, str], /) -> None:
+        async with self._transaction() as db:
+            keys = [row["key"] for row in await db.fetch(HELD, [*logs], [*logs.values()])]
+            await db.execute(RENEW, keys, 0.0)
+
+    @to_its_end
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         async with self._transaction() as db:
             keys = [row["key"] for row in await db.fetch(LOST, topic)]

@@ -34,7 +34,8 @@ async def store(server: PostgresServer, request: pytest.FixtureRequest) -> Async
 async def calls_fail(store: PostgresStore) -> None:
     calls = (
         *(store.open("k2", new_log("b")), add_own(store, 2, b"x"), add(store, "w", 1, b"x", key="room")),
-        *(store.read("k", 0), store.read("k", 1, wait=30), store.hold("p", {"k": "a"}, {"k": 1}), store.adopt("t")),
+        *(store.read("k", 0), store.read("k", 1, wait=30), store.hold("p", {"k": "a"}, {"k": 1})),
+        *(store.adopt("t"), store.release({"k": "a"})),
     )
     async with asyncio.timeout(20):
         results = await asyncio.gather(*calls, return_exceptions=True)

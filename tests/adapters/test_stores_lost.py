@@ -86,7 +86,7 @@ async def calls_fail(store: RedisStore) -> None:
     calls = (
         *(store.open("k2", new_log("b")), add_own(store, 1, b"x", id="b", key="k2"), add(store, "w", 1, b"x")),
         *(store.read("k2", 0), store.read("k2", 0, wait=30)),
-        *(store.hold("p", {"k2": "b"}, {"k": 1}), store.adopt("t")),
+        *(store.hold("p", {"k2": "b"}, {"k": 1}), store.adopt("t"), store.release({"k2": "b"})),
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StoreLost)] == []

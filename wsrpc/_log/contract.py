@@ -157,6 +157,10 @@ class Store(Protocol):
         """Renew the leases of logs, given as ids by keys. Return the states of those that still exist."""
         ...
 
+    async def release(self, logs: Mapping[str, str], /) -> None:
+        """End the leases of logs, given as ids by keys."""
+        ...
+
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]: ...
 
     async def close(self) -> None:

@@ -45,6 +45,11 @@ class ProcessLease:
         self._held[id] = Held(key, learn, every)
         self._start()
 
+    @property
+    def held(self) -> dict[str, str]:
+        """The ids of the logs of this process by their keys."""
+        return {each.key: id for id, each in self._held.items()}
+
     def release(self, id: str) -> None:
         """Keep a log no longer. Idempotent."""
         self._held.pop(id, None)

@@ -22,6 +22,8 @@ STORE_TIMEOUT = 10.0
 """Seconds for which a call waits for a store that does not answer. (What runs, and what reads it, waits longer.)"""
 SILENT = 5.0
 """Seconds after which a store that does not answer is reported, if a caller gives up."""
+RELEASE_TIMEOUT = 1.0
+"""Seconds for which a process that ends waits until the store has ended its leases."""
 RETRY = 0.2
 """Seconds between the first attempts to reach the store. Later, it is up to ten times as long."""
 
@@ -96,7 +98,7 @@ class StoreLink:
     """
 
     def __init__(self, store: Store | None) -> None:
-        if store is not None and not callable(getattr(store, "adopt", None)):
+        if store is not None and not callable(getattr(store, "release", None)):
             raise TypeError(f"store= is a MemoryStore, a SqliteStore or a RedisStore, got {store!r}")
         self.memory: MemoryStore | None = None
         """The store of this server or client alone, which answers at once. None if others may have the same store."""
@@ -173,12 +175,17 @@ class StoreLink:
         """End all tasks, and what the store has open."""
         self.closed = True
         here = asyncio.current_task()
+        here, held, answered = asyncio.current_task(), self.lease.held, self.answers
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY):
                 while left := self.tasks - {here}:
                     for task in left:
                         task.cancel()
                     await asyncio.wait(left)
+        if held and answered and self.is_shared:
+            # Otherwise, they lapse by themselves. A store of the user's own may raise anything.
+            with suppress(Exception):
+                await asyncio.wait_for(self._given.release(held), RELEASE_TIMEOUT)
         await self._given.close()
 
 

@@ -322,6 +322,12 @@ class MemoryStore:
                 states[key] = log.state(now)
         return states
 
+    async def release(self, logs: Mapping[str, str], /) -> None:
+        now = self._drop_expired()
+        for key, id in logs.items():
+            if (log := self._logs.get(key)) is not None and log.new.id == id:
+                log.lapses = now
+
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         now = self._drop_expired()
         logs = self._adoptable.items()

@@ -371,6 +371,21 @@ async def one_of_many_processes_adopts_a_log(connect: Connect) -> None:
     assert await stores[1].adopt("nothing") == []
 
 
+async def a_log_that_its_process_releases_is_lost_at_once(connect: Connect) -> None:
+    ours, theirs = connect(), connect()
+    for key in ("k", "k2", "ended"):
+        await ours.open(key, new_log("a", topic="t", payload=key.encode()))
+    await end(ours, b"end", key="ended")
+    await ours.release({"k": "a", "k2": "b", "ended": "a", "none": "a"})
+    assert [await state_of(theirs, key) for key in ("k", "k2", "ended")] == [
+        LogState("a", "[1]", 1, 0, None, 0, True),
+        LogState("a", "[1]", 1, 0, None, 0, False),
+        LogState("a", "[1]", 1, 0, b"end", 0, False),
+    ]
+    assert [log.payload for log in await theirs.adopt("t")] == [b"k"]
+    assert await theirs.adopt("t") == []
+
+
 async def a_log_that_is_held_is_neither_adopted_nor_forgotten(connect: Connect) -> None:
     store, adopted = connect(lease=SOON), list[str]()
     await store.open("k", new_log("a", keep=LATER, topic="t"))
@@ -549,6 +564,7 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     a_read_ends_when_its_time_is_over_or_its_store_is_closed_which_a_call_opens,
     readers_count_until_their_process_reports_another_number_or_nothing,
     one_of_many_processes_adopts_a_log,
+    a_log_that_its_process_releases_is_lost_at_once,
     a_log_that_is_held_is_neither_adopted_nor_forgotten,
     a_payer_with_too_many_logs_has_room_again_when_one_is_forgotten,
     a_payer_with_too_many_bytes_has_room_again_when_a_log_is_forgotten,

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server
 from wsrpc._keyed import runs
+from wsrpc._log import link
 from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, _away_calls
 from wsrpc.cluster._away_calls import AwayCall
@@ -189,7 +190,7 @@ async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -
 
 
 async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_that_have_ended() -> None:
-    lock, store = Lock(), MemoryStore(lease=LEASE)
+    lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         cancelled = await waiting(lock_at(cluster), 1, key="a")
         cancelled.cancel()
@@ -204,7 +205,7 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
 async def test_how_long_a_call_has_waited_does_not_depend_on_the_clocks_of_processes(
     jump: int, within: float, opened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, store = Lock(), MemoryStore(lease=LEASE)
+    lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1, within=within))
         await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
@@ -253,7 +254,8 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
 class Faulty(MemoryStore):
     """A store that counts how often it is asked for the calls to a peer.
 
-    It may not answer then, and the first call to the peer that it ``spoils`` cannot be read.
+    It may not answer then, and the first call to the peer that it ``spoils`` cannot be read. A process that is closed
+    keeps its leases, as one that was killed.
     """
 
     asked = 0
@@ -262,6 +264,9 @@ class Faulty(MemoryStore):
     is_late = False
     """Whether it does what it does not answer."""
     spoils = ""
+
+    async def release(self, *_: Any) -> None:
+        pass
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         self.asked += 1
@@ -387,6 +392,34 @@ async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets
         assert lock.opened == [7]
 
 
+@pytest.mark.parametrize("is_server", [True, False])
+async def test_a_submitted_call_is_made_at_once_if_its_process_was_closed(is_server: bool) -> None:
+    """Nobody waits until its lease lapses."""
+    lock, store = Lock(), MemoryStore(lease=1000)
+    async with servers(2, store=store) as cluster:
+        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
+            peer = lock_at(cluster, 1) if is_server else shop.peer("lock")
+            await peer.submit("open_lock", key="k", deliver_within=30)
+        await cluster[1].close()
+        await cluster.enter(connect(cluster[0], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: lock.opened)
+
+
+class Hangs(MemoryStore):
+    """A store that does not answer a process that ends."""
+
+    async def release(self, *_: Any) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_process_ends_though_the_store_does_not_answer_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "RELEASE_TIMEOUT", 0.01)
+    store = Hangs()
+    async with servers(1, store=store) as cluster:
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+    assert store._adoptable
+
+
 async def test_a_submitted_call_is_made_though_the_server_that_has_taken_it_ends() -> None:
     lock, store = Lock(), MemoryStore(lease=LEASE)
     lock.may_answer.clear()
@@ -402,7 +435,7 @@ async def test_a_submitted_call_is_made_though_the_server_that_has_taken_it_ends
 
 
 async def test_who_submits_a_call_again_makes_it_if_its_process_has_ended() -> None:
-    lock, store = Lock(), MemoryStore(lease=LEASE)
+    lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(1, store=store) as cluster:
         async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
             await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
