@@ -28,6 +28,11 @@ from .run_readers import AHEAD, RunReaders
 
 NOTHING_KEPT = "nothing is kept of this call any more"
 ITEMS_LOST = "the store has lost items, perhaps those before {}"
+RESULTS_FULL = "too many results are kept for this caller: a shorter keep= or another store takes more"
+CALLS_FULL = (
+    "too many calls wait for this address, or their results are kept: a shorter deliver_within= or another store takes "
+    "more"
+)
 OTHER = "other"
 """The writer that ends the run of another process."""
 
@@ -279,9 +284,7 @@ class Runs:
             state = await self._open(run)
             starts = state.id == run.new.id
         except StoreFull:
-            raise made_here(
-                Overloaded("too many results are kept for this caller: a shorter keep= or another store takes more")
-            ) from None
+            raise made_here(Overloaded(CALLS_FULL if run.new.topic else RESULTS_FULL)) from None
         finally:
             if not starts:
                 run.performer.drop()

@@ -23,7 +23,16 @@ from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, _away_calls
 from wsrpc.cluster._away_calls import AwayCall
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.errors import BadArguments, ConnectionLost, KeyReused, PeerNotFound, RequestTimeout, RpcError, RunLost
+from wsrpc.errors import (
+    BadArguments,
+    ConnectionLost,
+    KeyReused,
+    Overloaded,
+    PeerNotFound,
+    RequestTimeout,
+    RpcError,
+    RunLost,
+)
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
 from wsrpc.testing import Clock, Line, connect
 
@@ -445,6 +454,16 @@ async def test_who_submits_a_call_again_makes_it_if_its_process_has_ended() -> N
             await cluster.join(0, "lock", lock.client)
             await turns_until(lambda: lock.opened)
             assert await opening(again.peer("lock")) == "open 1"
+
+
+async def test_an_address_for_which_too_many_calls_wait_gets_no_more() -> None:
+    async with servers(1, store=MemoryStore(payer_logs=1)) as cluster:
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+        for call in (lock_at(cluster).submit, lock_at(cluster).request):
+            with pytest.raises(Overloaded, match="too many calls wait for this address") as caught:
+                await call("open_lock", key="k2", deliver_within=30)
+            assert caught.value.outcome == "not_run"
+        await cluster[0].cluster.peer("other").submit("open_lock", key="k2", deliver_within=30)
 
 
 @pytest.mark.parametrize(
