@@ -100,10 +100,10 @@ def no_parentheses(usage: str) -> Callable[[F], F]:
 
 
 def shown_as(name: str) -> Callable[[F], F]:
-    """Decorator for a coroutine function that a public method calls.
+    """Decorator for a public method of a private class, or a coroutine function that a public method calls.
 
-    The coroutine function gets the name of the method. So Python's warning about a coroutine that was never awaited
-    names the method.
+    The function gets the name of the method. So Python's warning about a coroutine that was never awaited, and its
+    errors for missing arguments, name the method.
     """
 
     def decorate(function: F) -> F:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
-from .._base.misuse import no_parentheses
+from .._base.misuse import no_parentheses, shown_as
 from .._base.names import UNTYPED
 from .._core.api.options import AwayOptions, ChannelEventOptions, SubmitOptions
 from .._core.api.outgoing import OutgoingCall
@@ -54,10 +54,12 @@ class AwayCaller(Caller):
         answer: T = call(self, event, *args, returns=returns, **options)
         return answer
 
+    @shown_as("submit")
     def submit(self, event: str, /, *args: Any, deliver_within: float, **options: Unpack[SubmitOptions]) -> None:
         """Submit a request, and return when it is stored; see `wsrpc.cluster.ClusterPeer.submit`."""
         self._await(self._inner.submit, event, *args, deliver_within=deliver_within, **options)
 
+    @shown_as("submitted")
     def submitted(self, event: str, /, *, key: str) -> SubmittedCall:
         """Return the state of the call with a key; see `wsrpc.cluster.ClusterPeer.submitted`."""
         call: SubmittedCall = self._await(self._inner.submitted, event, key=key)

@@ -341,6 +341,7 @@ class AwayCaller(Caller):
         call: Any = Caller.request  # the type checkers know it as coroutine functions
         return call(caller, event, *args, returns=returns, **options)
 
+    @shown_as("submit")
     async def submit(self, event: str, /, *args: Any, deliver_within: float, **options: Unpack[SubmitOptions]) -> None:
         """Submit a request, and return when it is stored. It is made as by `request` with ``deliver_within``.
 
@@ -369,6 +370,7 @@ class AwayCaller(Caller):
         # A handler's deadline does not limit what others do later.
         await calls.request(sender, (self._channel_name, event, args), replace(chosen, timeout=None))
 
+    @shown_as("submitted")
     async def submitted(self, event: str, /, *, key: str) -> SubmittedCall:
         """Return the state of the call with a key that any process has submitted, or made with ``deliver_within``.
 

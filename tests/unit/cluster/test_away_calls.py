@@ -16,7 +16,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from msgspec.structs import replace
 
-from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server
+from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
 from wsrpc._keyed import runs
 from wsrpc._log import link
 from wsrpc._log.kept import read_kept
@@ -516,6 +516,17 @@ async def test_a_submitted_call_has_the_metadata_of_use_outgoing_and_outlives_th
         assert read_kept(log.new.payload, AwayCall).timeout == cluster[0].limits.request_timeout
         await cluster.join(0, "lock", lock.client)
         assert await got.get() == ({"trace": "t"}, None)
+
+
+async def test_an_option_that_is_missing_is_told_with_the_name_of_the_method() -> None:
+    async with servers(1, store=MemoryStore()) as cluster:
+        lock: Any = lock_at(cluster)
+        here: Any = blocking.ClusterPeer
+        for peer in (lock, lock.of("door"), here.__new__(here)):
+            with pytest.raises(TypeError, match=r"^submit\(\) missing .* 'deliver_within'$"):
+                peer.submit("open_lock", key="k")
+            with pytest.raises(TypeError, match=r"^submitted\(\) missing .* 'key'$"):
+                peer.submitted("open_lock")
 
 
 async def test_what_cannot_be_submitted_is_refused() -> None:
