@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import aclosing
+from operator import itemgetter
 
 import click
 
@@ -24,6 +25,12 @@ PAUSE = 1.0
 
 ROUNDS = 20
 """Number of batches without progress after which the command gives up."""
+
+CHANCES, SLOW = 5, 3
+"""The command gives up, too, if this many clients for each server have moved, and the emptiest server has got none,
+which at random happens in less than 1 % of the cases; but not in the first batches, because clients may dial slowly."""
+
+WHY = "see the load balancer, and the clients' lists of URLs, such as Client([url, url])"
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc rebalance redis://127.0.0.1:6379 --cluster shop --rate 20")
@@ -55,18 +62,23 @@ async def make_even(through: Operations, peers: dict[str, int], rate: int) -> tu
     Clients may reach the server again from which they come, so this takes as many rounds as it takes.
 
     Raises:
-        Failure: some rounds were without progress, or a server does not answer.
+        Failure: some rounds were without progress, no client reaches the emptiest server, or a server does not answer.
     """
+    emptiest, count = min(peers.items(), key=itemgetter(1))
+    is_reached = False
     total, moved, rounds, best = 0, 0, 0, math.inf
     while moved or not _are_even(peers):
         mean = sum(peers.values()) // len(peers)
         above = sum(max(0, count - mean) for count in peers.values()) + moved  # some of these are not back yet
         rounds, best = (0, above) if above < best else (rounds + 1, best)
         if rounds == ROUNDS:
-            advice = "the others are busy, or the load balancer returns them to the same servers"
+            advice = f"the others are busy, or return to the same servers: {WHY}"
             raise Failure(f"moved {total} clients, but the servers are not even: {advice}", REMOTE)
+        if not is_reached and rounds >= SLOW and total - moved >= CHANCES * len(peers):
+            raise Failure(f"moved {total} clients, but none reaches {emptiest}, which has {count}: {WHY}", REMOTE)
         peers, moved = await _move(through, 0 if _are_even(peers) else rate, mean)
         total += moved
+        is_reached |= peers.get(emptiest, math.inf) > count
         await asyncio.sleep(PAUSE if moved or not _are_even(peers) else 0)
     return peers, total
 
