@@ -542,6 +542,9 @@ class HandlerFailed(RemoteError):
     def _text(self) -> str:
         return self.message if self.error_id is None else f"{self.message} [{self.error_id}]"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({short(str(self))})"
+
 
 class KeyReused(RemoteError):
     """A call with the same ``key=``, but other arguments, has run or runs. This one did not run."""

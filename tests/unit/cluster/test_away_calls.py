@@ -26,6 +26,7 @@ from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import (
     BadArguments,
     ConnectionLost,
+    HandlerFailed,
     KeyReused,
     Overloaded,
     PeerNotFound,
@@ -52,6 +53,7 @@ class Lock:
         for side in (self.client, self.client.of("door")):
             side.on("open_lock", self.open_lock, keep=60)
         self.client.on("refuse", self.refuse, keep=60)
+        self.client.on("break", self.fail, keep=60)
         self.client.on("forgetful", lambda: 1)
 
     async def open_lock(self, door: int = 0) -> str:
@@ -62,6 +64,9 @@ class Lock:
     async def refuse(self) -> None:
         self.opened.append(-1)
         raise RpcError("jammed", "jam")
+
+    async def fail(self) -> None:
+        raise LookupError("no bolt")
 
 
 def lock_at(cluster: Servers, number: int = 0) -> ClusterPeer:
@@ -647,6 +652,10 @@ async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_chan
         failed = await shop.peer("lock").submitted("refuse", key="r")
         assert isinstance(failed.error, RpcError) and (failed.state, failed.error.code) == ("failed", "jam")
         assert lock.opened == [7, -1]
+        with pytest.raises(HandlerFailed) as caught:
+            await lock_at(cluster).request("break", key="b", deliver_within=30)
+        failed = await shop.peer("lock").submitted("break", key="b")
+        assert f"error=HandlerFailed('internal error [{caught.value.error_id}]')" in repr(failed)
 
 
 async def test_who_joins_a_call_that_waits_waits_as_long_as_it_has_said() -> None:
