@@ -174,7 +174,6 @@ class StoreLink:
     async def close(self) -> None:
         """End all tasks, and what the store has open."""
         self.closed = True
-        here = asyncio.current_task()
         here, held, answered = asyncio.current_task(), self.lease.held, self.answers
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY):
