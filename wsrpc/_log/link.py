@@ -182,9 +182,10 @@ class StoreLink:
                         task.cancel()
                     await asyncio.wait(left)
         if held and answered and self.is_shared:
-            # Otherwise, they lapse by themselves. A store of the user's own may raise anything.
-            with suppress(Exception):
+            try:
                 await asyncio.wait_for(self._given.release(held), RELEASE_TIMEOUT)
+            except Exception as exc:  # a store of the user's own may raise anything
+                logger.info("the store %s was not told that this process ends, so its leases lapse: %r", self._given, exc)
         await self._given.close()
 
 
