@@ -185,7 +185,7 @@ class StoreLink:
             try:
                 await asyncio.wait_for(self._given.release(held), RELEASE_TIMEOUT)
             except Exception as exc:  # a store of the user's own may raise anything
-                logger.info("the store %s was not told that this process ends, so its leases lapse: %r", self._given, exc)
+                logger.info("the store %s does not end the leases of this process: %r", self._given, exc)
         await self._given.close()
 
 
