@@ -253,6 +253,20 @@ async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
         assert page.faults.pop().startswith("console: Error: shown")
 
 
+@pytest.mark.parametrize("keep", [None, 60])
+async def test_a_page_changes_what_it_says_of_itself_and_misses_nothing(keep: int | None) -> None:
+    house = House(MemoryStore(), keep)
+    async with visit(house, options="about: 0") as (_, page):
+        await page.run("await room.ready; await room.setAbout(1)")
+        refused = await page.run("return room.setAbout('x'.repeat(600)).catch((error) => error.message)")
+        assert refused == "`about` takes 602 bytes, and at most 512 are allowed"
+        assert await page.run("return [told, room.complete, room.error === undefined]") == [0, True, True]
+        [peer] = house.server.peers
+        await peer.close(1012)  # in the next session, the refused one is not sent again
+        await turns_until(lambda: {*house.lobby} - {peer})
+        await turns_until(lambda: any(each.about == (1,) for each in house.lobby.present().values()))
+
+
 WRONG: list[Any] = [7, None, {}, [], ["lobby"], ["lobby", 7], [7, "1"], ["other", "1"], "ab"]
 
 

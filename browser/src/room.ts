@@ -95,10 +95,7 @@ export class Room {
       const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
       // Without a log, a later session misses events.
       if (!(answer?.complete ?? position === undefined) && !this.#isNotified) this.#miss()
-      this.position ??= answer?.position ?? null // unless an event has arrived
-      this.error = undefined
-      this.live = true
-      this.#finish()
+      this.#joined(answer)
     } catch (error) {
       if (error instanceof ConnectionLost) {
         if (this.#core.state === "closed") this.#finish(error)
@@ -110,6 +107,13 @@ export class Room {
       else this.#miss()
       this.#change([], true)
     }
+  }
+
+  #joined(answer: any): void {
+    this.position ??= answer?.position ?? null // unless an event has arrived
+    this.error = undefined
+    this.live = true
+    this.#finish()
   }
 
   #miss(): void {
@@ -132,10 +136,18 @@ export class Room {
     return this.#handlers.add(event, handler)
   }
 
-  /** Changes what this connection says of itself, for `about` of `Present`. */
-  setAbout(about: unknown): Promise<void> {
-    this.#options = { ...this.#options, about }
-    return this.#join()
+  /** Changes what this connection says of itself, for `about` of `Present`. Rejects if the server refuses it. */
+  async setAbout(about: unknown): Promise<void> {
+    const before = this.#options
+    this.#options = { ...before, about }
+    try {
+      const after = this.position ?? undefined
+      this.#joined(await this.#channel.request("join", this.name, { ...this.#options, after }))
+    } catch (error) {
+      if (error instanceof ConnectionLost) return // the page joins in the next session
+      this.#options = before // a later session would be refused, too
+      throw error
+    }
   }
 
   #change(changes: any[], isSnapshot: boolean): void {

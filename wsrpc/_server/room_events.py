@@ -53,6 +53,8 @@ class RoomEvents:
         """The position of the last event that was yielded, and that after which the next step begins."""
         self._last = last
         self._events: list[tuple[Position, bytes]] = []
+        self._reading: asyncio.Task[tuple[Position, list[tuple[Position, bytes]]]] | None = None
+        """Waits for the next events, during a step."""
         needed = log.needed()
         needed.__enter__()
         self._release = weakref.finalize(self, needed.__exit__, None, None, None)
@@ -68,8 +70,10 @@ class RoomEvents:
         return str(self._after)
 
     def close(self) -> None:
-        """Stop reading. Idempotent."""
+        """Stop reading. A step that waits ends the iteration. Idempotent."""
         self._release()
+        if self._reading is not None:
+            self._reading.cancel()
 
     def __aiter__(self) -> Self:
         return self
@@ -80,13 +84,19 @@ class RoomEvents:
             while not self._events:
                 if link.closed or not self._release.alive:
                     raise StopAsyncIteration
-                task = link.spawn(self._read())
+                if self._reading is not None:
+                    raise RuntimeError("two tasks read the same events(): give each its own")
+                task = self._reading = link.spawn(self._read())
                 try:
                     await asyncio.wait((task,))
                 finally:
+                    self._reading = None
                     task.cancel()
                 if not task.cancelled():
-                    self._events = task.result()
+                    gone = self._next
+                    self._next, self._events = task.result()
+                    if self._next != gone:
+                        raise ItemsGone(f"the events after {gone} are not kept any more")
             self._next, item = self._events.pop(0)
             try:
                 stored = read_kept(item, StoredEvent)
@@ -96,11 +106,10 @@ class RoomEvents:
             if stored.event:
                 return RoomEvent(stored.event, tuple(stored.args), self.position, stored.channel, stored.metadata)
 
-    async def _read(self) -> list[tuple[Position, bytes]]:
-        """Wait for the next events, and return them.
+    async def _read(self) -> tuple[Position, list[tuple[Position, bytes]]]:
+        """Wait for the next events. Return them, and the position before them, which is a later one if some are gone.
 
-        Raises:
-            ItemsGone: they are not kept any more.
+        A step that is cancelled does not get this, so only the step moves the position over a gap.
         """
         feed = self._log.feed
         while True:
@@ -113,14 +122,14 @@ class RoomEvents:
                 if after != reached:
                     page = await feed.pages.read(after, reached)
                     if after.before(page) != "next":
-                        self._next = reached if page.number > reached.number else Position(page.number - 1, page.before)
+                        first = reached if page.number > reached.number else Position(page.number - 1, page.before)
                         if after.id is not None:
-                            raise ItemsGone(f"the events after {after} are not kept any more")
-                        self._after = self._next
+                            return first, []
+                        self._after = self._next = first
                     entries = zip(page.ids, page.entries, strict=True)
                     found = [(Position(n, id), item) for n, (id, item) in enumerate(entries, page.number)]
                     if found := [each for each in found if each[0].number <= reached.number]:
-                        return found
+                        return self._next, found
                     if reached != feed.reached:
                         continue
             await feed.wait_moved()

@@ -51,7 +51,8 @@ STATE_TIMEOUT = 5.0
 STATES = 16
 """Number of members for which the state of a room is asked for at the same time."""
 READING = 2
-"""Number of pages that are read at the same time for the members of one client. So one client cannot delay others."""
+"""Number of pages that are read at the same time for the members of one client, and of states that are asked for. So
+one client cannot delay others."""
 
 StateOf = Callable[[Peer], Awaitable[RoomState]]
 """Returns the state of a room for a member."""
@@ -65,6 +66,7 @@ class LateMember(Behind):
         is_joining: whether it waits for the answer to its join, which says whether it misses something.
         is_waited_for: whether others wait until it has read.
         needs_state: whether it gets the state of the room next, instead of the events after ``got``.
+        is_asking: whether the function that returns the state runs for it, or will.
         attempts: how often it may still get the state, until it has got the events after it.
     """
 
@@ -73,7 +75,7 @@ class LateMember(Behind):
         self.got = got
         self.is_joining = False
         self.is_waited_for = True
-        self.needs_state = False
+        self.needs_state = self.is_asking = False
         self.attempts = ATTEMPTS
 
 
@@ -244,7 +246,7 @@ class RoomFeed:
         late = self._followers.behind.get(served.peer)
         if late is None:
             late = self._followers.hold(LateMember(served, self.reached or NOWHERE))
-        late.needs_state = late.attempts > 0
+        late.needs_state = late.is_asking = late.attempts > 0
         late.attempts -= 1
         return late.needs_state
 
@@ -256,7 +258,8 @@ class RoomFeed:
         """Send the events after a position, or the last ones, to a new member. It is not behind afterwards."""
         late = self._followers.behind.get(served.peer)  # it waits for the state
         if late is not None and after is not None:
-            late.needs_state, late.got, late.attempts = False, after, ATTEMPTS
+            late.needs_state = late.is_asking = False
+            late.got, late.attempts = after, ATTEMPTS
         elif late is None:
             late = self._late_after(served, after, last)
         if late is None:
@@ -287,7 +290,8 @@ class RoomFeed:
         got = None
         while not late.task.done():
             before, got = got, late.got
-            if got == before and not served.writer.session.full:
+            asks = late.is_asking and self.reached is not None  # that has a time limit of its own
+            if got == before and not asks and not served.writer.session.full:
                 raise Overloaded(NO_ANSWER)
             await asyncio.wait((late.task,), timeout=STORE_TIMEOUT)
         joined: Joined | None = None if late.task.cancelled() else late.task.result()
@@ -315,13 +319,16 @@ class RoomFeed:
     async def _send_rest(self, late: LateMember) -> bool:
         """Send what a member has missed, up to ``reached``. Return whether this is all."""
         complete = True
-        gate = self._gates.setdefault(client_of(late.served.peer), asyncio.Semaphore(READING))
+        client = client_of(late.served.peer)
+        gate = self._gates.setdefault(client, asyncio.Semaphore(READING))
+        # One of its own, because events of other rooms must not wait for a slow function.
+        state_gate = self._gates.setdefault(("state", client), asyncio.Semaphore(READING))
         while late.needs_state or late.got != self.reached:
             await late.wait_room()
             if late.needs_state:
                 if late.attempts < ATTEMPTS - 1:
                     await asyncio.sleep(AGAIN)
-                async with gate:
+                async with state_gate:
                     complete &= await self._send_state(late)
                 continue
             after = late.got
@@ -343,8 +350,8 @@ class RoomFeed:
             await self.wait_moved()
         served, late.needs_state = late.served, False
         try:
-            async with self._states, asyncio.timeout(STATE_TIMEOUT):
-                state = await self._state(served.peer)
+            state = await self._ask_state(served.peer)
+            late.is_asking = False
             position = reached if state.position is None else Position.parse(state.position)
             if position == late.got and late.attempts < ATTEMPTS - 1 and self._send_state_later(served):
                 return True  # it has not changed
@@ -356,9 +363,28 @@ class RoomFeed:
             raise
         except Exception:
             logger.exception("room %r: a member does not get the state of the room", self._name)
+            late.is_asking = False
             late.got, late.attempts = reached, 0
             return self._notify(served, reached)
         return True
+
+    async def _ask_state(self, peer: Peer) -> RoomState:
+        """Call the function that returns the state.
+
+        Raises:
+            RuntimeError: it has failed with an error that could be taken for one of the member, or of this task.
+        """
+        assert self._state is not None
+        task = asyncio.current_task()
+        async with self._states, asyncio.timeout(STATE_TIMEOUT):
+            try:
+                return await self._state(peer)
+            except (ConnectionLost, QueueFull) as exc:
+                raise RuntimeError("state= has lost another connection") from exc
+            except asyncio.CancelledError as exc:
+                if task is None or task.cancelling():
+                    raise
+                raise RuntimeError("state= waited for something that was cancelled") from exc
 
     def _send_page(self, late: LateMember, page: Page) -> bool:
         """Send the events of a page as far as others have got them, and there is room.

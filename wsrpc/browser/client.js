@@ -2149,10 +2149,7 @@ var Room = class {
     try {
       const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
       if (!(answer?.complete ?? position === void 0) && !this.#isNotified) this.#miss();
-      this.position ??= answer?.position ?? null;
-      this.error = void 0;
-      this.live = true;
-      this.#finish();
+      this.#joined(answer);
     } catch (error) {
       if (error instanceof ConnectionLost) {
         if (this.#core.state === "closed") this.#finish(error);
@@ -2164,6 +2161,12 @@ var Room = class {
       else this.#miss();
       this.#change([], true);
     }
+  }
+  #joined(answer) {
+    this.position ??= answer?.position ?? null;
+    this.error = void 0;
+    this.live = true;
+    this.#finish();
   }
   #miss() {
     this.#isNotified = true;
@@ -2182,10 +2185,18 @@ var Room = class {
   on(event, handler) {
     return this.#handlers.add(event, handler);
   }
-  /** Changes what this connection says of itself, for `about` of `Present`. */
-  setAbout(about) {
-    this.#options = { ...this.#options, about };
-    return this.#join();
+  /** Changes what this connection says of itself, for `about` of `Present`. Rejects if the server refuses it. */
+  async setAbout(about) {
+    const before = this.#options;
+    this.#options = { ...before, about };
+    try {
+      const after = this.position ?? void 0;
+      this.#joined(await this.#channel.request("join", this.name, { ...this.#options, after }));
+    } catch (error) {
+      if (error instanceof ConnectionLost) return;
+      this.#options = before;
+      throw error;
+    }
   }
   #change(changes, isSnapshot) {
     if (isSnapshot) this.#users.clear();

@@ -700,8 +700,43 @@ async def test_a_client_follows_a_stream_over_sessions_and_runs() -> None:
             await anext(stopped)
         with pytest.raises(ValueError, match="attempts= is a whole number"):
             client.follow("count", key="k", attempts=0)
+        client.follow("count", key="k" * 126, attempts=9)
+        with pytest.raises(ValueError, match="1 to 128 characters"):
+            client.follow("count", key="k" * 126, attempts=10)
     with pytest.raises(ConnectionLost):
         await anext(client.follow("count", 12, key="k"))
+    await server.close()
+
+
+async def test_a_step_that_is_cancelled_while_the_client_reconnects_is_not_the_end() -> None:
+    server, may_dial, go_on = Server(), asyncio.Event(), asyncio.Event()
+    line = Line(server)
+    server.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
+
+    @server.on("count", keep=60)
+    async def count() -> AsyncIterator[int]:
+        for number in range(5):
+            await go_on.wait() if number > 1 else None
+            yield number
+
+    async def dial(*args: Any, **options: Any) -> Any:
+        await may_dial.wait()
+        return await line.dial(*args, **options)
+
+    may_dial.set()
+    async with Client("ws://server/", dial=dial, reconnect=Reconnect(initial=0.001)) as client:
+        items = client.follow("count", key="k", returns=int)
+        got = [await anext(items), await anext(items)]
+        may_dial.clear()
+        await server.peers[0].close(1012)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(items), 0.02)
+        may_dial.set()
+        go_on.set()
+        got += [number async for number in items]
+        assert got == [0, 1, 2, 3, 4]
+        await items.aclose()
     await server.close()
 
 

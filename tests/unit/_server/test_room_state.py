@@ -12,7 +12,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, ItemsGone, Limits, Peer, Reconnect, RemoteError, Server
+from wsrpc import BadArguments, Client, ConnectionLost, ItemsGone, Limits, Peer, Reconnect, RemoteError, Server
 from wsrpc.store import MemoryStore
 from wsrpc.testing import Line
 from wsrpc.types import ClientRoom, RoomState
@@ -168,16 +168,36 @@ def _fails(peer: Peer) -> None:
     raise LookupError("no database")
 
 
+async def _loses_another_connection(peer: Peer) -> None:
+    raise ConnectionLost("the database is gone")
+
+
+async def _waits_for_something_cancelled(peer: Peer) -> None:
+    asking = asyncio.ensure_future(_slow(peer))
+    asking.cancel()
+    await asking
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
         (_fails, "no database"),
+        (_loses_another_connection, "the database is gone"),
+        (_waits_for_something_cancelled, "something that was cancelled"),
         (_slow, "TimeoutError"),
         (lambda peer: object(), "object"),
         (lambda peer: RoomState([], "1"), "`after` is the position of an event"),
         (lambda peer: "x" * 2_000, "MessageTooBig"),
     ],
-    ids=["fails", "takes too long", "cannot be sent", "no position", "too large"],
+    ids=[
+        "fails",
+        "loses another connection",
+        "waits for a cancelled task",
+        "takes too long",
+        "cannot be sent",
+        "no position",
+        "too large",
+    ],
 )
 async def test_a_member_without_a_state_is_told_that_it_misses_something(
     state: Any, reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +213,40 @@ async def test_a_member_without_a_state_is_told_that_it_misses_something(
             await turns_until(lambda: page.shown == [1])
     [record] = [each for each in caplog.records if "does not get the state" in each.message]
     assert reason in (record.exc_text or str(record.exc_info))
+
+
+async def test_a_join_waits_for_the_states_of_other_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsrpc._server.room_feed.STORE_TIMEOUT", 0.02)
+    asked = asyncio.Event()
+
+    async def state(peer: Peer) -> list[int]:
+        await asked.wait()
+        return []
+
+    async with processes(1, state=state) as [process]:
+        page = Page(process)
+        async with page.client:
+            joining = asyncio.create_task(page.room.join())
+            await asyncio.wait((joining,), timeout=0.1)
+            asked.set()
+            assert (await joining).complete and page.states == [[]]
+
+
+async def test_slow_states_do_not_delay_the_events_of_other_rooms() -> None:
+    async with processes(1, state=_slow) as [process]:
+        server = process.server
+        rooms = [process.room, *(server.room(name, keep=60, state=_slow) for name in "ab")]
+        lobby = server.room("lobby", keep=60, allow=lambda peer: True)
+        for number in range(3):
+            await lobby.emit("add", number)
+        page = Page(process)
+        async with page.client:
+            for room in rooms:
+                room.add(server.peers[0])
+            await asyncio.sleep(0.01)
+            async with asyncio.timeout(2):
+                await page.client.room("lobby").join(last=2)
+            assert page.shown == [1, 2]
 
 
 async def test_a_state_that_stays_older_than_the_log_is_missed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +352,41 @@ async def test_a_server_is_told_that_events_are_gone_and_can_go_on() -> None:
         room.events(after="yesterday")
     events.close()
     await asyncio.wait_for(count(events), 20)
+    await server.close()
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_step_that_is_cancelled_hides_no_gap(turns: int) -> None:
+    server = Server(store=MemoryStore(log_bytes=1000))
+    room = server.room("board", keep=60)
+    events = room.events()
+    for number in range(60):
+        await room.emit("add", number)
+        if not number:
+            await anext(events)
+    step = asyncio.create_task(anext(events))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    step.cancel()
+    [found] = await asyncio.gather(step, return_exceptions=True)
+    if isinstance(found, asyncio.CancelledError):
+        with pytest.raises(ItemsGone):
+            await anext(events)
+    else:
+        assert isinstance(found, ItemsGone)
+    events.close()
+    await server.close()
+
+
+async def test_a_step_that_waits_ends_with_close_and_another_task_is_refused() -> None:
+    server = Server()
+    events = server.room("board", keep=60).events()
+    waiting = asyncio.create_task(count(events))
+    await turns_until(lambda: events.position != "0-0")
+    with pytest.raises(RuntimeError, match="two tasks"):
+        await anext(events)
+    events.close()
+    assert await asyncio.wait_for(waiting, 20) == 0
     await server.close()
 
 

@@ -19,7 +19,7 @@ from . import calls
 from .anonymous import AnonymousChannel
 from .events import EventReader
 from .following import Following
-from .options import CallOptions, ChannelCallOptions, EventOptions, StreamOptions, changed
+from .options import CallOptions, ChannelCallOptions, EventOptions, StreamOptions, changed, check_key
 from .proxy import make_emitter, make_proxy
 from .stream import Stream
 
@@ -319,6 +319,8 @@ class ReadingCaller(Caller, EventReader):
             TypeError, ValueError: an option is wrong.
         """
         check_number("attempts= is a whole number, 1 or more", attempts, 1)
+        if attempts > 1:  # the last run has the longest key
+            check_key(f"{key}:{attempts}")
 
         def open(key: str, after: int | str | None) -> Stream[T]:
             return self.stream(event, *args, returns=returns, key=key, after=after, **options)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from ...errors import ConnectionLost, RunLost
-from .stream import Stream
+from .stream import Stream, is_closed
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Following(Generic[T]):
         self._key = key
         self._attempts = attempts
         self._stream: Stream[T] | None = None
+        self._closed = False
         self.attempt = 1
         self._after = after
         if isinstance(after, str) and (found := _later_attempt(after)) is not None:
@@ -58,6 +60,7 @@ class Following(Generic[T]):
 
     async def aclose(self) -> None:
         """Stop reading. Cancelling is safe, and a second call has no effect."""
+        self._closed = True
         await self._reading().aclose()
 
     async def __aenter__(self) -> Self:
@@ -79,6 +82,10 @@ class Following(Generic[T]):
                 if exc.outcome == "not_sent":  # it could not even be opened
                     raise
                 self._after = self._reading().position
+            except asyncio.CancelledError:
+                if is_closed(self._reading()) and not self._closed:  # it was cancelled while it opened
+                    self._after, self._stream = self._reading().position, None
+                raise
             except RunLost:
                 if self.attempt >= self._attempts:
                     raise

@@ -328,6 +328,11 @@ def position_of(stream: Stream[Any], unread: int = 0) -> str | None:
     return None if run is None else run.position(unread)
 
 
+def is_closed(stream: Stream[Any]) -> bool:
+    """Return whether a stream was closed, or could not be opened."""
+    return stream._state is _CLOSED  # pyright: ignore[reportPrivateUsage]
+
+
 def is_over(stream: Stream[Any]) -> bool:
     """Return whether nothing more will arrive on a stream that is open."""
     inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
