@@ -101,6 +101,7 @@ export class Room {
         if (this.#core.state === "closed") this.#finish(error)
         return // the page joins in the next session
       }
+      if (this.#core.rooms.get(this.name) !== this) return // it has left meanwhile
       this.error = error
       this.#finish(error)
       if (position === undefined) this.complete = false

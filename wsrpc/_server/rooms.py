@@ -20,6 +20,7 @@ from .._base.misuse import check_has_run, check_no_yield, check_number
 from .._base.names import LONGEST_NAME, can_be_sent, check_channel, check_name
 from .._base.rooms import CHANNEL, Joined, Present, RoomState
 from .._core.api.peer import Peer, core_of
+from .._core.handlers.invocation import CURRENT
 from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry, accepted
 from .._core.sending.checks import check_thread, check_thread_of_plain
@@ -569,6 +570,8 @@ class Rooms:
             await log.wait_started()
             is_new = peer not in room
             self.add(room, peer, by_itself=by_itself, about=about)
+            if by_itself:  # joins and leaves of other rooms do not wait for the state and the missed events of this one
+                CURRENT.get().release_lane()
             if is_new:
                 return await log.feed.send_missed(served, position, options.last)
             return await log.feed.wait_live(served)

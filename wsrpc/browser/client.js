@@ -2155,6 +2155,7 @@ var Room = class {
         if (this.#core.state === "closed") this.#finish(error);
         return;
       }
+      if (this.#core.rooms.get(this.name) !== this) return;
       this.error = error;
       this.#finish(error);
       if (position === void 0) this.complete = false;

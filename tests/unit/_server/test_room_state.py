@@ -244,9 +244,18 @@ async def test_slow_states_do_not_delay_the_events_of_other_rooms() -> None:
             for room in rooms:
                 room.add(server.peers[0])
             await asyncio.sleep(0.01)
+            joining = asyncio.create_task(page.room.join())
             async with asyncio.timeout(2):
                 await page.client.room("lobby").join(last=2)
-            assert page.shown == [1, 2]
+                assert page.shown == [1, 2]
+                rooms[0].remove(server.peers[0])
+                with pytest.raises(RemoteError, match="left the room"):
+                    await joining
+                joining = asyncio.create_task(page.room.join())
+                await turns_until(lambda: len(process.room))
+                await page.room.leave()
+                with pytest.raises(RemoteError, match="left the room"):
+                    await joining
 
 
 async def test_a_state_that_stays_older_than_the_log_is_missed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
