@@ -38,11 +38,14 @@ def shown_url(url: object) -> str:
     if not isinstance(url, str):
         return type(url).__name__
     scheme, separator, _ = url.partition("://")
-    if "@" in url:  # A password may contain any character, so no part of the rest is certain to be harmless.
-        return repr(f"{scheme[:10]}://…") if separator else repr("…")
     text = re.split(r"[?#]", url, maxsplit=1)
+    if "@" in url:  # A password may contain any character, so only a URL that can be read in one way is shown.
+        user, _, rest = text[0].removeprefix(f"{scheme}://").partition("@")
+        if not separator or url.count("@") > 1 or "/" in user or not rest:
+            return repr(f"{scheme[:10]}://…") if separator else repr("…")
+        text[0] = f"{scheme[:10]}://…@{rest}"
     kept = text[0][:LONGEST_SHOWN]
-    return repr(kept if kept == url else f"{kept}…")
+    return repr(kept if kept == text[0] and len(text) == 1 else f"{kept}…")
 
 
 def check_url(url: object, *, tls: bool) -> None:

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from wsrpc import Client, Context, Handshake, Limits, Peer, Reconnect, Server
 from wsrpc._base.logs import for_log
+from wsrpc._net.urls import shown_url
 from wsrpc.errors import HandshakeRejected, RequestTimeout, WsrpcError
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -108,7 +109,9 @@ async def test_what_is_said_between_two_peers(caplog: pytest.LogCaptureFixture) 
             await peer.request("stuck", SECRET, timeout=0.001)
         await client.of("no such\r\nchannel").emit("x", SECRET)
         assert await client.request("echo", SECRET) == SECRET
+        at = peer.info.headers["host"]
     check(caplog)
+    assert {vars(record)["url"] for record in caplog.records} == {None, f"ws://…@{at}/ws…"}
     assert saw(caplog, "event 'typed' was dropped: typed(): argument 'size' (1st) does not fit")
     assert saw(caplog, "handling fail failed")
 
@@ -203,3 +206,18 @@ async def test_attempts_that_fail(options: dict[str, Any], caplog: pytest.LogCap
 )
 def test_a_line_is_one_line_without_what_opens_doors(value: object, line: object) -> None:
     assert for_log(value) == line
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://u:p@h:1/ws", "ws://…@h:1/ws"),
+        ("wss://u@[::1]:1/ws?token=t#f", "wss://…@[::1]:1/ws…"),
+        *((f"ws://u:{password}@h/ws", "ws://…") for password in ("p@w", "p/w", "p?w", "p#w", "1/w")),
+        ("ws://u:p@h/ws?mail=a@b", "ws://…"),
+        ("ws://h/p@w", "ws://…"),
+        ("u:p@h", "…"),
+    ],
+)
+def test_a_url_is_shown_if_its_user_is_certain(url: str, shown: str) -> None:
+    assert shown_url(url) == repr(shown)
