@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from hashlib import sha256
+from math import inf
 from random import sample
 from sys import maxsize
 from typing import Any
@@ -33,6 +34,8 @@ ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""
 MOST_IDLE = 10_000
 """Number of subjects without a connection that are remembered. Each takes about 600 bytes."""
+LOG_INTERVAL = 60.0
+"""Seconds after which the log names a subject again that is above its quota."""
 LONGEST_PAUSE = 5.0
 """Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
 SLOT_TIMEOUT = 2.0
@@ -52,6 +55,7 @@ class Subject:
 
     __slots__ = (
         "_bucket",
+        "_quiet_until",
         "_quotas",
         "_running",
         "buckets",
@@ -66,6 +70,8 @@ class Subject:
         self._quotas = quotas
         self.key = key
         self.connections = 0
+        self._quiet_until = -inf
+        """When the log may name it again."""
         self.count = 0
         """Number of handlers that run. `ActiveCalls` counts them."""
         self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
@@ -93,17 +99,26 @@ class Subject:
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
-        return self._bucket is not None or self.bytes is not None or self.count > 0 or bool(self.buckets)
+        return (
+            self._bucket is not None
+            or self.bytes is not None
+            or self.count > 0
+            or bool(self.buckets)
+            or self._quiet_until > -inf
+        )
 
     def _spend(self, now: float) -> bool:
         return self.count < self._running and (self._bucket is None or self._bucket.spend(now))
 
-    def _refusal(self) -> Refusal:
+    def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
         if self.count >= self._running:
             why, by = f"{self._running} handlers run already", "Quotas.running"
         name = self.key[1] if self._quotas.by != "principal" else self.key[1].partition(" ")[2]
-        return Refusal(ABOVE, f"{why} on all your connections", f"{by} of {name}")
+        is_logged = now >= self._quiet_until
+        if is_logged:
+            self._quiet_until = now + LOG_INTERVAL
+        return Refusal(ABOVE, f"{why} on all your connections to this process", f"{by} of {name}", is_logged)
 
     def enter(self) -> None:
         """Count one more connection.

@@ -87,10 +87,29 @@ async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) ->
             await client.request("add", 1, 2)
         clock.advance(1)
         assert await allowed(client, 1) == 1
-    assert str(caught.value) == "more than 3 requests and events per second on all your connections, ask again later"
+    why = "more than 3 requests and events per second on all your connections to this process"
+    assert str(caught.value) == f"{why}, ask again later"
     assert said == [0, 1, 2] and server.stats().ignored == {ABOVE: 3}
     [warning] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
-    assert "more than 3 requests and events per second on all your connections (Quotas.requests of 7)" in warning
+    assert f"{why} (Quotas.requests of 7; further ones are only counted" in warning
+
+
+@pytest.mark.parametrize("quotas", [Quotas(requests=2), Quotas(running=1)])
+async def test_a_user_that_comes_again_and_again_is_logged_once_a_minute(
+    quotas: Quotas, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, server = Clock(), Server(quotas=quotas)
+    server.on("add", partial(asyncio.sleep, 0))
+
+    async def come(principal: str) -> int:
+        for _ in range(9):
+            async with connect(server, principal=principal, clock=clock) as client:
+                await asyncio.gather(*(client.request("add") for _ in range(5)), return_exceptions=True)
+        return sum(f"of {principal!r};" in each.message for each in caplog.records if each.levelname == "WARNING")
+
+    assert [await come(each) for each in ("ada", "bob", "ada")] == [1, 1, 1]
+    clock.advance(61)
+    assert await come("ada") == 2 and server.stats().ignored[ABOVE] > 100
 
 
 # ---------------------------------------------------------------- running handlers
@@ -105,7 +124,7 @@ async def test_handlers_of_all_connections_count_until_they_exit() -> None:
         tasks = [asyncio.create_task(each.request("wait")) for each in (first, second)]
         await turns_until(lambda: server.stats().active == 2)
         for client in (first, second):
-            with pytest.raises(Overloaded, match="2 handlers run already on all your connections, ask again later"):
+            with pytest.raises(Overloaded, match="2 handlers run already on all your connections to this process, ask"):
                 await client.request("add", 1, 2)
         assert await other.request("add", 1, 2) == 3
         tasks.pop(0).cancel()

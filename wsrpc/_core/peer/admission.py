@@ -69,11 +69,15 @@ _OPENED = OpeningState.DONE
 
 
 class Refusal(NamedTuple):
-    """Why a message is refused. ``kind`` is that of `Peer.ignored`, and ``by`` names the limit."""
+    """Why a message is refused. ``kind`` is that of `Peer.ignored`, and ``by`` names the limit.
+
+    ``is_logged`` says whether it is logged. If it is None, the first of each kind of a peer is.
+    """
 
     kind: str
     why: str
     by: str
+    is_logged: bool | None = None
 
 
 Spend = Callable[[float], bool]
@@ -84,8 +88,8 @@ class Rate(NamedTuple):
     """Something that counts the messages of a peer, and perhaps of others."""
 
     spend: Spend
-    refusal: Callable[[], Refusal]
-    """Says why ``spend`` has just returned False."""
+    refusal: Callable[[float], Refusal]
+    """Says why ``spend`` has just returned False at that time."""
 
 
 def _own_rate(limits: Limits) -> Rate | None:
@@ -93,7 +97,11 @@ def _own_rate(limits: Limits) -> Rate | None:
     if limits.rate is None:
         return None
     refusal = Refusal("above the rate", f"more than {limits.rate} requests and events per second", "Limits.rate")
-    return Rate(TokenBucket(limits.rate, limits.rate).spend, lambda: refusal)
+
+    def refuse(now: float) -> Refusal:
+        return refusal
+
+    return Rate(TokenBucket(limits.rate, limits.rate).spend, refuse)
 
 
 def _all_of(rates: Sequence[Rate]) -> Rate:
@@ -108,7 +116,10 @@ def _all_of(rates: Sequence[Rate]) -> Rate:
                 return False
         return True
 
-    return rates[0] if len(rates) == 1 else Rate(spend, lambda: refusing.refusal())
+    def refuse(now: float) -> Refusal:
+        return refusing.refusal(now)
+
+    return rates[0] if len(rates) == 1 else Rate(spend, refuse)
 
 
 class Admission:
@@ -314,8 +325,15 @@ class Admission:
     def refuse(self, dispatcher: Dispatcher, message: WireMessage) -> None:
         """Refuse an event or a request that ``rate`` has just refused."""
         assert self.rate is not None
-        kind, why, by = self.rate.refusal()
-        dispatcher.answers.host.count(kind, f"a message was refused: {why} ({by})")
+        kind, why, by, is_logged = self.rate.refusal(self._loop.time())
+        host = dispatcher.answers.host
+        if is_logged is None:
+            host.count(kind, f"a message was refused: {why} ({by})")
+        else:
+            host.ignored[kind] += 1
+        if is_logged:
+            text = "a message was refused: %s (%s; further ones are only counted, in server.stats().ignored)"
+            host.log.warn(text, why, by)
         if message.i is not UNSET:
             dispatcher.answers.reject(message.i, Overloaded(f"{why}, ask again later"))
 
