@@ -375,8 +375,9 @@ class ClientCore(PeerOwner):
         self._command.stop_timers()
         self.peer_core.outbox.expects_session = False
         self.peer_core.named_channels.end(lambda: failure)
-        if not self._command.is_first and not isinstance(failure, ConnectionLost):
-            self.peer_core.log(logging.ERROR, "the client gives up: %s", named_with_notes(failure))
+        if not isinstance(failure, ConnectionLost):
+            level = logging.WARNING if self._command.is_first else logging.ERROR  # `connect` also raises it
+            self.peer_core.log(level, "the client gives up: %s", named_with_notes(failure))
         self._waiters.notify(failure)
 
     # ------------------------------------------------------------ connections

@@ -60,8 +60,10 @@ async def test_what_connect_raises(row: Raised, caplog: pytest.LogCaptureFixture
             assert (w.client.state, len(w.dialed)) == ("closed", attempts * len(row.failures))
             for call in (queued, w.client.request("echo", 1)):
                 assert "the client gave up" in (await lost(call, "not_sent")).reason
-        assert len(attempts_in(caplog)) == 2 * (len(row.failures) - 1)  # the last one is raised
-        assert "gives up" not in caplog.text
+        assert len(attempts_in(caplog)) == 2 * (len(row.failures) - 1)  # what follows the last one is another line
+        last = [each for each in caplog.records if "gives up" in each.getMessage()]
+        assert [each.levelname for each in last] == ["WARNING"] * 2 and row.said.split(".*")[-1] in caplog.text
+        assert all("at ws://server/" in each.getMessage() for each in last)
         with pytest.raises(row.raises):
             async with w.client:
                 pytest.fail("entered")
