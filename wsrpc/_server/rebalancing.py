@@ -14,7 +14,8 @@ from .._core.sending.phase import Phase
 from .peers import Peers, ServedPeer
 
 ELSEWHERE = "connect again: sessions are spread over the servers"
-"""The close reason."""
+TOO_OLD = "connect again: max_connection_age= is reached"
+"""The close reasons."""
 
 TICK = 0.1
 """Seconds in which at most one peer moves because of its age. Each of them opens a connection elsewhere."""
@@ -68,7 +69,7 @@ class Rebalancing:
         idle = filter(_is_idle, staying if most > 0 and len(staying) > down_to else ())
         moving = [served for served, _ in zip(idle, range(min(most, len(staying) - down_to)), strict=False)]
         for served in moving:
-            self._move(served)
+            self._move(served, ELSEWHERE)
         return len(staying), len(moving)
 
     def _check_ages(self) -> None:
@@ -81,7 +82,7 @@ class Rebalancing:
                 return
             served = self._peers.served(id)
             if served is not None and self._is_old(served) and _stays(served) and _is_idle(served):
-                self._move(served)
+                self._move(served, TOO_OLD)
                 return
 
     def _is_old(self, served: ServedPeer) -> bool:
@@ -89,9 +90,9 @@ class Rebalancing:
         jitter = JITTER * (2 * crc32(served.peer.id.encode()) / 2**32 - 1)
         return served.core.host.uptime() > self._max_age * (1 + jitter)
 
-    def _move(self, served: ServedPeer) -> None:
+    def _move(self, served: ServedPeer, why: str) -> None:
         served.writer.draining.drain(served.writer.loop.time() + LONGEST_DRAIN)
-        self._tasks.spawn(_close_idle(served))
+        self._tasks.spawn(_close_idle(served, why))
 
 
 def _stays(served: ServedPeer) -> bool:
@@ -107,12 +108,12 @@ def _is_idle(served: ServedPeer) -> bool:
     return not (now.active or now.pending or now.waiting or now.anonymous_channels or now.unsent_bytes)
 
 
-async def _close_idle(served: ServedPeer) -> None:
+async def _close_idle(served: ServedPeer, why: str) -> None:
     """Close a peer that drains as soon as it is idle. If its connection drops meanwhile, its session is kept."""
     session = served.current.session
     while not session.over:
         await served.wait_idle(Closers())
         if session.state.sends:
-            await served.peer.close(CloseCode.SERVICE_RESTART, ELSEWHERE)
+            await served.peer.close(CloseCode.SERVICE_RESTART, why)
             return
         await asyncio.sleep(TICK)

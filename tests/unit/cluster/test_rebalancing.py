@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -236,7 +237,8 @@ async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> No
 # ---------------------------------------------------------------- max_connection_age
 
 
-async def test_old_connections_move_when_they_are_idle() -> None:
+async def test_old_connections_move_when_they_are_idle(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
     async with scene(max_connection_age=0.05) as it:
         doing, id = start(it.client.request("work")), it.peer.id
         await turns_until(lambda: it.work.started and it.server.stats().closed.get(1012, 0) > 1)
@@ -245,6 +247,8 @@ async def test_old_connections_move_when_they_are_idle() -> None:
         assert await doing == []
         await turns_until(lambda: it.server.peer(id) is None)
         assert await it.client.request("work") == []
+    assert "1012 connect again: max_connection_age= is reached" in caplog.text
+    assert "spread" not in caplog.text
 
 
 async def test_without_a_maximum_age_nobody_moves() -> None:
