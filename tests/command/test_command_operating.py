@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from command_process import prints, refusal, run
+from core_driver import Blocked
 from engine_servers import EngineServer, nats_server, redis_server
+from leftovers import turns_until
 
 from wsrpc import Client, Context, Handshake, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
 from wsrpc._command import rebalancing
@@ -93,6 +95,19 @@ async def test_statistics() -> None:
         assert shown["closed"] == "-" and shown["uptime"][-1] in "sm"
         assert json.loads(await prints("stats", url, "--json"))["closed"] == {"1000": 1}
         assert "closed                      1000: 2\n" in await prints("stats", url)
+
+
+async def test_a_server_that_drains_says_so_once() -> None:
+    async with operated(admin=everybody) as (server, url, client):
+        blocked = Blocked()
+        server.on("wait", blocked)
+        waiting = asyncio.create_task(client.request("wait"))
+        await turns_until(lambda: server.stats().active)
+        closing = asyncio.create_task(server.close(drain_timeout=60))
+        await turns_until(lambda: server.stats().draining)
+        assert (await refusal(3, "stats", url)).endswith(" refused the connection with HTTP 503: the server is closing")
+        blocked.go.set()
+        await asyncio.gather(waiting, closing)
 
 
 async def test_statistics_by_principal() -> None:
@@ -234,6 +249,9 @@ async def test_what_a_server_makes_up() -> None:
         out = await prints("peers", listener.url)
         assert len(out.splitlines()) == 3 and r"a\n\x1b[2J" in out and r"\u202e" in out
         assert "node                        -\n" in await prints("stats", listener.url)
+        rows.append({"draining": {"slow\n: request": 1, "client": 2}})
+        draining = r"draining                    slow\n: request (1), client (2)"
+        assert draining in (await prints("stats", listener.url)).splitlines()
         assert len((await prints("stats", listener.url, "--by", "principal")).splitlines()) == 2
         rows[:] = [{"id": "1"}, {"node": "n\n1", "error": "not\nconnected"}]
         ended = await run("peers", listener.url)

@@ -16,6 +16,7 @@ from .._core.wire.rejections import NOT_ALLOWED_CODE
 from .._net.urls import shown_url
 from .._server.description_pages import CHANNEL
 from .._server.operations import Operations, Row, operations_of
+from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine
 from ..errors import EngineLost, EngineRefused, RemoteError, RequestTimeout, one_line
@@ -277,6 +278,8 @@ def _statistics(values: Row, prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         if name == "cluster" and value.__class__ is dict:
             yield from _statistics(value, "cluster ")
+        elif name == "draining" and value.__class__ is dict:
+            yield f"{name:<26}  {_text_of(counted(value))}"
         else:
             yield f"{one_line(prefix + name):<26}  {_text_of(value)}"
 

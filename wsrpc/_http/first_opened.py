@@ -41,8 +41,9 @@ async def first_opened(
         if opened is not None:
             return opened.result(), failure
         assert failure is not None
-        for other in tasks[1:]:
-            failure.add_note(f"then: {named(other.exception() or failure)}")
+        for text in (named(task.exception() or failure) for task in tasks[1:]):
+            if text != named(failure):
+                failure.add_note(f"then: {text}")
         raise failure
     finally:
         for task in tasks:

@@ -323,7 +323,7 @@ class ServerCore:
         except TimeoutError:
             if busy := sum(peer.connected for peer in peers.values()) + len(self.raw.all):
                 text = "draining timed out: closing %d connections that still have active work (%s)"
-                logger.warning(text, busy, _counted(self._unfinished()))
+                logger.warning(text, busy, counted(self._unfinished()))
             return
         finally:
             self._draining = None
@@ -350,7 +350,7 @@ class ServerCore:
         while True:
             await asyncio.sleep(seconds)
             text = "still draining: %d connections, which wait for: %s"
-            logger.info(text, len(self.peers) + len(self.raw.all), _counted(self._unfinished()))
+            logger.info(text, len(self.peers) + len(self.raw.all), counted(self._unfinished()))
             seconds *= 2
 
     async def _close_idle(self, served: ServedPeer) -> None:
@@ -393,7 +393,8 @@ async def _call_on_drain(function: Callable[[], object]) -> None:
         logger.error("on_drain: %s failed", name_of(function), exc_info=exc)
 
 
-def _counted(numbers: dict[str, int]) -> str:
+def counted(numbers: dict[str, int]) -> str:
+    """Return the numbers of `ServerStats.draining` as text."""
     return ", ".join(f"{name} ({number})" for name, number in numbers.items())
 
 
