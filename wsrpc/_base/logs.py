@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypedDict, Unpack
 
-from ..errors import LONGEST_LINE, one_line
+from ..errors import LONGEST_LINE, one_line, short
 from .buckets import TokenBucket
 
 _PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
-FIELDS = ("peer", "address", "remote", "url", "program", "origin", "event", "trace")
+FIELDS = ("peer", "address", "principal", "remote", "url", "program", "origin", "event", "trace")
 """What each record has besides its text, for format strings and JSON. Where nothing fits, the value is None."""
 _EXTRA = "wsrpc_fields"
 
@@ -140,6 +140,11 @@ def address_text(address: tuple[str, int] | None) -> str | None:
 LONGEST_HOST = 100
 
 
+def principal_text(principal: object) -> object:
+    """Return a principal for the field of a record. It may be any object of the application."""
+    return principal if principal is None or isinstance(principal, str | int) else short(principal)
+
+
 class LogBudget:
     """Limit of log lines that remote peers cause: ``most`` at once, then ``per_second``. Omitted lines are counted."""
 
@@ -203,9 +208,9 @@ class LogOptions(TypedDict, total=False):
 class PeerLog:
     """The log of one peer: each line carries the peer's id, its addresses and its program in ``extra``.
 
-    ``url`` is what a client dials, without secrets. ``address`` is the application's name for the peer, and ``program``
-    what the peer says of its program. ``errors`` counts the lines at ERROR, and ``on_error`` is called for each.
-    ``budget`` is the budget of the server.
+    ``url`` is what a client dials, without secrets. ``address`` is the application's name for the peer, ``principal``
+    its user, and ``program`` what the peer says of its program. ``errors`` counts the lines at ERROR, and ``on_error``
+    is called for each. ``budget`` is the budget of the server.
     """
 
     __slots__ = (
@@ -217,6 +222,7 @@ class PeerLog:
         "address",
         "errors",
         "id",
+        "principal",
         "program",
         "remote",
         "url",
@@ -233,6 +239,7 @@ class PeerLog:
         self.remote = remote
         self.url: str | None = None
         self.address = address
+        self.principal: object = None
         self.program: str | None = None
         self.errors = 0
         self._quiet = False
@@ -247,8 +254,10 @@ class PeerLog:
 
     @property
     def place(self) -> str:
-        """The URL of a client, or the present or last remote address, as text for a log line."""
-        return self.url or address_text(self.remote) or "an unknown address"
+        """The URL of a client, or the present or last remote address and who is there, as text for a log line."""
+        name = self.principal if self.address is None else self.address
+        of = "" if name is None else f" ({short(name)})"
+        return self.url or f"{address_text(self.remote) or 'an unknown address'}{of}"
 
     def shows(self, level: int) -> bool:
         """Return whether a line at this level would be written, or would cause a line about omitted lines."""
@@ -295,6 +304,8 @@ class PeerLog:
         if logger.isEnabledFor(level):
             remote = address_text(self.remote)
             fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote, "url": self.url}
+            if self.principal is not None:
+                fields["principal"] = principal_text(self.principal)
             if self.program is not None:
                 fields["program"] = self.program
             if (call := options.get("call")) is not None:

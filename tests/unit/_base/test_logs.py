@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from pythonjsonlogger.json import JsonFormatter
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, Reconnect, RpcError, Server
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Reconnect, RpcError, Server
+from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -44,7 +46,7 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
 
     @server.on_handshake
     def name(handshake: Handshake) -> None:
-        handshake.address = "device-7"
+        handshake.address, handshake.principal = "device-7", "ada"
 
     logging.getLogger("wsrpc").addHandler(handler)
     try:
@@ -69,14 +71,53 @@ async def test_the_fields_of_a_record_say_which_peer_and_which_event(caplog: pyt
     assert [each for each in found if not {"peer", "address", "remote", "origin", "event", "trace"} <= set(each)] == []
     ours = [each for each in found if each["peer"] == peer.id]
     host, port = peer.info.remote or ("", 0)
-    assert {(each["address"], each["remote"]) for each in ours} == {("device-7", f"{host}:{port}")}
-    assert {each["address"] for each in found if each not in ours} == {None}
+    named = {(each["address"], each["principal"], each["remote"]) for each in ours}
+    assert named == {("device-7", "ada", f"{host}:{port}")}
+    assert {(each["address"], each["principal"]) for each in found if each not in ours} == {(None, None)}
+    assert f"connected from {host}:{port} ('device-7'), path /" in ours[0]["message"]
+    assert f"at {host}:{port} ('device-7') disconnected: 1000" in ours[-1]["message"]
     assert [each["event"] for each in ours] == [None, "shop:buy", r"a\nb", "echo", "two", "mistyped", None]
     assert [each["trace"] for each in ours] == [None, TRACE, None, None, TRACE, TRACE, None]
     failed = ours[1]
     assert failed["levelname"] == "ERROR" and failed["message"].startswith("handling shop:buy #") and failed["exc_info"]
     [(refused, *nobody)] = [[each["origin"], each["peer"], each["event"]] for each in found if each["origin"]]
     assert refused == "https://evil.example" and nobody == [None, None]
+
+
+@dataclass
+class User:
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("principal", "shown", "field"),
+    [
+        ("ada", "'ada'", "ada"),
+        (7, "7", 7),
+        ("a\nb", r"'a\nb'", r"a\nb"),
+        (User("ada"), "User(name='ada')", "User(name='ada')"),
+        ("a" * 9999, "'aaaa", "aaaa"),
+        (None, "", None),
+    ],
+)
+async def test_lines_of_a_connection_name_its_user(
+    principal: object, shown: str, field: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    server = Server()
+
+    @server.on("log in")
+    def log_in(peer: Peer) -> None:
+        peer.principal = "bob"
+
+    async with connect(server, principal=principal) as client:
+        [id] = [peer.id for peer in server.peers]
+        await client.request("log in")
+    began, ended = (record for record in caplog.records if vars(record)["peer"] == id)
+    text, found = began.getMessage(), vars(began)["principal"]
+    assert f"an unknown address ({shown}" in text if shown else f"{id} connected from an unknown address, path" in text
+    assert (found == field or str(found).startswith("aaaa")) and len(text) < 400 and len(str(found)) < 1100
+    assert "an unknown address ('bob') disconnected" in ended.getMessage() and vars(ended)["principal"] == "bob"
 
 
 async def test_each_line_of_a_client_says_once_which_url_it_is_about(caplog: pytest.LogCaptureFixture) -> None:

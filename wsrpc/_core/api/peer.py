@@ -41,7 +41,6 @@ class Peer(Registrar, ReadingCaller):
     Attributes:
         id: the name of the peer in logs.
         state: a mapping for your application's data; see `Key`. On a server, an `on_handshake` function can fill it.
-        principal: the user, as set by `on_handshake`.
         ignored: a Counter of messages that were not handled, by kind. It includes messages that the protocol says to
             ignore, events without a handler, and messages that exceeded `Limits.rate`.
     """
@@ -71,7 +70,7 @@ class Peer(Registrar, ReadingCaller):
         self._core = core = PeerCore(self, options, loop, PeerOwner() if owner is None else owner, home, log)
         self.id = log.id
         self.state = PeerState() if state is None else state
-        self.principal = principal
+        log.principal = principal
         self.ignored = core.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
@@ -190,6 +189,15 @@ class Peer(Registrar, ReadingCaller):
     def address(self) -> str | None:
         """The name that the application gave to the client in `Handshake.address`. None if the client has no name."""
         return None if self._core.home is None else self._core.home.address
+
+    @property
+    def principal(self) -> object:
+        """The user, as set by `on_handshake`. The log shows it, so it must not be a secret such as a token."""
+        return self._core.log.principal
+
+    @principal.setter
+    def principal(self, principal: object) -> None:
+        self._core.log.principal = principal
 
     @property
     def program(self) -> str | None:
