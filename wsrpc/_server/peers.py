@@ -180,7 +180,7 @@ class ServedPeer(PeerOwner):
 
     def set_handshake(self, handshake: Handshake) -> None:
         """Use what `on_handshake` has said of another connection, on which the session resumes."""
-        self.peer.principal = handshake.principal  # equal, but it may have other attributes, such as roles
+        self.core.log.principal = handshake.principal  # equal, but it may have other attributes, such as roles
         self.peer.state.update(handshake.state)
         self.expire_at(handshake.expires)
         if handshake.address != self.address:

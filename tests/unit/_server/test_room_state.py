@@ -169,7 +169,7 @@ def _fails(peer: Peer) -> None:
 
 
 async def _loses_another_connection(peer: Peer) -> None:
-    raise ConnectionLost("the database is gone")
+    raise ConnectionLost(1006, "the database is gone")
 
 
 async def _waits_for_something_cancelled(peer: Peer) -> None:
