@@ -89,13 +89,11 @@ export class Room {
 
   async #join(): Promise<void> {
     const { position } = this
-    const after = position ?? undefined
     this.#isNotified = false
     try {
-      const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
+      const answer = await this.#request()
       // Without a log, a later session misses events.
       if (!(answer?.complete ?? position === undefined) && !this.#isNotified) this.#miss()
-      this.#joined(answer)
     } catch (error) {
       if (error instanceof ConnectionLost) {
         if (this.#core.state === "closed") this.#finish(error)
@@ -110,11 +108,15 @@ export class Room {
     }
   }
 
-  #joined(answer: any): void {
+  /** Requests to join. For a member, this only changes what it says of itself. */
+  async #request(): Promise<any> {
+    const after = this.position ?? undefined
+    const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
     this.position ??= answer?.position ?? null // unless an event has arrived
     this.error = undefined
     this.live = true
     this.#finish()
+    return answer
   }
 
   #miss(): void {
@@ -142,8 +144,7 @@ export class Room {
     const before = this.#options
     this.#options = { ...before, about }
     try {
-      const after = this.position ?? undefined
-      this.#joined(await this.#channel.request("join", this.name, { ...this.#options, after }))
+      await this.#request()
     } catch (error) {
       if (error instanceof ConnectionLost) return // the page joins in the next session
       this.#options = before // a later session would be refused, too

@@ -2144,12 +2144,10 @@ var Room = class {
   }
   async #join() {
     const { position } = this;
-    const after = position ?? void 0;
     this.#isNotified = false;
     try {
-      const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
+      const answer = await this.#request();
       if (!(answer?.complete ?? position === void 0) && !this.#isNotified) this.#miss();
-      this.#joined(answer);
     } catch (error) {
       if (error instanceof ConnectionLost) {
         if (this.#core.state === "closed") this.#finish(error);
@@ -2163,11 +2161,15 @@ var Room = class {
       this.#change([], true);
     }
   }
-  #joined(answer) {
+  /** Requests to join. For a member, this only changes what it says of itself. */
+  async #request() {
+    const after = this.position ?? void 0;
+    const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
     this.position ??= answer?.position ?? null;
     this.error = void 0;
     this.live = true;
     this.#finish();
+    return answer;
   }
   #miss() {
     this.#isNotified = true;
@@ -2191,8 +2193,7 @@ var Room = class {
     const before = this.#options;
     this.#options = { ...before, about };
     try {
-      const after = this.position ?? void 0;
-      this.#joined(await this.#channel.request("join", this.name, { ...this.#options, after }));
+      await this.#request();
     } catch (error) {
       if (error instanceof ConnectionLost) return;
       this.#options = before;

@@ -43,6 +43,7 @@ from wsrpc.errors import (
     KeyReused,
     Overloaded,
     RemoteError,
+    RequestTimeout,
     RpcError,
     RunLost,
     UnknownEvent,
@@ -732,10 +733,13 @@ async def test_a_step_that_is_cancelled_while_the_client_reconnects_is_not_the_e
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(items), 0.02)
+        impatient = client.follow("count", key="k", returns=int, timeout=0.01)
+        with pytest.raises(RequestTimeout):
+            await anext(impatient)
         may_dial.set()
         go_on.set()
         got += [number async for number in items]
-        assert got == [0, 1, 2, 3, 4]
+        assert got == [0, 1, 2, 3, 4] == [number async for number in impatient]
         await items.aclose()
     await server.close()
 

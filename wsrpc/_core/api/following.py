@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from types import TracebackType
@@ -78,19 +77,15 @@ class Following(Generic[T]):
         while True:
             try:
                 return await anext(self._reading())
-            except ConnectionLost as exc:
-                if exc.outcome == "not_sent":  # it could not even be opened
+            except BaseException as exc:
+                lost = isinstance(exc, RunLost) and self.attempt < self._attempts
+                ended = isinstance(exc, ConnectionLost) and exc.outcome != "not_sent"
+                failed = is_closed(self._reading()) and not self._closed  # to open it: the next step tries again
+                if lost or ended or failed:
+                    self._after, self._stream = None if lost else self._reading().position, None
+                    self.attempt += lost
+                if not (lost or ended):
                     raise
-                self._after = self._reading().position
-            except asyncio.CancelledError:
-                if is_closed(self._reading()) and not self._closed:  # it was cancelled while it opened
-                    self._after, self._stream = self._reading().position, None
-                raise
-            except RunLost:
-                if self.attempt >= self._attempts:
-                    raise
-                self.attempt, self._after = self.attempt + 1, None
-            self._stream = None
 
     def _reading(self) -> Stream[T]:
         if self._stream is None:
