@@ -427,7 +427,10 @@ class RoomFeed:
         behind = self._followers.behind
         with suppress(TimeoutError):
             async with asyncio.timeout(HOLD):
-                while any(late.got.number < half and late.is_waited_for for late in behind.values()):
+                # Who waits for the state goes on after it, so it needs none of these events.
+                while any(
+                    late.got.number < half and late.is_waited_for and not late.is_asking for late in behind.values()
+                ):
                     self._read_some.clear()
                     await self._read_some.wait()
         for late in behind.values():

@@ -258,6 +258,18 @@ async def test_slow_states_do_not_delay_the_events_of_other_rooms() -> None:
                     await joining
 
 
+async def test_an_emit_does_not_wait_for_a_member_that_waits_for_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsrpc._server.room_feed.HOLD", 60)
+    monkeypatch.setattr("wsrpc._server.room_feed.STATE_TIMEOUT", 60)
+    async with processes(1, state=_slow) as [process]:
+        page = Page(process)
+        async with page.client:
+            process.room.add(process.server.peers[0])
+            async with asyncio.timeout(10):
+                for _ in range(30):
+                    await process.room.emit("add", "x" * 300_000)
+
+
 async def test_a_state_that_stays_older_than_the_log_is_missed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsrpc._server.room_feed.AGAIN", 0.001)
     asked = list[None]()
