@@ -51,6 +51,8 @@ export class Room {
   #finish: (error?: unknown) => void = () => {}
   /** Whether the event "missed" has come since the page has begun to join. */
   #isNotified = false
+  /** Whether the page has never joined before. */
+  #isFirst = true
   readonly #users = new Map<unknown, Present>()
   readonly #subscribers = new Set<() => void>()
   readonly #stops: (() => void)[]
@@ -77,6 +79,7 @@ export class Room {
       }),
       channel.on("state", (room, _, state) => {
         if (room !== name) return
+        if (!this.#isFirst && !this.#handlers.of("state").length) return this.#miss() // nobody handles the state
         this.complete = true
         this.#call("state", state)
       }),
@@ -90,6 +93,7 @@ export class Room {
   async #join(): Promise<void> {
     const { position } = this
     this.#isNotified = false
+    this.#isFirst = position === undefined
     try {
       const answer = await this.#request()
       // Without a log, a later session misses events.

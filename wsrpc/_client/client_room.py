@@ -241,10 +241,15 @@ class ClientRooms:
             self._call_hooks(self._rooms[name], "on_missed")
 
     def _state(self, name: str, position: str, value: Any) -> None:
-        if name in self._rooms:
-            self._rooms[name].position = position
-            self._rooms[name].complete = True
-            self._call_hooks(self._rooms[name], "on_state", value)
+        if name not in self._rooms:
+            return
+        room = self._rooms[name]
+        room.position = position
+        if room.joined and f"client.room({name!r}).on_state" not in self._registry.hooks:
+            self._missed(name)  # nobody handles the state, which is sent instead
+            return
+        room.complete = True
+        self._call_hooks(room, "on_state", value)
 
     def _presence(self, name: str, entries: list[Present], first: bool = False) -> None:
         if name not in self._rooms:

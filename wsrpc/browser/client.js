@@ -2107,6 +2107,8 @@ var Room = class {
   };
   /** Whether the event "missed" has come since the page has begun to join. */
   #isNotified = false;
+  /** Whether the page has never joined before. */
+  #isFirst = true;
   #users = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #stops;
@@ -2133,6 +2135,7 @@ var Room = class {
       }),
       channel.on("state", (room, _, state) => {
         if (room !== name) return;
+        if (!this.#isFirst && !this.#handlers.of("state").length) return this.#miss();
         this.complete = true;
         this.#call("state", state);
       }),
@@ -2145,6 +2148,7 @@ var Room = class {
   async #join() {
     const { position } = this;
     this.#isNotified = false;
+    this.#isFirst = position === void 0;
     try {
       const answer = await this.#request();
       if (!(answer?.complete ?? position === void 0) && !this.#isNotified) this.#miss();

@@ -147,6 +147,22 @@ async def test_only_who_has_missed_something_gets_the_state_again() -> None:
             assert joined.complete and returning.shown == process.board and not returning.missed
 
 
+async def test_who_does_not_handle_the_state_is_told_what_it_has_missed() -> None:
+    async with processes(1, MemoryStore(log_bytes=1000), state=lambda peer: None) as [process]:
+        client = Client("ws://server/", dial=process.line.dial, reconnect=Reconnect(initial=0.001))
+        room, missed = client.room("board"), list[bool]()
+        room.on_missed(lambda room: missed.append(room.complete))
+        async with client:
+            await room.join()
+            assert room.complete and not missed
+            [peer] = process.server.peers
+            await peer.close(1012)
+            for number in range(100):
+                await process.room.emit("add", number)
+            await turns_until(lambda: missed)
+            assert missed == [False]
+
+
 async def test_a_member_that_is_added_gets_the_state() -> None:
     async with processes(1) as [process]:
         process.server.on("open", process.room.add)
