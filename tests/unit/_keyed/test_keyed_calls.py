@@ -365,8 +365,8 @@ def test_a_stream_that_is_thrown_away_with_its_event_loop_logs_nothing(caplog: p
             yield 1
             await asyncio.Event().wait()
 
-        connection = connect(server)  # kept, because it closes the connection when it is collected
-        client = await connection.__aenter__()
+        client = Client("ws://server/", dial=Line(server).dial)
+        await client.connect()
 
         async def read() -> None:
             async for item in client.stream("watch", key="k"):
