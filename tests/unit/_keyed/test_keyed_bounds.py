@@ -242,7 +242,7 @@ async def test_a_late_step_for_a_call_that_has_joined_another_one_does_not_claim
         await turns_until(lambda: store.joined)
         store.answers = True
         # Seldom, what has begun for the second call takes the place of the first one before its end was read.
-        with pytest.raises((Overloaded, RunLost), match="does not answer|nothing is kept"):
+        with pytest.raises((Overloaded, RunLost), match=r"does not answer|nothing is kept"):
             await joins
         assert store.late is not None
         await MemoryStore.open(store, *store.late)
