@@ -309,8 +309,11 @@ class ReadingCaller(Caller, EventReader):
     ) -> Following[T]:
         """Read a stream with a key, and continue in each new session: ``async for word in client.follow(...)``.
 
+        The options ``timeout`` and ``metadata`` are as for `stream`.
+
         Args:
-            key, returns, timeout, metadata: as for `stream`.
+            key: as for `stream`.
+            returns: as for `stream`.
             after: the position after which to begin, `Following.position` of an earlier call.
             attempts: how many runs of the handler there may be. If the process with the handler ends, so that its run
                 is lost, the handler starts again, with the key ``"key:2"``, and so on. Then `Following.attempt` grows.
