@@ -64,4 +64,4 @@ class ChatServer:
     async def worker_of(self, name: str) -> int:
         """The process to which a user has connected last, and which has the user's session."""
         remote = re.findall(rf'(\S+) - "WebSocket /ws\?name={name}"', self.log)[-1]
-        return int(await self.command.logged(rf"\[(\d+)\] peer \w+ connected from {remote},"))
+        return int(await self.command.logged(rf"\[(\d+)\] peer \w+ connected from {remote} \("))
