@@ -134,10 +134,10 @@ async def test_a_connection_that_waited_for_its_service_does_not_take_the_addres
             return "hello"
 
     gates = [asyncio.Event(), asyncio.Event()]
-    waiting = iter(gates)
+    waiting = [*gates]
 
     async def make() -> Greeter:
-        await next(waiting).wait()
+        await waiting.pop(0).wait()
         return Greeter()
 
     monkeypatch.setattr(_addresses, "CROSSING", 0.0)
@@ -145,7 +145,7 @@ async def test_a_connection_that_waited_for_its_service_does_not_take_the_addres
         made[0].add_service(Greeter, make)
         line, new = Line(made[0]), Watched("new")
         old = await line.dial("ws://server/?who=ada")
-        await turns(5)  # until its factory waits
+        await turns_until(lambda: len(waiting) == 1)  # its factory waits
         if meanwhile == "closes":
             await old.close()
         elif meanwhile == "drops":
