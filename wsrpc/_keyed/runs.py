@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import nullcontext, suppress
 from contextvars import Context
@@ -258,6 +259,8 @@ class Runs:
         self._store = link.store
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
+        self._read_here = Counter[str]()
+        """How many callers here read each run, by its id."""
         self._unread: dict[str, Unread] = {}
         """What readers hold, by their names. The oldest is the first."""
         self._unread_bytes = 0
@@ -310,12 +313,21 @@ class Runs:
                 self.link.spawn(self._withdraw(run))
             raise
         if asked > 1 and state.id != run.new.id:
-            self.link.spawn(self._withdraw(run))
+            self.link.spawn(self._withdraw(run, state.id))
         return state
 
-    async def _withdraw(self, run: Run) -> None:
-        """Free the key of a run that does not begin here: the store may have begun it, or begin it later."""
+    async def _withdraw(self, run: Run, joined: str | None = None) -> None:
+        """Free the key of a run that does not begin here: the store may have begun it, or begin it later.
+
+        Args:
+            joined: the id of the run that its caller has joined instead. Callers here must have read how that one has
+                ended before this one takes its place.
+        """
         patience, left = 10 * RETRY, STORE_TIMEOUT
+        while joined is not None:
+            await asyncio.sleep(patience)  # at first, until the caller reads
+            if not self._read_here[joined]:
+                break
         with suppress(LogGone, StoreFull):
             # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
             # attempt is short: this has to end before the lease lapses.
@@ -409,6 +421,7 @@ class Runs:
         first, after = after, min(after, state.last)
         lost_since = loop.time() if state.lost else None
         with nullcontext() if id in self._running else self.link.lease.reading(key):
+            self._read_here[id] += 1
             try:
                 while True:
                     if (running := self._running.get(id)) is not None:
@@ -444,6 +457,9 @@ class Runs:
                 if run is not None:
                     run.readers.has_read(reader, None)
                 self._drop(reader)
+                self._read_here[id] -= 1
+                if not self._read_here[id]:
+                    del self._read_here[id]
 
     async def _end_lost(self, key: str, id: str) -> None:
         await self._store.append(key, id, OTHER, 1, [], end=_PROCESS_ENDED, only_if_lost=True)

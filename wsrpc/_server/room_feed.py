@@ -344,7 +344,7 @@ class RoomFeed:
         return complete
 
     async def _send_state(self, late: LateMember) -> bool:
-        """Send the state of the room to a member, who goes on after it. Return False if there is none."""
+        """Send the state of the room to a member, who goes on after it. Return False if it misses something."""
         assert self._state is not None
         while (reached := self.reached) is None:
             await self.wait_moved()

@@ -241,8 +241,7 @@ async def test_a_late_step_for_a_call_that_has_joined_another_one_does_not_claim
         joins = asyncio.create_task(client.request("charge", 10, key="k"))
         await turns_until(lambda: store.joined)
         store.answers = True
-        # Seldom, what has begun for the second call takes the place of the first one before its end was read.
-        with pytest.raises((Overloaded, RunLost), match=r"does not answer|nothing is kept"):
+        with pytest.raises(Overloaded, match="does not answer"):
             await joins
         assert store.late is not None
         await MemoryStore.open(store, *store.late)
