@@ -103,8 +103,9 @@ class ClientRoom:
     def on_state(self, function: F, /) -> F:
         """Register ``function(room, state)``, sync or async, for the state of a room with ``state=``. A decorator.
 
-        The function is called when the client has joined without a position, and again when it has missed events. It
-        starts before the handlers of the events that are not contained in the state.
+        The function is called when the client has joined without a position, and again when it has missed events. A
+        plain ``def`` has finished when the handlers of the events that follow are called; an ``async def`` runs beside
+        them. Without a function, missed events are told by `on_missed`.
         """
         return self._rooms.add_hook(self, "on_state", function, ("room", "state"))
 

@@ -42,7 +42,7 @@ class StoreCheck:
         return await self._link.ask(lambda: self._link.store.read(key, LAST)) is not None
 
     async def check(self) -> None:
-        """Ask the servers whether they have the store, until one has said so. If no server is known, log a warning, once.
+        """Ask the servers whether they have the store, until one has said so. Log a warning, once, if none is known.
 
         Raises:
             ValueError: there are servers, and they have another store, or none.
