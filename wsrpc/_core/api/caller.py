@@ -322,6 +322,8 @@ class ReadingCaller(Caller, EventReader):
             TypeError, ValueError: an option is wrong.
         """
         check_number("attempts= is a whole number, 1 or more", attempts, 1)
+        if not isinstance(attempts, int):
+            raise TypeError(f"attempts= is a whole number, 1 or more; got {attempts!r}")
         if attempts > 1:  # the last run has the longest key
             check_key(f"{key}:{attempts}")
 
