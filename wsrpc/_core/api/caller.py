@@ -321,9 +321,9 @@ class ReadingCaller(Caller, EventReader):
         Raises:
             TypeError, ValueError: an option is wrong.
         """
+        if isinstance(attempts, float):
+            raise TypeError(f"attempts= is a whole number, got {attempts!r}")
         check_number("attempts= is a whole number, 1 or more", attempts, 1)
-        if not isinstance(attempts, int):
-            raise TypeError(f"attempts= is a whole number, 1 or more; got {attempts!r}")
         if attempts > 1:  # the last run has the longest key
             check_key(f"{key}:{attempts}")
 
