@@ -18,6 +18,7 @@ SOON = 0.05
 """Seconds after which something should have happened."""
 LATER = 0.5
 """Seconds in which something should not happen, also on a busy machine."""
+AN_HOUR = 3600.0
 LAST = 2**53 - 1
 """The largest number of an entry."""
 
@@ -339,14 +340,20 @@ async def a_read_ends_when_its_time_is_over_or_its_store_is_closed_which_a_call_
     assert list((await page_of(store, wait=30)).entries) == [b"x"]
 
 
-async def readers_count_until_their_process_reports_another_number_or_nothing(connect: Connect) -> None:
-    ours, theirs = connect(lease=LATER), connect(lease=LATER)
+async def readers_count_until_their_process_reports_another_number(connect: Connect) -> None:
+    ours, theirs = connect(lease=AN_HOUR), connect(lease=AN_HOUR)
     await ours.open("k", new_log("a"))
     await theirs.hold("q", {}, {"k": 2, "none": 1})
     await theirs.hold("r", {}, {"k": 1})
     assert (await add_own(ours, 1, b"x")).readers == 3
     await theirs.hold("q", {}, {"k": 0})
     assert (await ours.hold("p", {"k": "a"}, {}))["k"].readers == 1
+
+
+async def readers_no_longer_count_when_their_process_is_silent_for_a_lease(connect: Connect) -> None:
+    ours, theirs = connect(lease=SOON), connect(lease=SOON)
+    await ours.open("k", new_log("a"))
+    await theirs.hold("q", {}, {"k": 2})
     await until(lambda: ours.hold("p", {"k": "a"}, {}), lambda states: states["k"].readers == 0)
 
 
@@ -354,25 +361,29 @@ async def readers_count_until_their_process_reports_another_number_or_nothing(co
 
 
 async def one_of_many_processes_adopts_a_log(connect: Connect) -> None:
-    stores = [connect(lease=LATER) for _ in range(3)]
+    stores = [connect(lease=AN_HOUR) for _ in range(3)]
     for key in ("k1", "k2", "ended", "elsewhere"):
         topic = "theirs" if key == "elsewhere" else "ours"
         await stores[0].open(key, new_log("a", topic=topic, payload=b"\xff" + key.encode()))
     await stores[0].open("k3", new_log("a"))
     await end(stores[0], b"", key="ended")
-    await until(partial(state_of, stores[0], "k3"), lambda state: state is not None and state.lost)
+    await stores[0].release(dict.fromkeys(("k1", "k2", "k3", "elsewhere"), "a"))
     found = await asyncio.gather(*(stores[number % 3].adopt("ours") for number in range(12)))
     adopted = sorted((log.key, log.id, log.payload) for logs in found for log in logs)
     assert adopted == [("k1", "a", b"\xffk1"), ("k2", "a", b"\xffk2")]
-    again = await until(lambda: stores[1].adopt("ours"), bool)
-    assert {log.key for log in again} <= {"k1", "k2"}
-    for logs, leases in (*((logs, 1) for logs in found), (again, 2)):
-        assert all(log.age >= 0.99 * leases * LATER for log in logs)  # it is lost when its lease has lapsed
     assert await stores[1].adopt("nothing") == []
 
 
+async def a_log_is_adopted_each_time_when_its_lease_has_lapsed(connect: Connect) -> None:
+    store = connect(lease=SOON)
+    await store.open("k", new_log("a", topic="t"))
+    for leases in (1, 2, 3):
+        [log] = await until(lambda: store.adopt("t"), bool)
+        assert log.id == "a" and log.age >= 0.9 * leases * SOON
+
+
 async def a_log_that_its_process_releases_is_lost_at_once(connect: Connect) -> None:
-    ours, theirs = connect(), connect()
+    ours, theirs = connect(lease=AN_HOUR), connect(lease=AN_HOUR)
     for key in ("k", "k2", "ended"):
         await ours.open(key, new_log("a", topic="t", payload=key.encode()))
     await end(ours, b"end", key="ended")
@@ -384,18 +395,20 @@ async def a_log_that_its_process_releases_is_lost_at_once(connect: Connect) -> N
     ]
     assert [log.payload for log in await theirs.adopt("t")] == [b"k"]
     assert await theirs.adopt("t") == []
+    await theirs.release({"k": "a"})
+    await ours.hold("p", {"k": "a"}, {})
+    assert await theirs.adopt("t") == [], "it is held again"
 
 
-async def a_log_that_is_held_is_neither_adopted_nor_forgotten(connect: Connect) -> None:
-    store, adopted = connect(lease=SOON), list[str]()
-    await store.open("k", new_log("a", keep=LATER, topic="t"))
+async def a_log_that_is_held_is_not_forgotten(connect: Connect) -> None:
+    store = connect(lease=SOON)
+    await store.open("k", new_log("a", keep=LATER))
     await store.open("gone", new_log("a", keep=LATER))
     await store.open("ended", new_log("a", keep=math.inf))
     await end(store, b"kept", key="ended")
 
     async def other_is_lost() -> bool:
         assert await store.hold("p", {"k": "a"}, {})
-        adopted.extend(log.key for log in await store.adopt("t"))
         return await store.read("gone", 0) is None
 
     await until(other_is_lost, bool)
@@ -562,10 +575,12 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     the_oldest_entries_are_dropped_but_not_the_last,
     a_read_waits_for_an_entry_and_for_the_end,
     a_read_ends_when_its_time_is_over_or_its_store_is_closed_which_a_call_opens,
-    readers_count_until_their_process_reports_another_number_or_nothing,
+    readers_count_until_their_process_reports_another_number,
+    readers_no_longer_count_when_their_process_is_silent_for_a_lease,
     one_of_many_processes_adopts_a_log,
+    a_log_is_adopted_each_time_when_its_lease_has_lapsed,
     a_log_that_its_process_releases_is_lost_at_once,
-    a_log_that_is_held_is_neither_adopted_nor_forgotten,
+    a_log_that_is_held_is_not_forgotten,
     a_payer_with_too_many_logs_has_room_again_when_one_is_forgotten,
     a_payer_with_too_many_bytes_has_room_again_when_a_log_is_forgotten,
     a_payer_has_a_number_of_bytes,
