@@ -19,6 +19,7 @@ LAYERS = [
     ["_client", "_server"],
     ["store"],
     ["cluster"],
+    ["_local"],
     ["adapting", "blocking", "codegen", "schema", "testing"],
     ["__init__", "codecs", "types"],
     ["_command"],

@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
     from ._core.api.stream import Stream
     from ._core.handlers.method import Keep, method
     from ._core.sending.slow_readers import KeepLatest
+    from ._local import local_client
     from ._net.dial import dial
     from ._net.origins import ANY_ORIGIN
     from ._server.rooms import Room
@@ -109,6 +110,7 @@ __all__ = [
     "current_peer",
     "dial",
     "is_transient",
+    "local_client",
     "method",
     "older_names",
     "with_options",
@@ -148,6 +150,7 @@ if not typing.TYPE_CHECKING:
         "current_peer": "._core.api.context",
         "dial": "._net.dial",
         "is_transient": "._client.reconnect_policy",
+        "local_client": "._local",
         "method": "._core.handlers.method",
         "older_names": "._values.older_names",
         "with_options": "._core.api.proxy",

@@ -25,33 +25,25 @@ server also closes the port. On the dialing side, an adapter is a function like 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ._base.closing import check_close
 from ._base.request_headers import address, joined_headers
-from ._base.scheduler import Scheduler
-from ._client.client import Client
-from ._client.client import core_of as client_core
 from ._core.api.outgoing import OutgoingCall
 from ._core.api.outgoing_functions import read_function
-from ._core.api.peer import Peer, core_of
 from ._core.api.registration import registry_of
 from ._core.handlers.introspection import Role
-from ._core.handlers.lifecycle import Closers
 from ._core.handlers.method import Keep
+from ._local import connect_in_memory
 from ._net.delivery import Delivery
 from ._net.dial_request import DialRequest, dial_within
 from ._net.heartbeat import Heartbeat, StallWatch
-from ._net.memory_transport import transports_for
 from ._net.upgrade import ClientUpgrade, ServerUpgrade
 from ._net.urls import BadURL
 from ._server.ports import Port
-from ._server.server import Server, accept_at_once, accept_of, settings_of
+from ._server.server import Server, accept_at_once
 from .cluster._cluster import ask_node, serve_nodes
-from .handshake import Handshake
 
 __all__ = [
     "BadURL",
@@ -74,42 +66,6 @@ __all__ = [
     "serve_nodes",
     "use_passing_on",
 ]
-
-
-@asynccontextmanager
-async def connect_in_memory(
-    server: Server, handshake: Handshake, client: Client | None = None, clock: Scheduler | None = None
-) -> AsyncGenerator[Client]:
-    """Connect a client to ``server`` in memory, for one request of another protocol.
-
-    For the server's handlers, it is a connection like any other. The client is closed at the end of the block, and then
-    its handlers have ended.
-
-    Args:
-        handshake: the request, which `Server.handshake` has checked.
-        client: a client with your own handlers. It does not dial. By default, one with the codec of the server, and the
-            limits of the connection.
-        clock: a clock that controls the deadlines of the server's peer.
-
-    Raises:
-        ConnectionLost: the server is closed, or has refused the connection.
-    """
-    if client is None:
-        client = Client(codec=settings_of(server).codec, limits=handshake.limits)
-    ours, theirs = transports_for(handshake.connection_info(), client_core(client).limits, handshake.limits)
-    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock))
-    try:
-        await client.bind(ours)
-        peer = await accepting
-        try:
-            yield client
-        finally:
-            await client.close()
-            if isinstance(peer, Peer):
-                await core_of(peer).join(server.limits.close_timeout, Closers())
-    finally:
-        if not accepting.done():
-            accepting.cancel()
 
 
 def use_passing_on(server: Server, function: Callable[[OutgoingCall], Iterator[None] | None]) -> None:

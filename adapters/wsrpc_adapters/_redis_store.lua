@@ -6,6 +6,7 @@ local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their
 local REMEMBERED = 600000  -- how long a writer may repeat its last batch
 local MOST_FREED = 8  -- logs before a log, which have freed its key, that it remembers
 local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
+local GRACE = 600  -- how long a process may be without its connection, when it opens another one
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -35,13 +36,22 @@ local function is_lost(log)
   return runs(log) and log.lapses <= now
 end
 
-local function state(log)
+local function is_gone(log)  -- whether the process that runs it has closed its connection, so it has probably ended
+  local process = log.process or ''  -- an earlier version did not write it
+  if not runs(log) or process == '' then return false end
+  if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return false end
+  local since = call('GET', name('gone', process))
+  if not since then call('SET', name('gone', process), now, 'PX', 2 * GRACE) end
+  return since and now - since >= GRACE and now - log.renewed >= GRACE
+end
+
+local function state(log, gone)
   local readers = 0
   for _, told in ipairs(call('HVALS', name('readers', log.key))) do
     local count, ends = told:match('^(%d+):(%d+)$')
     if tonumber(ends or 0) > now then readers = readers + count end
   end
-  return {log.id, log.arguments, log.first, log.last, log.ending, readers, is_lost(log) and 1 or 0}
+  return {log.id, log.arguments, log.first, log.last, log.ending, readers, (gone or is_lost(log)) and 1 or 0, gone and 1 or 0}
 end
 
 local function outlive(key, ms)
@@ -59,13 +69,13 @@ local function save(log)
 end
 
 local function renew(log)
-  if runs(log) then log.lapses = now + LEASE end
+  if runs(log) then log.renewed, log.lapses = now, now + LEASE end
   save(log)
 end
 
 local function publish(log, number, before, ids, entries)  -- as texts that have their lengths before them
   local parts, size = {number, before}, #(log.ending or '')
-  for i, field in ipairs(state(log)) do parts[i + 2] = field or '' end
+  for i, field in ipairs({unpack(state(log), 1, 7)}) do parts[i + 2] = field or '' end
   parts[10] = log.ending and 1 or 0
   for i, entry in ipairs(entries) do
     parts[9 + 2 * i], parts[10 + 2 * i] = ids[i], entry
@@ -106,9 +116,9 @@ local function trim(log, too_much, too_long)  -- drops the oldest entries; if th
   end
 end
 
-local function create(key, id, payer, keep, owned, arguments, topic, payload, memory)
+local function create(key, id, payer, keep, owned, arguments, topic, payload, memory, process)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
-    payload = payload, memory = tonumber(memory), first = 1, last = 0, bytes = 0, ending = false, dropped = '',
+    payload = payload, memory = tonumber(memory), process = process, first = 1, last = 0, bytes = 0, ending = false, dropped = '',
     began = now, lapses = 0, writers = {}, freed = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
   if excess(payer) + cost > 0 or call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
@@ -182,7 +192,7 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
   if payer == '' then
     if not log or log.id ~= id then return 'gone' end
   else
-    log = log or create(key, id, payer, keep, 0, '', '', '', 0)
+    log = log or create(key, id, payer, keep, 0, '', '', '', 0, '')
     if not log then return 'full' end
     if log.owned == 1 then return 'gone' end
     log.keep = tonumber(keep)
@@ -205,18 +215,19 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
     end
     log.writers[writer] = {sequence = sequence, after = sequence + #entries, number = number, before = before, added = now}
   end
-  local did_end = ends == '1' and runs(log) and (only_if_lost == '0' or is_lost(log))
+  local did_end = ends == '1' and runs(log) and (only_if_lost == '0' or is_lost(log) or is_gone(log))
   if did_end then error = finish(log, ending, free) end
   if runs(log) and writer == log.id then renew(log) elseif did_end or entries[1] or payer ~= '' then save(log) end
   if entries[1] or did_end and not error then publish(log, number, before, ids, entries) end
   return error or {number, before, state(log)}
 end
 
-function steps.read(key, after)
+function steps.read(key, after, watches)
   local log = find(key)
   if not log then return end
+  local gone = watches == '1' and is_gone(log)
   -- A server that refuses writes must not tell that a lease has lapsed, because it may have refused to renew it.
-  if is_lost(log) then call('SET', name('lost', key), '', 'PX', LEASE) end
+  if gone or is_lost(log) then call('SET', name('lost', key), '', 'PX', LEASE) end
   local number, entries, ids, size, found = math.min(math.max(after + 1, log.first), log.last + 1), {}, {}, 0, {}
   if number <= log.last then
     found = call('XRANGE', name('entries', key), number .. '-0', '+', 'COUNT', 256)
@@ -227,7 +238,7 @@ function steps.read(key, after)
     ids[i], entries[i] = entry[2][1], entry[2][2]
     size = size + #entries[i]
   end
-  return {state(log), number, id_before(log, number), entries, ids}
+  return {state(log, gone), number, id_before(log, number), entries, ids, log.process or ''}
 end
 
 local function each(list, stride, step)  -- the results of a step for each log, of which an error harms only its log
@@ -242,11 +253,14 @@ local function each(list, stride, step)  -- the results of a step for each log, 
   return results
 end
 
-function steps.hold(...)  -- the ids of logs by their keys
+function steps.hold(process, ...)  -- the ids of logs by their keys
   return each({...}, 2, function(key, id)
     local log = find(key)
     if not log or log.id ~= id then return end
-    if runs(log) then renew(log) end
+    if runs(log) then
+      log.process = process
+      renew(log)
+    end
     return {key, state(log)}
   end)
 end
@@ -272,12 +286,13 @@ function steps.count(process, ...)  -- the numbers of readers by the keys of log
   end)
 end
 
-function steps.adopt(topic)
+function steps.adopt(topic, process, watches)
   return each(call('SMEMBERS', name('topic', topic)), 1, function(key)
     local log = find(key)
     if not log or log.topic ~= topic then
       call('SREM', name('topic', topic), key)
-    elseif is_lost(log) then
+    elseif is_lost(log) or watches == '1' and is_gone(log) then
+      log.process = process
       renew(log)
       return {key, log.id, log.payload, now - (log.began or now)}  -- an earlier version did not write it
     end

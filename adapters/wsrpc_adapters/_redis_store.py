@@ -103,7 +103,7 @@ class RedisStore:
         """The event loop of the connections."""
         self._answers = 0
         """How often Redis has answered."""
-        self._tails = Tails(self._client, f"{name}:changed:", self._page)
+        self._tails = Tails(self._client, name, self._page)
 
     def __repr__(self) -> str:
         return f"RedisStore({self._host}, name={self._prefix[:-1]!r})"
@@ -142,7 +142,7 @@ class RedisStore:
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
         new = (log.id, log.payer, _ms(log.keep), int(log.owned), log.arguments, log.topic, log.payload, log.memory)
-        state = state_of(*await self._step("open", key, *new))
+        state = state_of(*await self._step("open", key, *new, self._announced() if log.owned else ""))
         if state.id == log.id and log.owned and not state.last and state.end is None:
             self._tails.own(key, state)
         else:
@@ -176,25 +176,33 @@ class RedisStore:
 
     async def read(self, key: str, after: int, /, *, wait: float = 0.0) -> Page | None:
         if wait <= 0:
-            return await self._page(key, after)
+            return (await self._page(key, after))[0]
         self._enter_loop()
         return await self._tails.read(key, after, wait)
 
-    async def _page(self, key: str, after: int) -> Page | None:
-        reply = await self._step("read", key, after)
+    async def _page(self, key: str, after: int) -> tuple[Page | None, str]:
+        """Return a page, and the process that owns the log."""
+        reply = await self._step("read", key, after, int(self._tails.watches))
         if reply is None:
-            return None
-        state, number, before, entries, ids = reply
-        return Page(state_of(*state), number, text_of(before), entries, [*map(text_of, ids)])
+            return None, ""
+        state, number, before, entries, ids, process = reply
+        return Page(state_of(*state), number, text_of(before), entries, [*map(text_of, ids)]), text_of(process)
 
     # ------------------------------------------------------------ leases
+
+    def _announced(self) -> str:
+        """Return the name of this process, which listens from now on: others notice at once if it is killed."""
+        self._enter_loop()
+        self._tails.announce()
+        return self._tails.process
 
     async def hold(
         self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
     ) -> Mapping[str, LogState]:
         states: dict[str, LogState] = {}
         for some in _parts(logs):
-            states |= {key.decode(): state_of(*state) for key, state in await self._step("hold", *some)}
+            reply = await self._step("hold", self._announced(), *some)
+            states |= {key.decode(): state_of(*state) for key, state in reply}
         for some in _parts(readers):
             await self._step("count", process, *some)
         for key in logs:
@@ -207,7 +215,7 @@ class RedisStore:
             await self._step("release", *some)
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
-        reply = await self._step("adopt", topic)
+        reply = await self._step("adopt", topic, self._announced(), int(self._tails.watches))
         return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in reply]
 
     async def close(self) -> None:

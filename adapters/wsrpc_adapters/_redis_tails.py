@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -25,7 +27,14 @@ LONGEST_PAGE = 256
 
 CLOSED = "the store was closed"
 
-ReadPage = Callable[[str, int], Awaitable[Page | None]]
+WATCH = 0.25
+"""Seconds between the questions whether the processes live that own the logs for which readers wait."""
+AGAIN = 0.1
+"""Seconds until a process with logs of its own listens again: see GRACE in ``_redis_store.lua``."""
+OUTAGE = 3.0
+"""Seconds after an own connection was lost in which those of others are not missed: perhaps Redis was away."""
+
+ReadPage = Callable[[str, int], Awaitable[tuple[Page | None, str]]]
 
 
 class Tail:
@@ -35,6 +44,7 @@ class Tail:
         readers: the number of those who use it.
         is_own: whether only this process adds to the log, so nothing is published that it does not know.
         is_idle: whether nobody has used it for a while.
+        process: the process that owns the log. Empty if there is none, or it is not known.
         subscribed: done when what is published arrives.
         changed: done with the next change, with a text that says why the store is lost, or an empty one.
         lock: for reading what it does not have.
@@ -43,6 +53,7 @@ class Tail:
     def __init__(self) -> None:
         self.readers = 0
         self.is_own = self.is_idle = False
+        self.process = ""
         loop = asyncio.get_running_loop()
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.changed: asyncio.Future[str] = loop.create_future()
@@ -123,15 +134,33 @@ class Tails:
         read_page: reads from Redis.
     """
 
-    def __init__(self, client: Any, channels: str, read_page: ReadPage) -> None:
+    def __init__(self, client: Any, name: str, read_page: ReadPage) -> None:
         self._client = client
-        self._channels = channels
+        self._channels = f"{name}:changed:"
+        self._processes = f"{name}:process:"
         self._read_page = read_page
+        self.process = secrets.token_hex(8)
+        """The name of this process, in which one event loop runs."""
+        self._stays = False
+        """Whether others watch this process, so it always listens."""
+        self._lost_at = -math.inf
+        """When the connection was lost last."""
+        self._watching: asyncio.Task[None] | None = None
         self._tails: dict[str, Tail] = {}
         """By the keys of the logs."""
         self._listening: asyncio.Task[None] | None = None
         self._pubsub: Any = None
         """The connection that is listened on. None while there is none."""
+
+    def announce(self) -> None:
+        """Listen from now on, also if nothing is read, as a sign of life."""
+        self._stays = True
+        self._start_listening()
+
+    @property
+    def watches(self) -> bool:
+        """Whether the connections of other processes count as signs of their lives."""
+        return asyncio.get_running_loop().time() - self._lost_at > OUTAGE
 
     def own(self, key: str, state: LogState) -> None:
         """Know that nobody else adds to a log that has just begun."""
@@ -167,8 +196,12 @@ class Tails:
                         page = tail.page(after) or await self._next_page(tail, key, after)
                         if page is None or page.entries or page.state.end is not None or page.state.last != after:
                             return page
+                        if page.state.owner_ended:
+                            return page
                         if page.state.id != (id := id or page.state.id):  # the log has begun anew
                             return page
+                        if self._watching is None or self._watching.done():
+                            self._watching = asyncio.create_task(self._watch())
                         await asyncio.wait((changed,))
                     finally:
                         tail.readers -= 1
@@ -177,7 +210,7 @@ class Tails:
                     if tail.page(after) is None:
                         tail = await self._tail(key)
         except TimeoutError:
-            return await self._read_page(key, after)
+            return (await self._read_page(key, after))[0]
 
     async def _next_page(self, tail: Tail, key: str, after: int) -> Page | None:
         """Read what the tail does not have, one reader after another: what the first one reads, the others may need."""
@@ -185,7 +218,7 @@ class Tails:
         async with tail.lock:
             changed, page = tail.changed, tail.page(after)
             if page is None:
-                page = await self._read_page(key, after)
+                page, tail.process = await self._read_page(key, after)
                 if page is not None and changed is tail.changed:
                     tail.start(page)
         return page
@@ -196,26 +229,35 @@ class Tails:
         """Return the tail of a log, and listen to what is published of it."""
         if (tail := self._tails.get(key)) is None:
             tail = self._tails[key] = Tail()
-            if self._listening is None:
-                self._listening = asyncio.create_task(self._listen())
-            elif self._pubsub is not None:
+            if not self._start_listening() and self._pubsub is not None:
                 with suppress(RedisError, OSError):  # which `_listen` notices, too
                     await self._pubsub.subscribe(self._channels + key)
         return tail
 
     @property
     def _wanted(self) -> set[str]:
-        return {self._channels + key for key, tail in self._tails.items() if not tail.is_own}
+        others = {self._channels + key for key, tail in self._tails.items() if not tail.is_own}
+        return others | {self._processes + self.process}
+
+    def _start_listening(self) -> bool:
+        if starts := self._listening is None or self._listening.done():
+            self._listening = asyncio.create_task(self._listen())
+        return starts
 
     async def _listen(self) -> None:
+        await self._listen_once()
+        while self._stays:
+            await asyncio.sleep(AGAIN)
+            await self._listen_once()
+
+    async def _listen_once(self) -> None:
         """Pass on what is published of the logs that are read, until the connection is lost."""
         lost, here = CLOSED, asyncio.current_task()
         try:
             async with self._client.pubsub() as pubsub:
                 try:
                     asked = set[str]()
-                    # Perhaps the log for which this began is not wanted any more.
-                    while missing := (self._wanted or {f"{self._channels}:asked"}) - asked:
+                    while missing := self._wanted - asked:
                         await pubsub.subscribe(*missing)
                         asked |= missing
                     self._pubsub = pubsub
@@ -229,7 +271,9 @@ class Tails:
             raise
         finally:
             if self._listening is here:  # not of an event loop that is over
-                self._listening = None
+                if not self._stays:
+                    self._listening = None
+                self._lost_at = asyncio.get_running_loop().time()
                 self._end_all(lost)
 
     async def _listen_on(self, pubsub: Any) -> None:
@@ -241,13 +285,13 @@ class Tails:
                 raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s")
             is_asked = message is None
             if message is None:
-                await pubsub.subscribe(f"{self._channels}:asked")  # which needs no right to PING
+                await pubsub.subscribe(self._processes + self.process)  # which needs no right to PING
             else:
                 self._received(message["type"], message["channel"].decode(), message["data"])
             if (now := asyncio.get_running_loop().time()) > due:
                 due = now + RESPONSE_TIMEOUT
                 self._drop_idle()
-                if unwanted := {*map(bytes.decode, pubsub.channels)} - self._wanted - {f"{self._channels}:asked"}:
+                if unwanted := {*map(bytes.decode, pubsub.channels)} - self._wanted:
                     await pubsub.unsubscribe(*unwanted)
 
     def _received(self, kind: str, channel: str, data: Any) -> None:
@@ -259,6 +303,25 @@ class Tails:
                 tail.learn(None)
             else:
                 tail.subscribed.set_result(None)
+
+    # ------------------------------------------------------------ watching
+
+    async def _watch(self) -> None:
+        """Let readers ask for the state of their logs while the processes that own these are not connected."""
+        while True:
+            await asyncio.sleep(WATCH)
+            waiting = [tail for tail in self._tails.values() if tail.readers and tail.process not in ("", self.process)]
+            if not waiting:
+                return
+            processes = {self._processes + tail.process for tail in waiting}
+            try:
+                async with asyncio.timeout(RESPONSE_TIMEOUT):
+                    listeners = dict(await self._client.pubsub_numsub(*processes))
+            except (RedisError, OSError):  # which readers notice, too
+                continue
+            for tail in waiting:
+                if not listeners[(self._processes + tail.process).encode()]:
+                    tail.learn(None)
 
     def _drop_idle(self) -> None:
         for key, tail in tuple(self._tails.items()):
@@ -276,21 +339,25 @@ class Tails:
     def leave_loop(self) -> None:
         """Forget everything, because another event loop runs."""
         self._tails.clear()
-        self._listening = self._pubsub = None
+        self._listening = self._watching = self._pubsub = None
+        self._stays, self._lost_at = False, -math.inf
+        self.process = secrets.token_hex(8)
 
     async def close(self) -> None:
         """End the waiting of all readers."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait((self._listening,))
-        self._listening = None
+        self._stays = False
+        for task in (self._watching, self._listening):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
+        self._listening = self._watching = None
         self._end_all(CLOSED)
 
 
 def state_of(
-    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, readers: int, lost: int
+    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, readers: int, lost: int, owner_ended: int = 0
 ) -> LogState:
-    return LogState(text_of(id), text_of(arguments), first, last, end, readers, bool(lost))
+    return LogState(text_of(id), text_of(arguments), first, last, end, readers, bool(lost), bool(owner_ended))
 
 
 def text_of(stored: bytes) -> str:

@@ -444,9 +444,11 @@ class Runs:
                         return
                     if not state.lost:
                         lost_since = None
-                    elif lost_since is None:
+                        continue
+                    if lost_since is None:
                         lost_since = loop.time()
-                    elif loop.time() - lost_since >= lease / 2:  # its process may just have reached the store again
+                    # Its process may just have reached the store again.
+                    if state.owner_ended or loop.time() - lost_since >= lease / 2:
                         try:
                             await (adopt or partial(self._end_lost, key, id))()
                         except StoreLost:  # which perhaps its process could not reach, either

@@ -60,7 +60,8 @@ class LogState(Struct, frozen=True):
         last: the number of the last entry. 0 before the first entry.
         end: the last words of the log. None before its end.
         readers: the number of readers, as far as processes have told with `Store.hold`.
-        lost: whether the log has not ended, and its lease has lapsed.
+        lost: whether the log has not ended, and its lease has lapsed, or ``owner_ended``.
+        owner_ended: whether the log has not ended, and the store knows that its owner has. Then nobody waits for it.
     """
 
     id: str
@@ -70,6 +71,7 @@ class LogState(Struct, frozen=True):
     end: bytes | None
     readers: int
     lost: bool
+    owner_ended: bool = False
 
 
 class Page(Struct, frozen=True):

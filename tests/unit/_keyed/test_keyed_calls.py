@@ -30,6 +30,7 @@ from wsrpc import (
     Server,
     Service,
     current_context,
+    local_client,
     method,
     with_options,
 )
@@ -278,6 +279,35 @@ async def test_a_reader_stops_the_handler_for_all() -> None:
             with pytest.raises(ValueError, match="has no key"):
                 await without.stop()
     assert getattr(kitchen.ended[0], "code", None) == "wsrpc.stopped"
+
+
+async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user() -> None:
+    store, asked = MemoryStore(lease=0.3), list[Any]()
+    kitchen, other = Kitchen(store=store), Kitchen(store=store)  # as in two processes
+    kitchen.server.on_handshake(asked.append)
+    kitchen.server.on("open", lambda peer: asked.append((peer.principal, dict(peer.state))))
+    async with local_client(kitchen.server, principal="ann", state={"table": 3}) as ann:
+        started = asyncio.create_task(ann.request("cook", "soup", key="k"))
+        async with ann.stream("serve", 5, key="s", returns=int) as items:
+            assert await anext(items) == 0
+        await turns_until(lambda: kitchen.runs)
+    with pytest.raises(ConnectionLost):
+        await started
+    assert asked == [("ann", {"table": 3})]
+    async with connect(other.server, principal="ann") as tab, local_client(other.server, principal="ann") as ann:
+        async with ann.stream("serve", key="s", after=0) as run:
+            await run.stop()
+        with pytest.raises(RemoteError, match="stopped"):
+            await read(tab, key="s", after=0)
+        kitchen.go.set()
+        assert await ann.request("cook", "soup", key="k") == await tab.request("cook", "soup", key="k")
+    async with local_client(other.server, principal="bob") as bob:
+        with pytest.raises(ItemsGone):
+            await anext(bob.stream("serve", key="s", after=0))
+    await other.server.close()
+    with pytest.raises(ConnectionLost):
+        await local_client(other.server).__aenter__()
+    await kitchen.server.close()
 
 
 async def test_a_stop_that_meets_the_end_of_the_handler() -> None:

@@ -209,7 +209,7 @@ class Stream(Generic[T_co]):
             raise ValueError(f"{self._label!r} has no key, so its handler stops when you leave the stream")
         inbox = self._inbox
         if inbox is None:
-            raise ChannelClosed(self._label, "this stream is not open")
+            raise ChannelClosed(self._label, "this stream is not open: `async with` opens it")
         channel = inbox.channel
         assert isinstance(channel, ChannelCore)
         try:
