@@ -84,6 +84,11 @@ class Subject:
         """Counts the bytes that arrive."""
 
     @property
+    def name(self) -> str:
+        """The name in the log."""
+        return self.key[1] if self._quotas.by != "principal" else self.key[1].partition(" ")[2]
+
+    @property
     def most(self) -> int | None:
         """The quota of connections."""
         return self._quotas.connections
@@ -114,11 +119,15 @@ class Subject:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
         if self.count >= self._running:
             why, by = f"{self._running} handlers run already", "Quotas.running"
-        name = self.key[1] if self._quotas.by != "principal" else self.key[1].partition(" ")[2]
-        is_logged = now >= self._quiet_until
-        if is_logged:
-            self._quiet_until = now + LOG_INTERVAL
-        return Refusal(ABOVE, f"{why} on all your connections to this process", f"{by} of {name}", is_logged)
+        why = f"{why} on all your connections to this process"
+        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(now))
+
+    def is_named(self, now: float) -> bool:
+        """Return whether the log names it for a refusal at this time, and not again for a while."""
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + LOG_INTERVAL
+        return True
 
     def enter(self) -> None:
         """Count one more connection.

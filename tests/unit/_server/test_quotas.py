@@ -94,22 +94,29 @@ async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) ->
     assert f"{why} (Quotas.requests of 7; further ones are only counted" in warning
 
 
-@pytest.mark.parametrize("quotas", [Quotas(requests=2), Quotas(running=1)])
+@pytest.mark.parametrize(
+    ("quotas", "rate", "kind"),
+    [
+        (Quotas(requests=2), None, ABOVE),
+        (Quotas(running=1), None, ABOVE),
+        (Quotas(connections=9), 2, "above the rate"),
+    ],
+)
 async def test_a_user_that_comes_again_and_again_is_logged_once_a_minute(
-    quotas: Quotas, caplog: pytest.LogCaptureFixture
+    quotas: Quotas, rate: float | None, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, server = Clock(), Server(quotas=quotas)
-    server.on("add", partial(asyncio.sleep, 0))
+    server.on("add", partial(asyncio.sleep, 0), rate=rate)
 
     async def come(principal: str) -> int:
         for _ in range(9):
             async with connect(server, principal=principal, clock=clock) as client:
                 await asyncio.gather(*(client.request("add") for _ in range(5)), return_exceptions=True)
-        return sum(f"of {principal!r};" in each.message for each in caplog.records if each.levelname == "WARNING")
+        return sum(f" {principal!r};" in each.message for each in caplog.records if each.levelname == "WARNING")
 
     assert [await come(each) for each in ("ada", "bob", "ada")] == [1, 1, 1]
     clock.advance(61)
-    assert await come("ada") == 2 and server.stats().ignored[ABOVE] > 100
+    assert await come("ada") == 2 and server.stats().ignored[kind] > 100
 
 
 # ---------------------------------------------------------------- running handlers

@@ -90,11 +90,14 @@ def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
     refused = f"more than {rate:g} calls per second of this event"
 
     def with_rate(invocation: Invocation, a: list[Any]) -> Any:
-        dispatcher = invocation.dispatcher
-        if dispatcher.calls.bucket_of(handler, rate).spend(dispatcher.loop.time()):
+        dispatcher, calls = invocation.dispatcher, invocation.dispatcher.calls
+        now = dispatcher.loop.time()
+        if calls.bucket_of(handler, rate).spend(now):
             return call(invocation, a)
-        text = f"a message was refused: {refused} (rate= of {handler.name})"
-        dispatcher.answers.host.count("above the rate", text)
+        by, is_logged = f"rate= of {handler.name}", None
+        if calls.totals:
+            by, is_logged = f"{by} for {calls.totals[0].name}", calls.totals[0].is_named(now)
+        dispatcher.answers.host.count_refused("above the rate", refused, by, is_logged)
         raise CallRefused(Overloaded(f"{refused}, ask again later"))
 
     return with_rate

@@ -57,7 +57,7 @@ class ActiveCalls:
         self.count = 0
         """Number of the calls that count as handlers."""
         self.totals: tuple[Any, ...] = ()
-        """Objects whose ``count`` is the number of such calls of several peers."""
+        """Objects whose ``count`` is the number of such calls of several peers. The first has their ``buckets``."""
         self.buckets: WeakKeyDictionary[Handler, TokenBucket] | None = None
         """Of the handlers with ``rate=`` that were called, unless ``totals`` have them."""
         self.bytes = 0

@@ -326,14 +326,7 @@ class Admission:
         """Refuse an event or a request that ``rate`` has just refused."""
         assert self.rate is not None
         kind, why, by, is_logged = self.rate.refusal(self._loop.time())
-        host = dispatcher.answers.host
-        if is_logged is None:
-            host.count(kind, f"a message was refused: {why} ({by})")
-        else:
-            host.ignored[kind] += 1
-        if is_logged:
-            text = "a message was refused: %s (%s; further ones are only counted, in server.stats().ignored)"
-            host.log.warn(text, why, by)
+        dispatcher.answers.host.count_refused(kind, why, by, is_logged)
         if message.i is not UNSET:
             dispatcher.answers.reject(message.i, Overloaded(f"{why}, ask again later"))
 

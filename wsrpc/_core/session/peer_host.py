@@ -134,6 +134,20 @@ class PeerHost:
             self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text, call=call)
         self.ignored[kind] += times
 
+    def count_refused(self, kind: str, why: str, by: str, is_logged: bool | None) -> None:
+        """Count a message that exceeds the limit ``by``.
+
+        Args:
+            is_logged: whether it is logged. If it is None, the first of each kind is.
+        """
+        if is_logged is None:
+            self.count(kind, f"a message was refused: {why} ({by})")
+            return
+        self.ignored[kind] += 1
+        if is_logged:
+            text = "a message was refused: %s (%s; further ones are only counted, in server.stats().ignored)"
+            self.log.warn(text, why, by)
+
     def count_misfit(self, kind: str, event: str, why: object, /, *, call: CallFields, dropped: bool = True) -> None:
         """Count a message that does not fit the contract of this side, and log the first one for each event.
 
