@@ -294,7 +294,8 @@ async def test_a_cluster_by_the_url_of_its_engine(start: Callable[[], EngineServ
             assert await prints("kick", *through, "ada", "--code", "1008") == "closed 1 peer\n"
             assert [json.loads(await prints("peers", *through, "--json"))["address"]] == ["bob"]
             said = "the cluster 'wsrpc' has no servers: name another one with --cluster NAME"
-            assert await refusal(3, "peers", engine.url) == said
+            # A token for servers is not sent to an engine, which would refuse it.
+            assert await refusal(3, "peers", engine.url, env={"WSRPC_TOKEN": "of-servers"}) == said
     finally:
         engine.kill()
 
@@ -304,11 +305,15 @@ async def test_an_engine_that_cannot_be_used() -> None:
     assert (await refusal(3, "peers", "redis://127.0.0.1:1", "--timeout", "0.1")).startswith(said)
     for engine, secret in (
         (nats_server("--auth", "secret"), "token"),
-        (redis_server("--requirepass", "s"), "password"),
+        (redis_server("--requirepass", "secret"), "password"),
     ):
-        said = await refusal(3, "peers", engine.url, env={"WSRPC_TOKEN": "wrong"})
-        engine.kill()
+        said = await refusal(3, "peers", engine.url, env={"WSRPC_ENGINE_TOKEN": "wrong"})
         assert said.startswith("the engine of the cluster refuses the user or the password: ")
-        assert said.endswith(f" (the {secret} comes from the URL, --token or WSRPC_TOKEN)")
+        assert said.endswith(f" (the {secret} comes from the URL, --token or WSRPC_ENGINE_TOKEN)")
+        said = "the cluster 'wsrpc' has no servers: name another one with --cluster NAME"
+        assert await refusal(3, "peers", engine.url, env={"WSRPC_ENGINE_TOKEN": "secret"}) == said
+        tokens = {"WSRPC_TOKEN": "of-servers", "WSRPC_ENGINE_TOKEN": "wrong"}
+        assert await refusal(3, "peers", engine.url, "--token", "secret", env=tokens) == said
+        engine.kill()
     said = "--header is for the URL of a server, not for that of an engine"
     assert await refusal(2, "kick", "nats://127.0.0.1:1", "ada", "--header", "A: b") == said

@@ -15,6 +15,8 @@ Options = SimpleNamespace
 
 COMPLETE = "_WSRPC_COMPLETE"
 """Environment variable with which the scripts for shells ask for words."""
+ENGINE_TOKEN = "WSRPC_ENGINE_TOKEN"
+"""Environment variable with the secret of an engine. That of servers is not sent to it."""
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 

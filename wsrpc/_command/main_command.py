@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from .command_errors import OUTPUT_CLOSED, USAGE, Failure
-from .command_options import COMPLETE
+from .command_options import COMPLETE, ENGINE_TOKEN
 from .running import complain
 
 COMMANDS = {
@@ -102,8 +102,6 @@ def hide_token(words: list[str]) -> None:
 
     All users of a machine can see the arguments of a process while it runs. Only its own user can see its environment.
     """
-    if os.name != "posix":  # elsewhere the new program would be another process
-        return
     for number, word in enumerate(words):
         name, equals, token = word.partition("=")
         if word == "--":
@@ -113,5 +111,7 @@ def hide_token(words: list[str]) -> None:
         if name == "--token" and token:
             after = number + 1 if equals else number + 2
             before = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
-            os.environ["WSRPC_TOKEN"] = token
-            os.execv(sys.executable, [sys.executable, *before, *words[:number], *words[after:]])
+            os.environ["WSRPC_TOKEN"] = os.environ[ENGINE_TOKEN] = token
+            if os.name == "posix":  # elsewhere the new program would be another process
+                os.execv(sys.executable, [sys.executable, *before, *words[:number], *words[after:]])
+            return

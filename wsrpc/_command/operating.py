@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ from ..cluster.engine import Engine
 from ..errors import EngineLost, EngineRefused, RemoteError, RequestTimeout, one_line
 from .command_connection import CONNECTING, connected, set_up_log
 from .command_errors import NOT_SENT, REMOTE, Failure, UsageError
-from .command_options import CLUSTER, CONNECTION, URL, Command, Options, several
+from .command_options import CLUSTER, CONNECTION, ENGINE_TOKEN, URL, Command, Options, several
 from .description_request import HAS_NONE, named_url
 from .printing import ValueWriter
 from .running import Job, in_event_loop
@@ -137,7 +138,7 @@ async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
             yield operations_of(cluster)
     except EngineRefused as exc:
         secret = ENGINES[options.url.partition("://")[0]][2]
-        raise Failure(f"{exc} (the {secret} comes from the URL, --token or WSRPC_TOKEN)", NOT_SENT) from exc
+        raise Failure(f"{exc} (the {secret} comes from the URL, --token or {ENGINE_TOKEN})", NOT_SENT) from exc
     except EngineLost as exc:
         raise Failure(str(exc), NOT_SENT) from exc
 
@@ -151,7 +152,8 @@ def _engine_of(options: Options) -> Engine:
         make = getattr(importlib.import_module(f"wsrpc_adapters.{module}"), kind)
     except ImportError as exc:
         raise UsageError(str(exc)) from exc
-    engine: Engine = make(options.url, **({secret: options.token} if options.token else {}))
+    token = os.environ.get(ENGINE_TOKEN)
+    engine: Engine = make(options.url, **({secret: token} if token else {}))
     return engine
 
 
