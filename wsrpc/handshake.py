@@ -55,7 +55,7 @@ class Handshake:
         compression: whether to use permessage-deflate if the client offers it.
         state: the initial `Peer.state`. It has no effect on a session that another process of a cluster resumes.
         principal: the identity of the client, which becomes `Peer.principal`. A session resumes only on a connection
-            with an equal principal.
+            with an equal principal. The log shows it, so never use a token.
         address: the application's name for the client, which becomes `Peer.address`. With this name, `Cluster.peer`
             finds the client in any process. If part of the address identifies the user, derive that part from the
             client's credentials. In a cluster, only one client at a time can have a given address. When another client

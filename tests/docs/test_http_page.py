@@ -50,7 +50,7 @@ async def test_go_reads_a_run_with_its_standard_library(url: str, tmp_path: Path
     (tmp_path / "reader.go").write_text(source, "utf-8")
     go_build(find_go(), "-o", "reader", "reader.go", folder=tmp_path)
     run = f"{url}/runs/answer/q1"
-    started = ("-d", '["Why?"]', "-H", "Content-Type: application/json", "-H", "Authorization: Bearer ada")
+    started = ("-d", '["Why?"]', "-H", "Content-Type: application/json", "-H", "Authorization: Bearer t-4711")
     await printed_by(await start(command_of("curl"), "-sS", run, *started))
     printed = await printed_by(await start(str(tmp_path / "reader"), run))
     assert printed.splitlines() == ['message "It"', 'message "depends"', "end [DONE]"]
