@@ -514,6 +514,11 @@ class Runs:
         """Return the tasks of the runs that only this process can continue."""
         return [task for run, task in self._running.values() if not run.new.topic]
 
+    def open(self) -> None:
+        """Begin again after `close`, perhaps in another event loop."""
+        self.abandon()
+        self.link.closed = False
+
     def abandon(self) -> None:
         """Forget everything that runs, because the event loop was closed."""
         self._running.clear()

@@ -84,6 +84,7 @@ class ServerCore:
         self._join = join
         self._on_drain = on_drain
         self._runs = runs
+        runs.open()
         self._quotas = quotas
         self._state: ServerState = "open"
         self._thread: int | None = None

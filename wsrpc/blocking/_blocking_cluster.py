@@ -175,11 +175,11 @@ class ClusterClient(Root):
     ``with ClusterClient(RedisEngine(url), name="shop") as shop: shop.room("lobby").emit("news", "...")``
 
     Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
-    waits until all sent messages are written. You cannot use the same object in a second block. In place of the block,
-    you can call `connect` and `close`.
+    waits until all sent messages are written. In place of the block, you can call `connect` and `close`. You can join
+    again afterwards.
 
     Make one at the top of a module, and call `connect` before each use: the first call in each process joins the
-    cluster. The process may fork before that, and not afterwards.
+    cluster. The process may fork before that and after `close`, and not in between.
     """
 
     _inner: AsyncClusterClient
@@ -219,7 +219,6 @@ class ClusterClient(Root):
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
             EngineRefused: the engine refuses the user or the password.
-            RuntimeError: the object was entered before.
         """
         self._enter(self._inner.__aenter__)
         return self
@@ -232,7 +231,7 @@ class ClusterClient(Root):
 
         Raises:
             EngineLost, EngineRefused: as for `wsrpc.cluster.ClusterClient.connect`. You can call this again.
-            RuntimeError: the object was closed before; or the process has forked since it was connected.
+            RuntimeError: the process has forked since it was connected.
         """
         self._bridge.check()  # first: in a forked child, nobody may ever release the lock
         with self._connecting:

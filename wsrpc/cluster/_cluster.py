@@ -208,8 +208,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
     ``async with ClusterClient(RedisEngine(url), name="shop") as shop: await shop.room("lobby").emit("news", "...")``
 
     Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
-    waits until all sent messages are written. You cannot use the same object in a second block. In place of the block,
-    you can call `connect` and `close`.
+    waits until all sent messages are written. In place of the block, you can call `connect` and `close`. You can join
+    again afterwards, also in another event loop.
 
     Args:
         engine: the same engine as in the servers' `Cluster`.
@@ -244,7 +244,6 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         self._room_logs: dict[str, RoomLog] = {}
         """The logs of rooms with ``keep=``. No room has members here."""
         self._connect_timeout = connect_timeout
-        self._entered = False
         self._connecting = asyncio.Lock()
         self._why_not_joined = "the ClusterClient is used outside of its block: use `async with`, or call connect()"
         self._exiting: asyncio.Task[None] | None = None
@@ -256,10 +255,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
             EngineRefused: the engine refuses the user or the password.
-            RuntimeError: the object was entered or connected before.
         """
-        if self._entered:
-            raise RuntimeError("this ClusterClient was entered before: make another one")
         await self.connect()
         return self
 
@@ -271,16 +267,13 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
             EngineRefused: the engine refuses the user or the password.
-            RuntimeError: the object was closed before.
         """
         async with self._connecting:
             if self._membership is None:
-                if self._entered:
-                    raise RuntimeError("this ClusterClient was closed: make another one")
                 await self._join()
-                self._entered = True
 
     async def _join(self) -> None:
+        self._runs.open()
         away = self._away(self._runs, self._settings.codec)
         self._membership = membership = ClusterMembership(
             self._engine, self._name, self._settings, self._registry, away
@@ -300,7 +293,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        await self._exit()
+        await self.close()
 
     async def close(self) -> None:
         """Leave the cluster, and return when all sent messages are written. Idempotent.
@@ -308,6 +301,8 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         Cancelling is safe: the program still leaves.
         """
         await self._exit()
+        if not self._connecting.locked():
+            self._connecting = asyncio.Lock()  # a lock for which somebody has waited belongs to the event loop
 
     async def _exit(self) -> None:
         membership, self._membership = self._membership, None

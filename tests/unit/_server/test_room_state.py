@@ -427,6 +427,17 @@ async def test_a_step_that_waits_ends_with_close_and_another_task_is_refused() -
     await server.close()
 
 
+async def test_events_end_with_the_server_and_are_read_again_when_it_opens_again() -> None:
+    server = Server(store=MemoryStore())
+    room = server.room("board", keep=60)
+    for number in range(2):
+        await server.open()
+        await room.emit("add", number)
+        assert await read(events := room.events(), number + 1) == [*range(number + 1)]
+        await server.close()
+        assert await count(events) == 0
+
+
 def test_a_room_without_events() -> None:
     with pytest.raises(RuntimeError, match="keeps no events"):
         Server().room("hall").events()

@@ -36,6 +36,7 @@ from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._links import NodeLinks, link_limits
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
 from wsrpc.limits import DEFAULT_LIMITS
+from wsrpc.store import MemoryStore
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.types import Members, RawConnection
 
@@ -507,8 +508,6 @@ async def test_a_program_without_a_server() -> None:
         assert bob.heard == [("news",), *ada.heard] and ada.heard == [("chat", "more")]
         with pytest.raises(EngineLost, match="outside of its block"):
             await shop.room("lobby").emit("said", "late")
-        with pytest.raises(RuntimeError, match="entered before"):
-            await shop.__aenter__()
 
 
 async def test_a_program_without_a_server_and_without_an_engine() -> None:
@@ -526,14 +525,28 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
     await asyncio.gather(shop.connect(), shop.connect())
     await shop.connect()
     assert shop.connected and len(engine.connections) == 1
-    with pytest.raises(RuntimeError, match="was entered before"):
-        await shop.__aenter__()
     await shop.close()
     await shop.close()
-    with pytest.raises(RuntimeError, match="was closed: make another one"):
-        await shop.connect()
     with pytest.raises(EngineLost, match="outside of its block"):
         await peer.request("add")
+
+
+def test_a_program_joins_again_in_another_event_loop() -> None:
+    store, said = MemoryStore(), list[str]()
+    shop = ClusterClient(MemoryEngine(), name="shop", store=store)
+    lobby = shop.room("lobby", keep=60)
+
+    async def join(number: int) -> None:
+        await asyncio.gather(shop.connect(), shop.connect())
+        await shop.peer("ada").submit("ring", number, key=f"call-{number}", deliver_within=60)
+        await lobby.emit("said", number)
+        assert (await shop.peer("ada").submitted("ring", key="call-0")).state == "waiting"
+        said.append(shop.nodes[0])
+        await shop.close()
+
+    for number in range(3):
+        asyncio.run(join(number))
+    assert len({*said}) == 3 and len(asyncio.run(store.adopt("ada"))) == 3
 
 
 async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
