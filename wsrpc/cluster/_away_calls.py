@@ -169,6 +169,8 @@ class AwayCalls:
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
+        self._left = asyncio.Event()
+        """Set when another process has left the cluster, after it has ended its leases."""
 
     @property
     def outlive_process(self) -> bool:
@@ -295,25 +297,47 @@ class AwayCalls:
     def peer_connected(self, address: str) -> None:
         """Make the calls that wait for a peer, which is connected to this process."""
         self.peer_arrived(address)
-        if self.outlive_process:
+        self.caller_left(address)
+
+    def caller_left(self, address: str) -> None:
+        """Make the calls of other processes to a peer, which is connected to this one, when they have ended."""
+        if self.outlive_process and not self.link.closed:
             self.link.spawn(self._adopt(address))
             self._adopt_later(address, time.monotonic())
+
+    def process_ended(self, silent: bool) -> None:
+        """Another process has left the cluster. If it was ``silent``, its leases last for a while."""
+        self.ended_at = time.monotonic()
+        if not silent:
+            self._left.set()
 
     def _adopt_later(self, address: str, connected_at: float) -> None:
         self._connected[address] = min(connected_at, self._connected.get(address, connected_at))
         if self._adopting is None or self._adopting.done():
+            self._left.clear()
             self._adopting = self.link.spawn(self._adopt_again())
 
     async def _adopt_again(self) -> None:
         """Adopt the calls of processes that have ended shortly before the peers have connected, or afterwards."""
-        lapsed = self.link.store.lease + PAUSE
+        loop, lapsed = asyncio.get_running_loop(), self.link.store.lease + PAUSE
         while connected := self._connected:
             self._connected = {}
-            await asyncio.sleep(lapsed)  # the lease of a process that has just ended lapses first
+            due = loop.time() + lapsed  # the lease of a process that was killed just now lapses first
+            while await self._left_before(due):
+                for address in [*connected, *self._connected]:
+                    await self._adopt(address)
             for address, at in connected.items():
                 is_due = at <= ONCE_MORE or at - self.ended_at < lapsed
                 if is_due and await self._adopt(address) and at == UNANSWERED:
                     self._adopt_later(address, ONCE_MORE)
+
+    async def _left_before(self, due: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._left.wait()
+                self._left.clear()
+                return True
+        return False
 
     async def _adopt(self, address: str) -> bool:
         failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")

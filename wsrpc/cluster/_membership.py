@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from types import MappingProxyType
@@ -81,7 +80,7 @@ class ClusterMembership:
         self.claim, self.release = self.addresses.claim, self.addresses.release
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
-        self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on)
+        self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on, away.caller_left)
         self._node_handlers = node_handlers
         self.links.serve(self._serve)
 
@@ -112,7 +111,7 @@ class ClusterMembership:
         self.away.ended_at = float("inf")  # other processes may end unnoticed
 
     def _node_ended(self, node: str, silent: bool) -> None:
-        self.away.ended_at = time.monotonic()
+        self.away.process_ended(silent)
 
     def _accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         if SESSION in headers:

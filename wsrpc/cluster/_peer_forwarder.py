@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -45,11 +46,16 @@ class PeerForwarder:
     Args:
         find: a function that returns the peer of this node with an address, or None.
         around: functions that run around each request to a peer, each an `OutgoingFunction`.
+        caller_left: is called with the address of a peer for which a call with a key was cancelled: perhaps its node
+            has ended.
     """
 
-    def __init__(self, find: Callable[[str], Peer | None], around: Sequence[Any]) -> None:
+    def __init__(
+        self, find: Callable[[str], Peer | None], around: Sequence[Any], caller_left: Callable[[str], object]
+    ) -> None:
         self._find = find
         self._around = around
+        self._caller_left = caller_left
         self._joined: dict[ChannelCore, ChannelCore] = {}
         """The joined channels. The value is the other channel of the pair."""
         self._tasks = Tasks()
@@ -191,6 +197,11 @@ class PeerForwarder:
             else:
                 self.passed_on += 1
                 answer = await calls.pass_on(self._around, sender, message, options)
+        except asyncio.CancelledError:
+            address, wants_value, _ = (ctx.inbound.c or "").partition(VALUE)
+            if options.has_key and wants_value:
+                self._caller_left(address)
+            raise
         except (WsrpcError, ValueError) as exc:  # ValueError: the peer ignores keys
             if options.within_call and isinstance(exc, ChannelClosed):
                 await self._wait_closed(ctx)

@@ -419,6 +419,51 @@ async def test_a_submitted_call_is_made_at_once_if_its_process_was_closed(is_ser
         await turns_until(lambda: lock.opened)
 
 
+class Releases(MemoryStore):
+    """A store that tells when a process ends its leases, and takes its time. If they lapse soon, it was killed."""
+
+    def __init__(self, lease: float) -> None:
+        super().__init__(lease=lease)
+        self.asked, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def release(self, logs: Any, /) -> None:
+        self.asked.set()
+        await self.may_end.wait()
+        if self.lease > 1:
+            await super().release(logs)
+
+
+@pytest.mark.parametrize(("when", "lease"), [("while the program leaves", 1000), ("before", 1000), ("before", LEASE)])
+async def test_a_submitted_call_is_made_though_its_process_ends_when_the_peer_is_there(when: str, lease: float) -> None:
+    """The peer was not called yet, or its handler runs. Nobody waits for a lease that was ended, or until the peer
+    comes again."""
+    lock, store = Lock(), Releases(lease)
+    lock.may_answer.clear()
+    async with servers(2, store=store) as cluster:
+        shop = ClusterClient(cluster.engine, name="shop", store=store)
+        await shop.connect()
+        await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
+        if when == "before":
+            await cluster.join(0, "lock", lock.client)
+            await turns_until(lambda: lock.opened)
+            away = membership_of(cluster[0].cluster).away
+            assert away._adopting is not None
+            away._adopting.cancel()  # as if the peer had come long ago
+        leaving = asyncio.create_task(shop.close())
+        await store.asked.wait()
+        if when != "before":
+            await cluster.join(0, "lock", lock.client)
+            await turns(20)
+        assert len(lock.opened) == (when == "before")
+        store.may_end.set()
+        await leaving
+        lock.may_answer.set()
+        peer = lock_at(cluster, 1)
+        while (call := await peer.submitted("open_lock", key="k")).state != "done":
+            await turns(1)
+        assert call.value == "open 1" and lock.opened == [0]
+
+
 class Hangs(MemoryStore):
     """A store that does not answer a process that ends."""
 
