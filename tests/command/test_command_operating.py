@@ -98,14 +98,24 @@ async def test_statistics() -> None:
 
 
 async def test_a_server_that_drains_says_so_once() -> None:
-    async with operated(admin=everybody) as (server, url, client):
-        blocked = Blocked()
+    """It accepts nobody, but another process of its cluster tells of it."""
+    engine, blocked = MemoryEngine(), Blocked()
+    async with (
+        operated(admin=everybody, cluster=Cluster(engine)) as (server, url, client),
+        operated("bob", admin=everybody, cluster=Cluster(engine)) as (_, other, _),
+    ):
         server.on("wait", blocked)
         waiting = asyncio.create_task(client.request("wait"))
         await turns_until(lambda: server.stats().active)
         closing = asyncio.create_task(server.close(drain_timeout=60))
         await turns_until(lambda: server.stats().draining)
-        assert (await refusal(3, "stats", url)).endswith(" refused the connection with HTTP 503: the server is closing")
+        said = await refusal(3, "stats", url)
+        assert " refused the connection with HTTP 503: the server is closing" in said
+        assert said.endswith(" (if it drains, ask another process of its cluster, or the URL of the engine)")
+        assert "draining                    wait: handler (1), client (1)\n" in await prints("stats", other)
+        rows = [json.loads(line) for line in (await prints("peers", other, "--json")).splitlines()]
+        assert {"ada", "bob"} <= {row["address"] for row in rows}
+        assert await prints("call", other, "whoami", "--peer", "ada") == '"ada"\n'
         blocked.go.set()
         await asyncio.gather(waiting, closing)
 

@@ -20,9 +20,9 @@ from .._server.operations import Operations, Row, operations_of
 from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine
-from ..errors import EngineLost, EngineRefused, RemoteError, RequestTimeout, one_line
+from ..errors import EngineLost, EngineRefused, HandshakeRejected, RemoteError, RequestTimeout, one_line
 from .command_connection import CONNECTING, connected, set_up_log
-from .command_errors import NOT_SENT, REMOTE, Failure, UsageError
+from .command_errors import NOT_SENT, REMOTE, Failure, UsageError, explained
 from .command_options import CLUSTER, CONNECTION, ENGINE_TOKEN, URL, Command, Options, several
 from .description_request import HAS_NONE, named_url
 from .printing import ValueWriter
@@ -121,8 +121,14 @@ async def kick(options: Options, job: Job) -> None:
 async def operations(options: Options, job: Job) -> AsyncGenerator[Operations]:
     """Connect to the server of the options, or join their cluster. Yield what its operators can do."""
     if options.url.partition("://")[0] not in ENGINES:
-        async with connected(options, job) as client:
-            yield _RequestedOperations(client, named_url(options.url))
+        try:
+            async with connected(options, job) as client:
+                yield _RequestedOperations(client, named_url(options.url))
+        except HandshakeRejected as exc:
+            if exc.status != 503:
+                raise
+            advice = "if it drains, ask another process of its cluster, or the URL of the engine"
+            raise Failure(f"{explained(exc)[1]} ({advice})", NOT_SENT) from exc
         return
     cluster = ClusterClient(
         _engine_of(options), name=options.cluster or "wsrpc", connect_timeout=options.timeout or CONNECTING
