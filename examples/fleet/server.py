@@ -1,71 +1,70 @@
-"""Control a fleet of agents.
+"""One worker of the center to which all devices connect: ``python server.py [PORT]``, see README.md.
 
-    python server.py REPORTS [PORT]
-
-The server stores the agents' reports in the file REPORTS, where an application would use a database. Each line that you
-type is sent as a request to all agents: try `status`. After a restart of the server, the agents reconnect.
+The readings of the devices are stored in the file center.db, where an application would use its database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import sys
-import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import closing
 
-from wsrpc import Key, Peer, Server
+from fleet_settings import NAME, OPERATORS, STOLEN, TOKENS, engine, store
 
-NAME: Key[str] = Key("name")
+from wsrpc import Handshake, Peer, Quotas, Server
+from wsrpc.cluster import Cluster
 
 
-class Control:
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.server = Server()
-        self.server.on("register", self.register)
-        self.server.on("report", self.report)
-        self.last: dict[str, int] = {}  # the number of each agent's last report
-        for line in file.read_text("utf-8").splitlines() if file.exists() else []:
-            name, number = line.split()
-            self.last[name] = int(number)
+def may_operate(peer: Peer, action: str) -> bool:
+    return peer.principal in OPERATORS
 
-    async def register(self, peer: Peer, name: str) -> int:
-        """Return the number of the last report that has come."""
-        peer.state[NAME] = name
-        return self.last.get(name, 0)
 
-    async def report(self, peer: Peer, number: int) -> None:
-        name = peer.state[NAME]
-        if number <= self.last.get(name, 0):
-            return  # a repetition: the agent did not get the response
-        self.last[name] = number
-        with self.file.open("a", encoding="utf-8") as out:
-            out.write(f"{name} {number}\n")
+server = Server(
+    program="center/1.0",
+    cluster=Cluster(engine(), name=NAME),
+    store=store(),  # where commands wait for devices, and where the connections of each principal are counted
+    quotas=Quotas(connections=2, requests=20),
+    max_connection_age=3600,  # so that new workers get their share, also if nobody calls `wsrpc rebalance`
+    admin=may_operate,
+)
 
-    async def ask_all(self, event: str) -> None:
-        agents = [peer for peer in self.server.peers if NAME.name in peer.state]
-        requests = (peer.request(event, returns=str, timeout=5) for peer in agents)
-        for peer, answer in zip(agents, await asyncio.gather(*requests, return_exceptions=True), strict=True):
-            print(f"{peer.state[NAME]}: {answer}", flush=True)
-        print(f"({len(agents)} agents)", flush=True)
 
-    @asynccontextmanager
-    async def typed(self, server: Server) -> AsyncIterator[None]:
-        """Ask what the lines of the standard input say, which a thread reads."""
-        loop = asyncio.get_running_loop()
+@server.on_handshake
+def log_in(handshake: Handshake) -> None:
+    who = TOKENS.get(handshake.bearer_token or "")
+    if who is None:
+        handshake.reject(401, "unknown token", {"WWW-Authenticate": "Bearer"})
+    handshake.principal = who  # before a refusal, which then names it in the log
+    if who in STOLEN:
+        handshake.reject(403, "reported stolen")
+    if who not in OPERATORS:
+        handshake.address = who
 
-        def read() -> None:
-            for line in sys.stdin:
-                asyncio.run_coroutine_threadsafe(self.ask_all(line.strip()), loop)
 
-        threading.Thread(target=read, daemon=True).start()
-        yield
+@server.on("report", rate=5)
+async def report(peer: Peer, readings: AsyncIterator[tuple[int, float]]) -> int:
+    """Store what a device has measured. Return the last number, up to which the device may forget its readings.
+
+    A device that gets no answer sends the same readings again. They have numbers, so each is stored once.
+    """
+    rows: list[tuple[object, int, float]] = []
+    async for number, celsius in readings:
+        rows.append((peer.principal, number, celsius))
+        if len(rows) == 1000:
+            break  # the device sends the others after the answer
+    await asyncio.to_thread(insert, rows)
+    return rows[-1][1] if rows else 0
+
+
+def insert(rows: list[tuple[object, int, float]]) -> None:
+    with closing(sqlite3.connect("center.db")) as database, database:
+        database.execute("CREATE TABLE IF NOT EXISTS readings (device, number, celsius, PRIMARY KEY (device, number))")
+        database.executemany("INSERT OR IGNORE INTO readings VALUES (?, ?, ?)", rows)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO")  # shows the address, and each connection
-    control = Control(Path(sys.argv[1]))
-    control.server.run(port=int(sys.argv[2]) if len(sys.argv) > 2 else 8080, lifespan=control.typed)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8001, path="/ws")

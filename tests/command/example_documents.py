@@ -25,7 +25,6 @@ EXAMPLES = ROOT / "examples"
 MADE = {
     "chat/handlers.py": "make_server(MemoryStore())",
     "download/server.py": "make_server(Path('.'))",
-    "fleet/server.py": "Control(Path(os.devnull)).server",
     "in_memory.py": "make_server()",
     "upload/server.py": "make_server(Path('.'))",
 }

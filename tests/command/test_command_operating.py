@@ -130,12 +130,16 @@ async def test_statistics_by_principal() -> None:
             hung.set()
             await asyncio.Event().wait()
 
+        @server.on("rare", rate=1)
+        async def rare() -> None: ...
+
         server.peers[0].principal = "ada\n\x1b[2J"
+        await client.request("rare")
         call = asyncio.create_task(client.request("hang"))
         await hung.wait()
-        for _ in range(3):
+        for event in ("hang", "hang", "rare"):
             with pytest.raises(Overloaded):
-                await client.request("hang")
+                await client.request(event)
         titles, *lines = (await prints("stats", url, "--by", "principal")).splitlines()
         shown = [dict(zip(titles.split(), line.split(), strict=True)) for line in lines]
         assert [(row["PEERS"], row["REFUSED"], row["PRINCIPAL"]) for row in shown] == [

@@ -75,27 +75,6 @@ async def test_the_list_of_examples_is_complete() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(ALONE)
 
 
-async def test_a_fleet_of_agents_reports_over_restarts(tmp_path: Path) -> None:
-    port, names, file = free_port(), [f"agent-{number}" for number in range(3)], tmp_path / "reports"
-
-    def reports() -> dict[str, list[int]]:
-        lines = [line.split() for line in file.read_text("utf-8").splitlines()] if file.exists() else []
-        return {name: [int(number) for other, number in lines if other == name] for name in names}
-
-    async with AsyncExitStack() as agents:
-        for restart in range(3):
-            before = reports()
-            async with serving("fleet/server.py", str(file), port=port) as (control, url):
-                for name in names if not restart else ():
-                    agent = running("fleet/agent.py", name, "--url", url, "--every", "0.05")
-                    await agents.enter_async_context(agent)
-                while any(len(numbers) == len(before[name]) for name, numbers in reports().items()):
-                    control.type("status")
-                    await control.line_like("agents")
-    for numbers in reports().values():
-        assert numbers == list(range(1, len(numbers) + 1)), "each report has come once, and in order"
-
-
 async def test_server_and_client_talk_to_each_other() -> None:
     async with serving("hello/server.py") as (_, url):
         printed = await run("hello/client.py", url)

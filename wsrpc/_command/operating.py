@@ -270,7 +270,7 @@ async def _by_principal(rows: AsyncGenerator[Row]) -> AsyncGenerator[Row]:
             share["peers"] += 1
             numbers = {name: row.get(name) for name in SUMMED}
             if ignored.__class__ is dict:
-                numbers["refused"] = ignored.get("above the quota")
+                numbers["refused"] = _total({why: ignored.get(why) for why in ("above the quota", "above the rate")})
             for name, number in numbers.items():
                 share[name] = share.get(name, 0) + (number if number.__class__ is int else 0)
     for share in sorted(found.values(), key=lambda share: -share["messages_in"]):
