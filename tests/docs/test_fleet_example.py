@@ -84,7 +84,7 @@ class Fleet:
         return program
 
     async def worker(self, number: int) -> Program:
-        program = await self.start(*PYTHON, str(EXAMPLE / "server.py"), str(self.ports[number]))
+        program = await self.start(*PYTHON, str(EXAMPLE / "fleet_server.py"), str(self.ports[number]))
         await program.says("listening on")
         return program
 

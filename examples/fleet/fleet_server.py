@@ -1,4 +1,4 @@
-"""One worker of the center to which all devices connect: ``python server.py [PORT]``, see README.md.
+"""One worker of the center to which all devices connect: ``python fleet_server.py [PORT]``, see README.md.
 
 The readings of the devices are stored in the file center.db, where an application would use its database.
 """
