@@ -36,13 +36,16 @@ local function is_lost(log)
   return runs(log) and log.lapses <= now
 end
 
-local function is_gone(log)  -- whether the process that runs it has closed its connection, so it has probably ended
+local function silence(log)  -- how long the process that runs it has had no connection, so it has probably ended
   local process = log.process or ''  -- an earlier version did not write it
-  if not runs(log) or process == '' then return false end
-  if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return false end
-  local since = call('GET', name('gone', process))
-  if not since then call('SET', name('gone', process), now, 'PX', 2 * GRACE) end
-  return since and now - since >= GRACE and now - log.renewed >= GRACE
+  if not runs(log) or process == '' or call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return 0 end
+  local since = call('GET', name('gone', process)) or now
+  if since == now then call('SET', name('gone', process), now, 'PX', 2 * GRACE) end
+  return math.max(1, math.min(now - since, now - log.renewed))
+end
+
+local function is_gone(log)
+  return silence(log) >= GRACE
 end
 
 local function state(log, gone)
@@ -291,10 +294,15 @@ function steps.adopt(topic, process, watches)
     local log = find(key)
     if not log or log.topic ~= topic then
       call('SREM', name('topic', topic), key)
-    elseif is_lost(log) or watches == '1' and is_gone(log) then
+      return
+    end
+    local silent = watches == '1' and silence(log) or 0
+    if is_lost(log) or silent >= GRACE then
       log.process = process
       renew(log)
       return {key, log.id, log.payload, now - (log.began or now)}  -- an earlier version did not write it
+    elseif silent > 0 then
+      return GRACE  -- it may be lost soon
     end
   end)
 end

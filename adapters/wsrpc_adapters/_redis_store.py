@@ -215,8 +215,12 @@ class RedisStore:
             await self._step("release", *some)
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
-        reply = await self._step("adopt", topic, self._announced(), int(self._tails.watches))
-        return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in reply]
+        found: list[Any] = await self._step("adopt", topic, self._announced(), int(self._tails.watches))
+        if soon := [each for each in found if isinstance(each, int)]:
+            await asyncio.sleep(soon[0] / 1000)
+            found += await self._step("adopt", topic, self._announced(), int(self._tails.watches))
+        logs = [each for each in found if not isinstance(each, int)]
+        return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in logs]
 
     async def close(self) -> None:
         self._enter_loop()
