@@ -35,6 +35,8 @@ class Board:
         self.has_lost = False
         """Whether all nodes were away for so long that events are gone that none of them has read."""
         self.next = 0
+        self.stored = set[int]()
+        """The numbers of which a node knows that they are in the log."""
 
     def save(self, numbers: list[int], position: str) -> None:
         both = min(len(numbers), len(self.numbers))
@@ -62,7 +64,9 @@ async def node(sim: Simulation, board: Board, limits: Limits) -> None:
     async def add(count: int) -> None:
         for _ in range(count):
             board.next += 1
-            await room.emit("add", board.next, "x" * 200)
+            number = board.next
+            await room.emit("add", number, "x" * 200)
+            board.stored.add(number)
 
     async def follow() -> None:
         nonlocal events
@@ -143,4 +147,4 @@ def boards(sim: Simulation) -> Any:
     for number in range(CLIENTS):
         sim.process(f"page-{number}", lambda: page(sim, board), mortal=True)
     yield
-    assert board.numbers or not board.next
+    assert board.has_lost or board.stored <= {*board.numbers}, "an event that was stored is on no board"
