@@ -214,8 +214,10 @@ async def test_streams_and_uploads_of_bytes_and_large_items(codec: str) -> None:
         """)
         assert told["up"] == told["down"] == sizes
         if codec == "msgpack":
-            file = "new Blob(['x'.repeat(200_000), 'y'])"
-            assert sum(await page.run(f"return await client.upload('measure', {file})")) == 200_001
+            # In Safari, the streams of files cannot be iterated over.
+            file = "delete ReadableStream.prototype[Symbol.asyncIterator]; const file = new Blob(['x'.repeat(200_000)])"
+            pieces = await page.run(f"{file}; return await client.upload('measure', file)")
+            assert pieces == [65_536, 65_536, 65_536, 3_392]
         assert [items for items, _ in told["progress"]] == list(range(1, len(sizes) + 1))
         sent = [bytes for _, bytes in told["progress"]]
         if codec == "msgpack":

@@ -104,7 +104,7 @@ export interface OutgoingCall extends KeyOptions {
  */
 export type OutgoingMiddleware = (call: OutgoingCall, next: () => any) => unknown
 
-/** The items of an upload. A `File` or another `Blob` is sent in pieces, each a `Uint8Array`. */
+/** The items of an upload. A `File` or another `Blob` is sent in pieces of 64 KiB, each a `Uint8Array`. */
 export type Source<T> = AsyncIterable<T> | Iterable<T> | (Uint8Array extends T ? Blob : never)
 
 /** The progress of an upload: the items and bytes that were sent. */

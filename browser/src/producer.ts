@@ -6,6 +6,14 @@ import type { Message } from "./codec.js"
 import { ChannelClosed } from "./errors.js"
 import { report } from "./handlers.js"
 
+/** Bytes of each item of a `Blob`. */
+const PIECE = 64 * 1024
+
+/** Reads a `Blob` in pieces of one size. Its own stream has other sizes in each browser, and no iterator in Safari. */
+async function* piecesOf(blob: Blob): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < blob.size; at += PIECE) yield new Uint8Array(await blob.slice(at, at + PIECE).arrayBuffer())
+}
+
 /** Sends the items of a source as fast as their consumer asks for them. */
 export class Producer implements Recipient {
   readonly #channel: ChannelCore
@@ -35,7 +43,7 @@ export class Producer implements Recipient {
    * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run<T>(source: Source<T>): Promise<void> {
-    const given: any = (source as Blob).stream?.() ?? source
+    const given: any = (source as Blob).arrayBuffer ? piecesOf(source as Blob) : source
     const items: AsyncIterator<T> | Iterator<T> = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]()
     try {
       while (await this.#waitForRoom()) {

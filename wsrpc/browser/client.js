@@ -453,6 +453,10 @@ var Draining = class {
 };
 
 // src/producer.ts
+var PIECE = 64 * 1024;
+async function* piecesOf(blob) {
+  for (let at = 0; at < blob.size; at += PIECE) yield new Uint8Array(await blob.slice(at, at + PIECE).arrayBuffer());
+}
 var Producer = class {
   #channel;
   #progress;
@@ -480,7 +484,7 @@ var Producer = class {
    * @throws ChannelClosed if the channel ends before, and any error of the source
    */
   async run(source) {
-    const given = source.stream?.() ?? source;
+    const given = source.arrayBuffer ? piecesOf(source) : source;
     const items = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]();
     try {
       while (await this.#waitForRoom()) {
