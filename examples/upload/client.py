@@ -1,8 +1,8 @@
-"""Upload a file, and show the progress.
+"""Send a file, and continue after a lost session. If it is interrupted, start it again.
 
     python client.py [--url URL] FILE
 
-The client reads the file only as fast as the server takes the pieces.
+The client reads the file only as fast as the server writes it.
 """
 
 from __future__ import annotations
@@ -10,43 +10,46 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from wsrpc import Client, RemoteError
+from file_id import id_of
+
+from wsrpc import Client, ConnectionLost, RemoteError
 
 
-@dataclass
-class Receipt:
-    name: str
-    size: int
-
-
-def pieces_of(path: Path) -> Iterator[bytes]:
-    """Read a file piece by piece. It runs only as far ahead as the server allows."""
-    with path.open("rb") as file:
+async def upload(client: Client, path: Path) -> None:
+    file_id, total = await asyncio.to_thread(lambda: (id_of(path), path.stat().st_size))
+    while True:
         try:
-            while piece := file.read(64 * 1024):
-                yield piece
-        finally:
-            print(f"read {file.tell()} of {path.stat().st_size} bytes")
+            offset = await client.request("size", file_id, returns=int, timeout=None)
+            print(f"the server has {offset} of {total} bytes")
+            pieces = pieces_of(path, offset)
+            return await client.request("append", file_id, total, offset, send=pieces, timeout=None)
+        except ConnectionLost:  # the next request waits for the next connection
+            if client.state == "closed":
+                raise
+
+
+async def pieces_of(path: Path, offset: int) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while piece := await asyncio.to_thread(file.read, 64 * 1024):
+            yield piece
 
 
 async def main(url: str, path: Path) -> None:
-    client = Client(url)
-    client.on("received", lambda size: print(f"the server has {size} bytes"))
-    async with client:
+    async with Client(url) as client:
         try:
-            receipt = await client.request("upload", path.name, send=pieces_of(path), returns=Receipt)
+            await upload(client, path)
         except RemoteError as error:
             sys.exit(f"refused: {error} [{error.code}]")
-        print(f"complete: {receipt.name}, {receipt.size} bytes")
+    print("complete")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("path", type=Path)
-    parser.add_argument("--url", default="ws://127.0.0.1:8080")
+    parser.add_argument("--url", default="ws://127.0.0.1:8080/ws")
     options = parser.parse_args()
     asyncio.run(main(options.url, options.path))

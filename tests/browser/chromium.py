@@ -45,6 +45,13 @@ class Tab:
         assert "exceptionDetails" not in answer["result"], answer
         return answer["result"]["result"].get("value")
 
+    async def choose(self, file: Path) -> None:
+        """Choose a file in the first field for files, as the user does."""
+        found = await self.send("Runtime.evaluate", expression="document.querySelector('input[type=file]')")
+        field = found["result"]["result"]["objectId"]
+        answer = await self.send("DOM.setFileInputFiles", files=[str(file)], objectId=field)
+        assert "error" not in answer, answer
+
     async def until(self, expression: str) -> None:
         """Wait until an expression is true, perhaps on another page."""
         async with asyncio.timeout(PATIENCE / 1000):
