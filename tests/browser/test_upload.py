@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import random
 import re
 import signal
-from asyncio.subprocess import STDOUT
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browser import chromium, firefox
+import pytest_asyncio
+from cluster_workers import environment, running
 from leftovers import turns_until
-from programs import PYTHON, ROOT, UVICORN, free_port, listening, start
+from programs import ROOT, free_port
 
+from browser import chromium, firefox
 from wsrpc.testing import FaultProxy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -31,13 +30,16 @@ SMALL = 8 * MB
 AHEAD = 1 * MB
 """Bytes that a page may have sent, in frames, before they are written: the window, and the buffers of the network."""
 
-Browser = chromium.Chromium | firefox.DrivenFirefox
+Stage = tuple["Site", chromium.Chromium | firefox.DrivenFirefox]
 Tab = chromium.Tab | firefox.Tab
+
+CHANGED = "Error"
+"""What the page shows when the browser cannot read a file any more, because it has changed."""
 
 WATCH = """(() => {
     globalThis.shown = []
     const bar = document.querySelector("progress")
-    new MutationObserver(() => shown.push(bar.value)).observe(bar, { attributes: true })
+    new MutationObserver(() => shown.push(bar.value)).observe(bar, { attributeFilter: ["value"] })
 })()"""
 
 
@@ -75,29 +77,23 @@ class Site:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncGenerator[Site]:
-    command = ["-m", "wsrpc", "serve", "server:app", "--port", str(free_port()), "--workers", "2"]
-    process = await start(*PYTHON, *command, cwd=EXAMPLE, env={"UPLOADS": str(folder)}, stderr=STDOUT)
-    assert process.stdout is not None
-    async with listening(process, UVICORN) as url, FaultProxy(url.replace("http", "ws", 1)) as proxy:
-        workers: set[int] = set()
-        while len(workers) < 2:
-            line = (await process.stdout.readline()).decode()
-            assert line, "the workers have not started"
-            workers |= {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", line)}
-        yield Site(proxy, workers, folder)
+async def serving(folder: Path) -> AsyncGenerator[Site]:
+    """Run the example as its reader does."""
+    options, env = ["--port", str(free_port()), "--workers", "2"], {**environment(""), "UPLOADS": str(folder)}
+    async with running(EXAMPLE, "server:app", *options, env=env, command=("wsrpc", "serve")) as command:
+        port = await command.port()
+        workers = {int(await command.logged(r"Started server process \[(\d+)\]", times)) for times in (1, 2)}
+        async with FaultProxy(f"ws://127.0.0.1:{port}") as proxy:
+            yield Site(proxy, workers, folder)
 
 
-@pytest.fixture(params=["chromium", "firefox"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@asynccontextmanager
-async def browsing(kind: str, folder: Path) -> AsyncGenerator[Browser]:
-    folder.mkdir()
-    async with chromium.chromium(folder) if kind == "chromium" else firefox.driven_firefox(folder) as browser:
-        yield browser
+@pytest_asyncio.fixture(loop_scope="session", scope="module", params=["chromium", "firefox"])
+async def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stage]:
+    """Two workers and a browser, for all tests."""
+    folder = tmp_path_factory.mktemp(request.param)
+    driven = chromium.chromium if request.param == "chromium" else firefox.driven_firefox
+    async with serving(folder / "uploads") as site, driven(tmp_path_factory.mktemp("profile")) as browser:
+        yield site, browser
 
 
 async def begin(tab: Tab, file: Path) -> None:
@@ -117,10 +113,12 @@ async def state(tab: Tab, wanted: str) -> None:
     await tab.until(f"document.querySelector('output').textContent.includes('{wanted}')")
 
 
-def save(file: Path, seed: int, size: int) -> bytes:
+def make(folder: Path, seed: int, size: int) -> tuple[Path, bytes]:
+    """Make a file, or another content of it."""
     content = random.Random(seed).randbytes(size)
+    file = folder / "file.bin"
     file.write_bytes(content)
-    return content
+    return file, content
 
 
 def ended(pid: int) -> bool:
@@ -137,33 +135,90 @@ def memory(pid: int, name: str) -> int:
     return int(line) * 1024
 
 
-async def test_a_file_arrives_over_a_drop_a_killed_worker_and_a_reload(kind: str, tmp_path: Path) -> None:
-    content = save(tmp_path / "large.bin", 72, LARGE)
-    async with running(tmp_path / "uploads") as site, browsing(kind, tmp_path / "profile") as browser:
-        victim, survivor = sorted(site.workers)
-        before = memory(survivor, "VmRSS")
-        os.kill(survivor, signal.SIGSTOP)
-        tab = await browser.open(site.url)
-        await begin(tab, tmp_path / "large.bin")
-        await site.sent(10 * MB)
-        os.kill(survivor, signal.SIGCONT)
-        async with site.proxy.stall("up"):
-            os.kill(victim, signal.SIGKILL)
-            await turns_until(lambda: ended(victim))
-            written = site.written
-        await site.sent(10 * MB)
-        site.proxy.drop()  # it continues where it was, or at the other worker as after the kill
-        await site.sent(10 * MB)
-        async with site.proxy.stall("up"):
-            shown: list[int] = await tab.evaluate("shown")
-            await tab.evaluate("{ window.old = true; setTimeout(() => location.reload()) }")
-        lost = next(index for index, (one, other) in enumerate(pairwise(shown), 1) if other <= one)
-        assert shown[lost] == written <= shown[lost - 1] <= written + AHEAD
-        assert site.written < LARGE
-        await tab.until("!window.old && document.readyState === 'complete'")
-        await begin(tab, tmp_path / "large.bin")
+@pytest.fixture(autouse=True)
+def no_files(stage: Stage) -> None:
+    """Nothing is there of the test before."""
+    for path in stage[0].folder.glob("*"):
+        path.unlink()
+
+
+async def test_a_file_arrives_over_a_killed_worker_a_drop_and_a_reload(stage: Stage, tmp_path: Path) -> None:
+    site, browser = stage
+    file, content = make(tmp_path, 1, LARGE)
+    victim, survivor = sorted(site.workers)
+    before = memory(survivor, "VmRSS")
+    os.kill(survivor, signal.SIGSTOP)  # so that the page connects to the other one
+    tab = await browser.open(site.url)
+    await begin(tab, file)
+    await site.sent(10 * MB)
+    os.kill(survivor, signal.SIGCONT)
+    async with site.proxy.stall("up"):
+        os.kill(victim, signal.SIGKILL)
+        await turns_until(lambda: ended(victim))
+        written = site.written
+    await site.sent(10 * MB)
+    site.proxy.drop()  # the session goes on, or ends if the page reaches a worker that has come in place of the other
+    await site.sent(10 * MB)
+    async with site.proxy.stall("up"):
+        shown: list[int] = await tab.evaluate("shown")
+        await tab.evaluate("(window.old = true) && void setTimeout(() => location.reload())")
+    lost = next(index for index, (one, other) in enumerate(pairwise(shown), 1) if other <= one)
+    assert shown[lost] == written <= shown[lost - 1] <= written + AHEAD
+    assert written + 10 * MB < site.written < LARGE
+    await tab.until("!window.old && document.readyState === 'complete'")
+    await begin(tab, file)
+    await state(tab, "complete")
+    shown = await tab.evaluate("shown")
+    assert shown[0] > written + 10 * MB and shown == sorted(shown) and shown[-1] == LARGE
+    site.check(content)
+    assert memory(survivor, "VmHWM") - before < LARGE / 2
+
+
+async def test_a_stopped_upload_ends_and_continues_when_the_user_says_so(stage: Stage, tmp_path: Path) -> None:
+    site, browser = stage
+    file, content = make(tmp_path, 2, SMALL)
+    tab = await browser.open(site.url)
+    await begin(tab, file)
+    await site.sent(2 * MB)
+    async with site.proxy.stall("up"):
+        await press(tab, "Stop")
+        await state(tab, "stopped")
+    await tab.evaluate(WATCH)
+    await press(tab, "Upload")
+    await state(tab, "complete")
+    shown = await tab.evaluate("shown")
+    assert 0 < shown[0] < SMALL and shown == sorted(shown) and shown[-1] == SMALL
+    site.check(content)
+
+
+async def test_a_file_that_has_changed_meanwhile_is_another_file(stage: Stage, tmp_path: Path) -> None:
+    site, browser = stage
+    file, _ = make(tmp_path, 3, SMALL)
+    tab = await browser.open(site.url)
+    await begin(tab, file)
+    await site.sent(2 * MB)
+    async with site.proxy.stall("up"):
+        _, content = make(tmp_path, 4, SMALL)
+    await state(tab, CHANGED)
+    assert all(path.suffix == ".part" for path in site.folder.iterdir())
+    await begin(tab, file)
+    await state(tab, "complete")
+    shown = await tab.evaluate("shown")
+    assert shown[0] == 0 and shown[-1] == SMALL
+    for part in site.folder.glob("*.part"):
+        assert part.stat().st_size < SMALL
+        part.unlink()
+    site.check(content)
+
+
+async def test_two_tabs_send_the_same_file(stage: Stage, tmp_path: Path) -> None:
+    site, browser = stage
+    file, content = make(tmp_path, 5, SMALL)
+    tabs = [await browser.open(site.url) for _ in range(2)]
+    await begin(tabs[0], file)
+    await site.sent(2 * MB)
+    async with site.proxy.stall("up"):
+        await begin(tabs[1], file)
+    for tab in tabs:
         await state(tab, "complete")
-        shown = await tab.evaluate("shown")
-        assert shown[0] > written + 10 * MB and shown == sorted({*shown}) and shown[-1] == LARGE
-        site.check(content)
-        assert memory(survivor, "VmHWM") - before < LARGE / 2
+    site.check(content)
