@@ -26,7 +26,6 @@ MADE = {
     "chat/handlers.py": "make_server(MemoryStore())",
     "download/server.py": "make_server(Path('.'))",
     "in_memory.py": "make_server()",
-    "upload/server.py": "make_server(Path('.'))",
 }
 """How to get the server of an example that has no variable for it."""
 PROGRAMS = {"resubscribe/server.py", "survives_kill.py", "workers.py", "todo/test_todo.py"}

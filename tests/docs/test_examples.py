@@ -97,18 +97,35 @@ async def test_a_download_shows_its_progress_and_refuses_what_is_not_there(tmp_p
     assert [path.read_bytes() for path in (tmp_path / "here").iterdir()] == [sample]
 
 
-async def test_an_upload_arrives_and_one_that_is_too_large_is_stopped(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "small").write_bytes(bytes(100_000))
-    (tmp_path / "large").write_bytes(bytes(8 * 1024 * 1024))
-    async with serving("upload/server.py", str(tmp_path / "folder")) as (_, url):
-        *_, end = await run("upload/client.py", str(tmp_path / "small"), "--url", url)
-        assert end == "complete: small, 100000 bytes"
-        client = await start("upload/client.py", str(tmp_path / "large"), "--url", url)
-        printed = await refused(client, "refused: no more than 1048576 bytes [too_big]\n")
-    read = re.search(r"^read (\d+) of 8388608 bytes$", printed, re.MULTILINE)
-    assert read is not None and int(read[1]) < 8 * 1024 * 1024, "the client does not read what nobody takes"
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["small"]
+async def test_an_upload_continues_and_one_with_another_content_is_refused(tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    (tmp_path / "file").write_bytes(content)
+    command = ["-m", "wsrpc", "serve", "server:app", "--port", str(free_port())]
+    env = {"UPLOADS": str(tmp_path / "uploads")}
+    process = await programs.start(*PYTHON, *command, cwd=EXAMPLES / "upload", env=env, stderr=STDOUT)
+    async with listening(process, UVICORN) as site:
+        url = f"{site}/ws".replace("http", "ws", 1)
+        arguments = "upload/client.py", str(tmp_path / "file"), "--url", url
+        assert await run(*arguments) == ["the server has 0 of 300000 bytes", "complete"]
+        [saved] = (tmp_path / "uploads").iterdir()
+        assert saved.read_bytes() == content
+        part = saved.rename(saved.with_suffix(".part"))
+        os.truncate(part, 100_000)
+        assert await run(*arguments) == ["the server has 100000 of 300000 bytes", "complete"]
+        assert saved.read_bytes() == content and not part.exists()
+        part = saved.rename(saved.with_suffix(".part"))
+        part.write_bytes(bytes(100_000))
+        client = await start(*arguments)
+        await refused(client, "refused: the file is incomplete, or has changed [incomplete]\n")
+        assert not saved.exists() and not part.exists()
+        async with Client(url) as attacker:
+            for wrong in ("../secret", "0" * 63):
+                with pytest.raises(RemoteError, match="does not fit|expected|pattern|matching"):
+                    await attacker.request("size", wrong)
+            with pytest.raises(RemoteError, match="a part is missing"):
+                await attacker.request("append", "0" * 64, 10, 5, send=[b"x" * 5])
+            with pytest.raises(RemoteError, match="too many bytes"):
+                await attacker.request("append", "0" * 64, 10, 0, send=[b"x" * 11])
 
 
 async def test_a_slow_client_of_a_live_feed_skips_what_it_has_no_time_for() -> None:

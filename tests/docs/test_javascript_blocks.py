@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ const client = new Client(process.argv[2], { codec: msgpack, WebSocket })
 UPLOAD = """
 const shown = []
 for (let times = 0; times < 2; times++) {
-  await upload(client, new Blob(["abcdefgh".repeat(600_000)]), (bytes) => shown.push(bytes))
+  await upload(client, new Blob(["abcdefgh".repeat(600_000)]), { progress: (bytes) => shown.push(bytes) })
   console.log(shown.at(-1))
 }
 client.close()
@@ -125,7 +126,7 @@ async def test_the_upload_in_streams_is_resumed_in_a_page(tmp_path: Path) -> Non
     install(LIBRARIES[0], tmp_path)
     for name in ("client.js", "msgpack.js"):
         (tmp_path / name).write_bytes((ROOT / "wsrpc" / "browser" / name).read_bytes())
-    (tmp_path / "program.mjs").write_text(IN_A_PAGE + block_with("piecesOf", "streams") + UPLOAD, "utf-8")
+    (tmp_path / "program.mjs").write_text(IN_A_PAGE + block_with("idOf", "streams") + UPLOAD, "utf-8")
     [handlers] = [block for block in python_blocks("streams") if '@server.on("append")' in block]
     program, page = SERVER + handlers[: handlers.index("async with connect")], dict[str, Any]()
     exec(compile(program, "streams.md", "exec", dont_inherit=True), page)
@@ -139,11 +140,11 @@ async def test_the_upload_in_streams_is_resumed_in_a_page(tmp_path: Path) -> Non
         [peer] = server.peers
         closing.put_nowait(loop.create_task(peer.close(1012, "restart")))  # with this code, the session ends, too
 
-    def write_and_close(part: Path, offset: int, piece: bytes) -> None:
-        write(part, offset, piece)
+    def write_and_close(part: Path, offset: int, piece: bytes) -> bool:
         written.append(offset)
         if len(written) == 2:
             loop.call_soon_threadsafe(close)
+        return bool(write(part, offset, piece))
 
     @server.use
     def watch(ctx: Context) -> Iterator[None]:
@@ -158,4 +159,9 @@ async def test_the_upload_in_streams_is_resumed_in_a_page(tmp_path: Path) -> Non
     [file] = page["FOLDER"].iterdir()
     assert file.suffix == "" and file.read_bytes() == b"abcdefgh" * 600_000
     assert calls == ["size", "append", "size", "append", "size", "append"]
+
+
+def test_the_example_of_uploads_has_the_code_of_the_guide() -> None:
+    example = (ROOT / "examples" / "upload" / "page" / "upload.js").read_text("utf-8")
+    assert re.sub(r"^/\*\*.*\n|^export ", "", example, flags=re.MULTILINE) == block_with("idOf", "streams")
     assert len(written) < 90 and written[:2] == [0, 65_536], "almost nothing was sent twice"
