@@ -120,7 +120,7 @@ async def test_an_upload_continues_and_one_with_another_content_is_refused(tmp_p
         assert not saved.exists() and not part.exists()
         async with Client(url) as attacker:
             for wrong in ("../secret", "0" * 63):
-                with pytest.raises(RemoteError, match="does not fit|expected|pattern|matching"):
+                with pytest.raises(RemoteError, match="matching regex"):
                     await attacker.request("size", wrong)
             with pytest.raises(RemoteError, match="a part is missing"):
                 await attacker.request("append", "0" * 64, 10, 5, send=[b"x" * 5])
