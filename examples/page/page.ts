@@ -3,8 +3,6 @@ import { Aborted, Client } from "python-wsrpc"
 import { msgpack } from "python-wsrpc/msgpack"
 import type { Api } from "./api.js"
 
-const PIECE = 64 * 1024 // bytes of a file in one message
-
 const form = (id: string) => document.querySelector<HTMLFormElement>(`form#${id}`)!
 const field = (id: string) => document.querySelector<HTMLInputElement>(`input#${id}`)!
 const output = (id: string) => document.querySelector<HTMLOutputElement>(`output#${id}`)!
@@ -15,10 +13,6 @@ async function freshToken(): Promise<string> {
   const response = await fetch("/token", { method: "POST" }) // the cookie of the login goes along
   if (!response.ok) throw new Error("not logged in")
   return response.text()
-}
-
-async function* piecesOf(file: File): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < file.size; at += PIECE) yield new Uint8Array(await file.slice(at, at + PIECE).arrayBuffer())
 }
 
 function enter(): void {
@@ -47,7 +41,7 @@ function enter(): void {
     const file = field("file").files![0]!
     bar.max = file.size
     const withProgress = client.with({ progress: ({ bytes }) => (bar.value = bytes) })
-    output("stored").textContent = await withProgress.upload("store", piecesOf(file), file.name).catch(String)
+    output("stored").textContent = await withProgress.upload("store", file, file.name).catch(String)
   }
 }
 

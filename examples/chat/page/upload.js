@@ -2,8 +2,6 @@
 
 import { wellFormed } from "./text.js"
 
-const PIECE = 64 * 1024
-
 /**
  * Sends the bytes that the server does not have yet; call it again when a session was lost. Calls `progress(bytes)`
  * when pieces were sent.
@@ -13,9 +11,5 @@ export async function upload(client, { id, room, file, signal }, progress) {
   progress(have)
   const sent = ({ bytes }) => progress(have + bytes)
   const uploader = client.with({ signal, progress: sent })
-  await uploader.upload("upload", piecesOf(file, have), room, id, wellFormed(file.name), file.size, have)
-}
-
-async function* piecesOf(file, from) {
-  for (let at = from; at < file.size; at += PIECE) yield await file.slice(at, at + PIECE).arrayBuffer()
+  await uploader.upload("upload", file.slice(have), room, id, wellFormed(file.name), file.size, have)
 }
