@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-
-from file_id import id_of
 
 from wsrpc import Client, ConnectionLost, RemoteError
 
@@ -25,7 +24,8 @@ async def upload(client: Client, path: Path) -> None:
             offset = await client.request("size", file_id, returns=int, timeout=None)
             print(f"the server has {offset} of {total} bytes")
             pieces = pieces_of(path, offset)
-            return await client.request("append", file_id, total, offset, send=pieces, timeout=None)
+            await client.request("append", file_id, total, offset, send=pieces, timeout=None)
+            return
         except ConnectionLost:  # the next request waits for the next connection
             if client.state == "closed":
                 raise
@@ -36,6 +36,15 @@ async def pieces_of(path: Path, offset: int) -> AsyncIterator[bytes]:
         file.seek(offset)
         while piece := await asyncio.to_thread(file.read, 64 * 1024):
             yield piece
+
+
+def id_of(path: Path) -> str:
+    """Return the same hash of the content as the server."""
+    digest = bytes(32)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest = hashlib.sha256(digest + piece).digest()
+    return digest.hex()
 
 
 async def main(url: str, path: Path) -> None:

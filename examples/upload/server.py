@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from file_id import id_of
 from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
@@ -91,6 +90,15 @@ def finish(file_id: str, part: Path, path: Path) -> None:
             part.replace(path)
         else:
             part.unlink()
+
+
+def id_of(path: Path) -> str:
+    """Return a hash of the content: of each piece with the hash of those before."""
+    digest = bytes(32)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest = hashlib.sha256(digest + piece).digest()
+    return digest.hex()
 
 
 PAGE = StaticFiles(directory=HERE / "page", html=True)

@@ -96,7 +96,8 @@ class DrivenFirefox:
 
     async def send(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._ids)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
         await self._socket.send_json({"id": number, "method": method, "params": params})
         return await answer
 
