@@ -279,7 +279,8 @@ class RoomLog:
             yield
         finally:
             self._needed -= 1
-            self.stop()
+            if self._reading is not None and not (loop := self._reading.get_loop()).is_closed():
+                loop.call_soon_threadsafe(self.stop)  # Python may collect a `RoomEvents` in any thread
 
     async def _read(self) -> None:
         """Send what other processes have stored, if they share the store. Renew the log."""

@@ -441,3 +441,16 @@ async def test_events_end_with_the_server_and_are_read_again_when_it_opens_again
 def test_a_room_without_events() -> None:
     with pytest.raises(RuntimeError, match="keeps no events"):
         Server().room("hall").events()
+
+
+async def test_events_that_nobody_has_any_more_may_be_collected_in_another_thread() -> None:
+    asyncio.get_running_loop().set_debug(True)  # which notices if that thread acts in the event loop
+    server = Server(store=MemoryStore())
+    room = server.room("board", keep=60)
+    await room.emit("add", 1)
+    left = [room.events()]
+    assert (await anext(left[0])).args == (1,)
+    await asyncio.to_thread(left.clear)
+    await room.emit("add", 2)
+    assert [(await anext(room.events(last=1))).args] == [(2,)]
+    await server.close()
