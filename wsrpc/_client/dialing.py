@@ -225,6 +225,9 @@ class Dialing:
                     break
         if len(failures) == 1:
             raise failures[0]
-        failure = next((exc for exc in failures if not self.schedule.may_retry(exc)), failures[-1])
+        final = (number for number, exc in enumerate(failures) if not self.schedule.may_retry(exc))
+        failure = failures[number := next(final, -1)]
+        self._url = urls[number]
+        self._client.dials(urls[number])  # lines about the failure name its URL
         failure.add_note(f"dialed in this order: {', '.join(map(shown_url, urls))}")
         raise failure

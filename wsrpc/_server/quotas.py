@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from math import inf
@@ -24,7 +24,7 @@ from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
 from .._log.link import StoreLink, insist
 from .._net.handshake_checks import Door, reported
 from .._raw.raw_connection import RawConnection
-from ..errors import HandshakeRejected
+from ..errors import HandshakeRejected, WsrpcError
 from ..handshake import REFUSED_HEADER, Handshake
 from ..quotas import Quotas
 from ..transport import Traffic
@@ -40,6 +40,8 @@ LONGEST_PAUSE = 5.0
 """Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
 SLOT_TIMEOUT = 2.0
 """Seconds for which a new connection waits for the store. After that, each process counts for itself."""
+REPLACING = 0.2
+"""Seconds between the attempts to count a connection in place of an older one: its slot in the store is free soon."""
 WRITER = "quota"
 """The writer that ends the log of a slot."""
 
@@ -213,10 +215,21 @@ class QuotaBook:
 
     A connection is counted at its handshake, and until the handshake is collected as garbage, or, from `bind` on, until
     `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind.
+
+    Args:
+        replace: closes the peer with an address, at whatever node, or raises a `WsrpcError`. None without a cluster,
+            where an address has no effect.
     """
 
-    def __init__(self, quotas: tuple[Quotas, ...], link: StoreLink, budget: LogBudget) -> None:
+    def __init__(
+        self,
+        quotas: tuple[Quotas, ...],
+        link: StoreLink,
+        budget: LogBudget,
+        replace: Callable[[str], Awaitable[object]] | None,
+    ) -> None:
         self._all = quotas
+        self._replace = replace
         self._link = link
         self._budget = budget
         self._subjects: dict[SubjectKey, Subject] = {}
@@ -243,6 +256,8 @@ class QuotaBook:
             try:
                 self._enter(handshake)
             except Exception as exc:
+                if isinstance(exc, QuotaExceeded) and handshake.address is not None:
+                    return self.admit_late(handshake, door)
                 raise self._refusal(exc, handshake, door) from None
         return None
 
@@ -259,15 +274,39 @@ class QuotaBook:
             HandshakeRejected: as for `admit`.
         """
         try:
+            try:
+                await self._count(handshake, door)
+            except QuotaExceeded:
+                if not await self._replace_older(handshake, door):
+                    raise
+        except Exception as exc:
+            raise self._refusal(exc, handshake, door) from None
+
+    async def _count(self, handshake: Handshake, door: Door) -> None:
+        try:
             for membership in self._enter(handshake):
                 if self._link.is_shared and not await self._acquire_slot(membership):
                     door.quotas_unchecked += 1
-        except Exception as exc:
-            self._leave(handshake)
-            raise self._refusal(exc, handshake, door) from None
         except BaseException:
             self._leave(handshake)
             raise
+
+    async def _replace_older(self, handshake: Handshake, door: Door) -> bool:
+        """Count a connection in place of an older one with its address, which would be closed anyway.
+
+        Otherwise a client that was killed could not come back while its last session waits for it.
+        """
+        if handshake.address is None or self._replace is None:
+            return False
+        with suppress(WsrpcError, TimeoutError):
+            async with asyncio.timeout(SLOT_TIMEOUT):
+                await self._replace(handshake.address)
+                while True:
+                    with suppress(QuotaExceeded):
+                        await self._count(handshake, door)
+                        return True
+                    await asyncio.sleep(REPLACING)
+        return False
 
     def _enter(self, handshake: Handshake) -> list[Membership]:
         memberships: list[Membership] = []

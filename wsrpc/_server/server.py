@@ -230,8 +230,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             extensions=self._settings.extensions,
         )
         self._group = self._rooms.everybody
-        found = checked(quotas)
-        self._quotas = QuotaBook(found, keeper.runs.link, budget) if found else None
+        found, replace = checked(quotas), None if cluster is None else self._replace
+        self._quotas = QuotaBook(found, keeper.runs.link, budget, replace) if found else None
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
@@ -709,6 +709,9 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         core.peers.admit(made, transport, arrival)
         await made.current.wait_opened()
         return peer
+
+    async def _replace(self, address: str) -> None:
+        await self.cluster.peer(address).close(CloseCode.REPLACED, REPLACED)
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""

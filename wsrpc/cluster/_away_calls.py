@@ -144,8 +144,8 @@ class AwayPerformer(Performer):
 
     def _failed(self, failure: Exception) -> bytes:
         if self._call.submitted:
-            event, where = self._call.event, self._address
-            logger.warning("the call of %r that was submitted for %r has failed: %s", event, where, failure)
+            asked = self._call.event, self._call.context.key, self._address
+            logger.warning("the call of %r with the key %r that was submitted for %r has failed: %s", *asked, failure)
         return failed(error_to_node(failure))
 
 

@@ -113,6 +113,7 @@ async def test_a_failure_that_is_not_transient_counts_if_no_url_opens(caplog: py
     [error] = messages(caplog, logging.ERROR)
     order = ", ".join(map(repr, net.dialed))
     assert "the client gives up: " in error and error.endswith(f"dialed in this order: {order}")
+    assert {getattr(record, "url", "") for record in caplog.records if "gives up" in record.message} == {refused}
     await net.close()
 
 

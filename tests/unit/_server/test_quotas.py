@@ -378,13 +378,17 @@ async def test_a_slot_that_the_store_has_lost_is_taken_again() -> None:
     await server.close()
 
 
+def by_url(handshake: Handshake) -> None:
+    handshake.principal, handshake.address = handshake.path, handshake.query.get("device")
+
+
 @asynccontextmanager
 async def three(store: MemoryStore | None, most: int = 5) -> AsyncGenerator[list[Server]]:
-    """Three servers of a cluster. The principal is the path of the URL."""
+    """Three servers of a cluster. The principal is the path of the URL, and the address its parameter ``device``."""
     engine = MemoryEngine()
     servers = [quoted(Quotas(connections=most), cluster=Cluster(engine, name="shop"), store=store) for _ in range(3)]
     for server in servers:
-        server.on_handshake(lambda handshake: setattr(handshake, "principal", handshake.path))
+        server.on_handshake(by_url)
         await server.open()
     try:
         yield servers
@@ -418,6 +422,34 @@ async def test_a_user_opens_500_connections_on_three_servers(shared: bool, most:
         for server in servers:
             refused.update(server.stats().refused)
         assert refused == {429: 500 - most}
+
+
+@pytest.mark.parametrize("drops", [True, False])
+@pytest.mark.parametrize(("first", "second", "shared"), [(0, 0, False), (0, 0, True), (0, 1, True)])
+async def test_a_client_that_was_killed_comes_back_at_its_quota_if_it_has_its_address(
+    first: int, second: int, shared: bool, drops: bool
+) -> None:
+    """Its session waits for it for a minute, and counted, so a device at its quota was refused for so long."""
+    async with three(MemoryStore() if shared else None, most=2) as servers:
+
+        async def come(number: int, device: str) -> tuple[Line, Client]:
+            line = Line(servers[number])
+            client = Client(f"ws://{device}/ada?device={device}", dial=line.dial)
+            client.on("ping", lambda: "pong")
+            await client.__aenter__()
+            return line, client
+
+        lines = [await come(first, "lamp"), await come(first, "fan")]
+        if drops:
+            lines[0][0].down = True
+            lines[0][0].cut()
+        await turns_until(lambda: servers[2].cluster.locate("lamp") is not None)
+        with pytest.raises(HandshakeRejected, match="more than 2 connections"):
+            await connect(servers[second], path="/ada?device=heater").__aenter__()
+        lines.append(await come(second, "lamp"))
+        assert await servers[second].cluster.peer("lamp").request("ping", offline="fail", timeout=5) == "pong"
+        for _, client in lines:
+            await client.close()
 
 
 async def test_a_slot_is_free_when_its_connection_or_its_server_ends() -> None:

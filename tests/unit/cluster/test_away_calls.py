@@ -539,7 +539,7 @@ async def test_why_a_submitted_call_has_failed_is_kept_and_logged(
             with pytest.raises(error):
                 await again(event, key="k", deliver_within=30)
         assert len(lock.opened) <= 1
-    assert f"the call of {event!r} that was submitted for 'lock' has failed" in caplog.text
+    assert f"the call of {event!r} with the key 'k' that was submitted for 'lock' has failed" in caplog.text
 
 
 async def test_a_submitted_call_has_the_metadata_of_use_outgoing_and_outlives_the_handler_that_submits_it() -> None:
