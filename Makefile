@@ -91,9 +91,10 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 test-beside: $(STAMPS)/venv
 	$(BIN)/python scripts/check_beside.py $(ARGS)
 
-# Only these unit tests, because the others run few lines that meet the event loop.
-UVLOOP := tests/unit/_client tests/unit/_server tests/unit/session tests/unit/_net tests/adapters \
-  tests/faults/test_fault_proxy.py
+# Only these tests, because the others run few lines of wsrpc that meet the event loop.
+UVLOOP := tests/unit/_client tests/unit/_server tests/unit/session tests/unit/_net tests/faults/test_fault_proxy.py \
+  $(filter-out %_stores.py %_stores_lost.py %_store.py %_engines.py %_engines_lost.py %_room_logs.py, \
+    $(wildcard tests/adapters/test_*.py))
 test-uvloop: $(STAMPS)/dev engines
 	$(WITH_VENV) WSRPC_LOOP=uvloop WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  $(or $(ARGS),$(UVLOOP))
