@@ -64,15 +64,14 @@ async def connect_in_memory(
         client = Client(codec=settings_of(server).codec, limits=handshake.limits)
     ours, theirs = transports_for(handshake.connection_info(), client_core(client).limits, handshake.limits)
     accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock))
+    peer = None
     try:
         await client.bind(ours)
         peer = await accepting
-        try:
-            yield client
-        finally:
-            await client.close()
-            if isinstance(peer, Peer):
-                await core_of(peer).join(server.limits.close_timeout, Closers())
+        yield client
     finally:
         if not accepting.done():
             accepting.cancel()
+        await client.close()
+        if isinstance(peer, Peer):
+            await core_of(peer).join(server.limits.close_timeout, Closers())

@@ -6,7 +6,7 @@ local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their
 local REMEMBERED = 600000  -- how long a writer may repeat its last batch
 local MOST_FREED = 8  -- logs before a log, which have freed its key, that it remembers
 local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
-local GRACE = 600  -- how long a process may be without its connection, when it opens another one
+local GRACE = 600  -- how long a process may be without its connection, before it says that it lives
 local call, time = redis.call, redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -38,9 +38,11 @@ end
 
 local function silence(log)  -- how long the process that runs it has had no connection, so it has probably ended
   local process = log.process or ''  -- an earlier version did not write it
-  if not runs(log) or process == '' or call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return 0 end
+  if not runs(log) or process == '' or log.lapses ~= log.renews then return 0 end  -- such a version has renewed it
+  if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return 0 end
   local since = call('GET', name('gone', process)) or now
-  if since == now then call('SET', name('gone', process), now, 'PX', 2 * GRACE) end
+  if since == 'not' then return 0 end  -- it lives
+  if since == now then redis.pcall('SET', name('gone', process), now, 'PX', 2 * GRACE) end  -- perhaps nothing is written
   return math.max(1, math.min(now - since, now - log.renewed))
 end
 
@@ -72,7 +74,7 @@ local function save(log)
 end
 
 local function renew(log)
-  if runs(log) then log.renewed, log.lapses = now, now + LEASE end
+  if runs(log) then log.renewed, log.lapses, log.renews = now, now + LEASE, now + LEASE end
   save(log)
 end
 

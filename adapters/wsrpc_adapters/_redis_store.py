@@ -103,7 +103,7 @@ class RedisStore:
         """The event loop of the connections."""
         self._answers = 0
         """How often Redis has answered."""
-        self._tails = Tails(self._client, name, self._page)
+        self._tails = Tails(self._client, name, lease, self._page)
 
     def __repr__(self) -> str:
         return f"RedisStore({self._host}, name={self._prefix[:-1]!r})"
@@ -123,6 +123,7 @@ class RedisStore:
                 if silences == 2:
                     raise StoreLost(f"Redis does not respond within {RESPONSE_TIMEOUT:g} s") from None
             except (RedisError, OSError) as exc:
+                self._tails.outage()
                 if "READONLY" in str(exc):  # after a failover, other connections may reach the new primary
                     await self._pool.disconnect()
                 raise StoreLost(f"Redis: {error_text(exc)}") from exc
@@ -142,7 +143,7 @@ class RedisStore:
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
         new = (log.id, log.payer, _ms(log.keep), int(log.owned), log.arguments, log.topic, log.payload, log.memory)
-        state = state_of(*await self._step("open", key, *new, self._announced() if log.owned else ""))
+        state = state_of(*await self._step("open", key, *new, await self._announced() if log.owned else ""))
         if state.id == log.id and log.owned and not state.last and state.end is None:
             self._tails.own(key, state)
         else:
@@ -190,18 +191,17 @@ class RedisStore:
 
     # ------------------------------------------------------------ leases
 
-    def _announced(self) -> str:
-        """Return the name of this process, which listens from now on: others notice at once if it is killed."""
+    async def _announced(self) -> str:
+        """Listen, so that others notice at once if this process is killed. Return its name as soon as it listens."""
         self._enter_loop()
-        self._tails.announce()
-        return self._tails.process
+        return await self._tails.announce()
 
     async def hold(
         self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
     ) -> Mapping[str, LogState]:
         states: dict[str, LogState] = {}
         for some in _parts(logs):
-            reply = await self._step("hold", self._announced(), *some)
+            reply = await self._step("hold", await self._announced(), *some)
             states |= {key.decode(): state_of(*state) for key, state in reply}
         for some in _parts(readers):
             await self._step("count", process, *some)
@@ -215,10 +215,12 @@ class RedisStore:
             await self._step("release", *some)
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
-        found: list[Any] = await self._step("adopt", topic, self._announced(), int(self._tails.watches))
-        if soon := [each for each in found if isinstance(each, int)]:
+        process = await self._announced()
+        found: list[Any] = await self._step("adopt", topic, process, int(self._tails.watches))
+        soon = [each for each in found if isinstance(each, int)]
+        if soon == found != []:
             await asyncio.sleep(soon[0] / 1000)
-            found += await self._step("adopt", topic, self._announced(), int(self._tails.watches))
+            found = await self._step("adopt", topic, process, int(self._tails.watches))
         logs = [each for each in found if not isinstance(each, int)]
         return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in logs]
 

@@ -30,9 +30,11 @@ CLOSED = "the store was closed"
 WATCH = 0.25
 """Seconds between the questions whether the processes live that own the logs for which readers wait."""
 AGAIN = 0.1
-"""Seconds until a process with logs of its own listens again: see GRACE in ``_redis_store.lua``."""
+"""Seconds until a process with logs of its own listens again."""
+FIRST = 1.0
+"""Seconds for which the first log of a process waits until the process listens."""
 OUTAGE = 3.0
-"""Seconds after an own connection was lost in which those of others are not missed: perhaps Redis was away."""
+"""Seconds after an outage was noticed in which the connections of others are not missed: perhaps Redis was away."""
 
 ReadPage = Callable[[str, int], Awaitable[tuple[Page | None, str]]]
 
@@ -134,8 +136,10 @@ class Tails:
         read_page: reads from Redis.
     """
 
-    def __init__(self, client: Any, name: str, read_page: ReadPage) -> None:
+    def __init__(self, client: Any, name: str, lease: float, read_page: ReadPage) -> None:
         self._client = client
+        self._lease = lease
+        self._lives = f"{name}:gone:"
         self._channels = f"{name}:changed:"
         self._processes = f"{name}:process:"
         self._read_page = read_page
@@ -144,18 +148,26 @@ class Tails:
         self._stays = False
         """Whether others watch this process, so it always listens."""
         self._lost_at = -math.inf
-        """When the connection was lost last."""
+        """When an outage was noticed last."""
         self._watching: asyncio.Task[None] | None = None
         self._tails: dict[str, Tail] = {}
         """By the keys of the logs."""
         self._listening: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[None]
+        """Done when it listens, or cannot for now."""
         self._pubsub: Any = None
         """The connection that is listened on. None while there is none."""
 
-    def announce(self) -> None:
-        """Listen from now on, also if nothing is read, as a sign of life."""
+    async def announce(self) -> str:
+        """Listen from now on, as a sign of life. Return the name of this process if it listens already."""
         self._stays = True
-        self._start_listening()
+        if self._start_listening():
+            await asyncio.wait((self._first,), timeout=FIRST)
+        return "" if self._pubsub is None else self.process
+
+    def outage(self) -> None:
+        """Note that Redis may have been away."""
+        self._lost_at = asyncio.get_running_loop().time()
 
     @property
     def watches(self) -> bool:
@@ -241,12 +253,15 @@ class Tails:
 
     def _start_listening(self) -> bool:
         if starts := self._listening is None or self._listening.done():
+            self._first = asyncio.get_running_loop().create_future()
             self._listening = asyncio.create_task(self._listen())
         return starts
 
     async def _listen(self) -> None:
         await self._listen_once()
         while self._stays:
+            with suppress(RedisError, OSError):  # say that it lives, because it may not listen again for long
+                await self._client.set(self._lives + self.process, "not", px=max(1, round(1000 * self._lease)))
             await asyncio.sleep(AGAIN)
             await self._listen_once()
 
@@ -261,8 +276,13 @@ class Tails:
                         await pubsub.subscribe(*missing)
                         asked |= missing
                     self._pubsub = pubsub
+                    if not self._first.done():
+                        self._first.set_result(None)
+                    if self._lost_at > -math.inf:
+                        self.outage()  # which ends now
                     await self._listen_on(pubsub)
                 finally:
+                    self._first.cancel()
                     self._pubsub = None if self._pubsub is pubsub else self._pubsub
         except (RedisError, OSError) as exc:  # a timeout is an `OSError`, too
             lost = f"Redis: {error_text(exc)}"
@@ -273,7 +293,7 @@ class Tails:
             if self._listening is here:  # not of an event loop that is over
                 if not self._stays:
                     self._listening = None
-                self._lost_at = asyncio.get_running_loop().time()
+                self.outage()
                 self._end_all(lost)
 
     async def _listen_on(self, pubsub: Any) -> None:
@@ -287,7 +307,9 @@ class Tails:
             if message is None:
                 await pubsub.subscribe(self._processes + self.process)  # which needs no right to PING
             else:
-                self._received(message["type"], message["channel"].decode(), message["data"])
+                self._received(message["type"], channel := message["channel"].decode(), message["data"])
+                if channel == self._processes + self.process:  # it is connected, perhaps again
+                    await self._client.delete(self._lives + self.process)
             if (now := asyncio.get_running_loop().time()) > due:
                 due = now + RESPONSE_TIMEOUT
                 self._drop_idle()
@@ -300,6 +322,7 @@ class Tails:
             self.learn(key, _published(data))
         elif kind == "subscribe" and (tail := self._tails.get(key)) is not None:
             if tail.subscribed.done():  # again: what was published before has not come
+                self.outage()
                 tail.learn(None)
             else:
                 tail.subscribed.set_result(None)

@@ -185,6 +185,8 @@ async def test_only_the_connection_that_is_listened_on_is_lost(
     readers = await with_readers(store, reads, insist)
     for _ in range(3):
         assert await until(lambda: client.client_kill_filter(_type="pubsub"), bool) in (1, 2)
+        page = await reads.read("k", 2)
+        assert page is not None and not page.state.lost, "its process has connected again"
     await add_own(store, 3, b"z")
     assert await asyncio.gather(*readers) == [[b"z"]] * 10
 
@@ -451,6 +453,7 @@ async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: An
 
 OWNS = """
 import asyncio, sys
+from redis.asyncio import Redis
 from wsrpc.store import NewLog
 from wsrpc_adapters.redis import RedisStore
 
@@ -459,6 +462,10 @@ async def main():
     await store.open("k", NewLog(id="a", payer="p", keep=60, owned=True))
     await store.append("k", "a", "a", 1, [b"x"])
     await store.open("k2", NewLog(id="a", payer="p", keep=60, owned=True, topic="t", payload=b"call"))
+    client = Redis.from_url(sys.argv[1])
+    while not await client.pubsub_channels("wsrpc:process:*"):
+        pass
+    await store.hold("p", {"k": "a", "k2": "a"}, {})
     print("owns two", flush=True)
     await asyncio.sleep(3600)
 

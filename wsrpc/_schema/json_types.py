@@ -223,7 +223,7 @@ def _complete(schema: Schema, info: Any) -> None:
     """Change the schema of a sent value to that of a returned value, in which fields with defaults are required."""
     always = [field.encode_name for field in info.fields if _always_there(field, info)]
     if schema["type"] == "array":
-        schema["minItems"] = len(schema["prefixItems"])
+        schema["minItems"] = len(schema.get("prefixItems", ()))
     else:
         first = schema["required"][: len(schema["required"]) - sum(field.required for field in info.fields)]  # the tag
         schema["required"] = [*first, *always]

@@ -106,6 +106,17 @@ class JoinedCluster(Protocol):
     def release(self, address: str, peer: Peer, /) -> None:
         """Give up a peer's claim. Idempotent."""
 
+    async def end_detached(self, address: str, principal: str | None, /) -> bool:
+        """End the session that has an address, at whatever node, if it is of this principal and has no connection.
+
+        Args:
+            principal: its `principal_text`.
+
+        Raises:
+            WsrpcError: the other node does not answer.
+        """
+        ...
+
     async def resume_elsewhere(self, asked: Resume, arrival: IncomingResume, /) -> str:
         """Resume a session of another process, or return the `GoneWhy`. Cancelling drops the connection.
 

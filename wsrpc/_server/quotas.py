@@ -217,8 +217,8 @@ class QuotaBook:
     `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind.
 
     Args:
-        replace: closes the peer with an address, at whatever node, or raises a `WsrpcError`. None without a cluster,
-            where an address has no effect.
+        end_detached: `JoinedCluster.end_detached`. It raises a `WsrpcError` if the cluster was not joined. None without
+            a cluster, where an address has no effect.
     """
 
     def __init__(
@@ -226,10 +226,10 @@ class QuotaBook:
         quotas: tuple[Quotas, ...],
         link: StoreLink,
         budget: LogBudget,
-        replace: Callable[[str], Awaitable[object]] | None,
+        end_detached: Callable[[str, str | None], Awaitable[bool]] | None,
     ) -> None:
         self._all = quotas
-        self._replace = replace
+        self._end_detached = end_detached
         self._link = link
         self._budget = budget
         self._subjects: dict[SubjectKey, Subject] = {}
@@ -277,7 +277,7 @@ class QuotaBook:
             try:
                 await self._count(handshake, door)
             except QuotaExceeded:
-                if not await self._replace_older(handshake, door):
+                if not await self._count_in_place(handshake, door):
                     raise
         except Exception as exc:
             raise self._refusal(exc, handshake, door) from None
@@ -291,17 +291,17 @@ class QuotaBook:
             self._leave(handshake)
             raise
 
-    async def _replace_older(self, handshake: Handshake, door: Door) -> bool:
-        """Count a connection in place of an older one with its address, which would be closed anyway.
+    async def _count_in_place(self, handshake: Handshake, door: Door) -> bool:
+        """Count a connection in place of a session of its user that has its address, and no connection.
 
         Otherwise a client that was killed could not come back while its last session waits for it.
         """
-        if handshake.address is None or self._replace is None:
+        if handshake.address is None or self._end_detached is None:
             return False
         with suppress(WsrpcError, TimeoutError):
             async with asyncio.timeout(SLOT_TIMEOUT):
-                await self._replace(handshake.address)
-                while True:
+                is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
+                while is_free:
                     with suppress(QuotaExceeded):
                         await self._count(handshake, door)
                         return True

@@ -230,8 +230,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             extensions=self._settings.extensions,
         )
         self._group = self._rooms.everybody
-        found, replace = checked(quotas), None if cluster is None else self._replace
-        self._quotas = QuotaBook(found, keeper.runs.link, budget, replace) if found else None
+        found, end_detached = checked(quotas), None if cluster is None else self._end_detached
+        self._quotas = QuotaBook(found, keeper.runs.link, budget, end_detached) if found else None
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
@@ -710,8 +710,9 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         await made.current.wait_opened()
         return peer
 
-    async def _replace(self, address: str) -> None:
-        await self.cluster.peer(address).close(CloseCode.REPLACED, REPLACED)
+    async def _end_detached(self, address: str, principal: str | None) -> bool:
+        joined = self._core.peers.joined_cluster
+        return joined is not None and await joined.end_detached(address, principal)
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""

@@ -11,6 +11,7 @@ from .._base.scheduler import Tasks
 from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import error_to_node
+from .._keyed.keeper import principal_text
 from .._server.joined_cluster import REPLACED
 from .._server.rooms import Rooms
 from ..errors import PeerNotFound, RemoteError, WsrpcError
@@ -25,6 +26,8 @@ CONNECTED = "connected"
 CLOSE_PEER, HAS_ID = "close_peer", "has_id"
 """Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node. A
 node of version 0.2 rejects these requests."""
+END_DETACHED = "end_detached"
+"""Request to end the session with an address if it has no connection. Older nodes reject it."""
 SUBMIT = "submit"
 """Request to keep and make a call to a peer of the node, whose caller may end at once. Older nodes reject it."""
 CROSSING = BEAT + 0.5
@@ -71,6 +74,7 @@ class Addresses:
         side.on(CONNECTED, self._asked_whether_connected)
         side.on(CLOSE_PEER, self._close_peer)
         side.on(HAS_ID, self.has_id)
+        side.on(END_DETACHED, self._end_detached)
         side.on(SUBMIT, self._submit)
 
     def claim(self, address: str, peer: Peer, age: float) -> bool:
@@ -113,6 +117,21 @@ class Addresses:
         if (peer := self.find(address)) is None:
             raise error_to_node(PeerNotFound(address))
         await peer.close(code, reason)
+
+    async def end_detached(self, address: str, principal: str | None) -> bool:
+        """Do what `JoinedCluster.end_detached` says."""
+        node = self._claims.locate(address)
+        if node is None or node == self._node.id:
+            return await self._end_detached(address, principal)
+        peer = await self._links.reach(node)
+        return await peer.request(END_DETACHED, address, principal, offline="fail", returns=bool)
+
+    async def _end_detached(self, address: str, principal: str | None) -> bool:
+        peer = self._peer(address)
+        if peer is None or peer.connected or principal_text(peer.principal) != principal:
+            return False
+        await peer.close(CloseCode.REPLACED, REPLACED)
+        return True
 
     async def _submit(self, address: str, payload: bytes) -> None:
         """Handle a request of another node to make a call to a peer of this node, with the `AwayCall` that it sends."""

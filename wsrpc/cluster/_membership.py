@@ -78,6 +78,7 @@ class ClusterMembership:
         self.links = NodeLinks(self.node, settings.limits, options)
         self.addresses = Addresses(self.node, self.links, away, rooms)
         self.claim, self.release = self.addresses.claim, self.addresses.release
+        self.end_detached = self.addresses.end_detached
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on, away.caller_left)

@@ -523,21 +523,17 @@ async def a_reader_of_a_log_learns_whether_its_position_is_still_right(connect: 
 
 async def a_log_is_forgotten_after_its_last_add_and_starts_anew(connect: Connect) -> None:
     ours, theirs = connect(lease=SOON), connect(lease=SOON)
-    await add(ours, "gone", 1, b"x", key="gone", keep=LATER)
-    await add(ours, "w", 1, b"x", keep=LATER)
-
-    async def other_is_lost() -> bool:
-        await add(ours, "w", 1, b"x", keep=LATER)
-        return await theirs.read("gone", 0) is None
-
-    await until(other_is_lost, bool)
+    await add(ours, "gone", 1, b"x", key="gone", keep=SOON)
+    await add(ours, "w", 1, b"x", keep=AN_HOUR)
+    await until(partial(theirs.read, "gone", 0), lambda page: page is None)
     assert await entries_of(theirs) == [b"x"]
 
     async def wait_for_another() -> None:
-        while (page := await theirs.read("k", 1, wait=5)) is not None and page.state.id == "log-w":
+        while (page := await theirs.read("k", 2, wait=5)) is not None and page.state.id == "log-w":
             pass
 
     waiting = asyncio.create_task(wait_for_another())
+    await add(ours, "w", 2, b"y", keep=SOON)
     await until(partial(ours.read, "k", 0), lambda page: page is None)
     added = await add(ours, "w2", 5, b"new", keep=60)
     assert (added.number, added.before, added.state.id) == (1, "", "log-w2")

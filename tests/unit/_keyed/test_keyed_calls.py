@@ -310,6 +310,21 @@ async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user() -> 
     await kitchen.server.close()
 
 
+async def test_a_local_client_that_is_cancelled_while_it_connects_leaves_nothing() -> None:
+    server = Server()
+
+    @server.on("open")
+    async def enter(peer: Peer) -> None:
+        await asyncio.Event().wait()
+
+    connecting = asyncio.ensure_future(local_client(server).__aenter__())
+    await turns_until(lambda: server.peers)
+    connecting.cancel()
+    await asyncio.wait((connecting,))
+    await turns_until(lambda: not server.peers)
+    await server.close()
+
+
 async def test_a_stop_that_meets_the_end_of_the_handler() -> None:
     """It raised that the channel does not exist."""
     kitchen = Kitchen()

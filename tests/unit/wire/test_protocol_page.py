@@ -19,6 +19,7 @@ COUNTED = re.compile(
     r'ignored\["([^"]+)"\] \+='
     r'|\.ignore\("([^"]+)"\)'
     r'|\.count\("([^"]+)", '
+    r'|\.count_refused\("([^"]+)", '
     r'|_count\("([^"]+)", '
     r'|(?:BadArguments|UnknownEvent): "([^"]+)"'
     r'|_refuse\(message, "([^"]+)", '
