@@ -14,7 +14,7 @@ class WithCookie extends WebSocket {
 }
 
 const threadId = randomUUID()
-const client = new Client(`${url}/ws?thread=${threadId}`, { WebSocket: WithCookie })
+const client = new Client(`${url}/ws?conversation=${threadId}`, { WebSocket: WithCookie })
 client.of("tools").on("pick_color", () => "#ff8800")
 const tools = [{ name: "pick_color", description: "Let the user pick a color", parameters: { type: "object" } }]
 

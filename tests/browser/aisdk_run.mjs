@@ -1,4 +1,4 @@
-// Chats of the AI SDK itself, with examples/agent/aisdk.js as their transport. Obeys a command a line.
+// Chats of the AI SDK itself, with examples/ai_chat/aisdk.js as their transport. Obeys a command a line.
 import { webcrypto } from "node:crypto"
 import { createInterface } from "node:readline"
 import { AbstractChat } from "ai"

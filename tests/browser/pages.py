@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,16 @@ async def browsing(browser: Browser, **options: object) -> AsyncGenerator[Browse
     finally:
         await context.close()
     assert errors == []
+
+
+@contextmanager
+def stopped(processes: set[int]) -> Iterator[None]:
+    """Whoever connects meanwhile reaches another process."""
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            with suppress(ProcessLookupError):  # it was killed meanwhile
+                os.kill(pid, signal.SIGCONT)

@@ -6,12 +6,10 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from browser.chat_server import ChatServer
-from browser.pages import Newcomer, log_of, say
+from browser.pages import Newcomer, log_of, say, stopped
 from playwright.async_api import Page, expect
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -21,16 +19,6 @@ GRACE = 5
 COUNT = 40
 LATEST = (6 + GRACE) * 1000
 """Milliseconds until nobody sees the users of a killed process."""
-
-
-@contextmanager
-def stopped(processes: set[int]) -> Iterator[None]:
-    """Whoever connects meanwhile reaches another process."""
-    for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
-    yield
-    for pid in processes:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def talk(page: Page, name: str) -> None:

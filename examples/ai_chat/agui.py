@@ -6,8 +6,13 @@ AG-UI is a protocol between agents and pages. `agui.js` is the other side, for p
 from __future__ import annotations
 
 import re
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
+import msgspec
+from language_model import UseTool, reply
 from msgspec import Meta, Struct
 
 # ---------------------------------------------------------------- what a run gets
@@ -105,3 +110,39 @@ class ToolCallResult(Event):
 class RunFinished(Event):
     thread_id: str
     run_id: str
+
+
+async def events(run: RunAgentInput, use_tool: UseTool) -> AsyncGenerator[Event]:
+    """Answer the last message."""
+    yield RunStarted(run.thread_id, run.run_id)
+    tools = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in run.tools]
+    answer = before = ""  # the id of the message that is being written, and of the one before
+    async with aclosing(reply([for_model(message) for message in run.messages], tools, use_tool)) as parts:
+        async for part in parts:
+            if "text" in part:
+                if not answer:
+                    yield TextMessageStart(answer := uuid.uuid4().hex)
+                yield TextMessageContent(answer, part["text"])
+                continue
+            if answer:
+                yield TextMessageEnd(answer)
+                answer, before = "", answer
+            if "tool" in part:
+                id, function = part["tool"]["id"], part["tool"]["function"]
+                yield ToolCallStart(id, function["name"], before)
+                yield ToolCallArgs(id, function["arguments"])
+                yield ToolCallEnd(id)
+            else:
+                yield ToolCallResult(uuid.uuid4().hex, part["of"], part["result"])
+    if answer:
+        yield TextMessageEnd(answer)
+    yield RunFinished(run.thread_id, run.run_id)
+
+
+def for_model(message: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        fields["tool_calls"] = msgspec.to_builtins(message.tool_calls)
+    if message.tool_call_id:
+        fields["tool_call_id"] = message.tool_call_id
+    return fields

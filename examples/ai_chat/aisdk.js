@@ -9,7 +9,7 @@ import { DefaultChatTransport } from "ai"
 export class RunTransport extends DefaultChatTransport {
   /** `keys` has the key of the latest run of each chat. Other options are those of DefaultChatTransport. */
   constructor({ api = "/http", keys = localStorage, ...options } = {}) {
-    const url = (id) => `${api}/runs/chat/${keys[id] ?? "none"}?thread=${id}`
+    const url = (id) => `${api}/runs/chat/${keys[id] ?? "none"}?conversation=${id}`
     super({
       fetch: async (...request) => {
         const response = await fetch(...request)

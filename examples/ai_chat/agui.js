@@ -1,6 +1,6 @@
 // AG-UI's client (`npm install @ag-ui/client rxjs`) with wsrpc as its transport.
 //
-//   const agent = new WsrpcAgent(new Client(`/ws?thread=${threadId}`), { threadId })
+//   const agent = new WsrpcAgent(new Client(`/ws?conversation=${threadId}`), { threadId })
 //   agent.addMessage({ id: crypto.randomUUID(), role: "user", content: "Good morning!" })
 //   const { newMessages } = await agent.runAgent({ tools })
 //

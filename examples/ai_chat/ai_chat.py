@@ -1,0 +1,177 @@
+"""An AI chat for a web page, on several workers. README.md has the commands, docs/how-to/ai-chat.md the reasons."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from functools import partial
+from http.cookies import SimpleCookie
+from typing import Any
+
+from conversations import Conversations
+from language_model import Message, Part, reply
+
+from wsrpc import Context, Handshake, Keep, Peer, RemoteError, Room, RpcError, RunLost, Server, WsrpcError, local_client
+from wsrpc.cluster import Cluster
+from wsrpc.types import RoomState
+from wsrpc_adapters.redis import RedisEngine, RedisStore
+
+REDIS = os.environ.get("REDIS", "redis://127.0.0.1:6379")
+ATTEMPTS = 3  # as in the page
+
+chats = Conversations(os.environ.get("CHAT_DATABASE", "conversations.sqlite"))
+server = Server(store=RedisStore(REDIS, name="ai_chat"), cluster=Cluster(RedisEngine(REDIS), name="ai_chat"))
+
+# ---------------------------------------------------------------- who may see a conversation, and its rooms
+
+
+@server.on_handshake
+def log_in(handshake: Handshake) -> None:
+    conversation = handshake.state["conversation"] = handshake.query.get("conversation", "")
+    if not re.fullmatch("[0-9a-f-]{36}", conversation):
+        handshake.reject(400, "?conversation= is missing or not valid")
+    cookies = SimpleCookie(handshake.headers.get("cookie", ""))
+    if "user" not in cookies:
+        handshake.reject(401, "the page sets a cookie")
+    user = handshake.principal = cookies["user"].value
+    if not is_staff(user):
+        chats.begin(conversation, user)
+        if chats.owner(conversation) != user:
+            handshake.reject(403, "this is the conversation of another user")
+
+
+def is_staff(user: object) -> bool:
+    return str(user).startswith("staff-")
+
+
+def chat_of(conversation: str) -> Room:
+    """Return the room of all who see the conversation: it has the messages, and shows who is there."""
+    return server.room(f"chat {conversation}", keep=3600, state=state_for, presence=10)
+
+
+def tabs_of(conversation: str) -> Room:
+    """Return the room of the owner's tabs, which the model asks."""
+    return server.room(f"tabs {conversation}")
+
+
+def state_for(peer: Peer) -> RoomState:
+    """Return what a page shows first. It has no position: the page may get a message twice, and goes by its id."""
+    conversation: str = peer.state["conversation"]
+    messages, staff = chats.messages(conversation), chats.staff(conversation)
+    return RoomState({"messages": messages, "staff": staff, "me": peer.principal, "may_take": is_staff(peer.principal)})
+
+
+@server.on("open")
+def enter(peer: Peer) -> None:
+    if peer.principal == chats.owner(peer.state["conversation"]):
+        tabs_of(peer.state["conversation"]).add(peer)
+
+
+@server.on_join
+def may_join(peer: Peer, room: str) -> bool:
+    return room == chat_of(peer.state["conversation"]).name
+
+
+# ---------------------------------------------------------------- messages: first the database, then the room
+
+
+@server.on("say")
+async def say(peer: Peer, id: str, text: str) -> None:
+    """Store a message. The page may call this again after a lost connection."""
+    conversation = peer.state["conversation"]
+    author = "staff" if is_staff(peer.principal) else "user"
+    state = "done" if author == "staff" or chats.staff(conversation) else "asked"
+    await chat_of(conversation).emit("said", chats.add(conversation, id, author, text, state))
+
+
+def may_see(peer: Peer, conversation: str, id: str) -> str:
+    """All who see a conversation share its answers. The message's id is the key."""
+    if conversation != peer.state["conversation"]:
+        raise RpcError("this is another conversation", code="forbidden")
+    return conversation
+
+
+# An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
+@server.on("answer", keep=Keep(600, unread=60, scope=may_see))
+async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Part]:
+    """Answer a message, and store the answer. Another attempt begins again."""
+    yield {"begin": id}  # so the page knows of an attempt before the model has its first word
+    messages = chats.messages(conversation)
+    if not any(each["id"] == id and each["state"] == "asked" for each in messages):
+        return  # it was stopped before
+    text, state = "", "stopped"
+    try:
+        async with aclosing(reply(history(messages, id), TOOLS, partial(ask, conversation, id))) as parts:
+            async for part in parts:
+                text += part.get("text", "")
+                yield part
+        state = "done"
+    except Exception:
+        state = "failed"
+        raise
+    finally:
+        if not isinstance(ctx.cancel_reason, RunLost):  # the process closes: the next attempt is elsewhere
+            await chat_of(conversation).emit("said", chats.end(conversation, id, state, text))
+
+
+def history(messages: list[dict[str, Any]], id: str) -> list[Message]:
+    """Return what the model gets: the messages up to the one with this id."""
+    found: list[Message] = []
+    for each in messages:
+        found.append({"role": "user" if each["author"] == "user" else "assistant", "content": each["text"]})
+        if each["id"] == id:
+            break
+        if each["answer"]:
+            found.append({"role": "assistant", "content": each["answer"]})
+    return found
+
+
+# ---------------------------------------------------------------- questions of the model
+
+QUESTION = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]}
+ASK_USER = {"name": "ask_user", "description": "Ask the user to allow something: yes or no", "parameters": QUESTION}
+TOOLS = [{"type": "function", "function": ASK_USER}]
+
+
+async def ask(conversation: str, id: str, call: Message) -> str:
+    """Ask all tabs, and return the first answer. A later attempt asks with the same id: the question stays open."""
+    try:
+        name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"] or "{}")
+        tools = tabs_of(conversation).of("tools")
+        return await tools.request(name, arguments, f"{id} {call['id']}", within=600, returns=str)
+    except (ValueError, WsrpcError) as error:
+        return f"The tool has failed: {error}"  # for the model
+
+
+# ---------------------------------------------------------------- stop, and take over
+
+
+@server.on("stop")
+async def stop(peer: Peer, id: str) -> None:
+    await stop_answer(peer.state["conversation"], id)
+
+
+@server.on("take_over")
+async def take_over(peer: Peer, on: bool) -> None:
+    """Let a human answer instead of the model, or the model again."""
+    if not is_staff(peer.principal):
+        raise RpcError("only staff takes over", code="forbidden")
+    conversation = peer.state["conversation"]
+    chats.set_staff(conversation, peer.principal if on else None)
+    await chat_of(conversation).emit("staff", peer.principal if on else None)
+    for message in chats.messages(conversation):
+        if message["state"] == "asked":
+            await stop_answer(conversation, message["id"])
+
+
+async def stop_answer(conversation: str, id: str) -> None:
+    """Stop the model, in whichever process and attempt it runs."""
+    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped"))  # no attempt begins any more
+    async with local_client(server, state={"conversation": conversation}) as client:
+        async with client.follow("answer", conversation, id, key=id, attempts=ATTEMPTS) as parts:
+            with suppress(RemoteError):
+                async for _ in parts:
+                    await parts.stop()

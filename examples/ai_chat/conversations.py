@@ -1,0 +1,62 @@
+"""Conversations in an SQLite file, which the workers share. It stands for the database of your application."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+SCHEMA = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE IF NOT EXISTS conversation (id TEXT PRIMARY KEY, owner TEXT NOT NULL, staff TEXT);
+CREATE TABLE IF NOT EXISTS message (
+    number INTEGER PRIMARY KEY,
+    conversation TEXT NOT NULL REFERENCES conversation,
+    id TEXT NOT NULL,  -- made by the page, so that saying it again does not store it twice
+    author TEXT NOT NULL,  -- user or staff
+    text TEXT NOT NULL,
+    state TEXT NOT NULL,  -- asked: the model has to answer. done, stopped or failed: nothing is to be done
+    answer TEXT NOT NULL DEFAULT '',
+    UNIQUE (conversation, id)
+);
+"""
+
+
+class Conversations:
+    def __init__(self, path: str) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._db.executescript(SCHEMA)
+
+    def owner(self, conversation: str) -> str | None:
+        row = self._db.execute("SELECT owner FROM conversation WHERE id = ?", [conversation]).fetchone()
+        return row and str(row["owner"])
+
+    def begin(self, conversation: str, owner: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO conversation (id, owner) VALUES (?, ?)", [conversation, owner])
+
+    def staff(self, conversation: str) -> str | None:
+        """Return who has taken the conversation over from the model."""
+        row = self._db.execute("SELECT staff FROM conversation WHERE id = ?", [conversation]).fetchone()
+        return row and row["staff"]
+
+    def set_staff(self, conversation: str, staff: str | None) -> None:
+        self._db.execute("UPDATE conversation SET staff = ? WHERE id = ?", [staff, conversation])
+
+    def messages(self, conversation: str, id: str | None = None) -> list[dict[str, Any]]:
+        """Return the messages in their order: all, or the one with this id."""
+        columns = "SELECT id, author, text, state, answer FROM message"
+        where = "WHERE conversation = ? AND id = coalesce(?, id) ORDER BY number"
+        return [dict(row) for row in self._db.execute(f"{columns} {where}", [conversation, id])]
+
+    def add(self, conversation: str, id: str, author: str, text: str, state: str) -> dict[str, Any]:
+        """Store a message. Return it, or the one that has this id already."""
+        insert = "INSERT OR IGNORE INTO message (conversation, id, author, text, state) VALUES (?, ?, ?, ?, ?)"
+        self._db.execute(insert, [conversation, id, author, text, state])
+        return self.messages(conversation, id)[0]
+
+    def end(self, conversation: str, id: str, state: str, answer: str = "") -> dict[str, Any]:
+        """Store an answer, or that there will be none. The first state stays."""
+        changes = "answer = coalesce(nullif(?, ''), answer), state = iif(state = 'asked', ?, state)"
+        update = f"UPDATE message SET {changes} WHERE conversation = ? AND id = ?"
+        self._db.execute(update, [answer, state, conversation, id])
+        return self.messages(conversation, id)[0]

@@ -1,0 +1,97 @@
+"""The language model: a simulated one or, if OPENAI_API_KEY is set, a real one.
+
+`think(messages, tools)` yields pieces of text, and calls of tools. `reply(messages, tools, use_tool)` lets it use them.
+Messages and tools have the form of OpenAI's chat completions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+Message = dict[str, Any]
+Part = dict[str, Any]
+"""``{"text": piece}``, ``{"tool": call}`` before a tool runs, and ``{"result": text, "of": call["id"]}`` after it."""
+UseTool = Callable[[Message], Awaitable[str]]
+
+
+async def reply(messages: list[Message], tools: list[Message], use_tool: UseTool) -> AsyncGenerator[Part]:
+    """Answer the last message."""
+    while messages[-1]["role"] != "assistant":
+        answer: Message = {"role": "assistant", "content": ""}
+        calls: list[Message] = []
+        async for part in think(messages, tools):
+            if isinstance(part, str):
+                answer["content"] += part
+                yield {"text": part}
+            else:
+                calls.append(part)
+        messages.append(answer | ({"tool_calls": calls} if calls else {}))
+        for call in calls:
+            yield {"tool": call}
+            result = await use_tool(call)
+            yield {"result": result, "of": call["id"]}
+            messages.append({"role": "tool", "content": result, "tool_call_id": call["id"]})
+
+
+# ---------------------------------------------------------------- a simulated one
+
+ADVICE = """\
+I am a simulated model, and I write slowly, so that you can try things. Reload this page now: I go on writing \
+meanwhile, and the page shows all of it. Open the address of this page in a second tab: it shows this answer \
+from its first word, and stays in step. Press Stop in either of them, and I stop in both. Close both, and I stop after \
+a minute, because nobody reads. When you write about an email, I ask you something, in all your tabs: answer in one of \
+them, and the other one asks no more. You may reload the page also while it asks. And if you kill the worker that I \
+run in, another one begins this answer again, within a second or so."""
+
+WORDS = {"email": "ask_user", "color": "pick_color"}
+"""Which word of a message lets the simulated model use which tool, if it has it."""
+
+
+async def simulated(messages: list[Message], tools: list[Message]) -> AsyncIterator[str | Message]:
+    last = messages[-1]
+    if last["role"] == "tool":
+        text = f"You said: {last['content']}. Thank you!"
+    else:
+        there = [tool["function"]["name"] for tool in tools]
+        used = [tool for word, tool in WORDS.items() if word in last["content"].lower() and tool in there]
+        text = "Let me ask you." if used else ADVICE
+        for name in used:
+            function = {"name": name, "arguments": json.dumps({"question": last["content"]})}
+            yield {"id": f"call-{len(messages)}", "type": "function", "function": function}
+    for word in text.split(" "):
+        await asyncio.sleep(0.05)
+        yield f"{word} "
+
+
+# ---------------------------------------------------------------- a real one
+
+
+async def real(messages: list[Message], tools: list[Message]) -> AsyncIterator[str | Message]:
+    """Ask OpenAI, or the server that OPENAI_BASE_URL names."""
+    from openai import AsyncOpenAI
+
+    chunks = await AsyncOpenAI().chat.completions.create(
+        model=os.environ.get("OPENAI_MODEL", "gpt-5-mini"),
+        messages=messages,
+        stream=True,
+        **({"tools": tools} if tools else {}),  # an empty list is refused
+    )
+    calls: list[Message] = []
+    async for chunk in chunks:
+        for choice in chunk.choices:
+            if choice.delta.content:
+                yield choice.delta.content
+            for part in choice.delta.tool_calls or ():
+                if part.id:  # the first part of a call
+                    function = {"name": part.function.name, "arguments": ""}
+                    calls.append({"id": part.id, "type": "function", "function": function})
+                calls[-1]["function"]["arguments"] += part.function.arguments or ""
+    for call in calls:
+        yield call
+
+
+think = real if os.environ.get("OPENAI_API_KEY") else simulated

@@ -1,0 +1,146 @@
+import { Client } from "/wsrpc/client.js"
+
+const find = (selector) => document.querySelector(selector)
+const make = (tag, fields) => Object.assign(document.createElement(tag), fields)
+
+location.hash ||= crypto.randomUUID()
+const conversation = location.hash.slice(1) // a second tab has the same address
+find("a").href = location.href
+
+const client = new Client(`/ws?conversation=${conversation}`)
+client.status.subscribe((state) => (find("output").textContent = state))
+
+// ---------------------------------------------------------------- the conversation: its state, then its events
+
+const messages = new Map() // id → the message as the server has it, and what this page adds to it
+const room = client.room(`chat ${conversation}`, { about: { typing: false } })
+let me
+
+room.on("state", (state) => {
+  me = state.me
+  find("#take").hidden = !state.may_take
+  showStaff(state.staff)
+  state.messages.forEach(show)
+})
+client.on("said", show)
+client.on("staff", showStaff)
+room.present.subscribe(() => {
+  const others = room.present.get().filter(({ user }) => user !== me)
+  const verb = ({ about }) => (about.some(({ typing }) => typing) ? "is typing" : "is here")
+  find("#others").textContent = others.map((each) => `${each.user.split("-")[0]} ${verb(each)}`).join(", ")
+})
+
+function showStaff(staff) {
+  find("#staff").textContent = staff ? "A human answers" : "The model answers"
+  find("#take").textContent = staff ? "Hand back" : "Take over"
+}
+
+/** Shows a message. It may come twice, and an old state after a new one. */
+function show(message) {
+  let shown = messages.get(message.id)
+  if (shown && shown.state !== "asked" && message.state === "asked") return
+  if (!shown) {
+    shown = { section: find("main").appendChild(make("section")), streamed: "", note: "" }
+    messages.set(message.id, shown)
+  }
+  Object.assign(shown, message)
+  if (shown.state === "asked") follow(shown)
+  else endQuestions(shown)
+  draw(shown)
+}
+
+function draw({ section, author, text, answer, streamed, state, note }) {
+  const line = (className, textContent) => make("p", { className, textContent })
+  const written = answer || streamed
+  section.replaceChildren(line(author, text), ...(written ? [line("answer", written)] : []))
+  if (state === "stopped" || state === "failed") note = `(${state})`
+  if (note) section.append(line("note", note))
+  find("#stop").disabled = asked().length === 0
+}
+
+const asked = () => [...messages.values()].filter(({ state }) => state === "asked")
+
+// ---------------------------------------------------------------- answers: one page starts the run, others join it
+
+async function follow(message) {
+  if (message.parts) return
+  const { id } = message
+  const parts = (message.parts = client.with({ key: id, attempts: 3 }).follow("answer", conversation, id))
+  let begins = true
+  try {
+    for await (const part of parts) {
+      if (part.begin) begins = true // perhaps another attempt: what is shown counts until there is something new
+      if (part.text) {
+        message.streamed = begins ? part.text : message.streamed + part.text
+        begins = false
+      }
+      if (part.of) closeQuestion(part.of)
+      message.note = parts.attempt > 1 && message.state === "asked" ? `(begun again: attempt ${parts.attempt})` : ""
+      draw(message)
+    }
+  } catch (error) {
+    message.note = `(${error.message})`
+    if (error.code === "wsrpc.run_lost") client.request("stop", id).catch(console.warn) // after the last attempt
+  }
+  draw(message)
+}
+
+find("#stop").onclick = () => asked().forEach(({ id }) => client.request("stop", id).catch(console.warn))
+find("#take").onclick = () => client.request("take_over", find("#take").textContent === "Take over").catch(console.warn)
+
+// ---------------------------------------------------------------- questions of the model: one form for each id
+
+const questions = new Map() // id → { form, answer }
+
+client.of("tools").on("ask_user", ({ question }, id) => {
+  if (questions.get(id)?.question !== question) ask(id, question)
+  return questions.get(id).answer // also one that was given while nobody asked
+})
+
+function ask(id, question) {
+  closeQuestion(id)
+  const form = make("form", { className: "question" })
+  const buttons = ["Yes", "No"].map((text) => make("button", { value: text.toLowerCase(), textContent: text }))
+  form.append(make("p", { textContent: question }), ...buttons)
+  const answer = new Promise((resolve) => {
+    form.onsubmit = (event) => {
+      event.preventDefault()
+      form.remove()
+      resolve(event.submitter.value)
+    }
+  })
+  questions.set(id, { question, form, answer })
+  find("#questions").append(form)
+}
+
+function closeQuestion(id) {
+  questions.get(id)?.form.remove()
+}
+
+function endQuestions(message) {
+  for (const id of [...questions.keys()].filter((id) => id.startsWith(message.id))) {
+    closeQuestion(id)
+    questions.delete(id)
+  }
+}
+
+// ---------------------------------------------------------------- what the user says
+
+find("#say").onsubmit = async (event) => {
+  event.preventDefault()
+  const input = find("#text")
+  find("#say button").disabled = true
+  try {
+    await client.with({ retry: "idempotent" }).request("say", crypto.randomUUID(), input.value)
+    input.value = "" // what is not stored stays in the input
+    input.oninput()
+  } catch (error) {
+    find("output").textContent = error.message
+  }
+  find("#say button").disabled = false
+}
+
+let typing = false
+find("#text").oninput = () => {
+  if (typing !== (typing = find("#text").value !== "")) room.setAbout({ typing }).catch(console.warn)
+}

@@ -1,0 +1,76 @@
+"""The chat as a web application: its page, the WebSocket, and handlers for clients of other protocols."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import agui
+import aisdk
+from ai_chat import ask, server
+from fastapi import Cookie, FastAPI, WebSocket
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from wsrpc import Keep, Peer
+from wsrpc_adapters.asgi import lifespan, routes, serve_websocket
+
+HERE = Path(__file__).parent
+
+logging.basicConfig(level=logging.INFO, format="[%(process)d] %(message)s")  # the process, so that you can kill it
+
+app = FastAPI(lifespan=lifespan(server))
+app.mount("/wsrpc", StaticFiles(packages=[("wsrpc", "browser")]))  # the client for pages
+
+User = Annotated[str | None, Cookie()]
+
+
+@app.get("/")
+async def index(user: User = None) -> FileResponse:
+    """Send the page, and know its user from now on. A real application has a login."""
+    response = FileResponse(HERE / "index.html")
+    response.set_cookie("user", user or f"user-{uuid.uuid4()}", httponly=True, samesite="strict")
+    return response
+
+
+@app.get("/staff")
+async def staff() -> FileResponse:
+    """The same page for the staff. A real application asks for a password."""
+    return await index(f"staff-{uuid.uuid4()}")
+
+
+@app.get("/page.js")
+async def script() -> FileResponse:
+    return FileResponse(HERE / "page.js")
+
+
+@app.websocket("/ws")
+async def ws(websocket: WebSocket) -> None:
+    await serve_websocket(server, websocket)
+
+
+# ---------------------------------------------------------------- other clients, which have the conversation themselves
+
+
+@server.on("generate", keep=Keep(600, unread=60))
+async def generate(peer: Peer, run: agui.RunAgentInput) -> AsyncGenerator[agui.Event]:
+    """Answer a client of AG-UI, whose tools are its own."""
+    async with aclosing(agui.events(run, partial(ask, peer.state["conversation"], run.run_id))) as events:
+        async for event in events:
+            yield event
+
+
+@server.on("chat", keep=Keep(600, unread=60))
+async def chat(asked: aisdk.Chat) -> AsyncGenerator[dict[str, str]]:
+    """Answer a chat of the AI SDK."""
+    async with aclosing(aisdk.chunks(asked)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+app.mount("/http", routes(server, runs=["chat"]))  # for the AI SDK

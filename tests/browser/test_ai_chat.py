@@ -1,0 +1,349 @@
+"""examples/ai_chat on several workers, with Redis: reloads, tabs, questions, kills, clients of AG-UI and the AI SDK."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from asyncio.subprocess import STDOUT
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from browser.pages import browsing, shoot, stopped
+from cluster_workers import Worker, environment, running
+from engine_servers import redis_server
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
+from programs import ROOT, Screen, free_port, printed_by, start
+
+from interop.node import JS, find_node
+from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+EXAMPLE = ROOT / "examples" / "ai_chat"
+
+
+class Chat:
+    """The example as its reader runs it, on several workers."""
+
+    def __init__(self, worker: Worker, url: str) -> None:
+        self._command = worker
+        self.url = url
+
+    async def worker_of_latest(self) -> int:
+        """The process to which a page has connected last."""
+        remote = re.findall(r'(\S+) - "WebSocket /ws\?conversation=', self._command.log)[-1]
+        return int(await self._command.logged(rf"\[(\d+)\] peer \w+ connected from {remote} \("))
+
+    def workers(self) -> set[int]:
+        return {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self._command.log)}
+
+
+@asynccontextmanager
+async def serving_chat(folder: Path, workers: int = 2) -> AsyncGenerator[Chat]:
+    redis, port = redis_server(), free_port()
+    env = environment("") | {"REDIS": redis.url, "CHAT_DATABASE": str(folder / "chat.sqlite"), "OPENAI_API_KEY": ""}
+    options = ("--port", str(port), "--workers", str(workers))
+    try:
+        async with running(EXAMPLE, "web_app:app", *options, env=env, command=("wsrpc", "serve")) as worker:
+            await worker.logged("Application startup complete", workers)
+            try:
+                yield Chat(worker, f"http://127.0.0.1:{port}")
+            except BaseException:
+                print(worker.log)  # pytest shows it
+                raise
+            assert await worker.end() == 0 and "Traceback" not in worker.log, worker.log
+    finally:
+        redis.kill()
+
+
+async def opened(context: BrowserContext, url: str) -> Page:
+    page = await context.new_page()
+    await page.goto(url)
+    await expect(page.locator("#staff")).not_to_be_empty()  # the page has the state of the conversation
+    return page
+
+
+async def say(page: Page, text: str) -> None:
+    await page.get_by_label("Message").fill(text)
+    await page.get_by_role("button", name="Send").click()
+
+
+def answers(page: Page) -> Locator:
+    return page.locator(".answer")
+
+
+async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "Good morning!")
+        second = None
+        for words in ("Reload this page now", "in a second tab", "in either of them", "nobody reads"):
+            await expect(answers(page)).to_contain_text(words)
+            await page.reload()  # each time, it may come to the other worker
+            second = second or await opened(context, page.url)
+        assert second is not None
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
+        assert await answers(page).text_content() == await answers(second).text_content()
+        await expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+        # Stopped by the tab that has not asked. What was written stays.
+        await say(page, "And again!")
+        await expect(answers(second).nth(1)).to_contain_text("simulated model")
+        await second.get_by_role("button", name="Stop").click()
+        for tab in (page, second):
+            await expect(tab.locator(".note")).to_have_text("(stopped)")
+            await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+        await page.reload()
+        await expect(answers(page)).to_have_count(2)
+        await expect(answers(page).nth(1)).to_contain_text("simulated model")
+        assert "a second or so." not in (await answers(page).nth(1).text_content() or "")
+        await expect(answers(second).nth(1)).to_have_text(await answers(page).nth(1).text_content() or "")
+
+
+async def test_a_question_goes_when_one_tab_has_answered_or_stopped_it(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser, viewport={"width": 600, "height": 660}) as context:
+        page = await opened(context, chat.url)
+        await say(page, "Send the email to Bob")
+        second = await opened(context, page.url)
+        await page.reload()
+        for tab in (page, second):
+            await expect(tab.locator(".question")).to_contain_text("Send the email to Bob")
+        await page.get_by_role("button", name="Yes").click()
+        for tab in (page, second):
+            await expect(tab.locator(".question")).to_have_count(0)
+            await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
+
+        await say(page, "And an email to Eve")
+        for tab in (page, second):
+            await expect(tab.locator(".question")).to_contain_text("Eve")
+        await second.get_by_role("button", name="Stop").click()
+        for tab in (page, second):
+            await expect(tab.locator(".question")).to_have_count(0)
+
+        await say(page, "What else can you do?")
+        for tab in (page, second):
+            await expect(answers(tab).last).to_contain_text("stays in step.")
+        await shoot_beside(context, {"A tab that was reloaded meanwhile": page, "A second tab": second}, "ai_chat")
+
+
+async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as users, browsing(browser) as staffs:
+        page = await opened(users, chat.url)
+        await say(page, "Good morning!")
+        await expect(answers(page)).to_contain_text("simulated model")
+        staff = await opened(staffs, chat.url + "/staff" + page.url[page.url.index("#") :])
+        await expect(page.locator("#others")).to_have_text("staff is here")
+        await expect(answers(staff)).to_contain_text("simulated model")
+        await expect(page.get_by_role("button", name="Take over")).to_be_hidden()
+        await staff.get_by_role("button", name="Take over").click()
+        for tab in (page, staff):
+            await expect(tab.locator("#staff")).to_have_text("A human answers")
+            await expect(tab.locator(".note")).to_have_text("(stopped)")
+        await staff.get_by_label("Message").fill("I am Sue.")
+        await expect(page.locator("#others")).to_have_text("staff is typing")
+        await staff.get_by_role("button", name="Send").click()
+        await expect(page.locator("p.staff")).to_have_text("I am Sue.")
+        await say(page, "An email, please")
+        await expect(staff.locator("p.user").last).to_have_text("An email, please")
+        await staff.get_by_role("button", name="Hand back").click()
+        await expect(page.locator("#staff")).to_have_text("The model answers")
+        await say(page, "An email, I said")
+        await expect(page.locator(".question")).to_contain_text("I said")
+        await expect(staff.locator(".question")).to_have_count(0)  # the user is asked, not the staff
+        await page.get_by_role("button", name="No").click()
+        for tab in (page, staff):
+            await expect(answers(tab).last).to_contain_text("You said: no. Thank you!")
+            await expect(answers(tab)).to_have_count(2)
+
+        # Another user has another conversation.
+        async with browsing(browser) as others:
+            other = await others.new_page()
+            async with other.expect_event("websocket") as dialed:
+                await other.goto(page.url)
+            await (await dialed.value).wait_for_event("socketerror")
+
+
+ATTEMPT = "(begun again: attempt 2)"
+
+
+async def two_tabs(chat: Chat, context: BrowserContext, hash: str = "") -> tuple[Page, int, Page, int]:
+    """Two tabs of a conversation at different workers."""
+    first = await opened(context, chat.url + hash)
+    worker = await chat.worker_of_latest()
+    with stopped({worker}):
+        second = await opened(context, first.url)
+        return first, worker, second, await chat.worker_of_latest()
+
+
+async def say_at(page: Page, text: str, other: int, begun: Locator) -> None:
+    """Let the worker of a page run the answer, by not letting that of the other tab be faster."""
+    with stopped({other}):
+        await say(page, text)
+        await expect(begun).to_be_visible()
+
+
+async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path, workers=4) as chat, browsing(browser) as context:
+        page, worker, second, other = await two_tabs(chat, context)
+        assert worker != other and len(chat.workers()) == 4
+        await say_at(page, "Good morning!", other, answers(page))
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("Reload this page")
+        os.kill(worker, signal.SIGKILL)
+        await expect(page.locator("output")).not_to_have_text("open")
+        for tab in (page, second):
+            await expect(tab.locator(".note")).to_have_text(ATTEMPT)
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
+            assert (await answers(tab).text_content() or "").count("simulated model") == 1
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["the second attempt", "before the second attempt"])
+async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page, worker, second, other = await two_tabs(chat, context)
+        await say_at(page, "Good morning!", other, answers(page))
+        os.kill(worker, signal.SIGKILL)
+        if waits:
+            await expect(second.locator(".note")).to_have_text(ATTEMPT)
+            await expect(answers(second)).to_contain_text("I am a simulated")
+        await second.get_by_role("button", name="Stop").click()
+        for tab in (page, second):
+            await expect(tab.locator(".note")).to_have_text("(stopped)")
+            await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+        written = await answers(second).text_content() or ""
+        assert "a second or so." not in written
+        await say(page, "And again!")  # after which the first answer has not grown
+        await expect(answers(second)).to_have_count(2)
+        await expect(answers(second).first).to_have_text(written)
+
+
+async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page, worker, second, other = await two_tabs(chat, context)
+        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
+        for tab in (page, second):
+            await tab.locator(".question").evaluate("form => form.classList.add('first')")
+        os.kill(worker, signal.SIGKILL)
+        for tab in (page, second):
+            await expect(tab.locator(".note")).to_have_text(ATTEMPT)
+            await expect(answers(tab)).to_contain_text("Let me ask you.")
+            await expect(tab.locator(".question")).to_have_count(1)
+            await expect(tab.locator(".question.first")).to_be_visible()
+        await second.get_by_role("button", name="Yes").click()
+        for tab in (page, second):
+            await expect(tab.locator(".question")).to_have_count(0)
+            await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
+
+
+async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page, worker, second, other = await two_tabs(chat, context)
+        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
+        await expect(second.locator(".question")).to_be_visible()
+        with stopped({worker}):
+            await second.get_by_role("button", name="Yes").click()
+            os.kill(worker, signal.SIGKILL)
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
+            await expect(tab.locator(".question")).to_have_count(0)
+
+
+async def shoot_beside(context: BrowserContext, tabs: dict[str, Page], name: str) -> None:
+    """Leave a picture of tabs side by side."""
+    shots = {title: b64encode(await tab.screenshot(animations="disabled")).decode() for title, tab in tabs.items()}
+    sheet = await context.new_page()
+    await sheet.set_viewport_size({"width": 1240, "height": 715})
+    await sheet.set_content(
+        "<body style='margin: 10px; display: flex; gap: 16px; font: 16px system-ui; color: #62626f'>"
+        + "".join(
+            f"<div>{title}<img style='margin-top: 6px; border: 1px solid' src='data:image/png;base64,{shot}'></div>"
+            for title, shot in shots.items()
+        )
+    )
+    await shoot(sheet, name)
+
+
+def copy_with_modules(name: str, folder: Path) -> None:
+    """Copy a module of the example, and the program that tries it, beside the packages of npm."""
+    shutil.copy(EXAMPLE / f"{name}.js", folder)
+    shutil.copy(Path(__file__).with_name(f"{name}_run.mjs"), folder)
+    (folder / "node_modules").symlink_to(JS / "node_modules")
+
+
+async def test_the_client_of_ag_ui_reads_the_events(tmp_path: Path) -> None:
+    lines = [line for name in ("agui.py", "agui.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
+    assert len(lines) <= 180
+    copy_with_modules("agui", tmp_path)
+    client = (ROOT / "wsrpc" / "browser" / "client.js").as_uri()
+    async with serving_chat(tmp_path) as chat:
+        where = chat.url.replace("http", "ws", 1)
+        printed = await printed_by(await start(find_node(), "agui_run.mjs", client, where, cwd=tmp_path))
+    first, stopped = [json.loads(line) for line in printed.splitlines()]
+    assert [(message["role"], message["content"]) for message in first["messages"]] == [
+        ("assistant", "Let me ask you. "),
+        ("tool", "#ff8800"),
+        ("assistant", "You said: #ff8800. Thank you! "),
+    ]
+    assert first["types"][0] == "RUN_STARTED" and first["types"][-1] == "RUN_FINISHED"
+    assert stopped["types"][-1] == "RUN_ERROR"
+
+
+async def test_a_chat_of_the_ai_sdk_resumes_a_cut_answer_from_its_first_word(tmp_path: Path) -> None:
+    lines = [line for name in ("aisdk.py", "aisdk.js") for line in (EXAMPLE / name).read_text("utf-8").splitlines()]
+    assert len(lines) <= 90
+    copy_with_modules("aisdk", tmp_path)
+    async with serving_chat(tmp_path) as chat, FaultProxy(chat.url.replace("http", "ws", 1)) as proxy:
+        where = proxy.url.replace("ws", "http", 1)
+        process = await start(find_node(), "aisdk_run.mjs", where, str(uuid4()), cwd=tmp_path, stderr=STDOUT)
+        screen = Screen(process)
+
+        async def do(name: str, *args: str) -> Any:
+            screen.type(json.dumps([name, *args]))
+            return json.loads(await screen.line())
+
+        try:
+            await do("send", "Good morning!")
+            started = await do("shown", "so that you can try things.")
+            assert started["status"] == "streaming"
+            proxy.drop()
+            cut = await do("shown")
+            assert cut["status"] == "error" and "a second or so." not in cut["texts"][1][1]
+            await do("resume")
+            whole = await do("shown")
+            assert (whole["status"], whole["ids"]) == ("ready", started["ids"])
+            [(_, asked), (role, answer)] = whole["texts"]
+            assert (asked, role) == ("Good morning!", "assistant")
+            assert answer.startswith("I am a simulated model") and answer.endswith("a second or so. ")
+            assert answer.count("simulated model") == 1
+
+            # Another page of the conversation, in which nobody has asked yet.
+            await do("reload")
+            await do("resume")
+            again = await do("shown")
+            assert (again["texts"], again["ids"]) == (whole["texts"][1:], whole["ids"][1:])
+
+            # Stopped in the middle. Its readers learn it.
+            await do("send", "Which color?")
+            await do("shown", "I write slowly")
+            assert await do("stop") == 204
+            stopped = await do("shown")
+            assert stopped["status"] == "error" and "a second or so." not in stopped["texts"][-1][1]
+
+            # A chat without a run has nothing to resume.
+            await do("forget")
+            await do("reload")
+            await do("resume")
+            assert await do("shown") == {"status": "ready", "texts": [], "ids": []}
+        finally:
+            process.kill()
+            await process.communicate()
