@@ -30,11 +30,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 EXAMPLE = ROOT / "examples" / "ai_chat"
 
 
+STARTED = "Application startup complete"
+
+
 class Chat:
     """The example as its reader runs it, on several workers."""
 
-    def __init__(self, worker: Worker, url: str) -> None:
-        self._command = worker
+    def __init__(self, command: Worker, url: str) -> None:
+        self._command = command
         self.url = url
 
     async def worker_of_latest(self) -> int:
@@ -42,18 +45,24 @@ class Chat:
         remote = re.findall(r'(\S+) - "WebSocket /ws\?conversation=', self._command.log)[-1]
         return int(await self._command.logged(rf"\[(\d+)\] peer \w+ connected from {remote} \("))
 
+    async def deploy(self) -> None:
+        """Replace all workers, as after a new version was installed."""
+        begun, count = self._command.log.count(STARTED), len(self.workers())
+        self._command.process.send_signal(signal.SIGHUP)
+        await self._command.logged(STARTED, begun + count)
+
     def workers(self) -> set[int]:
         return {int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self._command.log)}
 
 
 @asynccontextmanager
-async def serving_chat(folder: Path, workers: int = 2) -> AsyncGenerator[Chat]:
+async def serving_chat(folder: Path, workers: int = 2, *more: str) -> AsyncGenerator[Chat]:
     redis, port = redis_server(), free_port()
     env = environment("") | {"REDIS": redis.url, "CHAT_DATABASE": str(folder / "chat.sqlite"), "OPENAI_API_KEY": ""}
-    options = ("--port", str(port), "--workers", str(workers))
+    options = ("--port", str(port), "--workers", str(workers), *more)
     try:
         async with running(EXAMPLE, "web_app:app", *options, env=env, command=("wsrpc", "serve")) as worker:
-            await worker.logged("Application startup complete", workers)
+            await worker.logged(STARTED, workers)
             try:
                 yield Chat(worker, f"http://127.0.0.1:{port}")
             except BaseException:
@@ -175,13 +184,21 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
 ATTEMPT = "(begun again: attempt 2)"
 
 
-async def two_tabs(chat: Chat, context: BrowserContext, hash: str = "") -> tuple[Page, int, Page, int]:
-    """Two tabs of a conversation at different workers."""
-    first = await opened(context, chat.url + hash)
-    worker = await chat.worker_of_latest()
-    with stopped({worker}):
-        second = await opened(context, first.url)
-        return first, worker, second, await chat.worker_of_latest()
+@asynccontextmanager
+async def two_tabs(browser: Browser, chat: Chat) -> AsyncGenerator[tuple[Page, int, Page, int]]:
+    """Two tabs of a conversation at different workers, each with its worker.
+
+    The second tab has connections of its own: that of the page could be used again, which leads to the first worker.
+    """
+    async with browsing(browser) as context:
+        first = await opened(context, chat.url)
+        worker = await chat.worker_of_latest()
+        async with browsing(browser, storage_state=await context.storage_state()) as others:
+            with stopped({worker}):
+                second = await opened(others, first.url)
+                other = await chat.worker_of_latest()
+            assert worker != other
+            yield first, worker, second, other
 
 
 async def say_at(page: Page, text: str, other: int, begun: Locator) -> None:
@@ -192,9 +209,9 @@ async def say_at(page: Page, text: str, other: int, begun: Locator) -> None:
 
 
 async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path, workers=4) as chat, browsing(browser) as context:
-        page, worker, second, other = await two_tabs(chat, context)
-        assert worker != other and len(chat.workers()) == 4
+    async with serving_chat(tmp_path, workers=4) as chat, two_tabs(browser, chat) as tabs:
+        page, worker, second, other = tabs
+        assert len(chat.workers()) == 4
         await say_at(page, "Good morning!", other, answers(page))
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("Reload this page")
@@ -209,8 +226,8 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
 
 @pytest.mark.parametrize("waits", [True, False], ids=["the second attempt", "before the second attempt"])
 async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
-        page, worker, second, other = await two_tabs(chat, context)
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
+        page, worker, second, other = tabs
         await say_at(page, "Good morning!", other, answers(page))
         os.kill(worker, signal.SIGKILL)
         if waits:
@@ -228,8 +245,8 @@ async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: 
 
 
 async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
-        page, worker, second, other = await two_tabs(chat, context)
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
+        page, worker, second, other = tabs
         await say_at(page, "Send the email to Bob", other, page.locator(".question"))
         for tab in (page, second):
             await tab.locator(".question").evaluate("form => form.classList.add('first')")
@@ -245,9 +262,25 @@ async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(brow
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
 
 
+async def test_a_question_stays_open_in_a_deploy_that_does_not_wait_for_it(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path, 2, "--drain-timeout", "1") as chat, two_tabs(browser, chat) as tabs:
+        page, _, second, other = tabs
+        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
+        for tab in (page, second):
+            await tab.locator(".question").evaluate("form => form.classList.add('first')")
+        await chat.deploy()
+        for tab in (page, second):
+            await expect(tab.locator(".note")).to_have_text(re.compile("begun again"))
+            await expect(tab.locator(".question.first")).to_be_visible()
+        await second.get_by_role("button", name="Yes").click()
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
+            await expect(tab.locator(".question")).to_have_count(0)
+
+
 async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: Browser, tmp_path: Path) -> None:
-    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
-        page, worker, second, other = await two_tabs(chat, context)
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
+        page, worker, second, other = tabs
         await say_at(page, "Send the email to Bob", other, page.locator(".question"))
         await expect(second.locator(".question")).to_be_visible()
         with stopped({worker}):
