@@ -113,9 +113,9 @@ def code_of(page: Path, block: Block, flags: int = 0) -> types.CodeType:
     return code
 
 
-# test_todo_example.py follows the pages of the tutorial, whose files import each other, and test_see_what_happens.py
-# the guide to which its programs belong.
-ELSEWHERE = {"blocking", "see-what-happens"}
+# test_todo_example.py follows the pages of the tutorial, whose files import each other, test_see_what_happens.py the
+# guide to which its programs belong, and test_ai_chat_page.py finds the code of its guide in the example.
+ELSEWHERE = {"ai-chat", "blocking", "see-what-happens"}
 PAGES_RUN_HERE = [page for page in PAGES if page.stem not in ELSEWHERE and page.parent.name != "tutorial"]
 
 

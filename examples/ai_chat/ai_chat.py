@@ -48,7 +48,7 @@ def is_staff(user: object) -> bool:
 
 
 def chat_of(conversation: str) -> Room:
-    """Return the room of all who see the conversation: it has the messages, and shows who is there."""
+    """Return the room of all who see the conversation."""
     return server.room(f"chat {conversation}", keep=3600, state=state_for, presence=10)
 
 
@@ -58,7 +58,7 @@ def tabs_of(conversation: str) -> Room:
 
 
 def state_for(peer: Peer) -> RoomState:
-    """Return what a page shows first. It has no position: the page may get a message twice, and goes by its id."""
+    """Return what a page shows first. Without a position: a message may come twice."""
     conversation: str = peer.state["conversation"]
     messages, staff = chats.messages(conversation), chats.staff(conversation)
     return RoomState({"messages": messages, "staff": staff, "me": peer.principal, "may_take": is_staff(peer.principal)})
@@ -80,7 +80,7 @@ def may_join(peer: Peer, room: str) -> bool:
 
 @server.on("say")
 async def say(peer: Peer, id: str, text: str) -> None:
-    """Store a message. The page may call this again after a lost connection."""
+    """Store a message. A page may repeat this."""
     conversation = peer.state["conversation"]
     author = "staff" if is_staff(peer.principal) else "user"
     state = "done" if author == "staff" or chats.staff(conversation) else "asked"
@@ -98,7 +98,7 @@ def may_see(peer: Peer, conversation: str, id: str) -> str:
 @server.on("answer", keep=Keep(600, unread=60, scope=may_see))
 async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Part]:
     """Answer a message, and store the answer. Another attempt begins again."""
-    yield {"begin": id}  # so the page knows of an attempt before the model has its first word
+    yield {"begin": id}  # a page learns of the attempt before the model has its first word
     messages = chats.messages(conversation)
     if not any(each["id"] == id and each["state"] == "asked" for each in messages):
         return  # it was stopped before
@@ -113,7 +113,7 @@ async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Par
         state = "failed"
         raise
     finally:
-        if not isinstance(ctx.cancel_reason, RunLost):  # the process closes: the next attempt is elsewhere
+        if not isinstance(ctx.cancel_reason, RunLost):  # else the process closes, and another attempt begins
             await chat_of(conversation).emit("said", chats.end(conversation, id, state, text))
 
 
@@ -137,7 +137,7 @@ TOOLS = [{"type": "function", "function": ASK_USER}]
 
 
 async def ask(conversation: str, id: str, call: Message) -> str:
-    """Ask all tabs, and return the first answer. A later attempt asks with the same id: the question stays open."""
+    """Ask all tabs, and return the first answer."""
     try:
         name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"] or "{}")
         tools = tabs_of(conversation).of("tools")
@@ -160,8 +160,9 @@ async def take_over(peer: Peer, on: bool) -> None:
     if not is_staff(peer.principal):
         raise RpcError("only staff takes over", code="forbidden")
     conversation = peer.state["conversation"]
-    chats.set_staff(conversation, peer.principal if on else None)
-    await chat_of(conversation).emit("staff", peer.principal if on else None)
+    staff = str(peer.principal) if on else None
+    chats.set_staff(conversation, staff)
+    await chat_of(conversation).emit("staff", staff)
     for message in chats.messages(conversation):
         if message["state"] == "asked":
             await stop_answer(conversation, message["id"])

@@ -37,7 +37,8 @@ class Conversations:
     def staff(self, conversation: str) -> str | None:
         """Return who has taken the conversation over from the model."""
         row = self._db.execute("SELECT staff FROM conversation WHERE id = ?", [conversation]).fetchone()
-        return row and row["staff"]
+        staff: str | None = row and row["staff"]
+        return staff
 
     def set_staff(self, conversation: str, staff: str | None) -> None:
         self._db.execute("UPDATE conversation SET staff = ? WHERE id = ?", [staff, conversation])
