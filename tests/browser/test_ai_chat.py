@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from browser.firefox import firefox
 from browser.pages import browsing, shoot, stopped
 from cluster_workers import Worker, environment, running
 from engine_servers import redis_server
@@ -27,6 +28,7 @@ from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+HERE = Path(__file__).parent
 EXAMPLE = ROOT / "examples" / "ai_chat"
 
 
@@ -45,6 +47,10 @@ class Chat:
         remote = re.findall(r'(\S+) - "WebSocket /ws\?conversation=', self._command.log)[-1]
         return int(await self._command.logged(rf"\[(\d+)\] peer \w+ connected from {remote} \("))
 
+    async def logged(self, pattern: str) -> str:
+        """Wait until a pattern stands in the log. Return what it found."""
+        return await self._command.logged(pattern)
+
     async def deploy(self) -> None:
         """Replace all workers, as after a new version was installed."""
         begun, count = self._command.log.count(STARTED), len(self.workers())
@@ -56,12 +62,16 @@ class Chat:
 
 
 @asynccontextmanager
-async def serving_chat(folder: Path, workers: int = 2, *more: str) -> AsyncGenerator[Chat]:
+async def serving_chat(
+    folder: Path, workers: int = 2, *more: str, app: str = "web_app:app", app_folder: Path = EXAMPLE
+) -> AsyncGenerator[Chat]:
     redis, port = redis_server(), free_port()
-    env = environment("") | {"REDIS": redis.url, "CHAT_DATABASE": str(folder / "chat.sqlite"), "OPENAI_API_KEY": ""}
+    env = environment("")
+    env["PYTHONPATH"] += os.pathsep + str(EXAMPLE)
+    env |= {"REDIS": redis.url, "CHAT_DATABASE": str(folder / "chat.sqlite"), "OPENAI_API_KEY": ""}
     options = ("--port", str(port), "--workers", str(workers), *more)
     try:
-        async with running(EXAMPLE, "web_app:app", *options, env=env, command=("wsrpc", "serve")) as worker:
+        async with running(app_folder, app, *options, env=env, command=("wsrpc", "serve")) as worker:
             await worker.logged(STARTED, workers)
             try:
                 yield Chat(worker, f"http://127.0.0.1:{port}")
@@ -289,6 +299,17 @@ async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: B
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
             await expect(tab.locator(".question")).to_have_count(0)
+
+
+async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
+    driven = {"app": "driven_chat:app", "app_folder": HERE}
+    (profile := tmp_path / "profile").mkdir()
+    async with serving_chat(tmp_path, **driven) as chat, firefox(profile, f"{chat.url}/drive"):  # type: ignore[arg-type]
+        await chat.logged('report: "kill all workers"')
+        for pid in chat.workers():
+            os.kill(pid, signal.SIGKILL)
+        report = json.loads(await chat.logged("report: ({.*})"))
+        assert report == {"seen": "all is fine", "complaints": []}
 
 
 async def shoot_beside(context: BrowserContext, tabs: dict[str, Page], name: str) -> None:
