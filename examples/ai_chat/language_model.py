@@ -1,7 +1,7 @@
 """The language model: a simulated one or, if OPENAI_API_KEY is set, a real one.
 
-`think(messages, tools)` yields pieces of text, and calls of tools. `reply(messages, tools, use_tool)` lets it use them.
-Messages and tools have the form of OpenAI's chat completions.
+`think(messages, tools)` yields pieces of text, and calls of tools, whose ids are the same when it is asked again.
+`reply(messages, tools, use_tool)` lets it use them. Messages and tools have the form of OpenAI's chat completions.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ async def real(messages: list[Message], tools: list[Message]) -> AsyncIterator[s
             if choice.delta.content:
                 yield choice.delta.content
             for part in choice.delta.tool_calls or ():
-                if part.id:  # the first part of a call
+                if part.id:  # the first part of a call. Another attempt has other ids, so calls get their own
                     function = {"name": part.function.name, "arguments": ""}
-                    calls.append({"id": part.id, "type": "function", "function": function})
+                    calls.append({"id": f"call-{len(messages)}-{len(calls)}", "type": "function", "function": function})
                 calls[-1]["function"]["arguments"] += part.function.arguments or ""
     for call in calls:
         yield call

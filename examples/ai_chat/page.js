@@ -74,7 +74,7 @@ async function follow(message) {
         message.streamed = begins ? part.text : message.streamed + part.text
         begins = false
       }
-      if (part.of) closeQuestion(part.of)
+      if (part.of) closeQuestion(`${id} ${part.of}`) // a tab has answered
       message.note = parts.attempt > 1 && message.state === "asked" ? `(begun again: attempt ${parts.attempt})` : ""
       draw(message)
     }

@@ -128,6 +128,16 @@ async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser
         await expect(answers(second).nth(1)).to_have_text(await answers(page).nth(1).text_content() or "")
 
 
+WATCH = """() => {
+  window.questionClosed = new Promise((resolve) => {
+    const look = () => document.querySelector(".question") ||
+      resolve(document.querySelector("#stop").disabled ? "at its end" : "while the answer goes on")
+    new MutationObserver(look).observe(document.querySelector("#questions"), { childList: true })
+  })
+}"""
+"""Notes when a question is closed."""
+
+
 async def test_a_question_goes_when_one_tab_has_answered_or_stopped_it(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat, browsing(browser, viewport={"width": 600, "height": 660}) as context:
         page = await opened(context, chat.url)
@@ -136,10 +146,12 @@ async def test_a_question_goes_when_one_tab_has_answered_or_stopped_it(browser: 
         await page.reload()
         for tab in (page, second):
             await expect(tab.locator(".question")).to_contain_text("Send the email to Bob")
+        await second.evaluate(WATCH)
         await page.get_by_role("button", name="Yes").click()
         for tab in (page, second):
             await expect(tab.locator(".question")).to_have_count(0)
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
+        assert await second.evaluate("questionClosed") == "while the answer goes on"
 
         await say(page, "And an email to Eve")
         for tab in (page, second):
