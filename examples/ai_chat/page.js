@@ -126,16 +126,22 @@ function endQuestions(message) {
 
 // ---------------------------------------------------------------- what the user says
 
+let last = {} // the same text after a failure has the same id, because it may be stored already
+
 find("#say").onsubmit = async (event) => {
   event.preventDefault()
   const input = find("#text")
+  if (last.text !== input.value) last = { id: crypto.randomUUID(), text: input.value }
   find("#say button").disabled = true
   try {
-    await client.with({ retry: "idempotent" }).request("say", crypto.randomUUID(), input.value)
+    await client.with({ retry: "idempotent" }).request("say", last.id, last.text)
+    last = {}
     input.value = "" // what is not stored stays in the input
     input.oninput()
+    find("output").textContent = client.status.get()
   } catch (error) {
-    find("output").textContent = error.message
+    console.warn(error)
+    find("output").textContent = "not sent: try again"
   }
   find("#say button").disabled = false
 }

@@ -19,7 +19,7 @@ import pytest
 from browser.firefox import firefox
 from browser.pages import browsing, shoot, stopped
 from cluster_workers import Worker, environment, running
-from engine_servers import redis_server
+from engine_servers import EngineServer, redis_server
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 from programs import ROOT, Screen, free_port, printed_by, start
 
@@ -38,9 +38,10 @@ STARTED = "Application startup complete"
 class Chat:
     """The example as its reader runs it, on several workers."""
 
-    def __init__(self, command: Worker, url: str) -> None:
+    def __init__(self, command: Worker, url: str, redis: EngineServer) -> None:
         self._command = command
         self.url = url
+        self.redis = redis
 
     async def worker_of_latest(self) -> int:
         """The process to which a page has connected last."""
@@ -74,7 +75,7 @@ async def serving_chat(
         async with running(app_folder, app, *options, env=env, command=("wsrpc", "serve")) as worker:
             await worker.logged(STARTED, workers)
             try:
-                yield Chat(worker, f"http://127.0.0.1:{port}")
+                yield Chat(worker, f"http://127.0.0.1:{port}", redis)
             except BaseException:
                 print(worker.log)  # pytest shows it
                 raise
@@ -311,6 +312,22 @@ async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: B
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
             await expect(tab.locator(".question")).to_have_count(0)
+
+
+async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "Good morning!")
+        await expect(answers(page)).to_contain_text("Reload this page")
+        chat.redis.freeze()
+        await say(page, "An email, please")
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        await expect(page.get_by_label("Message")).to_have_value("An email, please")
+        chat.redis.thaw()
+        await page.get_by_role("button", name="Yes").click()
+        await expect(answers(page).last).to_contain_text("You said: yes. Thank you!")
+        await expect(page.get_by_label("Message")).to_have_value("")
+        await expect(answers(page).first).to_contain_text("a second or so.", timeout=20_000)
 
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
