@@ -60,18 +60,24 @@ async def connect_in_memory(
     Raises:
         ConnectionLost: the server is closed, or has refused the connection.
     """
-    if client is None:
+    if is_own := client is None:
         client = Client(codec=settings_of(server).codec, limits=handshake.limits)
     ours, theirs = transports_for(handshake.connection_info(), client_core(client).limits, handshake.limits)
     accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock))
-    peer = None
     try:
-        await client.bind(ours)
-        peer = await accepting
-        yield client
+        try:
+            await client.bind(ours)
+            peer = await accepting
+        except BaseException:
+            if is_own:  # else it may dial again
+                await client.close()
+            raise
+        try:
+            yield client
+        finally:
+            await client.close()
+            if isinstance(peer, Peer):
+                await core_of(peer).join(server.limits.close_timeout, Closers())
     finally:
         if not accepting.done():
             accepting.cancel()
-        await client.close()
-        if isinstance(peer, Peer):
-            await core_of(peer).join(server.limits.close_timeout, Closers())
