@@ -1,5 +1,5 @@
 """Runs the unit tests on every supported Python but the one that ``make test`` uses, and on the newest of them the
-property and adapter tests, too.
+adapter tests, too.
 
 Each gets an environment of its own, ``.venv-3.12`` and so on, with all extras and the dependency groups ``test`` and
 ``frameworks``; it is made anew when pyproject.toml has changed. Nothing is left out for any version: a dependency that
@@ -23,7 +23,7 @@ from interop.pythons import OLDEST, environment, find
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["tests/unit"]
-NEWEST = [*TESTS, "tests/property", "tests/adapters"]
+NEWEST = [*TESTS, "tests/adapters"]
 """What differs on a version between the oldest and the newest shows in the unit tests."""
 
 
