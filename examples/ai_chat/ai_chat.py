@@ -137,11 +137,14 @@ TOOLS = [{"type": "function", "function": ASK_USER}]
 
 
 async def ask(conversation: str, id: str, call: Message) -> str:
-    """Ask all tabs, and return the first answer."""
+    """Ask all tabs, once, and return the first answer."""
+    question = f"{id} {call['id']}"
+    if (chosen := chats.chosen(question)) is not None:
+        return chosen
     try:
         name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"] or "{}")
         tools = tabs_of(conversation).of("tools")
-        return await tools.request(name, arguments, f"{id} {call['id']}", within=600, returns=str)
+        return chats.choose(question, await tools.request(name, arguments, question, within=600, returns=str))
     except (ValueError, WsrpcError) as error:
         return f"The tool has failed: {error}"  # for the model
 

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS message (
     answer TEXT NOT NULL DEFAULT '',
     UNIQUE (conversation, id)
 );
+CREATE TABLE IF NOT EXISTS choice (question TEXT PRIMARY KEY, answer TEXT NOT NULL);
 """
 
 
@@ -54,6 +55,15 @@ class Conversations:
         insert = "INSERT OR IGNORE INTO message (conversation, id, author, text, state) VALUES (?, ?, ?, ?, ?)"
         self._db.execute(insert, [conversation, id, author, text, state])
         return self.messages(conversation, id)[0]
+
+    def chosen(self, question: str) -> str | None:
+        """Return what the user has answered to a question of the model."""
+        row = self._db.execute("SELECT answer FROM choice WHERE question = ?", [question]).fetchone()
+        return row and str(row["answer"])
+
+    def choose(self, question: str, answer: str) -> str:
+        self._db.execute("INSERT OR IGNORE INTO choice VALUES (?, ?)", [question, answer])
+        return answer
 
     def end(self, conversation: str, id: str, state: str, answer: str = "") -> dict[str, Any]:
         """Store an answer, or that there will be none. The first state stays."""
