@@ -38,11 +38,11 @@ end
 
 local function silence(log)  -- how long the process that runs it has had no connection, so it has probably ended
   local process = log.process or ''  -- an earlier version did not write it
-  if not runs(log) or process == '' or log.lapses ~= log.renews then return 0 end  -- such a version has renewed it
+  if not runs(log) or process == '' or log.lapses ~= log.renews then return 0 end  -- or has renewed it
   if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return 0 end
-  local since = call('GET', name('gone', process)) or now
-  if since == 'not' then return 0 end  -- it lives
-  if since == now then redis.pcall('SET', name('gone', process), now, 'PX', 2 * GRACE) end  -- perhaps nothing is written
+  local since = call('GET', name('absent', process)) or now
+  if since == 'lives' then return 0 end  -- it has said so
+  if since == now then redis.pcall('SET', name('absent', process), now, 'PX', 2 * GRACE) end  -- a full server refuses it
   return math.max(1, math.min(now - since, now - log.renewed))
 end
 

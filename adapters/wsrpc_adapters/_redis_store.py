@@ -200,8 +200,9 @@ class RedisStore:
         self, process: str, logs: Mapping[str, str], readers: Mapping[str, int], /
     ) -> Mapping[str, LogState]:
         states: dict[str, LogState] = {}
+        listens = await self._announced() if logs else ""
         for some in _parts(logs):
-            reply = await self._step("hold", await self._announced(), *some)
+            reply = await self._step("hold", listens, *some)
             states |= {key.decode(): state_of(*state) for key, state in reply}
         for some in _parts(readers):
             await self._step("count", process, *some)
@@ -218,7 +219,7 @@ class RedisStore:
         process = await self._announced()
         found: list[Any] = await self._step("adopt", topic, process, int(self._tails.watches))
         soon = [each for each in found if isinstance(each, int)]
-        if soon == found != []:
+        if soon and len(soon) == len(found):  # else those that were found must not wait
             await asyncio.sleep(soon[0] / 1000)
             found = await self._step("adopt", topic, process, int(self._tails.watches))
         logs = [each for each in found if not isinstance(each, int)]

@@ -139,7 +139,7 @@ class Tails:
     def __init__(self, client: Any, name: str, lease: float, read_page: ReadPage) -> None:
         self._client = client
         self._lease = lease
-        self._lives = f"{name}:gone:"
+        self._absent = f"{name}:absent:"
         self._channels = f"{name}:changed:"
         self._processes = f"{name}:process:"
         self._read_page = read_page
@@ -260,8 +260,8 @@ class Tails:
     async def _listen(self) -> None:
         await self._listen_once()
         while self._stays:
-            with suppress(RedisError, OSError):  # say that it lives, because it may not listen again for long
-                await self._client.set(self._lives + self.process, "not", px=max(1, round(1000 * self._lease)))
+            with suppress(RedisError, OSError):  # it may not listen again for long
+                await self._client.set(self._absent + self.process, "lives", px=max(1, round(1000 * self._lease)))
             await asyncio.sleep(AGAIN)
             await self._listen_once()
 
@@ -309,7 +309,7 @@ class Tails:
             else:
                 self._received(message["type"], channel := message["channel"].decode(), message["data"])
                 if channel == self._processes + self.process:  # it is connected, perhaps again
-                    await self._client.delete(self._lives + self.process)
+                    await self._client.delete(self._absent + self.process)
             if (now := asyncio.get_running_loop().time()) > due:
                 due = now + RESPONSE_TIMEOUT
                 self._drop_idle()

@@ -78,7 +78,7 @@ async def browsing(browser: Browser, **options: object) -> AsyncGenerator[Browse
 
 @contextmanager
 def stopped(processes: set[int]) -> Iterator[None]:
-    """Whoever connects meanwhile reaches another process."""
+    """A client that connects meanwhile reaches another process."""
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     try:

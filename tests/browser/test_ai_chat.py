@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -313,6 +314,26 @@ async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: B
             await expect(tab.locator(".question")).to_have_count(0)
 
 
+QUESTION_CLOSED = """() => new Promise((done) => {
+  const look = () => document.querySelector(".question") ?? done()
+  new MutationObserver(look).observe(document, { childList: true, subtree: true })
+})"""
+
+
+async def test_a_question_that_was_answered_is_not_asked_again(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
+        page, worker, second, other = tabs
+        await say_at(page, "Send the email to Bob", other, page.locator(".question"))
+        await expect(second.locator(".question")).to_be_visible()
+        closed = asyncio.ensure_future(second.evaluate(QUESTION_CLOSED))
+        await page.get_by_role("button", name="Yes").click()
+        await closed
+        os.kill(worker, signal.SIGKILL)  # before it has written the five words that follow
+        await page.close()  # only this tab had the answer
+        await expect(answers(second)).to_contain_text("You said: yes. Thank you!")
+        await expect(second.locator(".question")).to_have_count(0)
+
+
 async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat, browsing(browser) as context:
         page = await opened(context, chat.url)
@@ -330,9 +351,9 @@ async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: P
 
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
-    driven = {"app": "driven_chat:app", "app_folder": HERE}
     (profile := tmp_path / "profile").mkdir()
-    async with serving_chat(tmp_path, **driven) as chat, firefox(profile, f"{chat.url}/drive"):  # type: ignore[arg-type]
+    driven = serving_chat(tmp_path, app="driven_chat:app", app_folder=HERE)
+    async with driven as chat, firefox(profile, f"{chat.url}/drive"):
         await chat.logged('report: "kill all workers"')
         for pid in chat.workers():
             os.kill(pid, signal.SIGKILL)
