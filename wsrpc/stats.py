@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from ._base.logs import principal_text
+
 __all__ = ["ClusterStats", "PeerStats", "ServerStats"]
 
 
@@ -164,6 +166,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             programs have another version of the contract. ``unknown`` stands for peers that do not say what they run,
             and ``others`` for further programs after 100.
         deprecated: total numbers of calls of deprecated handlers, by the program of the peers that call them.
+        refused_by_principal: total numbers of refused opening handshakes, and of messages above a rate or a quota, by
+            principal. ``unknown`` stands for clients without one, and ``others`` for all but the 100 principals that
+            were refused last.
         quotas_unchecked: total number of connections that were accepted although the ``store=`` of the server has not
             said how many its user has (`Quotas.connections`).
         draining: while the server drains, the numbers of what it waits for, by event and kind: such as ``{"import:
@@ -200,6 +205,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
     misfits: dict[str, int]
     deprecated: dict[str, int]
+    refused_by_principal: dict[str, int]
     quotas_unchecked: int
     draining: dict[str, int]
     store_answers: bool
@@ -225,6 +231,12 @@ SUMMED = (
 MOST_PROGRAMS = 100
 """Number of programs in `ServerStats.misfits` and `ServerStats.deprecated`. Clients choose the names."""
 
+MOST_PRINCIPALS = 100
+"""Number of principals in `ServerStats.refused_by_principal`."""
+
+LIMITED = ("above the rate", "above the quota")
+"""The kinds in `PeerStats.ignored` that `ServerStats.refused_by_principal` counts."""
+
 MOST_NAMES = 32
 """Number of names in `PeerStats.deprecated`, `ServerStats.refusals` and `ServerStats.draining`: clients choose some."""
 
@@ -235,6 +247,16 @@ def add_to(totals: dict[str, int], name: str, number: int = 1, most: int = MOST_
         name = "others"
     totals[name] = totals.get(name, 0) + number
     return name
+
+
+def add_refused(totals: dict[str, int], principal: object, number: int = 1) -> None:
+    """Add ``number`` to the total of a principal. If there are too many, that of the one refused longest ago moves."""
+    if number:
+        name = "unknown" if principal is None else str(principal_text(principal))
+        totals[name] = totals.pop(name, 0) + number
+        if len(totals) > MOST_PRINCIPALS + ("others" in totals):
+            oldest = next(name for name in totals if name != "others")
+            totals["others"] = totals.get("others", 0) + totals.pop(oldest)
 
 
 class ByProgram(NamedTuple):
@@ -263,6 +285,7 @@ class ServerTotals:
         the connection has ended."""
         self._ignored: Counter[str] = Counter()
         self.by_program = ByProgram({}, {})
+        self.refused_by_principal: dict[str, int] = {}
 
     def failed(self) -> None:
         """Count one more log line at ERROR."""
@@ -284,13 +307,15 @@ class ServerTotals:
         for name, number in zip(names, (*messages, *size, skipped), strict=True):
             self._ended[name] += number
 
-    def ignored(self, counts: Counter[str]) -> None:
+    def ignored(self, principal: object, counts: Counter[str]) -> None:
         """Add the numbers of ignored messages of a connection that has ended."""
         self._ignored.update(counts)
+        add_refused(self.refused_by_principal, principal, sum(map(counts.__getitem__, LIMITED)))
 
     def sum(self) -> StatsSum:
         """Begin to add the counters of the open connections to the totals."""
-        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, self._ignored, self.by_program)
+        counted = self._ignored, self.by_program, self.refused_by_principal
+        return StatsSum(self._started_at, self.accepted, self._closed, self._ended, *counted)
 
 
 class StatsSum:
@@ -304,6 +329,7 @@ class StatsSum:
         ended: dict[str, int],
         ignored: Counter[str],
         by_program: ByProgram,
+        refused_by_principal: dict[str, int],
     ) -> None:
         self._started_at = started_at
         self._accepted = accepted
@@ -311,8 +337,9 @@ class StatsSum:
         self._sums = {**ended, "peers": 0, "detached_peers": 0, "slow_peers": 0}
         self._ignored = Counter(ignored)
         self._by_program = ByProgram(*map(dict, by_program))
+        self._refused_by_principal = dict(refused_by_principal)
 
-    def add(self, peer: PeerStats) -> None:
+    def add(self, peer: PeerStats, principal: object) -> None:
         """Add the counters of a connection. It may have ended meanwhile."""
         self._sums["peers"] += 1
         self._sums["detached_peers"] += peer.detached
@@ -321,6 +348,8 @@ class StatsSum:
             self._sums[name] += getattr(peer, name) or 0
         if peer.ignored:
             self._ignored.update(peer.ignored)
+            limited = sum(peer.ignored.get(kind, 0) for kind in LIMITED)
+            add_refused(self._refused_by_principal, principal, limited)
         self._by_program.add(peer.program, sum(peer.misfits.values()), sum(peer.deprecated.values()))
 
     def result(
@@ -350,6 +379,7 @@ class StatsSum:
             ignored=dict(self._ignored),
             misfits=self._by_program.misfits,
             deprecated=self._by_program.deprecated,
+            refused_by_principal=self._refused_by_principal,
             quotas_unchecked=quotas_unchecked,
             draining=draining,
             store_answers=store_answers,

@@ -17,7 +17,7 @@ from core_driver import Blocked
 from engine_servers import EngineServer, nats_server, redis_server
 from leftovers import turns_until
 
-from wsrpc import Client, Context, Handshake, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
+from wsrpc import Client, Context, Handshake, HandshakeRejected, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
 from wsrpc._command import rebalancing
 from wsrpc._command.command_errors import Failure
 from wsrpc._server.operations import DirectOperations, Row
@@ -120,6 +120,12 @@ async def test_a_server_that_drains_says_so_once() -> None:
         await asyncio.gather(waiting, closing)
 
 
+def refuse_bob(handshake: Handshake) -> None:
+    if "user-agent" not in handshake.headers:  # not the command
+        handshake.principal = "bob"
+        handshake.reject(403)
+
+
 async def test_statistics_by_principal() -> None:
     quotas = Quotas(by=lambda handshake: handshake.headers.get("x-who"), running=1)
     async with operated(admin=everybody, quotas=quotas) as (server, url, client):
@@ -149,6 +155,15 @@ async def test_statistics_by_principal() -> None:
         ada, _ = map(json.loads, (await prints("stats", url, "--by", "principal", "--json")).splitlines())
         assert (ada["principal"], ada["refused"], ada["active"]) == ("ada\n\x1b[2J", 3, 1)
         call.cancel()
+        await client.close()
+        await turns_until(lambda: len(server.peers) == 0)
+        server.on_handshake(refuse_bob)
+        with pytest.raises(HandshakeRejected):
+            await server.handshake(Handshake("/", {}))
+        _, *lines = (await prints("stats", url, "--by", "principal")).splitlines()
+        shown = [dict(zip(titles.split(), line.split(), strict=True)) for line in lines[-2:]]
+        of_those_that_left = [(row["PEERS"], row["REFUSED"], row["PRINCIPAL"]) for row in shown]
+        assert of_those_that_left == [("0", "3", r"ada\n\x1b[2J"), ("0", "1", "bob")]
 
 
 async def test_a_call_of_a_peer() -> None:

@@ -74,11 +74,11 @@ async def peers(options: Options, job: Job) -> None:
 
     URL is that of a server that allows it by Server(admin=...), or of the engine of a cluster, such as redis://host.
     """
-    await _print_rows(options, job, "peers", _peer_line, first=f"{PEER.format(*TITLES)}\n")
+    await _print_rows(options, job, _rows_of("peers"), _peer_line, first=f"{PEER.format(*TITLES)}\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  watch wsrpc stats ws://localhost:8080")
-@click.option("--by", type=click.Choice(["principal"]), help="Add up the present peers of each principal instead.")
+@click.option("--by", type=click.Choice(["principal"]), help="Add up the peers of each principal instead.")
 @OPERATOR
 @JSON
 @in_event_loop
@@ -89,9 +89,9 @@ async def stats(options: Options, job: Job) -> None:
     """
     if options.by:
         first = f"{SHARE.format(*SHARE_TITLES)}\n"
-        await _print_rows(options, job, "peers", _share_line, first=first, change=_by_principal)
+        await _print_rows(options, job, _by_principal, _share_line, first=first)
     else:
-        await _print_rows(options, job, "stats", lambda row: "\n".join(_statistics(row)), between="\n")
+        await _print_rows(options, job, _rows_of("stats"), lambda row: "\n".join(_statistics(row)), between="\n")
 
 
 @click.command(cls=Command, epilog="\b\nexample:\n  wsrpc kick ws://localhost:8080 user/42 --code 1008 --reason banned")
@@ -210,21 +210,20 @@ class _RequestedOperations(Operations):
 async def _print_rows(
     options: Options,
     job: Job,
-    what: str,
+    read: Callable[[Operations], AsyncGenerator[Row]],
     text_of: Callable[[Row], str],
     *,
     first: str = "",
     between: str = "",
-    change: Callable[[AsyncGenerator[Row]], AsyncGenerator[Row]] = lambda rows: rows,
 ) -> None:
-    """Print a text for each row, or with ``--json``, the row itself. ``change`` makes other rows of them.
+    """Print a text for each row that ``read`` yields, or with ``--json``, the row itself.
 
     Raises:
         Failure: after the last row, if there are processes of a cluster that have not answered.
     """
     output = ValueWriter(job)
     failures: list[str] = []
-    async with operations(options, job) as through, aclosing(change(through.rows(what))) as rows:
+    async with operations(options, job) as through, aclosing(read(through)) as rows:
         async for row in rows:
             if options.json:
                 await output.value(row)
@@ -232,7 +231,8 @@ async def _print_rows(
                 await output.line(first + text_of(row))
                 first = between
             if "error" in row:
-                failures = [*failures[:LONGEST_LIST], f"{node_of(row)} ({one_line(row['error'])})"]
+                said = f"{node_of(row)} ({one_line(row['error'])})"
+                failures = failures if said in failures else [*failures[:LONGEST_LIST], said]
     if failures:
         raise Failure(f"not all processes have answered: {', '.join(failures)}", REMOTE)
 
@@ -256,25 +256,40 @@ def _total(counts: Any) -> int | None:
     return sum(n for n in counts.values() if n.__class__ is int) if counts.__class__ is dict else None
 
 
-async def _by_principal(rows: AsyncGenerator[Row]) -> AsyncGenerator[Row]:
-    """Add up the rows of the peers of each principal. Those with most messages come first."""
+def _rows_of(what: str) -> Callable[[Operations], AsyncGenerator[Row]]:
+    return lambda through: through.rows(what)
+
+
+async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
+    """Add up the rows of the peers of each principal, those with most messages first, and what was refused to it."""
     found: dict[str, Row] = {}
-    async with aclosing(rows):
+
+    def share_of(principal: Any) -> Row:
+        zeros = dict.fromkeys(("peers", *SUMMED, "refused"), 0)
+        return found.setdefault(repr(principal), {"principal": principal, **zeros})
+
+    async with aclosing(through.rows("peers")) as rows:
         async for row in rows:
             if "error" in row:
                 yield row
                 continue
-            principal: Any = row.get("principal")
-            ignored: Any = row.get("ignored")
-            share = found.setdefault(repr(principal), {"principal": principal, "peers": 0, "refused": 0})
+            share = share_of(row.get("principal"))
             share["peers"] += 1
-            numbers = {name: row.get(name) for name in SUMMED}
-            if ignored.__class__ is dict:
-                numbers["refused"] = _total({why: ignored.get(why) for why in ("above the quota", "above the rate")})
-            for name, number in numbers.items():
-                share[name] = share.get(name, 0) + (number if number.__class__ is int else 0)
-    for share in sorted(found.values(), key=lambda share: -share["messages_in"]):
+            for name in SUMMED:
+                share[name] += _number(row.get(name))
+    async with aclosing(through.rows("stats")) as rows:
+        async for row in rows:
+            if "error" in row:
+                yield row
+            refused = row.get("refused_by_principal")
+            for principal, number in refused.items() if refused.__class__ is dict else ():
+                share_of(None if principal == "unknown" else principal)["refused"] += _number(number)
+    for share in sorted(found.values(), key=lambda share: (-share["messages_in"], -share["refused"])):
         yield share
+
+
+def _number(value: Any) -> int:
+    return value if value.__class__ is int else 0
 
 
 def _share_line(row: Row) -> str:

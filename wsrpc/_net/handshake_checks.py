@@ -21,7 +21,7 @@ from ..errors import HandshakeRejected, one_line, short, ungrouped
 from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction
 from ..headers import ResponseHeaders, check_response_header
 from ..limits import Limits
-from ..stats import add_to
+from ..stats import add_refused, add_to
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
 
@@ -36,7 +36,7 @@ MOST_LOGGED = 1000
 class Door:
     """Open while a server accepts connections. `close` also ends the user's functions that decide on a connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused_by_principal: dict[str, int]) -> None:
         self.closed = False
         self.refused: Counter[int] = Counter()
         """Counts of refused handshakes, by HTTP status."""
@@ -44,6 +44,8 @@ class Door:
         """Number of connections that were accepted without an answer of the store of `Quotas`."""
         self.refusals: dict[str, int] = {}
         """The same counts, by reason."""
+        self.refused_by_principal = refused_by_principal
+        """See `ServerStats.refused_by_principal`."""
         self._logged: dict[tuple[str, str | None], None] = {}
         """Reasons of refusals that were logged, each with the name or the host of the client."""
         self._deciding: set[asyncio.Timeout] = set()
@@ -187,6 +189,7 @@ def reported(
     A client is named by what ``on_handshake`` has said of it, because many can have one host.
     """
     door.refuse(refusal)
+    add_refused(door.refused_by_principal, handshake.principal)
     names = (each for each in (handshake.address, handshake.principal) if each is not None)
     name = next(map(short, names), None)
     if budget is not None and door.is_new(refusal, name or (handshake.remote and handshake.remote[0])):

@@ -396,7 +396,7 @@ class Peers:
 
         At the end of a connection, the messages that wait are ignored. Handlers that still run may ignore more.
         """
-        self.totals.ignored(served.newly_ignored())
+        self.totals.ignored(served.core.log.principal, served.newly_ignored())
         self.totals.by_program.add(served.core.log.program, *served.new_by_program())
 
     def watch(self, served: ServedPeer) -> None:

@@ -69,7 +69,7 @@ class ServerCore:
         max_age: float | None,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
-        self.door = Door()
+        self.door = Door(self.totals.refused_by_principal)
         self.sessions = Sessions(detached_timeout, detached_bytes)
         on_end = rooms.leave_all if quotas is None else self._connection_over
         self.peers = Peers(self.totals, budget, on_end, rooms.presences.connection_changed, self.sessions)
@@ -221,7 +221,7 @@ class ServerCore:
         total, refused = self.totals.sum(), dict(self.door.refused)
         connections: list[PeerCore | RawLink] = [*self.peers.cores(), *self.raw.links()]
         for number, connection in enumerate(connections, 1):
-            total.add(connection.stats())
+            total.add(connection.stats(), connection.log.principal)
             if most is not None and number % most == 0:
                 yield
         joined_cluster = self.peers.joined_cluster

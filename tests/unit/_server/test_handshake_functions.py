@@ -157,6 +157,27 @@ async def test_refusals_are_counted_by_reason_and_logged_once_for_each_reason_an
     assert server.stats().refused == {401: sum(server.stats().refusals.values()) - 1, 403: 1}
 
 
+async def test_the_principals_that_were_refused_last_are_counted_by_name() -> None:
+    server = Server()
+
+    @server.on_handshake
+    def refuse(handshake: Handshake) -> None:
+        handshake.principal = None if handshake.path == "/" else handshake.path
+        handshake.reject(403)
+
+    async def come(*names: object) -> None:
+        for name in names:
+            with pytest.raises(HandshakeRejected):
+                await server.handshake(Handshake(f"/{name}", {}))
+
+    await come("", 0, 0, *range(1, 99), 0)  # as many as are kept
+    assert len(server.stats().refused_by_principal) == 100 and server.stats().refused_by_principal["/0"] == 3
+    await come("a", "b")
+    found = server.stats().refused_by_principal
+    assert (found["others"], found["/0"], found["/b"], len(found)) == (2, 3, 1, 101)
+    assert "unknown" not in found and "/1" not in found
+
+
 # ---------------------------------------------------------------- those that never end
 
 

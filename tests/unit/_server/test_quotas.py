@@ -75,6 +75,7 @@ async def test_all_connections_of_a_user_have_one_bucket_and_each_its_own_rate()
         # A message that its own rate refuses takes nothing from the others.
         assert found == [6, 4, 6, 6, 3]
     assert server.stats().ignored == {ABOVE: 5, "above the rate": 10}
+    assert server.stats().refused_by_principal == {"ada": 6, "bob": 2, "cleo": 2, "unknown": 5}
 
 
 async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
@@ -418,10 +419,11 @@ async def test_a_user_opens_500_connections_on_three_servers(shared: bool, most:
     async with three(MemoryStore() if shared else None) as servers, AsyncExitStack() as stack:
         assert len(await opened(stack, servers, "ada", 500)) == most
         assert len(await opened(stack, servers, "bob", 3)) == 3
-        refused = Counter[int]()
+        refused, by_principal = Counter[int](), Counter[str]()
         for server in servers:
             refused.update(server.stats().refused)
-        assert refused == {429: 500 - most}
+            by_principal.update(server.stats().refused_by_principal)
+        assert refused == {429: 500 - most} and by_principal == {"/ada": 500 - most}
 
 
 @pytest.mark.parametrize(("first", "second", "shared"), [(0, 0, False), (0, 0, True), (0, 1, True)])
