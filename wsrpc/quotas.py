@@ -24,7 +24,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
             principal, without an address (over a Unix socket), or for which the function returns None. This is decided
             at the handshake.
         connections: maximum number of connections. A session that can still resume counts as a connection, and may
-            always resume. A further connection is refused with the HTTP status 429, or is closed with 1013 if its
+            always resume. A further connection is refused with the HTTP status 429, or is closed with 1012 if its
             client has asked to resume a session that has ended. None: no limit.
         requests: maximum number of requests and events, both per second and in one burst, counted as for
             `Limits.rate`. A client that connects again has what it had left. None: no limit.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ._base.logs import principal_text
+from .errors import short
 
 __all__ = ["ClusterStats", "PeerStats", "ServerStats"]
 
@@ -135,7 +135,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             service.
         refused: total numbers of refused opening handshakes, by HTTP status. The status is 403 if the origin is not
             allowed, 503 if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, 429
-            above `Quotas.connections` (also if the connection was closed with 1013), or a status that `on_handshake`
+            above `Quotas.connections` (also if the connection was closed with 1012), or a status that `on_handshake`
             has chosen.
         refusals: the same numbers, by the status and the first line of the response, such as ``"401 token expired"``.
             After 32 of them, ``others`` stands for further ones.
@@ -252,7 +252,7 @@ def add_to(totals: dict[str, int], name: str, number: int = 1, most: int = MOST_
 def add_refused(totals: dict[str, int], principal: object, number: int = 1) -> None:
     """Add ``number`` to the total of a principal. If there are too many, that of the one refused longest ago moves."""
     if number:
-        name = "unknown" if principal is None else str(principal_text(principal))
+        name = "unknown" if principal is None else principal if isinstance(principal, str) else short(principal)
         totals[name] = totals.pop(name, 0) + number
         if len(totals) > MOST_PRINCIPALS + ("others" in totals):
             oldest = next(name for name in totals if name != "others")
@@ -309,8 +309,9 @@ class ServerTotals:
 
     def ignored(self, principal: object, counts: Counter[str]) -> None:
         """Add the numbers of ignored messages of a connection that has ended."""
-        self._ignored.update(counts)
-        add_refused(self.refused_by_principal, principal, sum(map(counts.__getitem__, LIMITED)))
+        if counts:
+            self._ignored.update(counts)
+            add_refused(self.refused_by_principal, principal, sum(map(counts.__getitem__, LIMITED)))
 
     def sum(self) -> StatsSum:
         """Begin to add the counters of the open connections to the totals."""

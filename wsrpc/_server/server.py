@@ -686,7 +686,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 try:
                     await self._quotas.admit_late(handshake, core.door)
                 except HandshakeRejected as exc:
-                    code = CloseCode.TRY_AGAIN_LATER if exc.status == 429 else CloseCode.INTERNAL_ERROR
+                    # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
+                    code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
                     raise await refuse(transport, code, exc.body.strip()) from None
         made = self._start_serving(core, transport, handshake, clock)
         if isinstance(made, RawConnection):

@@ -190,6 +190,7 @@ async def test_a_refused_connection_and_one_that_never_opens_leave_nothing_behin
 async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
     clock, server = Clock(), quoted(Quotas(by=lambda _: "ada", connections=1), detached_timeout=5)
     line = Line(server, clock=clock)
     async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
@@ -207,7 +208,7 @@ async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
         await turns_until(lambda: not server.peers)
         async with connect(server):
             line.down = False  # its session has ended, so it needs a connection of its own
-            await turns_until(lambda: f"1013 {TOO_MANY.format(1)}" in caplog.text)
+            await turns_until(lambda: f"1012 {TOO_MANY.format(1)}" in caplog.text)
             assert server.stats().refused == {429: 2}
 
 
