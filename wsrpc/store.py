@@ -28,10 +28,10 @@ that begins if there is none. A writer is a name of up to 40 ASCII letters, digi
 also after a restart. It numbers its own entries by ``sequence``, in rising order and below 10**14, and an entry has the
 id ``"<writer>.<sequence>"``. It makes one call at a time. If an answer was lost, it repeats the same batch: for at
 least ten minutes, this has no effect, and returns the number and the id of the first call, even if the entries have
-been dropped. An earlier batch is never added, and raises `LogGone`. The writer of a log with an owner is the ``id`` of
-the log, and its sequence is the number of the entry: if there is a gap, the store has lost entries (such as a Redis
-that was restored from an old snapshot), and ``append`` raises `LogGone`. It raises `LogGone` also for a log that does
-not exist, for entries for one that has ended, and for entries of anybody else.
+been dropped, or the repeated batch has others. An earlier batch is never added, and raises `LogGone`. The writer of a
+log with an owner is the ``id`` of the log, and its sequence is the number of the entry: if there is a gap, the store
+has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises `LogGone`. It raises
+`LogGone` also for a log that does not exist, for entries for one that has ended, and for entries of anybody else.
 
 **The end.** ``append(..., end=)`` also ends a log with an owner; the first end counts. Any writer may do so, without
 entries: this stops the log, and its owner learns of it from its next ``append`` or ``hold``. With
@@ -58,8 +58,12 @@ limit for all payers together works in the same way.
 
 **Adoption.** A log with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the logs of this
 topic that are lost, each with its ``payload`` and its age, and renews their leases, in one step: of many processes, one
-gets each log. The process that had it before is not refused, should it come back. So such a log has no entries: two
-processes would be the same writer.
+gets each log. The process that had it before is not refused, should it come back, and two processes are the same writer
+then. So such a log gets one batch, with the sequence 1, from whichever process adds it first: one entry says that the
+call was handed over, two that it was withdrawn before.
+
+**Listing.** A store may have ``pending(topic)``, which returns the logs of this topic that have not ended as
+`AdoptedLog`, and changes nothing. Without it, `wsrpc.cluster.ClusterPeer.waiting` raises ``ValueError``.
 
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
 methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``append`` with

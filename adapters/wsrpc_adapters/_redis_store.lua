@@ -291,6 +291,10 @@ function steps.count(process, ...)  -- the numbers of readers by the keys of log
   end)
 end
 
+local function found(log)  -- an earlier version did not write when it began
+  return {log.key, log.id, log.payload, now - (log.began or now), log.last}
+end
+
 function steps.adopt(topic, process, watches)
   return each(call('SMEMBERS', name('topic', topic)), 1, function(key)
     local log = find(key)
@@ -302,10 +306,17 @@ function steps.adopt(topic, process, watches)
     if is_lost(log) or silent >= GRACE then
       log.process = process
       renew(log)
-      return {key, log.id, log.payload, now - (log.began or now)}  -- an earlier version did not write it
+      return found(log)
     elseif silent > 0 then
       return GRACE  -- it may be lost soon
     end
+  end)
+end
+
+function steps.pending(topic)
+  return each(call('SMEMBERS', name('topic', topic)), 1, function(key)
+    local log = find(key)
+    if log and log.topic == topic and runs(log) then return found(log) end
   end)
 end
 

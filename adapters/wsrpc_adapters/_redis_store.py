@@ -222,8 +222,10 @@ class RedisStore:
         if soon and len(soon) == len(found):  # else those that were found must not wait
             await asyncio.sleep(soon[0] / 1000)
             found = await self._step("adopt", topic, process, int(self._tails.watches))
-        logs = [each for each in found if not isinstance(each, int)]
-        return [AdoptedLog(key.decode(), id.decode(), payload, age / 1000) for key, id, payload, age in logs]
+        return [_found(*each) for each in found if not isinstance(each, int)]
+
+    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
+        return [_found(*each) for each in await self._step("pending", topic)]
 
     async def close(self) -> None:
         self._enter_loop()
@@ -243,6 +245,10 @@ def pool_of(owner: str, kind: Any, url: str, options: dict[str, Any], **own_opti
     # nobody reads.
     watched = {"socket_timeout": None, "socket_connect_timeout": RESPONSE_TIMEOUT, "protocol": 2}
     return kind.from_url(url, **options, **own_options, **watched)
+
+
+def _found(key: bytes, id: bytes, payload: bytes, age: int, last: int) -> AdoptedLog:
+    return AdoptedLog(key.decode(), id.decode(), payload, age / 1000, last)
 
 
 def _ms(seconds: float) -> int:

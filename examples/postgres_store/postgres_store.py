@@ -138,6 +138,9 @@ LOST = f"""
 SELECT key FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND lapses <= {NOW} AND {ALIVE}
 ORDER BY key FOR NO KEY UPDATE
 """
+PENDING = f"""
+SELECT key, id, payload, {NOW} - began, last FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND {ALIVE}
+"""
 
 # ---------------------------------------------------------------- the store
 
@@ -292,6 +295,11 @@ class PostgresStore:
         async with self._transaction() as db:
             keys = [row["key"] for row in await db.fetch(LOST, topic)]
             return [AdoptedLog(*row) for row in await db.fetch(RENEW, keys, self.lease)]
+
+    @to_its_end
+    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
+        async with self._transaction() as db:
+            return [AdoptedLog(*row) for row in await db.fetch(PENDING, topic)]
 
     async def close(self) -> None:
         self._wake_readers(self._waiting, news=False)

@@ -152,7 +152,8 @@ class Run:
             try:
                 if self._is_lost:
                     raise LogGone
-                await self._append_end(self.new.id, end)
+                # With a topic, several processes may be the owner, and have added entries.
+                await self._append_end(OTHER if self.new.topic else self.new.id, end)
             except StoreFull:
                 await self._append_end(OTHER, _TOO_BIG)
             except LogGone:
@@ -383,6 +384,11 @@ class Runs:
         page = await self.link.ask(lambda: self._store.read(key, LAST))
         return None if page is None else page.state
 
+    def learn(self, state: LogState) -> None:
+        """Do what the store says of a run, if it runs in this process."""
+        if (running := self._running.get(state.id)) is not None:
+            running[0].learn(state)
+
     async def _perform(self, run: Run) -> None:
         try:
             await run.perform()
@@ -485,6 +491,8 @@ class Runs:
             try:
                 async for page in self.read(key, state, 0, adopt):
                     end = page.state.end
+                    while page.items:
+                        page.pop()
             except ItemsGone:
                 raise made_here(RunLost(NOTHING_KEPT)) from None
         assert end is not None

@@ -35,8 +35,8 @@ class NewLog(Struct, frozen=True, kw_only=True):
         owned: whether one process adds the entries, and ends the log. Otherwise all add entries, and none ends it.
         arguments: a text by which those who open the log know whether they mean the same.
         memory: bytes that the owner needs for the log until it ends, such as the arguments of a call.
-        topic: the topic under which `Store.adopt` finds the log, which has no entries then, only an end. Empty: no
-            other process can continue it.
+        topic: the topic under which `Store.adopt` finds the log, which has one batch of entries then, or none. Empty:
+            no other process can continue it.
         payload: what another process needs to continue the log.
     """
 
@@ -113,18 +113,20 @@ class Appended(Struct, frozen=True):
 
 
 class AdoptedLog(Struct, frozen=True):
-    """A log whose owner this process is now.
+    """A log whose owner this process is now, or one that ``pending`` has found.
 
     Attributes:
         key: the key of the log.
         id, payload: as for `NewLog`.
         age: seconds since the log has begun, by the clock of the store.
+        last: as for `LogState`. Only ``pending`` has to set it.
     """
 
     key: str
     id: str
     payload: bytes
     age: float
+    last: int = 0
 
 
 class Store(Protocol):

@@ -336,6 +336,11 @@ class MemoryStore:
             log.renew(now, self.lease)
         return [AdoptedLog(key, log.new.id, log.new.payload, now - log.started) for key, log in found]
 
+    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
+        now = self._drop_expired()
+        found = [(key, log) for key, log in self._adoptable.items() if log.new.topic == topic]
+        return [AdoptedLog(key, log.new.id, log.new.payload, now - log.started, log.last) for key, log in found]
+
     async def close(self) -> None:
         self.wake_readers()
 

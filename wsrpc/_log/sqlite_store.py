@@ -116,6 +116,10 @@ class SqliteStore(MemoryStore):
         await self._open_file()
         return await super().adopt(topic)
 
+    async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
+        await self._open_file()
+        return await super().pending(topic)
+
     async def close(self) -> None:
         await super().close()
         if self._opening is not None and not self._opening.done():

@@ -21,7 +21,7 @@ from ..cluster._calls import ClusterPeerChannel as AsyncClusterPeerChannel
 from ..cluster._cluster import ClusterClient as AsyncClusterClient
 from ..cluster._cluster import ClusterRoom as AsyncClusterRoom
 from ..cluster._cluster import ClusterRoomChannel as AsyncClusterRoomChannel
-from ..cluster._submitted_call import SubmittedCall
+from ..cluster._submitted_call import SubmittedCall, WaitingCall
 from ..cluster.engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
@@ -65,6 +65,12 @@ class AwayCaller(Caller):
         call: SubmittedCall = self._await(self._inner.submitted, event, key=key)
         return call
 
+    @shown_as("withdraw")
+    def withdraw(self, event: str, /, *, key: str) -> SubmittedCall:
+        """Withdraw a call, unless it was handed over; see `wsrpc.cluster.ClusterPeer.withdraw`."""
+        call: SubmittedCall = self._await(self._inner.withdraw, event, key=key)
+        return call
+
 
 class ClusterPeer(AwayCaller):
     """Peer with an address, connected to any process of the cluster; see `wsrpc.cluster.ClusterPeer`.
@@ -86,6 +92,10 @@ class ClusterPeer(AwayCaller):
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection of the peer, whichever process has it; see `wsrpc.cluster.ClusterPeer.close`."""
         self._await(self._inner.close, code, reason)
+
+    def waiting(self) -> list[WaitingCall]:
+        """Return the calls to this peer that have not ended; see `wsrpc.cluster.ClusterPeer.waiting`."""
+        return self._await(self._inner.waiting)
 
 
 class ClusterPeerChannel(AwayCaller):

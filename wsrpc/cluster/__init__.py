@@ -3,7 +3,7 @@
 from ._calls import ClusterPeer, ClusterPeerChannel
 from ._cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
 from ._memory_engine import MemoryEngine
-from ._submitted_call import SubmittedCall
+from ._submitted_call import SubmittedCall, WaitingCall
 
 __all__ = [
     "Cluster",
@@ -14,4 +14,5 @@ __all__ = [
     "ClusterRoomChannel",
     "MemoryEngine",
     "SubmittedCall",
+    "WaitingCall",
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from math import inf
-from typing import Any, Self
+from typing import Any, Literal, Self
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
@@ -25,11 +25,13 @@ from .._core.wire.codecs import Codec
 from .._core.wire.messages import RequestOptions
 from .._core.wire.nodes import as_raised, error_to_node
 from .._core.wire.rejections import error_from_wire
-from .._keyed.runs import End, Performer, Run, Runs, failed
-from .._log.contract import LogState, NewLog
-from .._log.kept import encoder_of, hash_of, read_kept
+from .._keyed.runs import OTHER, End, Performer, Run, Runs, failed
+from .._log.contract import AdoptedLog, LogGone, LogState, NewLog, Store
+from .._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
+from .._log.link import insist
+from .._log.position import LAST
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
-from ._submitted_call import SubmittedCall
+from ._submitted_call import SubmittedCall, WaitingCall
 
 PAUSE = 1.0
 """Seconds until a peer that is there, but could not be called, is called again."""
@@ -44,6 +46,13 @@ KEPT = 60.0
 UNANSWERED, ONCE_MORE = -inf, 0.0
 """Earlier than any time. If the store did not answer, calls are adopted again, however long ago a process has ended.
 Once it has answered, they are adopted once more: it may have done late what it did not answer."""
+
+HANDED_OVER, WITHDRAWN = [b""], [b"", b""]
+"""What the log of a call gets before the call is handed over, or when it is withdrawn. The store decides which is
+first: for it, the other one is the same batch once more, which has no effect. The number of entries says which it was.
+"""
+
+WITHDRAWN_END = failed(error_to_node(WsrpcError("the call was withdrawn before it was handed over")))
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
@@ -73,6 +82,29 @@ def _key_in_store(address: str, channel: ChannelRef, event: str, key: Any) -> st
 
 def _error_of(end: End) -> Exception:
     return as_raised(error_from_wire(end.error, end.flag))
+
+
+async def _add_first(store: Store, key: str, id: str, entries: list[bytes]) -> LogState | None:
+    """Add the first entries of a call's log, unless it has some, or has ended. Return its state, or None without a log.
+
+    Raises:
+        StoreLost: the store does not answer. It may add them later.
+    """
+    with suppress(LogGone):
+        return (await store.append(key, id, id, 1, entries)).state
+    page = await store.read(key, LAST)  # it may have forgotten that it has such a batch
+    return page.state if page is not None and page.state.id == id else None
+
+
+def _described(state: LogState | None) -> SubmittedCall:
+    if state is None:
+        return SubmittedCall("unknown")
+    if state.last == len(WITHDRAWN):
+        return SubmittedCall("withdrawn")
+    if state.end is None:
+        return SubmittedCall("running" if state.last else "waiting")
+    end = read_kept(state.end, End)
+    return SubmittedCall("failed", error=_error_of(end)) if end.failed else SubmittedCall("done", end.value)
 
 
 @contextmanager
@@ -123,6 +155,13 @@ class AwayPerformer(Performer):
         while loop.time() < self.until and self._deliveries < DELIVERIES:
             arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
             try:
+                calls.check_connected(self._address)
+                # Each time, because another process may have withdrawn or ended the call.
+                state = await insist(partial(_add_first, calls.link.store, run.key, run.new.id, HANDED_OVER))
+                if state is None or state.end is not None or state.last != len(HANDED_OVER):
+                    return WITHDRAWN_END  # which counts unless the call has ended
+                if loop.time() >= self.until:
+                    break
                 answer = await calls.ask(self._address)(call.channel, call.event, tuple(call.args), options)
                 return calls.encode(End(answer))
             except Exception as exc:
@@ -154,10 +193,14 @@ class AwayCalls:
 
     Args:
         ask: returns the method of the `Sender` for the peer with an address.
+        check_connected: raises what this method would raise, if the peer is known to have no connection.
     """
 
-    def __init__(self, runs: Runs, codec: Codec, ask: Callable[[str], Ask]) -> None:
+    def __init__(
+        self, runs: Runs, codec: Codec, ask: Callable[[str], Ask], check_connected: Callable[[str], None]
+    ) -> None:
         self.ask = ask
+        self.check_connected = check_connected
         self.encode = encoder_of(codec)
         self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
@@ -269,23 +312,62 @@ class AwayCalls:
             call.within = performer.until - loop.time()  # for who may continue the next run
             payload = self.encode(call)
 
-    async def find(self, address: str, channel: ChannelRef, event: str, key: str, *, is_there: bool) -> SubmittedCall:
+    async def find(self, address: str, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
         """Return what the store has of a call. Changes nothing.
-
-        Args:
-            is_there: whether the peer is connected to any process.
 
         Raises:
             Overloaded: the store does not answer.
         """
         with as_others_error():
-            state = await self._runs.find(_key_in_store(address, channel, event, key))
-        if state is None:
-            return SubmittedCall("unknown")
-        if state.end is None:
-            return SubmittedCall("running" if is_there and not state.lost else "waiting")
-        end = read_kept(state.end, End)
-        return SubmittedCall("failed", error=_error_of(end)) if end.failed else SubmittedCall("done", end.value)
+            return _described(await self._runs.find(_key_in_store(address, channel, event, key)))
+
+    async def waiting(self, address: str) -> list[WaitingCall]:
+        """Return the calls to a peer that have not ended, the oldest first. Changes nothing.
+
+        Raises:
+            ValueError: the store cannot list them.
+            Overloaded: the store does not answer.
+        """
+        pending: Callable[[str], Awaitable[Sequence[AdoptedLog]]] | None = getattr(self.link.store, "pending", None)
+        if pending is None:
+            raise ValueError(f"the store {self.link.store!r} cannot list calls: it has no method `pending`")
+        with as_others_error():
+            found, now = await self.link.ask(partial(pending, address)), time.time()
+        calls = list[WaitingCall]()
+        for log in sorted(found, key=lambda log: -log.age):
+            try:
+                call = read_kept(log.payload, AwayCall)
+            except UNREADABLE:  # of a later version
+                continue
+            if log.last != len(WITHDRAWN):
+                key, since = str(call.context.key), now - log.age
+                state: Literal["running", "waiting"] = "running" if log.last else "waiting"
+                until = since + call.within
+                calls.append(WaitingCall(call.event, call.args, key, call.channel, since, until, state))
+        return calls
+
+    async def withdraw(self, address: str, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
+        """End a call unless it was handed over, and return what the store has of it then.
+
+        Raises:
+            Overloaded: the store does not answer.
+        """
+        store, key = self.link.store, _key_in_store(address, channel, event, key)
+
+        async def end(id: str) -> LogState | None:
+            state = await _add_first(store, key, id, WITHDRAWN)
+            if state is not None and state.end is None and state.last == len(WITHDRAWN):
+                with suppress(LogGone):  # who was about to hand it over, has ended it
+                    state = (await store.append(key, id, OTHER, 1, [], end=WITHDRAWN_END)).state
+            return state
+
+        with as_others_error():
+            state = await self._runs.find(key)
+            if state is not None and state.end is None:
+                state = await self.link.ask(partial(end, state.id))
+        if state is not None:
+            self._runs.learn(state)
+        return _described(state)
 
     # ------------------------------------------------------------ peers that connect
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from .._base.closing import check_close
+from .._base.closing import CloseCode, check_close
 from .._base.misuse import check_number, refused, shown_as
 from .._base.names import ChannelRef, Offline, check_channel, check_timeout
 from .._base.retry import ask_again
@@ -26,12 +26,12 @@ from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
 from .._server.joined_cluster import HasAddress
-from ..errors import EngineLost, PeerNotFound, RequestTimeout, WsrpcError
+from ..errors import ConnectionLost, EngineLost, PeerNotFound, RequestTimeout, WsrpcError
 from ._addresses import CLOSE_PEER, SUBMIT
 from ._away_calls import Ask, AwayCall
 from ._membership import ClusterMembership
 from ._peer_forwarder import place
-from ._submitted_call import SubmittedCall
+from ._submitted_call import SubmittedCall, WaitingCall
 from .engine import RESPONSE_TIMEOUT
 
 if TYPE_CHECKING:
@@ -206,11 +206,23 @@ class ClusterSender:
             node = await membership.links.reach(self._node(membership))
             await node.request(CLOSE_PEER, self._address, code, reason, timeout=membership.timeout)
 
-    async def submitted(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
-        """Return the state of a submitted call; see `ClusterPeer.submitted`."""
+    def check_connected(self) -> None:
+        """Raise the error of a request that cannot be sent now, if the peer is known to have no connection."""
+        membership = self._joined()
+        if (here := membership.addresses.find(self._address)) is None:
+            self._node(membership)
+        elif here.detached:
+            raise ConnectionLost(CloseCode.ABNORMAL, "the session waits for its next connection", "not_sent")
+
+    async def submitted(self, channel: ChannelRef, event: str, key: str, *, withdraws: bool = False) -> SubmittedCall:
+        """Return the state of a submitted call, perhaps after withdrawing it; see `ClusterPeer.submitted`."""
         check_sending(channel, event, None)
-        key, away, is_there = check_key(key), self._joined().away.lasting(), self._locate() is not None
-        return await away.find(self._address, channel, event, key, is_there=is_there)
+        key, away = check_key(key), self._joined().away.lasting()
+        return await (away.withdraw if withdraws else away.find)(self._address, channel, event, key)
+
+    async def waiting(self) -> list[WaitingCall]:
+        """Return the calls that have not ended; see `ClusterPeer.waiting`."""
+        return await self._joined().away.lasting().waiting(self._address)
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._joined().registry.converter(returns)
@@ -385,6 +397,23 @@ class AwayCaller(Caller):
         sender: ClusterSender = caller._sender
         return await sender.submitted(self._channel_name, event, key)
 
+    @shown_as("withdraw")
+    async def withdraw(self, event: str, /, *, key: str) -> SubmittedCall:
+        """Withdraw the call with a key, unless it was handed over, and return its state.
+
+        If the state is ``"withdrawn"``, the call was not handed over, and never is: who waits for its response gets a
+        `WsrpcError` whose ``outcome`` is ``"not_sent"``, and so do later calls with the key, as long as it is kept.
+        With any other state, nothing has changed. The store decides, so this holds also if a process is about to hand
+        the call over, unless the store loses data. After an error, or if this is cancelled, the call may be withdrawn
+        or not: call it again.
+
+        Raises:
+            TypeError, ValueError, Overloaded, EngineLost: as for `submitted`.
+        """
+        caller: Any = self
+        sender: ClusterSender = caller._sender
+        return await sender.submitted(self._channel_name, event, key, withdraws=True)
+
 
 class ClusterPeer(AwayCaller, HasAddress):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
@@ -448,6 +477,21 @@ class ClusterPeer(AwayCaller, HasAddress):
                 given without a code.
         """
         await self._close(code, reason)
+
+    async def waiting(self) -> list[WaitingCall]:
+        """Return the calls to this peer that have not ended, on all channels, the oldest first.
+
+        These are the calls that any process has submitted, or made with ``deliver_within``. `withdraw` cancels one that
+        waits. It reads the store once, and does not change the calls.
+
+        Raises:
+            ValueError: this `Server` or `ClusterClient` has no ``store``, or one of your own without ``pending``.
+            Overloaded: the store has not answered within 10 seconds.
+            EngineLost: this process has not joined the cluster.
+        """
+        caller: Any = self
+        sender: ClusterSender = caller._sender
+        return await sender.waiting()
 
     def __repr__(self) -> str:
         return f"<ClusterPeer {self.address!r}>"

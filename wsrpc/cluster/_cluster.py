@@ -85,7 +85,12 @@ class ClusterView:
         return self._membership
 
     def _away(self, runs: Runs, codec: Codec) -> AwayCalls:
-        return AwayCalls(runs, codec, lambda address: ClusterSender(address, self._joined).send_request)
+        def sender(address: str) -> ClusterSender:
+            return ClusterSender(address, self._joined)
+
+        return AwayCalls(
+            runs, codec, lambda address: sender(address).send_request, lambda address: sender(address).check_connected()
+        )
 
     @property
     def connected(self) -> bool:

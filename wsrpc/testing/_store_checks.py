@@ -400,6 +400,39 @@ async def a_log_that_its_process_releases_is_lost_at_once(connect: Connect) -> N
     assert await theirs.adopt("t") == [], "it is held again"
 
 
+async def of_two_batches_with_one_sequence_the_first_counts(connect: Connect) -> None:
+    """So two processes, which are the same writer if one has adopted a log from the other, learn who was first."""
+    ours, theirs = connect(), connect()
+    for first, second in ((1, 2), (2, 1)):
+        await ours.open(key := f"k{first}", new_log("a", topic="t"))
+        assert (await add_own(ours, 1, *[b""] * first, key=key)).last == first
+        assert (await add_own(theirs, 1, *[b""] * second, key=key)).last == first
+        await end(theirs, b"end", key=key)
+        assert (await add_own(ours, 1, *[b""] * second, key=key)) == LogState("a", "[1]", 1, first, b"end", 0, False)
+
+
+async def the_pending_logs_of_a_topic_are_listed(connect: Connect) -> None:
+    ours, theirs = connect(lease=AN_HOUR), connect(lease=AN_HOUR)
+    pending: Any = getattr(theirs, "pending", None)
+    if pending is None:  # it is optional
+        return
+    for key in ("k1", "k2", "ended", "elsewhere"):
+        await ours.open(key, new_log("a", topic="u" if key == "elsewhere" else "t", payload=b"\xff" + key.encode()))
+    await ours.open("k3", new_log("a"))
+    await add_own(ours, 1, b"", b"", key="k2")
+    await end(ours, b"", key="ended")
+    await ours.release({"k2": "a"})
+    for _ in range(2):
+        found = sorted(await pending("t"), key=lambda log: log.key)
+        assert [(log.key, log.id, log.payload, log.last) for log in found] == [
+            ("k1", "a", b"\xffk1", 0),
+            ("k2", "a", b"\xffk2", 2),
+        ]
+        assert all(0 <= log.age < AN_HOUR for log in found)
+    assert [log.key for log in await ours.adopt("t")] == ["k2"], "listing has changed nothing"
+    assert await pending("nothing") == []
+
+
 async def a_log_that_is_held_is_not_forgotten(connect: Connect) -> None:
     store = connect(lease=SOON)
     await store.open("k", new_log("a", keep=LATER))
@@ -576,6 +609,8 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     one_of_many_processes_adopts_a_log,
     a_log_is_adopted_each_time_when_its_lease_has_lapsed,
     a_log_that_its_process_releases_is_lost_at_once,
+    of_two_batches_with_one_sequence_the_first_counts,
+    the_pending_logs_of_a_topic_are_listed,
     a_log_that_is_held_is_not_forgotten,
     a_payer_with_too_many_logs_has_room_again_when_one_is_forgotten,
     a_payer_with_too_many_bytes_has_room_again_when_a_log_is_forgotten,

@@ -168,6 +168,10 @@ def test_it_submits_calls_and_runs_functions_around_them_in_the_context_of_the_c
         shop.peer("user/1").submit("ring", 5, key="k", deliver_within=60)
         assert called.get() == ("submitted", "ring")
         assert shop.peer("user/1").submitted("ring", key="k") == SubmittedCall("waiting")
+        shop.peer("user/1").of("door").submit("ring", 6, key="k2", deliver_within=60)
+        assert called.get() == ("submitted", "ring")
+        assert [(call.key, call.channel) for call in shop.peer("user/1").waiting()] == [("k", None), ("k2", "door")]
+        assert shop.peer("user/1").of("door").withdraw("ring", key="k2") == SubmittedCall("withdrawn")
         served.run(connect_device())
         assert called.get() == {"user": "ada"}
         assert shop.peer("user/1").request("ring", 5, key="k", deliver_within=60, returns=int) == 5

@@ -20,7 +20,7 @@ from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry,
 from wsrpc._keyed import runs
 from wsrpc._log import link
 from wsrpc._log.kept import read_kept
-from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, _away_calls
+from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, WaitingCall, _away_calls
 from wsrpc.cluster._away_calls import AwayCall
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.errors import (
@@ -33,6 +33,7 @@ from wsrpc.errors import (
     RequestTimeout,
     RpcError,
     RunLost,
+    WsrpcError,
 )
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
 from wsrpc.testing import Clock, Line, connect
@@ -577,6 +578,8 @@ async def test_an_option_that_is_missing_is_told_with_the_name_of_the_method() -
                 peer.submit("open_lock", key="k")
             with pytest.raises(TypeError, match=r"^submitted\(\) missing .* 'key'$"):
                 peer.submitted("open_lock")
+            with pytest.raises(TypeError, match=r"^withdraw\(\) missing .* 'key'$"):
+                peer.withdraw("open_lock")
 
 
 async def test_what_cannot_be_submitted_is_refused() -> None:
@@ -594,10 +597,13 @@ async def test_what_cannot_be_submitted_is_refused() -> None:
             await shop.peer("lock").submit("open_lock", key="k", deliver_within=1)
         with pytest.raises(ValueError, match="needs a store that outlives this process"):
             await shop.peer("lock").submitted("open_lock", key="k")
-        asked: Any = lock_at(cluster).submitted
-        for key, error in (("", ValueError), (5, TypeError), (None, TypeError)):
-            with pytest.raises(error, match="key"):
-                await asked("open_lock", key=key)
+        with pytest.raises(ValueError, match="needs a store that outlives this process"):
+            await shop.peer("lock").waiting()
+        asked: Any
+        for asked in (lock_at(cluster).submitted, lock_at(cluster).withdraw):
+            for key, error in (("", ValueError), (5, TypeError), (None, TypeError)):
+                with pytest.raises(error, match="key"):
+                    await asked("open_lock", key=key)
 
 
 @pytest.mark.parametrize(
@@ -701,6 +707,186 @@ async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_chan
             await lock_at(cluster).request("break", key="b", deliver_within=30)
         failed = await shop.peer("lock").submitted("break", key="b")
         assert f"error=HandlerFailed('internal error [{caught.value.error_id}]')" in repr(failed)
+
+
+async def test_any_process_lists_the_calls_that_wait_for_a_peer_which_does_not_change_them() -> None:
+    lock, store = Lock(), Faulty(lease=LEASE)
+    lock.may_answer.clear()
+    asking: Any = Recorded(store)
+    async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=asking) as shop:
+        now, peer = time.time(), shop.peer("lock")
+        assert await peer.waiting() == []
+        await lock_at(cluster).submit("open_lock", 7, key="a", deliver_within=30)
+        call = asyncio.create_task(lock_at(cluster).of("door").request("open_lock", 8, key="b", deliver_within=60))
+        await turns_until(lambda: len(store._adoptable) == 2)
+        await cluster[0].cluster.peer("other").submit("open_lock", key="a", deliver_within=30)
+        asking.asked.clear()
+        first, second = await peer.waiting()
+        assert asking.asked == {"pending"}
+        assert first == WaitingCall("open_lock", [7], "a", None, first.since, first.since + 30, "waiting")
+        assert second == WaitingCall("open_lock", [8], "b", "door", second.since, second.since + 60, "waiting")
+        assert now - 1 <= first.since <= second.since <= time.time() + 1
+        await cluster.join(0, "lock", lock.client)
+        await turns_until(lambda: len(lock.opened) == 2)
+        assert [each.state for each in await peer.waiting()] == ["running", "running"]
+        lock.may_answer.set()
+        await call
+        await turns_until(lambda: len(store._adoptable) == 1)
+        assert await peer.waiting() == []
+        for log in store._adoptable.values():
+            log.new = replace(log.new, payload=b"\xc1")  # of a later version
+        assert await shop.peer("other").waiting() == []
+        asking.pending = None  # as in a store of one's own
+        with pytest.raises(ValueError, match="cannot list calls: it has no method `pending`"):
+            await peer.waiting()
+
+
+# ------------------------------------------------------------ withdrawing
+
+
+def is_idle(cluster: Servers) -> bool:
+    """Whether no server makes a call, or waits for a peer."""
+    return not any(membership_of(server.cluster).away._runs._running for server in cluster.all)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("submits", [True, False])
+async def test_a_call_that_waits_is_withdrawn_and_never_made(submits: bool, number: int) -> None:
+    """Also if its process has ended. Who waits for its response, or makes it again, learns of it."""
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        here, there = lock_at(cluster), lock_at(cluster, number)
+        for key in ("no such key", "k"):
+            assert await there.withdraw("open_lock", key=key) == SubmittedCall("unknown")
+        if submits:
+            async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
+                await ended.peer("lock").submit("open_lock", key="k", deliver_within=30)
+        call = await waiting(here)
+        assert (await there.of("door").withdraw("open_lock", key="k")).state == "unknown"
+        for _ in range(2):
+            assert await there.withdraw("open_lock", key="k") == SubmittedCall("withdrawn")
+            assert await here.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
+        assert await there.waiting() == []
+        for again in (call, opening(there), here.submit("open_lock", key="k", deliver_within=30)):
+            with pytest.raises(WsrpcError, match="was withdrawn before it was handed over") as caught:
+                await again
+            assert caught.value.outcome == "not_sent"
+        await turns_until(lambda: is_idle(cluster))
+        await cluster.join(0, "lock", lock.client)
+        assert await opening(here, 5, key="k2") == "open 1"
+        assert await there.withdraw("open_lock", key="k2") == SubmittedCall("done", "open 1")
+        assert lock.opened == [5]
+
+
+class Pauses(MemoryStore):
+    """A store that pauses before or after it records that a call is handed over."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__(lease=LEASE)
+        self.when = when
+        self.reached, self.may_continue = asyncio.Event(), asyncio.Event()
+
+    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
+        if entries != _away_calls.HANDED_OVER:
+            return await super().append(key, log, writer, sequence, entries, **options)
+        if self.when == "after":
+            added = await super().append(key, log, writer, sequence, entries, **options)
+        self.reached.set()
+        await self.may_continue.wait()
+        if self.when == "before":
+            added = await super().append(key, log, writer, sequence, entries, **options)
+        return added
+
+
+@pytest.mark.parametrize("server", [0, 1])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_whether_a_call_was_withdrawn_is_true_also_while_it_is_being_handed_over(when: str, server: int) -> None:
+    lock, store = Lock(), Pauses(when)
+    async with servers(2, store=store) as cluster:
+        await lock_at(cluster).submit("open_lock", 7, key="k", deliver_within=30)
+        await cluster.join(server, "lock", lock.client)
+        await store.reached.wait()
+        told = await lock_at(cluster, 1).withdraw("open_lock", key="k")
+        assert told.state == ("withdrawn" if when == "before" else "running")
+        store.may_continue.set()
+        await turns_until(lambda: is_idle(cluster))
+        assert lock.opened == ([] if when == "before" else [7])
+        state = (await lock_at(cluster, 1).submitted("open_lock", key="k")).state
+        assert state == ("withdrawn" if when == "before" else "done")
+
+
+class Half(MemoryStore):
+    """A store that does not answer any more after a call was withdrawn, and does not end it."""
+
+    answers = False
+
+    async def append(self, *args: Any, end: bytes | None = None, **options: Any) -> Appended:
+        if end is not None and not self.answers:
+            raise StoreLost
+        return await super().append(*args, end=end, **options)
+
+
+async def test_a_call_that_was_withdrawn_in_part_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that withdraws it may end just then."""
+    lock, store = Lock(), Half(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        peer = lock_at(cluster)
+        await peer.submit("open_lock", key="k", deliver_within=30)
+        monkeypatch.setattr(link, "STORE_TIMEOUT", 0.01)
+        with pytest.raises(Overloaded):
+            await lock_at(cluster, 1).withdraw("open_lock", key="k")
+        monkeypatch.undo()
+        store.answers = True
+        assert await peer.waiting() == []
+        assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
+        await cluster.join(1, "lock", lock.client)
+        await turns_until(lambda: is_idle(cluster))
+        assert lock.opened == [] and not store._adoptable
+        assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
+
+
+class Forgetful(MemoryStore):
+    """A store that forgets at once which batches it has. It may, after ten minutes."""
+
+    async def append(self, key: str, *args: Any, **options: Any) -> Appended:
+        if (log := self._logs.get(key)) is not None:
+            log.writers = {}
+        return await super().append(key, *args, **options)
+
+
+async def test_a_call_that_was_handed_over_is_not_withdrawn_though_the_peer_is_away_again() -> None:
+    """Another process hands it over again, however long ago the first time was."""
+    lock, store = Lock(), Forgetful(lease=LEASE)
+    lock.may_answer.clear()
+    async with servers(2, store=store) as cluster:
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+        await cluster.join(0, "lock", lock.client)
+        await turns_until(lambda: lock.opened)
+        await cluster[0].close(drain_timeout=0)
+        assert (await lock_at(cluster, 1).withdraw("open_lock", key="k")).state == "running"
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        lock.may_answer.set()
+        assert await opening(lock_at(cluster, 1)) == "open 1"
+        assert lock.opened == [0]
+
+
+async def test_a_call_is_withdrawn_while_the_session_of_its_peer_waits() -> None:
+    lock, store = Lock(), MemoryStore()
+    async with servers(1, store=store) as cluster:
+        line, soon = Line(cluster[0]), Reconnect(initial=0.01, max=0.05)
+        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=soon) as client:
+            client.on("open_lock", lock.open_lock, keep=60)
+            assert await opening(lock_at(cluster), 1, key="first") == "open 1"
+            peer = cluster.peer(0, "lock")
+            line.down = True
+            line.cut()
+            await turns_until(lambda: peer.detached)
+            await lock_at(cluster).submit("open_lock", 2, key="k", deliver_within=30)
+            await turns(20)
+            assert (await lock_at(cluster).withdraw("open_lock", key="k")).state == "withdrawn"
+            line.down = False
+            assert await opening(lock_at(cluster), 3, key="k2") == "open 2"
+            assert lock.opened == [1, 3]
 
 
 async def test_who_joins_a_call_that_waits_waits_as_long_as_it_has_said() -> None:
