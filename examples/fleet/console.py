@@ -34,6 +34,20 @@ def result(device: str, key: str) -> dict[str, Any]:
     return {"state": call.state, "value": call.value, "error": call.error and str(call.error)}
 
 
+@app.get("/<device>/waiting")
+def waiting(device: str) -> list[dict[str, Any]]:
+    fleet.connect()
+    calls = fleet.peer(device).waiting()
+    return [{"key": call.key, "call": [call.event, *call.args], "state": call.state} for call in calls]
+
+
+@app.delete("/<device>/unlock/<key>")
+def withdraw(device: str, key: str) -> dict[str, str]:
+    """Cancel a command that was not delivered yet. Only the state "withdrawn" means that it never runs."""
+    fleet.connect()
+    return {"state": fleet.peer(device).withdraw("unlock", key=key).state}
+
+
 @app.errorhandler(WsrpcError)
 def unavailable(error: WsrpcError) -> tuple[dict[str, str], int]:
     return {"error": str(error)}, 503  # Redis is away, or too many commands wait for this device

@@ -140,6 +140,12 @@ async def test_the_steps_of_its_readme(tmp_path: Path) -> None:
         key = json.loads(fleet.printed[-1][0])["key"]
         fleet.printed.append([await fetch(f"{site}/lock-3/unlock/{key}")])
         assert json.loads(fleet.printed[-1][0]) == {"state": "waiting", "value": None, "error": None}
+        fleet.printed.append([await fetch(f"{site}/lock-3/unlock/4", "POST")])
+        other = json.loads(fleet.printed[-1][0])["key"]
+        fleet.printed.append([await fetch(f"{site}/lock-3/unlock/{other}", "DELETE")])
+        assert json.loads(fleet.printed[-1][0]) == {"state": "withdrawn"}
+        fleet.printed.append([await fetch(f"{site}/lock-3/waiting")])
+        assert json.loads(fleet.printed[-1][0]) == [{"key": key, "call": ["unlock", 2], "state": "waiting"}]
         lock_3 = await fleet.device("lock-3", "--every", "0.25")
         await lock_3.says("door 2 is open")
         answer = await fetch(f"{site}/lock-3/unlock/{key}")

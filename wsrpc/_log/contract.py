@@ -113,7 +113,7 @@ class Appended(Struct, frozen=True):
 
 
 class AdoptedLog(Struct, frozen=True):
-    """A log whose owner this process is now, or one that ``pending`` has found.
+    """A log that ``adopt`` or ``pending`` has returned.
 
     Attributes:
         key: the key of the log.

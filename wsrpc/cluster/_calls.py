@@ -331,11 +331,13 @@ class AwayCaller(Caller):
                 ``key``, and a handler with ``keep=``, and takes no ``send``, ``retry`` and ``offline``. The request
                 waits in the ``store`` of the `Server` or `ClusterClient`, and is made when the peer connects to any
                 process. If the connection is lost before the response, it is made again when the peer is back; the
-                handler does not run again. ``timeout`` is the maximum time until the response, from the moment when the
-                request was handed over. Requests with the same key and arguments, from any process, share one response,
-                which is kept for another ``deliver_within`` seconds, at least 60. If the peer did not respond, the next
-                request with the key tries again. If this process ends, and the processes have a common store, the one
-                to which the peer connects makes the request. Cancelling stops only the waiting.
+                handler does not run again. ``timeout`` is the maximum time until the response, from each moment when
+                the request is handed over, also while the peer's session then waits for its next connection: the
+                request fails with a `RequestTimeout` whose ``outcome`` is ``"unknown"``, and is not made again.
+                Requests with the same key and arguments, from any process, share one response, which is kept for
+                another ``deliver_within`` seconds, at least 60. If the peer did not respond, the key is free: the next
+                request with it tries again, and joins a handler that runs. If this process ends, and the processes have
+                a common store, the one to which the peer connects makes the request. Cancelling stops only the waiting.
 
         Raises:
             PeerNotFound: with ``deliver_within``: the peer has not connected in time. Nothing was sent.
@@ -361,8 +363,10 @@ class AwayCaller(Caller):
         the process to which it connects. `submitted` says what has become of the request. To wait for the response,
         call `request` with the same event, arguments and key, and ``deliver_within``: it returns the response, or
         raises the error with which the request has failed. Both are kept for another ``deliver_within`` seconds, at
-        least 60, and a failure is logged, too. A second `submit` with the same key does nothing, and also raises this
-        error: to try again, use another key. The options are as for `request`, and ``key`` must be given.
+        least 60, and a failure is logged, too. Until then, a second `submit` with the same key does nothing, and also
+        raises this error: to try again, use another key. If the ``outcome`` of the error is ``"unknown"``, the handler
+        may run twice then. The options are as for `request`, such as ``timeout``, and ``key`` must be given. `waiting`
+        lists what has not ended, and `withdraw` cancels what was not handed over.
 
         The first `submit` of a `ClusterClient` asks the servers whether they have its ``store``. If no server is known,
         the request waits, since one may be about to start, and a warning is logged, once.

@@ -753,7 +753,8 @@ def is_idle(cluster: Servers) -> bool:
 @pytest.mark.parametrize("submits", [True, False])
 async def test_a_call_that_waits_is_withdrawn_and_never_made(submits: bool, number: int) -> None:
     """Also if its process has ended. Who waits for its response, or makes it again, learns of it."""
-    lock, store = Lock(), MemoryStore(lease=LEASE)
+    # In its own process, it ends at once, and not when its lease is renewed.
+    lock, store = Lock(), MemoryStore(lease=LEASE if submits or number else 1000)
     async with servers(2, store=store) as cluster:
         here, there = lock_at(cluster), lock_at(cluster, number)
         for key in ("no such key", "k"):
@@ -813,6 +814,19 @@ async def test_whether_a_call_was_withdrawn_is_true_also_while_it_is_being_hande
         assert lock.opened == ([] if when == "before" else [7])
         state = (await lock_at(cluster, 1).submitted("open_lock", key="k")).state
         assert state == ("withdrawn" if when == "before" else "done")
+
+
+async def test_a_call_is_not_handed_over_late_though_the_store_takes_its_time() -> None:
+    lock, store = Lock(), Pauses("before")
+    async with servers(1, store=store) as cluster:
+        await cluster.join(0, "lock", lock.client)
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.1)
+        until = time.monotonic() + 0.2
+        await turns_until(lambda: time.monotonic() > until)
+        store.may_continue.set()
+        await turns_until(lambda: is_idle(cluster))
+        call = await lock_at(cluster).submitted("open_lock", key="k")
+        assert isinstance(call.error, PeerNotFound) and lock.opened == []
 
 
 class Half(MemoryStore):
