@@ -19,9 +19,10 @@ owner, and from each ``hold(process, logs, readers)``, which returns the states 
 lapsed, `LogState.lost` is true, until it is renewed. ``release(logs)`` lets leases lapse at once: a process that ends
 well calls it for what it still holds. Ids of other logs have no effect there, and in ``hold``. The store uses its own
 clock, because the clocks of two processes differ. A store that learns that a process has ended, as Redis does of its
-connections, may tell this before the lease lapses, by `LogState.owner_ended`. ``readers`` has the number of readers of
-each log in a process, which is a random name: they count as `LogState.readers` until the process tells another number,
-or for ``lease`` seconds.
+connections, may tell this before the lease lapses, by `LogState.owner_ended`. It may have another method, ``await
+look()``, which is called when a process does not answer: the store then looks which have ended, before anybody reads.
+``readers`` has the number of readers of each log in a process, which is a random name: they count as `LogState.readers`
+until the process tells another number, or for ``lease`` seconds.
 
 **Entries.** ``append(key, log, writer, sequence, entries)`` adds entries. ``log`` is the id of a log, or a `NewLog`
 that begins if there is none. A writer is a name of up to 40 ASCII letters, digits and ``-`` which nobody else uses,

@@ -36,14 +36,18 @@ local function is_lost(log)
   return runs(log) and log.lapses <= now
 end
 
+local function absent_since(process)  -- since when it is known to have no connection, if it has none
+  if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return end
+  local since = call('GET', name('absent', process)) or now  -- the process deletes it when it is connected again
+  if since == now then redis.pcall('SET', name('absent', process), now, 'PX', LEASE) end  -- a full server refuses it
+  if since ~= 'lives' then return since end  -- else it has said so
+end
+
 local function silence(log)  -- how long the process that runs it has had no connection, so it has probably ended
   local process = log.process or ''  -- an earlier version did not write it
   if not runs(log) or process == '' or log.lapses ~= log.renews then return 0 end  -- or has renewed it
-  if call('PUBSUB', 'NUMSUB', name('process', process))[2] > 0 then return 0 end
-  local since = call('GET', name('absent', process)) or now
-  if since == 'lives' then return 0 end  -- it has said so
-  if since == now then redis.pcall('SET', name('absent', process), now, 'PX', 2 * GRACE) end  -- a full server refuses it
-  return math.max(1, math.min(now - since, now - log.renewed))
+  local since = absent_since(process)
+  return since and math.max(1, math.min(now - since, now - log.renewed)) or 0
 end
 
 local function is_gone(log)
@@ -169,7 +173,23 @@ local function finish(log, ending, free)
   call('SREM', name('topic', log.topic), log.key)
 end
 
+local function listens(process)  -- a full server refuses it
+  local known = PREFIX .. 'processes'
+  redis.pcall('ZADD', known, now, process)
+  redis.pcall('ZREMRANGEBYSCORE', known, '-inf', now - 2 * LEASE)
+  redis.pcall('PEXPIRE', known, 2 * LEASE)
+end
+
 local steps = {}
+
+function steps.listen(process)
+  call('DEL', name('absent', process))
+  listens(process)
+end
+
+function steps.look()  -- begins to count how long processes are absent, before anybody reads what they run
+  for _, process in ipairs(call('ZRANGE', PREFIX .. 'processes', 0, -1)) do absent_since(process) end
+end
 
 function steps.open(key, ...)
   local log, freed = find(key), {}
@@ -230,7 +250,8 @@ end
 function steps.read(key, after, watches)
   local log = find(key)
   if not log then return end
-  local gone = watches == '1' and is_gone(log)
+  local silent = watches == '1' and silence(log) or 0
+  local gone = silent >= GRACE
   -- A server that refuses writes must not tell that a lease has lapsed, because it may have refused to renew it.
   if gone or is_lost(log) then call('SET', name('lost', key), '', 'PX', LEASE) end
   local number, entries, ids, size, found = math.min(math.max(after + 1, log.first), log.last + 1), {}, {}, 0, {}
@@ -243,7 +264,8 @@ function steps.read(key, after, watches)
     ids[i], entries[i] = entry[2][1], entry[2][2]
     size = size + #entries[i]
   end
-  return {state(log, gone), number, id_before(log, number), entries, ids, log.process or ''}
+  local left = silent > 0 and math.max(0, GRACE - silent) or 0  -- until it may be lost
+  return {state(log, gone), number, id_before(log, number), entries, ids, log.process or '', left}
 end
 
 local function each(list, stride, step)  -- the results of a step for each log, of which an error harms only its log
@@ -259,6 +281,7 @@ local function each(list, stride, step)  -- the results of a step for each log, 
 end
 
 function steps.hold(process, ...)  -- the ids of logs by their keys
+  if process ~= '' then listens(process) end
   return each({...}, 2, function(key, id)
     local log = find(key)
     if not log or log.id ~= id then return end
@@ -308,7 +331,7 @@ function steps.adopt(topic, process, watches)
       renew(log)
       return found(log)
     elseif silent > 0 then
-      return GRACE  -- it may be lost soon
+      return GRACE - silent  -- it may be lost then
     end
   end)
 end

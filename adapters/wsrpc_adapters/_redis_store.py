@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -103,7 +104,7 @@ class RedisStore:
         """The event loop of the connections."""
         self._answers = 0
         """How often Redis has answered."""
-        self._tails = Tails(self._client, name, lease, self._page)
+        self._tails = Tails(self._client, name, lease, self._page, partial(self._step, "listen"))
 
     def __repr__(self) -> str:
         return f"RedisStore({self._host}, name={self._prefix[:-1]!r})"
@@ -181,13 +182,14 @@ class RedisStore:
         self._enter_loop()
         return await self._tails.read(key, after, wait)
 
-    async def _page(self, key: str, after: int) -> tuple[Page | None, str]:
-        """Return a page, and the process that owns the log."""
+    async def _page(self, key: str, after: int) -> tuple[Page | None, str, float]:
+        """Return a page, the process that owns the log, and the seconds until the log may be lost, or 0."""
         reply = await self._step("read", key, after, int(self._tails.watches))
         if reply is None:
-            return None, ""
-        state, number, before, entries, ids, process = reply
-        return Page(state_of(*state), number, text_of(before), entries, [*map(text_of, ids)]), text_of(process)
+            return None, "", 0.0
+        state, number, before, entries, ids, process, left = reply
+        page = Page(state_of(*state), number, text_of(before), entries, [*map(text_of, ids)])
+        return page, text_of(process), left / 1000
 
     # ------------------------------------------------------------ leases
 
@@ -214,6 +216,10 @@ class RedisStore:
     async def release(self, logs: Mapping[str, str], /) -> None:
         for some in _parts(logs):
             await self._step("release", *some)
+
+    async def look(self) -> None:
+        if self._tails.watches:
+            await self._step("look")
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         process = await self._announced()

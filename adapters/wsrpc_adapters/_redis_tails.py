@@ -36,7 +36,7 @@ FIRST = 1.0
 OUTAGE = 3.0
 """Seconds after an outage was noticed in which the connections of others are not missed: perhaps Redis was away."""
 
-ReadPage = Callable[[str, int], Awaitable[tuple[Page | None, str]]]
+ReadPage = Callable[[str, int], Awaitable[tuple[Page | None, str, float]]]
 
 
 class Tail:
@@ -47,6 +47,7 @@ class Tail:
         is_own: whether only this process adds to the log, so nothing is published that it does not know.
         is_idle: whether nobody has used it for a while.
         process: the process that owns the log. Empty if there is none, or it is not known.
+        due: when the log may be lost, because its process is absent. Until then, the store need not be asked again.
         subscribed: done when what is published arrives.
         changed: done with the next change, with a text that says why the store is lost, or an empty one.
         lock: for reading what it does not have.
@@ -55,7 +56,7 @@ class Tail:
     def __init__(self) -> None:
         self.readers = 0
         self.is_own = self.is_idle = False
-        self.process = ""
+        self.process, self.due = "", 0.0
         loop = asyncio.get_running_loop()
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.changed: asyncio.Future[str] = loop.create_future()
@@ -134,15 +135,19 @@ class Tails:
         client: of the library.
         channels: the beginning of the names of the channels on which the entries of logs are published.
         read_page: reads from Redis.
+        listens: tells Redis that this process listens.
     """
 
-    def __init__(self, client: Any, name: str, lease: float, read_page: ReadPage) -> None:
+    def __init__(
+        self, client: Any, name: str, lease: float, read_page: ReadPage, listens: Callable[[str], Awaitable[object]]
+    ) -> None:
         self._client = client
         self._lease = lease
         self._absent = f"{name}:absent:"
         self._channels = f"{name}:changed:"
         self._processes = f"{name}:process:"
         self._read_page = read_page
+        self._listens = listens
         self.process = secrets.token_hex(8)
         """The name of this process, in which one event loop runs."""
         self._stays = False
@@ -230,7 +235,11 @@ class Tails:
         async with tail.lock:
             changed, page = tail.changed, tail.page(after)
             if page is None:
-                page, tail.process = await self._read_page(key, after)
+                page, tail.process, left = await self._read_page(key, after)
+                if left:
+                    loop = asyncio.get_running_loop()
+                    tail.due = loop.time() + left
+                    loop.call_at(tail.due, tail.learn, None)
                 if page is not None and changed is tail.changed:
                     tail.start(page)
         return page
@@ -284,6 +293,8 @@ class Tails:
                 finally:
                     self._first.cancel()
                     self._pubsub = None if self._pubsub is pubsub else self._pubsub
+        except StoreLost as exc:
+            lost = str(exc)
         except (RedisError, OSError) as exc:  # a timeout is an `OSError`, too
             lost = f"Redis: {error_text(exc)}"
         except Exception as exc:
@@ -309,7 +320,7 @@ class Tails:
             else:
                 self._received(message["type"], channel := message["channel"].decode(), message["data"])
                 if channel == self._processes + self.process:  # it is connected, perhaps again
-                    await self._client.delete(self._absent + self.process)
+                    await self._listens(self.process)
             if (now := asyncio.get_running_loop().time()) > due:
                 due = now + RESPONSE_TIMEOUT
                 self._drop_idle()
@@ -342,8 +353,9 @@ class Tails:
                     listeners = dict(await self._client.pubsub_numsub(*processes))
             except (RedisError, OSError):  # which readers notice, too
                 continue
+            now = asyncio.get_running_loop().time()
             for tail in waiting:
-                if not listeners[(self._processes + tail.process).encode()]:
+                if now >= tail.due and not listeners[(self._processes + tail.process).encode()]:
                     tail.learn(None)
 
     def _drop_idle(self) -> None:

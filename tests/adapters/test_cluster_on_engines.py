@@ -21,6 +21,7 @@ from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._wire import Probe
 from wsrpc.cluster.engine import EngineConnection
 from wsrpc.errors import EngineLost, PeerNotFound
+from wsrpc.store import MemoryStore
 from wsrpc_adapters.redis import RedisEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -85,10 +86,20 @@ async def test_calls_streams_and_rooms(broker: OnServer) -> None:
 # ---------------------------------------------------------------- what else is on the engine
 
 
+class Looking(MemoryStore):
+    """A store that may learn which processes have ended."""
+
+    looked = 0
+
+    async def look(self) -> None:
+        self.looked += 1
+
+
 async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine says that nobody hears it, so its lease need not be over."""
+    """The engine says that nobody hears it, so its lease need not be over. And the store looks what it ran."""
     monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
-    async with servers(2, broker.engine, patience=60) as made:
+    store = Looking()
+    async with servers(2, broker.engine, patience=60, store=store) as made:
         here, gone = (membership_of(server.cluster).node for server in made.all)
         assert await here.engine.is_received(gone.id, Probe())
         engine: Any = gone.engine
@@ -98,6 +109,7 @@ async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monke
         with pytest.raises(PeerNotFound):
             await here.connections.dial(gone.id, {}, attempts=1)
         assert gone.id not in here.directory.nodes and made[0].cluster.connected
+        assert store.looked
 
 
 DEEP = b"\x91" * 100_000 + b"\xc0"

@@ -185,6 +185,7 @@ async def test_only_the_connection_that_is_listened_on_is_lost(
     readers = await with_readers(store, reads, insist)
     for _ in range(3):
         assert await until(lambda: client.client_kill_filter(_type="pubsub"), bool) in (1, 2)
+        await reads.look()
         page = await reads.read("k", 2)
         assert page is not None and not page.state.lost, "its process has connected again"
     await add_own(store, 3, b"z")
@@ -210,6 +211,25 @@ async def test_a_run_whose_process_was_killed_is_lost_long_before_its_lease_laps
 
     await until(partial(reads.read, "k", 0), lambda page: page is not None and page.state.owner_ended)
     assert await until(end_if_lost, bool) == b"end"
+
+
+async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its_process(
+    reads: RedisStore, mortal: Mortal
+) -> None:
+    """Otherwise the time in which a process may connect again began only when there was a reader."""
+    program = await start(sys.executable, "-c", OWNS, mortal.url)
+    assert program.stdout is not None
+    assert await program.stdout.readline()
+    await reads.look()
+    await timers_due(0.7)
+    page = await reads.read("k", 1)
+    assert page is not None and not page.state.lost, "it is connected"
+    program.kill()
+    await program.wait()
+    await reads.look()
+    await timers_due(0.7)
+    page = await reads.read("k", 1)
+    assert page is not None and page.state.owner_ended
 
 
 async def test_readers_are_told_why_listening_has_ended(
@@ -374,8 +394,8 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
     assert names and all(name.startswith(b"shop:") for name in names)
     lifetimes = {name: await client.pttl(name) for name in names}
     assert [name for name, left in lifetimes.items() if left == -1] == []
-    await until(lambda: client.dbsize(), lambda size: size == 0)
     await store.close()
+    await until(lambda: client.dbsize(), lambda size: size == 0)
 
 
 async def test_a_server_tells_when_its_store_does_not_answer(mortal: Mortal, caplog: pytest.LogCaptureFixture) -> None:

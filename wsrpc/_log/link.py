@@ -113,6 +113,8 @@ class StoreLink:
         """Whether the server or client was closed."""
         self._outage: asyncio.Task[None] | None = None
         """Asks the store that does not answer until it does. None before the first outage."""
+        self._looking: asyncio.Task[None] | None = None
+        """Lets the store look which processes have ended. None before the first time."""
 
     @property
     def is_shared(self) -> bool:
@@ -163,6 +165,12 @@ class StoreLink:
             await asyncio.sleep(RETRY)
             [error] = await asyncio.gather(self._given.append(PROBE.id, PROBE, "", 0, []), return_exceptions=True)
         logger.info("the store %s answers again", self._given)
+
+    def process_missed(self) -> None:
+        """Another process does not answer: let the store look whether it has ended, before anybody reads its logs."""
+        look = getattr(self.store, "look", None)
+        if look is not None and self._looking not in self.tasks:
+            self._looking = self.spawn(look())
 
     # ------------------------------------------------------------ the end
 

@@ -57,6 +57,8 @@ class Connections:
         self._of_clients: set[str] = set()
         """Connections that are joined to the connections of clients, until these have ended, too. Until then, this node
         does not confirm the end, because the other node keeps a session without a connection only for some time."""
+        self.unheard: Callable[[], object] = lambda: None
+        """Called when nobody hears a node, which may have been killed."""
         self.dialed = 0
         """Total number of connections that this node has requested."""
         directory.on_ended.append(self._node_ended)
@@ -92,6 +94,8 @@ class Connections:
                 if answer.done():
                     break
                 unreceived = 0 if await self._engine.is_received(node, wire.Probe()) else unreceived + 1
+                if unreceived:
+                    self.unheard()
                 if unreceived == UNRECEIVED:
                     self._directory.drop(node, self._clock.time(), silent=True)
         except BaseException:

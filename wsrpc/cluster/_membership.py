@@ -69,6 +69,7 @@ class ClusterMembership:
         self.scheduler.renew()
         self._operations = None if rooms is None else ServerOperations(rooms.server)
         self.node = Node(engine, name, self._accepted, self._engine_lost)
+        self.node.connections.unheard = away.link.process_missed
         self.directory = self.node.directory
         self._session_forwarder = SessionForwarder(self.node, Sessions(0.0, 0) if sessions is None else sessions)
         self.resume_elsewhere = self._session_forwarder.resume_elsewhere
