@@ -99,6 +99,36 @@ async def test_a_page_follows_the_next_run_of_a_lost_one() -> None:
     await server.close()
 
 
+async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
+    server, lost = Server(), asyncio.Event()
+
+    async def generate(ctx: Context) -> AsyncIterator[int]:
+        yield 0
+        await lost.wait()
+        if ctx.key == "k":
+            raise made_here(RunLost("the process has ended"))
+        await asyncio.Event().wait()
+
+    server.on("generate", generate, keep=Keep(600, scope=lambda *_: ""))
+    async with asyncio.timeout(30), server.listen() as listener, Page.start(listener.url) as page:
+        await page.run("""
+        globalThis.items = client.with({ key: "k", attempts: 2 }).follow("generate")
+        globalThis.other = client.with({ key: "k" }).stream("generate")
+        await Promise.all([items.next(), other.next()])
+        """)
+        lost.set()
+        read = "try { for await (const _ of items); } catch (error) { codes.push(error.code) }"
+        codes = await page.run(f"""
+        const codes = []
+        await other.next().catch((error) => codes.push(error.code))
+        await items.stop()
+        for (const items of [globalThis.items, client.with({{ key: "k:2" }}).stream("generate")]) {{ {read} }}
+        return [...codes, globalThis.items.attempt]
+        """)
+        assert codes == ["wsrpc.run_lost", "wsrpc.stopped", "wsrpc.stopped", 2]
+    await server.close()
+
+
 async def test_a_reader_stops_the_handler_for_all() -> None:
     async with generating() as (_, url, _), Page.start(url) as page:
         ends, refused = await page.run("""

@@ -42,7 +42,7 @@ SHIPPED = (
     "CHANGELOG.md",
 )
 LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads at once that imports these modules
-    ("client",): 12_860,
+    ("client",): 12_890,
     ("client", "msgpack"): 16_000,
     ("http",): 2_000,  # which the client loads later
 }

@@ -131,7 +131,7 @@ export interface Items<T> extends AsyncIterableIterator<T, undefined> {
   return(): Promise<IteratorResult<T, undefined>>
 }
 
-/** The items of a stream with a key, from one session to the next. */
+/** The items of a stream with a key, from one session to the next. `stop` holds for a run that begins later, too. */
 export interface FollowedItems<T> extends Items<T> {
   /** The run whose items are read. When it grows, the items before are those of a lost run, and count no more. */
   readonly attempt: number

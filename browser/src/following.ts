@@ -9,6 +9,8 @@ export class Following<T> implements FollowedItems<T> {
   readonly #key: string
   readonly #attempts: number
   #items: Items<T> | undefined
+  /** The items whose handler was stopped, as that of each later attempt is then. */
+  #stopped: Items<T> | undefined
   #after: string | number | null | undefined
   attempt = 1
 
@@ -42,7 +44,7 @@ export class Following<T> implements FollowedItems<T> {
   }
 
   stop(): Promise<void> {
-    return this.#reading.stop()
+    return (this.#stopped = this.#reading).stop()
   }
 
   return(): Promise<IteratorResult<T, undefined>> {
@@ -53,6 +55,7 @@ export class Following<T> implements FollowedItems<T> {
     for (;;) {
       const items = this.#reading
       try {
+        if (this.#stopped && this.#stopped !== items) await (this.#stopped = items).stop()
         return await items.next()
       } catch (error) {
         if (error instanceof ConnectionLost && error.outcome !== "not_sent") this.#after = items.position

@@ -2037,6 +2037,8 @@ var Following = class {
   #key;
   #attempts;
   #items;
+  /** The items whose handler was stopped, as that of each later attempt is then. */
+  #stopped;
   #after;
   attempt = 1;
   /**
@@ -2065,7 +2067,7 @@ var Following = class {
     return after == null ? void 0 : `${after}`;
   }
   stop() {
-    return this.#reading.stop();
+    return (this.#stopped = this.#reading).stop();
   }
   return() {
     return this.#reading.return();
@@ -2074,6 +2076,7 @@ var Following = class {
     for (; ; ) {
       const items = this.#reading;
       try {
+        if (this.#stopped && this.#stopped !== items) await (this.#stopped = items).stop();
         return await items.next();
       } catch (error) {
         if (error instanceof ConnectionLost && error.outcome !== "not_sent") this.#after = items.position;

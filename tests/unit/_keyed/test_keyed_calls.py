@@ -756,6 +756,37 @@ async def test_a_client_follows_a_stream_over_sessions_and_runs() -> None:
     await server.close()
 
 
+async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
+    server, lost = Server(), asyncio.Event()
+
+    @server.on("count", keep=60)
+    async def count(ctx: Context) -> AsyncIterator[int]:
+        yield 0
+        await lost.wait()
+        if ctx.key == "k":
+            raise made_here(RunLost("the process has ended"))
+        await asyncio.Event().wait()
+
+    async def code_of_end(reading: AsyncIterator[int]) -> object:
+        try:
+            return [number async for number in reading]
+        except RemoteError as exc:
+            return exc.code
+
+    async with asyncio.timeout(30), connect(server) as client:
+        items, other = client.follow("count", key="k", attempts=2), client.stream("count", key="k")
+        with pytest.raises(ChannelClosed):
+            await items.stop()  # nothing has begun
+        assert await anext(items) == await anext(other) == 0
+        lost.set()
+        with pytest.raises(RunLost):
+            await anext(other)
+        for _ in range(2):  # its own stream has ended, too, at the latest when it is stopped again
+            await items.stop()
+        assert await code_of_end(items) == await code_of_end(client.stream("count", key="k:2")) == "wsrpc.stopped"
+        assert items.attempt == 2
+
+
 async def test_a_step_that_is_cancelled_while_the_client_reconnects_is_not_the_end() -> None:
     server, may_dial, go_on = Server(), asyncio.Event(), asyncio.Event()
     line = Line(server)

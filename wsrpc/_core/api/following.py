@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from ...errors import ConnectionLost, RunLost
+from ...errors import ChannelClosed, ConnectionLost, RunLost
 from .stream import Stream, is_closed
 
 T = TypeVar("T")
@@ -38,7 +39,11 @@ class Following(Generic[T]):
         self._key = key
         self._attempts = attempts
         self._stream: Stream[T] | None = None
-        self._closed = False
+        self._closed = self._begun = False
+        self._stops = False
+        """Whether the handlers of all attempts are to stop."""
+        self._stopped: Stream[T] | None = None
+        """The stream whose handler was stopped last."""
         self.attempt = 1
         self._after = after
         if isinstance(after, str) and (found := _later_attempt(after)) is not None:
@@ -54,8 +59,16 @@ class Following(Generic[T]):
         return None if after is None else str(after)
 
     async def stop(self) -> None:
-        """Stop the handler, for all its readers; see `Stream.stop`."""
-        await self._reading().stop()
+        """Stop the handler, for all its readers; see `Stream.stop`. If it was lost, reading on stops the next."""
+        stream = self._reading()
+        if self._begun:
+            self._stops, self._stopped = True, stream
+        try:
+            await stream.stop()
+        except (ChannelClosed, RunLost):
+            self._stopped = None  # it is not open yet, or was lost
+            if not (self._begun and self.attempt < self._attempts):
+                raise
 
     async def aclose(self) -> None:
         """Stop reading. Cancelling is safe, and a second call has no effect."""
@@ -74,8 +87,11 @@ class Following(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        self._begun = True
         while True:
             try:
+                if self._stops and self._reading() is not self._stopped:
+                    await self._stop_anew()
                 return await anext(self._reading())
             except BaseException as exc:
                 lost = isinstance(exc, RunLost) and self.attempt < self._attempts
@@ -86,6 +102,13 @@ class Following(Generic[T]):
                     self.attempt += lost
                 if not (lost or ended):
                     raise
+
+    async def _stop_anew(self) -> None:
+        """Stop the handler that another stream reads. How the stream has ended is told by its next step."""
+        stream = self._stopped = self._reading()
+        await stream.__aenter__()
+        with suppress(ChannelClosed, RunLost):
+            await stream.stop()
 
     def _reading(self) -> Stream[T]:
         if self._stream is None:
