@@ -172,10 +172,17 @@ async def take_over(peer: Peer, on: bool) -> None:
 
 
 async def stop_answer(conversation: str, id: str) -> None:
-    """Stop the model, in whichever process and attempt it runs."""
+    """Stop the model, in whichever process and attempt it runs, and store what it has written."""
     await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped"))  # no attempt begins any more
+    text = new = ""
     async with local_client(server, state={"conversation": conversation}) as client:
         async with client.follow("answer", conversation, id, key=id, attempts=ATTEMPTS) as parts:
             with suppress(RemoteError):
-                async for _ in parts:
-                    await parts.stop()
+                async for part in parts:
+                    if "begin" in part:
+                        await parts.stop()
+                        new = ""
+                    new += part.get("text", "")
+                    text = new or text
+    # The handler has stored it, unless its worker was killed.
+    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))

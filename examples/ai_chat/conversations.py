@@ -66,8 +66,8 @@ class Conversations:
         return answer
 
     def end(self, conversation: str, id: str, state: str, answer: str = "") -> dict[str, Any]:
-        """Store an answer, or that there will be none. The first state stays."""
-        changes = "answer = coalesce(nullif(?, ''), answer), state = iif(state = 'asked', ?, state)"
+        """Store an answer, or that there will be none. The first answer stays, and the first state."""
+        changes = "answer = coalesce(nullif(answer, ''), ?), state = iif(state = 'asked', ?, state)"
         update = f"UPDATE message SET {changes} WHERE conversation = ? AND id = ?"
         self._db.execute(update, [answer, state, conversation, id])
         return self.messages(conversation, id)[0]

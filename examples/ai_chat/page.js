@@ -53,7 +53,7 @@ function draw({ section, author, text, answer, streamed, state, note }) {
   const line = (className, textContent) => make("p", { className, textContent })
   const written = answer || streamed
   section.replaceChildren(line(author, text), ...(written ? [line("answer", written)] : []))
-  if (state === "stopped" || state === "failed") note = `(${state})`
+  if (state !== "asked") note = state === "done" ? "" : `(${state})`
   if (note) section.append(line("note", note))
   find("#stop").disabled = asked().length === 0
 }
@@ -75,7 +75,7 @@ async function follow(message) {
         begins = false
       }
       if (part.of) closeQuestion(`${id} ${part.of}`) // a tab has answered
-      message.note = parts.attempt > 1 && message.state === "asked" ? `(begun again: attempt ${parts.attempt})` : ""
+      message.note = parts.attempt > 1 ? `(begun again: attempt ${parts.attempt})` : ""
       draw(message)
     }
   } catch (error) {

@@ -246,6 +246,8 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
             assert (await answers(tab).text_content() or "").count("simulated model") == 1
+            await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+            await expect(tab.locator(".note")).to_have_count(0)
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["the second attempt", "before the second attempt"])
@@ -253,6 +255,7 @@ async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: 
     async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
         await say_at(page, "Good morning!", other, answers(page))
+        await expect(answers(second)).to_contain_text("I am a simulated")
         os.kill(worker, signal.SIGKILL)
         if waits:
             await expect(second.locator(".note")).to_have_text(ATTEMPT)
@@ -261,6 +264,8 @@ async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: 
         for tab in (page, second):
             await expect(tab.locator(".note")).to_have_text("(stopped)")
             await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+        await second.reload()
+        await expect(answers(second)).to_contain_text("I am")  # perhaps of the second attempt
         await say(page, "And again!")  # at whose end the first answer would have ended, too
         await expect(answers(second)).to_have_count(2)
         await expect(answers(second).last).to_contain_text("a second or so.", timeout=20_000)

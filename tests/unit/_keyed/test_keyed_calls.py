@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -785,6 +785,31 @@ async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
             await items.stop()
         assert await code_of_end(items) == await code_of_end(client.stream("count", key="k:2")) == "wsrpc.stopped"
         assert items.attempt == 2
+
+
+async def test_an_attempt_goes_on_from_the_items_of_the_one_before() -> None:
+    server = Server()
+
+    @server.on_handshake
+    def log_in(handshake: Handshake) -> None:
+        handshake.principal = "ann"
+
+    @server.on("count", keep=60)
+    async def count(ctx: Context) -> AsyncIterator[int]:
+        written = 0
+        if ctx.key == "k:2":
+            async with local_client(server, principal="ann") as client, client.stream("count", key="k") as before:
+                with suppress(RunLost):
+                    async for number in before:
+                        written = number + 1
+        for number in range(written, 5):
+            yield number
+            if number == 2 and ctx.key == "k":
+                raise made_here(RunLost("the process has ended"))
+
+    async with connect(server) as client:
+        items = client.follow("count", key="k", attempts=2, returns=int)
+        assert [(items.attempt, number) async for number in items] == [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4)]
 
 
 async def test_a_step_that_is_cancelled_while_the_client_reconnects_is_not_the_end() -> None:
