@@ -193,6 +193,7 @@ end
 
 function steps.open(key, ...)
   local log, freed = find(key), {}
+  local gone = log and log.id ~= ... and select(-1, ...) == '1' and is_gone(log)
   if log and log.free then
     for _, id in ipairs(log.freed) do
       if id == ... then return state(log) end  -- it comes late
@@ -209,7 +210,7 @@ function steps.open(key, ...)
     log.freed = freed
     renew(log)
   end
-  return state(log)
+  return state(log, gone)
 end
 
 function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free, only_if_lost)

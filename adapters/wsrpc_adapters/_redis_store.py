@@ -144,7 +144,8 @@ class RedisStore:
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
         new = (log.id, log.payer, _ms(log.keep), int(log.owned), log.arguments, log.topic, log.payload, log.memory)
-        state = state_of(*await self._step("open", key, *new, await self._announced() if log.owned else ""))
+        process = await self._announced() if log.owned else ""
+        state = state_of(*await self._step("open", key, *new, process, int(self._tails.watches)))
         if state.id == log.id and log.owned and not state.last and state.end is None:
             self._tails.own(key, state)
         else:

@@ -11,7 +11,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from stores_in_use import add, add_own, end, entries_of, new_log, next_entries, state_of, until
 
-from wsrpc import Client, Server
+from wsrpc import Client, HandshakeRejected, Quotas, Server
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
+from wsrpc.testing import connect
 from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 SECRET = "s3cret-of-tests"
@@ -230,6 +231,28 @@ async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its
     await timers_due(0.7)
     page = await reads.read("k", 1)
     assert page is not None and page.state.owner_ended
+
+
+async def test_the_connections_of_a_process_that_was_killed_do_not_count_for_long(mortal: Mortal) -> None:
+    server = Server(quotas=Quotas(connections=2), store=RedisStore(mortal.url, lease=3600))
+    program = await start(sys.executable, "-c", CONNECTED, mortal.url)
+    assert program.stdout is not None
+    assert await program.stdout.readline()
+
+    async def enters(stack: AsyncExitStack) -> bool:
+        with suppress(HandshakeRejected):
+            await stack.enter_async_context(connect(server, principal="ada"))
+            return True
+        return False
+
+    async with AsyncExitStack() as stack:
+        assert not await enters(stack)
+        program.kill()
+        await program.wait()
+        for _ in range(2):
+            await until(lambda: enters(stack), bool)
+        assert not await enters(stack)
+    await server.close()
 
 
 async def test_readers_are_told_why_listening_has_ended(
@@ -488,6 +511,22 @@ async def main():
     await store.hold("p", {"k": "a", "k2": "a"}, {})
     print("owns two", flush=True)
     await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+CONNECTED = """
+import asyncio, sys
+from wsrpc import Quotas, Server
+from wsrpc.testing import connect
+from wsrpc_adapters.redis import RedisStore
+
+async def main():
+    server = Server(quotas=Quotas(connections=2), store=RedisStore(sys.argv[1], lease=3600))
+    async with connect(server, principal="ada"), connect(server, principal="ada"):
+        print("has both", flush=True)
+        await asyncio.sleep(3600)
 
 asyncio.run(main())
 """

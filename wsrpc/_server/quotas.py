@@ -162,7 +162,13 @@ class Slot:
 
     async def acquire(self) -> bool:
         """Get the slot. Return False if another connection has it."""
-        if (await self._link.store.open(self._key, self._new)).id != self._new.id:
+        store = self._link.store
+        state = await store.open(self._key, self._new)
+        if state.lost and state.id != self._new.id:  # its process was killed
+            with suppress(LogGone):
+                await store.append(self._key, state.id, WRITER, 1, [], end=b"", free=True, only_if_lost=True)
+            state = await store.open(self._key, self._new)
+        if state.id != self._new.id:
             return False
         if self._is_free:  # its connection has ended meanwhile
             await self.free()
