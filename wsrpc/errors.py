@@ -506,7 +506,11 @@ class UnknownEvent(RemoteError):
 
 
 class Overloaded(RemoteError):
-    """The remote peer has reached one of its limits. The handler did not run."""
+    """The remote peer has reached one of its limits. The handler did not run.
+
+    `Room.emit` of a room with ``keep=`` raises it here. If a handler lets it pass, its caller gets `HandlerFailed`,
+    because the handler ran.
+    """
 
     code = "wsrpc.overloaded"
     outcome: Outcome = "not_run"

@@ -172,7 +172,7 @@ async def take_over(peer: Peer, on: bool) -> None:
 
 
 async def stop_answer(conversation: str, id: str) -> None:
-    """Stop the model, in whichever process and attempt it runs, and store what it has written."""
+    """Stop the model, wherever it runs, and store what it has written."""
     await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped"))  # no attempt begins any more
     text = new = ""
     async with local_client(server, state={"conversation": conversation}) as client:
@@ -184,5 +184,4 @@ async def stop_answer(conversation: str, id: str) -> None:
                         new = ""
                     new += part.get("text", "")
                     text = new or text
-    # The handler has stored it, unless its worker was killed.
-    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))
+    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))  # its worker may be killed
