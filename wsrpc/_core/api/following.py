@@ -39,7 +39,7 @@ class Following(Generic[T]):
         self._key = key
         self._attempts = attempts
         self._stream: Stream[T] | None = None
-        self._closed = self._begun = False
+        self._closed = self._started = False
         self._stops = False
         """Whether the handlers of all attempts are to stop."""
         self._stopped: Stream[T] | None = None
@@ -61,13 +61,13 @@ class Following(Generic[T]):
     async def stop(self) -> None:
         """Stop the handler, for all its readers; see `Stream.stop`. If it was lost, reading on stops the next."""
         stream = self._reading()
-        if self._begun:
+        if self._started:
             self._stops, self._stopped = True, stream
         try:
             await stream.stop()
         except (ChannelClosed, RunLost):
             self._stopped = None  # it is not open yet, or was lost
-            if not (self._begun and self.attempt < self._attempts):
+            if not (self._started and self.attempt < self._attempts):
                 raise
 
     async def aclose(self) -> None:
@@ -87,7 +87,7 @@ class Following(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        self._begun = True
+        self._started = True
         while True:
             try:
                 if self._stops and self._reading() is not self._stopped:

@@ -51,7 +51,7 @@ class SimulatedStore:
         return "<SimulatedStore>"
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") or not hasattr(self._kept, name):  # such as `look`, which a store need not have
             raise AttributeError(name)
         return partial(self._ask, name)
 
