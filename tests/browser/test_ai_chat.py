@@ -357,7 +357,7 @@ async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: P
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
     (profile := tmp_path / "profile").mkdir()
-    driven = serving_chat(tmp_path, app="driven_chat:app", app_folder=HERE)
+    driven = serving_chat(tmp_path, workers=4, app="driven_chat:app", app_folder=HERE)
     async with driven as chat, firefox(profile, f"{chat.url}/drive"):
         await chat.logged('report: "kill all workers"')
         for pid in chat.workers():

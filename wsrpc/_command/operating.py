@@ -281,7 +281,7 @@ async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
         async for row in rows:
             if "error" in row:
                 yield row
-            refused = row.get("refused_by_principal")
+            refused: Any = row.get("refused_by_principal")
             for principal, number in refused.items() if refused.__class__ is dict else ():
                 share_of(None if principal == "unknown" else principal)["refused"] += _number(number)
     for share in sorted(found.values(), key=lambda share: (-share["messages_in"], -share["refused"])):
