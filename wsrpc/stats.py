@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .errors import short
+from .errors import LONGEST_LINE, one_line, short
 
 __all__ = ["ClusterStats", "PeerStats", "ServerStats"]
 
@@ -166,9 +166,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             programs have another version of the contract. ``unknown`` stands for peers that do not say what they run,
             and ``others`` for further programs after 100.
         deprecated: total numbers of calls of deprecated handlers, by the program of the peers that call them.
-        refused_by_principal: total numbers of refused opening handshakes, and of messages above a rate or a quota, by
-            principal. ``unknown`` stands for clients without one, and ``others`` for all but the 100 principals that
-            were refused last.
+        refused_by_principal: total numbers of opening handshakes that `on_handshake`, ``origins=`` or a quota refused,
+            and of messages above a rate or a quota, by principal. ``unknown`` stands for clients without one, and
+            ``others`` for all but the 100 principals that were refused last.
         quotas_unchecked: total number of connections that were accepted although the ``store=`` of the server has not
             said how many its user has (`Quotas.connections`).
         draining: while the server drains, the numbers of what it waits for, by event and kind: such as ``{"import:
@@ -253,6 +253,7 @@ def add_refused(totals: dict[str, int], principal: object, number: int = 1) -> N
     """Add ``number`` to the total of a principal. If there are too many, that of the one refused longest ago moves."""
     if number:
         name = "unknown" if principal is None else principal if isinstance(principal, str) else short(principal)
+        name = name if len(name) <= LONGEST_LINE else one_line(name)
         totals[name] = totals.pop(name, 0) + number
         if len(totals) > MOST_PRINCIPALS + ("others" in totals):
             oldest = next(name for name in totals if name != "others")

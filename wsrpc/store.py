@@ -61,7 +61,7 @@ limit for all payers together works in the same way.
 topic that are lost, each with its ``payload`` and its age, and renews their leases, in one step: of many processes, one
 gets each log. The process that had it before is not refused, should it come back, and two processes are the same writer
 then. So such a log gets one batch, with the sequence 1, from whichever process adds it first: one entry says that the
-call was handed over, two that it was withdrawn before.
+call was handed over, two that it was withdrawn before. This batch is never dropped.
 
 **Listing.** A store may have ``pending(topic)``, which returns the logs of this topic that have not ended as
 `AdoptedLog`, and changes nothing. Without it, `wsrpc.cluster.ClusterPeer.waiting` raises ``ValueError``.

@@ -153,7 +153,7 @@ local function add(log, writer, sequence, entries)
     log.bytes = log.bytes + ENTRY + #ids[i] + #entry
   end
   charge(log, log.bytes - before)
-  trim(log, excess(log.payer), log.bytes - LOG_BYTES)
+  if log.topic == '' then trim(log, excess(log.payer), log.bytes - LOG_BYTES) end  -- else it has one short batch
   return ids
 end
 

@@ -227,7 +227,7 @@ class RedisStore:
         found: list[Any] = await self._step("adopt", topic, process, int(self._tails.watches))
         soon = [each for each in found if isinstance(each, int)]
         if soon and len(soon) == len(found):  # else those that were found must not wait
-            await asyncio.sleep(soon[0] / 1000)
+            await asyncio.sleep(max(soon) / 1000)
             found = await self._step("adopt", topic, process, int(self._tails.watches))
         return [_found(*each) for each in found if not isinstance(each, int)]
 

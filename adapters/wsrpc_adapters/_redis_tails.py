@@ -323,6 +323,7 @@ class Tails:
                     await self._listens(self.process)
             if (now := asyncio.get_running_loop().time()) > due:
                 due = now + RESPONSE_TIMEOUT
+                await self._listens(self.process)
                 self._drop_idle()
                 if unwanted := {*map(bytes.decode, pubsub.channels)} - self._wanted:
                     await pubsub.unsubscribe(*unwanted)

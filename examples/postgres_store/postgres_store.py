@@ -247,8 +247,9 @@ class PostgresStore:
             if entries:
                 await db.execute(REMEMBER, key, writer, sequence, sequence + len(entries), number, before, REMEMBERED)
                 size = await db.fetchval(ADD, key, number, writer, sequence, entries)
-                excess, _ = await self._share(db, found["payer"])
-                await db.execute(TRIM, key, excess, size - self._log_bytes)
+                if not found["topic"]:  # else it has one short batch
+                    excess, _ = await self._share(db, found["payer"])
+                    await db.execute(TRIM, key, excess, size - self._log_bytes)
             ends = end is not None and runs and (found["lost"] or not only_if_lost)
             if end is not None and ends:
                 await self._end(db, key, found, end, free)

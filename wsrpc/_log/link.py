@@ -169,7 +169,7 @@ class StoreLink:
     def process_missed(self) -> None:
         """Another process does not answer: let the store look whether it has ended, before anybody reads its logs."""
         look = getattr(self.store, "look", None)
-        if look is not None and self._looking not in self.tasks:
+        if callable(look) and self._looking not in self.tasks:
             self._looking = self.spawn(look())
 
     # ------------------------------------------------------------ the end

@@ -281,7 +281,8 @@ class MemoryStore:
         if not log.new.owned:
             log.ids += [entry_id(writer, each) for each in range(batch.sequence, batch.after)]
         self._resize(log, 0, sum(map(len, entries)) + log.each * len(entries))
-        self._trim(log)
+        if not log.new.topic:  # else it has one short batch
+            self._trim(log)
         log.wake_readers()
 
     def _end(self, key: str, log: StoredLog, end: bytes, free: bool, now: float) -> None:

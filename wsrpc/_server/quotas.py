@@ -14,6 +14,8 @@ from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
+from msgspec import structs
+
 from .._base.buckets import TokenBucket
 from .._base.logs import LogBudget, address_text
 from .._base.scheduler import Scheduler
@@ -168,7 +170,7 @@ class Slot:
             with suppress(LogGone):
                 await store.append(self._key, state.id, WRITER, 1, [], end=b"", free=True, only_if_lost=True)
             state = await store.open(self._key, self._new)
-        if state.id != self._new.id:
+        if state.id != self._new.id or state.end is not None:
             return False
         if self._is_free:  # its connection has ended meanwhile
             await self.free()
@@ -177,9 +179,17 @@ class Slot:
         return True
 
     def _learn(self, state: LogState | None) -> None:
-        if state is None:  # the store has lost it, or did not hear of this process for too long
+        # The store has lost it, or did not hear of this process for too long.
+        if state is None or state.end is not None:
             self._link.lease.release(self._new.id)
-            self._link.spawn(insist(self.acquire))
+            self._link.spawn(self._acquire_again())
+
+    async def _acquire_again(self) -> None:
+        while not self._is_free:
+            self._new = structs.replace(self._new, id=secrets.token_hex(8))
+            if await insist(self.acquire):
+                return
+            await asyncio.sleep(self._link.store.lease / 3)
 
     async def free(self) -> None:
         """Give the slot up."""

@@ -99,7 +99,7 @@ async def _add_first(store: Store, key: str, id: str, entries: list[bytes]) -> L
 def _described(state: LogState | None) -> SubmittedCall:
     if state is None:
         return SubmittedCall("unknown")
-    if state.last == len(WITHDRAWN):
+    if state.last == len(WITHDRAWN) and state.end in (None, WITHDRAWN_END):
         return SubmittedCall("withdrawn")
     if state.end is None:
         return SubmittedCall("running" if state.last else "waiting")
@@ -357,14 +357,14 @@ class AwayCalls:
         async def end(id: str) -> LogState | None:
             state = await _add_first(store, key, id, WITHDRAWN)
             if state is not None and state.end is None and state.last == len(WITHDRAWN):
-                with suppress(LogGone):  # who was about to hand it over, has ended it
-                    state = (await store.append(key, id, OTHER, 1, [], end=WITHDRAWN_END)).state
+                state = (await store.append(key, id, OTHER, 1, [], end=WITHDRAWN_END)).state
             return state
 
         with as_others_error():
-            state = await self._runs.find(key)
-            if state is not None and state.end is None:
-                state = await self.link.ask(partial(end, state.id))
+            while (state := await self._runs.find(key)) and state.end is None and state.last != len(HANDED_OVER):
+                with suppress(LogGone):  # it has just ended, and freed its key
+                    state = await self.link.ask(partial(end, state.id))
+                    break
         if state is not None:
             self._runs.learn(state)
         return _described(state)

@@ -411,6 +411,18 @@ async def of_two_batches_with_one_sequence_the_first_counts(connect: Connect) ->
         assert (await add_own(ours, 1, *[b""] * second, key=key)) == LogState("a", "[1]", 1, first, b"end", 0, False)
 
 
+async def the_batch_of_a_log_with_a_topic_is_not_dropped(connect: Connect) -> None:
+    """Also if its payer has no bytes left."""
+    store = connect(payer_bytes=100_000)
+    await store.open("k", new_log("a", topic="t"))
+    for size in range(96_000, 0, -16):
+        with suppress(StoreFull):
+            await store.open("rest", new_log("a", payload=bytes(size)))
+            break
+    assert (await add_own(store, 1, b"", b"")).first == 1
+    assert await entries_of(store) == [b"", b""]
+
+
 async def the_pending_logs_of_a_topic_are_listed(connect: Connect) -> None:
     ours, theirs = connect(lease=AN_HOUR), connect(lease=AN_HOUR)
     pending: Any = getattr(theirs, "pending", None)
@@ -610,6 +622,7 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     a_log_is_adopted_each_time_when_its_lease_has_lapsed,
     a_log_that_its_process_releases_is_lost_at_once,
     of_two_batches_with_one_sequence_the_first_counts,
+    the_batch_of_a_log_with_a_topic_is_not_dropped,
     the_pending_logs_of_a_topic_are_listed,
     a_log_that_is_held_is_not_forgotten,
     a_payer_with_too_many_logs_has_room_again_when_one_is_forgotten,

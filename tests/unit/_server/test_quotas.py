@@ -329,10 +329,12 @@ class Outage(MemoryStore):
         super().__init__(lease=lease)
         self.failure: Exception | None = None
         self.hangs = False
-        self.renews = True
-        self.freed = 0
+        self.renews = asyncio.Event()
+        self.renews.set()
+        self.asked = self.freed = 0
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
+        self.asked += 1
         if self.failure is not None:
             raise self.failure
         if self.hangs:
@@ -340,8 +342,7 @@ class Outage(MemoryStore):
         return await super().open(key, log)
 
     async def hold(self, *args: Any) -> Mapping[str, LogState]:
-        if not self.renews:
-            await asyncio.Event().wait()
+        await self.renews.wait()
         return await super().hold(*args)
 
     async def append(self, *args: Any, **options: Any) -> Appended:
@@ -471,9 +472,30 @@ async def test_the_slot_of_a_process_that_does_not_renew_its_lease_is_free() -> 
     store = Outage(lease=0.01)
     async with three(store) as servers, AsyncExitStack() as stack:
         assert len(await opened(stack, servers[:1], "ada", 5)) == 5
-        store.renews = False
+        store.renews.clear()
         while not await opened(stack, servers[1:2], "ada", 1):
             pass
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_a_slot_that_a_process_has_lost_is_its_own_again_when_it_is_free(is_taken: bool) -> None:
+    """Perhaps nobody has it, because who ended its log had no time left to begin another one."""
+    store = Outage(lease=0.05)
+    async with three(store, most=1) as servers, AsyncExitStack() as stack:
+        assert len(await opened(stack, servers[:1], "ada", 1)) == 1
+        if is_taken:
+            store.renews.clear()
+            while not (others := await opened(stack, servers[1:2], "ada", 1)):
+                pass
+            before = store.asked
+            store.renews.set()
+            await turns_until(lambda: store.asked > before)
+            await others[0].aclose()
+        else:
+            [(key, log)] = store._logs.items()
+            await store.append(key, log.new.id, "other", 1, [], end=b"", free=True)
+        while others := await opened(stack, servers[2:], "ada", 1):
+            await others[0].aclose()
 
 
 FAILURES: list[Callable[[Outage], None]] = [

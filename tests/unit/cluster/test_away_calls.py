@@ -17,7 +17,9 @@ from leftovers import turns_until
 from msgspec.structs import replace
 
 from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
+from wsrpc._core.wire.nodes import error_to_node
 from wsrpc._keyed import runs
+from wsrpc._keyed.runs import failed
 from wsrpc._log import link
 from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, WaitingCall, _away_calls
@@ -857,6 +859,34 @@ async def test_a_call_that_was_withdrawn_in_part_is_not_made(monkeypatch: pytest
         await turns_until(lambda: is_idle(cluster))
         assert lock.opened == [] and not store._adoptable
         assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
+
+
+class Overtaken(MemoryStore):
+    """A store in which a call ends at its deadline when it has just been withdrawn, and its key is free."""
+
+    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
+        added = await super().append(key, log, writer, sequence, entries, **options)
+        if entries == _away_calls.WITHDRAWN and self.ends:
+            self.ends = False
+            end = failed(error_to_node(PeerNotFound("lock")))
+            await super().append(key, log, runs.OTHER, 1, [], end=end, free=True)
+            await turns(50)  # who waits longer for it begins it again
+        return added
+
+    ends = True
+
+
+async def test_a_call_that_ends_while_it_is_withdrawn_and_begins_again_is_withdrawn_too() -> None:
+    lock, store = Lock(), Overtaken()
+    async with servers(2, store=store) as cluster:
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+        call = await waiting(lock_at(cluster, 1))
+        assert (await lock_at(cluster).withdraw("open_lock", key="k")).state == "withdrawn"
+        await cluster.join(0, "lock", lock.client)
+        with pytest.raises(WsrpcError, match="withdrawn"):
+            await call
+        await turns_until(lambda: is_idle(cluster))
+        assert lock.opened == []
 
 
 class Forgetful(MemoryStore):
