@@ -168,8 +168,8 @@ class StoreLink:
 
     def process_missed(self) -> None:
         """Another process does not answer: let the store look whether it has ended, before anybody reads its logs."""
-        look = getattr(self.store, "look", None)
-        if callable(look) and self._looking not in self.tasks:
+        look: Callable[[], Coroutine[Any, Any, None]] | None = getattr(self.store, "look", None)
+        if look is not None and self._looking not in self.tasks:
             self._looking = self.spawn(look())
 
     # ------------------------------------------------------------ the end
