@@ -74,8 +74,8 @@ class Subject:
         self._quotas = quotas
         self.key = key
         self.connections = 0
-        self._quiet_until = -inf
-        """When the log may name it again."""
+        self._quiet_until: dict[str, float] = {}
+        """When the log may name it again, by what was exceeded."""
         self.count = 0
         """Number of handlers that run. `ActiveCalls` counts them."""
         self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
@@ -113,7 +113,7 @@ class Subject:
             or self.bytes is not None
             or self.count > 0
             or bool(self.buckets)
-            or self._quiet_until > -inf
+            or bool(self._quiet_until)
         )
 
     def _spend(self, now: float) -> bool:
@@ -124,13 +124,13 @@ class Subject:
         if self.count >= self._running:
             why, by = f"{self._running} handlers run already", "Quotas.running"
         why = f"{why} on all your connections to this process"
-        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(now))
+        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(by, now))
 
-    def is_named(self, now: float) -> bool:
-        """Return whether the log names it for a refusal at this time, and not again for a while."""
-        if now < self._quiet_until:
+    def is_named(self, by: str, now: float) -> bool:
+        """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
+        if now < self._quiet_until.get(by, -inf):
             return False
-        self._quiet_until = now + LOG_INTERVAL
+        self._quiet_until[by] = now + LOG_INTERVAL
         return True
 
     def enter(self) -> None:
@@ -140,15 +140,16 @@ class Subject:
             QuotaExceeded: there are too many.
         """
         if self.most is not None and self.connections >= self.most:
-            raise QuotaExceeded(self.most)
+            raise QuotaExceeded(self)
         self.connections += 1
 
 
 class QuotaExceeded(Exception):
-    """A subject has ``most`` connections already."""
+    """A subject has as many connections as it may have."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"more than {most} connections: close one, or try again later")
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(f"more than {subject.most} connections: close one, or try again later")
+        self.subject = subject
 
 
 class Slot:
@@ -349,7 +350,11 @@ class QuotaBook:
     def _refusal(self, exc: Exception, handshake: Handshake, door: Door) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
             refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
-            return reported(refusal, "Quotas", handshake, door, self._budget)
+            is_new = exc.subject.is_named("connections", asyncio.get_running_loop().time())
+            if exc.subject.key not in self._subjects:  # all its connections are at other processes
+                self._let_rest(exc.subject)
+            by = f"Quotas.connections of {exc.subject.name}"
+            return reported(refusal, by, handshake, door, self._budget, is_new=is_new)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
         return door.refuse(HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"}))
@@ -386,7 +391,7 @@ class QuotaBook:
         except Exception as exc:  # `WatchedStore` has logged it
             if asked == 0 or not isinstance(exc, TimeoutError):  # else, so many are taken that it took long
                 return False
-        raise QuotaExceeded(most)
+        raise QuotaExceeded(subject)
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""
@@ -417,11 +422,16 @@ class QuotaBook:
                 self._freeing.add(task)
                 task.add_done_callback(self._freeing.discard)
             if not subject.connections:
-                self._idle[subject.key] = None
-                if not subject.remembers or len(self._idle) > MOST_IDLE:
-                    oldest = next(iter(self._idle)) if subject.remembers else subject.key
-                    del self._idle[oldest], self._subjects[oldest]
+                self._let_rest(subject)
         memberships.clear()
+
+    def _let_rest(self, subject: Subject) -> None:
+        """Remember a subject without a connection, if the next one must find it. Forget the oldest of too many."""
+        self._subjects[subject.key] = subject
+        self._idle[subject.key] = None
+        if not subject.remembers or len(self._idle) > MOST_IDLE:
+            oldest = next(iter(self._idle)) if subject.remembers else subject.key
+            del self._idle[oldest], self._subjects[oldest]
 
     async def close(self) -> None:
         """Wait a short time until the slots in the store are free."""
