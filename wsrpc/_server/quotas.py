@@ -315,10 +315,14 @@ class QuotaBook:
         """
         if handshake.address is None or self._end_detached is None:
             return False
-        with suppress(WsrpcError, TimeoutError):
+        is_free, now = False, asyncio.get_running_loop().time
+        with suppress(TimeoutError):
             async with asyncio.timeout(SLOT_TIMEOUT):
-                is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
-                while is_free:
+                with suppress(WsrpcError, TimeoutError):
+                    async with asyncio.timeout(SLOT_TIMEOUT / 2):
+                        is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
+                # If the process that had the session was killed, its slots in the store are free soon.
+                while is_free or now() - self._link.missed_at < SLOT_TIMEOUT:
                     with suppress(QuotaExceeded):
                         await self._count(handshake, door)
                         return True
