@@ -1,0 +1,133 @@
+"""The command: finds connections for the rows, and reports what has held."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import InvalidHandshake, InvalidURI
+
+from ._playing import Failure, Link, play
+from ._rows import PAGES, Row, load
+
+AT_ONCE = 8
+"""Connections to a server under test, and rows that are played, at a time."""
+WAITING = 10.0
+"""Seconds for a client under test to dial (again)."""
+AGAIN = 1012
+"""The close code after each row of a client: "service restart", after which clients dial again."""
+
+Outcome = tuple[Row, Failure | None]
+
+
+async def dialed(url: str, rows: Sequence[Row], patience: float) -> list[Outcome]:
+    """Play the rows to a server. Raises OSError, InvalidHandshake or InvalidURI if it accepts no connection."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(row: Row) -> Outcome:
+        async with places, connect(url, compression=None, proxy=None, open_timeout=WAITING, close_timeout=1) as link:
+            return row, await play(row, link, patience)
+
+    return await asyncio.gather(*map(one, rows))
+
+
+@asynccontextmanager
+async def listening(host: str, port: int) -> AsyncIterator[tuple[str, asyncio.Queue[ServerConnection]]]:
+    """Yield the URL, and the connections of the client. A connection stays open until it is closed."""
+    arrived: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+    async def accept(link: ServerConnection) -> None:
+        arrived.put_nowait(link)
+        await link.wait_closed()
+
+    async with serve(accept, host, port, compression=None, close_timeout=1) as server:
+        name = f"[{host}]" if ":" in host else host
+        yield f"ws://{name}:{next(iter(server.sockets)).getsockname()[1]}", arrived
+
+
+async def accepted(arrived: asyncio.Queue[ServerConnection], rows: Sequence[Row], patience: float) -> list[Outcome]:
+    """Play the rows to a client, one after another. Raises TimeoutError if it does not dial (again)."""
+    outcomes: list[Outcome] = []
+    for row in rows:
+        async with asyncio.timeout(WAITING):
+            link: ServerConnection = await arrived.get()
+        outcomes.append((row, await play(row, link, patience)))
+        await link.close(AGAIN)
+    return outcomes
+
+
+def report(outcomes: Sequence[Outcome], left_out: Sequence[str], verbose: bool) -> str:
+    """A line for each row that has failed, and one for each part."""
+    lines: list[str] = []
+    for row, failure in outcomes:
+        if failure is not None:
+            lines.append(f"failed  {row.name} ({row.page}): {failure}")
+        elif verbose:
+            lines.append(f"ok      {row.name} ({row.page})")
+    for part in PAGES:
+        held = [failure is None for row, failure in outcomes if row.part == part]
+        lines.append(f"{part:13}" + ("not played" if part in left_out else f"{sum(held)} of {len(held)}"))
+    return "\n".join(lines)
+
+
+def as_json(outcomes: Sequence[Outcome]) -> str:
+    """The same as one JSON array."""
+    rows = [
+        {
+            "name": row.name,
+            "part": row.part,
+            "page": row.page,
+            "held": failure is None,
+            **({} if failure is None else vars(failure)),
+        }
+        for row, failure in outcomes
+    ]
+    return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "python -m wsrpc.conformance", description="Tests a server or a client of the protocol of ws-wrapper."
+    )
+    made.add_argument("url", nargs="?", help="the server: ws://host:port/path")
+    made.add_argument("--listen", metavar="HOST:PORT", help="wait for a client instead, and print the URL")
+    made.add_argument("--without", nargs="+", default=[], choices=list(PAGES), help="parts that are not played")
+    made.add_argument("--timeout", type=float, default=2.0, metavar="S", help="seconds for each reaction (2)")
+    made.add_argument("--json", action="store_true", help="print all rows as JSON")
+    made.add_argument("-v", "--verbose", action="store_true", help="also list the rows that hold")
+    return made
+
+
+async def run(options: argparse.Namespace) -> list[Outcome]:
+    rows = [row for row in load() if row.part not in options.without]
+    if options.url is not None:
+        return await dialed(options.url, rows, options.timeout)
+    host, _, port = options.listen.rpartition(":")
+    async with listening(host.strip("[]"), int(port)) as (url, arrived):
+        sys.stderr.write(f"waiting for a client at {url}\n")
+        return await accepted(arrived, rows, options.timeout)
+
+
+def main(words: Sequence[str]) -> int:
+    """Return 0 if all rows hold, 1 if not, and 2 if they could not be played."""
+    made = parser()
+    options = made.parse_args(words)
+    if (options.url is None) is (options.listen is None):
+        made.error("a URL or --listen is needed, and not both")
+    try:
+        outcomes = asyncio.run(run(options))
+    except TimeoutError:
+        sys.stderr.write(f"no client has dialed in {WAITING:g} s\n")
+        return 2
+    except (OSError, ValueError, InvalidHandshake, InvalidURI) as exc:
+        sys.stderr.write(f"no connection: {exc}\n")
+        return 2
+    text = as_json(outcomes) if options.json else report(outcomes, options.without, options.verbose)
+    sys.stdout.write(text + "\n")
+    return int(any(failure is not None for _, failure in outcomes))
