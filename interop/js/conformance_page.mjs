@@ -40,8 +40,8 @@ async function speak(url) {
   let connected = false
   await new Promise((resolve) => {
     client.status.subscribe((status) => {
-      if (status === "connected") connected = true
-      else if (status !== "connecting") resolve()
+      if (status === "open") connected = true
+      else resolve() // it will dial again, after a drop or a failure
     })
   })
   client.close()

@@ -13,11 +13,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, InvalidURI
 
-from ._playing import Failure, Link, play
+from ._playing import Failure, play
 from ._rows import PAGES, Row, load
 
-AT_ONCE = 8
-"""Connections to a server under test, and rows that are played, at a time."""
 WAITING = 10.0
 """Seconds for a client under test to dial (again)."""
 AGAIN = 1012
@@ -26,9 +24,12 @@ AGAIN = 1012
 Outcome = tuple[Row, Failure | None]
 
 
-async def dialed(url: str, rows: Sequence[Row], patience: float) -> list[Outcome]:
-    """Play the rows to a server. Raises OSError, InvalidHandshake or InvalidURI if it accepts no connection."""
-    places = asyncio.Semaphore(AT_ONCE)
+async def dialed(url: str, rows: Sequence[Row], patience: float, at_once: int = 8) -> list[Outcome]:
+    """Play the rows to a server, so many at a time.
+
+    Raises OSError, InvalidHandshake or InvalidURI if it accepts no connection.
+    """
+    places = asyncio.Semaphore(at_once)
 
     async def one(row: Row) -> Outcome:
         async with places, connect(url, compression=None, proxy=None, open_timeout=WAITING, close_timeout=1) as link:

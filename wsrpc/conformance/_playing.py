@@ -141,6 +141,8 @@ def normal(message: dict[str, Any]) -> dict[str, Any]:
         del kept["a"]
     if kept.pop("_", None):
         kept["_"] = True
+    if "i" in kept and "a" not in kept and kept.get("h"):
+        kept["h"] = 1  # any true value opens a channel
     if "i" in kept and not kept.keys() & {"a", "e", "h", "x"}:
         kept.setdefault("d", None)
     if isinstance(kept.get("a"), list) and kept["a"][:1] == ["next"] and isinstance(kept["a"][-1], dict):

@@ -16,6 +16,7 @@ PAGES = {
     "channels": "messages",
     "cancellation": "messages",
     "anonymous": "messages",
+    "unknown": "messages",
     "streams": "streams",
     "ignored": "ignored-messages",
 }
