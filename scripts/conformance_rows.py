@@ -297,7 +297,7 @@ class Translation:
             if any("sent" in step for step in reactions):
                 raise NotPlayed
             return
-        ref = handler.get("ref")
+        ref = str(handler.get("ref"))
         match handler["kind"]:
             case "return" | "async_return":
                 message["a"] = ["echo", plain(handler["value"])]

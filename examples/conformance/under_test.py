@@ -15,50 +15,46 @@ from typing import Any
 from wsrpc import AnonymousChannel, Client, ConnectFailed, Context, Peer, RemoteError, RpcError, Server
 
 
-def register(channel: Any) -> None:
-    @channel.on("echo")
+def register(here: Any) -> None:
+    """Register the handlers on a channel of any kind."""
+
     def echo(value: Any) -> Any:
         return value
 
-    @channel.on("fail")
     def fail(value: Any) -> None:
         raise RpcError(value) if isinstance(value, str) else RpcError.of_value(value)
 
-    @channel.on("emit")
     async def emit(event: str, args: list[Any]) -> None:
-        await channel.emit(event, *args)
+        await here.emit(event, *args)
 
-    @channel.on("call")
     async def call(event: str, args: list[Any]) -> list[Any]:
         try:
-            return [await channel.request(event, *args)]
+            return [await here.request(event, *args)]
         except RemoteError as exc:
             raise RpcError.of_value(exc.data) if exc.plain else RpcError(exc.message) from exc
 
-    @channel.on("channel")
-    def make_channel(ctx: Context) -> AnonymousChannel:
+    def channel(ctx: Context) -> AnonymousChannel:
         made = ctx.channel()
         register(made)
         return made
 
-    @channel.on("request_channel")
     async def request_channel(event: str, args: list[Any]) -> None:
-        register(await channel.open_channel(event, *args))
+        register(await here.open_channel(event, *args))
 
-    @channel.on("abort")
     async def abort(message: str) -> None:
-        await channel.abort(RpcError(message))
+        await here.abort(RpcError(message))
 
-    @channel.on("items")
     def items(items: list[Any], error: str = "") -> Iterator[Any]:
         yield from items
         if error:
             raise RpcError(error)
 
-    @channel.on("collect")
     async def collect(event: str, args: list[Any]) -> list[Any]:
-        async with channel.stream(event, *args) as stream:
+        async with here.stream(event, *args) as stream:
             return [item async for item in stream]
+
+    for handler in (echo, fail, emit, call, channel, request_channel, abort, items, collect):
+        here.on(handler.__name__, handler)
 
 
 def speak(peer: Client | Peer) -> None:

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import connect
@@ -21,7 +21,14 @@ WAITING = 10.0
 AGAIN = 1012
 """The close code after each row of a client: "service restart", after which clients dial again."""
 
+FIRST = Row("requests", "echo", ())
+"""Is played before all others. Without the handlers, every row would fail, many of them slowly."""
+
 Outcome = tuple[Row, Failure | None]
+
+
+class NoHandlers(Exception):
+    """The peer does not have the handlers of the kit."""
 
 
 async def dialed(url: str, rows: Sequence[Row], patience: float, at_once: int = 8) -> list[Outcome]:
@@ -39,7 +46,7 @@ async def dialed(url: str, rows: Sequence[Row], patience: float, at_once: int = 
 
 
 @asynccontextmanager
-async def listening(host: str, port: int) -> AsyncIterator[tuple[str, asyncio.Queue[ServerConnection]]]:
+async def listening(host: str, port: int) -> AsyncGenerator[tuple[str, asyncio.Queue[ServerConnection]]]:
     """Yield the URL, and the connections of the client. A connection stays open until it is closed."""
     arrived: asyncio.Queue[ServerConnection] = asyncio.Queue()
 
@@ -106,13 +113,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def run(options: argparse.Namespace) -> list[Outcome]:
+    """Raise `NoHandlers`, OSError, TimeoutError, InvalidHandshake or InvalidURI if the rows cannot be played."""
     rows = [row for row in load() if row.part not in options.without]
     if options.url is not None:
+        check(await dialed(options.url, [FIRST], options.timeout))
         return await dialed(options.url, rows, options.timeout)
     host, _, port = options.listen.rpartition(":")
     async with listening(host.strip("[]"), int(port)) as (url, arrived):
         sys.stderr.write(f"waiting for a client at {url}\n")
+        check(await accepted(arrived, [FIRST], options.timeout))
         return await accepted(arrived, rows, options.timeout)
+
+
+def check(outcomes: Sequence[Outcome]) -> None:
+    """Raise `NoHandlers` if a row has failed."""
+    for _, failure in outcomes:
+        if failure is not None:
+            raise NoHandlers(f"the handlers of the kit are not registered: {failure}")
 
 
 def main(words: Sequence[str]) -> int:
@@ -123,6 +140,9 @@ def main(words: Sequence[str]) -> int:
         made.error("a URL or --listen is needed, and not both")
     try:
         outcomes = asyncio.run(run(options))
+    except NoHandlers as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
     except TimeoutError:
         sys.stderr.write(f"no client has dialed in {WAITING:g} s\n")
         return 2

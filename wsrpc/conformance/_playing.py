@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from websockets.exceptions import ConnectionClosed
 
@@ -81,16 +81,13 @@ class Playing:
             await self._receive(await self._link.recv())
 
     async def _receive(self, text: str | bytes) -> None:
-        try:
-            message = json.loads(text) if isinstance(text, str) else None
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
+        message = read(text)
+        if message is None:
             raise Differs(repr(text))
         if message.get("ws-wrapper") is False or message.get("a") == ["connect"]:
             return  # control messages of wsrpc, and the greeting of ws-wrapper 2
         got = normal(message)
-        if got.get("a", [None])[0] == "next" and "i" in got:  # an item that its producer wants to be confirmed
+        if got.get("a", [])[:1] == ["next"] and "i" in got:  # an item that its producer wants to be confirmed
             await self._link.send(compact({"i": got.pop("i")}))
         lane = self._lane(got)
         first = next((each for each in self._missing if self._lane(each) == lane), None)
@@ -103,10 +100,12 @@ class Playing:
     def _lane(self, message: dict[str, Any]) -> tuple[Any, ...]:
         """What a message concerns. Messages that concern different things may overtake each other."""
         if "a" in message or "i" not in message:
-            h = message.get("h")
-            return ("channel", self._ids.get(h, h), message.get("c"), "i" in message)
-        i = message["i"]
-        return ("request", self._ids.get(i, i))
+            return ("channel", self._id(message.get("h")), message.get("c"), "i" in message)
+        return ("request", self._id(message["i"]))
+
+    def _id(self, value: Any) -> Any:
+        """The id that a name stands for."""
+        return self._ids.get(value, value) if isinstance(value, str) else value
 
     def _fits(self, wanted: dict[str, Any], got: dict[str, Any]) -> bool:
         """Whether this is the message that has to come. Also learns the peer's ids."""
@@ -123,12 +122,21 @@ class Playing:
                     return False
                 learned[value] = got[key]
             elif key == error and "_" in wanted:
-                if not same_error(value, got[key]):
+                if not same_error(wanted[key]["message"], got[key]):
                     return False
-            elif value != "*" and not same(self._ids.get(value, value) if key in "ih" else value, got[key]):
+            elif value != "*" and not same(self._id(value) if key in "ih" else value, got[key]):
                 return False
         self._ids.update(learned)
         return True
+
+
+def read(text: str | bytes) -> dict[str, Any] | None:
+    """The message, or None if it is not a JSON object in a text message."""
+    try:
+        message: Any = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", message) if isinstance(message, dict) else None
 
 
 def normal(message: dict[str, Any]) -> dict[str, Any]:
@@ -158,17 +166,19 @@ def is_id(value: object) -> bool:
 def same(wanted: Any, got: Any) -> bool:
     """Whether two JSON values are equal, where 1 and 1.0 are, and 1 and true are not."""
     if isinstance(wanted, dict):
-        return isinstance(got, dict) and wanted.keys() == got.keys() and all(same(wanted[k], got[k]) for k in wanted)
+        fields = cast("dict[str, Any]", wanted)
+        return isinstance(got, dict) and fields.keys() == got.keys() and all(same(fields[k], got[k]) for k in fields)
     if isinstance(wanted, list):
-        return isinstance(got, list) and len(wanted) == len(got) and all(map(same, wanted, got))
+        items: list[Any] = wanted
+        others = cast("list[Any]", got)
+        return isinstance(got, list) and len(items) == len(others) and all(map(same, items, others))
     return isinstance(wanted, bool) is isinstance(got, bool) and bool(wanted == got)
 
 
-def same_error(wanted: dict[str, Any], got: Any) -> bool:
-    """Whether the message of an error object is the wanted one. It may have other fields."""
-    if not isinstance(got, dict) or not isinstance(got.get("message"), str):
-        return False
-    return bool(wanted["message"] in ("*", got["message"]))
+def same_error(message: str, got: Any) -> bool:
+    """Whether an error object has this message. It may have other fields."""
+    fields = cast("dict[str, Any]", got) if isinstance(got, dict) else {}
+    return isinstance(fields.get("message"), str) and message in ("*", fields["message"])
 
 
 def compact(message: object) -> str:
