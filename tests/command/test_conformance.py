@@ -21,11 +21,14 @@ from websockets.exceptions import ConnectionClosed
 
 from scripts.conformance_rows import TABLE, table
 from wsrpc import Server
+from wsrpc.conformance import _command
 from wsrpc.conformance._command import dialed
 from wsrpc.conformance._rows import load
 
 UNDER_TEST = ROOT / "examples" / "conformance" / "under_test.py"
 KIT = [*PYTHON, "-m", "wsrpc.conformance"]
+PATIENT = ["--timeout", "20"]
+"""Rows that hold are not held up by it."""
 ROWS = load()
 
 Message = dict[str, Any]
@@ -55,13 +58,14 @@ async def play(*words: str) -> tuple[int | None, str, str]:
 
 async def test_a_server_with_wsrpc_passes() -> None:
     async with listening(await start(*PYTHON, str(UNDER_TEST), "0")) as url:
-        code, out, err = await play(url, "--without", "streams", "values")
+        code, out, err = await play(url, *PATIENT, "-v", "--without", "streams", "values")
         assert (code, err) == (0, ""), out
+        assert "ok      channels/named-send (protocol.md#messages)\n" in out
         assert "streams      not played\n" in out and "channels     3 of 3\n" in out
 
 
 async def test_a_client_with_wsrpc_passes() -> None:
-    kit = await start(*KIT, "--listen", "127.0.0.1:0", "--json")
+    kit = await start(*KIT, "--listen", "127.0.0.1:0", "--json", *PATIENT)
     assert kit.stderr is not None
     url = (await kit.stderr.readline()).decode().split()[-1]
     client = await start(*PYTHON, str(UNDER_TEST), url)
@@ -80,6 +84,17 @@ async def test_what_cannot_be_played() -> None:
     for words in ([], ["ws://127.0.0.1:1", "--listen", "127.0.0.1:0"]):
         code, out, err = await play(*words)
         assert (code, out) == (2, "") and "a URL or --listen is needed" in err
+
+
+async def test_a_peer_that_is_lost_fails_the_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    [(_, failure)] = await dialed("ws://127.0.0.1:1", ROWS[:1], 1)
+    assert str(failure).startswith("after another row expected a connection, received ")
+    monkeypatch.setattr(_command, "WAITING", 0)
+    async with _command.listening("127.0.0.1", 0) as (_, arrived):
+        outcomes = await _command.accepted(arrived, ROWS[:2], 1)
+    assert [str(failure) for _, failure in outcomes] == [
+        "after the row before expected a connection, received none in 0 s"
+    ] * 2
 
 
 # ---------------------------------------------------------------- mistakes

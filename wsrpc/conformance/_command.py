@@ -31,16 +31,22 @@ class NoHandlers(Exception):
     """The peer does not have the handlers of the kit."""
 
 
-async def dialed(url: str, rows: Sequence[Row], patience: float, at_once: int = 8) -> list[Outcome]:
-    """Play the rows to a server, so many at a time.
+async def dial(url: str, row: Row, patience: float) -> Failure | None:
+    """Play a row to a server. Raise OSError, InvalidHandshake or InvalidURI if it does not accept the connection."""
+    async with connect(url, compression=None, proxy=None, open_timeout=WAITING, close_timeout=1) as link:
+        return await play(row, link, patience)
 
-    Raises OSError, InvalidHandshake or InvalidURI if it accepts no connection.
-    """
+
+async def dialed(url: str, rows: Sequence[Row], patience: float, at_once: int = 8) -> list[Outcome]:
+    """Play the rows to a server, so many at a time."""
     places = asyncio.Semaphore(at_once)
 
     async def one(row: Row) -> Outcome:
-        async with places, connect(url, compression=None, proxy=None, open_timeout=WAITING, close_timeout=1) as link:
-            return row, await play(row, link, patience)
+        async with places:
+            try:
+                return row, await dial(url, row, patience)
+            except (OSError, InvalidHandshake) as exc:  # perhaps another row has ended the server
+                return row, Failure("another row", "a connection", str(exc))
 
     return await asyncio.gather(*map(one, rows))
 
@@ -50,23 +56,33 @@ async def listening(host: str, port: int) -> AsyncGenerator[tuple[str, asyncio.Q
     """Yield the URL, and the connections of the client. A connection stays open until it is closed."""
     arrived: asyncio.Queue[ServerConnection] = asyncio.Queue()
 
-    async def accept(link: ServerConnection) -> None:
+    async def opened(link: ServerConnection) -> None:
         arrived.put_nowait(link)
         await link.wait_closed()
 
-    async with serve(accept, host, port, compression=None, close_timeout=1) as server:
+    async with serve(opened, host, port, compression=None, close_timeout=1) as server:
         name = f"[{host}]" if ":" in host else host
         yield f"ws://{name}:{next(iter(server.sockets)).getsockname()[1]}", arrived
 
 
+async def accept(arrived: asyncio.Queue[ServerConnection], row: Row, patience: float) -> Failure | None:
+    """Play a row to a client. Raise TimeoutError if it does not dial."""
+    async with asyncio.timeout(WAITING):
+        link = await arrived.get()
+    failure = await play(row, link, patience)
+    await link.close(AGAIN)
+    return failure
+
+
 async def accepted(arrived: asyncio.Queue[ServerConnection], rows: Sequence[Row], patience: float) -> list[Outcome]:
-    """Play the rows to a client, one after another. Raises TimeoutError if it does not dial (again)."""
+    """Play the rows to a client, one after another, until it does not dial again."""
     outcomes: list[Outcome] = []
     for row in rows:
-        async with asyncio.timeout(WAITING):
-            link: ServerConnection = await arrived.get()
-        outcomes.append((row, await play(row, link, patience)))
-        await link.close(AGAIN)
+        try:
+            outcomes.append((row, await accept(arrived, row, patience)))
+        except TimeoutError:
+            lost = Failure("the row before", "a connection", f"none in {WAITING:g} s")
+            return outcomes + [(each, lost) for each in rows[len(outcomes) :]]
     return outcomes
 
 
@@ -116,20 +132,19 @@ async def run(options: argparse.Namespace) -> list[Outcome]:
     """Raise `NoHandlers`, OSError, TimeoutError, InvalidHandshake or InvalidURI if the rows cannot be played."""
     rows = [row for row in load() if row.part not in options.without]
     if options.url is not None:
-        check(await dialed(options.url, [FIRST], options.timeout))
+        check(await dial(options.url, FIRST, options.timeout))
         return await dialed(options.url, rows, options.timeout)
     host, _, port = options.listen.rpartition(":")
     async with listening(host.strip("[]"), int(port)) as (url, arrived):
         sys.stderr.write(f"waiting for a client at {url}\n")
-        check(await accepted(arrived, [FIRST], options.timeout))
+        check(await accept(arrived, FIRST, options.timeout))
         return await accepted(arrived, rows, options.timeout)
 
 
-def check(outcomes: Sequence[Outcome]) -> None:
-    """Raise `NoHandlers` if a row has failed."""
-    for _, failure in outcomes:
-        if failure is not None:
-            raise NoHandlers(f"the handlers of the kit are not registered: {failure}")
+def check(failure: Failure | None) -> None:
+    """Raise `NoHandlers` if `FIRST` has failed."""
+    if failure is not None:
+        raise NoHandlers(f"the handlers of the kit are not registered: {failure}")
 
 
 def main(words: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -169,8 +170,7 @@ def same(wanted: Any, got: Any) -> bool:
         fields = cast("dict[str, Any]", wanted)
         return isinstance(got, dict) and fields.keys() == got.keys() and all(same(fields[k], got[k]) for k in fields)
     if isinstance(wanted, list):
-        items: list[Any] = wanted
-        others = cast("list[Any]", got)
+        items, others = cast("Sequence[Any]", wanted), cast("Sequence[Any]", got)
         return isinstance(got, list) and len(items) == len(others) and all(map(same, items, others))
     return isinstance(wanted, bool) is isinstance(got, bool) and bool(wanted == got)
 
