@@ -121,7 +121,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("url", nargs="?", help="the server: ws://host:port/path")
     made.add_argument("--listen", metavar="HOST:PORT", help="wait for a client instead, and print the URL")
-    made.add_argument("--without", nargs="+", default=[], choices=list(PAGES), help="parts that are not played")
+    parts = f"parts that are not played, of {', '.join(PAGES)}"
+    made.add_argument("--without", nargs="+", default=[], choices=list(PAGES), metavar="PART", help=parts)
     made.add_argument("--timeout", type=float, default=2.0, metavar="S", help="seconds for each reaction (2)")
     made.add_argument("--json", action="store_true", help="print all rows as JSON")
     made.add_argument("-v", "--verbose", action="store_true", help="also list the rows that hold")
