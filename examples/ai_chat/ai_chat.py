@@ -174,14 +174,14 @@ async def take_over(peer: Peer, on: bool) -> None:
 async def stop_answer(conversation: str, id: str) -> None:
     """Stop the model, wherever it runs, and store what it has written."""
     await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped"))  # no attempt begins any more
-    text = new = ""
+    texts = [""]
     async with local_client(server, state={"conversation": conversation}) as client:
         async with client.follow("answer", conversation, id, key=id, attempts=ATTEMPTS) as parts:
             with suppress(RemoteError):
                 async for part in parts:
                     if "begin" in part:
                         await parts.stop()
-                        new = ""
-                    new += part.get("text", "")
-                    text = new or text
-    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))  # its worker may be killed
+                        texts.append("")
+                    texts[-1] += part.get("text", "")
+    text = max(texts, key=len)  # a page may show that of the attempt before
+    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))

@@ -8,6 +8,7 @@ const conversation = location.hash.slice(1) // a second tab has the same address
 find("a").href = location.href
 
 const client = new Client(`/ws?conversation=${conversation}`)
+const surely = client.with({ retry: "idempotent" }) // what may be asked twice, so also after a worker was killed
 client.status.subscribe((state) => (find("output").textContent = state))
 
 // ---------------------------------------------------------------- the conversation: its state, then its events
@@ -80,13 +81,13 @@ async function follow(message) {
     }
   } catch (error) {
     message.note = `(${error.message})`
-    if (error.code === "wsrpc.run_lost") client.request("stop", id).catch(console.warn) // after the last attempt
+    if (error.code === "wsrpc.run_lost") surely.request("stop", id).catch(console.warn) // after the last attempt
   }
   draw(message)
 }
 
-find("#stop").onclick = () => asked().forEach(({ id }) => client.request("stop", id).catch(console.warn))
-find("#take").onclick = () => client.request("take_over", find("#take").textContent === "Take over").catch(console.warn)
+find("#stop").onclick = () => asked().forEach(({ id }) => surely.request("stop", id).catch(console.warn))
+find("#take").onclick = () => surely.request("take_over", find("#take").textContent === "Take over").catch(console.warn)
 
 // ---------------------------------------------------------------- questions of the model: one form for each id
 
@@ -134,7 +135,7 @@ find("#say").onsubmit = async (event) => {
   if (last.text !== input.value) last = { id: crypto.randomUUID(), text: input.value }
   find("#say button").disabled = true
   try {
-    await client.with({ retry: "idempotent" }).request("say", last.id, last.text)
+    await surely.request("say", last.id, last.text)
     last = {}
     input.value = "" // what is not stored stays in the input
     input.oninput()
