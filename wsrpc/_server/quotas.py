@@ -19,6 +19,7 @@ from msgspec import structs
 from .._base.buckets import TokenBucket
 from .._base.logs import LogBudget, address_text
 from .._base.scheduler import Scheduler
+from .._core.handlers.registry import Registry
 from .._core.peer.admission import Rate, Refusal
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
@@ -31,6 +32,7 @@ from ..handshake import REFUSED_HEADER, Handshake
 from ..quotas import Quotas
 from ..transport import Traffic
 from .peers import ServedPeer
+from .shared_rates import SharedRates
 
 ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""
@@ -38,6 +40,8 @@ MOST_IDLE = 10_000
 """Number of subjects without a connection that are remembered. Each takes about 600 bytes."""
 LOG_INTERVAL = 60.0
 """Seconds after which the log names a subject again that is above its quota."""
+HASH = 24
+"""Length of the hash of a name."""
 LONGEST_PAUSE = 5.0
 """Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
 SLOT_TIMEOUT = 2.0
@@ -48,7 +52,7 @@ WRITER = "quota"
 """The writer that ends the log of a slot."""
 
 SubjectKey = tuple[int, str]
-"""The number of the `Quotas`, and the name that they give to a subject."""
+"""The number of the `Quotas`, and a hash of the name that they give to a subject: other processes learn no names."""
 
 
 class Subject:
@@ -58,7 +62,6 @@ class Subject:
     """
 
     __slots__ = (
-        "_bucket",
         "_quiet_until",
         "_quotas",
         "_running",
@@ -67,12 +70,16 @@ class Subject:
         "connections",
         "count",
         "key",
+        "requests",
         "slots",
+        "text",
     )
 
     def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
         self._quotas = quotas
         self.key = key
+        self.text = ""
+        """The name that the `Quotas` give to it. Empty until it connects to this process."""
         self.connections = 0
         self._quiet_until = -inf
         """When the log may name it again."""
@@ -83,14 +90,15 @@ class Subject:
         self.slots: dict[int, None] = {}
         """The slots in the store that connections of this process have."""
         rate, self._running = quotas.requests, maxsize if quotas.running is None else quotas.running
-        self._bucket = None if rate is None else TokenBucket(rate, rate)
+        self.requests = None if rate is None else TokenBucket(rate, rate)
+        """Counts requests and events."""
         self.bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
         """Counts the bytes that arrive."""
 
     @property
     def name(self) -> str:
         """The name in the log."""
-        return self.key[1] if self._quotas.by != "principal" else self.key[1].partition(" ")[2]
+        return self.text if self._quotas.by != "principal" else self.text.partition(" ")[2]
 
     @property
     def most(self) -> int | None:
@@ -100,16 +108,16 @@ class Subject:
     @property
     def rates(self) -> list[Rate]:
         """What counts requests and events."""
-        if self._bucket is None and self._running == maxsize:
+        if self.requests is None and self._running == maxsize:
             return []
-        spend = self._spend if self._bucket is None or self._running < maxsize else self._bucket.spend  # saves a call
+        spend = self._spend if self.requests is None or self._running < maxsize else self.requests.spend  # saves a call
         return [Rate(spend, self._refusal)]
 
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
         return (
-            self._bucket is not None
+            self.requests is not None
             or self.bytes is not None
             or self.count > 0
             or bool(self.buckets)
@@ -117,7 +125,7 @@ class Subject:
         )
 
     def _spend(self, now: float) -> bool:
-        return self.count < self._running and (self._bucket is None or self._bucket.spend(now))
+        return self.count < self._running and (self.requests is None or self.requests.spend(now))
 
     def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
@@ -156,8 +164,7 @@ class Slot:
 
     def __init__(self, link: StoreLink, subject: SubjectKey, number: int) -> None:
         self.number, self._link = number, link
-        text = "quota {} {} {}".format(number, *subject)
-        self._key = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        self._key = sha256("quota {} {} {}".format(number, *subject).encode()).hexdigest()
         # It pays for itself, because a payer may have fewer logs than a subject has slots.
         self._new = NewLog(id=secrets.token_hex(8), payer=self._key, keep=1, owned=True)
         self._is_free = False
@@ -233,6 +240,7 @@ class QuotaBook:
     `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind.
 
     Args:
+        registry: the handlers of the server.
         end_detached: `JoinedCluster.end_detached`. It raises a `WsrpcError` if the cluster was not joined. None without
             a cluster, where an address has no effect.
     """
@@ -240,6 +248,7 @@ class QuotaBook:
     def __init__(
         self,
         quotas: tuple[Quotas, ...],
+        registry: Registry,
         link: StoreLink,
         budget: LogBudget,
         end_detached: Callable[[str, str | None], Awaitable[bool]] | None,
@@ -255,6 +264,7 @@ class QuotaBook:
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
         self._freeing = set[asyncio.Task[None]]()
+        self.rates = SharedRates(registry, self._elsewhere)
 
     # ------------------------------------------------------------ connections
 
@@ -329,9 +339,10 @@ class QuotaBook:
         try:
             for number, quotas in enumerate(self._all):
                 if (name := subject_of(quotas, handshake)) is not None:
-                    key = number, name
+                    key = number, sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH]
                     subject = self._subjects.get(key) or Subject(quotas, key)
                     subject.enter()
+                    subject.text = name
                     self._subjects[key] = subject
                     self._idle.pop(key, None)
                     memberships.append(Membership(subject))
@@ -401,6 +412,8 @@ class QuotaBook:
             core.admission.limit([rate for subject in subjects for rate in subject.rates])
             if counting := [subject.bytes for subject in subjects if subject.bytes is not None]:
                 core.host.meter = Meter(counting, core.loop)
+            for subject in subjects:
+                self.rates.watch(subject, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:
@@ -416,12 +429,25 @@ class QuotaBook:
                 task = self._link.spawn(slot.free())
                 self._freeing.add(task)
                 task.add_done_callback(self._freeing.discard)
-            if not subject.connections:
-                self._idle[subject.key] = None
-                if not subject.remembers or len(self._idle) > MOST_IDLE:
-                    oldest = next(iter(self._idle)) if subject.remembers else subject.key
-                    del self._idle[oldest], self._subjects[oldest]
+            self._rest(subject)
         memberships.clear()
+
+    def _rest(self, subject: Subject) -> None:
+        if not subject.connections:
+            self._idle.pop(subject.key, None)
+            self._idle[subject.key] = None
+            if not subject.remembers or len(self._idle) > MOST_IDLE:
+                oldest = next(iter(self._idle)) if subject.remembers else subject.key
+                del self._idle[oldest], self._subjects[oldest]
+
+    def _elsewhere(self, key: SubjectKey) -> Subject | None:
+        """Return a subject that has spent something in another process, so that it has no full bucket here."""
+        if (subject := self._subjects.get(key)) is None:
+            if key[0] >= len(self._all) or len(key[1]) != HASH:
+                return None
+            subject = self._subjects[key] = Subject(self._all[key[0]], key)
+        self._rest(subject)
+        return subject
 
     async def close(self) -> None:
         """Wait a short time until the slots in the store are free."""
@@ -430,6 +456,7 @@ class QuotaBook:
 
     def abandon(self) -> None:
         """Forget all connections, because the event loop was closed."""
+        self.rates.leave()
         for last in [*self._opening.values()]:
             last.detach()
         self._opening.clear()

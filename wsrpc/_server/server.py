@@ -231,7 +231,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         )
         self._group = self._rooms.everybody
         found, end_detached = checked(quotas), None if cluster is None else self._end_detached
-        self._quotas = QuotaBook(found, keeper.runs.link, budget, end_detached) if found else None
+        self._quotas = QuotaBook(found, self._registry, keeper.runs.link, budget, end_detached) if found else None
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)

@@ -158,6 +158,8 @@ class ServerCore:
             joined_cluster = self.peers.joined_cluster = self._join(self.sessions)
             self._rooms.elsewhere = joined_cluster.rooms
             self._rooms.presences.use(joined_cluster.rooms.presence)
+            if self._quotas is not None:
+                self._quotas.rates.join(joined_cluster)
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
@@ -168,6 +170,8 @@ class ServerCore:
     async def _exit_cluster(self) -> None:
         joined_cluster = self.peers.joined_cluster
         if joined_cluster is not None:
+            if self._quotas is not None:
+                self._quotas.rates.leave()
             self.peers.joined_cluster = self._rooms.elsewhere = None
             await joined_cluster.close()
 
