@@ -73,7 +73,7 @@ class TokenBucket:
             seconds: the time since the last call.
         """
         untold = self.spent - self.told - self._rate * seconds * UNTOLD / processes
-        told = ceil(untold) if untold > self._most * UNTOLD else 0
+        told = ceil(untold) if untold > self._most * UNTOLD / processes else 0
         self.told = self.spent - (0.0 if told else max(0.0, untold))
         return told
 

@@ -40,7 +40,8 @@ class SharedRates:
         self._looked_at = 0.0
         self._watched: dict[Subject, None] = {}
         """Subjects that may spend: those with a connection."""
-        self._owing: dict[TokenBucket, None] = {}
+        self._owing: dict[TokenBucket, float] = {}
+        """When each of them has last paid."""
 
     def join(self, cluster: JoinedCluster) -> None:
         """Share the rates with the other nodes of a cluster."""
@@ -85,10 +86,13 @@ class SharedRates:
         if told and nodes > 1:
             self._cluster.tell_spent(told)
         for bucket in [*self._owing]:
-            if not bucket.repay(now, seconds, INTERVAL, nodes):
-                del self._owing[bucket]
+            self._repay(bucket, now, nodes)
         if self._watched or self._owing:
             self._start()
+
+    def _repay(self, bucket: TokenBucket, now: float, nodes: int) -> None:
+        if bucket.repay(now, now - self._owing.pop(bucket, now), INTERVAL, nodes):
+            self._owing[bucket] = now
 
     def _buckets(self, subject: Subject) -> Iterator[tuple[str, TokenBucket]]:
         if subject.requests is not None:
@@ -130,6 +134,6 @@ class SharedRates:
                 bucket = subject.buckets.get(handler)
             if bucket is not None:
                 bucket.spend_elsewhere(now, amount, nodes)
-                self._owing[bucket] = None
+                self._repay(bucket, now, nodes)
         if self._owing:
             self._start()
