@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .._base.buckets import TokenBucket
@@ -18,6 +18,8 @@ INTERVAL = 0.25
 """Seconds after which a process tells the others what its users have spent."""
 REQUESTS, BYTES = "requests", "bytes"
 """What the others are told about: these quotas, and events with ``rate=`` by `_labelled`."""
+
+Labelled = list[tuple[str, TokenBucket]]
 
 
 class SharedRates:
@@ -38,8 +40,8 @@ class SharedRates:
         self._clock: Timers = LoopScheduler()
         self._timer: Timer | None = None
         self._looked_at = 0.0
-        self._watched: dict[Subject, None] = {}
-        """Subjects that may spend: those with a connection."""
+        self._watched: dict[Subject, Labelled] = {}
+        """Subjects that may spend, which are those with a connection, and what counts for their quotas."""
         self._owing: dict[TokenBucket, float] = {}
         """When each of them has last paid."""
 
@@ -62,7 +64,9 @@ class SharedRates:
     def watch(self, subject: Subject, clock: Timers) -> None:
         """Tell others what a subject spends, as long as it is connected."""
         if self._cluster is not None and (subject.remembers or self._labelled()[0]):
-            self._watched[subject] = None
+            if subject not in self._watched:
+                own = (REQUESTS, subject.requests), (BYTES, subject.bytes)
+                self._watched[subject] = [(label, bucket) for label, bucket in own if bucket is not None]
             self._clock = clock
             self._start()
 
@@ -77,8 +81,8 @@ class SharedRates:
             return
         now, nodes, told = self._clock.time(), self._cluster.size, list[Spent]()
         seconds = now - self._looked_at
-        for subject in [*self._watched]:
-            for label, bucket in self._buckets(subject):
+        for subject, own in [*self._watched.items()]:  # 10,000 subjects that do nothing take 1 ms
+            for label, bucket in [*own, *self._rated(subject.buckets)] if subject.buckets else own:
                 if bucket.spent > bucket.told and (amount := bucket.untold(seconds, nodes)):
                     told.append((*subject.key, label, amount))
             if not subject.connections:
@@ -94,16 +98,9 @@ class SharedRates:
         if bucket.repay(now, now - self._owing.pop(bucket, now), INTERVAL, nodes):
             self._owing[bucket] = now
 
-    def _buckets(self, subject: Subject) -> Iterator[tuple[str, TokenBucket]]:
-        if subject.requests is not None:
-            yield REQUESTS, subject.requests
-        if subject.bytes is not None:
-            yield BYTES, subject.bytes
-        if subject.buckets:
-            labels = self._labelled()[1]
-            for handler, bucket in subject.buckets.items():
-                if (label := labels.get(handler)) is not None:
-                    yield label, bucket
+    def _rated(self, buckets: Mapping[Handler, TokenBucket]) -> Labelled:
+        labels = self._labelled()[1]
+        return [(labels[handler], bucket) for handler, bucket in buckets.items() if handler in labels]
 
     def _labelled(self) -> tuple[dict[str, Handler], dict[Handler, str]]:
         """Return the handlers with ``rate=`` by what other processes call them, and the other way round."""
