@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -168,7 +169,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
         deprecated: total numbers of calls of deprecated handlers, by the program of the peers that call them.
         refused_by_principal: total numbers of opening handshakes that `on_handshake`, ``origins=`` or a quota refused,
             and of messages above a rate or a quota, by principal. ``unknown`` stands for clients without one, and
-            ``others`` for all but the 100 principals that were refused last.
+            ``others`` for all but the 100 principals that were refused last. Each has the numbers by kind: the HTTP
+            status, ``above the rate`` or ``above the quota``.
         quotas_unchecked: total number of connections that were accepted although the ``store=`` of the server has not
             said how many its user has (`Quotas.connections`).
         draining: while the server drains, the numbers of what it waits for, by event and kind: such as ``{"import:
@@ -205,7 +207,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
     misfits: dict[str, int]
     deprecated: dict[str, int]
-    refused_by_principal: dict[str, int]
+    refused_by_principal: dict[str, dict[str, int]]
     quotas_unchecked: int
     draining: dict[str, int]
     store_answers: bool
@@ -249,15 +251,25 @@ def add_to(totals: dict[str, int], name: str, number: int = 1, most: int = MOST_
     return name
 
 
-def add_refused(totals: dict[str, int], principal: object, number: int = 1) -> None:
-    """Add ``number`` to the total of a principal. If there are too many, that of the one refused longest ago moves."""
-    if number:
+class RefusedByPrincipal:
+    """What was refused to each principal; see `ServerStats.refused_by_principal`."""
+
+    def __init__(self, totals: dict[str, Counter[str]] | None = None) -> None:
+        self.totals = {name: Counter(counts) for name, counts in (totals or {}).items()}
+
+    def add(self, principal: object, counts: Mapping[str, int]) -> None:
+        """Add numbers by kind. If there are too many principals, the one that was refused longest ago joins others."""
         name = "unknown" if principal is None else principal if isinstance(principal, str) else short(principal)
         name = name if len(name) <= LONGEST_LINE else one_line(name)
-        totals[name] = totals.pop(name, 0) + number
-        if len(totals) > MOST_PRINCIPALS + ("others" in totals):
-            oldest = next(name for name in totals if name != "others")
-            totals["others"] = totals.get("others", 0) + totals.pop(oldest)
+        self.totals[name] = Counter(counts) + self.totals.pop(name, Counter())  # the latest is the last
+        if len(self.totals) > MOST_PRINCIPALS + ("others" in self.totals):
+            oldest = next(name for name in self.totals if name != "others")
+            self.totals.setdefault("others", Counter()).update(self.totals.pop(oldest))
+
+    def add_ignored(self, principal: object, ignored: Mapping[str, int]) -> None:
+        """Add those of the ignored messages of a peer that were above a limit."""
+        if limited := {kind: ignored[kind] for kind in LIMITED if ignored.get(kind)}:
+            self.add(principal, limited)
 
 
 class ByProgram(NamedTuple):
@@ -286,7 +298,7 @@ class ServerTotals:
         the connection has ended."""
         self._ignored: Counter[str] = Counter()
         self.by_program = ByProgram({}, {})
-        self.refused_by_principal: dict[str, int] = {}
+        self.refused_by_principal = RefusedByPrincipal()
 
     def failed(self) -> None:
         """Count one more log line at ERROR."""
@@ -312,7 +324,7 @@ class ServerTotals:
         """Add the numbers of ignored messages of a connection that has ended."""
         if counts:
             self._ignored.update(counts)
-            add_refused(self.refused_by_principal, principal, sum(map(counts.__getitem__, LIMITED)))
+            self.refused_by_principal.add_ignored(principal, counts)
 
     def sum(self) -> StatsSum:
         """Begin to add the counters of the open connections to the totals."""
@@ -331,7 +343,7 @@ class StatsSum:
         ended: dict[str, int],
         ignored: Counter[str],
         by_program: ByProgram,
-        refused_by_principal: dict[str, int],
+        refused_by_principal: RefusedByPrincipal,
     ) -> None:
         self._started_at = started_at
         self._accepted = accepted
@@ -339,7 +351,7 @@ class StatsSum:
         self._sums = {**ended, "peers": 0, "detached_peers": 0, "slow_peers": 0}
         self._ignored = Counter(ignored)
         self._by_program = ByProgram(*map(dict, by_program))
-        self._refused_by_principal = dict(refused_by_principal)
+        self._refused_by_principal = RefusedByPrincipal(refused_by_principal.totals)
 
     def add(self, peer: PeerStats, principal: object) -> None:
         """Add the counters of a connection. It may have ended meanwhile."""
@@ -350,8 +362,7 @@ class StatsSum:
             self._sums[name] += getattr(peer, name) or 0
         if peer.ignored:
             self._ignored.update(peer.ignored)
-            limited = sum(peer.ignored.get(kind, 0) for kind in LIMITED)
-            add_refused(self._refused_by_principal, principal, limited)
+            self._refused_by_principal.add_ignored(principal, peer.ignored)
         self._by_program.add(peer.program, sum(peer.misfits.values()), sum(peer.deprecated.values()))
 
     def result(
@@ -381,7 +392,7 @@ class StatsSum:
             ignored=dict(self._ignored),
             misfits=self._by_program.misfits,
             deprecated=self._by_program.deprecated,
-            refused_by_principal=self._refused_by_principal,
+            refused_by_principal={name: dict(counts) for name, counts in self._refused_by_principal.totals.items()},
             quotas_unchecked=quotas_unchecked,
             draining=draining,
             store_answers=store_answers,

@@ -58,13 +58,13 @@ enough for an end, ``append`` raises `StoreFull`, and the log has not ended. An 
 limit for all payers together works in the same way.
 
 **Adoption.** A log with a ``topic`` can be continued by another process: ``adopt(topic)`` returns the logs of this
-topic that are lost, each with its ``payload`` and its age, and renews their leases, in one step: of many processes, one
-gets each log. The process that had it before is not refused, should it come back, and two processes are the same writer
-then. So such a log gets one batch, with the sequence 1, from whichever process adds it first: one entry says that the
-call was handed over, two that it was withdrawn before. This batch is never dropped.
+topic that are lost, the oldest first, each with its ``payload`` and its age, and renews their leases, in one step: of
+many processes, one gets each log. The process that had it before is not refused, should it come back, and two processes
+are the same writer then. So such a log gets one batch, with the sequence 1, from whichever process adds it first: one
+entry says that the call was handed over, two that it was withdrawn before. This batch is never dropped.
 
-**Listing.** A store may have ``pending(topic)``, which returns the logs of this topic that have not ended as
-`AdoptedLog`, and changes nothing. Without it, `wsrpc.cluster.ClusterPeer.waiting` raises ``ValueError``.
+**Listing.** A store may have ``pending(topic)``, which returns the logs of this topic that have not ended, in the same
+order, and changes nothing. Without it, `wsrpc.cluster.ClusterPeer.waiting` raises ``ValueError``.
 
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
 methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``append`` with

@@ -128,7 +128,7 @@ end
 local function create(key, id, payer, keep, owned, arguments, topic, payload, memory, process)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
     payload = payload, memory = tonumber(memory), process = process, first = 1, last = 0, bytes = 0, ending = false, dropped = '',
-    began = now, lapses = 0, writers = {}, freed = {}}
+    began = now, nth = time[1] * 1000000 + time[2], lapses = 0, writers = {}, freed = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
   if excess(payer) + cost > 0 or call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
@@ -319,13 +319,19 @@ local function found(log)  -- an earlier version did not write when it began
   return {log.key, log.id, log.payload, now - (log.began or now), log.last}
 end
 
+local function logs_of(topic)  -- the oldest first
+  local logs = {}
+  for _, key in ipairs(call('SMEMBERS', name('topic', topic))) do
+    local fine, log = pcall(find, key)
+    if fine and log and log.topic == topic then table.insert(logs, log) end
+    if fine and not log and STEP == 'adopt' then call('SREM', name('topic', topic), key) end
+  end
+  table.sort(logs, function(one, other) return (one.nth or 0) < (other.nth or 0) end)  -- an earlier version wrote none
+  return logs
+end
+
 function steps.adopt(topic, process, watches)
-  return each(call('SMEMBERS', name('topic', topic)), 1, function(key)
-    local log = find(key)
-    if not log or log.topic ~= topic then
-      call('SREM', name('topic', topic), key)
-      return
-    end
+  return each(logs_of(topic), 1, function(log)
     local silent = watches == '1' and silence(log) or 0
     if is_lost(log) or silent >= GRACE then
       log.process = process
@@ -338,9 +344,8 @@ function steps.adopt(topic, process, watches)
 end
 
 function steps.pending(topic)
-  return each(call('SMEMBERS', name('topic', topic)), 1, function(key)
-    local log = find(key)
-    if log and log.topic == topic and runs(log) then return found(log) end
+  return each(logs_of(topic), 1, function(log)
+    if runs(log) then return found(log) end
   end)
 end
 

@@ -85,7 +85,7 @@ RETURNING *
 """
 RENEW = f"""
 UPDATE log SET lapses = {NOW} + $2, expires = {NOW} + $2 + keep WHERE key = ANY($1) AND {RUNS}
-RETURNING key, id, payload, {NOW} - began
+RETURNING key, id, payload, {NOW} - began, last
 """
 KEEP = f"UPDATE log SET keep = $2, expires = {NOW} + $2 WHERE key = $1"
 END = f"UPDATE log SET ending = $2, free = $3, base = base + $4, expires = {NOW} + keep WHERE key = $1"
@@ -295,12 +295,12 @@ class PostgresStore:
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         async with self._transaction() as db:
             keys = [row["key"] for row in await db.fetch(LOST, topic)]
-            return [AdoptedLog(*row) for row in await db.fetch(RENEW, keys, self.lease)]
+            return _oldest_first(await db.fetch(RENEW, keys, self.lease))
 
     @to_its_end
     async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
         async with self._transaction() as db:
-            return [AdoptedLog(*row) for row in await db.fetch(PENDING, topic)]
+            return _oldest_first(await db.fetch(PENDING, topic))
 
     async def close(self) -> None:
         self._wake_readers(self._waiting, news=False)
@@ -418,3 +418,7 @@ class PostgresStore:
             for each in self._waiting.get(key, ()):
                 if not each.done():
                     each.set_result(news)
+
+
+def _oldest_first(rows: Sequence[Any]) -> list[AdoptedLog]:
+    return sorted((AdoptedLog(*row) for row in rows), key=lambda log: -log.age)

@@ -148,12 +148,13 @@ async def test_statistics_by_principal() -> None:
                 await client.request(event)
         titles, *lines = (await prints("stats", url, "--by", "principal")).splitlines()
         shown = [dict(zip(titles.split(), line.split(), strict=True)) for line in lines]
-        assert [(row["PEERS"], row["REFUSED"], row["PRINCIPAL"]) for row in shown] == [
-            ("1", "3", r"ada\n\x1b[2J"),
-            ("1", "0", "-"),
+        assert [(row["PEERS"], row["ABOVE-RATE"], row["ABOVE-QUOTA"], row["PRINCIPAL"]) for row in shown] == [
+            ("1", "0", "3", r"ada\n\x1b[2J"),
+            ("1", "0", "0", "-"),
         ]
         ada, _ = map(json.loads, (await prints("stats", url, "--by", "principal", "--json")).splitlines())
-        assert (ada["principal"], ada["refused"], ada["active"]) == ("ada\n\x1b[2J", 3, 1)
+        assert (ada["principal"], ada["active"]) == ("ada\n\x1b[2J", 1)
+        assert ada["refused"] == {"above the quota": 3}
         call.cancel()
         await client.close()
         await turns_until(lambda: len(server.peers) == 0)
@@ -162,8 +163,8 @@ async def test_statistics_by_principal() -> None:
             await server.handshake(Handshake("/", {}))
         _, *lines = (await prints("stats", url, "--by", "principal")).splitlines()
         shown = [dict(zip(titles.split(), line.split(), strict=True)) for line in lines[-2:]]
-        of_those_that_left = [(row["PEERS"], row["REFUSED"], row["PRINCIPAL"]) for row in shown]
-        assert of_those_that_left == [("0", "3", r"ada\n\x1b[2J"), ("0", "1", "bob")]
+        of_those_that_left = [(row["PEERS"], row["REFUSED"], row["ABOVE-QUOTA"], row["PRINCIPAL"]) for row in shown]
+        assert of_those_that_left == [("0", "0", "3", r"ada\n\x1b[2J"), ("0", "1", "0", "bob")]
 
 
 async def test_a_call_of_a_peer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from .._server.server_core import counted
 from ..cluster._cluster import ClusterClient
 from ..cluster.engine import Engine
 from ..errors import EngineLost, EngineRefused, HandshakeRejected, RemoteError, RequestTimeout, one_line
+from ..stats import LIMITED
 from .command_connection import CONNECTING, connected, set_up_log
 from .command_errors import NOT_SENT, REMOTE, Failure, UsageError, explained
 from .command_options import CLUSTER, CONNECTION, ENGINE_TOKEN, URL, Command, Options, several
@@ -57,9 +59,9 @@ TITLES = (
     "ADDRESS",
 )
 
-SHARE = "{:>5}  {:>6}  {:>8}  {:>8}  {:>10}  {:>7}  {}"
+SHARE = "{:>5}  {:>6}  {:>8}  {:>8}  {:>10}  {:>7}  {:>10}  {:>11}  {}"
 SUMMED = ("active", "unsent_bytes", "kept_bytes", "messages_in")
-SHARE_TITLES = ("PEERS", "ACTIVE", "UNSENT", "KEPT", "RECEIVED", "REFUSED", "PRINCIPAL")
+SHARE_TITLES = ("PEERS", "ACTIVE", "UNSENT", "KEPT", "RECEIVED", "REFUSED", "ABOVE-RATE", "ABOVE-QUOTA", "PRINCIPAL")
 
 OPERATOR = several(URL, CLUSTER, CONNECTION)
 JSON = click.option("--json", is_flag=True, help="Print one JSON object on each line.")
@@ -265,8 +267,8 @@ async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
     found: dict[str, Row] = {}
 
     def share_of(principal: Any) -> Row:
-        zeros = dict.fromkeys(("peers", *SUMMED, "refused"), 0)
-        return found.setdefault(repr(principal), {"principal": principal, **zeros})
+        zeros = dict.fromkeys(("peers", *SUMMED), 0)
+        return found.setdefault(repr(principal), {"principal": principal, **zeros, "refused": Counter[str]()})
 
     async with aclosing(through.rows("peers")) as rows:
         async for row in rows:
@@ -281,11 +283,15 @@ async def _by_principal(through: Operations) -> AsyncGenerator[Row]:
         async for row in rows:
             if "error" in row:
                 yield row
-            refused: Any = row.get("refused_by_principal")
-            for principal, number in refused.items() if refused.__class__ is dict else ():
-                share_of(None if principal == "unknown" else principal)["refused"] += _number(number)
-    for share in sorted(found.values(), key=lambda share: (-share["messages_in"], -share["refused"])):
-        yield share
+            for principal, counts in _items(row.get("refused_by_principal")):
+                refused = share_of(None if principal == "unknown" else principal)["refused"]
+                refused.update({kind: _number(number) for kind, number in _items(counts)})
+    for share in sorted(found.values(), key=lambda share: (-share["messages_in"], -share["refused"].total())):
+        yield {**share, "refused": dict(share["refused"])}
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    return [*value.items()] if value.__class__ is dict else []
 
 
 def _number(value: Any) -> int:
@@ -293,7 +299,10 @@ def _number(value: Any) -> int:
 
 
 def _share_line(row: Row) -> str:
-    return SHARE.format(*(_text_of(row.get(name)) for name in ("peers", *SUMMED, "refused", "principal")))
+    refused: dict[str, int] = row["refused"]
+    limited = [refused.get(kind, 0) for kind in LIMITED]
+    numbers = [*(row[name] for name in ("peers", *SUMMED)), sum(refused.values()) - sum(limited), *limited]
+    return SHARE.format(*map(_text_of, (*numbers, row["principal"])))
 
 
 def _statistics(values: Row, prefix: str = "") -> Iterator[str]:

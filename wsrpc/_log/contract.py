@@ -119,14 +119,14 @@ class AdoptedLog(Struct, frozen=True):
         key: the key of the log.
         id, payload: as for `NewLog`.
         age: seconds since the log has begun, by the clock of the store.
-        last: as for `LogState`. Only ``pending`` has to set it.
+        last: as for `LogState`.
     """
 
     key: str
     id: str
     payload: bytes
     age: float
-    last: int = 0
+    last: int
 
 
 class Store(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from .._base.logs import logger
@@ -113,6 +114,8 @@ class StoreLink:
         """Whether the server or client was closed."""
         self._outage: asyncio.Task[None] | None = None
         """Asks the store that does not answer until it does. None before the first outage."""
+        self.missed_at = -inf
+        """When another process has last not answered."""
         self._looking: asyncio.Task[None] | None = None
         """Lets the store look which processes have ended. None before the first time."""
 
@@ -168,8 +171,9 @@ class StoreLink:
 
     def process_missed(self) -> None:
         """Another process does not answer: let the store look whether it has ended, before anybody reads its logs."""
-        look = getattr(self.store, "look", None)
-        if callable(look) and self._looking not in self.tasks:
+        self.missed_at = asyncio.get_running_loop().time()
+        look: Callable[[], Coroutine[Any, Any, None]] | None = getattr(self.store, "look", None)
+        if look is not None and self._looking not in self.tasks:
             self._looking = self.spawn(look())
 
     # ------------------------------------------------------------ the end

@@ -331,16 +331,19 @@ class MemoryStore:
 
     async def adopt(self, topic: str, /) -> Sequence[AdoptedLog]:
         now = self._drop_expired()
-        logs = self._adoptable.items()
-        found = [(key, log) for key, log in logs if log.new.topic == topic and log.state(now).lost]
+        found = [(key, log) for key, log in self._of_topic(topic) if log.state(now).lost]
         for _, log in found:
             log.renew(now, self.lease)
-        return [AdoptedLog(key, log.new.id, log.new.payload, now - log.started) for key, log in found]
+        return [_described(key, log, now) for key, log in found]
 
     async def pending(self, topic: str, /) -> Sequence[AdoptedLog]:
         now = self._drop_expired()
+        return [_described(key, log, now) for key, log in self._of_topic(topic)]
+
+    def _of_topic(self, topic: str) -> list[tuple[str, StoredLog]]:
+        """Return the logs that have not ended, the oldest first."""
         found = [(key, log) for key, log in self._adoptable.items() if log.new.topic == topic]
-        return [AdoptedLog(key, log.new.id, log.new.payload, now - log.started, log.last) for key, log in found]
+        return sorted(found, key=lambda item: item[1].started)
 
     async def close(self) -> None:
         self.wake_readers()
@@ -402,3 +405,7 @@ class MemoryStore:
                 log.ids.popleft()
         if freed:
             self._resize(log, 0, -freed)
+
+
+def _described(key: str, log: StoredLog, now: float) -> AdoptedLog:
+    return AdoptedLog(key, log.new.id, log.new.payload, now - log.started, log.last)

@@ -21,7 +21,7 @@ from ..errors import HandshakeRejected, one_line, short, ungrouped
 from ..handshake import REFUSED_HEADER, Handshake, HandshakeFunction
 from ..headers import ResponseHeaders, check_response_header
 from ..limits import Limits
-from ..stats import add_refused, add_to
+from ..stats import RefusedByPrincipal, add_to
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
 
@@ -36,7 +36,7 @@ MOST_LOGGED = 1000
 class Door:
     """Open while a server accepts connections. `close` also ends the user's functions that decide on a connection."""
 
-    def __init__(self, refused_by_principal: dict[str, int]) -> None:
+    def __init__(self, refused_by_principal: RefusedByPrincipal) -> None:
         self.closed = False
         self.refused: Counter[int] = Counter()
         """Counts of refused handshakes, by HTTP status."""
@@ -182,17 +182,25 @@ class HandshakeChecks:
 
 
 def reported(
-    refusal: HandshakeRejected, by: str, handshake: Handshake, door: Door, budget: LogBudget | None
+    refusal: HandshakeRejected,
+    by: str,
+    handshake: Handshake,
+    door: Door,
+    budget: LogBudget | None,
+    *,
+    is_new: bool | None = None,
 ) -> HandshakeRejected:
-    """Count a refusal, and return it. With ``budget``, log the first for each reason and client.
+    """Count a refusal, and return it. With ``budget``, log it if ``is_new``, or the first for each reason and client.
 
     A client is named by what ``on_handshake`` has said of it, because many can have one host.
     """
     door.refuse(refusal)
-    add_refused(door.refused_by_principal, handshake.principal)
+    door.refused_by_principal.add(handshake.principal, {str(refusal.status): 1})
     names = (each for each in (handshake.address, handshake.principal) if each is not None)
     name = next(map(short, names), None)
-    if budget is not None and door.is_new(refusal, name or (handshake.remote and handshake.remote[0])):
+    if is_new is None:
+        is_new = budget is not None and door.is_new(refusal, name or (handshake.remote and handshake.remote[0]))
+    if budget is not None and is_new:
         of = f" ({name})" if name else ""
         text = "%s refused %s%s: %s (further ones of this client are only counted, in server.stats().refusals)"
         budget.log(logging.WARNING, text, by, handshake, of, _reason(refusal), fields=_about(handshake))

@@ -81,8 +81,8 @@ class Subject:
         self.text = ""
         """The name that the `Quotas` give to it. Empty until it connects to this process."""
         self.connections = 0
-        self._quiet_until = -inf
-        """When the log may name it again."""
+        self._quiet_until: dict[str, float] = {}
+        """When the log may name it again, by what was exceeded."""
         self.count = 0
         """Number of handlers that run. `ActiveCalls` counts them."""
         self.buckets: WeakKeyDictionary[Any, TokenBucket] | None = None
@@ -121,7 +121,7 @@ class Subject:
             or self.bytes is not None
             or self.count > 0
             or bool(self.buckets)
-            or self._quiet_until > -inf
+            or bool(self._quiet_until)
         )
 
     def _spend(self, now: float) -> bool:
@@ -130,15 +130,15 @@ class Subject:
     def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
         if self.count >= self._running:
-            why, by = f"{self._running} handlers run already", "Quotas.running"
-        why = f"{why} on all your connections to this process"
-        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(now))
+            why, by = f"{self._running} handlers run already in this process", "Quotas.running"
+        why = f"{why} on all your connections"
+        return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(by, now))
 
-    def is_named(self, now: float) -> bool:
-        """Return whether the log names it for a refusal at this time, and not again for a while."""
-        if now < self._quiet_until:
+    def is_named(self, by: str, now: float) -> bool:
+        """Return whether the log names it for a refusal of ``by`` at this time, and not again for a while."""
+        if now < self._quiet_until.get(by, -inf):
             return False
-        self._quiet_until = now + LOG_INTERVAL
+        self._quiet_until[by] = now + LOG_INTERVAL
         return True
 
     def enter(self) -> None:
@@ -148,15 +148,16 @@ class Subject:
             QuotaExceeded: there are too many.
         """
         if self.most is not None and self.connections >= self.most:
-            raise QuotaExceeded(self.most)
+            raise QuotaExceeded(self)
         self.connections += 1
 
 
 class QuotaExceeded(Exception):
-    """A subject has ``most`` connections already."""
+    """A subject has as many connections as it may have."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"more than {most} connections: close one, or try again later")
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(f"more than {subject.most} connections: close one, or try again later")
+        self.subject = subject
 
 
 class Slot:
@@ -324,10 +325,14 @@ class QuotaBook:
         """
         if handshake.address is None or self._end_detached is None:
             return False
-        with suppress(WsrpcError, TimeoutError):
+        is_free, now = False, asyncio.get_running_loop().time
+        with suppress(TimeoutError):
             async with asyncio.timeout(SLOT_TIMEOUT):
-                is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
-                while is_free:
+                with suppress(WsrpcError, TimeoutError):
+                    async with asyncio.timeout(SLOT_TIMEOUT / 2):
+                        is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
+                # If the process that had the session was killed, its slots in the store are free soon.
+                while is_free or now() - self._link.missed_at < SLOT_TIMEOUT:
                     with suppress(QuotaExceeded):
                         await self._count(handshake, door)
                         return True
@@ -341,8 +346,8 @@ class QuotaBook:
                 if (name := subject_of(quotas, handshake)) is not None:
                     key = number, sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH]
                     subject = self._subjects.get(key) or Subject(quotas, key)
-                    subject.enter()
                     subject.text = name
+                    subject.enter()
                     self._subjects[key] = subject
                     self._idle.pop(key, None)
                     memberships.append(Membership(subject))
@@ -360,7 +365,11 @@ class QuotaBook:
     def _refusal(self, exc: Exception, handshake: Handshake, door: Door) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
             refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
-            return reported(refusal, "Quotas", handshake, door, self._budget)
+            is_new = exc.subject.is_named("connections", asyncio.get_running_loop().time())
+            if exc.subject.key not in self._subjects:  # all its connections are at other processes
+                self._let_rest(exc.subject)
+            by = f"Quotas.connections of {exc.subject.name}"
+            return reported(refusal, by, handshake, door, self._budget, is_new=is_new)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
         return door.refuse(HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"}))
@@ -397,7 +406,7 @@ class QuotaBook:
         except Exception as exc:  # `WatchedStore` has logged it
             if asked == 0 or not isinstance(exc, TimeoutError):  # else, so many are taken that it took long
                 return False
-        raise QuotaExceeded(most)
+        raise QuotaExceeded(subject)
 
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""
@@ -429,24 +438,27 @@ class QuotaBook:
                 task = self._link.spawn(slot.free())
                 self._freeing.add(task)
                 task.add_done_callback(self._freeing.discard)
-            self._rest(subject)
+            if not subject.connections:
+                self._let_rest(subject)
         memberships.clear()
 
-    def _rest(self, subject: Subject) -> None:
-        if not subject.connections:
-            self._idle.pop(subject.key, None)
-            self._idle[subject.key] = None
-            if not subject.remembers or len(self._idle) > MOST_IDLE:
-                oldest = next(iter(self._idle)) if subject.remembers else subject.key
-                del self._idle[oldest], self._subjects[oldest]
+    def _let_rest(self, subject: Subject) -> None:
+        """Remember a subject without a connection, if the next one must find it. Forget the oldest of too many."""
+        self._subjects[subject.key] = subject
+        self._idle.pop(subject.key, None)
+        self._idle[subject.key] = None
+        if not subject.remembers or len(self._idle) > MOST_IDLE:
+            oldest = next(iter(self._idle)) if subject.remembers else subject.key
+            del self._idle[oldest], self._subjects[oldest]
 
     def _elsewhere(self, key: SubjectKey) -> Subject | None:
         """Return a subject that has spent something in another process, so that it has no full bucket here."""
         if (subject := self._subjects.get(key)) is None:
             if key[0] >= len(self._all) or len(key[1]) != HASH:
                 return None
-            subject = self._subjects[key] = Subject(self._all[key[0]], key)
-        self._rest(subject)
+            subject = Subject(self._all[key[0]], key)
+        if not subject.connections:
+            self._let_rest(subject)
         return subject
 
     async def close(self) -> None:

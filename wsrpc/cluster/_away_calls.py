@@ -52,6 +52,9 @@ HANDED_OVER, WITHDRAWN = [b""], [b"", b""]
 first: for it, the other one is the same batch once more, which has no effect. The number of entries says which it was.
 """
 
+STATES: dict[int, Literal["waiting", "running"]] = {0: "waiting", len(HANDED_OVER): "running"}
+"""What a call does that has not ended, by the number of entries of its log."""
+
 WITHDRAWN_END = failed(error_to_node(WsrpcError("the call was withdrawn before it was handed over")))
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
@@ -102,7 +105,7 @@ def _described(state: LogState | None) -> SubmittedCall:
     if state.last == len(WITHDRAWN) and state.end in (None, WITHDRAWN_END):
         return SubmittedCall("withdrawn")
     if state.end is None:
-        return SubmittedCall("running" if state.last else "waiting")
+        return SubmittedCall(STATES[min(state.last, len(HANDED_OVER))])
     end = read_kept(state.end, End)
     return SubmittedCall("failed", error=_error_of(end)) if end.failed else SubmittedCall("done", end.value)
 
@@ -156,8 +159,9 @@ class AwayPerformer(Performer):
             arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
             try:
                 calls.check_connected(self._address)
-                # Each time, because another process may have withdrawn or ended the call.
-                state = await insist(partial(_add_first, calls.link.store, run.key, run.new.id, HANDED_OVER))
+                async with calls.turn(self._address):
+                    # Each time, because another process may have withdrawn or ended the call.
+                    state = await insist(partial(_add_first, calls.link.store, run.key, run.new.id, HANDED_OVER))
                 if state is None or state.end is not None or state.last != len(HANDED_OVER):
                     return WITHDRAWN_END  # which counts unless the call has ended
                 if loop.time() >= self.until:
@@ -204,6 +208,7 @@ class AwayCalls:
         self.encode = encoder_of(codec)
         self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Set when the peer with an address is connected. Those who wait for it hold the event."""
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.link = runs.link
         self._runs = runs
         self._connected: dict[str, float] = {}
@@ -214,6 +219,10 @@ class AwayCalls:
         """When another process has last ended, as far as is known."""
         self._left = asyncio.Event()
         """Set when another process has left the cluster, after it has ended its leases."""
+
+    def turn(self, address: str) -> asyncio.Lock:
+        """Return the lock under which the calls to a peer are handed over, so that they keep their order."""
+        return self._turns.setdefault(address, asyncio.Lock())
 
     @property
     def outlive_process(self) -> bool:
@@ -318,8 +327,14 @@ class AwayCalls:
         Raises:
             Overloaded: the store does not answer.
         """
+        key = _key_in_store(address, channel, event, key)
         with as_others_error():
-            return _described(await self._runs.find(_key_in_store(address, channel, event, key)))
+            state = await self._runs.find(key)
+            if state is not None and state.lost and not state.last:  # nobody may be left to end it at its deadline
+                late = [log for log, call in await self._pending(address) if log.key == key and log.age > call.within]
+                if late:
+                    return SubmittedCall("failed", error=PeerNotFound(address))
+        return _described(state)
 
     async def waiting(self, address: str) -> list[WaitingCall]:
         """Return the calls to a peer that have not ended, the oldest first. Changes nothing.
@@ -328,23 +343,27 @@ class AwayCalls:
             ValueError: the store cannot list them.
             Overloaded: the store does not answer.
         """
-        pending: Callable[[str], Awaitable[Sequence[AdoptedLog]]] | None = getattr(self.link.store, "pending", None)
-        if pending is None:
+        if getattr(self.link.store, "pending", None) is None:
             raise ValueError(f"the store {self.link.store!r} cannot list calls: it has no method `pending`")
         with as_others_error():
-            found, now = await self.link.ask(partial(pending, address)), time.time()
+            found, now = await self._pending(address), time.time()
         calls = list[WaitingCall]()
-        for log in sorted(found, key=lambda log: -log.age):
-            try:
-                call = read_kept(log.payload, AwayCall)
-            except UNREADABLE:  # of a later version
-                continue
-            if log.last != len(WITHDRAWN):
-                key, since = str(call.context.key), now - log.age
-                state: Literal["running", "waiting"] = "running" if log.last else "waiting"
-                until = since + call.within
+        for log, call in found:
+            since, state = now - log.age, STATES.get(log.last)
+            if state == "running" or (state is not None and log.age <= call.within):
+                key, until = str(call.context.key), since + call.within
                 calls.append(WaitingCall(call.event, call.args, key, call.channel, since, until, state))
         return calls
+
+    async def _pending(self, address: str) -> list[tuple[AdoptedLog, AwayCall]]:
+        """Return the calls to a peer that have not ended, the oldest first, if the store can list them."""
+        pending: Callable[[str], Awaitable[Sequence[AdoptedLog]]] | None = getattr(self.link.store, "pending", None)
+        logs: Sequence[AdoptedLog] = () if pending is None else await self.link.ask(partial(pending, address))
+        found = list[tuple[AdoptedLog, AwayCall]]()
+        for log in logs:
+            with suppress(*UNREADABLE):  # of a later version
+                found.append((log, read_kept(log.payload, AwayCall)))
+        return found
 
     async def withdraw(self, address: str, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
         """End a call unless it was handed over, and return what the store has of it then.
@@ -422,10 +441,13 @@ class AwayCalls:
         return False
 
     async def _adopt(self, address: str) -> bool:
-        failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
-        is_done = await self._runs.adopt(
-            address, lambda log: AwayPerformer(self, address, read_kept(log.payload, AwayCall), failure, log.age)
-        )
+        def performer(log: AdoptedLog) -> AwayPerformer:
+            failure: Exception = PeerNotFound(address)
+            if log.last:  # it was handed over
+                failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
+            return AwayPerformer(self, address, read_kept(log.payload, AwayCall), failure, log.age)
+
+        is_done = await self._runs.adopt(address, performer)
         if not is_done:
             self._adopt_later(address, UNANSWERED)
         return is_done

@@ -411,6 +411,18 @@ async def of_two_batches_with_one_sequence_the_first_counts(connect: Connect) ->
         assert (await add_own(ours, 1, *[b""] * second, key=key)) == LogState("a", "[1]", 1, first, b"end", 0, False)
 
 
+async def logs_are_adopted_and_listed_the_oldest_first(connect: Connect) -> None:
+    ours, theirs = connect(lease=AN_HOUR), connect(lease=AN_HOUR)
+    keys = [f"k{7 * number % 20}" for number in range(20)]
+    for key in keys:
+        await ours.open(key, new_log("a", topic="t"))
+    await add_own(ours, 1, b"", key="k7")
+    if (pending := getattr(theirs, "pending", None)) is not None:  # it is optional
+        assert [log.key for log in await pending("t")] == keys
+    await ours.release(dict.fromkeys(keys, "a"))
+    assert [(log.key, log.last) for log in await theirs.adopt("t")] == [(key, key == "k7") for key in keys]
+
+
 async def the_batch_of_a_log_with_a_topic_is_not_dropped(connect: Connect) -> None:
     """Also if its payer has no bytes left."""
     store = connect(payer_bytes=100_000)
@@ -623,6 +635,7 @@ STORE_CHECKS: tuple[Callable[[Connect], Awaitable[None]], ...] = (
     a_log_that_its_process_releases_is_lost_at_once,
     of_two_batches_with_one_sequence_the_first_counts,
     the_batch_of_a_log_with_a_topic_is_not_dropped,
+    logs_are_adopted_and_listed_the_oldest_first,
     the_pending_logs_of_a_topic_are_listed,
     a_log_that_is_held_is_not_forgotten,
     a_payer_with_too_many_logs_has_room_again_when_one_is_forgotten,

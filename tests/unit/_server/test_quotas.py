@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -76,7 +77,12 @@ async def test_all_connections_of_a_user_have_one_bucket_and_each_its_own_rate()
         # A message that its own rate refuses takes nothing from the others.
         assert found == [6, 4, 6, 6, 3]
     assert server.stats().ignored == {ABOVE: 5, "above the rate": 10}
-    assert server.stats().refused_by_principal == {"ada": 6, "bob": 2, "cleo": 2, "unknown": 5}
+    assert server.stats().refused_by_principal == {
+        "ada": {ABOVE: 2, "above the rate": 4},
+        "bob": {"above the rate": 2},
+        "cleo": {"above the rate": 2},
+        "unknown": {ABOVE: 3, "above the rate": 2},
+    }
 
 
 async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
@@ -89,7 +95,7 @@ async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) ->
             await client.request("add", 1, 2)
         clock.advance(1)
         assert await allowed(client, 1) == 1
-    why = "more than 3 requests and events per second on all your connections to this process"
+    why = "more than 3 requests and events per second on all your connections"
     assert str(caught.value) == f"{why}, ask again later"
     assert said == [0, 1, 2] and server.stats().ignored == {ABOVE: 3}
     [warning] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
@@ -133,7 +139,7 @@ async def test_handlers_of_all_connections_count_until_they_exit() -> None:
         tasks = [asyncio.create_task(each.request("wait")) for each in (first, second)]
         await turns_until(lambda: server.stats().active == 2)
         for client in (first, second):
-            with pytest.raises(Overloaded, match="2 handlers run already on all your connections to this process, ask"):
+            with pytest.raises(Overloaded, match="2 handlers run already in this process on all your connections, ask"):
                 await client.request("add", 1, 2)
         assert await other.request("add", 1, 2) == 3
         tasks.pop(0).cancel()
@@ -161,7 +167,10 @@ async def test_connections_are_refused_with_429_until_one_ends(caplog: pytest.Lo
     refused = caught.value
     assert (refused.status, refused.body, refused.headers["retry-after"]) == (429, TOO_MANY.format(2) + "\n", "1")
     [text] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert text.startswith("Quotas refused <Handshake ") and "('ada'): 429 more than 2 connections" in text
+    assert (
+        text.startswith("Quotas.connections of 'ada' refused <Handshake ")
+        and "('ada'): 429 more than 2 connections" in text
+    )
 
 
 async def test_a_refused_connection_and_one_that_never_opens_leave_nothing_behind() -> None:
@@ -386,6 +395,9 @@ def by_url(handshake: Handshake) -> None:
     handshake.principal, handshake.address = handshake.path, handshake.query.get("device")
 
 
+NUMBERS = count()
+
+
 @asynccontextmanager
 async def three(
     store: MemoryStore | None, most: int = 5, engine: MemoryEngine | None = None, *more: Quotas
@@ -409,7 +421,7 @@ async def opened(stack: AsyncExitStack, servers: list[Server], user: str, tries:
     async def attempt(server: Server) -> AsyncExitStack | None:
         own = AsyncExitStack()
         try:
-            await own.enter_async_context(connect(server, path=f"/{user}"))
+            await own.enter_async_context(connect(server, path=f"/{user}?device={next(NUMBERS)}"))
         except HandshakeRejected:
             return None
         stack.push_async_callback(own.aclose)
@@ -420,15 +432,20 @@ async def opened(stack: AsyncExitStack, servers: list[Server], user: str, tries:
 
 
 @pytest.mark.parametrize(("shared", "most"), [(True, 5), (False, 15)])
-async def test_a_user_opens_500_connections_on_three_servers(shared: bool, most: int) -> None:
+async def test_a_user_opens_500_connections_on_three_servers(
+    shared: bool, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if each is another device. Each server names the user once."""
     async with three(MemoryStore() if shared else None) as servers, AsyncExitStack() as stack:
         assert len(await opened(stack, servers, "ada", 500)) == most
         assert len(await opened(stack, servers, "bob", 3)) == 3
-        refused, by_principal = Counter[int](), Counter[str]()
+        refused = Counter[int]()
         for server in servers:
-            refused.update(server.stats().refused)
-            by_principal.update(server.stats().refused_by_principal)
-        assert refused == {429: 500 - most} and by_principal == {"/ada": 500 - most}
+            refused.update(here := server.stats().refused)
+            assert server.stats().refused_by_principal == {"/ada": {"429": here[429]}}
+        assert refused == {429: 500 - most}
+        said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+        assert len(said) == 3 and all("Quotas.connections of '/ada' refused" in each for each in said), said
 
 
 @pytest.mark.parametrize(("first", "second", "shared"), [(0, 0, False), (0, 0, True), (0, 1, True)])

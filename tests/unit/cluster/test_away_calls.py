@@ -699,7 +699,7 @@ async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_chan
         while (await told("k"))[0] == "running":
             await turns(1)
         assert await told("k") == ("done", "open 1", None)
-        assert asking.asked == {"read"}
+        assert asking.asked == {"read", "pending"}, "which change nothing"
         with pytest.raises(RpcError, match="jammed"):
             await lock_at(cluster).request("refuse", key="r", deliver_within=30)
         failed = await shop.peer("lock").submitted("refuse", key="r")
@@ -829,6 +829,49 @@ async def test_a_call_is_not_handed_over_late_though_the_store_takes_its_time() 
         await turns_until(lambda: is_idle(cluster))
         call = await lock_at(cluster).submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and lock.opened == []
+
+
+class Reorders(MemoryStore):
+    """A store that answers the later of two calls first."""
+
+    handed_over = 0
+
+    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
+        if entries == _away_calls.HANDED_OVER:
+            self.handed_over += 1
+            await turns(200 - 20 * self.handed_over)
+        return await super().append(key, log, writer, sequence, entries, **options)
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+async def test_calls_that_wait_are_handed_over_in_their_order(is_left: bool) -> None:
+    lock, store = Lock(), Reorders(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        for door in range(8):
+            await lock_at(cluster).submit("open_lock", door, key=str(7 - door), deliver_within=30)
+        if is_left:
+            await cluster[0].close()
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: len(lock.opened) == 8)
+        assert lock.opened == [*range(8)]
+
+
+async def test_a_submitted_call_that_nobody_handed_over_in_time_was_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """Also if its process has ended, and perhaps no other one takes it."""
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(2, store=store) as cluster:
+        peer = lock_at(cluster, 1)
+        await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
+        await leave(cluster[0])
+        while (call := await peer.submitted("open_lock", key="k")).state == "waiting":
+            assert len(await peer.waiting()) <= 1
+        assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent"
+        assert await peer.waiting() == []
+        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
+        await turns_until(lambda: not store._adoptable)
+        call = await peer.submitted("open_lock", key="k")
+        assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent"
+        assert lock.opened == [] and "submitted for 'lock' has failed" in caplog.text
 
 
 class Half(MemoryStore):

@@ -96,7 +96,7 @@ def _with_rate(call: Call, handler: Handler, rate: float) -> Call:
             return call(invocation, a)
         by, is_logged = f"rate= of {handler.name}", None
         if calls.totals:
-            by, is_logged = f"{by} for {calls.totals[0].name}", calls.totals[0].is_named(now)
+            by, is_logged = f"{by} for {calls.totals[0].name}", calls.totals[0].is_named(by, now)
         dispatcher.answers.host.count_refused("above the rate", refused, by, is_logged)
         raise CallRefused(Overloaded(f"{refused}, ask again later"))
 
