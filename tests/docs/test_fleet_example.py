@@ -164,7 +164,7 @@ async def test_the_steps_of_its_readme(tmp_path: Path) -> None:
         busy = await fleet.device("lock-1", "--every", "0.01")
         await busy.says("readings are kept: Overloaded")
         shares = await fleet.operate("stats", 1, "--by", "principal")
-        assert any(re.search(r" [1-9]\d*  lock-1$", line) for line in shares), shares
+        assert any(re.search(r" [1-9]\d* +\d+ +lock-1$", line) for line in shares), shares
         assert await busy.end(signal.SIGINT) == 0
         lock_1 = await fleet.device("lock-1", "--every", "0.25")
         await lock_1.says(STORED)

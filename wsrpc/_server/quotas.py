@@ -367,7 +367,7 @@ class QuotaBook:
             refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
             is_new = exc.subject.is_named("connections", asyncio.get_running_loop().time())
             if exc.subject.key not in self._subjects:  # all its connections are at other processes
-                self._let_rest(exc.subject)
+                self._remember(exc.subject)
             by = f"Quotas.connections of {exc.subject.name}"
             return reported(refusal, by, handshake, door, self._budget, is_new=is_new)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
@@ -439,10 +439,10 @@ class QuotaBook:
                 self._freeing.add(task)
                 task.add_done_callback(self._freeing.discard)
             if not subject.connections:
-                self._let_rest(subject)
+                self._remember(subject)
         memberships.clear()
 
-    def _let_rest(self, subject: Subject) -> None:
+    def _remember(self, subject: Subject) -> None:
         """Remember a subject without a connection, if the next one must find it. Forget the oldest of too many."""
         self._subjects[subject.key] = subject
         self._idle.pop(subject.key, None)
