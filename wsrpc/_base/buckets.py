@@ -17,17 +17,18 @@ class TokenBucket:
     what it is told by `spend_elsewhere`.
     """
 
-    __slots__ = ("_at", "_most", "_owed", "_per_second", "_rate", "_remaining", "spent", "told")
+    __slots__ = ("_at", "_most", "_owed", "_per_second", "_rate", "_remaining", "notified", "spent")
 
     def __init__(self, most: float, per_second: float) -> None:
         # Floats, because Python 3.11 adds an integer to a float slowly, and `spend` runs for each request.
-        self._most = self._remaining = float(most)
+        self._most = float(most)
+        self._remaining: float = self._most
         self._per_second = self._rate = float(per_second)
         """The new tokens per second: those that callers get at present, and all."""
         self._at = inf
         self.spent = 0.0
         """Total number of tokens that were spent here."""
-        self.told = 0.0
+        self.notified = 0.0
         """How many of them other processes need not be told any more."""
         self._owed = 0.0
         """Tokens that were spent elsewhere, and were not there."""
@@ -72,10 +73,10 @@ class TokenBucket:
         Args:
             seconds: the time since the last call.
         """
-        untold = self.spent - self.told - self._rate * seconds * UNTOLD / processes
-        told = ceil(untold) if untold > self._most * UNTOLD / processes else 0
-        self.told = self.spent - (0.0 if told else max(0.0, untold))
-        return told
+        untold = self.spent - self.notified - self._rate * seconds * UNTOLD / processes
+        found = ceil(untold) if untold > self._most * UNTOLD / processes else 0
+        self.notified = self.spent - (0.0 if found else max(0.0, untold))
+        return found
 
     def spend_elsewhere(self, now: float, amount: float, processes: int) -> None:
         """Spend tokens that another process has spent. What is lacking is owed, but not more than a full bucket.

@@ -142,7 +142,7 @@ class JoinedCluster(Protocol):
         """Number of known nodes, with this one."""
         ...
 
-    def tell_spent(self, spent: Sequence[Spent], /) -> None:
+    def notify_spent(self, spent: Sequence[Spent], /) -> None:
         """Tell the other nodes what subjects have spent here. The message may be lost."""
 
     def on_spent(self, function: Callable[[Sequence[Spent]], object], /) -> None:

@@ -19,7 +19,6 @@ from msgspec import structs
 from .._base.buckets import TokenBucket
 from .._base.logs import LogBudget, address_text
 from .._base.scheduler import Scheduler
-from .._core.handlers.registry import Registry
 from .._core.peer.admission import Rate, Refusal
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
@@ -32,7 +31,6 @@ from ..handshake import REFUSED_HEADER, Handshake
 from ..quotas import Quotas
 from ..transport import Traffic
 from .peers import ServedPeer
-from .shared_rates import SharedRates
 
 ABOVE = "above the quota"
 """The kind of refused messages in `Peer.ignored`."""
@@ -241,7 +239,6 @@ class QuotaBook:
     `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind.
 
     Args:
-        registry: the handlers of the server.
         end_detached: `JoinedCluster.end_detached`. It raises a `WsrpcError` if the cluster was not joined. None without
             a cluster, where an address has no effect.
     """
@@ -249,7 +246,6 @@ class QuotaBook:
     def __init__(
         self,
         quotas: tuple[Quotas, ...],
-        registry: Registry,
         link: StoreLink,
         budget: LogBudget,
         end_detached: Callable[[str, str | None], Awaitable[bool]] | None,
@@ -265,7 +261,8 @@ class QuotaBook:
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
         self._freeing = set[asyncio.Task[None]]()
-        self.rates = SharedRates(registry, self._elsewhere)
+        self.on_bound: Callable[[Subject, Scheduler], object] = lambda subject, clock: None
+        """Called with each subject of a new connection, and the clock of the connection."""
 
     # ------------------------------------------------------------ connections
 
@@ -422,7 +419,7 @@ class QuotaBook:
             if counting := [subject.bytes for subject in subjects if subject.bytes is not None]:
                 core.host.meter = Meter(counting, core.loop)
             for subject in subjects:
-                self.rates.watch(subject, core.loop)
+                self.on_bound(subject, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:
@@ -451,14 +448,17 @@ class QuotaBook:
             oldest = next(iter(self._idle)) if subject.remembers else subject.key
             del self._idle[oldest], self._subjects[oldest]
 
-    def _elsewhere(self, key: SubjectKey) -> Subject | None:
-        """Return a subject that has spent something in another process, so that it has no full bucket here."""
+    def subject_elsewhere(self, key: SubjectKey) -> Subject | None:
+        """Return a subject that spends in another process. It is remembered, so that it has no full bucket here.
+
+        None if no `Quotas` can have named it.
+        """
         if (subject := self._subjects.get(key)) is None:
             if key[0] >= len(self._all) or len(key[1]) != HASH:
                 return None
             subject = Subject(self._all[key[0]], key)
         if not subject.connections:
-            self._let_rest(subject)
+            self._remember(subject)
         return subject
 
     async def close(self) -> None:
@@ -468,7 +468,6 @@ class QuotaBook:
 
     def abandon(self) -> None:
         """Forget all connections, because the event loop was closed."""
-        self.rates.leave()
         for last in [*self._opening.values()]:
             last.detach()
         self._opening.clear()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from .._base.buckets import TokenBucket
 from .._base.scheduler import LoopScheduler, Timer, Timers
 from .._core.handlers.compiled import Handler
 from .._core.handlers.registry import Registry
 from .joined_cluster import LONGEST, JoinedCluster, Spent
-
-if TYPE_CHECKING:
-    from .quotas import Subject
+from .quotas import QuotaBook, Subject
 
 INTERVAL = 0.25
 """Seconds after which a process tells the others what its users have spent."""
@@ -29,12 +26,11 @@ class SharedRates:
 
     Args:
         registry: the handlers of the server. Handlers of single peers count in their process.
-        find: a function that returns the `Subject` of a key, or None if nothing is known of such a subject here.
     """
 
-    def __init__(self, registry: Registry, find: Callable[[tuple[int, str]], Subject | None]) -> None:
-        self._registry = registry
-        self._find = find
+    def __init__(self, quotas: QuotaBook, registry: Registry) -> None:
+        self._quotas, self._registry = quotas, registry
+        quotas.on_bound = self.watch
         self._labels: tuple[int, dict[str, Handler], dict[Handler, str]] = -1, {}, {}
         self._cluster: JoinedCluster | None = None
         self._clock: Timers = LoopScheduler()
@@ -79,16 +75,16 @@ class SharedRates:
         self._timer = None
         if self._cluster is None:
             return
-        now, nodes, told = self._clock.time(), self._cluster.size, list[Spent]()
+        now, nodes, spent = self._clock.time(), self._cluster.size, list[Spent]()
         seconds = now - self._looked_at
         for subject, own in [*self._watched.items()]:  # 10,000 subjects that do nothing take 1 ms
             for label, bucket in [*own, *self._rated(subject.buckets)] if subject.buckets else own:
-                if bucket.spent > bucket.told and (amount := bucket.untold(seconds, nodes)):
-                    told.append((*subject.key, label, amount))
+                if bucket.spent > bucket.notified and (amount := bucket.untold(seconds, nodes)):
+                    spent.append((*subject.key, label, amount))
             if not subject.connections:
                 del self._watched[subject]
-        if told and nodes > 1:
-            self._cluster.tell_spent(told)
+        if spent and nodes > 1:
+            self._cluster.notify_spent(spent)
         for bucket in [*self._owing]:
             self._repay(bucket, now, nodes)
         if self._watched or self._owing:
@@ -121,7 +117,7 @@ class SharedRates:
             return
         now, nodes = self._clock.time(), self._cluster.size
         for number, name, label, amount in spent:
-            subject = self._find((number, name))
+            subject = self._quotas.subject_elsewhere((number, name))
             if subject is None:
                 continue
             bucket: TokenBucket | None = None

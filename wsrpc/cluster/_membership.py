@@ -81,7 +81,7 @@ class ClusterMembership:
         self.addresses = Addresses(self.node, self.links, away, rooms)
         self.claim, self.release = self.addresses.claim, self.addresses.release
         self.end_detached = self.addresses.end_detached
-        self.tell_spent = self.node.tell_spent
+        self.notify_spent = self.node.notify_spent
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on, away.caller_left)

@@ -174,7 +174,7 @@ class Node:
         for delta in self.directory.pop_deltas():
             self.engine.try_publish(ALL, delta)
 
-    def tell_spent(self, spent: Sequence[Spent]) -> None:
+    def notify_spent(self, spent: Sequence[Spent]) -> None:
         """Tell the other nodes what users have spent here."""
         for part in parts_of(spent, self.directory.part_bytes):
             self.engine.try_publish(ALL, wire.SpentThere(self.id, part))
