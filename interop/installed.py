@@ -16,6 +16,7 @@ __all__ = ["build_client", "install", "install_client"]
 # What says on the wire what ws-wrapper 4 does, for machines where that is not to be had; here with its defaults.
 PLAIN_4 = """
 import Connection from {url}
+export {{ iterableHandler }} from {url}
 export default class extends Connection {{
   constructor(socket) {{
     super(socket, {{ errorToJSON: ({{ message }}) => JSON.stringify({{ message }}) }})

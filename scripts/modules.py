@@ -20,7 +20,7 @@ LAYERS = [
     ["store"],
     ["cluster"],
     ["_local"],
-    ["adapting", "blocking", "codegen", "schema", "testing"],
+    ["adapting", "blocking", "codegen", "conformance", "schema", "testing"],
     ["__init__", "codecs", "types"],
     ["_command"],
     ["__main__"],

@@ -27,6 +27,7 @@ KNOWN = {
     "tests/adapters/test_prometheus.py": "observability uvicorn",
     "tests/docs/test_migration_pages.py": "migrate-ws-wrapper python, migrate-ws-wrapper node",
     "tests/browser": "browser python",
+    "tests/command/test_conformance.py": "conformance python",
     "interop/test_typescript_page.py": "typescript npx, typescript python, typescript node",
 }
 PAGES = sorted(path.stem for path in HOW_TO.glob("*.md"))
