@@ -83,12 +83,12 @@ class SharedRates:
                     spent.append((*subject.key, label, amount))
             if not subject.connections:
                 del self._watched[subject]
-        if spent and nodes > 1:
-            self._cluster.notify_spent(spent)
         for bucket in [*self._owing]:
             self._repay(bucket, now, nodes)
         if self._watched or self._owing:
             self._start()
+        if spent and nodes > 1:
+            self._cluster.notify_spent(spent)  # last, because an engine of the user's own may raise something
 
     def _repay(self, bucket: TokenBucket, now: float, nodes: int) -> None:
         if bucket.repay(now, now - self._owing.pop(bucket, now), INTERVAL, nodes):
