@@ -15,7 +15,9 @@ By = Literal["principal", "address"] | Callable[[Handshake], str | None]
 class Quotas(msgspec.Struct, frozen=True, kw_only=True):
     """Quotas of each user, for all connections of the user together. Pass them as ``Server(quotas=)``.
 
-    Each process has its own counts. But processes that share a ``store`` count ``connections`` together.
+    The processes of a `Cluster` count ``requests`` and ``bytes`` together: a process learns after about 0.3 s what was
+    spent at the others, and meanwhile allows what it has left. Processes that share a ``store`` count ``connections``
+    together. All else counts in each process.
 
     Attributes:
         by: whose connections count together: ``"principal"`` (those with the same `Handshake.principal`, which must be

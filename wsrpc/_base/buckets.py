@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import ceil, inf
 
 ENOUGH = 1 - 1e-6
 """The part of a token that counts as a whole one. (With floats, ten times 0.1 s may be a little less than 1 s.)"""
+UNTOLD = 1 / 8
+"""The part of the tokens and, over all processes, of the rate that other processes need not know."""
 
 
 class TokenBucket:
-    """Bucket of at most ``most`` tokens, full at first. It gets ``per_second`` new tokens. Callers pass the time."""
+    """Bucket of at most ``most`` tokens, full at first. It gets ``per_second`` new tokens. Callers pass the time.
 
-    __slots__ = ("_at", "_most", "_per_second", "_remaining")
+    Buckets in several processes can hold one rate together: each tells the others what `untold` returns, and charges
+    what it is told by `spend_elsewhere`.
+    """
+
+    __slots__ = ("_at", "_most", "_owed", "_per_second", "_rate", "_remaining", "notified", "spent")
 
     def __init__(self, most: float, per_second: float) -> None:
-        self._most = most
-        self._per_second = per_second
-        self._remaining = float(most)
+        # Floats, because Python 3.11 adds an integer to a float slowly, and `spend` runs for each request.
+        self._most = float(most)
+        self._remaining: float = self._most
+        self._per_second = self._rate = float(per_second)
+        """The new tokens per second: those that callers get at present, and all."""
         self._at = inf
+        self.spent = 0.0
+        """Total number of tokens that were spent here."""
+        self.notified = 0.0
+        """How many of them other processes need not be told any more."""
+        self._owed = 0.0
+        """Tokens that were spent elsewhere, and were not there."""
 
     def __repr__(self) -> str:
-        return f"<TokenBucket {self._remaining:.3g} of {self._most} left, {self._per_second}/s>"
+        return f"<TokenBucket {self._remaining:.3g} of {self._most:g} left, {self._per_second:g}/s>"
 
     def spend(self, now: float) -> bool:
         """Spend a token. Return False if there is no token.
@@ -34,12 +48,57 @@ class TokenBucket:
             if remaining > self._most:  # without `min`: this runs for each request of a user with quotas
                 remaining = self._most
         self._at = now
-        enough = remaining >= ENOUGH
-        self._remaining = remaining - enough
-        return enough
+        if remaining < ENOUGH:
+            self._remaining = remaining
+            return False
+        self._remaining = remaining - 1.0
+        self.spent += 1.0
+        return True
 
     def charge(self, now: float, amount: float) -> float:
         """Spend ``amount`` tokens, even if there are fewer. Return the seconds until none is owed."""
-        spent = self.spend(now)
-        self._remaining += spent - amount
+        self._add_new(now)
+        self._remaining -= amount
+        self.spent += amount
         return -self._remaining / self._per_second if self._remaining < 0 else 0.0
+
+    def _add_new(self, now: float) -> None:
+        if now > self._at:
+            self._remaining = min(self._most, self._remaining + (now - self._at) * self._per_second)
+        self._at = now
+
+    def untold(self, seconds: float, processes: int) -> int:
+        """Return how many tokens other processes must be told, each once. 0 if they are few for their time.
+
+        Args:
+            seconds: the time since the last call.
+        """
+        untold = self.spent - self.notified - self._rate * seconds * UNTOLD / processes
+        found = ceil(untold) if untold > self._most * UNTOLD / processes else 0
+        self.notified = self.spent - (0.0 if found else max(0.0, untold))
+        return found
+
+    def spend_elsewhere(self, now: float, amount: float, processes: int) -> None:
+        """Spend tokens that another process has spent. What is lacking is owed, but not more than a full bucket.
+
+        Nobody is locked out: this process keeps its share of the tokens, and of the new ones.
+        """
+        self._add_new(now)
+        charged = max(0.0, min(amount, self._remaining - self._most / processes))
+        self._remaining -= charged
+        self._owed = min(self._owed + amount - charged, max(self._most, processes))
+
+    def repay(self, now: float, seconds: float, ahead: float, processes: int) -> bool:
+        """Pay what is owed with the new tokens of the next ``ahead`` seconds. Return whether anything is owed.
+
+        Args:
+            seconds: the time since the last call.
+        """
+        self._add_new(now)
+        self._owed = max(0.0, self._owed - (self._rate - self._per_second) * seconds)
+        self._per_second = self._rate - min(self._owed / ahead, self._rate * (1 - 1 / max(2, processes)))
+        return self._owed > 0
+
+    def forgive(self) -> None:
+        """Stop to owe anything."""
+        self._owed, self._per_second = 0.0, self._rate

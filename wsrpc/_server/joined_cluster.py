@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Protocol
 
@@ -54,6 +54,13 @@ STORED = "\0"
 MOST = 2**53
 """Maximum counter. (A program on the engine could invent a counter that no node can exceed or encode.)"""
 Counter = Annotated[int, Meta(ge=0, le=MOST)]
+
+
+LONGEST = 200
+"""Maximum length of a text in `Spent`."""
+Label = Annotated[str, Meta(max_length=LONGEST)]
+Spent = tuple[Counter, Label, Label, Counter]
+"""What a subject of `Quotas` has spent: its `SubjectKey`, what it has spent of (see `SharedRates`), and how much."""
 
 
 class RoomsElsewhere(Asked, Protocol):
@@ -129,6 +136,17 @@ class JoinedCluster(Protocol):
     def rooms(self) -> RoomsElsewhere:
         """The rooms at other nodes."""
         ...
+
+    @property
+    def size(self) -> int:
+        """Number of known nodes, with this one."""
+        ...
+
+    def notify_spent(self, spent: Sequence[Spent], /) -> None:
+        """Tell the other nodes what subjects have spent here. The message may be lost."""
+
+    def on_spent(self, function: Callable[[Sequence[Spent]], object], /) -> None:
+        """Call a function with what another node tells. It must not raise."""
 
     def stats(self) -> ClusterStats:
         """Return the counters of this process."""

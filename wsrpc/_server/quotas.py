@@ -38,6 +38,8 @@ MOST_IDLE = 10_000
 """Number of subjects without a connection that are remembered. Each takes about 600 bytes."""
 LOG_INTERVAL = 60.0
 """Seconds after which the log names a subject again that is above its quota."""
+HASH = 24
+"""Length of the hash of a name."""
 LONGEST_PAUSE = 5.0
 """Seconds for which reading may pause. Remote peers take a connection for dead if nothing moves for 10 s."""
 SLOT_TIMEOUT = 2.0
@@ -48,7 +50,7 @@ WRITER = "quota"
 """The writer that ends the log of a slot."""
 
 SubjectKey = tuple[int, str]
-"""The number of the `Quotas`, and the name that they give to a subject."""
+"""The number of the `Quotas`, and a hash of the name that they give to a subject: other processes learn no names."""
 
 
 class Subject:
@@ -58,7 +60,6 @@ class Subject:
     """
 
     __slots__ = (
-        "_bucket",
         "_quiet_until",
         "_quotas",
         "_running",
@@ -67,12 +68,16 @@ class Subject:
         "connections",
         "count",
         "key",
+        "requests",
         "slots",
+        "text",
     )
 
     def __init__(self, quotas: Quotas, key: SubjectKey) -> None:
         self._quotas = quotas
         self.key = key
+        self.text = ""
+        """The name that the `Quotas` give to it. Empty until it connects to this process."""
         self.connections = 0
         self._quiet_until: dict[str, float] = {}
         """When the log may name it again, by what was exceeded."""
@@ -83,14 +88,15 @@ class Subject:
         self.slots: dict[int, None] = {}
         """The slots in the store that connections of this process have."""
         rate, self._running = quotas.requests, maxsize if quotas.running is None else quotas.running
-        self._bucket = None if rate is None else TokenBucket(rate, rate)
+        self.requests = None if rate is None else TokenBucket(rate, rate)
+        """Counts requests and events."""
         self.bytes = None if quotas.bytes is None else TokenBucket(quotas.bytes, quotas.bytes)
         """Counts the bytes that arrive."""
 
     @property
     def name(self) -> str:
         """The name in the log."""
-        return self.key[1] if self._quotas.by != "principal" else self.key[1].partition(" ")[2]
+        return self.text if self._quotas.by != "principal" else self.text.partition(" ")[2]
 
     @property
     def most(self) -> int | None:
@@ -100,16 +106,16 @@ class Subject:
     @property
     def rates(self) -> list[Rate]:
         """What counts requests and events."""
-        if self._bucket is None and self._running == maxsize:
+        if self.requests is None and self._running == maxsize:
             return []
-        spend = self._spend if self._bucket is None or self._running < maxsize else self._bucket.spend  # saves a call
+        spend = self._spend if self.requests is None or self._running < maxsize else self.requests.spend  # saves a call
         return [Rate(spend, self._refusal)]
 
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
         return (
-            self._bucket is not None
+            self.requests is not None
             or self.bytes is not None
             or self.count > 0
             or bool(self.buckets)
@@ -117,13 +123,13 @@ class Subject:
         )
 
     def _spend(self, now: float) -> bool:
-        return self.count < self._running and (self._bucket is None or self._bucket.spend(now))
+        return self.count < self._running and (self.requests is None or self.requests.spend(now))
 
     def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"
         if self.count >= self._running:
-            why, by = f"{self._running} handlers run already", "Quotas.running"
-        why = f"{why} on all your connections to this process"
+            why, by = f"{self._running} handlers run already in this process", "Quotas.running"
+        why = f"{why} on all your connections"
         return Refusal(ABOVE, why, f"{by} of {self.name}", self.is_named(by, now))
 
     def is_named(self, by: str, now: float) -> bool:
@@ -157,8 +163,7 @@ class Slot:
 
     def __init__(self, link: StoreLink, subject: SubjectKey, number: int) -> None:
         self.number, self._link = number, link
-        text = "quota {} {} {}".format(number, *subject)
-        self._key = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        self._key = sha256("quota {} {} {}".format(number, *subject).encode()).hexdigest()
         # It pays for itself, because a payer may have fewer logs than a subject has slots.
         self._new = NewLog(id=secrets.token_hex(8), payer=self._key, keep=1, owned=True)
         self._is_free = False
@@ -256,6 +261,8 @@ class QuotaBook:
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
         self._freeing = set[asyncio.Task[None]]()
+        self.on_bound: Callable[[Subject, Scheduler], object] = lambda subject, clock: None
+        """Called with each subject of a new connection, and the clock of the connection."""
 
     # ------------------------------------------------------------ connections
 
@@ -334,8 +341,9 @@ class QuotaBook:
         try:
             for number, quotas in enumerate(self._all):
                 if (name := subject_of(quotas, handshake)) is not None:
-                    key = number, name
+                    key = number, sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH]
                     subject = self._subjects.get(key) or Subject(quotas, key)
+                    subject.text = name
                     subject.enter()
                     self._subjects[key] = subject
                     self._idle.pop(key, None)
@@ -410,6 +418,8 @@ class QuotaBook:
             core.admission.limit([rate for subject in subjects for rate in subject.rates])
             if counting := [subject.bytes for subject in subjects if subject.bytes is not None]:
                 core.host.meter = Meter(counting, core.loop)
+            for subject in subjects:
+                self.on_bound(subject, core.loop)
         self._bound[served.peer if isinstance(served, ServedPeer) else served] = memberships
 
     def release(self, connection: Any) -> None:
@@ -432,10 +442,24 @@ class QuotaBook:
     def _remember(self, subject: Subject) -> None:
         """Remember a subject without a connection, if the next one must find it. Forget the oldest of too many."""
         self._subjects[subject.key] = subject
+        self._idle.pop(subject.key, None)
         self._idle[subject.key] = None
         if not subject.remembers or len(self._idle) > MOST_IDLE:
             oldest = next(iter(self._idle)) if subject.remembers else subject.key
             del self._idle[oldest], self._subjects[oldest]
+
+    def subject_elsewhere(self, key: SubjectKey) -> Subject | None:
+        """Return a subject that spends in another process. It is remembered, so that it has no full bucket here.
+
+        None if no `Quotas` can have named it.
+        """
+        if (subject := self._subjects.get(key)) is None:
+            if key[0] >= len(self._all) or len(key[1]) != HASH:
+                return None
+            subject = Subject(self._all[key[0]], key)
+        if not subject.connections:
+            self._remember(subject)
+        return subject
 
     async def close(self) -> None:
         """Wait a short time until the slots in the store are free."""

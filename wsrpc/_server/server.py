@@ -59,6 +59,7 @@ from .server_core import ServerCore
 from .server_program import run
 from .service_registry import ServiceRegistry
 from .services import CHANNEL, BaseService, owner_of
+from .shared_rates import SharedRates
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -232,6 +233,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         self._group = self._rooms.everybody
         found, end_detached = checked(quotas), None if cluster is None else self._end_detached
         self._quotas = QuotaBook(found, keeper.runs.link, budget, end_detached) if found else None
+        rates = None if self._quotas is None else SharedRates(self._quotas, self._registry)
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
@@ -250,6 +252,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             self._on_drain,
             keeper.runs,
             self._quotas,
+            rates,
             max_connection_age,
         )
         self._core = self._new_core()

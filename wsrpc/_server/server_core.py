@@ -35,6 +35,7 @@ from .rebalancing import Rebalancing
 from .rooms import Rooms
 from .server_states import ServerInput, ServerState, after
 from .services import finished
+from .shared_rates import SharedRates
 
 CLOSING = "the server is closing"
 """The close reason."""
@@ -51,8 +52,8 @@ class ServerCore:
 
     Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
     closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts. ``runs``
-    are the runs of keyed calls. ``quotas`` stop to count connections that have ended. ``max_age`` is that of
-    connections, in seconds.
+    are the runs of keyed calls. ``quotas`` stop to count connections that have ended, and ``rates`` hold for the
+    processes of the cluster. ``max_age`` is that of connections, in seconds.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ServerCore:
         on_drain: Sequence[Callable[[], object]],
         runs: Runs,
         quotas: QuotaBook | None,
+        rates: SharedRates | None,
         max_age: float | None,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
@@ -85,7 +87,7 @@ class ServerCore:
         self._on_drain = on_drain
         self._runs = runs
         runs.open()
-        self._quotas = quotas
+        self._quotas, self._rates = quotas, rates
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._end: asyncio.Task[None] | None = None
@@ -158,6 +160,8 @@ class ServerCore:
             joined_cluster = self.peers.joined_cluster = self._join(self.sessions)
             self._rooms.elsewhere = joined_cluster.rooms
             self._rooms.presences.use(joined_cluster.rooms.presence)
+            if self._rates is not None:
+                self._rates.join(joined_cluster)
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
@@ -168,6 +172,8 @@ class ServerCore:
     async def _exit_cluster(self) -> None:
         joined_cluster = self.peers.joined_cluster
         if joined_cluster is not None:
+            if self._rates is not None:
+                self._rates.leave()
             self.peers.joined_cluster = self._rooms.elsewhere = None
             await joined_cluster.close()
 
@@ -179,6 +185,8 @@ class ServerCore:
         self._rooms.presences.reset()
         if self._quotas is not None:
             self._quotas.abandon()
+        if self._rates is not None:
+            self._rates.leave()
         self._rooms.abandon()  # before members leave, which would cancel tasks
         self.peers.clear()
         self.raw.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import MappingProxyType
 
@@ -14,6 +14,7 @@ from .._core.session.sessions import Sessions
 from .._core.wire.codecs import JsonCodec
 from .._core.wire.go_profile import GoCodec
 from .._core.wire.settings import Settings
+from .._server.joined_cluster import Spent
 from .._server.operations import Row, ServerOperations
 from .._server.rooms import Rooms
 from ..errors import RemoteError
@@ -80,6 +81,7 @@ class ClusterMembership:
         self.addresses = Addresses(self.node, self.links, away, rooms)
         self.claim, self.release = self.addresses.claim, self.addresses.release
         self.end_detached = self.addresses.end_detached
+        self.notify_spent = self.node.notify_spent
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
         self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on, away.caller_left)
@@ -90,6 +92,15 @@ class ClusterMembership:
     def connected(self) -> bool:
         """Whether the engine can be reached."""
         return self.node.connected
+
+    @property
+    def size(self) -> int:
+        """Number of known nodes, with this one."""
+        return len(self.directory.nodes)
+
+    def on_spent(self, function: Callable[[Sequence[Spent]], object]) -> None:
+        """Do what `JoinedCluster.on_spent` says."""
+        self.node.on_spent = function
 
     async def wait_connected(self) -> None:
         with suppress(TimeoutError):

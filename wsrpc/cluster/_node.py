@@ -9,10 +9,12 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
+from .._server.joined_cluster import Spent
+from .._server.user_entries import parts_of
 from . import _wire as wire
 from ._connections import Connections
 from ._directory import NODE_TIMEOUT, PART_BYTES, Beat, Delta, Directory, Snapshot
@@ -69,6 +71,8 @@ class Node:
         """The time of the last loss of the engine."""
         self.messages_in = 0
         """Total number of messages from the engine."""
+        self.on_spent: Callable[[Sequence[Spent]], object] = lambda spent: None
+        """Charges what users have spent at another node."""
         self._ticks = 0
         self._due = self._clock.time() + TICK
         """The time of the next tick."""
@@ -170,6 +174,11 @@ class Node:
         for delta in self.directory.pop_deltas():
             self.engine.try_publish(ALL, delta)
 
+    def notify_spent(self, spent: Sequence[Spent]) -> None:
+        """Tell the other nodes what users have spent here."""
+        for part in parts_of(spent, self.directory.part_bytes):
+            self.engine.try_publish(ALL, wire.SpentThere(self.id, part))
+
     # ------------------------------------------------------------ messages of other nodes
 
     def received(self, subject: str, payload: bytes) -> None:
@@ -203,6 +212,9 @@ class Node:
                 self._send_snapshots(message.node)
             case wire.Probe():
                 self.engine.subject_received(subject, now)
+            case wire.SpentThere():
+                if message.node != self.id:
+                    self.on_spent(message.spent)
             case wire.Leaving():
                 self.directory.drop(message.node, now)
             case _:

@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from .._server.joined_cluster import Counter
+from .._server.joined_cluster import Counter, Spent
+from .._server.user_entries import BATCH
 from ._directory import Beat, Delta, Name, Snapshot
 
 ConnectionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_-]{1,64}/[0-9]{1,16}\Z")]
@@ -28,6 +29,13 @@ class Leaving(Struct, tag_field="t", tag="left"):
 
 class Probe(Struct, tag_field="t", tag="probe"):
     """Message of a node to itself, to find out whether its own subject works."""
+
+
+class SpentThere(Struct, tag_field="t", tag="spent"):
+    """What the users of ``node`` have spent of their rates. Nodes of earlier versions ignore it."""
+
+    node: Name
+    spent: Annotated[list[Spent], Meta(max_length=BATCH)]
 
 
 class Open(Struct, tag_field="t", tag="open"):
@@ -94,7 +102,7 @@ class Reset(Struct, tag_field="t", tag="reset"):
 
 
 ConnectionMessage = Open | Accepted | Refused | Data | Mark | Close | Reset
-NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | ConnectionMessage
+NodeMessage = Beat | Delta | Snapshot | Ask | Leaving | Probe | SpentThere | ConnectionMessage
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=str.__str__)  # names may be of a subclass of str
 _decoder = msgspec.msgpack.Decoder(NodeMessage)

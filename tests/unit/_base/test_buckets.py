@@ -31,3 +31,37 @@ def test_who_takes_evenly_gets_each_one_whatever_floats_add_up_to(per_second: in
 def test_a_clock_that_goes_back_adds_nothing_and_breaks_nothing() -> None:
     bucket = TokenBucket(2, 1)
     assert [taken(bucket, now) for now in (1000.0, 5.0, 5.5, 6.0)] == [2, 0, 0, 1]
+
+
+def test_three_processes_share_a_rate_and_who_owes_keeps_its_share() -> None:
+    bucket = TokenBucket(30, 30)
+    bucket.spend_elsewhere(100.0, 5, 3)
+    assert taken(bucket, 100.0) == 25 and bucket.untold(0.25, 3) == 25
+    bucket.spend_elsewhere(100.0, 40, 3)  # a full bucket is owed at most
+    owing = [bucket.repay(now, 0.25, 0.25, 3) for now in (100.0, 100.25, 100.5, 101.0)]
+    assert owing == [True] * 4 and taken(bucket, 101.0) == 10
+    assert [bucket.repay(now, 0.5, 0.5, 3) for now in (101.5, 102.0)] == [True, False]
+    assert taken(bucket, 103.0) == 30
+    bucket.spend_elsewhere(103.0, 9, 3)
+    assert bucket.repay(103.0, 0.0, 0.25, 3)
+    bucket.forgive()
+    assert taken(bucket, 103.5) == 15
+
+
+def test_bytes_that_other_processes_have_read_make_the_pause_longer() -> None:
+    bucket = TokenBucket(100, 100)
+    assert bucket.charge(5.0, 200) == 1
+    bucket.spend_elsewhere(5.0, 100, 2)
+    bucket.repay(5.0, 0.0, 0.5, 2)
+    assert bucket.charge(5.0, 100) == 4 and bucket.untold(1, 2) == 294
+
+
+def test_what_is_spent_slowly_is_told_to_nobody() -> None:
+    bucket, now = TokenBucket(20, 20), 0.0
+    for _ in range(40):  # 0.5 per second
+        now += 2
+        bucket.spend(now)
+        assert [bucket.untold(0.25, 3) for _ in range(8)] == [0] * 8
+    for _ in range(9):
+        bucket.spend(now)
+    assert bucket.untold(0.25, 3) == 9 and bucket.untold(0.25, 3) == 0

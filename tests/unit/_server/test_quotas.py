@@ -11,8 +11,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
-from core_driver import Blocked
+from core_driver import Blocked, turns
 from leftovers import turns_until
 
 from wsrpc import (
@@ -94,7 +95,7 @@ async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) ->
             await client.request("add", 1, 2)
         clock.advance(1)
         assert await allowed(client, 1) == 1
-    why = "more than 3 requests and events per second on all your connections to this process"
+    why = "more than 3 requests and events per second on all your connections"
     assert str(caught.value) == f"{why}, ask again later"
     assert said == [0, 1, 2] and server.stats().ignored == {ABOVE: 3}
     [warning] = [each.message for each in caplog.records if each.levelno == logging.WARNING]
@@ -138,7 +139,7 @@ async def test_handlers_of_all_connections_count_until_they_exit() -> None:
         tasks = [asyncio.create_task(each.request("wait")) for each in (first, second)]
         await turns_until(lambda: server.stats().active == 2)
         for client in (first, second):
-            with pytest.raises(Overloaded, match="2 handlers run already on all your connections to this process, ask"):
+            with pytest.raises(Overloaded, match="2 handlers run already in this process on all your connections, ask"):
                 await client.request("add", 1, 2)
         assert await other.request("add", 1, 2) == 3
         tasks.pop(0).cancel()
@@ -398,10 +399,12 @@ NUMBERS = count()
 
 
 @asynccontextmanager
-async def three(store: MemoryStore | None, most: int = 5) -> AsyncGenerator[list[Server]]:
+async def three(
+    store: MemoryStore | None, most: int = 5, engine: MemoryEngine | None = None, *more: Quotas
+) -> AsyncGenerator[list[Server]]:
     """Three servers of a cluster. The principal is the path of the URL, and the address its parameter ``device``."""
-    engine = MemoryEngine()
-    servers = [quoted(Quotas(connections=most), cluster=Cluster(engine, name="shop"), store=store) for _ in range(3)]
+    engine, quotas = engine or MemoryEngine(), (Quotas(connections=most), *more)
+    servers = [quoted(*quotas, cluster=Cluster(engine, name="shop"), store=store) for _ in range(3)]
     for server in servers:
         server.on_handshake(by_url)
         await server.open()
@@ -559,6 +562,135 @@ async def test_a_session_that_resumes_on_another_server_needs_no_other_slot() ->
         await turns_until(lambda: not servers[0].peers)
         while not await opened(stack, servers[1:2], "ada", 1):
             pass
+
+
+# ---------------------------------------------------------------- rates of several processes
+
+
+class Overheard:
+    """Listens to the messages of all nodes."""
+
+    def __init__(self) -> None:
+        self.spent = list[Any]()
+
+    def received(self, subject: str, payload: bytes, /) -> None:
+        message = msgspec.msgpack.decode(payload)
+        if message["t"] == "spent":
+            self.spent += message["spent"]
+
+    def lost(self, reason: str, /) -> None: ...
+
+
+@asynccontextmanager
+async def sharing(at: str = "") -> AsyncGenerator[tuple[Clock, MemoryEngine, Overheard, Callable[..., Any]]]:
+    """Three servers at which a user has 20 requests per second, or calls of the event ``rated``.
+
+    The function connects a user to the servers with these numbers.
+    """
+    clock, engine, overheard = Clock(1000), MemoryEngine(), Overheard()
+    quotas = () if at == "event" else (Quotas(requests=20),)
+    async with three(None, 99, engine, *quotas) as servers, AsyncExitStack() as stack:
+        for server in servers:
+            server.on("rated", lambda: 1, rate=20 if at == "event" else None)
+            server.on("other", lambda: 2, rate=9)
+        await (await engine.connect(overheard)).subscribe("shop.all")
+        await turns_until(lambda: all(server.stats().cluster.nodes == 3 for server in servers))  # type: ignore[union-attr]
+
+        async def join(user: str, digits: str) -> list[Client]:
+            asked = (connect(servers[int(digit)], path=f"/{user}", clock=clock) for digit in digits)
+            return [await stack.enter_async_context(each) for each in asked]
+
+        yield clock, engine, overheard, join
+
+
+async def pass_time(clock: Clock, seconds: float, clients: list[Client], tries: float) -> list[int]:
+    """Let each client make ``tries`` requests every 0.05 s. Return how many of each are answered."""
+    found, owed = [0] * len(clients), 0.0
+    for _ in range(round(seconds / 0.05)):
+        clock.advance(0.05)
+        await turns(3)  # what the servers tell each other arrives
+        owed += tries
+        asked = [client.request("rated") for client in clients for _ in range(int(owed))]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for number in range(len(clients)):
+            found[number] += answers[number * int(owed) : (number + 1) * int(owed)].count(1)
+        owed -= int(owed)
+    return found
+
+
+@pytest.mark.parametrize("at", ["", "event"])
+async def test_the_rate_of_a_user_holds_for_all_processes_together(at: str) -> None:
+    async with sharing(at) as (clock, _, _, join):
+        ada, bob, cleo = await join("ada", "012"), await join("bob", "0"), await join("cleo", "0112")
+        flood = await pass_time(clock, 2, ada, 5)
+        assert sum(flood) < 3 * 20 + 3 * 20  # each process has a full bucket, and hears of the others later
+        flood = await pass_time(clock, 10, ada, 5)
+        assert 170 <= sum(flood) <= 225 and min(flood) > 40
+        assert await pass_time(clock, 4, bob, 0.75) == [60]  # 15 per second, at one process
+        # One connection leaves some tokens to the others, and when they stop, it gets all.
+        assert await pass_time(clock, 4, cleo, 0.125) == [10] * 4
+        assert sum(await pass_time(clock, 4, cleo[:1], 5)) >= 70
+        before = await pass_time(clock, 4, cleo[:1] + cleo[3:], 5)
+        assert sum(before) <= 100 and min(before) >= 20
+        if at:
+            assert [await cleo[0].request("other") for _ in range(9)] == [2] * 9
+
+
+async def test_a_user_that_goes_to_another_process_has_no_full_bucket_there() -> None:
+    async with sharing() as (clock, _, overheard, join):
+        assert await pass_time(clock, 0.05, await join("ada", "0"), 30) == [20]
+        await pass_time(clock, 0.3, [], 0)
+        assert await pass_time(clock, 0.05, await join("ada", "1"), 30) == [20 // 3]
+        assert await pass_time(clock, 0.05, await join("bob", "1"), 30) == [20]
+        assert overheard.spent and not any("ada" in str(each) for each in overheard.spent)
+
+
+async def test_nothing_is_told_of_users_that_do_little_and_without_an_engine_each_process_counts() -> None:
+    async with sharing() as (clock, engine, overheard, join):
+        ada = await join("ada", "012")
+        assert await pass_time(clock, 10, ada, 1 / 32) == [6] * 3 and not overheard.spent
+        engine.down = True
+        engine.cut()
+        assert sum(await pass_time(clock, 10, ada, 5)) > 3 * 195
+        engine.down = False
+
+
+GARBAGE: list[Any] = [
+    [[0, "x", "requests", 1]],
+    [[99, "x" * 24, "requests", 1]],
+    [[1, "x" * 999, "requests", 1]],
+    [[1, "x" * 24, "requests", float("nan")]],
+    [[1, "x" * 24, "requests", -5]],
+    [[1, "x" * 24, "requests", 2**63]],
+    [[1, "x" * 24, "bytes", 5], [0, "x" * 24, "'no' such", 5], [1, "x" * 24, "", 5]],
+    [[1, "x" * 24, "requests", 1]] * 1001,
+    "text",
+]
+
+
+async def test_what_a_program_invents_about_rates_harms_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "MOST_IDLE", 20)
+    async with sharing() as (clock, engine, overheard, join):
+        ada = await join("ada", "0")
+        assert await pass_time(clock, 0.3, ada, 2) == [12]
+        [[number, name, what, amount]] = overheard.spent
+        assert (number, what, amount) == (1, "requests", 10)
+        connection = await engine.connect(Overheard())
+
+        def invent(spent: Any) -> None:
+            message = {"t": "spent", "node": "program", "spent": spent}
+            connection.publish("shop.all", msgspec.msgpack.encode(message))
+
+        for spent in GARBAGE:
+            invent(spent)
+        for other in range(100):
+            invent([[1, f"{other:024}", "requests", 5]])
+        assert await pass_time(clock, 0.5, ada, 1) == [10]
+        for _ in range(9):
+            invent([[1, name, "requests", 2**53]])
+        await pass_time(clock, 0.05, [], 0)
+        assert sum(await pass_time(clock, 2, ada, 5)) >= 20 // 3 + 2 * 20 // 3
+        assert sum(await pass_time(clock, 2, ada, 5)) >= 35
 
 
 # ---------------------------------------------------------------- one event

@@ -1,0 +1,132 @@
+"""`SharedRates`: lets the rates of users hold for all processes of a cluster together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .._base.buckets import TokenBucket
+from .._base.scheduler import LoopScheduler, Timer, Timers
+from .._core.handlers.compiled import Handler
+from .._core.handlers.registry import Registry
+from .joined_cluster import LONGEST, JoinedCluster, Spent
+from .quotas import QuotaBook, Subject
+
+INTERVAL = 0.25
+"""Seconds after which a process tells the others what its users have spent."""
+REQUESTS, BYTES = "requests", "bytes"
+"""What the others are told about: these quotas, and events with ``rate=`` by `_labelled`."""
+
+Labelled = list[tuple[str, TokenBucket]]
+
+
+class SharedRates:
+    """Tells the other processes what users spend here, and charges what they spend there. Losing messages is harmless.
+
+    A timer runs while users with rates are connected, or owe something. Without a cluster, nothing happens.
+
+    Args:
+        registry: the handlers of the server. Handlers of single peers count in their process.
+    """
+
+    def __init__(self, quotas: QuotaBook, registry: Registry) -> None:
+        self._quotas, self._registry = quotas, registry
+        quotas.on_bound = self.watch
+        self._labels: tuple[int, dict[str, Handler], dict[Handler, str]] = -1, {}, {}
+        self._cluster: JoinedCluster | None = None
+        self._clock: Timers = LoopScheduler()
+        self._timer: Timer | None = None
+        self._looked_at = 0.0
+        self._watched: dict[Subject, Labelled] = {}
+        """Subjects that may spend, which are those with a connection, and what counts for their quotas."""
+        self._owing: dict[TokenBucket, float] = {}
+        """When each of them has last paid."""
+
+    def join(self, cluster: JoinedCluster) -> None:
+        """Share the rates with the other nodes of a cluster."""
+        self._cluster = cluster
+        cluster.on_spent(self._charge)
+
+    def leave(self) -> None:
+        """Count in this process alone. Idempotent."""
+        self._cluster = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._clock = None, LoopScheduler()
+        self._watched.clear()
+        for bucket in self._owing:
+            bucket.forgive()
+        self._owing.clear()
+
+    def watch(self, subject: Subject, clock: Timers) -> None:
+        """Tell others what a subject spends, as long as it is connected."""
+        if self._cluster is not None and (subject.remembers or self._labelled()[0]):
+            if subject not in self._watched:
+                own = (REQUESTS, subject.requests), (BYTES, subject.bytes)
+                self._watched[subject] = [(label, bucket) for label, bucket in own if bucket is not None]
+            self._clock = clock
+            self._start()
+
+    def _start(self) -> None:
+        if self._timer is None:
+            self._looked_at = self._clock.time()
+            self._timer = self._clock.call_at(self._looked_at + INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._cluster is None:
+            return
+        now, nodes, spent = self._clock.time(), self._cluster.size, list[Spent]()
+        seconds = now - self._looked_at
+        for subject, own in [*self._watched.items()]:  # 10,000 subjects that do nothing take 1 ms
+            for label, bucket in [*own, *self._rated(subject.buckets)] if subject.buckets else own:
+                if bucket.spent > bucket.notified and (amount := bucket.untold(seconds, nodes)):
+                    spent.append((*subject.key, label, amount))
+            if not subject.connections:
+                del self._watched[subject]
+        for bucket in [*self._owing]:
+            self._repay(bucket, now, nodes)
+        if self._watched or self._owing:
+            self._start()
+        if spent and nodes > 1:
+            self._cluster.notify_spent(spent)  # last, because an engine of the user's own may raise something
+
+    def _repay(self, bucket: TokenBucket, now: float, nodes: int) -> None:
+        if bucket.repay(now, now - self._owing.pop(bucket, now), INTERVAL, nodes):
+            self._owing[bucket] = now
+
+    def _rated(self, buckets: Mapping[Handler, TokenBucket]) -> Labelled:
+        labels = self._labelled()[1]
+        return [(labels[handler], bucket) for handler, bucket in buckets.items() if handler in labels]
+
+    def _labelled(self) -> tuple[dict[str, Handler], dict[Handler, str]]:
+        """Return the handlers with ``rate=`` by what other processes call them, and the other way round."""
+        version, registry = self._labels[0], self._registry
+        if version != registry.version:
+            found = {
+                f"{channel!r} {event}"[:LONGEST]: handler
+                for channel, scope in registry.scopes.items()
+                for event, handler in scope.handlers.items()
+                if handler.rate is not None
+            }
+            self._labels = registry.version, found, {handler: label for label, handler in found.items()}
+        return self._labels[1:]
+
+    def _charge(self, spent: Sequence[Spent]) -> None:
+        """Charge what subjects have spent in another process."""
+        if self._cluster is None:
+            return
+        now, nodes = self._clock.time(), self._cluster.size
+        for number, name, label, amount in spent:
+            subject = self._quotas.subject_elsewhere((number, name))
+            if subject is None:
+                continue
+            bucket: TokenBucket | None = None
+            if label in (REQUESTS, BYTES):
+                bucket = subject.requests if label == REQUESTS else subject.bytes
+            elif subject.buckets and (handler := self._labelled()[0].get(label)) is not None:
+                bucket = subject.buckets.get(handler)
+            if bucket is not None:
+                bucket.spend_elsewhere(now, amount, nodes)
+                self._repay(bucket, now, nodes)
+        if self._owing:
+            self._start()
