@@ -66,7 +66,7 @@ class Conversations:
         return answer
 
     def end(self, conversation: str, id: str, state: str, answer: str = "") -> dict[str, Any]:
-        """Store an answer, or that there will be none. The first state stays, and the longest text of what was stopped."""
+        """Store an answer, or that there will be none. The first state stays, and the longest text of a stopped one."""
         is_longer = "state IN ('asked', 'stopped') AND length(?1) > length(answer)"
         changes = f"answer = iif({is_longer}, ?1, answer), state = iif(state = 'asked', ?2, state)"
         update = f"UPDATE message SET {changes} WHERE conversation = ?3 AND id = ?4"

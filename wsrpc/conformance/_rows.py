@@ -54,7 +54,7 @@ def load() -> tuple[Row, ...]:
 
 
 def _text(name: str) -> str:
-    return files("wsrpc.conformance").joinpath(name).read_text("utf-8")
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def parse(table: str) -> Iterator[Row]:
