@@ -41,7 +41,7 @@ def run(command: str, folder: Path, **environment: str) -> str:
 
 def test_the_commands_are_those_that_are_tried_here() -> None:
     assert commands() == [
-        *("make demo", "make test", "pip install .", "pip install '.[uvicorn,aiohttp]'", "make docs", "make docs-serve")
+        *("pip install .", "pip install '.[uvicorn,aiohttp]'", "make demo", "make test", "make docs", "make docs-serve")
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import wsrpc
 from scripts.floors import floors
 from wsrpc import __version__
 from wsrpc._base.dependencies import check_dependencies
@@ -38,6 +40,21 @@ def test_the_import_names_both_versions(tmp_path: Path) -> None:
             f"ImportError: wsrpc {__version__} needs websockets {FLOORS['websockets']} or later, and 14.2 is "
             f"installed: pip install 'websockets>={FLOORS['websockets']}'"
         )
+
+
+@pytest.mark.parametrize(("other", "file"), [("wsrpc", "wrapper.py"), ("wsrpc-tornado", "websocket/__init__.py")])
+def test_another_distribution_with_the_same_package_is_named(other: str, file: str, tmp_path: Path) -> None:
+    """pip has written both into one folder, ours last. To remove the other one then removes `wsrpc/__init__.py`."""
+    package = tmp_path / "wsrpc"
+    (package / file).parent.mkdir(parents=True)
+    (package / file).touch()
+    shutil.copy(wsrpc.__file__, package)
+    words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import wsrpc"]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1] == (
+        f"ImportError: {other}, which is another project, is installed in the folder of python-wsrpc, {package}: "
+        f"pip uninstall -y {other}, then pip install --force-reinstall --no-deps python-wsrpc"
+    )
 
 
 @pytest.mark.parametrize("name", FLOORS)
