@@ -54,7 +54,7 @@ def load() -> tuple[Row, ...]:
 
 
 def _text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
+    return files(__name__.rpartition(".")[0]).joinpath(name).read_text("utf-8")
 
 
 def parse(table: str) -> Iterator[Row]:
