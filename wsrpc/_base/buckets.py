@@ -79,14 +79,14 @@ class TokenBucket:
         return found
 
     def spend_elsewhere(self, now: float, amount: float, processes: int) -> None:
-        """Spend tokens that another process has spent. What is lacking is owed, but not more than a full bucket.
+        """Spend tokens that another process has spent. What is lacking is owed: at most a full bucket each.
 
         Nobody is locked out: this process keeps its share of the tokens, and of the new ones.
         """
         self._add_new(now)
         charged = max(0.0, min(amount, self._remaining - self._most / processes))
         self._remaining -= charged
-        self._owed = min(self._owed + amount - charged, max(self._most, processes))
+        self._owed = min(self._owed + amount - charged, processes * max(self._most, 1.0))
 
     def repay(self, now: float, seconds: float, ahead: float, processes: int) -> bool:
         """Pay what is owed with the new tokens of the next ``ahead`` seconds. Return whether anything is owed.

@@ -145,8 +145,8 @@ class JoinedCluster(Protocol):
     def notify_spent(self, spent: Sequence[Spent], /) -> None:
         """Tell the other nodes what subjects have spent here. The message may be lost."""
 
-    def on_spent(self, function: Callable[[Sequence[Spent]], object], /) -> None:
-        """Call a function with what another node tells. It must not raise."""
+    def on_spent(self, function: Callable[[str, Sequence[Spent]], object], /) -> None:
+        """Call a function with the name of another node, and what it tells. It must not raise."""
 
     def stats(self) -> ClusterStats:
         """Return the counters of this process."""

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, finalize
 
 from msgspec import structs
 
-from .._base.buckets import TokenBucket
+from .._base.buckets import UNTOLD, TokenBucket
 from .._base.logs import LogBudget, address_text
 from .._base.scheduler import Scheduler
 from .._core.peer.admission import Rate, Refusal
@@ -45,7 +45,7 @@ LONGEST_PAUSE = 5.0
 SLOT_TIMEOUT = 2.0
 """Seconds for which a new connection waits for the store. After that, each process counts for itself."""
 REPLACING = 0.2
-"""Seconds between the attempts to count a connection in place of an older one: its slot in the store is free soon."""
+"""Seconds until a connection is counted again in place of an older one, whose slot is free soon. They double."""
 WRITER = "quota"
 """The writer that ends the log of a slot."""
 
@@ -322,7 +322,7 @@ class QuotaBook:
         """
         if handshake.address is None or self._end_detached is None:
             return False
-        is_free, now = False, asyncio.get_running_loop().time
+        is_free, now, pause = False, asyncio.get_running_loop().time, REPLACING
         with suppress(TimeoutError):
             async with asyncio.timeout(SLOT_TIMEOUT):
                 with suppress(WsrpcError, TimeoutError):
@@ -333,7 +333,8 @@ class QuotaBook:
                     with suppress(QuotaExceeded):
                         await self._count(handshake, door)
                         return True
-                    await asyncio.sleep(REPLACING)
+                    await asyncio.sleep(pause)
+                    pause *= 2
         return False
 
     def _enter(self, handshake: Handshake) -> list[Membership]:
@@ -362,9 +363,10 @@ class QuotaBook:
     def _refusal(self, exc: Exception, handshake: Handshake, door: Door) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
             refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
-            is_new = exc.subject.is_named("connections", asyncio.get_running_loop().time())
-            if exc.subject.key not in self._subjects:  # all its connections are at other processes
-                self._remember(exc.subject)
+            subject = self._subjects.get(exc.subject.key, exc.subject)  # another refusal may have remembered it
+            is_new = subject.is_named("connections", asyncio.get_running_loop().time())
+            if not subject.connections:  # all its connections are at other processes
+                self._remember(subject)
             by = f"Quotas.connections of {exc.subject.name}"
             return reported(refusal, by, handshake, door, self._budget, is_new=is_new)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
@@ -396,6 +398,9 @@ class QuotaBook:
                         if await slot.acquire():
                             membership.slot = slot
                             return True
+                    except BaseException:  # the store may have given it, and nobody would free it before its lease ends
+                        self._link.spawn(slot.free())
+                        raise
                     finally:
                         if membership.slot is None:
                             subject.slots.pop(number, None)
@@ -448,15 +453,19 @@ class QuotaBook:
             oldest = next(iter(self._idle)) if subject.remembers else subject.key
             del self._idle[oldest], self._subjects[oldest]
 
-    def subject_elsewhere(self, key: SubjectKey) -> Subject | None:
+    def subject_elsewhere(self, key: SubjectKey, label: str, amount: int) -> Subject | None:
         """Return a subject that spends in another process. It is remembered, so that it has no full bucket here.
 
-        None if no `Quotas` can have named it.
+        None if no `Quotas` can have named it, or if it is not known here and has spent little: there may be many.
         """
         if (subject := self._subjects.get(key)) is None:
             if key[0] >= len(self._all) or len(key[1]) != HASH:
                 return None
-            subject = Subject(self._all[key[0]], key)
+            quotas = self._all[key[0]]
+            most = {"requests": quotas.requests, "bytes": quotas.bytes}.get(label) or inf
+            if amount <= most * UNTOLD:
+                return None
+            subject = Subject(quotas, key)
         if not subject.connections:
             self._remember(subject)
         return subject

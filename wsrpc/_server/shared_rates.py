@@ -13,6 +13,8 @@ from .quotas import QuotaBook, Subject
 
 INTERVAL = 0.25
 """Seconds after which a process tells the others what its users have spent."""
+LASTING = 60.0
+"""Seconds for which a process that has told something counts for the shares of the others."""
 REQUESTS, BYTES = "requests", "bytes"
 """What the others are told about: these quotas, and events with ``rate=`` by `_labelled`."""
 
@@ -38,6 +40,8 @@ class SharedRates:
         self._looked_at = 0.0
         self._watched: dict[Subject, Labelled] = {}
         """Subjects that may spend, which are those with a connection, and what counts for their quotas."""
+        self._told_at: dict[str, float] = {}
+        """When each of the other nodes has last told something."""
         self._owing: dict[TokenBucket, float] = {}
         """When each of them has last paid."""
 
@@ -53,6 +57,7 @@ class SharedRates:
             self._timer.cancel()
         self._timer, self._clock = None, LoopScheduler()
         self._watched.clear()
+        self._told_at.clear()
         for bucket in self._owing:
             bucket.forgive()
         self._owing.clear()
@@ -83,8 +88,9 @@ class SharedRates:
                     spent.append((*subject.key, label, amount))
             if not subject.connections:
                 del self._watched[subject]
+        sharing = self._sharing(now)
         for bucket in [*self._owing]:
-            self._repay(bucket, now, nodes)
+            self._repay(bucket, now, sharing)
         if self._watched or self._owing:
             self._start()
         if spent and nodes > 1:
@@ -111,13 +117,22 @@ class SharedRates:
             self._labels = registry.version, found, {handler: label for label, handler in found.items()}
         return self._labels[1:]
 
-    def _charge(self, spent: Sequence[Spent]) -> None:
+    def _sharing(self, now: float) -> int:
+        """Return how many processes share the rates, with this one. Others may have no users, or no server."""
+        for node in [node for node, told_at in self._told_at.items() if told_at < now - LASTING]:
+            del self._told_at[node]
+        return 1 + len(self._told_at)
+
+    def _charge(self, node: str, spent: Sequence[Spent]) -> None:
         """Charge what subjects have spent in another process."""
         if self._cluster is None:
             return
-        now, nodes = self._clock.time(), self._cluster.size
+        now = self._clock.time()
+        if node in self._told_at or len(self._told_at) < self._cluster.size - 1:  # else somebody invents names
+            self._told_at[node] = now
+        nodes = self._sharing(now)
         for number, name, label, amount in spent:
-            subject = self._quotas.subject_elsewhere((number, name))
+            subject = self._quotas.subject_elsewhere((number, name), label, amount)
             if subject is None:
                 continue
             bucket: TokenBucket | None = None

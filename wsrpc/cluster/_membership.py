@@ -98,7 +98,7 @@ class ClusterMembership:
         """Number of known nodes, with this one."""
         return len(self.directory.nodes)
 
-    def on_spent(self, function: Callable[[Sequence[Spent]], object]) -> None:
+    def on_spent(self, function: Callable[[str, Sequence[Spent]], object]) -> None:
         """Do what `JoinedCluster.on_spent` says."""
         self.node.on_spent = function
 

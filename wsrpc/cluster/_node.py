@@ -71,7 +71,7 @@ class Node:
         """The time of the last loss of the engine."""
         self.messages_in = 0
         """Total number of messages from the engine."""
-        self.on_spent: Callable[[Sequence[Spent]], object] = lambda spent: None
+        self.on_spent: Callable[[str, Sequence[Spent]], object] = lambda node, spent: None
         """Charges what users have spent at another node."""
         self._ticks = 0
         self._due = self._clock.time() + TICK
@@ -214,7 +214,7 @@ class Node:
                 self.engine.subject_received(subject, now)
             case wire.SpentThere():
                 if message.node != self.id:
-                    self.on_spent(message.spent)
+                    self.on_spent(message.node, message.spent)
             case wire.Leaving():
                 self.directory.drop(message.node, now)
             case _:
