@@ -230,6 +230,7 @@ class Membership:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.slot: Slot | None = None
+        self.is_over = False
 
 
 class QuotaBook:
@@ -311,6 +312,7 @@ class QuotaBook:
             for membership in self._enter(handshake):
                 if self._link.is_shared and not await self._acquire_slot(membership):
                     door.quotas_unchecked += 1
+                    self._link.spawn(self._acquire_later(membership))
         except BaseException:
             self._leave(handshake)
             raise
@@ -410,6 +412,24 @@ class QuotaBook:
                 return False
         raise QuotaExceeded(subject)
 
+    async def _acquire_later(self, membership: Membership) -> None:
+        """Get a slot for a connection that was accepted without one, when the store answers and there is one."""
+        pause = self._link.store.lease / 6
+        while not membership.is_over and membership.slot is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOG_INTERVAL)
+            with suppress(QuotaExceeded):
+                await self._acquire_slot(membership)
+        if membership.is_over and membership.slot is not None:
+            self._free(membership)
+
+    def _free(self, membership: Membership) -> None:
+        if membership.slot is not None:
+            membership.subject.slots.pop(membership.slot.number, None)
+            task = self._link.spawn(membership.slot.free())
+            self._freeing.add(task)
+            task.add_done_callback(self._freeing.discard)
+
     def bind(self, served: ServedPeer | RawConnection, handshake: Handshake | None) -> None:
         """Count a connection until `release`, and its calls. The connection has received nothing yet."""
         last = None if handshake is None else self._opening.pop(handshake, None)
@@ -433,13 +453,10 @@ class QuotaBook:
 
     def _give_up(self, memberships: list[Membership]) -> None:
         for each in memberships:
-            subject, slot = each.subject, each.slot
+            subject = each.subject
             subject.connections -= 1
-            if slot is not None:
-                subject.slots.pop(slot.number, None)
-                task = self._link.spawn(slot.free())
-                self._freeing.add(task)
-                task.add_done_callback(self._freeing.discard)
+            each.is_over = True
+            self._free(each)
             if not subject.connections:
                 self._remember(subject)
         memberships.clear()

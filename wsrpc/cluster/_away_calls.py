@@ -171,7 +171,7 @@ class AwayPerformer(Performer):
             except Exception as exc:
                 if _is_answer(exc):
                     return self._failed(exc)
-                if may_have_run(exc) or not may_have_run(self.failure):
+                if may_have_run(exc) or not (may_have_run(self.failure) or type(exc) is ConnectionLost):
                     self.failure = exc
                 self._deliveries += may_have_run(exc)
                 if self._deliveries == DELIVERIES or not _may_arrive(exc):

@@ -559,6 +559,21 @@ async def test_without_an_answer_of_the_store_each_process_counts_for_itself(
     caplog.clear()
 
 
+async def test_connections_that_were_accepted_without_the_store_are_counted_when_it_answers() -> None:
+    store = Outage(lease=0.3)
+    async with three(store) as servers, AsyncExitStack() as stack:
+        store.failure = StoreLost("down")
+        first, _ = await opened(stack, servers[:1], "ada", 4), await opened(stack, servers[1:2], "ada", 4)
+        assert len(first) == 4
+        store.failure = None
+        while others := await opened(stack, servers[2:], "ada", 1):
+            await others[0].aclose()
+        for each in first:
+            await each.aclose()
+        while len(await opened(stack, servers[2:], "ada", 1)) == 0:  # perhaps one of the others had none yet
+            pass
+
+
 async def test_a_session_that_resumes_on_another_server_needs_no_other_slot() -> None:
     async with three(MemoryStore(), 1) as servers, AsyncExitStack() as stack:
         lines = [Line(each) for each in servers]

@@ -976,6 +976,20 @@ async def test_a_call_is_withdrawn_while_the_session_of_its_peer_waits() -> None
             assert lock.opened == [1, 3]
 
 
+async def test_a_peer_whose_session_waits_until_the_deadline_is_not_found() -> None:
+    async with servers(1, store=MemoryStore()) as cluster:
+        line = Line(cluster[0])
+        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=Reconnect(initial=0.01, max=0.05)):
+            line.down = True
+            line.cut()
+            await turns_until(lambda: cluster.peer(0, "lock").detached)
+            await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
+            await turns_until(lambda: is_idle(cluster))
+            error = (await lock_at(cluster).submitted("open_lock", key="k")).error
+            assert isinstance(error, PeerNotFound) and error.outcome == "not_sent"
+            line.down = False
+
+
 async def test_who_joins_a_call_that_waits_waits_as_long_as_it_has_said() -> None:
     store = MemoryStore()
     async with servers(1, store=store) as cluster:
