@@ -64,7 +64,7 @@ class RoomEvents:
     def position(self) -> str:
         """The position of the last event that was yielded, or before the first one.
 
-        It moves with each event, and past a gap with the step after `ItemsGone`. So this position and a state to which
+        It moves with each event, and over a gap with the step after `ItemsGone`. So this position and a state to which
         you apply each event before you await anything else always fit: return both from ``state=`` of `Server.room`.
         """
         return str(self._after)
