@@ -17,7 +17,8 @@ from leftovers import turns_until
 
 from interop.page_client import Page, scripted
 from wsrpc import Client, Handshake, Peer, Server
-from wsrpc.store import MemoryStore
+from wsrpc._log.kept import hash_of
+from wsrpc.store import MemoryStore, NewLog
 from wsrpc.testing import FaultProxy, connect
 from wsrpc.types import RoomState
 
@@ -186,6 +187,14 @@ async def test_a_page_begins_with_the_state_and_gets_each_later_event_once() -> 
             await add(1)
             await page.notes.until("shown 204")
             assert await page.run("return [states, room.complete, entries]") == [2, True, board]
+            async with Page.start(second.url) as other:
+                await other.run("globalThis.room = client.room('board'); await room.ready")
+                lost = NewLog(id="x", payer="x", keep=60.0), "x", 1, [b""]
+                await store.append(hash_of(("room", "board")), *lost)
+                async with asyncio.timeout(20):
+                    while await page.run("return states") == 2 or await other.run("return room.complete"):
+                        pass  # the other page does not handle the state, so it has missed something
+                assert await page.run("return room.complete")
     events.close()
     for each in servers:
         await each.close()

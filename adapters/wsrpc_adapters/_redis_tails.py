@@ -203,7 +203,7 @@ class Tails:
 
     async def read(self, key: str, after: int, wait: float) -> Page | None:
         """Do what `Store.read` does, without a step of Redis if what is read is known here."""
-        id, tail = "", await self._tail(key)
+        known, tail = None, await self._tail(key)
         try:
             async with asyncio.timeout(wait):
                 while True:
@@ -215,8 +215,8 @@ class Tails:
                             return page
                         if page.state.owner_ended:
                             return page
-                        if page.state.id != (id := id or page.state.id):  # the log has begun anew
-                            return page
+                        if (end := (page.state.id, page.before)) != (known := known or end):
+                            return page  # the log has begun anew, or has other entries instead of some that are lost
                         if self._watching is None or self._watching.done():
                             self._watching = asyncio.create_task(self._watch())
                         await asyncio.wait((changed,))

@@ -51,7 +51,7 @@ export class Room {
   #finish: (error?: unknown) => void = () => {}
   /** Whether the event "missed" has come since the page has begun to join. */
   #isNotified = false
-  /** Whether the page has never joined before. */
+  /** Whether the page has never joined before: the state that comes then needs no handler. */
   #isFirst = true
   readonly #users = new Map<unknown, Present>()
   readonly #subscribers = new Set<() => void>()
@@ -118,6 +118,7 @@ export class Room {
     const answer = await this.#channel.request("join", this.name, { ...this.#options, after })
     this.position ??= answer?.position ?? null // unless an event has arrived
     this.error = undefined
+    this.#isFirst = false
     this.live = true
     this.#finish()
     return answer

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from stores_in_use import Connect
 from stores_in_use import connect as connect
 from test_stores import servers as servers
@@ -42,6 +43,10 @@ class Ear:
         def missed(room: str, position: str) -> None:
             self.heard.put_nowait("missed")
 
+        @client.of("rooms").on("state")
+        def begin(room: str, position: str, state: Any) -> None:
+            self.heard.put_nowait(state)
+
     async def join(self, **options: Any) -> Any:
         return await self.client.of("rooms").request("join", "lobby", options)
 
@@ -52,9 +57,9 @@ class Ear:
 class House:
     """A server whose room keeps its events."""
 
-    def __init__(self, store: Store, stack: AsyncExitStack) -> None:
+    def __init__(self, store: Store, stack: AsyncExitStack, **options: Any) -> None:
         self.server = Server(store=store)
-        self.lobby = self.server.room("lobby", allow=lambda peer: True, keep=60)
+        self.lobby = self.server.room("lobby", allow=lambda peer: True, keep=3600, **options)
         self._stack = stack
         stack.push_async_callback(self.server.close)
 
@@ -65,9 +70,9 @@ class House:
 
 
 @asynccontextmanager
-async def houses(*stores: Store) -> AsyncGenerator[list[House]]:
+async def houses(*stores: Store, **options: Any) -> AsyncGenerator[list[House]]:
     async with AsyncExitStack() as stack:
-        yield [House(store, stack) for store in stores]
+        yield [House(store, stack, **options) for store in stores]
 
 
 async def test_members_of_all_servers_get_all_events_in_one_order(connect: Connect) -> None:
@@ -156,6 +161,32 @@ async def test_what_redis_has_lost_while_connections_lasted_is_told(count: int, 
             while last not in heard:
                 heard += await each.hear(1)
             assert {*heard} <= {"missed", *range(6, last + 1)}
+
+
+@pytest.mark.parametrize("state", [None, lambda peer: "state"], ids=["missed", "state"])
+async def test_another_log_with_as_many_events_is_noticed_at_once(
+    mortal: Mortal, client: Any, state: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wsrpc._server.room_log.WAIT", 900)
+    async with houses(RedisStore(mortal.url)) as (before,):
+        for number in range(3):
+            await before.lobby.emit("said", number)
+        await client.save()
+    await client.flushall()
+    async with houses(RedisStore(mortal.url), RedisStore(mortal.url), state=state) as (one, two):
+        ears = [await one.ear(), await two.ear()]
+        told = [] if state is None else ["state"]
+        assert [await ear.hear(len(told)) for ear in ears] == [told, told]
+        for number in (1, 2):  # the log has an entry before them
+            await one.lobby.emit("said", number)
+        assert [await ear.hear(2) for ear in ears] == [[1, 2], [1, 2]]
+        mortal.server.kill()
+        await turns_until(lambda: caplog.text.count("does not answer") == 2)
+        mortal.start()
+        assert [await ear.hear(1) for ear in ears] == [told or ["missed"]] * 2
+        await two.lobby.emit("said", 3)
+        assert [await ear.hear(1) for ear in ears] == [[3], [3]]
+    assert "lost events" not in caplog.text and "cannot be read" not in caplog.text
 
 
 async def test_servers_without_members_notice_what_redis_has_lost(mortal: Mortal, client: Any) -> None:

@@ -193,6 +193,29 @@ async def test_only_the_connection_that_is_listened_on_is_lost(
     assert await asyncio.gather(*readers) == [[b"z"]] * 10
 
 
+async def test_a_reader_that_waits_notices_that_the_last_entry_is_another_one(
+    store: RedisStore, reads: RedisStore, client: Any
+) -> None:
+    async def logs() -> dict[bytes, bytes]:
+        return {key: await client.dump(key) for key in await client.keys("*:k")}
+
+    await add(store, "w", 1, b"x")
+    early = await logs()
+    await add(store, "v", 1, b"y")
+    others = await logs()
+    for key, value in early.items():
+        await client.restore(key, 600_000, value, replace=True)
+    await add(store, "w", 2, b"z")
+    await reads.read("k", 1, wait=900)  # so the next call has the end of the log at once
+    reading = asyncio.create_task(reads.read("k", 2, wait=900))
+    await asyncio.sleep(0)
+    for key, value in others.items():
+        await client.restore(key, 600_000, value, replace=True)
+    await client.client_kill_filter(_type="pubsub")
+    page = await reading
+    assert page is not None and (page.number, page.before) == (3, "v.1")
+
+
 async def test_a_run_whose_process_was_killed_is_lost_long_before_its_lease_lapses(
     reads: RedisStore, mortal: Mortal
 ) -> None:

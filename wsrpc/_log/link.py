@@ -114,6 +114,8 @@ class StoreLink:
         """Whether the server or client was closed."""
         self._outage: asyncio.Task[None] | None = None
         """Asks the store that does not answer until it does. None before the first outage."""
+        self.failures = 0
+        """How often the store has not answered. Afterwards, it may have other logs."""
         self.missed_at = -inf
         """When another process has last not answered."""
         self._looking: asyncio.Task[None] | None = None
@@ -155,7 +157,10 @@ class StoreLink:
             raise unanswered() from None
 
     def _failed(self, exc: Exception) -> None:
-        if self.answers and not isinstance(exc, ANSWERS):
+        if isinstance(exc, ANSWERS):
+            return
+        self.failures += 1
+        if self.answers:
             # A store of the user's own may raise something else than `StoreLost`.
             unexpected = None if isinstance(exc, StoreLost) else exc
             logger.warning("the store %s does not answer: %s", self._given, exc, exc_info=unexpected)

@@ -14,13 +14,14 @@ class LogLosses:
 
     def __init__(self) -> None:
         self._read = ""
-        """The id of the log that was read last."""
+        """The id of the log that was read last. If there was none: the one that was written next."""
         self._written = "", 0
         """The id of the log that was written last, and the number of the entry there."""
 
     def written(self, added: Appended, count: int) -> bool:
         """Record that entries were added. Return whether entries that this process had added were lost before."""
         log, last = self._written
+        self._read = self._read or added.state.id
         self._written = added.state.id, added.number + count - 1
         return log == added.state.id and 1 < added.number <= last
 
@@ -29,7 +30,7 @@ class LogLosses:
 
         Another log has lost none, because no position of the one before is valid there.
         """
-        is_same, self._read = page.state.id in (self._read, self._written[0]), page.state.id
+        is_same, self._read = page.state.id == self._read, page.state.id
         if after is None or not is_same or page.number > after.number + 1 or after.before(page) == "next":
             return False
         self._written = "", 0  # what this process has written may be lost, too, and was noticed now

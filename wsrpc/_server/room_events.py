@@ -64,8 +64,8 @@ class RoomEvents:
     def position(self) -> str:
         """The position of the last event that was yielded, or before the first one.
 
-        It moves with each event, and not with an error. So this position and a state to which you apply each event
-        before you await anything else always fit: return both from ``state=`` of `Server.room`.
+        It moves with each event, and over a gap with the step after `ItemsGone`. So this position and a state to which
+        you apply each event before you await anything else always fit: return both from ``state=`` of `Server.room`.
         """
         return str(self._after)
 
@@ -80,6 +80,7 @@ class RoomEvents:
 
     async def __anext__(self) -> RoomEvent:
         link = self._log.link
+        self._after = self._next  # who goes on after `ItemsGone` has read again what was missed
         while True:
             while not self._events:
                 if link.closed or not self._release.alive:

@@ -31,7 +31,7 @@ from .broadcast import UNSENDABLE, BroadcastGroup, EmitReport
 from .followers import Behind, Followers, Spawn
 from .peers import ServedPeer
 from .room_pages import RoomPages
-from .stored_event import StoredEvent, missed, state_event
+from .stored_event import LOST, StoredEvent, missed, state_event
 
 UNKNOWN = "?"
 """The id of a position that is in no log."""
@@ -152,8 +152,9 @@ class RoomFeed:
             skipped: the members that do not get it. None: those that it names.
         """
         try:
-            if stored is None:
-                stored = self._event_of(position, item)
+            if stored is None and (stored := self._event_of(position, item)) is None:
+                self._notify_all(position)
+                return EmitReport(0)
             if skipped is None:
                 skipped = {peer for peer, inside in self.members.items() if stored.is_left_out(peer, inside)}
             if not stored.event:
@@ -181,13 +182,14 @@ class RoomFeed:
         late = self._followers.count((peer for peer, late in behind.items() if not late.is_waited_for), skipped)
         return replace(report, sent=report.sent - late, skipped=late)
 
-    def _event_of(self, position: Position, item: bytes) -> StoredEvent:
-        """Return the event of an entry. If it cannot be read, return what tells members that they miss it."""
-        try:
-            return read_kept(item, StoredEvent)
-        except UNREADABLE as exc:
-            logger.warning("room %r: members miss event %s, which cannot be read: %s", self._name, position, exc)
-            return missed(self._name, position)
+    def _event_of(self, position: Position, item: bytes) -> StoredEvent | None:
+        """Return the event of an entry. None if members miss it, because it is lost or cannot be read."""
+        if item != LOST:
+            try:
+                return read_kept(item, StoredEvent)
+            except UNREADABLE as exc:
+                logger.warning("room %r: members miss event %s, which cannot be read: %s", self._name, position, exc)
+        return None
 
     def _notify_all(self, position: Position) -> None:
         """Tell the members that are not behind that events before a position are missing, or send the state again."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ from .broadcast import BroadcastGroup, EmitReport, EventBroadcast, Sent, Skip, s
 from .log_losses import LogLosses
 from .room_feed import NO_ANSWER, RoomFeed, StateOf
 from .room_pages import NOTHING, TOGETHER
-from .stored_event import StoredEvent
+from .stored_event import LOST, StoredEvent
 
 WAIT = 15.0
 """Seconds after which a log that nobody writes to is read again."""
@@ -46,8 +46,6 @@ PAUSE = 1.0
 NO_ROOM = "the store has no room for the events of this room"
 RATE = 4 * 1024 * 1024
 """Bytes that a process stores in a second, if others read them from a log, which keeps 1 MiB by default."""
-LOST = b""
-"""Entry in place of events that are not in the store. It cannot be read, so members are told that they miss some."""
 RENEWER = ""
 """The writer that adds nothing. It must not be one that adds something meanwhile."""
 
@@ -113,6 +111,8 @@ class RoomLog:
         self._unwritten = 0
         """About the bytes that were sent in this turn of the event loop."""
         self._losses = LogLosses()
+        self._failures = 0
+        """How often the store had not answered when the log was read on."""
         self._reading: asyncio.Task[None] | None = None
         self._missing: asyncio.Task[None] | None = None
         """Stores that events of other processes are missing."""
@@ -307,7 +307,7 @@ class RoomLog:
                 await asyncio.sleep(PAUSE)
 
     async def _read_on(self, after: Position) -> None:
-        page = await self._page(after.number, wait=min(WAIT, self.keep / 4))
+        page = await insist(partial(self._next_page, after.number)) or NOTHING
         if page is not NOTHING and after != self.feed.reached:
             return  # an event of this process was sent meanwhile
         if self._losses.read(page, after):
@@ -341,8 +341,14 @@ class RoomLog:
             return (await self._write(self._to_bytes(StoredEvent(None, "", []))))[0]
         return Position(page.number - 1, page.before)
 
-    async def _page(self, after: int, wait: float = 0.0) -> Page:
-        return await insist(partial(self.link.store.read, self._key, after, wait=wait)) or NOTHING
+    def _next_page(self, after: int) -> Coroutine[Any, Any, Page | None]:
+        # After an outage, it does not wait: the log may have begun anew, and have as many entries.
+        failures, self._failures = self._failures, self.link.failures
+        wait = min(WAIT, self.keep / 4) if failures == self._failures else 0.0
+        return self.link.store.read(self._key, after, wait=wait)
+
+    async def _page(self, after: int) -> Page:
+        return await insist(partial(self.link.store.read, self._key, after)) or NOTHING
 
 
 def _unanswered() -> Overloaded:

@@ -12,6 +12,9 @@ from .._core.wire.messages import event_on
 from .._log.position import Position
 from .broadcast import EventBroadcast
 
+LOST = b""
+"""Entry in place of events that are not in the store. It is no event: members are told that they miss some."""
+
 
 class StoredEvent(Struct, array_like=True):
     """An event as it is stored.

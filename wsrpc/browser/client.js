@@ -2114,7 +2114,7 @@ var Room = class {
   };
   /** Whether the event "missed" has come since the page has begun to join. */
   #isNotified = false;
-  /** Whether the page has never joined before. */
+  /** Whether the page has never joined before: the state that comes then needs no handler. */
   #isFirst = true;
   #users = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
@@ -2178,6 +2178,7 @@ var Room = class {
     const answer = await this.#channel.request("join", this.name, { ...this.#options, after });
     this.position ??= answer?.position ?? null;
     this.error = void 0;
+    this.#isFirst = false;
     this.live = true;
     this.#finish();
     return answer;

@@ -95,6 +95,10 @@ class OddStore(MemoryStore):
         finally:
             self.readers -= 1
 
+    def restart(self) -> None:
+        """Forget everything."""
+        super().__init__()
+
 
 @pytest.fixture
 def store() -> OddStore:
@@ -173,6 +177,25 @@ async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room
         assert await two.hear(3) == [1, MISSED, 2]
     warned = [each for each in caplog.records if "which cannot be read" in each.getMessage()]
     assert len(warned) == (kind != "no JSON")
+
+
+async def test_the_own_event_in_a_log_that_has_begun_anew_is_missed_once(
+    store: OddStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process took what it had written for a loss of the log, which the members then missed as an event."""
+    monkeypatch.setattr(room_log, "WAIT", 0.001)
+    async with house(1, store=store) as (_, lobby, one):
+        await one.join()
+        for number in range(3):
+            await lobby.emit("said", number)
+        assert await one.hear(3) == [0, 1, 2]
+        store.reads.clear()
+        store.restart()
+        await lobby.emit("said", 3)
+        store.reads.set()
+        assert await one.hear(1) == [MISSED]
+        await lobby.emit("said", 4)
+        assert await one.hear(1) == [4] and "lost events" not in caplog.text
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -13,7 +13,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import BadArguments, Client, ConnectionLost, ItemsGone, Limits, Peer, Reconnect, RemoteError, Server
-from wsrpc.store import MemoryStore
+from wsrpc._log.kept import hash_of
+from wsrpc.store import MemoryStore, NewLog
 from wsrpc.testing import Line
 from wsrpc.types import ClientRoom, RoomState
 
@@ -33,8 +34,11 @@ class Process:
         self.following = asyncio.create_task(self.follow() if not options else asyncio.sleep(0))
 
     async def follow(self) -> None:
-        async for event in self.events:
-            self.board += event.args
+        while True:
+            with suppress(ItemsGone):  # nothing of the board was lost
+                async for event in self.events:
+                    self.board += event.args
+                return
 
     def state(self, peer: Peer) -> object:
         self.asked += 1
@@ -145,6 +149,26 @@ async def test_only_who_has_missed_something_gets_the_state_again() -> None:
             await turns_until(lambda: len(process.board) == 102)
             joined = await returning.room.join(after=position)
             assert joined.complete and returning.shown == process.board and not returning.missed
+
+
+@pytest.mark.parametrize("entry", [b"", b"x"], ids=["lost", "not readable"])
+async def test_an_entry_in_place_of_lost_events_brings_the_state_again(
+    entry: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wsrpc._server.room_feed.AGAIN", 0.001)
+    store = MemoryStore()
+    async with processes(1, store) as [process]:
+        page = Page(process)
+        async with page.client:
+            await page.room.join()
+            await process.room.emit("add", 1)
+            await turns_until(lambda: page.shown == [1])
+            await store.append(hash_of(("room", "board")), NewLog(id="x", payer="x", keep=60.0), "x", 1, [entry])
+            await turns_until(lambda: page.room.position == process.events.position == "3-x.1")
+            await process.room.emit("add", 2)
+            await turns_until(lambda: page.shown == process.board == [1, 2])
+            assert len(page.states) > 1 and not page.missed and page.room.complete
+    assert ("cannot be read" in caplog.text) == bool(entry)
 
 
 async def test_who_does_not_handle_the_state_is_told_what_it_has_missed() -> None:
