@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 from interop import pythons
 
 from .processes import BenchmarkError
 from .subjects import WSRPC, Subject, python_server
 
-WANTED = (3, 13)
+WANTED = (3, 13, "")
 
 
 def find() -> Subject | None:
     """The server, in an environment that is made as ``make test-pythons`` does it; None if there is no such Python."""
     found = pythons.find()
-    if sys.version_info[:2] == WANTED or WANTED not in found:
+    if pythons.HERE == WANTED or WANTED not in found:
         return None
     try:
         python = pythons.environment(WANTED, found[WANTED][0])

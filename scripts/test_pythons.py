@@ -1,5 +1,5 @@
-"""Runs the unit tests on every supported Python but the one that ``make test`` uses, and on the newest of them the
-adapter tests, too.
+"""Runs the unit tests on every supported Python but the one that ``make test`` uses, free-threaded builds among them,
+and on the newest that has the GIL the adapter tests, too.
 
 Each gets an environment of its own, ``.venv-3.12`` and so on, with all extras and the dependency groups ``test`` and
 ``frameworks``; it is made anew when pyproject.toml has changed. Nothing is left out for any version: a dependency that
@@ -9,7 +9,7 @@ The tests need nats-server, redis-server, Node and its packages: ``make test-pyt
 
 Usage: python -m scripts.test_pythons [--newest] [arguments for pytest]
 
-With ``--newest`` only the newest of them is tested.
+With ``--newest`` only the newest that has the GIL is tested.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from interop.pythons import OLDEST, environment, find
+from interop.pythons import HERE, OLDEST, environment, find
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["tests/unit"]
@@ -29,13 +29,13 @@ NEWEST = [*TESTS, "tests/adapters"]
 
 def main(arguments: list[str]) -> int:
     pythons = find()
-    here = sys.version_info[:2]
-    others = {version: python for version, python in pythons.items() if version != here}
+    others = {version: python for version, python in pythons.items() if version != HERE}
+    newest = [version for version in others if not version[2]][-1:]
     if "--newest" in arguments:
         arguments = [argument for argument in arguments if argument != "--newest"]
-        others = dict(list(others.items())[-1:])
+        others = {version: others[version] for version in newest}
     for version, (path, full) in pythons.items():
-        print(f"Python {full}: {path}{'  (make test runs on this one)' if version == here else ''}")
+        print(f"Python {full}: {path}{'  (make test runs on this one)' if version == HERE else ''}")
     if not others:
         print(
             f"\nThis is the only supported Python here ({OLDEST[0]}.{OLDEST[1]} or later), and wsrpc has to pass on\n"
@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> int:
         command = [str(inside), "-m", "pytest", "-q", "-n", "auto", "--maxprocesses=4", "--dist=worksteal"]
         # asyncio's debug mode is a matter of `make test`.
         quick = {**os.environ, "WSRPC_QUICK": "1"}
-        tests = NEWEST if version == max(others) else TESTS
+        if version[2]:  # otherwise an extension module that does not say that it needs no GIL would turn it on
+            quick["PYTHON_GIL"] = "0"
+        tests = NEWEST if version in newest else TESTS
         if subprocess.run([*command, *tests, *arguments], cwd=ROOT, env=quick).returncode:
             failed.append(full)
     if failed:

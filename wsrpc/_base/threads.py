@@ -43,6 +43,14 @@ def when_over(call: asyncio.Future[Any] | None, then: Callable[[], object]) -> N
         call.add_done_callback(lambda _: then())
 
 
+def start_without_context(start: Callable[..., object], *args: Any) -> None:
+    """Call a function that starts a thread for many users. Free-threaded Python would give it the caller's context.
+
+    The thread would keep all that this refers to, such as the peer of a call.
+    """
+    contextvars.Context().run(start, *args)
+
+
 class ThreadLimit:
     """Counts the threads that calls use. A call that would exceed the limit waits, first come, first served.
 
@@ -118,7 +126,7 @@ class Worker(threading.Thread):
         self._context: contextvars.Context | None = None  # that of the functions; None while it is idle
         self.last: asyncio.Future[Any] | None = None  # that of the last `call`
         self.on_release = ExitStack()  # called when the thread is released, and its functions have returned
-        self.start()
+        start_without_context(self.start)
 
     def run(self) -> None:
         while True:

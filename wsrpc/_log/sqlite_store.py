@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from .._base.threads import start_without_context
 from .contract import LEASE, AdoptedLog, Appended, LogState, NewLog, Page, StoreLost
 from .memory_store import Batch, MemoryStore, Share, StoredLog
 
@@ -137,6 +138,7 @@ class SqliteStore(MemoryStore):
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "wsrpc-sqlite")
+            start_without_context(self._thread.submit, int)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
         except sqlite3.Error as exc:

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from math import inf
 from random import sample
@@ -18,7 +19,7 @@ from msgspec import structs
 
 from .._base.buckets import UNTOLD, TokenBucket
 from .._base.logs import LogBudget, address_text
-from .._base.scheduler import Scheduler
+from .._base.scheduler import LoopScheduler, Scheduler
 from .._core.peer.admission import Rate, Refusal
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
@@ -258,6 +259,7 @@ class QuotaBook:
         self._subjects: dict[SubjectKey, Subject] = {}
         self._idle: dict[SubjectKey, None] = {}
         """The subjects without a connection, the latest last."""
+        self._loop = LoopScheduler()
         self._opening: WeakKeyDictionary[Handshake, finalize[[list[Membership]], Handshake]] = WeakKeyDictionary()
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
@@ -341,6 +343,7 @@ class QuotaBook:
 
     def _enter(self, handshake: Handshake) -> list[Membership]:
         memberships: list[Membership] = []
+        self._loop.renew()
         try:
             for number, quotas in enumerate(self._all):
                 if (name := subject_of(quotas, handshake)) is not None:
@@ -354,7 +357,7 @@ class QuotaBook:
         except BaseException:
             self._give_up(memberships)
             raise
-        self._opening[handshake] = last = finalize(handshake, self._give_up, memberships)
+        self._opening[handshake] = last = finalize(handshake, self._forgotten, memberships)
         last.atexit = False
         return memberships
 
@@ -450,6 +453,13 @@ class QuotaBook:
     def release(self, connection: Any) -> None:
         """Stop counting a `Peer` or a `RawConnection`. Idempotent."""
         self._give_up(self._bound.pop(connection, []))
+
+    def _forgotten(self, memberships: list[Membership]) -> None:
+        """Give up those of a handshake that is answered, or that Python collects, in any thread."""
+        if self._loop.is_here:
+            self._give_up(memberships)
+        else:
+            self._loop.call_soon(partial(self._give_up, memberships))
 
     def _give_up(self, memberships: list[Membership]) -> None:
         for each in memberships:

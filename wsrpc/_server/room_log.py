@@ -118,8 +118,8 @@ class RoomLog:
         """Stores that events of other processes are missing."""
         self._is_missing = False
         """Whether it has to do so again."""
-        self._needed = 0
-        """How many calls need the log to be read, even if the room has no members here."""
+        self._needed = set[object]()
+        """One object for each call that needs the log to be read, even if the room has no members here."""
 
     # ------------------------------------------------------------ emitting
 
@@ -274,13 +274,14 @@ class RoomLog:
     @contextmanager
     def needed(self) -> Generator[None]:
         """Do not stop reading the log within this block, even if the room has no members here."""
-        self._needed += 1
+        need = object()
+        self._needed.add(need)
         try:
             yield
         finally:
-            self._needed -= 1
+            self._needed.discard(need)  # a number could be wrong then: Python may collect a `RoomEvents` in any thread
             if self._reading is not None and not (loop := self._reading.get_loop()).is_closed():
-                loop.call_soon_threadsafe(self.stop)  # Python may collect a `RoomEvents` in any thread
+                loop.call_soon_threadsafe(self.stop)
 
     async def _read(self) -> None:
         """Send what other processes have stored, if they share the store. Renew the log."""

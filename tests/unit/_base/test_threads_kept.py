@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import Context, ContextVar, copy_context
 
 import pytest
 
@@ -24,3 +25,19 @@ def test_a_thread_that_is_about_to_end_runs_the_function_that_it_has_just_got(mo
     monkeypatch.setattr("wsrpc._base.threads.IDLE", 0.0)
     threads = Threads()
     assert [threads.submit(abs, number).result(8) for number in range(100)] == [*range(100)]
+
+
+def test_a_thread_does_not_keep_the_context_of_whoever_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[Context]()
+    start = threading.Thread.start
+
+    def inheriting(thread: threading.Thread) -> None:  # as Python 3.14 does it, without the GIL by default
+        started.append(copy_context())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", inheriting)
+    here = ContextVar[str]("here")
+    here.set("a call")
+    threads = Threads()
+    assert threads.submit(here.get, None).result() is None
+    assert [*map(dict, started)] == [{}]

@@ -197,6 +197,17 @@ async def test_a_refused_connection_and_one_that_never_opens_leave_nothing_behin
         await server.handshake(asked("dan"))
 
 
+async def test_python_may_collect_a_handshake_in_another_thread() -> None:
+    server = quoted(Quotas(by=lambda _: "ada", connections=1), store=MemoryStore())
+    opening = [Handshake("/", {})]
+    await server.handshake(opening[0])
+    with pytest.raises(HandshakeRejected):
+        await server.handshake(Handshake("/", {}))
+    await asyncio.to_thread(opening.clear)
+    async with connect(server):
+        pass
+
+
 async def test_a_session_that_resumes_is_not_refused_and_a_detached_one_counts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
