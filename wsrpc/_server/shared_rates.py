@@ -40,7 +40,7 @@ class SharedRates:
         self._looked_at = 0.0
         self._watched: dict[Subject, Labelled] = {}
         """Subjects that may spend, which are those with a connection, and what counts for their quotas."""
-        self._heard_at: dict[str, float] = {}
+        self._received_at: dict[str, float] = {}
         """When each of the other nodes has last told something."""
         self._owing: dict[TokenBucket, float] = {}
         """When each of them has last paid."""
@@ -57,7 +57,7 @@ class SharedRates:
             self._timer.cancel()
         self._timer, self._clock = None, LoopScheduler()
         self._watched.clear()
-        self._heard_at.clear()
+        self._received_at.clear()
         for bucket in self._owing:
             bucket.forgive()
         self._owing.clear()
@@ -119,17 +119,17 @@ class SharedRates:
 
     def _sharing(self, now: float) -> int:
         """Return how many processes share the rates, with this one. Others may have no users, or no server."""
-        for node in [node for node, heard_at in self._heard_at.items() if heard_at < now - LASTING]:
-            del self._heard_at[node]
-        return 1 + len(self._heard_at)
+        for node in [node for node, received_at in self._received_at.items() if received_at < now - LASTING]:
+            del self._received_at[node]
+        return 1 + len(self._received_at)
 
     def _charge(self, node: str, spent: Sequence[Spent]) -> None:
         """Charge what subjects have spent in another process."""
         if self._cluster is None:
             return
         now = self._clock.time()
-        if node in self._heard_at or len(self._heard_at) < self._cluster.size - 1:  # else somebody invents names
-            self._heard_at[node] = now
+        if node in self._received_at or len(self._received_at) < self._cluster.size - 1:  # else somebody invents names
+            self._received_at[node] = now
         nodes = self._sharing(now)
         for number, name, label, amount in spent:
             subject = self._quotas.subject_elsewhere((number, name), label, amount)
