@@ -15,6 +15,7 @@ With ``--newest`` only the newest that has the GIL is tested.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,10 @@ from interop.pythons import HERE, OLDEST, environment, find
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["tests/unit"]
-NEWEST = [*TESTS, "tests/adapters"]
+STORED = re.compile(r"test_.*_?(stores?|stores_lost|engines|engines_lost|room_logs)\.py")
+"""The adapter tests of stores and engines. They ask other servers, and little of the version of Python."""
+ADAPTERS = [path for path in sorted((ROOT / "tests/adapters").glob("test_*.py")) if not STORED.fullmatch(path.name)]
+NEWEST = [*TESTS, *(str(path.relative_to(ROOT)) for path in ADAPTERS)]
 """What differs on a version between the oldest and the newest shows in the unit tests."""
 
 

@@ -59,6 +59,7 @@ def write(file: Path, expression: str, output: str) -> None:
 
 
 def main(folder: Path) -> int:
+    os.environ["CHAT_DATABASE"] = ":memory:"  # otherwise ai_chat would leave a file here
     for number, (file, expression) in enumerate(servers()):
         child = os.fork()
         if not child:
