@@ -241,7 +241,7 @@ async def test_a_run_whose_process_was_killed_is_lost_long_before_its_lease_laps
 
 
 async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its_process(
-    reads: RedisStore, mortal: Mortal
+    reads: RedisStore, mortal: Mortal, client: Any
 ) -> None:
     """Otherwise the time in which a process may connect again began only when there was a reader."""
     program = await start(sys.executable, "-c", OWNS, mortal.url)
@@ -251,8 +251,11 @@ async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its
     await timers_due(0.7)
     page = await reads.read("k", 1)
     assert page is not None and not page.state.lost, "it is connected"
+    listening = partial(client.pubsub_channels, "*:process:*")
+    before = len(await listening())
     program.kill()
     await program.wait()
+    await until(listening, lambda found: len(found) < before)  # Redis has noticed
     await reads.look()
     await timers_due(0.7)
     page = await reads.read("k", 1)
