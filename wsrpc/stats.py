@@ -251,6 +251,12 @@ def add_to(totals: dict[str, int], name: str, number: int = 1, most: int = MOST_
     return name
 
 
+def shown_principal(principal: object) -> str:
+    """Return a principal as text for operators. It is cut if it is very long, since some choose their own."""
+    name = principal if isinstance(principal, str) else short(principal)
+    return name if len(name) <= LONGEST_LINE else one_line(name)
+
+
 class RefusedByPrincipal:
     """What was refused to each principal; see `ServerStats.refused_by_principal`."""
 
@@ -259,8 +265,7 @@ class RefusedByPrincipal:
 
     def add(self, principal: object, counts: Mapping[str, int]) -> None:
         """Add numbers by kind. If there are too many principals, the one that was refused longest ago joins others."""
-        name = "unknown" if principal is None else principal if isinstance(principal, str) else short(principal)
-        name = name if len(name) <= LONGEST_LINE else one_line(name)
+        name = "unknown" if principal is None else shown_principal(principal)
         self.totals[name] = Counter(counts) + self.totals.pop(name, Counter())  # the latest is the last
         if len(self.totals) > MOST_PRINCIPALS + ("others" in self.totals):
             oldest = next(name for name in self.totals if name != "others")

@@ -138,7 +138,7 @@ class SqliteStore(MemoryStore):
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "wsrpc-sqlite")
-            start_without_context(self._thread.submit, int)
+            start_without_context(self._thread.submit, int)  # does nothing, but the thread starts
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
         except sqlite3.Error as exc:

@@ -14,7 +14,8 @@ from .._base.logs import address_text, logger
 from .._core.api.caller import Caller
 from .._core.api.peer import Peer, core_of
 from .._core.sending.sender import Sender
-from ..errors import PeerNotFound, short
+from ..errors import PeerNotFound
+from ..stats import shown_principal
 from .peers import Peers
 from .rebalancing import Rebalancing
 
@@ -119,5 +120,5 @@ def _row_of(peer: Peer) -> Row:
     core = core_of(peer)
     row = {"id": peer.id, "address": peer.address, "remote": address_text(core.log.remote)}
     if peer.principal is not None:
-        row["principal"] = peer.principal if isinstance(peer.principal, str) else short(peer.principal)
+        row["principal"] = shown_principal(peer.principal)
     return {**row, "state": core.current.writer.state, "rooms": len(peer.rooms), **asdict(peer.stats())}

@@ -234,6 +234,10 @@ class Membership:
         self.is_over = False
 
 
+def nobody(*_: object) -> None:
+    """Stands where nobody wants to be called."""
+
+
 class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
@@ -264,7 +268,7 @@ class QuotaBook:
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
         self._freeing = set[asyncio.Task[None]]()
-        self.on_bound: Callable[[Subject, Scheduler], object] = lambda subject, clock: None
+        self.on_bound: Callable[[Subject, Scheduler], object] = nobody
         """Called with each subject of a new connection, and the clock of the connection."""
 
     # ------------------------------------------------------------ connections

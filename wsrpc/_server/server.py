@@ -233,7 +233,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         self._group = self._rooms.everybody
         found, end_detached = checked(quotas), None if cluster is None else self._end_detached
         self._quotas = QuotaBook(found, keeper.runs.link, budget, end_detached) if found else None
-        rates = None if self._quotas is None else SharedRates(self._quotas, self._registry)
+        share = None if self._quotas is None else partial(SharedRates, self._quotas, self._registry)
         if admin is not None:
             OperatorRequests(self, cluster, admin).offer(self._registry)
         self._services = ServiceRegistry(self._registry)
@@ -252,7 +252,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             self._on_drain,
             keeper.runs,
             self._quotas,
-            rates,
+            share,
             max_connection_age,
         )
         self._core = self._new_core()

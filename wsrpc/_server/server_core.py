@@ -52,8 +52,8 @@ class ServerCore:
 
     Peers whose session has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server is
     closed. ``join`` joins the server's cluster. ``on_drain`` has the functions to call when a drain starts. ``runs``
-    are the runs of keyed calls. ``quotas`` stop to count connections that have ended, and ``rates`` hold for the
-    processes of the cluster. ``max_age`` is that of connections, in seconds.
+    are the runs of keyed calls. ``quotas`` stop to count connections that have ended, and ``share`` makes their
+    rates hold for all processes of the cluster. ``max_age`` is that of connections, in seconds.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ServerCore:
         on_drain: Sequence[Callable[[], object]],
         runs: Runs,
         quotas: QuotaBook | None,
-        rates: SharedRates | None,
+        share: Callable[[JoinedCluster], SharedRates] | None,
         max_age: float | None,
     ) -> None:
         self.totals = ServerTotals(time.monotonic())
@@ -87,7 +87,8 @@ class ServerCore:
         self._on_drain = on_drain
         self._runs = runs
         runs.open()
-        self._quotas, self._rates = quotas, rates
+        self._quotas, self._share = quotas, share
+        self._rates: SharedRates | None = None
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._end: asyncio.Task[None] | None = None
@@ -160,8 +161,7 @@ class ServerCore:
             joined_cluster = self.peers.joined_cluster = self._join(self.sessions)
             self._rooms.elsewhere = joined_cluster.rooms
             self._rooms.presences.use(joined_cluster.rooms.presence)
-            if self._rates is not None:
-                self._rates.join(joined_cluster)
+            self._rates = None if self._share is None else self._share(joined_cluster)
 
     async def join_and_wait(self) -> None:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
@@ -173,7 +173,8 @@ class ServerCore:
         joined_cluster = self.peers.joined_cluster
         if joined_cluster is not None:
             if self._rates is not None:
-                self._rates.leave()
+                self._rates.end()
+                self._rates = None
             self.peers.joined_cluster = self._rooms.elsewhere = None
             await joined_cluster.close()
 
@@ -186,7 +187,8 @@ class ServerCore:
         if self._quotas is not None:
             self._quotas.abandon()
         if self._rates is not None:
-            self._rates.leave()
+            self._rates.end()
+            self._rates = None
         self._rooms.abandon()  # before members leave, which would cancel tasks
         self.peers.clear()
         self.raw.clear()

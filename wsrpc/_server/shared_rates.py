@@ -9,7 +9,7 @@ from .._base.scheduler import LoopScheduler, Timer, Timers
 from .._core.handlers.compiled import Handler
 from .._core.handlers.registry import Registry
 from .joined_cluster import LONGEST, JoinedCluster, Spent
-from .quotas import QuotaBook, Subject
+from .quotas import QuotaBook, Subject, nobody
 
 INTERVAL = 0.25
 """Seconds after which a process tells the others what its users have spent."""
@@ -24,17 +24,18 @@ Labelled = list[tuple[str, TokenBucket]]
 class SharedRates:
     """Tells the other processes what users spend here, and charges what they spend there. Losing messages is harmless.
 
-    A timer runs while users with rates are connected, or owe something. Without a cluster, nothing happens.
+    It lasts from `ServerCore.join` until the server leaves the cluster. A timer runs while users with rates are
+    connected, or owe something.
 
     Args:
         registry: the handlers of the server. Handlers of single peers count in their process.
     """
 
-    def __init__(self, quotas: QuotaBook, registry: Registry) -> None:
-        self._quotas, self._registry = quotas, registry
-        quotas.on_bound = self.watch
+    def __init__(self, quotas: QuotaBook, registry: Registry, cluster: JoinedCluster) -> None:
+        self._quotas, self._registry, self._cluster = quotas, registry, cluster
+        quotas.on_bound = self._watch
+        cluster.on_spent(self._charge)
         self._labels: tuple[int, dict[str, Handler], dict[Handler, str]] = -1, {}, {}
-        self._cluster: JoinedCluster | None = None
         self._clock: Timers = LoopScheduler()
         self._timer: Timer | None = None
         self._looked_at = 0.0
@@ -45,26 +46,18 @@ class SharedRates:
         self._owing: dict[TokenBucket, float] = {}
         """When each of them has last paid."""
 
-    def join(self, cluster: JoinedCluster) -> None:
-        """Share the rates with the other nodes of a cluster."""
-        self._cluster = cluster
-        cluster.on_spent(self._charge)
-
-    def leave(self) -> None:
-        """Count in this process alone. Idempotent."""
-        self._cluster = None
+    def end(self) -> None:
+        """From now on, this process counts alone."""
+        self._quotas.on_bound = nobody
+        self._cluster.on_spent(nobody)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._clock = None, LoopScheduler()
-        self._watched.clear()
-        self._received_at.clear()
         for bucket in self._owing:
             bucket.forgive()
-        self._owing.clear()
 
-    def watch(self, subject: Subject, clock: Timers) -> None:
+    def _watch(self, subject: Subject, clock: Timers) -> None:
         """Tell others what a subject spends, as long as it is connected."""
-        if self._cluster is not None and (subject.remembers or self._labelled()[0]):
+        if subject.remembers or self._labelled()[0]:
             if subject not in self._watched:
                 own = (REQUESTS, subject.requests), (BYTES, subject.bytes)
                 self._watched[subject] = [(label, bucket) for label, bucket in own if bucket is not None]
@@ -78,8 +71,6 @@ class SharedRates:
 
     def _look(self) -> None:
         self._timer = None
-        if self._cluster is None:
-            return
         now, nodes, spent = self._clock.time(), self._cluster.size, list[Spent]()
         seconds = now - self._looked_at
         for subject, own in [*self._watched.items()]:  # 10,000 subjects that do nothing take 1 ms
@@ -125,8 +116,6 @@ class SharedRates:
 
     def _charge(self, node: str, spent: Sequence[Spent]) -> None:
         """Charge what subjects have spent in another process."""
-        if self._cluster is None:
-            return
         now = self._clock.time()
         if node in self._received_at or len(self._received_at) < self._cluster.size - 1:  # else somebody invents names
             self._received_at[node] = now

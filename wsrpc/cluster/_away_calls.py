@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
@@ -59,6 +59,19 @@ WITHDRAWN_END = failed(error_to_node(WsrpcError("the call was withdrawn before i
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
+
+
+class AwaySender(Protocol):
+    """Sends to the peer with an address. `ClusterSender` implements this protocol."""
+
+    def check_connected(self) -> None:
+        """Raise the error of a request that cannot be sent now, if the peer is known to have no connection."""
+        ...
+
+    @property
+    def send_request(self) -> Ask:
+        """Makes a request."""
+        ...
 
 
 class AwayCall(Struct):
@@ -158,7 +171,8 @@ class AwayPerformer(Performer):
         while loop.time() < self.until and self._deliveries < DELIVERIES:
             arrived = calls.arrivals.setdefault(self._address, asyncio.Event())
             try:
-                calls.check_connected(self._address)
+                sender = calls.sender_to(self._address)
+                sender.check_connected()
                 async with calls.turn(self._address):
                     # Each time, because another process may have withdrawn or ended the call.
                     state = await insist(partial(_add_first, calls.link.store, run.key, run.new.id, HANDED_OVER))
@@ -166,7 +180,7 @@ class AwayPerformer(Performer):
                     return WITHDRAWN_END  # which counts unless the call has ended
                 if loop.time() >= self.until:
                     break
-                answer = await calls.ask(self._address)(call.channel, call.event, tuple(call.args), options)
+                answer = await sender.send_request(call.channel, call.event, tuple(call.args), options)
                 return calls.encode(End(answer))
             except Exception as exc:
                 if _is_answer(exc):
@@ -196,15 +210,11 @@ class AwayCalls:
     """The calls to peers of a cluster that may be away.
 
     Args:
-        ask: returns the method of the `Sender` for the peer with an address.
-        check_connected: raises what this method would raise, if the peer is known to have no connection.
+        sender_to: returns what sends to the peer with an address.
     """
 
-    def __init__(
-        self, runs: Runs, codec: Codec, ask: Callable[[str], Ask], check_connected: Callable[[str], None]
-    ) -> None:
-        self.ask = ask
-        self.check_connected = check_connected
+    def __init__(self, runs: Runs, codec: Codec, sender_to: Callable[[str], AwaySender]) -> None:
+        self.sender_to = sender_to
         self.encode = encoder_of(codec)
         self.arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         """Set when the peer with an address is connected. Those who wait for it hold the event."""

@@ -214,11 +214,15 @@ class ClusterSender:
         elif here.detached:
             raise ConnectionLost(CloseCode.ABNORMAL, "the session waits for its next connection", "not_sent")
 
-    async def submitted(self, channel: ChannelRef, event: str, key: str, *, withdraws: bool = False) -> SubmittedCall:
-        """Return the state of a submitted call, perhaps after withdrawing it; see `ClusterPeer.submitted`."""
+    async def submitted(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
+        """Return the state of a submitted call; see `ClusterPeer.submitted`."""
         check_sending(channel, event, None)
-        key, away = check_key(key), self._joined().away.lasting()
-        return await (away.withdraw if withdraws else away.find)(self._address, channel, event, key)
+        return await self._joined().away.lasting().find(self._address, channel, event, check_key(key))
+
+    async def withdraw(self, channel: ChannelRef, event: str, key: str) -> SubmittedCall:
+        """Withdraw a call unless it was handed over; see `ClusterPeer.withdraw`."""
+        check_sending(channel, event, None)
+        return await self._joined().away.lasting().withdraw(self._address, channel, event, check_key(key))
 
     async def waiting(self) -> list[WaitingCall]:
         """Return the calls that have not ended; see `ClusterPeer.waiting`."""
@@ -416,7 +420,7 @@ class AwayCaller(Caller):
         """
         caller: Any = self
         sender: ClusterSender = caller._sender
-        return await sender.submitted(self._channel_name, event, key, withdraws=True)
+        return await sender.withdraw(self._channel_name, event, key)
 
 
 class ClusterPeer(AwayCaller, HasAddress):

@@ -85,12 +85,7 @@ class ClusterView:
         return self._membership
 
     def _away(self, runs: Runs, codec: Codec) -> AwayCalls:
-        def sender(address: str) -> ClusterSender:
-            return ClusterSender(address, self._joined)
-
-        return AwayCalls(
-            runs, codec, lambda address: sender(address).send_request, lambda address: sender(address).check_connected()
-        )
+        return AwayCalls(runs, codec, lambda address: ClusterSender(address, self._joined))
 
     @property
     def connected(self) -> bool:

@@ -27,7 +27,7 @@ def test_a_thread_that_is_about_to_end_runs_the_function_that_it_has_just_got(mo
     assert [threads.submit(abs, number).result(8) for number in range(100)] == [*range(100)]
 
 
-def test_a_thread_does_not_keep_the_context_of_whoever_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_does_not_keep_the_context_of_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
     started = list[Context]()
     start = threading.Thread.start
 

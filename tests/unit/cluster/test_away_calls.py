@@ -367,13 +367,13 @@ async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back
         await Line(cluster[0], clock=clock).dial("ws://server/?who=lock")  # it never says whether it knows keys
         await turns_until(lambda: cluster[server].cluster.locate("lock"))
         away, asked = membership_of(cluster[server].cluster).away, list[str]()
-        ask = away.ask
+        sender_to = away.sender_to
 
         def counted(address: str) -> Any:
             asked.append(address)
-            return ask(address)
+            return sender_to(address)
 
-        monkeypatch.setattr(away, "ask", counted)
+        monkeypatch.setattr(away, "sender_to", counted)
         call = await waiting(lock_at(cluster, server), timeout=timeout)
         await turns_until(lambda: cluster.peer(0, "lock").pending)
         clock.advance(timeout or Limits().open_timeout)

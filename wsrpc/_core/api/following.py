@@ -105,10 +105,11 @@ class Following(Generic[T]):
 
     async def _stop_anew(self) -> None:
         """Stop the handler that another stream reads. How the stream has ended is told by its next step."""
-        stream = self._stopped = self._reading()
+        stream = self._reading()
         await stream.__aenter__()
         with suppress(ChannelClosed, RunLost):
             await stream.stop()
+        self._stopped = stream  # only now: after another error, the next step stops it
 
     def _reading(self) -> Stream[T]:
         if self._stream is None:
