@@ -55,7 +55,10 @@ export class Following<T> implements FollowedItems<T> {
     for (;;) {
       const items = this.#reading
       try {
-        if (this.#stopped && this.#stopped !== items) await (this.#stopped = items).stop()
+        if (this.#stopped && this.#stopped !== items) {
+          await items.stop()
+          this.#stopped = items // only now: after an error, the next step stops it
+        }
         return await items.next()
       } catch (error) {
         if (error instanceof ConnectionLost && error.outcome !== "not_sent") this.#after = items.position

@@ -2076,7 +2076,10 @@ var Following = class {
     for (; ; ) {
       const items = this.#reading;
       try {
-        if (this.#stopped && this.#stopped !== items) await (this.#stopped = items).stop();
+        if (this.#stopped && this.#stopped !== items) {
+          await items.stop();
+          this.#stopped = items;
+        }
         return await items.next();
       } catch (error) {
         if (error instanceof ConnectionLost && error.outcome !== "not_sent") this.#after = items.position;
