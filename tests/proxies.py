@@ -35,7 +35,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._serving.add(asyncio.current_task())  # type: ignore[arg-type]
-        with suppress(asyncio.IncompleteReadError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError):  # it left before the end
             if (where := await self._accept(reader, writer)) is not None:
                 self.asked.append(where)
                 there, out = await asyncio.open_connection("127.0.0.1", where[1])
