@@ -282,6 +282,7 @@ class AsgiTransport(_AsgiOutput):
         "_receiving",
         "_single",
         "_stall_watch",
+        "_watches_read",
         "info",
         "largest",
     )
@@ -309,6 +310,9 @@ class AsgiTransport(_AsgiOutput):
         """Done when reading may continue; see `_is_paused`."""
         self._in_read = 0
         """Number of messages of the present read."""
+        self._watches_read = False
+        """Whether `_receive_waits` will be called in the next turn. (One call for each read, because one for each
+        message would take a tenth of the time of a small request.)"""
         self._single = False
         """Whether the last read had exactly one message."""
         self._received = 0
@@ -438,13 +442,14 @@ class AsgiTransport(_AsgiOutput):
                     waiting.cancel()
                 if self._in_read >= AT_ONCE:
                     await self._wait_for_budget(self._loop.time() - began)
-                while self._is_paused():
+                while (not self._receiving or self._early_size) and self._is_paused():
                     self._read_ended()
                     self._paused = self._loop.create_future()
                     await self._paused
-                waiting = self._loop.call_soon(self._read_ended)
+                if not self._watches_read:
+                    self._watches_read = True
+                    self._loop.call_soon(self._receive_waits)
                 event = await self._next_event()
-                waiting.cancel()
                 if self._in_read == 0:
                     began = self._loop.time()
                 self._in_read += 1
@@ -463,6 +468,11 @@ class AsgiTransport(_AsgiOutput):
         except Exception as exc:
             self._end.fail(exc)
             self.drop(CloseCode.ABNORMAL, str(exc))
+
+    def _receive_waits(self) -> None:
+        """End the read: ``receive()`` has not returned in the turn of the event loop in which it was called."""
+        self._watches_read = False
+        self._read_ended()
 
     def _read_elsewhere(self) -> None:
         """Read in another task, because ``send()`` has to wait."""
