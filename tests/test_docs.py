@@ -194,11 +194,12 @@ def promised_by(program: str) -> list[str]:
 
 
 async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
-    program = program_of(README, "drop.py")
-    (tmp_path / "drop.py").write_text(program, "utf-8")
-    out, err = await (await start(*PYTHON, "drop.py", cwd=tmp_path)).communicate()
-    assert out.decode().splitlines() == promised_by(program)
-    assert "next attempt in" in err.decode()
+    for name, logged in (("drop.py", "next attempt in"), ("once.py", "")):
+        program = program_of(README, name)
+        (tmp_path / name).write_text(program, "utf-8")
+        out, err = await (await start(*PYTHON, name, cwd=tmp_path)).communicate()
+        assert out.decode().splitlines() == promised_by(program)
+        assert logged in err.decode()
     async with running_server(tmp_path) as url:
         await check_program(README, "client.py", url, tmp_path, *PYTHON)
 
@@ -253,7 +254,7 @@ def test_every_program_is_run() -> None:
     programs = {(page_name(page), block.program) for page in PAGES for block in blocks_of(page) if block.program}
     assert programs == {
         # The page of the README: tests/browser/test_shown_pages.py.
-        *(("README.md", name) for name in ("drop.py", "server.py", "client.py")),
+        *(("README.md", name) for name in ("drop.py", "once.py", "server.py", "client.py")),
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/docs/test_framework_pages.py
         ("docs/how-to/http.md", "app.py"),  # by tests/docs/test_http_page.py
