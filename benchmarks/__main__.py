@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from . import against, results
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .generator import compile_load
 from .go import build as build_go
+from .idle import run_idle
+from .idle import show as show_idle
 from .latency import measure_table
 from .machine import describe, pick_cores, require
 from .measure import bad
@@ -135,6 +139,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json, too",
     )
     parser.add_argument(
+        "--idle",
+        action="store_true",
+        help="only connections that say nothing, as many as may be open, about 20 min; --json and --only, too",
+    )
+    parser.add_argument(
         "--pages",
         action="store_true",
         help="only the clients for pages, on Node, beside ws-wrapper and socket.io-client, about 1 min",
@@ -178,6 +187,12 @@ def main(arguments: Sequence[str]) -> int:
         cores = Cores(*pick_cores())
         if options.cuts:
             return 0 if run_cuts(QUICK_CUTS if options.quick else CUTS, options.json) else 1
+        if options.idle:
+            outcome = run_idle(cores, quick=options.quick, only=options.only)
+            if options.json is not None:
+                options.json.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)) + b"\n")
+            print(show_idle(outcome))
+            return 0
         if options.pages:
             return 0 if run_page_clients(cores, quick=options.quick) else 1
         if options.against is not None:

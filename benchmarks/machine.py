@@ -82,6 +82,7 @@ PACKAGES = {
     "grpc": "grpcio",
     "google.protobuf": "protobuf",
     "fastapi_websocket_rpc": "fastapi-websocket-rpc",
+    "socketify": "socketify",
 }
 """Distributions of the Python modules that `Subject.needs` names."""
 

@@ -13,6 +13,14 @@ INSTALL = {
 """What to do about something that `Subject.needs` names; all else is a package of the dependency group `bench`."""
 
 
+def find_redis() -> str:
+    """The path of redis-server. Raises BenchmarkError if it is missing."""
+    redis = shutil.which("redis-server")
+    if redis is None:
+        raise BenchmarkError("redis-server is missing: `make engines` installs it where it is needed")
+    return redis
+
+
 def find_node() -> str:
     """The path of node. Raises BenchmarkError if it is missing."""
     node = shutil.which("node")

@@ -132,6 +132,19 @@ class SocketIO:
         return Texts(request, 2, b"43", result.encode(), opening=b"40", path=path, options=("socketio=1",))
 
 
+class Centrifuge:
+    """Centrifugo's JSON: a call of a method, with the arguments as its data."""
+
+    def texts(self, call: Call) -> Texts | None:
+        if isinstance(call.argument, bytes):
+            return None
+        method = call.name.removesuffix("_async")  # it has no other functions than those of goroutines
+        request = f'{{"id":{ID},"rpc":{{"method":"{method}","data":{_json(call.arguments)}}}}}'.encode()
+        result = f'"tick","{TICK}"' if call == BROADCAST else f'"data":{_json(call.result)}'
+        opening = b'{"id":1,"connect":{}}'
+        return Texts(request, len('{"id":'), b'"id":', result.encode(), opening=opening, options=("greets=1",))
+
+
 class FastapiRpc:
     """fastapi-websocket-rpc's JSON: arguments by name, and ids that are text. It has no broadcasts."""
 

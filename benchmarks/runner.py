@@ -6,11 +6,13 @@ stopped where they are (SIGSTOP) while another is measured, so that they cost it
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -21,6 +23,7 @@ from .go import run_go
 from .machine import allow_descriptors
 from .measure import Sample, resident_bytes
 from .processes import Child, start
+from .programs import find_redis
 from .protocols import ADD, Grpc, Texts
 from .results import Column, CurveResult, Samples, SectionResult, SubjectInfo
 from .subjects import Subject, python_program
@@ -62,6 +65,7 @@ class Fleet:
         self._stack = ExitStack()
         self._servers: dict[tuple[str, tuple[str, ...]], tuple[Child, int]] = {}
         self._clients: dict[str, Child] = {}
+        self._redis: int | None = None
 
     def __enter__(self) -> Fleet:
         return self
@@ -82,6 +86,18 @@ class Fleet:
             yield found
         finally:
             found[0].pause()
+
+    def redis(self) -> int:
+        """The port of a Redis server, which has the core of the load generator. It is started on the first use."""
+        if self._redis is None:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port: int = free.getsockname()[1]
+            command: list[str | Path] = [find_redis(), "--port", str(port), "--save", ""]
+            child = self._stack.enter_context(start("Redis", command, self._cores.load))
+            while "Ready to accept" not in child.read_line(START_SECONDS):
+                pass
+            self._redis = port
+        return self._redis
 
     def client(self, subject: Subject, server: Child, port: int) -> Child:
         """The Python client of a subject, with its server. It waits for tasks."""
@@ -142,7 +158,10 @@ class Bench:
         """Raises BenchmarkError if the server ends, or stops answering."""
         if isinstance(workload, Idle):
             return self._idle(subject, workload)
-        with self._fleet.server(subject, workload.setup) as (server, port):
+        setup = workload.setup
+        if isinstance(workload, Broadcasts) and workload.redis:
+            setup = (*setup, f"--redis={self._fleet.redis()}")
+        with self._fleet.server(subject, setup) as (server, port):
             match workload:
                 case Requests() if isinstance(subject.speaks, Grpc):
                     return self._grpc(server, port, workload, seconds, subject.speaks)

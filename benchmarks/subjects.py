@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .processes import ROOT
 from .programs import find_node
-from .protocols import Echo, FastapiRpc, Grpc, SocketIO, Speaks, WsWrapper
+from .protocols import Centrifuge, Echo, FastapiRpc, Grpc, SocketIO, Speaks, WsWrapper
 
 HERE = Path(__file__).parent
 
@@ -38,6 +38,21 @@ def python_server(
 
 def javascript_server() -> Command:
     return [find_node(), HERE / "js" / "server.mjs"]
+
+
+def javascript_by_hand() -> Command:
+    return [*javascript_server(), "--json"]
+
+
+def go_server(kind: str) -> Callable[[], Command]:
+    """A server of the program in ``go_servers``."""
+
+    def command() -> Command:
+        from .go import SERVERS, build
+
+        return [build(SERVERS), kind]
+
+    return command
 
 
 def go_wrapper_server() -> Command:
@@ -91,6 +106,7 @@ class Subject:
 
 
 WSRPC = WsWrapper(extensions=True)
+BY_HAND = WsWrapper(only=("add", "echo", "broadcast"))
 
 SUBJECTS = (
     Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo(broadcasts=True)),
@@ -130,7 +146,20 @@ SUBJECTS = (
         ("uvicorn", "fastapi"),
     ),
     Subject("js", "ws-wrapper on Node, with `ws`", javascript_server, WsWrapper(), ("node",)),
+    Subject("js-json", "handwritten JSON on Node, with `ws`", javascript_by_hand, BY_HAND, ("node",)),
     Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),
+    Subject(
+        "go-json", "handwritten JSON in Go, with `coder/websocket`", go_server("coder"), BY_HAND, ("go",), tls=False
+    ),
+    Subject("centrifuge", "Centrifugo's library", go_server("centrifuge"), Centrifuge(), ("go",), tls=False),
+    Subject(
+        "uws",
+        "handwritten JSON on uWebSockets, with `socketify`",
+        python_server("uws"),
+        BY_HAND,
+        ("socketify",),
+        tls=False,
+    ),
     Subject(
         "socketio",
         "python-socketio on uvicorn",

@@ -48,6 +48,8 @@ class Broadcasts(Workload):
     unit: str = "deliveries/s"
     call: Call = BROADCAST
     connections: int = 1000
+    redis: bool = False
+    """Whether the server is one of several, which are connected by Redis."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ SECTIONS = (
         "Small requests",
         "websockets",
         (
+            Requests("single", "1 × 1", pending=1),
             Requests("requests", "1 × 64"),
             Requests("async", "`async def`", call=ADD_ASYNC),
             Requests("separate", "one write each", separate=True),
@@ -182,6 +185,12 @@ SECTIONS = (
             Accepts("accepts-tls", "opened, TLS", tls=True, setup=("--tls",)),
             Idle("idle", "idle memory"),
         ),
+    ),
+    Section(
+        "rooms",
+        "A room of 1,000 members, in processes that Redis connects",
+        "wsrpc",
+        (Broadcasts("redis", "broadcast", only=("wsrpc", "centrifuge", "socketio"), redis=True),),
     ),
 )
 

@@ -61,7 +61,7 @@ static struct {
     uint32_t connections, pending;
     double warm, seconds, rate;
     int opcode;
-    bool separate, msgpack_id, socketio;
+    bool separate, msgpack_id, socketio, greets;
     size_t id_offset;
     struct text request, mark, result, opening;
 } plan = {.path = "/", .mode = "requests", .connections = 1, .pending = 1, .opcode = TEXT};
@@ -101,6 +101,7 @@ static void take_option(const char *option) {
     else if (IS("separate")) plan.separate = atoi(value);
     else if (IS("msgpack_id")) plan.msgpack_id = atoi(value);
     else if (IS("socketio")) plan.socketio = atoi(value);
+    else if (IS("greets")) plan.greets = atoi(value);
     else if (IS("id_offset")) plan.id_offset = (size_t)atol(value);
     else fail("no such option: %s", option);
 #undef IS
@@ -168,6 +169,7 @@ static void open_connections(void) {
             flush(one->socket, &one->out);
         }
         if (plan.socketio && !wait_for_frame(one)) fail("Socket.IO did not let us into the namespace");
+        if (plan.greets && !wait_for_frame(one)) fail("no answer came to the opening message");
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = one};
         if (epoll_ctl(poll_set, EPOLL_CTL_ADD, one->socket, &event) != 0) fail("epoll: %s", strerror(errno));
     }
@@ -326,12 +328,16 @@ static void ask_for_broadcasts(void) {
     flush(connections[0].socket, &connections[0].out);
 }
 
-/* A delivery, or the answer to what asked for it. */
+/* Deliveries, of which some servers put several in a frame, or the answer to what asked for them. */
 static void take_delivery(const unsigned char *text, size_t length) {
-    if (has_result(text, length)) {
+    const unsigned char *end = text + length, *at = text, *found;
+    while ((found = memmem(at, (size_t)(end - at), plan.result.bytes, plan.result.size)) != NULL) {
         deliveries++;
         answers++;
-    } else if (plan.mark.size == 0 || memmem(text, length, plan.mark.bytes, plan.mark.size) == NULL) {
+        at = found + plan.result.size;
+    }
+    if (at > text) return;
+    if (plan.mark.size == 0 || memmem(text, length, plan.mark.bytes, plan.mark.size) == NULL) {
         wrong++;
     }
 }

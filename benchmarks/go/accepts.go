@@ -49,15 +49,20 @@ func openAndClose(o options, request []byte, secure *tls.Config) error {
 	return err
 }
 
+// requestOf is the opening handshake.
+func requestOf(o options) []byte {
+	return []byte(fmt.Sprintf("GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nUpgrade: websocket\r\n"+
+		"Connection: Upgrade\r\nSec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+		o["path"], o["port"]))
+}
+
 func loadAccepts(o options) {
 	var secure *tls.Config
 	if o["tls"] == "1" {
 		// Sessions are not kept: each handshake is a whole one. The certificate is not what is measured.
 		secure = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
 	}
-	request := []byte(fmt.Sprintf("GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nUpgrade: websocket\r\n"+
-		"Connection: Upgrade\r\nSec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-		o["path"], o["port"]))
+	request := requestOf(o)
 	counted := &counters{}
 	var working sync.WaitGroup
 	for range o.number("at_once") {

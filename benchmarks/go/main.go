@@ -3,8 +3,9 @@
 //
 //	load grpc NAME=VALUE...       NAME: port pid method size connections pending warm seconds
 //	load accepts NAME=VALUE...    NAME: port pid path tls at_once warm seconds
+//	load idle NAME=VALUE...       NAME: port path tls connections opening; see loadIdle
 //
-// A client prints one line of JSON in the shape of benchmarks.measure.Sample.
+// The first two print one line of JSON in the shape of benchmarks.measure.Sample.
 package main
 
 import (
@@ -103,6 +104,8 @@ func main() {
 		loadGRPC(o)
 	case "accepts":
 		loadAccepts(o)
+	case "idle":
+		loadIdle(o)
 	default:
 		fail("no such command: %s", os.Args[1])
 	}

@@ -1,5 +1,5 @@
 // The JavaScript server under test: `node server.mjs [--tls]` prints its port when it is ready.
-// With `--socketio` it is Socket.IO's.
+// With `--socketio` it is Socket.IO's, and with `--json` what one writes by hand over `ws`.
 // The libraries are those that the interop tests install.
 import { readFileSync } from "node:fs"
 import { createServer as createHttpServer } from "node:http"
@@ -15,7 +15,27 @@ const TICK = "x".repeat(100)
 const options = { perMessageDeflate: false, backlog: 4096 }
 const peers = new Set()
 
+const handlers = {
+  add: (a, b) => a + b,
+  echo: (text) => text,
+  broadcast: () => {
+    const message = JSON.stringify({ a: ["tick", TICK] })
+    for (const one of peers) one.send(message)
+    return 1
+  },
+}
+
+function serveJson(socket) {
+  peers.add(socket)
+  socket.on("close", () => peers.delete(socket))
+  socket.on("message", (data) => {
+    const { i, a } = JSON.parse(data)
+    socket.send(JSON.stringify({ i, d: handlers[a[0]](...a.slice(1)) }))
+  })
+}
+
 function serve(socket) {
+  if (process.argv.includes("--json")) return serveJson(socket)
   const peer = new WebSocketWrapper(socket)
   peers.add(peer)
   peer.on("disconnect", () => peers.delete(peer))

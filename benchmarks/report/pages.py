@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from ..cuts import outcome
 from ..measure import rate
-from ..results import load
+from ..results import TableResult, load
 from . import plots, tables
 from .analysis import columns_of
 
@@ -16,6 +18,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "performance"
 RATES = "Requests per second that a server answers on one core, with 64 in flight"
 
 run = cache(lambda: load(FOLDER / "results.json"))
+idle = cache(lambda: msgspec.json.decode((FOLDER / "idle.json").read_bytes(), type=TableResult))
 
 
 def _ratios_of(kinds: tuple[str, ...], *keys: str, without: str) -> str:
@@ -39,6 +42,8 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "faster systems": lambda: tables.faster(run()),
     "cuts": lambda: tables.table(outcome.COLUMNS, outcome.rows(outcome.load(FOLDER / "cuts.json"))),
+    "rooms on Redis": lambda: tables.section_rates(run(), next(one for one in run().sections if one.key == "rooms")),
+    "idle": lambda: tables.table(idle().columns, idle().rows),
     "rates beside others": lambda: f"![{RATES}](../performance/rates.svg)",
 }
 """The tables by their names, which pages say in ``<!-- made by make tables: NAME -->``."""

@@ -115,16 +115,17 @@ def with_calls(run: Run) -> list[str]:
 
 
 def small_requests(run: Run) -> str:
-    [(section, column)] = columns_of(run, "requests")
+    """Requests a second with one and with 64 in flight, and how many times as many wsrpc answers."""
+    places = columns_of(run, "single", "requests")
     rows = [
         [
             run.subjects[key].title,
-            amount(rate(section.samples[column.key][key]), column.unit),
-            "" if key == "wsrpc" else f"{ratio(times_ahead(section, column, 'wsrpc', key))} times as many",
+            *(amount(rate(section.samples[column.key][key]), column.unit) for section, column in places),
+            *("" if key == "wsrpc" else ratio(times_ahead(section, one, "wsrpc", key)) for section, one in places),
         ]
         for key in with_calls(run)
     ]
-    return table(["system", "requests/s", "wsrpc answers"], rows)
+    return table(["system", "1 in flight", "64 in flight", "wsrpc, 1", "wsrpc, 64"], rows)
 
 
 def rates_of_wsrpc(run: Run, *keys: str) -> str:

@@ -23,6 +23,7 @@ KINDS = {
     "socketio": "with_socketio:serve",
     "fastapi-rpc": "with_fastapi_rpc:serve",
     "grpc": "with_grpc:serve",
+    "uws": "with_uws:serve",
 }
 """Module and function of each. Imported late, so that a library that is missing takes no other server with it."""
 
@@ -34,18 +35,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers")
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--redis", type=int)
     arguments = vars(parser.parse_args())
     kind = arguments.pop("kind")
     # Nobody reads what a server under load logs.
     logging.disable()
     module, _, function = KINDS[kind].partition(":")
     serve: Serve = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    serving = serve(Options(**arguments))
+    if serving is None:  # its library has run an event loop of its own
+        return
     if kind in ON_UVLOOP:
         import uvloop
 
-        uvloop.run(serve(Options(**arguments)))
+        uvloop.run(serving)
     else:
-        asyncio.run(serve(Options(**arguments)))
+        asyncio.run(serving)
 
 
 if __name__ == "__main__":

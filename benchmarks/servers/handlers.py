@@ -31,6 +31,8 @@ class Options:
     """The command line of a server."""
 
     tls: bool = False
+    redis: int | None = None
+    """The port of a Redis server, through which broadcasts reach the members of a room in all processes."""
 
     @property
     def ssl(self) -> ssl.SSLContext | None:
@@ -41,7 +43,7 @@ class Options:
         return context
 
 
-Serve = Callable[[Options], Coroutine[Any, Any, None]]
+Serve = Callable[[Options], Coroutine[Any, Any, None] | None]
 
 
 def say_port(port: int) -> None:

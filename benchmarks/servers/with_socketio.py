@@ -12,7 +12,8 @@ from .with_uvicorn import serve as serve_with_uvicorn
 
 
 async def serve(options: Options) -> None:
-    server = socketio.AsyncServer(async_mode="asgi", max_http_buffer_size=LARGEST_MESSAGE)
+    manager = None if options.redis is None else socketio.AsyncRedisManager(f"redis://127.0.0.1:{options.redis}")
+    server = socketio.AsyncServer(async_mode="asgi", max_http_buffer_size=LARGEST_MESSAGE, client_manager=manager)
     notes: dict[str, int] = {}
 
     @server.on("add")

@@ -6,14 +6,15 @@ import logging
 from typing import Any
 
 from wsrpc import Limits, Peer, Server
+from wsrpc.cluster import Cluster
 
 from . import handlers
 from .handlers import HOST, TICK, Options, parent_left, say_port
 
 
-def make_server(limits: Limits | None = None) -> Server:
+def make_server(limits: Limits | None = None, cluster: Cluster | None = None) -> Server:
     """A server in its default setting but for ``limits``, with the handlers that the workloads call."""
-    server = Server(limits=limits)
+    server = Server(limits=limits, cluster=cluster)
     server.on("add", handlers.add)
     server.on("add_async", handlers.add_async)
     server.on("echo", handlers.echo)
@@ -30,16 +31,25 @@ def make_server(limits: Limits | None = None) -> Server:
     def notes(peer: Peer) -> Any:
         return peer.state.get("notes", 0)
 
+    room = server.room("all")
+    if cluster is not None:
+        server.on("open", room.add)
+
     @server.on("broadcast")
     async def broadcast() -> int:
-        await server.emit("tick", TICK)
+        await (server if cluster is None else room).emit("tick", TICK)
         return 1
 
     return server
 
 
 async def default(options: Options) -> None:
-    async with make_server().listen(HOST, 0, ssl=options.ssl) as listener:
+    cluster = None
+    if options.redis is not None:
+        from wsrpc_adapters.redis import RedisEngine
+
+        cluster = Cluster(RedisEngine(f"redis://127.0.0.1:{options.redis}"), name="bench")
+    async with make_server(cluster=cluster).listen(HOST, 0, ssl=options.ssl) as listener:
         say_port(listener.port)
         await parent_left()
 
