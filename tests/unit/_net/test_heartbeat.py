@@ -71,16 +71,17 @@ def to_ping(clock: Clock, line: Line) -> bytes:
 
 
 def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
-    first = set()
+    """Connections that were opened together ping at other times, many of them together in one turn."""
+    step, first = 1 / 32, set()
     for _ in range(50):
         clock, line, heartbeat = beating()
         for _ in range(3):
             heartbeat.pong(to_ping(clock, line))
         times = [when for when, _ in line.pings]
-        assert 9.0 <= times[0] <= 10.0
-        assert times == pytest.approx([times[0] * number for number in (1, 2, 3)])
+        assert 9.0 - step <= times[0] <= 10.0 and all(when % step == 0 for when in times)
+        assert times == pytest.approx([times[0] * number for number in (1, 2, 3)], abs=2 * step)
         first.add(times[0])
-    assert len(first) == 50
+    assert 10 < len(first) <= 33
 
 
 @pytest.mark.parametrize("full", [False, True])
