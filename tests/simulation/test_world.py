@@ -8,7 +8,7 @@ from world import world
 
 from wsrpc.testing import simulate
 
-PARTS, SEEDS = 8, 25
+PARTS, SEEDS = 8, 15
 
 
 @pytest.mark.parametrize("part", range(PARTS))
