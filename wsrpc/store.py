@@ -19,8 +19,9 @@ owner, and from each ``hold(process, logs, readers)``, which returns the states 
 lapsed, `LogState.lost` is true, until it is renewed. ``release(logs)`` lets leases lapse at once: a process that ends
 well calls it for what it still holds. Ids of other logs have no effect there, and in ``hold``. The store uses its own
 clock, because the clocks of two processes differ. A store that learns that a process has ended, as Redis does of its
-connections, may tell this before the lease lapses, by `LogState.owner_ended`. It may have another method, ``await
-look()``, which is called when a process does not answer: the store then looks which have ended, before anybody reads.
+connections, may tell this before the lease lapses, by `LogState.owner_ended`, and what ``open`` returns may tell by
+`LogState.known_in` that it will know soon. It may have another method, ``await look()``, which is called when a process
+does not answer: the store then looks which have ended, before anybody reads.
 ``readers`` has the number of readers of each log in a process, which is a random name: they count as `LogState.readers`
 until the process tells another number, or for ``lease`` seconds.
 

@@ -54,13 +54,18 @@ local function is_gone(log)
   return silence(log) >= GRACE
 end
 
-local function state(log, gone)
+local function left(silent)  -- until it is known whether a process that is silent has ended
+  return silent > 0 and math.max(0, GRACE - silent) or 0
+end
+
+local function state(log, gone, known_in)
   local readers = 0
   for _, told in ipairs(call('HVALS', name('readers', log.key))) do
     local count, ends = told:match('^(%d+):(%d+)$')
     if tonumber(ends or 0) > now then readers = readers + count end
   end
-  return {log.id, log.arguments, log.first, log.last, log.ending, readers, (gone or is_lost(log)) and 1 or 0, gone and 1 or 0}
+  return {log.id, log.arguments, log.first, log.last, log.ending, readers, (gone or is_lost(log)) and 1 or 0, gone and 1 or 0,
+    known_in or 0}
 end
 
 local function outlive(key, ms)
@@ -193,7 +198,7 @@ end
 
 function steps.open(key, ...)
   local log, freed = find(key), {}
-  local gone = log and log.id ~= ... and select(-1, ...) == '1' and is_gone(log)
+  local silent = log and log.id ~= ... and select(-1, ...) == '1' and silence(log) or 0
   if log and log.free then
     for _, id in ipairs(log.freed) do
       if id == ... then return state(log) end  -- it comes late
@@ -210,7 +215,7 @@ function steps.open(key, ...)
     log.freed = freed
     renew(log)
   end
-  return state(log, gone)
+  return state(log, silent >= GRACE, left(silent))
 end
 
 function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free, only_if_lost)
@@ -265,8 +270,7 @@ function steps.read(key, after, watches)
     ids[i], entries[i] = entry[2][1], entry[2][2]
     size = size + #entries[i]
   end
-  local left = silent > 0 and math.max(0, GRACE - silent) or 0  -- until it may be lost
-  return {state(log, gone), number, id_before(log, number), entries, ids, log.process or '', left}
+  return {state(log, gone), number, id_before(log, number), entries, ids, log.process or '', left(silent)}
 end
 
 local function each(list, stride, step)  -- the results of a step for each log, of which an error harms only its log

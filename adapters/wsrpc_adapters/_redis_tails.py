@@ -166,7 +166,8 @@ class Tails:
     async def announce(self) -> str:
         """Listen from now on, as a sign of life. Return the name of this process if it listens already."""
         self._stays = True
-        if self._start_listening():
+        self._start_listening()
+        if not self._first.done():  # also of another log that has just begun to wait
             await asyncio.wait((self._first,), timeout=FIRST)
         return "" if self._pubsub is None else self.process
 
@@ -391,9 +392,11 @@ class Tails:
 
 
 def state_of(
-    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, readers: int, lost: int, owner_ended: int = 0
+    id: bytes, arguments: bytes, first: int, last: int, end: bytes | None, readers: int, lost: int, *more: int
 ) -> LogState:
-    return LogState(text_of(id), text_of(arguments), first, last, end, readers, bool(lost), bool(owner_ended))
+    owner_ended, known_in = more or (0, 0)
+    words = text_of(id), text_of(arguments)
+    return LogState(*words, first, last, end, readers, bool(lost), bool(owner_ended), known_in / 1000)
 
 
 def text_of(stored: bytes) -> str:

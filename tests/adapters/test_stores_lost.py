@@ -29,6 +29,7 @@ from redis.asyncio.client import PubSub
 from stores_in_use import add, add_own, end, entries_of, new_log, next_entries, state_of, until
 
 from wsrpc import Client, HandshakeRejected, Quotas, Server
+from wsrpc._server import quotas
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
 from wsrpc.testing import connect
@@ -262,9 +263,14 @@ async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its
     assert page is not None and page.state.owner_ended
 
 
-async def test_the_connections_of_a_process_that_was_killed_do_not_count_for_long(mortal: Mortal) -> None:
+@pytest.mark.parametrize("how", ["one by one", "at once"])
+async def test_the_connections_of_a_process_that_was_killed_do_not_count_for_long(
+    how: str, mortal: Mortal, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempts of new ones wait until it is known that it was killed, and are not refused."""
+    monkeypatch.setattr(quotas, "SLOT_TIMEOUT", 60.0)
     server = Server(quotas=Quotas(connections=2), store=RedisStore(mortal.url, lease=3600))
-    program = await start(sys.executable, "-c", CONNECTED, mortal.url)
+    program = await start(sys.executable, "-c", CONNECTED, mortal.url, how)
     assert program.stdout is not None
     assert await program.stdout.readline()
 
@@ -276,10 +282,12 @@ async def test_the_connections_of_a_process_that_was_killed_do_not_count_for_lon
 
     async with AsyncExitStack() as stack:
         assert not await enters(stack)
+        listening = partial(client.pubsub_channels, "*:process:*")
+        before = len(await listening())
         program.kill()
         await program.wait()
-        for _ in range(2):
-            await until(lambda: enters(stack), bool)
+        await until(listening, lambda found: len(found) < before)  # Redis has noticed
+        assert sorted(await asyncio.gather(*(enters(stack) for _ in range(3)))) == [False, True, True]
         assert not await enters(stack)
     await server.close()
 
@@ -553,7 +561,12 @@ from wsrpc_adapters.redis import RedisStore
 
 async def main():
     server = Server(quotas=Quotas(connections=2), store=RedisStore(sys.argv[1], lease=3600))
-    async with connect(server, principal="ada"), connect(server, principal="ada"):
+    one, other = connect(server, principal="ada"), connect(server, principal="ada")
+    if sys.argv[2] == "at once":
+        await asyncio.gather(one.__aenter__(), other.__aenter__())
+        print("has both", flush=True)
+        await asyncio.sleep(3600)
+    async with one, other:
         print("has both", flush=True)
         await asyncio.sleep(3600)
 

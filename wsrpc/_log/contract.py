@@ -62,6 +62,8 @@ class LogState(Struct, frozen=True):
         readers: the number of readers, as far as processes have told with `Store.hold`.
         lost: whether the log has not ended, and its lease has lapsed, or ``owner_ended``.
         owner_ended: whether the log has not ended, and the store knows that its owner has. Then nobody waits for it.
+        known_in: seconds until the store knows whether the owner has ended, because it misses the owner. `Store.open`
+            says so. 0: it does not miss it, or cannot tell.
     """
 
     id: str
@@ -72,6 +74,7 @@ class LogState(Struct, frozen=True):
     readers: int
     lost: bool
     owner_ended: bool = False
+    known_in: float = 0.0
 
 
 class Page(Struct, frozen=True):

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 from .._base.logs import logger
@@ -116,8 +115,6 @@ class StoreLink:
         """Asks the store that does not answer until it does. None before the first outage."""
         self.failures = 0
         """How often the store has not answered. Afterwards, it may have other logs."""
-        self.missed_at = -inf
-        """When another process has last not answered."""
         self._looking: asyncio.Task[None] | None = None
         """Lets the store look which processes have ended. None before the first time."""
 
@@ -176,7 +173,6 @@ class StoreLink:
 
     def process_missed(self) -> None:
         """Another process does not answer: let the store look whether it has ended, before anybody reads its logs."""
-        self.missed_at = asyncio.get_running_loop().time()
         look: Callable[[], Coroutine[Any, Any, None]] | None = getattr(self.store, "look", None)
         if look is not None and self._looking not in self.tasks:
             self._looking = self.spawn(look())

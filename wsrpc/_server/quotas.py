@@ -168,6 +168,8 @@ class Slot:
         # It pays for itself, because a payer may have fewer logs than a subject has slots.
         self._new = NewLog(id=secrets.token_hex(8), payer=self._key, keep=1, owned=True)
         self._is_free = False
+        self.known_in = 0.0
+        """Seconds until the store knows whether the process that has the slot was killed. 0: it lives."""
 
     async def acquire(self) -> bool:
         """Get the slot. Return False if another connection has it."""
@@ -177,6 +179,7 @@ class Slot:
             with suppress(LogGone):
                 await store.append(self._key, state.id, WRITER, 1, [], end=b"", free=True, only_if_lost=True)
             state = await store.open(self._key, self._new)
+        self.known_in = state.known_in
         if state.id != self._new.id or state.end is not None:
             return False
         if self._is_free:  # its connection has ended meanwhile
@@ -330,14 +333,16 @@ class QuotaBook:
         """
         if handshake.address is None or self._end_detached is None:
             return False
-        is_free, now, pause = False, asyncio.get_running_loop().time, REPLACING
+        is_free, pause = None, REPLACING
+        with suppress(WsrpcError, TimeoutError):
+            async with asyncio.timeout(SLOT_TIMEOUT / 2):
+                is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
+        if is_free is None:  # its process does not answer, and perhaps the store misses it only now
+            await self._count(handshake, door)
+            return True
         with suppress(TimeoutError):
-            async with asyncio.timeout(SLOT_TIMEOUT):
-                with suppress(WsrpcError, TimeoutError):
-                    async with asyncio.timeout(SLOT_TIMEOUT / 2):
-                        is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
-                # If the process that had the session was killed, its slots in the store are free soon.
-                while is_free or now() - self._link.missed_at < SLOT_TIMEOUT:
+            async with asyncio.timeout(SLOT_TIMEOUT / 2):
+                while is_free:
                     with suppress(QuotaExceeded):
                         await self._count(handshake, door)
                         return True
@@ -385,6 +390,8 @@ class QuotaBook:
     async def _acquire_slot(self, membership: Membership) -> bool:
         """Get a slot of the store. The slots of a subject are as many as its connections in all processes.
 
+        A slot of a process that the store misses is asked for again, after all others, when the store knows more.
+
         Return False if the store does not answer.
 
         Raises:
@@ -398,15 +405,25 @@ class QuotaBook:
         asked = 0
         try:
             async with asyncio.timeout(SLOT_TIMEOUT):
-                for number in sample(range(most), most):  # one after another: a slot taken on trial would refuse others
+                numbers = sample(range(most), most)
+                for place, number in enumerate(numbers):  # one after another: one taken on trial would refuse others
+                    is_first = place < most
                     if number in subject.slots:
+                        if is_first:  # who asks for it may get another one
+                            numbers.append(number)
                         continue
                     slot = Slot(self._link, subject.key, number)
                     subject.slots[number] = None  # also while it is asked for: another connection asks for another one
                     try:
-                        if await slot.acquire():
+                        is_mine = await slot.acquire()
+                        while slot.known_in and not is_first:
+                            await asyncio.sleep(slot.known_in)
+                            is_mine = await slot.acquire()
+                        if is_mine:
                             membership.slot = slot
                             return True
+                        if slot.known_in:
+                            numbers.append(number)
                     except BaseException:  # the store may have given it, and nobody would free it before its lease ends
                         self._link.spawn(slot.free())
                         raise

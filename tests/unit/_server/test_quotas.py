@@ -374,6 +374,34 @@ class Outage(MemoryStore):
         return appended
 
 
+class Missing(Outage):
+    """A store that, after some questions, misses the processes with the logs of before, then knows that they ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.misses_after = float("inf")
+        self.missed = set[str]()
+
+    async def open(self, key: str, log: NewLog, /) -> LogState:
+        state = await super().open(key, log)
+        if self.asked <= self.misses_after:
+            self.missed.add(state.id)
+        if self.asked <= self.misses_after or state.id not in self.missed or state.lost:
+            return state
+        await self.release({key: state.id})
+        return msgspec.structs.replace(state, known_in=0.001)
+
+
+class Deaf(MemoryEngine):
+    """Carries nothing while ``deaf``."""
+
+    deaf = False
+
+    def deliver(self, subject: str, payload: bytes) -> None:
+        if not self.deaf:
+            super().deliver(subject, payload)
+
+
 class Forgetful(MemoryStore):
     """A store that has lost everything when it is asked to renew a lease, and then does not answer once."""
 
@@ -506,6 +534,26 @@ async def test_the_slot_of_a_process_that_does_not_renew_its_lease_is_free() -> 
         store.renews.clear()
         while not await opened(stack, servers[1:2], "ada", 1):
             pass
+
+
+@pytest.mark.parametrize("noticed", ["before", "while its process is asked"])
+async def test_a_connection_waits_for_a_slot_until_the_store_knows_whether_its_process_was_killed(noticed: str) -> None:
+    """Otherwise it was refused for as long as a client needs to come back, or for a lease."""
+    store, engine = Missing(), Deaf()
+    async with three(store, 5, engine) as servers, AsyncExitStack() as stack:
+        holders = [f"/ada?device=d{number}" for number in range(5)]
+        for path in holders:
+            await stack.enter_async_context(connect(servers[0], path=path))
+        await turns_until(lambda: all(servers[2].cluster.locate(f"d{number}") for number in range(5)))
+        store.renews.clear()
+        if noticed == "before":
+            store.misses_after = store.asked
+            assert len(await opened(stack, servers[1:], "ada", 7)) == 5
+            assert not await opened(stack, servers[1:], "ada", 2)
+        else:
+            engine.deaf, store.misses_after = True, store.asked + 5
+            await stack.enter_async_context(connect(servers[1], path=holders[0]))
+            engine.deaf = False
 
 
 @pytest.mark.parametrize("is_taken", [True, False])
