@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator
@@ -14,7 +15,20 @@ from typing import Any
 from conversations import Conversations
 from language_model import Message, Part, reply
 
-from wsrpc import Context, Handshake, Keep, Peer, RemoteError, Room, RpcError, RunLost, Server, WsrpcError, local_client
+from wsrpc import (
+    Context,
+    Handshake,
+    Keep,
+    Overloaded,
+    Peer,
+    RemoteError,
+    Room,
+    RpcError,
+    RunLost,
+    Server,
+    WsrpcError,
+    local_client,
+)
 from wsrpc.cluster import Cluster
 from wsrpc.types import RoomState
 from wsrpc_adapters.redis import RedisEngine, RedisStore
@@ -101,7 +115,7 @@ async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Par
     yield {"begin": id}  # a page learns of the attempt before the model has its first word
     messages = chats.messages(conversation)
     if not any(each["id"] == id and each["state"] == "asked" for each in messages):
-        return  # it was stopped before
+        return  # its end is stored. The pages ask, if it was not emitted
     text, state = "", "stopped"
     try:
         async with aclosing(reply(history(messages, id), TOOLS, partial(ask, conversation, id))) as parts:
@@ -114,7 +128,11 @@ async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Par
         raise
     finally:
         if not isinstance(ctx.cancel_reason, RunLost):  # else the process closes, and another attempt begins
-            await chat_of(conversation).emit("said", chats.end(conversation, id, state, text))
+            ended = chats.end(conversation, id, state, text)
+            try:
+                await chat_of(conversation).emit("said", ended)
+            except Overloaded as error:  # Redis is away: the pages ask when the run has ended
+                logging.warning("the end of answer %s is stored, but was not emitted: %s", id, error)
 
 
 def history(messages: list[dict[str, Any]], id: str) -> list[Message]:

@@ -27,7 +27,8 @@ client.on("said", show)
 client.on("staff", showStaff)
 room.present.subscribe(() => {
   const others = room.present.get().filter(({ user }) => user !== me)
-  const verb = ({ about }) => (about.some(({ typing }) => typing) ? "is typing" : "is here")
+  const types = ({ state, about }) => state === "online" && about.some(({ typing }) => typing)
+  const verb = (user) => (types(user) ? "is typing" : "is here")
   find("#others").textContent = others.map((each) => `${each.user.split("-")[0]} ${verb(each)}`).join(", ")
 })
 
@@ -81,9 +82,11 @@ async function follow(message) {
     }
   } catch (error) {
     message.note = `(${error.message})`
-    if (error.code === "wsrpc.run_lost") surely.request("stop", id).catch(console.warn) // after the last attempt
+    if (error.code === "wsrpc.overloaded") return draw(message) // it has not begun
   }
   draw(message)
+  // Its end was not emitted: all attempts are lost, or Redis was away. "stop" emits what is stored.
+  if (message.state === "asked") surely.request("stop", id).catch(console.warn)
 }
 
 find("#stop").onclick = () => asked().forEach(({ id }) => surely.request("stop", id).catch(console.warn))

@@ -197,6 +197,12 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
             await expect(answers(tab).last).to_contain_text("You said: no. Thank you!")
             await expect(answers(tab)).to_have_count(2)
 
+        # Who has left while typing types no more.
+        await staff.get_by_label("Message").fill("One mo")
+        await expect(page.locator("#others")).to_have_text("staff is typing")
+        await staff.close()
+        await expect(page.locator("#others")).to_have_text("staff is here")
+
         # Another user has another conversation.
         async with browsing(browser) as others:
             other = await others.new_page()
@@ -354,6 +360,36 @@ async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: P
         await expect(answers(page).last).to_contain_text("You said: yes. Thank you!")
         await expect(page.get_by_label("Message")).to_have_value("")
         await expect(answers(page).first).to_contain_text("a second or so.", timeout=20_000)
+
+
+async def test_an_end_that_was_stored_while_redis_was_away_is_shown(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "Good morning!")
+        second = await opened(context, page.url)
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("Reload this page")
+        chat.redis.freeze()
+        await chat.logged("is stored, but was not emitted")
+        chat.redis.thaw()
+        await all_is_shown(page, second)
+
+
+async def test_an_end_that_was_stored_by_a_process_that_died_is_shown(browser: Browser, tmp_path: Path) -> None:
+    driven = serving_chat(tmp_path, app="driven_chat:app", app_folder=HERE)
+    async with driven as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "An email to one who dies")
+        second = await opened(context, page.url)
+        await second.get_by_role("button", name="Yes").click()
+        await all_is_shown(page, second, end="Thank you!")
+
+
+async def all_is_shown(*tabs: Page, end: str = "a second or so.") -> None:
+    for tab in tabs:
+        await expect(answers(tab)).to_contain_text(end)
+        await expect(tab.locator(".note")).to_have_count(0)
+        await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
 
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
