@@ -101,8 +101,17 @@ async def say(peer: Peer, id: str, text: str) -> None:
     await chat_of(conversation).emit("said", chats.add(conversation, id, author, text, state))
 
 
-def may_see(peer: Peer, conversation: str, id: str) -> str:
-    """All who see a conversation share its answers. The message's id is the key."""
+@server.on("again")
+async def again(peer: Peer, id: str, round: int) -> None:
+    """Let the model answer again, with another key. A page may repeat this."""
+    conversation = peer.state["conversation"]
+    if chats.staff(conversation):
+        raise RpcError("a human answers", code="forbidden")
+    await chat_of(conversation).emit("said", chats.again(conversation, id, round))
+
+
+def may_see(peer: Peer, conversation: str, id: str, round: int) -> str:
+    """All who see a conversation share its answers. The message's id and round are the key."""
     if conversation != peer.state["conversation"]:
         raise RpcError("this is another conversation", code="forbidden")
     return conversation
@@ -110,15 +119,15 @@ def may_see(peer: Peer, conversation: str, id: str) -> str:
 
 # An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
 @server.on("answer", keep=Keep(600, unread=60, scope=may_see))
-async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Part]:
+async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncGenerator[Part]:
     """Answer a message, and store the answer. Another attempt begins again."""
     yield {"begin": id}  # a page learns of the attempt before the model has its first word
     messages = chats.messages(conversation)
-    if not any(each["id"] == id and each["state"] == "asked" for each in messages):
+    if not any((each["id"], each["round"], each["state"]) == (id, round, "asked") for each in messages):
         return  # its end is stored. The pages ask, if it was not emitted
     text, state = "", "stopped"
     try:
-        async with aclosing(reply(history(messages, id), TOOLS, partial(ask, conversation, id))) as parts:
+        async with aclosing(reply(history(messages, id), TOOLS, partial(ask, conversation, f"{id} {round}"))) as parts:
             async for part in parts:
                 text += part.get("text", "")
                 yield part
@@ -128,7 +137,7 @@ async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Par
         raise
     finally:
         if not isinstance(ctx.cancel_reason, RunLost):  # else the process closes, and another attempt begins
-            ended = chats.end(conversation, id, state, text)
+            ended = chats.end(conversation, id, round, state, text)
             try:
                 await chat_of(conversation).emit("said", ended)
             except Overloaded as error:  # Redis is away: the pages ask when the run has ended
@@ -171,8 +180,8 @@ async def ask(conversation: str, id: str, call: Message) -> str:
 
 
 @server.on("stop")
-async def stop(peer: Peer, id: str) -> None:
-    await stop_answer(peer.state["conversation"], id)
+async def stop(peer: Peer, id: str, round: int) -> None:
+    await stop_answer(peer.state["conversation"], id, round)
 
 
 @server.on("take_over")
@@ -186,15 +195,17 @@ async def take_over(peer: Peer, on: bool) -> None:
     await chat_of(conversation).emit("staff", staff)
     for message in chats.messages(conversation):
         if message["state"] == "asked":
-            await stop_answer(conversation, message["id"])
+            await stop_answer(conversation, message["id"], message["round"])
 
 
-async def stop_answer(conversation: str, id: str) -> None:
+async def stop_answer(conversation: str, id: str, round: int) -> None:
     """Stop the model, wherever it runs, and store what it has written."""
-    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped"))  # no attempt begins any more
-    texts = [""]
+    await chat_of(conversation).emit(
+        "said", chats.end(conversation, id, round, "stopped")
+    )  # no attempt begins any more
+    texts, key = [""], f"{id}.{round}"
     async with local_client(server, state={"conversation": conversation}) as client:
-        async with client.follow("answer", conversation, id, key=id, attempts=ATTEMPTS) as parts:
+        async with client.follow("answer", conversation, id, round, key=key, attempts=ATTEMPTS) as parts:
             with suppress(RemoteError):
                 async for part in parts:
                     if "begin" in part:
@@ -202,4 +213,4 @@ async def stop_answer(conversation: str, id: str) -> None:
                         texts.append("")
                     texts[-1] += part.get("text", "")
     text = max(texts, key=len)  # a page may show that of the attempt before
-    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))
+    await chat_of(conversation).emit("said", chats.end(conversation, id, round, "stopped", text))

@@ -129,6 +129,17 @@ async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser
         assert "a second or so." not in (await answers(page).nth(1).text_content() or "")
         await expect(answers(second).nth(1)).to_have_text(await answers(page).nth(1).text_content() or "")
 
+        # Retried by either tab, also in a page that was loaded after that.
+        await page.get_by_role("button", name="Retry").click()
+        await expect(answers(second).nth(1)).to_contain_text("Reload this page now")
+        await page.reload()
+        for tab in (page, second):
+            await expect(answers(tab).nth(1)).to_contain_text("a second or so.", timeout=20_000)
+            await expect(tab.get_by_role("button", name="Retry")).to_have_count(0)
+            await expect(tab.locator(".note")).to_have_count(0)
+            await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+        assert await answers(page).nth(1).text_content() == await answers(page).first.text_content()
+
 
 WATCH = """() => {
   window.questionClosed = new Promise((resolve) => {
