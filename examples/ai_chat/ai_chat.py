@@ -13,7 +13,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 from conversations import Conversations
-from language_model import Message, Part, reply
+from language_model import Message, Part, messages_of, reply
 
 from wsrpc import (
     Context,
@@ -120,14 +120,16 @@ def may_see(peer: Peer, conversation: str, id: str, round: int) -> str:
 # An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
 @server.on("answer", keep=Keep(600, unread=60, scope=may_see))
 async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncGenerator[Part]:
-    """Answer a message, and store the answer. Another attempt begins again."""
-    yield {"begin": id}  # a page learns of the attempt before the model has its first word
+    """Answer a message, and store the answer. Another attempt goes on from the one before."""
+    earlier = await parts_before(ctx, conversation, id, round)
+    text, state = "".join(part.get("text", "") for part in earlier), "stopped"
+    yield {"begin": id, "text": text}  # a page learns of the attempt before the model has its next word
     messages = chats.messages(conversation)
     if not any((each["id"], each["round"], each["state"]) == (id, round, "asked") for each in messages):
         return  # its end is stored. The pages ask, if it was not emitted
-    text, state = "", "stopped"
+    asked, use_tool = history(messages, id) + messages_of(earlier), partial(ask, conversation, f"{id} {round}")
     try:
-        async with aclosing(reply(history(messages, id), TOOLS, partial(ask, conversation, f"{id} {round}"))) as parts:
+        async with aclosing(reply(asked, TOOLS, use_tool)) as parts:
             async for part in parts:
                 text += part.get("text", "")
                 yield part
@@ -142,6 +144,21 @@ async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncG
                 await chat_of(conversation).emit("said", ended)
             except Overloaded as error:  # Redis is away: the pages ask when the run has ended
                 logging.warning("the end of answer %s is stored, but was not emitted: %s", id, error)
+
+
+async def parts_before(ctx: Context, conversation: str, id: str, round: int) -> list[Part]:
+    """Return what the attempts before have yielded. Their keys are ``key``, ``key:2``, …"""
+    key, _, attempt = str(ctx.key).partition(":")
+    found: list[Part] = []
+    async with local_client(server, state={"conversation": conversation}) as client:
+        for number in range(1, min(int(attempt or 1), ATTEMPTS)):  # pages choose keys
+            earlier = f"{key}:{number}" if number > 1 else key
+            async with client.stream("answer", conversation, id, round, key=earlier, after=0) as parts:
+                with suppress(RemoteError):  # at their end: RunLost
+                    async for part in parts:
+                        if "begin" not in part:
+                            found.append(part)
+    return found
 
 
 def history(messages: list[dict[str, Any]], id: str) -> list[Message]:

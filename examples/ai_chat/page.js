@@ -75,13 +75,13 @@ async function follow(message) {
   let begins = true
   try {
     for await (const part of parts) {
-      if (part.begin) begins = true // perhaps another attempt: what is shown counts until there is something new
+      if (part.begin) begins = true // perhaps another attempt: its first text is all that was written before
       if (part.text) {
         run.streamed = begins ? part.text : run.streamed + part.text
         begins = false
       }
       if (part.of) closeQuestion(`${id} ${round} ${part.of}`) // a tab has answered
-      run.note = parts.attempt > 1 ? `(begun again: attempt ${parts.attempt})` : ""
+      run.note = parts.attempt > 1 ? `(goes on: attempt ${parts.attempt})` : ""
       draw(message)
     }
   } catch (error) {

@@ -222,7 +222,7 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
             await (await dialed.value).wait_for_event("socketerror")
 
 
-ATTEMPT = "(begun again: attempt 2)"
+ATTEMPT = "(goes on: attempt 2)"
 
 
 @asynccontextmanager
@@ -249,6 +249,18 @@ async def say_at(page: Page, text: str, other: int, begun: Locator) -> None:
         await expect(begun).to_be_visible()
 
 
+WATCH_LENGTH = """() => {
+  window.onlyGrows = true
+  let longest = 0
+  new MutationObserver(() => {
+    const { length } = document.querySelector(".answer").textContent
+    onlyGrows &&= length >= longest
+    longest = length
+  }).observe(document.querySelector("main"), { childList: true, subtree: true })
+}"""
+"""Notes whether an answer begins again."""
+
+
 async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path, workers=4) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
@@ -256,6 +268,8 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
         await say_at(page, "Good morning!", other, answers(page))
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("Reload this page")
+        for tab in (page, second):
+            await tab.evaluate(WATCH_LENGTH)
         os.kill(worker, signal.SIGKILL)
         await expect(page.locator("output")).not_to_have_text("open")
         for tab in (page, second):
@@ -263,6 +277,7 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
             assert (await answers(tab).text_content() or "").count("simulated model") == 1
+            assert await tab.evaluate("onlyGrows")
             await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
             await expect(tab.locator(".note")).to_have_count(0)
 
@@ -316,7 +331,7 @@ async def test_a_question_stays_open_in_a_deploy_that_does_not_wait_for_it(brows
             await tab.locator(".question").evaluate("form => form.classList.add('first')")
         await chat.deploy()
         for tab in (page, second):
-            await expect(tab.locator(".note")).to_have_text(re.compile("begun again"))
+            await expect(tab.locator(".note")).to_have_text(re.compile("goes on"))
             await expect(tab.locator(".question.first")).to_be_visible()
         await second.get_by_role("button", name="Yes").click()
         for tab in (page, second):
