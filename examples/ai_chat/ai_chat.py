@@ -183,14 +183,24 @@ TOOLS = [{"type": "function", "function": ASK_USER}]
 async def ask(conversation: str, id: str, call: Message) -> str:
     """Ask all tabs, once, and return the first answer."""
     question = f"{id} {call['id']}"
-    if (chosen := chats.chosen(question)) is not None:
+    if (chosen := chats.chosen(conversation, question)) is not None:
         return chosen
     try:
         name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"] or "{}")
         tools = tabs_of(conversation).of("tools")
-        return chats.choose(question, await tools.request(name, arguments, question, within=600, returns=str))
+        result = await tools.request(name, arguments, question, within=600, returns=str)
+        return chats.choose(conversation, question, result)
     except (ValueError, WsrpcError) as error:
         return f"The tool has failed: {error}"  # for the model
+
+
+@server.on("choose")
+def choose(peer: Peer, question: str, answer: str) -> str:
+    """Store the user's answer. Return the first one. A page may repeat this."""
+    conversation = peer.state["conversation"]
+    if peer.principal != chats.owner(conversation):
+        raise RpcError("only the user is asked", code="forbidden")
+    return chats.choose(conversation, question, answer)
 
 
 # ---------------------------------------------------------------- stop, and take over

@@ -19,7 +19,9 @@ CREATE TABLE IF NOT EXISTS message (
     round INTEGER NOT NULL DEFAULT 1,  -- one more for each Retry
     UNIQUE (conversation, id)
 );
-CREATE TABLE IF NOT EXISTS choice (question TEXT PRIMARY KEY, answer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS choice (
+    conversation TEXT, question TEXT, answer TEXT NOT NULL, PRIMARY KEY (conversation, question)
+);
 """
 
 
@@ -57,14 +59,16 @@ class Conversations:
         self._db.execute(insert, [conversation, id, author, text, state])
         return self.messages(conversation, id)[0]
 
-    def chosen(self, question: str) -> str | None:
+    def chosen(self, conversation: str, question: str) -> str | None:
         """Return what the user has answered to a question of the model."""
-        row = self._db.execute("SELECT answer FROM choice WHERE question = ?", [question]).fetchone()
+        select = "SELECT answer FROM choice WHERE conversation = ? AND question = ?"
+        row = self._db.execute(select, [conversation, question]).fetchone()
         return row and str(row["answer"])
 
-    def choose(self, question: str, answer: str) -> str:
-        self._db.execute("INSERT OR IGNORE INTO choice VALUES (?, ?)", [question, answer])
-        return answer
+    def choose(self, conversation: str, question: str, answer: str) -> str:
+        """Store an answer. Return the first one."""
+        self._db.execute("INSERT OR IGNORE INTO choice VALUES (?, ?, ?)", [conversation, question, answer])
+        return self.chosen(conversation, question) or answer
 
     def again(self, conversation: str, id: str, round: int) -> dict[str, Any]:
         """Let the model answer a message again, unless that was done or the answer is whole."""

@@ -114,8 +114,8 @@ function ask(id, question) {
   const answer = new Promise((resolve) => {
     form.onsubmit = (event) => {
       event.preventDefault()
-      form.remove()
-      resolve(event.submitter.value)
+      const first = surely.request("choose", id, event.submitter.value) // that of another tab, perhaps
+      first.then((answer) => (form.remove(), resolve(answer)), console.warn)
     }
   })
   questions.set(id, { question, form, answer })

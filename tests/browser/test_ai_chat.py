@@ -339,13 +339,18 @@ async def test_a_question_stays_open_in_a_deploy_that_does_not_wait_for_it(brows
             await expect(tab.locator(".question")).to_have_count(0)
 
 
-async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: Browser, tmp_path: Path) -> None:
+async def test_of_two_answers_the_first_that_is_stored_is_given_to_the_next_attempt(
+    browser: Browser, tmp_path: Path
+) -> None:
     async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
         await say_at(page, "Send the email to Bob", other, page.locator(".question"))
         await expect(second.locator(".question")).to_be_visible()
         with stopped({worker}):
+            await page.get_by_role("button", name="No").click()
             await second.get_by_role("button", name="Yes").click()
+            await expect(second.locator(".question")).to_have_count(0)
+            await expect(page.locator(".question")).to_be_visible()  # nobody got its answer
             os.kill(worker, signal.SIGKILL)
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
