@@ -151,8 +151,9 @@ async def parts_before(ctx: Context, conversation: str, id: str, round: int) -> 
     key, _, attempt = str(ctx.key).partition(":")
     found: list[Part] = []
     async with local_client(server, state={"conversation": conversation}) as client:
-        for number in range(1, min(int(attempt or 1), ATTEMPTS)):  # pages choose keys
+        for number in range(1, min(int(attempt or 1), ATTEMPTS)):
             earlier = f"{key}:{number}" if number > 1 else key
+            # With after=0, nothing is started.
             async with client.stream("answer", conversation, id, round, key=earlier, after=0) as parts:
                 with suppress(RemoteError):  # at their end: RunLost
                     async for part in parts:
@@ -227,9 +228,8 @@ async def take_over(peer: Peer, on: bool) -> None:
 
 async def stop_answer(conversation: str, id: str, round: int) -> None:
     """Stop the model, wherever it runs, and store what it has written."""
-    await chat_of(conversation).emit(
-        "said", chats.end(conversation, id, round, "stopped")
-    )  # no attempt begins any more
+    ended = chats.end(conversation, id, round, "stopped")  # no attempt begins any more
+    await chat_of(conversation).emit("said", ended)
     texts, key = [""], f"{id}.{round}"
     async with local_client(server, state={"conversation": conversation}) as client:
         async with client.follow("answer", conversation, id, round, key=key, attempts=ATTEMPTS) as parts:
