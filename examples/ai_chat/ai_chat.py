@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator
@@ -12,9 +13,22 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 from conversations import Conversations
-from language_model import Message, Part, reply
+from language_model import Message, Part, messages_of, reply
 
-from wsrpc import Context, Handshake, Keep, Peer, RemoteError, Room, RpcError, RunLost, Server, WsrpcError, local_client
+from wsrpc import (
+    Context,
+    Handshake,
+    Keep,
+    Overloaded,
+    Peer,
+    RemoteError,
+    Room,
+    RpcError,
+    RunLost,
+    Server,
+    WsrpcError,
+    local_client,
+)
 from wsrpc.cluster import Cluster
 from wsrpc.types import RoomState
 from wsrpc_adapters.redis import RedisEngine, RedisStore
@@ -87,8 +101,17 @@ async def say(peer: Peer, id: str, text: str) -> None:
     await chat_of(conversation).emit("said", chats.add(conversation, id, author, text, state))
 
 
-def may_see(peer: Peer, conversation: str, id: str) -> str:
-    """All who see a conversation share its answers. The message's id is the key."""
+@server.on("again")
+async def again(peer: Peer, id: str, round: int) -> None:
+    """Let the model answer again, with another key. A page may repeat this."""
+    conversation = peer.state["conversation"]
+    if chats.staff(conversation):
+        raise RpcError("a human answers", code="forbidden")
+    await chat_of(conversation).emit("said", chats.again(conversation, id, round))
+
+
+def may_see(peer: Peer, conversation: str, id: str, round: int) -> str:
+    """All who see a conversation share its answers. The message's id and round are the key."""
     if conversation != peer.state["conversation"]:
         raise RpcError("this is another conversation", code="forbidden")
     return conversation
@@ -96,15 +119,17 @@ def may_see(peer: Peer, conversation: str, id: str) -> str:
 
 # An answer is kept for 10 minutes after its end. If no page has read it for a minute, the model is stopped.
 @server.on("answer", keep=Keep(600, unread=60, scope=may_see))
-async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Part]:
-    """Answer a message, and store the answer. Another attempt begins again."""
-    yield {"begin": id}  # a page learns of the attempt before the model has its first word
+async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncGenerator[Part]:
+    """Answer a message, and store the answer. Another attempt goes on from the one before."""
+    earlier = await parts_before(ctx, conversation, id, round)
+    text, state = "".join(part.get("text", "") for part in earlier), "stopped"
+    yield {"begin": id, "text": text}  # a page learns of the attempt before the model has its next word
     messages = chats.messages(conversation)
-    if not any(each["id"] == id and each["state"] == "asked" for each in messages):
-        return  # it was stopped before
-    text, state = "", "stopped"
+    if not any((each["id"], each["round"], each["state"]) == (id, round, "asked") for each in messages):
+        return  # its end is stored. The pages ask, if it was not emitted
+    asked, use_tool = history(messages, id) + messages_of(earlier), partial(ask, conversation, f"{id} {round}")
     try:
-        async with aclosing(reply(history(messages, id), TOOLS, partial(ask, conversation, id))) as parts:
+        async with aclosing(reply(asked, TOOLS, use_tool)) as parts:
             async for part in parts:
                 text += part.get("text", "")
                 yield part
@@ -114,7 +139,27 @@ async def answer(ctx: Context, conversation: str, id: str) -> AsyncGenerator[Par
         raise
     finally:
         if not isinstance(ctx.cancel_reason, RunLost):  # else the process closes, and another attempt begins
-            await chat_of(conversation).emit("said", chats.end(conversation, id, state, text))
+            ended = chats.end(conversation, id, round, state, text)
+            try:
+                await chat_of(conversation).emit("said", ended)
+            except Overloaded as error:  # Redis is away: the pages ask when the run has ended
+                logging.warning("the end of answer %s is stored, but was not emitted: %s", id, error)
+
+
+async def parts_before(ctx: Context, conversation: str, id: str, round: int) -> list[Part]:
+    """Return what the attempts before have yielded. Their keys are ``key``, ``key:2``, …"""
+    key, _, attempt = str(ctx.key).partition(":")
+    found: list[Part] = []
+    async with local_client(server, state={"conversation": conversation}) as client:
+        for number in range(1, min(int(attempt or 1), ATTEMPTS)):
+            earlier = f"{key}:{number}" if number > 1 else key
+            # With after=0, nothing is started.
+            async with client.stream("answer", conversation, id, round, key=earlier, after=0) as parts:
+                with suppress(RemoteError):  # at their end: RunLost
+                    async for part in parts:
+                        if "begin" not in part:
+                            found.append(part)
+    return found
 
 
 def history(messages: list[dict[str, Any]], id: str) -> list[Message]:
@@ -139,22 +184,32 @@ TOOLS = [{"type": "function", "function": ASK_USER}]
 async def ask(conversation: str, id: str, call: Message) -> str:
     """Ask all tabs, once, and return the first answer."""
     question = f"{id} {call['id']}"
-    if (chosen := chats.chosen(question)) is not None:
+    if (chosen := chats.chosen(conversation, question)) is not None:
         return chosen
     try:
         name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"] or "{}")
         tools = tabs_of(conversation).of("tools")
-        return chats.choose(question, await tools.request(name, arguments, question, within=600, returns=str))
+        result = await tools.request(name, arguments, question, within=600, returns=str)
+        return chats.choose(conversation, question, result)
     except (ValueError, WsrpcError) as error:
         return f"The tool has failed: {error}"  # for the model
+
+
+@server.on("choose")
+def choose(peer: Peer, question: str, answer: str) -> str:
+    """Store the user's answer. Return the first one. A page may repeat this."""
+    conversation = peer.state["conversation"]
+    if peer.principal != chats.owner(conversation):
+        raise RpcError("only the user is asked", code="forbidden")
+    return chats.choose(conversation, question, answer)
 
 
 # ---------------------------------------------------------------- stop, and take over
 
 
 @server.on("stop")
-async def stop(peer: Peer, id: str) -> None:
-    await stop_answer(peer.state["conversation"], id)
+async def stop(peer: Peer, id: str, round: int) -> None:
+    await stop_answer(peer.state["conversation"], id, round)
 
 
 @server.on("take_over")
@@ -168,15 +223,16 @@ async def take_over(peer: Peer, on: bool) -> None:
     await chat_of(conversation).emit("staff", staff)
     for message in chats.messages(conversation):
         if message["state"] == "asked":
-            await stop_answer(conversation, message["id"])
+            await stop_answer(conversation, message["id"], message["round"])
 
 
-async def stop_answer(conversation: str, id: str) -> None:
+async def stop_answer(conversation: str, id: str, round: int) -> None:
     """Stop the model, wherever it runs, and store what it has written."""
-    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped"))  # no attempt begins any more
-    texts = [""]
+    ended = chats.end(conversation, id, round, "stopped")  # no attempt begins any more
+    await chat_of(conversation).emit("said", ended)
+    texts, key = [""], f"{id}.{round}"
     async with local_client(server, state={"conversation": conversation}) as client:
-        async with client.follow("answer", conversation, id, key=id, attempts=ATTEMPTS) as parts:
+        async with client.follow("answer", conversation, id, round, key=key, attempts=ATTEMPTS) as parts:
             with suppress(RemoteError):
                 async for part in parts:
                     if "begin" in part:
@@ -184,4 +240,4 @@ async def stop_answer(conversation: str, id: str) -> None:
                         texts.append("")
                     texts[-1] += part.get("text", "")
     text = max(texts, key=len)  # a page may show that of the attempt before
-    await chat_of(conversation).emit("said", chats.end(conversation, id, "stopped", text))
+    await chat_of(conversation).emit("said", chats.end(conversation, id, round, "stopped", text))

@@ -16,9 +16,12 @@ CREATE TABLE IF NOT EXISTS message (
     text TEXT NOT NULL,
     state TEXT NOT NULL,  -- asked: the model has to answer. done, stopped or failed: nothing is to be done
     answer TEXT NOT NULL DEFAULT '',
+    round INTEGER NOT NULL DEFAULT 1,  -- one more for each Retry
     UNIQUE (conversation, id)
 );
-CREATE TABLE IF NOT EXISTS choice (question TEXT PRIMARY KEY, answer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS choice (
+    conversation TEXT, question TEXT, answer TEXT NOT NULL, PRIMARY KEY (conversation, question)
+);
 """
 
 
@@ -46,7 +49,7 @@ class Conversations:
 
     def messages(self, conversation: str, id: str | None = None) -> list[dict[str, Any]]:
         """Return the messages in their order: all, or the one with this id."""
-        columns = "SELECT id, author, text, state, answer FROM message"
+        columns = "SELECT id, author, text, state, answer, round FROM message"
         where = "WHERE conversation = ? AND id = coalesce(?, id) ORDER BY number"
         return [dict(row) for row in self._db.execute(f"{columns} {where}", [conversation, id])]
 
@@ -56,19 +59,28 @@ class Conversations:
         self._db.execute(insert, [conversation, id, author, text, state])
         return self.messages(conversation, id)[0]
 
-    def chosen(self, question: str) -> str | None:
+    def chosen(self, conversation: str, question: str) -> str | None:
         """Return what the user has answered to a question of the model."""
-        row = self._db.execute("SELECT answer FROM choice WHERE question = ?", [question]).fetchone()
+        select = "SELECT answer FROM choice WHERE conversation = ? AND question = ?"
+        row = self._db.execute(select, [conversation, question]).fetchone()
         return row and str(row["answer"])
 
-    def choose(self, question: str, answer: str) -> str:
-        self._db.execute("INSERT OR IGNORE INTO choice VALUES (?, ?)", [question, answer])
-        return answer
+    def choose(self, conversation: str, question: str, answer: str) -> str:
+        """Store an answer. Return the first one."""
+        self._db.execute("INSERT OR IGNORE INTO choice VALUES (?, ?, ?)", [conversation, question, answer])
+        return self.chosen(conversation, question) or answer
 
-    def end(self, conversation: str, id: str, state: str, answer: str = "") -> dict[str, Any]:
+    def again(self, conversation: str, id: str, round: int) -> dict[str, Any]:
+        """Let the model answer a message again, unless that was done or the answer is whole."""
+        update = "UPDATE message SET state = 'asked', answer = '', round = round + 1"
+        where = "WHERE conversation = ? AND id = ? AND round = ? AND state IN ('stopped', 'failed')"
+        self._db.execute(f"{update} {where}", [conversation, id, round])
+        return self.messages(conversation, id)[0]
+
+    def end(self, conversation: str, id: str, round: int, state: str, answer: str = "") -> dict[str, Any]:
         """Store an answer, or that there will be none. The first state stays, and the longest text of a stopped one."""
         is_longer = "state IN ('asked', 'stopped') AND length(?1) > length(answer)"
         changes = f"answer = iif({is_longer}, ?1, answer), state = iif(state = 'asked', ?2, state)"
-        update = f"UPDATE message SET {changes} WHERE conversation = ?3 AND id = ?4"
-        self._db.execute(update, [answer, state, conversation, id])
+        update = f"UPDATE message SET {changes} WHERE conversation = ?3 AND id = ?4 AND round = ?5"
+        self._db.execute(update, [answer, state, conversation, id, round])
         return self.messages(conversation, id)[0]

@@ -27,35 +27,39 @@ client.on("said", show)
 client.on("staff", showStaff)
 room.present.subscribe(() => {
   const others = room.present.get().filter(({ user }) => user !== me)
-  const verb = ({ about }) => (about.some(({ typing }) => typing) ? "is typing" : "is here")
+  const types = ({ state, about }) => state === "online" && about.some(({ typing }) => typing)
+  const verb = (user) => (types(user) ? "is typing" : "is here")
   find("#others").textContent = others.map((each) => `${each.user.split("-")[0]} ${verb(each)}`).join(", ")
 })
 
 function showStaff(staff) {
+  find("main").className = staff ? "human" : "" // without Retry
   find("#staff").textContent = staff ? "A human answers" : "The model answers"
   find("#take").textContent = staff ? "Hand back" : "Take over"
 }
 
 /** Shows a message. It may come twice, and an old state after a new one. */
 function show(message) {
+  const age = ({ round, state }) => 2 * round + (state !== "asked")
   let shown = messages.get(message.id)
-  if (shown && shown.state !== "asked" && message.state === "asked") return
-  if (!shown) {
-    shown = { section: find("main").appendChild(make("section")), streamed: "", note: "" }
-    messages.set(message.id, shown)
-  }
+  if (shown && age(message) < age(shown)) return
+  if (!shown) messages.set(message.id, (shown = { section: find("main").appendChild(make("section")) }))
   Object.assign(shown, message)
   if (shown.state === "asked") follow(shown)
   else endQuestions(shown)
   draw(shown)
 }
 
-function draw({ section, author, text, answer, streamed, state, note }) {
+function draw({ section, id, author, text, answer, state, round, run }) {
   const line = (className, textContent) => make("p", { className, textContent })
-  const written = answer || streamed
+  const written = answer || run?.streamed
   section.replaceChildren(line(author, text), ...(written ? [line("answer", written)] : []))
-  if (state !== "asked") note = state === "done" ? "" : `(${state})`
+  const note = state === "asked" ? run.note : state === "done" ? "" : `(${state})`
   if (note) section.append(line("note", note))
+  if (state === "stopped" || state === "failed") {
+    const onclick = () => surely.request("again", id, round).catch(console.warn)
+    section.append(make("button", { className: "retry", textContent: "Retry", onclick }))
+  }
   find("#stop").disabled = asked().length === 0
 }
 
@@ -64,29 +68,33 @@ const asked = () => [...messages.values()].filter(({ state }) => state === "aske
 // ---------------------------------------------------------------- answers: one page starts the run, others join it
 
 async function follow(message) {
-  if (message.parts) return
-  const { id } = message
-  const parts = (message.parts = client.with({ key: id, attempts: 3 }).follow("answer", conversation, id))
+  const { id, round } = message
+  if (message.run?.round === round) return
+  const run = (message.run = { round, streamed: "", note: "" })
+  const parts = client.with({ key: `${id}.${round}`, attempts: 3 }).follow("answer", conversation, id, round)
   let begins = true
   try {
     for await (const part of parts) {
-      if (part.begin) begins = true // perhaps another attempt: what is shown counts until there is something new
+      if (part.begin) begins = true // perhaps another attempt: its first text is all that was written before
       if (part.text) {
-        message.streamed = begins ? part.text : message.streamed + part.text
+        run.streamed = begins ? part.text : run.streamed + part.text
         begins = false
       }
-      if (part.of) closeQuestion(`${id} ${part.of}`) // a tab has answered
-      message.note = parts.attempt > 1 ? `(begun again: attempt ${parts.attempt})` : ""
+      if (part.of) closeQuestion(`${id} ${round} ${part.of}`) // a tab has answered
+      run.note = parts.attempt > 1 ? `(goes on: attempt ${parts.attempt})` : ""
       draw(message)
     }
   } catch (error) {
-    message.note = `(${error.message})`
-    if (error.code === "wsrpc.run_lost") surely.request("stop", id).catch(console.warn) // after the last attempt
+    run.note = `(${error.message})`
+    if (error.code === "wsrpc.overloaded") return draw(message) // it has not begun
   }
   draw(message)
+  // Its end was not emitted: all attempts are lost, or Redis was away. "stop" emits what is stored.
+  if (message.state === "asked") surely.request("stop", id, round).catch(console.warn)
 }
 
-find("#stop").onclick = () => asked().forEach(({ id }) => surely.request("stop", id).catch(console.warn))
+find("#stop").onclick = () =>
+  asked().forEach(({ id, round }) => surely.request("stop", id, round).catch(console.warn))
 find("#take").onclick = () => surely.request("take_over", find("#take").textContent === "Take over").catch(console.warn)
 
 // ---------------------------------------------------------------- questions of the model: one form for each id
@@ -106,8 +114,8 @@ function ask(id, question) {
   const answer = new Promise((resolve) => {
     form.onsubmit = (event) => {
       event.preventDefault()
-      form.remove()
-      resolve(event.submitter.value)
+      const first = surely.request("choose", id, event.submitter.value) // that of another tab, perhaps
+      first.then((answer) => (form.remove(), resolve(answer)), console.warn)
     }
   })
   questions.set(id, { question, form, answer })

@@ -129,6 +129,17 @@ async def test_an_answer_survives_reloads_and_a_second_tab_has_all_of_it(browser
         assert "a second or so." not in (await answers(page).nth(1).text_content() or "")
         await expect(answers(second).nth(1)).to_have_text(await answers(page).nth(1).text_content() or "")
 
+        # Retried by either tab, also in a page that was loaded after that.
+        await page.get_by_role("button", name="Retry").click()
+        await expect(answers(second).nth(1)).to_contain_text("Reload this page now")
+        await page.reload()
+        for tab in (page, second):
+            await expect(answers(tab).nth(1)).to_contain_text("a second or so.", timeout=20_000)
+            await expect(tab.get_by_role("button", name="Retry")).to_have_count(0)
+            await expect(tab.locator(".note")).to_have_count(0)
+            await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
+        assert await answers(page).nth(1).text_content() == await answers(page).first.text_content()
+
 
 WATCH = """() => {
   window.questionClosed = new Promise((resolve) => {
@@ -197,6 +208,12 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
             await expect(answers(tab).last).to_contain_text("You said: no. Thank you!")
             await expect(answers(tab)).to_have_count(2)
 
+        # Who has left while typing types no more.
+        await staff.get_by_label("Message").fill("One mo")
+        await expect(page.locator("#others")).to_have_text("staff is typing")
+        await staff.close()
+        await expect(page.locator("#others")).to_have_text("staff is here")
+
         # Another user has another conversation.
         async with browsing(browser) as others:
             other = await others.new_page()
@@ -205,7 +222,7 @@ async def test_a_human_takes_over_and_hands_back(browser: Browser, tmp_path: Pat
             await (await dialed.value).wait_for_event("socketerror")
 
 
-ATTEMPT = "(begun again: attempt 2)"
+ATTEMPT = "(goes on: attempt 2)"
 
 
 @asynccontextmanager
@@ -232,6 +249,18 @@ async def say_at(page: Page, text: str, other: int, begun: Locator) -> None:
         await expect(begun).to_be_visible()
 
 
+WATCH_LENGTH = """() => {
+  window.onlyGrows = true
+  let longest = 0
+  new MutationObserver(() => {
+    const { length } = document.querySelector(".answer").textContent
+    onlyGrows &&= length >= longest
+    longest = length
+  }).observe(document.querySelector("main"), { childList: true, subtree: true })
+}"""
+"""Notes whether an answer begins again."""
+
+
 async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path, workers=4) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
@@ -239,6 +268,8 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
         await say_at(page, "Good morning!", other, answers(page))
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("Reload this page")
+        for tab in (page, second):
+            await tab.evaluate(WATCH_LENGTH)
         os.kill(worker, signal.SIGKILL)
         await expect(page.locator("output")).not_to_have_text("open")
         for tab in (page, second):
@@ -246,6 +277,7 @@ async def test_a_killed_worker_is_replaced_with_the_answer_that_it_wrote(browser
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
             assert (await answers(tab).text_content() or "").count("simulated model") == 1
+            assert await tab.evaluate("onlyGrows")
             await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
             await expect(tab.locator(".note")).to_have_count(0)
 
@@ -299,7 +331,7 @@ async def test_a_question_stays_open_in_a_deploy_that_does_not_wait_for_it(brows
             await tab.locator(".question").evaluate("form => form.classList.add('first')")
         await chat.deploy()
         for tab in (page, second):
-            await expect(tab.locator(".note")).to_have_text(re.compile("begun again"))
+            await expect(tab.locator(".note")).to_have_text(re.compile("goes on"))
             await expect(tab.locator(".question.first")).to_be_visible()
         await second.get_by_role("button", name="Yes").click()
         for tab in (page, second):
@@ -307,13 +339,18 @@ async def test_a_question_stays_open_in_a_deploy_that_does_not_wait_for_it(brows
             await expect(tab.locator(".question")).to_have_count(0)
 
 
-async def test_an_answer_that_nobody_got_is_given_to_the_next_attempt(browser: Browser, tmp_path: Path) -> None:
+async def test_of_two_answers_the_first_that_is_stored_is_given_to_the_next_attempt(
+    browser: Browser, tmp_path: Path
+) -> None:
     async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
         await say_at(page, "Send the email to Bob", other, page.locator(".question"))
         await expect(second.locator(".question")).to_be_visible()
         with stopped({worker}):
+            await page.get_by_role("button", name="No").click()
             await second.get_by_role("button", name="Yes").click()
+            await expect(second.locator(".question")).to_have_count(0)
+            await expect(page.locator(".question")).to_be_visible()  # nobody got its answer
             os.kill(worker, signal.SIGKILL)
         for tab in (page, second):
             await expect(answers(tab)).to_contain_text("You said: yes. Thank you!")
@@ -354,6 +391,36 @@ async def test_nothing_is_lost_while_redis_is_away(browser: Browser, tmp_path: P
         await expect(answers(page).last).to_contain_text("You said: yes. Thank you!")
         await expect(page.get_by_label("Message")).to_have_value("")
         await expect(answers(page).first).to_contain_text("a second or so.", timeout=20_000)
+
+
+async def test_an_end_that_was_stored_while_redis_was_away_is_shown(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "Good morning!")
+        second = await opened(context, page.url)
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("Reload this page")
+        chat.redis.freeze()
+        await chat.logged("is stored, but was not emitted")
+        chat.redis.thaw()
+        await all_is_shown(page, second)
+
+
+async def test_an_end_that_was_stored_by_a_process_that_died_is_shown(browser: Browser, tmp_path: Path) -> None:
+    driven = serving_chat(tmp_path, app="driven_chat:app", app_folder=HERE)
+    async with driven as chat, browsing(browser) as context:
+        page = await opened(context, chat.url)
+        await say(page, "An email to one who dies")
+        second = await opened(context, page.url)
+        await second.get_by_role("button", name="Yes").click()
+        await all_is_shown(page, second, end="Thank you!")
+
+
+async def all_is_shown(*tabs: Page, end: str = "a second or so.") -> None:
+    for tab in tabs:
+        await expect(answers(tab)).to_contain_text(end)
+        await expect(tab.locator(".note")).to_have_count(0)
+        await expect(tab.get_by_role("button", name="Stop")).to_be_disabled()
 
 
 async def test_two_tabs_in_firefox(tmp_path: Path) -> None:
