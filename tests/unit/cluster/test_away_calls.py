@@ -136,7 +136,7 @@ async def test_a_server_that_is_closed_asks_a_store_that_does_not_answer_no_more
 async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:
     async with servers(1) as cluster:
         call, later = await waiting(lock_at(cluster), within=0.05), await waiting(lock_at(cluster))
-        with pytest.raises(PeerNotFound, match="'lock' has connected within 0[.]05 s") as caught:
+        with pytest.raises(PeerNotFound, match=r"'lock' has connected within 0\.05 s") as caught:
             await call
         assert caught.value.outcome == "not_sent"
         await cluster.join(0, "lock", Lock().client)
