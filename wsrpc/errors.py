@@ -7,7 +7,7 @@
     │   ├── SessionLost
     │   ├── EngineLost
     │   │   └── EngineRefused
-    │   └── PeerNotFound(address)
+    │   └── PeerNotFound(address, within)
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout, outcome)    also TimeoutError
@@ -316,17 +316,23 @@ class EngineRefused(EngineLost):
 
 
 class PeerNotFound(ConnectionLost):
-    """No process in the cluster has a peer with this ``address``, so nothing was sent."""
+    """No process in the cluster has a peer with this ``address``, so nothing was sent.
 
-    def __init__(self, address: str) -> None:
+    ``within`` is the ``deliver_within`` of a call for which no such peer has connected, in seconds, or else None.
+    """
+
+    def __init__(self, address: str, within: float | None = None) -> None:
         super().__init__(1006, "no such peer", "not_sent")
-        self.args = (address,)
+        self.args = (address, within)
         self.address = address
+        self.within = within
 
     def for_outcome(self, outcome: Outcome) -> Self:
-        return type(self)(self.address)
+        return type(self)(self.address, self.within)
 
     def _text(self) -> str:
+        if self.within is not None:
+            return f"no peer with the address {short(self.address)} has connected within {self.within:g} s"
         return f"no node of the cluster has a peer with the address {short(self.address)}"
 
 

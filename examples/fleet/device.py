@@ -72,7 +72,8 @@ async def main(name: str, token: str, urls: list[str], every: float) -> None:
         key_owner=name,
     )
 
-    @client.on("unlock", keep=86400)  # the same command does not unlock again for a day
+    # The same command does not unlock again for a day, and none overtakes another.
+    @client.on("unlock", keep=86400, ordered=True)
     async def unlock(door: int) -> str:
         print(f"door {door} is open")
         return f"{name} has opened door {door}"

@@ -12,6 +12,7 @@ from asyncio.subprocess import STDOUT, Process
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import programs
@@ -102,8 +103,11 @@ class Fleet:
 
 async def fetch(url: str, method: str = "GET") -> str:
     def read() -> str:
-        with urlopen(Request(url, method=method), timeout=60) as response:
-            return str(response.read().decode())
+        try:
+            with urlopen(Request(url, method=method), timeout=60) as response:
+                return str(response.read().decode())
+        except HTTPError as error:
+            return f"{error.code} {json.load(error)['error']}"
 
     return await asyncio.to_thread(read)
 
@@ -189,10 +193,14 @@ async def test_the_steps_of_its_readme(tmp_path: Path) -> None:
         moved = await fleet.operate("rebalance", 0)
         assert re.fullmatch(r"moved \d+ clients?", moved[-1]), moved
         await all_report()
-        for program in (*locks, console):
-            assert await program.end(signal.SIGINT) in (0, -signal.SIGINT), program.lines
+        for lock in locks:
+            assert await lock.end(signal.SIGINT) == 0, lock.lines
         for worker in (first, third):
             assert await worker.end(signal.SIGTERM) == 0, worker.lines
+        redis.end()
+        while (answer := await fetch(f"{site}/lock-3/waiting")) != "503 Redis is away":
+            assert answer.startswith("503 "), "it has not noticed yet"
+        assert await console.end(signal.SIGINT) in (0, -signal.SIGINT), console.lines
 
     found = list(stored(tmp_path))
     assert [device for device, _, _ in found] == ["lock-1", "lock-2", "lock-3"]

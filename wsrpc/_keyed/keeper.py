@@ -238,7 +238,7 @@ class Keeper:
                 memory=own.memory,
             )
             run = Run(self.runs.link, key, new, performer, keyed, keep.unread)
-            state, skipped = await self.runs.start(run, within), 0
+            state, skipped = await self.runs.start(run, within, invocation.peer), 0
         else:
             performer.drop()
             state, skipped = await self._find(handler, key, arguments, after)

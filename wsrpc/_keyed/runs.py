@@ -11,6 +11,7 @@ from contextvars import Context
 from functools import partial
 from math import inf
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -260,6 +261,8 @@ class Runs:
         self._store = link.store
         self._running: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         """By id: a key that the store has forgotten can run again, while its last handler is being stopped."""
+        self._starting: WeakValueDictionary[object, asyncio.Task[LogState]] = WeakValueDictionary()
+        """Begins the last run of each caller whose runs begin in order."""
         self._read_here = Counter[str]()
         """How many callers here read each run, by its id."""
         self._unread: dict[str, Unread] = {}
@@ -268,24 +271,35 @@ class Runs:
 
     # ------------------------------------------------------------ running
 
-    async def start(self, run: Run, context: Context) -> LogState:
+    async def start(self, run: Run, context: Context, caller: object = None) -> LogState:
         """Begin a run, or return the state of the run that has the key. Its handler runs within ``context``.
 
         Cancelling stops only the waiting, because another caller may have joined the run by then.
+
+        Args:
+            caller: its handlers start in the order of these calls, in whatever order the store answers.
 
         Raises:
             KeyReused: the run has other arguments.
             Overloaded: the store has no room, or does not answer.
         """
-        state = await asyncio.shield(self.link.spawn(self._start(run, context)))
+        before = None if caller is None else self._starting.get(caller)
+        starting = self.link.spawn(self._start(run, context, before))
+        if caller is not None:
+            self._starting[caller] = starting
+        state = await asyncio.shield(starting)
         if state.arguments != run.new.arguments:
             raise made_here(KeyReused("the key belongs to a call with other arguments"))
         return state
 
-    async def _start(self, run: Run, context: Context) -> LogState:
+    async def _start(self, run: Run, context: Context, before: asyncio.Task[LogState] | None) -> LogState:
         starts = False
         try:
-            state = await self._open(run)
+            try:
+                state = await self._open(run)
+            finally:  # also if this one does not start: the next one waits only for this task
+                if before is not None:
+                    await asyncio.wait((before,))
             starts = state.id == run.new.id
         except StoreFull:
             raise made_here(Overloaded(CALLS_FULL if run.new.topic else RESULTS_FULL)) from None

@@ -150,15 +150,18 @@ class AwayPerformer(Performer):
     It performs several runs, one after another, if the store loses them.
 
     Args:
-        failure: the error if the peer does not connect.
+        failure: the error if the peer does not connect. None for `PeerNotFound`.
         age: seconds that have passed since the call began.
     """
 
-    def __init__(self, calls: AwayCalls, address: str, call: AwayCall, failure: Exception, age: float = 0.0) -> None:
+    def __init__(
+        self, calls: AwayCalls, address: str, call: AwayCall, failure: Exception | None = None, age: float = 0.0
+    ) -> None:
         self._calls = calls
         self._address = address
         self._call = call
-        self.failure = failure
+        self._absent = PeerNotFound(address, call.within)
+        self.failure = failure or self._absent
         self.until = asyncio.get_running_loop().time() + call.within - age
         """When the call has to be handed over."""
         self._deliveries = 0
@@ -186,7 +189,7 @@ class AwayPerformer(Performer):
                 if _is_answer(exc):
                     return self._failed(exc)
                 if may_have_run(exc) or not (may_have_run(self.failure) or type(exc) is ConnectionLost):
-                    self.failure = exc
+                    self.failure = self._absent if isinstance(exc, PeerNotFound) else exc
                 self._deliveries += may_have_run(exc)
                 if self._deliveries == DELIVERIES or not _may_arrive(exc):
                     break
@@ -262,7 +265,7 @@ class AwayCalls:
             WsrpcError: the call with its key has failed.
         """
         call = read_kept(payload, AwayCall)
-        performer = AwayPerformer(self, address, call, PeerNotFound(address))
+        performer = AwayPerformer(self, address, call)
         with as_others_error():
             _, state, _ = await self._start(address, call, payload, performer)
         if state.end is not None and (end := read_kept(state.end, End)).failed:
@@ -310,7 +313,7 @@ class AwayCalls:
             waiting.cancel()
 
     async def _request(self, address: str, call: AwayCall, payload: bytes) -> Any:
-        performer, loop = AwayPerformer(self, address, call, PeerNotFound(address)), asyncio.get_running_loop()
+        performer, loop = AwayPerformer(self, address, call), asyncio.get_running_loop()
         while True:
             try:
                 key, state, is_own = await self._start(address, call, payload, performer)
@@ -341,9 +344,9 @@ class AwayCalls:
         with as_others_error():
             state = await self._runs.find(key)
             if state is not None and state.lost and not state.last:  # nobody may be left to end it at its deadline
-                late = [log for log, call in await self._pending(address) if log.key == key and log.age > call.within]
-                if late:
-                    return SubmittedCall("failed", error=PeerNotFound(address))
+                for log, call in await self._pending(address):
+                    if log.key == key and log.age > call.within:
+                        return SubmittedCall("failed", error=PeerNotFound(address, call.within))
         return _described(state)
 
     async def waiting(self, address: str) -> list[WaitingCall]:
@@ -452,7 +455,7 @@ class AwayCalls:
 
     async def _adopt(self, address: str) -> bool:
         def performer(log: AdoptedLog) -> AwayPerformer:
-            failure: Exception = PeerNotFound(address)
+            failure = None
             if log.last:  # it was handed over
                 failure = ConnectionLost(CloseCode.ABNORMAL, "the process that made the call has ended", "unknown")
             return AwayPerformer(self, address, read_kept(log.payload, AwayCall), failure, log.age)

@@ -137,6 +137,8 @@ class Directory:
         self._needs_snapshot = needs_snapshot
         self._rooms: set[str] = set()
         """Rooms with members at this node."""
+        self.has_had_rooms = False
+        """Whether a room has had a member at this node."""
         self._changed_rooms: dict[str, bool] = {}
         self._changed_present: dict[tuple[str, User | None], UserEntry | None] = {}
         """Users that have changed since they were published, each with the entry that was published."""
@@ -169,6 +171,7 @@ class Directory:
         """Record that a room has a member at this node. Idempotent."""
         if room not in self._rooms:
             self._rooms.add(room)
+            self.has_had_rooms = True
             self._changed_rooms[room] = True
             self._publish()
 

@@ -262,7 +262,8 @@ class NodeLinks:
         A session with the node broke, and there is a new session, or the node has left. Later messages are not lost.
         """
         self.gaps += 1
-        logger.warning("messages of node %s to rooms may be missing here", self._node.directory.shown(node))
+        if self._node.directory.has_had_rooms:
+            logger.warning("messages of node %s to rooms may be missing here", self._node.directory.shown(node))
 
     def _lost_received(self, peer: Peer) -> None:
         self._lost(peer.info.path.removeprefix("/"))

@@ -860,20 +860,25 @@ class UnevenStore(MemoryStore):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_calls_with_keys_run_in_order_if_their_handler_is_ordered(ordered: bool) -> None:
-    server, said = Server(store=UnevenStore()), list[int]()
+async def test_calls_with_keys_start_in_order_and_wait_for_others_if_their_handler_is_ordered(ordered: bool) -> None:
+    server, said, running = Server(store=UnevenStore()), list[int](), set[int]()
 
     @server.on("say", keep=60, ordered=ordered)
     async def say(number: int) -> int:
-        await asyncio.sleep(0)
+        assert not (ordered and running)
+        running.add(number)
         said.append(number)
+        await turns_until(lambda: ordered or number < 0 or len(said) == 21)
+        running.remove(number)
         return number
 
     async with connect(server, client=Client(auth="ada")) as client:
-        calls = [client.request("say", number, key=f"k{number}") for number in range(20)]
-        assert await asyncio.gather(*calls) == [*range(20)]
+        assert await client.request("say", -1, key="k-1") == -1
+        # One in the middle is answered from the store: those after it wait for those before it nevertheless.
+        numbers = [*range(10), -1, *range(10, 20)]
+        assert await asyncio.gather(*(client.request("say", n, key=f"k{n}") for n in numbers)) == numbers
         assert await client.request("say", 7, key="k7") == 7
-    assert sorted(said) == [*range(20)] and (said == sorted(said)) is ordered
+    assert said == [-1, *range(20)]
     await server.close()
 
 

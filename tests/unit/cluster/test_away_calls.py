@@ -136,7 +136,7 @@ async def test_a_server_that_is_closed_asks_a_store_that_does_not_answer_no_more
 async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:
     async with servers(1) as cluster:
         call, later = await waiting(lock_at(cluster), within=0.05), await waiting(lock_at(cluster))
-        with pytest.raises(PeerNotFound) as caught:
+        with pytest.raises(PeerNotFound, match=r"'lock' has connected within 0\.05 s") as caught:
             await call
         assert caught.value.outcome == "not_sent"
         await cluster.join(0, "lock", Lock().client)
@@ -865,7 +865,7 @@ async def test_a_submitted_call_that_nobody_handed_over_in_time_was_not_sent(cap
         await leave(cluster[0])
         while (call := await peer.submitted("open_lock", key="k")).state == "waiting":
             assert len(await peer.waiting()) <= 1
-        assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent"
+        assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent" and call.error.within == 0.05
         assert await peer.waiting() == []
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
         await turns_until(lambda: not store._adoptable)
@@ -986,7 +986,7 @@ async def test_a_peer_whose_session_waits_until_the_deadline_is_not_found() -> N
             await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
             await turns_until(lambda: is_idle(cluster))
             error = (await lock_at(cluster).submitted("open_lock", key="k")).error
-            assert isinstance(error, PeerNotFound) and error.outcome == "not_sent"
+            assert isinstance(error, PeerNotFound) and error.outcome == "not_sent" and error.within == 0.05
             line.down = False
 
 
