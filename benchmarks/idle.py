@@ -41,7 +41,7 @@ class Row:
 BASE = Row("websockets")
 ROWS = (
     *(BASE, Row("wsrpc"), Row("wsrpc", session=True), Row("wsrpc-uvicorn"), Row("js-json"), Row("go-json")),
-    *(Row("centrifuge"), Row("uws"), Row("socketio")),
+    *(Row("centrifuge"), Row("uws")),
     *(Row("websockets", tls=True), Row("wsrpc", tls=True), Row("js-json", tls=True)),
 )
 FEW = 100
@@ -88,6 +88,7 @@ def run_idle(cores: Cores, *, quick: bool, only: list[str]) -> TableResult:
         for row in rows:
             say(f"idle, round {number} of {chosen.rounds}: {subjects[row.key].title}{row.more}")
             found[row].append(measure(subjects[row.key], row, chosen, cores))
+            say(str(found[row][-1]))
     return TableResult(
         key="idle",
         title=f"{chosen.connections:,} idle connections",

@@ -14,7 +14,7 @@ import (
 
 // dial opens one connection, up to the answer to its opening message, if it has one.
 func dial(o options, request []byte, secure *tls.Config) (net.Conn, *bufio.Reader, error) {
-	tcp, err := net.DialTimeout("tcp", "127.0.0.1:"+o["port"], time.Minute)
+	tcp, err := net.DialTimeout("tcp", "127.0.0.1:"+o["port"], 3*time.Minute)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -23,7 +23,7 @@ func dial(o options, request []byte, secure *tls.Config) (net.Conn, *bufio.Reade
 	if secure != nil {
 		connection = tls.Client(tcp, secure)
 	}
-	_ = connection.SetDeadline(time.Now().Add(time.Minute))
+	_ = connection.SetDeadline(time.Now().Add(3 * time.Minute))
 	if _, err := connection.Write(request); err != nil {
 		return nil, nil, err
 	}
