@@ -112,7 +112,7 @@ SUBJECTS = (
     Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo(broadcasts=True)),
     Subject(
         "by-hand",
-        "handwritten JSON over `websockets`",
+        "JSON over `websockets`",
         python_server("by-hand"),
         WsWrapper(only=("add", "echo")),
         client="by-hand",
@@ -140,21 +140,19 @@ SUBJECTS = (
     ),
     Subject(
         "wsrpc-uvicorn",
-        "wsrpc in FastAPI with the uvicorn protocol",
+        "wsrpc in FastAPI, uvicorn protocol",
         python_server("wsrpc-uvicorn"),
         WSRPC,
         ("uvicorn", "fastapi"),
     ),
-    Subject("js", "ws-wrapper on Node, with `ws`", javascript_server, WsWrapper(), ("node",)),
-    Subject("js-json", "handwritten JSON on Node, with `ws`", javascript_by_hand, BY_HAND, ("node",)),
+    Subject("js", "ws-wrapper on Node", javascript_server, WsWrapper(), ("node",)),
+    Subject("js-json", "JSON over `ws` on Node", javascript_by_hand, BY_HAND, ("node",)),
     Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),
-    Subject(
-        "go-json", "handwritten JSON in Go, with `coder/websocket`", go_server("coder"), BY_HAND, ("go",), tls=False
-    ),
+    Subject("go-json", "JSON over `coder/websocket` in Go", go_server("coder"), BY_HAND, ("go",), tls=False),
     Subject("centrifuge", "Centrifugo's library", go_server("centrifuge"), Centrifuge(), ("go",), tls=False),
     Subject(
         "uws",
-        "handwritten JSON on uWebSockets, with `socketify`",
+        "JSON over uWebSockets",
         python_server("uws"),
         BY_HAND,
         ("socketify",),

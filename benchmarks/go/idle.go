@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -44,9 +45,13 @@ func dial(o options, request []byte, secure *tls.Config) (net.Conn, *bufio.Reade
 	return connection, reader, err
 }
 
-// masked is a small frame, masked with zeros.
+// masked is a frame of less than 64 KiB, masked with zeros.
 func masked(first byte, payload []byte) []byte {
-	return append([]byte{first, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
+	frame := []byte{first, 0x80 | byte(len(payload))}
+	if len(payload) > 125 {
+		frame = []byte{first, 0x80 | 126, byte(len(payload) >> 8), byte(len(payload))}
+	}
+	return append(append(frame, 0, 0, 0, 0), payload...)
 }
 
 func readFrame(reader *bufio.Reader) (byte, []byte, error) {
@@ -70,12 +75,15 @@ func readFrame(reader *bufio.Reader) (byte, []byte, error) {
 // pongs are the answers to the pings of Centrifugo and of Engine.IO, which are texts.
 var pongs = map[string]string{"{}": "{}", "2": "3"}
 
-// answerPings reads until the connection ends.
-func answerPings(connection net.Conn, reader *bufio.Reader) {
+// answerPings reads until this side drops the connection.
+func answerPings(connection net.Conn, reader *bufio.Reader, dropped *atomic.Bool) {
 	for {
 		first, payload, err := readFrame(reader)
-		if err != nil {
+		if dropped.Load() {
 			return
+		}
+		if err != nil || first == 0x88 {
+			fail("a connection has ended: %v %q", err, payload)
 		}
 		if first == 0x89 {
 			_, _ = connection.Write(masked(0x8a, payload))
@@ -85,7 +93,7 @@ func answerPings(connection net.Conn, reader *bufio.Reader) {
 	}
 }
 
-// loadIdle opens so many connections at once, each time that its stdin says "open", prints how many seconds that took,
+// loadIdle opens so many connections, `at_once` at a time, each time that its stdin says "open", prints how many seconds that took,
 // and drops all of them when it says "drop".
 func loadIdle(o options) {
 	var secure *tls.Config
@@ -94,13 +102,16 @@ func loadIdle(o options) {
 	}
 	request := requestOf(o)
 	var connections []net.Conn
+	dropped := &atomic.Bool{}
+	room := make(chan struct{}, o.number("at_once"))
 	commands := bufio.NewScanner(os.Stdin)
 	for commands.Scan() {
 		if commands.Text() == "drop" {
+			dropped.Store(true)
 			for _, connection := range connections {
 				_ = connection.Close()
 			}
-			connections = nil
+			connections, dropped = nil, &atomic.Bool{}
 			fmt.Println("dropped")
 			continue
 		}
@@ -110,7 +121,9 @@ func loadIdle(o options) {
 		for range o.number("connections") {
 			dialing.Add(1)
 			go func() {
+				room <- struct{}{}
 				connection, reader, err := dial(o, request, secure)
+				<-room
 				if err != nil {
 					fail("%v", err)
 				}
@@ -118,7 +131,7 @@ func loadIdle(o options) {
 				connections = append(connections, connection)
 				mutex.Unlock()
 				dialing.Done()
-				answerPings(connection, reader)
+				answerPings(connection, reader, dropped)
 			}()
 		}
 		dialing.Wait()

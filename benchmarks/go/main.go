@@ -3,7 +3,7 @@
 //
 //	load grpc NAME=VALUE...       NAME: port pid method size connections pending warm seconds
 //	load accepts NAME=VALUE...    NAME: port pid path tls at_once warm seconds
-//	load idle NAME=VALUE...       NAME: port path tls connections opening; see loadIdle
+//	load idle NAME=VALUE...       NAME: port path tls connections at_once opening; see loadIdle
 //
 // The first two print one line of JSON in the shape of benchmarks.measure.Sample.
 package main

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,8 +10,6 @@ from ..results import Column, Run, SectionResult
 
 BOUND = 0.8
 """From this share of what its generator can do on, a row says little about the subject: it is generator-bound."""
-TIE = 0.03
-"""Ratios that differ by less than this share count as equal."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +61,6 @@ def columns_of(run: Run, *keys: str) -> list[tuple[SectionResult, Column]]:
     """The workloads with these keys, those that were measured, and their sections."""
     found = {column.key: (section, column) for section in run.sections for column in section.columns}
     return [found[key] for key in keys if key in found]
-
-
-def where_others_are_faster(run: Run) -> Iterator[tuple[SectionResult, Column, dict[str, float]]]:
-    """For each workload the systems with calls and the bare echoes that are ahead of wsrpc, and how many times."""
-    for section in run.sections:
-        for column in section.columns:
-            measured = section.samples[column.key]
-            if "wsrpc" not in measured:
-                continue
-            others = [key for key in measured if run.subjects[key].kind in ("rpc", "bare")]
-            ahead = {key: times_ahead(section, column, key, "wsrpc") for key in others}
-            if ahead := {key: times for key, times in ahead.items() if times > 1 + TIE}:
-                yield section, column, dict(sorted(ahead.items(), key=lambda one: -one[1]))
 
 
 def times_ahead(section: SectionResult, column: Column, one: str, other: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..measure import rate
 from ..results import Column, CurveResult, Run, SectionResult
-from .analysis import Cell, cell, columns_of, subjects_of, times_ahead, where_others_are_faster
+from .analysis import Cell, cell, columns_of, subjects_of, times_ahead
 
 READ = """\
 Ratios are relative to the base of each table, measured a moment before: the median over the rounds. The mark † means
@@ -135,20 +135,6 @@ def rates_of_wsrpc(run: Run, *keys: str) -> str:
         shown = amount(rate(section.samples[column.key]["wsrpc"]), column.unit)
         rows.append([f"{section.title}: {column.title}", shown + unit])
     return table(["work", "wsrpc"], rows)
-
-
-def faster(run: Run) -> str:
-    """Where others are faster than wsrpc."""
-
-    def shown(ahead: dict[str, float], kind: str) -> str:
-        found = {run.subjects[key].title: times for key, times in ahead.items() if run.subjects[key].kind == kind}
-        return "; ".join(f"{title}: {ratio(times)}" for title, times in found.items())
-
-    rows = [
-        [f"{section.title}: {column.title}", shown(ahead, "rpc"), shown(ahead, "bare")]
-        for section, column, ahead in where_others_are_faster(run)
-    ]
-    return table(["workload", "faster systems with calls", "faster bare echoes"], rows, left=3)
 
 
 def report(run: Run) -> str:
