@@ -34,7 +34,7 @@ from ..limits import Limits
 CLOSELY = 0.5
 """Maximum seconds between two checks of a backlog."""
 
-STEPS = 256
+STEPS = 2**8
 """An interval has at least so many times at which pings are sent."""
 
 BUFFERS = 16 * 1024 * 1024
@@ -125,7 +125,10 @@ class Heartbeat:
         """The number of received bytes after which frames that arrive prove nothing."""
         self._loop = loop
         self._interval = limits.ping_interval
+        self._step = 0.0
+        """Seconds between these times: a power of 2, so that connections with other intervals share them."""
         if self._interval is not None:
+            self._step = math.ldexp(1 / STEPS, math.frexp(self._interval)[1] - 1)
             # Connections that were opened together should not always send their pings at the same time.
             self._interval *= random.uniform(0.9, 1.0)
         self._timeout = limits.ping_timeout
@@ -156,9 +159,7 @@ class Heartbeat:
 
         Then thousands of connections need few turns of the event loop, which would take a fifth of the time of a ping.
         """
-        assert self._interval is not None
-        step = 2.0 ** math.floor(math.log2(self._interval / STEPS))
-        return math.floor(when / step) * step
+        return when - when % self._step if when < math.inf else when
 
     def read_pongs(self, read: bool) -> None:
         """Expect responses to pings from now on, or expect none, because nothing is read. Start sending pings.

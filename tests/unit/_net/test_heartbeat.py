@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from leftovers import nothing_left as nothing_left
 
@@ -82,6 +84,13 @@ def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
         assert times == pytest.approx([times[0] * number for number in (1, 2, 3)], abs=2 * step)
         first.add(times[0])
     assert 10 < len(first) <= 33
+
+
+@pytest.mark.parametrize("interval", [math.inf, 1e308, 1e-320])
+def test_any_interval_is_possible(interval: float) -> None:
+    clock, _, _ = beating(LIMITS.replace(ping_interval=interval))
+    assert clock.next_deadline is not None
+    assert interval * 0.89 <= clock.next_deadline <= clock.time() + interval
 
 
 @pytest.mark.parametrize("full", [False, True])
