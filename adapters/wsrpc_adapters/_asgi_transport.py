@@ -282,7 +282,7 @@ class AsgiTransport(_AsgiOutput):
         "_receiving",
         "_single",
         "_stall_watch",
-        "_watches_read",
+        "_watching",
         "info",
         "largest",
     )
@@ -310,9 +310,9 @@ class AsgiTransport(_AsgiOutput):
         """Done when reading may continue; see `_is_paused`."""
         self._in_read = 0
         """Number of messages of the present read."""
-        self._watches_read = False
-        """Whether `_receive_waits` will be called in the next turn. (One call for each read, because one for each
-        message would take a tenth of the time of a small request.)"""
+        self._watching: asyncio.Handle | None = None
+        """Calls `_receive_waits` in the next turn. (One call for each read, because one for each message would take a
+        tenth of the time of a small request.)"""
         self._single = False
         """Whether the last read had exactly one message."""
         self._received = 0
@@ -446,9 +446,8 @@ class AsgiTransport(_AsgiOutput):
                     self._read_ended()
                     self._paused = self._loop.create_future()
                     await self._paused
-                if not self._watches_read:
-                    self._watches_read = True
-                    self._loop.call_soon(self._receive_waits)
+                if self._watching is None:
+                    self._watching = self._loop.call_soon(self._receive_waits)
                 event = await self._next_event()
                 if self._in_read == 0:
                     began = self._loop.time()
@@ -460,6 +459,9 @@ class AsgiTransport(_AsgiOutput):
                     else:
                         self._deliver(text.encode(), True)
                     if self._full:
+                        if self._watching is not None:  # the read goes on
+                            self._watching.cancel()
+                            self._watching = None
                         await asyncio.sleep(0)  # answers to messages that are read without waiting need time to leave
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
@@ -471,7 +473,7 @@ class AsgiTransport(_AsgiOutput):
 
     def _receive_waits(self) -> None:
         """End the read: ``receive()`` has not returned in the turn of the event loop in which it was called."""
-        self._watches_read = False
+        self._watching = None
         self._read_ended()
 
     def _read_elsewhere(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from flavours import on_uvloop
@@ -18,6 +19,7 @@ from served import LIMITS, raw
 from wsrpc import Server, current_peer
 from wsrpc._net import loop_budget
 from wsrpc._net.loop_budget import READ
+from wsrpc_adapters.asgi import asgi
 
 READ_OF_UVLOOP = 256_000
 """Bytes that one read takes at most on uvloop, where that cannot be changed."""
@@ -64,3 +66,42 @@ async def test_floods_are_handled_in_parts_with_a_turn_for_others_between_them(h
     crowded = sum(turn.total() > 2 * at_most for turn in flood.turns)
     assert crowded <= (2 * senders if senders > 1 else 0)
     assert senders == 1 or sum(len(turn) > 0 for turn in flood.turns) > 2 * senders
+
+
+async def test_asgi_clients_that_read_no_answers_wait_for_their_turn_too() -> None:
+    """An ASGI server that never has to wait in ``receive()``, and always in ``send()``."""
+    clients, reads, limits = 100, 0, LIMITS.replace(high_water_bytes=1)
+    server, over = Server(limits=limits), asyncio.Event()
+    server.on("open", lambda: current_peer().emit_nowait("fills", "the output"))
+
+    async def client() -> None:
+        greeted = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal greeted, reads
+            if not greeted:
+                greeted = True
+                return {"type": "websocket.connect"}
+            reads += 1
+            if over.is_set():
+                return {"type": "websocket.disconnect", "code": 1006}
+            return {"type": "websocket.receive", "text": MESSAGE}
+
+        async def send(event: Any) -> None:
+            if event["type"] != "websocket.accept":
+                await over.wait()
+
+        await asgi(server)({"type": "websocket", "path": "/", "headers": []}, receive, send)
+
+    await server.open()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(clients):
+            tasks.create_task(client())
+        turns, enough = 0, 3 * 64 * clients
+        while reads < enough:
+            await asyncio.sleep(0)
+            turns += 1
+        over.set()
+    await server.close()
+    # After 64 messages, which take a turn each, a client waits until there is a place: a turn has one.
+    assert turns > 3 * 64 + clients

@@ -297,10 +297,12 @@ class Runs:
         try:
             try:
                 state = await self._open(run)
+                if is_own := state.id == run.new.id:
+                    self._hold(run)  # until it starts, and if this is cancelled, until the store is closed
             finally:  # also if this one does not start: the next one waits only for this task
-                if before is not None:
+                if before is not None and not before.done():  # waiting for what is done takes turns of the event loop
                     await asyncio.wait((before,))
-            starts = state.id == run.new.id
+            starts = is_own
         except StoreFull:
             raise made_here(Overloaded(CALLS_FULL if run.new.topic else RESULTS_FULL)) from None
         finally:
@@ -358,6 +360,8 @@ class Runs:
         task = self.link.spawn(self._perform(run), context)
         task.add_done_callback(lambda _: run.performer.drop())  # if it was cancelled before its first step
         self._running[run.new.id] = run, task
+
+    def _hold(self, run: Run) -> None:
         self.link.lease.hold(run.key, run.new.id, run.learn, run.check_every)
 
     async def adopt(self, topic: str, performer_of: Callable[[AdoptedLog], Performer]) -> bool:
@@ -386,6 +390,7 @@ class Runs:
                     logger.warning("a run of topic %r cannot be continued: %s", topic, exc)
                 else:
                     run = Run(self.link, found.key, new, performer, KeyedRun(""))
+                    self._hold(run)
                     self._spawn_run(run, Context())
         return asked < 2
 

@@ -27,7 +27,7 @@ from .._log.contract import LogGone, LogState, NewLog, StoreFull, StoreLost
 from .._log.link import StoreLink, insist
 from .._net.handshake_checks import Door, reported
 from .._raw.raw_connection import RawConnection
-from ..errors import HandshakeRejected, WsrpcError
+from ..errors import ConnectionLost, HandshakeRejected, WsrpcError
 from ..handshake import REFUSED_HEADER, Handshake
 from ..quotas import Quotas
 from ..transport import Traffic
@@ -333,11 +333,15 @@ class QuotaBook:
         """
         if handshake.address is None or self._end_detached is None:
             return False
-        is_free, pause = None, REPLACING
-        with suppress(WsrpcError, TimeoutError):
+        is_free, answers, pause = False, True, REPLACING
+        try:
             async with asyncio.timeout(SLOT_TIMEOUT / 2):
                 is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
-        if is_free is None:  # its process does not answer, and perhaps the store misses it only now
+        except (ConnectionLost, TimeoutError):
+            answers = False
+        except WsrpcError:  # it is of an earlier version
+            return False
+        if not answers:  # perhaps the store misses its process only now
             await self._count(handshake, door)
             return True
         with suppress(TimeoutError):

@@ -859,6 +859,43 @@ class UnevenStore(MemoryStore):
         return await super().open(*args)
 
 
+class HeldStore(MemoryStore):
+    """A store that answers the first one when ``may_open`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(lease=0.03)
+        self.may_open = asyncio.Event()
+        self.asked = 0
+        self.held = set[str]()
+
+    async def open(self, key: str, *args: Any) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            await self.may_open.wait()
+        return await super().open(key, *args)
+
+    async def hold(self, process: str, logs: Any, *args: Any) -> Any:
+        self.held.update(logs)
+        return await super().hold(process, logs, *args)
+
+
+async def test_a_call_that_waits_for_the_one_before_it_is_held() -> None:
+    """Otherwise it would be lost for other processes, and run nevertheless."""
+    store = HeldStore()
+    server = Server(store=store)
+
+    @server.on("say", keep=60)
+    async def say(number: int) -> int:
+        return number
+
+    async with connect(server, client=Client(auth="ada")) as client:
+        calls = [asyncio.create_task(client.request("say", n, key=key)) for n, key in enumerate(("first", "second"))]
+        await turns_until(lambda: store.held)
+        store.may_open.set()
+        assert await asyncio.gather(*calls) == [0, 1]
+    await server.close()
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_calls_with_keys_start_in_order_and_wait_for_others_if_their_handler_is_ordered(ordered: bool) -> None:
     server, said, running = Server(store=UnevenStore()), list[int](), set[int]()
