@@ -459,9 +459,7 @@ class AsgiTransport(_AsgiOutput):
                     else:
                         self._deliver(text.encode(), True)
                     if self._full:
-                        if self._watching is not None:  # the read goes on
-                            self._watching.cancel()
-                            self._watching = None
+                        self._keep_read_open()
                         await asyncio.sleep(0)  # answers to messages that are read without waiting need time to leave
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
@@ -475,6 +473,12 @@ class AsgiTransport(_AsgiOutput):
         """End the read: ``receive()`` has not returned in the turn of the event loop in which it was called."""
         self._watching = None
         self._read_ended()
+
+    def _keep_read_open(self) -> None:
+        """Do not end the read in the next turn: it is not ``receive()`` that waits."""
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
 
     def _read_elsewhere(self) -> None:
         """Read in another task, because ``send()`` has to wait."""
