@@ -34,6 +34,7 @@ MOST_FREED = 8
 # ---------------------------------------------------------------- SQL
 
 NOW = "extract(epoch FROM clock_timestamp())::float8"
+AGE = f"(SELECT {NOW}) - began"  # the same time for all rows, so that the oldest has the highest age
 ALIVE = f"expires > {NOW}"
 RUNS = "owned AND ending IS NULL"
 SIZE = f"length(entry) + length(id) + {ENTRY}"
@@ -85,7 +86,7 @@ RETURNING *
 """
 RENEW = f"""
 UPDATE log SET lapses = {NOW} + $2, expires = {NOW} + $2 + keep WHERE key = ANY($1) AND {RUNS}
-RETURNING key, id, payload, {NOW} - began, last
+RETURNING key, id, payload, {AGE}, last
 """
 KEEP = f"UPDATE log SET keep = $2, expires = {NOW} + $2 WHERE key = $1"
 END = f"UPDATE log SET ending = $2, free = $3, base = base + $4, expires = {NOW} + keep WHERE key = $1"
@@ -139,7 +140,7 @@ SELECT key FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND lapses <= {N
 ORDER BY key FOR NO KEY UPDATE
 """
 PENDING = f"""
-SELECT key, id, payload, {NOW} - began, last FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND {ALIVE}
+SELECT key, id, payload, {AGE}, last FROM log WHERE topic = $1 AND topic <> '' AND {RUNS} AND {ALIVE}
 """
 
 # ---------------------------------------------------------------- the store

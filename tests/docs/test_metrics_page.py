@@ -31,10 +31,9 @@ def scraped(port: int, **labels: str) -> dict[str, float]:
 
 async def test_each_worker_of_the_guide_serves_its_metrics_on_a_port_of_its_own(tmp_path: Path) -> None:
     program = program_of(PAGE, "app.py")
-    first = free_port()
-    ports = f"range({first}, {first + 2})"
+    ports = free_port(), free_port()
     assert "range(9101, 9109)" in program
-    program = program.replace("range(9101, 9109)", ports) + "\nimport os\nserver.on('pid', os.getpid)\n"
+    program = program.replace("range(9101, 9109)", str(ports)) + "\nimport os\nserver.on('pid', os.getpid)\n"
     (tmp_path / "app.py").write_text(program, "utf-8")
     options = ("--port", "0", "--workers", "2")
     async with running(tmp_path, "app:app", *options, env=environment("")) as workers:
@@ -47,7 +46,7 @@ async def test_each_worker_of_the_guide_serves_its_metrics_on_a_port_of_its_own(
                 async with Client(url) as other:
                     assert await other.request("pid") != pid
                     os.kill(pid, signal.SIGCONT)
-                    for port in (first, first + 1):
+                    for port in ports:
                         values = await asyncio.to_thread(scraped, port)
                         assert (values["wsrpc_peers"], values["wsrpc_healthy"]) == (1, 1)
                         calls = await asyncio.to_thread(scraped, port, event="pid", outcome="ok")
