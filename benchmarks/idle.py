@@ -1,7 +1,7 @@
 """Connections that say nothing: memory, CPU time for pings, and how long all of them need to come back at once.
 
-A client in Go opens them, all at once, answers pings, resets all of them, and opens them again. The kernel's memory is
-that of both ends, which are on one machine, divided by two.
+A client in Go opens them, all at once (with TLS, `TLS_AT_ONCE`), answers pings, resets all of them, and opens them again.
+The kernel's memory is that of both ends, which are on one machine, divided by two.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ FEW = 100
 SPARE = 500
 """Open files that a process needs for other things."""
 TLS_AT_ONCE = 200
+SETTLING = 0.5
+"""Seconds after which what only opening needs is free again."""
 PATIENCE = 240.0
 
 
@@ -138,10 +140,10 @@ def measure(subject: Subject, row: Row, chosen: Plan, cores: Cores) -> Idle:
             start("the connections", client(chosen.connections), cores.load) as many,
         ):
             opened(few)
-            time.sleep(0.5)
+            time.sleep(SETTLING)
             resident, kernel = resident_bytes(server.pid), kernel_bytes()
             took = opened(many)
-            time.sleep(0.5)
+            time.sleep(SETTLING)
             grown = resident_bytes(server.pid) - resident, kernel_bytes() - kernel
             cpu, began = cpu_seconds(server.pid), time.monotonic()
             time.sleep(chosen.seconds)

@@ -442,7 +442,7 @@ class AsgiTransport(_AsgiOutput):
                     waiting.cancel()
                 if self._in_read >= AT_ONCE:
                     await self._wait_for_budget(self._loop.time() - began)
-                while (not self._receiving or self._early_size) and self._is_paused():
+                while self._is_paused():
                     self._read_ended()
                     self._paused = self._loop.create_future()
                     await self._paused

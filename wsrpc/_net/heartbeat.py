@@ -212,7 +212,7 @@ class Heartbeat:
         assert self._interval is not None
         now = self._loop.time()
         if self._timeout is None or self._deaf:  # only so that a NAT keeps its entry for the connection
-            self._timer = self._loop.call_at(now + self._interval, self._beat)
+            self._timer = self._loop.call_at(self._on_grid(now + self._interval), self._beat)
             self._output.send_ping(b"")
             return
         # Random, so that only a peer that has read the ping can respond.
