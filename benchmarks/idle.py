@@ -1,6 +1,6 @@
 """Connections that say nothing: memory, CPU time for pings, and how long all of them need to come back at once.
 
-A client in Go opens them, all at once (with TLS, `TLS_AT_ONCE`), answers pings, resets all of them, and opens them again.
+A client in Go opens all at once (with TLS, `TLS_AT_ONCE`), answers pings, resets all, and opens them again.
 The kernel's memory is that of both ends, which are on one machine, divided by two.
 """
 
