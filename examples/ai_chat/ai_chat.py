@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing, suppress
 from functools import partial
 from http.cookies import SimpleCookie
@@ -91,23 +92,32 @@ def may_join(peer: Peer, room: str) -> bool:
 
 # ---------------------------------------------------------------- messages: first the database, then the room
 
+tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
+
+
+def in_full(work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    """Do all of it, also if the page leaves at once. An ``async def`` handler might not even begin."""
+    tasks.add(task := asyncio.create_task(work))
+    task.add_done_callback(tasks.discard)
+    return asyncio.shield(task)
+
 
 @server.on("say")
-async def say(peer: Peer, id: str, text: str) -> None:
+def say(peer: Peer, id: str, text: str) -> Awaitable[None]:
     """Store a message. A page may repeat this."""
     conversation = peer.state["conversation"]
     author = "staff" if is_staff(peer.principal) else "user"
     state = "done" if author == "staff" or chats.staff(conversation) else "asked"
-    await chat_of(conversation).emit("said", chats.add(conversation, id, author, text, state))
+    return in_full(chat_of(conversation).emit("said", chats.add(conversation, id, author, text, state)))
 
 
 @server.on("again")
-async def again(peer: Peer, id: str, round: int) -> None:
+def again(peer: Peer, id: str, round: int) -> Awaitable[None]:
     """Let the model answer again, with another key. A page may repeat this."""
     conversation = peer.state["conversation"]
     if chats.staff(conversation):
         raise RpcError("a human answers", code="forbidden")
-    await chat_of(conversation).emit("said", chats.again(conversation, id, round))
+    return in_full(chat_of(conversation).emit("said", chats.again(conversation, id, round)))
 
 
 def may_see(peer: Peer, conversation: str, id: str, round: int) -> str:
@@ -208,17 +218,19 @@ def choose(peer: Peer, question: str, answer: str) -> str:
 
 
 @server.on("stop")
-async def stop(peer: Peer, id: str, round: int) -> None:
-    await stop_answer(peer.state["conversation"], id, round)
+def stop(peer: Peer, id: str, round: int) -> Awaitable[None]:
+    return in_full(stop_answer(peer.state["conversation"], id, round))
 
 
 @server.on("take_over")
-async def take_over(peer: Peer, on: bool) -> None:
+def take_over(peer: Peer, on: bool) -> Awaitable[None]:
     """Let a human answer instead of the model, or the model again."""
     if not is_staff(peer.principal):
         raise RpcError("only staff takes over", code="forbidden")
-    conversation = peer.state["conversation"]
-    staff = str(peer.principal) if on else None
+    return in_full(hand_over(peer.state["conversation"], str(peer.principal) if on else None))
+
+
+async def hand_over(conversation: str, staff: str | None) -> None:
     chats.set_staff(conversation, staff)
     await chat_of(conversation).emit("staff", staff)
     for message in chats.messages(conversation):

@@ -305,6 +305,20 @@ async def test_an_answer_is_stopped_in(waits: bool, browser: Browser, tmp_path: 
         await expect(answers(second).first).not_to_contain_text("a second or so.", timeout=20_000)
 
 
+async def test_an_answer_is_stopped_by_a_tab_that_leaves_at_once(browser: Browser, tmp_path: Path) -> None:
+    async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
+        page, _, second, other = tabs
+        await say_at(page, "Good morning!", other, answers(page))
+        await expect(second.get_by_role("button", name="Stop")).to_be_enabled()
+        with stopped({other}):  # so that it reads "stop" and the end of the connection together
+            await second.get_by_role("button", name="Stop").click()
+            await second.close()
+        await expect(page.locator(".note")).to_have_text("(stopped)")
+        await say(page, "And again!")  # at whose end the first answer would have ended, too
+        await expect(answers(page).last).to_contain_text("a second or so.", timeout=20_000)
+        await expect(answers(page).first).not_to_contain_text("a second or so.")
+
+
 async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
