@@ -102,13 +102,17 @@ def in_full(work: Coroutine[Any, Any, None]) -> Awaitable[None]:
     return asyncio.shield(task)
 
 
+async def tell(conversation: str, message: dict[str, Any]) -> None:
+    await chat_of(conversation).emit("said", message)
+
+
 @server.on("say")
 def say(peer: Peer, id: str, text: str) -> Awaitable[None]:
     """Store a message. A page may repeat this."""
     conversation = peer.state["conversation"]
     author = "staff" if is_staff(peer.principal) else "user"
     state = "done" if author == "staff" or chats.staff(conversation) else "asked"
-    return in_full(chat_of(conversation).emit("said", chats.add(conversation, id, author, text, state)))
+    return in_full(tell(conversation, chats.add(conversation, id, author, text, state)))
 
 
 @server.on("again")
@@ -117,7 +121,7 @@ def again(peer: Peer, id: str, round: int) -> Awaitable[None]:
     conversation = peer.state["conversation"]
     if chats.staff(conversation):
         raise RpcError("a human answers", code="forbidden")
-    return in_full(chat_of(conversation).emit("said", chats.again(conversation, id, round)))
+    return in_full(tell(conversation, chats.again(conversation, id, round)))
 
 
 def may_see(peer: Peer, conversation: str, id: str, round: int) -> str:
@@ -151,7 +155,7 @@ async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncG
         if not isinstance(ctx.cancel_reason, RunLost):  # else the process closes, and another attempt begins
             ended = chats.end(conversation, id, round, state, text)
             try:
-                await chat_of(conversation).emit("said", ended)
+                await tell(conversation, ended)
             except Overloaded as error:  # Redis is away: the pages ask when the run has ended
                 logging.warning("the end of answer %s is stored, but was not emitted: %s", id, error)
 
@@ -241,7 +245,7 @@ async def hand_over(conversation: str, staff: str | None) -> None:
 async def stop_answer(conversation: str, id: str, round: int) -> None:
     """Stop the model, wherever it runs, and store what it has written."""
     ended = chats.end(conversation, id, round, "stopped")  # no attempt begins any more
-    await chat_of(conversation).emit("said", ended)
+    await tell(conversation, ended)
     texts, key = [""], f"{id}.{round}"
     async with local_client(server, state={"conversation": conversation}) as client:
         async with client.follow("answer", conversation, id, round, key=key, attempts=ATTEMPTS) as parts:
@@ -252,4 +256,4 @@ async def stop_answer(conversation: str, id: str, round: int) -> None:
                         texts.append("")
                     texts[-1] += part.get("text", "")
     text = max(texts, key=len)  # a page may show that of the attempt before
-    await chat_of(conversation).emit("said", chats.end(conversation, id, round, "stopped", text))
+    await tell(conversation, chats.end(conversation, id, round, "stopped", text))
