@@ -31,6 +31,7 @@ from .._log.kept import UNREADABLE, encoder_of, hash_of, read_kept
 from .._log.link import insist
 from .._log.position import LAST
 from ..errors import ConnectionLost, PeerNotFound, RemoteError, RequestTimeout, RunLost, WsrpcError
+from ._directory import NODE_TIMEOUT
 from ._submitted_call import SubmittedCall, WaitingCall
 
 PAUSE = 1.0
@@ -39,6 +40,9 @@ PAUSE = 1.0
 DELIVERIES = 5
 """How often one process hands a call over, if the connection is lost each time before the answer. It may be the call
 that ends the peer's program."""
+
+UNNOTICED = NODE_TIMEOUT + 2.0
+"""Seconds for which a process that was killed may count as there, so that answers for it are lost."""
 
 KEPT = 60.0
 """Seconds for which an answer is kept at least."""
@@ -230,6 +234,8 @@ class AwayCalls:
         self._adopting: asyncio.Task[None] | None = None
         self.ended_at = time.monotonic()
         """When another process has last ended, as far as is known."""
+        self._answered: dict[str, float] = {}
+        """Peers of this process that have answered a call of another one, with the time of the last answer."""
         self._left = asyncio.Event()
         """Set when another process has left the cluster, after it has ended its leases."""
 
@@ -419,11 +425,23 @@ class AwayCalls:
             self.link.spawn(self._adopt(address))
             self._adopt_later(address, time.monotonic())
 
+    def answered(self, address: str) -> None:
+        """A peer that is connected to this process has answered a call of another one."""
+        now = time.monotonic()
+        self._answered.pop(address, None)
+        self._answered[address] = now
+        while (oldest := next(iter(self._answered))) != address and now - self._answered[oldest] > UNNOTICED:
+            del self._answered[oldest]
+
     def process_ended(self, silent: bool) -> None:
         """Another process has left the cluster. If it was ``silent``, its leases last for a while."""
         self.ended_at = time.monotonic()
         if not silent:
             self._left.set()
+            return
+        for address, at in self._answered.items():
+            if self.ended_at - at < UNNOTICED:
+                self.caller_left(address)
 
     def _adopt_later(self, address: str, connected_at: float) -> None:
         self._connected[address] = min(connected_at, self._connected.get(address, connected_at))

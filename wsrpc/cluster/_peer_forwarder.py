@@ -48,14 +48,21 @@ class PeerForwarder:
         around: functions that run around each request to a peer, each an `OutgoingFunction`.
         caller_left: is called with the address of a peer for which a call with a key was cancelled: perhaps its node
             has ended.
+        answered: is called with the address of a peer that has answered a call with a key: perhaps its node has ended,
+            and does not get the answer.
     """
 
     def __init__(
-        self, find: Callable[[str], Peer | None], around: Sequence[Any], caller_left: Callable[[str], object]
+        self,
+        find: Callable[[str], Peer | None],
+        around: Sequence[Any],
+        *,
+        caller_left: Callable[[str], object],
+        answered: Callable[[str], object],
     ) -> None:
         self._find = find
         self._around = around
-        self._caller_left = caller_left
+        self._caller_left, self._answered = caller_left, answered
         self._joined: dict[ChannelCore, ChannelCore] = {}
         """The joined channels. The value is the other channel of the pair."""
         self._tasks = Tasks()
@@ -190,6 +197,7 @@ class PeerForwarder:
     async def _request(
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
     ) -> Any:
+        told = self._answered
         try:
             message = on, a[0], tuple(a[1:])
             if options.within_call:
@@ -198,14 +206,16 @@ class PeerForwarder:
                 self.passed_on += 1
                 answer = await calls.pass_on(self._around, sender, message, options)
         except asyncio.CancelledError:
-            address, wants_value, _ = (ctx.inbound.c or "").partition(VALUE)
-            if options.has_key and wants_value:
-                self._caller_left(address)
+            told = self._caller_left
             raise
         except (WsrpcError, ValueError) as exc:  # ValueError: the peer ignores keys
             if options.within_call and isinstance(exc, ChannelClosed):
                 await self._wait_closed(ctx)
             raise error_to_node(exc) from None
+        finally:
+            address, wants_value, _ = (ctx.inbound.c or "").partition(VALUE)
+            if options.has_key and wants_value:
+                told(address)
         if answer.__class__ is not ChannelCore:
             return answer
         return self._answer_with(ctx, answer)
