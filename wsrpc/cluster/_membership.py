@@ -84,8 +84,9 @@ class ClusterMembership:
         self.notify_spent = self.node.notify_spent
         self.store_check = StoreCheck(self.node, self.links, away, name, is_server=rooms is not None)
         self.rooms = RemoteRooms(self.node, self.links, registry, rooms)
-        told = {"caller_left": away.caller_left, "answered": away.answered}
-        self.forwarder = PeerForwarder(self.addresses.find, registry.passing_on, **told)
+        self.forwarder = PeerForwarder(
+            self.addresses.find, registry.passing_on, caller_left=away.caller_left, answered=away.answered
+        )
         self._node_handlers = node_handlers
         self.links.serve(self._serve)
 

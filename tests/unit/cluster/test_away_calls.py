@@ -467,6 +467,45 @@ async def test_a_submitted_call_is_made_though_its_process_ends_when_the_peer_is
         assert call.value == "open 1" and lock.opened == [0]
 
 
+class Mortal:
+    """A store as a process has it, which may be killed."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store, self.killed = store, False
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda *_: asyncio.Event().wait()) if self.killed else getattr(self.store, name)
+
+
+async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the_peer_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The handler ends after its caller, and before this is known."""
+    monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
+    lock, store = Lock(), MemoryStore(lease=LEASE)
+    async with servers(1, store=store) as cluster:
+        await cluster.join(0, "lock", lock.client)
+        member = membership_of(cluster[0].cluster)
+        while member.away._adopting is not None and not member.away._adopting.done():
+            await member.away._adopting  # for processes that have ended before
+        for number in (1, 2):
+            lock.may_answer.clear()
+            theirs = Mortal(store)
+            async with ClusterClient(cluster.engine, name="shop", store=theirs) as shop:
+                asking = shop.peer("lock").request("open_lock", key=f"k{number}", deliver_within=30)
+                call = asyncio.create_task(asking)
+                await turns_until(lambda number=number: len(lock.opened) == number)  # type: ignore[misc]
+                theirs.killed = True
+                lock.may_answer.set()
+                await turns(50)
+                member.directory.drop(shop.nodes[0], member.node.now, silent=True)
+                while (found := await lock_at(cluster).submitted("open_lock", key=f"k{number}")).state != "done":
+                    await turns(1)
+                assert found.value == f"open {number}"
+                theirs.killed = False
+                call.cancel()
+
+
 class Hangs(MemoryStore):
     """A store that does not answer a process that ends."""
 
