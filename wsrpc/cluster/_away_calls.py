@@ -430,7 +430,7 @@ class AwayCalls:
         now = time.monotonic()
         self._answered.pop(address, None)
         self._answered[address] = now
-        while (oldest := next(iter(self._answered))) != address and now - self._answered[oldest] > UNNOTICED:
+        while now - self._answered[oldest := next(iter(self._answered))] > UNNOTICED:
             del self._answered[oldest]
 
     def process_ended(self, silent: bool) -> None:
