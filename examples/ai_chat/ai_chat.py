@@ -17,8 +17,10 @@ from conversations import Conversations
 from language_model import Message, Part, messages_of, reply
 
 from wsrpc import (
+    ChannelClosed,
     Context,
     Handshake,
+    ItemsGone,
     Keep,
     Overloaded,
     Peer,
@@ -164,16 +166,33 @@ async def parts_before(ctx: Context, conversation: str, id: str, round: int) -> 
     """Return what the attempts before have yielded. Their keys are ``key``, ``key:2``, …"""
     key, _, attempt = str(ctx.key).partition(":")
     found: list[Part] = []
-    async with local_client(server, state={"conversation": conversation}) as client:
-        for number in range(1, min(int(attempt or 1), ATTEMPTS)):
-            earlier = f"{key}:{number}" if number > 1 else key
-            # With after=0, nothing is started.
-            async with client.stream("answer", conversation, id, round, key=earlier, after=0) as parts:
-                with suppress(RemoteError):  # at their end: RunLost
-                    async for part in parts:
-                        if "begin" not in part:
-                            found.append(part)
+    for number in range(1, min(int(attempt or 1), ATTEMPTS)):
+        parts, whole = await parts_of(conversation, id, round, f"{key}:{number}" if number > 1 else key)
+        # After one whose first parts are no longer kept, the model begins again.
+        found = [*found, *(part for part in parts if "begin" not in part)] if whole else []
     return found
+
+
+async def parts_of(conversation: str, id: str, round: int, key: str, stop: bool = False) -> tuple[list[Part], bool]:
+    """Return what is kept of an attempt until its end, and whether it is whole: of a long one, the end is kept."""
+    found: list[Part] = []
+    after = 0  # with it, nothing is started
+    async with local_client(server, state={"conversation": conversation}) as client:
+        while True:
+            try:
+                async with client.stream("answer", conversation, id, round, key=key, after=after) as parts:
+                    with suppress(ChannelClosed, RemoteError):  # it has ended
+                        if stop:
+                            await parts.stop()  # before anything is read, which may fail
+                    async for part in parts:
+                        found.append(part)
+            except ItemsGone as error:
+                if error.first is not None:
+                    found, after = [], error.first - 1
+                    continue
+            except RemoteError:  # at the end: RunLost, or that it was stopped
+                pass
+            return found, after == 0
 
 
 def history(messages: list[dict[str, Any]], id: str) -> list[Message]:
@@ -247,13 +266,9 @@ async def stop_answer(conversation: str, id: str, round: int) -> None:
     ended = chats.end(conversation, id, round, "stopped")  # no attempt begins any more
     await tell(conversation, ended)
     texts, key = [""], f"{id}.{round}"
-    async with local_client(server, state={"conversation": conversation}) as client:
-        async with client.follow("answer", conversation, id, round, key=key, attempts=ATTEMPTS) as parts:
-            with suppress(RemoteError):
-                async for part in parts:
-                    if "begin" in part:
-                        await parts.stop()
-                        texts.append("")
-                    texts[-1] += part.get("text", "")
+    for number in range(1, ATTEMPTS + 1):
+        parts, whole = await parts_of(conversation, id, round, f"{key}:{number}" if number > 1 else key, stop=True)
+        # If the first parts are no longer kept, the handler stores all of it at its end.
+        texts.append(("" if whole else "… ") + "".join(part.get("text", "") for part in parts))
     text = max(texts, key=len)  # a page may show that of the attempt before
     await tell(conversation, chats.end(conversation, id, round, "stopped", text))

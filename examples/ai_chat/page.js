@@ -67,12 +67,12 @@ const asked = () => [...messages.values()].filter(({ state }) => state === "aske
 
 // ---------------------------------------------------------------- answers: one page starts the run, others join it
 
-async function follow(message) {
+async function follow(message, after) {
   const { id, round } = message
-  if (message.run?.round === round) return
-  const run = (message.run = { round, streamed: "", note: "" })
-  const parts = client.with({ key: `${id}.${round}`, attempts: 3 }).follow("answer", conversation, id, round)
-  let begins = true
+  if (!after && message.run?.round === round) return
+  const run = (message.run = { round, streamed: after ? "… " : "", note: "" })
+  const parts = client.with({ key: `${id}.${round}`, attempts: 3, after }).follow("answer", conversation, id, round)
+  let begins = !after
   try {
     for await (const part of parts) {
       if (part.begin) begins = true // perhaps another attempt: its first text is all that was written before
@@ -85,6 +85,8 @@ async function follow(message) {
       draw(message)
     }
   } catch (error) {
+    // Its first words are no longer kept, but the next ones are. All of it comes with its end.
+    if (error.code === "wsrpc.items_gone" && error.data) return follow(message, `${parts.attempt}:${error.data - 1}`)
     run.note = `(${error.message})`
     if (error.code === "wsrpc.overloaded") return draw(message) // it has not begun
   }

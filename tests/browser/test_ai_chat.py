@@ -319,6 +319,35 @@ async def test_an_answer_is_stopped_by_a_tab_that_leaves_at_once(browser: Browse
         await expect(answers(page).first).not_to_contain_text("a second or so.")
 
 
+@pytest.mark.parametrize("happens", ["stop", "kill", "a new tab"])
+async def test_an_answer_that_is_too_long_to_be_kept(happens: str, browser: Browser, tmp_path: Path) -> None:
+    long = serving_chat(tmp_path, app="long_chat:app", app_folder=HERE)
+    async with long as chat, two_tabs(browser, chat) as tabs:
+        page, worker, second, other = tabs
+        await say_at(page, "Good morning!", other, answers(page))
+        await expect(answers(page)).to_contain_text("from its first word", timeout=20_000)
+        if happens == "a new tab":
+            await second.reload()
+            await expect(answers(second)).to_contain_text("…")
+        if happens == "stop":
+            await second.get_by_role("button", name="Stop").click()
+            for tab in (page, second):
+                await expect(tab.locator(".note")).to_have_text("(stopped)")
+                await expect(answers(tab)).to_contain_text("I am a simulated model")  # from the handler's end
+            await say(page, "And again!")  # at whose end the first answer would have ended, too
+            await expect(answers(second).last).to_contain_text("a second or so.", timeout=20_000)
+            await expect(answers(second).first).not_to_contain_text("a second or so.")
+            return
+        if happens == "kill":
+            os.kill(worker, signal.SIGKILL)
+            await expect(page.locator(".note")).to_have_text(ATTEMPT)
+        for tab in (page, second):
+            await expect(answers(tab)).to_contain_text("a second or so.", timeout=20_000)
+            await expect(tab.locator(".note")).to_have_count(0)
+            await expect(answers(tab)).not_to_contain_text("…")
+            assert (await answers(tab).text_content() or "").count("simulated model") == 1
+
+
 async def test_a_question_stays_open_while_the_worker_that_asks_is_replaced(browser: Browser, tmp_path: Path) -> None:
     async with serving_chat(tmp_path) as chat, two_tabs(browser, chat) as tabs:
         page, worker, second, other = tabs
