@@ -38,6 +38,7 @@ from wsrpc_adapters.redis import RedisEngine, RedisStore
 
 REDIS = os.environ.get("REDIS", "redis://127.0.0.1:6379")
 ATTEMPTS = 3  # as in the page
+AFTER_ALL = 10**9  # skips more items than any run has
 
 chats = Conversations(os.environ.get("CHAT_DATABASE", "conversations.sqlite"))
 server = Server(store=RedisStore(REDIS, name="ai_chat"), cluster=Cluster(RedisEngine(REDIS), name="ai_chat"))
@@ -163,27 +164,30 @@ async def answer(ctx: Context, conversation: str, id: str, round: int) -> AsyncG
 
 
 async def parts_before(ctx: Context, conversation: str, id: str, round: int) -> list[Part]:
-    """Return what the attempts before have yielded. Their keys are ``key``, ``key:2``, …"""
-    key, _, attempt = str(ctx.key).partition(":")
+    """Return what the attempts before have yielded."""
+    attempt = str(ctx.key).partition(":")[2]
     found: list[Part] = []
     for number in range(1, min(int(attempt or 1), ATTEMPTS)):
-        parts, whole = await parts_of(conversation, id, round, f"{key}:{number}" if number > 1 else key)
+        parts, whole = await parts_of(conversation, id, round, number)
         # After one whose first parts are no longer kept, the model begins again.
         found = [*found, *(part for part in parts if "begin" not in part)] if whole else []
     return found
 
 
-async def parts_of(conversation: str, id: str, round: int, key: str, stop: bool = False) -> tuple[list[Part], bool]:
+async def parts_of(conversation: str, id: str, round: int, attempt: int, stop: bool = False) -> tuple[list[Part], bool]:
     """Return what is kept of an attempt until its end, and whether it is whole: of a long one, the end is kept."""
-    found: list[Part] = []
-    after = 0  # with it, nothing is started
+    key = f"{id}.{round}:{attempt}" if attempt > 1 else f"{id}.{round}"
     async with local_client(server, state={"conversation": conversation}) as client:
+        read = partial(client.stream, "answer", conversation, id, round, key=key)  # starts nothing, with after=
+        if stop:
+            with suppress(ChannelClosed, RemoteError):  # it has ended
+                async with read(after=AFTER_ALL) as parts:
+                    await parts.stop()
+        found: list[Part] = []
+        after = 0
         while True:
             try:
-                async with client.stream("answer", conversation, id, round, key=key, after=after) as parts:
-                    with suppress(ChannelClosed, RemoteError):  # it has ended
-                        if stop:
-                            await parts.stop()  # before anything is read, which may fail
+                async with read(after=after) as parts:
                     async for part in parts:
                         found.append(part)
             except ItemsGone as error:
@@ -265,9 +269,9 @@ async def stop_answer(conversation: str, id: str, round: int) -> None:
     """Stop the model, wherever it runs, and store what it has written."""
     ended = chats.end(conversation, id, round, "stopped")  # no attempt begins any more
     await tell(conversation, ended)
-    texts, key = [""], f"{id}.{round}"
+    texts: list[str] = []
     for number in range(1, ATTEMPTS + 1):
-        parts, whole = await parts_of(conversation, id, round, f"{key}:{number}" if number > 1 else key, stop=True)
+        parts, whole = await parts_of(conversation, id, round, number, stop=True)
         # If the first parts are no longer kept, the handler stores all of it at its end.
         texts.append(("" if whole else "… ") + "".join(part.get("text", "") for part in parts))
     text = max(texts, key=len)  # a page may show that of the attempt before

@@ -333,17 +333,15 @@ class QuotaBook:
         """
         if handshake.address is None or self._end_detached is None:
             return False
-        is_free, answers, pause = False, True, REPLACING
         try:
             async with asyncio.timeout(SLOT_TIMEOUT / 2):
                 is_free = await self._end_detached(handshake.address, principal_text(handshake.principal))
-        except (ConnectionLost, TimeoutError):
-            answers = False
-        except WsrpcError:  # it is of an earlier version
-            return False
-        if not answers:  # perhaps the store misses its process only now
+        except (ConnectionLost, TimeoutError):  # perhaps the store misses its process only now
             await self._count(handshake, door)
             return True
+        except WsrpcError:  # it is of an earlier version
+            return False
+        pause = REPLACING
         with suppress(TimeoutError):
             async with asyncio.timeout(SLOT_TIMEOUT / 2):
                 while is_free:

@@ -213,9 +213,10 @@ class PeerForwarder:
                 await self._wait_closed(ctx)
             raise error_to_node(exc) from None
         finally:
-            address, wants_value, _ = (ctx.inbound.c or "").partition(VALUE)
-            if options.has_key and wants_value:
-                told(address)
+            if options.has_key:
+                address, wants_value, _ = (ctx.inbound.c or "").partition(VALUE)
+                if wants_value:
+                    told(address)
         if answer.__class__ is not ChannelCore:
             return answer
         return self._answer_with(ctx, answer)
