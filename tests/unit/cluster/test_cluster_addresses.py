@@ -141,6 +141,8 @@ async def test_a_connection_that_waited_for_its_service_does_not_take_the_addres
         return Greeter()
 
     monkeypatch.setattr(_addresses, "CROSSING", 0.0)
+    loop, passed = asyncio.get_running_loop(), [0.0]
+    monkeypatch.setattr(loop, "time", lambda time=loop.time: time() + sum(passed))
     async with servers(2) as made:
         made[0].add_service(Greeter, make)
         line, new = Line(made[0]), Watched("new")
@@ -153,6 +155,7 @@ async def test_a_connection_that_waited_for_its_service_does_not_take_the_addres
         elif meanwhile == "vanishes":
             old.vanish()
         gates[1].set()
+        passed.append(1.0)  # the second connection is later also for a server that hears of it late
         await made.join(second, "ada", new.client)
         gates[0].set()
         await turns_until(lambda: repr(line.connections[0][1]).startswith("<MemoryTransport closed"))
