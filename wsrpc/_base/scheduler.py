@@ -52,7 +52,8 @@ class Scheduler(Timers, Protocol):
     ) -> asyncio.Task[None]:
         """Run ``coroutine`` in a task, within ``context`` itself. None: within a copy of the present one.
 
-        Its first step runs within this call from Python 3.12 on, before that in the next turn.
+        The task factory of the loop is not called. The task's first step runs within this call from Python 3.12 on,
+        before that in the next turn.
         """
         ...
 
@@ -67,9 +68,10 @@ class Spawn(Protocol):
 
 def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
     """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on."""
+    # Not by the task factory of the loop: it may wrap the coroutine, although `Dispatcher` has begun to run it.
+    make_task = asyncio.Task
     # Python's version is checked here, because a check for each task would slow down async requests measurably.
     if sys.version_info >= (3, 12):
-        make_task = asyncio.Task
 
         def spawn(
             coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
@@ -82,7 +84,7 @@ def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
         def spawn(
             coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
         ) -> asyncio.Task[None]:
-            return loop.create_task(coroutine, context=context)
+            return make_task(coroutine, loop=loop, context=context)
 
     return spawn
 

@@ -1,12 +1,11 @@
 """`close` and `bind` in functions that a client calls as it dials, opens and drops: no connection is left over.
 
-With each task factory of asyncio: an eager one takes a task's first step before its maker has the task.
+With each task factory: an eager one, for instance, takes a task's first step before its maker has the task.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -15,17 +14,12 @@ import pytest
 from client_driver import LIMITS, World, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from task_factories import FACTORIES
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-FACTORIES = [pytest.param(None, id="default")]
-if sys.version_info >= (3, 12):
-    # uvloop 0.23 passes it `eager_start`, which that of Python 3.13.0 to 3.13.2 does not take.
-    FACTORIES.append(pytest.param(asyncio.eager_task_factory, id="eager", marks=pytest.mark.asyncio_loop))
-
 
 AFTER_DROP = ("on_reconnect", "close", "retry", "retry with a session")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from task_factories import FACTORIES
 
 from wsrpc import (
     Client,
@@ -431,12 +431,6 @@ def test_a_stream_that_is_thrown_away_with_its_event_loop_logs_nothing(caplog: p
     throw_away()
     gc.collect()
     assert not [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
-
-
-FACTORIES = [pytest.param(None, id="default")]
-if sys.version_info >= (3, 12):
-    # uvloop 0.23 passes it `eager_start`, which that of Python 3.13.0 to 3.13.2 does not take.
-    FACTORIES.append(pytest.param(asyncio.eager_task_factory, id="eager", marks=pytest.mark.asyncio_loop))
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

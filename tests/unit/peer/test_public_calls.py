@@ -6,6 +6,7 @@ The rules behind them are tested one by one on the core, in other files.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -13,8 +14,9 @@ import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from task_factories import FACTORIES
 
-from wsrpc import Client, Context, RemoteError, RpcError, Server, current_context
+from wsrpc import Client, Context, RemoteError, RpcError, Server, Stream, current_context
 from wsrpc.testing import connect
 from wsrpc.types import Message
 
@@ -54,6 +56,45 @@ async def test_a_task_finds_the_arguments_after_its_handler_only_if_the_context_
         await client.request("ask", "x")
         go.set()
         assert await tasks[0] == ("ask", ("x",) if kept else ())
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+async def test_handlers_answer_and_are_cancelled_with_each_task_factory(factory: Any) -> None:
+    """With one that awaits the coroutine within another, no `async def` handler answered on Python 3.11."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    server, left, heard = Server(), asyncio.Event(), asyncio.Event()
+
+    @server.on("double")
+    async def double(x: int) -> int:
+        return 2 * x
+
+    @server.on("echo")
+    async def echo(items: Stream[int]) -> AsyncGenerator[int, None]:
+        async for item in items:
+            yield item
+
+    @server.on("heard")
+    async def note() -> None:
+        heard.set()
+
+    @server.on("wait")
+    async def wait() -> None:
+        try:
+            heard.set()
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with asyncio.timeout(8), connect(server) as client:
+        assert await client.request("double", 21) == 42
+        assert [item async for item in client.stream("echo", send=[1, 2, 3])] == [1, 2, 3]
+        await client.emit("heard")
+        await heard.wait()
+        heard.clear()
+        waiting = asyncio.create_task(client.request("wait"))
+        await heard.wait()
+        waiting.cancel()
+        await left.wait()
 
 
 async def test_a_message_handler_sees_responses_cancellations_and_aborts() -> None:
