@@ -246,6 +246,29 @@ async def test_a_request_that_waited_for_its_session_counts_in_the_next_one_once
         await turns()
 
 
+@pytest.mark.parametrize("ends", ["the greeting arrives", "the connection drops"])
+async def test_a_call_with_a_key_does_not_overtake_those_that_have_just_stopped_waiting_for_the_greeting(
+    ends: str,
+) -> None:
+    """It was sent at once, because the connection was ready before those callers ran again."""
+    d = redialing(extensions=True)
+    asking = [start(d.peer.request("asks", n, key=f"k{n}", timeout=None)) for n in range(3)]
+    await turns()
+    assert events(d) == []
+    asking += [start(d.peer.request("asks", n, key=f"k{n}", timeout=None)) for n in (3, 4)]  # they run in the same turn
+    asking.append(start(d.peer.emit("without a key")))
+    if ends == "the connection drops":
+        d.transport.lose()
+        await turns()
+        d.rebind()
+    asked = [message["a"] for message in await d.fed(welcome("context")) if "a" in message]
+    assert [a for a in asked if a[0] == "asks"] == [["asks", n] for n in range(5)]
+    assert ["without a key"] in asked
+    for each in asking:
+        each.cancel()
+    await turns()
+
+
 async def test_what_outlives_the_session_does_not_wait_for_room_in_it() -> None:
     async with story(client=Limits(replay_bytes=SMALL)) as s:
         s.server.on("talk", talk)

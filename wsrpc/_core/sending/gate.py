@@ -59,6 +59,10 @@ class Gate:
         """Return whether ``waiter`` is the first in the line."""
         return self._line is not None and next(iter(self._line), None) is waiter
 
+    def others_first(self, waiter: Waiter) -> bool:
+        """Return whether other callers are in the line before ``waiter``, which may not be in it yet."""
+        return self.has_callers and not self.is_first(waiter)
+
     def future(self) -> asyncio.Future[None]:
         """Return a future for a caller to wait for."""
         return self._loop.create_future()

@@ -191,7 +191,7 @@ class Outbox:
         self.room_gate = Gate(host.loop, lambda: host.current.update())
         """The callers that wait until the session has room."""
         self.greeting_gate = Gate(host.loop)
-        """The callers that wait until the remote peer has said whether it knows keys. Other messages overtake them."""
+        """The calls with a key that wait until the remote peer has said whether it knows keys. Others overtake them."""
         self.writer: SessionWriter
         """The writer of the current session, see `PeerHost.current`."""
         self.expects_session = expects_session
@@ -280,7 +280,7 @@ class Outbox:
             return False
         if message.ctx is UNSET:
             payload = terms.encode(message)
-        elif (terms.known and terms.context) or not message.ctx.must_arrive:
+        elif not message.ctx.must_arrive or (terms.known and terms.context and not self.greeting_gate.has_callers):
             message.ctx.remaining_ms = pending.remaining_ms(writer.loop.time())
             payload = terms.encode_call(message)
         else:
@@ -455,11 +455,13 @@ class Outbox:
             outgoing.terms, outgoing.payload = terms, b""
         if waiter is None:
             return place
-        # 3. A call with a key, or a large message, waits until it is known what the remote peer accepts.
-        if place is Place.NOW and not terms.known:
-            has_key = outgoing.has_key
-            if writer.awaits_greeting(len(outgoing.encode()), has_key=has_key):
-                return Place.GREETING if has_key else Place.ROOM
+        # 3. A call with a key, or a large message, waits until it is known what the remote peer accepts. A call with a
+        # key does not overtake those that wait for this, even if they need not wait any longer and are about to go on.
+        has_key = outgoing.has_key
+        if has_key and self.greeting_gate.others_first(waiter):
+            return Place.GREETING
+        if place is Place.NOW and not terms.known and writer.awaits_greeting(len(outgoing.encode()), has_key=has_key):
+            return Place.GREETING if has_key else Place.ROOM
         # 4. A message waits while the session is full, unless it may outlive the session.
         if writer.session.full and outgoing.of_session:
             return Place.CAPACITY if waiter.waits_at(self.requests.capacity_gate) else Place.ROOM
@@ -498,8 +500,7 @@ class Outbox:
         if pending is None or pending.h is not None or not terms.known or requests.has_capacity(terms):
             return True
         flight, gate, limits = requests.flight, requests.capacity_gate, terms.announced
-        others_first = gate.has_callers and not (waiter.waits_at(gate) and waiter.is_first)
-        if others_first or flight.is_full(limits):
+        if gate.others_first(waiter) or flight.is_full(limits):
             return False
         waiting_bytes = flight.waiting_bytes(limits, len(outgoing.encode()))
         outgoing.waiting_bytes = waiting_bytes or 0
