@@ -153,7 +153,7 @@ def requesting(head: str, body: bytes = b"", *, leaves: bool = False) -> Attack:
 
 
 def opening_request(how: str) -> str:
-    return f"GET /ws HTTP/1.1\r\nWsrpc-Transport: {how}\r\n"
+    return f"POST /ws HTTP/1.1\r\nWsrpc-Transport: {how}\r\n"
 
 
 def posting(path: str, *headers: str) -> str:

@@ -1,11 +1,12 @@
 """`HttpConnections`: the connections of a server that HTTP requests carry; see `wsrpc._http.http_transport`.
 
-A GET with the header `TRANSPORT` opens a connection. With the value ``stream``, its response goes on until the end of
-the connection, and carries all that the server sends. With ``poll``, it ends with the first bytes, and the client sends
-further GETs with the header `CONNECTION`. POSTs with this header carry what the client sends. Both are numbered: a POST
-that was repeated has no effect, and a GET that a browser or a proxy has repeated by itself ends the connection, because
-a response was lost. A page of another site cannot send these headers without a preflight request. That is answered, but
-then the origin is checked.
+A POST with the header `TRANSPORT` opens a connection: browsers name the origin of each POST, but not that of a GET to
+the page's own host. With the value ``stream``, its response goes on until the end of the connection, and carries all
+that the server sends. With ``poll``, it ends with the first bytes, and the client sends GETs with the header
+`CONNECTION`. POSTs with this header carry what the client sends. Both are numbered: a POST that was repeated has no
+effect, and a GET that a browser or a proxy has repeated by itself ends the connection, because a response was lost. A
+page of another site cannot send these headers without a preflight request. That is answered, but then the origin is
+checked.
 
 In a cluster, the id begins with the name of the node that has the connection. A node that gets a request for another
 one passes it on.
@@ -147,8 +148,8 @@ class HttpConnection:
         """Return whether a request may belong to this connection. An id that was guessed or stolen is not enough."""
         given = request.header("authorization"), self.authorization
         same = hmac.compare_digest(*(each.encode(errors="surrogateescape") for each in given))
-        # Browsers do not send the origin with a GET to their own site, but they do with a POST.
-        return same and self.origin in ("", request.header("origin"))
+        # Browsers do not send the origin with a GET to the page's own host, and always did when they opened.
+        return same and request.header("origin") in ("", self.origin)
 
 
 class HttpConnections:
@@ -179,7 +180,9 @@ class HttpConnections:
         if request.method not in ("GET", "POST", "HEAD"):
             return refusal(405, "a connection has requests of the methods GET and POST")
         id, mode = request.header(CONNECTION), request.header(TRANSPORT)
-        if not id and request.method == "GET" and mode in MODES:
+        if not id:
+            if request.method != "POST" or mode not in MODES:
+                return refusal(400, f"a connection is opened by a POST with {TRANSPORT}: {' or '.join(MODES)}")
             return await until_left(request, self._open(request, mode))
         if (connection := self._connections.get(id)) is None:
             node, cluster = id.rpartition(".")[0], self._cluster

@@ -102,8 +102,8 @@ export class HttpSocket implements WebSocketLike {
   /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
   async #open(mode: string, mine: AbortController, rival: AbortController): Promise<void> {
     const signal = AbortSignal.any([mine.signal, this.#ending.signal])
-    const receive = async (headers: object) => {
-      const response = await this.#fetch({ headers: { ...this.#headers, ...headers }, signal })
+    const receive = async (method: string, headers: object) => {
+      const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal })
       if (!response.ok) throw new Error(`HTTP ${response.status}`)
       const reader = response.body!.getReader()
       for (let data; (data = (await reader.read()).value); ) {
@@ -115,9 +115,9 @@ export class HttpSocket implements WebSocketLike {
     }
     let why: unknown = "the response has ended"
     try {
-      await receive({ "wsrpc-transport": mode })
+      await receive("POST", { "wsrpc-transport": mode }) // a browser always names the origin of a POST
       for (let number = 1; mode === "poll"; number++) {
-        await receive({ "wsrpc-connection": this.#id, "wsrpc-number": String(number) })
+        await receive("GET", { "wsrpc-connection": this.#id, "wsrpc-number": String(number) })
       }
     } catch (error) {
       why = error

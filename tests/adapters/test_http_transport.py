@@ -44,7 +44,7 @@ class Gate:
         self.requests: list[str] = []
         """The method of each request."""
         self.bodies: list[int] = []
-        """The length of the body of each POST."""
+        """The length of the body of each POST of a connection."""
         self.admitted = asyncio.Semaphore(sys.maxsize)
         """As many POSTs are passed on."""
         self.answers_http = True
@@ -64,7 +64,7 @@ class Gate:
             await send({"type": "http.response.body"})
             self.refused.set()
             return
-        if scope.get("method") == "POST":
+        if scope.get("method") == "POST" and mode is None:
             self.bodies.append(int(dict(scope["headers"])[b"content-length"]))
             await self.admitted.acquire()
         if scope["type"] == "websocket" and self.websockets == "swallowed":
@@ -143,7 +143,7 @@ async def test_a_websocket_that_opens_after_http_has_failed(monkeypatch: pytest.
     async with gated() as (_server, gate, url):
         gate.websockets, gate.answers_http = "swallowed", False
         async with Client(url, limits=LIMITS) as client:
-            assert client.transport == "websocket" and gate.requests[-2:] == ["websocket", "GET"]
+            assert client.transport == "websocket" and gate.requests[-2:] == ["websocket", "POST"]
 
 
 async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(mo
         asked_again = asyncio.Event()
 
         async def decide(handshake: Handshake) -> None:
-            if gate.requests.count("GET") == 2:
+            if len(gate.carried_by) == 2:
                 asked_again.set()
                 await asyncio.Event().wait()
             await asked_again.wait()
@@ -162,7 +162,7 @@ async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(mo
         async with Client(url, transports=["http"], limits=LIMITS) as client:
             for number in range(3):
                 assert await client.request("double", number) == 2 * number
-            assert gate.requests.count("GET") == 2 and len(server.peers) == 1
+            assert gate.carried_by == ["stream", "poll"] and len(server.peers) == 1
 
 
 @pytest.mark.parametrize("before", ["refused", "mute"])
@@ -260,7 +260,7 @@ async def test_transports_restricts_the_choice() -> None:
         ):
             with pytest.raises(HandshakeRejected):
                 await client.connect()
-        assert "GET" not in gate.requests
+        assert not gate.carried_by
         gate.websockets = "passed on"
         async with Client(url, transports=["http"]) as client:
             assert client.transport == "http"
@@ -288,7 +288,7 @@ async def test_a_refusal_of_the_server_itself_is_not_tried_again_over_http() -> 
             with pytest.raises(HandshakeRejected) as caught:
                 await Client(url, reconnect=None, transports=transports).connect()  # type: ignore[arg-type]
             assert (caught.value.status, caught.value.body) == (401, "who are you?")
-        assert gate.requests.count("GET") == 1
+        assert len(gate.carried_by) == 1
 
 
 # ---------------------------------------------------------------- slow networks
@@ -431,7 +431,7 @@ async def requesting(**options: Any) -> AsyncGenerator[tuple[Server, str, aiohtt
 
 async def opened(session: aiohttp.ClientSession, url: str, **headers: str) -> str:
     """Open a connection that is polled, and return its id."""
-    async with session.get(url, headers={**POLL, **headers}) as response:
+    async with session.post(url, headers={**POLL, **headers}) as response:
         assert response.status == 200
         return (await response.read())[5:].decode()
 
@@ -452,7 +452,7 @@ FOREIGN = {"origin": "https://evil.example"}
 
 REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
     "a form": ("POST", {}, {"a": "b"}, 426, True),
-    "a page of another site opens": ("GET", {**STREAM, **FOREIGN}, None, 403, True),
+    "a page of another site opens": ("POST", {**STREAM, **FOREIGN}, None, 403, True),
     "a page of another site sends": ("POST", {"wsrpc-connection": "", "wsrpc-number": "1", **FOREIGN}, b"x", 403, True),
     "a guessed id": ("POST", request("A" * 32), b"x", 404, True),
     "another user's id": ("POST", request("", Authorization="Bearer other"), b"x", 403, True),
@@ -462,7 +462,8 @@ REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
     "no number": ("POST", request("", ""), b"", 409, False),
     "too large": ("POST", request(""), bytes(_http_connections.LARGEST_BODY + 1), 413, False),
     "another method": ("PUT", request(""), b"", 405, True),
-    "another way to carry": ("GET", {"wsrpc-transport": "sse"}, None, 404, True),
+    "another way to carry": ("POST", {"wsrpc-transport": "sse"}, None, 400, True),
+    "a GET that opens": ("GET", STREAM, None, 400, True),
 }
 """Method, headers, body, the status, and whether the connection stays. An empty id is that of the connection."""
 
@@ -572,7 +573,7 @@ async def test_pages_of_allowed_origins_may_send_these_requests() -> None:
             assert response.status == 204
             assert response.headers["Access-Control-Allow-Origin"] == page
             assert response.headers["Access-Control-Allow-Headers"] == _http_connections.ALLOWED
-        async with session.get(url, headers={**POLL, "Origin": page, "Authorization": "Bearer ann"}) as response:
+        async with session.post(url, headers={**POLL, "Origin": page, "Authorization": "Bearer ann"}) as response:
             assert response.headers["Access-Control-Allow-Origin"] == page
             assert response.headers["Cache-Control"] == "no-store, no-transform"
         assert server.peers[0].principal == "ann"

@@ -145,7 +145,7 @@ class HttpCarrier:
             ConnectionError: the response is from something else.
         """
         try:
-            await self._get({TRANSPORT: "poll" if self.polls else "stream"})
+            await self._request("POST", {TRANSPORT: "poll" if self.polls else "stream"})
             while not self._transport.id and (data := await self._response.content.readany()):
                 self._transport.feed(data)
             if not self._transport.id:
@@ -159,10 +159,10 @@ class HttpCarrier:
         self._tasks.append(asyncio.create_task(self._wait_over()))
         return self._transport
 
-    async def _get(self, headers: Mapping[str, str]) -> None:
+    async def _request(self, method: str, headers: Mapping[str, str]) -> None:
         if self._response is not None:
             self._response.close()
-        self._response = response = await self._session.get(self._url, headers=headers, **self._options)
+        self._response = response = await self._session.request(method, self._url, headers=headers, **self._options)
         if response.status != 200:
             body = (await response.content.read(LARGEST_BODY)).decode(errors="replace")
             raise HandshakeRejected(response.status, body, joined_headers(response.headers))
@@ -191,7 +191,7 @@ class HttpCarrier:
                 await self._wait_readable()
             if not self.polls:
                 return
-            await self._get({CONNECTION: self._transport.id, NUMBER: str(number)})
+            await self._request("GET", {CONNECTION: self._transport.id, NUMBER: str(number)})
 
     async def _wait_readable(self) -> None:
         while not await happens(self._transport.readable, PAUSED):

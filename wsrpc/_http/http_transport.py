@@ -1,7 +1,7 @@
 """`HttpTransport`: one end of a connection that HTTP requests carry. It has no network.
 
 A *carrier* removes the bytes that wait to be sent by `pop_output`, and passes the bytes that have arrived to `feed`. On
-a server, the response to a GET carries what is sent, and POSTs what arrives; on a client, it is the other way round.
+a server, responses carry what is sent, and POSTs what arrives; on a client, it is the other way round.
 
 The bytes are frames: a byte with the kind, four bytes with the length, and the payload. A message that is longer than
 `PIECE` travels in several frames, of which all but the last have the bit `MORE`. Whatever breaks ends the connection;

@@ -76,8 +76,8 @@ var HttpSocket = class {
   /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
   async #open(mode, mine, rival) {
     const signal = AbortSignal.any([mine.signal, this.#ending.signal]);
-    const receive = async (headers) => {
-      const response = await this.#fetch({ headers: { ...this.#headers, ...headers }, signal });
+    const receive = async (method, headers) => {
+      const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal });
       if (!response.ok) throw new Error(`HTTP ${response.status}`);
       const reader = response.body.getReader();
       for (let data; data = (await reader.read()).value; ) {
@@ -89,9 +89,9 @@ var HttpSocket = class {
     };
     let why = "the response has ended";
     try {
-      await receive({ "wsrpc-transport": mode });
+      await receive("POST", { "wsrpc-transport": mode });
       for (let number = 1; mode === "poll"; number++) {
-        await receive({ "wsrpc-connection": this.#id, "wsrpc-number": String(number) });
+        await receive("GET", { "wsrpc-connection": this.#id, "wsrpc-number": String(number) });
       }
     } catch (error) {
       why = error;
