@@ -66,7 +66,7 @@ async def connect_in_memory(
     accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock))
     try:
         try:
-            await client.bind(ours)
+            await client_core(client).bind(ours, is_last=True)
             peer = await accepting
         except BaseException:
             if is_own:  # else it may dial again

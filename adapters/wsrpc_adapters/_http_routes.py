@@ -107,10 +107,20 @@ CODES: dict[str | int | None, int] = {
     "unimplemented": 501,
     "unavailable": 503,
     "deadline_exceeded": 504,
-    CloseCode.POLICY_VIOLATION: 403,
-    CloseCode.CREDENTIALS_EXPIRED: 401,
 }
-"""The status for the code of an `RpcError`, by the names of HTTP and of gRPC, and for the code of a close."""
+"""The status for the code of an `RpcError`, by the names of HTTP and of gRPC."""
+
+CLOSED: dict[int, int] = {
+    CloseCode.UNAUTHORIZED: 401,
+    CloseCode.CREDENTIALS_EXPIRED: 401,
+    CloseCode.GOING_AWAY: 503,
+    CloseCode.ABNORMAL: 503,
+    CloseCode.INTERNAL_ERROR: 503,
+    CloseCode.SERVICE_RESTART: 503,
+    CloseCode.TRY_AGAIN_LATER: 503,
+    CloseCode.SLOW_CONSUMER: 503,
+}
+"""The status for the code of a close. With all others, a handler has closed the connection: it refuses, with 403."""
 
 CODEC = JsonCodec()
 encode = msgspec.json.encode
@@ -670,7 +680,8 @@ def status_of(error: WsrpcError) -> int:
         if isinstance(error, kind):
             return status
     if isinstance(error, ConnectionLost):
-        return CODES.get(error.code, 503 if error.outcome == "not_sent" else 500)
+        status = CLOSED.get(error.code, 403)
+        return 500 if status == 503 and error.outcome != "not_sent" else status  # the handler may have run
     if isinstance(error, RemoteError) and not str(error.code).startswith("wsrpc."):
         return CODES.get(error.code, 400)
     return 500

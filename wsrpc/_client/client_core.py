@@ -115,6 +115,8 @@ class UserCommand:
         """None for `close`, and for a client without a URL."""
         self.after_drop: float | Exception | None = None
         """What follows a drop: an attempt after a delay, or the error with which the client gives up. None: `bind`."""
+        self.is_last = False
+        """Whether the client cannot dial, and no other `bind` follows."""
         self.warned_of: list[str] = []
         """The failures of the last attempts since there was an open connection."""
         self._closing: asyncio.Task[None] | None = None
@@ -259,11 +261,12 @@ class ClientCore(PeerOwner):
                 self._warn_if_idle("wait_connected() waits")
             await self._waiters.wait()
 
-    async def bind(self, transport: Transport) -> None:
-        """See `Client.bind`."""
+    async def bind(self, transport: Transport, *, is_last: bool = False) -> None:
+        """See `Client.bind`. With ``is_last``, nothing waits for another `bind`."""
         connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
         self._start_command(Input.BIND)
+        self._command.is_last = is_last and not self.can_dial
         self._attempts = 0
         current = self._start_session(connection)
         if self.peer_session is current:  # a handler may have bound another one in its first step
@@ -475,14 +478,15 @@ class ClientCore(PeerOwner):
         """Decide what follows a drop, and change nothing yet. Return whether the client dials again.
 
         `ReconnectSchedule` asks the user's `Reconnect`, which may close the client or bind another connection. A client
-        without a URL cannot dial. It gives up if ``retry`` says so, and otherwise waits for the next `bind`.
+        without a URL cannot dial. It gives up if ``retry`` says so, or no `bind` follows, and otherwise waits for it.
         """
         command, reconnect = self._command, self.plan.reconnect
+        is_last = reconnect is None or command.is_last
         dialing, lost, delay = command.dialing, ConnectionLost(info.code, info.reason, "not_sent"), None
         try:
             if dialing is not None:
                 delay = dialing.delay_after_drop(lost)
-            elif ReconnectSchedule(reconnect, self.scheduler).may_retry(lost):
+            elif not is_last and ReconnectSchedule(reconnect, self.scheduler).may_retry(lost):
                 return False
             command.after_drop = lost if delay is None else delay
         except Exception as exc:  # raised by a strategy of the user
@@ -492,11 +496,11 @@ class ClientCore(PeerOwner):
         text = f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})"
         if delay is not None:
             self._log_retry(text, delay, quiet=lost.code in (CloseCode.SERVICE_RESTART, CloseCode.RESUMES))
-        elif command.after_drop is lost and reconnect is not None:
+        elif command.after_drop is lost and not is_last:
             why = "a client does not dial again after this code"
             if dialing is not None and dialing.schedule.ended_by_stop:
                 why = "Reconnect(stop=) allows no other attempt"
-            elif reconnect.retry is not None:
+            elif reconnect is not None and reconnect.retry is not None:
                 why = "Reconnect(retry=) allows no other attempt"
             self.peer_core.log(logging.ERROR, "the client gives up: %s, and %s", text, why)
         return delay is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -10,9 +12,9 @@ from core_driver import Blocked, start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Reconnect, Server
+from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Reconnect, Retry, Server, local_client
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RequestTimeout
-from wsrpc.testing import Clock, Line, ScriptedTransport, connect
+from wsrpc.testing import Clock, Line, ScriptedTransport, connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -22,10 +24,25 @@ LIMITS = Limits(close_timeout=2.0)
 # ---------------------------------------------------------------- connect
 
 
-@pytest.mark.parametrize("code", [1008, 4410, 1012])
+CALLS: dict[str, Callable[[Client], Awaitable[Any]]] = {
+    "request": lambda client: client.request("add", 1),
+    "request with a key": lambda client: client.request("add", 1, key="k"),
+    "request that is repeated": lambda client: client.request("add", 1, retry=Retry()),
+    "stream": lambda client: anext(client.stream("count")),
+    "upload": lambda client: client.request("store", send=[1, 2]),
+    "conversation": lambda client: client.request("chat", timeout=None),
+    "event": lambda client: client.emit("log"),
+    "room": lambda client: client.room("lobby").join(),
+    "reader": lambda client: client.wait_for("news"),
+    "connection": lambda client: client.wait_connected(),
+}
+
+
+@pytest.mark.parametrize("code", [1008, 1012, 4001])
 @pytest.mark.parametrize("when", ["later", "in open"])
-async def test_a_client_without_a_url_gives_up_where_one_with_a_url_does(when: str, code: int) -> None:
-    """Its requests waited for a connection that nobody would make."""
+@pytest.mark.parametrize("made", ["by connect", "by the test", "by local_client", "bound"])
+async def test_a_client_that_gets_no_other_connection_gives_up(made: str, when: str, code: int) -> None:
+    """Its calls waited for a connection that nobody would make."""
     server = Server()
 
     @server.on("open")
@@ -33,18 +50,25 @@ async def test_a_client_without_a_url_gives_up_where_one_with_a_url_does(when: s
         if when == "in open":
             await peer.close(code, "go away")
 
-    async with connect(server) as client:
+    async with AsyncExitStack() as stack:
+        if made == "bound":
+            client = Client(reconnect=None)
+            ours, theirs = memory_transports()
+            accepting = start(server.accept(theirs))
+            await client.bind(ours)
+            await accepting
+            stack.push_async_callback(client.close)
+        elif made == "by local_client":
+            client = await stack.enter_async_context(local_client(server))
+        else:
+            given = Client() if made == "by the test" else None
+            client = await stack.enter_async_context(connect(server, client=given))
         if when == "later":
             await server.peers[0].close(code, "go away")
+        waiting = [asyncio.ensure_future(call(client)) for call in CALLS.values()] if client.state == "connected" else []
         await turns_until(lambda: client.state != "connected")
-        request = start(client.request("add", 1))
-        if code == 1012:
-            await asyncio.sleep(0)
-            assert (client.state, request.done()) == ("idle", False), "it waits for the next bind()"
-            request.cancel()
-            return
         assert client.state == "closed"
-        for call in (request, client.emit("log"), client.wait_connected()):
+        for call in (*waiting, *(call(client) for call in CALLS.values())):
             with pytest.raises(ConnectionLost) as caught:
                 await call
             assert (caught.value.code, caught.value.reason) == (code, "go away")
