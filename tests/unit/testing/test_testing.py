@@ -65,7 +65,8 @@ async def test_a_client_that_gets_no_other_connection_gives_up(made: str, when: 
             client = await stack.enter_async_context(connect(server, client=given))
         if when == "later":
             await server.peers[0].close(code, "go away")
-        waiting = [asyncio.ensure_future(call(client)) for call in CALLS.values()] if client.state == "connected" else []
+        calls = CALLS.values() if client.state == "connected" else ()
+        waiting = [asyncio.ensure_future(call(client)) for call in calls]
         await turns_until(lambda: client.state != "connected")
         assert client.state == "closed"
         for call in (*waiting, *(call(client) for call in CALLS.values())):
