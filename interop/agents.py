@@ -22,7 +22,8 @@ connect        ``url, protocols=, sync=True`` → ``{"peer", "protocol"}`` once 
                ``sync``, Node gives each message a turn of its own, as browsers do
 emit           ``event, args=[], channel=``
 request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
-               ``{"resolved": value, "undefined": bool}`` or ``{"rejected": thrown}``
+               ``{"resolved": value, "undefined": bool}`` or ``{"rejected": thrown}``. With ``cancel``, a reason,
+               the request's signal is aborted as soon as it is sent (4.x)
 cancel         ``ref, reason=``: aborts the request's signal (4.x)
 answer         ``keys, fail=False``: has the ``wait`` handlers and the items of ``steps`` with those keys answer
 iterate        ``event, args=[], take=, leave="abort", reason=, hold=, ask=, channel=``: for-await over the channel

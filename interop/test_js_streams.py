@@ -19,7 +19,7 @@ from interop.peers import (
     nothing_open,
     until,
 )
-from wsrpc import Limits, StreamOverflow
+from wsrpc import AnonymousChannel, Context, Limits, StreamOverflow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -47,6 +47,24 @@ async def test_javascript_starts_too_late(agents: Agents, library: str, role: Ro
         refused = await link.ask_in_vain("start", channel=channels[1])
         assert "nobody has begun to read the stream of 'numbers'" in refused["message"]
         assert begun == [], "no generator has begun"
+        await nothing_open(link)
+
+
+@pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
+async def test_javascript_cancels_a_request_whose_channel_is_on_its_way(
+    agents: Agents, library: str, role: Role
+) -> None:
+    """It drops the channel without a word, which then stayed open here until the connection ended."""
+    async with agents.link(library, role) as link:
+
+        @link.app.on("channel")
+        def channel(ctx: Context) -> AnonymousChannel:
+            made = ctx.channel()
+            made.on("ask", lambda: 1)
+            return made
+
+        for _ in range(3):
+            await link.ask_in_vain("channel", cancel="enough")
         await nothing_open(link)
 
 

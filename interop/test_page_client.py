@@ -887,6 +887,24 @@ async def test_a_server_that_uses_an_id_twice() -> None:
         assert await page.do("ignored") == {"duplicate id": 2, "response to no request": 1}
 
 
+async def test_a_plain_server_that_cancels_a_request_whose_channel_is_on_its_way() -> None:
+    """It has no such channel and says no more, so the channel stayed open in the page."""
+
+    async def answer(line: Any, message: Any) -> None:
+        if message.get("a") == ["begin"]:
+            await line.send(json.dumps({"i": 2, "a": ["talk"]}))
+        elif message == {"i": 2, "h": 1}:
+            await line.send(json.dumps({"i": 2, "x": "enough"}))
+
+    async with scripted(answer) as url, Page.start(url) as page, asyncio.timeout(20):
+        told = await page.run("""
+        const closed = new Promise((done) => client.on("talk", async function () { done(await this.channel().closed) }))
+        client.emit("begin")
+        return (await closed).value
+        """)
+        assert told == "enough"
+
+
 async def test_a_server_with_too_many_requests_is_refused() -> None:
     """The page kept each of them, and the memory of its handler."""
     answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -231,7 +231,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     const reason = new RemoteError(x, _, true)
     if (h !== undefined) this.#channels.get(h)?.end(reason)
     else if (this.#invocations.has(i!)) this.#invocations.get(i!)!.cancel(reason)
-    else if (this.hasCredit) this.#channels.get(i!)?.end(reason) // the server has got a channel as the answer
+    else this.#channels.get(i!)?.end(reason) // the answer was a channel, and the server did not know of it yet
   }
 
   #receiveResponse(i: number, message: Message): void {

@@ -19,11 +19,15 @@ export function commandsOf({ library, journal, answers, peers }) {
   const toJson = (value) => encode(value, (item) => peers.channelKey(item))
 
   /** Sends one request; throws as the library does. */
-  async function send({ peer, channel, event, timeout_ms, signal }, args) {
+  async function send({ peer, channel, event, timeout_ms, signal, cancel }, args) {
     const target = peers.channel(peer, channel)
     if (timeout_ms !== undefined) target.timeout(timeout_ms)
     if (signal) target.signal(signal)
-    return peers.adoptAnswer(await target.request(event, ...args))
+    const controller = new AbortController()
+    if (cancel !== undefined) target.signal(controller.signal)
+    const answer = target.request(event, ...args)
+    if (cancel !== undefined) controller.abort(cancel)
+    return peers.adoptAnswer(await answer)
   }
 
   return {

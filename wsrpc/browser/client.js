@@ -1688,7 +1688,7 @@ var PeerCore = class {
     const reason = new RemoteError(x, _, true);
     if (h !== void 0) this.#channels.get(h)?.end(reason);
     else if (this.#invocations.has(i)) this.#invocations.get(i).cancel(reason);
-    else if (this.hasCredit) this.#channels.get(i)?.end(reason);
+    else this.#channels.get(i)?.end(reason);
   }
   #receiveResponse(i, message) {
     this.#serverFeatures ??= [];

@@ -17,7 +17,7 @@ from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
 from session_story import Visitor
-from stream_driver import CLOSED, Both, Log, control, emptied
+from stream_driver import CLOSED, Both, Feed, Log, control, emptied
 from stream_driver import both as both
 from stream_sides import opened
 
@@ -221,6 +221,34 @@ async def test_channels_that_keep_messages_beyond_their_end_are_bounded_as_open_
             talk.go.set()
         await turns(20)
         assert [talk.got for talk in talks[-2:]] == [["a", "cancelled"]] * 2
+    await emptied(d.peer)
+
+
+async def converse(channel: AnonymousChannel) -> None:
+    await channel.wait_closed()
+
+
+async def upload(items: AsyncIterator[int]) -> list[int]:
+    return [item async for item in items]
+
+
+def hand_over(ctx: Context) -> AnonymousChannel:
+    return ctx.channel()
+
+
+@pytest.mark.parametrize("says", [control("hello", v=1, features=["credit"], limits={}), None], ids=["wsrpc", "plain"])
+@pytest.mark.parametrize("opens", [converse, upload, hand_over, Feed()])
+async def test_a_cancellation_that_crosses_its_channel_ends_the_channel(opens: Any, says: Any) -> None:
+    """JavaScript and Go drop a channel whose request they have cancelled, and say no more. It stayed open."""
+    d = Driven(extensions=True)
+    d.peer.on("opens", opens)
+    if says is not None:
+        await d.fed(says)
+    assert {"i": 5, "h": 1} in await d.fed({"i": 5, "a": ["opens"]})
+    assert await d.fed({"i": 5, "x": "enough"}) == [], "the other side has no such channel"
+    d.assert_empty()
+    assert (d.peer.anonymous_channels, d.ignored) == (0, {})
+    assert await d.fed({"i": 5, "x": "enough"}) == [] and d.ignored == {"cancellation of no request": 1}
     await emptied(d.peer)
 
 

@@ -209,10 +209,10 @@ class ChannelTable:
     def request_cancelled(self, i: int, reason: Any) -> bool:
         """End channel ``i``, whose request the remote peer has cancelled. Return False if the channel does not exist.
 
-        The response and the cancellation have crossed. A wsrpc peer will abort the channel, but its connection may drop
-        before. JavaScript and Go ignore such a cancellation.
+        The response and the cancellation have crossed. A wsrpc peer will also abort the channel, if its connection does
+        not drop before. JavaScript and Go ignore the channel and send nothing more.
         """
-        channel = None if self.writer.terms.plain else self.served.get(i)
+        channel = self.served.get(i)
         if channel is None:
             return False
         channel.end(reason, _error_for_readers(reason), by_other=True)
