@@ -55,6 +55,11 @@ class TokenBucket:
         self.spent += 1.0
         return True
 
+    def refund(self) -> None:
+        """Add the token of a successful `spend` again, because something else refuses what it was spent for."""
+        self._remaining = min(self._most, self._remaining + 1.0)
+        self.spent -= 1.0
+
     def charge(self, now: float, amount: float) -> float:
         """Spend ``amount`` tokens, even if there are fewer. Return the seconds until none is owed."""
         self._add_new(now)

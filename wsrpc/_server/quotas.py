@@ -110,7 +110,7 @@ class Subject:
         if self.requests is None and self._running == maxsize:
             return []
         spend = self._spend if self.requests is None or self._running < maxsize else self.requests.spend  # saves a call
-        return [Rate(spend, self._refusal)]
+        return [Rate(spend, self._refusal, self._refund)]
 
     @property
     def remembers(self) -> bool:
@@ -125,6 +125,10 @@ class Subject:
 
     def _spend(self, now: float) -> bool:
         return self.count < self._running and (self.requests is None or self.requests.spend(now))
+
+    def _refund(self) -> None:
+        if self.requests is not None:
+            self.requests.refund()
 
     def _refusal(self, now: float) -> Refusal:
         why, by = f"more than {self._quotas.requests} requests and events per second", "Quotas.requests"

@@ -67,3 +67,18 @@ def test_what_is_spent_slowly_is_told_to_nobody() -> None:
     for _ in range(9):
         bucket.spend(now)
     assert bucket.untold(0.25, 3) == 9 and bucket.untold(0.25, 3) == 0
+
+
+def test_a_token_that_was_spent_for_nothing_is_there_again_and_is_told_to_nobody() -> None:
+    bucket = TokenBucket(8, 8)
+    for _ in range(20):
+        assert bucket.spend(1.0)
+        bucket.refund()
+    assert taken(bucket, 1.0) == 8 and bucket.untold(0.25, 2) == 8
+    bucket.refund()
+    assert taken(bucket, 1.0) == 1, "also after it was told"
+    assert bucket.spent == bucket.notified
+    assert bucket.spend(2.0)
+    for _ in range(2):
+        bucket.refund()
+    assert taken(bucket, 2.0) == 8, "never more than there may be"

@@ -76,13 +76,30 @@ async def test_all_connections_of_a_user_have_one_bucket_and_each_its_own_rate()
             found.append(await allowed(client, 8))
         # A message that its own rate refuses takes nothing from the others.
         assert found == [6, 4, 6, 6, 3]
-    assert server.stats().ignored == {ABOVE: 5, "above the rate": 10}
+    assert server.stats().ignored == {ABOVE: 9, "above the rate": 6}
     assert server.stats().refused_by_principal == {
-        "ada": {ABOVE: 2, "above the rate": 4},
+        "ada": {ABOVE: 4, "above the rate": 2},
         "bob": {"above the rate": 2},
         "cleo": {"above the rate": 2},
-        "unknown": {ABOVE: 3, "above the rate": 2},
+        "unknown": {ABOVE: 5},
     }
+
+
+async def test_what_one_limit_refuses_takes_nothing_from_the_others() -> None:
+    """The limits that were asked before it had counted the request."""
+    clock, server = Clock(), quoted(Quotas(requests=10), Quotas(by=lambda _: "all", requests=25), limits=Limits(rate=10))
+    server.on("rated", lambda: 1, rate=2)
+    async with AsyncExitStack() as stack:
+        found = list[int]()
+        for principal in ("bob", "cleo", "dan", "ada"):
+            client = await stack.enter_async_context(connect(server, principal=principal, clock=clock))
+            found.append(await allowed(client, 30))
+        assert found == [10, 10, 5, 0]
+        clock.advance(0.2)  # 5 tokens for all; with two new tokens, each other limit has 10 again if it has given none
+        assert await allowed(client, 30) == 5
+        clock.advance(1)
+        asked = await asyncio.gather(*(client.request("rated") for _ in range(9)), return_exceptions=True)
+        assert asked.count(1) == 2 and await allowed(client, 30) == 8
 
 
 async def test_events_count_and_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
@@ -793,6 +810,7 @@ RATED: list[tuple[tuple[Quotas, ...], list[int]]] = [
     ((), [2, 2, 2]),
     ((Quotas(connections=9),), [2, 0, 2]),
     ((Quotas(by=lambda _: None, connections=9), Quotas(by=lambda _: "all", connections=9)), [2, 0, 0]),
+    ((Quotas(requests=20),), [2, 0, 2]),  # those that the rate refuses take nothing from 20 = 2 + 9 + 9
 ]
 
 

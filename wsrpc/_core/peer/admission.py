@@ -90,6 +90,8 @@ class Rate(NamedTuple):
     spend: Spend
     refusal: Callable[[float], Refusal]
     """Says why ``spend`` has just returned False at that time."""
+    refund: Callable[[], None]
+    """Undoes a ``spend`` that returned True, because the message is refused after all."""
 
 
 def _own_rate(limits: Limits) -> Rate | None:
@@ -101,25 +103,31 @@ def _own_rate(limits: Limits) -> Rate | None:
     def refuse(now: float) -> Refusal:
         return refusal
 
-    return Rate(TokenBucket(limits.rate, limits.rate).spend, refuse)
+    bucket = TokenBucket(limits.rate, limits.rate)
+    return Rate(bucket.spend, refuse, bucket.refund)
 
 
 def _all_of(rates: Sequence[Rate]) -> Rate:
-    """Return what counts messages with ``rates``, one after another until one refuses."""
+    """Return what counts messages with all ``rates``, or with none of them if one refuses."""
     refusing = rates[0]
 
     def spend(now: float) -> bool:
         nonlocal refusing
-        for each in rates:
+        for number, each in enumerate(rates):
             if not each.spend(now):
                 refusing = each
+                refund(rates[:number])
                 return False
         return True
 
     def refuse(now: float) -> Refusal:
         return refusing.refusal(now)
 
-    return rates[0] if len(rates) == 1 else Rate(spend, refuse)
+    def refund(spent: Sequence[Rate] = rates) -> None:
+        for each in spent:
+            each.refund()
+
+    return rates[0] if len(rates) == 1 else Rate(spend, refuse, refund)
 
 
 class Admission:
