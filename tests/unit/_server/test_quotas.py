@@ -87,7 +87,10 @@ async def test_all_connections_of_a_user_have_one_bucket_and_each_its_own_rate()
 
 async def test_what_one_limit_refuses_takes_nothing_from_the_others() -> None:
     """The limits that were asked before it had counted the request."""
-    clock, server = Clock(), quoted(Quotas(requests=10), Quotas(by=lambda _: "all", requests=25), limits=Limits(rate=10))
+    clock, server = (
+        Clock(),
+        quoted(Quotas(requests=10), Quotas(by=lambda _: "all", requests=25), limits=Limits(rate=10)),
+    )
     server.on("rated", lambda: 1, rate=2)
     async with AsyncExitStack() as stack:
         found = list[int]()
