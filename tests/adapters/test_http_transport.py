@@ -307,6 +307,23 @@ async def test_bodies_grow_while_they_go_through_quickly(
     assert max(gate.bodies[:2]) <= 2 * PIECE and least <= max(gate.bodies) <= most
 
 
+async def test_senders_fill_the_next_body_while_one_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They waited at 64 KiB, with those on their way, so that each round trip carried no more."""
+    monkeypatch.setattr(http_transport, "QUICK", 1000.0)
+    async with gated() as (_server, gate, url):
+        transport = await dial_http(url, limits=LIMITS)
+        recorder = Recorder.of(transport)
+        gate.admitted = asyncio.Semaphore(0)
+        for posts in range(len(gate.bodies), 8):
+            while not recorder.paused:
+                transport.send(b'{"a":["news","' + 8000 * b"x" + b'"]}')
+            gate.admitted.release()
+            await turns_until(lambda posts=posts: len(gate.bodies) > posts)  # type: ignore[misc]
+        assert 200_000 <= gate.bodies[-1] <= 300_000 and transport.unsent <= 600_000
+        gate.admitted = asyncio.Semaphore(sys.maxsize)
+        transport.abort()
+
+
 @pytest.mark.asyncio_loop
 async def test_a_close_waits_while_bytes_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """It dropped the connection after ``close_timeout``."""

@@ -132,7 +132,7 @@ class HttpCarrier:
             remote=(url.hostname or "", url.port or (443 if url.scheme == "wss" else 80)),
             underlying=self,
         )
-        self._transport = HttpTransport(info, limits)
+        self._transport = HttpTransport(info, limits, dialed=True)
         self._response: Any = None
         """The present response with what the server sends."""
         self._tasks: list[asyncio.Task[None]] = []

@@ -61,11 +61,13 @@ class HttpTransport:
     Args:
         info: the information about the connection.
         limits: the limits of the connection.
+        dialed: whether this is the client's end.
     """
 
-    def __init__(self, info: ConnectionInfo, limits: Limits) -> None:
+    def __init__(self, info: ConnectionInfo, limits: Limits, *, dialed: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.info = info
+        self._dialed = dialed
         self.largest = limits.message_bytes
         self._limits = limits
         self.id = ""
@@ -115,10 +117,10 @@ class HttpTransport:
 
     @property
     def unsent(self) -> int:
-        return self._unsent
+        return self._unsent - self._carrying
 
     def backlog(self) -> int:
-        """Return `unsent`, for `StallWatch` and `Heartbeat`."""
+        """Return the bytes that nothing has confirmed, for `StallWatch` and `Heartbeat`."""
         return self._unsent
 
     @property
@@ -150,12 +152,18 @@ class HttpTransport:
             self._add(frame(kind | MORE, payload[at : at + PIECE]))
             at += PIECE
         self._add(frame(kind | more, payload[at:] if at else payload))
-        if self._unsent > self._limits.high_water_bytes and self._room.is_set():
+        if self._room.is_set() and self.unsent > self._high_water:
             self._room.clear()
             self._stall_watch = StallWatch(self, self._loop, self._limits)
             self._stall_watch.start()
             if self._delivery.receiver is not None:
                 self._delivery.receiver.pause_sending()
+
+    @property
+    def _high_water(self) -> int:
+        """The unsent bytes above which senders wait. On a client whose bodies have grown, there is room for the next
+        one, because each body waits for the answer to the last one."""
+        return max(self._limits.high_water_bytes, self._most if self._dialed and self._most > PIECE else 0)
 
     def _add(self, data: bytes) -> None:
         self._waiting.append(data)
@@ -243,6 +251,10 @@ class HttpTransport:
             self._carrying += len(popped[-1])
         if not self._waiting and not self.over.done():
             self.output.clear()
+        if not self._room.is_set() and self.unsent <= self._high_water // 4:
+            self._have_room()
+            if self._delivery.receiver is not None and not self.over.done():
+                self._delivery.receiver.resume_sending()
         return b"".join(popped)
 
     def carried(self) -> None:
@@ -253,10 +265,6 @@ class HttpTransport:
             self._most = min(self._most * 2, MOST)
         self._unsent -= self._carrying
         self._carrying = 0
-        if not self._room.is_set() and self._unsent <= self._limits.high_water_bytes // 4:
-            self._have_room()
-            if self._delivery.receiver is not None and not self.over.done():
-                self._delivery.receiver.resume_sending()
         if self.close_received and not self._waiting and self._closing is not None:
             self._end(self._closing)
 
