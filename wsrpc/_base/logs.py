@@ -313,6 +313,8 @@ class PeerLog:
             # Most log formats show no attributes. A warning should name the peer, and a line of a client its URL.
             least = logging.WARNING if self.url is None else logging.INFO
             if level >= least and self.id not in args:
-                place = self.url or remote
-                text, args = f"{text} (peer %s)", (*args, self.id if place is None else f"{self.id} at {place}")
+                place, address = self.url or remote, fields["address"]
+                who = self.id if place is None else f"{self.id} at {place}"
+                # A node of a cluster passes calls on to peers with addresses.
+                text, args = f"{text} (peer %s)", (*args, who if address == self.address else f"{who}, for {address}")
             logger.log(level, text, *args, exc_info=options.get("exc_info"), extra={_EXTRA: fields}, stacklevel=4)

@@ -10,7 +10,7 @@ from .._base.closing import CloseCode
 from .._base.scheduler import Tasks
 from .._core.api.peer import Peer, core_of
 from .._core.api.registration import Registrar
-from .._core.wire.nodes import error_to_node
+from .._core.wire.nodes import ID, error_to_node
 from .._keyed.keeper import principal_text
 from .._server.joined_cluster import REPLACED
 from .._server.rooms import Rooms
@@ -19,7 +19,6 @@ from ._away_calls import AwayCalls
 from ._claims import Claim
 from ._links import NodeLinks
 from ._node import BEAT, Node
-from ._peer_forwarder import ID
 
 CONNECTED = "connected"
 """Request to the node with a higher claim to an address: whether its peer has a connection."""

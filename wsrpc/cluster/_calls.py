@@ -25,12 +25,12 @@ from .._core.peer.requester import Requester, convert_answer
 from .._core.sending.checks import check_sending
 from .._core.sending.sender import Sender
 from .._core.wire.messages import EVENT_OPTIONS, NO_OPTIONS, RequestOptions
+from .._core.wire.nodes import place
 from .._server.joined_cluster import HasAddress
 from ..errors import ConnectionLost, EngineLost, PeerNotFound, RequestTimeout, WsrpcError
 from ._addresses import CLOSE_PEER, SUBMIT
 from ._away_calls import Ask, AwayCall
 from ._membership import ClusterMembership
-from ._peer_forwarder import place
 from ._submitted_call import SubmittedCall, WaitingCall
 from .engine import RESPONSE_TIMEOUT
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from .._core.wire.nodes import ID
 from .._server.operations import DirectOperations, Row, Target
 from ..errors import EngineLost, PeerNotFound, WsrpcError
 from ._addresses import HAS_ID
 from ._calls import ClusterSender
 from ._membership import ROWS, ClusterMembership
-from ._peer_forwarder import ID
 
 
 class ClusterOperations(DirectOperations):

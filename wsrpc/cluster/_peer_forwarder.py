@@ -21,23 +21,13 @@ from .._core.handlers.invocation import Invocation
 from .._core.sending.sender import Sender
 from .._core.sending.session_writer import SessionWriter
 from .._core.wire.messages import RequestOptions, context_of, event_on
-from .._core.wire.nodes import error_to_node
+from .._core.wire.nodes import error_to_node, read_place
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from ._item_forwarder import ItemForwarder
-
-VALUE, CHANNEL = "\0", "\1"
-"""Character after the address: whether the caller wants a value or a channel."""
-ID = "\2"
-"""Character before a `Peer.id`, where a peer is named by its id instead of its address. (Addresses are printable.)"""
 
 TOO_SLOW = "the events for it wait for a slow consumer"
 TASK = 1024
 """Bytes that a waiting event counts for besides its own bytes."""
-
-
-def place(address: str, channel: str | None, *, wants_channel: bool = False) -> str:
-    """Return the name of the channel between two nodes for messages to ``channel`` of a peer."""
-    return f"{address}{CHANNEL if wants_channel else VALUE}{channel or ''}"
 
 
 class PeerForwarder:
@@ -104,23 +94,21 @@ class PeerForwarder:
                 most = joined.unread_memory.limits.hard_cap_bytes
                 return self._forward_event(joined.writer, joined.start_sending(), joined.id, ctx, most, fail)
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, wants_channel=True)
-        on = ctx.inbound.c or ""
-        wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
-        address, found, channel = on.partition(wants)
-        if not found:
+        to = read_place(ctx.inbound.c or "")
+        if to is None:
             raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))
-        peer = self._find(address)
+        peer = self._find(to.address)
         if peer is not None:
             sender, current = core_of(peer).requester, current_of(peer)
             if ctx.id is None:
                 fail = partial(current.session.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
                 most = current.session.negotiation.limits.hard_cap_bytes
-                return self._forward_event(current.writer, sender, channel or None, ctx, most, fail)
-            return self._pass_on(ctx, sender, channel or None, a, wants_channel=wants == CHANNEL)
+                return self._forward_event(current.writer, sender, to.channel, ctx, most, fail)
+            return self._pass_on(ctx, sender, to.channel, a, wants_channel=to.wants_channel)
         if ctx.id is None:
             self.lost += 1
             return None
-        raise error_to_node(PeerNotFound(address))
+        raise error_to_node(PeerNotFound(to.name))
 
     def _forward_event(
         self,
@@ -214,9 +202,9 @@ class PeerForwarder:
             raise error_to_node(exc) from None
         finally:
             if options.has_key:
-                address, wants_value, _ = (ctx.inbound.c or "").partition(VALUE)
-                if wants_value:
-                    told(address)
+                to = read_place(ctx.inbound.c or "")
+                if to is not None and not to.wants_channel:
+                    told(to.address)
         if answer.__class__ is not ChannelCore:
             return answer
         return self._answer_with(ctx, answer)

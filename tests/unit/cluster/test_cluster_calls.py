@@ -17,7 +17,18 @@ from cluster_servers import NarrowEngine, Servers, servers, sessions_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import AnonymousChannel, Client, CloseInfo, Context, Handshake, Limits, Reconnect, Retry, current_peer
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    Context,
+    Handshake,
+    Limits,
+    OutgoingCall,
+    Reconnect,
+    Retry,
+    current_peer,
+)
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session import replay
 from wsrpc.cluster import _engine_link
@@ -219,6 +230,39 @@ async def test_the_context_of_a_call_arrives(route: str) -> None:
         w.peer.emit_nowait("context", metadata=metadata)
         assert await w.peer.request("context", timeout=None) == [{}, None]
         assert w.callee.seen == [metadata, {}, metadata, metadata, {}]
+
+
+CHANNEL = "of\x00any\x01name"
+PASSED_ON: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda peer: peer.request("nobody"), "nobody"),
+    (lambda peer: peer.open_channel("nothing"), "nothing"),
+    (lambda peer: peer.of("chat").request("nobody"), "chat:nobody"),
+    (lambda peer: anext(peer.of(CHANNEL).stream("nobody")), f"{CHANNEL}:nobody"),
+]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_log_of_a_node_shows_event_and_address_of_a_call_that_it_passes_on(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had the name of the channel between the nodes as the event, and no address."""
+    async with world("there") as w:
+        if fails:  # a function of an adapter
+
+            async def broken(call: OutgoingCall, call_next: Any) -> Any:
+                raise KeyError(call.event)
+
+            membership_of(w.made[1].cluster).registry.passing_on.append(broken)
+        for call, _ in PASSED_ON:
+            with pytest.raises(HandlerFailed if fails else UnknownEvent):
+                await call(w.peer)
+    found = [each for each in caplog.records if getattr(each, "address", None) == "ada"]
+    assert [getattr(each, "event", None) for each in found] == [repr(event)[1:-1] for _, event in PASSED_ON]
+    for record, (_, event) in zip(found, PASSED_ON, strict=True):
+        text = record.getMessage()
+        assert text.endswith(", for ada)"), text
+        shown = repr(event)[1:-1]
+        assert f"handling {shown} #" in text if fails else f"request {event!r} was refused" in text
 
 
 ERRORS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [

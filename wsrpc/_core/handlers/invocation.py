@@ -16,6 +16,7 @@ from ...errors import BadArguments, ChannelClosed, made_here
 from ..inboxes.item_inboxes import UploadInbox
 from ..wire.counting import memory_of
 from ..wire.messages import WireMessage, context_of
+from ..wire.nodes import ID, Place, read_place
 from ..wire.rejections import bounded_reason
 from .observation import Message
 
@@ -173,25 +174,31 @@ class Invocation(msgspec.Struct, eq=False):
         return name if isinstance(name, str) else None
 
     @property
+    def place(self) -> Place | None:
+        """To whom this node of a cluster passes the message on. None if it is for this side."""
+        name = self.channel_name
+        return read_place(name) if name is not None and self.dispatcher.answers.host.settings.between_nodes else None
+
+    @property
     def label(self) -> str:
         """The event in the words of a log line: ``chat:say #7``."""
-        scope = self.inbound.c if self.inbound.h is None else self.inbound.h
-        where = "" if scope is None else f"{scope}:"
+        event = self.full_event if self.inbound.h is None else f"{self.inbound.h}:{self.event}"
         which = "" if self.id is None else f" #{self.id}"
-        return repr(f"{where}{self.event}{which}")[1:-1]
+        return repr(f"{event}{which}")[1:-1]
 
     @property
     def full_event(self) -> str:
         """The event with its named channel: ``chat:say``."""
-        name = self.channel_name
+        name = self.channel_name if (place := self.place) is None else place.channel
         return self.event if name is None else f"{name}:{self.event}"
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields of a log record about the call, without the numbers that make each label another one."""
-        context = context_of(self.inbound)
+        context, place = context_of(self.inbound), self.place
         return {
             "event": self.full_event or None,
             "trace": None if context is None or context.metadata is UNSET else context.metadata.get("traceparent"),
+            **({} if place is None or place.address.startswith(ID) else {"address": place.address}),
         }
 
     def make_channel(self) -> ChannelCore:

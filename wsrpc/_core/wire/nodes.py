@@ -1,14 +1,15 @@
-"""Errors between two nodes of a cluster, when one node passes on the calls of the other.
+"""Places and errors between two nodes of a cluster, when one node passes on the calls of the other.
 
-A node that passes a call on to one of its clients returns the client's answer. It sends its own exceptions as errors
-with special codes. The calling node converts such an error to the exception that a call to its own client would raise.
-A client cannot send such an error, because `passed_on` removes these codes.
+A call to a client of another node is sent to that node on a channel whose name is a `place`. A node that passes a call
+on to one of its clients returns the client's answer. It sends its own exceptions as errors with special codes. The
+calling node converts such an error to the exception that a call to its own client would raise. A client cannot send
+such an error, because `passed_on` removes these codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import (
     BadResult,
@@ -33,6 +34,37 @@ NODE: Any = object()
 
 LOST = "lost"
 """Event that tells another node that messages of its sender may be missing."""
+
+_VALUE, _CHANNEL = "\0", "\1"
+"""Character after the address: whether the caller wants a value or a channel."""
+ID = "\2"
+"""Character before a `Peer.id`, where a peer is named by its id instead of its address. (Addresses are printable.)"""
+
+
+def place(address: str, channel: str | None, *, wants_channel: bool = False) -> str:
+    """Return the name of the channel between two nodes for messages to ``channel`` of a peer."""
+    return f"{address}{_CHANNEL if wants_channel else _VALUE}{channel or ''}"
+
+
+class Place(NamedTuple):
+    """What `place` was made of. ``address`` is an address, or `ID` and the id of a peer."""
+
+    address: str
+    channel: str | None
+    wants_channel: bool
+
+    @property
+    def name(self) -> str:
+        """The address or the id."""
+        return self.address.removeprefix(ID)
+
+
+def read_place(name: str) -> Place | None:
+    """Return what a `place` was made of. None for another name."""
+    wants = _CHANNEL if _CHANNEL in name.partition(_VALUE)[0] else _VALUE  # the first: a channel's name may have both
+    address, found, channel = name.partition(wants)
+    return Place(address, channel or None, wants == _CHANNEL) if found else None
+
 
 PREFIX = "wsrpc.node."
 
