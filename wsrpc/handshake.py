@@ -38,6 +38,8 @@ class Handshake:
             repeated header are joined with commas, and ``headers.get_all(name)`` returns each value. Each character of
             a value is one byte (Latin-1).
         origin: the ``Origin`` header, which browsers send, or None.
+        names_origin: whether a browser would have sent ``Origin``. The URLs of ``routes`` set it to False for a GET:
+            browsers leave the header out if the page is of the same host.
         host: the host that the client connected to, with the port if the client sent one.
         remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
         local: the address and port of the server, or None.
@@ -92,6 +94,7 @@ class Handshake:
         self.target, self.path, self.query = split_target(target)
         self.headers: Headers = any_case(headers)
         self.origin = self.headers.get("origin")
+        self.names_origin = True
         self.host = self.headers.get("host", "")
         self.remote = remote
         self.local = local

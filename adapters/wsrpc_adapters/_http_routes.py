@@ -157,8 +157,7 @@ class HttpRoutes:
             response = refused(405, f"this URL has {', '.join(methods)}")
             return response._replace(headers=[*response.headers, ("allow", ", ".join(methods))])
         handshake = request.handshake(self.server)
-        if handshake.origin is None and handshake.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return refused(403, "a page of another site names its origin")
+        handshake.names_origin = request.method != "GET"
         await self.server.handshake(handshake)  # the application itself words its refusal
         handshake.address = None  # a call to this address is for a connection that lasts
         asked = Asked(self.server, request, handshake, name, key)

@@ -18,11 +18,12 @@ from typing import Any, ClassVar
 from aiohttp import web
 from asgi_servers import SERVERS, hypercorn_serving, uvicorn_serving
 from starlette.applications import Starlette
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
 
 from wsrpc import Server
 from wsrpc_adapters.aiohttp import aiohttp_handler
-from wsrpc_adapters.asgi import asgi, lifespan
+from wsrpc_adapters.aiohttp import routes as aiohttp_routes
+from wsrpc_adapters.asgi import asgi, lifespan, routes
 from wsrpc_adapters.uvicorn import WebSocketProtocol
 
 MADE = Path(__file__).parents[1] / "certificates"
@@ -56,6 +57,9 @@ ABILITIES: dict[str, str] = {
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
 }
 """What a host may be unable to do."""
+
+URLS: dict[str, Any] = {"calls": ["echo"], "rooms": ["lobby"]}
+"""What is served below ``/api`` where there is HTTP."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,6 +108,7 @@ def application(server: Server, handler: Handler | None = None, *, drain: float 
     """An aiohttp application with the route ``/ws``, which opens and closes the server."""
     app = web.Application()
     app.router.add_route("*", "/ws", handler or aiohttp_handler(server))
+    app.add_subapp("/api", aiohttp_routes(server, **URLS))
 
     async def start(app: web.Application) -> None:
         await server.open()
@@ -154,7 +159,8 @@ class UvicornH11(Uvicorn):
 async def serving_starlette(server: Server, run: str) -> AsyncGenerator[str]:
     """Serve ``server`` beside a Starlette application, under the ASGI server ``run``."""
     served = asgi(server)
-    app = Starlette(routes=[WebSocketRoute("/ws", served), Route("/ws", served)], lifespan=lifespan(server))
+    found = [WebSocketRoute("/ws", served), Route("/ws", served), Mount("/api", routes(server, **URLS))]
+    app = Starlette(routes=found, lifespan=lifespan(server))
     async with SERVERS[run](app) as port:
         yield f"ws://127.0.0.1:{port}/ws"
         await server.close()

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from core_driver import turns
-from hosts import HOSTS, Host, UvicornH11
+from hosts import HOSTS, HTTP_HOSTS, Host, UvicornH11
 from leftovers import turns_until
-from raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake
+from raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake, head_of
 from served import LIMITS, echo_server, hosts, keeps_working, port_of
 
-from wsrpc import Handshake, Peer
+from wsrpc import Handshake, HandshakeRejected, Peer, Server
+from wsrpc.testing import connect
 
 TOKEN = "hidden-5e3a"
 """Is in requests, and must be in no answer and in no line of the log."""
@@ -297,6 +298,87 @@ async def check_messages(peer: RawPeer, compressed: bool, too_large: bool) -> No
         return
     payload = (await peer.next_of(TEXT)).payload
     assert len(payload) < 1000 if compressed else json.loads(payload)["d"] == text
+
+
+# ---------------------------------------------------------------- which pages may connect
+
+NAMES = ("127.0.0.1:PORT", "localhost:PORT", "evil.example:PORT", "app.lan")
+"""Values of the header ``Host``. The third name resolves to the server. `ALLOWED` lists pages of the last one."""
+ALLOWED = ["http://app.lan", "https://page.example"]
+
+SENT: dict[str, tuple[str, str]] = {
+    "": ("+ + + +", "+ + - +"),
+    "Origin: http://HOST": ("+ + - +", "+ + - +"),
+    "Origin: https://page.example": ("+ + + +", "+ + + +"),
+    "Origin: https://evil.example": ("- - - -", "- - - -"),
+    "Origin: null": ("- - - -", "- - - -"),
+    # Browsers send this one to 127.0.0.1, to localhost and with TLS, and then with `Origin`, unless by GET.
+    "Sec-Fetch-Site: same-origin": ("+ + + +", "+ + + +"),
+    "Sec-Fetch-Site: none": ("+ + + +", "+ + + +"),
+    "Sec-Fetch-Site: same-site": ("+ + + +", "- - - -"),
+    "Sec-Fetch-Site: cross-site": ("+ + + +", "- - - -"),
+    # A page can add this one to a GET or a POST, and uvicorn believes it.
+    "X-Forwarded-Proto: https": ("+ + + +", "+ + - +"),
+}
+"""Headers, with who may connect to each of the `NAMES`: by what has an origin if it is a browser's, and by GET."""
+
+WAYS: dict[str, tuple[str, str, int]] = {
+    "WebSocket": ("", "", 101),
+    "HTTP": ("POST /ws", "Wsrpc-Transport: poll\r\nContent-Length: 0\r\n", 200),
+    "POST": ("POST /api/call/echo", "Content-Type: application/json\r\nContent-Length: 1\r\n\r\n1", 200),
+    "GET": ("GET /api/rooms/lobby?wait=0", "", 200),
+}
+"""Requests, with more headers, and the status of the response."""
+
+
+def expected(way: str, status: int) -> dict[tuple[str, str], int]:
+    return {
+        (sent, name): status if sign == "+" else 403
+        for sent, signs in SENT.items()
+        for name, sign in zip(NAMES, signs[way == "GET"].split(), strict=True)
+    }
+
+
+def serving_pages() -> Server:
+    server = echo_server(origins=ALLOWED)
+    server.room("lobby", keep=60, allow=lambda peer: True)
+    return server
+
+
+PLACES = [(host, way) for way in WAYS for host in (HOSTS if way == "WebSocket" else HTTP_HOSTS)]
+
+
+@pytest.mark.parametrize(("host", "way"), PLACES, ids=str)
+async def test_which_pages_may_connect(host: Host, way: str) -> None:
+    """By GET, a page whose name resolves to the server (DNS rebinding) could open connections and read rooms."""
+    line, more, status = WAYS[way]
+    found = dict[tuple[str, str], int]()
+    async with host.serving(serving_pages()) as url:
+        port = port_of(url)
+        for sent, name in expected(way, status):
+            own = name.replace("PORT", str(port))
+            head = f"{line} HTTP/1.1\r\nHost: {own}\r\n" if line else handshake("/ws", host=own)[:-2].decode()
+            added = sent.replace("HOST", own) + "\r\n" if sent else ""
+            end = "" if "\r\n\r\n" in more else "\r\n"
+            answer = await head_of(port, f"{head}{added}{more}{end}".encode())
+            found[sent, name] = int(answer.split()[1])
+            if line:  # a page that is refused learns why
+                origins = [added[8:].strip()] if added.startswith("Origin") else []
+                assert values(answer, "access-control-allow-origin") == origins
+    assert found == expected(way, status)
+
+
+async def test_which_pages_may_connect_in_memory() -> None:
+    found = dict[tuple[str, str], int]()
+    for sent, name in expected("memory", 101):
+        header, _, value = sent.replace("HOST", name.replace("PORT", "8000")).partition(": ")
+        headers = {"Host": name.replace("PORT", "8000"), **({header: value} if header else {})}
+        try:
+            async with connect(serving_pages(), headers=headers):
+                found[sent, name] = 101
+        except HandshakeRejected as refused:
+            found[sent, name] = refused.status
+    assert found == expected("memory", 101)
 
 
 # ---------------------------------------------------------------- what comes before the response

@@ -216,7 +216,7 @@ ANSWERS: dict[str, Row] = {
     "a path that is not served": ("GET", "/", None, {}, 404, "routes() does not serve this path"),
     "another method": ("GET", "/call/add", None, {}, 405, "this URL has POST"),
     "a page of another site": ("POST", "/call/add", [1], FOREIGN, 403, "this origin is not allowed"),
-    "an image of another site": ("GET", "/rooms/lobby?wait=0", None, {"Sec-Fetch-Site": "cross-site"}, 403, "a page"),
+    "an image of another site": ("GET", "/rooms/lobby?wait=0", None, {"Sec-Fetch-Site": "cross-site"}, 403, "a GET"),
     "a refusal": ("POST", "/call/add", [1], {"Authorization": "Bearer nobody"}, 401, "who are you?"),
     "a run of nobody": ("POST", "/runs/count/k", [1], {}, 403, "a key needs a principal"),
     "a run of others": ("GET", "/runs/count/k?wait=0", None, {"Authorization": "Bearer bob"}, 404, "wsrpc.items_gone"),

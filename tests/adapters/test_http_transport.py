@@ -503,6 +503,21 @@ async def test_what_a_server_refuses(case: str) -> None:
             assert await status_of(session, "POST", url, request(id, **mine), HELLO) == 404
 
 
+PAGE = "https://page.example"
+BELONGS = [("", "", 204), (PAGE, "", 204), (PAGE, PAGE, 204), (PAGE, FOREIGN["origin"], 403), ("", PAGE, 403)]
+"""The origin of the opening request and of a later one. Browsers send none with a GET to the page's own host."""
+
+
+@pytest.mark.parametrize(("opened_by", "origin", "status"), BELONGS)
+async def test_a_connection_belongs_to_the_page_that_has_opened_it(opened_by: str, origin: str, status: int) -> None:
+    """A page could send what no origin had opened."""
+    async with requesting(origins=[PAGE]) as (_server, url, session):
+        id = await opened(session, url, **({"Origin": opened_by} if opened_by else {}))
+        headers = request(id, **({"Origin": origin} if origin else {}))
+        assert await status_of(session, "POST", url, headers, HELLO) == status
+        assert await status_of(session, "GET", url, headers) == (200 if status == 204 else 403)
+
+
 async def test_a_repeated_request_has_no_effect() -> None:
     async with requesting() as (_server, url, session):
         id = await opened(session, url)

@@ -89,8 +89,8 @@ class HandshakeChecks:
 
     def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
         self._budget = budget
-        self._origins = OriginRule(origins, budget)
         self._proxies = TrustedProxies(trusted_proxies)
+        self._origins = OriginRule(origins, budget, knows_proxies=bool(self._proxies))
         self._function: HandshakeFunction | None = None
         self._where = ""
         self._warned = False

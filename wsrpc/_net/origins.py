@@ -1,4 +1,8 @@
-"""Origins that may connect: the header ``Origin`` of a browser's request names the site of the page that makes it."""
+"""Origins that may connect: the header ``Origin`` of a browser's request names the site of the page that makes it.
+
+Browsers send it with each WebSocket and each POST, but not with a GET to the page's own host. They send
+``Sec-Fetch-Site`` only to hosts with TLS, and to ``localhost``. No page can set these headers, or ``Host``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from copy import copy
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
@@ -30,6 +35,10 @@ Origins = Iterable[str] | Callable[[Handshake], object] | _AnyOrigin
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+OWN_SITES = ("same-origin", "none")
+"""Values of ``Sec-Fetch-Site`` if the page is of the own host, or the user has typed the URL."""
+UNNAMED = "a GET without Origin needs another Host, or the header 'Sec-Fetch-Site: none', which no page can set\n"
+
 WEB = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?")
 """The origin of a web page: scheme, host, and the port unless it is the scheme's default."""
 OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
@@ -37,15 +46,18 @@ OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
 
 
 class OriginRule:
-    """Decides which values of the header ``Origin`` may connect. Requests without the header may connect: they do not
-    come from browsers.
+    """Decides which origins may connect. If a browser may have left the origin out, the implied one is checked.
+
+    Args:
+        knows_proxies: whether the user has listed the proxies that decide `Handshake.secure`.
 
     Raises:
         TypeError, ValueError: ``origins`` is not valid.
     """
 
-    def __init__(self, origins: Origins, budget: LogBudget) -> None:
+    def __init__(self, origins: Origins, budget: LogBudget, *, knows_proxies: bool) -> None:
         self._budget = budget
+        self._knows_proxies = knows_proxies
         self.allows_any = isinstance(origins, _AnyOrigin)
         self._function: Callable[[Handshake], object] | None = None
         self._listed: frozenset[str] = frozenset()
@@ -70,26 +82,40 @@ class OriginRule:
             HandshakeRejected: the origin may not connect. The status is 403, and a warning in the log says why.
             Exception: the exception of the user's function.
         """
-        origin = handshake.origin
-        if origin is None or self.allows_any:
+        origin, body = handshake.origin, "this origin is not allowed\n"
+        if self.allows_any or (origin is None and handshake.names_origin):
             return
+        if origin is None:
+            if (origin := self._implied_origin(handshake)) is None:
+                return
+            handshake, body = copy(handshake), UNNAMED
+            handshake.origin = origin
         if self._function is not None:
             said = self._function(handshake)
             check_has_run("the function of origins=, which must not be async,", said)
             if said:
                 return
-            self._warn(handshake, "the function of origins= refused it")
+            why = "the function of origins= refused it"
         else:
             clear = _canonical(origin)
             if clear is not None and (clear in self._listed or (_is_own(clear, handshake) and _names_server(clear))):
                 return
-            self._warn(handshake, _why_refused(origin, clear))
-        raise HandshakeRejected(403, "this origin is not allowed\n")
+            why = _why_refused(origin, clear)
+        about = {"origin": short(origin)[1:-1], "remote": address_text(handshake.remote)}
+        self._budget.log(logging.WARNING, "refused the origin %s; %s", short(origin), why, fields=about)
+        raise HandshakeRejected(403, body)
 
-    def _warn(self, handshake: Handshake, why: str) -> None:
-        origin = short(handshake.origin)
-        about = {"origin": origin[1:-1], "remote": address_text(handshake.remote)}
-        self._budget.log(logging.WARNING, "refused the origin %s; %s", origin, why, fields=about)
+    def _implied_origin(self, handshake: Handshake) -> str | None:
+        """Return the origin that a browser may have left out. None if it is certain that it is allowed."""
+        site = handshake.headers.get("sec-fetch-site")
+        if site is not None:
+            return None if site in OWN_SITES else "null"
+        # A page can set this header in a GET, and uvicorn believes it of this machine.
+        is_secure = handshake.secure and (self._knows_proxies or "x-forwarded-proto" not in handshake.headers)
+        own = [f"{scheme}://{handshake.host.lower()}" for scheme in (("https",) if is_secure else ("http", "https"))]
+        if _names_server(own[0]):
+            return None
+        return next((each for each in own if _canonical(each) in self._listed), own[0])
 
 
 def _why_refused(origin: str, clear: str | None) -> str:

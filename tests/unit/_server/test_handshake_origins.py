@@ -14,11 +14,17 @@ from wsrpc import ANY_ORIGIN, Client, Handshake, HandshakeRejected, Server, dial
 from wsrpc.testing import connect
 
 
-async def passes(origin: str | None, host: str, *, secure: bool = False, **options: Any) -> bool:
+async def passes(
+    origin: str | None, host: str, *, secure: bool = False, by_get: bool = False, proto: str = "", **options: Any
+) -> bool:
     """Whether a server lets a page of ``origin`` connect to ``host``."""
     headers = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
+    if proto:
+        headers["X-Forwarded-Proto"] = proto
+    asked = Handshake("/", headers, secure=secure, remote=("1.2.3.4", 5))
+    asked.names_origin = not by_get
     try:
-        await Server(**options).handshake(Handshake("/", headers, secure=secure, remote=("1.2.3.4", 5)))
+        await Server(**options).handshake(asked)
     except HandshakeRejected as exc:
         return exc.status != 403
     return True
@@ -60,11 +66,24 @@ async def test_a_name_that_resolves_to_the_server_is_not_the_servers_own_host(ho
     """The owner of a name could let it resolve to the server of a visitor, and its pages passed (DNS rebinding)."""
     for origins in ([], ["https://app.example"]):
         assert await passes(f"http://{host}", host, origins=origins) is (host in OURS.split())
+        assert await passes(None, host, by_get=True, origins=origins) is (host in OURS.split())
     # A browser that has checked the certificate of this name is not misled, and no page says where it comes from
     # but the one itself. Programs say what they like.
     assert await passes(f"https://{host}", host, secure=True)
-    assert await passes(f"http://{host}", host, origins=[f"http://{host}"])
+    assert await passes(None, host, by_get=True, secure=True)
+    for listed in (f"http://{host}", f"https://{host}"):  # TLS may end at a proxy
+        assert await passes(listed, host, origins=[listed])
+        assert await passes(None, host, by_get=True, origins=[listed])
     assert await passes(None, host)
+
+
+@pytest.mark.parametrize(
+    ("options", "passing"), [({}, False), ({"trusted_proxies": ["1.2.3.4"]}, True), ({"origins": ANY_ORIGIN}, True)]
+)
+async def test_a_page_cannot_say_that_it_was_loaded_with_tls(options: dict[str, Any], passing: bool) -> None:
+    """uvicorn believes the header of a browser on its machine."""
+    get = partial(passes, None, "evil.example", by_get=True, secure=True, proto="https")
+    assert await get(**options) is passing
 
 
 async def test_the_host_that_a_trusted_proxy_reports_is_checked_as_well(caplog: pytest.LogCaptureFixture) -> None:
@@ -132,6 +151,8 @@ async def test_a_function_decides_instead() -> None:
 
     assert await passes("https://a.example", "other", origins=ours)
     assert not await passes("https://other", "other", origins=ours)  # the own host, too, only if it says so
+    assert await passes(None, "a.example", by_get=True, origins=ours)  # a browser leaves this origin out
+    assert not await passes(None, "other", by_get=True, origins=ours)
 
 
 # ---------------------------------------------------------------- all of them
