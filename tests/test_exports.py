@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isclass, isfunction
@@ -15,6 +16,8 @@ from pkgutil import iter_modules
 import pytest
 
 import wsrpc
+
+ROOT = Path(__file__).parent.parent
 
 
 def order(name: str) -> tuple[bool, bool, str]:
@@ -53,6 +56,33 @@ def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> No
     words = [sys.executable, "-c", f"{program}; import sys; print(*sys.modules)"]
     loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     assert unused & set(loaded) == set()
+
+
+def test_everything_is_there_within_a_zip(tmp_path: Path) -> None:
+    """A program that is one file has its libraries so. `RedisStore` read its Lua script beside the module's file."""
+    with zipfile.ZipFile(tmp_path / "program.zip", "w") as program:
+        for package in ("wsrpc", "adapters/wsrpc_adapters"):
+            for file in sorted((ROOT / package).rglob("*")):
+                if file.is_file() and "__pycache__" not in file.parts:
+                    program.write(file, Path(package).name / file.relative_to(ROOT / package))
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from importlib import import_module
+from pkgutil import walk_packages
+import wsrpc, wsrpc_adapters
+from wsrpc.conformance import _rows
+_rows.load()
+for package in (wsrpc, wsrpc_adapters):
+    for module in walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            print(import_module(module.name).__file__)
+"""
+    words = [sys.executable, "-P", "-c", code, str(tmp_path / "program.zip")]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    places = ran.stdout.split()
+    assert len(places) > 300 and [place for place in places if not place.startswith(str(tmp_path))] == []
 
 
 def test_middleware_needs_no_import_of_what_it_gets() -> None:

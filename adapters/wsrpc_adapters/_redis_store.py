@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -56,7 +56,7 @@ REFUSALS = {
 }
 """What a step raises, by its reply."""
 
-STEPS = Path(__file__).with_suffix(".lua").read_text("utf-8")
+STEPS = files("wsrpc_adapters").joinpath("_redis_store.lua").read_text("utf-8")
 
 
 class RedisStore:
