@@ -25,7 +25,7 @@ from .._core.api.options import ChannelEventOptions, changed
 from .._core.api.outgoing_functions import run_around, run_at_once
 from .._core.api.peer import Peer
 from .._core.api.proxy import make_emitter
-from .._core.sending.checks import check_sending, check_thread, check_thread_of_plain, raw_payload
+from .._core.sending.checks import check_thread, check_thread_of_plain, raw_payload
 from .._core.sending.session_writer import SessionWriter
 from .._core.sending.slow_readers import KeepLatest, Slow
 from .._core.wire.call_context import CallContext
@@ -207,7 +207,6 @@ class BroadcastGroup:
         if event is None:
             message = RawBroadcast(args[0])
         else:
-            check_sending(channel, event, None)
             message = EventBroadcast(event_on(channel, (event, *args), context), self.codec)
         return message, (self, channel, event, key or key_of(self.slow, args))
 

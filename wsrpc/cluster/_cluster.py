@@ -16,7 +16,7 @@ from .._core.api.outgoing import OutgoingRegistrar
 from .._core.api.outgoing_functions import run_around
 from .._core.api.proxy import make_emitter
 from .._core.handlers.registry import Registry
-from .._core.sending.checks import check_sending, raw_payload
+from .._core.sending.checks import raw_payload
 from .._core.session.sessions import Sessions
 from .._core.wire.call_context import CallContext
 from .._core.wire.codecs import Codec
@@ -376,7 +376,6 @@ class ClusterEmitter(RequestMethods):
         chosen = changed(EVENT_OPTIONS, options, ChannelEventOptions, self.emit, event)
         channel = self._channel_name
         check_event(event)
-        check_sending(channel, event, None)
         assert not isinstance(channel, int)
 
         async def send(context: CallContext | None) -> EmitReport:

@@ -257,7 +257,6 @@ async def test_requesting(options: dict[str, Any], text: str) -> None:
 async def test_calling() -> None:
     server = Server()
     mistakes: list[tuple[Callable[[Any], Any], str]] = [
-        (lambda one: one.emit(5), "an event's name is a string, got 5"),
         (lambda one: one.close("x"), "a close code is a number such as 1000, or None for no code; got 'x'"),
         (lambda one: one.close(1000, 5), "a close reason is text, got 5"),
     ]
@@ -269,6 +268,30 @@ async def test_calling() -> None:
         for closing in (server.close(-1), asyncio.to_thread(server.run, drain_timeout=float("nan"))):
             with pytest.raises(ValueError, match=r"^drain_timeout= is a number of seconds, 0 or more; got "):
                 await closing
+        assert client.connected
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("name", [5, None])
+async def test_whoever_emits_gives_an_event_a_name(name: Any) -> None:
+    """A server and a room took None for a raw message."""
+    server = Server()
+    async with asyncio.timeout(8), connect(server) as client:
+        [peer] = server.peers
+
+        async def call(emit: Callable[..., Any]) -> None:
+            if inspect.isawaitable(made := emit(name, "text")):
+                await made
+
+        rooms = server.room("plain"), server.room("kept", keep=60)
+        for room in rooms:
+            room.add(peer)
+        for one in (client, peer, server, *rooms):
+            emitter: Any
+            for emitter in (one, one.of("channel")):
+                for emit in (emitter.emit, emitter.emit_nowait):
+                    with pytest.raises(TypeError, match=f"^an event's name is a string, got {name}$"):
+                        await call(emit)
         assert client.connected
 
 

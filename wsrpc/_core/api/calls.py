@@ -18,6 +18,7 @@ from ..channels.channel_core import ChannelCore
 from ..channels.source import close_source
 from ..handlers.invocation import CURRENT
 from ..inboxes.inbox import Inbox
+from ..sending.checks import check_sending
 from ..sending.sender import Sender
 from ..wire.call_context import CallContext
 from ..wire.messages import RequestOptions
@@ -134,7 +135,12 @@ def broadcast(
 
     Args:
         run: `run_at_once`, or `run_around` if the result of ``send`` is awaited.
+
+    Raises:
+        TypeError, ReservedEvent: the event has a name that cannot be sent.
     """
+    channel, event, _ = message
+    check_sending(channel, event, None)
     if not functions:
         return send(options.context)
     call = _describe("broadcast", message, options)
