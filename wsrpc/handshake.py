@@ -49,9 +49,9 @@ class Handshake:
             certificate, or None. Some hosts never set it.
         subprotocols: the subprotocols that the client offers, in its order of preference, without ``wsrpc.resume``,
             with which a web page asks to resume its session.
-        response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,
-            use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
-            handshake itself.
+        response_headers: headers to add to the response, also to a refusal. Names ignore case. To repeat a header such
+            as ``Set-Cookie``, use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of
+            the WebSocket handshake itself.
         limits: the limits of this connection. To change them, set this attribute, for example to
             ``handshake.limits.replace(message_bytes=4096)``. A session resumes only on a connection with equal limits.
         compression: whether to use permessage-deflate if the client offers it.

@@ -97,7 +97,8 @@ def raises(error: BaseException) -> Gate:
 
 
 def answers_and_rejects(given: Handshake) -> None:
-    given.response_headers["X-Accepted"] = "yes"
+    given.response_headers["X-Served-By"] = "me"
+    given.response_headers["x-price"] = "5"  # that of the refusal is sent instead
     headers = [("CONTENT-TYPE", "text/x-bill"), ("Content-Length", "999"), ("X-Price", "7"), ("x-price", "8"), *COOKIES]
     given.reject(402, "päy first", headers)
 
@@ -198,13 +199,16 @@ RULES: dict[str, Rule] = {
         body="päy first",
         asks=BEARER,
         answer={"content-type": ["text/x-bill"], "x-price": ["7", "8"], "set-cookie": ["a=1", "b=2"]}
-        | {"x-accepted": [], "wsrpc-refused": ["1"]},  # and not by a proxy
+        | {"x-served-by": ["me"], "wsrpc-refused": ["1"]},  # and not by a proxy
         logged="402 päy first",
         needs="refusal body",
     ),
     # Functions that fail.
     "error": failing(raises(LookupError("why")), "why"),
     "error that is no Exception": failing(raises(Odd("why")), "why"),
+    "header of the handshake in a refusal": failing(
+        lambda given: (answers(("Connection", "close"))(given), given.reject(401)), "belongs to the handshake itself"
+    ),
     "line break in a header": failing(answers(("X-A", f"{TOKEN}\r\nX-B: b")), "'X-A' has a character"),
     "subprotocol that is not offered": failing(sets(subprotocol="c"), "offers the subprotocols"),
     # Functions that never end.

@@ -166,6 +166,7 @@ class HandshakeChecks:
         if isinstance(refusal := ungrouped(exc), HandshakeRejected):
             try:
                 _check_refusal(refusal)
+                _check_response_headers(handshake)
                 return reported(refusal, asked, handshake, door, self._budget if asked == "on_handshake" else None)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
@@ -192,8 +193,11 @@ def reported(
 ) -> HandshakeRejected:
     """Count a refusal, and return it. With ``budget``, log it if ``is_new``, or the first for each reason and client.
 
+    It gets the headers that ``on_handshake`` has added, if it has no others with their names.
+
     A client is named by what ``on_handshake`` has said of it, because many can have one host.
     """
+    refusal.headers = handshake.response_headers | refusal.headers
     door.refuse(refusal)
     door.refused_by_principal.add(handshake.principal, {str(refusal.status): 1})
     names = (each for each in (handshake.address, handshake.principal) if each is not None)
@@ -297,6 +301,15 @@ def _complete(handshake: Handshake) -> None:
         handshake.state = PeerState()
         for key in given:  # a `Key` is kept under its name
             handshake.state[key] = given[key]
+    _check_response_headers(handshake)
+
+
+def _check_response_headers(handshake: Handshake) -> None:
+    """Check the headers that the user's function has added.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be sent, or belongs to the handshake.
+    """
     added: Any = handshake.response_headers
     if added.__class__ is not ResponseHeaders:
         handshake.response_headers = ResponseHeaders() | added

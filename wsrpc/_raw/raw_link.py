@@ -157,7 +157,9 @@ class RawLink:
         self.overdue = False
         """Whether a broadcast has waited for this connection in vain, and the connection has not drained since."""
         self.closing = False
-        """Whether the user has called `close`."""
+        """Whether this side has begun to close the connection."""
+        self._user_closed = False
+        """Whether the user has called `close`, or the user's function has returned."""
         self.full = False
         """Whether the transport has more unsent bytes than its high-water mark."""
         self.leave_rooms = leave_rooms
@@ -219,7 +221,7 @@ class RawLink:
     def ended(self) -> CloseInfo | None:
         """How the connection ended. None if it has not ended."""
         ended = self.pieces.ended
-        return msgspec.structs.replace(ended, user_closed=True) if ended is not None and self.closing else ended
+        return ended if ended is None else msgspec.structs.replace(ended, user_closed=self._user_closed)
 
     async def wait_ended(self) -> CloseInfo:
         """Wait until the connection has ended, and return how it ended. Cancelling is safe."""
@@ -362,7 +364,7 @@ class RawLink:
 
     # ------------------------------------------------------------ closing
 
-    async def close(self, code: int | None, reason: str) -> None:
+    async def close(self, code: int | None, reason: str, *, user_closed: bool = True) -> None:
         """Close the connection for the user; see `RawConnection.close`."""
         if self.pieces.ended is not None:
             return
@@ -372,6 +374,7 @@ class RawLink:
             if not self._midway:
                 self._broadcasts.flush(everything=True)  # they were reported as sent
         self.closing = True
+        self._user_closed = self._user_closed or user_closed
         self.pieces.stop()
         await close_transport(self.transport, code, reason)
 
@@ -380,12 +383,12 @@ class RawLink:
         if not self.closed:
             self._break_off(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
 
-    async def finish(self, code: int, reason: str) -> None:
-        """Close the connection after the user's function, unless it is closed."""
+    async def finish(self, code: int, reason: str, *, failed: bool) -> None:
+        """Close the connection after the user's function has returned or ``failed``, unless it is closed."""
         if self._broken_off is not None:
             await self._broken_off
         elif self.pieces.ended is None:
-            await self.close(code, reason)
+            await self.close(code, reason, user_closed=not failed)
 
     async def fail(self, code: int, reason: str) -> ConnectionLost:
         """Close the connection because of what the other side sent; return the error to raise."""

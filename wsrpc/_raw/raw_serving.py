@@ -97,7 +97,7 @@ class RawConnections:
         return connection
 
     async def _run(self, serving: RawServing, connection: RawConnection, link: RawLink, expiry: Expiry | None) -> None:
-        code, reason = 1000, ""
+        code, reason, failed = 1000, "", False
         try:
             function = await serving.prepare(connection)
             self._enter(connection)
@@ -111,12 +111,12 @@ class RawConnections:
             # A function need not catch the errors of a connection that has ended or was closed.
             if not (link.closed and all(isinstance(each, ConnectionError) for each in parts_of(exc))):
                 code, reason = refusal_of(exc)
-                failed = not isinstance(ungrouped(exc), RpcError)
-                level = logging.ERROR if failed else logging.INFO
-                link.log(level, "serving a raw connection failed: %s", ungrouped(exc), exc_info=exc if failed else None)
+                failed, refused = True, isinstance(ungrouped(exc), RpcError)
+                level, shown = (logging.INFO, None) if refused else (logging.ERROR, exc)
+                link.log(level, "serving a raw connection failed: %s", ungrouped(exc), exc_info=shown)
         finally:
             try:
-                await link.finish(code, reason)
+                await link.finish(code, reason, failed=failed)
                 await serving.ended(connection, link.log)
             finally:
                 if expiry is not None:

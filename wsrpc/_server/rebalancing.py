@@ -114,6 +114,6 @@ async def _close_idle(served: ServedPeer, why: str) -> None:
     while not session.over:
         await served.wait_idle(Closers())
         if session.state.sends:
-            await served.peer.close(CloseCode.SERVICE_RESTART, why)
+            await served.current.close(CloseCode.SERVICE_RESTART, why)
             return
         await asyncio.sleep(TICK)

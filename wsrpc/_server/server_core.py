@@ -366,11 +366,11 @@ class ServerCore:
 
     async def _close_idle(self, served: ServedPeer) -> None:
         await served.wait_idle(self._closers)
-        await served.peer.close(CloseCode.SERVICE_RESTART, CLOSING)
+        await served.current.close(CloseCode.SERVICE_RESTART, CLOSING)
 
     async def _close_connections(self) -> None:
         peers = {served: served.peer for served in self.peers}
-        endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers.values()]
+        endings = [served.current.close(CloseCode.SERVICE_RESTART, CLOSING) for served in peers]
         endings.append(self.raw.close(CloseCode.SERVICE_RESTART, CLOSING))
         transports = [peer.transport for peer in peers.values()] + [link.transport for link in self.raw.links()]
         closing = asyncio.gather(*endings, return_exceptions=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._base.closing import CloseCode
 from .._base.scheduler import Tasks
-from .._core.api.peer import Peer, core_of
+from .._core.api.peer import Peer, core_of, current_of
 from .._core.api.registration import Registrar
 from .._core.wire.nodes import ID, error_to_node
 from .._keyed.keeper import principal_text
@@ -129,7 +129,7 @@ class Addresses:
         peer = self._peer(address)
         if peer is None or peer.connected or principal_text(peer.principal) != principal:
             return False
-        await peer.close(CloseCode.REPLACED, REPLACED)
+        await current_of(peer).close(CloseCode.REPLACED, REPLACED)
         return True
 
     async def _submit(self, address: str, payload: bytes) -> None:
@@ -220,7 +220,7 @@ class Addresses:
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
         _log_replaced(address, peer)
-        self.closing.spawn(peer.close(CloseCode.REPLACED, REPLACED))
+        self.closing.spawn(current_of(peer).close(CloseCode.REPLACED, REPLACED))
 
 
 def _log_replaced(address: str, peer: Peer) -> None:

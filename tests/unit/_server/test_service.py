@@ -359,7 +359,7 @@ async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_a
     await turns_until(lambda: log)
     await server.close()
     assert transport.closed == CloseInfo(code, reason, was_clean=True)
-    assert log == [(code, reason, True)]
+    assert log == [(code, reason, False)]  # nobody has called close()
     said = messages(caplog, logging.ERROR)
     assert len(said) == (logged is not None)
     assert logged is None or (logged in caplog.text and (raw or "'open', Gate.on_open" in said[0]))
@@ -621,7 +621,7 @@ async def test_an_exception_ends_the_connection(
     await server.accept(transport)
     transport.feed("1", "2")
     await turns_until(lambda: len(got) == 2)
-    assert got == [1 if style == "on_json" else "1", CloseInfo(code, reason, was_clean=True, user_closed=True)]
+    assert got == [1 if style == "on_json" else "1", CloseInfo(code, reason, was_clean=True)]
     assert ("secret" in caplog.text) is (code == 1011), "with its traceback"
     await server.close()
 

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import messages
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
@@ -102,3 +102,68 @@ async def test_a_handler_that_will_not_stop_holds_up_closing_only_so_long(
             await serving
     assert any("do not end" in text for text in messages(caplog))
     go.set()
+
+
+# ---------------------------------------------------------------- `close` handlers
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("by", ["other code", "another peer's handler"])
+@pytest.mark.parametrize("target", ["client", "server", "client's peer", "server's peer"])
+async def test_close_returns_when_the_close_handlers_have(target: str, by: str, times: int) -> None:
+    """That of a peer returned while `close` handlers that were `async def` ran on."""
+    server, log = Server(limits=PATIENT), list[str]()
+    begun, go, returned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await go.wait()
+        log.append("event")
+
+    async def close() -> None:
+        closing = [asyncio.ensure_future(closes.close()) for _ in range(times)]
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(*closing)
+        log.append("returned")
+        returned.set()
+
+    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, limits=PATIENT) as client:
+        [peer] = server.peers
+        closes: Any = {"client": client, "server": server, "client's peer": client.peer, "server's peer": peer}[target]
+        end: Any = client if target.startswith("client") else peer
+
+        async def closed(*_: Any) -> None:
+            await turns(20)
+            log.append("closed")
+
+        end.on("close", closed)
+        end.on("slow", slow)
+        server.on("kick", close)
+        async with Client(listener.url, limits=PATIENT) as other:
+            await (peer if end is client else client).emit("slow")
+            await begun.wait()
+            if by == "other code":
+                await close()
+            else:
+                await other.emit("kick")
+                await returned.wait()
+    assert log == ["event", "closed", "returned"]
+
+
+@pytest.mark.parametrize("waits_for", ["event", "close"])
+async def test_a_peer_s_close_waits_for_close_handlers_only_so_long(waits_for: str) -> None:
+    server, go, begun = Server(limits=HASTY), asyncio.Event(), asyncio.Event()
+
+    @server.on(waits_for)
+    async def stubborn(*_: Any) -> None:
+        begun.set()
+        await go.wait()
+
+    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, reconnect=None) as client:
+        if waits_for == "event":
+            await client.emit("event")
+            await begun.wait()
+        await server.peers[0].close()
+        assert begun.is_set() and server.peers == ()
+        go.set()

@@ -274,10 +274,13 @@ class Peer(Registrar, ReadingCaller):
         await self._current.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Close the connection, and return when it has ended.
+        """Close the connection, and return when it has ended and the `close` handlers have returned.
 
         Messages that were accepted for sending are sent first, then the Close frame. From the call on, no message that
         arrives is handled, and no handler starts. Cancelling is safe: the closing handshake continues.
+
+        The call waits for `close` handlers for at most `Limits.close_timeout` seconds. In a handler of this peer, or a
+        task that it has started, it does not wait for them: they may wait for that handler.
 
         After this call, a client does not dial again, even if it has no connection.
 
@@ -295,11 +298,11 @@ class Peer(Registrar, ReadingCaller):
                 given without a code.
             RuntimeError: called in a thread other than the event loop's.
         """
-        told = check_close(code, reason)
+        check_close(code, reason)
         self._check_thread("peer.close()")
         current = self._current
-        current.start_close(told, reason)
-        await current.session.close(code, reason)
+        await current.close(code, reason)
+        await current.wait_close_handlers()
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe.

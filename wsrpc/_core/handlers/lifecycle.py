@@ -184,22 +184,22 @@ class Reporter:
         self.notifications: tuple[Notification, ...] = ()
         """The notifications whose handlers have not finished, the present one first."""
 
-    def notify(self, event: str, argument: object) -> None:
-        """Call the handlers of a lifecycle event with the peer and ``argument``."""
+    def notify(self, event: str, argument: object) -> asyncio.Task[None] | None:
+        """Call the handlers of a lifecycle event with the peer and ``argument``. Return the task of those not done."""
         if not [registry for registry in self.registries if registry.lifecycle]:
-            return  # most peers have no such handlers
-        self._fire(event, (self.peer(), argument))
+            return None  # most peers have no such handlers
+        return self._fire(event, (self.peer(), argument))
 
     def _fire(self, event: str, args: tuple[object, ...]) -> asyncio.Task[None] | None:
         stage = self._stage(event)
         stage.fire(self.registries, event, args)
         return self._complete(stage)
 
-    def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
-        """Call a user's function, sync or async, as a handler of a lifecycle event."""
+    def call(self, event: str, function: Callable[..., Any], /, *args: object) -> asyncio.Task[None] | None:
+        """Call a user's function, sync or async, as a handler of a lifecycle event. Return its task if it goes on."""
         stage = self._stage(event)
         stage.call(event, function, args)
-        self._complete(stage)
+        return self._complete(stage)
 
     def notify_hooks(self, name: str, args: tuple[object, ...], opening: asyncio.Future[None] | None = None) -> None:
         """Call the functions of a hook after the notifications before. If ``opening`` is passed, wait for it, too."""

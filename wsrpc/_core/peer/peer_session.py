@@ -6,16 +6,17 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from ..._base.closing import CloseInfo
+from ..._base.closing import CloseInfo, check_close
 from ...errors import MessageTooBig, ProtocolError, RpcError, SessionLost
 from ..channels.channel_table import ChannelTable
-from ..handlers.invocation import BYTES_PER_CALL, CURRENT, Invocation
+from ..handlers.invocation import BYTES_PER_CALL, CURRENT, EXITED, Invocation
 from ..handlers.opening import Opening
 from ..sending.answers import Answers
 from ..sending.pending import SENT
@@ -57,7 +58,9 @@ class PeerSession:
 
     __slots__ = (
         "__weakref__",
+        "_close_handlers",
         "_disconnected",
+        "_ending",
         "_receiver",
         "admission",
         "channels",
@@ -95,6 +98,10 @@ class PeerSession:
         self._receiver = Receiver(host, self.dispatcher)
         self._disconnected: asyncio.Future[None] | None = None
         """Done when the session is over or has no connection. None if nothing waits for this."""
+        self._close_handlers: set[asyncio.Task[None]] | None = None
+        """The tasks of the `close` handlers that take time. None until the handlers are called."""
+        self._ending: asyncio.Future[None] | None = None
+        """Done when the `close` handlers are called. None if nothing waits for this."""
 
     def __repr__(self) -> str:
         return f"<PeerSession {self.writer.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
@@ -259,10 +266,15 @@ class PeerSession:
             self.session.last_close = info
         self.outbox.drop_waiting(self.session.last_close)
 
-    def start_close(self, code: int, reason: str) -> None:
+    async def close(self, code: int | None, reason: str) -> None:
+        """Close the session for the user, without waiting for its handlers; see `Peer.close`."""
+        self.start_close(check_close(code, reason), reason)
+        await self.session.close(code, reason)
+
+    def start_close(self, code: int, reason: str, *, user_closed: bool = True) -> None:
         """Accept no more messages. The caller then closes the session."""
         writer, outbox, session = self.writer, self.outbox, self.session
-        ending = CloseInfo(code, reason, user_closed=True)
+        ending = CloseInfo(code, reason, user_closed=user_closed)
         self.host.core.close_calls += 1
         outbox.expects_session = False
         if not session.state.lives:
@@ -302,8 +314,8 @@ class PeerSession:
         self.host.spawn(self.session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
-        """Close the connection while it opens, and ignore the messages that have arrived."""
-        self.start_close(code, reason)
+        """Close the connection while it opens, and ignore the messages that have arrived: a service has refused it."""
+        self.start_close(code, reason, user_closed=False)
         self.host.spawn(self.session.close(code, reason))
 
     def replace(self, replaced: CloseInfo) -> None:
@@ -359,10 +371,13 @@ class PeerSession:
             info = msgspec.structs.replace(info, user_closed=True)
         info = self._with_will_reconnect(info)
         reporter = self.host.reporter
-        reporter.notify("close", info)
+        running = [reporter.notify("close", info)]
         close_handler = self.host.owner.close_handler()
         if close_handler is not None:
-            reporter.call("close", close_handler, info)
+            running.append(reporter.call("close", close_handler, info))
+        self._close_handlers = {task for task in running if task is not None}
+        if self._ending is not None:
+            self._ending.set_result(None)
 
     def _with_will_reconnect(self, info: CloseInfo) -> CloseInfo:
         """Return ``info`` with the present value of ``will_reconnect``."""
@@ -442,6 +457,23 @@ class PeerSession:
         """Wait until there is no connection. Cancelling is safe."""
         if self.session.state.lives and not self.session.state.away:
             await asyncio.shield(self._until_disconnected())
+
+    async def wait_close_handlers(self) -> None:
+        """Wait until the `close` handlers have ended, for at most `Limits.close_timeout`. Cancelling is safe.
+
+        A handler of this peer does not wait: the `close` handlers may wait for it, and it may be one of them.
+        """
+        invocation = CURRENT.get(None)
+        within = invocation is not None and invocation.peer is self.host.peer and invocation.state is not EXITED
+        if within or not self.session.over:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.host.settings.limits.close_timeout):
+                if self._close_handlers is None:
+                    self._ending = self._ending or self.writer.loop.create_future()
+                    await asyncio.shield(self._ending)
+                if self._close_handlers:
+                    await asyncio.wait(self._close_handlers)
 
     def _until_disconnected(self) -> asyncio.Future[None]:
         """Return the future that is done when there is no connection. Do not cancel this future."""
