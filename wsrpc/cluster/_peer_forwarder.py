@@ -174,7 +174,7 @@ class PeerForwarder:
             waits_for = step.send(None)
         except StopIteration as exc:  # how a coroutine returns
             return exc.value
-        return _rest(step, waits_for)
+        return StartedStep(step, waits_for)
 
     async def _event(self, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions) -> None:
         try:
@@ -248,7 +248,3 @@ class PeerForwarder:
 
 def _relayed(*_: Any) -> None:
     """Stand in, in logs, for the handler of messages from other nodes."""
-
-
-async def _rest(step: Any, waits_for: Any) -> Any:
-    return await StartedStep(step, waits_for).complete()

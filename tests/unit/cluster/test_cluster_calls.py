@@ -559,6 +559,33 @@ async def test_a_call_whose_process_does_not_say_in_time_whether_it_was_sent() -
         w.engine.thaw()
 
 
+CANCELLED: dict[str, Callable[[Any, Any], Any]] = {
+    "request": lambda peer, channel: peer.request("park"),
+    "request on a channel": lambda peer, channel: channel.request("park"),
+    "upload": lambda peer, channel: peer.request("last", send=iter(int, 1)),
+    "stream": lambda peer, channel: anext(peer.stream("endless")),
+    "conversation": lambda peer, channel: peer.open_channel("talk", "bob"),
+}
+
+
+@pytest.mark.parametrize("call", CANCELLED)
+async def test_a_call_is_cancelled_that_comes_together_with_its_cancellation(call: str) -> None:
+    """The process of the callee had sent the call, and had not told the callee of the cancellation."""
+    async with world("there") as w:
+        async with await w.peer.open_channel("talk", "ada") as channel:
+            channel.on("name", lambda name: name)
+            await channel.wait_for("hello")
+            w.engine.freeze()
+            task = asyncio.create_task(CANCELLED[call](w.peer, channel))
+            await turns_until(lambda: sessions_of(membership_of(w.made[0].cluster))[0].pending)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            w.engine.thaw()
+            assert await channel.request("ask", 1) == 2
+            await turns_until(lambda: w.callee.client.peer.active == 1)  # the conversation
+
+
 async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world("there") as w:
         with pytest.raises(ValueError, match="close code 1006 may not be sent"):

@@ -34,10 +34,16 @@ _NO_MORE = object()  # what an iterator gives that has ended
 
 
 class StartedStep(NamedTuple):
-    """Coroutine that has run up to its first wait, such as the ``__anext__`` of a generator whose item takes time."""
+    """Coroutine that has run up to its first wait, such as the ``__anext__`` of a generator whose item takes time.
+
+    It may have sent something. So whoever will not await it completes it with an error.
+    """
 
     step: Any
     waits_for: Any
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield from self.complete())
 
     @types.coroutine
     def complete(self, error: BaseException | None = None) -> Generator[Any, Any, Any]:

@@ -38,7 +38,7 @@ from ..channels.channel_core import ChannelCore
 from ..channels.channel_states import ChannelState
 from ..channels.channel_table import TOO_MANY, ChannelTable
 from ..channels.named_channels import FOR_READERS
-from ..channels.source import ReadInThread, as_source
+from ..channels.source import ReadInThread, StartedStep, as_source
 from ..handlers.compiled import Handler
 from ..handlers.invocation import CURRENT, EXITED, Call, CallState, Invocation
 from ..handlers.layers import PLAIN, Limited, Route, close_unawaited
@@ -301,7 +301,9 @@ class Dispatcher:
                             self.loop.call_soon(self.admission.notify_if_events_done)
                 if self.paused is not None:
                     await self.wait_while_paused(invocation)
-            except BaseException:
+            except BaseException as exc:
+                if result.__class__ is StartedStep:
+                    await result.complete(exc)
                 close_unawaited(result)
                 raise
             if result.__class__ is CoroutineType:  # as `complete`, with one coroutine less
