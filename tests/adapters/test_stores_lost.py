@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import shutil
 import sqlite3
 import sys
 import threading
@@ -14,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +30,7 @@ from redis.asyncio.client import PubSub
 from stores_in_use import add, add_own, end, entries_of, new_log, next_entries, state_of, until
 
 from wsrpc import Client, HandshakeRejected, Quotas, Server
+from wsrpc._log import sqlite_store
 from wsrpc._server import quotas
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
@@ -635,15 +637,50 @@ async def test_a_file_is_found_again(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_a_file_knows_how_long_a_log_has_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+HOUR, DAYS = 3600.0, 1000 * 24 * 3600.0
+CLOCKS = {
+    "right": (0, 0, 60, 60, True),
+    "right, and off for long": (0, 0, 2 * HOUR, 2 * HOUR, False),
+    "set forward": (-DAYS, 0, 60, 60, True),
+    "set forward, and off for long": (-DAYS, 0, 2 * HOUR, 2 * HOUR, False),
+    "set back": (DAYS, 0, 60, 60, True),
+    "set back, and off for long": (DAYS, 0, 2 * HOUR, 2 * HOUR, False),
+    "behind at the next start": (0, 0, -DAYS, 0, True),
+    "behind at each start": (-DAYS, 0, -DAYS, 0, True),
+    "set back twice": (DAYS, 0, -DAYS, 0, True),
+}
+"""The system clock, which is so many seconds ahead at the start, then while the file is open, and at the next start.
+Then, how long the file was closed, and whether it still has what is kept for an hour."""
+
+
+@pytest.mark.parametrize("last_call", ["before", "after"])
+@pytest.mark.parametrize("clock", CLOCKS)
+async def test_a_clock_that_is_set_moves_nothing_while_a_file_is_open(
+    clock: str, last_call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results that a device had kept since it started without the right time were gone after its next start."""
+    ahead, then, at_last, closed_for, is_kept = CLOCKS[clock]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    monkeypatch.setattr(sqlite_store, "WATCH", 0.01)
     store = SqliteStore(tmp_path / "store.db")
-    await store.open("k", new_log("a", keep=3600, topic="t"))
+    await store.open("waits", new_log("a", keep=DAYS, topic="t"))
+    await store.open("k", new_log("a", keep=HOUR))
+    await end(store, b"result")
+    written = (log := tmp_path / "store.db-wal").stat().st_size
+    if ahead != then:
+        ahead = then
+        await turns_until(lambda: log.stat().st_size > written)
+    if last_call == "after":
+        await store.open("another", new_log("a"))
+    copied = shutil.copytree(tmp_path, tmp_path / "after a power cut")
     await store.close()
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 100)
-    again = SqliteStore(tmp_path / "store.db")
-    [log] = await again.adopt("t")
-    assert 99 < log.age < 200
+    ahead = at_last
+    again = SqliteStore(copied / "store.db")
+    page = await again.read("k", 0)
+    assert (page.state.end if page else None) == (b"result" if is_kept else None)
+    [waiting] = await again.adopt("t")
+    assert closed_for <= waiting.age < closed_for + 50
     await again.close()
 
 
@@ -691,13 +728,66 @@ async def test_readers_have_only_what_is_in_the_file(
     await again.close()
 
 
+class SmallDisk(sqlite3.Connection):
+    """A file on a disk that is full at times."""
+
+    made: ClassVar[list[SmallDisk]] = []
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.made.append(self)
+
+    def set_full(self, full: bool) -> None:
+        self.execute(f"PRAGMA max_page_count = {1 if full else 2**30}")
+
+
+async def test_a_full_disk_begins_nothing_and_gives_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A repeated call did not get its result, because that was written once more."""
+    monkeypatch.setattr(SmallDisk, "made", [])
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=SmallDisk))
+    store = SqliteStore(tmp_path / "store.db")
+    for key in ("k", "runs", "gone"):
+        await store.open(key, new_log("a", keep=1e-3 if key == "gone" else 60))
+    await end(store, b"result")
+    [disk] = SmallDisk.made
+    disk.set_full(True)
+    for _ in range(2):
+        with pytest.raises(StoreFull, match="is full"):
+            await store.open("new", new_log("a", payload=bytes(100_000)))
+        assert (await store.open("k", new_log("b"))).end == b"result"
+        assert await store.read("new", 0) is None
+    assert caplog.text.count("is full") == 1
+    with pytest.raises(StoreLost, match="is full"):
+        await add_own(store, 1, bytes(100_000), key="runs")
+    await store.close()
+    store = SqliteStore(tmp_path / "store.db")
+    assert (await store.open("k", new_log("b"))).end == b"result"
+    disk = SmallDisk.made[-1]
+    disk.set_full(False)
+    assert (await store.open("new", new_log("c", payload=bytes(100_000)))).id == "c"
+    await store.close()
+
+
 async def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    (tmp_path / "store.db").write_bytes(b"this is no database, but long enough to be taken for one" * 100)
-    for path in (tmp_path / "store.db", tmp_path / "none" / "store.db"):
-        store = SqliteStore(path)
-        with pytest.raises(StoreLost, match=r"store\.db"):
-            await store.open("k", new_log("a"))
-        await store.close()
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    for number in range(20):
+        await add(store, "w", number, bytes(1000))
+    await store.close()
+    whole = path.read_bytes()
+    cut = [whole[:size] for size in range(4096, len(whole), 4096)]
+    later = bytearray(whole)
+    later[60:64] = (99).to_bytes(4)  # where SQLite has `user_version`
+    for content in (b"this is no database, but long enough to be taken for one" * 100, bytes(later), *cut):
+        path.write_bytes(content)
+        for place in (path, tmp_path / "none" / "store.db"):
+            store = SqliteStore(place)
+            why = "it has the format 99" if content == later and place is path else ""
+            with pytest.raises(StoreLost, match=r"store\.db.*" + why):
+                await store.open("k", new_log("a"))
+            await store.close()
 
 
 TWO_LOOPS = """

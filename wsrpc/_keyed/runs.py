@@ -30,10 +30,10 @@ from .run_readers import AHEAD, RunReaders
 
 NOTHING_KEPT = "nothing is kept of this call any more"
 ITEMS_LOST = "the store has lost items, perhaps those before {}"
-RESULTS_FULL = "too many results are kept for this caller: a shorter keep= or another store takes more"
+RESULTS_FULL = "the store is full, or too many results are kept for this caller: a shorter keep= or another store helps"
 CALLS_FULL = (
-    "too many calls wait for this address, or their results are kept: a shorter deliver_within= or another store takes "
-    "more"
+    "the store is full, or too many calls wait for this address, or their results are kept: a shorter deliver_within= "
+    "or another store helps"
 )
 OTHER = "other"
 """The writer that ends the run of another process."""

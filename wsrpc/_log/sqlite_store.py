@@ -10,30 +10,48 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context
 from math import inf
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from .._base.logs import logger
+from .._base.scheduler import spawn_later
 from .._base.threads import start_without_context
-from .contract import LEASE, AdoptedLog, Appended, LogState, NewLog, Page, StoreLost
+from .contract import LEASE, AdoptedLog, Appended, LogState, NewLog, Page, StoreFull, StoreLost
 from .memory_store import Batch, MemoryStore, Share, StoredLog
 
-TABLES = """
+FORMAT = 1
+"""The format of the file. Files of earlier versions have 0, and can be read: in them, the clock was the system's."""
+
+PRAGMAS = """
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;  -- not the default of every build: what was acknowledged survives a power cut
+"""
+
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS logs (key TEXT PRIMARY KEY, log BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (key TEXT, number INTEGER, id TEXT, entry BLOB, PRIMARY KEY (key, number))
 WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, file REAL, system REAL);
+PRAGMA user_version = {FORMAT};
+"""
+
+WATCH = 10.0
+"""Seconds between two looks whether the system clock was set."""
+
+CHECK = "PRAGMA quick_check(1)"
+"""Finds what a query need not find, such as the end of a file that is gone. Loading a file takes several times as long.
 """
 
 Statement = tuple[str, tuple[Any, ...]]
 
 
 class Row(Struct, array_like=True):
-    """What a file has of a log beside its entries. ``expires`` and ``started`` are times of the system clock."""
+    """What a file has of a log beside its entries. ``expires`` and ``started`` are times of the clock of the file."""
 
     new: NewLog
     first: int
@@ -49,6 +67,10 @@ class Row(Struct, array_like=True):
     freed: tuple[str, ...] = ()  # the same
 
 
+class DiskFull(StoreLost):
+    """The file cannot grow."""
+
+
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Row).decode
 
 
@@ -60,7 +82,12 @@ class SqliteStore(MemoryStore):
     with any store.
 
     What could not be written is written with the next call for the same log, and readers of that log get `StoreLost`
-    until then.
+    until then. On a full disk, the other logs can be read, and no log begins: `StoreFull`.
+
+    Logs are kept by a clock of the file. It runs with the monotonic clock while a process has the file, and with the
+    system clock in between. So setting the system clock changes nothing while a process has the file. A clock that is
+    behind when a process opens the file counts as no time. Otherwise, the time since the last write counts, also if the
+    clock was set meanwhile: while no process had the file, or less than `WATCH` seconds before the power failed.
 
     Args:
         path: the file. It is created if there is none, with ``-wal`` and ``-shm`` beside it. Use a local disk.
@@ -83,14 +110,34 @@ class SqliteStore(MemoryStore):
         """The number of the last entry in the file, by the keys of the logs there."""
         self._dropped = set[str]()
         """Keys of logs that are still in the file."""
+        self._ahead = 0.0
+        """Seconds that the clock of the file is ahead of the monotonic clock."""
+        self._system_ahead = 0.0
+        """Seconds that the system clock was ahead of the monotonic clock when both were last written."""
+        self._watching: asyncio.Task[None] | None = None
+        """Looks at the system clock. None until the file is opened."""
+        self._is_full = False
+        """Whether it was logged that the disk is full."""
 
     def __repr__(self) -> str:
         return f"SqliteStore({self._path!r})"
 
     async def open(self, key: str, log: NewLog, /) -> LogState:
         await self._open_file()
+        before = self._logs.get(key)
         state = await super().open(key, log)
-        await self._save(key)
+        found = self._logs[key]
+        if found is not before or key in self._saving:  # else it is in the file, on a full disk, too
+            try:
+                await self._save(key)
+            except DiskFull as exc:
+                if self._logs.get(key) is not found or key in self._saved:
+                    raise
+                self._drop(key, found)
+                if not self._is_full:
+                    self._is_full = True
+                    logger.warning("the store %s begins nothing: %s", self, exc)
+                raise StoreFull(str(exc)) from exc
         return state
 
     async def append(self, key: str, log: NewLog | str, *args: Any, **options: Any) -> Appended:
@@ -125,6 +172,8 @@ class SqliteStore(MemoryStore):
         await super().close()
         if self._opening is not None and not self._opening.done():
             await asyncio.wait((self._opening,))
+        if self._watching is not None and not self._watching.get_loop().is_closed():
+            self._watching.cancel()
         if self._file is not None:
             file, self._file = self._file, None
             with suppress(StoreLost):
@@ -142,7 +191,8 @@ class SqliteStore(MemoryStore):
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
         except sqlite3.Error as exc:
-            raise StoreLost(f"{self._path}: {exc}") from exc
+            is_full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            raise (DiskFull if is_full else StoreLost)(f"{self._path}: {exc}") from exc
 
     async def _open_file(self) -> None:
         while self._file is None:
@@ -151,15 +201,24 @@ class SqliteStore(MemoryStore):
             await asyncio.shield(self._opening)
 
     async def _load_file(self) -> None:
-        file, rows, entries = await self._in_thread(self._read_file)
+        file, clock, rows, entries = await self._in_thread(self._read_file)
         if not self._logs:
-            self._load(rows, entries)
+            self._load(clock, rows, entries)
         self._file = file
+        self._watching = spawn_later(self._watch_clock(), Context())
 
-    def _read_file(self) -> tuple[sqlite3.Connection, list[tuple[str, Row]], list[Any]]:
+    def _read_file(self) -> tuple[sqlite3.Connection, list[float], list[tuple[str, Row]], list[Any]]:
         file = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
         try:
-            file.executescript(TABLES)
+            file.executescript(PRAGMAS)
+            [version], [damage] = file.execute("PRAGMA user_version").fetchone(), file.execute(CHECK).fetchone()
+            if version > FORMAT:
+                raise sqlite3.DatabaseError(f"it has the format {version}, and this version of wsrpc reads {FORMAT}")
+            if damage != "ok":  # for example, it was cut, or the disk has lost a part of it
+                raise sqlite3.DatabaseError(f"it is damaged: {damage}")
+            if version != FORMAT:
+                file.executescript(TABLES)
+            clock = file.execute("SELECT file, system FROM clock").fetchone() or [time.time()] * 2
             entries = file.execute("SELECT key, id, entry FROM entries ORDER BY key, number").fetchall()
             rows = [(key, _decode(row)) for key, row in file.execute("SELECT key, log FROM logs")]
         except msgspec.MsgspecError as exc:
@@ -168,17 +227,19 @@ class SqliteStore(MemoryStore):
         except sqlite3.Error:
             file.close()
             raise
-        return file, rows, entries
+        return file, clock, rows, entries
 
-    def _load(self, rows: list[tuple[str, Row]], entries: list[tuple[str, str, bytes]]) -> None:
+    def _load(self, clock: list[float], rows: list[tuple[str, Row]], entries: list[tuple[str, str, bytes]]) -> None:
         now, system = time.monotonic(), time.time()
+        time_in_file = clock[0] + max(0.0, system - clock[1])
+        self._ahead, self._system_ahead = time_in_file - now, system - now
         for key, row in rows:
             log = self._logs[key] = StoredLog(row.new, self._shares.setdefault(row.new.payer, Share()), now)
-            log.started -= max(0.0, system - row.started)
+            log.started -= max(0.0, time_in_file - row.started)
             log.first, log.ids, log.writers = row.first, deque([row.before]), row.writers
             log.end, log.free, log.freed = row.end, row.free, row.freed
             log.lapses = now  # the process that ran it has ended
-            log.expires = now + (row.new.keep if log.runs else row.expires - system)
+            log.expires = now + (row.new.keep if log.runs else row.expires - time_in_file)
             for batch in log.writers.values():
                 batch.added = now  # on the clock of this process
             log.share.logs += 1
@@ -193,6 +254,14 @@ class SqliteStore(MemoryStore):
                     found.ids.append(id)
                 self._resize(found, 0, len(entry) + found.each)
                 self._saved[key] = found.last
+
+    async def _watch_clock(self) -> None:
+        """Write the time soon after the system clock was set, because the power may fail before the next call."""
+        while True:
+            await asyncio.sleep(WATCH)
+            if abs(time.time() - time.monotonic() - self._system_ahead) > 1:
+                with suppress(StoreLost):
+                    await self._save("")
 
     def _drop(self, key: str, log: StoredLog) -> None:
         super()._drop(key, log)
@@ -215,11 +284,14 @@ class SqliteStore(MemoryStore):
         for each in changed:
             statements += self._statements(each, self._logs[each])
         saved = {each: (self._logs[each], self._logs[each].last) for each in changed}
+        now, system = time.monotonic(), time.time()
+        statements.append(("REPLACE INTO clock VALUES (0, ?, ?)", (self._ahead + now, system)))
         try:
             await self._in_thread(self._write, self._file, statements)
         except BaseException:
             self._dropped |= {key, *dropped}  # it is not known what was written
             raise
+        self._system_ahead, self._is_full = system - now, False
         for each, (log, last) in saved.items():
             if self._logs.get(each) is log:
                 self._saved[each] = max(last, self._saved.get(each, 0))
@@ -227,8 +299,7 @@ class SqliteStore(MemoryStore):
             del self._saving[key]
 
     def _statements(self, key: str, log: StoredLog) -> Iterator[Statement]:
-        since, before = time.time() - time.monotonic(), log.id_of(log.first - 1)
-        expires, started = since + log.expires, since + log.started
+        expires, started, before = self._ahead + log.expires, self._ahead + log.started, log.id_of(log.first - 1)
         row = Row(log.new, log.first, before, log.base, expires, log.writers, log.end, log.free, started, log.freed)
         yield "REPLACE INTO logs VALUES (?, ?)", (key, _encode(row))
         saved = self._saved.get(key, 0)

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..._base.logs import logger
 from ..._base.names import Source
@@ -43,7 +43,7 @@ class StartedStep(NamedTuple):
     waits_for: Any
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield from self.complete())
+        return (yield from cast("Generator[Any, Any, Any]", self.complete()))
 
     @types.coroutine
     def complete(self, error: BaseException | None = None) -> Generator[Any, Any, Any]:
