@@ -26,13 +26,23 @@ const NEUTRAL = "wsrpc"
 const ATTEMPT_TIMEOUT = 10_000
 /** Milliseconds after which HTTP is tried in place of a WebSocket that does not open, or on which nothing arrives. */
 const HTTP_TIMEOUT = 4_000
-/** Milliseconds for which HTTP is tried first where WebSockets have failed. */
-const REMEMBERED = 60_000
+/**
+ * Milliseconds from the first attempt after a WebSocket on which a message has arrived. In this time, the network counts
+ * as one that passes WebSockets: a thousand pages that return to a slow network must not dial twice as often.
+ */
+const PASSES = 30_000
 
 const FAILED = { code: ABNORMAL, reason: SILENT }
 
-/** Until when HTTP is tried first, by the address. */
-const blocked = new Map<string, number>()
+/** What this page has learned of the network on the way to an address. */
+export interface Network {
+  /** Until when HTTP is tried first. Then a WebSocket is tried beside it. */
+  blockedUntil: number
+  /** Until when HTTP is not tried: see `PASSES`. Infinite while there is a WebSocket. */
+  passesUntil: number
+}
+const networks = new Map<string, Network>()
+globalThis.addEventListener?.("online", () => networks.clear()) // it may be another network
 
 /** Makes one attempt at a time to connect, at once or after a delay. */
 export class Dialing {
@@ -56,6 +66,7 @@ export class Dialing {
   #attempt = 0
   /** The open connection, until a message has arrived. */
   #mute: WebSocketLike | undefined
+  #network: Network = { blockedUntil: 0, passesUntil: 0 }
   /** The connection that is being made. */
   #connection: WebSocketLike | undefined
   /** Starts the next attempt, or ends the present one. */
@@ -92,11 +103,14 @@ export class Dialing {
     if (this.asksToResume) offers.push(HINT)
     const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options
     this.url = absolute(url)
-    if (transports[0] === "http" || blocked.get(this.url)! > now()) return void this.#openHttp(offers, FAILED)
+    const network = (this.#network = networks.get(this.url) ?? { blockedUntil: 0, passesUntil: 0 })
+    networks.set(this.url, network)
+    network.passesUntil = Math.min(network.passesUntil, now() + PASSES)
+    if (transports[0] === "http" || network.blockedUntil > now()) return void this.#openHttp(offers, FAILED)
     const WebSocketClass = own ?? (globalThis.WebSocket as unknown as WebSocketClass)
     const connection = new WebSocketClass(this.url, offers)
     this.#use(connection)
-    if (!transports.includes("http")) return
+    if (!transports.includes("http") || network.passesUntil > now()) return
     const lost = connection.onclose!
     const isOpening = () => connection === this.#connection
     connection.onclose = (event) => (isOpening() ? void this.#openHttp(offers, event) : lost(event))
@@ -121,6 +135,7 @@ export class Dialing {
 
   /** A message has arrived. */
   arrived(): void {
+    if (this.#mute && !("onreplace" in this.#mute)) this.#network.passesUntil = Infinity
     this.#mute = undefined
   }
 
@@ -132,21 +147,21 @@ export class Dialing {
    */
   async #openHttp(offers: string[], failed?: { code: number; reason: string }): Promise<void> {
     const attempt = this.#attempt
+    const triesWebSocket = this.#options.transports?.[0] !== "http"
     const module = await import("./http.js").catch(() => undefined)
     if (attempt !== this.#attempt) return
     if (!module) return failed && failed !== FAILED ? this.#owner.connectionLost(failed.code, failed.reason) : undefined
     if (this.#connection) disown(this.#connection, RESUMES)
-    const connection = new module.HttpSocket(this.url, offers, this.#target)
+    const connection = new module.HttpSocket(this.url, offers, this.#target, this.#network)
     if (failed) this.#use(connection)
     const opened = connection.onopen
     connection.onopen = (event) => {
-      blocked.set(this.url, now() + REMEMBERED)
       if (opened) return opened(event)
       connection.close()
       if (this.#mute) this.#owner.connectionLost(ABNORMAL, SILENT)
     }
+    if (!triesWebSocket) return
     connection.onreplace = (other) => {
-      blocked.set(this.url, now() + REMEMBERED) // it may be mute
       if (!this.asksToResume) return other.close()
       this.#use(other)
       other.onopen!({})

@@ -1,6 +1,7 @@
 // `HttpSocket`: a connection that HTTP requests carry, in place of a WebSocket. It is a module of its own, which the
 // client loads when a WebSocket cannot be opened. The frames are those of `wsrpc/_http/http_transport.py`.
 
+import type { Network } from "./dialing.js"
 import type { Address, Target, WebSocketLike } from "./target.js"
 
 /** The kinds of frames. */
@@ -21,17 +22,20 @@ const CLOSE_TIMEOUT = 10_000
 const LAST = 1_000
 /** Milliseconds after which an attempt with a WebSocket has failed. */
 const ATTEMPT_TIMEOUT = 10_000
-/** Milliseconds after which a WebSocket is tried beside a connection. They double with each attempt of this page. */
-let retry = 60_000
-const MAX_RETRY = 600_000
+/** The longest of these times, and the milliseconds for which responses that end are used at once. */
+const REMEMBERED = 600_000
 
 /** The status of the response to a request that must be sent again. */
 const NO_ROOM = 425
 
-/** Until when responses that end are used at once, because a proxy has held back others, by the address. */
+/** Milliseconds for which HTTP is tried first where a WebSocket has failed. They double with each failure. */
+let blocked = 60_000
+
+/** Until when responses that end are used at once, by the address. */
 const heldBack = new Map<string, number>()
 
 const HINT = "wsrpc.resume"
+const PROBE = '{"ws-wrapper":false,"wsrpc":{"t":"probe"}}'
 const decoder = new TextDecoder()
 
 function frame(kind: number, payload: Uint8Array): Uint8Array[] {
@@ -60,10 +64,11 @@ export class HttpSocket implements WebSocketLike {
   onmessage: WebSocketLike["onmessage"] = null
   onerror: WebSocketLike["onerror"] = null
   onclose: WebSocketLike["onclose"] = null
-  /** Gets a WebSocket that is open, and takes the place of this connection. */
+  /** Gets a WebSocket that works, and takes the place of this connection. Without it, none is tried. */
   onreplace: ((connection: WebSocketLike) => void) | null = null
   readonly #url: string
   readonly #target: Target
+  readonly #network: Network
   readonly #headers: Record<string, string> = {}
   readonly #ending = new AbortController()
   #id = ""
@@ -78,9 +83,10 @@ export class HttpSocket implements WebSocketLike {
   /** About the most bytes of the next body. */
   #most = PIECE
 
-  constructor(url: string, protocols: string[], target: Target) {
+  constructor(url: string, protocols: string[], target: Target, network: Network) {
     this.#url = url.replace(/^ws/, "http")
     this.#target = target
+    this.#network = network
     for (const name of protocols) {
       if (name.startsWith("bearer.")) this.#headers.authorization = "Bearer " + name.slice(7)
       if (name === HINT) this.#headers["wsrpc-resume"] = "1"
@@ -108,7 +114,7 @@ export class HttpSocket implements WebSocketLike {
       const reader = response.body!.getReader()
       for (let data; (data = (await reader.read()).value); ) {
         signal.throwIfAborted()
-        if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + MAX_RETRY)
+        if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + REMEMBERED)
         rival.abort()
         this.#feed(data)
       }
@@ -153,7 +159,7 @@ export class HttpSocket implements WebSocketLike {
       this.#id = decoder.decode(payload)
       this.readyState = 1
       this.onopen?.({})
-      this.#tryWebSocket()
+      this.#webSocketFailed()
     } else if (kind === PING) this.#add(PONG!, payload)
     else if (kind === CLOSE) {
       const code = payload.length ? payload[0]! * 256 + payload[1]! : 1005
@@ -232,24 +238,32 @@ export class HttpSocket implements WebSocketLike {
     this.onclose?.({ code, reason })
   }
 
-  /** Opens a WebSocket later, which takes the place of this connection. */
-  #tryWebSocket(): void {
-    if (this.readyState === 3) return
+  /** Opens a WebSocket later, which takes the place of this connection when a message has arrived on it. */
+  #webSocketFailed(): void {
+    if (this.readyState === 3 || !this.onreplace) return
+    const network = this.#network
+    if (network.blockedUntil < performance.now()) {
+      Object.assign(network, { blockedUntil: performance.now() + blocked, passesUntil: 0 })
+      blocked = Math.min(2 * blocked, REMEMBERED)
+    }
     const attempt = async () => {
       const address = await (typeof this.#target === "function" ? this.#target() : this.#target)
       const { token } = address as Partial<Address>
       const offers = token === undefined ? [HINT] : [`bearer.${token}`, "wsrpc", HINT]
       const socket = new WebSocket(this.#url.replace(/^http/, "ws"), offers)
-      setTimeout(() => socket.readyState || socket.close(), ATTEMPT_TIMEOUT)
-      socket.onclose = () => this.#tryWebSocket()
-      socket.onopen = () => {
+      const timer = setTimeout(() => socket.close(), ATTEMPT_TIMEOUT)
+      socket.onopen = () => socket.send(PROBE)
+      socket.onclose = failed
+      socket.onmessage = () => {
+        clearTimeout(timer)
         socket.onclose = null
-        if (this.readyState === 1 && this.onreplace) this.onreplace(socket)
+        network.blockedUntil = 0
+        if (this.readyState === 1) this.onreplace!(socket)
         else socket.close()
       }
     }
-    const timer = setTimeout(() => attempt().catch(() => this.#tryWebSocket()), retry)
-    retry = Math.min(2 * retry, MAX_RETRY)
+    const failed = () => this.#webSocketFailed()
+    const timer = setTimeout(() => attempt().catch(failed), network.blockedUntil - performance.now())
     this.#ending.signal.addEventListener("abort", () => clearTimeout(timer))
   }
 }

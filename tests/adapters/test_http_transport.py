@@ -19,7 +19,8 @@ from leftovers import timers_due, turns_until
 from recorder import Recorder
 from served import AT_ONCE, Endings
 
-from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, ReconnectInfo, Server, dial
+from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, Reconnect, ReconnectInfo, Server, dial
+from wsrpc._core.session import client_session
 from wsrpc._http import chosen_transport, http_dial, http_transport
 from wsrpc._http.http_dial import dial_http
 from wsrpc._http.http_transport import CLOSE, PIECE, PING, PONG, TEXT, frame
@@ -69,6 +70,10 @@ class Gate:
             await self.admitted.acquire()
         if scope["type"] == "websocket" and self.websockets == "swallowed":
             await self.refused.wait()
+        elif scope["type"] == "websocket" and self.websockets == "502":
+            await send({"type": "websocket.http.response.start", "status": 502, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b""})
+            return
         elif scope["type"] == "websocket" and self.websockets != "passed on":
             await self._block(receive, send)
             return
@@ -199,6 +204,62 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
             assert await client.request("double", 21) == 42
         assert got == [*range(1000)]
         assert [info.resumed for info in infos] == [True]
+
+
+@pytest.mark.parametrize(
+    ("websockets", "passes", "carried_by"),
+    [
+        ("refused", 30.0, "http"),
+        ("502", 30.0, "websocket"),
+        ("swallowed", 30.0, "websocket"),
+        ("mute", 30.0, "websocket"),
+        ("swallowed", 0.0, "http"),
+        ("mute", 0.0, "http"),
+    ],
+)
+async def test_a_client_that_had_a_websocket(
+    websockets: str, passes: float, carried_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tried HTTP beside each slow attempt, as did all clients of an office, on the link that they share."""
+    monkeypatch.setattr(chosen_transport, "PASSES", passes)
+    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
+    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    monkeypatch.setattr(client_session, "ANSWER_TIMEOUT", 0.5)
+    async with gated() as (_server, gate, url):
+        gate.websockets = "passed on"
+        async with Client(url, reconnect=Reconnect(initial=0.01, max=0.1), limits=LIMITS) as client:
+            assert await client.request("double", 21) == 42
+            gate.websockets = websockets
+            assert client.peer.transport is not None
+            client.peer.transport.abort()
+            await turns_until(lambda: gate.requests.count("websocket") > 1)
+            if carried_by == "websocket":
+                await timers_due(0.2)
+                gate.websockets = "passed on"
+                gate.refused.set()
+            assert await client.request("double", 4) == 8
+            await turns_until(lambda: client.transport == carried_by)
+            assert ("POST" in gate.requests) is (carried_by == "http")
+            gate.refused.set()
+
+
+async def test_a_websocket_on_which_nothing_arrives_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took over as soon as it was open."""
+    monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)
+    monkeypatch.setattr(chosen_transport, "LONGEST_REMEMBERED", 0.05)
+    monkeypatch.setattr(chosen_transport, "UNUSED", 0.2)
+    async with gated() as (_server, gate, url):
+        async with Client(url, reconnect=AT_ONCE, limits=LIMITS) as client:
+            infos: list[ReconnectInfo] = []
+            client.on_reconnect(infos.append)
+            gate.websockets = "mute"
+            await turns_until(lambda: gate.requests.count("websocket") > 3)
+            assert await client.request("double", 4) == 8
+            assert client.transport == "http" and not infos
+            gate.websockets = "passed on"
+            await turns_until(lambda: client.transport == "websocket")
+            assert await client.request("double", 5) == 10
+            assert [info.resumed for info in infos] == [True]
 
 
 async def test_a_connection_that_replaces_another_one_has_the_present_credentials(

@@ -56,6 +56,12 @@ async def on_aiohttp(
             while request.transport is not None:  # noqa: ASYNC110 - aiohttp tells of it in no other way
                 await asyncio.sleep(0.05)
             return web.Response(status=504)
+        if upgrades and passes == "mutes":
+            muted = web.WebSocketResponse(protocols=["wsrpc"])
+            await muted.prepare(request)
+            async for _ in muted:
+                pass
+            return muted
         return await handler(request)
 
     app = application(server)
@@ -75,7 +81,8 @@ class Site:
 
     Attributes:
         passes: what the proxy passes on: WebSockets; only ``"http"``; or ``"responses that end"``, because it holds
-            others back. ``"swallows"``: only HTTP, because requests for a WebSocket get no answer.
+            others back. ``"swallows"``: only HTTP, because requests for a WebSocket get no answer. ``"mutes"``: only
+            HTTP, because nothing passes on a WebSocket that is open.
     """
 
     proxy: FaultProxy

@@ -524,6 +524,11 @@ class ClientCore(PeerOwner):
         return self.peer_session.session.state.away
 
     @property
+    def is_first(self) -> bool:
+        """Whether a `connect` waits for its first open connection."""
+        return self._command.is_first
+
+    @property
     def may_resume(self) -> bool:
         """Whether the session would resume after a drop."""
         return self.peer_session.session.state.resumes

@@ -13,6 +13,8 @@ from websockets.exceptions import InvalidHandshake
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import spawn_later
+from .._core.session.connection import Connection, ignore_end
+from .._core.wire.control import Probe
 from .._net.client_sockets import ProxyRefused
 from .._net.dial import dial
 from .._net.urls import shown_url
@@ -35,6 +37,9 @@ first message of wsrpc. (A wsrpc server greets at once. If another server sends 
 stays.)"""
 SLOW = 4.0
 """Seconds after which the second transport is tried beside the first one: a proxy may swallow the opening request."""
+PASSES = 30.0
+"""Seconds from the first attempt after a WebSocket on which a message has arrived. In this time, the network counts as
+one that passes WebSockets: a thousand clients that return to a slow network must not dial twice as often."""
 UNUSED = 5.0
 """Seconds after which a connection is dropped that should have replaced another one."""
 
@@ -62,6 +67,12 @@ class ChosenTransport:
         """Whether the client dials again after a drop."""
         self.may_change: Callable[[], bool] = bool
         """Returns whether the session would resume on another connection."""
+        self.is_first: Callable[[], bool] = bool
+        """Returns whether the user's `connect` has had no connection yet. The machine may be in another network now."""
+        self._websocket: Any = None
+        """The last WebSocket."""
+        self._passes_until = 0.0
+        """See `PASSES`."""
         self._blocked_until = 0.0
         """Until then, WebSocket is not dialed first."""
         self._remembered = REMEMBERED
@@ -82,16 +93,15 @@ class ChosenTransport:
                 self._watch(ready.transport, ready.name, url, options)
                 return ready.transport
             ready.transport.abort()
-        if self._mute is not None and not self._mute.traffic.messages_in:  # it has ended
-            self._block(url, "no message has arrived")
-        self._mute = None
+        passes = self._update_network(url)
         names: list[TransportName] = [*self._dials]
         if names[0] == "websocket" and asyncio.get_running_loop().time() < self._blocked_until:
             names.reverse()
         first, *others = [partial(self._dials[name], url, **options) for name in names]
         if not others:
             return await first()
-        transport, failure = await first_opened(first, others[0], SLOW, _may_be_blocked)
+        may_follow = _has_no_websockets if passes else _may_be_blocked
+        transport, failure = await first_opened(first, others[0], None if passes else SLOW, may_follow)
         name: TransportName = "http" if isinstance(transport, HttpTransport) else "websocket"
         if name != names[0] == "websocket":
             self._block(url, f"no answer within {SLOW:g} s" if failure is None else named(failure))
@@ -109,6 +119,18 @@ class ChosenTransport:
             self._polls_until = now + LONGEST_REMEMBERED
         return transport
 
+    def _update_network(self, url: str) -> bool:
+        """Learn from the last WebSocket, which has ended. Return whether the network passes WebSockets."""
+        last, self._websocket, mute, self._mute = self._websocket, None, self._mute, None
+        now = asyncio.get_running_loop().time()
+        if last is not None and last.traffic.messages_in:
+            self._passes_until, self._blocked_until, self._remembered = now + PASSES, 0.0, REMEMBERED
+        elif mute is not None:
+            self._block(url, "no message has arrived")
+        if self.is_first():
+            self._passes_until = 0.0
+        return now < self._passes_until
+
     def _prefer_http(self) -> None:
         """Do so for a while, which is longer each time."""
         self._blocked_until = asyncio.get_running_loop().time() + self._remembered
@@ -124,10 +146,13 @@ class ChosenTransport:
         """Try the other transport later, which then replaces this one, if WebSocket is preferred."""
         if [*self._dials] != ["websocket", "http"]:
             return
+        loop = asyncio.get_running_loop()
         if name == "http":
             self._trying = spawn_later(self._try_websocket(transport, url, options))
-        else:
-            asyncio.get_running_loop().call_later(MUTE, self._try_http_if_mute, transport, url, options)
+            return
+        self._websocket = transport
+        if loop.time() >= self._passes_until:
+            loop.call_later(MUTE, self._try_http_if_mute, transport, url, options)
 
     def _stop_trying(self) -> None:
         if self._trying is not None:
@@ -144,11 +169,11 @@ class ChosenTransport:
                 if not (self.redials and self.may_change() and url in urls):
                     return
                 ready = await self._dials["websocket"](url, **options | {"headers": {**headers, RESUME_HEADER: "1"}})
+                await _try_messages(ready)
             except Exception as exc:
                 self._prefer_http()
                 logger.debug("WebSocket was tried beside HTTP: %s", named(exc))
             else:
-                self._blocked_until = 0.0
                 logger.info("WebSocket takes the place of HTTP at %s", shown_url(url))
                 self._use(Ready(ready, "websocket", url, headers, loop))
                 http.drop(CloseCode.RESUMES, "WebSocket takes over")
@@ -156,7 +181,6 @@ class ChosenTransport:
 
     def _try_http_if_mute(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
         if websocket.traffic.messages_in:
-            self._remembered = REMEMBERED
             return
         if not websocket.info.underlying.transport.is_closing():
             self._mute = websocket
@@ -191,6 +215,22 @@ class ChosenTransport:
         ready.loop.call_later(UNUSED, drop)
 
 
+async def _try_messages(websocket: Transport) -> None:
+    """Return when a message has arrived on a WebSocket whose first message may resume a session.
+
+    Raises:
+        TimeoutError: none has arrived. The WebSocket was dropped.
+    """
+    connection, arrived = Connection(websocket), asyncio.Event()
+    connection.start_receiving(lambda payload, text: arrived.set(), ignore_end)
+    connection.send_control(Probe())
+    try:
+        await asyncio.wait_for(arrived.wait(), UNUSED)
+    except BaseException:
+        websocket.abort()
+        raise
+
+
 class Ready(NamedTuple):
     """A connection that replaces the present one, which was dropped for it."""
 
@@ -209,6 +249,12 @@ def _may_replace(websocket: Any) -> bool:
     """Return whether a WebSocket is open, and has carried at most the first message of the client."""
     traffic = websocket.traffic
     return not (traffic.messages_in or traffic.messages_out > 1 or websocket.info.underlying.transport.is_closing())
+
+
+def _has_no_websockets(error: BaseException) -> bool:
+    """Return whether something has answered that gets no WebSockets. (A proxy says 502 while its server restarts.)"""
+    answered = isinstance(error, HandshakeRejected | ProxyRefused | InvalidHandshake)
+    return answered and _may_be_blocked(error) and getattr(error, "status", 0) < 500
 
 
 def _cancel(task: asyncio.Task[Any] | None, over: object) -> None:

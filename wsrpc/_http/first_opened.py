@@ -15,13 +15,13 @@ T = TypeVar("T", bound=Transport)
 async def first_opened(
     first: Callable[[], Awaitable[T]],
     second: Callable[[], Awaitable[T]],
-    patience: float,
+    patience: float | None,
     may_follow: Callable[[BaseException], bool] = lambda error: False,
 ) -> tuple[T, BaseException | None]:
     """Return the connection that opens first, and the exception of ``first``, if it has failed. Cancelling is safe.
 
     Args:
-        patience: the seconds after which ``second`` is called, too, if ``first`` is not done.
+        patience: the seconds after which ``second`` is called, too, if ``first`` is not done. None: not before.
         may_follow: a function that says whether ``second`` is called after an exception of ``first``.
 
     Raises:

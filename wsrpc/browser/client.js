@@ -945,9 +945,10 @@ var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
 var ATTEMPT_TIMEOUT = 1e4;
 var HTTP_TIMEOUT = 4e3;
-var REMEMBERED = 6e4;
+var PASSES = 3e4;
 var FAILED = { code: ABNORMAL, reason: SILENT };
-var blocked = /* @__PURE__ */ new Map();
+var networks = /* @__PURE__ */ new Map();
+globalThis.addEventListener?.("online", () => networks.clear());
 var Dialing = class {
   #target;
   #options;
@@ -967,6 +968,7 @@ var Dialing = class {
   #attempt = 0;
   /** The open connection, until a message has arrived. */
   #mute;
+  #network = { blockedUntil: 0, passesUntil: 0 };
   /** The connection that is being made. */
   #connection;
   /** Starts the next attempt, or ends the present one. */
@@ -1000,11 +1002,14 @@ var Dialing = class {
     if (this.asksToResume) offers.push(HINT);
     const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options;
     this.url = absolute(url);
-    if (transports[0] === "http" || blocked.get(this.url) > now()) return void this.#openHttp(offers, FAILED);
+    const network = this.#network = networks.get(this.url) ?? { blockedUntil: 0, passesUntil: 0 };
+    networks.set(this.url, network);
+    network.passesUntil = Math.min(network.passesUntil, now() + PASSES);
+    if (transports[0] === "http" || network.blockedUntil > now()) return void this.#openHttp(offers, FAILED);
     const WebSocketClass = own ?? globalThis.WebSocket;
     const connection = new WebSocketClass(this.url, offers);
     this.#use(connection);
-    if (!transports.includes("http")) return;
+    if (!transports.includes("http") || network.passesUntil > now()) return;
     const lost2 = connection.onclose;
     const isOpening = () => connection === this.#connection;
     connection.onclose = (event) => isOpening() ? void this.#openHttp(offers, event) : lost2(event);
@@ -1028,6 +1033,7 @@ var Dialing = class {
   }
   /** A message has arrived. */
   arrived() {
+    if (this.#mute && !("onreplace" in this.#mute)) this.#network.passesUntil = Infinity;
     this.#mute = void 0;
   }
   /**
@@ -1038,21 +1044,21 @@ var Dialing = class {
    */
   async #openHttp(offers, failed) {
     const attempt = this.#attempt;
+    const triesWebSocket = this.#options.transports?.[0] !== "http";
     const module = await import("./http.js").catch(() => void 0);
     if (attempt !== this.#attempt) return;
     if (!module) return failed && failed !== FAILED ? this.#owner.connectionLost(failed.code, failed.reason) : void 0;
     if (this.#connection) disown(this.#connection, RESUMES);
-    const connection = new module.HttpSocket(this.url, offers, this.#target);
+    const connection = new module.HttpSocket(this.url, offers, this.#target, this.#network);
     if (failed) this.#use(connection);
     const opened = connection.onopen;
     connection.onopen = (event) => {
-      blocked.set(this.url, now() + REMEMBERED);
       if (opened) return opened(event);
       connection.close();
       if (this.#mute) this.#owner.connectionLost(ABNORMAL, SILENT);
     };
+    if (!triesWebSocket) return;
     connection.onreplace = (other) => {
-      blocked.set(this.url, now() + REMEMBERED);
       if (!this.asksToResume) return other.close();
       this.#use(other);
       other.onopen({});

@@ -8,11 +8,12 @@ var HELD_BACK = 1500;
 var CLOSE_TIMEOUT = 1e4;
 var LAST = 1e3;
 var ATTEMPT_TIMEOUT = 1e4;
-var retry = 6e4;
-var MAX_RETRY = 6e5;
+var REMEMBERED = 6e5;
 var NO_ROOM = 425;
+var blocked = 6e4;
 var heldBack = /* @__PURE__ */ new Map();
 var HINT = "wsrpc.resume";
+var PROBE = '{"ws-wrapper":false,"wsrpc":{"t":"probe"}}';
 var decoder = new TextDecoder();
 function frame(kind, payload) {
   const head = new DataView(new ArrayBuffer(5));
@@ -37,10 +38,11 @@ var HttpSocket = class {
   onmessage = null;
   onerror = null;
   onclose = null;
-  /** Gets a WebSocket that is open, and takes the place of this connection. */
+  /** Gets a WebSocket that works, and takes the place of this connection. Without it, none is tried. */
   onreplace = null;
   #url;
   #target;
+  #network;
   #headers = {};
   #ending = new AbortController();
   #id = "";
@@ -54,9 +56,10 @@ var HttpSocket = class {
   #pieces = [];
   /** About the most bytes of the next body. */
   #most = PIECE;
-  constructor(url, protocols, target) {
+  constructor(url, protocols, target, network) {
     this.#url = url.replace(/^ws/, "http");
     this.#target = target;
+    this.#network = network;
     for (const name of protocols) {
       if (name.startsWith("bearer.")) this.#headers.authorization = "Bearer " + name.slice(7);
       if (name === HINT) this.#headers["wsrpc-resume"] = "1";
@@ -82,7 +85,7 @@ var HttpSocket = class {
       const reader = response.body.getReader();
       for (let data; data = (await reader.read()).value; ) {
         signal.throwIfAborted();
-        if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + MAX_RETRY);
+        if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + REMEMBERED);
         rival.abort();
         this.#feed(data);
       }
@@ -124,7 +127,7 @@ var HttpSocket = class {
       this.#id = decoder.decode(payload);
       this.readyState = 1;
       this.onopen?.({});
-      this.#tryWebSocket();
+      this.#webSocketFailed();
     } else if (kind === PING) this.#add(PONG, payload);
     else if (kind === CLOSE) {
       const code = payload.length ? payload[0] * 256 + payload[1] : 1005;
@@ -190,24 +193,32 @@ var HttpSocket = class {
     this.#ending.abort();
     this.onclose?.({ code, reason });
   }
-  /** Opens a WebSocket later, which takes the place of this connection. */
-  #tryWebSocket() {
-    if (this.readyState === 3) return;
+  /** Opens a WebSocket later, which takes the place of this connection when a message has arrived on it. */
+  #webSocketFailed() {
+    if (this.readyState === 3 || !this.onreplace) return;
+    const network = this.#network;
+    if (network.blockedUntil < performance.now()) {
+      Object.assign(network, { blockedUntil: performance.now() + blocked, passesUntil: 0 });
+      blocked = Math.min(2 * blocked, REMEMBERED);
+    }
     const attempt = async () => {
       const address = await (typeof this.#target === "function" ? this.#target() : this.#target);
       const { token } = address;
       const offers = token === void 0 ? [HINT] : [`bearer.${token}`, "wsrpc", HINT];
       const socket = new WebSocket(this.#url.replace(/^http/, "ws"), offers);
-      setTimeout(() => socket.readyState || socket.close(), ATTEMPT_TIMEOUT);
-      socket.onclose = () => this.#tryWebSocket();
-      socket.onopen = () => {
+      const timer2 = setTimeout(() => socket.close(), ATTEMPT_TIMEOUT);
+      socket.onopen = () => socket.send(PROBE);
+      socket.onclose = failed;
+      socket.onmessage = () => {
+        clearTimeout(timer2);
         socket.onclose = null;
-        if (this.readyState === 1 && this.onreplace) this.onreplace(socket);
+        network.blockedUntil = 0;
+        if (this.readyState === 1) this.onreplace(socket);
         else socket.close();
       };
     };
-    const timer = setTimeout(() => attempt().catch(() => this.#tryWebSocket()), retry);
-    retry = Math.min(2 * retry, MAX_RETRY);
+    const failed = () => this.#webSocketFailed();
+    const timer = setTimeout(() => attempt().catch(failed), network.blockedUntil - performance.now());
     this.#ending.signal.addEventListener("abort", () => clearTimeout(timer));
   }
 };

@@ -11,7 +11,7 @@ from ..._base.closing import NO_REDIAL, CloseCode, CloseInfo
 from ...errors import ConnectionLost
 from ...handshake import Handshake
 from ...transport import Transport
-from ..wire.control import Gone, Hello, Resume, read_control, write_control
+from ..wire.control import Alive, Gone, Hello, Probe, Resume, read_control, write_control
 from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
@@ -112,6 +112,10 @@ class IncomingResume:
             asked = read_control(payload) if text else None
             if isinstance(asked, Resume):
                 self._decide(asked)
+                return
+            if isinstance(asked, Probe):  # the client tries whether messages pass, and has another connection meanwhile
+                if not self.connection.above_high_water:
+                    self.connection.send_control(Alive())
                 return
             self._decided.set_result(None)
         self._keep(len(self._early), bytes(payload), text)
