@@ -396,9 +396,11 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
         proxy.drop()
         await page.notes.until("detached", 2)
         await page.do("close")
-        assert await page.run("client.connect(); return client.retryAt ?? null") is None
         assert await page.run("return client.error.message") == "the client is closed"
-        assert statuses(page) == "open detached open detached closed"
+        assert await page.run("client.connect(); client.connect(); return client.status.get()") == "connecting"
+        await page.notes.until("open", 3)
+        assert await page.do("ask", name="sync") == "synced"
+        assert statuses(page) == "open detached open detached closed connecting open"
 
 
 WRONG_TOKEN = "a token has letters, digits and _!#$%&'*+.^`|~-"

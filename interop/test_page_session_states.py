@@ -14,7 +14,7 @@ ROWS = """
 connecting: nothing > hold open >  >
 connecting: what is sent is dropped > hold open send:a release > open > hello
 connecting: close > hold open close > close 1006 closed >
-connecting: refused > refuse open > close 1006 >
+connecting: refused > refuse open > close 1006 the server refuses the connection, or is not reachable >
 connecting: the function for the address fails > open:fails=0 > close 1006 Error: no token >
 connecting: no answer > hold open until:close > close 1006 the server does not answer >
 plain: messages > open text:b send:a > open, message b > hello a

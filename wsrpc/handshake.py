@@ -17,7 +17,7 @@ BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
 RESUME_HEADER = "Wsrpc-Resume"
 """Header of a request for a connection that will resume a session. Its value is ``1``."""
-# Header of a response with which `Server.on_handshake` refuses a connection, and not a proxy. Its value is ``1``.
+# Header of a response with which the server itself refuses a connection, and not a proxy. Its value is ``1``.
 REFUSED_HEADER = "Wsrpc-Refused"
 RESUME_HINT = "wsrpc.resume"
 """Subprotocol that browsers offer in place of `RESUME_HEADER`. It is never shown to applications."""

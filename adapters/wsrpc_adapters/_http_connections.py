@@ -31,7 +31,7 @@ from wsrpc._base.request_headers import refusal_headers
 from wsrpc._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
 from wsrpc.adapting import accept_at_once, ask_node, serve_nodes
 from wsrpc.cluster import Cluster
-from wsrpc.handshake import RESUME_HEADER
+from wsrpc.handshake import REFUSED_HEADER, RESUME_HEADER
 
 MODES = ("stream", "poll")
 QUIET = 20.0
@@ -339,7 +339,7 @@ async def answered(request: Request, responding: Awaitable[Response]) -> Respons
     headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
     if origin := request.header("origin"):
         headers += [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
-        headers += [("access-control-expose-headers", "retry-after"), ("vary", "origin")]
+        headers += [("access-control-expose-headers", f"retry-after, {REFUSED_HEADER}"), ("vary", "origin")]
     return response._replace(headers=headers)
 
 

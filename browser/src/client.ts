@@ -299,7 +299,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
     return this.core.closesAt
   }
 
-  /** Connects now if the client waits for its next attempt. Otherwise it has no effect. */
+  /** Connects now, if the client waits for its next attempt, or is `closed`. Otherwise it has no effect. */
   connect(): void {
     this.core.connect()
   }
@@ -309,7 +309,7 @@ export class Client<A extends Shape = any> extends Caller<A> {
     return this.core.ignored
   }
 
-  /** Ends the session, which the server learns at once. The client does not connect again. */
+  /** Ends the session, which the server learns at once. The client does not connect again, except by `connect`. */
   close(code = 1000, reason = ""): void {
     this.core.close(code, reason)
   }

@@ -55,9 +55,7 @@ export class ClientCore implements Holder, PeerOwner {
   readonly #target: Target
   readonly #handlers = new Map<string | undefined, Handlers>()
   readonly #subscribers = new Set<Subscriber>()
-  readonly #listening = new AbortController()
-  /** Aborted when the client is closed. */
-  readonly ended = this.#listening.signal
+  #listening = new AbortController()
   readonly #backoff = new Backoff()
   readonly #queue = new Set<Queued>()
   readonly outgoing = new Set<OutgoingMiddleware>()
@@ -80,6 +78,10 @@ export class ClientCore implements Holder, PeerOwner {
     this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target)
     this.#options = options
     this.#codec = options.codec ?? json
+    this.#start()
+  }
+
+  #start(): void {
     this.#dial()
     onWake(() => this.connect(), this.ended)
   }
@@ -87,6 +89,16 @@ export class ClientCore implements Holder, PeerOwner {
   connect(): void {
     if (this.#peer) this.#peer.retry()
     else if (this.state === "connecting") this.#dial()
+    else {
+      this.#listening = new AbortController()
+      this.#start()
+      this.#enter("connecting")
+    }
+  }
+
+  /** Aborted when the client is closed. */
+  get ended(): AbortSignal {
+    return this.#listening.signal
   }
 
   get retryAt(): number | undefined {
@@ -239,11 +251,11 @@ export class ClientCore implements Holder, PeerOwner {
     }
   }
 
-  sessionOver(error: ConnectionLost): void {
+  sessionOver(peer: PeerCore, error: ConnectionLost): void {
+    if (peer !== this.#peer) return // the client was closed
     const code = error.code as number
-    const openedAt = this.#peer?.openedAt
+    const { openedAt } = peer
     this.#peer = undefined
-    if (this.state === "closed") return
     if (mayDialAgain(code)) {
       this.error = error
       const delay = this.#backoff.delay(code, openedAt === undefined ? 0 : now() - openedAt)
@@ -262,6 +274,7 @@ export class ClientCore implements Holder, PeerOwner {
   }
 
   #end(error: ConnectionLost): void {
+    this.#peer = undefined
     this.error = error
     this.#retryAt = undefined
     this.#listening.abort()

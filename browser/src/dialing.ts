@@ -16,6 +16,8 @@ export interface DialingOwner {
 export const ABNORMAL = 1006
 /** Why a connection was left, or could not be made. */
 export const SILENT = "the server does not answer"
+/** Why a connection was not made. A WebSocket does not say more. */
+const REFUSED = "the server refuses the connection, or is not reachable"
 /** The close code that tells the server that the session will resume on another connection. */
 export const RESUMES = 4412
 /** The subprotocol that is offered when a session is to resume, because browsers can send no header. */
@@ -130,7 +132,11 @@ export class Dialing {
       this.#owner.dialed(connection)
     }
     connection.onerror = () => {}
-    connection.onclose = ({ code, reason }) => this.#owner.connectionLost(code, String(reason))
+    connection.onclose = (event) => this.#lost(event, connection === this.#connection)
+  }
+
+  #lost({ code, reason }: { code: number; reason: unknown }, isAttempt = true): void {
+    this.#owner.connectionLost(code, String(reason) || (isAttempt ? REFUSED : ""))
   }
 
   /** A message has arrived. */
@@ -150,7 +156,7 @@ export class Dialing {
     const triesWebSocket = this.#options.transports?.[0] !== "http"
     const module = await import("./http.js").catch(() => undefined)
     if (attempt !== this.#attempt) return
-    if (!module) return failed && failed !== FAILED ? this.#owner.connectionLost(failed.code, failed.reason) : undefined
+    if (!module) return failed && failed !== FAILED ? this.#lost(failed) : undefined
     if (this.#connection) disown(this.#connection, RESUMES)
     const connection = new module.HttpSocket(this.url, offers, this.#target, this.#network)
     if (failed) this.#use(connection)

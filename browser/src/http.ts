@@ -28,6 +28,9 @@ const REMEMBERED = 600_000
 /** The status of the response to a request that must be sent again. */
 const NO_ROOM = 425
 
+/** The close codes for the statuses with which the server itself refuses. Others are as without an answer. */
+const REFUSED: Record<number, number> = { 401: 3000, 403: 3003, 429: 1013 }
+
 /** Milliseconds for which HTTP is tried first where a WebSocket has failed. They double with each failure. */
 let blocked = 60_000
 
@@ -110,7 +113,11 @@ export class HttpSocket implements WebSocketLike {
     const signal = AbortSignal.any([mine.signal, this.#ending.signal])
     const receive = async (method: string, headers: object) => {
       const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal })
-      if (!response.ok) throw new Error(`HTTP ${response.status}`)
+      if (!response.ok) {
+        if (!response.headers.has("wsrpc-refused")) throw new Error(`HTTP ${response.status}`)
+        const why = `HTTP ${response.status} ${await response.text()}`
+        return this.#end(REFUSED[response.status] ?? 1006, why.trim())
+      }
       const reader = response.body!.getReader()
       for (let data; (data = (await reader.read()).value); ) {
         signal.throwIfAborted()
@@ -128,7 +135,8 @@ export class HttpSocket implements WebSocketLike {
     } catch (error) {
       why = error
     }
-    if (!mine.signal.aborted) this.#end(1006, String(why))
+    // Without an id, it may be that something else has answered, which does not have this transport.
+    if (!mine.signal.aborted) this.#end(1006, this.#id && String(why))
   }
 
   #fetch(init: RequestInit): Promise<Response> {

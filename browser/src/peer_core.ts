@@ -41,7 +41,7 @@ export interface PeerOwner {
   /** The connection has dropped, or an attempt to resume has failed. The session waits for another connection. */
   sessionDetached(error: ConnectionLost): void
   resumed(): void
-  sessionOver(error: ConnectionLost): void
+  sessionOver(peer: PeerCore, error: ConnectionLost): void
   /** The server drains. Another session follows. */
   drainAnnounced(): void
   /** Sends what has waited, because the features of the server are known. */
@@ -382,7 +382,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
     this.#pending.end(ended)
     for (const invocation of this.#invocations.values()) invocation.cancel(ended("unknown"))
     for (const channel of this.#channels.values()) channel.end(ended("unknown"))
-    this.#owner.sessionOver(ended("not_sent"))
+    this.#owner.sessionOver(this, ended("not_sent"))
   }
 }
 

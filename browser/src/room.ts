@@ -70,6 +70,7 @@ export class Room {
     this.ready.catch(() => {}) // `error` says it, too
     this.#stops = [
       core.subscribe((state, resumed) => {
+        if (state === "closed") this.#finish(core.error)
         if (state !== "open" || resumed) return
         this.live = false
         void this.#join()

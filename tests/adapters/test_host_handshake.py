@@ -130,7 +130,7 @@ class Odd(BaseException):
 
 
 def failing(gate: Gate, logged: str, **fields: Any) -> Rule:
-    answer = {"wsrpc-refused": [], "content-type": ["text/plain; charset=utf-8"]}
+    answer = {"wsrpc-refused": ["1"], "content-type": ["text/plain; charset=utf-8"]}
     return Rule(gate, status=500, body="internal error\n", answer=answer, logged=logged, **fields)
 
 

@@ -84,6 +84,10 @@ class Gate:
         if self.websockets == "refused":
             await send({"type": "websocket.close"})
             return
+        if self.websockets == "refused by a framework":
+            await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b"who are you?"})
+            return
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             pass
@@ -341,15 +345,25 @@ def test_transports_that_are_not_valid(transports: Any) -> None:
         Client("ws://localhost", transports=["http"], dial=dial)
 
 
-async def test_a_refusal_of_the_server_itself_is_not_tried_again_over_http() -> None:
+async def test_what_has_got_the_request_is_not_asked_again_over_http() -> None:
+    async with gated() as (_server, gate, url):
+        gate.websockets = "refused by a framework"
+        with pytest.raises(HandshakeRejected) as caught:
+            await Client(url, reconnect=None).connect()
+        assert (caught.value.status, caught.value.body, gate.carried_by) == (401, "who are you?", [])
+
+
+@pytest.mark.parametrize("websockets", ["swallowed", "refused"])
+async def test_a_refusal_over_http_is_that_of_the_server(websockets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client waited for the WebSocket, and then dialed again and again."""
+    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
     async with gated() as (server, gate, url):
-        gate.websockets = "passed on"
+        gate.websockets = websockets
         server.on_handshake(lambda handshake: handshake.reject(401, "who are you?"))
-        for transports in (None, ["http"]):
-            with pytest.raises(HandshakeRejected) as caught:
-                await Client(url, reconnect=None, transports=transports).connect()  # type: ignore[arg-type]
-            assert (caught.value.status, caught.value.body) == (401, "who are you?")
-        assert len(gate.carried_by) == 1
+        with pytest.raises(HandshakeRejected) as caught:
+            await Client(url, limits=Limits(open_timeout=1000.0)).connect()
+        assert (caught.value.status, caught.value.body) == (401, "who are you?")
+        gate.refused.set()
 
 
 # ---------------------------------------------------------------- slow networks

@@ -40,6 +40,8 @@ SLOW = 4.0
 PASSES = 30.0
 """Seconds from the first attempt after a WebSocket on which a message has arrived. In this time, the network counts as
 one that passes WebSockets: a thousand clients that return to a slow network must not dial twice as often."""
+NO_OBSTACLES = frozenset({401, 429})
+"""Statuses of what has got the request, such as the server's framework. HTTP would get the same answer."""
 UNUSED = 5.0
 """Seconds after which a connection is dropped that should have replaced another one."""
 
@@ -101,7 +103,7 @@ class ChosenTransport:
         if not others:
             return await first()
         may_follow = _has_no_websockets if passes else _may_be_blocked
-        transport, failure = await first_opened(first, others[0], None if passes else SLOW, may_follow)
+        transport, failure = await first_opened(first, others[0], None if passes else SLOW, may_follow, _is_refused)
         name: TransportName = "http" if isinstance(transport, HttpTransport) else "websocket"
         if name != names[0] == "websocket":
             self._block(url, f"no answer within {SLOW:g} s" if failure is None else named(failure))
@@ -262,10 +264,15 @@ def _cancel(task: asyncio.Task[Any] | None, over: object) -> None:
         task.cancel()
 
 
+def _is_refused(error: BaseException) -> bool:
+    """Return whether the server itself has refused the connection."""
+    return isinstance(error, HandshakeRejected) and REFUSED_HEADER in error.headers
+
+
 def _may_be_blocked(error: BaseException) -> bool:
     """Return whether a proxy, or a server that does not get WebSockets, may have caused the failure of an attempt."""
     if isinstance(error, HandshakeRejected):
-        return REFUSED_HEADER not in error.headers
+        return not _is_refused(error) and error.status not in NO_OBSTACLES
     if isinstance(error, ProxyRefused):
         return error.status != 407  # it wants other credentials
     may_be = isinstance(error, InvalidHandshake | TimeoutError | ConnectionError)

@@ -17,15 +17,17 @@ async def first_opened(
     second: Callable[[], Awaitable[T]],
     patience: float | None,
     may_follow: Callable[[BaseException], bool] = lambda error: False,
+    is_final: Callable[[BaseException], bool] = lambda error: False,
 ) -> tuple[T, BaseException | None]:
     """Return the connection that opens first, and the exception of ``first``, if it has failed. Cancelling is safe.
 
     Args:
         patience: the seconds after which ``second`` is called, too, if ``first`` is not done. None: not before.
         may_follow: a function that says whether ``second`` is called after an exception of ``first``.
+        is_final: a function that says whether the other connection will not open, either, after an exception.
 
     Raises:
-        Exception: that of ``first``, if no connection has opened.
+        Exception: that of ``first``, if no connection has opened, or a final one.
     """
     tasks = [asyncio.ensure_future(first())]
     opened: asyncio.Future[T] | None = None
@@ -37,6 +39,9 @@ async def first_opened(
         while waiting and opened is None:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             opened = next((task for task in tasks if task in done and task.exception() is None), None)
+            failures = [exc for task in done if (exc := task.exception()) is not None]
+            if opened is None and (final := next(filter(is_final, failures), None)) is not None:
+                raise final
         failure = tasks[0].exception() if tasks[0].done() else None
         if opened is not None:
             return opened.result(), failure

@@ -60,7 +60,8 @@ class Door:
             self._deciding.discard(patience)
 
     def refuse(self, refusal: HandshakeRejected) -> HandshakeRejected:
-        """Count a refusal, and return it to be raised."""
+        """Count a refusal, and return it to be raised, with the header that no proxy sends."""
+        refusal.headers = ResponseHeaders(refusal.headers) | {REFUSED_HEADER: "1"}
         self.refused[refusal.status] += 1
         add_to(self.refusals, _reason(refusal))
         return refusal
@@ -242,8 +243,7 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         body.encode()
     except UnicodeEncodeError:  # its own text has the characters, which cannot be logged either
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
-    rejected.headers = ResponseHeaders(rejected.headers) | {REFUSED_HEADER: "1"}
-    for name, value in rejected.headers.pairs():
+    for name, value in ResponseHeaders(rejected.headers).pairs():
         check_response_header(name, value)
 
 

@@ -28,7 +28,7 @@ from .._log.link import StoreLink, insist
 from .._net.handshake_checks import Door, reported
 from .._raw.raw_connection import RawConnection
 from ..errors import ConnectionLost, HandshakeRejected, WsrpcError
-from ..handshake import REFUSED_HEADER, Handshake
+from ..handshake import Handshake
 from ..quotas import Quotas
 from ..transport import Traffic
 from .peers import ServedPeer
@@ -382,7 +382,7 @@ class QuotaBook:
 
     def _refusal(self, exc: Exception, handshake: Handshake, door: Door) -> HandshakeRejected:
         if isinstance(exc, QuotaExceeded):
-            refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1", REFUSED_HEADER: "1"})
+            refusal = HandshakeRejected(429, f"{exc}\n", {"Retry-After": "1"})
             subject = self._subjects.get(exc.subject.key, exc.subject)  # another refusal may have remembered it
             is_new = subject.is_named("connections", asyncio.get_running_loop().time())
             if not subject.connections:  # all its connections are at other processes
@@ -391,7 +391,7 @@ class QuotaBook:
             return reported(refusal, by, handshake, door, self._budget, is_new=is_new)
         text, fields = "refused a connection because quotas= failed, for %s", {"remote": address_text(handshake.remote)}
         self._budget.log(logging.ERROR, text, handshake, exc_info=exc, fields=fields)
-        return door.refuse(HandshakeRejected(500, "internal error\n", {REFUSED_HEADER: "1"}))
+        return door.refuse(HandshakeRejected(500, "internal error\n"))
 
     async def _acquire_slot(self, membership: Membership) -> bool:
         """Get a slot of the store. The slots of a subject are as many as its connections in all processes.

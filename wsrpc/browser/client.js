@@ -940,6 +940,7 @@ var PendingRequests = class {
 // src/dialing.ts
 var ABNORMAL = 1006;
 var SILENT = "the server does not answer";
+var REFUSED = "the server refuses the connection, or is not reachable";
 var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
@@ -1029,7 +1030,10 @@ var Dialing = class {
     };
     connection.onerror = () => {
     };
-    connection.onclose = ({ code, reason }) => this.#owner.connectionLost(code, String(reason));
+    connection.onclose = (event) => this.#lost(event, connection === this.#connection);
+  }
+  #lost({ code, reason }, isAttempt = true) {
+    this.#owner.connectionLost(code, String(reason) || (isAttempt ? REFUSED : ""));
   }
   /** A message has arrived. */
   arrived() {
@@ -1047,7 +1051,7 @@ var Dialing = class {
     const triesWebSocket = this.#options.transports?.[0] !== "http";
     const module = await import("./http.js").catch(() => void 0);
     if (attempt !== this.#attempt) return;
-    if (!module) return failed && failed !== FAILED ? this.#owner.connectionLost(failed.code, failed.reason) : void 0;
+    if (!module) return failed && failed !== FAILED ? this.#lost(failed) : void 0;
     if (this.#connection) disown(this.#connection, RESUMES);
     const connection = new module.HttpSocket(this.url, offers, this.#target, this.#network);
     if (failed) this.#use(connection);
@@ -1825,7 +1829,7 @@ var PeerCore = class {
     this.#pending.end(ended);
     for (const invocation of this.#invocations.values()) invocation.cancel(ended("unknown"));
     for (const channel of this.#channels.values()) channel.end(ended("unknown"));
-    this.#owner.sessionOver(ended("not_sent"));
+    this.#owner.sessionOver(this, ended("not_sent"));
   }
 };
 function lost(code, reason, outcome) {
@@ -1856,8 +1860,6 @@ var ClientCore = class {
   #handlers = /* @__PURE__ */ new Map();
   #subscribers = /* @__PURE__ */ new Set();
   #listening = new AbortController();
-  /** Aborted when the client is closed. */
-  ended = this.#listening.signal;
   #backoff = new Backoff();
   #queue = /* @__PURE__ */ new Set();
   outgoing = /* @__PURE__ */ new Set();
@@ -1875,12 +1877,24 @@ var ClientCore = class {
     this.#target = typeof target === "function" ? async () => checked(await target()) : checked(target);
     this.#options = options;
     this.#codec = options.codec ?? json;
+    this.#start();
+  }
+  #start() {
     this.#dial();
     onWake(() => this.connect(), this.ended);
   }
   connect() {
     if (this.#peer) this.#peer.retry();
     else if (this.state === "connecting") this.#dial();
+    else {
+      this.#listening = new AbortController();
+      this.#start();
+      this.#enter("connecting");
+    }
+  }
+  /** Aborted when the client is closed. */
+  get ended() {
+    return this.#listening.signal;
   }
   get retryAt() {
     return this.#peer?.retryAt ?? this.#retryAt;
@@ -2003,11 +2017,11 @@ var ClientCore = class {
       this.#roomTimer ??= setTimeout(() => this.sendQueue(), ROOM_CHECK);
     }
   }
-  sessionOver(error) {
+  sessionOver(peer, error) {
+    if (peer !== this.#peer) return;
     const code = error.code;
-    const openedAt = this.#peer?.openedAt;
+    const { openedAt } = peer;
     this.#peer = void 0;
-    if (this.state === "closed") return;
     if (mayDialAgain(code)) {
       this.error = error;
       const delay = this.#backoff.delay(code, openedAt === void 0 ? 0 : now() - openedAt);
@@ -2024,6 +2038,7 @@ var ClientCore = class {
     peer?.sessionOver({ code, reason });
   }
   #end(error) {
+    this.#peer = void 0;
     this.error = error;
     this.#retryAt = void 0;
     this.#listening.abort();
@@ -2142,6 +2157,7 @@ var Room = class {
     });
     this.#stops = [
       core.subscribe((state, resumed) => {
+        if (state === "closed") this.#finish(core.error);
         if (state !== "open" || resumed) return;
         this.live = false;
         void this.#join();
@@ -2426,7 +2442,7 @@ var Client = class extends Caller {
   get closesAt() {
     return this.core.closesAt;
   }
-  /** Connects now if the client waits for its next attempt. Otherwise it has no effect. */
+  /** Connects now, if the client waits for its next attempt, or is `closed`. Otherwise it has no effect. */
   connect() {
     this.core.connect();
   }
@@ -2434,7 +2450,7 @@ var Client = class extends Caller {
   get ignored() {
     return this.core.ignored;
   }
-  /** Ends the session, which the server learns at once. The client does not connect again. */
+  /** Ends the session, which the server learns at once. The client does not connect again, except by `connect`. */
   close(code = 1e3, reason = "") {
     this.core.close(code, reason);
   }

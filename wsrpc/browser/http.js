@@ -10,6 +10,7 @@ var LAST = 1e3;
 var ATTEMPT_TIMEOUT = 1e4;
 var REMEMBERED = 6e5;
 var NO_ROOM = 425;
+var REFUSED = { 401: 3e3, 403: 3003, 429: 1013 };
 var blocked = 6e4;
 var heldBack = /* @__PURE__ */ new Map();
 var HINT = "wsrpc.resume";
@@ -81,7 +82,11 @@ var HttpSocket = class {
     const signal = AbortSignal.any([mine.signal, this.#ending.signal]);
     const receive = async (method, headers) => {
       const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal });
-      if (!response.ok) throw new Error(`HTTP ${response.status}`);
+      if (!response.ok) {
+        if (!response.headers.has("wsrpc-refused")) throw new Error(`HTTP ${response.status}`);
+        const why2 = `HTTP ${response.status} ${await response.text()}`;
+        return this.#end(REFUSED[response.status] ?? 1006, why2.trim());
+      }
       const reader = response.body.getReader();
       for (let data; data = (await reader.read()).value; ) {
         signal.throwIfAborted();
@@ -99,7 +104,7 @@ var HttpSocket = class {
     } catch (error) {
       why = error;
     }
-    if (!mine.signal.aborted) this.#end(1006, String(why));
+    if (!mine.signal.aborted) this.#end(1006, this.#id && String(why));
   }
   #fetch(init) {
     return fetch(this.#url, { cache: "no-store", credentials: "include", redirect: "error", ...init });
