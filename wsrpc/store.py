@@ -28,9 +28,10 @@ until the process tells another number, or for ``lease`` seconds.
 **Entries.** ``append(key, log, writer, sequence, entries)`` adds entries. ``log`` is the id of a log, or a `NewLog`
 that begins if there is none. A writer is a name of up to 40 ASCII letters, digits and ``-`` which nobody else uses,
 also after a restart. It numbers its own entries by ``sequence``, in rising order and below 10**14, and an entry has the
-id ``"<writer>.<sequence>"``. It makes one call at a time. If an answer was lost, it repeats the same batch: for at
-least ten minutes, this has no effect, and returns the number and the id of the first call, even if the entries have
-been dropped, or the repeated batch has others. An earlier batch is never added, and raises `LogGone`. The writer of a
+id ``"<writer>.<sequence>"``. It makes one call at a time. If an answer was lost, it repeats the same batch: for ten
+minutes, and until 128 other writers have added entries to the log, this has no effect, and returns the number and the
+id of the first call, even if the entries have been dropped, or the repeated batch has others. An earlier batch is never
+added then, and raises `LogGone`. The writer of a
 log with an owner is the ``id`` of the log, and its sequence is the number of the entry: if there is a gap, the store
 has lost entries (such as a Redis that was restored from an old snapshot), and ``append`` raises `LogGone`. It raises
 `LogGone` also for a log that does not exist, for entries for one that has ended, and for entries of anybody else.

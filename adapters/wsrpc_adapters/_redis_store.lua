@@ -3,7 +3,7 @@
 -- in milliseconds. (Redis Cluster would need the names of all keys before the call.)
 local PREFIX, STEP = ARGV[1], ARGV[2]
 local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their own
-local REMEMBERED = 600000  -- how long a writer may repeat its last batch
+local MOST_WRITERS = 256  -- whose last batch a log remembers, because they may repeat it
 local MOST_FREED = 8  -- logs before a log, which have freed its key, that it remembers
 local PAGE, SHORT_END = 65536, 1024  -- bytes of a page, and of an end that always has room
 local GRACE = 600  -- how long a process may be without its connection, before it says that it lives
@@ -15,7 +15,7 @@ local function name(kind, text)
 end
 
 local TYPES = {key = 'string', id = 'string', arguments = 'string', payer = 'string', topic = 'string', owned = 'number',
-  dropped = 'string', first = 'number', last = 'number', bytes = 'number', keep = 'number', lapses = 'number', writers = 'table'}
+  dropped = 'string', first = 'number', last = 'number', bytes = 'number', keep = 'number', lapses = 'number'}
 
 local function find(key)
   local packed = call('GET', name('log', key))
@@ -76,6 +76,7 @@ local function save(log)
   local ms = log.keep + (runs(log) and LEASE or 0)
   call('SET', name('log', log.key), cmsgpack.pack(log), 'PX', ms)
   call('PEXPIRE', name('entries', log.key), ms)
+  call('PEXPIRE', name('writers', log.key), ms)
   call('ZADD', name('logs', log.payer), now + ms, log.key)
   outlive(name('logs', log.payer), ms)
   outlive(name('bytes', log.payer), ms)
@@ -133,11 +134,11 @@ end
 local function create(key, id, payer, keep, owned, arguments, topic, payload, memory, process)
   local log = {key = key, id = id, payer = payer, keep = tonumber(keep), owned = tonumber(owned), arguments = arguments, topic = topic,
     payload = payload, memory = tonumber(memory), process = process, first = 1, last = 0, bytes = 0, ending = false, dropped = '',
-    began = now, nth = time[1] * 1000000 + time[2], lapses = 0, writers = {}, freed = {}}
+    began = now, nth = time[1] * 1000000 + time[2], lapses = 0, freed = {}}
   local cost = LOG + SHORT_END + #arguments + #payer + #topic + #payload + memory
   if excess(payer) + cost > 0 or call('ZCARD', name('logs', payer)) >= PAYER_LOGS then return false end
   charge(log, cost)  -- first, because a server without memory refuses it
-  call('DEL', name('entries', key), name('readers', key))
+  call('DEL', name('entries', key), name('readers', key), name('writers', key))
   if topic ~= '' then call('SADD', name('topic', topic), key) end
   return log
 end
@@ -160,6 +161,22 @@ local function add(log, writer, sequence, entries)
   charge(log, log.bytes - before)
   if log.topic == '' then trim(log, excess(log.payer), log.bytes - LOG_BYTES) end  -- else it has one short batch
   return ids
+end
+
+-- Not in the state of the log, which each step reads and writes: each process that adds something once is a writer.
+local function last_batch(log, writer)
+  local packed = call('HGET', name('writers', log.key), writer)
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function remember(log, writer, batch)
+  local writers = name('writers', log.key)
+  call('HSET', writers, writer, cmsgpack.pack(batch))
+  if call('HLEN', writers) <= MOST_WRITERS then return end
+  local packed, all = call('HGETALL', writers), {}
+  for i = 1, #packed, 2 do all[(i + 1) / 2] = {packed[i], cmsgpack.unpack(packed[i + 1]).number} end
+  table.sort(all, function(one, other) return one[2] < other[2] end)
+  for i = 1, MOST_WRITERS / 2 do call('HDEL', writers, all[i][1]) end
 end
 
 local function refusal(log, writer, sequence, some)  -- why a writer may not add to a log, or end it
@@ -230,7 +247,7 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
   end
   for i = 13, #ARGV do entries[i - 12] = ARGV[i] end
   sequence = tonumber(sequence)
-  local number, ids, batch, error = log.last + 1, {}, log.writers[writer], nil
+  local number, ids, batch, error = log.last + 1, {}, last_batch(log, writer), nil
   local before = id_before(log, number)
   if batch and sequence < batch.after then
     if sequence ~= batch.sequence then return 'later' end
@@ -241,10 +258,7 @@ function steps.append(key, id, payer, keep, writer, sequence, ends, ending, free
   end
   if entries[1] then
     ids = add(log, writer, sequence, entries)
-    for name, old in pairs(log.writers) do
-      if old.added < now - REMEMBERED then log.writers[name] = nil end
-    end
-    log.writers[writer] = {sequence = sequence, after = sequence + #entries, number = number, before = before, added = now}
+    remember(log, writer, {sequence = sequence, after = sequence + #entries, number = number, before = before})
   end
   local did_end = ends == '1' and runs(log) and (only_if_lost == '0' or is_lost(log) or is_gone(log))
   if did_end then error = finish(log, ending, free) end

@@ -28,6 +28,8 @@ ENTRY, LOG = 40, 2048
 SHORT_END = 1024
 REMEMBERED = 600.0
 """Seconds for which a writer may repeat its last batch."""
+MOST_WRITERS = 256
+"""Maximum number of writers of a log whose last batch is remembered."""
 MOST_FREED = 8
 """Maximum number of the logs before a log, which have freed its key, that it remembers."""
 
@@ -91,7 +93,8 @@ RETURNING key, id, payload, {AGE}, last
 KEEP = f"UPDATE log SET keep = $2, expires = {NOW} + $2 WHERE key = $1"
 END = f"UPDATE log SET ending = $2, free = $3, base = base + $4, expires = {NOW} + keep WHERE key = $1"
 REMEMBER = f"""
-WITH old AS (DELETE FROM writer WHERE key = $1 AND writer <> $2 AND added <= {NOW} - $7)
+WITH old AS (DELETE FROM writer WHERE key = $1 AND writer <> $2 AND added <= greatest({NOW} - $7,
+    (SELECT added FROM writer WHERE key = $1 ORDER BY added DESC OFFSET {MOST_WRITERS} - 1 LIMIT 1)))
 INSERT INTO writer VALUES ($1, $2, $3, $4, $5, $6, {NOW})
 ON CONFLICT (key, writer) DO UPDATE SET (sequence, after, number, before, added) = ($3, $4, $5, $6, excluded.added)
 """

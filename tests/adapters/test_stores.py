@@ -11,7 +11,6 @@ from stores_in_use import STORES, Connect, add
 from stores_in_use import connect as connect
 
 from wsrpc.testing import STORE_CHECKS
-from wsrpc_adapters import _redis_store
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +34,9 @@ async def test_the_contract(check: Any, connect: Connect) -> None:
     await check(connect)
 
 
-async def test_writers_are_forgotten_after_a_while(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsrpc._log.memory_store.REMEMBERED", 0.0)
-    monkeypatch.setattr("postgres_store.REMEMBERED", 0.0)
-    steps = _redis_store.STEPS.replace("REMEMBERED = 600000", "REMEMBERED = -1")
-    monkeypatch.setattr(_redis_store, "STEPS", steps)
+async def test_of_many_writers_the_first_are_forgotten(connect: Connect) -> None:
+    """Each process that emits once is a writer: 5,000 of them made each step of Redis take 34 ms."""
     store = connect()
-    for writer, number in (("w", 1), ("w", 1), ("v", 2), ("w", 3)):
-        assert (await add(store, writer, 1, b"x")).number == number
+    for number in range(400):
+        last = (await add(store, f"w{number}", 1, b"x")).number
+    assert (await add(store, "w0", 1, b"x")).number == last + 1

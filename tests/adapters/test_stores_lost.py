@@ -121,7 +121,7 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
     "garbage": lambda run: b"garbage",
     "nothing": lambda run: b"",
     "no map": lambda run: b"\xc1",
-    **{f"no {field}": partial(without, field) for field in ("payer", "first", "ending", "keep", "writers")},
+    **{f"no {field}": partial(without, field) for field in ("payer", "first", "ending", "keep", "lapses")},
 }
 
 

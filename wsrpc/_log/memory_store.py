@@ -35,6 +35,10 @@ LOG = 1024 + SHORT_END
 WRITERS = 4096
 """Bytes of memory that the writers of a log take. They are few: they are processes."""
 
+MOST_WRITERS = 256
+"""Maximum number of writers of a log whose last batch is remembered. A writer that repeats its batch does so for
+seconds."""
+
 REMEMBERED = 600.0
 """Seconds for which a writer may repeat its last batch."""
 
@@ -274,9 +278,11 @@ class MemoryStore:
         return created
 
     def _add(self, log: StoredLog, writer: str, batch: Batch, entries: Sequence[bytes]) -> None:
-        if writer not in log.writers:
-            log.writers = {name: old for name, old in log.writers.items() if old.added > batch.added - REMEMBERED}
-        log.writers[writer] = batch
+        writers = log.writers
+        writers.pop(writer, None)
+        writers[writer] = batch  # the last one, so the first is the one that has added nothing for longest
+        while len(writers) > MOST_WRITERS or writers[next(iter(writers))].added < batch.added - REMEMBERED:
+            del writers[next(iter(writers))]
         log.entries += entries
         if not log.new.owned:
             log.ids += [entry_id(writer, each) for each in range(batch.sequence, batch.after)]
