@@ -9,17 +9,20 @@ added. Each process listens on one connection, and needs no further step to read
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from importlib.resources import files
+from itertools import repeat
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
 from wsrpc.store import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
@@ -29,6 +32,11 @@ from ._redis_tails import Tails, state_of, text_of
 
 CONNECTIONS = 8
 """Number of connections. One of them is listened on."""
+
+TOGETHER = 64 * 1024
+"""Bytes of steps that one connection is sent at once, and then waits for. One that reads counts for what it may get."""
+STEP = 1024
+"""Bytes for which another step counts besides its entries."""
 
 HELD_TOGETHER = 200
 """Number of logs that are held in one step, during which Redis does nothing else."""
@@ -55,6 +63,9 @@ REFUSALS = {
     b"later": (LogGone, "the writer has added a later batch"),
 }
 """What a step raises, by its reply."""
+
+Words = tuple[str | bytes | int, ...]
+"""The arguments of one call of the script."""
 
 STEPS = files("wsrpc_adapters").joinpath("_redis_store.lua").read_text("utf-8")
 
@@ -104,6 +115,10 @@ class RedisStore:
         """The event loop of the connections."""
         self._answers = 0
         """How often Redis has answered."""
+        self._waiting: deque[tuple[int, Words, asyncio.Future[Any]]] = deque()
+        """The steps that wait for a connection: bytes, words, and the reply, which may be an exception."""
+        self._senders: set[asyncio.Task[None]] = set()
+        """The tasks that send them, each on one connection."""
         self._tails = Tails(self._client, name, lease, self._page, partial(self._step, "listen"))
 
     def __repr__(self) -> str:
@@ -111,34 +126,69 @@ class RedisStore:
 
     async def _step(self, name: str, *words: str | bytes | int) -> Any:
         self._enter_loop()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Any] = loop.create_future()
+        size = TOGETHER if name == "read" else STEP + sum(len(word) for word in words if isinstance(word, bytes))
+        self._waiting.append((size, (self._prefix, name, *words), reply))
+        if len(self._senders) < CONNECTIONS - 1:
+            sender = loop.create_task(self._send_waiting(), context=Context())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        found = await reply
+        if isinstance(found, Exception):
+            self._tails.outage()
+            if "READONLY" in str(found):  # after a failover, other connections may reach the new primary
+                await self._pool.disconnect()
+            raise StoreLost(f"Redis: {error_text(found)}") from found
+        if isinstance(found, bytes):
+            error, text = REFUSALS[found]
+            raise error(text)
+        return found
+
+    async def _send_waiting(self) -> None:
+        """Send the steps that wait, those together that have come while all connections waited for Redis."""
+        while self._waiting:
+            steps = [self._waiting.popleft()]
+            while self._waiting and sum(size for size, *_ in steps) + self._waiting[0][0] <= TOGETHER:
+                steps.append(self._waiting.popleft())
+            replies: Iterable[Any] = repeat(OSError("the store was closed"))
+            try:
+                replies = await self._replies([words for _, words, _ in steps])
+            except (RedisError, OSError) as exc:
+                replies = repeat(exc)
+            finally:
+                for (*_, reply), found in zip(steps, replies, strict=False):
+                    if not reply.done():  # else its caller was cancelled
+                        reply.set_result(found)
+
+    async def _replies(self, steps: list[Words]) -> list[Any]:
+        """Return the reply to each step, or its error."""
         answers, silences = self._answers, 0
         while True:
+            pipeline = self._client.pipeline(transaction=False)
+            for words in steps:
+                pipeline.evalsha(self._script.sha, 0, *words)
             try:
                 async with asyncio.timeout(RESPONSE_TIMEOUT / 2):
-                    reply = await self._script(args=(self._prefix, name, *words))
-                break
+                    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+                    self._answers += 1
+                    if not any(isinstance(reply, NoScriptError) for reply in replies):
+                        return replies
+                    await self._client.script_load(self._script.script)
             except TimeoutError:
-                # Others may wait for the connections, too. And this process may have been too busy to read an answer.
+                # This process may have been too busy to read an answer.
                 silences = silences + 1 if self._answers == answers else 0
                 answers = self._answers
                 if silences == 2:
-                    raise StoreLost(f"Redis does not respond within {RESPONSE_TIMEOUT:g} s") from None
-            except (RedisError, OSError) as exc:
-                self._tails.outage()
-                if "READONLY" in str(exc):  # after a failover, other connections may reach the new primary
-                    await self._pool.disconnect()
-                raise StoreLost(f"Redis: {error_text(exc)}") from exc
-        self._answers += 1
-        if isinstance(reply, bytes):
-            error, text = REFUSALS[reply]
-            raise error(text)
-        return reply
+                    raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s") from None
 
     def _enter_loop(self) -> None:
         """Leave the connections of an event loop that is over."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._pool.reset()
+            self._waiting.clear()
+            self._senders.clear()
             self._tails.leave_loop()
             self._loop = loop
 
@@ -236,6 +286,8 @@ class RedisStore:
 
     async def close(self) -> None:
         self._enter_loop()
+        for sender in self._senders:
+            sender.cancel()
         await self._tails.close()
         with suppress(RedisError):  # a server that does not answer
             await self._pool.disconnect()

@@ -427,6 +427,21 @@ async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any
     await store.close()
 
 
+async def test_steps_go_together_while_others_wait_for_redis(store: RedisStore, client: Any) -> None:
+    """500 calls at once to a Redis that was far away waited one after another, and got "does not answer"."""
+
+    async def reads() -> int:
+        return int((await client.info("stats"))["total_reads_processed"])
+
+    await store.open("k", new_log("a", keep=60))
+    before = await reads()
+    opened = await asyncio.gather(
+        *(store.open(f"k{number}", new_log("a", payer=f"p{number}")) for number in range(500))
+    )
+    assert {state.id for state in opened} == {"a"}
+    assert await reads() - before < 100, "each step was sent alone"
+
+
 async def test_a_thousand_readers_have_a_handful_of_connections(
     store: RedisStore, reads: RedisStore, client: Any
 ) -> None:
