@@ -56,6 +56,7 @@ class House:
     def __init__(self, store: MemoryStore, keep: float | None = 60) -> None:
         self.server = Server(store=store)
         self.server.on_handshake(identify)
+        self.server.on("sync", lambda: None)
         self.allows = True
         self.lobby = self.server.room("lobby", allow=lambda peer: self.allows, keep=keep, presence=60)
 
@@ -225,6 +226,29 @@ async def test_who_leaves_does_not_join_again_and_may_join_anew() -> None:
         assert await page.run("globalThis.again = client.room('lobby', { last: 1 }); return again !== room")
         await page.notes.until("heard 1")
         assert await page.run("return again.complete")
+
+
+async def test_who_leaves_in_the_handler_of_an_event_gets_no_more_of_the_room() -> None:
+    """The events that were on their way were handled, and moved the position."""
+    house = House(MemoryStore())
+    async with visit(house) as (_, page):
+        await page.run("room.leave()")
+        await turns_until(lambda: not len(house.lobby))
+        await house.emit(*range(100))
+        left = await page.run("""
+        globalThis.again = client.room("lobby", { last: 100 })
+        const handled = await new Promise((done) => client.on("said", function (what) {
+          if (what !== 2) return
+          again.leave()
+          done(this.position)
+        }))
+        await client.request("sync")
+        return [heard, again.position === handled]
+        """)
+        assert left == [[0, 1, 2], True]
+        assert await page.do("ignored") == {"event of a left room": 97}
+        assert await page.run("again.leave(); const anew = client.room('lobby', { last: 1 }); return anew !== again")
+        await page.notes.until("heard 99")
 
 
 async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:

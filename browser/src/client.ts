@@ -262,7 +262,8 @@ export class Client<A extends Shape = any> extends Caller<A> {
    */
   room(name: string, options: RoomOptions = {}): Room {
     const channel = new Caller(this.core, { c: "rooms" }, { retry: true })
-    return (this.core.rooms.get(name) as Room | undefined) ?? new Room(this.core, channel, name, options)
+    const room = this.core.rooms.get(name) as Room | undefined
+    return room && !room.isLeft ? room : new Room(this.core, channel, name, options)
   }
 
   /**

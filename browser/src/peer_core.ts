@@ -27,8 +27,8 @@ const OPEN_TIMEOUT = 10_000
 /** Bytes of the largest message that does not wait. */
 const LARGE = 65_536
 
-/** The rooms that the page has not left, by name. */
-export type Rooms = Map<string, { position: string | null | undefined }>
+/** The rooms of the page, by name. Those that it has left stay until the server has answered. */
+export type Rooms = Map<string, { position: string | null | undefined; isLeft: boolean }>
 
 /** What a peer needs of its client. */
 export interface PeerOwner {
@@ -212,6 +212,7 @@ export class PeerCore implements ChannelOwner, InvocationOwner, PendingOwner, Se
         message.ctx = readContext(ctx)
         const [name, position] = message.ctx?.at ?? []
         const room = this.#owner.rooms.get(name!)
+        if (room?.isLeft) return this.#owner.ignore("event of a left room")
         if (room) room.position = position
       }
     } catch (error) {

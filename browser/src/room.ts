@@ -32,6 +32,8 @@ export class Room {
   complete = true
   /** Whether events that arrive are new. False while the page joins, and those from the log arrive. */
   live = false
+  /** Whether the page has called `leave`. */
+  isLeft = false
   /** Resolves when the page has joined, and the state and the events from the log have arrived. Rejects if it may not. */
   readonly ready: Promise<void>
   /** Why the server has refused the last join. */
@@ -104,7 +106,7 @@ export class Room {
         if (this.#core.state === "closed") this.#finish(error)
         return // the page joins in the next session
       }
-      if (this.#core.rooms.get(this.name) !== this) return // it has left meanwhile
+      if (this.isLeft) return this.#finish(error)
       this.error = error
       this.#finish(error)
       if (position === undefined) this.complete = false
@@ -168,11 +170,14 @@ export class Room {
     for (const subscriber of [...this.#subscribers]) guarded(subscriber)
   }
 
-  /** Leaves the room. */
+  /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */
   leave(): void {
     for (const stop of this.#stops) stop()
-    this.#core.rooms.delete(this.name)
+    this.isLeft = true
+    const end = () => {
+      if (this.#core.rooms.get(this.name) === this) this.#core.rooms.delete(this.name)
+    }
     // If this fails, the page is in no room any more, or the server has added it itself.
-    this.#channel.request("leave", this.name).catch(() => {})
+    void this.#channel.request("leave", this.name).then(end, end)
   }
 }

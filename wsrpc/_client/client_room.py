@@ -85,6 +85,8 @@ class ClientRoom:
     async def leave(self) -> None:
         """Leave the room, and do not join it again.
 
+        If the room has a log, its events that arrive from now on are neither handled nor counted in `position`.
+
         Raises:
             RemoteError: the server itself has added the client to the room, and only the server can remove it.
             ConnectionLost: there is no connection, or it was lost before the server has answered.
@@ -135,6 +137,8 @@ class ClientRooms:
         """Join the rooms again in the present session. Some are done."""
         self._notified: set[ClientRoom] = set()
         """Rooms with the event `missed` since the client has begun to join them again."""
+        self._leaving: set[ClientRoom] = set()
+        """The rooms that the client has joined and wants to leave, until the server has answered."""
         self._present_bytes: dict[ClientRoom, int] = {}
         """The size of `ClientRoom.present`."""
 
@@ -166,6 +170,7 @@ class ClientRooms:
         # If another session begins before the answer is read, the client joins once more, which changes nothing.
         session = self._peer_core.current
         self._options[room] = options
+        self._leaving.discard(room)
         join = self._peer_core.peer.of(CHANNEL).request
         answer = await join("join", room.name, options, returns=Joined | None, retry=retry, timeout=None)
         joined: Joined = answer or Joined(None, complete=True)
@@ -178,9 +183,13 @@ class ClientRooms:
     async def leave(self, room: ClientRoom) -> None:
         """See `ClientRoom.leave`."""
         room.joined = False
-        self._options.pop(room, None)
+        if self._options.pop(room, None) is not None:  # else the server may have added the client, and keep it
+            self._leaving.add(room)
         self._stop_joining(room)
-        await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
+        try:
+            await self._peer_core.peer.of(CHANNEL).request("leave", room.name)
+        finally:
+            self._leaving.discard(room)
         self._presence(room.name, [], first=True)
 
     def add_hook(self, room: ClientRoom, name: str, function: F, names: tuple[str, ...] = ("room",)) -> F:
@@ -231,9 +240,13 @@ class ClientRooms:
 
     # ------------------------------------------------------------ what the server sends
 
-    def _event_arrived(self, name: str, position: str) -> None:
-        if name in self._rooms:
-            self._rooms[name].position = position
+    def _event_arrived(self, name: str, position: str) -> bool:
+        room = self._rooms.get(name)
+        if room in self._leaving:
+            return False
+        if room is not None:
+            room.position = position
+        return True
 
     def _missed(self, name: str, position: str = "") -> None:
         if name in self._rooms:

@@ -223,8 +223,14 @@ def _about(handshake: Handshake) -> dict[str, object]:
     return {"remote": address_text(handshake.remote), "address": handshake.address, "principal": principal}
 
 
+REOPEN = "`await server.open()` opens a closed server again"
+"""Note of the errors that a program gets which connects to its own server."""
+
+
 def _closing() -> HandshakeRejected:
-    return HandshakeRejected(503, "the server is closing\n", {"Retry-After": "1"})
+    refusal = HandshakeRejected(503, "the server is closing\n", {"Retry-After": "1"})
+    refusal.add_note(REOPEN)
+    return refusal
 
 
 def _check_refusal(rejected: HandshakeRejected) -> None:

@@ -67,8 +67,8 @@ class EmitReport(msgspec.Struct, frozen=True):
     has more bytes or values than the peer accepts.
 
     In a cluster, ``sent``, ``skipped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
-    the other processes with members of the room to which the message was sent, or for which it waits while the engine
-    is away. ``missing_nodes`` has the names of the processes that could not be reached.
+    the other processes with members of the room to which the message was sent, for which it waits while the engine is
+    away, or which read it from the store (``keep=``). ``missing_nodes`` has those that could not be reached.
     """
 
     sent: int

@@ -1680,6 +1680,7 @@ var PeerCore = class {
         message.ctx = readContext(ctx);
         const [name, position] = message.ctx?.at ?? [];
         const room = this.#owner.rooms.get(name);
+        if (room?.isLeft) return this.#owner.ignore("event of a left room");
         if (room) room.position = position;
       }
     } catch (error2) {
@@ -2120,6 +2121,8 @@ var Room = class {
   complete = true;
   /** Whether events that arrive are new. False while the page joins, and those from the log arrive. */
   live = false;
+  /** Whether the page has called `leave`. */
+  isLeft = false;
   /** Resolves when the page has joined, and the state and the events from the log have arrived. Rejects if it may not. */
   ready;
   /** The users in the room, for `useSyncExternalStore`. `get` returns the same array until something changes. */
@@ -2189,7 +2192,7 @@ var Room = class {
         if (this.#core.state === "closed") this.#finish(error);
         return;
       }
-      if (this.#core.rooms.get(this.name) !== this) return;
+      if (this.isLeft) return this.#finish(error);
       this.error = error;
       this.#finish(error);
       if (position === void 0) this.complete = false;
@@ -2246,12 +2249,14 @@ var Room = class {
     this.#list = [...this.#users.values()];
     for (const subscriber of [...this.#subscribers]) guarded(subscriber);
   }
-  /** Leaves the room. */
+  /** Leaves the room. Events of its log that arrive from now on are neither handled nor counted in `position`. */
   leave() {
     for (const stop of this.#stops) stop();
-    this.#core.rooms.delete(this.name);
-    this.#channel.request("leave", this.name).catch(() => {
-    });
+    this.isLeft = true;
+    const end = () => {
+      if (this.#core.rooms.get(this.name) === this) this.#core.rooms.delete(this.name);
+    };
+    void this.#channel.request("leave", this.name).then(end, end);
   }
 };
 
@@ -2411,7 +2416,8 @@ var Client = class extends Caller {
    */
   room(name, options = {}) {
     const channel = new Caller(this.core, { c: "rooms" }, { retry: true });
-    return this.core.rooms.get(name) ?? new Room(this.core, channel, name, options);
+    const room = this.core.rooms.get(name);
+    return room && !room.isLeft ? room : new Room(this.core, channel, name, options);
   }
   /**
    * Why there is no connection: the error of the last attempt to connect, or of the end of the last connection. Its

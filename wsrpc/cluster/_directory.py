@@ -160,9 +160,9 @@ class Directory:
         """Whether something is known of every known node."""
         return all(remote.seq is not None for remote in self._remotes.values())
 
-    def nodes_of(self, room: str, *, stored: bool = False) -> tuple[str, ...]:
-        """Return the other nodes at which a room has members; if ``stored``, only those without ``keep=``."""
-        names = (room,) if stored else (room, STORED + room)
+    def nodes_of(self, room: str, *, keep: bool = True) -> tuple[str, ...]:
+        """Return the other nodes at which a room has members, with or without those where it has ``keep=``."""
+        names = (room, STORED + room) if keep else (room,)
         return tuple(remote.name for remote in self._remotes.values() if not remote.rooms.isdisjoint(names))
 
     # ------------------------------------------------------------ what this node has

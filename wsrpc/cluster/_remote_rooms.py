@@ -55,10 +55,10 @@ class RemoteRooms:
             links.serve(lambda side: side.on(ASK, rooms.answers))
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self._directory.nodes_of(message.room, stored=message.stored), list[str]()
+        nodes, missed = self._directory.nodes_of(message.room), list[str]()
         full: list[Peer] = []
         late: dict[str, Sent] = {}
-        for node in nodes:
+        for node in self._directory.nodes_of(message.room, keep=False) if message.stored else nodes:
             try:
                 peer = self._send(node, message)
                 if current_of(peer).outbox.callers_must_wait and self._node.connected:
@@ -83,8 +83,8 @@ class RemoteRooms:
         return tuple(node for node in nodes if node not in missed), tuple(missed)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, missed = self._directory.nodes_of(message.room, stored=message.stored), list[str]()
-        for node in nodes:
+        nodes, missed = self._directory.nodes_of(message.room), list[str]()
+        for node in nodes:  # a room with ``keep=`` has no `emit_nowait`
             try:
                 self._send(node, message)
             except WsrpcError as exc:

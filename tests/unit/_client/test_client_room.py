@@ -43,6 +43,8 @@ class Lobby:
             await self.gate.wait()
             if self.is_busy:
                 raise made_here(Overloaded("busy"))
+        if ctx.event == "leave":
+            await self.gate.wait()
         return await call_next(ctx)
 
     async def emit(self, *said: Any) -> None:
@@ -172,6 +174,37 @@ async def test_a_client_that_leaves_while_the_server_is_busy_does_not_join_again
         await asyncio.wait((joining,))
         assert len(lobby.joins) == 2 and not len(lobby.room) and not member.missed
     await lobby.server.close()
+
+
+async def test_events_that_arrive_after_the_client_has_begun_to_leave_are_for_who_joins_again(lobby: Lobby) -> None:
+    """They were handled, also the hundreds that are on their way when a handler of an event from the log leaves."""
+    async with lobby.member() as member:
+        await member.room.join()
+        await lobby.emit(1)
+        await member.hears(1)
+        lobby.gate.clear()
+        leaving = asyncio.ensure_future(member.room.leave())
+        await asyncio.sleep(0)
+        await lobby.emit(2, 3)
+        await turns_until(lambda: member.client.peer.ignored["event of a left room"] == 2)
+        lobby.gate.set()
+        await leaving
+        assert (await member.room.join(after=member.room.position)).complete
+        await lobby.emit(4)
+        await member.hears(1, 2, 3, 4)
+
+
+async def test_who_wants_to_leave_a_room_and_may_not_misses_nothing(lobby: Lobby) -> None:
+    async with lobby.member() as member:
+        await lobby.room.join(lobby.server.peers[0])
+        lobby.gate.clear()
+        leaving = asyncio.ensure_future(member.room.leave())
+        await asyncio.sleep(0)
+        await lobby.emit(1)
+        await member.hears(1)
+        lobby.gate.set()
+        with pytest.raises(RemoteError, match="not allowed"):
+            await leaving
 
 
 async def test_positions_count_without_handlers_and_while_handlers_wait(lobby: Lobby) -> None:

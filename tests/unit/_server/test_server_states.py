@@ -165,6 +165,8 @@ def test_a_cell(state: ServerState, happened: ServerInput) -> None:
             with pytest.raises(HandshakeRejected) as rejected:
                 played.run(played.server.handshake(Handshake("/", {})))
             assert rejected.value.status == 503
+            for error in (lost.value, rejected.value):  # who connects in memory sees it
+                assert error.__notes__ == ["`await server.open()` opens a closed server again"]
             assert played.state == expected
         elif effect == STILL:
             for call in (played.server.open(), played.server.listen().__aenter__()):

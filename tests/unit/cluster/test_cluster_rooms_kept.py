@@ -30,9 +30,9 @@ async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events(
         client.of("side").on("said", heard.put_nowait)
         await client.room("lobby").join()
         async with ClusterClient(engine, store=store) as shop:
-            lobby = shop.room("lobby", keep=60)
-            await lobby.emit("said", "one")
-            await lobby.of("side").emit("said", "two")
+            lobby, node = shop.room("lobby", keep=60), server.cluster.nodes[0]
+            reports = [await lobby.emit("said", "one"), await lobby.of("side").emit("said", "two")]
+            assert [(each.sent, each.nodes, each.missing_nodes) for each in reports] == [(0, (node,), ())] * 2
             assert [await heard.get(), await heard.get()] == ["one", "two"]
             engine.down = True
             engine.cut()
@@ -53,7 +53,10 @@ async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events(
 
 
 async def test_processes_with_and_without_keep_lose_no_event_untold() -> None:
-    """For example, while a new version of the program is deployed. Both kinds lost the events of the other."""
+    """For example, while a new version of the program is deployed. Both kinds lost the events of the other.
+
+    The report of a stored event left out the processes that read it from the store.
+    """
     engine, store = MemoryEngine(), MemoryStore()
     async with AsyncExitStack() as stack:
         servers = [Server(cluster=Cluster(engine), store=store) for _ in range(2)]
@@ -72,11 +75,17 @@ async def test_processes_with_and_without_keep_lose_no_event_untold() -> None:
             await come(server, ear)
         shop = await stack.enter_async_context(ClusterClient(engine, store=store))
         new, old = servers[0].room("lobby"), servers[1].room("lobby")
-        for stores, forgets in ((new, old), (shop.room("lobby", keep=60), shop.room("lobby"))):
-            await stores.emit("said", "stored")
+        with_keep, without = (server.cluster.nodes[0] for server in servers)
+        emitting: list[tuple[Any, Any, set[str], set[str]]] = [
+            (new, old, {without}, {with_keep}),
+            (shop.room("lobby", keep=60), shop.room("lobby"), {with_keep, without}, {with_keep, without}),
+        ]
+        for stores, forgets, *nodes in emitting:
+            reports = [await stores.emit("said", "stored")]
             assert [await ear.get() for ear in heard] == ["stored", "stored"]
-            await forgets.emit("said", "not stored")
+            reports.append(await forgets.emit("said", "not stored"))
             assert [await ear.get() for ear in heard] == ["missed", "not stored"]
+            assert [{*each.nodes} for each in reports] == nodes and not any(each.missing_nodes for each in reports)
         late = await come(servers[0], heard[0], last=9)
         assert [await heard[0].get() for _ in range(4)] == ["stored", "missed"] * 2
         assert not late.complete

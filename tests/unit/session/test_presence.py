@@ -11,9 +11,10 @@ import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, Story, refuse, story
+from session_story import SOON, Dialed, Story, refuse, story
+from stream_driver import control, hello
 
-from wsrpc import Client, Limits, Reconnect, ReconnectInfo, Server, blocking
+from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server, blocking
 from wsrpc.testing import Clock, FaultProxy, Line, MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -59,6 +60,37 @@ async def test_a_resume_that_is_not_told_before_the_next_drop_is_never_told_nor_
         go.set()
         await turns(20)
         assert told == ["drop", "resume"]
+
+
+@pytest.mark.parametrize("seen_by", ["the transport", "a message"])
+async def test_a_dropped_connection_is_not_full_any_more_for_the_functions_that_hear_of_it(seen_by: str) -> None:
+    """`emit_nowait` raised `QueueFull` in them, because of what the dead connection had not written."""
+    server, line, full = Server(limits=Limits(hard_cap_bytes=60_000)), Dialed(), list[bool]()
+
+    @server.on_detach
+    def dropped(peer: Peer) -> None:
+        peer.emit_nowait("note", "x" * 20_000)
+        full.append(peer.stats().slow)
+
+    accepting = start(server.accept(line))
+    await turns()
+    line.feed(hello("resume"))
+    peer = await accepting
+    line.feed(control("ack", n=0, bytes=0))
+    for _ in range(2):
+        peer.emit_nowait("note", "x" * 25_000)
+    line.unsent = 50_000
+    line.pause()
+    assert peer.stats().slow
+    if seen_by == "a message":  # the transport has not reported the end yet
+        refuse(line)
+        for size in (1, 20_000):
+            peer.emit_nowait("note", "x" * size)
+        assert not peer.stats().slow
+    line.lose()
+    await turns()
+    assert peer.detached and full == [False]
+    await server.close()
 
 
 async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog: pytest.LogCaptureFixture) -> None:

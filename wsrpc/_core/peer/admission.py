@@ -171,8 +171,9 @@ class Admission:
         """Whether the next message may have to be refused or to wait, or may be for readers. Only `update` sets it."""
         self.on_events_done: Callable[[], None] | None = None
         """Is called when the events that arrived before the end of the session are handled."""
-        self.on_position: Callable[[str, str], None] | None = None
-        """Is called when an event of a room with a log arrives, with the name of the room and the position."""
+        self.on_position: Callable[[str, str], bool] | None = None
+        """Is called when an event of a room with a log arrives, with the name of the room and the position. Returns
+        whether the event is handled."""
         self.waiting_room = NOTHING_WAITS
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._starts_waiting = False
@@ -244,8 +245,11 @@ class Admission:
             channel: the anonymous channel on which the message arrived.
         """
         i = message.i
-        if message.ctx is not UNSET and self.on_position is not None:
-            self._report_position(message, self.on_position)
+        report = None if message.ctx is UNSET else self.on_position
+        if report is not None and not self._report_position(message, report):
+            dispatcher.answers.ignored["event of a left room"] += 1
+            mark_processed(view)
+            return
         is_read = dispatcher.writer.opening.holds_back and self.named_channels.has_readers(message.c, message.a[0])
         if self._needs_no_handler(dispatcher, message, payload, decode, channel):
             mark_processed(view)
@@ -276,12 +280,15 @@ class Admission:
         mark_processed(view)
 
     @staticmethod
-    def _report_position(message: WireMessage, report: Callable[[str, str], None]) -> None:
-        """Report the position of an event when it arrives, because the event may wait until after its session."""
+    def _report_position(message: WireMessage, report: Callable[[str, str], bool]) -> bool:
+        """Report the position of an event when it arrives, because the event may wait until after its session. Return
+        whether the event is handled.
+        """
         with suppress(BadArguments):  # the message is refused when it is handled
             context = read_call_context(message.ctx)
             if context.at is not UNSET and message.i is UNSET and message.h is None:
-                report(*context.at)
+                return report(*context.at)
+        return True
 
     def _needs_no_handler(
         self,
