@@ -17,7 +17,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
 
     The processes of a `Cluster` count ``requests`` and ``bytes`` together: a process learns after about 0.3 s what was
     spent at the others, and meanwhile allows what it has left. Processes that share a ``store`` count ``connections``
-    together. All else counts in each process.
+    together. All else counts in each process. Raw connections have only ``connections``.
 
     Attributes:
         by: whose connections count together: ``"principal"`` (those with the same `Handshake.principal`, which must be
@@ -27,14 +27,15 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True):
             at the handshake.
         connections: maximum number of connections. A session that can still resume counts as a connection, and may
             always resume. A further connection is refused with the HTTP status 429, or is closed with 1012 if its
-            client has asked to resume a session that has ended. None: no limit.
+            client has asked to resume a session that has ended. If more than three times as many clients have asked,
+            and not said for which session, the first ones are dropped. None: no limit.
         requests: maximum number of requests and events, both per second and in one burst, counted as for
             `Limits.rate`. A client that connects again has what it had left. None: no limit.
         running: maximum number of handlers that run at the same time, counted as for `Limits.running`. While so many
             run, further requests and events are refused. None: no limit.
         bytes: maximum number of bytes that arrive per second, with the headers of frames. Above it, wsrpc reads nothing
-            from a connection for up to 5 s at a time, so its client sends more slowly. It has no effect under ASGI
-            servers, which do not count bytes, and on raw connections. None: no limit.
+            from a connection for up to 5 s at a time, so its client sends more slowly. It has no effect on URLs, and on
+            WebSockets under ASGI servers, which do not count bytes. None: no limit.
     """
 
     by: By = "principal"

@@ -97,8 +97,8 @@ class OriginRule:
                 return
             why = "the function of origins= refused it"
         else:
-            clear = _canonical(origin)
-            if clear is not None and (clear in self._listed or (_is_own(clear, handshake) and _names_server(clear))):
+            clear, own = _canonical(origin), _own_origins(handshake.host, handshake.secure)
+            if clear is not None and (clear in self._listed or (clear in own and _names_server(clear))):
                 return
             why = _why_refused(origin, clear)
         about = {"origin": short(origin)[1:-1], "remote": address_text(handshake.remote)}
@@ -112,10 +112,8 @@ class OriginRule:
             return None if site in OWN_SITES else "null"
         # A page can set this header in a GET, and uvicorn believes it of this machine.
         is_secure = handshake.secure and (self._knows_proxies or "x-forwarded-proto" not in handshake.headers)
-        own = [f"{scheme}://{handshake.host.lower()}" for scheme in (("https",) if is_secure else ("http", "https"))]
-        if _names_server(own[0]):
-            return None
-        return next((each for each in own if _canonical(each) in self._listed), own[0])
+        own = _own_origins(handshake.host, is_secure)
+        return None if _names_server(own[0]) else next((each for each in own if each in self._listed), own[0])
 
 
 def _why_refused(origin: str, clear: str | None) -> str:
@@ -146,13 +144,12 @@ def _canonical(origin: str) -> str | None:
     return origin if origin == "null" or OTHER.fullmatch(origin) else None
 
 
-def _is_own(origin: str, handshake: Handshake) -> bool:
-    """Whether the page was loaded from the host and port to which it connects."""
-    scheme = origin.partition("://")[0]
-    if scheme not in DEFAULT_PORTS or (handshake.secure and scheme != "https"):
-        return False  # an attacker on the network may have changed a page that was loaded without TLS
+def _own_origins(host: str, is_secure: bool) -> list[str]:
+    """Return the origins of the pages that were loaded from the host and port to which they connect."""
+    # An attacker on the network may have changed a page that was loaded without TLS.
     # If a proxy terminates TLS, the header Host has no port. The port is then that of the page's scheme.
-    return _canonical(f"{scheme}://{handshake.host}") == origin
+    found = [f"{scheme}://{host}" for scheme in (("https",) if is_secure else ("http", "https"))]
+    return [_canonical(each) or each for each in found]
 
 
 def _names_server(origin: str) -> bool:

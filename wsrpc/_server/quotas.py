@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from math import inf
@@ -47,6 +48,8 @@ SLOT_TIMEOUT = 2.0
 """Seconds for which a new connection waits for the store. After that, each process counts for itself."""
 REPLACING = 0.2
 """Seconds until a connection is counted again in place of an older one, whose slot is free soon. They double."""
+ATTEMPTS = 3
+"""Number of connections that a client may try at once: a WebSocket, and two over HTTP."""
 WRITER = "quota"
 """The writer that ends the log of a slot."""
 
@@ -115,13 +118,7 @@ class Subject:
     @property
     def remembers(self) -> bool:
         """Whether the next connection must find this object."""
-        return (
-            self.requests is not None
-            or self.bytes is not None
-            or self.count > 0
-            or bool(self.buckets)
-            or bool(self._quiet_until)
-        )
+        return bool(self.requests or self.bytes or self.count or self.buckets or self._quiet_until)
 
     def _spend(self, now: float) -> bool:
         return self.count < self._running and (self.requests is None or self.requests.spend(now))
@@ -224,9 +221,7 @@ class Meter:
         if traffic is None or traffic.bytes_in is None:  # the transport does not count
             return
         size, self._seen, now = traffic.bytes_in - self._seen, traffic.bytes_in, self._loop.time()
-        pause = 0.0
-        for bucket in self._buckets:
-            pause = max(pause, bucket.charge(now, size))
+        pause = max([bucket.charge(now, size) for bucket in self._buckets])
         if pause > 0 and hasattr(transport, "pause_receiving"):
             transport.pause_receiving()
             self._loop.call_at(now + min(pause, LONGEST_PAUSE), transport.resume_receiving)
@@ -249,7 +244,8 @@ class QuotaBook:
     """Counts the connections of a server by the subjects of its `Quotas`.
 
     A connection is counted at its handshake, and until the handshake is collected as garbage, or, from `bind` on, until
-    `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind.
+    `release`. So an adapter that never passes it to `Server.accept` leaves nothing behind. A connection on which a
+    session may resume is counted by `resuming` until its client names the session, and then only if it gets a new one.
 
     Args:
         end_detached: `JoinedCluster.end_detached`. It raises a `WsrpcError` if the cluster was not joined. None without
@@ -274,6 +270,8 @@ class QuotaBook:
         self._opening: WeakKeyDictionary[Handshake, finalize[[list[Membership]], Handshake]] = WeakKeyDictionary()
         self._bound: dict[Any, list[Membership]] = {}
         """The memberships of each `Peer` and `RawConnection`."""
+        self._resuming = defaultdict[SubjectKey, dict[asyncio.Timeout, None]](dict)
+        """The connections of each subject whose clients have not named their session, the oldest first."""
         self._freeing = set[asyncio.Task[None]]()
         self.on_bound: Callable[[Subject, Scheduler], object] = nobody
         """Called with each subject of a new connection, and the clock of the connection."""
@@ -283,34 +281,27 @@ class QuotaBook:
     def admit(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None) -> Awaitable[None] | None:
         """Count a connection that is accepted when ``waiting`` is done. If that takes time, return an awaitable.
 
-        A client that asks to resume is counted by `admit_late`, if it gets a new session.
-
         Raises:
             HandshakeRejected: there are too many connections, or the user's function has failed.
         """
         if waiting is not None or self._link.is_shared:
-            return self._admit_later(handshake, door, waiting)
-        if not handshake.asks_to_resume:
-            try:
-                self._enter(handshake)
-            except Exception as exc:
-                if isinstance(exc, QuotaExceeded) and handshake.address is not None:
-                    return self.admit_late(handshake, door)
-                raise self._refusal(exc, handshake, door) from None
+            return self.admit_late(handshake, door, waiting)
+        try:
+            self._enter(handshake)
+        except Exception as exc:
+            if isinstance(exc, QuotaExceeded) and handshake.address is not None:
+                return self.admit_late(handshake, door)
+            raise self._refusal(exc, handshake, door) from None
         return None
 
-    async def _admit_later(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None) -> None:
-        if waiting is not None:
-            await waiting
-        if not handshake.asks_to_resume:
-            await self.admit_late(handshake, door)
-
-    async def admit_late(self, handshake: Handshake, door: Door) -> None:
-        """Count a connection. Cancelling is safe.
+    async def admit_late(self, handshake: Handshake, door: Door, waiting: Awaitable[None] | None = None) -> None:
+        """Do what `admit` does. Cancelling is safe.
 
         Raises:
             HandshakeRejected: as for `admit`.
         """
+        if waiting is not None:
+            await waiting
         try:
             try:
                 await self._count(handshake, door)
@@ -319,6 +310,41 @@ class QuotaBook:
                     raise
         except Exception as exc:
             raise self._refusal(exc, handshake, door) from None
+
+    @contextmanager
+    def resuming(self, handshake: Handshake, door: Door, patience: asyncio.Timeout) -> Generator[None]:
+        """Count a connection while its client has yet to name its session, for which ``patience`` waits.
+
+        A subject may have `ATTEMPTS` of them for each connection of its quota. Older ones are dropped: their clients
+        have probably dialed again, and must be able to come back.
+
+        Raises:
+            HandshakeRejected: the user's function has failed.
+        """
+        try:
+            found = self._subjects_of(handshake)
+            counted = [(key, ATTEMPTS * quotas.connections) for quotas, key, _ in found if quotas.connections]
+        except Exception as exc:
+            raise self._refusal(exc, handshake, door) from None
+        for key, most in counted:
+            self._resuming[key][patience] = None
+            for older in [*self._resuming[key]][:-most]:
+                if not older.expired():
+                    older.reschedule(asyncio.get_running_loop().time())
+        try:
+            with door.deciding(patience):
+                yield
+        finally:
+            for key, _ in counted:
+                self._resuming[key].pop(patience, None)
+                if not self._resuming[key]:
+                    del self._resuming[key]
+
+    def _subjects_of(self, handshake: Handshake) -> Iterator[tuple[Quotas, SubjectKey, str]]:
+        """Yield each of the `Quotas` that apply to a connection, with the key and the name of the subject."""
+        for number, quotas in enumerate(self._all):
+            if (name := subject_of(quotas, handshake)) is not None:
+                yield quotas, (number, sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH]), name
 
     async def _count(self, handshake: Handshake, door: Door) -> None:
         try:
@@ -360,15 +386,13 @@ class QuotaBook:
         memberships: list[Membership] = []
         self._loop.renew()
         try:
-            for number, quotas in enumerate(self._all):
-                if (name := subject_of(quotas, handshake)) is not None:
-                    key = number, sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH]
-                    subject = self._subjects.get(key) or Subject(quotas, key)
-                    subject.text = name
-                    subject.enter()
-                    self._subjects[key] = subject
-                    self._idle.pop(key, None)
-                    memberships.append(Membership(subject))
+            for quotas, key, name in self._subjects_of(handshake):
+                subject = self._subjects.get(key) or Subject(quotas, key)
+                subject.text = name
+                subject.enter()
+                self._subjects[key] = subject
+                self._idle.pop(key, None)
+                memberships.append(Membership(subject))
         except BaseException:
             self._give_up(memberships)
             raise
@@ -536,6 +560,7 @@ class QuotaBook:
         self._opening.clear()
         self._bound.clear()
         self._subjects.clear()
+        self._resuming.clear()
         self._idle.clear()
         self._freeing.clear()
 

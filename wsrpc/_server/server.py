@@ -627,7 +627,9 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
         door = self._core.door
         waiting = self._handshake_checks.check(handshake, door)
-        return waiting if self._quotas is None else self._quotas.admit(handshake, door, waiting)
+        if self._quotas is None or self._may_resume(handshake):  # it is counted while it is accepted
+            return waiting
+        return self._quotas.admit(handshake, door, waiting)
 
     @property
     def limits(self) -> Limits:
@@ -681,17 +683,20 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 assert core.peers.joined_cluster is not None
                 elsewhere = core.peers.joined_cluster.resume_elsewhere
             arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
-            resumed: Peer | None = await arrival.wait(core.door.deciding)
-            if resumed is not None:
-                return resumed
-            await core.check_open(transport)
+            deciding = naming = core.door.deciding
             if self._quotas is not None:
-                try:
+                naming = partial(self._quotas.resuming, handshake, core.door)
+            try:
+                resumed: Peer | None = await arrival.wait(naming, deciding)
+                if resumed is not None:
+                    return resumed
+                await core.check_open(transport)
+                if self._quotas is not None:
                     await self._quotas.admit_late(handshake, core.door)
-                except HandshakeRejected as exc:
-                    # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
-                    code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
-                    raise await refuse(transport, code, exc.body.strip()) from None
+            except HandshakeRejected as exc:
+                # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
+                code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
+                raise await refuse(transport, code, exc.body.strip()) from None
         made = self._start_serving(core, transport, handshake, clock)
         if isinstance(made, RawConnection):
             return made

@@ -18,6 +18,7 @@ from leftovers import turns_until
 
 from wsrpc import (
     Client,
+    ConnectionLost,
     Handshake,
     HandshakeRejected,
     Limits,
@@ -30,7 +31,7 @@ from wsrpc import (
 from wsrpc._server import quotas
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.store import Appended, LogState, MemoryStore, NewLog, StoreFull, StoreLost
-from wsrpc.testing import Clock, Line, Simulation, connect, simulate
+from wsrpc.testing import Clock, Line, Simulation, connect, memory_transports, simulate
 
 ABOVE = "above the quota"
 TOO_MANY = "more than {} connections: close one, or try again later"
@@ -271,7 +272,50 @@ async def test_a_function_that_fails_when_a_session_cannot_resume_closes_the_con
     caplog.clear()
 
 
-async def test_raw_connections_count() -> None:
+def that_resumes() -> Handshake:
+    return Handshake("/", {"Wsrpc-Resume": "1"})
+
+
+@pytest.mark.parametrize("options", [{"extensions": False}, {"limits": Limits(replay_bytes=0)}])
+async def test_a_client_that_asks_to_resume_counts_where_no_session_resumes(options: dict[str, Any]) -> None:
+    """With one header, nothing of `Quotas` applied to a client."""
+    clock, server = Clock(), quoted(Quotas(by=lambda _: "all", connections=1, requests=5), **options)
+    headers = that_resumes().headers
+    async with connect(server, headers=headers, clock=clock) as client:
+        assert await allowed(client, 9) == 5
+        with pytest.raises(HandshakeRejected, match="429"):
+            await connect(server, headers=headers).__aenter__()
+
+
+async def test_connections_that_name_no_session_are_few_and_keep_nobody_out() -> None:
+    """300 connections of a user with a quota of 2 stayed for 30 s."""
+    server = quoted(Quotas(by=lambda _: "ada", connections=1), Quotas(by=lambda _: "all", connections=4))
+    line, silent = Line(server), list[asyncio.Task[Any]]()
+
+    async def open_silent(number: int) -> None:
+        for _ in range(number):
+            handshake = that_resumes()
+            await server.handshake(handshake)
+            silent.append(asyncio.create_task(server.accept(memory_transports()[1], handshake)))
+        await turns(5)
+        assert [task.done() for task in silent[-3:]] == [False] * 3 and all(task.done() for task in silent[:-3])
+
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
+        [peer] = server.peers
+        await open_silent(9)
+        for half_open in (True, False):
+            line.cut(half_open=half_open)
+            await client.wait_connected()
+            assert await client.request("add", 1, 2) == 3 and server.peers == (peer,)
+        assert sum(not task.done() for task in silent) == 2  # each attempt of the client was one of three
+        await open_silent(9)
+    async with connect(server):  # they keep out nobody without a session, either
+        await server.close()
+    assert {type(end) for end in await asyncio.gather(*silent, return_exceptions=True)} == {ConnectionLost}
+
+
+@pytest.mark.parametrize("headers", [{}, that_resumes().headers])
+async def test_raw_connections_count(headers: Mapping[str, str]) -> None:
     server = Server(quotas=Quotas(by=lambda _: "all", connections=1))
 
     @server.serve_raw
@@ -279,9 +323,9 @@ async def test_raw_connections_count() -> None:
         await connection.wait_closed()
 
     line = Line(server)
-    first = await line.dial("ws://server/")
+    first = await line.dial("ws://server/", headers=headers)
     with pytest.raises(HandshakeRejected):
-        await line.dial("ws://server/")
+        await line.dial("ws://server/", headers=headers)
     await turns_until(lambda: bool(server.raw_connections))
     first.abort()
     await turns_until(lambda: not server.raw_connections)

@@ -20,6 +20,10 @@ FIRST_MESSAGE = 30.0
 session: over a slow network the client might take its first message for the answer, and end the session that it has."""
 
 
+Within = Callable[[asyncio.Timeout], AbstractContextManager[object]]
+"""Returns a context manager in which a call waits. It can end the wait by the timeout, as a server that closes does."""
+
+
 class IncomingResume:
     """A connection whose client wants to resume a session, until its first message names the session.
 
@@ -48,11 +52,12 @@ class IncomingResume:
         resume, or None if the client names no session. It is a `Resume` if the session belongs to another process."""
         self._asked: Resume | None = None
 
-    async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> Any | None:
+    async def wait(self, naming: Within, deciding: Within) -> Any | None:
         """Return the `Peer` whose session has resumed. None for a new session.
 
         Args:
-            deciding: a context manager in which this call waits. With it, a server that closes can end the wait.
+            naming: until the client has named its session.
+            deciding: after that, while another process has the session.
 
         Raises:
             ConnectionLost: the connection has ended, or is closed because the session was closed, or is dropped.
@@ -60,7 +65,7 @@ class IncomingResume:
         self.connection.start_receiving(self._receive, ignore_end)
         patience = asyncio.timeout(FIRST_MESSAGE)
         try:
-            with deciding(patience):
+            with naming(patience):
                 async with patience:
                     found = await asyncio.shield(self._decided)
         except TimeoutError:
