@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from core_driver import Blocked, Driven
+from core_driver import Blocked, Driven, turns
 
 from wsrpc import AnonymousChannel, Limits
 
@@ -67,6 +67,20 @@ FED = {
         ("response to no request",),
     ),
 }
+
+
+async def test_what_another_limit_refuses_counts_no_more() -> None:
+    """It was counted when it arrived, before it was known that it could not wait."""
+    d, blocked = Driven(limits=Limits(rate=4, running=1, waiting=1)), Blocked()
+    d.peer.on("wait", blocked)
+    await d.fed(*({"i": i, "a": ["wait"]} for i in (1, 2)))
+    sent = await d.fed(*({"i": i, "a": ["wait"]} for i in range(3, 9)), *[{"a": ["wait"]}] * 3)
+    assert ["wait already" in message["e"]["message"] for message in sent] == [True] * 6
+    blocked.go.set()
+    await turns()
+    d.take()
+    assert [message["i"] for message in await d.fed(*({"i": i, "a": ["wait"]} for i in (9, 10)))] == [9, 10]
+    assert d.ignored == {"event dropped, too many wait": 3}
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in FED.items()])

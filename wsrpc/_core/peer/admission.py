@@ -272,6 +272,8 @@ class Admission:
         if len(self.waiting_room) < most and self.waiting_room.add(waiting, extra):
             self.update()
             return
+        if self.rate is not None and (channel is not None or not self.named_channels.is_of_stream(message)):
+            self.rate.refund()
         why = f"{len(self.waiting_room)} messages wait already"
         if i is UNSET:
             dispatcher.answers.host.count("event dropped, too many wait", f"an event was dropped: {why}")
