@@ -54,7 +54,7 @@ async def connect_in_memory(
     Args:
         handshake: the request, which `Server.handshake` has checked.
         client: a client with your own handlers. It does not dial. By default, one with the codec of the server, and the
-            limits of the connection.
+            limits of the connection, of which the log says little.
         clock: a clock that controls the deadlines of the server's peer.
 
     Raises:
@@ -62,8 +62,9 @@ async def connect_in_memory(
     """
     if is_own := client is None:
         client = Client(codec=settings_of(server).codec, limits=handshake.limits)
+        client_core(client).peer_core.log.quieten()
     ours, theirs = transports_for(handshake.connection_info(), client_core(client).limits, handshake.limits)
-    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock))
+    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, handshake, clock, is_own))
     try:
         try:
             await client_core(client).bind(ours, is_last=True)

@@ -18,6 +18,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 - `use_passing_on` runs a function around the calls that a server passes on for other nodes of its cluster.
 - `serve_nodes` and `ask_node` let an adapter ask the same adapter at another node of a cluster.
 - `connect_in_memory` connects a client in this process, for requests of another protocol that call handlers.
+  `refuse_request` counts and logs those that do not.
 - `check_close` raises an exception for close codes and reasons that must not be sent.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
   does not try again.
@@ -42,7 +43,7 @@ from ._net.heartbeat import Heartbeat, StallWatch
 from ._net.upgrade import ClientUpgrade, ServerUpgrade
 from ._net.urls import BadURL
 from ._server.ports import Port
-from ._server.server import Server, accept_at_once
+from ._server.server import Server, accept_at_once, refuse_request
 from .cluster._cluster import ask_node, serve_nodes
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "dial_within",
     "joined_headers",
     "kept_handler",
+    "refuse_request",
     "serve_nodes",
     "use_passing_on",
 ]

@@ -134,10 +134,10 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
             connection.
         accepted: total number of accepted connections, including those that were refused afterwards by the factory of a
             service.
-        refused: total numbers of refused opening handshakes, by HTTP status. The status is 403 if the origin is not
-            allowed, 503 if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, 429
-            above `Quotas.connections` (also if the connection was closed with 1012), or a status that `on_handshake`
-            has chosen.
+        refused: total numbers of refused opening handshakes, and of requests by URL that reach no handler, by HTTP
+            status. The status is 403 if the origin is not allowed, 503 if the server is closing or `on_handshake` takes
+            too long, 500 if `on_handshake` fails, 429 above `Quotas.connections` (also if the connection was closed
+            with 1012), or a status that `on_handshake` has chosen.
         refusals: the same numbers, by the status and the first line of the response, such as ``"401 token expired"``.
             After 32 of them, ``others`` stands for further ones.
         closed: total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the

@@ -29,7 +29,7 @@ import msgspec
 from wsrpc import Handshake, HandshakeRejected, Server
 from wsrpc._base.request_headers import refusal_headers
 from wsrpc._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
-from wsrpc.adapting import accept_at_once, ask_node, serve_nodes
+from wsrpc.adapting import accept_at_once, ask_node, refuse_request, serve_nodes
 from wsrpc.cluster import Cluster
 from wsrpc.handshake import REFUSED_HEADER, RESUME_HEADER
 
@@ -162,18 +162,24 @@ class HttpConnections:
             serve_nodes(cluster, NODES, self._serve_node)
 
     @property
-    def _cluster(self) -> Cluster | None:
+    def server(self) -> Server:
+        """The server of the connections."""
         server = self._server()
         assert server is not None
+        return server
+
+    @property
+    def _cluster(self) -> Cluster | None:
         with suppress(RuntimeError):
-            return server.cluster
+            return self.server.cluster
         return None
 
     async def respond(self, request: Request) -> Response:
         """Return the response to a request. Cancelling is safe, and ends the connection."""
-        return await answered(request, self._respond(request))
+        return await answered(self.server, request, self._respond(request))
 
     async def _respond(self, request: Request) -> Response:
+        check_coding(request)
         if request.method == "OPTIONS":
             allowed = [("access-control-allow-methods", "GET, POST"), ("access-control-allow-headers", ALLOWED)]
             return Response(204, [*allowed, ("access-control-max-age", "600")])
@@ -200,8 +206,7 @@ class HttpConnections:
     # ------------------------------------------------------------ what is sent
 
     async def _open(self, request: Request, mode: str) -> Response:
-        server = self._server()
-        assert server is not None
+        server = self.server
         handshake = request.handshake(server)
         await server.handshake(handshake)
         transport = HttpTransport(handshake.connection_info(request), handshake.limits)
@@ -328,7 +333,7 @@ def _decode_response(answer: bytes | None) -> Response:
     return Response(*msgspec.msgpack.decode(answer, type=tuple[int, HeaderList, bytes]))
 
 
-async def answered(request: Request, responding: Awaitable[Response]) -> Response:
+async def answered(server: Server, request: Request, responding: Awaitable[Response]) -> Response:
     """Return a response as it is sent: with the headers that all have, and a refusal in place of an error."""
     try:
         response = await responding
@@ -336,6 +341,9 @@ async def answered(request: Request, responding: Awaitable[Response]) -> Respons
         response = Response(exc.status, refusal_headers(exc.headers), exc.body.encode())
     except OSError:  # the client has left, so nobody gets this
         response = refusal(400, "the request is not complete")
+    except Exception as exc:
+        failed = refuse_request(server, request.handshake(server), exc, "a request over HTTP")
+        response = Response(failed.status, refusal_headers(failed.headers), failed.body.encode())
     headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
     if origin := request.header("origin"):
         headers += [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
@@ -365,6 +373,16 @@ async def report_end(response: Response, request: Request) -> None:
     """Say that nobody reads a response any more, when the client has left."""
     await request.left()
     response.lost("the client has left")
+
+
+def check_coding(request: Request) -> None:
+    """Refuse a body that is compressed: some hosts would decode it.
+
+    Raises:
+        HandshakeRejected: it is.
+    """
+    if (coding := request.header("content-encoding").lower()) not in ("", "identity"):
+        raise HandshakeRejected(415, f"bodies are not compressed\ngot {coding}", {"Accept-Encoding": "identity"})
 
 
 async def read_body(request: Request, feed: Callable[[bytes], object], most: int = LARGEST_BODY) -> None:

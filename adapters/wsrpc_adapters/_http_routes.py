@@ -26,11 +26,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, 
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
 from wsrpc import (
     BadArguments,
+    BadResult,
     CallNext,
     Client,
     CloseCode,
@@ -49,12 +51,12 @@ from wsrpc import (
     UnknownEvent,
     WsrpcError,
 )
-from wsrpc.adapting import connect_in_memory, kept_handler
+from wsrpc.adapting import connect_in_memory, kept_handler, refuse_request
 from wsrpc.codecs import JsonCodec
 from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.types import Middleware
 
-from ._http_connections import HeaderList, Request, Response, answered, read_body, until_left
+from ._http_connections import HeaderList, Request, Response, answered, check_coding, read_body, until_left
 
 PULSE = 15.0
 """Seconds without an item after which a stream sends a comment: proxies end a response that is quiet for longer."""
@@ -67,12 +69,15 @@ LONGEST_WAIT = 60.0
 MOST = 1 << 20
 """About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
 
+NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 """What a form of another site can send."""
 
-KEY, TIMEOUT, METADATA = "idempotency-key", "wsrpc-timeout", "wsrpc-meta-"
+KEY, TIMEOUT, METADATA, AFTER = "idempotency-key", "wsrpc-timeout", "wsrpc-meta-", "last-event-id"
 TRACE = ("traceparent", "tracestate", "baggage")
 """Headers that a handler gets as metadata under their own names."""
+WRITTEN_KEY = re.compile(r'"((?:[^"\\]|\\["\\])+)"|([^"].*)')
+"""A key in a header: in quotes, as RFC 9651 has them, or without."""
 END = "end"
 """The id of the last event of a run. A browser sends it when it connects again, and then stops."""
 
@@ -123,7 +128,6 @@ CLOSED: dict[int, int] = {
 """The status for the code of a close. With all others, a handler has closed the connection: it refuses, with 403."""
 
 CODEC = JsonCodec()
-encode = msgspec.json.encode
 
 
 class HttpRoutes:
@@ -143,21 +147,19 @@ class HttpRoutes:
 
     async def respond(self, request: Request, path: str) -> Response:
         """Return the response to a request whose path is ``path`` below the URL of the routes. Cancelling is safe."""
-        return await answered(request, self._respond(request, path))
+        return await answered(self.server, request, self._respond(request, path))
 
     async def _respond(self, request: Request, path: str) -> Response:
         if request.method == "OPTIONS":  # the origin is checked with the request itself
             headers = request.header("access-control-request-headers")
             allowed = [("access-control-allow-methods", "GET, POST, DELETE"), ("access-control-max-age", "600")]
             return Response(204, [*allowed, ("access-control-allow-headers", headers)])
-        methods, name, key = self._find(path.strip("/"))
-        if not methods:
-            return refused(404, "the URL of a run ends with its key" if name else "routes() does not serve this path")
-        if (serve := methods.get(request.method)) is None:
-            response = refused(405, f"this URL has {', '.join(methods)}")
-            return response._replace(headers=[*response.headers, ("allow", ", ".join(methods))])
         handshake = request.handshake(self.server)
         handshake.names_origin = request.method != "GET"
+        try:
+            serve, name, key = self._find(request, handshake, path)
+        except HandshakeRejected as exc:
+            return self._refuse(handshake, exc)
         await self.server.handshake(handshake)  # the application itself words its refusal
         handshake.address = None  # a call to this address is for a connection that lasts
         asked = Asked(self.server, request, handshake, name, key)
@@ -165,22 +167,44 @@ class HttpRoutes:
             await asked.read()
             response = await until_left(request, serve(asked))
         except HandshakeRejected as exc:
-            response = refused(exc.status, exc.body)
+            response = self._refuse(handshake, exc)
         except WsrpcError as exc:
             response = failure(exc)
         return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
 
-    def _find(self, path: str) -> tuple[Mapping[str, Any], str, str]:
-        """Return the methods that a path has, the event or the room that it names, and the key of the run."""
-        kind, _, rest = path.partition("/")
-        if kind == "call" and rest in self.calls:
-            return {"POST": call}, rest, ""
-        if kind == "rooms" and rest and any(fnmatchcase(rest, pattern) for pattern in self.rooms):
-            return {"GET": read_room}, rest, ""
-        for event in self.runs if kind == "runs" else ():
-            if rest.startswith(f"{event}/") and (key := rest[len(event) + 1 :]):
-                return {"GET": read_run, "POST": start_run, "DELETE": stop_run}, event, key
-        return {}, rest if kind == "runs" and rest in self.runs else "", ""
+    def _refuse(self, handshake: Handshake, exc: HandshakeRejected) -> Response:
+        """Count a refusal, of which the first line is the reason, and return its response."""
+        error = {"message": exc.body.replace("\n", ": "), **({"code": BadArguments.code} if exc.status == 400 else {})}
+        response = answer(exc.status, {"error": error}, exc.headers.pairs())
+        refuse_request(self.server, handshake, exc, "routes()")
+        return response
+
+    def _find(self, request: Request, handshake: Handshake, path: str) -> tuple[Any, str, str]:
+        """Return what serves a request, the event or the room that its path names, and the key of the run.
+
+        Raises:
+            HandshakeRejected: nothing does.
+        """
+        check_coding(request)
+        if NOT_UTF_8.search(unquote(handshake.target, errors="surrogateescape")):  # two keys could become one
+            raise HandshakeRejected(400, "the URL is not UTF-8")
+        kind, _, name = path.partition("/")
+        key, methods = "", dict[str, Any]()
+        if kind == "call" and name in self.calls:
+            methods = {"POST": call}
+        elif kind == "rooms" and name and any(fnmatchcase(name, pattern) for pattern in self.rooms):
+            methods = {"GET": read_room}
+        elif kind == "runs" and (event := next((event for event in self.runs if name.startswith(f"{event}/")), None)):
+            name, key = event, name[len(event) + 1 :]
+            methods = {"GET": read_run, "POST": start_run, "DELETE": stop_run} if key else {}
+        if not methods or re.search("[\0-\x1f\x7f]", path):
+            of_run = kind == "runs" and name in self.runs
+            why = "the URL of a run ends with its key" if of_run else "routes() does not serve this path"
+            raise HandshakeRejected(404, why)
+        if request.method not in methods:
+            names = ", ".join(methods)
+            raise HandshakeRejected(405, f"this URL has {names}", {"Allow": names})
+        return methods[request.method], name, key
 
 
 def names_of(option: str, names: Iterable[str]) -> list[str]:
@@ -203,41 +227,69 @@ class Asked:
         self.name = name
         channel, _, self.event = name.rpartition(":")
         self.channel = channel or None
-        self._key_in_url = bool(key)
-        self.key = key or handshake.headers.get(KEY, "").strip('"')
-        self.kept = None if not self.key else kept_handler(server, self.channel, self.event)
+        self.key = key
         self.args: list[Any] = []
         self.posted = request.method == "POST"
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the client has left while a stream is sent."""
         self.query: Mapping[str, str] = handshake.query
+        self.options: dict[str, Any] = {}
 
     async def read(self) -> None:
-        """Read the arguments.
+        """Read the arguments and the options.
 
         Raises:
-            BadArguments: they are not valid.
             HandshakeRejected: the request is not valid.
         """
+        self._read_options()
         body: bytes | bytearray = self.query.get("args", "").encode()
         if self.posted:
             body = bytearray()
             await read_body(self._request, body.extend, self.handshake.limits.message_bytes)
             kind = self.handshake.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind in FORMS or (body and kind != "application/json"):
-                raise HandshakeRejected(415, f"arguments are application/json, got {kind or 'no content-type'}")
+                raise HandshakeRejected(415, f"arguments are application/json\ngot {kind or 'no content-type'}")
         if body:
             if (why := CODEC.objection(body, self.handshake.limits.values)) is not None:
-                raise BadArguments(f"the arguments have {why}")
+                raise HandshakeRejected(400, f"the arguments have {why}")
             try:
                 found = msgspec.json.decode(body)
             except (ValueError, RecursionError) as exc:
-                raise BadArguments(f"the arguments are not JSON: {exc}") from None
+                raise HandshakeRejected(400, f"the arguments are not JSON\n{exc}") from None
             self.args = found if isinstance(found, list) else [found]
-        if KEY in self.handshake.headers and (not self.key or self._key_in_url):
-            raise BadArguments("the key is empty" if not self.key else "the key of a run is in its URL")
+
+    def _read_options(self) -> None:
+        if KEY in self.handshake.headers:
+            if self.key:
+                raise HandshakeRejected(400, "the key of a run is in its URL")
+            self.key = unquoted(self.header(KEY))
+        if self.key:
+            self.options["key"] = self.key
+        self.kept = kept_handler(self.server, self.channel, self.event) if self.key else None
         if self.kept is not None and self.kept.keep.scope is None and self.handshake.principal is None:
             raise HandshakeRejected(403, "a key needs a principal, or Keep(scope=): see on_handshake")
+        if names := [name for name in self.handshake.headers if name in TRACE or name.startswith(METADATA)]:
+            self.options["metadata"] = {name.removeprefix(METADATA): self.header(name) for name in names}
+        if TIMEOUT in self.handshake.headers:
+            self.options["timeout"] = number(self.header(TIMEOUT), TIMEOUT)
+        accepts = self.handshake.headers.get("accept", "")
+        self.wait = 0.0 if "application/json" in accepts and "text/event-stream" not in accepts else None
+        """Seconds for which a response that ends waits. None for a response of server-sent events."""
+        if "wait" in self.query:
+            self.wait = min(number(self.query["wait"], "wait="), LONGEST_WAIT)
+        offset = self.query.get("offset", "")
+        self.after = self.header(AFTER) or self.query.get("after") or ("" if offset == "-1" else offset)
+
+    def header(self, name: str) -> str:
+        """Return a header. Empty if the request has no such header.
+
+        Raises:
+            HandshakeRejected: it is not ASCII. curl sends UTF-8 and pages send Latin-1, so nobody knows what it means.
+        """
+        value: str = self.handshake.headers.get(name, "")
+        if not value.isascii():
+            raise HandshakeRejected(400, f"the header {name} is not ASCII")
+        return value
 
     @asynccontextmanager
     async def connect(self, receive: Middleware | None = None) -> AsyncGenerator[Client]:
@@ -253,43 +305,27 @@ class Asked:
         """Return the channel of the event."""
         return client if self.channel is None else client.of(self.channel)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of the call.
 
-        Raises:
-            BadArguments: one is not valid.
-        """
-        headers = self.handshake.headers
-        metadata = {name: headers[name] for name in TRACE if name in headers}
-        metadata |= {name[len(METADATA) :]: headers[name] for name in headers if name.startswith(METADATA)}
-        options: dict[str, Any] = {"metadata": metadata} if metadata else {}
-        if self.key:
-            options["key"] = self.key
-        if TIMEOUT in headers:
-            options["timeout"] = number(headers[TIMEOUT], TIMEOUT)
-        return options
+def number(text: str, name: str, form: str = r"[0-9]{1,9}(\.[0-9]{1,9})?") -> float:
+    """Return a number of a request.
 
-    @property
-    def wait(self) -> float | None:
-        """Seconds for which a response that ends waits. None for a response of server-sent events."""
-        if "wait" in self.query:
-            return min(number(self.query["wait"], "?wait="), LONGEST_WAIT)
-        accepts = self.handshake.headers.get("accept", "")
-        return 0.0 if "application/json" in accepts and "text/event-stream" not in accepts else None
-
-    @property
-    def after(self) -> str:
-        """The position after which the reader wants to continue. Empty for the beginning."""
-        offset = self.query.get("offset", "")
-        return self.handshake.headers.get("last-event-id") or self.query.get("after") or offset.removeprefix("-1")
+    Raises:
+        HandshakeRejected: it has another form.
+    """
+    if not re.fullmatch(form, text):
+        raise HandshakeRejected(400, f"{name} is a number from 0 to 999,999,999\ngot {text!r}")
+    return float(text)
 
 
-def number(text: str, name: str) -> float:
-    with suppress(ValueError):
-        if 0 <= (found := float(text)) < 1e9:
-            return found
-    raise BadArguments(f"{name} is a number from 0 to 999,999,999, got {text!r}")
+def unquoted(key: str) -> str:
+    """Return the key of a call, which may be quoted.
+
+    Raises:
+        HandshakeRejected: it is empty, or the quotes are not complete.
+    """
+    if (found := WRITTEN_KEY.fullmatch(key)) is None:
+        raise HandshakeRejected(400, "the key is empty, or is no text in quotes")
+    return found[2] or re.sub(r"\\(.)", r"\1", found[1])
 
 
 async def drop_event(ctx: Context, call_next: CallNext) -> object:
@@ -306,18 +342,17 @@ async def call(asked: Asked) -> Response:
 
 
 async def requested(asked: Asked, client: Client) -> Any:
-    options = asked.options
-    with bad_arguments():
-        return await asked.on(client).request(asked.event, *asked.args, **options)
+    with not_sendable():
+        return await asked.on(client).request(asked.event, *asked.args, **asked.options)
 
 
 @contextmanager
-def bad_arguments() -> Generator[None]:
-    """Raise `BadArguments` for what cannot be sent."""
+def not_sendable() -> Generator[None]:
+    """Refuse what cannot be sent."""
     try:
         yield
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise BadArguments(str(exc)) from None
+        raise HandshakeRejected(400, f"the call is not valid\n{exc}") from None
 
 
 # ---------------------------------------------------------------- runs
@@ -325,10 +360,8 @@ def bad_arguments() -> Generator[None]:
 
 def stream(asked: Asked, client: Client, after: str | int | None) -> Stream[Any]:
     """Return the stream of the items of a run. Without a position, it starts the run."""
-    options = asked.options
-    with bad_arguments():
-        after = int(after) if isinstance(after, str) and after.isdecimal() else after
-        found: Stream[Any] = asked.on(client).stream(asked.event, *asked.args, **options, after=after)
+    with not_sendable():
+        found: Stream[Any] = asked.on(client).stream(asked.event, *asked.args, **asked.options, after=after)
         return found
 
 
@@ -439,10 +472,10 @@ async def read_durable(asked: Asked) -> Response:
     """Respond as https://durablestreams.com says, which knows no streams that fail: the read after the last item does.
 
     Raises:
-        BadArguments: the position or the mode is not valid.
+        HandshakeRejected: the mode is not valid.
     """
     if (live := asked.query.get("live")) not in (None, "long-poll"):
-        raise BadArguments(f"?live= is long-poll, got {live!r}: server-sent events have no ?offset=")
+        raise HandshakeRejected(400, f"live= is long-poll: server-sent events have no ?offset=\ngot {live!r}")
     found = await read_so_far(asked, 0.0 if live is None else LONG_POLL, enough=1)
     if found.error is not None and not found.items:
         refused = failure(found.error)
@@ -457,8 +490,7 @@ async def read_durable(asked: Asked) -> Response:
             headers.append(("stream-closed", "true"))
     if not found.items and live is not None:
         return Response(204, headers)
-    response = answer(200, found.items)
-    return response._replace(headers=[*response.headers, *headers])
+    return answer(200, found.items, headers)
 
 
 async def stop_run(asked: Asked) -> Response:
@@ -517,8 +549,6 @@ class RoomReader:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._has_log: bool | None = None
-        """None while the client joins."""
         self.position: str | None = None
         """The position of the last event that was read."""
         self._waiting: deque[tuple[bytes, str | None, str]] = deque()
@@ -530,7 +560,6 @@ class RoomReader:
     async def join(self, client: Client, last: int, after: str) -> None:
         client.on("close", self._end)
         joined = await client.room(self._name).join(last=last, after=after or None)
-        self._has_log = joined.position is not None
         if not self._waiting:
             self.position = joined.position
         if not joined.complete and not any(kind == "missed" for _, _, kind in self._waiting):
@@ -538,18 +567,24 @@ class RoomReader:
             self._arrived.set()
 
     async def receive(self, ctx: Context, call_next: CallNext) -> object:
-        if ctx.is_handled or ctx.id is not None:
-            if (ctx.channel_name, ctx.event) == ("rooms", "missed"):
-                self._add(b"null", ctx.position, "missed")
-            return await call_next(ctx)
-        if ctx.room == self._name or (ctx.room is None and self._has_log is False):
-            on = {} if ctx.channel_name is None else {"channel": ctx.channel_name}
-            self._add(encode({"event": ctx.event, "args": ctx.args, **on}), ctx.position, "")
-        return None
+        if ctx.room == self._name:
+            if ctx.channel_name == "rooms" and ctx.event in ("missed", "state"):
+                self._add(ctx.args[2] if ctx.event == "state" else None, ctx.position, ctx.event)
+            elif not ctx.is_handled and ctx.id is None:
+                on = {} if ctx.channel_name is None else {"channel": ctx.channel_name}
+                self._add({"event": ctx.event, "args": ctx.args, **on}, ctx.position, "")
+        return await drop_event(ctx, call_next)
 
-    def _add(self, data: bytes, position: str | None, kind: str) -> None:
+    def _add(self, value: object, position: str | None, kind: str) -> None:
         if self.is_behind:
             return
+        try:
+            data = encode(value)
+        except BadResult:
+            data, kind = b"null", "missed"
+        if kind == "state":  # it contains the events before it
+            self._size = 0
+            self._waiting.clear()
         self._size += len(data)
         self._waiting.append((data, position, kind))
         self._arrived.set()
@@ -594,7 +629,7 @@ async def read_room(asked: Asked) -> Response:
 
 @asynccontextmanager
 async def joined(asked: Asked) -> AsyncGenerator[RoomReader]:
-    reader, last = RoomReader(asked.name), number(asked.query.get("last", "0"), "?last=")
+    reader, last = RoomReader(asked.name), number(asked.query.get("last", "0"), "last=", "[0-9]{1,9}")
     async with asked.connect(reader.receive) as client:
         try:
             await reader.join(client, int(last), asked.after)
@@ -615,15 +650,16 @@ async def room_events(asked: Asked) -> AsyncGenerator[bytes]:
 
 
 async def room_so_far(asked: Asked, wait: float) -> Response:
-    """Respond with the events that are kept, or wait for the next ones."""
+    """Respond with the state or the events that are kept, or wait for the next ones."""
     async with joined(asked) as reader:
         with suppress(TimeoutError):
             await asyncio.wait_for(reader.wait(), wait)
         arrived = [reader.pop() for _ in range(reader.waiting)]
         position = reader.position
+    state = {"state": msgspec.Raw(arrived.pop(0)[0])} if arrived and arrived[0][2] == "state" else {}
     events = [msgspec.Raw(data) for data, _, kind in arrived if not kind]
     complete = len(events) == len(arrived)
-    return answer(200, {"events": events, "position": position, "complete": complete})
+    return answer(200, {**state, "events": events, "position": position, "complete": complete})
 
 
 # ---------------------------------------------------------------- responses
@@ -646,20 +682,27 @@ def event_of(data: bytes, id: str | None, kind: str = "") -> bytes:
     return b"%sdata: %s\n\n" % (f"{named}{placed}".encode(), data)
 
 
-def answer(status: int, value: Any) -> Response:
-    return Response(
-        status, [("content-type", "application/json"), ("x-content-type-options", "nosniff")], encode(value)
-    )
+def encode(value: object) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        BadResult: JSON does not have it, but the codec of the server has, such as a dict with tuples as its keys.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise BadResult(f"JSON cannot have this result: {exc}") from None
 
 
-def refused(status: int, why: str) -> Response:
-    return answer(status, {"error": {"message": why}})
+def answer(status: int, value: Any, more: Iterable[tuple[str, str]] = ()) -> Response:
+    headers = [("content-type", "application/json"), ("x-content-type-options", "nosniff"), *more]
+    return Response(status, headers, encode(value))
 
 
 def failure(error: WsrpcError) -> Response:
-    response = answer(status_of(error), error_of(error))
-    again = [("retry-after", "1")] if response.status == 503 and error.outcome in ("not_sent", "not_run") else []
-    return response._replace(headers=[*response.headers, *again])
+    status = status_of(error)
+    again = [("retry-after", "1")] if status == 503 and error.outcome in ("not_sent", "not_run") else []
+    return answer(status, error_of(error), again)
 
 
 def error_of(error: WsrpcError) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import asyncio
 import os
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from os import PathLike
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +48,8 @@ __all__ = ["aiohttp_handler", "dial", "routes", "serve"]
 
 LARGEST_BODY = 64 * 1024
 """Maximum bytes of a refusal's body that are read."""
+LINGER = 2.0
+"""Seconds for which a client may send the rest of a body that nobody reads. Else it could not read the response."""
 WATCH = 2.0
 """Seconds between two checks whether the client of a response has left, of which aiohttp does not tell."""
 
@@ -92,7 +94,7 @@ def routes(
 
     app = web.Application()
     app[HTTP_ROUTES] = found
-    app.router.add_route("*", "/{path:.*}", handler)
+    app.router.add_route("*", r"/{path:[\s\S]*}", handler)
     return app
 
 
@@ -155,7 +157,7 @@ class AiohttpRequest:
         self._state = state
 
     def header(self, name: str) -> str:
-        return self._request.headers.get(name, "")
+        return joined_headers(self._request.headers).get(name, "")
 
     def handshake(self, server: Server) -> Handshake:
         handshake = _handshake_of(self._request, server)
@@ -174,7 +176,16 @@ async def _answer(response: Response, asked: AiohttpRequest, request: web.Reques
     """Send a response, until the end of its stream."""
     headers = CIMultiDict(response.headers)
     if response.stream is None:
-        return web.Response(status=response.status, body=response.body, headers=headers)
+        whole = web.Response(status=response.status, body=response.body, headers=headers)
+        if "content-encoding" in request.headers:  # aiohttp would read the body later, and log a traceback
+            whole.force_close()
+            with suppress(OSError, web.RequestPayloadError):
+                await whole.prepare(request)
+                await whole.write_eof()
+                async with asyncio.timeout(LINGER):
+                    await request.release()
+            request.protocol.force_close()
+        return whole
 
     complete = False
     answered = web.StreamResponse(status=response.status, headers=headers)

@@ -287,7 +287,7 @@ class RoutesApplication(Application):
             servers_in_use.add(self._server)
             request = AsgiRequest(scope, receive, self._state)
             # Newer frameworks leave the path as it is, and older ones remove the prefix of a mounted application.
-            path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+            path: str = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/")
             await answer(await self.http_routes.respond(request, path), request, send)
         else:
             await super().__call__(scope, receive, send)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -19,7 +22,7 @@ from starlette.routing import Mount
 
 from wsrpc import CallNext, Context, Handshake, Keep, Limits, Peer, RpcError, Server
 from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.codecs import MsgpackCodec
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
 from wsrpc_adapters import _http_routes
@@ -30,9 +33,9 @@ ADA = {"Authorization": "Bearer ada"}
 JSON = {"Content-Type": "application/json"}
 FOREIGN = {"Origin": "https://evil.example"}
 SERVED: dict[str, Any] = {
-    "calls": ["add", "files:size", "refuse", "fail", "context", "charge", "count", "bytes"],
-    "runs": ["count", "count/s", "charge", "shared", "forever", "drip"],
-    "rooms": ["lobby", "public-*"],
+    "calls": ["add", "files:size", "refuse", "fail", "context", "charge", "count", "bytes", "long", "table"],
+    "runs": ["count", "count/s", "charge", "shared", "forever", "drip", "tables"],
+    "rooms": ["lobby", "public-*", "cards"],
 }
 
 
@@ -44,10 +47,10 @@ class Application:
         self.released = asyncio.Event()
         self.seen: list[str] = []
         self.address: str | None = None
-        for function in (self.add, self.refuse, self.fail, self.context, self.wait, self.bytes):
+        for function in (self.add, self.refuse, self.fail, self.context, self.wait, self.bytes, self.long, self.table):
             server.on(function.__name__, function)
         server.of("files").on("size", len)
-        for kept in (self.charge, self.count, self.forever, self.drip):
+        for kept in (self.charge, self.count, self.forever, self.drip, self.tables):
             server.on(kept.__name__, kept, keep=600)
         server.on("count/s", self.below, keep=600)
         server.on("shared", self.shared, keep=Keep(600, scope=lambda peer, name: name))
@@ -75,6 +78,16 @@ class Application:
 
     def bytes(self) -> Any:
         return [b"\0\1", float("nan")]
+
+    def long(self) -> str:
+        return "x" * 20_000
+
+    def table(self) -> Any:
+        return {(1, 2): 3}
+
+    async def tables(self) -> AsyncIterator[Any]:
+        yield 1
+        yield self.table()
 
     async def wait(self) -> None:
         try:
@@ -192,6 +205,7 @@ Row = tuple[str, str, Any, dict[str, str], int, Any]
 ANSWERS: dict[str, Row] = {
     "arguments": ("POST", "/call/add", [2, 3], {}, 200, 5),
     "the only argument": ("POST", "/call/add", 2, {}, 200, 3),
+    "a result that is too large": ("POST", "/call/long", None, {}, 500, "wsrpc.result_too_big"),
     "no argument": ("POST", "/call/bytes", None, {}, 200, ["AAE=", None]),
     "an event of a channel": ("POST", "/call/files:size", ["abc"], {}, 200, 3),
     "arguments that do not fit": ("POST", "/call/add", ["x"], {}, 400, "wsrpc.bad_arguments"),
@@ -248,7 +262,7 @@ ANSWERS: dict[str, Row] = {
         [1],
         {"Connection": "Upgrade", "Upgrade": "h2c"},
         400,
-        "the body",
+        "wsrpc.bad_arguments",
     ),
     "a key of a run in a header": (
         "POST",
@@ -258,6 +272,7 @@ ANSWERS: dict[str, Row] = {
         400,
         "wsrpc.bad_argum",
     ),
+    "a key that ends with a slash": ("GET", "/runs/count/k/?wait=0", None, ADA, 404, "wsrpc.items_gone"),
     "a run without a key": ("POST", "/runs/count", [3], ADA, 404, "the URL of a run ends with its key"),
     "an empty key": ("POST", "/call/charge", [5], {**ADA, "Idempotency-Key": '""'}, 400, "wsrpc.bad_arguments"),
     "nested as deep as no message": ("POST", "/call/add", "[" * 700 + "]" * 700, {}, 400, "wsrpc.bad_arguments"),
@@ -291,6 +306,192 @@ async def test_what_is_answered(case: str) -> None:
             assert (error.get("code") or error["message"]).startswith(expected) and "secret" not in answer.text
         else:
             assert answer.json == expected
+
+
+# Path, headers, body, the status and how the text of the error begins, and where it is counted.
+BODY = b"Content-Type: application/json"
+CODING = "bodies are not compressed: got gzip"
+NO_PATH = "routes() does not serve this path"
+KEY = "the header idempotency-key is not ASCII"
+ODD: dict[str, tuple[str, list[bytes], bytes, int, str, str]] = {
+    "a body that is not what it says": (
+        "POST /call/add",
+        [BODY, b"Content-Encoding: gzip"],
+        b"[1]",
+        415,
+        CODING,
+        "refusals",
+    ),
+    "a compressed body": (
+        "POST /call/add",
+        [BODY, b"Content-Encoding: GZIP"],
+        gzip.compress(b"[1]"),
+        415,
+        CODING,
+        "refusals",
+    ),
+    "nobody reads the body": ("GET /rooms/lobby?wait=0", [b"Content-Encoding: gzip"], b"[1]", 415, CODING, "refusals"),
+    "nobody reads the body of a stream": (
+        "GET /rooms/lobby",
+        [b"Content-Encoding: gzip"],
+        b"1",
+        415,
+        CODING,
+        "refusals",
+    ),
+    "a key in UTF-8": ("POST /call/charge", [BODY, "Idempotency-Key: ä".encode()], b"[1]", 400, KEY, "refusals"),
+    "a key in Latin-1": ("POST /call/charge", [BODY, b"Idempotency-Key: \xe4"], b"[1]", 400, KEY, "refusals"),
+    "half a key": (
+        "POST /call/charge",
+        [BODY, b'Idempotency-Key: "a'],
+        b"[1]",
+        400,
+        "the key is empty, or",
+        "refusals",
+    ),
+    "metadata": (
+        "POST /call/context",
+        [BODY, "Wsrpc-Meta-A: ä".encode()],
+        b"",
+        400,
+        "the header wsrpc-meta-a",
+        "refusals",
+    ),
+    "a position": (
+        "GET /rooms/lobby",
+        ["Last-Event-ID: ١".encode()],
+        b"",
+        400,
+        "the header last-event-id is",
+        "refusals",
+    ),
+    "a deadline": (
+        "POST /call/add",
+        [BODY, b"Wsrpc-Timeout: 1_0"],
+        b"[1]",
+        400,
+        "wsrpc-timeout is a number",
+        "refusals",
+    ),
+    "a wait": ("GET /rooms/lobby?wait=%D9%A1", [], b"", 400, "wait= is a number", "refusals"),
+    "a wait with an exponent": ("GET /rooms/lobby?wait=1e1", [], b"", 400, "wait= is a number", "refusals"),
+    "a number of events": ("GET /rooms/lobby?wait=0&last=%D9%A1", [], b"", 400, "last= is a number", "refusals"),
+    "a half event": ("GET /rooms/lobby?wait=0&last=1.5", [], b"", 400, "last= is a number", "refusals"),
+    "an offset in other digits": (
+        "GET /runs/count/k?offset=%D9%A1",
+        [],
+        b"",
+        400,
+        "'١' is not the position",
+        "misfits",
+    ),
+    "a negative offset": ("GET /runs/count/k?offset=-12", [], b"", 400, "'-12' is not the position", "misfits"),
+    "an offset with a line": ("GET /runs/count/k?offset=1%0D%0AX:1", [], b"", 400, "'1\\r\\nX:1' is not", "misfits"),
+    "an empty segment": ("POST //call/add", [BODY], b"[1]", 404, NO_PATH, "refusals"),
+    "a slash at the end": ("POST /call/add/", [BODY], b"[1]", 404, NO_PATH, "refusals"),
+    "a control character": ("GET /rooms/public-%00?wait=0", [], b"", 404, NO_PATH, "refusals"),
+    "a line break": ("GET /rooms/public-%0A?wait=0", [], b"", 404, "", ""),
+    "a key that is not UTF-8": ("POST /runs/count/%FF", [BODY], b"[1]", 400, "the URL is not UTF-8", "refusals"),
+    "a query that is not UTF-8": ("GET /rooms/lobby?args=%FF", [], b"", 400, "the URL is not UTF-8", "refusals"),
+    "arguments that are no JSON": ("POST /call/add", [BODY], b"[1,", 400, "the arguments are not JSON: ", "refusals"),
+    "arguments that do not fit": ("POST /call/add", [BODY], b'["x"]', 400, "add(): argument 'a' (1st)", "misfits"),
+    "a method": ("HEAD /rooms/lobby", [], b"", 405, "", "refusals"),
+    "an encoded slash": ("POST /call%2Fadd", [BODY], b"[1]", 200, "", ""),
+}
+
+
+async def ask_odd(browser: Browser, target: str, headers: list[bytes], body: bytes) -> Answer:
+    """Make a request as no library would."""
+    url = urlsplit(browser.url)
+    method, _, path = target.partition(" ")
+    lines = [f"{method} {url.path}{path} HTTP/1.1".encode(), b"Host: " + url.netloc.encode(), b"Connection: close"]
+    lines += [*headers, b"Authorization: Bearer ada", b"Content-Length: %d" % len(body)]
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    head, _, text = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    return Answer(int(head.split()[1]), head, text)
+
+
+@hosts
+async def test_odd_requests_get_a_reason_and_are_counted_and_logged_once(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They wrote a traceback, or five lines for each, or were taken for something else."""
+    caplog.set_level(logging.INFO)
+    async with serving(host) as (app, browser):
+        await browser.ask("POST", "/runs/count/k?wait=9", [3], ADA)
+        seen: dict[str, Any] = {}
+        for name, (target, headers, body, _, beginning, counted) in ODD.items():
+            caplog.clear()
+            before = app.server.stats()
+            answers = [await ask_odd(browser, target, headers, body) for _ in range(2)]
+            after = app.server.stats()
+            numbers = {
+                "refusals": sum(after.refusals.values()) - sum(before.refusals.values()),
+                "misfits": sum(after.misfits.values()) - sum(before.misfits.values()),
+            }
+            texts = {json.loads(each.text)["error"]["message"] if counted and each.text else "" for each in answers}
+            assert all(text.startswith(beginning) for text in texts), (name, texts)
+            lines = [record for record in caplog.records if record.name == "wsrpc" or record.levelno >= logging.ERROR]
+            assert len(lines) <= 1 and all(record.levelno < logging.ERROR for record in lines), name
+            seen[name] = {each.status for each in answers}, numbers if counted else {}
+        assert seen == {
+            name: ({status}, {where: 2 * (where == counted) for where in ("refusals", "misfits")} if counted else {})
+            for name, (_, _, _, status, _, counted) in ODD.items()
+        }
+        assert "last= is a number from 0 to 999,999,999" in {each[4:] for each in app.server.stats().refusals}
+
+
+async def test_a_key_in_quotes_is_the_same_key() -> None:
+    async with serving() as (app, browser):
+        for header, url in (("plain", "plain"), (r'"a\"b\\c"', "a%22b%5Cc"), ('"in quotes"', "in%20quotes")):
+            headers = {**ADA, "Idempotency-Key": header}
+            assert (await browser.ask("POST", "/call/charge", [5], headers)).json == "receipt 5"
+            assert (await browser.ask("GET", f"/runs/charge/{url}?wait=9", None, ADA)).json["items"] == ["receipt 5"]
+        assert len(app.seen) == 3 + 6  # each connection has closed
+
+
+async def test_what_json_does_not_have() -> None:
+    """It was an unhandled exception, and the readers of a run connected again without end."""
+    async with serving(codec=MsgpackCodec()) as (app, browser):
+        answer = await browser.ask("POST", "/call/table", [])
+        assert (answer.status, answer.json["error"]["code"]) == (500, "wsrpc.bad_result")
+        body: dict[str, Any] = {"data": "[]", "headers": {**ADA, **JSON}}
+        async with browser.events("/runs/tables/k", method="POST", **body) as events:
+            first, last = [event async for event in events]
+        assert first["data"] == "1" and (last["event"], last["id"]) == ("failed", "end")
+        answer = await browser.ask("GET", "/runs/tables/k?wait=9", None, ADA)
+        assert (answer.json["state"], answer.json["items"]) == ("failed", [1])
+        for value in (1, app.table(), 2):
+            await app.lobby.emit("said", value)
+        answer = await browser.ask("GET", "/rooms/lobby?last=3&wait=0")
+        assert [event["args"] for event in answer.json["events"]] == [[1], [2]] and not answer.json["complete"]
+
+
+class FailingCodec(JsonCodec):
+    """The codec of a user, which fails with an error of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encode = self.encode
+
+        def failing(message: Any) -> bytes:
+            if b"unknown" in (payload := encode(message)):
+                raise LookupError("unknown")
+            return payload
+
+        self.encode = failing
+
+
+@hosts
+async def test_an_error_of_which_nobody_knows_is_a_response(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(host, codec=FailingCodec()) as (app, browser):
+        answer = await browser.ask("POST", "/call/add", ["unknown"])
+        assert (answer.status, answer.text) == (500, "internal error\n")
+        [failure] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert failure.name == "wsrpc" and failure.exc_info is not None
+        assert app.server.stats().refusals == {"500 internal error": 1}
 
 
 async def test_an_error_has_all_its_fields() -> None:
@@ -496,6 +697,43 @@ async def test_what_is_missing_in_a_room_is_reported() -> None:
         async with browser.events("/rooms/public-1") as events:  # a room without a log
             await app.server.room("public-1").emit("said", 1)
             assert json.loads((await anext(events))["data"]) == {"event": "said", "args": [1]}
+
+
+async def test_a_room_without_a_log_shows_only_its_events() -> None:
+    """It showed those of all rooms of the reader."""
+    async with serving() as (app, browser):
+        room, other = app.server.room("public-1"), app.server.room("other")
+        app.server.on("open", other.add)
+
+        async def emit() -> None:
+            await turns_until(lambda: len(room) == 1)
+            await other.emit("other", 1)
+            await app.server.emit("everybody", 2)
+            await app.server.peers[0].emit("direct", 3)
+            await room.of("news").emit("said", 4, metadata={"a": "b"})
+
+        event = {"event": "said", "args": [4], "channel": "news"}
+        answer, _ = await asyncio.gather(browser.ask("GET", "/rooms/public-1?wait=9"), emit())
+        assert answer.json == {"events": [event], "position": None, "complete": True}
+        async with browser.events("/rooms/public-1") as events:
+            await emit()
+            assert json.loads((found := await anext(events))["data"]) == event and "id" not in found
+
+
+async def test_a_room_with_a_state_begins_with_it() -> None:
+    """It was left out, and nothing was said to be missing."""
+    async with serving() as (app, browser):
+        cards = [1]
+        room = app.server.room("cards", keep=600, allow=lambda peer: True, state=lambda peer: cards)
+        answer = (await browser.ask("GET", "/rooms/cards?wait=9")).json
+        assert (answer["state"], answer["events"], answer["complete"]) == ([1], [], True)
+        async with browser.events("/rooms/cards") as events:
+            state = await anext(events)
+            assert (state["event"], state["data"], state["id"]) == ("state", "[1]", answer["position"])
+            await room.emit("added", 2)
+            assert json.loads((await anext(events))["data"])["args"] == [2]
+        later = (await browser.ask("GET", f"/rooms/cards?wait=9&after={answer['position']}")).json
+        assert "state" not in later and [event["args"] for event in later["events"]] == [[2]]
 
 
 async def test_a_slow_reader_of_a_room_continues(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -477,11 +477,14 @@ class CountingEngine(MemoryEngine):
         super().deliver(subject, payload)
 
 
-async def test_other_nodes_pass_on_what_belongs_to_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_nodes_pass_on_what_belongs_to_a_connection(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also for the first connection of a server that nobody has opened. A body for no connection is not passed on.
 
-    If the client of a response leaves, nothing is logged.
+    A node does not wait for itself. If the client of a response leaves, nothing is logged.
     """
+    monkeypatch.setattr("wsrpc.cluster._links.RESPONSE_TIMEOUT", 60.0)
     engine = CountingEngine()
     servers = [Server(limits=Limits(close_timeout=0.05), cluster=Cluster(engine)) for _ in range(2)]
     async with (
@@ -499,6 +502,7 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(caplog: pytest.L
             headers = request(guess, Authorization=authorization)
             assert await status_of(session, "POST", there, headers, body) == status
             assert (engine.bytes - before > len(body)) is (status == 204)
+        assert await status_of(session, "POST", here, request(guessed), HELLO) == 404
         async with session.get(there, headers=request(id)):
             assert len(servers[0].peers) == 1
         await turns_until(lambda: not servers[0].peers)

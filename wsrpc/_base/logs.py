@@ -145,14 +145,28 @@ def principal_text(principal: object) -> object:
     return principal if principal is None or isinstance(principal, str | int) else short(principal)
 
 
+MOST_LOGGED = 1000
+"""Number of lines of which it is known that they were logged. Others may be logged again."""
+
+
 class LogBudget:
     """Limit of log lines that remote peers cause: ``most`` at once, then ``per_second``. Omitted lines are counted."""
 
-    __slots__ = ("_bucket", "_omitted")
+    __slots__ = ("_bucket", "_logged", "_omitted")
 
     def __init__(self, most: int, per_second: float) -> None:
         self._bucket = TokenBucket(most, per_second)
+        self._logged: dict[tuple[object, ...], None] = {}
         self._omitted = 0
+
+    def is_new(self, *line: object) -> bool:
+        """Return whether a line is to be logged that is written once, such as for each reason and client."""
+        if line in self._logged:
+            return False
+        if len(self._logged) >= MOST_LOGGED:
+            del self._logged[next(iter(self._logged))]
+        self._logged[line] = None
+        return True
 
     def spend(self) -> bool:
         """Spend the budget for one line. Return False if the line must be omitted."""
@@ -271,6 +285,15 @@ class PeerLog:
     def warn(self, text: str, /, *args: object, **options: Unpack[LogOptions]) -> None:
         """Write a line at WARNING."""
         self._log(logging.WARNING, text, args, options)
+
+    def once(self, text: str, about: object, /, *args: object, call: CallFields | None = None) -> None:
+        """Write a line at WARNING about the first of several events of this peer, as further ones are only counted.
+
+        If the log is quiet, as that of a peer which is there for one request, all peers of its client share the line.
+        """
+        client = short(self.address or self.principal or (self.remote and self.remote[0]))
+        if not self._quiet or self._servers_budget is None or self._servers_budget.is_new(text, about, client):
+            self._log(logging.WARNING, text, (about, *args), {"call": call})
 
     def note(self, text: str, /, *args: object) -> None:
         """Write a line at INFO that the remote peer can cause at any time, within the budget of warnings."""

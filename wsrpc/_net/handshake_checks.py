@@ -29,8 +29,6 @@ OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-en
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 ATTRIBUTES = vars(Handshake("/", {})).keys()
 LONGEST_REASON = 80
-MOST_LOGGED = 1000
-"""Number of refusals, by reason and client, of which it is known that they were logged. Others may be logged again."""
 
 
 class Door:
@@ -46,8 +44,6 @@ class Door:
         """The same counts, by reason."""
         self.refused_by_principal = refused_by_principal
         """See `ServerStats.refused_by_principal`."""
-        self._logged: dict[tuple[str, str | None], None] = {}
-        """Reasons of refusals that were logged, each with the name or the host of the client."""
         self._deciding: set[asyncio.Timeout] = set()
 
     @contextmanager
@@ -65,17 +61,6 @@ class Door:
         self.refused[refusal.status] += 1
         add_to(self.refusals, _reason(refusal))
         return refusal
-
-    def is_new(self, refusal: HandshakeRejected, client: str | None) -> bool:
-        """Return whether ``client``, a name or a host, is refused for this reason for the first time."""
-        reason = _reason(refusal)
-        key = (reason if reason in self.refusals else "others"), client
-        if key in self._logged:
-            return False
-        if len(self._logged) >= MOST_LOGGED:
-            del self._logged[next(iter(self._logged))]
-        self._logged[key] = None
-        return True
 
     def close(self) -> None:
         """Accept no further connections."""
@@ -135,7 +120,7 @@ class HandshakeChecks:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # also a CancelledError of something else than this task
-            raise self._refusal(handshake, door, exc, asked) from None
+            raise self.refusal(handshake, door, exc, asked) from None
         return None
 
     async def _finish(self, handshake: Handshake, door: Door, result: Awaitable[Any], seconds: float) -> None:
@@ -149,17 +134,17 @@ class HandshakeChecks:
                 if ends_the_task(exc):
                     raise
                 if not (patience.expired() and isinstance(exc, TimeoutError)):
-                    raise self._refusal(handshake, door, exc) from None
+                    raise self.refusal(handshake, door, exc) from None
                 if door.closed:
                     raise door.refuse(_closing()) from None
                 text = "on_handshake did not finish within %g s, for %s"
                 self._budget.log(logging.ERROR, text, seconds, handshake, fields=_about(handshake))
                 raise door.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
 
-    def _refusal(
+    def refusal(
         self, handshake: Handshake, door: Door, exc: BaseException, asked: str = "on_handshake"
     ) -> HandshakeRejected:
-        """Return the refusal because of ``exc``, which ``asked`` raised.
+        """Return the refusal because of ``exc``, which ``asked`` raised. Count it, and log it.
 
         If this method raised it, the traceback would refer to ``exc``, and all that the handshake has would wait for
         the garbage collector.
@@ -168,7 +153,7 @@ class HandshakeChecks:
             try:
                 _check_refusal(refusal)
                 _check_response_headers(handshake)
-                return reported(refusal, asked, handshake, door, self._budget if asked == "on_handshake" else None)
+                return reported(refusal, asked, handshake, door, None if asked == "origins=" else self._budget)
             except (TypeError, ValueError) as mistake:
                 exc = mistake
         text = "refused a connection because %s failed, for %s"
@@ -203,12 +188,14 @@ def reported(
     door.refused_by_principal.add(handshake.principal, {str(refusal.status): 1})
     names = (each for each in (handshake.address, handshake.principal) if each is not None)
     name = next(map(short, names), None)
-    if is_new is None:
-        is_new = budget is not None and door.is_new(refusal, name or (handshake.remote and handshake.remote[0]))
+    reason = _reason(refusal)
+    if budget is not None and is_new is None:  # a client may choose the reason, of which few are counted one by one
+        counted = reason if reason in door.refusals else "others"
+        is_new = budget.is_new(counted, name or (handshake.remote and handshake.remote[0]))
     if budget is not None and is_new:
         of = f" ({name})" if name else ""
         text = "%s refused %s%s: %s (further ones of this client are only counted, in server.stats().refusals)"
-        budget.log(logging.WARNING, text, by, handshake, of, _reason(refusal), fields=_about(handshake))
+        budget.log(logging.WARNING, text, by, handshake, of, reason, fields=_about(handshake))
     return refusal
 
 

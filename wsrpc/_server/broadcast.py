@@ -95,24 +95,30 @@ class EventBroadcast:
     Args:
         codec: encodes the event at once, so that a wrong argument raises an exception even if nobody gets the event.
             None if the arguments were encoded before.
+        room: the name of a room without a log.
     """
 
-    def __init__(self, message: Event, codec: Codec | None = None) -> None:
+    def __init__(self, message: Event, codec: Codec | None = None, room: str | None = None) -> None:
         self._message = message
-        self._encoded: dict[tuple[Encode, bool], tuple[bytes, bool]] = {}
+        self._room = room
+        self._encoded: dict[tuple[Encode, bool, bool], tuple[bytes, bool]] = {}
         self.objections: dict[bytes, Objections] = {}
         self._has_context = message.ctx is not UNSET
         self.has_metadata = message.ctx is not UNSET and message.ctx.metadata is not UNSET
         if codec is not None:
             plain = replace(message, ctx=UNSET) if self._has_context else message
-            self._encoded[codec.encode, False] = (codec.encode(plain), codec.text)
+            self._encoded[codec.encode, False, False] = (codec.encode(plain), codec.text)
 
     def encoded(self, terms: Terms) -> tuple[bytes, bool]:
         """Return the event as a peer with these terms gets it, and whether the encoding is text."""
-        key = (terms.encode, self._has_context and terms.context)
+        room = self._room if terms.names_rooms else None
+        key = (terms.encode, self._has_context and terms.context, room is not None)
         made = self._encoded.get(key)
         if made is None:
-            payload = terms.encode_call(self._message)
+            message = self._message
+            if room is not None:
+                message = replace(message, ctx=replace(message.ctx or CallContext(), at=(room, "")))
+            payload = terms.encode_call(message)
             made = self._encoded[key] = (payload, terms.is_text(payload))
         return made
 
@@ -146,7 +152,7 @@ class BroadcastGroup:
     """Peers that get a broadcast: all peers of a server, or the members of a room.
 
     ``slow`` is the policy for slow readers. ``lost`` is called with each peer to which sending fails because its
-    connection is broken. ``outgoing`` has the server's functions of `use_outgoing`.
+    connection is broken. ``outgoing`` has the server's functions of `use_outgoing`. ``room`` is the name of the room.
     """
 
     def __init__(
@@ -158,6 +164,7 @@ class BroadcastGroup:
         self.outgoing = outgoing
         self.codec = codec
         self.lost = lost
+        self.room: str | None = None
         self._sent = 0
 
     @property
@@ -207,7 +214,7 @@ class BroadcastGroup:
         if event is None:
             message = RawBroadcast(args[0])
         else:
-            message = EventBroadcast(event_on(channel, (event, *args), context), self.codec)
+            message = EventBroadcast(event_on(channel, (event, *args), context), self.codec, self.room)
         return message, (self, channel, event, key or key_of(self.slow, args))
 
     def _send(self, message: Broadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:

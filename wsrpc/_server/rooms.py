@@ -262,7 +262,7 @@ class RoomCore(BroadcastGroup):
 
     def __init__(self, name: str, rooms: Rooms) -> None:
         super().__init__(rooms.codec, rooms.slow, rooms.everybody.outgoing, rooms.leave_all)
-        self.name = name
+        self.name = self.room = name
         self.rooms = rooms
         self.allow: Decider | None = None
         self.options: dict[str, Any] = {}

@@ -669,7 +669,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return await self._accept(transport, handshake)
 
     async def _accept(
-        self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+        self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None, local: bool = False
     ) -> Peer | RawConnection:
         core, now = self._core, (clock or asyncio.get_running_loop()).time
         arrived = now()
@@ -697,7 +697,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 # The client soon dials without a session. That handshake says what is so then, with 429 if need be.
                 code = CloseCode.SERVICE_RESTART if exc.status == 429 else CloseCode.INTERNAL_ERROR
                 raise await refuse(transport, code, exc.body.strip()) from None
-        made = self._start_serving(core, transport, handshake, clock)
+        made = self._start_serving(core, transport, handshake, clock, local)
         if isinstance(made, RawConnection):
             return made
         peer = made.peer  # nobody else may hold it when its connection ends meanwhile
@@ -736,7 +736,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         core = self._core
         if self._services.entries or not core.healthy or self._may_resume(handshake):
             return self._accept_later(transport, handshake)
-        made = self._start_serving(core, transport, handshake)
+        made = self._start_serving(core, transport, handshake, None, local=False)
         if not isinstance(made, RawConnection):
             if self._quotas is not None:
                 self._quotas.bind(made, handshake)
@@ -750,15 +750,15 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             await self.accept(transport, handshake)
 
     def _start_serving(
-        self, core: ServerCore, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+        self, core: ServerCore, transport: Transport, handshake: Handshake | None, clock: Scheduler | None, local: bool
     ) -> ServedPeer | RawConnection:
         """Make the peer of a connection, or begin to serve it without the protocol."""
         core.check_thread("server.accept(...)")
         core.enter_loop()
         loop = clock or core.scheduler
         settings = self._settings
-        if handshake is not None and handshake.limits is not self.limits:
-            settings = msgspec.structs.replace(settings, limits=handshake.limits)
+        if handshake is not None and (local or handshake.limits is not self.limits):
+            settings = msgspec.structs.replace(settings, limits=handshake.limits, local=local)
         if self._services.raw is not None:
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
@@ -969,6 +969,16 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._core.peers)} peers'}>"
 
 
+def refuse_request(server: Server, handshake: Handshake, exc: BaseException, by: str) -> HandshakeRejected:
+    """Count and log a request that ``by`` refuses. Return the refusal. For adapters.
+
+    Args:
+        exc: a `HandshakeRejected`, whose first line is the reason. Another exception is a failure, with the status 500.
+    """
+    checks, door = server._handshake_checks, server._core.door  # pyright: ignore[reportPrivateUsage]  # of the same module
+    return checks.refusal(handshake, door, exc, by)
+
+
 def accept_at_once(server: Server, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
     """Do what `Server.accept` does, but do not wait for the ``open`` handlers.
 
@@ -1033,8 +1043,5 @@ class Service(BaseService):
 settings_of: Callable[[Server], Settings] = attrgetter("_settings")
 """The settings of a server, for the modules of this package. Public classes have no public name for them."""
 
-accept_of: Callable[
-    [Server], Callable[[Transport, Handshake, Scheduler | None], Coroutine[Any, Any, Peer | RawConnection]]
-]
-accept_of = attrgetter("_accept")
-"""`Server.accept` of a server, with a clock in place of the event loop's time."""
+accept_of: Callable[[Server], Callable[..., Coroutine[Any, Any, Peer | RawConnection]]] = attrgetter("_accept")
+"""`Server.accept` of a server, with a clock in place of the event loop's time, and `Settings.local`."""

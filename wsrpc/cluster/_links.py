@@ -140,7 +140,7 @@ class NodeLinks:
         Raises:
             ConnectionLost: ``"not_sent"``: the node has ended, or did not dial in time.
         """
-        if (peer := self.peer(node)) is None:
+        if (peer := self.peer(node)) is None and node != self._node.id:
             if node not in self._node.directory.nodes:
                 raise ConnectionLost(1006, NODE_ENDED.format(node), "not_sent")
             dialed = self._dialed.get(node)

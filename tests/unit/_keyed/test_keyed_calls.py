@@ -281,7 +281,9 @@ async def test_a_reader_stops_the_handler_for_all() -> None:
     assert getattr(kitchen.ended[0], "code", None) == "wsrpc.stopped"
 
 
-async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user() -> None:
+async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user(caplog: pytest.LogCaptureFixture) -> None:
+    """Four lines were written for each connection in memory, of which one warned again and again of the same."""
+    caplog.set_level(logging.INFO)
     store, asked = MemoryStore(lease=0.3), list[Any]()
     kitchen, other = Kitchen(store=store), Kitchen(store=store)  # as in two processes
     kitchen.server.on_handshake(asked.append)
@@ -301,9 +303,16 @@ async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user() -> 
             await read(tab, key="s", after=0)
         kitchen.go.set()
         assert await ann.request("cook", "soup", key="k") == await tab.request("cook", "soup", key="k")
-    async with local_client(other.server, principal="bob") as bob:
-        with pytest.raises(ItemsGone):
-            await anext(bob.stream("serve", key="s", after=0))
+    caplog.clear()
+    for _ in range(3):
+        async with local_client(other.server, principal="bob") as bob:
+            with pytest.raises(ItemsGone):
+                await anext(bob.stream("serve", key="s", after=0))
+            with pytest.raises(UnknownEvent):
+                await bob.request("nothing")
+    [line] = caplog.messages
+    assert line.startswith("request 'nothing' was refused")
+    assert other.server.stats().misfits == {"unknown": 3}
     await other.server.close()
     with pytest.raises(ConnectionLost):
         await local_client(other.server).__aenter__()

@@ -19,7 +19,7 @@ from raw_websocket import CLOSE, TEXT, ask, raw_client
 from raw_websocket import handshake as request_for
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, MessageTooBig, Peer, RemoteError, Server
-from wsrpc._net import handshake_checks
+from wsrpc._base import logs
 from wsrpc.testing import connect
 
 LIMITS = Limits(close_timeout=2.0)
@@ -115,7 +115,7 @@ async def test_a_refusal_that_is_alone_in_a_group_is_the_answer(caplog: pytest.L
 async def test_refusals_are_counted_by_reason_and_logged_once_for_each_reason_and_client(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake_checks, "MOST_LOGGED", 40)
+    monkeypatch.setattr(logs, "MOST_LOGGED", 40)
 
     def decide(handshake: Handshake) -> None:
         handshake.address = handshake.headers.get("who")

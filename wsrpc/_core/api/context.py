@@ -133,7 +133,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def position(self) -> str | None:
         """The position of the event in the log of its `room`. None without one."""
-        return self._at[1]
+        return self._at[1] or None
 
     @property
     def _at(self) -> tuple[str, str] | tuple[None, None]:

@@ -557,7 +557,7 @@ class Dispatcher:
         """Count a call of a deprecated event. For the first call of each event, warn the remote peer."""
         event = invocation.full_event[:LONGEST_EVENT]
         first = self._host.count_deprecated(event, why, call=invocation.log_fields)
-        if first and self._session.negotiation.common is not None:
+        if first and self._session.negotiation.common is not None and not self._host.settings.local:
             self._session.send_control(Deprecated(event, why))
 
     def _crosses_an_end(self, invocation: Invocation) -> bool:

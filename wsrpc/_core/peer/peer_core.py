@@ -68,8 +68,8 @@ class PeerCore:
         self.options = options
         self.loop = loop
         self.log = log
-        if settings.between_nodes:
-            log.quieten()  # the cluster logs connections between nodes
+        if settings.between_nodes or settings.local:
+            log.quieten()  # the cluster logs the connections between its nodes
         self.reporter = Reporter(peer, (shared, own), loop, log)
         self.host = host = PeerHost(options, loop, log, self.reporter, owner)
         self.outbox = Outbox(

@@ -85,7 +85,7 @@ class Answers:
         if isinstance(exc, MessageTooBig):
             text, call = "what %s gave was not sent: %s", invocation.log_fields
             self.log(logging.ERROR, text, invocation.label, exc, call=call)
-            return RpcError(f"what the handler gave is too big: {exc}")
+            return RemoteError(f"what the handler gave is too big: {exc}", "wsrpc.result_too_big")
         return self._internal(raised, invocation.label, invocation.log_fields)
 
     def _internal(self, exc: BaseException, label: str, call: CallFields | None = None) -> RpcError:

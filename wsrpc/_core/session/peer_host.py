@@ -131,7 +131,7 @@ class PeerHost:
     def count(self, kind: str, text: object, times: int = 1, /, *, call: CallFields | None = None) -> None:
         """Count events that are dropped or changed before they reach a handler, and log the first event of a kind."""
         if times and not self.ignored[kind]:
-            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text, call=call)
+            self.log.once("%s (further ones are only counted in peer.ignored)", text, call=call)
         self.ignored[kind] += times
 
     def count_refused(self, kind: str, why: str, by: str, is_logged: bool | None) -> None:
@@ -165,7 +165,7 @@ class PeerHost:
             if key not in self.misfits:
                 what = f"event {short(event)} was dropped" if dropped else f"request {short(event)} was refused"
                 text = "%s: %s (further ones are only counted, in peer.stats().misfits)"
-                self.log(logging.WARNING, text, what, why, call=call)
+                self.log.once(text, what, why, call=call)
         self.misfits[key] = self.misfits.get(key, 0) + 1
 
     def count_deprecated(self, event: str, why: str, /, *, call: CallFields) -> bool:
@@ -175,7 +175,7 @@ class PeerHost:
         first = self.deprecated[add_to(self.deprecated, event)] == 1
         if first:
             text = "event %s was called, and is deprecated: %s (further calls are counted in peer.stats().deprecated)"
-            self.log(logging.WARNING, text, short(event), why, call=call)
+            self.log.once(text, short(event), why, call=call)
         return first
 
     def warn_deprecated(self, event: str, why: str, /) -> None:

@@ -27,9 +27,7 @@ MAX_REMAINING = MAX_MS / 1000
 Metadata = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], str], Meta(max_length=MAX_ENTRIES)]
 Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Position = Annotated[int, Meta(ge=0, le=2**53 - 1)] | Annotated[str, Meta(min_length=1, max_length=64)]
-At = tuple[
-    Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)], Annotated[str, Meta(min_length=1, max_length=64)]
-]
+At = tuple[Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)], Annotated[str, Meta(max_length=64)]]
 
 _is_name = re.compile(r"[!-~]+").fullmatch
 
@@ -43,7 +41,8 @@ class CallContext(Struct):
         after: the position after which the items begin: the number of items to skip, or `Stream.position`.
         remaining_ms: the time that was left to the caller when the message was encoded, in milliseconds. Relative,
             because the clocks of the two sides may differ.
-        at: for an event of a room with a log: the name of the room, and the position of the event in the log.
+        at: for an event of a room with a log: the name of the room, and the position of the event in the log. Without a
+            log, the position is empty, and only clients of this process are told (`Settings.local`).
     """
 
     metadata: Metadata | UnsetType = UNSET

@@ -54,6 +54,9 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """The codec for binary messages with peers that also have it."""
     between_nodes: bool = False
     """Whether the connections are between two nodes of a cluster, see ``_core.wire.nodes``."""
+    local: bool = False
+    """Whether the client is in this process, such as for one request by URL. The log then has little of its connection,
+    and the events of all rooms name their room."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that returns what the log shows of the arguments."""
     program: str = ""
@@ -109,7 +112,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
             limit = "what the engine of the cluster takes, such as max_payload of NATS"
         known = self.between_nodes or not self.extensions
         unchecked, context = (largest, self.between_nodes) if known else (min(LARGE, largest), True)
-        return Terms(codec, codec.encode, codec.text, largest, unchecked, largest, limit, context=context, known=known)
+        sizes = (largest, unchecked, largest, limit)
+        return Terms(codec, codec.encode, codec.text, *sizes, context=context, known=known, names_rooms=self.local)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms after the remote peer has announced its limits and features; see `Terms.agreed`.

@@ -81,6 +81,8 @@ class Terms(Struct, frozen=True):
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
     """Maximum bytes of requests in flight up to which the remote peer has room for any message."""
+    names_rooms: bool = False
+    """Whether the events of a room without a log name it, too."""
     known: bool = True
     """Whether it is known if the remote peer is a wsrpc peer. Until then it gets contexts, which plain peers ignore."""
 
@@ -90,7 +92,7 @@ class Terms(Struct, frozen=True):
 
     def encode_call(self, message: Event | Request) -> bytes:
         """Encode an event or a request, without its context if the remote peer does not accept one."""
-        if message.ctx is not UNSET and not self.context:
+        if message.ctx is not UNSET and not (self.context or self.names_rooms):
             message = replace(message, ctx=UNSET)
         return self.encode(message)
 
