@@ -323,20 +323,18 @@ class Session:
         Args:
             other_connection: the session has another connection, or none. This is reported even if ``full`` stays.
         """
-        full = self._is_full()
+        connection, replay = self.connection, self.replay
+        # As `live_connection`, without a call.
+        full = (
+            (connection is not None and connection.above_high_water and self.state.connection != "dead")
+            or (replay is not None and replay.at_limit)
+            or (self._offline_queue.session_size > 0 and self.kept >= self._host.settings.limits.replay_bytes)
+        )
         if (full != self.full or other_connection) and self.state is not SessionState.OVER:
             self.full = full
             if not full:
                 self._wake()
             self._host.current.room_changed()
-
-    def _is_full(self) -> bool:
-        connection, replay = self.live_connection, self.replay
-        return (
-            (connection is not None and connection.above_high_water)
-            or (replay is not None and replay.at_limit)
-            or (self._offline_queue.session_size > 0 and self.kept >= self._host.settings.limits.replay_bytes)
-        )
 
     def _wake(self) -> None:
         if self._room is not None:
@@ -485,7 +483,8 @@ class Session:
         self._stop_timers()
         expired, loop = partial(self.end, SessionInput.EXPIRED, "no connection resumed it in time"), self._host.loop
         self._expiry_timer = loop.call_at(loop.time() + self.ttl, expired)
-        self.full = self._is_full()  # not that of the dead connection, for the functions of `on_detach`
+        # For the functions of `on_detach`. What they send updates it again.
+        self.full = self.replay is not None and self.replay.at_limit
         self._host.current.session_detached(info)
         self.update_full(other_connection=True)
 
