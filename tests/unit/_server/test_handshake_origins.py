@@ -153,6 +153,7 @@ async def test_a_function_decides_instead() -> None:
     assert not await passes("https://other", "other", origins=ours)  # the own host, too, only if it says so
     assert await passes(None, "a.example", by_get=True, origins=ours)  # a browser leaves this origin out
     assert not await passes(None, "other", by_get=True, origins=ours)
+    assert await passes(None, "127.0.0.1", by_get=True, origins=ours)  # it may be a program, and is no page of others
 
 
 # ---------------------------------------------------------------- all of them
