@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -136,3 +137,68 @@ async def test_a_page_that_was_refused_connects_again_when_the_user_has_logged_i
         return states
         """)
         assert told == ["connecting", "open", "synced", "closed", "connecting", "open", "synced", None, "closed"]
+
+
+# The server gets the request of a WebSocket, but its answer is lost. Then it refuses the token a second time.
+ONE_TIME = """
+class Lost {
+  readyState = 0
+  constructor(url, offers) {
+    const real = new WebSocket(url, offers)
+    real.onopen = () => real.close()
+    real.onclose = () => this.onclose({ code: 1006, reason: "" })
+  }
+  close() {}
+}
+let tokens = 0
+const target = () => ({ url: URL, token: `token-${++tokens}` })
+const client = new Client(target, { WebSocket: Lost, transports: ["websocket", "http"] })
+const told = [await client.request("sync"), client.transport, tokens]
+client.close()
+return told
+"""
+
+
+async def test_a_token_for_one_connection_is_not_sent_twice() -> None:
+    used = set[str | None]()
+    async with serving("nobody", "with HTTP") as (server, url), Page.start(NOBODY) as page:
+
+        @server.on_handshake
+        def log_in(handshake: Handshake) -> None:
+            if handshake.bearer_token in used:
+                handshake.reject(401)
+            used.add(handshake.bearer_token)
+
+        assert await page.run(ONE_TIME.replace("URL", json.dumps(url))) == ["synced", "http", 2]
+
+
+async def test_of_two_requests_that_may_open_a_connection_one_is_refused() -> None:
+    """The server is slow, so the page asks for a response that ends, too, with a token that is for one connection."""
+    asked, go = 0, asyncio.Event()
+    async with serving("nobody", "with HTTP") as (server, url), Page.start(NOBODY) as page:
+
+        @server.on_handshake
+        async def log_in(handshake: Handshake) -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                handshake.reject(401)
+            await go.wait()
+
+        opening = asyncio.create_task(
+            page.run(f"""
+            globalThis.real ??= fetch
+            globalThis.fetch = async (url, init) => {{
+              const response = await real(url, init)
+              setTimeout(() => note("status " + response.status))
+              return response
+            }}
+            const client = new Client({json.dumps(url)}, {{ WebSocket, transports: ["http"] }})
+            const told = await client.request("sync")
+            client.close()
+            return told
+            """)
+        )
+        await page.notes.until("status 401")
+        go.set()
+        assert await opening == "synced"

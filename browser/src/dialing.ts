@@ -90,7 +90,7 @@ export class Dialing {
     const attempt = this.#attempt
     const target = this.#target
     const open = (address: string | URL | Address) => attempt === this.#attempt && this.#open(address)
-    const fail = (error: unknown) => attempt === this.#attempt && this.#owner.connectionLost(ABNORMAL, String(error))
+    const fail = (error: unknown) => this.#fail(error, attempt)
     this.isDialing = true
     this.since = now()
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
@@ -99,26 +99,35 @@ export class Dialing {
     this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT)
   }
 
-  #open(address: string | URL | Address): void {
+  #fail(error: unknown, attempt: number): void {
+    if (attempt === this.#attempt) this.#owner.connectionLost(ABNORMAL, String(error))
+  }
+
+  /** Reads an address, and returns the subprotocols to offer there. */
+  #read(address: string | URL | Address): string[] {
     const { url = address as string | URL, token } = address as Partial<Address>
-    const offers = token === undefined ? [] : [`bearer.${token}`, NEUTRAL]
-    if (this.asksToResume) offers.push(HINT)
-    const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options
     this.url = absolute(url)
+    const offers = token === undefined ? [] : [`bearer.${token}`, NEUTRAL]
+    return this.asksToResume ? [...offers, HINT] : offers
+  }
+
+  #open(address: string | URL | Address): void {
+    const offers = this.#read(address)
+    const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options
     const network = (this.#network = networks.get(this.url) ?? { blockedUntil: 0, passesUntil: 0 })
     networks.set(this.url, network)
     network.passesUntil = Math.min(network.passesUntil, now() + PASSES)
-    if (transports[0] === "http" || network.blockedUntil > now()) return void this.#openHttp(offers, FAILED)
+    if (transports[0] === "http" || network.blockedUntil > now()) return void this.#openHttp(FAILED, offers)
     const WebSocketClass = own ?? (globalThis.WebSocket as unknown as WebSocketClass)
     const connection = new WebSocketClass(this.url, offers)
     this.#use(connection)
     if (!transports.includes("http") || network.passesUntil > now()) return
     const lost = connection.onclose!
     const isOpening = () => connection === this.#connection
-    connection.onclose = (event) => (isOpening() ? void this.#openHttp(offers, event) : lost(event))
+    connection.onclose = (event) => (isOpening() ? void this.#openHttp(event) : lost(event))
     setTimeout(() => {
-      if (isOpening()) void this.#openHttp(offers, FAILED)
-      else if (this.#mute === connection && connection.readyState === 1) void this.#openHttp(offers)
+      if (isOpening()) void this.#openHttp(FAILED)
+      else if (this.#mute === connection && connection.readyState === 1) void this.#openHttp()
     }, HTTP_TIMEOUT)
   }
 
@@ -150,15 +159,24 @@ export class Dialing {
    *
    * @param failed how the attempt with a WebSocket has failed. Without it, there is a WebSocket on which nothing arrives.
    *   Its session ends if HTTP opens. (Some servers send nothing at first.)
+   * @param offers the subprotocols to offer. Without them, the address is asked for again: a token may be for one
+   *   connection, and the server may have got it with the WebSocket.
    */
-  async #openHttp(offers: string[], failed?: { code: number; reason: string }): Promise<void> {
+  async #openHttp(failed?: { code: number; reason: string }, offers?: string[]): Promise<void> {
     const attempt = this.#attempt
+    const target = this.#target
     const triesWebSocket = this.#options.transports?.[0] !== "http"
     const module = await import("./http.js").catch(() => undefined)
     if (attempt !== this.#attempt) return
     if (!module) return failed && failed !== FAILED ? this.#lost(failed) : undefined
+    try {
+      offers ??= this.#read(typeof target === "function" ? await target() : target)
+    } catch (error) {
+      return failed && this.#fail(error, attempt)
+    }
+    if (attempt !== this.#attempt) return
     if (this.#connection) disown(this.#connection, RESUMES)
-    const connection = new module.HttpSocket(this.url, offers, this.#target, this.#network)
+    const connection = new module.HttpSocket(this.url, offers, target, this.#network)
     if (failed) this.#use(connection)
     const opened = connection.onopen
     connection.onopen = (event) => {

@@ -75,6 +75,8 @@ export class HttpSocket implements WebSocketLike {
   readonly #headers: Record<string, string> = {}
   readonly #ending = new AbortController()
   #id = ""
+  /** The number of requests that may open the connection. */
+  #opening = 0
   #number = 0
   /** The frames that no request carries yet. */
   #waiting: Uint8Array[] = []
@@ -111,12 +113,18 @@ export class HttpSocket implements WebSocketLike {
   /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
   async #open(mode: string, mine: AbortController, rival: AbortController): Promise<void> {
     const signal = AbortSignal.any([mine.signal, this.#ending.signal])
+    let code = 1006
+    let refusal = ""
+    this.#opening++
     const receive = async (method: string, headers: object) => {
       const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal })
       if (!response.ok) {
-        if (!response.headers.has("wsrpc-refused")) throw new Error(`HTTP ${response.status}`)
-        const why = `HTTP ${response.status} ${await response.text()}`
-        return this.#end(REFUSED[response.status] ?? 1006, why.trim())
+        const text = `HTTP ${response.status}`
+        if (response.headers.has("wsrpc-refused")) {
+          code = REFUSED[response.status] ?? code
+          refusal = `${text} ${await response.text()}`.trim()
+        }
+        throw new Error(text)
       }
       const reader = response.body!.getReader()
       for (let data; (data = (await reader.read()).value); ) {
@@ -135,8 +143,9 @@ export class HttpSocket implements WebSocketLike {
     } catch (error) {
       why = error
     }
-    // Without an id, it may be that something else has answered, which does not have this transport.
-    if (!mine.signal.aborted) this.#end(1006, this.#id && String(why))
+    // The rival may still open, for example with a token that is for one connection. Without an id, something else may
+    // have answered, which does not have this transport.
+    if (!mine.signal.aborted && (this.#id || !--this.#opening)) this.#end(code, refusal || (this.#id && String(why)))
   }
 
   #fetch(init: RequestInit): Promise<Response> {

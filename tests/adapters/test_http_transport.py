@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -70,9 +71,18 @@ class Gate:
             await self.admitted.acquire()
         if scope["type"] == "websocket" and self.websockets == "swallowed":
             await self.refused.wait()
-        elif scope["type"] == "websocket" and self.websockets == "502":
-            await send({"type": "websocket.http.response.start", "status": 502, "headers": []})
-            await send({"type": "websocket.http.response.body", "body": b""})
+        elif scope["type"] == "websocket" and self.websockets.isdigit():
+            status = int(self.websockets)
+            await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b"who are you?"})
+            return
+        elif scope["type"] == "websocket" and self.websockets == "lost on the way back":
+
+            async def refuse(event: Any) -> None:
+                if event["type"] == "websocket.accept":
+                    await send({"type": "websocket.close"})
+
+            await self._app(scope, receive, refuse)
             return
         elif scope["type"] == "websocket" and self.websockets != "passed on":
             await self._block(receive, send)
@@ -83,10 +93,6 @@ class Gate:
         await receive()
         if self.websockets == "refused":
             await send({"type": "websocket.close"})
-            return
-        if self.websockets == "refused by a framework":
-            await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
-            await send({"type": "websocket.http.response.body", "body": b"who are you?"})
             return
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
@@ -347,7 +353,7 @@ def test_transports_that_are_not_valid(transports: Any) -> None:
 
 async def test_what_has_got_the_request_is_not_asked_again_over_http() -> None:
     async with gated() as (_server, gate, url):
-        gate.websockets = "refused by a framework"
+        gate.websockets = "401"
         with pytest.raises(HandshakeRejected) as caught:
             await Client(url, reconnect=None).connect()
         assert (caught.value.status, caught.value.body, gate.carried_by) == (401, "who are you?", [])
@@ -364,6 +370,23 @@ async def test_a_refusal_over_http_is_that_of_the_server(websockets: str, monkey
             await Client(url, limits=Limits(open_timeout=1000.0)).connect()
         assert (caught.value.status, caught.value.body) == (401, "who are you?")
         gate.refused.set()
+
+
+async def test_a_token_for_one_connection_is_not_sent_twice() -> None:
+    """The server had got it with the WebSocket, and refused it over HTTP."""
+    used = set[str | None]()
+    async with gated() as (server, gate, url):
+        gate.websockets = "lost on the way back"
+
+        @server.on_handshake
+        def log_in(handshake: Handshake) -> None:
+            if handshake.bearer_token in used:
+                handshake.reject(401)
+            used.add(handshake.bearer_token)
+
+        tokens = map(str, itertools.count())
+        async with Client(url, auth=lambda: next(tokens), reconnect=None, limits=LIMITS) as client:
+            assert (client.transport, used) == ("http", {"0", "1"})
 
 
 # ---------------------------------------------------------------- slow networks

@@ -99,16 +99,24 @@ class ChosenTransport:
         names: list[TransportName] = [*self._dials]
         if names[0] == "websocket" and asyncio.get_running_loop().time() < self._blocked_until:
             names.reverse()
-        first, *others = [partial(self._dials[name], url, **options) for name in names]
-        if not others:
+        first = partial(self._dials[names[0]], url, **options)
+        if len(names) == 1:
             return await first()
+        second = partial(self._dial_again, names[1], url, options)
         may_follow = _has_no_websockets if passes else _may_be_blocked
-        transport, failure = await first_opened(first, others[0], None if passes else SLOW, may_follow, _is_refused)
+        transport, failure = await first_opened(first, second, None if passes else SLOW, may_follow, _is_refused)
         name: TransportName = "http" if isinstance(transport, HttpTransport) else "websocket"
         if name != names[0] == "websocket":
             self._block(url, f"no answer within {SLOW:g} s" if failure is None else named(failure))
         self._watch(transport, name, url, options)
         return transport
+
+    async def _dial_again(self, name: TransportName, url: str, options: dict[str, Any]) -> Transport:
+        """Dial with new credentials: a token may be for one connection, and the server may have got it already."""
+        _, headers = await self.ask()
+        if RESUME_HEADER in options["headers"]:
+            headers = {**headers, RESUME_HEADER: "1"}
+        return await self._dials[name](url, **options | {"headers": headers})
 
     async def _dial_http(self, url: str, **options: Any) -> Transport:
         from .http_dial import dial_http  # now, because the import takes time, and few need it

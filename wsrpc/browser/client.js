@@ -989,7 +989,7 @@ var Dialing = class {
     const attempt = this.#attempt;
     const target = this.#target;
     const open = (address) => attempt === this.#attempt && this.#open(address);
-    const fail = (error) => attempt === this.#attempt && this.#owner.connectionLost(ABNORMAL, String(error));
+    const fail = (error) => this.#fail(error, attempt);
     this.isDialing = true;
     this.since = now();
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
@@ -997,26 +997,33 @@ var Dialing = class {
     else Promise.resolve(target).then(open).catch(fail);
     this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT);
   }
-  #open(address) {
+  #fail(error, attempt) {
+    if (attempt === this.#attempt) this.#owner.connectionLost(ABNORMAL, String(error));
+  }
+  /** Reads an address, and returns the subprotocols to offer there. */
+  #read(address) {
     const { url = address, token } = address;
-    const offers = token === void 0 ? [] : [`bearer.${token}`, NEUTRAL];
-    if (this.asksToResume) offers.push(HINT);
-    const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options;
     this.url = absolute(url);
+    const offers = token === void 0 ? [] : [`bearer.${token}`, NEUTRAL];
+    return this.asksToResume ? [...offers, HINT] : offers;
+  }
+  #open(address) {
+    const offers = this.#read(address);
+    const { WebSocket: own, transports = own ? ["websocket"] : ["websocket", "http"] } = this.#options;
     const network = this.#network = networks.get(this.url) ?? { blockedUntil: 0, passesUntil: 0 };
     networks.set(this.url, network);
     network.passesUntil = Math.min(network.passesUntil, now() + PASSES);
-    if (transports[0] === "http" || network.blockedUntil > now()) return void this.#openHttp(offers, FAILED);
+    if (transports[0] === "http" || network.blockedUntil > now()) return void this.#openHttp(FAILED, offers);
     const WebSocketClass = own ?? globalThis.WebSocket;
     const connection = new WebSocketClass(this.url, offers);
     this.#use(connection);
     if (!transports.includes("http") || network.passesUntil > now()) return;
     const lost2 = connection.onclose;
     const isOpening = () => connection === this.#connection;
-    connection.onclose = (event) => isOpening() ? void this.#openHttp(offers, event) : lost2(event);
+    connection.onclose = (event) => isOpening() ? void this.#openHttp(event) : lost2(event);
     setTimeout(() => {
-      if (isOpening()) void this.#openHttp(offers, FAILED);
-      else if (this.#mute === connection && connection.readyState === 1) void this.#openHttp(offers);
+      if (isOpening()) void this.#openHttp(FAILED);
+      else if (this.#mute === connection && connection.readyState === 1) void this.#openHttp();
     }, HTTP_TIMEOUT);
   }
   #use(connection) {
@@ -1045,15 +1052,24 @@ var Dialing = class {
    *
    * @param failed how the attempt with a WebSocket has failed. Without it, there is a WebSocket on which nothing arrives.
    *   Its session ends if HTTP opens. (Some servers send nothing at first.)
+   * @param offers the subprotocols to offer. Without them, the address is asked for again: a token may be for one
+   *   connection, and the server may have got it with the WebSocket.
    */
-  async #openHttp(offers, failed) {
+  async #openHttp(failed, offers) {
     const attempt = this.#attempt;
+    const target = this.#target;
     const triesWebSocket = this.#options.transports?.[0] !== "http";
     const module = await import("./http.js").catch(() => void 0);
     if (attempt !== this.#attempt) return;
     if (!module) return failed && failed !== FAILED ? this.#lost(failed) : void 0;
+    try {
+      offers ??= this.#read(typeof target === "function" ? await target() : target);
+    } catch (error) {
+      return failed && this.#fail(error, attempt);
+    }
+    if (attempt !== this.#attempt) return;
     if (this.#connection) disown(this.#connection, RESUMES);
-    const connection = new module.HttpSocket(this.url, offers, this.#target, this.#network);
+    const connection = new module.HttpSocket(this.url, offers, target, this.#network);
     if (failed) this.#use(connection);
     const opened = connection.onopen;
     connection.onopen = (event) => {

@@ -47,6 +47,8 @@ var HttpSocket = class {
   #headers = {};
   #ending = new AbortController();
   #id = "";
+  /** The number of requests that may open the connection. */
+  #opening = 0;
   #number = 0;
   /** The frames that no request carries yet. */
   #waiting = [];
@@ -80,12 +82,18 @@ var HttpSocket = class {
   /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
   async #open(mode, mine, rival) {
     const signal = AbortSignal.any([mine.signal, this.#ending.signal]);
+    let code = 1006;
+    let refusal = "";
+    this.#opening++;
     const receive = async (method, headers) => {
       const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal });
       if (!response.ok) {
-        if (!response.headers.has("wsrpc-refused")) throw new Error(`HTTP ${response.status}`);
-        const why2 = `HTTP ${response.status} ${await response.text()}`;
-        return this.#end(REFUSED[response.status] ?? 1006, why2.trim());
+        const text = `HTTP ${response.status}`;
+        if (response.headers.has("wsrpc-refused")) {
+          code = REFUSED[response.status] ?? code;
+          refusal = `${text} ${await response.text()}`.trim();
+        }
+        throw new Error(text);
       }
       const reader = response.body.getReader();
       for (let data; data = (await reader.read()).value; ) {
@@ -104,7 +112,7 @@ var HttpSocket = class {
     } catch (error) {
       why = error;
     }
-    if (!mine.signal.aborted) this.#end(1006, this.#id && String(why));
+    if (!mine.signal.aborted && (this.#id || !--this.#opening)) this.#end(code, refusal || this.#id && String(why));
   }
   #fetch(init) {
     return fetch(this.#url, { cache: "no-store", credentials: "include", redirect: "error", ...init });
