@@ -1,10 +1,12 @@
 """`HttpConnections`: the connections of a server that HTTP requests carry; see `wsrpc._http.http_transport`.
 
 A POST with the header `TRANSPORT` opens a connection: browsers name the origin of each POST, but not that of a GET to
-the page's own host. With the value ``stream``, its response goes on until the end of the connection, and carries all
-that the server sends. With ``poll``, it ends with the first bytes, and the client sends GETs with the header
-`CONNECTION`. POSTs with this header carry what the client sends. Both are numbered: a POST that was repeated has no
-effect, and a GET that a browser or a proxy has repeated by itself ends the connection, because a response was lost. A
+the page's own host, and no cache has a say. With the value ``stream``, its response goes on until the end of the
+connection, and carries all that the server sends. With ``poll``, it ends with the first bytes, and the client asks for
+the next ones by POSTs that have the header `CONNECTION`, too, and as `NUMBER` how many bytes have arrived; the last
+`TAIL` bytes are sent again if they have not. With ``short``, such a response does not wait long, and a page may give up
+its last response to ask for it: browsers have six connections to a host, which the responses of six tabs would occupy.
+POSTs without `TRANSPORT` carry what the client sends. They are numbered, so that one that was repeated has no effect. A
 page of another site cannot send these headers without a preflight request. That is answered, but then the origin is
 checked.
 
@@ -21,6 +23,7 @@ import hmac
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, ref
 
@@ -36,8 +39,14 @@ from wsrpc.handshake import REFUSED_HEADER, RESUME_HEADER
 MODES = ("stream", "poll")
 QUIET = 20.0
 """Seconds after which a response without bytes gets some, or ends: proxies end one that is quiet for longer."""
+SHORT = 0.5
+"""The same for a response that does not wait long."""
+TAIL = 32 * 1024
+"""Maximum bytes that are sent again if they have not arrived. (If more are missing, the session resumes.)"""
 ABSENT = 10.0
 """Seconds without a request, after which a connection that is polled is over."""
+GIVEN_UP = 5.0
+"""The same after a page has given up a response. (Or it has gone.)"""
 LARGEST_BODY = 512 * 1024
 """Maximum bytes of the body of a POST."""
 SMALL = 4096
@@ -51,7 +60,7 @@ NO_CONNECTION = "this process has no such connection: several processes need a c
 
 NODES = "http"
 """Name under which nodes pass requests on; see `ask_node`."""
-FORWARDED = (CONNECTION, NUMBER, "authorization", "origin")
+FORWARDED = (TRANSPORT, CONNECTION, NUMBER, "authorization", "origin")
 """The headers that are passed on."""
 ALLOWED = f"{TRANSPORT}, {CONNECTION}, {NUMBER}, {RESUME_HEADER}, authorization"
 """The headers that pages of other sites may send."""
@@ -123,33 +132,43 @@ class HttpConnection:
         self.transport = transport
         self.polled = polled
         self.authorization, self.origin = opened_by.header("authorization"), opened_by.header("origin")
-        self.next_post, self.next_poll = 1, 1
-        """Numbers of requests."""
+        self.next_post = 1
+        """The number of the next POST that carries what the client sends."""
         self.posting = False
-        """Whether a POST is being read."""
-        self.sending = False
-        """Whether a response takes what is sent."""
+        """Whether it is being read."""
+        self.sent, self.tail = 0, bytearray()
+        """How many bytes responses have carried, and the last of them."""
+        self.response: object = None
+        """The response that takes what is sent. None if the client has to ask for it."""
         self._absent: asyncio.TimerHandle | None = None
         """Ends the connection if the client polls no more."""
         self.opening: Any = None
         """Task that accepts the connection."""
 
-    def request_ended(self) -> None:
+    def request_ended(self, seconds: float) -> None:
         """Wait for the next one. (A client that does not want to receive sends POSTs in the meantime.)"""
         if self._absent is not None:
             self._absent.cancel()
-        self._absent = asyncio.get_running_loop().call_later(ABSENT, self._expire) if self.polled else None
+        self._absent = asyncio.get_running_loop().call_later(seconds, self._expire) if self.polled else None
 
     def _expire(self) -> None:
-        if not (self.sending or self.posting):
+        if not (self.response or self.posting):
             self.transport.lost("the client polls no more")
+
+    def response_lost(self, response: object, reason: str) -> None:
+        """Handle the end of a response that was not complete. A page that has given it up asks for another one."""
+        if self.response is not response:
+            return
+        if not self.origin:
+            self.transport.lost(reason)
+        self.response, self.polled = None, True
+        self.request_ended(GIVEN_UP)
 
     def admits(self, request: Request) -> bool:
         """Return whether a request may belong to this connection. An id that was guessed or stolen is not enough."""
         given = request.header("authorization"), self.authorization
         same = hmac.compare_digest(*(each.encode(errors="surrogateescape") for each in given))
-        # Browsers do not send the origin with a GET to the page's own host, and always did when they opened.
-        return same and request.header("origin") in ("", self.origin)
+        return same and request.header("origin") == self.origin  # which browsers send with each POST
 
 
 class HttpConnections:
@@ -181,10 +200,10 @@ class HttpConnections:
     async def _respond(self, request: Request) -> Response:
         check_coding(request)
         if request.method == "OPTIONS":
-            allowed = [("access-control-allow-methods", "GET, POST"), ("access-control-allow-headers", ALLOWED)]
+            allowed = [("access-control-allow-methods", "POST"), ("access-control-allow-headers", ALLOWED)]
             return Response(204, [*allowed, ("access-control-max-age", "600")])
-        if request.method not in ("GET", "POST", "HEAD"):
-            return refusal(405, "a connection has requests of the methods GET and POST")
+        if request.method not in ("POST", "HEAD"):
+            return refusal(405, "a connection has requests of the method POST")
         id, mode = request.header(CONNECTION), request.header(TRANSPORT)
         if not id:
             if request.method != "POST" or mode not in MODES:
@@ -199,8 +218,8 @@ class HttpConnections:
             return refusal(403, "the connection was opened with another origin or Authorization")
         if request.method == "HEAD":
             return Response(204, [])
-        if request.method == "GET":
-            return self._poll(connection, request)
+        if mode:
+            return self._poll(connection, request, mode)
         return await self._post(connection, request)
 
     # ------------------------------------------------------------ what is sent
@@ -221,33 +240,52 @@ class HttpConnections:
         transport.over.add_done_callback(lambda _: self._connections.pop(id, None))
         if rest is not None:
             connection.opening = asyncio.ensure_future(rest)
-        response = self._send(connection)
+        response = self._send(connection, QUIET)
         return response._replace(headers=[*handshake.response_headers.pairs(), *response.headers])
 
-    def _poll(self, connection: HttpConnection, request: Request) -> Response:
-        if connection.sending:
-            return refusal(409, "another response carries what the server sends")
-        if request.header(NUMBER) != str(connection.next_poll):
+    def _poll(self, connection: HttpConnection, request: Request, mode: str) -> Response:
+        if mode not in ("poll", "short"):
+            return refusal(400, f"the next response is asked for with {TRANSPORT}: poll or short")
+        number, tail = request.header(NUMBER), connection.tail
+        missing = connection.sent - int(number) if number.isascii() and number.isdigit() else -1
+        if not 0 <= missing <= len(tail):
             connection.transport.lost("a response was lost")
             return refusal(409, "another request was expected")
-        connection.next_poll += 1
-        return self._send(connection)
+        connection.polled = True
+        if connection.response is not None:  # the page has given it up, but a proxy has not said so
+            connection.transport.output.set()
+        connection.sent -= missing
+        again = bytes(tail[len(tail) - missing :])
+        del tail[len(tail) - missing :]
+        return self._send(connection, SHORT if mode == "short" else QUIET, again)
 
-    def _send(self, connection: HttpConnection) -> Response:
+    def _send(self, connection: HttpConnection, seconds: float, again: bytes = b"") -> Response:
         """Return a response that carries what the server sends: all of it, or the next part."""
-        connection.sending = True
-        stream = self._stream(connection)
-        return Response(200, BYTES, stream=stream, lost=connection.transport.lost)
+        connection.response = response = object()
+        stream = self._stream(connection, response, seconds, again)
+        return Response(200, BYTES, stream=stream, lost=partial(connection.response_lost, response))
 
-    async def _stream(self, connection: HttpConnection) -> AsyncGenerator[bytes]:
+    async def _stream(
+        self, connection: HttpConnection, response: object, seconds: float, again: bytes
+    ) -> AsyncGenerator[bytes]:
         transport = connection.transport
         while not transport.over.done():
-            await happens(transport.output, QUIET)
-            yield transport.pop_output() or frame(NOTHING)
+            if not again:
+                await happens(transport.output, seconds)
+            if connection.response is not response:
+                return
+            data = again or transport.pop_output() or frame(NOTHING)
+            again = b""
+            connection.sent += len(data)
+            connection.tail += data
+            del connection.tail[:-TAIL]
+            yield data
+            if connection.response is not response:
+                return
             transport.carried()
             if connection.polled:
-                connection.sending = False
-                connection.request_ended()
+                connection.response = None
+                connection.request_ended(ABSENT)
                 return
 
     # ------------------------------------------------------------ what has arrived
@@ -273,7 +311,7 @@ class HttpConnections:
             raise
         finally:
             connection.posting = False
-            connection.request_ended()
+            connection.request_ended(ABSENT)
         connection.next_post += 1
         return Response(204, [])
 
@@ -294,7 +332,7 @@ class HttpConnections:
             if admitted.status != 204:
                 return admitted
         asking = asyncio.ensure_future(ask(request.method, bytes(body)))
-        if request.method != "GET":
+        if not request.header(TRANSPORT):
             return _decode_response(await asking)
 
         async def stream() -> AsyncGenerator[bytes]:

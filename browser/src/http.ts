@@ -16,6 +16,13 @@ const MAX_BODY = 256 * 1024
 const QUICK = 1_000
 /** Milliseconds without bytes of a response that goes on, after which one that ends is asked for, too. */
 const HELD_BACK = 1_500
+/**
+ * Milliseconds without an answer to a request, after which the browser may have no connection for it: there are six to a
+ * host, and the response of each tab takes one. The opening took as long on a slow network.
+ */
+const CROWDED = 1_500
+/** Bytes of a body that leave in a millisecond on a slow network. */
+const SLOWEST = 8
 /** Milliseconds that the server has to confirm the end of the connection. */
 const CLOSE_TIMEOUT = 10_000
 /** Milliseconds in which the server may answer the last request, which confirms its end of the connection. */
@@ -36,6 +43,8 @@ let blocked = 60_000
 
 /** Until when responses that end are used at once, by the address. */
 const heldBack = new Map<string, number>()
+/** Until when responses end soon, because other tabs need the browser's connections. */
+let crowdedUntil = 0
 
 const HINT = "wsrpc.resume"
 const PROBE = '{"ws-wrapper":false,"wsrpc":{"t":"probe"}}'
@@ -74,10 +83,17 @@ export class HttpSocket implements WebSocketLike {
   readonly #network: Network
   readonly #headers: Record<string, string> = {}
   readonly #ending = new AbortController()
+  readonly #startedAt = Date.now()
+  /** Milliseconds until the connection was open. */
+  #openedAfter = 0
+  /** Ends the response that takes what the server sends, so that another request gets its connection. */
+  #present: AbortController | undefined
   #id = ""
   /** The number of requests that may open the connection. */
   #opening = 0
   #number = 0
+  /** Bytes that have arrived. */
+  #received = 0
   /** The frames that no request carries yet. */
   #waiting: Uint8Array[] = []
   #posting: Promise<void> | undefined
@@ -99,7 +115,7 @@ export class HttpSocket implements WebSocketLike {
     const stream = new AbortController()
     const poll = new AbortController()
     const startPolling = () => this.readyState || this.#open("poll", poll, stream)
-    if (heldBack.get(this.#url)! > Date.now()) {
+    if (Math.max(heldBack.get(this.#url) ?? 0, crowdedUntil) > Date.now()) {
       stream.abort()
       startPolling()
     } else {
@@ -112,12 +128,14 @@ export class HttpSocket implements WebSocketLike {
 
   /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
   async #open(mode: string, mine: AbortController, rival: AbortController): Promise<void> {
-    const signal = AbortSignal.any([mine.signal, this.#ending.signal])
+    let present = new AbortController()
     let code = 1006
     let refusal = ""
     this.#opening++
-    const receive = async (method: string, headers: object) => {
-      const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal })
+    const receive = async (headers: object) => {
+      const signal = AbortSignal.any([mine.signal, present.signal, this.#ending.signal])
+      const priority = this.#id ? "low" : "auto" // requests that carry something come first
+      const response = await this.#fetch({ headers: { ...this.#headers, ...headers }, signal, priority })
       if (!response.ok) {
         const text = `HTTP ${response.status}`
         if (response.headers.has("wsrpc-refused")) {
@@ -131,15 +149,23 @@ export class HttpSocket implements WebSocketLike {
         signal.throwIfAborted()
         if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + REMEMBERED)
         rival.abort()
+        this.#present = present
+        this.#received += data.length
         this.#feed(data)
       }
     }
     let why: unknown = "the response has ended"
+    let headers: object = { "wsrpc-transport": mode }
     try {
-      await receive("POST", { "wsrpc-transport": mode }) // a browser always names the origin of a POST
-      for (let number = 1; mode === "poll"; number++) {
-        await receive("GET", { "wsrpc-connection": this.#id, "wsrpc-number": String(number) })
-      }
+      do {
+        await receive(headers).catch((error) => {
+          if (!present.signal.aborted) throw error
+          mode = "poll" // the response was given up
+        })
+        this.#present = present = new AbortController()
+        const how = crowdedUntil > Date.now() ? "short" : "poll"
+        headers = { "wsrpc-transport": how, "wsrpc-connection": this.#id, "wsrpc-number": String(this.#received) }
+      } while (mode === "poll")
     } catch (error) {
       why = error
     }
@@ -149,7 +175,7 @@ export class HttpSocket implements WebSocketLike {
   }
 
   #fetch(init: RequestInit): Promise<Response> {
-    return fetch(this.#url, { cache: "no-store", credentials: "include", redirect: "error", ...init })
+    return fetch(this.#url, { method: "POST", credentials: "include", redirect: "error", ...init })
   }
 
   #feed(data: Uint8Array): void {
@@ -174,6 +200,7 @@ export class HttpSocket implements WebSocketLike {
       this.onmessage?.({ data: kind === TEXT ? decoder.decode(bytes) : bytes.buffer })
     } else if (kind === OPENED) {
       this.#id = decoder.decode(payload)
+      this.#openedAfter = Date.now() - this.#startedAt
       this.readyState = 1
       this.onopen?.({})
       this.#webSocketFailed()
@@ -215,6 +242,7 @@ export class HttpSocket implements WebSocketLike {
   }
 
   async #postAll(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined
     try {
       while (this.#waiting.length && this.readyState < 3) {
         let size = 0
@@ -222,11 +250,19 @@ export class HttpSocket implements WebSocketLike {
         const body = joined(this.#waiting.splice(0, most < 1 ? Infinity : most + 1))
         const headers = { ...this.#headers, "wsrpc-connection": this.#id, "wsrpc-number": String(++this.#number) }
         // A page that is left sends its last request, too.
-        const init = { method: "POST", headers, body, keepalive: this.readyState === 2 && body.length < PIECE }
+        const init = { headers, body, keepalive: this.readyState === 2 && body.length < PIECE }
         const startedAt = Date.now()
+        let stuck = false
+        timer = setTimeout(() => {
+          stuck = true
+          crowdedUntil = Math.max(crowdedUntil, Date.now() + CROWDED)
+          this.#present!.abort()
+        }, CROWDED + this.#openedAfter + body.length / SLOWEST)
         let response
         do response = await this.#fetch(init)
         while (response.status === NO_ROOM && this.readyState < 3)
+        clearTimeout(timer)
+        if (stuck && crowdedUntil > Date.now()) crowdedUntil = Date.now() + REMEMBERED
         if (!response.ok) throw new Error(`HTTP ${response.status}`)
         this.bufferedAmount -= body.length
         if (Date.now() - startedAt > QUICK) this.#most = Math.max(this.#most / 2, PIECE)
@@ -235,6 +271,7 @@ export class HttpSocket implements WebSocketLike {
     } catch (error) {
       this.#end(1006, String(error))
     }
+    clearTimeout(timer)
     this.#posting = undefined
   }
 

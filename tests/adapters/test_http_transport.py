@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -24,7 +25,7 @@ from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, R
 from wsrpc._core.session import client_session
 from wsrpc._http import chosen_transport, http_dial, http_transport
 from wsrpc._http.http_dial import dial_http
-from wsrpc._http.http_transport import CLOSE, PIECE, PING, PONG, TEXT, frame
+from wsrpc._http.http_transport import CLOSE, NOTHING, PIECE, PING, PONG, TEXT, frame
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc_adapters import _http_connections
 from wsrpc_adapters import aiohttp as aiohttp_adapter
@@ -56,7 +57,8 @@ class Gate:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests.append(scope.get("method", scope["type"]))
         if mode := dict(scope["headers"]).get(b"wsrpc-transport"):
-            self.carried_by.append(mode.decode())
+            if b"wsrpc-connection" not in dict(scope["headers"]):
+                self.carried_by.append(mode.decode())
             if self.holds_back and mode == b"stream":
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -526,7 +528,7 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
             assert await status_of(session, "POST", there, headers, body) == status
             assert (engine.bytes - before > len(body)) is (status == 204)
         assert await status_of(session, "POST", here, request(guessed), HELLO) == 404
-        async with session.get(there, headers=request(id)):
+        async with session.post(there, headers=poll(id)):
             assert len(servers[0].peers) == 1
         await turns_until(lambda: not servers[0].peers)
         assert "Exception in ASGI application" not in caplog.text
@@ -536,7 +538,7 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
 
 # ---------------------------------------------------------------- requests that are not those of a client
 
-STREAM, POLL = {"wsrpc-transport": "stream"}, {"wsrpc-transport": "poll"}
+STREAM, POLL, SHORT = ({"wsrpc-transport": how} for how in ("stream", "poll", "short"))
 HELLO = frame(TEXT, b'{"t":"hello","v":1,"features":[]}')
 
 
@@ -559,6 +561,11 @@ def request(id: str, number: object = 1, **headers: str) -> dict[str, str]:
     return {"wsrpc-connection": id, "wsrpc-number": str(number), **headers}
 
 
+def poll(id: str, more: int = 0, **headers: str) -> dict[str, str]:
+    """Return the headers of a request for the next response. So many bytes have arrived since the connection opened."""
+    return {**POLL, **request(id, 5 + len(id) + more, **headers)}
+
+
 async def status_of(
     session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], body: Any = None
 ) -> int:
@@ -567,6 +574,7 @@ async def status_of(
         return response.status
 
 
+PAGE = "https://page.example"
 FOREIGN = {"origin": "https://evil.example"}
 
 REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
@@ -575,14 +583,16 @@ REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
     "a page of another site sends": ("POST", {"wsrpc-connection": "", "wsrpc-number": "1", **FOREIGN}, b"x", 403, True),
     "a guessed id": ("POST", request("A" * 32), b"x", 404, True),
     "another user's id": ("POST", request("", Authorization="Bearer other"), b"x", 403, True),
-    "another user polls": ("GET", request("", Authorization="Bearer other"), None, 403, True),
-    "a response was lost": ("GET", request("", 2), None, 409, False),
+    "another user polls": ("POST", {**POLL, **request("", Authorization="Bearer other")}, None, 403, True),
+    "more has arrived than was sent": ("POST", {**POLL, **request("", 1000)}, None, 409, False),
+    "no number of bytes": ("POST", {**POLL, **request("", "-1")}, None, 409, False),
+    "another response that goes on": ("POST", {**STREAM, **request("", 0)}, None, 400, True),
     "a request is missing": ("POST", request("", 2), b"", 409, False),
     "no number": ("POST", request("", ""), b"", 409, False),
     "too large": ("POST", request(""), bytes(_http_connections.LARGEST_BODY + 1), 413, False),
     "another method": ("PUT", request(""), b"", 405, True),
     "another way to carry": ("POST", {"wsrpc-transport": "sse"}, None, 400, True),
-    "a GET that opens": ("GET", STREAM, None, 400, True),
+    "a GET that opens": ("GET", STREAM, None, 405, True),
 }
 """Method, headers, body, the status, and whether the connection stays. An empty id is that of the connection."""
 
@@ -590,9 +600,9 @@ REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
 @pytest.mark.parametrize("case", REFUSED)
 async def test_what_a_server_refuses(case: str) -> None:
     method, headers, body, status, stays = REFUSED[case]
-    async with requesting(origins=["https://page.example"]) as (server, url, session):
+    async with requesting(origins=[PAGE]) as (server, url, session):
         endings = Endings(server)
-        mine = {"Authorization": "Bearer mine", "origin": "https://page.example"}
+        mine = {"Authorization": "Bearer mine", "origin": PAGE}
         id = await opened(session, url, **mine)
         if headers.get("wsrpc-connection") == "":
             headers = {**mine, **headers, "wsrpc-connection": id}
@@ -606,8 +616,8 @@ async def test_what_a_server_refuses(case: str) -> None:
 
 
 PAGE = "https://page.example"
-BELONGS = [("", "", 204), (PAGE, "", 204), (PAGE, PAGE, 204), (PAGE, FOREIGN["origin"], 403), ("", PAGE, 403)]
-"""The origin of the opening request and of a later one. Browsers send none with a GET to the page's own host."""
+BELONGS = [("", "", 204), (PAGE, "", 403), (PAGE, PAGE, 204), (PAGE, FOREIGN["origin"], 403), ("", PAGE, 403)]
+"""The origin of the opening request and of a later one."""
 
 
 @pytest.mark.parametrize(("opened_by", "origin", "status"), BELONGS)
@@ -615,9 +625,9 @@ async def test_a_connection_belongs_to_the_page_that_has_opened_it(opened_by: st
     """A page could send what no origin had opened."""
     async with requesting(origins=[PAGE]) as (_server, url, session):
         id = await opened(session, url, **({"Origin": opened_by} if opened_by else {}))
-        headers = request(id, **({"Origin": origin} if origin else {}))
-        assert await status_of(session, "POST", url, headers, HELLO) == status
-        assert await status_of(session, "GET", url, headers) == (200 if status == 204 else 403)
+        own = {"Origin": origin} if origin else {}
+        assert await status_of(session, "POST", url, request(id, **own), HELLO + frame(PING)) == status
+        assert await status_of(session, "POST", url, {**poll(id), **own}) == (200 if status == 204 else 403)
 
 
 async def test_a_repeated_request_has_no_effect() -> None:
@@ -626,7 +636,7 @@ async def test_a_repeated_request_has_no_effect() -> None:
         call = frame(TEXT, b'{"i":1,"a":["double",21]}')
         for number, status in ((1, 204), (1, 204), (2, 204), (2, 204), (2, 204)):
             assert await status_of(session, "POST", url, request(id, number), call) == status
-        async with session.get(url, headers=request(id)) as response:
+        async with session.post(url, headers=poll(id)) as response:
             data = await response.read()
         assert data.count(b'"i":1') == 2
 
@@ -638,21 +648,62 @@ async def test_requests_of_http_1_0(host: Host) -> None:
     server.on("double", lambda number: 2 * number)
     async with host.serving(server) as url, aiohttp.ClientSession(version=aiohttp.HttpVersion10) as session:
         url = url.replace("ws", "http", 1)
-        id = await opened(session, url)
+        id, more = await opened(session, url), 0
         for number in (1, 2):
             call = frame(TEXT, b'{"i":%d,"a":["double",21]}' % number)
             assert await status_of(session, "POST", url, request(id, number), call) == 204
-            assert await status_of(session, "GET", url, request(id, number)) == 200
+            async with session.post(url, headers=poll(id, more)) as response:
+                assert response.status == 200
+                more += len(await response.read())
 
 
-async def test_only_one_response_carries_what_a_server_sends() -> None:
+async def test_only_the_last_response_carries_what_a_server_sends() -> None:
+    """A client may have ended another one, which a proxy has not told."""
     async with requesting() as (_server, url, session):
         id = await opened(session, url)
-        async with session.get(url, headers=request(id)) as waiting:
-            for headers in (request(id), request(id, 2), request(id, 2, **STREAM)):
-                assert await status_of(session, "GET", url, headers) == 409
+        async with session.post(url, headers=poll(id)) as first, session.post(url, headers=poll(id)) as second:
+            assert (await first.read(), await second.read()) == (b"", frame(NOTHING))
+        async with session.post(url, headers=poll(id, 5)) as waiting:
             await status_of(session, "POST", url, request(id), frame(PING, b"1"))
             assert await waiting.read() == frame(PONG, b"1")
+
+
+@pytest.mark.parametrize("host", HTTP_HOSTS, ids=repr)
+@pytest.mark.parametrize(
+    ("origin", "arrived", "reason"),
+    [
+        (PAGE, "all", None),
+        (PAGE, "nothing", None),
+        (PAGE, "less than is kept", "a response was lost"),
+        (PAGE, "not asked", "the client polls no more"),
+        ("", "not asked", "the (client has left|response has ended)"),
+    ],
+)
+async def test_a_page_gives_the_connection_of_a_response_back(
+    host: Host, origin: str, arrived: str, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser has six connections to a host. The responses of six tabs held them, so that no POST left."""
+    if arrived == "less than is kept":
+        monkeypatch.setattr(_http_connections, "TAIL", 8)
+    if arrived == "not asked":
+        monkeypatch.setattr(_http_connections, "GIVEN_UP", 0.1)
+    server = Server(limits=LIMITS, origins=[PAGE])
+    server.on("double", lambda number: 2 * number)
+    headers = {"Origin": origin} if origin else {}
+    async with host.serving(server) as url, aiohttp.ClientSession() as session:
+        url, endings = url.replace("ws", "http", 1), Endings(server)
+        async with session.post(url, headers={**STREAM, **headers}) as response:
+            opening = await response.content.readany()
+        if arrived != "not asked":
+            id = opening[5:].decode()
+            missing = 0 if arrived == "all" else len(opening)
+            call = frame(TEXT, b'{"i":1,"a":["double",21]}')
+            assert await status_of(session, "POST", url, request(id, **headers), call) == 204
+            async with session.post(url, headers={**poll(id, -missing, **headers), **SHORT}) as response:
+                assert response.status == (409 if reason else 200)
+                assert bool(reason) or (await response.read()).startswith(opening if missing else b"\0")
+        if reason is not None:
+            assert re.fullmatch(reason, (await endings.next()).reason)
 
 
 async def test_a_request_that_does_not_end_and_a_client_that_polls_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -667,7 +718,7 @@ async def test_a_request_that_does_not_end_and_a_client_that_polls_no_more(monke
                 await asyncio.sleep(0.02)
 
         id = await opened(session, url)
-        async with session.get(url, headers=request(id)) as waiting:
+        async with session.post(url, headers=poll(id)) as waiting:
             with suppress(aiohttp.ClientError):  # the connection was ended while the client wrote
                 assert await status_of(session, "POST", url, request(id), slowly()) == 408
             assert (await endings.next()).reason == "a request of the client takes too long"
@@ -687,7 +738,7 @@ async def test_violations_close_the_connection() -> None:
         ):
             id = await opened(session, url)
             assert await status_of(session, "POST", url, request(id), body) == 204
-            async with session.get(url, headers=request(id)) as response:
+            async with session.post(url, headers=poll(id)) as response:
                 answer = await response.read()
             assert int.from_bytes(answer[5:7], "big") == code
             await status_of(session, "POST", url, request(id, 2), frame(CLOSE, answer[5:7]))
@@ -699,15 +750,14 @@ async def test_pages_of_allowed_origins_may_send_these_requests() -> None:
     def identify(handshake: Handshake) -> None:
         handshake.principal = handshake.bearer_token
 
-    page = "https://page.example"
-    async with requesting(origins=[page]) as (server, url, session):
+    async with requesting(origins=[PAGE]) as (server, url, session):
         server.on_handshake(identify)
-        asked = {"Origin": page, "Access-Control-Request-Headers": "authorization,wsrpc-transport"}
+        asked = {"Origin": PAGE, "Access-Control-Request-Headers": "authorization,wsrpc-transport"}
         async with session.options(url, headers=asked) as response:
             assert response.status == 204
-            assert response.headers["Access-Control-Allow-Origin"] == page
+            assert response.headers["Access-Control-Allow-Origin"] == PAGE
             assert response.headers["Access-Control-Allow-Headers"] == _http_connections.ALLOWED
-        async with session.post(url, headers={**POLL, "Origin": page, "Authorization": "Bearer ann"}) as response:
-            assert response.headers["Access-Control-Allow-Origin"] == page
+        async with session.post(url, headers={**POLL, "Origin": PAGE, "Authorization": "Bearer ann"}) as response:
+            assert response.headers["Access-Control-Allow-Origin"] == PAGE
             assert response.headers["Cache-Control"] == "no-store, no-transform"
         assert server.peers[0].principal == "ann"

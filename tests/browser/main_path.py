@@ -40,9 +40,10 @@ def check(seen: dict[str, Any], codec: str, passes: str) -> None:
     assert seen == expected
 
 
-def check_sessions(site: Site, passes: str, front: Front | None) -> None:
+async def check_sessions(site: Site, passes: str, front: Front | None) -> None:
     abandoned = [1006] if front and passes == "responses that end" else []  # with the response that was held back
-    assert sorted(site.closed) == [1000, *abandoned] and len(site.opened) == len(site.closed)
+    await turns_until(lambda: len(site.opened) == len(site.closed))
+    assert sorted(site.closed) == [1000, *abandoned]
 
 
 TOLERATED = ("Unexpected response code: ", "Failed to load resource: ", "Establishing a tunnel via proxy server failed")
@@ -66,7 +67,7 @@ async def play_in_chromium(
             call = "async (codec) => (await import('/tests/page_main_path.mjs')).mainPath(codec)"
             check(await page.evaluate(call, codec), codec, passes)
             await turns_until(lambda: 1000 in site.closed)  # the page is still there
-        check_sessions(site, passes, front)
+        await check_sessions(site, passes, front)
 
 
 async def play_in_firefox(folder: Path, codec: str, passes: str, front: Front | None = None) -> None:
@@ -78,4 +79,4 @@ async def play_in_firefox(folder: Path, codec: str, passes: str, front: Front | 
             check(report["seen"], codec, passes)
             assert report["complaints"] == []
             await turns_until(lambda: 1000 in site.closed)  # the page is still there
-        check_sessions(site, passes, front)
+        await check_sessions(site, passes, front)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 try:
@@ -28,6 +28,8 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..transport import ConnectionInfo
 from .first_opened import first_opened
 from .http_transport import CONNECTION, NO_ROOM, NUMBER, TRANSPORT, HttpTransport, happens
+
+T = TypeVar("T")
 
 HELD_BACK = 1.5
 """Seconds without the first bytes of a response that goes on, after which one that ends is asked for, too. If its bytes
@@ -114,6 +116,14 @@ def plain_error(error: ValueError | aiohttp.ClientError) -> Exception:
             return error
 
 
+async def _repeated(request: Callable[[], Awaitable[T]]) -> T:
+    """Send a request with a number, and again if the server may have closed the connection that was used."""
+    try:
+        return await request()
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        return await request()
+
+
 class HttpCarrier:
     """The requests of one connection."""
 
@@ -145,7 +155,7 @@ class HttpCarrier:
             ConnectionError: the response is from something else.
         """
         try:
-            await self._request("POST", {TRANSPORT: "poll" if self.polls else "stream"})
+            await self._receive({TRANSPORT: "poll" if self.polls else "stream"})
             while not self._transport.id and (data := await self._response.content.readany()):
                 self._transport.feed(data)
             if not self._transport.id:
@@ -159,10 +169,10 @@ class HttpCarrier:
         self._tasks.append(asyncio.create_task(self._wait_over()))
         return self._transport
 
-    async def _request(self, method: str, headers: Mapping[str, str]) -> None:
+    async def _receive(self, headers: Mapping[str, str]) -> None:
         if self._response is not None:
             self._response.close()
-        self._response = response = await self._session.request(method, self._url, headers=headers, **self._options)
+        self._response = response = await self._session.post(self._url, headers=headers, **self._options)
         if response.status != 200:
             body = (await response.content.read(LARGEST_BODY)).decode(errors="replace")
             raise HandshakeRejected(response.status, body, joined_headers(response.headers))
@@ -184,14 +194,17 @@ class HttpCarrier:
             self._transport.lost(one_line(named(exc)))
 
     async def _read(self) -> None:
-        for number in count(1):
+        while True:
             await self._wait_readable()
             async for data in self._response.content.iter_any():
                 self._transport.feed(data)
                 await self._wait_readable()
             if not self.polls:
                 return
-            await self._request("GET", {CONNECTION: self._transport.id, NUMBER: str(number)})
+            arrived = str(self._transport.traffic.bytes_in)
+            await _repeated(
+                partial(self._receive, {TRANSPORT: "poll", CONNECTION: self._transport.id, NUMBER: arrived})
+            )
 
     async def _wait_readable(self) -> None:
         while not await happens(self._transport.readable, PAUSED):
@@ -206,11 +219,7 @@ class HttpCarrier:
             headers = {CONNECTION: self._transport.id, NUMBER: str(number)}
             status, why = NO_ROOM, ""
             while status == NO_ROOM:
-                try:
-                    status, why = await self._post_once(body, headers)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    # The server may have closed the connection that was used. The number makes a repetition safe.
-                    status, why = await self._post_once(body, headers)
+                status, why = await _repeated(partial(self._post_once, body, headers))
             if status != 204:
                 raise HandshakeRejected(status, why)
             self._transport.carried()

@@ -5,6 +5,8 @@ var PIECE = 32 * 1024;
 var MAX_BODY = 256 * 1024;
 var QUICK = 1e3;
 var HELD_BACK = 1500;
+var CROWDED = 1500;
+var SLOWEST = 8;
 var CLOSE_TIMEOUT = 1e4;
 var LAST = 1e3;
 var ATTEMPT_TIMEOUT = 1e4;
@@ -13,6 +15,7 @@ var NO_ROOM = 425;
 var REFUSED = { 401: 3e3, 403: 3003, 429: 1013 };
 var blocked = 6e4;
 var heldBack = /* @__PURE__ */ new Map();
+var crowdedUntil = 0;
 var HINT = "wsrpc.resume";
 var PROBE = '{"ws-wrapper":false,"wsrpc":{"t":"probe"}}';
 var decoder = new TextDecoder();
@@ -46,10 +49,17 @@ var HttpSocket = class {
   #network;
   #headers = {};
   #ending = new AbortController();
+  #startedAt = Date.now();
+  /** Milliseconds until the connection was open. */
+  #openedAfter = 0;
+  /** Ends the response that takes what the server sends, so that another request gets its connection. */
+  #present;
   #id = "";
   /** The number of requests that may open the connection. */
   #opening = 0;
   #number = 0;
+  /** Bytes that have arrived. */
+  #received = 0;
   /** The frames that no request carries yet. */
   #waiting = [];
   #posting;
@@ -70,7 +80,7 @@ var HttpSocket = class {
     const stream = new AbortController();
     const poll = new AbortController();
     const startPolling = () => this.readyState || this.#open("poll", poll, stream);
-    if (heldBack.get(this.#url) > Date.now()) {
+    if (Math.max(heldBack.get(this.#url) ?? 0, crowdedUntil) > Date.now()) {
       stream.abort();
       startPolling();
     } else {
@@ -81,12 +91,14 @@ var HttpSocket = class {
   // ------------------------------------------------------------ what the server sends
   /** Opens the connection, and receives until its end, unless bytes of the rival arrive first. */
   async #open(mode, mine, rival) {
-    const signal = AbortSignal.any([mine.signal, this.#ending.signal]);
+    let present = new AbortController();
     let code = 1006;
     let refusal = "";
     this.#opening++;
-    const receive = async (method, headers) => {
-      const response = await this.#fetch({ method, headers: { ...this.#headers, ...headers }, signal });
+    const receive = async (headers2) => {
+      const signal = AbortSignal.any([mine.signal, present.signal, this.#ending.signal]);
+      const priority = this.#id ? "low" : "auto";
+      const response = await this.#fetch({ headers: { ...this.#headers, ...headers2 }, signal, priority });
       if (!response.ok) {
         const text = `HTTP ${response.status}`;
         if (response.headers.has("wsrpc-refused")) {
@@ -100,22 +112,30 @@ var HttpSocket = class {
         signal.throwIfAborted();
         if (mode === "poll" && !rival.signal.aborted) heldBack.set(this.#url, Date.now() + REMEMBERED);
         rival.abort();
+        this.#present = present;
+        this.#received += data.length;
         this.#feed(data);
       }
     };
     let why = "the response has ended";
+    let headers = { "wsrpc-transport": mode };
     try {
-      await receive("POST", { "wsrpc-transport": mode });
-      for (let number = 1; mode === "poll"; number++) {
-        await receive("GET", { "wsrpc-connection": this.#id, "wsrpc-number": String(number) });
-      }
+      do {
+        await receive(headers).catch((error) => {
+          if (!present.signal.aborted) throw error;
+          mode = "poll";
+        });
+        this.#present = present = new AbortController();
+        const how = crowdedUntil > Date.now() ? "short" : "poll";
+        headers = { "wsrpc-transport": how, "wsrpc-connection": this.#id, "wsrpc-number": String(this.#received) };
+      } while (mode === "poll");
     } catch (error) {
       why = error;
     }
     if (!mine.signal.aborted && (this.#id || !--this.#opening)) this.#end(code, refusal || this.#id && String(why));
   }
   #fetch(init) {
-    return fetch(this.#url, { cache: "no-store", credentials: "include", redirect: "error", ...init });
+    return fetch(this.#url, { method: "POST", credentials: "include", redirect: "error", ...init });
   }
   #feed(data) {
     this.#rest = joined([this.#rest, data]);
@@ -138,6 +158,7 @@ var HttpSocket = class {
       this.onmessage?.({ data: kind === TEXT ? decoder.decode(bytes) : bytes.buffer });
     } else if (kind === OPENED) {
       this.#id = decoder.decode(payload);
+      this.#openedAfter = Date.now() - this.#startedAt;
       this.readyState = 1;
       this.onopen?.({});
       this.#webSocketFailed();
@@ -170,18 +191,27 @@ var HttpSocket = class {
     return this.#posting ??= Promise.resolve().then(() => this.#postAll());
   }
   async #postAll() {
+    let timer;
     try {
       while (this.#waiting.length && this.readyState < 3) {
         let size = 0;
         const most = this.#waiting.findIndex((part) => (size += part.length) > this.#most);
         const body = joined(this.#waiting.splice(0, most < 1 ? Infinity : most + 1));
         const headers = { ...this.#headers, "wsrpc-connection": this.#id, "wsrpc-number": String(++this.#number) };
-        const init = { method: "POST", headers, body, keepalive: this.readyState === 2 && body.length < PIECE };
+        const init = { headers, body, keepalive: this.readyState === 2 && body.length < PIECE };
         const startedAt = Date.now();
+        let stuck = false;
+        timer = setTimeout(() => {
+          stuck = true;
+          crowdedUntil = Math.max(crowdedUntil, Date.now() + CROWDED);
+          this.#present.abort();
+        }, CROWDED + this.#openedAfter + body.length / SLOWEST);
         let response;
         do
           response = await this.#fetch(init);
         while (response.status === NO_ROOM && this.readyState < 3);
+        clearTimeout(timer);
+        if (stuck && crowdedUntil > Date.now()) crowdedUntil = Date.now() + REMEMBERED;
         if (!response.ok) throw new Error(`HTTP ${response.status}`);
         this.bufferedAmount -= body.length;
         if (Date.now() - startedAt > QUICK) this.#most = Math.max(this.#most / 2, PIECE);
@@ -190,6 +220,7 @@ var HttpSocket = class {
     } catch (error) {
       this.#end(1006, String(error));
     }
+    clearTimeout(timer);
     this.#posting = void 0;
   }
   // ------------------------------------------------------------ the end
