@@ -32,9 +32,10 @@ import msgspec
 from wsrpc import Handshake, HandshakeRejected, Server
 from wsrpc._base.request_headers import refusal_headers
 from wsrpc._http.http_transport import CONNECTION, NO_ROOM, NOTHING, NUMBER, TRANSPORT, HttpTransport, frame, happens
+from wsrpc._net.origins import readable_by
 from wsrpc.adapting import accept_at_once, ask_node, refuse_request, serve_nodes
 from wsrpc.cluster import Cluster
-from wsrpc.handshake import REFUSED_HEADER, RESUME_HEADER
+from wsrpc.handshake import RESUME_HEADER
 
 MODES = ("stream", "poll")
 QUIET = 20.0
@@ -383,10 +384,7 @@ async def answered(server: Server, request: Request, responding: Awaitable[Respo
         failed = refuse_request(server, request.handshake(server), exc, "a request over HTTP")
         response = Response(failed.status, refusal_headers(failed.headers), failed.body.encode())
     headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
-    if origin := request.header("origin"):
-        headers += [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
-        headers += [("access-control-expose-headers", f"retry-after, {REFUSED_HEADER}"), ("vary", "origin")]
-    return response._replace(headers=headers)
+    return response._replace(headers=[*headers, *readable_by(request.header("origin"))])
 
 
 async def until_left(request: Request, responding: Coroutine[Any, Any, Response]) -> Response:

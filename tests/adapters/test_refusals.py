@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 from asgi_servers import uvicorn_serving
+from hosts import HOSTS, Host
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from served import AT_ONCE, LIMITS
@@ -23,6 +24,7 @@ from wsrpc_adapters.asgi import asgi, routes
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 WHY = "log in first"
+PAGE = "https://page.example"
 EVIL = {"Origin": "https://evil.example"}
 
 
@@ -158,6 +160,24 @@ async def test_a_client_in_memory_that_is_refused(name: str) -> None:
                 with pytest.raises(ConnectionLost) as lost:
                     await client.request("add", 1, 2)
                 assert f"{seen(lost.value)}, {await after_refusal(client)}" == REFUSALS[name].memory
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=repr)
+async def test_a_page_of_another_origin_may_ask_over_http_why_it_is_refused(host: Host) -> None:
+    """Also where the server does not serve connections over HTTP."""
+    server = Server(limits=LIMITS, origins=[PAGE])
+    server.on_handshake(lambda handshake: handshake.reject(401, WHY))
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "wsrpc-transport"}
+    async with host.serving(server) as url, aiohttp.ClientSession(headers={"Origin": PAGE}) as session:
+        address = url.replace("ws://", "http://")
+        async with session.options(address, headers=preflight) as allowed:
+            assert allowed.status == 204 and "wsrpc-transport" in allowed.headers["Access-Control-Allow-Headers"]
+        async with session.post(address, headers={"Wsrpc-Transport": "stream"}) as refused:
+            assert (refused.status, await refused.text(), refused.headers["Wsrpc-Refused"]) == (401, WHY, "1")
+            assert "Wsrpc-Refused" in refused.headers["Access-Control-Expose-Headers"]
+        for response in (allowed, refused):
+            assert response.headers["Access-Control-Allow-Origin"] == PAGE
+            assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
 async def test_a_client_that_was_refused_connects_again_when_the_user_has_logged_in() -> None:

@@ -18,7 +18,7 @@ from .._base.logs import LogBudget, address_text
 from .._base.misuse import check_has_run, check_no_yield
 from .._core.handlers.introspection import is_async
 from ..errors import HandshakeRejected, short
-from ..handshake import Handshake
+from ..handshake import REFUSED_HEADER, Handshake
 
 
 class _AnyOrigin:
@@ -43,6 +43,14 @@ WEB = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))
 """The origin of a web page: scheme, host, and the port unless it is the scheme's default."""
 OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
 """The origin of a browser extension or an application."""
+
+
+def readable_by(origin: str) -> list[tuple[str, str]]:
+    """Return the headers with which a page may read a response. ``origin`` is that of the request, or empty."""
+    if not origin:
+        return []
+    headers = [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
+    return [*headers, ("access-control-expose-headers", f"retry-after, {REFUSED_HEADER}"), ("vary", "origin")]
 
 
 class OriginRule:

@@ -41,6 +41,7 @@ from .library_handshake import (
     unread,
 )
 from .loop_budget import LoopBudget, shared
+from .origins import readable_by
 from .websocket import Underlying, WebSocketConnection, WebSocketTransport
 from .websocket_output import OpeningResult
 
@@ -242,22 +243,22 @@ class PortConnections:
         try:
             rest = context.run(self._answer, connection, request)
         except Exception as exc:
-            self._failed(connection, exc)
+            self._failed(connection, request, exc)
         else:
             if rest is not None:
-                task = spawn_later(self._finish(connection, rest), context)
+                task = spawn_later(self._finish(connection, request, rest), context)
                 self._tasks.add(task)
                 task.add_done_callback(self._task_done)
 
-    async def _finish(self, connection: AcceptedConnection, rest: Awaitable[None]) -> None:
+    async def _finish(self, connection: AcceptedConnection, request: Request, rest: Awaitable[None]) -> None:
         try:
             await rest
         except Exception as exc:
-            self._failed(connection, exc)
+            self._failed(connection, request, exc)
 
-    def _failed(self, connection: AcceptedConnection, exc: Exception) -> None:
+    def _failed(self, connection: AcceptedConnection, request: Request, exc: Exception) -> None:
         if isinstance(exc, HandshakeRejected) and connection.tcp in self._opening:
-            self.refuse(connection.tcp, serialized(_refusal(exc)))
+            self.refuse(connection.tcp, serialized(_refusal(exc, request)))
         else:
             logger.error("accepting a connection failed", exc_info=exc)
             connection.tcp.abort()
@@ -266,6 +267,9 @@ class PortConnections:
         """Answer a request. If something must be awaited, return an awaitable that does the rest."""
         if self._path is not None and path_of(request.path) != path_of(self._path):
             raise HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n")
+        if getattr(request, "method", "GET") == "OPTIONS":
+            self.refuse(connection.tcp, serialized(_preflight_answer(request)))
+            return None
         handshake = Handshake(
             request.path,
             HeadersView(request.headers),
@@ -341,9 +345,18 @@ class PortConnections:
         return not tcp.is_closing()  # as it is if the client has dropped the connection
 
 
-def _refusal(rejected: HandshakeRejected) -> Response:
+def _preflight_answer(request: Request) -> Response:
+    """Let a page of another origin ask over HTTP why it is refused. Its own origin is checked then."""
+    headers = HeadersView(request.headers)
+    allowed = [("access-control-allow-headers", headers.get("access-control-request-headers", ""))]
+    pairs = [*readable_by(headers.get("origin", "")), *allowed, ("connection", "close")]
+    return Response(204, "No Content", Headers(pairs))
+
+
+def _refusal(rejected: HandshakeRejected, request: Request) -> Response:
     body = rejected.body.encode()
     own = [("content-length", str(len(body))), ("connection", "close")]
+    own += readable_by(HeadersView(request.headers).get("origin", ""))
     headers = Headers([*refusal_headers(rejected.headers), *own])
     try:
         phrase = HTTPStatus(rejected.status).phrase
