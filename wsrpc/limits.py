@@ -114,12 +114,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         handler_timeout: default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or
             request can run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit.
             This limit does not apply to plain functions, threads, streams, uploads or conversations.
-        open_timeout: maximum time for one attempt at the opening handshake. On a server, the limit applies separately
-            to the client's request and to the server's `on_handshake` function. Then inbound messages, and the messages
-            in a client's queue, wait for the same time at most for `open` handlers to finish, and on a client again for
-            `on_reconnect` handlers. A function of `on_detach` or `on_resume` holds up later ones and the `close`
-            handlers no longer than this. A call with a key waits no longer than this until the remote peer has
-            announced that it knows keys. (The library `websockets` has the same default for the handshake.)
+        open_timeout: maximum time for one step of an opening handshake. On a client, the steps are the connection, TLS
+            and the response. On a server, they are the request and the server's `on_handshake` function. Then inbound
+            messages, and the messages in a client's queue, wait for the same time at most for `open` handlers to
+            finish, and on a client again for `on_reconnect` handlers. A function of `on_detach` or `on_resume` holds up
+            later ones and the `close` handlers no longer than this. A call with a key waits no longer than this until
+            the remote peer has announced that it knows keys. (The library `websockets` has the same default for the
+            handshake.)
         close_timeout: maximum time of the closing handshake. After that, the connection is dropped. While bytes still
             leave, or a wsrpc peer acknowledges messages, the time starts again, up to twelve times in all. (By default
             a minute, in which the largest message that a peer accepts leaves at 70 kB/s.) Also the time that

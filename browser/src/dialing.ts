@@ -26,6 +26,8 @@ const HINT = "wsrpc.resume"
 const NEUTRAL = "wsrpc"
 /** Milliseconds after which an attempt fails. */
 const ATTEMPT_TIMEOUT = 10_000
+/** The same for the next attempt: twice as many after one without an answer, because the network may be far. */
+let patience = ATTEMPT_TIMEOUT
 /** Milliseconds after which HTTP is tried in place of a WebSocket that does not open, or on which nothing arrives. */
 const HTTP_TIMEOUT = 4_000
 /**
@@ -96,7 +98,11 @@ export class Dialing {
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail)
     else if (!this.url) open(target)
     else Promise.resolve(target).then(open).catch(fail)
-    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT)
+    const overdue = () => {
+      patience = 2 * ATTEMPT_TIMEOUT
+      fail(SILENT)
+    }
+    this.#timer = setTimeout(overdue, patience)
   }
 
   #fail(error: unknown, attempt: number): void {
@@ -137,6 +143,7 @@ export class Dialing {
       this.#connection = undefined
       this.stop()
       this.since = this.openedAt = now()
+      patience = ATTEMPT_TIMEOUT
       this.#mute = connection
       this.#owner.dialed(connection)
     }

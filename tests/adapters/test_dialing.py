@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from client_driver import leap
 from dialings import DIALINGS, Dialing
 from hosts import CERTIFICATE, KEY
 from proxies import Proxy, http, socks5
@@ -235,6 +236,27 @@ async def test_the_time_limit_is_that_of_all_addresses(dialing: Dialing, monkeyp
     with dead_addresses(monkeypatch, port, alive=False):
         with pytest.raises(TimeoutError, match=r"within open_timeout=0\.6 s$"):
             await dialing.dial(f"ws://localhost:{port}/", limits=LIMITS.replace(open_timeout=0.6))
+
+
+@pytest.mark.asyncio_loop
+async def test_each_step_of_a_handshake_has_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wss:// was reached with round trips of 3.5 seconds: a connection, TLS and the response take one each."""
+
+    def pass_time(*_: object) -> None:
+        leap(monkeypatch, 0.7 * LIMITS.open_timeout)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
+        pass_time()
+        return await socks5()(reader, writer)
+
+    context, trusting = tls()
+    context.sni_callback = pass_time
+    server = echo_server()
+    server.on_handshake(pass_time)
+    async with server.listen("127.0.0.1", ssl=context) as listener, Proxy(accept).running() as proxy:
+        url, through = f"wss://localhost:{listener.port}/", f"socks5://127.0.0.1:{proxy.port}"
+        async with Client(url, ssl=trusting, proxy=through, reconnect=None, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
 
 
 # ---------------------------------------------------------------- proxies

@@ -22,6 +22,31 @@ PLAY = """async (options) => {
 }"""
 
 
+ATTEMPTS = """async () => {
+  const { Client } = await import("/wsrpc/client.js")
+  window.attempts = []
+  class Silent {
+    close() {}
+    constructor() {
+      attempts.push(Date.now())
+    }
+  }
+  window.client = new Client("/ws", { WebSocket: Silent })
+}"""
+
+
+async def test_an_attempt_after_one_without_an_answer_has_twice_the_time(browser: Browser) -> None:
+    """With round trips of 3.5 seconds, no page reached a wss:// URL."""
+    async with serving_site(Server()) as site, browsing(browser) as context:
+        await context.clock.install()
+        async with quiet_page(context, site.url) as page:
+            await page.evaluate(ATTEMPTS)
+            await page.clock.run_for(60_000)
+            first, second, third, *_ = await page.evaluate("attempts")
+            await page.evaluate("client.close()")
+    assert 10_000 <= second - first < 20_000 <= third - second < 40_000
+
+
 @pytest.mark.timeout(2400 if SOAK else 90)
 async def test_each_use_ends_right(browser: Browser) -> None:
     async with serving_site(Server()) as site:

@@ -73,8 +73,11 @@ async def connect(
     ssl: ssl_module.SSLContext | None,
     proxy: str | None,
     unix: StrPath | None,
+    reached: Callable[[], None],
 ) -> P:
     """Connect to the host of ``uri``, and return the protocol object of ``create``. Cancelling is safe.
+
+    ``reached`` is called before the TLS handshake, if the host is reached.
 
     Raises:
         OSError: the host or the proxy was not reached, or `default_context` has failed.
@@ -88,10 +91,9 @@ async def connect(
     if unix is not None:
         check_unix_sockets(loop)
         _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
-    elif proxy is None:
-        _, protocol = await loop.create_connection(create, sock=await open_socket(uri.host, uri.port), **tls)
-    elif proxy.lower().startswith("socks"):
-        sock = await _through_socks(_parts_of(proxy), uri)
+    elif proxy is None or proxy.lower().startswith("socks"):
+        sock = await (open_socket(uri.host, uri.port) if proxy is None else _through_socks(_parts_of(proxy), uri))
+        reached()
         _, protocol = await loop.create_connection(create, sock=sock, **tls)
     else:
         protocol = await _through_http(_parts_of(proxy), uri, create, **tls)

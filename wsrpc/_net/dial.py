@@ -70,7 +70,10 @@ async def dial(
         opening = ClientOpening(request, limits, compression=compression)
         through, request.through = proxy_for(request.url, proxy)
         try:
-            await connect(lambda: opening, opening.uri, ssl=ssl, proxy=through, unix=unix)
+            await connect(
+                lambda: opening, opening.uri, ssl=ssl, proxy=through, unix=unix, reached=request.restart_timeout
+            )
+            request.restart_timeout()
             return await opening.opened
         except BaseException as exc:
             opening.abort()

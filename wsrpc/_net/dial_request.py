@@ -30,7 +30,8 @@ class DialRequest:
     ``url`` does not include user information. ``headers`` contains the user information as HTTP Basic authentication,
     unless the argument ``headers`` already had an Authorization header. All values have been checked, so that no
     library has to quote them in an error. A `Dial` function may set ``through`` to a text that names the proxy which
-    it uses, without its password: errors quote it.
+    it uses, without its password: errors quote it. After each step, such as the TLS handshake, it may call
+    ``restart_timeout``: on a far network, all steps take longer than the time after which a dead server is given up.
 
     Args:
         url: as for `dial`.
@@ -66,6 +67,7 @@ class DialRequest:
         self.url = url
         self.unix = unix
         self.through = ""
+        self.restart_timeout: Callable[[], None]
         user, at, _ = urlsplit(url).netloc.rpartition("@")
         if at:
             self.url = url.replace(f"{user}@", "", 1)
@@ -87,7 +89,8 @@ async def dial_within(seconds: float, request: DialRequest, attempt: Callable[[D
         TimeoutError: the call took longer than ``seconds``.
         Exception: any other exception of ``attempt``.
     """
-    limit = asyncio.timeout(seconds)
+    limit, loop = asyncio.timeout(seconds), asyncio.get_running_loop()
+    request.restart_timeout = lambda: limit.reschedule(loop.time() + seconds)
     try:
         async with limit:
             return await attempt(request)

@@ -945,6 +945,7 @@ var RESUMES = 4412;
 var HINT = "wsrpc.resume";
 var NEUTRAL = "wsrpc";
 var ATTEMPT_TIMEOUT = 1e4;
+var patience = ATTEMPT_TIMEOUT;
 var HTTP_TIMEOUT = 4e3;
 var PASSES = 3e4;
 var FAILED = { code: ABNORMAL, reason: SILENT };
@@ -995,7 +996,11 @@ var Dialing = class {
     if (typeof target === "function") Promise.resolve().then(target).then(open).catch(fail);
     else if (!this.url) open(target);
     else Promise.resolve(target).then(open).catch(fail);
-    this.#timer = setTimeout(fail, ATTEMPT_TIMEOUT, SILENT);
+    const overdue = () => {
+      patience = 2 * ATTEMPT_TIMEOUT;
+      fail(SILENT);
+    };
+    this.#timer = setTimeout(overdue, patience);
   }
   #fail(error, attempt) {
     if (attempt === this.#attempt) this.#owner.connectionLost(ABNORMAL, String(error));
@@ -1032,6 +1037,7 @@ var Dialing = class {
       this.#connection = void 0;
       this.stop();
       this.since = this.openedAt = now();
+      patience = ATTEMPT_TIMEOUT;
       this.#mute = connection;
       this.#owner.dialed(connection);
     };
@@ -1185,8 +1191,8 @@ var Heartbeat = class {
     const next = this.#answerDue ?? (seen ? this.#movedAt : time) + QUIET;
     this.#timer = setTimeout(() => this.#check(), next - time);
   }
-  #probe(patience) {
-    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience);
+  #probe(patience2) {
+    this.#answerDue = Math.min(this.#answerDue ?? Infinity, now() + patience2);
     this.#owner.sendControl({ t: "probe" });
   }
 };
