@@ -113,8 +113,6 @@ class RedisStore:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the connections."""
-        self._answers = 0
-        """How often Redis has answered."""
         self._waiting: deque[tuple[int, Words, asyncio.Future[Any]]] = deque()
         """The steps that wait for a connection: bytes, words, and the reply, which may be an exception."""
         self._senders: set[asyncio.Task[None]] = set()
@@ -163,24 +161,17 @@ class RedisStore:
 
     async def _replies(self, steps: list[Words]) -> list[Any]:
         """Return the reply to each step, or its error."""
-        answers, silences = self._answers, 0
-        while True:
+        for _ in range(2):  # this process may have been too busy to read the first answer
             pipeline = self._client.pipeline(transaction=False)
             for words in steps:
                 pipeline.evalsha(self._script.sha, 0, *words)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(RESPONSE_TIMEOUT / 2):
                     replies: list[Any] = await pipeline.execute(raise_on_error=False)
-                    self._answers += 1
                     if not any(isinstance(reply, NoScriptError) for reply in replies):
                         return replies
                     await self._client.script_load(self._script.script)
-            except TimeoutError:
-                # This process may have been too busy to read an answer.
-                silences = silences + 1 if self._answers == answers else 0
-                answers = self._answers
-                if silences == 2:
-                    raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s") from None
+        raise OSError(f"no response within {RESPONSE_TIMEOUT:g} s")
 
     def _enter_loop(self) -> None:
         """Leave the connections of an event loop that is over."""

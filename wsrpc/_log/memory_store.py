@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
 from sys import getsizeof
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -202,20 +203,8 @@ class MemoryStore:
             found.freed = freed[-MOST_FREED:]
         return found.state(now)
 
-    async def append(
-        self,
-        key: str,
-        log: NewLog | str,
-        writer: str,
-        sequence: int,
-        entries: Sequence[bytes],
-        /,
-        *,
-        end: bytes | None = None,
-        free: bool = False,
-        only_if_lost: bool = False,
-    ) -> Appended:
-        return self.append_now(key, log, writer, sequence, entries, end, free, only_if_lost)
+    async def append(self, key: str, log: NewLog | str, *args: Any, **options: Any) -> Appended:
+        return self.append_now(key, log, *args, **options)
 
     def append_now(
         self,

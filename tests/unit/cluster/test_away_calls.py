@@ -828,15 +828,15 @@ class Pauses(MemoryStore):
         self.when = when
         self.reached, self.may_continue = asyncio.Event(), asyncio.Event()
 
-    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
-        if entries != _away_calls.HANDED_OVER:
-            return await super().append(key, log, writer, sequence, entries, **options)
+    async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
+        if args[2] != _away_calls.HANDED_OVER:
+            return await super().append(key, log, *args, **options)
         if self.when == "after":
-            added = await super().append(key, log, writer, sequence, entries, **options)
+            added = await super().append(key, log, *args, **options)
         self.reached.set()
         await self.may_continue.wait()
         if self.when == "before":
-            added = await super().append(key, log, writer, sequence, entries, **options)
+            added = await super().append(key, log, *args, **options)
         return added
 
 
@@ -875,11 +875,11 @@ class Reorders(MemoryStore):
 
     handed_over = 0
 
-    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
-        if entries == _away_calls.HANDED_OVER:
+    async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
+        if args[2] == _away_calls.HANDED_OVER:
             self.handed_over += 1
             await turns(200 - 20 * self.handed_over)
-        return await super().append(key, log, writer, sequence, entries, **options)
+        return await super().append(key, log, *args, **options)
 
 
 @pytest.mark.parametrize("is_left", [False, True])
@@ -946,9 +946,9 @@ async def test_a_call_that_was_withdrawn_in_part_is_not_made(monkeypatch: pytest
 class Overtaken(MemoryStore):
     """A store in which a call ends at its deadline when it has just been withdrawn, and its key is free."""
 
-    async def append(self, key: str, log: Any, writer: str, sequence: int, entries: Any, /, **options: Any) -> Appended:
-        added = await super().append(key, log, writer, sequence, entries, **options)
-        if entries == _away_calls.WITHDRAWN and self.ends:
+    async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
+        added = await super().append(key, log, *args, **options)
+        if args[2] == _away_calls.WITHDRAWN and self.ends:
             self.ends = False
             end = failed(error_to_node(PeerNotFound("lock")))
             await super().append(key, log, runs.OTHER, 1, [], end=end, free=True)
