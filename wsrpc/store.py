@@ -68,16 +68,21 @@ entry says that the call was handed over, two that it was withdrawn before. This
 **Listing.** A store may have ``pending(topic)``, which returns the logs of this topic that have not ended, in the same
 order, and changes nothing. Without it, `wsrpc.cluster.ClusterPeer.waiting` raises ``ValueError``.
 
+**Format.** `FORMAT` is the version of what is in the logs. A store that outlives a process keeps this number with its
+logs, and raises `StoreLost` if it finds another one: processes of both versions would run the same keys.
+
 **Failures.** Every method raises `StoreLost` if the store does not answer. It may have done what it was asked. All
 methods may be called again. Cancelling them is safe in the same way. After a failure, the process calls ``append`` with
 the key ``"probe"`` and without entries, until the store answers.
 """
 
 from ._log.contract import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, Store, StoreFull, StoreLost
+from ._log.kept import FORMAT
 from ._log.memory_store import MemoryStore
 from ._log.sqlite_store import SqliteStore
 
 __all__ = [
+    "FORMAT",
     "LEASE",
     "AdoptedLog",
     "Appended",

@@ -1,6 +1,6 @@
 -- The steps of RedisStore, in Redis. Each call is one step: ARGV has the prefix of all keys, the name of the step, and
--- its arguments. RedisStore puts the constants LEASE, LOG_BYTES, PAYER_BYTES and PAYER_LOGS before this text. Times are
--- in milliseconds. (Redis Cluster would need the names of all keys before the call.)
+-- its arguments. RedisStore puts the constants FORMAT, LEASE, LOG_BYTES, PAYER_BYTES and PAYER_LOGS before this text.
+-- Times are in milliseconds. (Redis Cluster would need the names of all keys before the call.)
 local PREFIX, STEP = ARGV[1], ARGV[2]
 local ENTRY, LOG = 32, 4096  -- bytes that an entry and a log take besides their own
 local MOST_WRITERS = 256  -- whose last batch a log remembers, because they may repeat it
@@ -81,6 +81,7 @@ local function save(log)
   outlive(name('logs', log.payer), ms)
   outlive(name('bytes', log.payer), ms)
   outlive(name('topic', log.topic), ms)
+  if call('PTTL', PREFIX .. 'format') < ms then call('SET', PREFIX .. 'format', FORMAT, 'PX', ms) end
 end
 
 local function renew(log)
@@ -367,4 +368,8 @@ function steps.pending(topic)
   end)
 end
 
+local format = call('GET', PREFIX .. 'format')
+if format and format ~= FORMAT then
+  return redis.error_reply('the store has the format ' .. format .. ', and this version of wsrpc ' .. FORMAT)
+end
 return steps[STEP](unpack(ARGV, 3, math.min(#ARGV, 500)))  -- append may have more, and reads them itself

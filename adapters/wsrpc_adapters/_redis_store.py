@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
-from wsrpc.store import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
+from wsrpc.store import FORMAT, LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
 
 from ._broker_connection import error_text, host_of, refuse_options
 from ._redis_tails import Tails, state_of, text_of
@@ -108,8 +108,8 @@ class RedisStore:
         self._client: Any = Redis(connection_pool=self._pool)
         self._prefix = f"{name}:"
         self._script = self._client.register_script(
-            "local LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS = "
-            f"{_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}{STEPS}"
+            "local FORMAT, LEASE, LOG_BYTES, PAYER_BYTES, PAYER_LOGS = "
+            f"'{FORMAT}', {_ms(lease)}, {log_bytes}, {payer_bytes}, {payer_logs}{STEPS}"
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the connections."""

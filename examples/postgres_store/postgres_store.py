@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from wsrpc.store import LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
+from wsrpc.store import FORMAT, LEASE, AdoptedLog, Appended, LogGone, LogState, NewLog, Page, StoreFull, StoreLost
 
 TIMEOUT = 2.0
 """Seconds in which PostgreSQL has to connect, and to do what one call needs."""
@@ -68,6 +68,8 @@ CREATE TABLE IF NOT EXISTS writer (key text REFERENCES log ON DELETE CASCADE, wr
     number bigint NOT NULL, before text NOT NULL, added float8 NOT NULL, PRIMARY KEY (key, writer));
 CREATE TABLE IF NOT EXISTS reader (key text REFERENCES log ON DELETE CASCADE, process text,
     count integer NOT NULL, until float8 NOT NULL, PRIMARY KEY (key, process));
+CREATE TABLE IF NOT EXISTS format (version integer NOT NULL);
+INSERT INTO format SELECT {format} WHERE NOT EXISTS (SELECT FROM format);
 """
 LOCK = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 REMOVE_EXPIRED = f"""
@@ -393,7 +395,9 @@ class PostgresStore:
             if self._listener is None:
                 listener = await asyncpg.connect(self._url, **self._options)
                 try:
-                    await listener.execute(TABLES.format(schema=self._schema), timeout=TIMEOUT)
+                    await listener.execute(TABLES.format(schema=self._schema, format=FORMAT), timeout=TIMEOUT)
+                    if (version := await listener.fetchval("SELECT version FROM format", timeout=TIMEOUT)) != FORMAT:
+                        raise StoreLost(f"{self} has the format {version}, and this version of wsrpc {FORMAT}")
                     await listener.add_listener(self._schema, self._notified)
                 except BaseException:
                     listener.terminate()

@@ -14,7 +14,7 @@ from leftovers import open_sockets
 from postgres_store import TIMEOUT, PostgresStore
 from stores_in_use import add, add_own, entries_of, new_log, next_entries, until
 
-from wsrpc.store import StoreLost
+from wsrpc.store import FORMAT, StoreLost
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,17 @@ async def calls_fail(store: PostgresStore) -> None:
     async with asyncio.timeout(20):
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert [result for result in results if not isinstance(result, StoreLost)] == []
+
+
+async def test_logs_of_another_format_are_left_alone(server: PostgresServer, store: PostgresStore) -> None:
+    await store.open("k", new_log("a"))
+    await store.close()
+    db = await asyncpg.connect(server.url)
+    await db.execute("UPDATE test_logs_of_another_format_are_left_alone.format SET version = version + 1")
+    await db.close()
+    with pytest.raises(StoreLost, match=f"has the format {FORMAT + 1}, and this version of wsrpc {FORMAT}"):
+        await store.open("k", new_log("b"))
+    await calls_fail(store)
 
 
 async def test_a_server_that_crashes_has_all_that_it_acknowledged(server: PostgresServer, store: PostgresStore) -> None:

@@ -33,7 +33,7 @@ from wsrpc import Client, HandshakeRejected, Quotas, Server
 from wsrpc._log import sqlite_store
 from wsrpc._server import quotas
 from wsrpc.cluster.engine import RESPONSE_TIMEOUT
-from wsrpc.store import LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
+from wsrpc.store import FORMAT, LogGone, MemoryStore, SqliteStore, StoreFull, StoreLost
 from wsrpc.testing import connect
 from wsrpc_adapters.redis import RedisEngine, RedisStore
 
@@ -427,6 +427,16 @@ async def test_items_that_are_dropped_take_no_memory(mortal: Mortal, client: Any
     await store.close()
 
 
+async def test_logs_of_another_format_are_left_alone(store: RedisStore, client: Any) -> None:
+    await store.open("k", new_log("a", keep=60))
+    await client.set("wsrpc:format", FORMAT + 1, keepttl=True)
+    kept = await client.get("wsrpc:log:k")
+    for call in (store.open("k", new_log("b")), store.read("k", 0), add(store, "w", 1, b"x", key="room")):
+        with pytest.raises(StoreLost, match=f"has the format {FORMAT + 1}, and this version of wsrpc {FORMAT}"):
+            await call
+    assert await client.get("wsrpc:log:k") == kept and await client.exists("wsrpc:log:room") == 0
+
+
 async def test_steps_go_together_while_others_wait_for_redis(store: RedisStore, client: Any) -> None:
     """500 calls at once to a Redis that was far away waited one after another, and got "does not answer"."""
 
@@ -799,7 +809,8 @@ async def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         path.write_bytes(content)
         for place in (path, tmp_path / "none" / "store.db"):
             store = SqliteStore(place)
-            why = "it has the format 99" if content == later and place is path else ""
+            is_later = content == later and place is path
+            why = f"it has the format 99, and this version of wsrpc {FORMAT}" if is_later else ""
             with pytest.raises(StoreLost, match=r"store\.db.*" + why):
                 await store.open("k", new_log("a"))
             await store.close()

@@ -21,10 +21,8 @@ from .._base.logs import logger
 from .._base.scheduler import spawn_later
 from .._base.threads import start_without_context
 from .contract import LEASE, AdoptedLog, Appended, LogState, NewLog, Page, StoreFull, StoreLost
+from .kept import FORMAT
 from .memory_store import Batch, MemoryStore, Share, StoredLog
-
-FORMAT = 1
-"""The format of the file. Files of earlier versions have 0, and can be read: in them, the clock was the system's."""
 
 PRAGMAS = """
 PRAGMA locking_mode = EXCLUSIVE;
@@ -213,10 +211,10 @@ class SqliteStore(MemoryStore):
             file.executescript(PRAGMAS)
             [version], [damage] = file.execute("PRAGMA user_version").fetchone(), file.execute(CHECK).fetchone()
             if version > FORMAT:
-                raise sqlite3.DatabaseError(f"it has the format {version}, and this version of wsrpc reads {FORMAT}")
+                raise sqlite3.DatabaseError(f"it has the format {version}, and this version of wsrpc {FORMAT}")
             if damage != "ok":  # for example, it was cut, or the disk has lost a part of it
                 raise sqlite3.DatabaseError(f"it is damaged: {damage}")
-            if version != FORMAT:
+            if version != FORMAT:  # 0: it is new, or of before there was a number, and has no clock
                 file.executescript(TABLES)
             clock = file.execute("SELECT file, system FROM clock").fetchone() or [time.time()] * 2
             entries = file.execute("SELECT key, id, entry FROM entries ORDER BY key, number").fetchall()

@@ -407,7 +407,8 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
         the server serves its own clients. Cancelling is safe: the server stays open.
 
         Raises:
-            RuntimeError: the server is still closing.
+            RuntimeError: the server is still closing; or another process of its cluster has another
+                `wsrpc.store.FORMAT`.
         """
         core = self._core
         if core.over:

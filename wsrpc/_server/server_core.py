@@ -167,7 +167,11 @@ class ServerCore:
         """Join the cluster, if there is one, and wait a short time for its engine. Idempotent. Cancelling is safe."""
         self.join()
         if self.peers.joined_cluster is not None:
-            await self.peers.joined_cluster.wait_connected()
+            try:
+                await self.peers.joined_cluster.wait_connected()
+            except RuntimeError:
+                await self._exit_cluster()
+                raise
 
     async def _exit_cluster(self) -> None:
         joined_cluster = self.peers.joined_cluster

@@ -255,6 +255,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
             EngineRefused: the engine refuses the user or the password.
+            RuntimeError: another process has another `wsrpc.store.FORMAT`.
         """
         await self.connect()
         return self
@@ -267,6 +268,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
         Raises:
             EngineLost: the engine was not reached within ``connect_timeout``.
             EngineRefused: the engine refuses the user or the password.
+            RuntimeError: another process has another `wsrpc.store.FORMAT`.
         """
         async with self._connecting:
             if self._membership is None:
@@ -285,6 +287,7 @@ class ClusterClient(ClusterView, OutgoingRegistrar):
                 if isinstance(engine.failure, EngineRefused):
                     raise engine.failure
                 await membership.node.wait_known()
+                await membership.node.check_fits()
         except BaseException as exc:
             await self._exit()
             if isinstance(exc, TimeoutError):

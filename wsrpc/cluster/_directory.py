@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from .._log.kept import FORMAT
 from .._server.joined_cluster import STORED, Counter
 from .._server.user_entries import User, UserEntries, UserEntry, parts_of
 from ._claims import Claims
@@ -44,6 +45,8 @@ class Beat(Struct, tag_field="t", tag="beat"):
     seq: Counter
     """The number of the node's latest change."""
     process: Process = ""
+    format: int = 0
+    """`FORMAT` of its version. 0 for earlier ones."""
 
 
 class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
@@ -60,6 +63,7 @@ class Delta(Struct, tag_field="t", tag="delta", omit_defaults=True):
     emptied: list[str] = field(name="left", default_factory=list[str])
     """Rooms that no longer have a member at the node."""
     present: list[UserChange] = []
+    format: int = 0
 
 
 class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
@@ -73,6 +77,7 @@ class Snapshot(Struct, tag_field="t", tag="snapshot", omit_defaults=True):
     rooms: list[str] = []
     present: list[UserChange] = []
     process: Process = ""
+    format: int = 0
 
 
 class RemoteNode:
@@ -191,7 +196,7 @@ class Directory:
 
     def beat(self) -> Beat:
         """Return the message to publish regularly, after `pop_deltas`."""
-        return Beat(self.me, self.seq, self.processes[self.me])
+        return Beat(self.me, self.seq, self.processes[self.me], FORMAT)
 
     def pop_deltas(self) -> Iterator[Delta]:
         """Remove and return the changes since the last call."""
@@ -201,7 +206,7 @@ class Directory:
         changes = [(room, user, entry) for room, user, entry, before in entries if entry != before]
         for some, some_rooms, users in self._parts(self.claims.pop_changes(), rooms, changes):
             self.seq += 1
-            delta = Delta(self.me, self.seq, present=users)
+            delta = Delta(self.me, self.seq, present=users, format=FORMAT)
             delta.claims = {address: counter for address, counter in some if counter is not None}
             delta.released = [address for address, counter in some if counter is None]
             delta.rooms = [room for room, entered in some_rooms if entered]
@@ -217,7 +222,8 @@ class Directory:
         users: list[UserChange] = [(*key, entry) for key, entry in self.presence.entries_of(self.me).items()]
         parts = self._parts(self.claims.of(self.me).items(), sorted(self._rooms), users) or [([], [], [])]
         for part, (claims, rooms, present) in enumerate(parts):
-            yield Snapshot(self.me, self.seq, part, len(parts), dict(claims), rooms, present, self.processes[self.me])
+            process = self.processes[self.me]
+            yield Snapshot(self.me, self.seq, part, len(parts), dict(claims), rooms, present, process, FORMAT)
 
     # ------------------------------------------------------------ messages of other nodes
 

@@ -108,6 +108,7 @@ class ClusterMembership:
         with suppress(TimeoutError):
             async with asyncio.timeout(RESPONSE_TIMEOUT):
                 await self.node.engine.reachable.wait()
+                await self.node.check_fits()
 
     def _serve(self, side: Registrar) -> None:
         """Register the handlers for other nodes."""

@@ -10,9 +10,11 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
+from .._log.kept import FORMAT
 from .._server.joined_cluster import Spent
 from .._server.user_entries import parts_of
 from . import _wire as wire
@@ -65,6 +67,10 @@ class Node:
         self._asked: dict[str, float] = {}
         """The time at which this node last requested a snapshot from each node."""
         self._deltas_scheduled = False
+        self._answered = asyncio.Event()
+        """Set once another node has announced itself."""
+        self._misfit = ""
+        """Why another node and this one cannot be in one cluster. Empty if no such node is known."""
         self.knows_others = False
         """Whether `wait_known` has returned since the last connection to the engine."""
         self._lost_at = self._clock.time()
@@ -110,6 +116,18 @@ class Node:
                 break
             before = known
         self.knows_others = self.connected
+
+    async def check_fits(self) -> None:
+        """Wait until another node has announced itself, or would have. Cancelling is safe.
+
+        Raises:
+            RuntimeError: it has another version, which cannot be in one cluster with this one.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWERED):
+                await self._answered.wait()
+        if self._misfit:
+            raise RuntimeError(self._misfit)
 
     async def close(self) -> None:
         """Leave the cluster: notify the other nodes, and end all connections. Cancelling stops the waiting."""
@@ -200,6 +218,8 @@ class Node:
 
     def _dispatch(self, subject: str, message: wire.NodeMessage, now: float) -> None:
         match message:
+            case Beat() | Delta() | Snapshot() if message.format != FORMAT:
+                self._ignore_misfit(message)
             case Beat():
                 if message.node == self.id:
                     self.engine.subject_received(subject, now)
@@ -220,6 +240,17 @@ class Node:
             case _:
                 self.connections.received(message)
 
+    def _ignore_misfit(self, message: Beat | Delta | Snapshot) -> None:
+        self.ignored["a node of another format"] += 1
+        if not self._misfit:
+            shown = f"{message.node} {getattr(message, 'process', '')}".rstrip()
+            self._misfit = (
+                f"node {shown} of cluster {self._name!r} has the format {message.format}, and this node the format "
+                f"{FORMAT}: they cannot share a cluster or a store, so stop the others before you start this one"
+            )
+            logger.error("%s", self._misfit)
+            self._answered.set()
+
     def _send_snapshots(self, asker: str) -> None:
         if asker != self.id:
             self.publish_changes()
@@ -229,6 +260,7 @@ class Node:
     # ------------------------------------------------------------ what the directory reports
 
     def _node_joined(self, node: str) -> None:
+        self._answered.set()
         logger.info("node %s of cluster %r has met node %s", self.id, self._name, self.directory.shown(node))
 
     def _node_ended(self, node: str, silent: bool) -> None:

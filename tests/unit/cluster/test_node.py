@@ -18,13 +18,14 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from recorder import Recorder
 
-from wsrpc import CloseInfo, ConnectionLost
+from wsrpc import CloseInfo, ConnectionLost, Server
 from wsrpc._server.user_entries import UserEntry
-from wsrpc.cluster import MemoryEngine, _engine_link
+from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine, _engine_link
 from wsrpc.cluster._directory import NODE_TIMEOUT, Delta, Snapshot
 from wsrpc.cluster._engine_transport import MARKS, WINDOW, EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
-from wsrpc.cluster._wire import encode
+from wsrpc.cluster._wire import Ask, decode, encode
+from wsrpc.store import FORMAT
 from wsrpc.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -131,10 +132,10 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
 
 
 async def test_the_log_names_the_process_of_a_node(caplog: pytest.LogCaptureFixture) -> None:
-    """A node of an earlier version has only a name, and a process cannot forge a line."""
+    """A node need not name its process, and a process cannot forge a line."""
     caplog.set_level(logging.INFO, "wsrpc")
-    beat, left = {"t": "beat", "node": "z1", "seq": 0}, {"t": "left", "node": "z1"}
-    snapshot = {"t": "snapshot", "node": "z1", "seq": 1, "part": 0, "parts": 1}
+    beat, left = {"t": "beat", "node": "z1", "seq": 0, "format": FORMAT}, {"t": "left", "node": "z1"}
+    snapshot = {"t": "snapshot", "node": "z1", "seq": 1, "part": 0, "parts": 1, "format": FORMAT}
     rows = [
         ({**beat, "process": "web1:7"}, "has met node z1 (web1:7)"),
         (beat, ""),
@@ -438,7 +439,8 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
         a, b = w.ones
         b.node.directory.room_filled("hall")
         await turns(5)
-        for forged in (Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"]), Delta(b.node.id, 2, emptied=["hall"])):
+        snapshot = Snapshot(b.node.id, 2**53, 0, 1, {}, ["cellar"], format=FORMAT)
+        for forged in (snapshot, Delta(b.node.id, 2, emptied=["hall"], format=FORMAT)):
             w.engine.deliver(f"shop.{a.node.id}", encode(forged))
             await turns(5)
             assert a.node.directory.nodes_of("hall") == ()
@@ -446,10 +448,50 @@ async def test_what_somebody_else_has_said_for_a_node_does_not_last() -> None:
             assert a.node.directory.nodes_of("hall") == (b.node.id,) and a.node.directory.nodes_of("cellar") == ()
 
 
+class OtherVersion:
+    """A node whose version keeps other logs, or earlier ones, which do not say so. It announces itself to who asks."""
+
+    def __init__(self, engine: MemoryEngine, **format: int) -> None:
+        self.engine = engine
+        self.said = {"node": "zz", "process": "web1:7", "seq": 1, **format}
+
+    def received(self, subject: str, payload: bytes, /) -> None:
+        if isinstance(message := decode(payload), Ask):
+            announced = {"t": "snapshot", "part": 0, "parts": 1, "rooms": ["hall"], **self.said}
+            self.engine.deliver(f"shop.{message.node}", msgspec.msgpack.encode(announced))
+
+    def lost(self, reason: str, /) -> None: ...
+
+
+@pytest.mark.parametrize("format", [{}, {"format": FORMAT + 1}])
+async def test_who_keeps_other_logs_does_not_join(format: dict[str, int], caplog: pytest.LogCaptureFixture) -> None:
+    """Processes of two versions ran the same keys, and said nothing."""
+    engine = MemoryEngine()
+    early, late = (Server(cluster=Cluster(engine, name="shop")) for _ in range(2))
+    await early.open()
+    other = OtherVersion(engine, **format)
+    connection = await engine.connect(other)
+    await connection.subscribe("shop.all")
+    text = (
+        f"node zz web1:7 of cluster 'shop' has the format {format.get('format', 0)}, and this node the format {FORMAT}"
+    )
+    for kind in ("beat", "delta"):
+        engine.deliver("shop.all", msgspec.msgpack.encode({"t": kind, **other.said}))
+    assert len(early.cluster.nodes) == 1 and f"{text}: they cannot share" in caplog.text
+    await early.close()
+    for start in (late.open, ClusterClient(engine, name="shop").connect):
+        with pytest.raises(RuntimeError, match=text):
+            await start()
+    await connection.close()
+    await late.open()
+    assert late.cluster.connected
+    await late.close()
+
+
 async def test_a_claim_cannot_make_a_counter_too_large() -> None:
     async with world() as w:
         a, b = w.ones
-        w.engine.deliver(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53})))
+        w.engine.deliver(f"shop.{a.node.id}", encode(Snapshot("zz", 1, 0, 1, {"ada": 2**53}, format=FORMAT)))
         await turns(5)
         assert a.node.directory.claims.claim("ada").counter == 2**53
         await turns(5)
