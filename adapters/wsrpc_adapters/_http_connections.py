@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import msgspec
@@ -66,6 +67,7 @@ FORWARDED = (TRANSPORT, CONNECTION, NUMBER, "authorization", "origin")
 ALLOWED = f"{TRANSPORT}, {CONNECTION}, {NUMBER}, {RESUME_HEADER}, authorization"
 """The headers that pages of other sites may send."""
 HeaderList = list[tuple[str, str]]
+T = TypeVar("T")
 
 
 class Request(Protocol):
@@ -248,7 +250,7 @@ class HttpConnections:
         if mode not in ("poll", "short"):
             return refusal(400, f"the next response is asked for with {TRANSPORT}: poll or short")
         number, tail = request.header(NUMBER), connection.tail
-        missing = connection.sent - int(number) if number.isascii() and number.isdigit() else -1
+        missing = connection.sent - int(number) if re.fullmatch("[0-9]{1,16}", number) else -1
         if not 0 <= missing <= len(tail):
             connection.transport.lost("a response was lost")
             return refusal(409, "another request was expected")
@@ -324,7 +326,7 @@ class HttpConnections:
         await read_body(request, body.extend)
         headers = {name: request.header(name) for name in FORWARDED}
 
-        def ask(method: str, data: bytes) -> Awaitable[bytes | None]:
+        def ask(method: str, data: bytes) -> Coroutine[Any, Any, bytes | None]:
             asked = ForwardedRequest(method, headers, data)
             return ask_node(cluster, node, NODES, msgspec.msgpack.encode(asked))
 
@@ -332,23 +334,10 @@ class HttpConnections:
             admitted = _decode_response(await ask("HEAD", b""))
             if admitted.status != 204:
                 return admitted
-        asking = asyncio.ensure_future(ask(request.method, bytes(body)))
-        if not request.header(TRANSPORT):
-            return _decode_response(await asking)
-
-        async def stream() -> AsyncGenerator[bytes]:
-            await asyncio.wait([asking])
-            if asking.cancelled():
-                raise ConnectionResetError("the client has left")
-            response = _decode_response(asking.result())
-            if response.status != 200:  # the client notices that the response is not complete
-                raise ConnectionResetError(response.body.decode())
-            yield response.body
-
-        def lost(reason: str) -> None:
-            asking.cancel()
-
-        return Response(200, BYTES, stream=stream(), lost=lost)
+        asking = ask(request.method, bytes(body))
+        if request.header(TRANSPORT):  # its response may be long in coming
+            asking = until_left(request, asking)
+        return _decode_response(await asking)
 
     async def _serve_node(self, payload: bytes) -> bytes:
         """Answer a request that another node has passed on. If it is cancelled, the client has left."""
@@ -387,8 +376,8 @@ async def answered(server: Server, request: Request, responding: Awaitable[Respo
     return response._replace(headers=[*headers, *readable_by(request.header("origin"))])
 
 
-async def until_left(request: Request, responding: Coroutine[Any, Any, Response]) -> Response:
-    """Return the response of a coroutine, which is cancelled if the client leaves.
+async def until_left(request: Request, responding: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, which is cancelled if the client leaves.
 
     Raises:
         OSError: the client has left.

@@ -69,15 +69,14 @@ LONGEST_WAIT = 60.0
 MOST = 1 << 20
 """About the maximum bytes of a response that ends, and of the events that wait for a slow reader."""
 
-NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 """What a form of another site can send."""
 
 KEY, TIMEOUT, METADATA, AFTER = "idempotency-key", "wsrpc-timeout", "wsrpc-meta-", "last-event-id"
 TRACE = ("traceparent", "tracestate", "baggage")
 """Headers that a handler gets as metadata under their own names."""
+# In quotes, as RFC 9651 has them, or without.
 WRITTEN_KEY = re.compile(r'"((?:[^"\\]|\\["\\])+)"|([^"].*)')
-"""A key in a header: in quotes, as RFC 9651 has them, or without."""
 END = "end"
 """The id of the last event of a run. A browser sends it when it connects again, and then stops."""
 
@@ -165,7 +164,7 @@ class HttpRoutes:
         asked = Asked(self.server, request, handshake, name, key)
         try:
             await asked.read()
-            response = await until_left(request, serve(asked))
+            response: Response = await until_left(request, serve(asked))
         except HandshakeRejected as exc:
             response = self._refuse(handshake, exc)
         except WsrpcError as exc:
@@ -186,7 +185,7 @@ class HttpRoutes:
             HandshakeRejected: nothing does.
         """
         check_coding(request)
-        if NOT_UTF_8.search(unquote(handshake.target, errors="surrogateescape")):  # two keys could become one
+        if re.search("[\udc80-\udcff]", unquote(handshake.target, errors="surrogateescape")):  # two keys may become one
             raise HandshakeRejected(400, "the URL is not UTF-8")
         kind, _, name = path.partition("/")
         key, methods = "", dict[str, Any]()
@@ -551,7 +550,7 @@ class RoomReader:
         self._name = name
         self.position: str | None = None
         """The position of the last event that was read."""
-        self._waiting: deque[tuple[bytes, str | None, str]] = deque()
+        self.waiting: deque[tuple[bytes, str | None, str]] = deque()
         """For each event: its JSON, its position, and the type of the server-sent event."""
         self._size = 0
         self._arrived = asyncio.Event()
@@ -560,10 +559,10 @@ class RoomReader:
     async def join(self, client: Client, last: int, after: str) -> None:
         client.on("close", self._end)
         joined = await client.room(self._name).join(last=last, after=after or None)
-        if not self._waiting:
+        if not self.waiting:
             self.position = joined.position
-        if not joined.complete and not any(kind == "missed" for _, _, kind in self._waiting):
-            self._waiting.appendleft((b"null", None, "missed"))
+        if not joined.complete and not any(kind == "missed" for _, _, kind in self.waiting):
+            self.waiting.appendleft((b"null", None, "missed"))
             self._arrived.set()
 
     async def receive(self, ctx: Context, call_next: CallNext) -> object:
@@ -584,9 +583,9 @@ class RoomReader:
             data, kind = b"null", "missed"
         if kind == "state":  # it contains the events before it
             self._size = 0
-            self._waiting.clear()
+            self.waiting.clear()
         self._size += len(data)
-        self._waiting.append((data, position, kind))
+        self.waiting.append((data, position, kind))
         self._arrived.set()
         self.is_behind = self._size > MOST
 
@@ -596,7 +595,7 @@ class RoomReader:
 
     async def wait(self) -> None:
         """Wait until an event has arrived, or no more will arrive."""
-        while not (self._waiting or self.is_behind):
+        while not (self.waiting or self.is_behind):
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -605,17 +604,12 @@ class RoomReader:
 
     async def __anext__(self) -> tuple[bytes, str | None, str]:
         await self.wait()
-        if not self._waiting:
+        if not self.waiting:
             raise StopAsyncIteration
         return self.pop()
 
-    @property
-    def waiting(self) -> int:
-        """The number of events that have arrived."""
-        return len(self._waiting)
-
     def pop(self) -> tuple[bytes, str | None, str]:
-        found = self._waiting.popleft()
+        found = self.waiting.popleft()
         self._size -= len(found[0])
         self.position = found[1] or self.position
         return found
@@ -654,7 +648,7 @@ async def room_so_far(asked: Asked, wait: float) -> Response:
     async with joined(asked) as reader:
         with suppress(TimeoutError):
             await asyncio.wait_for(reader.wait(), wait)
-        arrived = [reader.pop() for _ in range(reader.waiting)]
+        arrived = [reader.pop() for _ in range(len(reader.waiting))]
         position = reader.position
     state = {"state": msgspec.Raw(arrived.pop(0)[0])} if arrived and arrived[0][2] == "state" else {}
     events = [msgspec.Raw(data) for data, _, kind in arrived if not kind]
@@ -710,7 +704,10 @@ def error_of(error: WsrpcError) -> dict[str, Any]:
     words = re.sub("(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
     shown: dict[str, Any] = {"message": str(error), "code": f"wsrpc.{words}"}
     if isinstance(error, RemoteError):
-        shown = {**error.fields, "message": error.message, "code": error.code, "data": error.data}
+        shown = {"message": error.message, "code": error.code}
+        with suppress(BadResult):  # JSON may not have the rest
+            encode(rest := {**error.fields, "data": error.data})
+            shown = {**rest, **shown}
     return {"error": {name: value for name, value in shown.items() if value is not None}}
 
 

@@ -117,9 +117,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
         await server.handshake(handshake)
     except HandshakeRejected as exc:
         headers = CIMultiDict(refusal_headers(exc.headers))
-        refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
-        refusal.force_close()  # aiohttp would parse data that follows the request as another request
-        return refusal
+        return await _refuse(web.Response(status=exc.status, body=exc.body.encode(), headers=headers), request)
     over = asyncio.Event()
     transport, response = await _upgrade(request, handshake, early, over.set)
     if transport is None:
@@ -177,15 +175,7 @@ async def _answer(response: Response, asked: AiohttpRequest, request: web.Reques
     headers = CIMultiDict(response.headers)
     if response.stream is None:
         whole = web.Response(status=response.status, body=response.body, headers=headers)
-        if "content-encoding" in request.headers:  # aiohttp would read the body later, and log a traceback
-            whole.force_close()
-            with suppress(OSError, web.RequestPayloadError):
-                await whole.prepare(request)
-                await whole.write_eof()
-                async with asyncio.timeout(LINGER):
-                    await request.release()
-            request.protocol.force_close()
-        return whole
+        return await _refuse(whole, request) if "content-encoding" in request.headers else whole
 
     complete = False
     answered = web.StreamResponse(status=response.status, headers=headers)
@@ -210,6 +200,22 @@ async def _answer(response: Response, asked: AiohttpRequest, request: web.Reques
     return answered
 
 
+async def _refuse(response: web.Response, request: web.Request) -> web.Response:
+    """Return the last response of a connection: aiohttp would parse data that follows as another request.
+
+    It would also read the rest of a body, and log a traceback if it cannot decode it.
+    """
+    response.force_close()
+    if "content-encoding" in request.headers:
+        with suppress(OSError, web.RequestPayloadError):
+            await response.prepare(request)
+            await response.write_eof()
+            async with asyncio.timeout(LINGER):
+                await request.release()
+        request.protocol.force_close()
+    return response
+
+
 async def _upgrade(
     request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], object]
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
@@ -221,14 +227,12 @@ async def _upgrade(
     """
     if request.method != "GET" or request.version < aiohttp.HttpVersion11:
         refusal = web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
-        refusal.force_close()  # nothing reads another request on this connection
-        return None, refusal
+        return None, await _refuse(refusal, request)
     upgrade = ServerUpgrade(handshake)
     headers = CIMultiDict(upgrade.headers.pairs())
     if upgrade.status != 101:
         refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=headers)
-        refusal.force_close()  # the headers say that the connection is closed
-        return None, refusal
+        return None, await _refuse(refusal, request)
     response = web.StreamResponse(status=101, headers=headers)
     response.force_close()  # there is no other request on this connection
     try:

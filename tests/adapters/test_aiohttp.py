@@ -49,6 +49,18 @@ async def test_a_route_among_others() -> None:
             assert head.split()[1] == status and b"\r\nx-node: 7" in head and b"\r\nserver:" not in head
 
 
+@pytest.mark.parametrize("headers", [{}, {"Wsrpc-Transport": "poll"}])
+async def test_a_body_that_cannot_be_decoded_writes_no_traceback(
+    headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(application(echo_server())) as url, aiohttp.ClientSession() as session:
+        for method, status in (("GET", 415 if headers else 426), ("POST", 415 if headers else 400)):
+            request = session.request(method, url, data=b"no", headers={**headers, "Content-Encoding": "deflate"})
+            async with request as response:
+                assert (response.status, response.headers["Connection"]) == (status, "close")
+    assert caplog.messages == []
+
+
 async def test_a_handler_of_one_s_own_gives_state() -> None:
     server = Server(limits=LIMITS)
 

@@ -82,12 +82,15 @@ class Application:
     def long(self) -> str:
         return "x" * 20_000
 
-    def table(self) -> Any:
-        return {(1, 2): 3}
+    def table(self, raises: bool = False) -> Any:
+        table = {(1, 2): 3}
+        if raises:
+            raise RpcError("no", code="conflict", data=table)
+        return table
 
-    async def tables(self) -> AsyncIterator[Any]:
+    async def tables(self, raises: bool = False) -> AsyncIterator[Any]:
         yield 1
-        yield self.table()
+        yield self.table(raises)
 
     async def wait(self) -> None:
         try:
@@ -463,6 +466,12 @@ async def test_what_json_does_not_have() -> None:
         assert first["data"] == "1" and (last["event"], last["id"]) == ("failed", "end")
         answer = await browser.ask("GET", "/runs/tables/k?wait=9", None, ADA)
         assert (answer.json["state"], answer.json["items"]) == ("failed", [1])
+        refusal = {"error": {"message": "no", "code": "conflict"}}
+        answer = await browser.ask("POST", "/call/table", [True])
+        assert (answer.status, answer.json) == (409, refusal)
+        body["data"] = "[true]"
+        async with browser.events("/runs/tables/k2", method="POST", **body) as events:
+            assert json.loads([event async for event in events][-1]["data"]) == refusal
         for value in (1, app.table(), 2):
             await app.lobby.emit("said", value)
         answer = await browser.ask("GET", "/rooms/lobby?last=3&wait=0")

@@ -528,8 +528,12 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
             assert await status_of(session, "POST", there, headers, body) == status
             assert (engine.bytes - before > len(body)) is (status == 204)
         assert await status_of(session, "POST", here, request(guessed), HELLO) == 404
-        async with session.post(there, headers=poll(id)):
-            assert len(servers[0].peers) == 1
+        assert await status_of(session, "POST", there, poll(guessed)) == 404
+        assert await status_of(session, "POST", there, poll(id, Authorization="other")) == 403
+        before, waiting = engine.bytes, asyncio.create_task(status_of(session, "POST", there, poll(id)))
+        await turns_until(lambda: engine.bytes > before)
+        assert len(servers[0].peers) == 1
+        waiting.cancel()
         await turns_until(lambda: not servers[0].peers)
         assert "Exception in ASGI application" not in caplog.text
     for server in servers:
@@ -586,6 +590,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
     "another user polls": ("POST", {**POLL, **request("", Authorization="Bearer other")}, None, 403, True),
     "more has arrived than was sent": ("POST", {**POLL, **request("", 1000)}, None, 409, False),
     "no number of bytes": ("POST", {**POLL, **request("", "-1")}, None, 409, False),
+    "more digits than Python reads": ("POST", {**POLL, **request("", "9" * 5000)}, None, 409, False),
     "another response that goes on": ("POST", {**STREAM, **request("", 0)}, None, 400, True),
     "a request is missing": ("POST", request("", 2), b"", 409, False),
     "no number": ("POST", request("", ""), b"", 409, False),

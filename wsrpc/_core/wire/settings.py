@@ -55,8 +55,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     between_nodes: bool = False
     """Whether the connections are between two nodes of a cluster, see ``_core.wire.nodes``."""
     local: bool = False
-    """Whether the client is in this process, such as for one request by URL. The log then has little of its connection,
-    and the events of all rooms name their room."""
+    """Whether the client is in this process. The log then has little of it, and events of all rooms name their room."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that returns what the log shows of the arguments."""
     program: str = ""
