@@ -42,9 +42,9 @@ SHIPPED = (
     "CHANGELOG.md",
 )
 LARGEST_MODULES = {  # bytes, minified and compressed: what a page loads at once that imports these modules
-    ("client",): 13_000,
+    ("client",): 13_300,
     ("client", "msgpack"): 16_000,
-    ("http",): 2_100,  # which the client loads later
+    ("http",): 2_400,  # which the client loads later
 }
 ADDRESSED = ("pyproject.toml", "browser/package.json", "browser/README.md")
 """The files that say where the repository is. `Repository` in pyproject.toml is the one that counts."""

@@ -165,7 +165,7 @@ export class Dialing {
    * Tries HTTP.
    *
    * @param failed how the attempt with a WebSocket has failed. Without it, there is a WebSocket on which nothing arrives.
-   *   Its session ends if HTTP opens. (Some servers send nothing at first.)
+   *   If HTTP opens, its session moves, or ends. (Some servers send nothing at first, and have no HTTP.)
    * @param offers the subprotocols to offer. Without them, the address is asked for again: a token may be for one
    *   connection, and the server may have got it with the WebSocket.
    */
@@ -183,20 +183,14 @@ export class Dialing {
     }
     if (attempt !== this.#attempt) return
     if (this.#connection) disown(this.#connection, RESUMES)
-    const connection = new module.HttpSocket(this.url, offers, target, this.#network)
-    if (failed) this.#use(connection)
-    const opened = connection.onopen
-    connection.onopen = (event) => {
-      if (opened) return opened(event)
-      connection.close()
-      if (this.#mute) this.#owner.connectionLost(ABNORMAL, SILENT)
-    }
-    if (!triesWebSocket) return
-    connection.onreplace = (other) => {
-      if (!this.asksToResume) return other.close()
+    const connection = new module.HttpSocket(this.url, failed ? offers : [...offers, HINT], target, this.#network)
+    const use = (other: WebSocketLike) => {
       this.#use(other)
       other.onopen!({})
     }
+    if (failed) this.#use(connection)
+    else connection.onopen = () => (this.#mute && attempt === this.#attempt ? use(connection) : connection.close())
+    if (triesWebSocket) connection.onreplace = (other) => (this.asksToResume ? use(other) : other.close())
   }
 
   /**

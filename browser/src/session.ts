@@ -46,6 +46,8 @@ const ANSWER_TIMEOUT = 5_000
 const MAX_REASON = 123
 const MISMATCH = "the counts differ"
 
+const random = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("")
+
 type Timer = ReturnType<typeof setTimeout> | undefined
 
 /**
@@ -66,10 +68,13 @@ export class Session implements DialingOwner, HeartbeatOwner {
   readonly #listening = new AbortController()
   /** Undefined if the server answers no probes. */
   #heartbeat: Heartbeat | undefined
-  /** The name of the session, and the secret with which this side resumes it. */
-  #named: { readonly sid?: unknown; token?: unknown } = {}
+  /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
+  readonly #named: { sid: unknown; token: unknown } = { sid: random(), token: random() }
+  #isWelcome = false
+  /** When this side has sent its hello. */
+  #began = 0
   /** Milliseconds after which the server ends a session without a connection. */
-  #ttl = 0
+  #ttl = 30_000
   /** The number of attempts to resume, for the server. */
   #gen = 0
   /** The number of attempts to resume whose answer did not come in time. */
@@ -178,12 +183,13 @@ export class Session implements DialingOwner, HeartbeatOwner {
   }
 
   #receiveUncounted(control: Control): void {
-    if (control.t === "welcome" && this.state === SessionState.Plain) this.#welcomed(control)
+    if (control.t === "welcome" && !this.#isWelcome) this.#welcomed(control)
     const isAck = control.t === "ack" && this.state === SessionState.Resumable
     if (isAck && !this.#replay!.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH)
   }
 
   #welcomed(welcome: Control): void {
+    this.#isWelcome = true
     const features: unknown[] = Array.isArray(welcome.features) ? welcome.features : []
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this)
     if (features.includes("parts")) this.#parts = this.#owner.parts
@@ -192,7 +198,8 @@ export class Session implements DialingOwner, HeartbeatOwner {
       clearTimeout(this.#answerTimer)
       this.#move(SessionInput.Counted)
       this.dialing.asksToResume = true
-      this.#named = { sid: welcome.sid, token: welcome.token }
+      this.#named.sid = welcome.sid
+      this.#named.token = welcome.token
       this.#ttl = Math.min(1000 * Number(welcome.ttl) || 0, LONGEST_TIMER)
       this.#replay.parts = this.#parts
     } else {
@@ -213,14 +220,18 @@ export class Session implements DialingOwner, HeartbeatOwner {
     connection.onmessage = ({ data }) => this.#receive(data)
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program }
     if (this.#move(SessionInput.Bound)) {
-      this.sendControl({ t: "hello", ...hello })
+      this.#began = now()
+      this.sendControl({ t: "hello", ...hello, ...this.#named })
       this.#replay = new ReplayBuffer()
       this.#answerTimer = setTimeout(() => (this.#replay = undefined), WELCOME_TIMEOUT)
       this.#owner.opened()
-    } else {
+    } else if (!this.#replay) this.#end(ABNORMAL, SILENT)
+    else {
       this.#move(SessionInput.Asked)
+      this.dialing.asksToResume = true
       const { n: rx, bytes } = this.#received.acknowledge()
-      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes })
+      const age = (now() - this.#began) / 1000
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes, age })
       const unanswered = () => (this.#unanswered++, this.#detach(ABNORMAL, SILENT))
       this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * (1 + this.#unanswered))
     }

@@ -42,6 +42,7 @@ export const TABLE: Record<SessionState, { readonly [happened in SessionInput]?:
   [SessionState.Plain]: {
     [SessionInput.Greeted]: SessionState.Attached,
     [SessionInput.Counted]: SessionState.Resumable,
+    [SessionInput.Asked]: SessionState.Asking, // over HTTP, which only a wsrpc server has
   },
   [SessionState.Attached]: {},
   [SessionState.Resumable]: {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import re
 import socket
 import sys
@@ -21,7 +22,18 @@ from leftovers import timers_due, turns_until
 from recorder import Recorder
 from served import AT_ONCE, Endings
 
-from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, Reconnect, ReconnectInfo, Server, dial
+from wsrpc import (
+    Client,
+    ConnectFailed,
+    ConnectionLost,
+    Handshake,
+    HandshakeRejected,
+    Limits,
+    Reconnect,
+    ReconnectInfo,
+    Server,
+    dial,
+)
 from wsrpc._core.session import client_session
 from wsrpc._http import chosen_transport, http_dial, http_transport
 from wsrpc._http.http_dial import dial_http
@@ -51,6 +63,10 @@ class Gate:
         self.admitted = asyncio.Semaphore(sys.maxsize)
         """As many POSTs are passed on."""
         self.answers_http = True
+        self.late = asyncio.Event()
+        """Set when the server may get what a WebSocket has carried that has ended."""
+        self.heard = asyncio.Event()
+        """Set when the server has got all that a WebSocket has carried."""
         self.refused = asyncio.Event()
         """Set when a request of HTTP was not answered."""
 
@@ -86,6 +102,9 @@ class Gate:
 
             await self._app(scope, receive, refuse)
             return
+        elif scope["type"] == "websocket" and self.websockets.startswith("heard"):
+            await self._hear(scope, receive, send, late=self.websockets == "heard late")
+            return
         elif scope["type"] == "websocket" and self.websockets != "passed on":
             await self._block(receive, send)
             return
@@ -100,6 +119,29 @@ class Gate:
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
+    async def _hear(self, scope: Any, receive: Any, send: Any, *, late: bool) -> None:
+        """Pass on what the client sends, ``late`` only after its end, and nothing of the server."""
+        events: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def pass_up() -> None:
+            event = {"type": ""}
+            while event["type"] != "websocket.disconnect":
+                events.put_nowait(event := await receive())
+                if late and event["type"] == "websocket.connect":
+                    await send({"type": "websocket.accept"})
+
+        async def send_accept(message: Any) -> None:
+            if message["type"] == "websocket.accept" and not late:
+                await send(message)
+
+        passing = asyncio.create_task(pass_up())
+        if late:
+            await passing
+            await self.late.wait()
+        await self._app(scope, events.get, send_accept)
+        await passing
+        self.heard.set()
+
 
 @asynccontextmanager
 async def gated(**options: Any) -> AsyncGenerator[tuple[Server, Gate, str]]:
@@ -109,6 +151,11 @@ async def gated(**options: Any) -> AsyncGenerator[tuple[Server, Gate, str]]:
     gate = Gate(server)
     async with uvicorn_serving(gate) as port:
         yield server, gate, f"ws://127.0.0.1:{port}/ws"
+
+
+async def count_to(end: int) -> AsyncGenerator[int]:
+    for number in range(end):
+        yield number
 
 
 # ---------------------------------------------------------------- the choice
@@ -253,6 +300,51 @@ async def test_a_client_that_had_a_websocket(
             await turns_until(lambda: client.transport == carried_by)
             assert ("POST" in gate.requests) is (carried_by == "http")
             gate.refused.set()
+
+
+@pytest.mark.parametrize("websockets", ["mute", "heard", "heard late"])
+async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
+    websockets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that were made at once failed after 40 s, with an unknown outcome."""
+    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    async with gated() as (server, gate, url):
+        ran: list[int | str] = []
+
+        @server.on("add")
+        def add(number: int) -> int:
+            ran.append(number)
+            return number + 1
+
+        server.on("note", ran.append)
+        server.on("count", count_to)
+        gate.websockets = websockets
+        server._core.sessions.complete_since = 0.0  # it has run for long
+        async with Client(url, limits=LIMITS) as client:
+            infos: list[ReconnectInfo] = []
+            client.on_reconnect(infos.append)
+            await client.emit("note", "first")
+            calls = [client.request("add", number) for number in range(20)]
+            assert await asyncio.gather(*calls) == [*range(1, 21)]
+            assert client.transport == "http" and [info.resumed for info in infos] == [True]
+            assert [number async for number in client.stream("count", 5)] == [0, 1, 2, 3, 4]
+            gate.late.set()
+            if websockets != "mute":
+                await gate.heard.wait()
+        assert ran == ["first", *range(20)]
+
+
+async def test_a_server_that_may_have_it_does_not_begin_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was started meanwhile, or another node of a cluster: its calls may have run."""
+    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    async with gated() as (server, gate, url):
+        gate.websockets = "mute"
+        async with Client(url, limits=LIMITS, reconnect=AT_ONCE) as client:
+            server._core.sessions.complete_since = math.inf
+            with pytest.raises(ConnectionLost) as caught:
+                await client.request("double", 1)
+            assert caught.value.outcome == "unknown"
+            assert await client.request("double", 2) == 4 and client.transport == "http"
 
 
 async def test_a_websocket_on_which_nothing_arrives_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,17 @@ Front = Callable[[int], AbstractContextManager[str]]
 """Puts a proxy in front of a port, and gives the URL of the site."""
 
 
+def pass_one_write(transport: Any) -> None:
+    """Let the answer to a request pass, and nothing after it."""
+    write = transport.write
+
+    def write_once(data: bytes) -> None:
+        transport.write = lambda data: None
+        write(data)
+
+    transport.write = write_once
+
+
 @asynccontextmanager
 async def on_aiohttp(
     server: Server, reports: Reports, treat: Callable[[bool], str], api: web.Application | None = None
@@ -62,6 +73,8 @@ async def on_aiohttp(
             async for _ in muted:
                 pass
             return muted
+        if upgrades and passes == "mutes the server":
+            pass_one_write(request.transport)
         return await handler(request)
 
     app = application(server)
@@ -82,7 +95,8 @@ class Site:
     Attributes:
         passes: what the proxy passes on: WebSockets; only ``"http"``; or ``"responses that end"``, because it holds
             others back. ``"swallows"``: only HTTP, because requests for a WebSocket get no answer. ``"mutes"``: only
-            HTTP, because nothing passes on a WebSocket that is open.
+            HTTP, because nothing passes on a WebSocket that is open. ``"mutes the server"``: only what the page sends
+            passes on it.
     """
 
     proxy: FaultProxy

@@ -26,6 +26,13 @@ COUNT = """async () => {
 }"""
 
 
+CALLS = """async () => {
+  const { Client } = await import("/wsrpc/client.js")
+  window.client = new Client("/ws")
+  client.emit("note", "first")
+  window.answers = Promise.all(Array.from({ length: 20 }, (_, number) => client.request("add", number)))
+}"""
+
 TOLERATED = "Unexpected response code: 403", "before the connection", "status of 404"
 """What Chromium says of requests for a WebSocket, and of a POST for a connection that has just ended."""
 
@@ -86,3 +93,27 @@ async def test_a_websocket_takes_over(browser: Browser, before: str) -> None:
             (True, "token-5"),
         ]  # the others were for the attempts that failed
         assert handshakes == tokens and len(site.opened) == 1
+
+
+@pytest.mark.parametrize("passes", ["mutes", "mutes the server"])
+async def test_what_a_mute_websocket_carries_moves_to_http(browser: Browser, passes: str) -> None:
+    """Its session ended, and the outcome of calls that were made at once was unknown."""
+    server, ran = Server(), list[int | str]()
+    server._core.sessions.complete_since = 0.0  # it has run for long
+
+    @server.on("add")
+    def add(number: int) -> int:
+        ran.append(number)
+        return number + 1
+
+    server.on("note", ran.append)
+    async with serving_site(server, passes) as site, browsing(browser) as context:
+        await context.clock.install()
+        async with quiet_page(context, site.url) as page:
+            await page.evaluate(CALLS)
+            await page.wait_for_function("client.status.get() === 'open'")
+            await page.clock.run_for(4000)
+            assert await page.evaluate("answers") == [*range(1, 21)]
+            assert await page.evaluate("client.transport") == "http"
+            await page.evaluate("client.close()")
+        assert ran == ["first", *range(20)]

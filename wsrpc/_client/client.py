@@ -152,7 +152,7 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
         self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail")
-        chosen.ask, chosen.redials, chosen.may_change = dialer.ask, reconnect is not None, lambda: core.may_resume
+        chosen.ask, chosen.redials, chosen.may_move = dialer.ask, reconnect is not None, lambda: core.may_move
         chosen.is_first = lambda: core.is_first
         self._sender = core.peer_core.requester
 

@@ -529,9 +529,11 @@ class ClientCore(PeerOwner):
         return self._command.is_first
 
     @property
-    def may_resume(self) -> bool:
-        """Whether the session would resume after a drop."""
-        return self.peer_session.session.state.resumes
+    def may_move(self) -> bool:
+        """Whether the session would go on, on another connection."""
+        session = self.peer_session.session
+        assert isinstance(session, ClientSession)
+        return session.may_move
 
     def dials(self, url: str) -> None:
         """From now on, lines of the log name this URL."""

@@ -32,9 +32,8 @@ REMEMBERED = 60.0
 LONGEST_REMEMBERED = 600.0
 """Longest such time: it doubles with each failure."""
 MUTE = 3.0
-"""Seconds without a message on a new WebSocket, after which HTTP is tried beside it, if nothing was sent on it but the
-first message of wsrpc. (A wsrpc server greets at once. If another server sends nothing, HTTP fails, and the WebSocket
-stays.)"""
+"""Seconds without a message on a new WebSocket, after which HTTP is tried beside it. (A wsrpc server greets at once. If
+another server sends nothing, HTTP fails, and the WebSocket stays.)"""
 SLOW = 4.0
 """Seconds after which the second transport is tried beside the first one: a proxy may swallow the opening request."""
 PASSES = 30.0
@@ -67,8 +66,8 @@ class ChosenTransport:
         """Returns the URLs and the headers for an attempt."""
         self.redials = False
         """Whether the client dials again after a drop."""
-        self.may_change: Callable[[], bool] = bool
-        """Returns whether the session would resume on another connection."""
+        self.may_move: Callable[[], bool] = bool
+        """Returns whether the session would go on, on another connection."""
         self.is_first: Callable[[], bool] = bool
         """Returns whether the user's `connect` has had no connection yet. The machine may be in another network now."""
         self._websocket: Any = None
@@ -176,7 +175,7 @@ class ChosenTransport:
             await asyncio.sleep(self._blocked_until - loop.time())
             try:
                 urls, headers = await self.ask()  # credentials may have changed
-                if not (self.redials and self.may_change() and url in urls):
+                if not (self.redials and self.may_move() and url in urls):
                     return
                 ready = await self._dials["websocket"](url, **options | {"headers": {**headers, RESUME_HEADER: "1"}})
                 await _try_messages(ready)
@@ -194,24 +193,30 @@ class ChosenTransport:
             return
         if not websocket.info.underlying.transport.is_closing():
             self._mute = websocket
-        if self.redials and _may_replace(websocket):
+        if self.redials and self._may_replace(websocket):
             self._trying = spawn_later(self._try_http(websocket, url, options))
 
     async def _try_http(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
         try:
-            ready = await self._dials["http"](url, **options)
+            _, headers = await self.ask()  # a token may be for one connection
+            asked = {**headers, RESUME_HEADER: "1"} if self.may_move() else headers
+            ready = await self._dials["http"](url, **options | {"headers": asked})
         except Exception as exc:
             logger.debug("HTTP was tried beside a WebSocket that is mute: %s", named(exc))
             self._mute = None
             return
-        if not _may_replace(websocket):
+        if not self._may_replace(websocket):
             ready.abort()
             return
         self._mute = None
         self._block(url, "no message has arrived")
-        headers = _without_resume(options["headers"])
         self._use(Ready(ready, "http", url, headers, asyncio.get_running_loop()))
-        websocket.abort()
+        websocket.drop(CloseCode.RESUMES, "HTTP takes over")
+
+    def _may_replace(self, websocket: Any) -> bool:
+        """Return whether a WebSocket is open, nothing has arrived on it, and what was sent is not lost without it."""
+        traffic, closing = websocket.traffic, websocket.info.underlying.transport.is_closing()
+        return not (traffic.messages_in or closing) and (self.may_move() or not traffic.messages_out)
 
     def _use(self, ready: Ready) -> None:
         """Let the next attempt return this connection, if one comes soon."""
@@ -253,12 +258,6 @@ class Ready(NamedTuple):
 
 def _without_resume(headers: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name != RESUME_HEADER}
-
-
-def _may_replace(websocket: Any) -> bool:
-    """Return whether a WebSocket is open, and has carried at most the first message of the client."""
-    traffic = websocket.traffic
-    return not (traffic.messages_in or traffic.messages_out > 1 or websocket.info.underlying.transport.is_closing())
 
 
 def _has_no_websockets(error: BaseException) -> bool:

@@ -158,6 +158,11 @@ class WebSocketTransport:
         self._delivery.ignore_rest()
         self._tcp.abort()
 
+    def drop(self, code: int, reason: str) -> None:
+        """End the connection now, and report this code."""
+        self._delivery.ignore_rest()
+        self._output.drop(code, reason)
+
     @property
     def largest(self) -> int:
         return self._largest

@@ -1057,7 +1057,7 @@ var Dialing = class {
    * Tries HTTP.
    *
    * @param failed how the attempt with a WebSocket has failed. Without it, there is a WebSocket on which nothing arrives.
-   *   Its session ends if HTTP opens. (Some servers send nothing at first.)
+   *   If HTTP opens, its session moves, or ends. (Some servers send nothing at first, and have no HTTP.)
    * @param offers the subprotocols to offer. Without them, the address is asked for again: a token may be for one
    *   connection, and the server may have got it with the WebSocket.
    */
@@ -1075,20 +1075,14 @@ var Dialing = class {
     }
     if (attempt !== this.#attempt) return;
     if (this.#connection) disown(this.#connection, RESUMES);
-    const connection = new module.HttpSocket(this.url, offers, target, this.#network);
-    if (failed) this.#use(connection);
-    const opened = connection.onopen;
-    connection.onopen = (event) => {
-      if (opened) return opened(event);
-      connection.close();
-      if (this.#mute) this.#owner.connectionLost(ABNORMAL, SILENT);
-    };
-    if (!triesWebSocket) return;
-    connection.onreplace = (other) => {
-      if (!this.asksToResume) return other.close();
+    const connection = new module.HttpSocket(this.url, failed ? offers : [...offers, HINT], target, this.#network);
+    const use = (other) => {
       this.#use(other);
       other.onopen({});
     };
+    if (failed) this.#use(connection);
+    else connection.onopen = () => this.#mute && attempt === this.#attempt ? use(connection) : connection.close();
+    if (triesWebSocket) connection.onreplace = (other) => this.asksToResume ? use(other) : other.close();
   }
   /**
    * Starts an attempt after a delay.
@@ -1295,7 +1289,9 @@ var TABLE = {
   [0 /* New */]: { [0 /* Bound */]: 1 /* Plain */ },
   [1 /* Plain */]: {
     [1 /* Greeted */]: 2 /* Attached */,
-    [2 /* Counted */]: 3 /* Resumable */
+    [2 /* Counted */]: 3 /* Resumable */,
+    [4 /* Asked */]: 5 /* Asking */
+    // over HTTP, which only a wsrpc server has
   },
   [2 /* Attached */]: {},
   [3 /* Resumable */]: {
@@ -1320,6 +1316,7 @@ var WELCOME_TIMEOUT = 1e4;
 var ANSWER_TIMEOUT = 5e3;
 var MAX_REASON = 123;
 var MISMATCH = "the counts differ";
+var random = () => globalThis.crypto?.getRandomValues(new Uint32Array(4)).join("");
 var Session = class {
   state = 0 /* New */;
   #owner;
@@ -1330,10 +1327,13 @@ var Session = class {
   #listening = new AbortController();
   /** Undefined if the server answers no probes. */
   #heartbeat;
-  /** The name of the session, and the secret with which this side resumes it. */
-  #named = {};
+  /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
+  #named = { sid: random(), token: random() };
+  #isWelcome = false;
+  /** When this side has sent its hello. */
+  #began = 0;
   /** Milliseconds after which the server ends a session without a connection. */
-  #ttl = 0;
+  #ttl = 3e4;
   /** The number of attempts to resume, for the server. */
   #gen = 0;
   /** The number of attempts to resume whose answer did not come in time. */
@@ -1427,11 +1427,12 @@ var Session = class {
     if (message !== void 0) this.#owner.receive(message, message === data ? size : sizeOf(message));
   }
   #receiveUncounted(control) {
-    if (control.t === "welcome" && this.state === 1 /* Plain */) this.#welcomed(control);
+    if (control.t === "welcome" && !this.#isWelcome) this.#welcomed(control);
     const isAck = control.t === "ack" && this.state === 3 /* Resumable */;
     if (isAck && !this.#replay.acknowledge(control.n, control.bytes)) this.#end(4400, MISMATCH);
   }
   #welcomed(welcome) {
+    this.#isWelcome = true;
     const features = Array.isArray(welcome.features) ? welcome.features : [];
     if (features.includes("probe")) this.#heartbeat = new Heartbeat(this);
     if (features.includes("parts")) this.#parts = this.#owner.parts;
@@ -1440,7 +1441,8 @@ var Session = class {
       clearTimeout(this.#answerTimer);
       this.#move(2 /* Counted */);
       this.dialing.asksToResume = true;
-      this.#named = { sid: welcome.sid, token: welcome.token };
+      this.#named.sid = welcome.sid;
+      this.#named.token = welcome.token;
       this.#ttl = Math.min(1e3 * Number(welcome.ttl) || 0, LONGEST_TIMER);
       this.#replay.parts = this.#parts;
     } else {
@@ -1459,14 +1461,18 @@ var Session = class {
     connection.onmessage = ({ data }) => this.#receive(data);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program };
     if (this.#move(0 /* Bound */)) {
-      this.sendControl({ t: "hello", ...hello });
+      this.#began = now();
+      this.sendControl({ t: "hello", ...hello, ...this.#named });
       this.#replay = new ReplayBuffer();
       this.#answerTimer = setTimeout(() => this.#replay = void 0, WELCOME_TIMEOUT);
       this.#owner.opened();
-    } else {
+    } else if (!this.#replay) this.#end(ABNORMAL, SILENT);
+    else {
       this.#move(4 /* Asked */);
+      this.dialing.asksToResume = true;
       const { n: rx, bytes } = this.#received.acknowledge();
-      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes });
+      const age = (now() - this.#began) / 1e3;
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes, age });
       const unanswered = () => (this.#unanswered++, this.#detach(ABNORMAL, SILENT));
       this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * (1 + this.#unanswered));
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from functools import partial
@@ -156,7 +157,7 @@ class SessionForwarder:
     def __init__(self, node: Node, sessions: Sessions) -> None:
         self._node = node
         self._sessions = sessions
-        sessions.here = node.id
+        sessions.here, sessions.complete_since = node.id, math.inf  # another node may have had a session
         self._asking = 0
         """Number of clients for which this node asks other nodes."""
         self.forwarded = 0

@@ -80,6 +80,97 @@ async def test_the_number_that_is_remembered_is_bounded(monkeypatch: pytest.Monk
     await page.server.close()
 
 
+# ---------------------------------------------------------------- no welcome has arrived
+
+HELLO = hello("resume")
+HELLO["wsrpc"] |= {"sid": "mine", "token": "secret"}
+UNNAMED = {"sid": "mine", "token": "secret", "age": 3.0}
+
+
+def kinds(sent: list[Any]) -> list[Any]:
+    return [each["wsrpc"]["t"] if "wsrpc" in each else each for each in sent]
+
+
+async def heard(**options: Any) -> tuple[Visitor, list[int]]:
+    """A client that has sent a call, and has got nothing."""
+    page, ran = Visitor(Server(**options)), list[int]()
+    page.server.on("run", ran.append)
+    page.clock.advance(100.0)
+    page.server._core.sessions.complete_since = 90.0
+    await page.connect(HELLO)
+    page.line.feed({"i": 1, "a": ["run", 1]})
+    await turns_until(lambda: ran)
+    page.line.lose(CloseInfo(4412))
+    page.session = UNNAMED
+    return page, ran
+
+
+async def test_a_session_resumes_before_its_welcome() -> None:
+    page, ran = await heard()
+    await page.resume(**UNNAMED)
+    resumed, welcome, answer = page.line.pop_sent()
+    assert kinds([resumed, welcome]) == ["resumed", "welcome"] and answer["i"] == 1
+    assert resumed["wsrpc"]["rx"] == 1 and ran == [1]
+    assert resumed["wsrpc"]["token"] == welcome["wsrpc"]["token"] != "secret"
+    page.line.lose()
+    page.session = welcome["wsrpc"]
+    await page.resume(gen=2)
+    assert kinds(page.line.pop_sent()) == ["resumed", answer]
+    await page.server.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "complete_since", "answers"),
+    [
+        ({"sid": "other"}, 90.0, ["resumed", "welcome"]),
+        ({"sid": "other", "age": 11.0}, 90.0, ["gone", "welcome"]),
+        ({"sid": "other"}, 98.0, ["gone", "welcome"]),
+        ({"sid": "o.ther"}, 90.0, ["gone", "welcome"]),
+        ({"token": "guessed"}, 90.0, ["gone", "welcome"]),
+    ],
+)
+async def test_a_session_begins_by_its_resume_if_the_server_has_not_had_it(
+    fields: dict[str, Any], complete_since: float, answers: list[str]
+) -> None:
+    page, ran = await heard()
+    page.server._core.sessions.complete_since = complete_since
+    await page.resume(**UNNAMED | fields)
+    assert kinds(page.line.pop_sent()) == answers
+    page.line.feed({"i": 1, "a": ["run", 2]})
+    await turns_until(lambda: ran == [1, 2])
+    if answers[0] == "resumed":
+        page.line.lose(CloseInfo(4412))
+        await page.resume(**UNNAMED | fields | {"gen": 2})
+        assert page.line.pop_sent()[0]["wsrpc"]["rx"] == 1
+    await page.server.close()
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_a_session_that_has_ended_does_not_begin_again(forgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hello that a proxy has held back, too, is too late. A server that has forgotten the name knows that."""
+    if forgets:
+        monkeypatch.setattr("wsrpc._core.session.sessions.MOST_CLOSED", 0)
+    page, _ran = await heard()
+    await page.resume(**UNNAMED)
+    await page.server.peers[0].close()
+    await page.resume(**UNNAMED | {"gen": 2})
+    assert kinds(page.line.pop_sent())[0] == "gone"
+    await page.server.close()
+
+
+@pytest.mark.parametrize("sid", ["mine", "a.b", 65 * "x"])
+async def test_a_name_that_is_used_or_not_valid(sid: str) -> None:
+    page, ran = await heard()
+    late = hello("resume")
+    late["wsrpc"] |= {"sid": sid, "token": "secret"}
+    await page.connect(late)
+    page.line.feed({"i": 1, "a": ["run", 2]})
+    await turns_until(lambda: page.line.closed)
+    assert page.line.closed == CloseInfo(1007, "the name of the session is used, or not valid", was_clean=True)
+    assert ran == [1]
+    await page.server.close()
+
+
 # ---------------------------------------------------------------- credentials that have expired
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from secrets import token_urlsafe
 
 from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
@@ -31,6 +32,8 @@ ANSWER_TIMEOUT = 5.0
 """Seconds that the first attempt to resume waits for the answer of the server. After each attempt whose answer does
 not come in time, the next one waits so much longer: if many clients return over a slow network, the answers arrive
 late. Attempts without an answer do not end the session, because the server may still keep it."""
+UNNAMED = 30.0
+"""Seconds for which a session without a welcome asks for its first answer."""
 REFUSALS = {
     "expired": "the server has no such session any more",
     "auth": "the connection has another principal than the session",
@@ -75,12 +78,16 @@ class ResumeAttempt:
 class ClientSession(Session):
     """The session of the side that dials. It sends the hello, and asks the server to resume on another connection."""
 
-    __slots__ = ("_attempt", "_gen", "_token", "_unanswered_attempts")
+    __slots__ = ("_attempt", "_began", "_gen", "_name", "_token", "_unanswered_attempts")
 
     greeting = Welcome
 
     def __init__(self, host: PeerHost, queue: OfflineQueue, *, last_close: CloseInfo = NOT_CONNECTED) -> None:
         super().__init__(host, queue, last_close=last_close)
+        self._name = ""
+        """The name that this side has given to the session, which holds until the welcome has another one."""
+        self._began = 0.0
+        """When this side sent its hello."""
         self._token = ""
         """The secret with which this side proves that the session is its own."""
         self._gen = 0
@@ -96,8 +103,11 @@ class ClientSession(Session):
         # If the last session has asked to resume on this connection, the server takes the request for a hello.
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
-            limits, ours = announce(self.negotiation.limits), self._host.settings
-            self.send_control(Hello(VERSION, self.negotiation.offer(), limits, ours.program, ours.contract()))
+            limits, ours, self._began = announce(self.negotiation.limits), self._host.settings, self._host.loop.time()
+            hello = Hello(VERSION, self.negotiation.offer(), limits, ours.program, ours.contract())
+            if can_resume:
+                hello.sid, hello.token = self._name, self._token = token_urlsafe(16), token_urlsafe(32)
+            self.send_control(hello)
         if can_resume:
             # A plain server acknowledges nothing, so this side does not keep messages for long.
             self._count_sent()
@@ -116,7 +126,8 @@ class ClientSession(Session):
                 self.replay.welcomed()
             elif self.connection is not None:  # the welcome is late, so the session ends with the connection
                 self.connection.send_control(Gone("closed"))
-            self._count_received()  # in any case, because the server sends parts until it reads this
+            if self.acknowledger is None:  # in any case, because the server sends parts until it reads this
+                self._count_received()
         self.negotiation.apply(message.limits)
 
     def _announce_changes(self) -> None:
@@ -124,6 +135,14 @@ class ClientSession(Session):
             self.send_control(LimitsChanged(announce(self.negotiation.limits)))
 
     # ------------------------------------------------------------ on another connection
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the session goes on if its connection is dropped for another one, with `CloseCode.RESUMES`.
+
+        Also before the welcome. But a plain server does not resume the session, and has no transport but WebSocket.
+        """
+        return self.state.resumes or (self.state.sends and self.replay is not None and bool(self._name))
 
     def ask_to_resume(
         self, connection: Connection, *, refused: Callable[[Connection], None], failed: Callable[[CloseInfo], None]
@@ -148,9 +167,10 @@ class ClientSession(Session):
         # If the server refuses, it takes the offer for the hello of the next session.
         offer = connection.offered = self.negotiation.features()
         ours, received = self._host.settings, self.acknowledger
-        asked = Resume(
-            VERSION, offer, announce(ours.limits), self.sid, self._token, self._gen, received.n, received.bytes
-        )
+        sid, limits = self.sid or self._name, announce(ours.limits)
+        asked = Resume(VERSION, offer, limits, sid, self._token, self._gen, received.n, received.bytes)
+        if not self.sid:
+            asked.age = self._host.loop.time() - self._began
         asked.program, asked.contract = ours.program, ours.contract()
         connection.send_control(asked)
         connection.mark_resumable()  # if it dies before the answer, the server may have resumed the session on it
@@ -178,6 +198,9 @@ class ClientSession(Session):
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """The connection has ended. Wait for another one, or end the session."""
         attempt = self._attempt
+        if info.code == CloseCode.RESUMES and self.may_move and not self.state.resumes:
+            self.ttl = UNNAMED
+            self._count_received()  # the server has counted its messages, of which none has arrived
         if attempt is None:
             super().connection_lost(connection, info)
         else:  # the session has had no connection since the attempt started

@@ -59,7 +59,7 @@ class Home(Protocol):
 class SessionTable(Protocol):
     """The table of a server's sessions. `Sessions` implements it, and imports this module."""
 
-    def add(self, session: ServerSession, /) -> tuple[str, float]:
+    def add(self, session: ServerSession, name: str, /) -> tuple[str, float]:
         """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
         ...
 
@@ -101,18 +101,25 @@ class ServerSession(Session):
 
     def _greeting_received(self, message: Hello) -> None:
         # The welcome is sent first, because later messages may use what was negotiated.
-        welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
-        welcome.program, welcome.contract = self._host.settings.program, self._host.settings.contract()
         if self.home is None or not self.negotiation.has(RESUME):
-            self.send_control(welcome)
+            self.send_control(self._welcome())
         else:
-            self.tokens = Tokens()
-            self.sid, self.ttl = self.home.sessions.add(self)
-            welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, self.tokens.issue()
-            self.send_control(welcome)
+            self.tokens = Tokens(message.token)
+            self.sid, self.ttl = self.home.sessions.add(self, message.sid)
+            if not self.sid:  # or the hello is late: the session has gone on over another connection
+                self.fail(CloseCode.INVALID_DATA, "the name of the session is used, or not valid")
+                return
+            self.send_control(self._welcome(self.tokens.issue()))
             self._count_sent()
             self._count_received()
         self.negotiation.apply(message.limits)
+
+    def _welcome(self, token: str = "") -> Welcome:
+        welcome = Welcome(self.negotiation.offer(), announce(self.negotiation.limits))
+        welcome.program, welcome.contract = self._host.settings.program, self._host.settings.contract()
+        if token:
+            welcome.sid, welcome.ttl, welcome.token = self.sid, self.ttl, token
+        return welcome
 
     def _handle_control(self, message: Any) -> bool:
         if isinstance(message, Gone) and self.negotiation.has(RESUME):  # the client is about to close
@@ -141,6 +148,8 @@ class ServerSession(Session):
         answer = Resumed(self.acknowledger.n, self.acknowledger.bytes, token, announce(self.negotiation.limits))
         try:
             connection.transport.send(write_control(answer), True)
+            if asked.sid != self.sid:  # the client has got no welcome
+                connection.transport.send(write_control(self._welcome(token)), True)
         except ConnectionLost:  # it has dropped already, so the client will ask again
             connection.disown()
             self.update_memory()

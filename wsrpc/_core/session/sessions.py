@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
@@ -22,7 +23,9 @@ from .tokens import TOKENS_OF_NO_SESSION, Tokens
 
 MOST_CLOSED = 10_000
 """Limit of the closed sessions that are remembered for their clients. Beyond it the oldest is removed. Each takes about
-half a KiB."""
+half a KiB. Also the limit of the names that are remembered of sessions that have ended."""
+LONGEST_NAME = 64
+"""Characters of the longest name that a client may give to its session."""
 
 
 class ClosedSession(Struct):
@@ -55,6 +58,10 @@ class Sessions:
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, ClosedSession] = {}
         """Closed sessions whose clients do not know yet how they were closed, by name, the oldest first."""
+        self._ended: dict[str, float] = {}
+        """The names of the last sessions that have ended, and when."""
+        self.complete_since = time.monotonic()
+        """All sessions that have begun here since then are among the named and the ended ones."""
         self._counted: dict[ServerSession, object] = {}
         """The sessions whose memory is counted, the oldest first, with their clients: sessions without a connection,
         and sessions that are over, but not yet free of handlers and readers."""
@@ -66,9 +73,15 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._named)
 
-    def add(self, session: ServerSession, /) -> tuple[str, float]:
-        """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
-        sid = f"{self.here}.{secrets.token_urlsafe(16)}"
+    def add(self, session: ServerSession, name: str, /) -> tuple[str, float]:
+        """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection.
+
+        Args:
+            name: the name that its client has given to it. If it is used, or not valid, the returned name is empty.
+        """
+        sid = f"{self.here}.{name or secrets.token_urlsafe(16)}"
+        if sid in self._named or sid in self._ended or "." in name or len(name) > LONGEST_NAME:
+            return "", 0.0
         self._named[sid] = session
         return sid, self._kept_for
 
@@ -81,7 +94,10 @@ class Sessions:
         """
         self.stop_counting(session)
         sid = session.sid
-        self._named.pop(sid, None)
+        if self._named.pop(sid, None) is not None:
+            self._ended[sid] = loop.time()
+            if len(self._ended) > MOST_CLOSED:
+                self.complete_since = self._ended.pop(next(iter(self._ended)))
         if closed_with is None:
             return
         until = loop.call_at(loop.time() + session.ttl, partial(self.remove_closed, sid))
@@ -103,7 +119,8 @@ class Sessions:
         here, dot, _ = asked.sid.partition(".")
         if dot and here != self.here:
             return "elsewhere"
-        session = self._named.get(asked.sid) or self.closed.get(asked.sid)
+        sid = asked.sid if dot else f"{self.here}.{asked.sid}"
+        session = self._named.get(sid) or self.closed.get(sid)
         tokens = TOKENS_OF_NO_SESSION if session is None else session.tokens
         if not tokens.accepts(asked) or session is None:
             return "expired"
@@ -116,7 +133,7 @@ class Sessions:
             if session.connection is not None:
                 # The client has another connection, so this one is dead: no answer to its Close frame will arrive.
                 session.connection.drop(session.last_close)
-            return self.closed.get(asked.sid, "expired")
+            return self.closed.get(sid, "expired")
         if not session.state.resumes:
             return "expired"
         if not session.fits(handshake):
@@ -125,6 +142,11 @@ class Sessions:
         peer = session.peer  # before `resume`: if the session ends there, nothing else may refer to the peer
         session.resume(asked, connection, handshake)
         return peer
+
+    def never_had(self, asked: Resume, since: float) -> bool:
+        """Return whether the server has not read the hello of a session that a client has begun after ``since``."""
+        sid = f"{self.here}.{asked.sid}"
+        return self.complete_since <= since and not ("." in asked.sid or sid in self._named or sid in self._ended)
 
     # ------------------------------------------------------------ the limit of memory
 

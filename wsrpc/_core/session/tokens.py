@@ -20,8 +20,8 @@ class Tokens:
 
     __slots__ = ("_gen", "_issued", "_presented")
 
-    def __init__(self) -> None:
-        self._issued = self._presented = NO_TOKEN
+    def __init__(self, presented: str = "") -> None:
+        self._issued, self._presented = NO_TOKEN, _hash(presented) if presented else NO_TOKEN
         """The newest token, and the token that the client has presented last. The client presents that token again if
         the answer was lost."""
         self._gen = 0

@@ -12,6 +12,7 @@ same message when it sends no further requests and events of its own.
 If both sides can resume, the welcome names the session. Each side counts its messages, the client from its hello on and
 the server from its welcome on, and sends `Ack` with the number of messages that have arrived. On the next connection,
 the client sends `Resume` in place of `Hello`, and nothing else until the server has answered with `Resumed` or `Gone`.
+If no welcome has arrived, it asks by the name and the token of its hello, and the welcome follows the `Resumed`.
 
 A web page cannot send pings. It asks with `Probe` whether the connection is alive, and its server answers with `Alive`.
 """
@@ -79,6 +80,10 @@ class Hello(Struct, tag_field="t", tag="hello", omit_defaults=True):
     limits: Announced
     program: str = ""
     contract: str = ""
+    sid: str = ""
+    """A random name for the session, by which the client resumes it if no welcome arrives. Without a dot."""
+    token: str = ""
+    """The secret for that `Resume`."""
 
 
 class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
@@ -138,6 +143,7 @@ class Resume(Struct, tag_field="t", tag="resume", omit_defaults=True):
     features: list[str]
     limits: Announced
     sid: str
+    """The name in the welcome, or without a welcome the name in the hello."""
     token: str
     gen: int
     """Higher with each attempt to resume the session."""
@@ -146,6 +152,9 @@ class Resume(Struct, tag_field="t", tag="resume", omit_defaults=True):
     bytes: int
     program: str = ""
     contract: str = ""
+    age: float = 0.0
+    """Without a welcome: the seconds since the hello. A server that knows of all sessions since then begins the session
+    if it has not had it."""
 
 
 class Resumed(Struct, tag_field="t", tag="resumed"):
