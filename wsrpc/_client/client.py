@@ -343,7 +343,8 @@ class Client(Declarer, OutgoingRegistrar, ReadingCaller):
 
         The current connection, if there is one, is closed with 1001, and the requests in flight on it fail. The client
         stops dialing. Handlers stay registered. When the new connection drops, a client with a URL reconnects to that
-        URL, and a client without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
+        URL, and a client without a URL waits for the next `bind`, or is closed, with ``reconnect=None``. Cancelling is
+        safe: the connection stays bound.
 
         Raises:
             ConnectionLost: the connection ended before the `open` handlers had finished. ``code`` is 1001 if another
