@@ -328,6 +328,10 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
             assert await asyncio.gather(*calls) == [*range(1, 21)]
             assert client.transport == "http" and [info.resumed for info in infos] == [True]
             assert [number async for number in client.stream("count", 5)] == [0, 1, 2, 3, 4]
+            assert client.peer.transport is not None
+            client.peer.transport.abort()
+            assert [number async for number in client.stream("count", 5)] == [0, 1, 2, 3, 4]
+            assert [info.resumed for info in infos] == [True, True]
             gate.late.set()
             if websockets != "mute":
                 await gate.heard.wait()

@@ -126,8 +126,7 @@ class ClientSession(Session):
                 self.replay.welcomed()
             elif self.connection is not None:  # the welcome is late, so the session ends with the connection
                 self.connection.send_control(Gone("closed"))
-            if self.acknowledger is None:  # in any case, because the server sends parts until it reads this
-                self._count_received()
+            self._count_received()  # in any case, because the server sends parts until it reads this
         self.negotiation.apply(message.limits)
 
     def _announce_changes(self) -> None:
@@ -157,7 +156,6 @@ class ClientSession(Session):
             failed: called if ``connection`` has ended, or is dropped because the server has not answered. The session
                 waits for another connection.
         """
-        assert self.acknowledger is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
         patience = ANSWER_TIMEOUT * (1 + self._unanswered_attempts)
@@ -168,8 +166,10 @@ class ClientSession(Session):
         offer = connection.offered = self.negotiation.features()
         ours, received = self._host.settings, self.acknowledger
         sid, limits = self.sid or self._name, announce(ours.limits)
-        asked = Resume(VERSION, offer, limits, sid, self._token, self._gen, received.n, received.bytes)
-        if not self.sid:
+        asked = Resume(VERSION, offer, limits, sid, self._token, self._gen, 0, 0)
+        if received is not None:
+            asked.rx, asked.bytes = received.n, received.bytes
+        else:
             asked.age = self._host.loop.time() - self._began
         asked.program, asked.contract = ours.program, ours.contract()
         connection.send_control(asked)
@@ -200,7 +200,7 @@ class ClientSession(Session):
         attempt = self._attempt
         if info.code == CloseCode.RESUMES and self.may_move and not self.state.resumes:
             self.ttl = UNNAMED
-            self._count_received()  # the server has counted its messages, of which none has arrived
+            self._move(SessionInput.COUNTED)  # the server has counted its messages, of which none has arrived
         if attempt is None:
             super().connection_lost(connection, info)
         else:  # the session has had no connection since the attempt started

@@ -365,7 +365,8 @@ class Session:
         if connection is not None and self.state is not SessionState.CLOSING:
             if self.replay is not None:
                 connection.mark_resumable()
-                self._move(SessionInput.COUNTED)
+                if not self.state.resumes:
+                    self._move(SessionInput.COUNTED)
             connection.set_receive(self.acknowledger.counted_receive(connection, self._receive))
 
     def stop_keeping(self) -> None:
@@ -544,11 +545,14 @@ class Session:
 
     def _receive_again(self, connection: Connection) -> None:
         """Receive messages on ``connection``, if it is still the present one and this side does not close it."""
-        acknowledger = self.acknowledger
-        if acknowledger is not None and self.connection is connection and self.state is not SessionState.CLOSING:
-            acknowledger.record_acknowledged()  # the remote peer got the count when it resumed
-            connection.start_receiving(acknowledger.counted_receive(connection, self._receive), self._read_ended)
-            self._host.current.session_resumed()
+        if self.connection is not connection or self.state is SessionState.CLOSING:
+            return
+        receive = self._receive
+        if self.acknowledger is not None:  # else a welcome follows
+            self.acknowledger.record_acknowledged()  # the remote peer got the count when it resumed
+            receive = self.acknowledger.counted_receive(connection, receive)
+        connection.start_receiving(receive, self._read_ended)
+        self._host.current.session_resumed()
 
     def _refuse(self, connection: Connection, code: int, why: str) -> None:
         """End the session instead of resuming it."""
