@@ -172,7 +172,8 @@ async def connect(
         path: the path of the request, with its query. The default is the path of the client's URL, or ``"/"``.
         headers: additional headers of the request. They replace the client's headers of the same name.
         client: a client with your own options or handlers. After a drop, a client that has a URL reconnects to that URL
-            over the network, and another one is closed. Without this argument, register handlers on the client that ``async with`` returns.
+            over the network, and another one is closed. Without this argument, register handlers on the client that
+            ``async with`` returns.
         state: the initial `Handshake.state`, which becomes `Peer.state`.
         principal: the initial `Handshake.principal`, which becomes `Peer.principal`.
         certificate: the client's certificate, which becomes `Handshake.certificate`.
