@@ -34,9 +34,8 @@ CONNECTIONS = 8
 """Number of connections. One of them is listened on."""
 
 TOGETHER = 64 * 1024
-"""Bytes of steps that one connection is sent at once, and then waits for. One that reads counts for what it may get."""
-STEP = 1024
-"""Bytes for which another step counts besides its entries."""
+"""Bytes of steps that one connection is sent at once, and then waits for. Each counts for 1 KiB more than its entries,
+and one that reads for what it may get."""
 
 HELD_TOGETHER = 200
 """Number of logs that are held in one step, during which Redis does nothing else."""
@@ -63,9 +62,6 @@ REFUSALS = {
     b"later": (LogGone, "the writer has added a later batch"),
 }
 """What a step raises, by its reply."""
-
-Words = tuple[str | bytes | int, ...]
-"""The arguments of one call of the script."""
 
 STEPS = files("wsrpc_adapters").joinpath("_redis_store.lua").read_text("utf-8")
 
@@ -113,7 +109,7 @@ class RedisStore:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the connections."""
-        self._waiting: deque[tuple[int, Words, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[int, tuple[Any, ...], asyncio.Future[Any]]] = deque()
         """The steps that wait for a connection: bytes, words, and the reply, which may be an exception."""
         self._senders: set[asyncio.Task[None]] = set()
         """The tasks that send them, each on one connection."""
@@ -126,7 +122,7 @@ class RedisStore:
         self._enter_loop()
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
-        size = TOGETHER if name == "read" else STEP + sum(len(word) for word in words if isinstance(word, bytes))
+        size = TOGETHER if name == "read" else 1024 + sum(len(word) for word in words if isinstance(word, bytes))
         self._waiting.append((size, (self._prefix, name, *words), reply))
         if len(self._senders) < CONNECTIONS - 1:
             sender = loop.create_task(self._send_waiting(), context=Context())
@@ -159,7 +155,7 @@ class RedisStore:
                     if not reply.done():  # else its caller was cancelled
                         reply.set_result(found)
 
-    async def _replies(self, steps: list[Words]) -> list[Any]:
+    async def _replies(self, steps: list[tuple[Any, ...]]) -> list[Any]:
         """Return the reply to each step, or its error."""
         for _ in range(2):  # this process may have been too busy to read the first answer
             pipeline = self._client.pipeline(transaction=False)

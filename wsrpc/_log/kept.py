@@ -15,11 +15,7 @@ T = TypeVar("T")
 Encode = Callable[[Any], bytes]
 
 FORMAT = 1
-"""Version of what several processes share.
-
-These are the logs in a store, and the messages between the nodes of a cluster. The number is raised with each change
-after which processes of before and after it must not share them.
-"""
+"""Version of what processes share: logs in a store, and messages between nodes. They must have the same one."""
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """Errors of what is kept, but is not what it should be, or was written by a later version."""

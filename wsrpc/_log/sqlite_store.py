@@ -41,10 +41,6 @@ PRAGMA user_version = {FORMAT};
 WATCH = 10.0
 """Seconds between two looks whether the system clock was set."""
 
-CHECK = "PRAGMA quick_check(1)"
-"""Finds what a query need not find, such as the end of a file that is gone. Loading a file takes several times as long.
-"""
-
 Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -209,10 +205,12 @@ class SqliteStore(MemoryStore):
         file = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
         try:
             file.executescript(PRAGMAS)
-            [version], [damage] = file.execute("PRAGMA user_version").fetchone(), file.execute(CHECK).fetchone()
+            [version] = file.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
                 raise sqlite3.DatabaseError(f"it has the format {version}, and this version of wsrpc {FORMAT}")
-            if damage != "ok":  # for example, it was cut, or the disk has lost a part of it
+            # The queries need not find that the end of the file is gone. They take several times as long as this.
+            [damage] = file.execute("PRAGMA quick_check(1)").fetchone()
+            if damage != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {damage}")
             if version != FORMAT:  # 0: it is new, or of before there was a number, and has no clock
                 file.executescript(TABLES)

@@ -23,12 +23,11 @@ from ._node import BEAT, Node
 CONNECTED = "connected"
 """Request to the node with a higher claim to an address: whether its peer has a connection."""
 CLOSE_PEER, HAS_ID = "close_peer", "has_id"
-"""Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node. A
-node of version 0.2 rejects these requests."""
+"""Requests for operators: to close the peer with an address, and whether the peer with an id is connected to a node."""
 END_DETACHED = "end_detached"
-"""Request to end the session with an address if it has no connection. Older nodes reject it."""
+"""Request to end the session with an address if it has no connection."""
 SUBMIT = "submit"
-"""Request to keep and make a call to a peer of the node, whose caller may end at once. Older nodes reject it."""
+"""Request to keep and make a call to a peer of the node, whose caller may end at once."""
 CROSSING = BEAT + 0.5
 """Seconds for which the end of a client's last session may be on its way. It is repeated after a beat."""
 CONFIRMED = 1.0

@@ -480,7 +480,6 @@ class ClusterPeer(AwayCaller, HasAddress):
             PeerNotFound: no process has a peer with this address.
             EngineLost: the peer may be connected to another process, and the engine cannot be reached.
             RequestTimeout: the other process has not answered within `Limits.request_timeout`.
-            UnknownEvent: the other process runs a version of wsrpc without this method.
             ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
                 given without a code.
         """

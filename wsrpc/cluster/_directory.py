@@ -30,7 +30,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
 
 Process = Annotated[str, Meta(pattern=r"^[!-~]{0,100}\Z")]
-"""The process of a node for people, such as ``web1:4242``. Empty if the node is of an earlier version."""
+"""The process of a node for people, such as ``web1:4242``."""
 
 
 UserChange = tuple[str, User | None, UserEntry | None]

@@ -34,7 +34,7 @@ ADAPTER = "adapter"
 """Request for the handler of an adapter; see `wsrpc.adapting.ask_node`."""
 NodeHandler = Callable[[bytes], Awaitable[bytes]]
 ROWS = "rows"
-"""Request for operators: for the `Row` objects of a node. A node of version 0.2 rejects it."""
+"""Request for operators: for the `Row` objects of a node."""
 
 
 class ClusterMembership:

@@ -10,7 +10,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
@@ -32,6 +31,7 @@ TICK = BEAT / TICKS
 """Seconds between two checks of the leases. A node that was killed is removed after at most a lease and a tick."""
 ANSWERED = 0.1
 """Seconds in which other nodes usually answer."""
+MISFIT = "a message of a node with another format"
 
 
 class Node:
@@ -67,10 +67,8 @@ class Node:
         self._asked: dict[str, float] = {}
         """The time at which this node last requested a snapshot from each node."""
         self._deltas_scheduled = False
-        self._answered = asyncio.Event()
-        """Set once another node has announced itself."""
-        self._misfit = ""
-        """Why another node and this one cannot be in one cluster. Empty if no such node is known."""
+        self._met: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done once another node has announced itself, with the reason why the two cannot be in one cluster, if any."""
         self.knows_others = False
         """Whether `wait_known` has returned since the last connection to the engine."""
         self._lost_at = self._clock.time()
@@ -123,11 +121,9 @@ class Node:
         Raises:
             RuntimeError: it has another version, which cannot be in one cluster with this one.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ANSWERED):
-                await self._answered.wait()
-        if self._misfit:
-            raise RuntimeError(self._misfit)
+        await asyncio.wait((self._met,), timeout=ANSWERED)
+        if self._met.done() and self._met.result():
+            raise RuntimeError(self._met.result())
 
     async def close(self) -> None:
         """Leave the cluster: notify the other nodes, and end all connections. Cancelling stops the waiting."""
@@ -241,15 +237,12 @@ class Node:
                 self.connections.received(message)
 
     def _ignore_misfit(self, message: Beat | Delta | Snapshot) -> None:
-        self.ignored["a node of another format"] += 1
-        if not self._misfit:
-            shown = f"{message.node} {getattr(message, 'process', '')}".rstrip()
-            self._misfit = (
-                f"node {shown} of cluster {self._name!r} has the format {message.format}, and this node the format "
-                f"{FORMAT}: they cannot share a cluster or a store, so stop the others before you start this one"
-            )
-            logger.error("%s", self._misfit)
-            self._answered.set()
+        self.ignored[MISFIT] += 1
+        if self.ignored[MISFIT] == 1:
+            why = f"node {message.node} {getattr(message, 'process', '')} of cluster {self._name!r} has the format "
+            why += f"{message.format}, and this node {FORMAT}: stop the others before you start this one"
+            logger.error("%s", why)
+            self._meet(why)
 
     def _send_snapshots(self, asker: str) -> None:
         if asker != self.id:
@@ -259,8 +252,12 @@ class Node:
 
     # ------------------------------------------------------------ what the directory reports
 
+    def _meet(self, why_not: str) -> None:
+        if not self._met.done():
+            self._met.set_result(why_not)
+
     def _node_joined(self, node: str) -> None:
-        self._answered.set()
+        self._meet("")
         logger.info("node %s of cluster %r has met node %s", self.id, self._name, self.directory.shown(node))
 
     def _node_ended(self, node: str, silent: bool) -> None:

@@ -26,8 +26,8 @@ class ClusterOperations(DirectOperations):
             names = {"node": node, "process": membership.directory.processes.get(node)}
             if node == membership.node.id:
                 rows = membership.own_rows(what, most, down_to)
-            else:  # the other requests have no numbers, also for nodes of older versions
-                rows = self._rows_of(node, what, *((most, down_to) if what == "rebalance" else ()))
+            else:
+                rows = self._rows_of(node, what, most, down_to)
             try:
                 async with aclosing(rows):
                     async for row in rows:

@@ -22,7 +22,7 @@ from ._node import BEAT, Node
 ROOM, MEMBERS = "room", "members"
 """Messages between nodes about rooms: an event, and a request for members."""
 ASK = "ask"
-"""Request for a stream of the answers of a room's members. A node without a server, or of version 0.2, rejects it."""
+"""Request for a stream of the answers of a room's members. A node without a server rejects it."""
 
 Sent = asyncio.Future[Exception | None]
 """Done when an event was sent, or with the reason why not. Its caller cancels it."""

@@ -11,7 +11,7 @@ from ._links import NodeLinks
 from ._node import Node
 
 HAS_LOG = "has_log"
-"""Request for whether the store of a server has a log. None if the node has no server. Older nodes reject it."""
+"""Request for whether the store of a server has a log. None if the node has no server."""
 KEPT = 60.0
 """Seconds for which the store keeps the log by which servers recognize it."""
 

@@ -32,7 +32,7 @@ class Probe(Struct, tag_field="t", tag="probe"):
 
 
 class SpentThere(Struct, tag_field="t", tag="spent"):
-    """What the users of ``node`` have spent of their rates. Nodes of earlier versions ignore it."""
+    """What the users of ``node`` have spent of their rates."""
 
     node: Name
     spent: Annotated[list[Spent], Meta(max_length=BATCH)]

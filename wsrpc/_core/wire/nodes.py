@@ -85,7 +85,7 @@ def error_to_node(error: Exception) -> RpcError:
     code = f"{PREFIX}{type(error).__name__}"
     data: list[Any] | None = None
     if isinstance(error, PeerNotFound):
-        data = [error.address] if error.within is None else [error.address, error.within]  # 0.2.0 takes one
+        data = [error.address, error.within]
     elif isinstance(error, ConnectionLost):
         code, data = f"{PREFIX}ConnectionLost", [error.code, error.reason, error.outcome]
     elif isinstance(error, RequestTimeout):
