@@ -87,7 +87,8 @@ class ChosenTransport:
 
     async def __call__(self, url: str, **options: Any) -> Transport:
         """Open a connection; see `dial`."""
-        self._stop_trying()
+        if self._trying is not None:
+            self._trying.cancel()
         ready, self._ready = self._ready, None
         if ready is not None and ready.loop is asyncio.get_running_loop():
             if (ready.url, ready.headers) == (url, _without_resume(options["headers"])):
@@ -163,14 +164,10 @@ class ChosenTransport:
         if loop.time() >= self._passes_until:
             loop.call_later(MUTE, self._try_http_if_mute, transport, url, options)
 
-    def _stop_trying(self) -> None:
-        if self._trying is not None:
-            self._trying.cancel()
-            self._trying = None
-
     async def _try_websocket(self, http: Any, url: str, options: dict[str, Any]) -> None:
-        loop = asyncio.get_running_loop()
-        http.over.add_done_callback(partial(_cancel, asyncio.current_task()))
+        loop, trying = asyncio.get_running_loop(), self._trying
+        assert trying is not None
+        http.over.add_done_callback(lambda over: trying.cancel())
         while True:
             await asyncio.sleep(self._blocked_until - loop.time())
             try:
@@ -264,11 +261,6 @@ def _has_no_websockets(error: BaseException) -> bool:
     """Return whether something has answered that gets no WebSockets. (A proxy says 502 while its server restarts.)"""
     answered = isinstance(error, HandshakeRejected | ProxyRefused | InvalidHandshake)
     return answered and _may_be_blocked(error) and getattr(error, "status", 0) < 500
-
-
-def _cancel(task: asyncio.Task[Any] | None, over: object) -> None:
-    if task is not None:
-        task.cancel()
 
 
 def _is_refused(error: BaseException) -> bool:
