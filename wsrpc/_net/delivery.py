@@ -54,6 +54,11 @@ class Delivery:
             fragments, self._fragments = self._fragments, bytearray()
             self._receive_piece(bytes(fragments), self._text, False)
 
+    def waits(self) -> bool:
+        """Return whether the receiver says that it waits for something of the remote peer."""
+        waits: Callable[[], bool] | None = getattr(self.receiver, "waits", None)
+        return waits is not None and waits()
+
     def keep_no_more(self) -> None:
         """Drop messages that arrive from now on before `start`."""
         self._keeps = False

@@ -25,6 +25,7 @@ import math
 import os
 import random
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 from .._base.closing import CloseCode
@@ -36,6 +37,9 @@ CLOSELY = 0.5
 
 STEPS = 2**8
 """An interval has at least so many times at which pings are sent."""
+
+SOONER = 5.0
+"""Least seconds to which the interval and the timeout are shortened while something waits for the remote peer."""
 
 BUFFERS = 16 * 1024 * 1024
 """Bytes that buffers between this side and a slow reader can hold. (The buffers of Linux grow to 10 MiB.)"""
@@ -114,9 +118,20 @@ class Heartbeat:
     sent (which may include the ping), the time restarts whenever some of them are sent. With ``incoming``, it also
     restarts while a frame arrives, which the response may be behind. The next ping is sent one interval after the last
     ping, but not before the response to the last ping.
+
+    If the session survives, and while ``waits()`` is true on the side that would dial again, both times are a quarter.
+    So a call notices within 10 seconds, and not 40, that its device has another address. A far network is no dead one:
+    a response may take four times as long as the last one, and any byte that arrives restarts this shorter time.
     """
 
-    def __init__(self, output: PingOutput, loop: Timers, limits: Limits, incoming: WatchedInput | None = None) -> None:
+    def __init__(
+        self,
+        output: PingOutput,
+        loop: Timers,
+        limits: Limits,
+        incoming: WatchedInput | None = None,
+        waits: Callable[[], bool] | None = None,
+    ) -> None:
         self._output = output
         self._incoming = incoming
         self._seen = 0
@@ -131,7 +146,14 @@ class Heartbeat:
             self._step = math.ldexp(1 / STEPS, math.frexp(self._interval)[1] - 1)
             # Connections that were opened together should not always send their pings at the same time.
             self._interval *= random.uniform(0.9, 1.0)
+        self._tick = self._interval
+        """Seconds between two times at which a ping may be sent."""
         self._timeout = limits.ping_timeout
+        self._waits = waits
+        self._round_trip = math.inf
+        """Seconds that the last response took."""
+        self._last_byte_at = 0.0
+        """When bytes have arrived after the latest ping, or when it was sent."""
         self._timer: Timer | None = None
         self._payload = b""
         self._sent_at = 0.0
@@ -151,8 +173,9 @@ class Heartbeat:
 
     def start(self) -> None:
         """Send pings from now on, unless ``ping_interval`` is None. Calling `start` again has no effect."""
-        if self._interval is not None and self._timer is None:
-            self._timer = self._loop.call_at(self._on_grid(self._loop.time() + self._interval), self._beat)
+        if self._tick is not None and self._timer is None:
+            self._sent_at = self._loop.time()
+            self._timer = self._loop.call_at(self._on_grid(self._sent_at + self._tick), self._beat)
 
     def _on_grid(self, when: float) -> float:
         """Return a time shortly before ``when`` at which other connections of the event loop send their pings, too.
@@ -174,6 +197,11 @@ class Heartbeat:
     def session_survives(self) -> None:
         """Record that the session resumes on another connection if this connection is dead."""
         self._survives = True
+        if self._waits is not None and self._interval is not None and self._timeout is not None:
+            self._tick = sooner(self._interval)
+            if self._timer is not None and not self._payload:
+                self.stop()
+                self.start()
 
     def acknowledged(self) -> None:
         """Restart the time for the response to the latest ping, because the remote peer has acknowledged messages."""
@@ -199,25 +227,33 @@ class Heartbeat:
         if not self._payload or payload != self._payload:
             return False
         self._arrived = self._written
+        self._round_trip = self._loop.time() - self._sent_at
         if self._until_next:
             self._payload = b""
             return True
         self.stop()
-        assert self._interval is not None
-        due = max(self._sent_at + self._interval, self._loop.time())
+        assert self._tick is not None
+        due = max(self._sent_at + self._tick, self._loop.time())
         self._timer = self._loop.call_at(self._on_grid(due), self._beat)
         return True
 
     def _beat(self) -> None:
-        assert self._interval is not None
+        assert self._interval is not None and self._tick is not None
         now = self._loop.time()
+        if (
+            self._tick < self._interval
+            and now + self._tick / 2 < self._sent_at + self._interval
+            and not self._is_awaited()
+        ):
+            self._timer = self._loop.call_at(self._on_grid(now + self._tick), self._beat)
+            return
         if self._timeout is None or self._deaf:  # only so that a NAT keeps its entry for the connection
             self._timer = self._loop.call_at(self._on_grid(now + self._interval), self._beat)
             self._output.send_ping(b"")
             return
         # Random, so that only a peer that has read the ping can respond.
         self._payload = os.urandom(8)
-        self._sent_at = now
+        self._sent_at = self._last_byte_at = now
         all_arrived = self._output.written == self._arrived
         self._output.send_ping(self._payload)
         self._written = self._output.written
@@ -231,7 +267,7 @@ class Heartbeat:
             self._watch_later(now)
         else:  # the response has nearly always arrived by then, so one timer for each ping is enough
             self._until_next = True
-            self._timer = self._loop.call_at(self._on_grid(now + self._interval), self._interval_over)
+            self._timer = self._loop.call_at(self._on_grid(now + self._tick), self._interval_over)
 
     def _interval_over(self) -> None:
         self._until_next = False
@@ -240,9 +276,21 @@ class Heartbeat:
         else:
             self._watch()
 
-    def _watch_later(self, now: float) -> None:
+    def _is_awaited(self) -> bool:
+        return self._survives and self._waits is not None and self._waits()
+
+    def _due(self) -> float:
+        """Return when the connection is dropped, unless something shows that it works."""
         assert self._progress is not None and self._timeout is not None
-        due = self._progress.since + self._timeout
+        since = self._progress.since
+        if not self._is_awaited():
+            return since + self._timeout
+        patience = max(sooner(self._timeout), 4 * self._round_trip)
+        return min(since + self._timeout, max(since, self._last_byte_at) + patience)
+
+    def _watch_later(self, now: float) -> None:
+        assert self._timeout is not None
+        due = self._due()
         soon = now + closely(self._timeout)
         self._timer = self._loop.call_at(min(due, soon) if now < due else soon, self._watch)
 
@@ -252,22 +300,25 @@ class Heartbeat:
         now = self._loop.time()
         was_behind = progress.behind
         progress.update(now)
-        if self._arrives():
+        if self._arrives(now):
             progress.since = now
+        due = self._due()
         # The response may be late because of bytes that were written after the ping: wait until these leave.
-        if now < progress.since + self._timeout or (progress.behind and not was_behind):
+        if now < due or (progress.behind and not was_behind):
             self._watch_later(now)
         else:
             self.stop()
             code = CloseCode.ABNORMAL if self._survives else CloseCode.INTERNAL_ERROR
-            self._output.drop(code, f"no response to a ping within {self._timeout:g} s")
+            self._output.drop(code, f"no response to a ping within {due - progress.since:g} s")
 
-    def _arrives(self) -> bool:
+    def _arrives(self, now: float) -> bool:
         """Return whether bytes have arrived since the last check, and the end of their frame has not."""
         incoming = self._incoming
         if incoming is None:
             return False
         seen, self._seen = self._seen, incoming.bytes
+        if self._seen > seen:
+            self._last_byte_at = now
         return incoming.partial and seen < min(self._seen, self._enough)
 
 
@@ -314,6 +365,11 @@ class StallWatch:
             self._timer = self._loop.call_at(min(due, now + closely(self._limit)), self._watch)
         else:
             self._output.drop(CloseCode.ABNORMAL, f"nothing could be written for {self._limit:g} s")
+
+
+def sooner(seconds: float) -> float:
+    """Return a quarter of a time, but not less than `SOONER` seconds, if the time is longer."""
+    return min(seconds, max(seconds / 4, SOONER))
 
 
 def closely(limit: float) -> float:

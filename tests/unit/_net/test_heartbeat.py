@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -55,10 +56,12 @@ class Arriving:
         self.partial = partial
 
 
-def beating(limits: Limits = LIMITS, incoming: Arriving | None = None) -> tuple[Clock, Line, Heartbeat]:
+def beating(
+    limits: Limits = LIMITS, incoming: Arriving | None = None, waits: Callable[[], bool] | None = None
+) -> tuple[Clock, Line, Heartbeat]:
     clock = Clock()
     line = Line(clock)
-    heartbeat = Heartbeat(line, clock, limits, incoming)
+    heartbeat = Heartbeat(line, clock, limits, incoming, waits)
     heartbeat.start()
     return clock, line, heartbeat
 
@@ -91,6 +94,42 @@ def test_any_interval_is_possible(interval: float) -> None:
     clock, _, _ = beating(LIMITS.replace(ping_interval=interval))
     assert clock.next_deadline is not None
     assert interval * 0.89 <= clock.next_deadline <= clock.time() + interval
+
+
+SOONER = {
+    "something waits": (True, True, 0.1, 0, 5, 5),
+    "nothing waits": (False, True, 0.1, 0, 20, 20),
+    "the session does not survive": (True, False, 0.1, 0, 20, 20),
+    "a far network": (True, True, 3.0, 0, 5, 12),
+    "bytes arrive": (True, True, 0.1, 8, 5, 13),
+    "bytes of one direction arrive": (True, True, 0.1, 100, 5, 20),
+}
+"""Whether something waits, whether the session survives, the seconds that a response took, and those in which bytes
+arrive after the last ping. Then the seconds between two pings, and those from the last one to the drop."""
+
+
+@pytest.mark.parametrize("case", SOONER)
+def test_a_dead_connection_is_noticed_sooner_while_something_waits(case: str) -> None:
+    """After each handover of a device, its calls waited for 40 seconds."""
+    waits, survives, round_trip, arrive, interval, patience = SOONER[case]
+    incoming = Arriving(partial=False)
+    clock, line, heartbeat = beating(Limits(), incoming, lambda: waits)
+    if survives:
+        heartbeat.session_survives()
+    for _ in range(4):
+        payload = to_ping(clock, line)
+        clock.advance(round_trip)
+        heartbeat.pong(payload)
+    first, last = line.pings[-2][0], line.pings[-1][0]
+    assert 0.89 * interval <= last - first <= interval + 0.1
+    to_ping(clock, line)
+    last = line.pings[-1][0]
+    while line.dropped is None:
+        if clock.time() < last + arrive:
+            incoming.bytes += 1
+        clock.advance(0.25)
+    assert line.dropped[0] - last == pytest.approx(patience, abs=1)
+    assert len(line.pings) == 5
 
 
 @pytest.mark.parametrize("full", [False, True])

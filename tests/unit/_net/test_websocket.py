@@ -258,3 +258,29 @@ async def test_a_close_does_not_wait_for_ever(
     # The system may have sent some bytes after the close.
     assert rounds == 12 if reads and closer != "server" else rounds <= 2
     assert int(said[0].partition(" ")[0]) > 5_000_000
+
+
+async def test_a_client_knows_whether_something_waits_for_its_server() -> None:
+    """Then it notices a dead connection sooner."""
+    server, go_on = Server(), asyncio.Event()
+    server.on("hang", go_on.wait)
+
+    @server.on("count")
+    async def count() -> AsyncGenerator[int]:
+        yield 1
+        await go_on.wait()
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        transport: Any = client.peer.transport
+        waits = transport._delivery.waits
+        await turns_until(lambda: not waits())  # what has told the limits is acknowledged
+        calling = asyncio.ensure_future(client.request("hang"))
+        await turns_until(waits)
+        async with client.stream("count", returns=int) as numbers:
+            assert await anext(numbers) == 1
+            go_on.set()
+            await calling
+            assert waits()
+        await turns_until(lambda: not waits())
+        client.emit_nowait("news")
+        assert waits()

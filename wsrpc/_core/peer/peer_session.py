@@ -220,6 +220,11 @@ class PeerSession:
         else:
             self.host.ignore("credit that makes no sense")
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether requests wait for their responses, or anonymous channels are open."""
+        return bool(self.writer.requests) or len(self.channels) > 0
+
     def in_progress(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """Return a function that waits for the present requests, handlers and channels. None if there are none."""
         requests = [pending for pending in self.writer.requests.all() if pending.state is SENT]

@@ -45,6 +45,7 @@ class Connection:
         "send",
         "started",
         "transport",
+        "waits",
     )
 
     def __init__(self, transport: Transport) -> None:
@@ -66,6 +67,8 @@ class Connection:
         self.above_high_water = False
         """Whether the transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
+        self.waits: Callable[[], bool] = bool
+        """Returns whether something waits for the remote peer, so that a dead connection must be noticed soon."""
 
     def start_receiving(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Receive messages from now on. Messages that have already arrived are received within this call."""
@@ -103,7 +106,7 @@ class Connection:
     def disown(self) -> None:
         """Pass nothing to the owner any more: it continues without this connection."""
         self.owner = None
-        self.receive, self.read_ended = ignore_message, ignore_end
+        self.receive, self.read_ended, self.waits = ignore_message, ignore_end, bool
 
     async def close(self, code: int | None, reason: str = "") -> None:
         """Close the connection, whatever the code and the reason; see `close_transport`."""
@@ -116,8 +119,9 @@ class Connection:
         self.connection_lost(info)
         self.transport.abort()
 
-    def mark_resumable(self) -> None:
-        """Tell the transport that a dead connection ends without a Close frame."""
+    def mark_resumable(self, waits: Callable[[], bool] = bool) -> None:
+        """Tell the transport that a dead connection ends without a Close frame. ``waits``: see the attribute."""
+        self.waits = waits
         report: Callable[[], None] | None = getattr(self.transport, "session_survives", None)
         if report is not None:
             report()

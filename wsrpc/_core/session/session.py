@@ -341,6 +341,10 @@ class Session:
             self._room.set_result(None)
             self._room = None
 
+    def _waits(self) -> bool:
+        """Return whether something waits for the remote peer: an acknowledgement, a response or a channel."""
+        return bool(self.replay) or self._host.current.has_calls
+
     # ------------------------------------------------------------ messages that are kept, and counted
 
     @property
@@ -364,7 +368,7 @@ class Session:
             self.replay.largest = PART_BYTES
         if connection is not None and self.state is not SessionState.CLOSING:
             if self.replay is not None:
-                connection.mark_resumable()
+                connection.mark_resumable(self._waits)
                 if not self.state.resumes:
                     self._move(SessionInput.COUNTED)
             connection.set_receive(self.acknowledger.counted_receive(connection, self._receive))
@@ -541,7 +545,7 @@ class Session:
         self._move(SessionInput.RESUMED)
         if replay.at_limit:  # as on the last connection, whose timer is stopped
             replay.start_stall_timer()
-        connection.mark_resumable()
+        connection.mark_resumable(self._waits)
 
     def _receive_again(self, connection: Connection) -> None:
         """Receive messages on ``connection``, if it is still the present one and this side does not close it."""
