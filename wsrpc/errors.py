@@ -99,6 +99,19 @@ LONGEST_VALUE = 200
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+T = TypeVar("T")
+
+
+def unless_it_fails(make: Callable[[Any], T], value: object) -> T | None:
+    """Return ``make(value)``, or None if code of the user that this calls, such as ``__str__``, raises anything."""
+    try:
+        return make(value)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        return None
+
+
 def one_line(value: object, limit: int = LONGEST_LINE) -> str:
     """Return ``str(value)`` as one line of at most ``limit`` characters. Unsafe characters are escaped.
 
@@ -167,10 +180,8 @@ class BoundedRepr(reprlib.Repr):
 
 def short(value: object) -> str:
     """Return ``repr(value)``, of at most about 200 characters and 6 levels."""
-    try:
-        text = one_line(BoundedRepr().repr(value))
-    except Exception:  # an integer of very many digits, in Python 3.11
-        text = f"<{type(value).__name__}>"
+    # For example an integer of very many digits has no text, in Python 3.11.
+    text = one_line(unless_it_fails(BoundedRepr().repr, value) or f"<{type(value).__name__}>")
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 
@@ -178,11 +189,7 @@ def as_text(value: object) -> str:
     """Return ``value`` as the message of an error: ``str(value)``, or the name of its class if ``str()`` fails."""
     if type(value) is str:
         return value
-    try:
-        text = str(value)
-    except Exception:  # a user's `__str__`
-        text = ""
-    return text or type(value).__name__
+    return unless_it_fails(str, value) or type(value).__name__
 
 
 def repr_of(options: Any) -> str:

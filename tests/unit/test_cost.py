@@ -252,7 +252,7 @@ FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = 
     "broadcast member": (broadcast, 1.3),
     # A connection is aborted, the client dials and the server goes on with the session: everything until both ends are
     # idle again.
-    "drop and resume": (resume, 530),
+    "drop and resume": (resume, 533),
     # A client that connects to a port, and closes: from its first byte to the end of its peer.
     "accept and close": (accept, 496),
 }

@@ -89,6 +89,20 @@ class Account(pydantic.BaseModel):
     since: date
 
 
+class Login(pydantic.BaseModel):
+    password: pydantic.SecretStr
+
+
+class Area(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    width: int
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def square(self) -> int:
+        return self.width**2
+
+
 class Markup(str):
     """Text as of markupsafe or Django."""
 
@@ -289,6 +303,8 @@ REFUSED: list[tuple[str, bool, Any, type[Exception]]] = [
     ("half of one in a key", False, [{"k\udfff": 1}], UnicodeEncodeError),
     ("half of one beside a large integer", False, [2**63, Cup("\ud800", 2)], UnicodeEncodeError),
     ("what contains itself", True, LOOP, RecursionError),
+    ("a secret, which would be masked", False, Login(password=pydantic.SecretStr("tea")), TypeError),
+    ("what its own type refuses", False, [Area(width=2)], TypeError),
 ]
 HALF_TEXTS = ("half \ud800", "\udfff", "k\udfff", "\ud800")
 HALVES = dict(zip([row[0] for row in REFUSED if row[3] is UnicodeEncodeError], HALF_TEXTS, strict=True))

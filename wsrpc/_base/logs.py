@@ -114,14 +114,43 @@ def _exception(exc: BaseException) -> Iterator[str]:
         yield f"{for_log(note)}"
 
 
-def safe_logger(name: str) -> logging.Logger:
+class SafeLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logger for code that changes state: it raises nothing that filters and handlers of the application raise.
+
+    Otherwise, such a mistake would leave a client, a session or a call between two states. It is reported instead.
+    """
+
+    def log(self, level: int, msg: object, *args: object, stacklevel: int = 1, **options: Any) -> None:
+        try:
+            self.logger.log(level, msg, *args, stacklevel=stacklevel + 1, **options)
+        except BaseException as exc:
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                raise
+            if _failures.spend():
+                _LoggingFailed(exc)
+
+
+class _LoggingFailed:
+    """Raises an exception as it is dropped, which is at once: Python reports it by `sys.unraisablehook`.
+
+    The log cannot report it, nor the event loop, which logs it.
+    """
+
+    def __init__(self, exc: BaseException) -> None:
+        self._exc = exc
+
+    def __del__(self) -> None:
+        raise self._exc
+
+
+def safe_logger(name: str) -> SafeLogger:
     """Return the logger with this name, with a filter that makes text from the remote peer safe.
 
     In messages and tracebacks, the filter escapes line ends and other unsafe characters, and shortens long text.
     """
     found = logging.getLogger(name)
     found.addFilter(sanitize)  # adding it again has no effect
-    return found
+    return SafeLogger(found)
 
 
 logger = safe_logger("wsrpc")
@@ -194,6 +223,8 @@ OF_ONE_SERVER = (1000, 100.0)
 """Budgets for lines at WARNING and ERROR. (One connection can cause 40,000 of them, with tracebacks, in a second.)"""
 
 _handshakes = LogBudget(*OF_ONE_SERVER)
+_failures = LogBudget(*OF_ONE_PEER)
+"""Budget for reports of lines that could not be written."""
 
 
 def quieten(record: logging.LogRecord) -> bool:
@@ -277,7 +308,7 @@ class PeerLog:
         """Return whether a line at this level would be written, or would cause a line about omitted lines."""
         if self._quiet and level == logging.INFO:
             level = logging.DEBUG
-        return self._omitted > 0 or logger.isEnabledFor(level)
+        return self._omitted > 0 or logger.logger.isEnabledFor(level)
 
     def __call__(self, level: int, text: str, /, *args: object, **options: Unpack[LogOptions]) -> None:
         self._log(level, text, args, options)
@@ -324,7 +355,7 @@ class PeerLog:
         return self._budget.spend() and (self._servers_budget is None or self._servers_budget.spend())
 
     def _write(self, level: int, text: str, args: tuple[object, ...], options: LogOptions) -> None:
-        if logger.isEnabledFor(level):
+        if logger.logger.isEnabledFor(level):
             remote = address_text(self.remote)
             fields: dict[str, object] = {"peer": self.id, "address": self.address, "remote": remote, "url": self.url}
             if self.principal is not None:

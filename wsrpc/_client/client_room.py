@@ -12,6 +12,7 @@ import msgspec
 from .._base.names import F, check_name
 from .._base.retry import NEVER_RAN, Retry, worth_asking
 from .._base.rooms import CHANNEL, Joined, Present
+from .._core.handlers.lifecycle import ends_the_task
 from .._core.handlers.registry import Registry
 from .._core.peer.peer_core import PeerCore
 from ..errors import ConnectionLost, WsrpcError
@@ -229,8 +230,11 @@ class ClientRooms:
             joined = await self.join(room, options, Retry(attempts=10**9, retry=is_busy))
         except NEVER_RAN:
             return  # the session has ended: the client joins in the next one
-        except WsrpcError as exc:
-            self._peer_core.log(logging.WARNING, "no longer in room %r: %s", room.name, exc)
+        except BaseException as exc:
+            if ends_the_task(exc):
+                raise
+            mistake = None if isinstance(exc, WsrpcError) else exc  # of a function of use_outgoing
+            self._peer_core.log(logging.WARNING, "no longer in room %r: %s", room.name, exc, exc_info=mistake)
             room.joined = False
             self._presence(room.name, [], first=True)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from .._core.handlers.introspection import name_of
-from .._core.handlers.lifecycle import called
+from .._core.handlers.lifecycle import attempted
 from .._core.handlers.registry import Registry
 from .._core.session.peer_owner import Unfinished
 from ..errors import SessionLost
@@ -94,4 +94,4 @@ class ReconnectHooks:
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
         if self.session_info is info:
-            await called(function, (info,)[:count])
+            await attempted(function, *(info,)[:count])

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from .._base.logs import logger
 from .._base.scheduler import spawn_later
+from .._core.handlers.lifecycle import attempted
 from ..errors import Overloaded, made_here
 from .contract import LogGone, NewLog, Store, StoreFull, StoreLost
 from .lease import ProcessLease
@@ -77,7 +78,7 @@ class WatchedStore:
     async def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         due = time.monotonic() + SILENT + options.get("wait", 0.0)
         try:
-            return await method(*args, **options)
+            return await attempted(method, *args, **options)
         except asyncio.CancelledError:  # a caller has given up
             if time.monotonic() > due:
                 self._failed(StoreLost(f"no answer within {SILENT:g} s"))

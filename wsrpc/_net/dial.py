@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import re
 import ssl as ssl_module
@@ -15,7 +13,8 @@ from websockets.exceptions import InvalidHandshake
 
 from .._base.misuse import check_flag
 from .._base.names import StrPath
-from ..errors import HandshakeRejected
+from .._core.handlers.lifecycle import attempted
+from ..errors import HandshakeRejected, short
 from ..handshake import RESUME_HEADER
 from ..headers import check_header
 from ..limits import DEFAULT_LIMITS, Limits
@@ -165,7 +164,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
             Exception: the exception of an option that is a function.
         """
         options: tuple[Any, ...] = (self.url, self.headers, self.auth)
-        url, given, token = [await _call(option) if callable(option) else option for option in options]
+        url, given, token = [await attempted(option) if callable(option) else option for option in options]
         try:
             _check_headers(given)
             _check_token(token)
@@ -201,7 +200,8 @@ class Dialer(Struct, frozen=True, kw_only=True):
         if to_resume:
             headers = {**headers, RESUME_HEADER: "1"}
         try:
-            return await self.dial(
+            transport: Transport = await attempted(
+                self.dial,
                 url,
                 limits=self.limits,
                 headers=headers,
@@ -210,6 +210,9 @@ class Dialer(Struct, frozen=True, kw_only=True):
                 proxy=self.proxy,
                 compression=self.compression,
             )
+            if not callable(getattr(transport, "start", None)):
+                raise TypeError(f"dial= returns a Transport, got {short(transport)}")
+            return transport
         except Exception as exc:
             if url.startswith("wss:") and (hint := _tls_hint(exc, own=self.ssl is not None)):
                 exc.add_note(hint)
@@ -255,18 +258,3 @@ def _check_token(token: object) -> None:
     if token is not None and not isinstance(token, str):
         raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
     check_header("Authorization", token or "")
-
-
-async def _call(function: Callable[[], Any]) -> Any:
-    try:
-        value = function()
-        return await value if inspect.isawaitable(value) else value
-    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as exc:
-        task = asyncio.current_task()
-        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise
-        # Only something inside the function was cancelled, not the attempt. So the attempt has failed.
-        label = getattr(function, "__qualname__", type(function).__name__)
-        raise RuntimeError(f"{label} raised {exc!r}") from exc

@@ -111,7 +111,7 @@ def latin_1_headers(headers: Headers) -> Headers:
 LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log. The library's lines at INFO are hidden, because wsrpc logs the same with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
-LIBRARY_LOGGER.addFilter(quieten)
+LIBRARY_LOGGER.logger.addFilter(quieten)
 
 _too_large = LogBudget(*OF_ONE_SERVER)
 

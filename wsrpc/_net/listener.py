@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket as socket_module
 import ssl as ssl_module
 import sys
@@ -20,8 +19,6 @@ from .health import Health
 from .port_connections import AcceptedConnection, PortConnections
 from .urls import check_unix_sockets
 from .websocket import WebSocketTransport
-
-logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
 """Connections that the operating system accepts in advance. (With asyncio's default of 100, most of many clients that

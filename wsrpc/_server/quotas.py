@@ -21,6 +21,7 @@ from msgspec import structs
 from .._base.buckets import UNTOLD, TokenBucket
 from .._base.logs import LogBudget, address_text
 from .._base.scheduler import LoopScheduler, Scheduler
+from .._core.handlers.lifecycle import ends_the_task
 from .._core.peer.admission import Rate, Refusal
 from .._core.session.sessions import network_of
 from .._keyed.keeper import principal_text
@@ -586,7 +587,12 @@ def subject_of(quotas: Quotas, handshake: Handshake) -> str | None:
     """
     if quotas.by == "address":
         return str(network_of(handshake.remote)) or None
-    found: Any = quotas.by(handshake) if callable(quotas.by) else handshake.principal
+    try:
+        found: Any = quotas.by(handshake) if callable(quotas.by) else handshake.principal
+    except BaseException as exc:
+        if isinstance(exc, Exception) or ends_the_task(exc):
+            raise
+        raise RuntimeError(f"Quotas(by=) raised {exc!r}") from exc
     name = found if callable(quotas.by) else principal_text(found)
     if found is not None and not isinstance(name, str):
         wanted = "Quotas.by returns a text" if callable(quotas.by) else "a principal with quotas is text or an integer"

@@ -21,6 +21,7 @@ from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.rooms import Joined, RoomState
 from .._core.api.peer import Peer
+from .._core.handlers.lifecycle import attempted
 from .._core.session.sessions import client_of
 from .._log.contract import Page
 from .._log.kept import UNREADABLE, read_kept
@@ -377,16 +378,12 @@ class RoomFeed:
             RuntimeError: it has failed with an error that could be taken for one of the member, or of this task.
         """
         assert self._state is not None
-        task = asyncio.current_task()
         async with self._states, asyncio.timeout(STATE_TIMEOUT):
             try:
-                return await self._state(peer)
+                state: RoomState = await attempted(self._state, peer)
             except (ConnectionLost, QueueFull) as exc:
                 raise RuntimeError("state= has lost another connection") from exc
-            except asyncio.CancelledError as exc:
-                if task is None or task.cancelling():
-                    raise
-                raise RuntimeError("state= waited for something that was cancelled") from exc
+            return state
 
     def _send_page(self, late: LateMember, page: Page) -> bool:
         """Send the events of a page as far as others have got them, and there is room.

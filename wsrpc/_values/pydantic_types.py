@@ -101,10 +101,10 @@ def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
     the names that validation on the other side reads: their aliases, if they have any.
 
     Raises:
-        TypeError: the model does not say how bytes are written in JSON.
+        TypeError: the model does not say how bytes are written in JSON, or would not read what pydantic writes.
     """
-    if not _overrides(tp, "model_dump"):
-        _checked_schema(tp)
+    if not _overrides(tp, "model_dump") and (why := _unreadable(_checked_schema(tp), tp.__qualname__)):
+        raise TypeError(f"{tp.__qualname__} cannot be sent: {why}")
     return lambda value, fallback: value.model_dump(mode="json", by_alias=True, fallback=fallback)
 
 
@@ -144,6 +144,29 @@ def _holds_plain_bytes(schema: dict[str, Any], chosen: bool) -> bool:
     if schema["type"] == "bytes":
         return not chosen
     return any(_holds_plain_bytes(each, chosen) for key in _INNER for each in _schemas_in(schema.get(key)))
+
+
+def _unreadable(schema: dict[str, Any], owner: str) -> str:
+    """Return what of a value a model would not read as pydantic writes it, and what to do. Empty if there is nothing.
+
+    Args:
+        owner: the model and the field to which the core schema belongs.
+    """
+    plain: dict[str, Any] = schema.get("serialization") or {}
+    if plain.get("type") == "function-plain":
+        home, name = (getattr(plain["function"], each, "") for each in ("__module__", "__name__"))
+        masks = home == "pydantic.types" and name.startswith("_serialize_secret")
+        return f"pydantic masks {owner}, a secret: write a @field_serializer, or make it a str" if masks else ""
+    if schema.get("serialization_exclude"):
+        return ""
+    inner = [(owner, each) for key in _INNER for each in _schemas_in(schema.get(key))]
+    if schema["type"] == "model-fields":
+        inner = [(f"{schema['model_name']}.{name}", each) for name, each in schema["fields"].items()]
+    elif schema["type"] == "model" and schema.get("config", {}).get("extra_fields_behavior") == "forbid":
+        for each in schema["schema"].get("computed_fields", ()):
+            name = f"{schema['cls'].__qualname__}.{each['property_name']}"
+            return f"{name} is computed, and extra='forbid' refuses it where it arrives: use extra='ignore'"
+    return next((why for part, each in inner if (why := _unreadable(each, part))), "")
 
 
 def _schemas_in(part: Any) -> Iterator[dict[str, Any]]:

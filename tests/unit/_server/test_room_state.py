@@ -223,7 +223,7 @@ async def _waits_for_something_cancelled(peer: Peer) -> None:
     [
         (_fails, "no database"),
         (_loses_another_connection, "the database is gone"),
-        (_waits_for_something_cancelled, "something that was cancelled"),
+        (_waits_for_something_cancelled, "raised CancelledError"),
         (_slow, "TimeoutError"),
         (lambda peer: object(), "object"),
         (lambda peer: RoomState([], "1"), "`after` is the position of an event"),

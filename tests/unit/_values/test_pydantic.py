@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Optional
@@ -165,6 +166,68 @@ def test_a_model_that_does_not_say_how_bytes_are_written_is_not_sent() -> None:
 
     with pytest.raises(TypeError, match="Half holds bytes, which pydantic takes for UTF-8 text"):
         as_json(Half())
+
+
+class Login(pydantic.BaseModel):
+    """How a password arrives: nothing is sent in its place."""
+
+    password: pydantic.SecretStr
+
+
+class Told(pydantic.BaseModel):
+    password: pydantic.SecretStr
+    token: pydantic.SecretBytes = pydantic.Field(default=pydantic.SecretBytes(b""), exclude=True)
+
+    @pydantic.field_serializer("password")
+    def reveal(self, password: pydantic.SecretStr) -> str:
+        return password.get_secret_value()
+
+
+class Holder(pydantic.BaseModel):
+    logins: list[Login | None] | None = None
+    born: pydantic.Secret[date] | None = None
+
+
+class Area(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    width: int
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def square(self) -> int:
+        return self.width**2
+
+
+class Plan(pydantic.BaseModel):
+    areas: dict[str, Area]
+
+
+class Open(Area):
+    model_config = pydantic.ConfigDict(extra="ignore")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Login(password=pydantic.SecretStr("x")), "Login cannot be sent: pydantic masks Login.password, a secret"),
+        (Holder(logins=[None]), "Holder cannot be sent: pydantic masks Login.password, a secret"),
+        (Area(width=2), "Area cannot be sent: Area.square is computed, and extra='forbid' refuses it"),
+        (Plan(areas={"a": Area(width=2)}), "Plan cannot be sent: Area.square is computed"),
+    ],
+)
+def test_a_model_that_would_not_read_what_pydantic_writes_is_not_sent(value: Any, text: str) -> None:
+    """A secret arrived as asterisks. Others may send it: a handler reads it."""
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}"):
+        as_json(value)
+
+
+def test_secrets_and_computed_fields_that_a_model_reads() -> None:
+    assert converter(Login)({"password": "tea"}).password.get_secret_value() == "tea"
+    assert as_json(Told(password=pydantic.SecretStr("tea"))) == {"password": "tea"}
+    assert as_json(Open(width=2)) == {"width": 2, "square": 4}
+    assert converter(Open)({"width": 2, "square": 4}) == Open(width=2)
+    with pytest.raises(TypeError, match="SecretStr cannot be encoded"):
+        as_json({"password": pydantic.SecretStr("tea")})
 
 
 def test_base64_is_read_in_both_its_alphabets() -> None:

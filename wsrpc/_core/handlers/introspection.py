@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import Struct
 
 from ..._values.type_survey import UNIONS, unwrapped
+from ...errors import short
 from .invocation import Invocation
 
 
@@ -198,7 +199,7 @@ def is_generator_function(function: object) -> bool:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name of a function for the log, without its module."""
-    name: str = getattr(function, "__qualname__", repr(function))
+    name: str = getattr(function, "__qualname__", "") or short(function)
     return name
 
 

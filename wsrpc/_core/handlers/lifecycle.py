@@ -77,7 +77,7 @@ class Stage:
                 for hook in registry.hooks.get(name, ()):
                     given = args[: hook.accepted]
                     if self.unfinished:
-                        self.unfinished.append((name, name_of(hook.function), called(hook.function, given)))
+                        self.unfinished.append((name, name_of(hook.function), attempted(hook.function, *given)))
                     else:
                         self.call(name, hook.function, given)
 
@@ -116,11 +116,21 @@ class Stage:
         self.unfinished.clear()
 
 
-async def called(function: Callable[..., Any], args: tuple[object, ...]) -> None:
-    """Call a function, sync or async, when the returned coroutine is awaited."""
-    result = function(*args)
-    if inspect.isawaitable(result):
-        await result
+async def attempted(function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    """Call a user's function, sync or async, and return its result.
+
+    Raises:
+        Exception: the function has failed, also if it has raised something else.
+        BaseException: the task is cancelled, or the program ends.
+    """
+    try:
+        value = function(*args, **options)
+        return await value if inspect.isawaitable(value) else value
+    except BaseException as exc:
+        if isinstance(exc, Exception) or ends_the_task(exc):
+            raise
+        # Only something inside the function was cancelled, for example. It would end the task of the caller.
+        raise RuntimeError(f"{name_of(function)} raised {exc!r}") from exc
 
 
 class Closers:

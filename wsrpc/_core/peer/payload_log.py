@@ -51,7 +51,7 @@ class PayloadLog:
         """
 
         def log_and_receive(payload: bytes | bytearray, text: bool, /) -> None:
-            if logger.isEnabledFor(logging.DEBUG) and (text or not payload.startswith(MARK)):
+            if logger.logger.isEnabledFor(logging.DEBUG) and (text or not payload.startswith(MARK)):
                 self._write("in", payload, text)
             receive(payload, text)
 
@@ -62,7 +62,7 @@ class PayloadLog:
 
         def send_and_log(payload: bytes, text: bool, /) -> None:
             send(payload, text)
-            if logger.isEnabledFor(logging.DEBUG):
+            if logger.logger.isEnabledFor(logging.DEBUG):
                 self._write("out", payload, text)
 
         return send_and_log

@@ -153,7 +153,9 @@ class Receiver:
                 admission.refuse(dispatcher, message)
             if view is not None:
                 mark_processed(view)
-        except Exception as exc:
+        except BaseException as exc:
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                raise
             self._not_dealt_with(exc)
 
     def _codec_of(self, text: bool) -> Codec:
@@ -454,7 +456,7 @@ class Receiver:
     def _not_utf8(self) -> None:
         self._session.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
 
-    def _not_dealt_with(self, exc: Exception) -> None:
+    def _not_dealt_with(self, exc: BaseException) -> None:
         """End this connection, because a user's codec has raised, or wsrpc has a bug."""
         self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
         self._session.fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")

@@ -13,7 +13,9 @@ from typing import Any
 from msgspec import Struct
 
 from ..._base.closing import CloseInfo
+from ..._base.logs import logger
 from ..._base.scheduler import Scheduler, Timer
+from ...errors import unless_it_fails
 from ...handshake import Handshake
 from ..wire.control import GoneWhy, Resume
 from .connection import Connection
@@ -193,10 +195,9 @@ def client_of(peer: Any) -> object:
     An object without a hash of its own may be a new one for each connection, so it says nothing.
     """
     principal = peer.principal
-    if type(principal).__hash__ not in (object.__hash__, type(None).__hash__):
-        with suppress(Exception):  # raised by the user's class
-            return "principal", hash(principal)
-    return network_of(peer.info.remote)
+    has_hash = type(principal).__hash__ not in (object.__hash__, type(None).__hash__)
+    hashed = unless_it_fails(hash, principal) if has_hash else None
+    return network_of(peer.info.remote) if hashed is None else ("principal", hashed)
 
 
 def network_of(remote: tuple[str, int] | None) -> object:
@@ -210,8 +211,11 @@ def network_of(remote: tuple[str, int] | None) -> object:
 
 
 def _same(principal: object, other: object) -> bool:
-    """Return whether two principals are the same. Principals that cannot be compared are not."""
+    """Return whether two principals are the same. Principals that cannot be compared are not, which is logged."""
     try:
         return principal is other or bool(principal == other)
-    except Exception:  # raised by the user's class
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # raised by the user's class
+        logger.error("a session does not resume, because its principal cannot be compared", exc_info=exc)
         return False
