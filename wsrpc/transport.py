@@ -37,7 +37,8 @@ closes the connection with 1009. You can set ``largest``.
 connection if this connection drops. After this call, a transport that detects a dead connection ends it without a Close
 frame, as if ``abort()`` had been called. ``acknowledged()`` tells the transport that the remote peer has acknowledged
 messages. A transport that waits for the response to a ping, or to a Close frame, then waits longer: on a slow network,
-the response may be behind a large message, or the ping may be in the buffer of a proxy.
+the response may be behind a large message, or the ping may be in the buffer of a proxy. A receiver may have a method
+``waits()``, which returns whether something waits for the remote peer: a dead connection should then be noticed sooner.
 
 **Traffic** (optional). ``traffic`` is a `Traffic` object with the numbers of messages and bytes so far, for
 `Peer.stats`.

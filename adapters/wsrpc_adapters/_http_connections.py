@@ -139,8 +139,8 @@ class HttpConnection:
         """The number of the next POST that carries what the client sends."""
         self.posting = False
         """Whether it is being read."""
-        self.sent, self.tail = 0, bytearray()
-        """How many bytes responses have carried, and the last of them."""
+        self.sent, self.tail, self.again = 0, bytearray(), b""
+        """How many bytes responses have carried, the last of them, and those that the next one carries again."""
         self.response: object = None
         """The response that takes what is sent. None if the client has to ask for it."""
         self._absent: asyncio.TimerHandle | None = None
@@ -258,27 +258,23 @@ class HttpConnections:
         if connection.response is not None:  # the page has given it up, but a proxy has not said so
             connection.transport.output.set()
         connection.sent -= missing
-        again = bytes(tail[len(tail) - missing :])
+        connection.again = bytes(tail[len(tail) - missing :])
         del tail[len(tail) - missing :]
-        return self._send(connection, SHORT if mode == "short" else QUIET, again)
+        return self._send(connection, SHORT if mode == "short" else QUIET)
 
-    def _send(self, connection: HttpConnection, seconds: float, again: bytes = b"") -> Response:
+    def _send(self, connection: HttpConnection, seconds: float) -> Response:
         """Return a response that carries what the server sends: all of it, or the next part."""
         connection.response = response = object()
-        stream = self._stream(connection, response, seconds, again)
+        stream = self._stream(connection, response, seconds)
         return Response(200, BYTES, stream=stream, lost=partial(connection.response_lost, response))
 
-    async def _stream(
-        self, connection: HttpConnection, response: object, seconds: float, again: bytes
-    ) -> AsyncGenerator[bytes]:
+    async def _stream(self, connection: HttpConnection, response: object, seconds: float) -> AsyncGenerator[bytes]:
         transport = connection.transport
         while not transport.over.done():
-            if not again:
-                await happens(transport.output, seconds)
+            await happens(transport.output, 0 if connection.again else seconds)
             if connection.response is not response:
                 return
-            data = again or transport.pop_output() or frame(NOTHING)
-            again = b""
+            data, connection.again = connection.again or transport.pop_output() or frame(NOTHING), b""
             connection.sent += len(data)
             connection.tail += data
             del connection.tail[:-TAIL]

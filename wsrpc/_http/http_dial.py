@@ -201,10 +201,8 @@ class HttpCarrier:
                 await self._wait_readable()
             if not self.polls:
                 return
-            arrived = str(self._transport.traffic.bytes_in)
-            await _repeated(
-                partial(self._receive, {TRANSPORT: "poll", CONNECTION: self._transport.id, NUMBER: arrived})
-            )
+            headers = {TRANSPORT: "poll", CONNECTION: self._transport.id, NUMBER: str(self._transport.traffic.bytes_in)}
+            await _repeated(partial(self._receive, headers))
 
     async def _wait_readable(self) -> None:
         while not await happens(self._transport.readable, PAUSED):

@@ -56,8 +56,7 @@ class Delivery:
 
     def waits(self) -> bool:
         """Return whether the receiver says that it waits for something of the remote peer."""
-        waits: Callable[[], bool] | None = getattr(self.receiver, "waits", None)
-        return waits is not None and waits()
+        return bool(getattr(self.receiver, "waits", bool)())
 
     def keep_no_more(self) -> None:
         """Drop messages that arrive from now on before `start`."""

@@ -124,14 +124,7 @@ class Heartbeat:
     a response may take four times as long as the last one, and any byte that arrives restarts this shorter time.
     """
 
-    def __init__(
-        self,
-        output: PingOutput,
-        loop: Timers,
-        limits: Limits,
-        incoming: WatchedInput | None = None,
-        waits: Callable[[], bool] | None = None,
-    ) -> None:
+    def __init__(self, output: PingOutput, loop: Timers, limits: Limits, incoming: WatchedInput | None = None) -> None:
         self._output = output
         self._incoming = incoming
         self._seen = 0
@@ -149,7 +142,7 @@ class Heartbeat:
         self._tick = self._interval
         """Seconds between two times at which a ping may be sent."""
         self._timeout = limits.ping_timeout
-        self._waits = waits
+        self._waits: Callable[[], bool] | None = None
         self._round_trip = math.inf
         """Seconds that the last response took."""
         self._last_byte_at = 0.0
@@ -197,11 +190,12 @@ class Heartbeat:
     def session_survives(self) -> None:
         """Record that the session resumes on another connection if this connection is dead."""
         self._survives = True
-        if self._waits is not None and self._interval is not None and self._timeout is not None:
+
+    def ping_sooner(self, waits: Callable[[], bool]) -> None:
+        """Shorten both times while ``waits()`` is true, and the session survives. Called before `start`."""
+        self._waits = waits
+        if self._interval is not None and self._timeout is not None:
             self._tick = sooner(self._interval)
-            if self._timer is not None and not self._payload:
-                self.stop()
-                self.start()
 
     def acknowledged(self) -> None:
         """Restart the time for the response to the latest ping, because the remote peer has acknowledged messages."""

@@ -72,7 +72,9 @@ class WebSocketTransport:
         self.send: Send = output.add
         """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
-        self._heartbeat = Heartbeat(output, loop, limits, reader, self._delivery.waits if opened.client else None)
+        self._heartbeat = Heartbeat(output, loop, limits, reader)
+        if opened.client:
+            self._heartbeat.ping_sooner(self._delivery.waits)
         self.acknowledged = self._heartbeat.acknowledged
         """Handle acknowledged messages; see `Transport`."""
         self._receiving = True

@@ -61,7 +61,9 @@ def beating(
 ) -> tuple[Clock, Line, Heartbeat]:
     clock = Clock()
     line = Line(clock)
-    heartbeat = Heartbeat(line, clock, limits, incoming, waits)
+    heartbeat = Heartbeat(line, clock, limits, incoming)
+    if waits is not None:
+        heartbeat.ping_sooner(waits)
     heartbeat.start()
     return clock, line, heartbeat
 
