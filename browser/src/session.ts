@@ -71,8 +71,6 @@ export class Session implements DialingOwner, HeartbeatOwner {
   /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
   readonly #named: { sid: unknown; token: unknown } = { sid: random(), token: random() }
   #isWelcome = false
-  /** When this side has sent its hello. */
-  #began = 0
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 30_000
   /** The number of attempts to resume, for the server. */
@@ -220,7 +218,6 @@ export class Session implements DialingOwner, HeartbeatOwner {
     connection.onmessage = ({ data }) => this.#receive(data)
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program }
     if (this.#move(SessionInput.Bound)) {
-      this.#began = now()
       this.sendControl({ t: "hello", ...hello, ...this.#named })
       this.#replay = new ReplayBuffer()
       this.#answerTimer = setTimeout(() => (this.#replay = undefined), WELCOME_TIMEOUT)
@@ -230,8 +227,7 @@ export class Session implements DialingOwner, HeartbeatOwner {
       this.#move(SessionInput.Asked)
       this.dialing.asksToResume = true
       const { n: rx, bytes } = this.#received.acknowledge()
-      const age = (now() - this.#began) / 1000
-      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes, age })
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes })
       const unanswered = () => (this.#unanswered++, this.#detach(ABNORMAL, SILENT))
       this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * (1 + this.#unanswered))
     }

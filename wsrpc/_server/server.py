@@ -683,7 +683,7 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
                 core.enter_loop()  # joins the cluster
                 assert core.peers.joined_cluster is not None
                 elsewhere = core.peers.joined_cluster.resume_elsewhere
-            arrival = IncomingResume(core.sessions, transport, handshake, arrived, elsewhere)
+            arrival = IncomingResume(core.sessions, transport, handshake, elsewhere)
             deciding = naming = core.door.deciding
             if self._quotas is not None:
                 naming = partial(self._quotas.resuming, handshake, core.door)

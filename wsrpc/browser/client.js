@@ -1330,8 +1330,6 @@ var Session = class {
   /** The name of the session, and the secret with which this side resumes it. Before a welcome, they are its own. */
   #named = { sid: random(), token: random() };
   #isWelcome = false;
-  /** When this side has sent its hello. */
-  #began = 0;
   /** Milliseconds after which the server ends a session without a connection. */
   #ttl = 3e4;
   /** The number of attempts to resume, for the server. */
@@ -1461,7 +1459,6 @@ var Session = class {
     connection.onmessage = ({ data }) => this.#receive(data);
     const hello = { v: 1, features: [...this.#owner.features, "resume", "probe"], limits: {}, program: this.#program };
     if (this.#move(0 /* Bound */)) {
-      this.#began = now();
       this.sendControl({ t: "hello", ...hello, ...this.#named });
       this.#replay = new ReplayBuffer();
       this.#answerTimer = setTimeout(() => this.#replay = void 0, WELCOME_TIMEOUT);
@@ -1471,8 +1468,7 @@ var Session = class {
       this.#move(4 /* Asked */);
       this.dialing.asksToResume = true;
       const { n: rx, bytes } = this.#received.acknowledge();
-      const age = (now() - this.#began) / 1e3;
-      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes, age });
+      this.sendControl({ t: "resume", ...hello, ...this.#named, gen: ++this.#gen, rx, bytes });
       const unanswered = () => (this.#unanswered++, this.#detach(ABNORMAL, SILENT));
       this.#answerTimer = setTimeout(unanswered, ANSWER_TIMEOUT * (1 + this.#unanswered));
     }

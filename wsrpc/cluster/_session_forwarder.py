@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from functools import partial
@@ -157,7 +156,7 @@ class SessionForwarder:
     def __init__(self, node: Node, sessions: Sessions) -> None:
         self._node = node
         self._sessions = sessions
-        sessions.here, sessions.complete_since = node.id, math.inf  # another node may have had a session
+        sessions.here = node.id
         self._asking = 0
         """Number of clients for which this node asks other nodes."""
         self.forwarded = 0

@@ -78,7 +78,7 @@ class ResumeAttempt:
 class ClientSession(Session):
     """The session of the side that dials. It sends the hello, and asks the server to resume on another connection."""
 
-    __slots__ = ("_attempt", "_began", "_gen", "_name", "_token", "_unanswered_attempts")
+    __slots__ = ("_attempt", "_gen", "_name", "_token", "_unanswered_attempts")
 
     greeting = Welcome
 
@@ -86,8 +86,6 @@ class ClientSession(Session):
         super().__init__(host, queue, last_close=last_close)
         self._name = ""
         """The name that this side has given to the session, which holds until the welcome has another one."""
-        self._began = 0.0
-        """When this side sent its hello."""
         self._token = ""
         """The secret with which this side proves that the session is its own."""
         self._gen = 0
@@ -103,7 +101,7 @@ class ClientSession(Session):
         # If the last session has asked to resume on this connection, the server takes the request for a hello.
         self.negotiation.offered = connection.offered
         if self._host.settings.extensions and connection.offered is None:
-            limits, ours, self._began = announce(self.negotiation.limits), self._host.settings, self._host.loop.time()
+            limits, ours = announce(self.negotiation.limits), self._host.settings
             hello = Hello(VERSION, self.negotiation.offer(), limits, ours.program, ours.contract())
             if can_resume:
                 hello.sid, hello.token = self._name, self._token = token_urlsafe(16), token_urlsafe(32)
@@ -169,8 +167,6 @@ class ClientSession(Session):
         asked = Resume(VERSION, offer, limits, sid, self._token, self._gen, 0, 0)
         if received is not None:
             asked.rx, asked.bytes = received.n, received.bytes
-        else:
-            asked.age = self._host.loop.time() - self._began
         asked.program, asked.contract = ours.program, ours.contract()
         connection.send_control(asked)
         connection.mark_resumable()  # if it dies before the answer, the server may have resumed the session on it

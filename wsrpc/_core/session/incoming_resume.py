@@ -11,7 +11,7 @@ from ..._base.closing import NO_REDIAL, CloseCode, CloseInfo
 from ...errors import ConnectionLost
 from ...handshake import Handshake
 from ...transport import Transport
-from ..wire.control import Alive, Gone, Hello, Probe, Resume, Resumed, announce, read_control, write_control
+from ..wire.control import Alive, Gone, Hello, Probe, Resume, read_control, write_control
 from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
@@ -30,7 +30,6 @@ class IncomingResume:
     If the first message names no session, all messages that arrive are kept for a new session; see `hand_over`.
 
     Args:
-        arrived: when the connection has opened.
         elsewhere: resumes a session of another process, and returns when the connection has ended, by raising
             `ConnectionLost`. It returns why the session cannot resume. None without a cluster.
     """
@@ -40,7 +39,6 @@ class IncomingResume:
         sessions: Sessions,
         transport: Transport,
         handshake: Handshake,
-        arrived: float,
         elsewhere: Callable[[Resume, IncomingResume], Awaitable[str]] | None = None,
     ) -> None:
         self._sessions = sessions
@@ -51,10 +49,8 @@ class IncomingResume:
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         """The result is the `Peer` whose session has resumed, a `ClosedSession`, the `GoneWhy` of a session that cannot
-        resume, "new" for one that has not begun, or None if the client names no session. It is a `Resume` if the
-        session belongs to another process."""
+        resume, or None if the client names no session. It is a `Resume` if the session belongs to another process."""
         self._asked: Resume | None = None
-        self._arrived = arrived
 
     async def wait(self, naming: Within, deciding: Within) -> Any | None:
         """Return the `Peer` whose session has resumed. None for a new session.
@@ -137,13 +133,11 @@ class IncomingResume:
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self.connection, self.handshake)
-        if found == "expired" and self._sessions.never_had(asked, self._arrived - asked.age):
-            found = "new"
         self._asked = asked
         self._decided.set_result(asked if found == "elsewhere" and self._elsewhere is not None else found)
 
     def _refuse(self, why: str) -> None:
-        """Tell the client that its session is over, or begins. Its request is the hello of a new session.
+        """Tell the client that its session is over. Its request is the hello of a new session.
 
         Raises:
             ConnectionLost: the client has left meanwhile. A new session would take the address of its next connection.
@@ -153,11 +147,7 @@ class IncomingResume:
         asked = self._asked
         assert asked is not None
         hello = Hello(asked.v, asked.features, asked.limits, asked.program, asked.contract)
-        answer: Gone | Resumed = Gone(why)
-        if why == "new":
-            hello.sid, hello.token = asked.sid, asked.token
-            answer = Resumed(0, 0, asked.token, announce(self.handshake.limits))
-        self.connection.send(write_control(answer), True)
+        self.connection.send(write_control(Gone(why)), True)
         self._keep(0, write_control(hello), True)
 
     # ------------------------------------------------------------ what the connection reports

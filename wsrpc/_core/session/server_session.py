@@ -106,7 +106,7 @@ class ServerSession(Session):
         else:
             self.tokens = Tokens(message.token)
             self.sid, self.ttl = self.home.sessions.add(self, message.sid)
-            if not self.sid:  # or the hello is late: the session has gone on over another connection
+            if not self.sid:
                 self.fail(CloseCode.INVALID_DATA, "the name of the session is used, or not valid")
                 return
             self.send_control(self._welcome(self.tokens.issue()))

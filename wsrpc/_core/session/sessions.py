@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
@@ -25,7 +24,7 @@ from .tokens import TOKENS_OF_NO_SESSION, Tokens
 
 MOST_CLOSED = 10_000
 """Limit of the closed sessions that are remembered for their clients. Beyond it the oldest is removed. Each takes about
-half a KiB. Also the limit of the names that are remembered of sessions that have ended."""
+half a KiB."""
 LONGEST_NAME = 64
 """Characters of the longest name that a client may give to its session."""
 
@@ -60,10 +59,6 @@ class Sessions:
         self._named: dict[str, ServerSession] = {}
         self.closed: dict[str, ClosedSession] = {}
         """Closed sessions whose clients do not know yet how they were closed, by name, the oldest first."""
-        self._ended: dict[str, float] = {}
-        """The names of the last sessions that have ended, and when."""
-        self.complete_since = time.monotonic()
-        """All sessions that have begun here since then are among the named and the ended ones."""
         self._counted: dict[ServerSession, object] = {}
         """The sessions whose memory is counted, the oldest first, with their clients: sessions without a connection,
         and sessions that are over, but not yet free of handlers and readers."""
@@ -82,7 +77,7 @@ class Sessions:
             name: the name that its client has given to it. If it is used, or not valid, the returned name is empty.
         """
         sid = f"{self.here}.{name or secrets.token_urlsafe(16)}"
-        if sid in self._named or sid in self._ended or "." in name or len(name) > LONGEST_NAME:
+        if sid in self._named or "." in name or len(name) > LONGEST_NAME:
             return "", 0.0
         self._named[sid] = session
         return sid, self._kept_for
@@ -96,10 +91,7 @@ class Sessions:
         """
         self.stop_counting(session)
         sid = session.sid
-        if self._named.pop(sid, None) is not None:
-            self._ended[sid] = loop.time()
-            if len(self._ended) > MOST_CLOSED:
-                self.complete_since = self._ended.pop(next(iter(self._ended)))
+        self._named.pop(sid, None)
         if closed_with is None:
             return
         until = loop.call_at(loop.time() + session.ttl, partial(self.remove_closed, sid))
@@ -144,11 +136,6 @@ class Sessions:
         peer = session.peer  # before `resume`: if the session ends there, nothing else may refer to the peer
         session.resume(asked, connection, handshake)
         return peer
-
-    def never_had(self, asked: Resume, since: float) -> bool:
-        """Return whether the server has not read the hello of a session that a client has begun after ``since``."""
-        sid = f"{self.here}.{asked.sid}"
-        return self.complete_since <= since and not ("." in asked.sid or sid in self._named or sid in self._ended)
 
     # ------------------------------------------------------------ the limit of memory
 

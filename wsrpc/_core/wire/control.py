@@ -152,9 +152,6 @@ class Resume(Struct, tag_field="t", tag="resume", omit_defaults=True):
     bytes: int
     program: str = ""
     contract: str = ""
-    age: float = 0.0
-    """Without a welcome: the seconds since the hello. A server that knows of all sessions since then begins the session
-    if it has not had it."""
 
 
 class Resumed(Struct, tag_field="t", tag="resumed"):
