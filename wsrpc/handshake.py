@@ -49,6 +49,8 @@ class Handshake:
             certificate, or None. Some hosts never set it.
         subprotocols: the subprotocols that the client offers, in its order of preference, without ``wsrpc.resume``,
             with which a web page asks to resume its session.
+        asks_to_resume: whether the client wants to resume a session on this connection. Its first message then names
+            the session. ``routes`` set it to False, because one request has no session.
         response_headers: headers to add to the response, also to a refusal. Names ignore case. To repeat a header such
             as ``Set-Cookie``, use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of
             the WebSocket handshake itself.
@@ -104,6 +106,7 @@ class Handshake:
             offered = self.headers.get("sec-websocket-protocol", "").split(",")
             subprotocols = [name.strip() for name in offered if name.strip()]
         self._hinted = RESUME_HINT in subprotocols
+        self.asks_to_resume = self._hinted or self.headers.get(RESUME_HEADER) == "1"
         self.subprotocols = tuple([name for name in subprotocols if name != RESUME_HINT])
         self.limits = limits or DEFAULT_LIMITS
         self.compression = compression
@@ -144,11 +147,6 @@ class Handshake:
             shown = [_without_token(offered) for offered in self.subprotocols]
             raise ValueError(f"the client offers the subprotocols {shown}, not {_without_token(name)!r}")
         self._subprotocol = name
-
-    @property
-    def asks_to_resume(self) -> bool:
-        """Whether the client wants to resume a session on this connection. Its first message then names the session."""
-        return self._hinted or self.headers.get(RESUME_HEADER) == "1"
 
     @property
     def answered_subprotocol(self) -> str | None:

@@ -56,7 +56,9 @@ SMALL = 4096
 BODY_TIMEOUT = 60.0
 """Seconds in which the body of a POST has to arrive."""
 SEND_TIMEOUT = 60.0
-"""Seconds in which a client has to read the next piece of a stream."""
+"""Seconds in which a client has to read the next piece of a response."""
+PIECE = 64 * 1024
+"""Maximum bytes of a body that are sent at once: a host keeps them for as long as nobody reads them."""
 
 NO_CONNECTION = "this process has no such connection: several processes need a cluster, or a proxy with affinity"
 
@@ -318,18 +320,18 @@ class HttpConnections:
 
     async def _forward(self, cluster: Cluster, node: str, request: Request) -> Response:
         """Pass a request on to the node that has its connection."""
-        body = bytearray()
-        await read_body(request, body.extend)
         headers = {name: request.header(name) for name in FORWARDED}
 
         def ask(method: str, data: bytes) -> Coroutine[Any, Any, bytes | None]:
             asked = ForwardedRequest(method, headers, data)
             return ask_node(cluster, node, NODES, msgspec.msgpack.encode(asked))
 
-        if len(body) > SMALL:
+        if int(request.header("content-length") or LARGEST_BODY) > SMALL:  # of anybody, nothing is kept
             admitted = _decode_response(await ask("HEAD", b""))
             if admitted.status != 204:
                 return admitted
+        body = bytearray()
+        await read_body(request, body.extend)
         asking = ask(request.method, bytes(body))
         if request.header(TRANSPORT):  # its response may be long in coming
             asking = until_left(request, asking)
@@ -370,6 +372,11 @@ async def answered(server: Server, request: Request, responding: Awaitable[Respo
         response = Response(failed.status, refusal_headers(failed.headers), failed.body.encode())
     headers = [*response.headers, ("cache-control", "no-store, no-transform"), ("x-accel-buffering", "no")]
     return response._replace(headers=[*headers, *readable_by(request.header("origin"))])
+
+
+async def in_pieces(body: bytes) -> AsyncGenerator[bytes]:
+    for at in range(0, len(body), PIECE):
+        yield body[at : at + PIECE]
 
 
 async def until_left(request: Request, responding: Coroutine[Any, Any, T]) -> T:

@@ -154,7 +154,7 @@ class HttpRoutes:
             allowed = [("access-control-allow-methods", "GET, POST, DELETE"), ("access-control-max-age", "600")]
             return Response(204, [*allowed, ("access-control-allow-headers", headers)])
         handshake = request.handshake(self.server)
-        handshake.names_origin = request.method != "GET"
+        handshake.names_origin, handshake.asks_to_resume = request.method != "GET", False  # it counts from here on
         try:
             serve, name, key = self._find(request, handshake, path)
         except HandshakeRejected as exc:

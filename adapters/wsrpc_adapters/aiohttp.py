@@ -41,7 +41,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-from ._http_connections import SEND_TIMEOUT, Response, http_connections, is_carrier, report_end
+from ._http_connections import PIECE, SEND_TIMEOUT, Response, http_connections, in_pieces, is_carrier, report_end
 from ._http_routes import HttpRoutes
 
 __all__ = ["aiohttp_handler", "dial", "routes", "serve"]
@@ -49,7 +49,8 @@ __all__ = ["aiohttp_handler", "dial", "routes", "serve"]
 LARGEST_BODY = 64 * 1024
 """Maximum bytes of a refusal's body that are read."""
 LINGER = 2.0
-"""Seconds for which a client may send the rest of a body that nobody reads. Else it could not read the response."""
+"""Seconds for which a client may send the rest of a body that nobody reads, so that it reads the response, or may read
+the rest of a response that has ended early."""
 WATCH = 2.0
 """Seconds between two checks whether the client of a response has left, of which aiohttp does not tell."""
 
@@ -110,8 +111,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     carrier = AiohttpRequest(request, state or {})
     if is_carrier(carrier):
         return await _answer(await http_connections(server).respond(carrier), carrier, request)
-    handshake = _handshake_of(request, server)
-    handshake.state.update(state or {})
+    handshake = carrier.handshake(server)
     early = _hold_early(request)
     try:
         await server.handshake(handshake)
@@ -133,19 +133,6 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     return response
 
 
-def _handshake_of(request: web.Request, server: Server) -> Handshake:
-    return Handshake(
-        request.raw_path,
-        joined_headers(request.headers),
-        remote=_address_of(request, "peername"),
-        local=_address_of(request, "sockname"),
-        secure=request.secure,
-        certificate=None if request.transport is None else request.transport.get_extra_info("peercert"),
-        limits=server.limits,
-        compression=server.compression,
-    )
-
-
 class AiohttpRequest:
     """A request of HTTP."""
 
@@ -158,7 +145,17 @@ class AiohttpRequest:
         return joined_headers(self._request.headers).get(name, "")
 
     def handshake(self, server: Server) -> Handshake:
-        handshake = _handshake_of(self._request, server)
+        request = self._request
+        handshake = Handshake(
+            request.rel_url.raw_path_qs,  # what aiohttp routes, if the target is a whole URL or has a #fragment
+            joined_headers(request.headers),
+            remote=_address_of(request, "peername"),
+            local=_address_of(request, "sockname"),
+            secure=request.secure,
+            certificate=None if request.transport is None else request.transport.get_extra_info("peercert"),
+            limits=server.limits,
+            compression=server.compression,
+        )
         handshake.state.update(self._state)
         return handshake
 
@@ -173,17 +170,18 @@ class AiohttpRequest:
 async def _answer(response: Response, asked: AiohttpRequest, request: web.Request) -> web.StreamResponse:
     """Send a response, until the end of its stream."""
     headers = CIMultiDict(response.headers)
-    if response.stream is None:
+    if response.stream is None and len(response.body) <= PIECE:
         whole = web.Response(status=response.status, body=response.body, headers=headers)
         return await _refuse(whole, request) if "content-encoding" in request.headers else whole
 
     complete = False
     answered = web.StreamResponse(status=response.status, headers=headers)
+    answered.content_length = len(response.body) if response.stream is None else None
     if request.version < aiohttp.HttpVersion11:
         answered.force_close()  # nothing else shows where the response ends, and aiohttp would keep the connection
     watching = asyncio.create_task(report_end(response, asked))
     try:
-        async with aclosing(response.stream) as stream:
+        async with aclosing(response.stream or in_pieces(response.body)) as stream:
             await answered.prepare(request)
             async for data in stream:
                 async with asyncio.timeout(SEND_TIMEOUT):
@@ -195,8 +193,9 @@ async def _answer(response: Response, asked: AiohttpRequest, request: web.Reques
         watching.cancel()
         if not complete:  # also if the stream has never begun
             response.lost("the response has ended")
-            if request.transport is not None:  # else the client would get a response that seems to be complete
-                request.transport.close()
+            if (connection := request.transport) is not None:  # else the client would get one that seems complete
+                connection.close()
+                asyncio.get_running_loop().call_later(LINGER, connection.abort)  # if nobody reads what was written
     return answered
 
 
@@ -225,8 +224,8 @@ async def _upgrade(
         The transport, or None if ``request`` does not ask for a WebSocket, or if the client has left.
         The response that the handler must return. It contains the reason if ``request`` does not ask for a WebSocket.
     """
-    if request.method != "GET" or request.version < aiohttp.HttpVersion11:
-        refusal = web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
+    if request.method != "GET" or request.version < (1, 1) or ("upgrade" in request.headers and request.body_exists):
+        refusal = web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1 without a body\n")
         return None, await _refuse(refusal, request)
     upgrade = ServerUpgrade(handshake)
     headers = CIMultiDict(upgrade.headers.pairs())

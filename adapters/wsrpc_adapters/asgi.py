@@ -23,7 +23,7 @@ from wsrpc.headers import Headers
 from wsrpc.transport import Transport
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
-from ._http_connections import SEND_TIMEOUT, Response, http_connections, is_carrier, report_end
+from ._http_connections import SEND_TIMEOUT, Response, http_connections, in_pieces, is_carrier, refusal, report_end
 from ._http_routes import HttpRoutes
 
 __all__ = [
@@ -41,6 +41,8 @@ __all__ = [
 logger = logging.getLogger("wsrpc")
 
 DEFAULT = Limits()
+MOST_HEADERS = 128
+"""Maximum number of headers of a request, as other hosts have it. uvicorn with httptools has none."""
 warned_of_pings: WeakSet[Server] = WeakSet()
 servers_in_use: WeakSet[Server] = WeakSet()
 """The servers of this process that an application has opened, or that have got a connection."""
@@ -73,11 +75,7 @@ compression, the limits and ``Transport.info``. ``underlying`` becomes `Connecti
 None if this connection cannot be handed over. The application then uses ``receive()`` and ``send()``.
 """
 
-UPGRADE: list[tuple[bytes, bytes]] = [
-    (b"content-type", b"text/plain; charset=utf-8"),
-    (b"upgrade", b"websocket"),
-    (b"connection", b"upgrade"),
-]
+UPGRADE = [("upgrade", "websocket"), ("connection", "upgrade")]
 
 
 class WebSocket(Protocol):
@@ -209,8 +207,7 @@ class Application:
             servers_in_use.add(self._server)
             await answer(await http_connections(self._server).respond(request), request, send)
         else:
-            await send({"type": "http.response.start", "status": 426, "headers": UPGRADE})
-            await send({"type": "http.response.body", "body": b"this is a WebSocket\n"})
+            await answer(refusal(426, "this is a WebSocket", UPGRADE), request, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -248,9 +245,9 @@ async def start(
     if event["type"] != "websocket.connect":
         raise RuntimeError(ACCEPTED)
     servers_in_use.add(server)
-    handshake = handshake_of(scope, server)
-    handshake.state.update(state)
     try:
+        handshake = handshake_of(scope, server)
+        handshake.state.update(state)
         await server.handshake(handshake)
     except HandshakeRejected as exc:
         with suppress(OSError):  # the client has left
@@ -349,25 +346,19 @@ async def answer(response: Response, request: AsgiRequest, send: Send) -> None:
     """Send a response, until the end of its stream."""
     send = with_os_errors(send)
     headers = encoded(response.headers)
-    start = {"type": "http.response.start", "status": response.status, "headers": headers}
-    if response.stream is None:
-        if response.status != 204:
-            headers.append((b"content-length", str(len(response.body)).encode()))
-        with suppress(OSError):  # the client has left
-            await send(start)
-            await send({"type": "http.response.body", "body": response.body})
-        return
-
+    if response.stream is None and response.status != 204:
+        headers.append((b"content-length", str(len(response.body)).encode()))
     complete = False
     watching = asyncio.create_task(report_end(response, request))
     try:
-        async with aclosing(response.stream) as stream:
-            await send(start)
+        async with aclosing(response.stream or in_pieces(response.body)) as stream:
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
             async for data in stream:
                 async with asyncio.timeout(SEND_TIMEOUT):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             watching.cancel()  # if the request is of HTTP/1.0, hypercorn says in this call that the client has left
-            await send({"type": "http.response.body", "body": b""})
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await send({"type": "http.response.body", "body": b""})
             complete = True
     except OSError:
         pass  # the client has left
@@ -421,7 +412,13 @@ def offered(scope: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
-    """Return the handshake of a connection, from its scope."""
+    """Return the handshake of a connection, from its scope.
+
+    Raises:
+        HandshakeRejected: it has too many headers.
+    """
+    if len(scope["headers"]) > MOST_HEADERS:
+        raise HandshakeRejected(431, f"more than {MOST_HEADERS} headers\n")
     headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
     cookies = [value for name, value in headers if name == "cookie"]
     if len(cookies) > 1:  # HTTP/2 splits the header

@@ -104,13 +104,23 @@ async def test_a_header_that_cannot_be_read_is_the_client_s_fault(caplog: pytest
     assert not [record for record in caplog.records if record.exc_info] and "s3cr3t" not in caplog.text
 
 
+async def test_the_path_is_the_one_that_aiohttp_routes() -> None:
+    """A decision by `Handshake.path` was for another path than the handler's."""
+    server, seen = echo_server(), list[Handshake]()
+    server.on_handshake(seen.append)
+    async with running(application(server)) as url:
+        for target in ("/ws?a=1", "http://evil.example/ws?a=1", "/ws?a=1#x", "/%77s?a=1"):
+            assert (await head_of(port_of(url), handshake(target))).split()[1] == b"101"
+    assert [(each.path, dict(each.query)) for each in seen] == [("/ws", {"a": "1"})] * 4
+
+
 def test_a_header_that_an_http_server_let_pass_is_refused_without_quoting_it() -> None:
     upgrade = ServerUpgrade(Handshake("/ws", {"authorization": "Bearer s3cr3t\x7f"}))
     assert (upgrade.status, upgrade.headers["Connection"]) == (400, "close")
     assert "'authorization'" in upgrade.body and "s3cr3t" not in upgrade.body
 
 
-async def test_http_1_0_and_other_methods_are_refused() -> None:
+async def test_http_1_0_other_methods_and_bodies_are_refused() -> None:
     server = echo_server()
     app = web.Application()
     app.router.add_route("*", "/ws", aiohttp_handler(server))
@@ -119,6 +129,7 @@ async def test_http_1_0_and_other_methods_are_refused() -> None:
             handshake("/ws").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
             handshake("/ws").replace(b"GET", b"HEAD", 1),
             b"HEAD /ws HTTP/1.1\r\nHost: a\r\n\r\n",  # as a check of a route sends it
+            handshake("/ws", "Content-Length: 5") + b"hello",  # which would be frames
         ):
             async with asyncio.timeout(10):  # the connection ends; else it would look as if a next request could come
                 assert (await ask(port_of(url), request)).split(b" ")[1] == b"400"

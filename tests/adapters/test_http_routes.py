@@ -20,12 +20,12 @@ from leftovers import turns_until
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from wsrpc import CallNext, Context, Handshake, Keep, Limits, Peer, RpcError, Server
+from wsrpc import CallNext, Context, Handshake, Keep, Limits, Peer, Quotas, RpcError, Server
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
-from wsrpc_adapters import _http_routes
+from wsrpc_adapters import _http_routes, asgi
 from wsrpc_adapters import aiohttp as on_aiohttp
 from wsrpc_adapters.asgi import lifespan, routes
 
@@ -79,8 +79,8 @@ class Application:
     def bytes(self) -> Any:
         return [b"\0\1", float("nan")]
 
-    def long(self) -> str:
-        return "x" * 20_000
+    def long(self, size: int = 20_000) -> str:
+        return "x" * size
 
     def table(self, raises: bool = False) -> Any:
         table = {(1, 2): 3}
@@ -546,6 +546,50 @@ async def test_a_body_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None
 
     async with serving() as (_, browser):
         assert (await browser.ask("POST", "/call/add", slowly())).status == 408
+
+
+HINTS = [{"Wsrpc-Resume": "1"}, {"Sec-WebSocket-Protocol": "wsrpc.resume"}]
+
+
+@pytest.mark.parametrize("hint", [{}, *HINTS])
+async def test_a_request_counts_while_its_body_arrives(hint: dict[str, str]) -> None:
+    """With one header, bodies that do not end counted for nobody."""
+    rest = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"[1"
+        await rest.wait()
+        yield b"]"
+
+    async with serving(quotas=Quotas(connections=1)) as (_, browser):
+        both = [asyncio.create_task(browser.ask("POST", "/call/add", slowly(), {**ADA, **hint})) for _ in "ab"]
+        [refused], [other] = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        assert refused.result().status == 429
+        rest.set()
+        assert (await other).json == 2
+
+
+@pytest.mark.parametrize("host", ["uvicorn", "aiohttp"])  # hypercorn takes all of it
+async def test_a_long_response_that_nobody_reads_is_given_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host kept it for as long as the connection lasted."""
+    for module in (on_aiohttp, asgi):
+        monkeypatch.setattr(module, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(on_aiohttp, "LINGER", 0.05)
+    size = 16 << 20
+    async with serving(host, limits=Limits(message_bytes=2 * size)) as (_, browser):
+        url = urlsplit(browser.url)
+        body = f"[{size}]".encode()
+        head = f"POST {url.path}/call/long HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        before = len(asyncio.all_tasks())
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await turns_until(lambda: len(asyncio.all_tasks()) > before)
+        await turns_until(lambda: len(asyncio.all_tasks()) <= before)
+        with suppress(ConnectionError):
+            while size > 0 and (data := await reader.read(1 << 20)):
+                size -= len(data)
+        writer.close()
+        assert size > 0
 
 
 # ---------------------------------------------------------------- runs

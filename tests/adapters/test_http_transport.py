@@ -18,6 +18,7 @@ from asgi_servers import uvicorn_serving
 from client_driver import leap
 from hosts import HTTP_HOSTS, Host
 from leftovers import timers_due, turns_until
+from raw_websocket import head_of
 from recorder import Recorder
 from served import AT_ONCE, Endings
 
@@ -625,6 +626,9 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
             headers = request(guess, Authorization=authorization)
             assert await status_of(session, "POST", there, headers, body) == status
             assert (engine.bytes - before > len(body)) is (status == 204)
+        lines = [b"POST /ws HTTP/1.1", b"Host: a", b"Content-Length: 20000", b"Wsrpc-Connection: " + guessed.encode()]
+        answer = await head_of(second, b"\r\n".join([*lines, b"", b""]))
+        assert answer.split()[1] == b"404"  # the body of nobody is not even read
         assert await status_of(session, "POST", here, request(guessed), HELLO) == 404
         assert await status_of(session, "POST", there, poll(guessed)) == 404
         assert await status_of(session, "POST", there, poll(id, Authorization="other")) == 403
@@ -696,6 +700,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], Any, int, bool]] = {
     "another method": ("PUT", request(""), b"", 405, True),
     "another way to carry": ("POST", {"wsrpc-transport": "sse"}, None, 400, True),
     "a GET that opens": ("GET", STREAM, None, 405, True),
+    "too many headers": ("POST", {**STREAM, **{f"x-{number}": "" for number in range(129)}}, None, 431, True),
 }
 """Method, headers, body, the status, and whether the connection stays. An empty id is that of the connection."""
 
@@ -828,6 +833,21 @@ async def test_a_request_that_does_not_end_and_a_client_that_polls_no_more(monke
             await waiting.read()
         await opened(session, url)
         assert (await endings.next()).reason == "the client polls no more"
+
+
+async def test_a_server_that_does_not_name_the_connection_first() -> None:
+    """A client kept all messages until its timeout."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + frame(TEXT, b"{}"))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectFailed, match="not that of a wsrpc server"):
+            await Client(f"ws://127.0.0.1:{port}/ws", transports=["http"], reconnect=None).connect()
 
 
 async def test_violations_close_the_connection() -> None:

@@ -156,7 +156,8 @@ class HttpCarrier:
         """
         try:
             await self._receive({TRANSPORT: "poll" if self.polls else "stream"})
-            while not self._transport.id and (data := await self._response.content.readany()):
+            has_failed = self._transport.output.is_set  # its Close frame waits
+            while not (self._transport.id or has_failed()) and (data := await self._response.content.readany()):
                 self._transport.feed(data)
             if not self._transport.id:
                 raise ConnectionError("the response to the opening request is not that of a wsrpc server")

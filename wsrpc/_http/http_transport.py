@@ -310,7 +310,7 @@ class HttpTransport:
 
     def _receive(self, kind: int, payload: bytes) -> None:
         delivery = self._delivery
-        if kind & ~MORE in (TEXT, BINARY):
+        if kind & ~MORE in (TEXT, BINARY) and self.id:  # until it has an id, nobody reads them
             if delivery.fragment_bytes + len(payload) > self.largest:
                 self._refuse(CloseCode.MESSAGE_TOO_BIG, f"more than {self.largest} bytes")
             self._messages_in += not kind & MORE

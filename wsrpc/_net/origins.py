@@ -110,7 +110,8 @@ class OriginRule:
                 return
             why = _why_refused(origin, clear)
         about = {"origin": short(origin)[1:-1], "remote": address_text(handshake.remote)}
-        self._budget.log(logging.WARNING, "refused the origin %s; %s", short(origin), why, fields=about)
+        if self._budget.is_new(short(origin), handshake.remote and handshake.remote[0]):
+            self._budget.log(logging.WARNING, "refused the origin %s; %s", short(origin), why, fields=about)
         raise HandshakeRejected(403, body)
 
     def _implied_origin(self, handshake: Handshake) -> str | None:
