@@ -164,7 +164,7 @@ class ChosenTransport:
         if loop.time() >= self._passes_until:
             loop.call_later(MUTE, self._try_http_if_mute, transport, url, options)
 
-    async def _try_websocket(self, http: Any, url: str, options: dict[str, Any]) -> None:
+    async def _try_websocket(self, http: HttpTransport, url: str, options: dict[str, Any]) -> None:
         loop, trying = asyncio.get_running_loop(), self._trying
         assert trying is not None
         http.over.add_done_callback(lambda over: trying.cancel())
