@@ -354,6 +354,31 @@ async def test_what_a_mute_websocket_has_not_carried_yet_is_not_sent_again(
         assert sorted(ran) == [1, 2][websockets == "mute" :]
 
 
+async def test_a_session_does_not_move_without_what_preceded_its_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an `open` handler had sent was lost, and nobody was told: it is not counted, so it is not sent again."""
+    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    async with gated() as (server, gate, url):
+        gate.websockets, greetings = "heard", list[str]()
+        server.on("open", lambda peer: peer.emit_nowait("greeting", "hello"))
+        client = Client(url, limits=LIMITS, reconnect=AT_ONCE)
+        client.on("greeting", greetings.append)
+        async with client:
+            with pytest.raises(ConnectionLost) as caught:
+                await client.request("double", 1)
+            assert caught.value.outcome == "unknown"
+            assert await client.request("double", 2) == 4 and client.transport == "http"
+            assert greetings == ["hello"]
+
+
+async def test_a_server_without_extensions_takes_no_session_over_http() -> None:
+    """It greets nobody, so its clients tried HTTP, and gave up WebSockets that worked, with the calls on them."""
+    async with gated(extensions=False) as (_, _, url):
+        with pytest.raises(HandshakeRejected, match="404"):
+            await dial_http(url, limits=LIMITS, headers={"Wsrpc-Resume": "1"})
+        transport = await dial_http(url, limits=LIMITS)
+        transport.abort()
+
+
 async def test_a_websocket_on_which_nothing_arrives_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """It took over as soon as it was open."""
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)

@@ -91,7 +91,7 @@ class ChosenTransport:
             self._trying.cancel()
         ready, self._ready = self._ready, None
         if ready is not None and ready.loop is asyncio.get_running_loop():
-            if (ready.url, ready.headers) == (url, _without_resume(options["headers"])):
+            if (ready.url, ready.headers) == (url, options["headers"]):
                 self._watch(ready.transport, ready.name, url, options)
                 return ready.transport
             ready.transport.abort()
@@ -181,14 +181,12 @@ class ChosenTransport:
                 logger.debug("WebSocket was tried beside HTTP: %s", named(exc))
             else:
                 logger.info("WebSocket takes the place of HTTP at %s", shown_url(url))
-                self._use(Ready(ready, "websocket", url, headers, loop))
+                self._use(Ready(ready, "websocket", url, {**headers, RESUME_HEADER: "1"}, loop))
                 http.drop(CloseCode.RESUMES, "WebSocket takes over")
                 return
 
     def _try_http_if_mute(self, websocket: Any, url: str, options: dict[str, Any]) -> None:
-        if websocket.traffic.messages_in:
-            return
-        if not websocket.info.underlying.transport.is_closing():
+        if not (websocket.traffic.messages_in or websocket.info.underlying.transport.is_closing()):
             self._mute = websocket
         if self.redials and self._may_replace(websocket):
             self._trying = spawn_later(self._try_http(websocket, url, options))
@@ -207,7 +205,7 @@ class ChosenTransport:
             return
         self._mute = None
         self._block(url, "no message has arrived")
-        self._use(Ready(ready, "http", url, headers, asyncio.get_running_loop()))
+        self._use(Ready(ready, "http", url, asked, asyncio.get_running_loop()))
         websocket.drop(CloseCode.RESUMES, "HTTP takes over")
 
     def _may_replace(self, websocket: Any) -> bool:
@@ -251,10 +249,6 @@ class Ready(NamedTuple):
     url: str
     headers: dict[str, str]
     loop: asyncio.AbstractEventLoop
-
-
-def _without_resume(headers: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name != RESUME_HEADER}
 
 
 def _has_no_websockets(error: BaseException) -> bool:

@@ -31,6 +31,7 @@ from .._core.sending.slow_readers import Slow, check_slow
 from .._core.session.incoming_resume import IncomingResume
 from .._core.wire.codecs import Codec, enc_hook_of
 from .._core.wire.settings import Settings, make_settings
+from .._http.http_transport import TRANSPORT
 from .._keyed.keeper import Keeper, Owners
 from .._log.contract import Store
 from .._net.handshake_checks import HandshakeChecks
@@ -621,8 +622,10 @@ class Server(Declarer, OutgoingRegistrar, RawBroadcastMethods):
             HandshakeRejected: the connection is refused. Send a response with the ``status``, ``body`` and ``headers``
                 of this exception. While the server is closing, the status is 503.
         """
-        waiting = self._admit(handshake)
-        if waiting is not None:
+        if not self._settings.extensions and handshake.asks_to_resume and TRANSPORT in handshake.headers:
+            # The client has a WebSocket, on which nothing has arrived, because this server has not greeted it.
+            raise HandshakeRejected(404, "this server has no sessions, which could move to HTTP\n")
+        if (waiting := self._admit(handshake)) is not None:
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:

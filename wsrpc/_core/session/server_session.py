@@ -104,7 +104,9 @@ class ServerSession(Session):
         if self.home is None or not self.negotiation.has(RESUME):
             self.send_control(self._welcome())
         else:
-            self.tokens = Tokens(message.token)
+            # What was sent before the welcome is not sent again, so a client without the welcome cannot resume.
+            traffic = self._host.traffic(self.connection)
+            self.tokens = Tokens("" if traffic is not None and traffic.messages_out else message.token)
             self.sid, self.ttl = self.home.sessions.add(self, message.sid)
             if not self.sid:
                 self.fail(CloseCode.INVALID_DATA, "the name of the session is used, or not valid")
