@@ -102,8 +102,8 @@ class Gate:
 
             await self._app(scope, receive, refuse)
             return
-        elif scope["type"] == "websocket" and self.websockets.startswith("heard"):
-            await self._hear(scope, receive, send, late=self.websockets == "heard late")
+        elif scope["type"] == "websocket" and self.websockets in ("heard", "heard late", "unheard"):
+            await self._hear(scope, receive, send)
             return
         elif scope["type"] == "websocket" and self.websockets != "passed on":
             await self._block(receive, send)
@@ -119,14 +119,17 @@ class Gate:
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async def _hear(self, scope: Any, receive: Any, send: Any, *, late: bool) -> None:
-        """Pass on what the client sends, ``late`` only after its end, and nothing of the server."""
+    async def _hear(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass on what the client sends, or only after its end, or never, and nothing of the server."""
         events: asyncio.Queue[Any] = asyncio.Queue()
+        late, unheard = self.websockets == "heard late", self.websockets == "unheard"
 
         async def pass_up() -> None:
             event = {"type": ""}
             while event["type"] != "websocket.disconnect":
-                events.put_nowait(event := await receive())
+                event = await receive()
+                if not (unheard and event["type"] == "websocket.receive"):
+                    events.put_nowait(event)
                 if late and event["type"] == "websocket.connect":
                     await send({"type": "websocket.accept"})
 
@@ -302,7 +305,10 @@ async def test_a_client_that_had_a_websocket(
             gate.refused.set()
 
 
-async def test_what_was_sent_on_a_mute_websocket_moves_to_http(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("websockets", ["heard", "unheard"])
+async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
+    websockets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Calls that were made at once failed after 40 s, with an unknown outcome."""
     monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
     async with gated() as (server, gate, url):
@@ -315,7 +321,7 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(monkeypatch: pyte
 
         server.on("note", ran.append)
         server.on("count", count_to)
-        gate.websockets = "heard"
+        gate.websockets = websockets
         async with Client(url, limits=LIMITS) as client:
             infos: list[ReconnectInfo] = []
             client.on_reconnect(infos.append)

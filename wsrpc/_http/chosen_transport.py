@@ -167,7 +167,7 @@ class ChosenTransport:
     async def _try_websocket(self, http: HttpTransport, url: str, options: dict[str, Any]) -> None:
         loop, trying = asyncio.get_running_loop(), self._trying
         assert trying is not None
-        http.over.add_done_callback(lambda over: trying.cancel())
+        http.over.add_done_callback(lambda _: trying.cancel())
         while True:
             await asyncio.sleep(self._blocked_until - loop.time())
             try:

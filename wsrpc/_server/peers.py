@@ -23,6 +23,7 @@ from .._core.sending.session_writer import SessionWriter
 from .._core.session.connection import close_transport
 from .._core.session.incoming_resume import IncomingResume
 from .._core.session.peer_owner import PeerOwner, Unfinished
+from .._core.session.server_session import SessionTable
 from .._core.session.session_end import SessionEnd
 from .._core.session.sessions import Sessions
 from .._core.wire.settings import Settings
@@ -61,6 +62,7 @@ class ServedPeer(PeerOwner):
         "rooms",
         "server",
         "services",
+        "sessions",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class ServedPeer(PeerOwner):
         """The objects that serve this peer, in the order in which their classes were added."""
         self._open_services: OpenedServices | None = None
         self._peers = peers
+        self.sessions: SessionTable = peers.sessions
         self._counted = NONE_IGNORED
         """The ignored messages of this peer that `Server.stats` has counted already."""
         self._by_program = (0, 0)
@@ -173,10 +176,6 @@ class ServedPeer(PeerOwner):
     def session_over(self, end: SessionEnd) -> None:
         ours = end.info.user_closed and end.closed_with.code == end.info.code
         self._peers.session_over(self, counted(end.info.code, ours=ours))
-
-    @property
-    def sessions(self) -> Sessions:
-        return self._peers.sessions
 
     def set_handshake(self, handshake: Handshake) -> None:
         """Use what `on_handshake` has said of another connection, on which the session resumes."""

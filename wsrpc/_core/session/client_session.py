@@ -24,6 +24,7 @@ from .connection import Connection, ignore_end
 from .offline_queue import OfflineQueue
 from .peer_host import PeerHost
 from .replay import Send
+from .server_session import KEY
 from .session import NOT_CONNECTED, VERSION, Session
 from .session_end import SessionEnd
 from .session_states import SessionInput
@@ -104,7 +105,10 @@ class ClientSession(Session):
             limits, ours = announce(self.negotiation.limits), self._host.settings
             hello = Hello(VERSION, self.negotiation.offer(), limits, ours.program, ours.contract())
             if can_resume:
-                hello.sid, hello.token = self._name, self._token = token_urlsafe(16), token_urlsafe(32)
+                # By its key, a server knows the connection before the hello has arrived.
+                self._name = connection.transport.info.headers.get(KEY) or token_urlsafe(16)
+                self._token = token_urlsafe(32)
+                hello.sid, hello.token = self._name, self._token
             self.send_control(hello)
         if can_resume:
             # A plain server acknowledges nothing, so this side does not keep messages for long.

@@ -11,7 +11,7 @@ from ..._base.closing import NO_REDIAL, CloseCode, CloseInfo
 from ...errors import ConnectionLost
 from ...handshake import Handshake
 from ...transport import Transport
-from ..wire.control import Alive, Gone, Hello, Probe, Resume, read_control, write_control
+from ..wire.control import Alive, Gone, Hello, Probe, Resume, Resumed, announce, read_control, write_control
 from .connection import Connection, ignore_end
 from .sessions import ClosedSession, Sessions
 
@@ -49,7 +49,8 @@ class IncomingResume:
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         """The result is the `Peer` whose session has resumed, a `ClosedSession`, the `GoneWhy` of a session that cannot
-        resume, or None if the client names no session. It is a `Resume` if the session belongs to another process."""
+        resume, "new" for one that begins now, or None if the client names no session. It is a `Resume` if the session
+        belongs to another process."""
         self._asked: Resume | None = None
 
     async def wait(self, naming: Within, deciding: Within) -> Any | None:
@@ -137,7 +138,7 @@ class IncomingResume:
         self._decided.set_result(asked if found == "elsewhere" and self._elsewhere is not None else found)
 
     def _refuse(self, why: str) -> None:
-        """Tell the client that its session is over. Its request is the hello of a new session.
+        """Tell the client that its session is over, or begins. Its request is the hello of a new session.
 
         Raises:
             ConnectionLost: the client has left meanwhile. A new session would take the address of its next connection.
@@ -147,7 +148,11 @@ class IncomingResume:
         asked = self._asked
         assert asked is not None
         hello = Hello(asked.v, asked.features, asked.limits, asked.program, asked.contract)
-        self.connection.send(write_control(Gone(why)), True)
+        answer: Gone | Resumed = Gone(why)
+        if why == "new":
+            hello.sid, hello.token = asked.sid, asked.token
+            answer = Resumed(0, 0, asked.token, announce(self.handshake.limits))
+        self.connection.send(write_control(answer), True)
         self._keep(0, write_control(hello), True)
 
     # ------------------------------------------------------------ what the connection reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..._base.closing import UNINFORMATIVE, CloseCode, CloseInfo
@@ -24,11 +25,14 @@ from ..wire.control import (
 from .connection import Connection
 from .offline_queue import OfflineQueue
 from .peer_host import PeerHost
+from .replay import Send
 from .session import BYTES_PER_MESSAGE, NOT_CONNECTED, Session
 from .session_end import SessionEnd
 from .session_states import SessionInput
 from .tokens import Tokens
 
+KEY = "sec-websocket-key"
+"""The header by which both sides know the connection of a session before the hello has arrived."""
 BYTES_PER_SESSION = 16 * 1024
 """About how many bytes a session without a connection takes, besides its messages and calls."""
 
@@ -42,15 +46,12 @@ class Home(Protocol):
     """The application's name for the client, as `Handshake.address` has set it."""
     rooms: dict[Any, bool]
     """The rooms that the peer is in, and whether it joined each by its own request."""
+    sessions: SessionTable
+    """The sessions of the server."""
 
     @property
     def peer(self) -> Any:
         """The `Peer`, which knows the principal of the client, and the info of the last connection."""
-
-    @property
-    def sessions(self) -> SessionTable:
-        """The sessions of the server."""
-        ...
 
     def set_handshake(self, handshake: Handshake) -> None:
         """Apply what `on_handshake` has decided about the connection on which the session is about to resume."""
@@ -58,6 +59,8 @@ class Home(Protocol):
 
 class SessionTable(Protocol):
     """The table of a server's sessions. `Sessions` implements it, and imports this module."""
+
+    unheard: dict[str, tuple[ServerSession, object]]
 
     def add(self, session: ServerSession, name: str, /) -> tuple[str, float]:
         """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
@@ -80,7 +83,7 @@ class ServerSession(Session):
         home: what the peer has on a server. None without a server: then the session ends with its connection.
     """
 
-    __slots__ = ("counted_memory", "home", "tokens")
+    __slots__ = ("counted_memory", "home", "key", "tokens")
 
     greeting = Hello
 
@@ -98,16 +101,27 @@ class ServerSession(Session):
         """With these the client proves that the session is its own. Made when the session gets its name."""
         self.counted_memory = 0
         """Bytes that `Sessions` counts for the session while it has no connection, or is over."""
+        self.key = ""
+        """The header ``Sec-WebSocket-Key`` of the first connection, which its client knows, too, if it is no page."""
+
+    def start_on(self, connection: Connection, *, can_resume: bool, wrap: Callable[[Send], Send] | None = None) -> None:
+        """See `Session.start_on`."""
+        super().start_on(connection, can_resume=can_resume, wrap=wrap)
+        if can_resume and self.home is not None:
+            self.key = key = connection.transport.info.headers.get(KEY, "")
+            if key:
+                self.home.sessions.unheard[key] = self, self._host.log.principal
 
     def _greeting_received(self, message: Hello) -> None:
         # The welcome is sent first, because later messages may use what was negotiated.
         if self.home is None or not self.negotiation.has(RESUME):
             self.send_control(self._welcome())
         else:
+            sessions, traffic = self.home.sessions, self._host.traffic(self.connection)
             # What was sent before the welcome is not sent again, so a client without the welcome cannot resume.
-            traffic = self._host.traffic(self.connection)
             self.tokens = Tokens("" if traffic is not None and traffic.messages_out else message.token)
-            self.sid, self.ttl = self.home.sessions.add(self, message.sid)
+            sessions.unheard.pop(self.key, None)
+            self.sid, self.ttl = sessions.add(self, message.sid)
             if not self.sid:
                 self.fail(CloseCode.INVALID_DATA, "the name of the session is used, or not valid")
                 return

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import suppress
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -24,7 +24,7 @@ from .tokens import TOKENS_OF_NO_SESSION, Tokens
 
 MOST_CLOSED = 10_000
 """Limit of the closed sessions that are remembered for their clients. Beyond it the oldest is removed. Each takes about
-half a KiB."""
+half a KiB. Also of the keys of silent connections."""
 LONGEST_NAME = 64
 """Characters of the longest name that a client may give to its session."""
 
@@ -57,6 +57,10 @@ class Sessions:
         """The first part of the names of these sessions. Sessions of other processes have other first parts. In a
         cluster, it is the name of the node, so that other nodes find it."""
         self._named: dict[str, ServerSession] = {}
+        self.unheard: dict[str, tuple[ServerSession, object]] = {}
+        """The sessions whose client has not said hello yet, and its principal, by the keys of their handshakes."""
+        self._silent: dict[str, object] = {}
+        """The principals of such sessions that are over, the oldest first."""
         self.closed: dict[str, ClosedSession] = {}
         """Closed sessions whose clients do not know yet how they were closed, by name, the oldest first."""
         self._counted: dict[ServerSession, object] = {}
@@ -90,6 +94,10 @@ class Sessions:
                 knows of the end.
         """
         self.stop_counting(session)
+        if (unheard := self.unheard.pop(session.key, None)) is not None:
+            self._silent[session.key] = unheard[1]
+            if len(self._silent) > MOST_CLOSED:
+                del self._silent[next(iter(self._silent))]
         sid = session.sid
         self._named.pop(sid, None)
         if closed_with is None:
@@ -104,8 +112,13 @@ class Sessions:
         if (closed := self.closed.pop(sid, None)) is not None:
             closed.until.cancel()
 
-    def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> Any | ClosedSession | GoneWhy:
+    def resume(
+        self, asked: Resume, connection: Connection, handshake: Handshake
+    ) -> Any | ClosedSession | GoneWhy | Literal["new"]:
         """Resume a session on ``connection``. Return its `Peer`, or why it cannot resume.
+
+        ``"new"`` if this process has not read the hello of its first connection, and now never will. What the client
+        has sent can begin here then. Without that connection, another process may have it.
 
         A refused request does not change the session, with one exception: if the client has proven that the session is
         its own, but the limits differ, the session ends, and the client gets a new one.
@@ -115,6 +128,8 @@ class Sessions:
             return "elsewhere"
         sid = asked.sid if dot else f"{self.here}.{asked.sid}"
         session = self._named.get(sid) or self.closed.get(sid)
+        if session is None and self._was_silent(asked, handshake):
+            return "new"
         tokens = TOKENS_OF_NO_SESSION if session is None else session.tokens
         if not tokens.accepts(asked) or session is None:
             return "expired"
@@ -136,6 +151,13 @@ class Sessions:
         peer = session.peer  # before `resume`: if the session ends there, nothing else may refer to the peer
         session.resume(asked, connection, handshake)
         return peer
+
+    def _was_silent(self, asked: Resume, handshake: Handshake) -> bool:
+        """Return whether this process has the first connection of a session, and will never read its hello."""
+        if (unheard := self.unheard.get(asked.sid)) is not None:
+            unheard[0].evict()
+        is_known = asked.sid in self._silent
+        return is_known and _same(self._silent.pop(asked.sid), handshake.principal)
 
     # ------------------------------------------------------------ the limit of memory
 
