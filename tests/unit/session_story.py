@@ -165,6 +165,7 @@ class Visitor:
         self.lines.append(Dialed())
         handshake = Handshake(f"/?user={self.user}", headers, limits=self.server.limits)
         await self.server.handshake(handshake)
+        self.line.info = handshake.connection_info()
         accepting = start(accept_of(self.server)(self.line, handshake, self.clock))
         await turns()
         if first is not None:

@@ -117,6 +117,33 @@ async def test_a_session_resumes_before_its_welcome() -> None:
     await page.server.close()
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+@pytest.mark.parametrize(("user", "answers"), [("ann", ["resumed", "welcome"]), ("bob", ["gone", "welcome"])])
+async def test_a_session_whose_hello_has_not_arrived_begins_by_its_resume(
+    user: str, answers: list[str], is_lost: bool
+) -> None:
+    """If the key of the handshake shows that this process has its connection, on which it then reads nothing more."""
+    page, ran = Visitor(identifying()), list[int]()
+    page.server.on("run", ran.append)
+    peer = await page.connect(**{"sec-websocket-key": "mine"})
+    silent = page.line
+    if is_lost:
+        silent.lose(CloseInfo(4412))
+    page.user, page.session = user, UNNAMED
+    await page.resume()
+    assert kinds(page.line.pop_sent()) == answers
+    page.line.feed({"i": 1, "a": ["run", 1]})
+    await turns_until(lambda: ran)
+    if not is_lost:
+        silent.feed(HELLO)
+        silent.feed({"i": 1, "a": ["run", 1]})
+    await peer.wait_closed()
+    page.line.lose(CloseInfo(4412))
+    await page.resume(gen=2)
+    assert kinds(page.line.pop_sent())[0] == ("resumed" if user == "ann" else "gone") and ran == [1]
+    await page.server.close()
+
+
 @pytest.mark.parametrize("fields", [{"sid": "other"}, {"sid": "o.ther"}, {"sid": ""}, {"token": "guessed"}])
 async def test_a_session_that_the_server_has_not_had_does_not_begin_by_its_resume(fields: dict[str, Any]) -> None:
     """Another process may have had it."""
