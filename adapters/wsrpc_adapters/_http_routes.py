@@ -707,7 +707,7 @@ def error_of(error: WsrpcError) -> dict[str, Any]:
         shown = {"message": error.message, "code": error.code}
         with suppress(BadResult):  # JSON may not have the rest
             encode(rest := {**error.fields, "data": error.data})
-            shown = {**rest, **shown}
+            shown |= rest | shown
     return {"error": {name: value for name, value in shown.items() if value is not None}}
 
 

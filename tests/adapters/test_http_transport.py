@@ -34,7 +34,7 @@ from wsrpc import (
     Server,
     dial,
 )
-from wsrpc._core.session import client_session
+from wsrpc._core.session import client_session, sessions
 from wsrpc._http import chosen_transport, http_dial, http_transport
 from wsrpc._http.http_dial import dial_http
 from wsrpc._http.http_transport import CLOSE, NOTHING, PIECE, PING, PONG, TEXT, frame
@@ -128,6 +128,8 @@ class Gate:
             event = {"type": ""}
             while event["type"] != "websocket.disconnect":
                 event = await receive()
+                if unheard and event["type"] == "websocket.disconnect":
+                    await self.late.wait()
                 if not (unheard and event["type"] == "websocket.receive"):
                     events.put_nowait(event)
                 if late and event["type"] == "websocket.connect":
@@ -311,6 +313,7 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
 ) -> None:
     """Calls that were made at once failed after 40 s, with an unknown outcome."""
     monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    monkeypatch.setattr(sessions, "WAS_OPEN", 0.05)
     async with gated() as (server, gate, url):
         ran: list[int | str] = []
 
@@ -334,6 +337,7 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
             client.peer.transport.abort()
             assert [number async for number in client.stream("count", 5)] == [0, 1, 2, 3, 4]
             assert [info.resumed for info in infos] == [True, True]
+            gate.late.set()
             await gate.heard.wait()
         assert ran == ["first", *range(20)]
 

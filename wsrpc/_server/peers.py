@@ -359,11 +359,12 @@ class Peers:
         Raises:
             TypeError: ``transport`` is not a transport.
         """
-        self._connected[served.peer.id] = served
+        peer = served.peer
+        self._connected[peer.id] = served
         served.expire_at(served.expires)
         try:
             if arrival is None:
-                served.peer.bind(transport)
+                peer.bind(transport)
             else:
                 served.current.start(arrival.connection)
                 arrival.hand_over()
@@ -418,10 +419,11 @@ class Peers:
             self._remove(served)
 
     def _remove(self, served: ServedPeer) -> None:
-        self._connected.pop(served.peer.id, None)
+        peer = served.peer
+        self._connected.pop(peer.id, None)
         served.expire_at(None)
         self.release(served)
-        self._on_end(served.peer)
+        self._on_end(peer)
 
     # ------------------------------------------------------------ the cluster
 

@@ -174,9 +174,9 @@ async def test_one_connection_cannot_flood_the_log_with_tracebacks(
 
 async def test_handshakes_that_come_again_and_again_cannot_flood_it_either(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
-    for _ in range(3000):
+    for number in range(3000):
         with pytest.raises(HandshakeRejected):
-            await server.handshake(Handshake("/", {"host": "here", "origin": f"https://{'x' * 5000}.example"}))
+            await server.handshake(Handshake("/", {"host": "here", "origin": f"https://{number}{'x' * 5000}.example"}))
     assert 1000 <= len(messages(caplog)) < 2000 and all(len(text) < LONGEST for text in messages(caplog))
     assert server.stats().refused == {403: 3000}
 

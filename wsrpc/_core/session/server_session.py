@@ -60,7 +60,7 @@ class Home(Protocol):
 class SessionTable(Protocol):
     """The table of a server's sessions. `Sessions` implements it, and imports this module."""
 
-    unheard: dict[str, tuple[ServerSession, object]]
+    unheard: dict[str, tuple[ServerSession, object, float]]
 
     def add(self, session: ServerSession, name: str, /) -> tuple[str, float]:
         """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""
@@ -110,7 +110,7 @@ class ServerSession(Session):
         if can_resume and self.home is not None:
             self.key = key = connection.transport.info.headers.get(KEY, "")
             if key:
-                self.home.sessions.unheard[key] = self, self._host.log.principal
+                self.home.sessions.unheard[key] = self, self._host.log.principal, self._host.loop.time()
 
     def _greeting_received(self, message: Hello) -> None:
         # The welcome is sent first, because later messages may use what was negotiated.

@@ -25,6 +25,8 @@ from .tokens import TOKENS_OF_NO_SESSION, Tokens
 MOST_CLOSED = 10_000
 """Limit of the closed sessions that are remembered for their clients. Beyond it the oldest is removed. Each takes about
 half a KiB. Also of the keys of silent connections."""
+WAS_OPEN = 2.0
+"""Seconds, less than a client waits for the first message on a WebSocket before it asks over HTTP."""
 LONGEST_NAME = 64
 """Characters of the longest name that a client may give to its session."""
 
@@ -57,10 +59,12 @@ class Sessions:
         """The first part of the names of these sessions. Sessions of other processes have other first parts. In a
         cluster, it is the name of the node, so that other nodes find it."""
         self._named: dict[str, ServerSession] = {}
-        self.unheard: dict[str, tuple[ServerSession, object]] = {}
-        """The sessions whose client has not said hello yet, and its principal, by the keys of their handshakes."""
-        self._silent: dict[str, object] = {}
-        """The principals of such sessions that are over, the oldest first."""
+        self.unheard: dict[str, tuple[ServerSession, object, float]] = {}
+        """The sessions whose client has not said hello yet, its principal and when it has connected, by the keys of
+        their handshakes."""
+        self._silent: dict[str, tuple[object, float, float, Scheduler]] = {}
+        """For such sessions that are over, the oldest first: the principal, and when they began and ended, by which
+        clock."""
         self.closed: dict[str, ClosedSession] = {}
         """Closed sessions whose clients do not know yet how they were closed, by name, the oldest first."""
         self._counted: dict[ServerSession, object] = {}
@@ -95,7 +99,7 @@ class Sessions:
         """
         self.stop_counting(session)
         if (unheard := self.unheard.pop(session.key, None)) is not None:
-            self._silent[session.key] = unheard[1]
+            self._silent[session.key] = *unheard[1:], loop.time(), loop
             if len(self._silent) > MOST_CLOSED:
                 del self._silent[next(iter(self._silent))]
         sid = session.sid
@@ -128,7 +132,7 @@ class Sessions:
             return "elsewhere"
         sid = asked.sid if dot else f"{self.here}.{asked.sid}"
         session = self._named.get(sid) or self.closed.get(sid)
-        if session is None and self._was_silent(asked, handshake):
+        if session is None and self._was_silent(asked.sid, handshake.principal):
             return "new"
         tokens = TOKENS_OF_NO_SESSION if session is None else session.tokens
         if not tokens.accepts(asked) or session is None:
@@ -152,12 +156,18 @@ class Sessions:
         session.resume(asked, connection, handshake)
         return peer
 
-    def _was_silent(self, asked: Resume, handshake: Handshake) -> bool:
-        """Return whether this process has the first connection of a session, and will never read its hello."""
-        if (unheard := self.unheard.get(asked.sid)) is not None:
+    def _was_silent(self, key: str, principal: object) -> bool:
+        """Return whether this process has the first connection of a session, and will never read its hello.
+
+        A proxy may have sent the handshake to another process before, or later, if the first one did not answer. But
+        then it was not open `WAS_OPEN` seconds ago.
+        """
+        if (unheard := self.unheard.get(key)) is not None:
             unheard[0].evict()
-        is_known = asked.sid in self._silent
-        return is_known and _same(self._silent.pop(asked.sid), handshake.principal)
+        if (silent := self._silent.pop(key, None)) is None:
+            return False
+        other, began, ended, loop = silent
+        return began <= loop.time() - WAS_OPEN <= ended and _same(other, principal)
 
     # ------------------------------------------------------------ the limit of memory
 
