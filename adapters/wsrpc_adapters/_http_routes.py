@@ -720,7 +720,8 @@ def status_of(error: WsrpcError) -> int:
             return status
     if isinstance(error, ConnectionLost):
         status = CLOSED.get(error.code, 403)
-        return 500 if status == 503 and error.outcome != "not_sent" else status  # the handler may have run
+        is_refusal = status != 503 and error.code != CloseCode.CREDENTIALS_EXPIRED
+        return status if is_refusal or error.outcome == "not_sent" else 500  # the handler may have run
     if isinstance(error, RemoteError) and not str(error.code).startswith("wsrpc."):
         return CODES.get(error.code, 400)
     return 500

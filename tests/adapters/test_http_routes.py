@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
@@ -63,6 +64,8 @@ class Application:
         handshake.principal, handshake.address = handshake.bearer_token, self.address
         if handshake.bearer_token == "nobody":
             handshake.reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+        if handshake.bearer_token == "soon":
+            handshake.expires = time.time() + 0.1
 
     def add(self, a: int, b: int = 1) -> int:
         return a + b
@@ -226,6 +229,14 @@ ANSWERS: dict[str, Row] = {
     "an error that is no error": ("POST", "/call/refuse", ["ok"], {}, 400, "ok"),
     "a failure": ("POST", "/call/fail", None, {}, 500, "wsrpc.internal"),
     "a deadline": ("POST", "/call/wait", None, {"wsrpc-timeout": "0.05"}, 504, "wsrpc.request_timeout"),
+    "credentials that expire in the midst": (
+        "POST",
+        "/call/wait",
+        None,
+        {"Authorization": "Bearer soon"},
+        500,
+        "wsrpc.connection_lost",
+    ),
     "a deadline that is no number": ("POST", "/call/add", [1], {"wsrpc-timeout": "nan"}, 400, "wsrpc.bad_arguments"),
     "a stream": ("POST", "/call/count", [1], {}, 400, "wsrpc.unexpected_channel"),
     "an event that is not served": ("POST", "/call/other", [], {}, 404, "routes() does not serve this path"),
