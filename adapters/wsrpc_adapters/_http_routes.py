@@ -258,7 +258,9 @@ class Asked:
             self.args = found if isinstance(found, list) else [found]
 
     def _read_options(self) -> None:
-        if KEY in self.handshake.headers:
+        if keys := self.handshake.headers.get_all(KEY):
+            if len(keys) > 1:
+                raise HandshakeRejected(400, f"the header {KEY} is repeated")
             if self.key:
                 raise HandshakeRejected(400, "the key of a run is in its URL")
             self.key = unquoted(self.header(KEY))

@@ -355,6 +355,14 @@ ODD: dict[str, tuple[str, list[bytes], bytes, int, str, str]] = {
     ),
     "a key in UTF-8": ("POST /call/charge", [BODY, "Idempotency-Key: ä".encode()], b"[1]", 400, KEY, "refusals"),
     "a key in Latin-1": ("POST /call/charge", [BODY, b"Idempotency-Key: \xe4"], b"[1]", 400, KEY, "refusals"),
+    "two keys": (
+        "POST /call/charge",
+        [BODY, b"Idempotency-Key: a", b"Idempotency-Key: b"],
+        b"[1]",
+        400,
+        "the header idempotency-key is repeated",
+        "refusals",
+    ),
     "half a key": (
         "POST /call/charge",
         [BODY, b'Idempotency-Key: "a'],
