@@ -16,6 +16,7 @@ from hosts import HOSTS, Host
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from served import AT_ONCE, LIMITS
+from websockets.http11 import Request
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Peer, Quotas, Server, local_client
 from wsrpc.testing import connect
@@ -23,6 +24,8 @@ from wsrpc_adapters.asgi import asgi, routes
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
+READS_METHODS = "method" in Request.__dataclass_fields__
+"""Older versions of websockets close a connection whose request is no GET: docs/reference/versions.md."""
 WHY = "log in first"
 PAGE = "https://page.example"
 EVIL = {"Origin": "https://evil.example"}
@@ -162,7 +165,7 @@ async def test_a_client_in_memory_that_is_refused(name: str) -> None:
                 assert f"{seen(lost.value)}, {await after_refusal(client)}" == REFUSALS[name].memory
 
 
-@pytest.mark.parametrize("host", HOSTS, ids=repr)
+@pytest.mark.parametrize("host", [host for host in HOSTS if READS_METHODS or repr(host) != "websockets"], ids=repr)
 async def test_a_page_of_another_origin_may_ask_over_http_why_it_is_refused(host: Host) -> None:
     """Also where the server does not serve connections over HTTP."""
     server = Server(limits=LIMITS, origins=[PAGE])
