@@ -109,7 +109,7 @@ async def refused(page: Page, name: str, url: str) -> Any:
 
 @pytest.mark.parametrize("served", ["with HTTP", "without HTTP", "by itself"])
 async def test_a_page_that_is_refused(served: str) -> None:
-    """It was told "HTTP 404", and its calls waited for ever."""
+    """It was told "HTTP 404", and its calls never ended."""
     table = {name: row for name, row in REFUSALS.items() if (served, name) != ("by itself", "closed")}
     seen = dict[str, str]()
     async with Page.start(NOBODY) as page:

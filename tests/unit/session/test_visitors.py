@@ -157,6 +157,20 @@ async def test_a_session_whose_hello_has_not_arrived_begins_by_its_resume(
     await page.server.close()
 
 
+async def test_a_handshake_that_a_proxy_repeats_at_the_same_process_is_another_connection() -> None:
+    page = Visitor()
+    for _ in range(2):
+        await page.connect(**{"sec-websocket-key": "mine"})
+    given_up, silent = page.lines
+    given_up.lose()
+    page.clock.advance(5.0)
+    silent.lose()
+    page.session = UNNAMED
+    await page.resume()
+    assert kinds(page.line.pop_sent()) == ["resumed", "welcome"]
+    await page.server.close()
+
+
 @pytest.mark.parametrize("fields", [{"sid": "other"}, {"sid": "o.ther"}, {"sid": ""}, {"token": "guessed"}])
 async def test_a_session_that_the_server_has_not_had_does_not_begin_by_its_resume(fields: dict[str, Any]) -> None:
     """Another process may have had it."""

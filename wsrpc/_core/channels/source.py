@@ -36,7 +36,7 @@ _NO_MORE = object()  # what an iterator gives that has ended
 class StartedStep(NamedTuple):
     """Coroutine that has run up to its first wait, such as the ``__anext__`` of a generator whose item takes time.
 
-    It may have sent something. So whoever will not await it completes it with an error.
+    It may have sent something, so it is either awaited or completed with an error.
     """
 
     step: Any

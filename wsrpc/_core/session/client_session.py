@@ -10,6 +10,7 @@ from ..._base.closing import RESUMABLE, CloseCode, CloseInfo
 from ..._base.scheduler import Scheduler, Timer
 from ...errors import short
 from ..wire.control import (
+    KEY,
     RESUME,
     Gone,
     Hello,
@@ -24,7 +25,6 @@ from .connection import Connection, ignore_end
 from .offline_queue import OfflineQueue
 from .peer_host import PeerHost
 from .replay import Send
-from .server_session import KEY
 from .session import NOT_CONNECTED, VERSION, Session
 from .session_end import SessionEnd
 from .session_states import SessionInput

@@ -10,6 +10,7 @@ from ..._base.scheduler import Scheduler
 from ...errors import ConnectionLost
 from ...handshake import Handshake
 from ..wire.control import (
+    KEY,
     PROBE,
     RESUME,
     Alive,
@@ -31,8 +32,6 @@ from .session_end import SessionEnd
 from .session_states import SessionInput
 from .tokens import Tokens
 
-KEY = "sec-websocket-key"
-"""The header by which both sides know the connection of a session before the hello has arrived."""
 BYTES_PER_SESSION = 16 * 1024
 """About how many bytes a session without a connection takes, besides its messages and calls."""
 
@@ -61,6 +60,7 @@ class SessionTable(Protocol):
     """The table of a server's sessions. `Sessions` implements it, and imports this module."""
 
     unheard: dict[str, tuple[ServerSession, object, float]]
+    """The sessions whose client has not said hello yet, its principal and when it has connected, by `KEY`."""
 
     def add(self, session: ServerSession, name: str, /) -> tuple[str, float]:
         """Add a session that can resume. Return its name, and the seconds for which it is kept without a connection."""

@@ -98,7 +98,9 @@ class Sessions:
                 knows of the end.
         """
         self.stop_counting(session)
-        if (unheard := self.unheard.pop(session.key, None)) is not None:
+        unheard = self.unheard.get(session.key)
+        if unheard is not None and unheard[0] is session:  # else a proxy has repeated the handshake here
+            del self.unheard[session.key]
             self._silent[session.key] = *unheard[1:], loop.time(), loop
             if len(self._silent) > MOST_CLOSED:
                 del self._silent[next(iter(self._silent))]

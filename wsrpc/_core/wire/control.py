@@ -44,6 +44,9 @@ RESUME = "resume"
 STOP = "stop"
 """The feature of a producer on a named channel that answers a request ``stop`` after its last item."""
 
+KEY = "sec-websocket-key"
+"""Header of a handshake. By its value, both sides know a connection before its hello has arrived."""
+
 
 class Announced(Struct, frozen=True):
     """The limits of the sender of a hello or welcome. The other side does not exceed them."""
