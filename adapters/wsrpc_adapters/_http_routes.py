@@ -279,6 +279,7 @@ class Asked:
         if "wait" in self.query:
             self.wait = min(number(self.query["wait"], "wait="), LONGEST_WAIT)
         offset = self.query.get("offset", "")
+        # The header first: an EventSource that connects again repeats the `?after=` of its URL.
         self.after = self.header(AFTER) or self.query.get("after") or ("" if offset == "-1" else offset)
 
     def header(self, name: str) -> str:

@@ -115,7 +115,8 @@ def routes(
 
     Args:
         calls: the events that can be requested: ``"event"``, or ``"channel:event"`` on a named channel.
-        runs: the events whose runs have URLs. Their handlers have ``keep=``.
+        runs: the events whose runs have URLs. Their handlers have ``keep=``. A reader continues after the header
+            ``Last-Event-ID``, or else ``?after=``.
         rooms: the names of the rooms that can be read, or patterns such as ``"public-*"``. `Server.on_join` and
             ``allow=`` decide who may.
         state: as for `asgi`.

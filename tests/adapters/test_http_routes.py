@@ -269,7 +269,7 @@ ANSWERS: dict[str, Row] = {
     "a room that is not served": ("GET", "/rooms/private", None, {}, 404, "routes() does not serve this path"),
     "a room that may not be read": ("GET", "/rooms/public-closed?wait=0", None, {}, 403, "not allowed"),
     "a number of events that is not valid": ("GET", "/rooms/lobby?last=-1", None, {}, 400, "wsrpc.bad_arguments"),
-    "the end was read": ("GET", "/runs/count/k", None, {**ADA, "Last-Event-ID": "end"}, 204, ""),
+    "the end was read": ("GET", "/runs/count/k?after=0", None, {**ADA, "Last-Event-ID": "end"}, 204, ""),
     "a body that uvicorn loses": (
         "POST",
         "/call/add",

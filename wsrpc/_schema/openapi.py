@@ -50,7 +50,7 @@ PARAMETERS = {
     "key": _parameter("path", "key", "The key of the run."),
     "args": _parameter("query", "args", "The arguments, as a JSON array, if the key has a scope that depends on them."),
     "after": _parameter("query", "after", "Continue after this position."),
-    "last_id": _parameter("header", "Last-Event-ID", "Continue after the server-sent event with this id."),
+    "last_id": _parameter("header", "Last-Event-ID", "Continue after this server-sent event. It overrides `after`."),
     "wait": _parameter("query", "wait", "Respond with JSON, after at most so many seconds.", NUMBER),
     "last": _parameter("query", "last", "Begin with so many of the last events.", COUNT),
 }

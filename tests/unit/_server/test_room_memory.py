@@ -73,14 +73,15 @@ class OddStore(MemoryStore):
         super().__init__()
         self.reads = asyncio.Event()
         self.reads.set()
-        self.is_full = self.is_deaf = self.is_broken = False
+        self.is_deaf = self.is_broken = False
+        self.error: Exception | None = None
         self.readers = self.asked = self.renewed = 0
 
     async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
         self.asked += 1
         self.renewed += not args[2]
-        if self.is_full:
-            raise StoreFull
+        if self.error is not None:
+            raise self.error
         added = await super().append(key, log, *args, **options)
         await asyncio.sleep(3600 if self.is_deaf else 0)
         return added
@@ -334,24 +335,28 @@ async def test_a_handler_that_brings_in_its_peer_wrongly_does_not_say_that_it_ha
         assert caught.value.outcome == "ran"
 
 
-async def test_a_store_that_is_full_is_reported_once(
-    store: OddStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(StoreFull(), "the store has no room for the events of this room"), (OSError("broken"), "broken")],
+    ids=repr,
+)
+async def test_a_store_that_fails_is_reported_once_and_read_again(
+    error: Exception, why: str, store: OddStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was a warning each second."""
     caplog.set_level(logging.INFO, "wsrpc")
     monkeypatch.setattr(room_log, "PAUSE", 0.001)
     monkeypatch.setattr(room_log, "SOON", 60)
-    store.is_full = True
+    store.error = error
     async with house(1, store=store) as (server, lobby, one):
         lobby.add(server.peers[0])
         await turns_until(lambda: store.asked > 5)
-        store.is_full = False
+        store.error = None
         await turns_until(lambda: "is read again" in caplog.text)
         await lobby.emit("said", 1)
         assert await one.hear(1) == [1]
     about = [(each.levelname, each.getMessage()) for each in caplog.records if "room 'lobby'" in each.getMessage()]
-    full = "room 'lobby' is not read: the store has no room for the events of this room"
-    assert about == [("WARNING", full), ("INFO", "room 'lobby' is read again")]
+    assert about == [("WARNING", f"room 'lobby' is not read: {why}"), ("INFO", "room 'lobby' is read again")]
 
 
 async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
@@ -408,6 +413,18 @@ async def test_who_is_ahead_of_a_process_gets_what_it_sends_while_it_reads_for_t
         late.others.set()
         assert await two.hear(1) == [1]
         assert (await joining)["complete"]
+
+
+async def test_a_join_waits_for_no_event_that_the_other_members_here_have_not_got() -> None:
+    store = MemoryStore()
+    late: Any = LateStore(store)
+    late.others.set()
+    async with house(2, store=late) as (_, _, one, two), house(0, store=store) as (_, there):
+        await one.join()
+        await there.emit("said", 1)
+        assert (await two.join(last=1))["complete"] and not two.heard.qsize()
+        late.waiting.set()
+        assert await one.hear(1) == await two.hear(1) == [1]
 
 
 async def test_events_in_memory_are_kept_as_long_as_there_are_members(

@@ -586,6 +586,19 @@ async def test_a_call_is_cancelled_that_comes_together_with_its_cancellation(cal
             await turns_until(lambda: w.callee.client.peer.active == 1)  # the conversation
 
 
+async def test_an_upload_that_is_cancelled_in_any_turn_ends_at_its_peer() -> None:
+    """Also between the answer of the peer and the turn in which its node joins the two channels."""
+    async with world("there") as w:
+        for turn in range(40):
+            uploading = asyncio.create_task(w.peer.request("last", send=iter(int, 1)))
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            uploading.cancel()
+            await asyncio.wait((uploading,))
+            assert await w.peer.request("echo", turn) == [turn]
+            await turns_until(lambda: not w.callee.client.peer.active)
+
+
 async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world("there") as w:
         with pytest.raises(ValueError, match="close code 1006 may not be sent"):

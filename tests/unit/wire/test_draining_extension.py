@@ -148,22 +148,26 @@ async def asked(d: Driven) -> list[Any]:
     return [{"i": i, "d": 1}]
 
 
+async def opening(d: Driven) -> list[Any]:
+    start(d.peer.open_channel("talk"))
+    await turns()
+    h = d.take()[-1]["i"]
+    return [{"i": h, "h": 1}, {"h": h, "x": {"message": "closed", "code": "wsrpc.closed"}, "_": 1}]
+
+
 async def reading(d: Driven) -> list[Any]:
     task, i = await d.asks("work")
     task.cancel()
-    opening = start(d.peer.open_channel("talk"))
-    await turns()
-    h = d.take()[-1]["i"]
-    await d.fed({"i": i, "d": 1}, {"i": h, "h": 1})
-    await opening
-    return [{"h": h, "x": {"message": "closed", "code": "wsrpc.closed"}, "_": 1}]
+    opened, *ends = await opening(d)
+    await d.fed({"i": i, "d": 1}, opened)
+    return ends
 
 
 async def emit_nowait(peer: Peer) -> None:
     peer.emit_nowait("new")
 
 
-WORK = {"nothing": None, "asked": asked, "reading": reading}
+WORK = {"nothing": None, "asked": asked, "opening": opening, "reading": reading}
 NEW: dict[str, Callable[[Peer], Awaitable[Any]]] = {
     "request": lambda peer: peer.request("new"),
     "named": lambda peer: peer.of("chat").request("new"),
@@ -191,7 +195,9 @@ async def test_where_new_messages_go(work: str, after: int | None, new: str) -> 
     await turns()
     sent = [message for message in d.take() if "new" in message.get("a", ())]
     assert len(sent) == (after is None or not (waits or new in LASTING))
-    said = await d.fed(*ends)
+    for part in ends[:-1]:
+        assert QUIET not in await d.fed(part) or waits
+    said = await d.fed(*ends[-1:])
     if after is not None:
         assert (QUIET in said) == (not waits), "also if what is new has not ended"
         assert d.peer.connected
