@@ -12,17 +12,68 @@ import os
 import signal
 import traceback
 from asyncio import constants
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from effort import QUICK, SOAK, use_profile
 
 from wsrpc._core.peer import dispatcher
+from wsrpc.testing import VirtualTimeLoop
 
 TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
+REAL = ("sockets", "processes", "threads")
+"""Folders of unit tests that wait for something outside of the event loop. The others run in virtual time."""
+NOT_YET = {
+    UNIT / "_base/test_logs.py",
+    UNIT / "_base/test_logs_secrets.py",
+    UNIT / "_base/test_misuse.py",
+    UNIT / "_base/test_stats.py",
+    UNIT / "_client/test_waiting_for_a_connection.py",
+    UNIT / "_keyed/test_keyed_bounds.py",
+    UNIT / "_keyed/test_keyed_calls.py",
+    UNIT / "_net/test_health.py",
+    UNIT / "_net/test_port_connections.py",
+    UNIT / "_net/test_tls.py",
+    UNIT / "_net/test_websocket.py",
+    UNIT / "_raw/test_raw_receive.py",
+    UNIT / "_raw/test_raw_rooms.py",
+    UNIT / "_raw/test_raw_send.py",
+    UNIT / "_server/test_draining.py",
+    UNIT / "_server/test_handshake_functions.py",
+    UNIT / "_server/test_handshake_origins.py",
+    UNIT / "_server/test_quotas.py",
+    UNIT / "_server/test_room_memory.py",
+    UNIT / "_server/test_room_state.py",
+    UNIT / "_server/test_server_emit.py",
+    UNIT / "_server/test_server_listen.py",
+    UNIT / "_server/test_service.py",
+    UNIT / "channels/test_sources.py",
+    UNIT / "cluster/test_away_calls.py",
+    UNIT / "cluster/test_cluster_addresses.py",
+    UNIT / "cluster/test_cluster_health.py",
+    UNIT / "cluster/test_node.py",
+    UNIT / "cluster/test_rebalancing.py",
+    UNIT / "cluster/test_sessions_elsewhere.py",
+    UNIT / "handlers/test_deprecated.py",
+    UNIT / "handlers/test_generator_middleware.py",
+    UNIT / "handlers/test_peer_handlers.py",
+    UNIT / "handlers/test_threads.py",
+    UNIT / "handlers/test_where_am_i.py",
+    UNIT / "inboxes/test_events.py",
+    UNIT / "peer/test_closing_from_handlers.py",
+    UNIT / "peer/test_cycles.py",
+    UNIT / "peer/test_endings.py",
+    UNIT / "sending/test_refused.py",
+    UNIT / "session/test_presence.py",
+    UNIT / "test_calls.py",
+    UNIT / "test_limits.py",
+    UNIT / "testing/test_testing.py",
+}
+"""Files that have tests of both kinds."""
 ON_UVLOOP = os.environ.get("WSRPC_LOOP") == "uvloop"
 """Tests run on uvloop, except those marked ``asyncio_loop``: make test-uvloop."""
 SLOW = (TESTS / "simulation", TESTS / "property", TESTS / "faults", TESTS / "test_typing.py")
@@ -51,11 +102,17 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-if ON_UVLOOP:
-    import uvloop
+def is_virtual(path: Path) -> bool:
+    """Whether the tests of a file run in virtual time."""
+    return UNIT in path.parents and path.relative_to(UNIT).parts[0] not in REAL and path not in NOT_YET
 
-    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-        return {"uvloop": uvloop.new_event_loop}
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if is_virtual(item.path) or item.path.name == "test_docs.py":  # there, virtual as long as a page uses no socket
+        return {"virtual": VirtualTimeLoop}
+    if ON_UVLOOP:
+        return {"uvloop": import_module("uvloop").new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -129,3 +186,12 @@ async def asyncio_debug(request: pytest.FixtureRequest) -> None:
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
         loop.slow_callback_duration = math.inf  # its warnings of slow turns tell of the machine, and tests read the log
+
+
+@pytest.fixture(autouse=True)
+async def virtual_time(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Fail if a test that runs in virtual time waits for a socket, a process or a thread: it depends on the machine."""
+    yield
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualTimeLoop) and is_virtual(request.path):
+        assert not loop.waited, f"this test belongs in one of the folders {', '.join(REAL)} of tests/unit"

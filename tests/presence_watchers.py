@@ -8,7 +8,8 @@ from typing import Any, Self
 from leftovers import turns_until
 
 from wsrpc import Client, Handshake, Peer, Reconnect, Room, Server
-from wsrpc.testing import Clock, Line
+from wsrpc.testing import Line
+from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
 __all__ = ["GRACE", "Hook", "Viewer", "Watcher", "give_principals", "states", "use_clock"]

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from wsrpc import ConnectionLost, Context, Limits, Peer, WsrpcError
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec, MsgpackCodec
-from wsrpc.testing import Clock, ScriptedTransport
+from wsrpc.testing import ScriptedTransport
+from wsrpc.testing._clock import Clock
 
 MAX_ID = 2**53 - 1
 EVENTS = ["now", "later", "held", "fails", "fails later", "typed", "ordered"]

@@ -50,7 +50,8 @@ from wsrpc.cluster import Cluster, ClusterClient, ClusterPeer, MemoryEngine
 from wsrpc.cluster.engine import Engine
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.errors import PeerError
-from wsrpc.testing import Clock, FaultProxy, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.testing import FaultProxy, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.testing._clock import Clock
 from wsrpc.transport import ConnectionInfo, Receiver, Transport
 from wsrpc.types import EmitReport, RawConnection, ServerChannel
 

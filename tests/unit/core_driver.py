@@ -16,7 +16,8 @@ from wsrpc._core.handlers.registry import Registry
 from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
-from wsrpc.testing import Clock, ScriptedTransport
+from wsrpc.testing import ScriptedTransport
+from wsrpc.testing._clock import Clock
 
 ABORTED = {"message": "Request aborted"}
 

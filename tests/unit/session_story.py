@@ -24,7 +24,8 @@ from wsrpc import (
     Server,
 )
 from wsrpc._server.server import accept_of
-from wsrpc.testing import Clock, Line, MemoryTransport, ScriptedTransport
+from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
+from wsrpc.testing._clock import Clock
 
 SMALL = 128 * 1024
 """The smallest `Limits.replay_bytes`."""

@@ -20,7 +20,8 @@ from leftovers import turns_until
 
 from wsrpc import AnonymousChannel, ChannelClosed, Client, Limits, Peer, Reconnect, Server, blocking
 from wsrpc.errors import ConnectionLost, HandlerFailed, RemoteError, RequestTimeout, RpcError, SessionLost
-from wsrpc.testing import Clock, Line, connect
+from wsrpc.testing import Line, connect
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -38,7 +38,8 @@ from wsrpc.errors import (
     StreamOverflow,
     TooManyRequests,
 )
-from wsrpc.testing import Clock, Line, MemoryTransport, connect
+from wsrpc.testing import Line, MemoryTransport, connect
+from wsrpc.testing._clock import Clock
 
 BAD, OVERLOADED, OPENED = "wsrpc.bad_arguments", "wsrpc.overloaded", "wsrpc.too_many_channels"
 NONE: Mapping[Any, Any] = MappingProxyType({})

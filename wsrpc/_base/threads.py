@@ -152,7 +152,9 @@ class Worker(threading.Thread):
     def call(self, function: Callable[..., object], *args: Any) -> asyncio.Future[Any]:
         """Submit a function in the context of the first call. Return a future of its `outcome_of`."""
         self._context = self._context or contextvars.copy_context()
-        self.last = last = asyncio.wrap_future(self.submit(outcome_of, self._context.run, function, *args))
+        executor: Any = self  # asyncio only submits to it
+        last = asyncio.get_running_loop().run_in_executor(executor, outcome_of, self._context.run, function, *args)
+        self.last = last
         return last
 
     async def do(self, function: Callable[..., object], *args: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -76,11 +75,11 @@ class WatchedStore:
         return partial(self._ask, found) if callable(found) else found
 
     async def _ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        due = time.monotonic() + SILENT + options.get("wait", 0.0)
+        due = asyncio.get_running_loop().time() + SILENT + options.get("wait", 0.0)
         try:
             return await attempted(method, *args, **options)
         except asyncio.CancelledError:  # a caller has given up
-            if time.monotonic() > due:
+            if asyncio.get_running_loop().time() > due:
                 self._failed(StoreLost(f"no answer within {SILENT:g} s"))
             raise
         except Exception as exc:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
@@ -356,7 +355,7 @@ class MemoryStore:
 
     def _drop_expired(self) -> float:
         """Drop the logs that have expired, and return the time."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         while self._checks and self._checks[0][0] <= now:
             when, key = heappop(self._checks)
             log = self._logs.get(key)

@@ -226,7 +226,7 @@ class SqliteStore(MemoryStore):
         return file, clock, rows, entries
 
     def _load(self, clock: list[float], rows: list[tuple[str, Row]], entries: list[tuple[str, str, bytes]]) -> None:
-        now, system = time.monotonic(), time.time()
+        now, system = asyncio.get_running_loop().time(), time.time()
         time_in_file = clock[0] + max(0.0, system - clock[1])
         self._ahead, self._system_ahead = time_in_file - now, system - now
         for key, row in rows:
@@ -255,7 +255,7 @@ class SqliteStore(MemoryStore):
         """Write the time soon after the system clock was set, because the power may fail before the next call."""
         while True:
             await asyncio.sleep(WATCH)
-            if abs(time.time() - time.monotonic() - self._system_ahead) > 1:
+            if abs(time.time() - asyncio.get_running_loop().time() - self._system_ahead) > 1:
                 with suppress(StoreLost):
                     await self._save("")
 
@@ -280,7 +280,7 @@ class SqliteStore(MemoryStore):
         for each in changed:
             statements += self._statements(each, self._logs[each])
         saved = {each: (self._logs[each], self._logs[each].last) for each in changed}
-        now, system = time.monotonic(), time.time()
+        now, system = asyncio.get_running_loop().time(), time.time()
         statements.append(("REPLACE INTO clock VALUES (0, ?, ?)", (self._ahead + now, system)))
         try:
             await self._in_thread(self._write, self._file, statements)

@@ -232,7 +232,7 @@ class AwayCalls:
         """Peers whose calls are adopted again, with the times at which they have connected, `UNANSWERED`, or
         `ONCE_MORE`."""
         self._adopting: asyncio.Task[None] | None = None
-        self.ended_at = time.monotonic()
+        self.ended_at = asyncio.get_running_loop().time()
         """When another process has last ended, as far as is known."""
         self._answered: dict[str, float] = {}
         """Peers of this process that have answered a call of another one, with the time of the last answer."""
@@ -423,11 +423,11 @@ class AwayCalls:
         """Make the calls of other processes to a peer, which is connected to this one, when they have ended."""
         if self.outlive_process and not self.link.closed:
             self.link.spawn(self._adopt(address))
-            self._adopt_later(address, time.monotonic())
+            self._adopt_later(address, asyncio.get_running_loop().time())
 
     def answered(self, address: str) -> None:
         """A peer that is connected to this process has answered a call of another one."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         self._answered.pop(address, None)
         self._answered[address] = now
         while now - self._answered[oldest := next(iter(self._answered))] > UNNOTICED:
@@ -435,7 +435,7 @@ class AwayCalls:
 
     def process_ended(self, silent: bool) -> None:
         """Another process has left the cluster. If it was ``silent``, its leases last for a while."""
-        self.ended_at = time.monotonic()
+        self.ended_at = asyncio.get_running_loop().time()
         if not silent:
             self._left.set()
             return

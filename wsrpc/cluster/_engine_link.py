@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -89,7 +88,7 @@ class EngineLink:
         """Why the last attempt to connect has failed. None after a connection."""
         self.decided = asyncio.Event()
         """Set once the engine was reached, or has refused the user or the password."""
-        self._away_since = time.monotonic()
+        self._away_since = asyncio.get_running_loop().time()
         """The time of the last loss of the engine."""
         self.losses = 0
         """How often the engine was lost."""
@@ -102,7 +101,7 @@ class EngineLink:
     @property
     def away_for(self) -> float:
         """Seconds for which the engine has not been reachable. 0 while it is."""
-        return 0.0 if self.reachable.is_set() else time.monotonic() - self._away_since
+        return 0.0 if self.reachable.is_set() else asyncio.get_running_loop().time() - self._away_since
 
     @property
     def unsent(self) -> int:
@@ -127,7 +126,7 @@ class EngineLink:
 
     def _connection_ended(self) -> None:
         if self.reachable.is_set():
-            self._away_since = time.monotonic()
+            self._away_since = asyncio.get_running_loop().time()
             self.reachable.clear()
 
     async def is_received(self, node: str, message: NodeMessage) -> bool:
@@ -200,7 +199,7 @@ class EngineLink:
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
             self._connection, self._last_received, self.failure = connection, None, None
-            began = time.monotonic()
+            began = asyncio.get_running_loop().time()
             self.reachable.set()
             self.decided.set()
             logger.info("%s is connected to its engine", self._label)
@@ -211,7 +210,7 @@ class EngineLink:
             logger.warning("%s has lost its engine: %s", self._label, reason)
             self.losses += 1
             self._listener.engine_lost(reason)
-            quick_losses = quick_losses + 1 if time.monotonic() - began < QUICK else 0
+            quick_losses = quick_losses + 1 if asyncio.get_running_loop().time() - began < QUICK else 0
             await asyncio.sleep(random.uniform(0.5, 1) * PAUSES[min(quick_losses, len(PAUSES) - 1)])
 
     async def _connect(self, ear: _ConnectionListener) -> EngineConnection:

@@ -15,7 +15,7 @@ from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_trans
 from wsrpc._client.reconnect_policy import ReconnectSchedule
 from wsrpc._net.client_handshake import ResponseTooLarge
 from wsrpc._net.client_sockets import ProxyRefused
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 
 
 def bad_url() -> Exception:

@@ -10,7 +10,7 @@ from leftovers import nothing_left as nothing_left
 
 from wsrpc import Limits
 from wsrpc._net.heartbeat import BUFFERS, Heartbeat, StallWatch
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 
 LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall_timeout=3.0)
 CLOSELY = 0.5

@@ -31,7 +31,8 @@ from wsrpc import (
 from wsrpc._server import quotas
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.store import Appended, LogState, MemoryStore, NewLog, StoreFull, StoreLost
-from wsrpc.testing import Clock, Line, Simulation, connect, memory_transports, simulate
+from wsrpc.testing import Line, Simulation, connect, memory_transports, simulate
+from wsrpc.testing._clock import Clock
 
 ABOVE = "above the quota"
 TOO_MANY = "more than {} connections: close one, or try again later"

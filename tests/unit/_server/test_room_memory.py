@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from time import monotonic
@@ -32,6 +32,11 @@ MISSED = ("missed", "lobby")
 LONG = "r" * 250
 """The name of a room with which `missed` takes more than 512 bytes, the smallest limit of a client."""
 SMALL = Limits(message_bytes=512)
+
+
+def asyncio_at(clock: Callable[[], float]) -> Any:
+    """Return asyncio with another time, as far as a store uses it."""
+    return SimpleNamespace(**vars(asyncio) | {"get_running_loop": lambda: SimpleNamespace(time=clock)})
 
 
 class Ear:
@@ -432,7 +437,7 @@ async def test_events_in_memory_are_kept_as_long_as_there_are_members(
 ) -> None:
     passed = 0.0
     monkeypatch.setattr(link, "MemoryStore", lambda: store)
-    monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
+    monkeypatch.setattr(memory_store, "asyncio", asyncio_at(lambda: monotonic() + passed))
     async with house(2, keep=2) as (server, lobby, one, two):
         await one.join()
         await lobby.emit("said", 1)
@@ -582,7 +587,7 @@ async def test_events_at_hand_are_counted_anew_with_a_new_log(monkeypatch: pytes
     monkeypatch.setattr(room_pages, "RECENT", 10_000)
     monkeypatch.setattr(room_feed, "HOLD", 0.0)
     passed = 0.0
-    monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
+    monkeypatch.setattr(memory_store, "asyncio", asyncio_at(lambda: monotonic() + passed))
     async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
         line = Line(server)
         async with Client("ws://server/", dial=line.dial) as client:
@@ -599,7 +604,7 @@ async def test_events_at_hand_are_counted_anew_with_a_new_log(monkeypatch: pytes
 async def test_a_member_that_is_behind_goes_on_in_a_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """It heard nothing more, because events of both logs were at hand as if they were one."""
     passed = 0.0
-    monkeypatch.setattr(memory_store, "time", SimpleNamespace(monotonic=lambda: monotonic() + passed))
+    monkeypatch.setattr(memory_store, "asyncio", asyncio_at(lambda: monotonic() + passed))
     async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
         line = Line(server)
         async with Client("ws://server/", dial=line.dial) as client:

@@ -16,7 +16,8 @@ from presence_watchers import GRACE, Hook, Watcher, give_principals, states, use
 from wsrpc import BadArguments, Limits, Room, Server
 from wsrpc._server import presence_feed
 from wsrpc._server.presence import BATCHED, MOST_ABOUT
-from wsrpc.testing import Clock, ScriptedTransport
+from wsrpc.testing import ScriptedTransport
+from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
 

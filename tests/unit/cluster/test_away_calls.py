@@ -38,7 +38,8 @@ from wsrpc.errors import (
     WsrpcError,
 )
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
-from wsrpc.testing import Clock, Line, connect
+from wsrpc.testing import Line, connect
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -27,7 +27,7 @@ from wsrpc._server.user_entries import UserEntry
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta, Directory, Snapshot
 from wsrpc.cluster._wire import decode, encode
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

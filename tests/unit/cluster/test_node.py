@@ -26,7 +26,7 @@ from wsrpc.cluster._engine_transport import MARKS, WINDOW, EngineTransport
 from wsrpc.cluster._node import BEAT, TICK, Node
 from wsrpc.cluster._wire import Ask, decode, encode
 from wsrpc.store import FORMAT
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -15,7 +15,7 @@ from presence_nodes import Connection, PresenceNode
 
 from wsrpc.cluster._directory import NODE_TIMEOUT
 from wsrpc.cluster._node import BEAT, TICK, TICKS
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
 LOST = NODE_TIMEOUT - 2 * BEAT

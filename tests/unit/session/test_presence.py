@@ -15,7 +15,8 @@ from session_story import SOON, Dialed, Story, refuse, story
 from stream_driver import control, hello
 
 from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server, blocking
-from wsrpc.testing import Clock, FaultProxy, Line, MemoryTransport
+from wsrpc.testing import FaultProxy, Line, MemoryTransport
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -23,7 +23,7 @@ from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.session.session import Session
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
 from wsrpc._core.wire.settings import make_settings
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

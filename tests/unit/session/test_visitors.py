@@ -14,7 +14,7 @@ from stream_driver import control, hello
 
 from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, Peer, Server
 from wsrpc._core.api.peer import current_of
-from wsrpc.testing import Clock
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

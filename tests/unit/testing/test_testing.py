@@ -14,7 +14,8 @@ from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, Handshake, Key, Limits, Peer, Reconnect, Retry, Server, local_client
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RequestTimeout
-from wsrpc.testing import Clock, Line, ScriptedTransport, connect, memory_transports
+from wsrpc.testing import Line, ScriptedTransport, connect, memory_transports
+from wsrpc.testing._clock import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -11,7 +11,8 @@ from wsrpc._core.handlers.lifecycle import Closers
 from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec
-from wsrpc.testing import Clock, ScriptedTransport
+from wsrpc.testing import ScriptedTransport
+from wsrpc.testing._clock import Clock
 
 from .calling import Calling
 from .iteration import Iterating
