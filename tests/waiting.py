@@ -1,0 +1,24 @@
+"""How a test waits for what nobody tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["settled", "until"]
+
+
+async def settled() -> None:
+    """Let everything run that can run now. Only in virtual time, where a millisecond passes when nothing is left to do."""
+    await asyncio.sleep(0.001)
+
+
+async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
+    """Wait until ``condition`` holds, at most ``limit`` seconds. In virtual time this takes none.
+
+    Raises:
+        TimeoutError: it does not hold.
+    """
+    async with asyncio.timeout(limit):
+        while not condition():
+            await asyncio.sleep(0.001)
