@@ -9,7 +9,7 @@ __all__ = ["settled", "until"]
 
 
 async def settled() -> None:
-    """Let everything run that can run now. Only in virtual time, where a millisecond passes when nothing is left to do."""
+    """Let everything run that can run now. Only in virtual time, where a millisecond passes after that."""
     await asyncio.sleep(0.001)
 
 
@@ -20,5 +20,5 @@ async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
         TimeoutError: it does not hold.
     """
     async with asyncio.timeout(limit):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.001)
