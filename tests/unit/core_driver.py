@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import re
 from collections.abc import Callable, Coroutine
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from wsrpc import CloseInfo, Limits, Peer
+from wsrpc._base.scheduler import Timer
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
 from wsrpc._core.session.peer_owner import PeerOwner
@@ -38,8 +40,38 @@ def left_of_channels(peer: Peer) -> tuple[object, object, int]:
     return channels.undelivered, channels._credited, peer._core.named_channels.unread_bytes
 
 
+class LoopClock(Clock):
+    """The event loop's time, which `advance` puts forward for one peer, for tests that do not let time pass yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ahead = 0.0
+
+    def time(self) -> float:
+        return asyncio.get_running_loop().time() + self._ahead
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+        timer = super().call_at(when, callback)
+        self._in_loop(when)
+        return timer
+
+    def _in_loop(self, when: float) -> None:
+        asyncio.get_running_loop().call_at(when - self._ahead, self._due, when, context=contextvars.Context())
+
+    def _due(self, when: float) -> None:
+        self._now = when
+        super().advance(0.0)
+
+    def advance(self, seconds: float) -> None:
+        self._now = self.time()
+        self._ahead += seconds
+        super().advance(seconds)
+        for when, _, _ in self._timers:
+            self._in_loop(when)
+
+
 class Driven:
-    """A peer on a scripted transport, with a clock that stands still. The test plays the other side."""
+    """A peer on a scripted transport. The test plays the other side."""
 
     def __init__(
         self,
@@ -55,7 +87,7 @@ class Driven:
         can_resume: bool = False,
         owner: PeerOwner | None = None,
     ) -> None:
-        self.clock = Clock()
+        self.clock = LoopClock()
         self.transport = ScriptedTransport()
         if extensions:
             settings = make_settings(limits, codec, expose_errors, extensions)

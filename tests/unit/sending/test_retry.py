@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import tenacity
-from core_driver import Driven, redialing, start, turns
+from core_driver import Driven, redialing, start
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 import wsrpc
 from wsrpc import ConnectionLost, Limits, Overloaded, QueueFull, RemoteError, RequestTimeout, Retry, TooManyRequests
 from wsrpc.codecs import JsonCodec
 
-AT_ONCE = Retry(attempts=3, initial=0.0)
+SOON = Retry(attempts=3, wait=tenacity.wait_fixed(0.9))
 LIMITS = Limits(pending=2, offline=1, sent_message_bytes=1000)
 OVERLOADED = {"message": "no place", "code": "wsrpc.overloaded"}
 REJECTED: dict[str, dict[str, Any]] = {
@@ -31,12 +32,9 @@ REJECTED: dict[str, dict[str, Any]] = {
 
 async def asked(d: Driven) -> int:
     """The id of the one request that was sent."""
-    await turns()
-    d.clock.advance(0)  # a wait of no time is one, too
-    await turns()
-    [message] = d.take()
-    number: int = message["i"]
-    return number
+    await asyncio.sleep(1)
+    [number] = [message["i"] for message in d.take() if "i" in message]
+    return int(number)
 
 
 async def rejects(d: Driven, error: dict[str, Any]) -> None:
@@ -49,7 +47,7 @@ class Attempts:
     def __init__(self, **options: Any) -> None:
         self.d = redialing(limits=LIMITS)
         self.argument: list[Any] = []
-        self.options = {"retry": AT_ONCE, "timeout": None, "returns": int, **options}
+        self.options = {"retry": SOON, "timeout": None, "returns": int, **options}
         self.others: list[asyncio.Task[Any]] = []
 
     def start(self) -> None:
@@ -63,7 +61,7 @@ class Attempts:
             await self.d.peer.emit("fills it")
         elif kind == "too many":
             self.others = [start(self.d.peer.request("other", timeout=None)) for _ in range(2)]
-            await turns()
+            await settled()
         elif kind == "too big":
             self.argument.append("x" * 1000)
         elif kind == "cannot be encoded":
@@ -71,7 +69,7 @@ class Attempts:
 
     async def meets(self, kind: str) -> None:
         """Let the attempt that has begun meet ``kind``, and what would refuse the next one be over."""
-        await turns()
+        await settled()
         if kind in REJECTED:
             await rejects(self.d, REJECTED[kind])
         elif kind == "wrong type":
@@ -84,8 +82,6 @@ class Attempts:
             self.d.rebind()
         elif kind == "too many":
             self.d.feed(*({"i": message["i"]} for message in self.d.take()))
-        await turns()
-        self.d.take()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +103,7 @@ class Attempts:
 async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Exception] | None) -> None:
     attempts = Attempts(idempotent=harmless, offline="fail" if kind == "not connected" else None)
     if error is ConnectionLost:  # no condition asks again for what may have run
-        attempts.options["retry"] = Retry(retry=tenacity.retry_always, initial=0.0)
+        attempts.options["retry"] = Retry(retry=tenacity.retry_always)
     await attempts.before(kind)
     attempts.start()
     await attempts.meets(kind)
@@ -119,8 +115,7 @@ async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Except
             await attempts.task
         assert type(caught.value) is error
         assert error is not ConnectionLost or getattr(caught.value, "outcome", "") == "unknown"
-        attempts.d.clock.advance(100)
-        await turns()
+        await asyncio.sleep(100)
         attempts.d.expect()
     attempts.d.assert_empty()
 
@@ -137,17 +132,15 @@ async def test_what_is_asked_again(kind: str, harmless: bool, error: type[Except
 )
 async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: str, cause: Any) -> None:
     """An answer is the answer, though."""
-    attempts = Attempts(idempotent=True, retry=Retry(attempts=2, initial=0.0))
+    attempts = Attempts(idempotent=True, retry=Retry(attempts=2, wait=tenacity.wait_fixed(0.9)))
     attempts.start()
     await asked(attempts.d)
     attempts.d.transport.lose()
-    await turns()  # the second attempt comes when the clock moves
     if kind not in ("closed", "queue full"):
         attempts.d.rebind()
     await attempts.before(kind)
-    attempts.d.clock.advance(0)
-    if kind == "closed":
-        await turns()  # it waits in the queue, and is never sent
+    await asyncio.sleep(1)
+    if kind == "closed":  # it waits in the queue, and is never sent
         await attempts.d.peer.close(4000, "bye")
     else:
         await attempts.meets(kind)
@@ -161,11 +154,9 @@ async def test_whatever_the_last_attempt_meets_the_first_one_may_have_run(kind: 
 async def test_each_attempt_is_the_same_request_and_the_last_error_is_raised() -> None:
     d = Driven(dialer=True)
     value = [1]
-    task = start(d.peer.of("room").request("add", value, 2, retry=AT_ONCE))
+    task = start(d.peer.of("room").request("add", value, 2, retry=SOON))
     for number in range(3):
-        await turns()
-        d.clock.advance(0)
-        await turns()
+        await asyncio.sleep(1)
         [message] = d.take()
         assert (message["a"], message["c"]) == (["add", [1], 2], "room")
         value.append(number)
@@ -185,17 +176,15 @@ async def test_what_has_no_next_connection_does_not_ask_again(when: str) -> None
     if when == "before":
         await d.peer.close()
     task = start(d.peer.request("q", retry=Retry(wait=tenacity.wait_fixed(5)), idempotent=True, timeout=None))
-    await turns()
+    await settled()
     if when in ("it waits for the next attempt", "a server's peer"):
         d.transport.lose()
-        await turns()
+        await settled()
     if when != "a server's peer":
         await d.peer.close()
-    d.clock.advance(5)
     with pytest.raises(ConnectionLost) as caught:
         await task
     assert caught.value.outcome == ("not_sent" if when == "before" else "unknown")
-    assert d.clock.next_deadline is None
     d.assert_empty()
 
 
@@ -220,14 +209,12 @@ async def test_the_waits(policy: Retry, chance: Any, waits: list[float], monkeyp
     d = Driven(dialer=True)
     task = start(d.peer.request("q", retry=policy, timeout=1e9))
     for seconds in waits:
-        await turns()
+        await settled()
         d.feed({"i": d.take()[0]["i"], "e": OVERLOADED, "_": 1})
-        await turns()
         if seconds:
-            d.clock.advance(seconds - 0.1)
-            await turns()
+            await asyncio.sleep(seconds - 0.01)
         d.expect()
-        d.clock.advance(0.1 + 1e-6 if seconds else 0)  # sums of floats are not exact
+        await asyncio.sleep(0.01)
     await rejects(d, OVERLOADED)
     with pytest.raises(Overloaded):
         await task
@@ -240,18 +227,12 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
     wait = 20 if over == "between two" else 4
     policy = Retry(retry=lambda error: True, wait=tenacity.wait_fixed(wait))
     task = start(d.peer.request("q", retry=policy, idempotent=True))
-    await turns()
-    d.clock.advance(5)
+    await asyncio.sleep(4)
     if over != "in the first attempt":
         await rejects(d, OVERLOADED)
-        await turns()
-    d.clock.advance(4)
-    await turns()
-    sent = d.take()
-    d.clock.advance(0.9)
-    await turns()
+    await asyncio.sleep(4.9)
     assert not task.done()
-    d.clock.advance(0.1)
+    sent = d.take()
     with pytest.raises(RequestTimeout) as caught:
         await task
     assert (caught.value.event, caught.value.timeout, caught.value.outcome) == ("q", 10, "unknown")
@@ -271,18 +252,15 @@ def busy(error: BaseException) -> bool:
 @pytest.mark.parametrize("condition", [busy, tenacity.retry_if_exception(busy)])
 async def test_a_condition_adds_kinds_and_removes_them(condition: Any) -> None:
     d = Driven(dialer=True)
-    task = start(d.peer.request("q", retry=Retry(retry=condition, initial=0.0)))
+    task = start(d.peer.request("q", retry=Retry(retry=condition, wait=tenacity.wait_fixed(0.9))))
     await rejects(d, {"message": "later", "code": "busy"})
     await rejects(d, OVERLOADED)
     with pytest.raises(RemoteError) as caught:
         await task
     # `Overloaded` would say that nothing ran, and the first attempt did.
     assert caught.value.code == "busy" and isinstance(caught.value.__cause__, Overloaded)
-    await turns()
+    await asyncio.sleep(10)
     d.expect()
-
-
-# ---------------------------------------------------------------- cancelling
 
 
 # ---------------------------------------------------------------- mistakes
@@ -317,8 +295,8 @@ class Sealed(JsonCodec):
 
 async def test_a_codec_need_not_decode_what_it_has_encoded() -> None:
     d = redialing(codec=Sealed())
-    call = start(d.peer.request("mine", 7, retry=AT_ONCE, timeout=None))
-    await turns()
+    call = start(d.peer.request("mine", 7, retry=SOON, timeout=None))
+    await settled()
     [message] = d.take()
     assert message["sealed"] == ["mine", 7]
     d.feed({"i": message["i"], "d": "done"})

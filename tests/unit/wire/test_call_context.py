@@ -286,7 +286,7 @@ async def test_a_rejection_after_the_deadline_is_a_timeout() -> None:
     d = await greeted("context")
     late, in_time = start(d.peer.request("q", timeout=1)), start(d.peer.request("q", timeout=9))
     await turns()
-    d.clock._now += 1  # the timers have not run yet
+    d.clock._ahead += 1  # the timers have not run yet
     rejection = {"message": "too late", "code": "wsrpc.handler_timeout"}
     await d.fed(*({"i": message["i"], "e": rejection, "_": 1} for message in decoded(d.take())))
     with pytest.raises(RequestTimeout):

@@ -181,7 +181,7 @@ LASTING = {"stream", "upload", "conversation"}
 
 
 @pytest.mark.parametrize("new", NEW)
-@pytest.mark.parametrize("after", [1000, 999, None])
+@pytest.mark.parametrize("after", [1001, 999, None])
 @pytest.mark.parametrize("work", WORK)
 async def test_where_new_messages_go(work: str, after: int | None, new: str) -> None:
     """A request that would have ended a stream waited until the server had closed."""
