@@ -32,7 +32,6 @@ NOT_YET = {
     UNIT / "_base/test_logs_secrets.py",
     UNIT / "_base/test_misuse.py",
     UNIT / "_base/test_stats.py",
-    UNIT / "_client/test_waiting_for_a_connection.py",
     UNIT / "_keyed/test_keyed_bounds.py",
     UNIT / "_keyed/test_keyed_calls.py",
     UNIT / "_net/test_health.py",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from core_driver import said_in
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.testing import Line, MemoryTransport, memory_transports
@@ -120,7 +120,7 @@ async def lost(call: Awaitable[Any], outcome: str | None = None) -> ConnectionLo
 async def begun(client: Client, call: Awaitable[None], state: str) -> asyncio.Task[None]:
     """Begin ``call``, and return its task once the client is in ``state``."""
     task = asyncio.ensure_future(call)
-    await turns_until(lambda: client.state == state)
+    await until(lambda: client.state == state)
     return task
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, leap, lost, never, world
+from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, lost, never, world
+from leftovers import living_objects
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from tenacity import stop_after_attempt
+from waiting import settled
 
 from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, current_context
-from wsrpc._client.client import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -133,11 +133,8 @@ LATE = {
 }
 
 
-@pytest.mark.asyncio_loop
 @pytest.mark.parametrize("row", LATE.values(), ids=LATE)
-async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
-    row: Late, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(row: Late) -> None:
     limits = LIMITS.replace(open_timeout=3600.0)
     async with world(connect=False, connect_timeout=30.0, limits=limits, **row.options) as w:
         cancelled: list[str] = []
@@ -153,8 +150,8 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
         w.line.down = row.state == "waiting"
         queued = asyncio.create_task(w.client.request("echo"))
         connecting = asyncio.create_task(w.client.connect())
-        await turns_until(lambda: w.client.state == row.state)
-        leap(monkeypatch, 31.0)
+        await asyncio.sleep(29.9)
+        assert w.client.state == row.state
         with pytest.raises(ConnectFailed, match=row.said) as caught:
             await connecting
         assert caught.value.__cause__ is caught.value.last_error
@@ -177,18 +174,16 @@ async def test_what_cannot_be_bound_changes_nothing() -> None:
 # ---------------------------------------------------------------- memory
 
 
+@pytest.mark.usefixtures("only_objects_of_the_test")
 async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones() -> None:
-    async with world(**BY_HAND, limits=LIMITS.replace(close_timeout=0.01)) as w:
+    async with world(**BY_HAND) as w:
         w.server.on("conversation", lambda: current_context().channel())
         kept: list[Any] = []
         for _ in range(10):
             transport = await w.bind()
             if not kept:
                 kept += [w.client.events("news"), await w.client.open_channel("conversation")]
-            (w.client.peer.transport or transport).abort()
-            await turns_until(lambda: not w.client.connected and not w.server.peers)
-        core = core_of(w.client)
-        gc.collect()
-        sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_session)]
-        assert 1 <= sum(found.host is core.peer_core.host for found in sessions) <= 2, "the latest, and that of `kept`"
-        del kept, sessions
+            transport.abort()
+            await settled()
+        assert (await living_objects())["PeerSession"] <= 3, "the latest, and both ends of that of `kept`"
+        del kept

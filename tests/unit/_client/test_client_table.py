@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from client_driver import World, leap, lost
-from core_driver import turns
+from client_driver import World, lost
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from tenacity import wait_fixed
+from waiting import settled, until
 
 from wsrpc import ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server, SessionLost
 from wsrpc._client.client import core_of
@@ -19,7 +19,7 @@ from wsrpc._client.client_states import STATES, TABLE, Input, after
 from wsrpc.testing import MemoryTransport, memory_transports
 from wsrpc.types import ClientState
 
-LIMITS = Limits(close_timeout=2.0, open_timeout=100.0)
+LIMITS = Limits(close_timeout=2.0, open_timeout=100.0, request_timeout=None)
 CALLS = (Input.CONNECT, Input.START, Input.BIND, Input.CLOSE)
 TO_DIAL = (Input.CONNECT, Input.START)
 ENDS_SESSION = (Input.BIND, Input.CLOSE, Input.GAVE_UP, Input.DROPPED, Input.DROPPED_NO_URL, Input.REFUSED, Input.LOST)
@@ -27,15 +27,12 @@ WHILE_OPENING = [("opening", Input.DETACHED), ("resuming", Input.REOPENED), ("de
 """Cells whose connection drops while the `open` handlers run."""
 DELAY = 40.0
 """Seconds between two attempts."""
-LATER = ("waiting", "detached", "resuming")
-"""States for which the clock is put forward."""
 
 
 class Scene(World):
     """A client whose attempts, `open` handlers and closing the test holds in its hand, and a call in flight."""
 
-    def __init__(self, state: ClientState, happened: Input, patch: pytest.MonkeyPatch) -> None:
-        self.patch = patch
+    def __init__(self, state: ClientState, happened: Input) -> None:
         survives = happened not in (Input.DROPPED, Input.DROPPED_NO_URL)
         reconnect = Reconnect(wait=wait_fixed(DELAY))
         options: dict[str, Any] = {"dial": self.dial, "reconnect": reconnect, "connect_timeout": None, "limits": LIMITS}
@@ -86,18 +83,6 @@ class Scene(World):
         assert self.client.peer.transport is not None
         self.client.peer.transport.abort()
 
-    def pass_by(self, seconds: float) -> None:
-        """Let the timers run that are due within that time."""
-        leap(self.patch, seconds)
-        asyncio.get_running_loop().call_soon(self.patch.undo)  # they are found before that
-
-    def end_the_wait(self) -> None:
-        self.pass_by(DELAY)
-
-    async def reaches(self, state: ClientState) -> None:
-        await turns_until(lambda: self.client.state == state)
-        await turns(20)  # by now the server knows, too, and what waits for some time has its timer
-
     async def request(self) -> asyncio.Task[Any]:
         request = self.start(self.client.request("park"))
         await asyncio.sleep(0)
@@ -116,7 +101,7 @@ class Scene(World):
                 return await self.request()
             if state == "waiting":
                 self.attempt.set_exception(OSError("nobody there"))
-                await self.reaches("waiting")
+                await settled()
                 return await self.request()
             self.attempt.set_result(None)
         await self.opening.wait()
@@ -127,13 +112,13 @@ class Scene(World):
         request = await self.request()
         if self.client.state == "connected":
             await self.parked.wait()
-        await turns(20)  # by now both sides know that the session survives a drop
+        await settled()  # both sides know that the session survives a drop
         self.opening.clear()
         if state in ("closing", "closed"):
             await self.peer.emit("hold")
             await self.held.wait()
             closing = self.start(self.client.close())
-            await turns_until(lambda: self.closed)
+            await until(lambda: self.closed)
             self.closed.clear()
             if state == "closed":
                 self.release.set()
@@ -141,9 +126,8 @@ class Scene(World):
                 self.release.clear()
         if state in ("detached", "resuming"):
             self.drop()
-            await self.reaches("detached")
+            await settled()
         if state == "resuming":
-            self.end_the_wait()
             self.attempt = await self.attempts.get()
         return request
 
@@ -151,7 +135,7 @@ class Scene(World):
         if state == "resuming" and happened in (Input.DIALED, Input.DETACHED):  # the server does not answer
             ours, _ = memory_transports()
             self.attempt.set_result(ours)
-            await turns()
+            await settled()
             if happened is Input.DETACHED:
                 ours.abort()
             return
@@ -159,12 +143,12 @@ class Scene(World):
             await self.peer.close()
             self.attempt.set_result(None)
             return
-        gives_up: dict[ClientState, Callable[[], Any]] = {
-            "connecting": lambda: self.attempt.set_exception(HandshakeRejected(403, "", {"Wsrpc-Refused": "1"})),
-            "waiting": lambda: leap(self.patch, 31.0),
-            "detached": lambda: leap(self.patch, 31.0),
-            "resuming": lambda: self.attempt.set_exception(HandshakeRejected(403, "", {"Wsrpc-Refused": "1"})),
-        }
+
+        def give_up() -> Any:
+            if state in ("connecting", "resuming"):
+                return self.attempt.set_exception(HandshakeRejected(403, "", {"Wsrpc-Refused": "1"}))
+            return asyncio.sleep(30) if state in ("waiting", "detached") else self.drop()
+
         steps: dict[Input, Callable[[], Any]] = {
             Input.CONNECT: lambda: self.start(self.client.connect()),
             Input.START: self.begin,
@@ -175,24 +159,23 @@ class Scene(World):
             Input.RESUMED: lambda: self.attempt.set_result(None),
             Input.REOPENED: lambda: self.attempt.set_result(None),
             Input.FAILED: lambda: self.attempt.set_exception(OSError("nobody there")),
-            Input.DELAY_OVER: self.end_the_wait,
-            Input.GAVE_UP: gives_up.get(state, self.drop),
+            Input.DELAY_OVER: lambda: asyncio.sleep(DELAY),
+            Input.GAVE_UP: give_up,
             Input.OPENED: self.ready.set,
             Input.CLOSED: self.release.set,
-            Input.LOST: lambda: self.pass_by(self.kept_for),
+            Input.LOST: lambda: asyncio.sleep(self.kept_for),
         }
-        steps.get(happened, self.drop)()
+        result = steps.get(happened, self.drop)()
+        if inspect.iscoroutine(result):
+            await result
         if happened is Input.BIND:
             await self.opening.wait()
 
     async def connects(self, state: ClientState, happened: Input) -> None:
         """Let the client connect. Callers that waited for a connection get this one."""
-        if happened in TO_DIAL:
-            if state in ("waiting", "detached"):
-                self.end_the_wait()
-            if state not in ("opening", "connected"):
-                attempt = self.attempt if state in ("connecting", "resuming") else await self.attempts.get()
-                attempt.set_result(None)
+        if happened in TO_DIAL and state not in ("opening", "connected"):
+            attempt = self.attempt if state in ("connecting", "resuming") else await self.attempts.get()
+            attempt.set_result(None)
         assert self.attempts.empty()
         await asyncio.gather(self.tasks[-1], *filter(None, [self.call]))
         assert self.client.state == "connected" and await self.client.request("echo", 3) == 3
@@ -213,16 +196,12 @@ def closings(state: ClientState, happened: Input) -> list[tuple[int, bool, bool]
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("state", "happened"),
-    [
-        pytest.param(state, happened, marks=[pytest.mark.asyncio_loop] * (state in LATER))
-        for state in STATES
-        for happened in TABLE[state]
-    ],
+    [(state, happened) for state in STATES for happened in TABLE[state]],
     ids=lambda value: getattr(value, "name", value),
 )
-async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cell(state: ClientState, happened: Input) -> None:
     while_opening = (state, happened) in WHILE_OPENING
-    s = Scene(state, happened, monkeypatch)
+    s = Scene(state, happened)
     try:
         request = await s.reach(state, while_opening)
         assert s.client.state == state and f" {state} " in repr(s.client)
@@ -231,8 +210,8 @@ async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.M
         if happened in CALLS:
             assert s.client.state == after(state, happened)
         else:
-            await turns(20)
-            await s.reaches(after(state, happened))
+            await settled()
+            assert s.client.state == after(state, happened)
         waits = [s.call] if s.call is not None and not s.call.done() else []
         if happened in CALLS:
             s.ready.set()
@@ -240,7 +219,7 @@ async def test_a_cell(state: ClientState, happened: Input, monkeypatch: pytest.M
             await s.connects(state, happened)
         elif happened is Input.CLOSE:
             if state == "closing":
-                await turns()
+                await settled()
                 assert not any(task.done() for task in s.tasks[-2:]), "both wait for the handler"
             s.release.set()
             await s.tasks[-1]

@@ -58,18 +58,18 @@ class Net:
 
 
 async def test_clients_spread_and_stay_spread_in_a_rolling_restart() -> None:
-    """200 devices ended on one server. (The chance that this fails although the order is random is below 1e-12.)"""
+    """200 devices ended on one server. (The chance that this fails although the order is random is below 1e-8.)"""
     net = Net()
-    clients = [net.client() for _ in range(200)]
+    clients = [net.client() for _ in range(100)]
     await asyncio.gather(*(client.connect() for client in clients))
-    assert max(net.sizes()) < 140, "a third each"
+    assert max(net.sizes()) < 70, "a third each"
     for server in net.servers.values():
         await server.close()
         await server.open()
         await asyncio.gather(*(client.wait_connected() for client in clients))
         assert server.peers == (), "the server that has restarted comes last"
     # Five eighths of the clients are now at the first server, and three eighths at the second one.
-    assert sum(net.sizes()) == 200 and max(net.sizes()) < 185
+    assert sum(net.sizes()) == 100 and max(net.sizes()) < 93
     await asyncio.gather(*(client.close() for client in clients))
     await net.close()
 

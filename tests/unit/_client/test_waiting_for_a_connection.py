@@ -1,4 +1,4 @@
-"""A caller that waits for a connection learns that it is there, or that none will come: in event loops and threads."""
+"""A caller that waits for a connection learns that it is there, or that none will come."""
 
 from __future__ import annotations
 
@@ -7,31 +7,14 @@ import gc
 from typing import Any
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, begun, lost, never, world
+from client_driver import AT_ONCE, LIMITS, begun, never
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, ConnectionLost, RequestTimeout, Server
 from wsrpc.testing import Line, memory_transports
 
-clean = pytest.mark.usefixtures("nothing_left")
-
 NOBODY = "ws://127.0.0.1:1/"
-
-
-# ---------------------------------------------------------------- event loops and threads
-
-
-@clean
-async def test_in_another_thread_it_is_refused_also_while_it_dials() -> None:
-    async with world(connect=False, url=never) as w:
-        connecting = await begun(w.client, w.client.connect(), "connecting")
-        for call in (w.client.connect(), w.client.close(), w.client.bind(memory_transports()[0])):
-            with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
-                await asyncio.to_thread(asyncio.run, call)
-        assert w.client.state == "connecting" and not connecting.done()
-        await w.client.close()
-        await lost(connecting)
 
 
 def test_one_client_in_several_runs_of_asyncio() -> None:
@@ -88,10 +71,7 @@ def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
     gc.collect()
 
 
-# ---------------------------------------------------------------- what is said
-
-
-@clean
+@pytest.mark.usefixtures("nothing_left")
 async def test_after_close_the_same_error_is_raised_again_and_again_with_the_same_traceback() -> None:
     client = Client(NOBODY)
     await client.close()
