@@ -113,15 +113,19 @@ async def test_a_request_whose_result_expires_meanwhile() -> None:
 class Broken(MemoryStore):
     """A store that raises something else than `StoreLost`."""
 
-    is_broken = True
+    is_broken, asked = True, 0
 
     async def append(self, *args: Any, **options: Any) -> Appended:
+        self.asked += 1
         if self.is_broken:
             raise ValueError("no such table")
         return await super().append(*args, **options)
 
 
-async def test_a_store_that_raises_another_error_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_store_that_raises_another_error_is_reported_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "RETRY", 0.001)
     caplog.set_level(logging.INFO, "wsrpc")
     store = Broken()
     server = Server(store=store)
@@ -129,6 +133,8 @@ async def test_a_store_that_raises_another_error_is_reported_once(caplog: pytest
     for _ in range(2):
         with pytest.raises(ValueError, match="no such table"):
             await room.emit("hello")
+    await turns_until(lambda: store.asked > 4)
+    assert server.degraded
     store.is_broken = False
     await turns_until(lambda: not server.degraded)
     await server.close()

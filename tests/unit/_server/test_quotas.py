@@ -468,10 +468,11 @@ class Deaf(MemoryEngine):
 
 
 class Forgetful(MemoryStore):
-    """A store that has lost everything when it is asked to renew a lease, and then does not answer once."""
+    """A store that fails to renew a lease, has then lost everything, and does not answer once."""
 
     def __init__(self) -> None:
         super().__init__(lease=0.003)
+        self.errors: list[Exception] = [OSError("a store of the user's own")]
         self.opened = list[str]()
         self.again = asyncio.Event()
 
@@ -484,6 +485,8 @@ class Forgetful(MemoryStore):
         return await super().open(key, log)
 
     async def hold(self, *_: Any) -> dict[str, LogState]:
+        if self.errors:
+            raise self.errors.pop()
         return {}
 
 
@@ -526,7 +529,9 @@ async def opened(stack: AsyncExitStack, servers: list[Server], user: str, tries:
         own = AsyncExitStack()
         try:
             await own.enter_async_context(connect(server, path=f"/{user}?device={next(NUMBERS)}"))
-        except HandshakeRejected:
+        except HandshakeRejected as exc:
+            if exc.status != 429:
+                raise
             return None
         stack.push_async_callback(own.aclose)
         return own
@@ -825,7 +830,9 @@ GARBAGE: list[Any] = [
 ]
 
 
-async def test_what_a_program_invents_about_rates_harms_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_program_invents_about_rates_harms_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(quotas, "MOST_IDLE", 20)
     async with sharing() as (clock, engine, overheard, join):
         ada = await join("ada", "0")
@@ -834,8 +841,8 @@ async def test_what_a_program_invents_about_rates_harms_nobody_for_long(monkeypa
         assert (number, what, amount) == (1, "requests", 10)
         connection = await engine.connect(Overheard())
 
-        def invent(spent: Any) -> None:
-            message = {"t": "spent", "node": "program", "spent": spent}
+        def invent(spent: Any, node: str = "program") -> None:
+            message = {"t": "spent", "node": node, "spent": spent}
             connection.publish("shop.all", msgspec.msgpack.encode(message))
 
         for spent in GARBAGE:
@@ -843,12 +850,13 @@ async def test_what_a_program_invents_about_rates_harms_nobody_for_long(monkeypa
         for other in range(100):
             invent([[1, f"{other:024}", "requests", 5]])
         assert await pass_time(clock, 0.5, ada, 1) == [10]
-        for _ in range(9):
-            invent([[1, name, "requests", 2**53]])
+        for number in range(9):
+            invent([[1, name, "requests", 2**53]], f"program{number}")
         await pass_time(clock, 0.05, [], 0)
         assert sum(await pass_time(clock, 2, ada, 5)) >= 20 // 3 + 2 * 20 // 3
         await pass_time(clock, 4, ada, 5)
         assert sum(await pass_time(clock, 2, ada, 5)) >= 35
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 # ---------------------------------------------------------------- one event

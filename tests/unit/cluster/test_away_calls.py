@@ -508,15 +508,24 @@ async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the
 
 
 class Hangs(MemoryStore):
-    """A store that does not answer a process that ends."""
+    """A store that does not answer a process that ends, or raises something."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.error = error
 
     async def release(self, *_: Any) -> None:
+        if self.error is not None:
+            raise self.error
         await asyncio.Event().wait()
 
 
-async def test_a_process_ends_though_the_store_does_not_answer_then(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [None, StoreLost("down"), OSError("a store of the user's own")], ids=repr)
+async def test_a_process_ends_though_the_store_does_not_answer_then(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(link, "RELEASE_TIMEOUT", 0.01)
-    store = Hangs()
+    store = Hangs(error)
     async with servers(1, store=store) as cluster:
         await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
     assert store._adoptable
