@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wsrpc import CloseInfo, Limits, Peer
+from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
 from wsrpc._base.scheduler import Timer
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.handlers.registry import Registry
@@ -20,6 +20,7 @@ from wsrpc._core.wire.settings import Settings, make_settings
 from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import ScriptedTransport
 from wsrpc.testing._clock import Clock
+from wsrpc.transport import ConnectionInfo
 
 ABORTED = {"message": "Request aborted"}
 
@@ -70,6 +71,34 @@ class LoopClock(Clock):
             self._in_loop(when)
 
 
+class Played(ScriptedTransport):
+    """A transport that takes so many messages, and that closes when the test says so.
+
+    After these messages it refuses each, as one whose connection has ended, until it reports that.
+    """
+
+    def __init__(self, info: ConnectionInfo | None = None, takes: int = 2**53) -> None:
+        super().__init__(info)
+        self.takes = takes
+        self.may_close: asyncio.Event | None = None
+        self.survives = False
+        """Whether it was told that the session survives it."""
+
+    def session_survives(self) -> None:
+        self.survives = True
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        self.takes -= 1
+        if self.takes < 0:
+            raise ConnectionLost(1006, "broken", "not_sent")
+        super().send(payload, text)
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        if self.may_close is not None:
+            await self.may_close.wait()
+        await super().close(code, reason)
+
+
 class Driven:
     """A peer on a scripted transport. The test plays the other side."""
 
@@ -88,7 +117,7 @@ class Driven:
         owner: PeerOwner | None = None,
     ) -> None:
         self.clock = LoopClock()
-        self.transport = ScriptedTransport()
+        self.transport = Played()
         if extensions:
             settings = make_settings(limits, codec, expose_errors, extensions)
         else:
@@ -135,9 +164,9 @@ class Driven:
         assert sent["a"] == [event, *args]
         return task, sent["i"]
 
-    def rebind(self) -> ScriptedTransport:
+    def rebind(self) -> Played:
         """Bind a fresh transport, which is the one that is fed from then on."""
-        self.transport = ScriptedTransport()
+        self.transport = Played()
         self.peer.bind(self.transport)
         return self.transport
 

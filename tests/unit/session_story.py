@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from core_driver import start, turns
+from core_driver import Played, start, turns
 from leftovers import turns_until
 from stream_driver import control, hello
 
@@ -15,7 +14,6 @@ from wsrpc import (
     AnonymousChannel,
     Client,
     CloseInfo,
-    ConnectionLost,
     Handshake,
     Limits,
     Peer,
@@ -24,8 +22,7 @@ from wsrpc import (
     Server,
 )
 from wsrpc._server.server import accept_of
-from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
-from wsrpc.testing._clock import Clock
+from wsrpc.testing import Line, MemoryTransport
 
 SMALL = 128 * 1024
 """The smallest `Limits.replay_bytes`."""
@@ -40,12 +37,10 @@ class Story:
         *,
         server: Server | Limits | None = None,
         client: Limits | None = None,
-        clock: Clock | None = None,
         **options: Any,
     ) -> None:
         self.server = server if isinstance(server, Server) else Server(limits=server)
-        self.clock = clock or Clock()
-        self.line = Line(self.server, clock=clock)
+        self.line = Line(self.server)
         given = {"reconnect": SOON, "limits": client} | options
         self.client = Client("ws://server/", dial=lambda url, **dialing: self.line.dial(url, **dialing), **given)
         self.notified: list[str] = []
@@ -89,85 +84,36 @@ async def talk(channel: AnonymousChannel) -> None:
     await channel.wait_closed()
 
 
-def refuse(transport: MemoryTransport | Dialed) -> None:
-    """Refuse whatever is sent, as a transport does whose connection has ended, until it reports the end."""
-
-    def broken() -> None:
-        raise ConnectionLost(1006, "broken", "not_sent")
-
-    vars(transport)["_check_open"] = broken
-
-
-class Dialed(ScriptedTransport):
-    """A connection whose other side the test plays."""
-
-    survives = False
-    """Whether it was told to end without a Close frame if it is dead."""
-
-    def session_survives(self) -> None:
-        self.survives = True
-
-    def _check_open(self) -> None:
-        """Is replaced by `refuse`."""
-
-    def send(self, payload: bytes, text: bool = True, /) -> None:
-        self._check_open()
-        super().send(payload, text)
-
-
-@asynccontextmanager
-async def dialing(
-    ttl: float = 60.0, early: Callable[[Peer], object] = lambda _: None, **options: Any
-) -> AsyncGenerator[tuple[Client, list[Dialed]]]:
-    """A client, whose session can resume for ``ttl`` seconds, and the connections that it makes.
-
-    It calls ``early`` before the welcome arrives.
-    """
-    lines = list[Dialed]()
-
-    async def dial(url: str, **dialing: Any) -> Dialed:
-        lines.append(Dialed())
-        return lines[-1]
-
-    async with asyncio.timeout(20), Client("ws://server/", dial=dial, reconnect=SOON, **options) as client:
-        early(client.peer)
-        lines[0].feed(control("welcome", features=["resume"], limits={}, sid="session", token="secret", ttl=ttl))
-        lines[0].pop_sent()
-        yield client, lines
-
-
 @asynccontextmanager
 async def story(**options: Any) -> AsyncGenerator[Story]:
-    async with asyncio.timeout(20):
-        s = Story(**options)
-        async with s.client:
-            await s.settled()
-            yield s
-        await s.server.close()
+    s = Story(**options)
+    async with s.client:
+        await s.settled()
+        yield s
+    await s.server.close()
 
 
 class Visitor:
-    """A client that the test plays, whose session can resume, and its server, whose clock stands still."""
+    """A client that the test plays, whose session can resume, and its server."""
 
     def __init__(self, server: Server | None = None, user: str = "ann") -> None:
         self.server = server or Server()
         self.user = user
-        self.clock = Clock()
-        self.lines: list[Dialed] = []
+        self.lines: list[Played] = []
         self.session: dict[str, Any] = {}
         """What the welcome says of it."""
 
     @property
-    def line(self) -> Dialed:
+    def line(self) -> Played:
         return self.lines[-1]
 
     async def connect(self, first: Any = None, **headers: str) -> Peer:
         """Connect, send ``first``, and return the peer."""
-        self.lines.append(Dialed())
+        self.lines.append(Played())
         handshake = Handshake(f"/?user={self.user}", headers, limits=self.server.limits)
         await self.server.handshake(handshake)
         self.line.info = handshake.connection_info()
-        accepting = start(accept_of(self.server)(self.line, handshake, self.clock))
+        accepting = start(accept_of(self.server)(self.line, handshake))
         await turns()
         if first is not None:
             self.line.feed(first)

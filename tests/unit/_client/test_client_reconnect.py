@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from client_driver import AT_ONCE, LIMITS, World, attempts_in, lost, world
-from core_driver import messages, said_in
+from core_driver import Played, messages, said_in
 from leftovers import nothing_left as nothing_left
-from session_story import refuse
 from tenacity import stop_after_attempt
 from waiting import settled, until
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Reconnect
-from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -191,19 +189,12 @@ async def test_what_others_send_and_events_that_arrive_wait_for_them_and_request
     assert notified == ["returns", "news"]
 
 
-class Line(ScriptedTransport):
-    """A connection that refuses messages before it says that it has ended."""
-
-    def send(self, payload: bytes, text: bool = True, /) -> None:
-        raise ConnectionLost(1006, "the connection has been reset", "not_sent")
-
-
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("moment", ["refuses", "is lost", "of another client"])
 async def test_a_handler_did_not_fail_if_only_its_connection_did(moment: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     client = Client(limits=LIMITS, extensions=False)
-    line = Line() if moment == "refuses" else ScriptedTransport()
+    line = Played(takes=0 if moment == "refuses" else 1000)
 
     async def handle() -> None:
         if moment == "of another client":
@@ -236,16 +227,21 @@ async def test_a_handler_did_not_fail_if_only_its_connection_did(moment: str, ca
 
 
 async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported() -> None:
-    async with world(connect_timeout=30.0) as w:
-        refuse(w.line.connections[0][0])
+    lines = list[Played]()
+
+    async def dial(url: str, **options: Any) -> Played:
+        lines.append(Played(takes=len(lines) * 2))
+        return lines[-1]
+
+    async with world(dial=dial, extensions=False, connect_timeout=30.0) as w:
         w.client.emit_nowait("note", 1)
         assert (w.client.state, w.client.connected) == ("connected", False)
         waiting = asyncio.create_task(w.client.wait_connected())
         with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
             await w.client.connect()
         assert (w.client.state, w.client.connected, waiting.done()) == ("connected", False, False)
-        w.drop()
+        lines[0].lose()
         await waiting
         assert (w.client.state, w.client.connected) == ("connected", True)
         w.client.emit_nowait("note", 2)
-        await w.hears(1, 2)
+        lines[1].expect({"a": ["note", 1]}, {"a": ["note", 2]})

@@ -417,19 +417,19 @@ async def test_a_stream_waits_for_what_its_reader_has_sent_on_a_connection_that_
     if acknowledged:
         page.line.feed(control("ack", **known))
     page.line.lose()
-    page.clock.advance(Limits().unread_timeout)
+    await asyncio.sleep(Limits().unread_timeout)
     await page.resume(rx=known["n"], bytes=known["bytes"])
-    page.clock.advance(Limits().unread_timeout)
+    await asyncio.sleep(Limits().unread_timeout)
     await turns()
     [resumed] = page.line.pop_sent()
     assert resumed["wsrpc"]["t"] == "resumed"
     if arrives == "start":
         page.line.feed({"a": ["what it has sent before"]})
-        page.clock.advance(Limits().unread_timeout)
+        await asyncio.sleep(Limits().unread_timeout)
         page.line.feed({"h": 5, "a": ["start"]})
     else:
         page.line.feed(*[control("ack", **known)] * (arrives == "acknowledgement"))
-        page.clock.advance(Limits().unread_timeout)
+        await asyncio.sleep(Limits().unread_timeout)
     await turns()
     [sent] = [message for message in page.line.pop_sent() if message.get("h") == 5]
     assert ("nobody has begun to read" in str(sent)) is (arrives != "start")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, redialing, start, turns
+from core_driver import Blocked, Driven, Played, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SMALL, Story, story, talk
@@ -23,7 +23,6 @@ from wsrpc._core.sending.places import PLACES, Place, Scope
 from wsrpc._core.session.client_session import ClientSession
 from wsrpc._core.session.connection import Connection
 from wsrpc.codecs import JsonCodec
-from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -65,7 +64,7 @@ async def see(phase: Phase, scope: Scope) -> dict[Scope, Place | None]:
             seen[each] = Place.NOW if d.take() else Place.QUEUE
             assert seen[each] is Place.NOW or d.peer.stats().kept_bytes > kept
     if resumes:  # what is sent as soon as the session resumes was held
-        session, d.transport = current_of(d.peer).session, ScriptedTransport()
+        session, d.transport = current_of(d.peer).session, Played()
         assert isinstance(session, ClientSession)
         session.ask_to_resume(Connection(d.transport), refused=lost, failed=lost)
         d.take()

@@ -11,12 +11,10 @@ import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, Dialed, Story, refuse, story
-from stream_driver import control, hello
+from session_story import SOON, Story, story
 
-from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server, blocking
-from wsrpc.testing import FaultProxy, Line, MemoryTransport
-from wsrpc.testing._clock import Clock
+from wsrpc import Client, Limits, Reconnect, ReconnectInfo, Server, blocking
+from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -63,41 +61,9 @@ async def test_a_resume_that_is_not_told_before_the_next_drop_is_never_told_nor_
         assert told == ["drop", "resume"]
 
 
-@pytest.mark.parametrize("seen_by", ["the transport", "a message"])
-async def test_a_dropped_connection_is_not_full_any_more_for_the_functions_that_hear_of_it(seen_by: str) -> None:
-    """`emit_nowait` raised `QueueFull` in them, because of what the dead connection had not written."""
-    server, line, full = Server(limits=Limits(hard_cap_bytes=60_000)), Dialed(), list[bool]()
-
-    @server.on_detach
-    def dropped(peer: Peer) -> None:
-        peer.emit_nowait("note", "x" * 20_000)
-        full.append(peer.stats().slow)
-
-    accepting = start(server.accept(line))
-    await turns()
-    line.feed(hello("resume"))
-    peer = await accepting
-    line.feed(control("ack", n=0, bytes=0))
-    for _ in range(2):
-        peer.emit_nowait("note", "x" * 25_000)
-    line.unsent = 50_000
-    line.pause()
-    assert peer.stats().slow
-    if seen_by == "a message":  # the transport has not reported the end yet
-        refuse(line)
-        for size in (1, 20_000):
-            peer.emit_nowait("note", "x" * size)
-        assert not peer.stats().slow
-    line.lose()
-    await turns()
-    assert peer.detached and full == [False]
-    await server.close()
-
-
 async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     """The `close` handlers of a peer would not run before the server closes, however many of them there are."""
-    clock = Clock()
-    async with story(server=Limits(open_timeout=5.0), clock=clock) as s:
+    async with story(server=Limits(open_timeout=5.0)) as s:
         never, closed = asyncio.Event(), asyncio.Event()
         s.server.on_detach(never.wait)
         s.server.on("close", closed.set)
@@ -106,8 +72,7 @@ async def test_a_function_that_never_returns_holds_up_others_for_a_while(caplog:
         closing = asyncio.create_task(s.peer.close())
         await turns(20)
         assert not closed.is_set()
-        clock.advance(5.0)
-        await turns(20)
+        await asyncio.sleep(5.0)
         assert closed.is_set()
         assert "'on_detach' have not finished within Limits.open_timeout=5 s" in caplog.text
         never.set()
@@ -225,7 +190,8 @@ async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_
     @scene.client.on("open")
     async def on_open() -> None:
         await scene.release.wait()
-        refuse(scene.ends[0])
+        scene.line.down = True
+        scene.ends[0].abort()
         await scene.client.request("note", "now or never", offline="fail")
 
     connecting = await scene.connecting()
@@ -291,24 +257,3 @@ async def test_a_message_arrives_although_no_connection_lasts_as_long(value: Any
             passed = proxy.bytes_up + proxy.bytes_down - before
     size = len(value.encode()) if isinstance(value, str) else len(value)
     assert size * 2 < passed < size * 2 * 1.5, "nearly each byte went once up and once down"
-
-
-async def test_a_message_travels_in_parts_although_the_connection_was_fast() -> None:
-    """If it then became slow, a message of 4 MB was acknowledged so late that the session ended with 4408."""
-    sizes, line = list[int](), Line(echoing())
-
-    async def dial(url: str, **options: Any) -> MemoryTransport:
-        transport = await line.dial(url, **options)
-        send = transport.send
-
-        def noted(payload: bytes, text: bool = True) -> None:
-            sizes.append(len(payload))
-            send(payload, text)
-
-        vars(transport)["send"] = noted
-        return transport
-
-    async with asyncio.timeout(20), Client("ws://server/", dial=dial) as client:
-        for _ in range(4):
-            assert await client.request("echo", TEXT) == TEXT
-    assert sum(sizes) > 4 * len(TEXT) and max(sizes) < 132_000

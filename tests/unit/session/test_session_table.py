@@ -1,232 +1,290 @@
-"""Every cell of the table of a session's states, played with real sessions."""
+"""The states of a session: each cell of the table, what is decided in each, and how clients ask to resume."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import Dialed, Visitor, dialing, refuse
-from stream_driver import control, hello
+from session_alone import SIDES, SMALL, Alone, expected
+from stream_driver import control
 
-from wsrpc import CloseInfo, ConnectionLost, Limits, Peer, Server, SessionLost
-from wsrpc._core.api.peer import current_of
-from wsrpc._core.session.client_session import ClientSession
-from wsrpc._core.session.connection import Connection
-from wsrpc._core.session.parts import cut
-from wsrpc._core.session.peer_owner import PeerOwner
-from wsrpc._core.session.session import Session
+from wsrpc import CloseInfo, ConnectionLost, SessionLost
 from wsrpc._core.session.session_states import TABLE, SessionInput, SessionState, after
-from wsrpc._core.wire.settings import make_settings
-from wsrpc.testing._clock import Clock
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
-
-LIMITS = Limits(replay_bytes=128 * 1024, hard_cap_bytes=150_000)
-TTL = 3.0
-LARGE = "x" * 100_000
 S, I = SessionState, SessionInput  # noqa: E741
-ON_SERVERS = [(S.STRANDED, I.STOPPED_KEEPING), (S.DETACHED, I.RESUMED)]
-"""Cells that only the session of a server has."""
-
-
-class Transport(Dialed):
-    """A transport that closes when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_close = asyncio.Event()
-
-    async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        await self.may_close.wait()
-        await super().close(code, reason)
-
-
-class Keeps(PeerOwner):
-    """An owner that keeps sessions, as a client that dials again."""
-
-    def keeps_session(self, info: CloseInfo, /) -> bool:
-        return True
-
-
-class Scene:
-    """A peer that has dialed, whose server the test plays."""
-
-    def __init__(self) -> None:
-        self.clock, self.transport = Clock(), Transport()
-        self.transports = [self.transport]
-        settings = make_settings(LIMITS, None)
-        self.peer = Peer(settings, dialer=True, loop=self.clock, can_resume=True, owner=Keeps())
-        self.go = asyncio.Event()
-        self.peer.on("large", self.large)
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.session: Session = current_of(self.peer).session
-
-    async def large(self) -> str:
-        await self.go.wait()
-        return LARGE
-
-    def another(self) -> Transport:
-        self.transports.append(Transport())
-        return self.transports[-1]
-
-    def welcome(self) -> None:
-        fields = {"features": ["resume"], "limits": {}, "sid": "s", "token": "secret", "ttl": TTL}
-        self.transport.feed(control("welcome", **fields))
-
-    def refuse(self) -> None:
-        """Let the connection take no more messages, and send one."""
-        refuse(self.transport)
-        with suppress(ConnectionLost):
-            self.peer.emit_nowait("note")
-
-    def overflow(self) -> None:
-        for _ in range(3):
-            self.peer.emit_nowait("large", LARGE)
-
-    def ask(self) -> None:
-        assert isinstance(self.session, ClientSession)
-        self.transport = self.another()
-        self.session.ask_to_resume(
-            Connection(self.transport),
-            refused=lambda connection: connection.transport.abort(),
-            failed=lambda info: None,
-        )
-
-    async def reach(self, state: SessionState) -> None:
-        if state is S.NEW:
-            return
-        self.peer.bind(self.transport)
-        self.tasks.append(start(self.peer.request("add", 1, 2)))
-        await turns()
-        if state in (S.RESUMABLE, S.STRANDED, S.DETACHED, S.ASKING):
-            self.welcome()
-            self.transport.feed(*({"i": 2 * number + 2, "a": ["large"]} for number in range(4)))
-            await turns()
-        if state in (S.DEAD, S.STRANDED):
-            self.refuse()
-        if state in (S.DETACHED, S.ASKING):
-            self.transport.lose()
-        if state is S.ASKING:
-            self.ask()
-        if state is S.CLOSING:
-            self.tasks.append(start(self.peer.close()))
-        await turns()
-
-    async def happen(self, state: SessionState, happened: SessionInput) -> None:
-        steps: dict[SessionInput, Callable[[], Any]] = {
-            I.STARTED: lambda: self.peer.bind(self.transport),
-            I.COUNTED: self.welcome,
-            I.STOPPED_KEEPING: self.overflow,
-            I.SEND_FAILED: self.refuse,
-            I.DETACHED: self.transport.lose,
-            I.ASKED: self.ask,
-            I.RESUMED: lambda: self.transport.feed(control("resumed", rx=0, bytes=0, token="other", limits={})),
-            I.REFUSED: lambda: self.transport.feed(control("gone", why="expired")),
-            I.EXPIRED: lambda: self.clock.advance(TTL),
-            I.OVERFLOWED: self.go.set,
-            I.REPLACED: lambda: self.peer.bind(self.another()),
-            I.CLOSED: lambda: self.tasks.append(start(self.peer.close())),
-            I.ENDED: lambda: self.transport.lose(CloseInfo(1000, "bye", was_clean=True)),
-        }
-        if state is S.DETACHED and happened is I.ENDED:  # the client gives up
-            self.session.end(I.ENDED, "the client gave up")
-        elif state is S.ASKING and happened is I.ENDED:
-            self.transport.feed(control("resumed", rx=9, bytes=9, token="other", limits={}))
-        else:
-            steps[happened]()
-        await turns(20)
-
-    async def end(self) -> None:
-        self.go.set()
-        for transport in self.transports:
-            transport.may_close.set()
-        await self.peer.close()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+REACH = {
+    S.NEW: "look state",
+    S.ATTACHED: "start",
+    S.RESUMABLE: "begin",
+    S.DEAD: "start; refuse",
+    S.STRANDED: "begin; refuse",
+    S.DETACHED: "begin; drop",
+    S.ASKING: "begin; drop; wait 56; ask",
+    S.CLOSING: "start; closing",
+    S.OVER: "start; drop",
+}
+HAPPEN = {
+    I.STARTED: "start",
+    I.COUNTED: "greet",
+    I.STOPPED_KEEPING: "stop_keeping",
+    I.SEND_FAILED: "refuse",
+    I.DETACHED: "drop",
+    I.ASKED: "ask",
+    I.RESUMED: "resume",
+    I.REFUSED: "say gone why=expired",
+    I.EXPIRED: "wait 60",
+    I.OVERFLOWED: "fail 4408 why",
+    I.REPLACED: "ends REPLACED",
+    I.CLOSED: "closing",
+    I.ENDED: "drop 1000",
+    (S.ASKING, I.RESUMED): "resumed",
+    (S.ASKING, I.CLOSED): "ends CLOSED",
+    (S.DETACHED, I.CLOSED): "ends CLOSED",
+    (S.ASKING, I.ENDED): "resumed 9:9",
+    (S.DETACHED, I.ENDED): "ends ENDED",
+}
+STATES = [(side, state) for side in SIDES for state in S if (side, state) != ("server", S.ASKING)]
+NOT_PLAYED = [("client", S.DETACHED, I.RESUMED), ("server", S.DETACHED, I.ASKED)]
+"""Cells that only the session of the other side has."""
 
 
 @pytest.mark.parametrize(
-    ("state", "happened"),
-    [(state, happened) for state in S for happened in TABLE[state] if (state, happened) not in ON_SERVERS],
-    ids=lambda value: value.name,
+    ("side", "state", "happened"),
+    [(*of, each) for of in STATES for each in TABLE[of[1]] if (*of, each) not in NOT_PLAYED],
+    ids=lambda value: getattr(value, "name", value),
 )
-async def test_a_cell(state: SessionState, happened: SessionInput, monkeypatch: pytest.MonkeyPatch) -> None:
-    played: list[tuple[SessionState, SessionInput]] = []
-
-    def noted(before: SessionState, now: SessionInput) -> SessionState:
-        played.append((before, now))
-        return after(before, now)
-
-    monkeypatch.setattr("wsrpc._core.session.session.after", noted)
-    scene = Scene()
-    try:
-        await scene.reach(state)
-        session = scene.session
-        assert session.state is state
-        await scene.happen(state, happened)
-        assert (state, happened) in played
-        assert session.state is after(state, happened)
-        if (state, happened) == (S.ASKING, I.EXPIRED):
-            assert scene.transport.pop_sent()[-1] == control("gone", why="closed"), "the server need not keep it"
-        if state in (S.NEW, S.CLOSING):
-            return
-        (request, *_) = scene.tasks
-        assert request.done() == session.over
-        if session.over:
-            error = request.exception()
-            assert type(error) is (SessionLost if state in (S.DETACHED, S.ASKING) else ConnectionLost)
-    finally:
-        await scene.end()
+def test_a_cell(side: str, state: SessionState, happened: SessionInput) -> None:
+    s = Alone(side)
+    s.play(REACH[state])
+    assert s.session.state is state
+    trace = s.play(f"|{HAPPEN.get((state, happened)) or HAPPEN[happened]}")
+    assert s.session.state is after(state, happened) and s.session.over is (s.session.state is S.OVER)
+    assert trace.count("over=") == trace.count(f"over={happened.name}") == s.session.over
+    if s.session.over:
+        assert type(s.end.error) is (SessionLost if state in (S.DETACHED, S.ASKING) else ConnectionLost)
 
 
-@pytest.mark.parametrize("state", S, ids=lambda state: state.name)
-async def test_a_message_leaves_waits_or_fails_as_the_table_says(state: SessionState) -> None:
-    scene = Scene()
-    await scene.reach(S.ATTACHED if state is S.OVER else state)
-    if state is S.OVER:
-        scene.transport.lose()
-    assert scene.session.state is state
-    kept = scene.peer.stats().kept_bytes
-    try:
-        scene.peer.emit_nowait("note", 1)
-        waits = scene.peer.stats().kept_bytes > kept
-        found = "leaves" if {"a": ["note", 1]} in scene.transport.pop_sent() else "waits" if waits else "is lost"
-    except ConnectionLost:
-        found = "fails"
-    assert found == ("leaves" if state.sends else "waits" if state.waits else "fails")
-    await scene.end()
+def test_what_is_in_no_cell_cannot_happen() -> None:
+    for state in S:
+        for happened in {*I} - {*TABLE[state]}:
+            with pytest.raises(AssertionError, match="cannot happen"):
+                after(state, happened)
 
 
-CODES = (1000, 1001, 1002, 1005, 1006, 1008, 1011, 1012, 1013, 1014, 4000, 4400, 4409, 4411, 4412)
+@pytest.mark.parametrize(("side", "state"), STATES, ids=lambda value: getattr(value, "name", value))
+def test_a_message_leaves_waits_or_fails_as_the_table_says(side: str, state: SessionState) -> None:
+    found = Alone(side).play(f"{REACH[state]}; |send {SMALL}; say_drain; look full")
+    left = f"{SMALL} {'full ' * state.resumes}drain" if state.sends else "full" if state.waits else "fails"
+    assert found == f"{left} full={state.resumes}", "a control message never fails, and what waits is bounded"
 
 
-async def test_the_close_codes_after_which_a_client_asks_to_resume() -> None:
-    """Proxies send 1001 when they restart."""
-    for code in CODES:
-        scene = Scene()
-        await scene.reach(S.RESUMABLE)
-        scene.transport.lose(CloseInfo(code, "restarting", was_clean=code != 1006))
-        assert scene.session.state is (S.DETACHED if code in (1001, 1006, 4411, 4412) else S.OVER), code
-        await scene.end()
+GONE = "asked over=ENDED"
+LIMIT = 2**53
+TABLES = [
+    # A session survives these codes (proxies send 1001 when they restart), unless its owner does not keep it.
+    *((f"begin; |drop {code}", "asked detached room") for code in (1001, 1006, 4411, 4412)),
+    *((f"begin; |drop {code}", GONE) for code in (1000, 1002, 1005, 1008, 1011, 1012, 1013, 1014, 4000, 4400, 4409)),
+    ("begin; decide keeps_session=False; |drop", GONE),
+    ("begin; drop; resume; wait 60; |look state survives", "state=resumable survives=True"),
+    # With a plain peer it ends with its connection, and messages are what they are.
+    ("start can_resume=False; |send 1; get 1; look kept timers; drop 4412", f"1 kept=0 timers=0 {GONE}"),
+    # The user's messages wait for open handlers, and others do not. No message overtakes one that has to wait longer.
+    (
+        "begin; drop; decide session_resuming=False; queue 1; queue 2 of_session=True; |resume",
+        "resume=0:0 resuming 2 resumed room",
+    ),
+    (
+        "begin; drop; queue 1; queue 2 fails=True; queue 3; queue 0; queue 4; |resume; look queued",
+        "resume=0:0 resuming 1 3 resumed room queued=4",
+    ),
+    (
+        "begin; queue 1; queue 2; takes 1; |send_queued include_user_messages=True; look queued state",
+        "1 room queued=2 state=stranded",
+    ),
+    ("begin; drop; queue 1; queue 2 of_session=True; |ends ENDED; look queued", "over=ENDED queued=1"),
+    # The greeting counts once, and limits only after it.
+    (
+        "start; |announce message=600; look ignored; greet message=700; announce message=800",
+        "ignored=1 server?welcome agree=700 agree=800",
+    ),
+    ("begin; |greet; say drain after_ms=3; say later; ack 0:0; look ignored", "control ignored=2"),
+    ("start; |ack 0:0; say credit h=1 n=1 bytes=1; look ignored", "control ignored=1"),
+    # Nobody can communicate within such limits.
+    ("start; |greet message=511", f"fail=1007 client?gone closes=1007 {GONE}"),
+    ("begin; |announce values=-1", f"fail=1007 client?gone closes=1007 {GONE}"),
+    ("begin; |announce running_bytes=0", f"fail=1007 client?gone closes=1007 {GONE}"),
+    ("begin; drop; |resume message=511", "client?resume=0:0 client?gone closes=1007 over=ENDED"),
+    # This side announces its limits when they change, if the greeting has not said them.
+    ("start; |change 1000; look largest", "largest=1000"),
+    ("begin; |change 1000; look largest", "limits largest=1000"),
+    (
+        "begin; change 1000; drop; |resume; look largest",
+        "resume=0:0 limits resuming client?limits resumed room largest=1000",
+    ),
+]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("script", "trace"), TABLES)
+def test_what_happens_to_a_session(script: str, trace: str, side: str) -> None:
+    assert Alone(side).play(script) == expected(trace, side)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_those_above_do_within_a_report(side: str) -> None:
+    """A connection that has dropped is not full: `emit_nowait` raised `QueueFull`. And a session ends once."""
+    s = Alone(side).begin()
+    s.above.does["session_detached"] = lambda info: s.look("full")
+    s.above.does["session_resuming"] = lambda connection, limits: s.drop()
+    s.wire.pause()
+    assert s.play("drop; |look state") == "state=detached" and "full=False" in s.play("resume")
+    s = Alone(side).begin()
+    s.above.does["keeps_session"] = lambda info: s.play("ends REPLACED")
+    assert s.play("drop") == "asked over=REPLACED"
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_is_withdrawn_makes_room(side: str) -> None:
+    """Senders waited on, as if requests that had been cancelled still took the room."""
+    s = Alone(side).begin()
+    s.play(f"drop; queue {SMALL} of_session=True; |queue_changed")
+    [message] = s.offline.all()
+    assert message.withdraw() and not message.withdraw()
+    assert s.play("queue_changed; look kept") == "full room kept=0"
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_who_waits_for_room_goes_on_with_room_and_with_the_end(side: str) -> None:
+    for script in ("decide keeps_session=False; drop", "drop", f"ack 1:{SMALL}", "ends REPLACED"):
+        s = Alone(side).begin()
+        s.send(SMALL)
+        waits, cancelled = start(s.session.wait_room()), start(s.session.wait_room())
+        await turns()
+        cancelled.cancel()
+        assert not waits.done()
+        s.play(script)
+        assert s.session.full is (script == "drop")
+        if script == "drop":
+            s.play(f"resume 1:{SMALL}")
+        await waits
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_is_held_back_leaves_before_each_other_message(side: str) -> None:
+    s = Alone(side).begin()
+    outer, inner = s.session.precede(lambda: s.send(1)), s.session.precede(lambda: s.send(2))
+    for size, stop in ((3, inner), (4, outer), (5, lambda: None)):
+        s.send(size)
+        stop()
+    assert s.play("send_held_back") == "1 2 3 1 4 5"
+
+
+def test_what_a_remote_peer_says_of_itself() -> None:
+    s = Alone()
+    s.start()
+    s.greet(program="station/1.0\n", contract="x" * 80)
+    assert (s.host.log.program, s.host.contract) == ("station/1.0\\n", "x" * 64)
+
+
+# ---------------------------------------------------------------- a client asks to resume
+
+AWAY = "begin; drop; "
+CLIENT = [
+    # It waits 5 seconds for the first answer, and longer after each that does not come, until the session expires.
+    (
+        AWAY + "|ask; wait 4.9; mark; wait 0.1; ask; wait 9.9; mark; wait 0.1",
+        "resume=0:0 -- aborts failed resume=0:0 -- aborts failed",
+    ),
+    (AWAY + "ask; wait 5; ask; drop; ask; |wait 9.9; mark; wait 0.1", "-- aborts failed"),
+    (AWAY + "ask; wait 5; resume; drop; ask; |wait 4.9; mark; wait 0.1", "-- aborts failed"),
+    (AWAY + "wait 58; ask; |wait 1.9; mark; wait 0.1", "-- gone closes=1001 over=EXPIRED"),
+    # With what the server has closed it meanwhile.
+    *(
+        (AWAY + f"ask; |drop {code}; look code", f"aborts failed code={last}")
+        for code, last in ((1006, 1006), (1012, 1006), (4412, 1006), (4001, 4001))
+    ),
+    # It may move before its welcome, unless so much time has passed that nothing is kept.
+    (
+        "start; wait 9.9; |drop 4412; wait 29.9; resume; look state",
+        "asked detached room resume=0:0 resuming resumed room state=resumable",
+    ),
+    ("start; drop 4412; |wait 30", "over=EXPIRED"),
+    ("start; drop 4412; resume; |greet sid=s.2; get 1; wait 1; look sid", f"agree={LIMIT} ack=1:1 sid=s.2"),
+    ("start; wait 10; |look may_move; drop 4412", f"may_move=False {GONE}"),
+    ("start; |look may_move; drop", f"may_move=True {GONE}"),
+    # A welcome that is late: it counts on, because the server sends parts until it reads that the session ends.
+    ("start; wait 10; |greet; get 1; wait 1; drop", f"gone agree={LIMIT} ack=1:1 {GONE}"),
+    # A server that does not resume sessions.
+    ("start; |greet sid=''; send 1; look kept; drop", f"agree={LIMIT} 1 kept=0 {GONE}"),
+]
+
+
+@pytest.mark.parametrize(("script", "trace"), CLIENT)
+def test_when_a_client_asks_to_resume(script: str, trace: str) -> None:
+    """After two attempts without an answer, it gave up a session that the server had kept, on a link that was full."""
+    assert Alone("client").play(script) == trace
+
+
+def test_each_attempt_has_a_higher_number_and_each_answer_another_token() -> None:
+    s = Alone("client").begin()
+    for script, gen, token in (
+        ("get 3; drop; ask", 1, "secret"),
+        ("drop; ask", 2, "secret"),
+        ("drop; resume token=new; drop; ask", 4, "new"),
+    ):
+        s.play(script)
+        [asked] = s.wire.pop_sent()
+        known = {"t": "resume", "v": 1, "gen": gen, "sid": "s.id", "token": token, "rx": 1, "bytes": 3}
+        assert asked["wsrpc"].items() >= known.items() and "resume" in asked["wsrpc"]["features"] and s.wire.survives
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (control("gone", why="expired"), "the server has no such session any more"),
+        (control("gone", why="of a later version"), "the server refuses it: 'of a later version'"),
+        (
+            control("welcome", features=["resume"], limits={}, sid="s.new", token="", ttl=1.0),
+            "the server did not resume it",
+        ),
+        (b"\xc1", "the server did not resume it"),
+    ],
+    ids=["expired", "later", "new session", "nonsense"],
+)
+def test_a_refused_client_ends_its_session_before_another_one_starts_on_the_connection(answer: Any, why: str) -> None:
+    """The server takes the request for the hello of the next session."""
+    s, other = Alone("client").begin(), Alone("client")
+    s.play("drop; |look state")
+    s.ask(refused=other.start)
+    s.wire.feed(answer)
+    assert s.play("look state") == "state=detached resume=0:0 over=REFUSED refused state=over" and why in str(
+        s.end.error
+    )
+    assert (other.session.sid or other.got) if "gone" not in str(answer) else other.trace == [], "and no second hello"
+    s.drop(1000)
+    assert other.session.over
+
+
+# ---------------------------------------------------------------- what a peer says of its session
 
 
 async def test_a_close_after_a_violation_is_the_end_by_the_user() -> None:
-    scene, notified = Scene(), list[CloseInfo]()
-    scene.peer.on("close", lambda peer, info: notified.append(info))
-    await scene.reach(S.RESUMABLE)
-    scene.transport.feed(control("limits", limits={"message": 0}))
-    assert scene.session.state is S.CLOSING
-    scene.tasks.append(start(scene.peer.close(4001, "mine")))
+    d, notified = Driven(), list[CloseInfo]()
+    d.transport.may_close = asyncio.Event()
+    d.peer.on("close", lambda peer, info: notified.append(info))
+    d.feed(*['{"a":["work"'] * 12)
+    closing = start(d.peer.close(4001, "mine"))
     await turns()
     with pytest.raises(ConnectionLost, match="4001 mine"):
-        scene.peer.emit_nowait("note")
-    await scene.end()
-    assert [info.user_closed for info in notified] == [True]
+        d.peer.emit_nowait("note")
+    d.transport.may_close.set()
+    await closing
+    assert [(info.code, info.user_closed) for info in notified] == [(1007, True)]
 
 
 @pytest.mark.parametrize("make", [redialing, Driven])
@@ -242,127 +300,3 @@ async def test_close_handlers_that_wait_for_events_learn_that_the_user_has_close
     go.set()
     await turns_until(lambda: notified)
     assert [(info.user_closed, info.will_reconnect) for info in notified] == [(True, False)]
-
-
-@pytest.mark.parametrize("answers", ["resumed", "nothing"])
-async def test_a_client_asks_until_the_session_has_expired(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After two attempts without an answer, it gave up a session that the server had kept, on a link that was full."""
-    monkeypatch.setattr("wsrpc._core.session.client_session.ANSWER_TIMEOUT", 0.002)
-    async with dialing(ttl=60.0 if answers == "resumed" else 0.3) as (client, lines):
-        request = start(client.request("note"))
-        await turns()
-        lines[0].lose()
-        if answers == "resumed":
-            await turns_until(lambda: len(lines) == 6)
-            lines[5].feed(control("resumed", rx=0, bytes=0, token="t", limits={}))
-            asked, sent = lines[5].pop_sent()
-            assert asked["wsrpc"]["gen"] == 5
-            lines[5].feed({"i": sent["i"], "d": None})
-            await request
-        else:
-            with pytest.raises(SessionLost, match="no connection resumed it in time"):
-                await request
-            await client.wait_connected()
-            assert lines[-1].pop_sent()[0]["wsrpc"]["t"] == "hello"
-
-
-async def test_a_dropped_attempt_does_not_make_the_next_one_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After many drops, a client waited for minutes for an answer that was lost."""
-    monkeypatch.setattr("wsrpc._core.session.client_session.ANSWER_TIMEOUT", 0.1)
-    async with asyncio.timeout(8), dialing() as (_, lines):  # it was 10 seconds
-        for _ in range(99):
-            lines[-1].lose()
-            await turns_until(lambda: lines[-1].pop_sent() != [])
-        await turns_until(lambda: len(lines) > 100)
-
-
-async def test_a_client_whose_welcome_is_late_joins_parts_nevertheless() -> None:
-    """The server sends them until it has read that the session will not resume."""
-    driven = Driven(dialer=True, extensions=True, can_resume=True)
-    notes = list[str]()
-    driven.peer.on("note", notes.append)
-    driven.clock.advance(10.0)  # after that, nothing that was sent is kept
-    driven.feed(control("welcome", features=["resume", "parts"], limits={}, sid="s", token="secret", ttl=60.0))
-    assert driven.take()[-1] == control("gone", why="closed")
-    for part in cut(b'{"a":["note","' + b"x" * 100_000 + b'"]}', True, 30_000):
-        driven.raw(part, text=False)
-    await turns()
-    assert notes == ["x" * 100_000]
-    driven.transport.lose()
-    assert state_of(driven.peer) is S.OVER
-
-
-def state_of(peer: Peer) -> SessionState:
-    return current_of(peer).session.state
-
-
-async def test_a_session_whose_client_is_about_to_close_takes_no_messages_any_more() -> None:
-    page = Visitor()
-    peer = await page.begin()
-    refuse(page.line)
-    peer.emit_nowait("note")
-    assert state_of(peer) is S.STRANDED and peer.stats().kept_bytes > 0
-    page.line.feed(control("gone", why="closed"))
-    assert state_of(peer) is S.DEAD
-    with pytest.raises(ConnectionLost, match="broken"):
-        peer.emit_nowait("note")
-    page.line.lose()
-    assert state_of(peer) is S.OVER and not page.server.peers
-    await page.server.close()
-
-
-async def test_a_session_whose_client_leaves_before_it_counts_ends_with_its_connection() -> None:
-    page = Visitor()
-    peer = await page.connect(hello("resume"))
-    page.line.feed(control("gone", why="closed"), control("ack", n=0, bytes=0))
-    peer.emit_nowait("note", 1)
-    assert state_of(peer) is S.ATTACHED and peer.stats().kept_bytes == 0
-    page.line.lose()
-    assert state_of(peer) is S.OVER and not peer.ignored
-    await page.server.close()
-
-
-async def test_a_connection_that_takes_no_message_counts_as_ended() -> None:
-    scene = Scene()
-    await scene.reach(S.STRANDED)
-    scene.clock.advance(1.0)
-    stats = scene.peer.stats()
-    assert (stats.uptime, stats.detached, scene.peer.connected) == (0.0, False, False)
-    await scene.end()
-
-
-async def test_a_session_that_has_resumed_no_longer_takes_room_from_those_without_a_connection() -> None:
-    server = Server(detached_bytes=130_000)
-    page, other = Visitor(server), Visitor(server)
-    peer, served = await page.begin(), await other.begin()
-    page.line.lose()
-    peer.emit_nowait("note", "x" * 50_000)
-    await page.resume()
-    other.line.lose()
-    served.emit_nowait("note", "x" * 80_000)
-    assert (state_of(peer), state_of(served)) == (S.RESUMABLE, S.DETACHED)
-    await server.close()
-
-
-async def test_callers_that_wait_for_room_get_the_end_of_their_session() -> None:
-    page = Visitor(Server(limits=LIMITS, detached_timeout=TTL))
-    peer = await page.begin()
-    page.line.lose()
-    for _ in range(2):
-        peer.emit_nowait("note", LARGE)
-    calls = [start(peer.emit("note")), start(peer.request("add", 1, 2))]
-    await turns()
-    assert not any(call.done() for call in calls)
-    page.clock.advance(TTL)
-    assert state_of(peer) is S.OVER
-    lost = await asyncio.gather(*calls, peer.emit("note"), return_exceptions=True)
-    assert [type(error) for error in lost] == [SessionLost, SessionLost, ConnectionLost]
-    assert [error.outcome for error in lost if isinstance(error, ConnectionLost)] == ["not_sent"] * 3
-    await page.server.close()
-
-
-def test_what_is_in_no_cell_cannot_happen() -> None:
-    for state in S:
-        for happened in {*I} - {*TABLE[state]}:
-            with pytest.raises(AssertionError, match="cannot happen"):
-                after(state, happened)
