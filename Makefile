@@ -8,7 +8,7 @@
 #   make test-pythons   the unit tests, on every other supported Python of the machine; on the newest, more
 #   make test-floors   those of the adapters and many unit tests with the lowest versions that pyproject.toml allows
 #   make test-beside   whether wsrpc installs beside the newest versions of other SDKs; asks the package index
-#   make test-uvloop   the tests of what depends on the event loop, on uvloop; all unit tests: ARGS=tests/unit
+#   make test-uvloop   the tests of what depends on the event loop, on uvloop
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   behind nginx and tinyproxy, which have to be there (apt-get install nginx-light tinyproxy-bin):
@@ -84,15 +84,16 @@ test-pythons: $(STAMPS)/npm engines
 # dependencies are left out.
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
-	  $(addprefix tests/unit/,_client _net _schema _server _values handlers wire test_calls.py test_values.py) \
+	  $(addprefix tests/unit/,_client _net _schema _server _values handlers sockets threads wire test_calls.py test_values.py) \
 	  tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
 # In a dry run of pip, a quarter of a minute: nothing is installed. Some SDKs: make test-beside ARGS=supabase
 test-beside: $(STAMPS)/venv
 	$(BIN)/python scripts/check_beside.py $(ARGS)
 
-# Only these tests, because the others run few lines of wsrpc that meet the event loop.
-UVLOOP := tests/unit/_client tests/unit/_server tests/unit/session tests/unit/_net tests/faults/test_fault_proxy.py \
+# Only these tests, because the others run few lines of wsrpc that meet the event loop. Most of tests/unit run in
+# virtual time, which is an event loop of its own.
+UVLOOP := tests/unit/sockets tests/unit/threads tests/faults/test_fault_proxy.py \
   $(filter-out %_stores.py %_stores_lost.py %_store.py %_engines.py %_engines_lost.py %_room_logs.py, \
     $(wildcard tests/adapters/test_*.py))
 test-uvloop: $(STAMPS)/dev engines

@@ -28,16 +28,8 @@ UNIT = TESTS / "unit"
 REAL = ("sockets", "processes", "threads")
 """Folders of unit tests that wait for something outside of the event loop. The others run in virtual time."""
 NOT_YET = {
-    UNIT / "_base/test_logs.py",
-    UNIT / "_base/test_logs_secrets.py",
-    UNIT / "_base/test_misuse.py",
-    UNIT / "_base/test_stats.py",
     UNIT / "_keyed/test_keyed_bounds.py",
     UNIT / "_keyed/test_keyed_calls.py",
-    UNIT / "_net/test_health.py",
-    UNIT / "_net/test_port_connections.py",
-    UNIT / "_net/test_tls.py",
-    UNIT / "_net/test_websocket.py",
     UNIT / "_raw/test_raw_receive.py",
     UNIT / "_raw/test_raw_rooms.py",
     UNIT / "_raw/test_raw_send.py",

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
-from core_driver import Driven, messages, rejection, turns
+from core_driver import Driven, messages, rejection
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from waiting import settled
 
 from wsrpc import BadArguments, ChannelClosed, ConnectFailed, Handshake, Server
 from wsrpc._base import logs
@@ -104,16 +105,16 @@ async def test_errors_reasons_and_arguments_that_reach_the_log(
 
     asking = asyncio.create_task(ask())
     d.feed({"i": 1, "a": ["work", "s"]}, {"i": 2, "a": ["work", "m"]})
-    await turns()
+    await settled()
     asked = [message["i"] for message in d.take()]
     assert len(asked) == 3
     d.feed({"i": 1, "x": [evil] * 5000}, *({"i": number, "_": 1, "e": {"message": evil}} for number in asked))
-    await turns()
+    await settled()
     d.take()
     assert len(rejection(await d.fed({"i": 3, "a": ["work", evil * 1000]}), 3)["message"]) < LONGEST
     del asking
     gc.collect()
-    await turns()
+    await settled()
     said = ("exception was never retrieved", "stopped: ", "RemoteError: x\\n12:00:00", "in work")
     assert [text for text in said if text not in caplog.text] == []
     assert "\nx" not in caplog.text and "\n12:00:00" not in caplog.text
@@ -168,7 +169,7 @@ async def test_one_connection_cannot_flood_the_log_with_tracebacks(
     assert len(messages(caplog)) == 103
     caplog.clear()
     d.transport.lose()  # the end is always written, and what was left out before it
-    await turns()
+    await settled()
     assert messages(caplog) == ["1 log lines were left out: too many in a short time"]
 
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from core_driver import messages, turns
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 from wsrpc import AnonymousChannel, RemoteError, RpcError, Server, current_context, errors
 from wsrpc.testing import connect
@@ -117,6 +118,6 @@ async def test_what_users_hold_and_messages_that_are_no_text(
             with suppress(RpcError):  # an abort without a reason raises no RpcError
                 async for _ in client.stream(event):
                     pass
-        await turns()
+        await settled()
         assert client.connected and peer.connected
         assert messages(caplog)

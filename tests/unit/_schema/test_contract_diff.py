@@ -29,120 +29,73 @@ DEPRECATED = "Meta(extra_json_schema={'deprecated': True})"
 MISSPELT = [SECONDS.replace("unit", word) for word in ("units", "Unit", "x-unit", "x-units")]
 
 
+NUMBERS = ("int", "int | None", "int | str")
+
+
 def types() -> Iterator[Case]:
     """Changes of a type. Each is played with an argument and with a result of that type."""
     color = "class T(enum.IntEnum): "
     a, b, c = (f"class {name}(Struct, tag=True): x: int\n" for name in "ABC")
-    rows = [
-        ("type-changed", "int", "1", "str", "'a'", "", ""),
-        ("type-changed", "list[int]", "[1]", "list[str]", "['a']", "", ""),
-        ("type-changed", "dict[str, int]", "{'a': 1}", "dict[str, str]", "{'a': 'b'}", "", ""),
-        ("type-changed", "date", "date(2026, 1, 2)", "datetime", "datetime(2026, 1, 2)", "", ""),
-        ("type-narrowed", "Decimal", "Decimal('1.5')", "float", "1.5", "", ""),
-        ("type-widened", "int", "1", "int | str", "'a'", "", ""),
-        ("type-widened", "date", "date(2026, 1, 2)", "str", "'a'", "", ""),
-        ("type-widened", "int", "1", "Any", "'a'", "", ""),
-        ("type-widened", "Literal['a']", "'a'", "str", "'b'", "", ""),
-        ("type-widened", "tuple[int, int]", "(1, 2)", "list[int]", "[1]", "", ""),
-        ("type-narrowed", "int | str", "'a'", "int", "1", "", ""),
-        ("type-narrowed", "Any", "'a'", "int", "1", "", ""),
-        ("type-narrowed", "str", "'a'", "datetime", "datetime(2026, 1, 2)", "", ""),
-        ("type-narrowed", "dict[str, int]", "{}", "T", "T(1)", "", "class T(Struct): a: int"),
-        ("null-allowed", "int", "1", "int | None", "None", "", ""),
-        ("null-refused", "int | None", "None", "int", "1", "", ""),
-        ("integer-to-number", "int", "2 ** 53 + 1", "float", "1.5", "", ""),
-        ("number-to-integer", "float", "1.5", "int", "2 ** 53 + 1", "", ""),
-        ("text-to-bytes", "str", "'abcd'", "bytes", "b'abc'", "", ""),
-        ("bytes-to-text", "bytes", "b'abc'", "str", "'abcd'", "", ""),
-        ("list-to-set", "list[int]", "[1, 1]", "set[int]", "{1}", "", ""),
-        ("set-to-list", "set[int]", "{1}", "list[int]", "[1, 1]", "", ""),
-        ("constraint-tightened", "int", "-1", "Annotated[int, Meta(ge=0)]", "1", "", ""),
-        ("constraint-tightened", "str", "'abc'", "Annotated[str, Meta(max_length=2)]", "'a'", "", ""),
-        ("constraint-loosened", "Annotated[int, Meta(lt=5)]", "1", "Annotated[int, Meta(lt=9)]", "7", "", ""),
-        ("constraint-loosened", "Annotated[str, Meta(pattern='a')]", "'a'", "str", "'b'", "", ""),
-        (
-            "constraint-changed",
-            *("Annotated[str, Meta(pattern='^a')]", "'a'"),
-            *("Annotated[str, Meta(pattern='^b')]", "'b'", "", ""),
-        ),
-        *(
-            (
-                "unit-changed",
-                "T",
-                "T(1)",
-                "T",
-                "T(1)",
-                *(f"class T(Struct): a: Annotated[{tp}, {each}]" for each in (SECONDS, MILLISECONDS)),
-            )
-            for tp in ("int", "int | None", "int | str")
-        ),
-        (
-            "unit-removed",
-            "T",
-            "T(1)",
-            "T",
-            "T(1)",
-            f"class T(Struct): a: Annotated[int, {SECONDS}]",
-            "class T(Struct): a: int",
-        ),
-        ("enum-value-added", "T", "T.A", "T", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
-        ("enum-value-added", "Literal['a']", "'a'", "Literal['a', 'b']", "'b'", "", ""),
-        ("enum-value-removed", "T", "T.B", "T", "T.A", f"{color}A = 1; B = 2", f"{color}A = 1"),
-        ("enum-renumbered", "T", "T.A", "T", "T.A", f"{color}A = 1; B = 2", f"{color}A = 2; B = 1"),
-        ("enum-member-renamed", "T", "T.A", "T", "T.C", f"{color}A = 1; B = 2", f"{color}C = 1; B = 2"),
-        ("variant-added", "A | B", "A(1)", "A | B | C", "C(1)", a + b, a + b + c),
-        ("variant-removed", "A | B | C", "C(1)", "A | B", "A(1)", a + b + c, a + b),
-        (
-            "tag-changed",
-            *("T", "T(1)", "T", "T(1)"),
-            *("class T(Struct, tag='a'): x: int", "class T(Struct, tag='b'): x: int"),
-        ),
-        (
-            "field-required",
-            "T",
-            "T()",
-            "T",
-            "T(1)",
-            "class T(Struct, omit_defaults=True): a: int = 0",
-            "class T(Struct): a: int",
-        ),
-        (
-            "field-optional",
-            "T",
-            "T(1)",
-            "T",
-            "T()",
-            "class T(Struct): a: int",
-            "class T(Struct, omit_defaults=True): a: int = 0",
-        ),
-        (
-            "field-default-changed",
-            *("T", "T()", "T", "T()"),
-            *("class T(Struct, omit_defaults=True): a: int = 0", "class T(Struct, omit_defaults=True): a: int = 5"),
-        ),
-        (
-            "field-deprecated",
-            *("T", "T(1)", "T", "T(1)"),
-            *("class T(Struct): a: int", f"class T(Struct): a: Annotated[int, {DEPRECATED}]"),
-        ),
-        ("position-renamed", "T", "T(1)", "T", "T(1)", "class T(NamedTuple): a: int", "class T(NamedTuple): b: int"),
-        (
-            "positions-reordered",
-            *("T", "T(1, 2)", "T", "T(1, 2)"),
-            *("class T(Struct, array_like=True): a: int; b: int", "class T(Struct, array_like=True): b: int; a: int"),
-        ),
+    days = ("date", "date(2026, 1, 2)"), ("datetime", "datetime(2026, 1, 2)")
+    rows: list[tuple[str, tuple[str, str], tuple[str, str]]] = [
+        ("type-changed", ("int", "1"), ("str", "'a'")),
+        ("type-changed", ("list[int]", "[1]"), ("list[str]", "['a']")),
+        ("type-changed", ("dict[str, int]", "{'a': 1}"), ("dict[str, str]", "{'a': 'b'}")),
+        ("type-changed", *days),
+        ("type-narrowed", ("Decimal", "Decimal('1.5')"), ("float", "1.5")),
+        ("type-widened", ("int", "1"), ("int | str", "'a'")),
+        ("type-widened", days[0], ("str", "'a'")),
+        ("type-widened", ("int", "1"), ("Any", "'a'")),
+        ("type-widened", ("Literal['a']", "'a'"), ("str", "'b'")),
+        ("type-widened", ("tuple[int, int]", "(1, 2)"), ("list[int]", "[1]")),
+        ("type-narrowed", ("int | str", "'a'"), ("int", "1")),
+        ("type-narrowed", ("Any", "'a'"), ("int", "1")),
+        ("type-narrowed", ("str", "'a'"), days[1]),
+        ("null-allowed", ("int", "1"), ("int | None", "None")),
+        ("null-refused", ("int | None", "None"), ("int", "1")),
+        ("integer-to-number", ("int", "2 ** 53 + 1"), ("float", "1.5")),
+        ("number-to-integer", ("float", "1.5"), ("int", "2 ** 53 + 1")),
+        ("text-to-bytes", ("str", "'abcd'"), ("bytes", "b'abc'")),
+        ("bytes-to-text", ("bytes", "b'abc'"), ("str", "'abcd'")),
+        ("list-to-set", ("list[int]", "[1, 1]"), ("set[int]", "{1}")),
+        ("set-to-list", ("set[int]", "{1}"), ("list[int]", "[1, 1]")),
+        ("constraint-tightened", ("int", "-1"), ("Annotated[int, Meta(ge=0)]", "1")),
+        ("constraint-tightened", ("str", "'abc'"), ("Annotated[str, Meta(max_length=2)]", "'a'")),
+        ("constraint-loosened", ("Annotated[int, Meta(lt=5)]", "1"), ("Annotated[int, Meta(lt=9)]", "7")),
+        ("constraint-loosened", ("Annotated[str, Meta(pattern='a')]", "'a'"), ("str", "'b'")),
+        ("constraint-changed", *((f"Annotated[str, Meta(pattern='^{each}')]", f"'{each}'") for each in "ab")),
+        ("enum-value-added", ("Literal['a']", "'a'"), ("Literal['a', 'b']", "'b'")),
     ]
-    for rule, old_type, old_value, new_type, new_value, old_types, new_types in rows:
-        yield Case(
-            rule,
-            V(f"x: {old_type}", old_value, types=old_types),
-            V(f"x: {new_type}", new_value, types=new_types),
-        )
-        yield Case(
-            rule,
-            V(returns=old_type, gives=old_value, types=old_types),
-            V(returns=new_type, gives=new_value, types=new_types),
-        )
+    # A class T in both versions, with a value of each.
+    one, sparse = "class T(Struct): a: int", "class T(Struct, omit_defaults=True): a: int = "
+    array = "class T(Struct, array_like=True): "
+    units = [[f"class T(Struct): a: Annotated[{tp}, {each}]" for each in (SECONDS, MILLISECONDS)] for tp in NUMBERS]
+    classes = [
+        *(("unit-changed", "T(1)", "T(1)", *each) for each in units),
+        ("unit-removed", "T(1)", "T(1)", units[0][0], one),
+        ("enum-value-added", "T.A", "T.B", f"{color}A = 1", f"{color}A = 1; B = 2"),
+        ("enum-value-removed", "T.B", "T.A", f"{color}A = 1; B = 2", f"{color}A = 1"),
+        ("enum-renumbered", "T.A", "T.A", f"{color}A = 1; B = 2", f"{color}A = 2; B = 1"),
+        ("enum-member-renamed", "T.A", "T.C", f"{color}A = 1; B = 2", f"{color}C = 1; B = 2"),
+        ("tag-changed", "T(1)", "T(1)", *(f"class T(Struct, tag='{each}'): x: int" for each in "ab")),
+        ("field-required", "T()", "T(1)", f"{sparse}0", one),
+        ("field-optional", "T(1)", "T()", one, f"{sparse}0"),
+        ("field-default-changed", "T()", "T()", f"{sparse}0", f"{sparse}5"),
+        ("field-deprecated", "T(1)", "T(1)", one, f"class T(Struct): a: Annotated[int, {DEPRECATED}]"),
+        ("position-renamed", "T(1)", "T(1)", *(f"class T(NamedTuple): {each}: int" for each in "ab")),
+        ("positions-reordered", "T(1, 2)", "T(1, 2)", f"{array}a: int; b: int", f"{array}b: int; a: int"),
+    ]
+    more = [
+        ("type-narrowed", ("dict[str, int]", "{}"), ("T", "T(1)"), "", one),
+        ("variant-added", ("A | B", "A(1)"), ("A | B | C", "C(1)"), a + b, a + b + c),
+        ("variant-removed", ("A | B | C", "C(1)"), ("A | B", "A(1)"), a + b + c, a + b),
+        *((rule, ("T", old), ("T", new), *types) for rule, old, new, *types in classes),
+        *((*row, "", "") for row in rows),
+    ]
+    for rule, (old_type, old_value), (new_type, new_value), old_types, new_types in more:
+        versions = (old_type, old_value, old_types), (new_type, new_value, new_types)
+        yield Case(rule, *(V(f"x: {tp}", value, types=types) for tp, value, types in versions))
+        yield Case(rule, *(V(returns=tp, gives=value, types=types) for tp, value, types in versions))
 
 
 def parameters() -> Iterator[Case]:
@@ -160,9 +113,7 @@ def parameters() -> Iterator[Case]:
     ]
     for rule, old, new in rows:
         yield Case(rule, V(*old), V(*new))
-        yield Case(
-            rule, V(*old, emits="request", returns="int", gives="1"), V(*new, emits="request", returns="int", gives="1")
-        )
+        yield Case(rule, *(V(*each, emits="request", returns="int", gives="1") for each in (old, new)))
         yield Case(f"emitted-{rule}", V(*old, emits="event"), V(*new, emits="event"))
     omitted = "a: int, b: int = 5", "1"
     others: list[tuple[str, tuple[str, str], tuple[str, str], str]] = [
@@ -176,12 +127,7 @@ def parameters() -> Iterator[Case]:
         ("parameters-reordered", ("a: int, b: str", "1, 'b'"), ("b: str, a: int", "'b', 1"), "type-changed"),
         ("parameter-before-rest", rest, ("a: int, b: int = 5, *more: int", "1, 2"), ""),
         ("parameter-before-rest", ("a: int, b: int = 5, *more: int", "1, 2"), rest, ""),
-        (
-            "parameter-before-rest",
-            ("a: int, *more: int", "1"),
-            ("a: int, b: int, *more: int", "1, 2"),
-            "parameter-required",
-        ),
+        ("parameter-before-rest", (rest[0], "1"), ("a: int, b: int, *more: int", "1, 2"), "parameter-required"),
     ]
     for rule, old, new, more in others:
         yield Case(rule, V(*old), V(*new), more)
@@ -226,21 +172,19 @@ def events() -> Iterator[Case]:
     yield Case("request-to-emit", V(emits="request", **answer), V(emits="event"))
     yield Case("", V(emits="event"), V(emits="request"))
     yield Case("", V(emits="request"), V(emits="event"))
-    kinds: list[tuple[Any, Any]] = [
-        ("value", "stream"),
-        ("value", "upload"),
-        ("value", "conversation"),
-        ("value", "exchange"),
-        ("upload", "stream"),
-        ("upload", "exchange"),
-    ]
+    kinds: list[tuple[Any, Any]] = [("value", each) for each in ("stream", "upload", "conversation", "exchange")]
+    kinds += [("upload", "stream"), ("upload", "exchange")]
     for one, other in kinds:
         yield Case("kind-changed", V(kind=one), V(kind=other))
         yield Case("kind-changed", V(kind=other), V(kind=one))
-    yield Case("upload-added", V(kind="stream", returns="int", gives="1"), V(kind="exchange", returns="int", gives="1"))
-    yield Case(
-        "upload-removed", V(kind="exchange", returns="int", gives="1"), V(kind="stream", returns="int", gives="1")
-    )
+    yield Case("upload-added", V(kind="stream", **answer), V(kind="exchange", **answer))
+    yield Case("upload-removed", V(kind="exchange", **answer), V(kind="stream", **answer))
+
+
+def both(head: str, *versions: tuple[str, str]) -> tuple[list[V], list[V]]:
+    """The versions of a class, each with its fields and a value, as an argument and as a result."""
+    made = [(value, head + fields) for fields, value in versions]
+    return [V("x: T", value, types=t) for value, t in made], [V(returns="T", gives=value, types=t) for value, t in made]
 
 
 def fields() -> Iterator[Case]:
@@ -253,43 +197,26 @@ def fields() -> Iterator[Case]:
     one, two, default = ("a: int", "T(a=1)"), ("a: int; b: int", "T(a=1, b=2)"), ("a: int; b: int = 5", "T(a=1, b=2)")
     unset = "a: int; b: int | UnsetType = UNSET", "T(1, 2)"
     null = "a: int; b: int | None = None", "T(a=1, b=2)"
-    for (old_fields, old), (new_fields, new), suffix, action in (
-        (one, two, "", "added"),
-        (one, default, "-default", "added"),
-        (one, unset, "-optional", "added"),
-        (one, null, "-optional", "added"),
-        (two, one, "", "removed"),
-        (default, one, "-default", "removed"),
-        (unset, one, "-optional", "removed"),
-        (null, one, "-optional", "removed"),
-    ):
+    changes = [(one, two, ""), (one, default, "-default"), (one, unset, "-optional"), (one, null, "-optional")]
+    added = [(old, new, suffix, "added") for old, new, suffix in changes]
+    for old, new, suffix, action in (*added, *((new, old, suffix, "removed") for old, new, suffix, _ in added)):
         for form, head in heads.items():
-            if unset not in ((old_fields, old), (new_fields, new)) or form == "object":
+            if unset not in (old, new) or form == "object":
                 rule = f"field-{action}{suffix}"
-                versions: list[Any] = [{"types": head + each} for each in (old_fields, new_fields)]
-                yield Case(
-                    rule.replace("-default", "-optional"), V("x: T", old, **versions[0]), V("x: T", new, **versions[1])
-                )
-                results = V(returns="T", gives=old, **versions[0]), V(returns="T", gives=new, **versions[1])
-                yield Case(f"result-{rule}", *results)
+                argument, result = both(head, old, new)
+                yield Case(rule.replace("-default", "-optional"), *argument)
+                yield Case(f"result-{rule}", *result)
     strict = "class T(Struct, forbid_unknown_fields=True): "
-    for (old_fields, old), (new_fields, new), action in ((one, two, "added"), (two, one, "removed")):
-        olds: Any = {"types": strict + old_fields}
-        news: Any = {"types": strict + new_fields}
-        yield Case(f"{action}-field-refused", V("x: T", old, **olds), V("x: T", new, **news), f"field-{action}")
-        results = V(returns="T", gives=old, **olds), V(returns="T", gives=new, **news)
-        yield Case(f"{action}-field-refused", *results, f"result-field-{action}")
+    for old, new, action in ((one, two, "added"), (two, one, "removed")):
+        argument, result = both(strict, old, new)
+        yield Case(f"{action}-field-refused", *argument, f"field-{action}")
+        yield Case(f"{action}-field-refused", *result, f"result-field-{action}")
     for rule, before, after in (("field-renamed", "b", "c"), ("field-unit-changed", "size_mm", "size_cm")):
         for start, suffix, arguments in (("", "", ""), (" = 5", "-default", "-optional")):
-            olds, news = ({"types": f"class T(Struct): a: int; {name}: int{start}"} for name in (before, after))
-            yield Case(
-                *(rule, V("x: T", "T(1, 2)", **olds), V("x: T", "T(1, 2)", **news)),
-                f"field-added{arguments} field-removed{arguments}",
-            )
-            yield Case(
-                *(rule, V(returns="T", gives="T(1, 2)", **olds), V(returns="T", gives="T(1, 2)", **news)),
-                f"result-field-added{suffix} result-field-removed{suffix}",
-            )
+            versions = ((f"a: int; {name}: int{start}", "T(1, 2)") for name in (before, after))
+            argument, result = both("class T(Struct): ", *versions)
+            yield Case(rule, *argument, f"field-added{arguments} field-removed{arguments}")
+            yield Case(rule, *result, f"result-field-added{suffix} result-field-removed{suffix}")
 
 
 CASES = [*types(), *parameters(), *renames(), *events(), *fields()]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from core_driver import Driven, messages, turns
+from core_driver import Driven, messages
 from leftovers import nothing_left as nothing_left
+from waiting import settled
 
 from wsrpc import Limits, Server
 from wsrpc.codecs import JsonCodec
@@ -82,7 +83,7 @@ async def test_only_the_connection_that_meets_it_is_closed(
     async with connect(server) as bystander:
         await server.accept(line)
         line.feed(payload.replace('"i":1', f'"i":{MARK}'))
-        await turns()
+        await settled()
         assert line.closed is not None and line.closed.code in (1007, 1011)
         assert await bystander.request("echo", 1) == [1]
         assert len(server.peers) == 1

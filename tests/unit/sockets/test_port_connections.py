@@ -17,8 +17,8 @@ import pytest
 from attacks import opening
 from core_driver import start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from raw_websocket import ask
+from waiting import until
 from websockets.utils import accept_key
 
 from wsrpc import Client, Handshake, Limits, Peer, Server
@@ -81,7 +81,7 @@ async def test_however_a_request_comes_it_is_answered_in_the_same_way(pieces: li
 
     async with server.listen() as listener:
         answer = await answers(listener.port, pieces, until=b"}")
-        await turns_until(lambda: not server.peers)
+        await until(lambda: not server.peers)
         assert server.stats().bytes_in == len(b"".join(pieces)) + len(CLOSE)
     dated = re.sub(rb"Date: [^\r]*", b"Date: now", answer)
     assert dated == (
@@ -200,23 +200,23 @@ async def test_a_crowd_that_asks_at_once_is_let_in_a_few_at_a_time() -> None:
             for each in sockets:
                 each.sendall(request[-2:])
             assert await most_in_a_turn(lambda: len(asked)) <= round(AT_ONCE / HANDSHAKE)
-            await turns_until(lambda: len(server.peers) == CROWD)
-        await turns_until(lambda: not server.peers)
+            await until(lambda: len(server.peers) == CROWD)
+        await until(lambda: not server.peers)
 
 
 async def test_a_connection_that_is_over_goes_without_the_garbage_collector() -> None:
     server = Server(limits=Limits(close_timeout=2.0))
     async with server.listen() as listener:
         async with Client(listener.url):
-            await turns_until(lambda: len(server.peers) == 1)
+            await until(lambda: len(server.peers) == 1)
             (peer,) = server.peers
             kept = [weakref.ref(peer.transport), weakref.ref(peer.info.underlying)]
             del peer
             gc.collect()
             gc.disable()
         try:
-            await turns_until(lambda: not server.peers)
-            await turns_until(lambda: not any(each() for each in kept))
+            await until(lambda: not server.peers)
+            await until(lambda: not any(each() for each in kept))
         finally:
             gc.enable()
 

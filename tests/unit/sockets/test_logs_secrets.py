@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from core_driver import Driven
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
@@ -20,13 +19,13 @@ from wsrpc import Client, Context, Handshake, Limits, Peer, Reconnect, Server
 from wsrpc._base.logs import for_log
 from wsrpc._net.urls import shown_url
 from wsrpc.errors import HandshakeRejected, RequestTimeout, WsrpcError
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SECRET = "s3cr3t-of-mine"
 LIMITS = Limits(close_timeout=2.0, message_bytes=4096)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
-PATIENCE = 8
 WITHOUT_PEER = (
     "refused the origin",
     "refused a connection because",
@@ -60,11 +59,11 @@ def saw(caplog: pytest.LogCaptureFixture, text: str) -> bool:
 @asynccontextmanager
 async def both(server: Server, **options: Any) -> AsyncGenerator[tuple[Client, Peer]]:
     """Client and peer, connected with secrets in each place that may have some."""
-    async with asyncio.timeout(PATIENCE), server.listen(path="/ws") as listener:
+    async with server.listen(path="/ws") as listener:
         url = listener.url.replace("://", f"://user:{SECRET}@") + f"?access_token={SECRET}&room=a"
         options = {"headers": {"Cookie": f"session={SECRET}"}, "auth": SECRET, "reconnect": AT_ONCE, **options}
         async with Client(url, limits=LIMITS, subprotocols=[f"bearer.{SECRET}"], **options) as client:
-            await turns_until(lambda: server.peers)
+            await until(lambda: server.peers)
             yield client, server.peers[0]
 
 
@@ -119,7 +118,7 @@ async def test_what_is_said_between_two_peers(caplog: pytest.LogCaptureFixture) 
 async def test_what_is_no_message(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(limits=LIMITS)
     server.on("echo", lambda value: value)
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+    async with server.listen() as listener:
         for payloads in (
             [f'{{"i": 1, "a": ["echo", "{SECRET}"'] * 12,
             [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', *[f'{{"i": "{SECRET}", "a": ["echo"]}}'] * 9],
@@ -130,7 +129,7 @@ async def test_what_is_no_message(caplog: pytest.LogCaptureFixture) -> None:
                 with suppress(ConnectionClosed):
                     for payload in payloads:
                         await websocket.send(payload)
-        await turns_until(lambda: not server.peers)
+        await until(lambda: not server.peers)
     check(caplog)
     assert saw(caplog, "closing the connection with 1007")
 
@@ -144,7 +143,7 @@ async def test_handshakes_that_fail(caplog: pytest.LogCaptureFixture) -> None:
             raise LookupError("a text of the function's own")
         handshake.reject(401, "who are you?")
 
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+    async with server.listen() as listener:
         for path, headers in (("", {}), ("bug", {}), ("", {"Origin": "https://elsewhere.example"})):
             url = f"{listener.url}{path}?token={SECRET}"
             client = Client(url, headers={**headers, "Cookie": SECRET}, connect_timeout=0.2)
@@ -182,14 +181,13 @@ async def test_attempts_that_fail(options: dict[str, Any], caplog: pytest.LogCap
     options = {"url": f"ws://user:{SECRET}@127.0.0.1:1/ws?token={SECRET}", "limits": LIMITS, **options}
     client = Client(**options, reconnect=AT_ONCE, connect_timeout=0.1)
     client.emit_nowait("first", SECRET)
-    async with asyncio.timeout(PATIENCE):
-        with pytest.raises((WsrpcError, ValueError)):
-            await client.connect()
-        driven = Driven()  # for its transport
-        await client.bind(driven.transport)
-        driven.transport.lose()
-        await turns_until(lambda: len(caplog.records) > 5 or client.state == "closed")
-        await client.close()
+    with pytest.raises((WsrpcError, ValueError)):
+        await client.connect()
+    transport = ScriptedTransport()
+    await client.bind(transport)
+    transport.lose()
+    await until(lambda: len(caplog.records) > 5 or client.state == "closed")
+    await client.close()
     check(caplog)
 
 
