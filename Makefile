@@ -3,7 +3,8 @@
 #
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
-#   make test    the tests, those against Node and Go included
+#   make test    the tests of what wsrpc does, those against Node and Go included, in three minutes on two idle cores
+#   make test-all   all tests but those of the next lines: also of pages, examples and the command, and every row of tables
 #   make test-tools   the tests of installing, of the benchmarks and of scripts/
 #   make test-pythons   the unit tests, on every other supported Python of the machine; on the newest, more
 #   make test-floors   those of the adapters and many unit tests with the lowest versions that pyproject.toml allows
@@ -11,6 +12,7 @@
 #   make test-uvloop   the tests of what depends on the event loop, on uvloop
 #   make test-browser   the tests in headless Chromium and Firefox; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
+#   make test-stress   make test again and again on a busy machine: which tests depend on its speed?
 #   make test-nginx   behind nginx and tinyproxy, which have to be there (apt-get install nginx-light tinyproxy-bin):
 #                examples/cluster; clients, Chromium and Firefox where WebSocket does not pass
 #   make check   formatting, lints, types, import order, workflows
@@ -55,7 +57,7 @@ WITH_BROWSERS := \
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
+.PHONY: demo quick test test-all test-stress test-tools test-pythons test-floors test-beside test-uvloop test-browser pictures test-nginx check docs docs-serve tables dist modules fmt bench explore soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -69,8 +71,18 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/test_structure.py $(ARGS)
 
+TESTS = $(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
+
+# If ARGS names a folder or a file, all its tests run.
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
-	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
+	WSRPC_MAIN=$(if $(filter tests% interop%,$(ARGS)),,1) $(TESTS)
+
+test-all: $(STAMPS)/docs $(STAMPS)/npm go engines
+	$(TESTS)
+
+# 20 runs beside 8 programs that never wait: make test-stress ARGS="--runs 20 --load 8"
+test-stress: $(STAMPS)/docs $(STAMPS)/npm go engines
+	$(BIN)/python scripts/test_stress.py $(ARGS)
 
 # What says more of how wsrpc is built and released than of what it does.
 test-tools: $(STAMPS)/docs $(STAMPS)/npm go engines

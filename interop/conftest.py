@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 import pytest_asyncio
+from effort import LEFT_OUT
 
 from interop.agents import Agent
 from interop.matrix import Cell, Matrix
@@ -21,6 +22,8 @@ from interop.peers import (
     named,
     nothing_open,
 )
+
+collect_ignore = LEFT_OUT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,11 +18,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from effort import QUICK, SOAK, use_profile
+from effort import LEFT_OUT, MAIN, QUICK, SOAK, use_profile
 
 from wsrpc._core.peer import dispatcher
 from wsrpc.testing import VirtualTimeLoop
 
+collect_ignore = LEFT_OUT
 TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
 REAL = ("sockets", "processes", "threads")
@@ -114,7 +115,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
-    runs = {"asyncio_loop": not ON_UVLOOP, "soak": SOAK}
+    runs = {"asyncio_loop": not ON_UVLOOP, "soak": SOAK, "thorough": not MAIN}
     left_out = [marker for marker in runs if not runs[marker]]
 
     def is_left_out(item: pytest.Item) -> bool:

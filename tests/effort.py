@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hypothesis
 
-__all__ = ["EXPLORE", "QUICK", "SEED", "SOAK", "examples", "use_profile"]
+__all__ = ["EXPLORE", "LEFT_OUT", "MAIN", "QUICK", "SEED", "SOAK", "examples", "use_profile"]
 
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
 """The long form of the stress tests, see ``make soak``."""
@@ -14,6 +15,31 @@ EXPLORE = SOAK or os.environ.get("WSRPC_EXPLORE") == "1"
 """Random examples, see ``make explore``."""
 QUICK = os.environ.get("WSRPC_QUICK") == "1"
 """Without asyncio's debug mode: where the same tests also run with it, on another Python for instance."""
+MAIN = os.environ.get("WSRPC_MAIN") == "1"
+"""Without what only ``make test-all`` runs: `LEFT_OUT`, and tests with the mark ``thorough``."""
+LEFT_OUT = [
+    str(Path(__file__).parent.parent / name)
+    for name in (
+        "tests/command",
+        "tests/docs",
+        "tests/faults",
+        "tests/test_docs.py",
+        "tests/test_page_modules.py",
+        "tests/test_typing.py",
+        "tests/test_words.py",
+        "interop/test_command.py",
+        "interop/test_go_page.py",
+        "interop/test_go_program.py",
+        "interop/test_page_cuts.py",
+        "interop/test_page_networks.py",
+        "interop/test_typescript.py",
+        "interop/test_typescript_client.py",
+        "interop/test_typescript_page.py",
+        "interop/test_typescript_property.py",
+    )
+    if MAIN
+]
+"""The judges of pages and documents, whole products, processes of the command, and bad networks in real time."""
 SEED = int(os.environ.get("WSRPC_SEED", "1"))
 """Of all random choices. `make soak` chooses and prints one."""
 
