@@ -29,20 +29,9 @@ UNIT = TESTS / "unit"
 REAL = ("sockets", "processes", "threads")
 """Folders of unit tests that wait for something outside of the event loop. The others run in virtual time."""
 NOT_YET = {
-    UNIT / "_keyed/test_keyed_bounds.py",
-    UNIT / "_keyed/test_keyed_calls.py",
     UNIT / "_raw/test_raw_receive.py",
     UNIT / "_raw/test_raw_rooms.py",
     UNIT / "_raw/test_raw_send.py",
-    UNIT / "_server/test_draining.py",
-    UNIT / "_server/test_handshake_functions.py",
-    UNIT / "_server/test_handshake_origins.py",
-    UNIT / "_server/test_quotas.py",
-    UNIT / "_server/test_room_memory.py",
-    UNIT / "_server/test_room_state.py",
-    UNIT / "_server/test_server_emit.py",
-    UNIT / "_server/test_server_listen.py",
-    UNIT / "_server/test_service.py",
     UNIT / "channels/test_sources.py",
     UNIT / "cluster/test_away_calls.py",
     UNIT / "cluster/test_cluster_addresses.py",
@@ -55,7 +44,6 @@ NOT_YET = {
     UNIT / "handlers/test_peer_handlers.py",
     UNIT / "handlers/test_threads.py",
     UNIT / "handlers/test_where_am_i.py",
-    UNIT / "inboxes/test_events.py",
     UNIT / "peer/test_closing_from_handlers.py",
     UNIT / "peer/test_cycles.py",
     UNIT / "peer/test_endings.py",

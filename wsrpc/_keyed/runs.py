@@ -347,8 +347,8 @@ class Runs:
                 break
         with suppress(LogGone, StoreFull):
             # First again, because the same id has no effect later on, should an earlier step be on its way yet. Each
-            # attempt is short: this has to end before the lease lapses.
-            again = partial(insist, lambda: self._store.open(run.key, run.new), patience)
+            # attempt is short: this has to end before a reader ends a run whose lease has lapsed.
+            again = partial(insist, lambda: self._store.open(run.key, run.new), 4 * RETRY)
             while (state := await insist(again)).id != run.new.id:
                 if state.end is not None or left < 0:
                     return  # no such step begins a run, because the key stays with the other one

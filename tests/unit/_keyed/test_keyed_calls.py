@@ -16,8 +16,8 @@ from uuid import UUID
 import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from task_factories import FACTORIES
+from waiting import until
 
 from wsrpc import (
     Client,
@@ -68,7 +68,7 @@ class Kitchen:
         self.go = asyncio.Event()
         self.contexts: list[Context] = []
         self.ended: list[Any] = []
-        self.server = Server(store=store or MemoryStore(lease=0.3))
+        self.server = Server(store=store or MemoryStore())
         self.server.on("cook", self.cook, keep=keep)
         self.server.on("serve", self.serve, keep=keep)
 
@@ -120,7 +120,7 @@ async def test_a_request_runs_once_and_outlives_its_callers() -> None:
     async with guest(kitchen) as laptop, connect(kitchen.server, principal="ann") as phone:
         first = asyncio.ensure_future(phone.request("cook", "soup", key="k"))
         second = asyncio.ensure_future(laptop.request("cook", "soup", key="k"))
-        await turns_until(lambda: kitchen.runs)
+        await until(lambda: kitchen.runs)
         first.cancel()
         await phone.close()
         kitchen.go.set()
@@ -208,7 +208,7 @@ async def test_a_value_counts_as_the_only_item_for_who_continues() -> None:
     kitchen = Kitchen()
     async with guest(kitchen) as client:
         cooking = asyncio.create_task(client.request("cook", "soup", key="k"))
-        await turns_until(lambda: kitchen.runs)
+        await until(lambda: kitchen.runs)
         eating = asyncio.create_task(read(client, event="cook", key="k", after=0))
         kitchen.go.set()
         value = await cooking
@@ -251,7 +251,7 @@ async def test_items_that_are_no_longer_kept_are_told() -> None:
     async with guest(kitchen) as client:
         await read(client, 1, key="k")
         kitchen.go.set()
-        await turns_until(lambda: kitchen.ended)
+        await until(lambda: kitchen.ended)
         with pytest.raises(ItemsGone) as gone:
             await read(client, key="k")
         assert gone.value.first == 3
@@ -284,7 +284,7 @@ async def test_a_reader_stops_the_handler_for_all() -> None:
 async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user(caplog: pytest.LogCaptureFixture) -> None:
     """Four lines were written for each connection in memory, of which one warned again and again of the same."""
     caplog.set_level(logging.INFO)
-    store, asked = MemoryStore(lease=0.3), list[Any]()
+    store, asked = MemoryStore(), list[Any]()
     kitchen, other = Kitchen(store=store), Kitchen(store=store)  # as in two processes
     kitchen.server.on_handshake(asked.append)
     kitchen.server.on("open", lambda peer: asked.append((peer.principal, dict(peer.state))))
@@ -292,7 +292,7 @@ async def test_code_of_a_server_starts_awaits_and_stops_the_runs_of_a_user(caplo
         started = asyncio.create_task(ann.request("cook", "soup", key="k"))
         async with ann.stream("serve", 5, key="s", returns=int) as items:
             assert await anext(items) == 0
-        await turns_until(lambda: kitchen.runs)
+        await until(lambda: kitchen.runs)
     with pytest.raises(ConnectionLost):
         await started
     assert asked == [("ann", {"table": 3})]
@@ -327,10 +327,10 @@ async def test_a_local_client_that_is_cancelled_while_it_connects_leaves_nothing
         await asyncio.Event().wait()
 
     connecting = asyncio.ensure_future(local_client(server).__aenter__())
-    await turns_until(lambda: server.peers)
+    await until(lambda: server.peers)
     connecting.cancel()
     await asyncio.wait((connecting,))
-    await turns_until(lambda: not server.peers)
+    await until(lambda: not server.peers)
     await server.close()
 
 
@@ -359,10 +359,10 @@ async def test_a_stop_after_the_connection_was_lost_says_so(reads: bool) -> None
 
 
 async def test_a_handler_that_nobody_reads_is_stopped() -> None:
-    kitchen = Kitchen(Keep(60, unread=0.05))
+    kitchen = Kitchen(Keep(60, unread=5))
     async with guest(kitchen) as client:
         await read(client, 1, key="k")
-        await turns_until(lambda: kitchen.ended)
+        await until(lambda: kitchen.ended)
         with pytest.raises(RemoteError, match="because nobody reads it"):
             await read(client, key="k")
 
@@ -389,7 +389,7 @@ def test_a_server_runs_again_in_another_event_loop() -> None:
     async def begin() -> None:
         client = await connect(kitchen.server, principal="ann").__aenter__()
         kept.append(asyncio.ensure_future(client.request("cook", key="k")))
-        await turns_until(lambda: kitchen.runs)
+        await until(lambda: kitchen.runs)
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(begin())
@@ -427,7 +427,7 @@ def test_a_stream_that_is_thrown_away_with_its_event_loop_logs_nothing(caplog: p
                 heard.append(item)
 
         reading = asyncio.ensure_future(read())
-        await turns_until(lambda: heard)
+        await until(lambda: heard)
         assert not reading.done()
 
     def throw_away() -> None:
@@ -450,7 +450,7 @@ async def test_a_drain_does_not_wait_for_a_run_that_has_ended(factory: Any) -> N
     kitchen.go.set()
     async with connect(kitchen.server, principal="ann") as client:
         assert await client.request("cook", key="k") == ["", 1]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(1):
             await kitchen.server.close(drain_timeout=60)
 
 
@@ -644,16 +644,16 @@ async def test_arguments_are_compared_as_the_handler_gets_them(kind: Any, one: A
 @pytest.mark.parametrize("keep", [60, Keep(60, scope=lambda peer, door, *_: f"door {door}")], ids=["own", "scope"])
 async def test_clients_share_the_results_in_a_common_store_only_under_one_name(keep: Any) -> None:
     store, server, opened = MemoryStore(), Server(), list[str]()
-    async with server.listen() as listener, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         for name in ("device-7", "device-8", "device-8"):
-            client = Client(listener.url, store=store, key_owner=name)
+            client = Client(store=store, key_owner=name)
 
             @client.on("open lock", keep=keep)
             async def open_lock(door: int, name: str = name) -> str:
                 opened.append(name)
                 return f"{name} opened {door}"
 
-            await stack.enter_async_context(client)
+            await stack.enter_async_context(connect(server, client=client))
         answers = [await peer.request("open lock", 2, key="k") for peer in server.peers]
     assert answers == [f"{name} opened 2" for name in ("device-7", "device-8", "device-8")]
     assert opened == ["device-7", "device-8"]
@@ -776,7 +776,7 @@ async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
         except RemoteError as exc:
             return exc.code
 
-    async with asyncio.timeout(30), connect(server) as client:
+    async with connect(server) as client:
         items, other = client.follow("count", key="k", attempts=2), client.stream("count", key="k")
         with pytest.raises(ChannelClosed):
             await items.stop()  # nothing has begun
@@ -838,7 +838,7 @@ async def test_a_step_that_is_cancelled_while_the_client_reconnects_is_not_the_e
         await server.peers[0].close(1012)
         for _ in range(2):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(anext(items), 0.02)
+                await asyncio.wait_for(anext(items), 1)
         impatient = client.follow("count", key="k", returns=int, timeout=1.0)
         with pytest.raises(RequestTimeout):
             await anext(impatient)
@@ -866,7 +866,7 @@ class HeldStore(MemoryStore):
     """A store that answers the first one when ``may_open`` is set."""
 
     def __init__(self) -> None:
-        super().__init__(lease=0.03)
+        super().__init__()
         self.may_open = asyncio.Event()
         self.asked = 0
         self.held = set[str]()
@@ -893,7 +893,7 @@ async def test_a_call_that_waits_for_the_one_before_it_is_held() -> None:
 
     async with connect(server, client=Client(auth="ada")) as client:
         calls = [asyncio.create_task(client.request("say", n, key=key)) for n, key in enumerate(("first", "second"))]
-        await turns_until(lambda: store.held)
+        await until(lambda: store.held)
         store.may_open.set()
         assert await asyncio.gather(*calls) == [0, 1]
     await server.close()
@@ -908,7 +908,7 @@ async def test_calls_with_keys_start_in_order_and_wait_for_others_if_their_handl
         assert not (ordered and running)
         running.add(number)
         said.append(number)
-        await turns_until(lambda: ordered or number < 0 or len(said) == 21)
+        await until(lambda: ordered or number < 0 or len(said) == 21)
         running.remove(number)
         return number
 

@@ -1,4 +1,4 @@
-"""`Server.close(drain_timeout=...)` over real connections: what was begun ends well, what is new goes elsewhere.
+"""`Server.close(drain_timeout=...)`: what was begun ends well, what is new goes elsewhere.
 
 `tests/unit/wire/test_draining_extension.py` has the messages, message by message.
 """
@@ -9,34 +9,38 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import pytest
 from core_driver import Blocked, messages, start
-from leftovers import timers_due, turns_until
+from waiting import settled, until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Reconnect, Server
-from wsrpc._server import server_core
+from wsrpc import Client, CloseInfo, ConnectionLost, Reconnect, Server
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.errors import Draining
 from wsrpc.store import MemoryStore
+from wsrpc.testing import Line
+from wsrpc.types import Dial
 
-LIMITS = Limits(close_timeout=2.0)
+LONG = 3600.0
+"""Longer than anything here takes."""
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
-LONG = 60.0
-"""Longer than a test may take: where the end does not come before, the test fails."""
+
+
+def calls(server: Server, **options: Any) -> Client:
+    """A client of a server. It does not dial again."""
+    return Client("ws://server/", dial=Line(server).dial, reconnect=None, **options)
 
 
 class Scene:
-    """A server, and a client of it that does not dial again."""
+    """A server with a client."""
 
-    def __init__(self, server: Server, url: str, extensions: bool) -> None:
-        self.server, self.url = server, url
-        self.work = Blocked()
-        server.on("work", self.work)
-        self.client = Client(url, limits=LIMITS, reconnect=None, extensions=extensions)
+    def __init__(self, extensions: bool) -> None:
+        self.server, self.work = Server(), Blocked()
+        self.server.on("work", self.work)
+        self.client = calls(self.server, extensions=extensions)
         self.ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
         self.client.on("close", lambda peer, info: self.ended.set_result(info))
 
@@ -49,11 +53,9 @@ class Scene:
 
 @asynccontextmanager
 async def scene(extensions: bool = True) -> AsyncGenerator[Scene]:
-    server = Server(limits=LIMITS)
-    async with asyncio.timeout(8), server.listen() as listener:
-        it = Scene(server, listener.url, extensions)
-        async with it.client:
-            yield it
+    it = Scene(extensions)
+    async with it.client:
+        yield it
 
 
 async def count(go_on: asyncio.Event) -> AsyncIterator[int]:
@@ -75,10 +77,10 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
             streams.append(reader.stream("count"))
             assert await anext(streams[-1]) == 0
         request, cancelled = [start(it.client.request("work")) for _ in range(2)]
-        await turns_until(lambda: len(it.work.started) == 2)
+        await settled()
         closing = start(it.server.close(drain_timeout=LONG))
-        await turns_until(lambda: it.client.closes_in is not None if extensions else "draining" in repr(it.server))
-        assert not extensions or 0 < (it.client.closes_in or 0) <= LONG
+        await settled()
+        assert not extensions or LONG - 1 < (it.client.closes_in or 0) <= LONG
         assert not closing.done() and repr(it.server) == "<Server draining, 1 peers>"
         await it.client.emit("log", "heard")
         for call in () if extensions or streaming else (it.client.request, it.client.open_channel):
@@ -88,7 +90,8 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
         for stream in streams:
             assert [number async for number in stream] == list(range(1, 200))
         cancelled.cancel()
-        await turns_until(lambda: it.work.cancelled)
+        await settled()
+        assert it.work.cancelled
         it.work.go.set()
         assert (await request, logged) == ([], ["heard"])
         await it.ends_well(closing)
@@ -117,8 +120,8 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(ca
         closing = start(it.server.close(drain_timeout=LONG))
         assert await told.get() == "bye", "the client is idle, and is there yet"
         await it.ended
-        await turns_until(lambda: not it.server.peers)
-        assert it.server.draining and not closing.done(), "it waits for async functions, too"
+        await settled()
+        assert not it.server.peers and it.server.draining and not closing.done(), "it waits for async functions, too"
         await it.server.close(drain_timeout=0.01)
         await closing
         over.set()
@@ -130,12 +133,9 @@ async def test_functions_are_called_once_for_each_drain_while_peers_are_there(ca
             assert len(called) == count
 
 
-async def test_a_drain_says_what_it_waits_for(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_drain_says_what_it_waits_for(caplog: pytest.LogCaptureFixture) -> None:
     """In the log, now and then, and in the statistics."""
     caplog.set_level(logging.INFO, "wsrpc")
-    monkeypatch.setattr(server_core, "STILL_DRAINING", 0.001)
     async with scene() as it:
         go_on, asked, kept = asyncio.Event(), Blocked(), Blocked()
         it.server.on("count", partial(count, go_on))
@@ -147,15 +147,14 @@ async def test_a_drain_says_what_it_waits_for(
         assert await anext(stream) == 0
         requests = [start(each) for each in (*(it.client.request("work") for _ in range(3)), peer.request("ask"))]
         requests.append(start(it.client.request("kept", key="k")))
-        await turns_until(lambda: len(it.work.started) == 3 and asked.started and kept.started)
+        await settled()
         assert it.server.stats().draining == {}
         closing = start(it.server.close(drain_timeout=LONG))
         expected = {"count: handler": 1, "work: handler": 3, "kept: handler": 1, "ask: request": 1}
         expected |= {"client": 1, "run": 1, "on_drain": 1}
-        await turns_until(lambda: it.server.stats().draining.get("on_drain"))
+        await asyncio.sleep(6)
         assert it.server.stats().draining == expected
-        await turns_until(lambda: any("still draining" in text for text in messages(caplog, logging.INFO)))
-        [line, *_] = [text for text in messages(caplog, logging.INFO) if "still draining" in text]
+        [line] = [text for text in messages(caplog, logging.INFO) if "still draining" in text]
         assert line.startswith("still draining: 1 connections, which wait for: ") and "work: handler (3)" in line
         for each in (go_on, it.work.go, asked.go, kept.go):
             each.set()
@@ -163,31 +162,28 @@ async def test_a_drain_says_what_it_waits_for(
         await asyncio.gather(*requests)
         await it.ends_well(closing)
         assert it.server.stats().draining == {}
-        seen = len(messages(caplog, logging.INFO))
-        await timers_due(0.01)
-        assert "still draining" not in str(messages(caplog, logging.INFO)[seen:])
+        await asyncio.sleep(60)
+        assert caplog.text.count("still draining") == 1
 
 
 async def test_a_drain_that_times_out_says_what_has_not_ended(caplog: pytest.LogCaptureFixture) -> None:
     async with scene() as it:
-        calls = [start(it.client.request("work")) for _ in range(2)]
-        await turns_until(lambda: len(it.work.started) == 2)
-        await it.server.close(drain_timeout=0.01)
+        requests = [start(it.client.request("work")) for _ in range(2)]
+        await settled()
+        await it.server.close(drain_timeout=5)
         [text] = [each for each in messages(caplog) if "timed out" in each]
         assert "closing 1 connections that still have active work (work: handler (2)" in text
-        await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.gather(*requests, return_exceptions=True)
 
 
 async def test_credentials_that_expire_meanwhile_end_nothing_that_has_begun() -> None:
-    expires = time.time() + 0.2
     async with scene() as it:
-        it.server.on_handshake(lambda given: setattr(given, "expires", expires if time.time() < expires else None))
-        async with Client(it.url, limits=LIMITS, reconnect=None) as client:
+        it.server.on_handshake(lambda given: setattr(given, "expires", time.time() + 30))
+        async with calls(it.server) as client:
             request = start(client.request("work"))
-            await turns_until(lambda: it.work.started)
+            await settled()
             closing = start(it.server.close(drain_timeout=LONG))
-            await turns_until(lambda: time.time() > expires)
-            await timers_due(0.0)
+            await asyncio.sleep(40)
             it.work.go.set()
             assert await request == []
             await closing
@@ -196,21 +192,24 @@ async def test_credentials_that_expire_meanwhile_end_nothing_that_has_begun() ->
 # ---------------------------------------------------------------- the next connection
 
 
+def first_of(lines: list[Line]) -> Dial:
+    return lambda *args, **options: lines[0].dial(*args, **options)
+
+
 async def test_a_stream_with_a_key_goes_on_at_another_server_at_once() -> None:
     """Otherwise its client could begin nothing new until the stream, or the drain, is over."""
     engine, store, go_on = MemoryEngine(), MemoryStore(), asyncio.Event()
-    servers = [Server(limits=LIMITS, cluster=Cluster(engine), store=store) for _ in range(2)]
+    servers = [Server(cluster=Cluster(engine), store=store) for _ in range(2)]
+    lines = [Line(each) for each in servers]
     for server in servers:
         server.on_handshake(lambda handshake: setattr(handshake, "principal", "ada"))
         server.on("count", partial(count, go_on), keep=60)
         server.on("echo", lambda value: value)
-    async with asyncio.timeout(8), AsyncExitStack() as stack:
-        urls = [(await stack.enter_async_context(server.listen())).url for server in servers]
-        await turns_until(lambda: all(len(server.cluster.nodes) == 2 for server in servers))
-        client = await stack.enter_async_context(Client(lambda: urls[0], limits=LIMITS, reconnect=AT_ONCE))
+        await server.open()
+    async with Client("ws://servers/", dial=first_of(lines), reconnect=AT_ONCE) as client:
         stream = client.stream("count", key="k", returns=int)
         assert await anext(stream) == 0
-        del urls[0]
+        del lines[0]
         closing = start(servers[0].close(drain_timeout=LONG))
         with pytest.raises(ConnectionLost) as caught:
             await anext(stream)
@@ -220,11 +219,13 @@ async def test_a_stream_with_a_key_goes_on_at_another_server_at_once() -> None:
         go_on.set()
         assert [number async for number in stream] == [*range(1, 200)]
         await closing
+    await servers[1].close()
 
 
 async def test_no_call_fails_in_a_rolling_restart() -> None:
     """Callers without a pause, streams and uploads, while one server after another drains."""
-    servers, over, done = [Server(limits=LIMITS) for _ in range(3)], asyncio.Event(), list[int]()
+    servers, over, done = [Server() for _ in range(3)], asyncio.Event(), list[int]()
+    lines = [Line(each) for each in servers]
 
     async def numbers(sent: AsyncIterator[int]) -> AsyncIterator[int]:
         async for number in sent:
@@ -240,18 +241,18 @@ async def test_no_call_fails_in_a_rolling_restart() -> None:
             assert [item async for item in client.stream("numbers", send=range(20))] == [*range(20)]
             await client.emit("echo", number)
             done.append(number)
+            await settled()  # so that time passes
 
-    async with asyncio.timeout(30), AsyncExitStack() as stack:
-        urls = [(await stack.enter_async_context(server.listen())).url for server in servers]
-        client = await stack.enter_async_context(Client(lambda: urls[0], limits=LIMITS, reconnect=AT_ONCE))
-        calls = [start(use(number)) for number in range(4)]
+    async with Client("ws://servers/", dial=first_of(lines), reconnect=AT_ONCE) as client:
+        uses = [start(use(number)) for number in range(4)]
         for server in servers[:-1]:
             done.clear()
-            await turns_until(lambda: len(done) > 12)
-            del urls[0]
+            await until(lambda: len(done) > 12)
+            del lines[0]
             await server.close(drain_timeout=LONG)
         over.set()
-        await asyncio.gather(*calls)
+        await asyncio.gather(*uses)
+    await servers[-1].close()
 
 
 # ---------------------------------------------------------------- the end
@@ -269,12 +270,12 @@ async def test_a_handler_that_drains_does_not_wait_for_itself(where: str, during
             await go_on.wait()
             await it.server.close(drain_timeout=LONG)
 
-        async with Client(it.url, limits=LIMITS, reconnect=None) as client:
-            calls: list[asyncio.Task[Any]] = [start(client.request("leave"))]
+        async with calls(it.server) as client:
+            tasks: list[asyncio.Task[Any]] = [start(client.request("leave"))]
             await begun.wait()
             if during:
-                calls.append(start(it.server.close(drain_timeout=LONG)))
-                await turns_until(lambda: "draining" in repr(it.server))
+                tasks.append(start(it.server.close(drain_timeout=LONG)))
+                await settled()
             go_on.set()
             await it.server.serve_forever()
-            await asyncio.gather(client.peer.wait_closed(), *calls, return_exceptions=True)
+            await asyncio.gather(client.peer.wait_closed(), *tasks, return_exceptions=True)

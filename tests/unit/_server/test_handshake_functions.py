@@ -13,21 +13,17 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked
-from leftovers import turns_until
-from peers_inside import out_of
-from raw_websocket import CLOSE, TEXT, ask, raw_client
-from raw_websocket import handshake as request_for
+from waiting import settled
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, MessageTooBig, Peer, RemoteError, Server
 from wsrpc._base import logs
 from wsrpc.testing import connect
 
-LIMITS = Limits(close_timeout=2.0)
 TOKEN = "hidden-5e3a"
 
 
 def gated(function: Callable[..., Any], **options: Any) -> Server:
-    server = Server(**{"limits": LIMITS, **options})
+    server = Server(**options)
     server.on("echo", lambda value: value)
     server.on_handshake(function)
     return server
@@ -184,27 +180,25 @@ async def test_the_principals_that_were_refused_last_are_counted_by_name() -> No
 async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
     """Nor is somebody let in who was asked about before the server was opened again."""
     stuck = Blocked()
-    server = gated(stuck, limits=LIMITS.replace(open_timeout=1000.0))
-    async with server.listen() as listener:
-        waiting = asyncio.create_task(ask(listener.port, request_for()))
-        in_memory = asyncio.create_task(server.handshake(Handshake("/", {})))
-        await turns_until(lambda: len(stuck.started) == 2)
-        await server.close()
-        await server.open()
-        with pytest.raises(HandshakeRejected, match="503"):
-            await in_memory
-        assert server.stats().refused == {}, "it was of the run before"
-    assert len(stuck.cancelled) == 2
-    assert not (await waiting).startswith(b"HTTP/1.1 101")
+    server = gated(stuck)
+    waiting = asyncio.create_task(server.handshake(Handshake("/", {})))
+    await settled()
+    await server.close()
+    await server.open()
+    with pytest.raises(HandshakeRejected, match="503"):
+        await waiting
+    assert server.stats().refused == {}, "it was of the run before"
+    assert len(stuck.cancelled) == 1
 
 
 # ---------------------------------------------------------------- bounds of one connection
 
 
 @pytest.mark.parametrize("slowly", [False, True])
-async def test_open_may_change_the_size(slowly: bool) -> None:
+@pytest.mark.parametrize("extensions", [False, True])
+async def test_open_may_change_the_size(slowly: bool, extensions: bool) -> None:
     """And a handler may, at any time."""
-    server = Server(limits=LIMITS)
+    server = Server()
     server.on("size", lambda value: len(value))
 
     @server.on("take")
@@ -214,29 +208,23 @@ async def test_open_may_change_the_size(slowly: bool) -> None:
     @server.on("open")
     async def opened(peer: Peer) -> None:
         if slowly:
-            await turns_until(lambda: not out_of(peer).terms.plain)  # its client is welcomed meanwhile
+            await settled()  # its client is welcomed meanwhile
         peer.limits = peer.limits.replace(message_bytes=1000)
 
-    async with server.listen() as listener:
-        if not slowly:
-            async with raw_client(listener.port) as raw:
-                for size in (500, 1000):
-                    await raw.send(raw.frame(TEXT, '{"i":1,"a":["size","%s"]}' % ("x" * size)))
-                assert (await raw.next_of(TEXT)).payload == b'{"i":1,"d":500}'
-                assert (await raw.next_of(CLOSE)).code == 1009
-        async with Client(listener.url, limits=LIMITS, proxy=None) as client:
-            await client.request("size", "")  # what says that it opened comes after what says the size
-            for size in (1000, 512, 50_000, 700):
-                if size != 1000:
-                    await client.request("take", size)
-                assert await client.request("size", "x" * (size - 50)) == size - 50
-                with pytest.raises(MessageTooBig):  # its client knows that it takes no more
-                    await client.request("size", "x" * size)
+    async with connect(server, client=Client(extensions=extensions)) as client:
+        await client.request("size", "")  # what says that it opened comes after what says the size
+        for size in (1000, 512, 50_000, 700) if extensions else (1000,):
+            if size != 1000:
+                await client.request("take", size)
+            assert await client.request("size", "x" * (size - 50)) == size - 50
+            with pytest.raises(MessageTooBig if extensions else ConnectionLost) as caught:
+                await client.request("size", "x" * size)
+            assert extensions or getattr(caught.value, "code", None) == 1009  # a plain client does not know it
 
 
 async def test_a_client_may_too_for_one_connection() -> None:
     """Other bounds are settled when it has opened."""
-    server, client, wrong = Server(limits=LIMITS), Client(limits=LIMITS), list[Any]()
+    server, client, wrong = Server(), Client(), list[Any]()
 
     @server.on("push")
     async def push(size: int, peer: Peer) -> bool:
@@ -258,9 +246,9 @@ async def test_a_client_may_too_for_one_connection() -> None:
                 peer.limits = limits
         assert peer.limits.message_bytes == 1000
     with pytest.raises(ConnectionLost):
-        peer.limits = LIMITS
+        peer.limits = Limits()
     async with connect(server, client=client):
-        assert client.peer.limits == LIMITS
+        assert client.peer.limits == Limits()
         assert await client.request("push", 1000)
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from functools import partial
 from typing import Any
 
 import pytest
 
-from wsrpc import ANY_ORIGIN, Client, Handshake, HandshakeRejected, Server, dial
-from wsrpc.testing import connect
+from wsrpc import ANY_ORIGIN, Handshake, HandshakeRejected, Server
 
 
 async def passes(
@@ -166,23 +163,6 @@ async def test_a_function_decides_instead() -> None:
     assert await passes(None, "127.0.0.1", by_get=True, origins=ours)  # it may be a program, and is no page of others
 
 
-# ---------------------------------------------------------------- all of them
-
-
-async def test_any_origin_warns_once_when_listening_begins(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(origins=ANY_ORIGIN)
-    async with server.listen() as listener, server.listen():
-        assert caplog.text.count("ANY_ORIGIN") == 1
-        for origin in ("https://evil.example", "garbage"):
-            async with Client(listener.url, headers={"Origin": origin}, proxy=None):
-                assert server.peers[0].info.origin == origin
-    assert caplog.text.count("ANY_ORIGIN") == 1
-    server = Server(origins=ANY_ORIGIN)  # nobody listens: at the first handshake
-    for _ in range(2):
-        async with connect(server, headers={"Origin": "https://evil.example"}):
-            assert caplog.text.count("ANY_ORIGIN") == 2
-
-
 # ---------------------------------------------------------------- behind proxies: whose headers count, and for what
 
 
@@ -270,20 +250,6 @@ async def test_the_origin_is_compared_with_the_host_that_the_proxy_names() -> No
         await seen(proto="https", host_="example.com", Origin=origin)
     with pytest.raises(HandshakeRejected):  # the page came without TLS, the connection did not
         await seen("10.0.0.1", proto="https", host_="example.com", Origin="http://example.com")
-
-
-@pytest.mark.parametrize(("trusted", "remote"), [(["unix"], ("1.2.3.4", 0)), (["0.0.0.0/0", "::/0"], None)])
-async def test_what_has_no_address_is_trusted_by_its_name(trusted: list[str], remote: object) -> None:
-    """A unix socket, and a connection in memory."""
-    server = Server(trusted_proxies=trusted)
-    headers = {"X-Forwarded-For": "1.2.3.4"}
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "s")
-        client = Client("ws://here", dial=partial(dial, unix=path), headers=headers)
-        async with server.listen(unix=path) as listener, client:
-            assert (listener.port, listener.url) == (0, "ws://localhost/")
-            async with connect(server, headers=headers):
-                assert [peer.info.remote for peer in server.peers] == [remote] * 2
 
 
 @pytest.mark.parametrize("wrong", ["10.0.0.1", 5, ["*"], ["10.0.0.1/8"], [167772161]])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Handshake, Peer, RemoteError, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect
@@ -101,9 +101,9 @@ async def test_a_request_ends_with_the_request_of_the_operator() -> None:
     async with serving(admin=lambda peer, action: True) as (server, operator, ada):
         ada.on("hang", work)
         calling = asyncio.create_task(answer(operator, "call", "ada", None, "hang", []))
-        await turns_until(lambda: work.started)
+        await until(lambda: work.started)
         calling.cancel()
-        await turns_until(lambda: work.cancelled and not server.peers[0].active)
+        await until(lambda: work.cancelled and not server.peers[0].active)
 
 
 # ---------------------------------------------------------------- others
@@ -161,5 +161,5 @@ async def test_the_list_holds_no_peer_that_has_ended() -> None:
             gone = [peer.id for peer in server.peers[60:]]
             for each in others:
                 await each.close()
-            await turns_until(lambda: len(server.peers) == 2)
+            await until(lambda: len(server.peers) == 2)
             assert not {row["id"] async for row in rows} & set(gone)

@@ -17,8 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import turns
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, Reconnect, RpcError, Server
 from wsrpc._log import link, memory_store, writer
@@ -26,7 +25,7 @@ from wsrpc._log.kept import hash_of
 from wsrpc._server import room_feed, room_log, room_pages
 from wsrpc._server.rooms import _room_core
 from wsrpc.store import Appended, MemoryStore, NewLog, Page, StoreFull
-from wsrpc.testing import FaultProxy, Line, connect
+from wsrpc.testing import Line, connect
 
 MISSED = ("missed", "lobby")
 LONG = "r" * 250
@@ -297,14 +296,14 @@ async def test_a_join_that_fails_disturbs_nobody_and_leaves_the_log_unread(store
         server.room("other").add(server.peers[0])
         store.reads.clear()
         refused, joined = asyncio.create_task(one.join()), asyncio.create_task(two.join())
-        await turns_until(lambda: store.readers)
+        await until(lambda: store.readers)
         store.reads.set()
         assert (await joined)["complete"]
         lobby.remove(server.peers[1])
         for each in (refused, lobby.join(server.peers[0])):
             with pytest.raises(RpcError, match=r"Limits\.rooms"):
                 await each
-            await turns_until(lambda: not store.readers)
+            await until(lambda: not store.readers)
         await two.join()
         assert (await lobby.emit("said", 1)).sent == 1
 
@@ -317,7 +316,7 @@ async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(
     async with house(1, store=store) as (server, lobby, one):
         server.on("say", lambda: lobby.emit("said", 3))
         first = asyncio.create_task(lobby.emit("said", 1))
-        await turns_until(lambda: store.asked)
+        await until(lambda: store.asked)
         monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.01)
         with pytest.raises(Overloaded) as caught:
             await lobby.emit("said", 2)
@@ -355,9 +354,9 @@ async def test_a_store_that_fails_is_reported_once_and_read_again(
     store.error = error
     async with house(1, store=store) as (server, lobby, one):
         lobby.add(server.peers[0])
-        await turns_until(lambda: store.asked > 5)
+        await until(lambda: store.asked > 5)
         store.error = None
-        await turns_until(lambda: "is read again" in caplog.text)
+        await until(lambda: "is read again" in caplog.text)
         await lobby.emit("said", 1)
         assert await one.hear(1) == [1]
     about = [(each.levelname, each.getMessage()) for each in caplog.records if "room 'lobby'" in each.getMessage()]
@@ -411,7 +410,7 @@ async def test_who_is_ahead_of_a_process_gets_what_it_sends_while_it_reads_for_t
         await other.emit("said", 0)
         position = (await three.join())["position"]
         joining = asyncio.ensure_future(two.join(after=position))
-        await turns_until(lambda: late.late == 2)  # both are read before the next event is stored
+        await until(lambda: late.late == 2)  # both are read before the next event is stored
         await other.emit("said", 1)
         late.waiting.set()
         assert await one.hear(2) == [0, 1]
@@ -443,7 +442,7 @@ async def test_events_in_memory_are_kept_as_long_as_there_are_members(
         await lobby.emit("said", 1)
         for number in (1, 2):
             passed += 1
-            await turns_until(lambda number=number: store.renewed >= number)  # type: ignore[misc]
+            await until(lambda number=number: store.renewed >= number)  # type: ignore[misc]
         await two.join(last=1)
         assert await two.hear(1) == [1]
         for peer in server.peers:
@@ -493,34 +492,13 @@ async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_ha
         for peer in server.peers:
             lobby.add(peer)
         await there.emit("said", 1)
-        await turns_until(lambda: store.readers)
+        await until(lambda: store.readers)
         store.reads.set()
         assert await one.hear(1) == [MISSED]
         await there.emit("said", 2)
         assert await one.hear(1) == [2]
         line.connections[0][1].release()
         assert await slow.hear(2) == [MISSED, 2]
-
-
-async def test_a_log_is_read_from_its_end_after_the_last_member_has_left_while_an_event_was_sent(
-    store: OddStore,
-) -> None:
-    """New members got all that had happened since."""
-    async with house(1, store=store) as (server, lobby, one), house(0, store=store) as (_, there):
-        async with server.listen() as listening, FaultProxy(listening.url) as proxy, Client(proxy.url) as leaving:
-            await Ear(leaving).join()
-            async with proxy.stall("up"):
-                closing = asyncio.ensure_future(next(iter(lobby)).close(4000, "kicked"))
-                await turns()
-                assert len(lobby) == 1  # until its client has answered
-                await there.emit("said", 0)
-                await turns_until(lambda: not len(lobby))
-            await closing
-            for number in range(1, 4):
-                await there.emit("said", number)
-            await one.join()
-            await there.emit("said", "now")
-            assert await one.hear(1) == ["now"]
 
 
 # ---------------------------------------------------------------- bursts, and slow readers

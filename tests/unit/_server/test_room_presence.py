@@ -9,9 +9,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import turns
-from leftovers import turns_until
 from presence_watchers import GRACE, Hook, Watcher, give_principals, states, use_clock
+from waiting import settled, until
 
 from wsrpc import BadArguments, Limits, Room, Server
 from wsrpc._server import presence_feed
@@ -50,16 +49,16 @@ class House:
         """Cut a connection. The client does not dial again for the moment."""
         watcher.line.down = True
         watcher.line.cut()
-        await turns_until(lambda: watcher.peer.detached)
+        await until(lambda: watcher.peer.detached)
 
     async def resumes(self, watcher: Watcher) -> None:
         watcher.line.down = False
-        await turns_until(lambda: watcher.peer.connected)
+        await until(lambda: watcher.peer.connected)
 
     async def ends(self, watcher: Watcher) -> None:
         """End a session, as a page does that is closed or reloaded. Without a connection, its time is over."""
         await (watcher.peer if watcher.peer.detached else watcher.client).close()
-        await turns_until(lambda: watcher.peer not in self.server.peers)
+        await until(lambda: watcher.peer not in self.server.peers)
 
     async def leaves(self, watcher: Watcher) -> None:
         await watcher.client.of("rooms").request("leave", "lobby")
@@ -67,7 +66,7 @@ class House:
     async def batch(self, share: float = 1.0) -> None:
         """Let what has changed be reported. With a share of the time, only what has changed a while ago."""
         self.clock.advance(BATCHED * share)
-        await turns(5)
+        await settled()
 
 
 STORIES = [
@@ -153,11 +152,11 @@ async def test_a_slow_function_gets_the_latest_state(caplog: pytest.LogCaptureFi
             await house.batch()
         assert calls == [("ada", "online")]
         release.set()
-        await turns_until(lambda: len(calls) == 3)
+        await until(lambda: len(calls) == 3)
         assert calls[1:] == [("bob", "online"), ("ada", "away")]
         await house.resumes(ada)
         await house.batch()
-        await turns_until(lambda: calls[3:] == [("ada", "online")])
+        await until(lambda: calls[3:] == [("ada", "online")])
         assert caplog.text.count("on_presence failed for room 'lobby'") == 4
 
 
@@ -205,7 +204,7 @@ async def test_members_get_all_users_and_then_each_change() -> None:
         await house.batch()
         expected = states(house.server)
         inside = [each for each in house.watchers if each.peer in house.server.room("lobby")]
-        await turns_until(lambda: all(each.known == expected for each in inside))
+        await until(lambda: all(each.known == expected for each in inside))
         assert all([first for _, first in each.events].count(True) == 1 for each in inside)
         assert {*expected.values()} == {"online", "away"}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Context, Limits, OutgoingCall, RemoteError, Room, RpcError, Server
 from wsrpc._server.room_requests import ANSWERED, LEFT
@@ -34,7 +34,7 @@ async def lobby(*handlers: Any, **options: Any) -> AsyncGenerator[tuple[Server, 
                 client.of("dialogs").on("confirm", handler)
             await stack.enter_async_context(connect(server, client=client))
         yield server, room
-        await turns_until(lambda: not any(peer.pending for peer in room))
+        await until(lambda: not any(peer.pending for peer in room))
 
 
 def says(answer: Any, *, after: Blocked | None = None) -> Any:
@@ -42,7 +42,7 @@ def says(answer: Any, *, after: Blocked | None = None) -> Any:
 
     async def handler(question: str) -> Any:
         if after is not None:
-            await turns_until(lambda: after.started)
+            await until(lambda: after.started)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -80,7 +80,7 @@ async def test_the_outcome(case: str) -> None:
             with pytest.raises(RemoteError if isinstance(expected, str) else expected) as raised:
                 await asking
             assert getattr(raised.value, "code", expected) == expected
-        await turns_until(lambda: len(hangs.cancelled) == len(hangs.started))
+        await until(lambda: len(hangs.cancelled) == len(hangs.started))
         assert within < 1 or {*hangs.cancelled} <= {ANSWERED}
 
 
@@ -90,15 +90,15 @@ async def test_who_joins_is_asked_and_who_leaves_is_not_asked_any_more() -> None
         one, other = room
         room.remove(other)
         asking = asyncio.ensure_future(server.room("lobby").request("confirm", "?"))
-        await turns_until(lambda: first.started)
+        await until(lambda: first.started)
         room.add(other)
-        await turns_until(lambda: second.started)
+        await until(lambda: second.started)
         room.remove(one)
-        await turns_until(lambda: first.cancelled)
+        await until(lambda: first.cancelled)
         room.add(one)
-        await turns_until(lambda: len(first.started) == 2)
+        await until(lambda: len(first.started) == 2)
         await one.close()  # its session ends, and that is no answer
-        await turns_until(lambda: len(first.cancelled) == 2)
+        await until(lambda: len(first.cancelled) == 2)
         assert not asking.done() and first.cancelled[0] == LEFT and second.cancelled == []
         second.go.set()
         assert await asking == ["?"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from audience import LIMITS, audience, line_of
 from core_driver import Blocked, messages, said_in
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import BadArguments, Client, CloseInfo, ConnectionLost, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import connect
@@ -35,7 +35,7 @@ async def test_membership_ends_with_the_connection() -> None:
             lobby.add(peer)
         line_of(leaving).abort()
         assert await ear.heard.get() == f"{leaving.id} left"
-        await turns_until(lambda: ended)
+        await until(lambda: ended)
         with pytest.raises(ConnectionLost, match="nothing was sent"):
             lobby.add(leaving)
         lobby.remove(leaving)
@@ -136,15 +136,15 @@ async def test_who_leaves_or_is_gone_while_it_is_judged_is_no_member(leaves: boo
     async with connect(server) as client:
         (peer,) = server.peers
         await client.of("rooms").emit("join", "a")  # an event, whose handler is not cancelled
-        await turns_until(lambda: work.started)
+        await until(lambda: work.started)
         if leaves:
             await client.of("rooms").emit("leave", "a")
-            await turns_until(lambda: peer.active == 2)
+            await until(lambda: peer.active == 2)
         else:
             line_of(peer).abort()
-            await turns_until(lambda: not server.peers)
+            await until(lambda: not server.peers)
         work.go.set()
-        await turns_until(lambda: work.finished and not peer.active)
+        await until(lambda: work.finished and not peer.active)
         assert (peer.rooms, server.rooms) == ((), ())
 
 

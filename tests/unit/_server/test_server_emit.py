@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from audience import LIMITS, TIGHT, Ear, audience, line_of
-from leftovers import turns_until
 from peers_inside import out_of
+from waiting import until
 
 from wsrpc import ChannelClosed, Client, ConnectionLost, OutgoingCall, QueueFull, Server
 from wsrpc.codecs import JsonCodec, MsgpackCodec
@@ -114,7 +114,7 @@ async def test_encoded_once_for_each_codec() -> None:
     server.on("sync", lambda: None)
     ran: list[str] = []
     async with audience(server, 20) as pairs:
-        await turns_until(lambda: not any(out_of(peer).terms.plain for peer in server.peers))  # they speak MessagePack
+        await until(lambda: not any(out_of(peer).terms.plain for peer in server.peers))  # they speak MessagePack
         async with connect(server, client=Client(extensions=False)) as plain, plain.events("say") as heard:
             await plain.request("sync")  # until a client has said something, nobody knows that it is a plain one
 
@@ -128,14 +128,6 @@ async def test_encoded_once_for_each_codec() -> None:
     assert (len(asked), ran) == (2, ["broadcast"])  # JSON without metadata, MessagePack with it
     await Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook)).emit("say", object())
     assert len(asked) == 3
-
-
-@both_ways
-async def test_in_another_thread_the_error_names_the_call_to_make(method: str) -> None:
-    server = Server(limits=LIMITS)
-    async with audience(server, 1):
-        with pytest.raises(RuntimeError, match=rf"threadsafe\(server\.{method}\b"):
-            await asyncio.to_thread(lambda: asyncio.run(called(server, method, "say")))
 
 
 # ---------------------------------------------------------------- those who read slowly
@@ -175,21 +167,20 @@ async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
     """No peer can read during the loop, so the sender is too fast."""
     limits = TIGHT.replace(hard_cap_bytes=100_000)
     server, heard = Server(limits=limits), list[int]()
-    async with server.listen() as listener, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         for number in range(size):
-            client = Client(listener.url, limits=LIMITS, extensions=bool(number % 2))  # in different encodings
+            client = Client(limits=LIMITS, extensions=bool(number % 2))  # in different encodings
             client.on("n", lambda count, filling: heard.append(count))
-            await stack.enter_async_context(client)
-        await turns_until(lambda: len(server.peers) == size)
+            await stack.enter_async_context(connect(server, client=client))
         sent = 0
         with pytest.raises(QueueFull, match=rf"of {size} peers are behind.*await emit\(\)"):  # noqa: PT012
             while sent < 10_000:
                 assert server.emit_nowait("n", sent, "x" * 1000).sent == size
                 sent += 1
         assert all(peer.stats().unsent_bytes <= limits.hard_cap_bytes for peer in server.peers)
-        await turns_until(lambda: not any(peer.transport and peer.transport.unsent for peer in server.peers))
+        await until(lambda: not any(peer.transport and peer.transport.unsent for peer in server.peers))
         assert server.emit_nowait("n", sent, "").sent == size
-        await turns_until(lambda: len(heard) == size * (sent + 1))
+        await until(lambda: len(heard) == size * (sent + 1))
         assert sorted(heard) == sorted([*range(sent + 1)] * size), "what was sent arrived, each once"
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, Server
 from wsrpc._server.server_states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState
@@ -92,7 +92,7 @@ class Scene:
             client = await self.accept()
             if state == "draining":
                 request = asyncio.get_running_loop().create_task(client.request("work", timeout=None))
-                await turns_until(lambda: self.server.stats().active)
+                await until(lambda: self.server.stats().active)
                 await self.call(self.server.close(drain_timeout=LONG))
                 request.add_done_callback(lambda request: request.cancelled() or request.exception())
         elif state != "open":
@@ -105,7 +105,7 @@ class Scene:
 
     async def finish_work(self) -> None:
         self.work.set()
-        await turns_until(lambda: self.state != "draining")
+        await until(lambda: self.state != "draining")
 
     async def let_end(self) -> None:
         if self.state == "draining":

@@ -9,16 +9,16 @@ import typing
 from typing import Annotated, Any
 
 import pytest
-from core_driver import Driven, start, turns
+from core_driver import Driven, start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from peers_inside import reads_nothing, unread_at
-from session_story import SOON
 from stream_driver import collect
+from tenacity import stop_after_delay
+from waiting import settled, until
 
-from wsrpc import ChannelClosed, Client, ConnectFailed, ConnectionLost, Limits, Peer, RequestTimeout, Server
+from wsrpc import ChannelClosed, Client, ConnectFailed, ConnectionLost, Limits, Peer, Reconnect, RequestTimeout, Server
 from wsrpc.errors import ReservedEvent
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.testing import Line, ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -43,7 +43,7 @@ async def test_events_are_read_where_they_arrive(where: str) -> None:
                 await there.emit("said", text)
             assert [await anext(said), await anext(said)] == ["one", "two"]
         waiting = start(here.wait_for("ready", timeout=5))
-        await turns()
+        await settled()
         await there.emit("ready", 3)
         assert await waiting == 3
 
@@ -162,13 +162,13 @@ async def test_a_reader_that_was_left_counts_no_more(how: str, caplog: pytest.Lo
                 await stream.aclose()
 
     task = start(read())
-    await turns()
+    await settled()
     assert not reads_nothing(d.peer)
     await d.fed(*[{"a": ["n", ["x"] * 1000], "c": "chat"}] * 20)
     task.cancel()
     await asyncio.wait([task])
     gc.collect()
-    await turns()
+    await settled()
     assert reads_nothing(d.peer) and caplog.text == ""
 
 
@@ -221,8 +221,8 @@ async def test_of_a_servers_peer_it_ends_with_the_connection() -> None:
         [peer] = server.peers
         stream, waiting = peer.events("n"), start(peer.wait_for("never"))
         await client.emit("n", 1)
-        await turns()
-    await turns_until(lambda: not peer.connected)
+        await settled()
+    await until(lambda: not peer.connected)
     assert await anext(stream) == 1
     for end in (anext(stream), anext(peer.events("late")), waiting):
         with pytest.raises(ConnectionLost) as caught:
@@ -252,53 +252,55 @@ async def test_of_a_client_it_survives_reconnects_and_ends_at_close() -> None:
 
 
 async def test_a_client_that_gives_up_ends_it_with_the_reason() -> None:
-    nowhere = Client("ws://127.0.0.1:1/", connect_timeout=0.01, reconnect=SOON)
+    line = Line(Server())
+    line.down = True
+    nowhere = Client("ws://server/", dial=line.dial, reconnect=Reconnect(stop=stop_after_delay(60)))
     numbers = nowhere.events("n")
-    with pytest.raises(ConnectFailed):
-        await nowhere.connect()
-    with pytest.raises(ConnectFailed):
-        await anext(numbers)
+    for waits in (nowhere.connect, lambda: anext(numbers)):
+        with pytest.raises(ConnectFailed):
+            await waits()
 
 
 # ---------------------------------------------------------------- wait_for
 
 
 async def test_wait_for_begins_at_the_call_and_its_timeout_at_the_await() -> None:
-    d = Driven()
-    waiting = d.peer.wait_for("n", returns=int, timeout=5)
-    d.feed({"a": ["n", "text"]}, {"a": ["n", 1]}, {"a": ["n", 2]})
-    assert await waiting == 1
-    assert reads_nothing(d.peer) and d.peer.ignored["wrong arguments"] == 1
-    waiting = d.peer.wait_for("n", returns=int, timeout=5)
-    d.clock.advance(60)
-    task = start(waiting)
-    await turns()
-    d.feed({"a": ["n", "text"]})  # it does not fit, so it does not count
-    d.clock.advance(4.9)
-    await turns()
-    assert not task.done()
-    d.clock.advance(0.1)
-    with pytest.raises(RequestTimeout, match=r"^no event 'n' within 5 s$"):
-        await task
-    assert reads_nothing(d.peer) and d.clock.next_deadline is None
+    async with connect(server := Server()) as client:
+        [peer] = server.peers
+        waiting = peer.wait_for("n", returns=int, timeout=5)
+        for value in ("text", 1, 2):
+            await client.emit("n", value)
+        await settled()
+        assert await waiting == 1
+        assert reads_nothing(peer) and peer.ignored["wrong arguments"] == 1
+        waiting = peer.wait_for("n", returns=int, timeout=5)
+        await asyncio.sleep(60)
+        began = asyncio.get_running_loop().time()
+        task = start(waiting)
+        await settled()
+        await client.emit("n", "text")  # it does not fit, so it does not count
+        with pytest.raises(RequestTimeout, match=r"^no event 'n' within 5 s$"):
+            await task
+        assert asyncio.get_running_loop().time() - began == pytest.approx(5)
+        assert reads_nothing(peer)
 
 
 async def test_wait_for_that_is_cancelled_or_never_awaited_leaves_nothing() -> None:
     d = Driven()
     task = start(d.peer.wait_for("ready"))
-    await turns()
+    await settled()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled() and reads_nothing(d.peer)
     waiting = d.peer.wait_for("ready")
     waiting.close()
     del waiting
-    await turns()
+    await settled()
     assert reads_nothing(d.peer)
     waiting = d.peer.wait_for("ready")
     with pytest.warns(RuntimeWarning, match=r"^coroutine 'wait_for' was never awaited"):
         del waiting
-    await turns()
+    await settled()
     assert reads_nothing(d.peer)
 
 
@@ -319,7 +321,7 @@ async def test_an_open_handler_reads_what_is_held_back_from_handlers_meanwhile(s
 
     @here.on("open")
     async def opened(peer: Peer) -> None:
-        await turns()
+        await settled()
         got.extend([await peer.wait_for("count", returns=int) for _ in range(3)])
         peer.on("both", handled.append)
         got.append(await anext(peer.events("both")))
@@ -327,7 +329,7 @@ async def test_an_open_handler_reads_what_is_held_back_from_handlers_meanwhile(s
 
     async with connect(server, client=client):
         await over.wait()
-        await turns()
+        await settled()
         [peer] = [client.peer] if side == "client" else server.peers
         assert (got, handled) == ([1, 2, 3, 4], [4])
         assert peer.ignored == {"wrong arguments": 1} and reads_nothing(peer)

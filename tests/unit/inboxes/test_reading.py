@@ -8,12 +8,13 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
-from core_driver import Driven, messages, start, turns
+from core_driver import Driven, messages, start
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
 from stream_driver import CLOSED, WINDOW, Both, Feed, Log, collect, credit, done, emptied, item
 from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, entered, granted, opened, reading, requested
+from waiting import settled
 
 from wsrpc import BadResult, ChannelClosed, Limits, RemoteError, Stream, StreamOverflow
 from wsrpc._core.inboxes.credit import SMALLEST_SHARE
@@ -44,7 +45,7 @@ async def test_nothing_is_sent_before_the_first_read_and_a_stream_that_was_close
         d.peer.stream("s", returns="no type at all")  # type: ignore[arg-type]
     stream = d.peer.stream("s")
     assert "not open" in repr(stream)
-    await turns()
+    await settled()
     d.expect()
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
@@ -61,10 +62,10 @@ async def test_nothing_is_sent_before_the_first_read_and_a_stream_that_was_close
 
 async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None:
     d, stream, h = await reading(timeout=2.0)
-    await turns()
+    await settled()
     d.expect()
     first = start(anext(stream))
-    await turns()
+    await settled()
     d.expect({"h": h, "a": ["start"]})
     d.clock.advance(3600)  # the timeout is until it is open
     d.feed(item(h, 1))
@@ -81,13 +82,13 @@ async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None
 async def test_one_task_reads_and_another_does_not_end_it() -> None:
     d, stream, h = await reading()
     first = start(anext(stream))
-    await turns()
+    await settled()
     with pytest.raises(RuntimeError, match="two tasks"):
         await anext(stream)
     d.feed(item(h, 1))
     assert await first == 1
     last = start(anext(stream))
-    await turns()
+    await settled()
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
         await last
@@ -129,7 +130,7 @@ async def test_what_arrived_in_the_read_that_opens_it_is_read_first_and_then_the
     d = Driven(dialer=True)
     stream = d.peer.stream("s")
     first = start(anext(stream))
-    await turns()
+    await settled()
     h = d.take()[-1]["i"]
     d.feed({"i": h, "h": 1}, item(h, 0), {"h": str(h), **end})
     assert await first == 0
@@ -149,7 +150,7 @@ async def test_what_one_loop_has_left_is_for_the_next_although_the_producer_has_
         async for number in channel.items():
             if number == 1:
                 break
-        await turns()  # all items have arrived, and their end
+        await settled()  # all items have arrived, and their end
         assert await collect(channel.items()) == [2, 3, 4]
 
 
@@ -161,7 +162,7 @@ async def test_a_channel_that_is_read_again_after_its_loop_was_left_does_not_han
             if number == 300:
                 break
         gc.collect(1)
-        await turns()
+        await settled()
         later: list[int] = []
         async with asyncio.timeout(5):
             # What had arrived meanwhile went with the first loop. A plain producer is told that nobody takes its items.
@@ -175,7 +176,7 @@ async def test_a_stream_that_was_left_neither_takes_items_nor_disturbs_the_one_t
     channel = await requested(d)
     first = channel.items()
     waiting = start(anext(first))
-    await turns()
+    await settled()
     await first.aclose()
     with pytest.raises(StopAsyncIteration):
         await waiting
@@ -209,7 +210,7 @@ async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left
     assert [await anext(lines) for _ in expected] == [*expected]
     d.feed({"h": channel.id, "a": ["line", "e"]})
     del lines
-    await turns()
+    await settled()
     assert d.ignored == {"unread event": 1}, "nobody came to read it"
     channel.close()
 
@@ -283,7 +284,7 @@ async def test_streams_that_are_over_leave_the_whole_window_to_the_next_one(end:
             d.feed({"h": h, "x": "bye"})
         else:
             await stream.aclose()
-        await turns()
+        await settled()
         stream, h = await entered(d)
     d.take()
     assert await all_granted(d, stream, h) == WINDOW_BYTES

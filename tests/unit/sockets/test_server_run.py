@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 
@@ -42,7 +42,7 @@ class Program:
             assert given is self.server
             await self.check()
             try:
-                async with asyncio.timeout(8), asyncio.TaskGroup() as tasks:
+                async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
                     tasks.create_task(self.connect(use))
                     yield
             finally:
@@ -80,9 +80,9 @@ def test_sigterm_drains_and_ctrl_c_closes_at_once(
     async def use(client: Client) -> None:
         request = asyncio.create_task(client.request("work", timeout=None))
         request.add_done_callback(lambda request: program.seen.append(type(request.exception())))
-        await turns_until(lambda: work.started)
+        await until(lambda: work.started)
         signal.raise_signal(first)
-        await turns_until(lambda: not program.server.healthy)
+        await until(lambda: not program.server.healthy)
         if isinstance(then, signal.Signals):
             signal.raise_signal(then)
         elif then == "it ends":
