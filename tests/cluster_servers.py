@@ -7,15 +7,14 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.cluster._cluster import membership_of
-from wsrpc.cluster.engine import Engine
 from wsrpc.testing import connect
 
-__all__ = ["NarrowEngine", "Servers", "servers"]
+__all__ = ["NarrowEngine", "Servers", "servers", "sessions_of"]
 
 
 class NarrowEngine(MemoryEngine):
@@ -28,25 +27,13 @@ class NarrowEngine(MemoryEngine):
         super().deliver(subject, payload)
 
 
-class Servers:
+class Servers(list[Server]):
     """Some servers, each in a process of its own as far as the cluster knows."""
 
-    def __init__(self, engine: Engine, stack: AsyncExitStack) -> None:
+    def __init__(self, engine: Any, stack: AsyncExitStack) -> None:
+        super().__init__()
         self.engine = engine
         self._stack = stack
-        self.all: list[Server] = []
-
-    @property
-    def memory(self) -> MemoryEngine:
-        """The engine, of tests that use the one in memory."""
-        assert isinstance(self.engine, MemoryEngine)
-        return self.engine
-
-    def __getitem__(self, number: int) -> Server:
-        return self.all[number]
-
-    def __len__(self) -> int:
-        return len(self.all)
 
     async def add(self, **options: Any) -> Server:
         """Add a server, which knows the address and the user of a client by its path: ``/?who=ada&user=ada``."""
@@ -59,15 +46,18 @@ class Servers:
 
         await server.open()
         self._stack.push_async_callback(server.close)
-        self.all.append(server)
+        self.append(server)
         return server
+
+    @property
+    def open(self) -> list[Server]:
+        """The servers that are in the cluster."""
+        return [server for server in self if server.cluster.nodes]
 
     async def meet(self) -> None:
         """Wait until each server has a session with each other one."""
-        for one in self.all:
-            for other in self.all:
-                if one is not other:
-                    await turns_until(lambda one=one, other=other: linked(one, other))  # type: ignore[misc]
+        others = len(self.open) - 1
+        await until(lambda: all(sum(peer.connected for peer in sessions_of(one)) >= others for one in self.open))
 
     async def enter(self, connection: AbstractAsyncContextManager[Client]) -> Client:
         """Keep a connection until the servers close."""
@@ -79,54 +69,50 @@ class Servers:
         connected = await self.enter(connect(self[number], path=path, client=client))
         if who is not None:
             node = self[number].cluster.nodes[0]
-            await turns_until(lambda: all(server.cluster.locate(who) == node for server in self.all))
+            await until(lambda: all(server.cluster.locate(who) == node for server in self.open))
         return connected
 
     def peer(self, number: int, who: str) -> Peer:
         """Return the peer of a client at the server that it is connected to."""
         return next(peer for peer in self[number].peers if peer.address == who)
 
+    def connection(self, server: Server) -> Any:
+        """Return the connection of a server to the engine."""
+        subject = f"shop.{server.cluster.nodes[0]}"
+        return next(each for each in self.engine.connections if each.has_subscribed(subject))
+
     async def engine_goes(self) -> None:
         """Lose the engine until its ``down`` is set to false."""
-        self.memory.down = True
-        self.memory.cut()
-        await turns_until(lambda: not any(server.cluster.connected for server in self.all))
+        self.engine.down = True
+        self.engine.cut()
+        await until(lambda: not any(server.cluster.connected for server in self))
 
     async def engine_comes(self) -> None:
         """Wait until the engine is back, and the servers have sessions."""
-        self.memory.down = False
-        await turns_until(lambda: all(server.cluster.connected for server in self.all))
+        self.engine.down = False
+        await until(lambda: all(server.cluster.connected for server in self))
         await self.meet()
 
     def is_quiet(self) -> bool:
         """Return whether no call is under way between the servers."""
-        members = [membership_of(server.cluster) for server in self.all if server.cluster.nodes]
-        peers = [peer for member in members for peer in sessions_of(member)]
+        peers = [peer for server in self.open for peer in sessions_of(server)]
         calls = any(peer.pending or peer.active or peer.anonymous_channels for peer in peers)
-        return not calls and all(member.forwarder.joined == 0 for member in members)
+        return not calls and not any(membership_of(server.cluster).forwarder.joined for server in self.open)
 
 
-def sessions_of(member: Any) -> list[Peer]:
-    """Return the sessions of a node with other nodes."""
+def sessions_of(server: Server) -> list[Peer]:
+    """Return the sessions of a server with other nodes."""
+    member = membership_of(server.cluster)
     return [peer for peer in map(member.links.peer, member.directory.nodes[1:]) if peer is not None]
 
 
-def linked(one: Server, other: Server) -> bool:
-    """Return whether ``one`` has a session with ``other``."""
-    member = membership_of(one.cluster)
-    peer = member.links.peer(other.cluster.nodes[0]) if other.cluster.nodes else None
-    return peer is not None and peer.connected
-
-
 @asynccontextmanager
-async def servers(
-    count: int = 2, engine: Engine | None = None, patience: float = 30, **options: Any
-) -> AsyncGenerator[Servers]:
+async def servers(count: int = 2, engine: Any = None, **options: Any) -> AsyncGenerator[Servers]:
     """Make servers that know each other. At the end nothing is under way between them."""
-    async with asyncio.timeout(patience), AsyncExitStack() as stack:
+    async with asyncio.timeout(600), AsyncExitStack() as stack:
         made = Servers(MemoryEngine() if engine is None else engine, stack)
         for _ in range(count):
             await made.add(**{"limits": Limits(close_timeout=2.0, ping_interval=None), **options})
         await made.meet()
         yield made
-        await turns_until(made.is_quiet)
+        await until(made.is_quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Self
 
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Handshake, Peer, Reconnect, Room, Server
 from wsrpc.testing import Line
@@ -75,7 +75,7 @@ class Viewer:
     async def sees(self, **known: str) -> None:
         """Wait until it knows of exactly these users."""
         with suppress(TimeoutError):
-            await turns_until(lambda: self.known == known)
+            await until(lambda: self.known == known)
         assert self.known == known, f"it knows of {self.known}, not {known}: {self.history}"
 
 

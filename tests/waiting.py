@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["settled", "until"]
+__all__ = ["pause", "settled", "until"]
 
 
 async def settled() -> None:
@@ -22,3 +23,9 @@ async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
     async with asyncio.timeout(limit):
         while not condition():  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.001)
+
+
+def pause(seconds: float) -> None:
+    """Let time pass while the process does nothing, as when it is paused. Only in virtual time."""
+    loop: Any = asyncio.get_running_loop()
+    loop._waits.now += seconds

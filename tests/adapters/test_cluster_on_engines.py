@@ -55,7 +55,7 @@ def callee(**options: Any) -> tuple[Client, list[Any]]:
 
 async def test_calls_streams_and_rooms(broker: OnServer) -> None:
     """Then the broker is killed: nothing more is sent to the other processes, and local traffic goes on."""
-    async with servers(3, broker.engine, patience=60) as made:
+    async with servers(3, broker.engine) as made:
         callees = [callee(), callee(extensions=False), callee()]
         for number, (client, _) in enumerate(callees):
             made[number].on("open", made[number].room("lobby").add)
@@ -99,8 +99,8 @@ async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monke
     """The engine says that nobody hears it, so its lease need not be over. And the store looks what it ran."""
     monkeypatch.setattr(_directory, "NODE_TIMEOUT", 3600.0)
     store = Looking()
-    async with servers(2, broker.engine, patience=60, store=store) as made:
-        here, gone = (membership_of(server.cluster).node for server in made.all)
+    async with servers(2, broker.engine, store=store) as made:
+        here, gone = (membership_of(server.cluster).node for server in made)
         assert await here.engine.is_received(gone.id, Probe())
         engine: Any = gone.engine
         monkeypatch.setattr(engine, "_engine", None)  # it does not come back
@@ -148,7 +148,7 @@ NAMES = ("", "a b", "*", ">", "a.b", "a\r\nPUB x 0\r\n", "a\n", "x" * 65, "\u00e
 
 async def until_it_has_come(made: Servers, publisher: EngineConnection) -> None:
     """Wait until each server has got what was published before."""
-    ignored = [membership_of(server.cluster).node.ignored for server in made.all]
+    ignored = [membership_of(server.cluster).node.ignored for server in made]
     before = [each.total() for each in ignored]
     publisher.publish("shop.all", b"the last one")
     await turns_until(lambda: all(each.total() > count for each, count in zip(ignored, before, strict=True)))
@@ -165,7 +165,7 @@ async def test_garbage_is_counted_and_nothing_is_lost() -> None:
         peer = made[0].cluster.peer("ada")
         waits = asyncio.create_task(peer.request("wait"))
         publisher = await made.engine.connect(Recorder())
-        ids = [server.cluster.nodes[0] for server in made.all]
+        ids = [server.cluster.nodes[0] for server in made]
         garbage = [*GARBAGE]
         for name, number in [(ids[0], number) for number in NUMBERS] + [(name, 1) for name in NAMES]:
             for tag, fields in without_sense(name, number).items():
@@ -181,7 +181,7 @@ async def test_garbage_is_counted_and_nothing_is_lost() -> None:
         await turns_until(lambda: heard == [1])
         going_on.set()
         assert await waits is True
-        for server in made.all:
+        for server in made:
             stats = server.stats().cluster
             assert stats is not None and (stats.engines_lost, stats.gaps, stats.nodes) == (0, 0, 2)
             assert sum(stats.ignored.values()) >= len(garbage)
@@ -212,7 +212,7 @@ async def test_a_message_above_a_limit_of_redis_is_given_up(limit: str) -> None:
     option, *values = limit.split()
     redis = redis_server(f"--{option}", *values)
     try:
-        async with servers(2, RedisEngine(redis.url), patience=60) as made:
+        async with servers(2, RedisEngine(redis.url)) as made:
             client, _ = callee()
             going_on = asyncio.Event()
             client.on("wait", going_on.wait)
@@ -227,7 +227,7 @@ async def test_a_message_above_a_limit_of_redis_is_given_up(limit: str) -> None:
             assert await peer.request("echo", "y" * 50_000) == "y" * 50_000
             going_on.set()
             assert await waits is True
-            lost = [server.stats().cluster.engines_lost for server in made.all]  # type: ignore[union-attr]
+            lost = [server.stats().cluster.engines_lost for server in made]  # type: ignore[union-attr]
             assert min(lost) == 0 < max(lost) <= replay.LOSSES
     finally:
         redis.kill()

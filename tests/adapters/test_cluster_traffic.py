@@ -32,10 +32,10 @@ class OverheardEngine(MemoryEngine):
 async def test_15_of_16_nodes_hear_nothing_of_a_room_with_members_at_one() -> None:
     engine, heard, member = OverheardEngine(), list[int](), Client()
     member.on("said", lambda text, number: heard.append(number))
-    async with servers(16, engine, patience=60) as made:
+    async with servers(16, engine) as made:
         made[5].on("open", made[5].room("lobby").add)
         await made.join(5, "ada", member)
-        for number, server in enumerate(made.all):
+        for number, server in enumerate(made):
             if number != 5:
                 report = await server.room("lobby").emit("said", SAID, number)
                 assert report.nodes == (made[5].cluster.nodes[0],) and not report.missing_nodes

@@ -288,12 +288,12 @@ async def test_a_server_that_passes_a_call_on_is_in_its_trace(event: str, fails:
         lock = await cluster.join(0, "lock")
         lock.on("plain", plain)
         lock.on("rejects", lambda value: rejects(str(value)))
-        telemetry.instrument(*cluster.all, lock)
+        telemetry.instrument(*cluster, lock)
         peer = cluster[1].cluster.peer("lock")
         with suppress(RpcError):
             await peer.request(event, 1, timeout=10)
         await peer.emit("not counted")
-        passed = [stats.cluster.passed_on for each in cluster.all if (stats := each.stats()).cluster is not None]
+        passed = [stats.cluster.passed_on for each in cluster if (stats := each.stats()).cluster is not None]
     assert chain(telemetry.spans()) == [(event, CLIENT), (event, CLIENT), (event, SERVER)]
     _, passed_on, _ = telemetry.spans()
     assert passed_on.status.status_code is (StatusCode.ERROR if fails else StatusCode.UNSET)

@@ -361,7 +361,7 @@ async def test_calls_to_peers_of_a_cluster_run_the_functions_of_their_process_al
         logs, world = [Log(), Log(), Log()], World()
         await made.join(1, "ada", world.client)
         async with ClusterClient(made.engine, name="shop") as outside:
-            for owner, log in zip((*made.all, outside), logs, strict=True):
+            for owner, log in zip((*made, outside), logs, strict=True):
                 owner.use_outgoing(forms(log)["plain"])
             for number, cluster in ((0, made[0].cluster), (2, outside)):
                 ada = cluster.peer("ada")

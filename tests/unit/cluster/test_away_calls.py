@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from cluster_servers import Servers, servers
 from core_driver import turns
-from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from msgspec.structs import replace
+from waiting import settled, until
 
 from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
 from wsrpc._core.wire.nodes import error_to_node
@@ -40,8 +39,6 @@ from wsrpc.errors import (
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
 from wsrpc.testing import Line, connect
 from wsrpc.testing._clock import Clock
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LEASE = 0.3
 
@@ -84,7 +81,7 @@ async def opening(peer: ClusterPeer, *door: int, key: str = "k", within: float =
 async def waiting(peer: ClusterPeer, *door: int, **options: Any) -> asyncio.Task[Any]:
     """Begin a call, and let the event loop turn until it is in the store."""
     task = asyncio.create_task(opening(peer, *door, **options))
-    await turns(20)
+    await settled()
     return task
 
 
@@ -105,7 +102,7 @@ async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_call
         with pytest.raises(KeyReused):
             await opening(there, 8)
         named = asyncio.create_task(here.of("door").request("open_lock", 7, key="k", deliver_within=30))
-        await turns(20)
+        await settled()
         await cluster.join(0, "lock", lock.client)
         assert [await first, await second, await named] == ["open 1", "open 1", "open 2"]
         assert await opening(there, 7) == "open 1"
@@ -150,11 +147,11 @@ async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_run
     async with servers(2) as cluster:
         await cluster.join(0, "lock", lock.client)
         call = await waiting(lock_at(cluster, 1))
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         old = cluster.peer(0, "lock")
         assert old.transport is not None
         old.transport.abort()
-        await turns_until(lambda: not old.connected)
+        await until(lambda: not old.connected)
         await cluster.join(1, "lock", lock.client)  # a new session
         lock.may_answer.set()
         assert await call == "open 1"
@@ -184,7 +181,7 @@ async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times(forg
             await closed
             if forgets and runs == 3:
                 vars(store).update(vars(MemoryStore(lease=LEASE)))
-                await turns_until(lambda: store._logs)
+                await until(lambda: store._logs)
         for each in calls:
             with pytest.raises(RunLost, match="handed over 5 times") as caught:
                 await each
@@ -214,7 +211,7 @@ async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_
         cancelled.cancel()
         await leave(cluster[0], await waiting(lock_at(cluster), 2, key="b"))
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: len(lock.opened) == 2)
+        await until(lambda: len(lock.opened) == 2)
         assert sorted(lock.opened) == [1, 2]
         assert await opening(lock_at(cluster, 1), 2, key="b") in ("open 1", "open 2")
 
@@ -226,11 +223,11 @@ async def test_how_long_a_call_has_waited_does_not_depend_on_the_clocks_of_proce
     lock, store = Lock(), Faulty(lease=LEASE)
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1, within=within))
-        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        await asyncio.sleep(2 * LEASE)
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + jump)
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: not store._adoptable)
+        await until(lambda: not store._adoptable)
         assert lock.opened == opened
 
 
@@ -247,7 +244,7 @@ async def test_a_peer_that_connects_just_after_another_one_is_called_too(
         store.spoils = "other" if corrupt else ""
         for name, device in (("other", other), ("lock", lock)):
             await cluster.enter(connect(cluster[1], path=f"/?who={name}", client=device.client))
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         assert lock.opened == [3] and len(other.opened) == (1 if corrupt else 2)
 
 
@@ -262,10 +259,10 @@ async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_aga
     async with servers(2, store=store) as cluster:
         await leave(cluster[0], await waiting(lock_at(cluster), 1))
         membership_of(cluster[1].cluster).away.ended_at -= 1000
-        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        await asyncio.sleep(2 * LEASE)
         store.unanswered, store.is_late = lost, late
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         assert lock.opened == [1] and not store.unanswered
 
 
@@ -315,7 +312,7 @@ async def test_connections_cost_one_step_of_the_store_unless_a_process_has_ended
         for number in range(20):
             async with connect(cluster[0], path=f"/?who=user/{number}"):
                 pass
-        await turns_until(lambda: store.asked >= 20)
+        await until(lambda: store.asked >= 20)
         assert len(asyncio.all_tasks()) <= tasks + 1
         while away._adopting is not None and not away._adopting.done():
             await away._adopting
@@ -347,7 +344,7 @@ async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> Non
             peer = cluster.peer(0, "lock")
             line.down = True
             line.cut()
-            await turns_until(lambda: peer.detached)
+            await until(lambda: peer.detached)
             with pytest.raises(ConnectionLost) as caught:
                 await opening(lock_at(cluster), within=0.05)
             assert caught.value.outcome == "not_sent"
@@ -366,7 +363,7 @@ async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back
     clock = Clock()
     async with servers(2) as cluster:
         await Line(cluster[0], clock=clock).dial("ws://server/?who=lock")  # it never says whether it knows keys
-        await turns_until(lambda: cluster[server].cluster.locate("lock"))
+        await until(lambda: cluster[server].cluster.locate("lock"))
         away, asked = membership_of(cluster[server].cluster).away, list[str]()
         sender_to = away.sender_to
 
@@ -376,9 +373,9 @@ async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back
 
         monkeypatch.setattr(away, "sender_to", counted)
         call = await waiting(lock_at(cluster, server), timeout=timeout)
-        await turns_until(lambda: cluster.peer(0, "lock").pending)
+        await until(lambda: cluster.peer(0, "lock").pending)
         clock.advance(timeout or Limits().open_timeout)
-        await turns_until(lambda: call.done() or len(asked) > 1)
+        await until(lambda: call.done() or len(asked) > 1)
         await cluster.join(0, "lock", Lock().client)
         assert await call == "open 1"
 
@@ -394,7 +391,7 @@ async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets
         if where != "away":
             await cluster.join(0, "lock", lock.client)
         async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
-            await turns_until(lambda: (shop.locate("lock") is None) == (where == "away"))
+            await until(lambda: (shop.locate("lock") is None) == (where == "away"))
             for _ in range(2):
                 await shop.peer("lock").submit("open_lock", 7, key="k", deliver_within=30)
             with pytest.raises(KeyReused):
@@ -402,7 +399,7 @@ async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets
             assert bool(shop._runs._running) == (where != "connected"), "only this process would make the call"
         if where == "away":
             await cluster.join(1, "lock", lock.client)
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         lock.may_answer.set()
         async with ClusterClient(cluster.engine, name="shop", store=store) as other:
             assert await opening(other.peer("lock"), 7) == "open 1"
@@ -420,7 +417,7 @@ async def test_a_submitted_call_is_made_at_once_if_its_process_was_closed(is_ser
             await peer.submit("open_lock", key="k", deliver_within=30)
         await cluster[1].close()
         await cluster.enter(connect(cluster[0], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
 
 
 class Releases(MemoryStore):
@@ -449,7 +446,7 @@ async def test_a_submitted_call_is_made_though_its_process_ends_when_the_peer_is
         await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
         if when == "before":
             await cluster.join(0, "lock", lock.client)
-            await turns_until(lambda: lock.opened)
+            await until(lambda: lock.opened)
             away = membership_of(cluster[0].cluster).away
             assert away._adopting is not None
             away._adopting.cancel()  # as if the peer had come long ago
@@ -457,14 +454,14 @@ async def test_a_submitted_call_is_made_though_its_process_ends_when_the_peer_is
         await store.asked.wait()
         if when != "before":
             await cluster.join(0, "lock", lock.client)
-            await turns(20)
+            await settled()
         assert len(lock.opened) == (when == "before")
         store.may_end.set()
         await leaving
         lock.may_answer.set()
         peer = lock_at(cluster, 1)
-        while (call := await peer.submitted("open_lock", key="k")).state != "done":
-            await turns(1)
+        await asyncio.sleep(10)
+        call = await peer.submitted("open_lock", key="k")
         assert call.value == "open 1" and lock.opened == [0]
 
 
@@ -495,13 +492,13 @@ async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the
             async with ClusterClient(cluster.engine, name="shop", store=theirs) as shop:
                 asking = shop.peer("lock").request("open_lock", key=f"k{number}", deliver_within=30)
                 call = asyncio.create_task(asking)
-                await turns_until(lambda number=number: len(lock.opened) == number)  # type: ignore[misc]
+                await until(lambda number=number: len(lock.opened) == number)  # type: ignore[misc]
                 theirs.killed = True
                 lock.may_answer.set()
-                await turns(50)
+                await settled()
                 member.directory.drop(shop.nodes[0], member.node.now, silent=True)
-                while (found := await lock_at(cluster).submitted("open_lock", key=f"k{number}")).state != "done":
-                    await turns(1)
+                await asyncio.sleep(1)
+                found = await lock_at(cluster).submitted("open_lock", key=f"k{number}")
                 assert found.value == f"open {number}"
                 theirs.killed = False
                 call.cancel()
@@ -537,7 +534,7 @@ async def test_a_submitted_call_is_made_though_the_server_that_has_taken_it_ends
     async with servers(2, store=store) as cluster:
         await cluster.join(0, "lock", lock.client)
         await lock_at(cluster, 1).of("door").submit("open_lock", key="k", deliver_within=30)
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         await cluster[0].close(drain_timeout=0)
         async with connect(cluster[1], path="/?who=lock", client=lock.client):
             lock.may_answer.set()
@@ -550,11 +547,11 @@ async def test_who_submits_a_call_again_makes_it_if_its_process_has_ended() -> N
     async with servers(1, store=store) as cluster:
         async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
             await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
-        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
+        await asyncio.sleep(2 * LEASE)
         async with ClusterClient(cluster.engine, name="shop", store=store) as again:
             await again.peer("lock").submit("open_lock", key="k", deliver_within=30)
             await cluster.join(0, "lock", lock.client)
-            await turns_until(lambda: lock.opened)
+            await until(lambda: lock.opened)
             assert await opening(again.peer("lock")) == "open 1"
 
 
@@ -692,7 +689,7 @@ async def test_a_program_that_has_lost_the_engine_submits_calls_without_asking_f
     store = MemoryStore()
     async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=store) as shop:
         await cluster.engine_goes()
-        await turns_until(lambda: not shop.connected)
+        await until(lambda: not shop.connected)
         await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
         assert (await shop.peer("lock").submitted("open_lock", key="k")).state == "waiting"
         await cluster.engine_comes()
@@ -737,16 +734,15 @@ async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_chan
             assert (await shop.peer("lock").submitted("open_lock", key="k")).state == "unknown", "of another channel"
         store.unanswered = 1_000_000  # nobody adopts the call
         await cluster.join(0, "lock", lock.client)
-        await turns_until(lambda: any(log.state(time.monotonic()).lost for log in store._adoptable.values()))
-        await turns_until(lambda: shop.locate("lock"))
+        await asyncio.sleep(2 * LEASE)
+        await until(lambda: shop.locate("lock"))
         assert await told("k") == ("waiting", None, None)
         assert not lock.opened
         store.unanswered = 0
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         assert await told("k") == ("running", None, None)
         lock.may_answer.set()
-        while (await told("k"))[0] == "running":
-            await turns(1)
+        await settled()
         assert await told("k") == ("done", "open 1", None)
         assert asking.asked == {"read", "pending"}, "which change nothing"
         with pytest.raises(RpcError, match="jammed"):
@@ -769,7 +765,7 @@ async def test_any_process_lists_the_calls_that_wait_for_a_peer_which_does_not_c
         assert await peer.waiting() == []
         await lock_at(cluster).submit("open_lock", 7, key="a", deliver_within=30)
         call = asyncio.create_task(lock_at(cluster).of("door").request("open_lock", 8, key="b", deliver_within=60))
-        await turns_until(lambda: len(store._adoptable) == 2)
+        await until(lambda: len(store._adoptable) == 2)
         await cluster[0].cluster.peer("other").submit("open_lock", key="a", deliver_within=30)
         asking.asked.clear()
         first, second = await peer.waiting()
@@ -778,11 +774,11 @@ async def test_any_process_lists_the_calls_that_wait_for_a_peer_which_does_not_c
         assert second == WaitingCall("open_lock", [8], "b", "door", second.since, second.since + 60, "waiting")
         assert now - 1 <= first.since <= second.since <= time.time() + 1
         await cluster.join(0, "lock", lock.client)
-        await turns_until(lambda: len(lock.opened) == 2)
+        await until(lambda: len(lock.opened) == 2)
         assert [each.state for each in await peer.waiting()] == ["running", "running"]
         lock.may_answer.set()
         await call
-        await turns_until(lambda: len(store._adoptable) == 1)
+        await until(lambda: len(store._adoptable) == 1)
         assert await peer.waiting() == []
         for log in store._adoptable.values():
             log.new = replace(log.new, payload=b"\xc1")  # of a later version
@@ -797,7 +793,7 @@ async def test_any_process_lists_the_calls_that_wait_for_a_peer_which_does_not_c
 
 def is_idle(cluster: Servers) -> bool:
     """Whether no server makes a call, or waits for a peer."""
-    return not any(membership_of(server.cluster).away._runs._running for server in cluster.all)
+    return not any(membership_of(server.cluster).away._runs._running for server in cluster)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -823,7 +819,7 @@ async def test_a_call_that_waits_is_withdrawn_and_never_made(submits: bool, numb
             with pytest.raises(WsrpcError, match="was withdrawn before it was handed over") as caught:
                 await again
             assert caught.value.outcome == "not_sent"
-        await turns_until(lambda: is_idle(cluster))
+        await until(lambda: is_idle(cluster))
         await cluster.join(0, "lock", lock.client)
         assert await opening(here, 5, key="k2") == "open 1"
         assert await there.withdraw("open_lock", key="k2") == SubmittedCall("done", "open 1")
@@ -861,7 +857,7 @@ async def test_whether_a_call_was_withdrawn_is_true_also_while_it_is_being_hande
         told = await lock_at(cluster, 1).withdraw("open_lock", key="k")
         assert told.state == ("withdrawn" if when == "before" else "running")
         store.may_continue.set()
-        await turns_until(lambda: is_idle(cluster))
+        await until(lambda: is_idle(cluster))
         assert lock.opened == ([] if when == "before" else [7])
         state = (await lock_at(cluster, 1).submitted("open_lock", key="k")).state
         assert state == ("withdrawn" if when == "before" else "done")
@@ -872,10 +868,9 @@ async def test_a_call_is_not_handed_over_late_though_the_store_takes_its_time() 
     async with servers(1, store=store) as cluster:
         await cluster.join(0, "lock", lock.client)
         await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.1)
-        until = time.monotonic() + 0.2
-        await turns_until(lambda: time.monotonic() > until)
+        await asyncio.sleep(0.2)
         store.may_continue.set()
-        await turns_until(lambda: is_idle(cluster))
+        await until(lambda: is_idle(cluster))
         call = await lock_at(cluster).submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and lock.opened == []
 
@@ -901,7 +896,7 @@ async def test_calls_that_wait_are_handed_over_in_their_order(is_left: bool) -> 
         if is_left:
             await cluster[0].close()
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: len(lock.opened) == 8)
+        await until(lambda: len(lock.opened) == 8)
         assert lock.opened == [*range(8)]
 
 
@@ -912,12 +907,13 @@ async def test_a_submitted_call_that_nobody_handed_over_in_time_was_not_sent(cap
         peer = lock_at(cluster, 1)
         await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
         await leave(cluster[0])
-        while (call := await peer.submitted("open_lock", key="k")).state == "waiting":
-            assert len(await peer.waiting()) <= 1
+        assert len(await peer.waiting()) == 1
+        await asyncio.sleep(1)
+        call = await peer.submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent" and call.error.within == 0.05
         assert await peer.waiting() == []
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await turns_until(lambda: not store._adoptable)
+        await until(lambda: not store._adoptable)
         call = await peer.submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent"
         assert lock.opened == [] and "submitted for 'lock' has failed" in caplog.text
@@ -948,7 +944,7 @@ async def test_a_call_that_was_withdrawn_in_part_is_not_made(monkeypatch: pytest
         assert await peer.waiting() == []
         assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
         await cluster.join(1, "lock", lock.client)
-        await turns_until(lambda: is_idle(cluster))
+        await until(lambda: is_idle(cluster))
         assert lock.opened == [] and not store._adoptable
         assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
 
@@ -962,7 +958,7 @@ class Overtaken(MemoryStore):
             self.ends = False
             end = failed(error_to_node(PeerNotFound("lock")))
             await super().append(key, log, runs.OTHER, 1, [], end=end, free=True)
-            await turns(50)  # who waits longer for it begins it again
+            await settled()  # who waits longer for it begins it again
         return added
 
     ends = True
@@ -977,7 +973,7 @@ async def test_a_call_that_ends_while_it_is_withdrawn_and_begins_again_is_withdr
         await cluster.join(0, "lock", lock.client)
         with pytest.raises(WsrpcError, match="withdrawn"):
             await call
-        await turns_until(lambda: is_idle(cluster))
+        await until(lambda: is_idle(cluster))
         assert lock.opened == []
 
 
@@ -997,7 +993,7 @@ async def test_a_call_that_was_handed_over_is_not_withdrawn_though_the_peer_is_a
     async with servers(2, store=store) as cluster:
         await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
         await cluster.join(0, "lock", lock.client)
-        await turns_until(lambda: lock.opened)
+        await until(lambda: lock.opened)
         await cluster[0].close(drain_timeout=0)
         assert (await lock_at(cluster, 1).withdraw("open_lock", key="k")).state == "running"
         await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
@@ -1016,9 +1012,9 @@ async def test_a_call_is_withdrawn_while_the_session_of_its_peer_waits() -> None
             peer = cluster.peer(0, "lock")
             line.down = True
             line.cut()
-            await turns_until(lambda: peer.detached)
+            await until(lambda: peer.detached)
             await lock_at(cluster).submit("open_lock", 2, key="k", deliver_within=30)
-            await turns(20)
+            await settled()
             assert (await lock_at(cluster).withdraw("open_lock", key="k")).state == "withdrawn"
             line.down = False
             assert await opening(lock_at(cluster), 3, key="k2") == "open 2"
@@ -1031,9 +1027,9 @@ async def test_a_peer_whose_session_waits_until_the_deadline_is_not_found() -> N
         async with Client("ws://server/?who=lock", dial=line.dial, reconnect=Reconnect(initial=0.01, max=0.05)):
             line.down = True
             line.cut()
-            await turns_until(lambda: cluster.peer(0, "lock").detached)
+            await until(lambda: cluster.peer(0, "lock").detached)
             await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
-            await turns_until(lambda: is_idle(cluster))
+            await until(lambda: is_idle(cluster))
             error = (await lock_at(cluster).submitted("open_lock", key="k")).error
             assert isinstance(error, PeerNotFound) and error.outcome == "not_sent" and error.within == 0.05
             line.down = False

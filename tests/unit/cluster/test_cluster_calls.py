@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import NarrowEngine, Servers, servers, sessions_of
-from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import (
     AnonymousChannel,
@@ -54,8 +53,6 @@ from wsrpc.errors import (
     WsrpcError,
 )
 from wsrpc.testing import Line, MemoryTransport, ScriptedTransport
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ROUTES = ("here", "there")
 """The server of the peer calls it by its address, or another one does."""
@@ -154,7 +151,7 @@ class World:
         self.made = made
         self.callee = callee
         self.at = 1 if route == "here" else 0
-        self.engine = made.memory
+        self.engine = made.engine
         self.line: Any = line
 
     @property
@@ -166,10 +163,10 @@ class World:
         """Take the callee's connection away, until the line is up."""
         self.line.down = True
         self.line.cut()
-        await turns_until(lambda: self.made.peer(1, "ada").detached)
+        await until(lambda: self.made.peer(1, "ada").detached)
 
     async def nothing_is_open(self) -> None:
-        await turns_until(
+        await until(
             lambda: self.made.peer(1, "ada").anonymous_channels == self.callee.client.peer.anonymous_channels == 0
         )
 
@@ -189,7 +186,7 @@ async def on_a_line(route: str, pause: float = 0.001) -> AsyncIterator[World]:
         line = Line(made[1])
         callee = Callee(url="ws://server/?who=ada", dial=line.dial, reconnect=Reconnect(initial=pause, max=pause))
         async with callee.client as client:
-            await turns_until(lambda: made[0].cluster.locate("ada") and current_of(client.peer).session.state.resumes)
+            await until(lambda: made[0].cluster.locate("ada") and current_of(client.peer).session.state.resumes)
             yield World(made, callee, route, line)
 
 
@@ -310,7 +307,7 @@ async def asked(client: ScriptedTransport) -> int:
         came.extend(message["i"] for message in client.pop_sent() if "a" in message)
         return bool(came)
 
-    await turns_until(has_come)
+    await until(has_come)
     return came[0]
 
 
@@ -320,7 +317,7 @@ async def join_script(made: Servers) -> ScriptedTransport:
     handshake = Handshake("/", {})
     handshake.address = "eve"
     await made[1].accept(client, handshake)
-    await turns_until(lambda: made[0].cluster.locate("eve"))
+    await until(lambda: made[0].cluster.locate("eve"))
     return client
 
 
@@ -340,7 +337,7 @@ async def test_a_client_cannot_speak_for_its_node(code: str) -> None:
         client.feed({"i": i, "h": 1})
         channel = await opening
         client.feed({"h": i, "x": forged, "_": 1})
-        await turns_until(lambda: channel.closed)
+        await until(lambda: channel.closed)
         for error in (caught.value, channel.close_reason):
             assert isinstance(error, RemoteError) and (error.message, error.code) == ("forged", None)
         await client.close()
@@ -368,7 +365,7 @@ async def test_a_stream_waits_for_its_reader(route: str, kind: dict[str, Any]) -
                 await asyncio.sleep(0)
             for expected in range(5, many):
                 assert await anext(numbers) == expected
-        await turns_until(lambda: w.callee.seen)
+        await until(lambda: w.callee.seen)
         [(_, made)] = w.callee.seen
         assert many <= made + 1 < many + 3000, "the producer keeps to the reader's pace"
         await w.nothing_is_open()
@@ -394,9 +391,9 @@ async def test_a_conversation(route: str, kind: dict[str, Any]) -> None:
             assert await channel.wait_for("hello", returns=str) == "Ada"
             assert await channel.request("ask", 1) == 2
             call = asyncio.create_task(channel.request("park"))
-            await turns_until(lambda: "parked" in w.callee.seen)
+            await until(lambda: "parked" in w.callee.seen)
             call.cancel("enough")
-            await turns_until(lambda: len(w.callee.seen) == 3)
+            await until(lambda: len(w.callee.seen) == 3)
             for text in ("one", "two", "bye"):
                 await channel.emit("said", text)
             await channel.wait_closed()
@@ -413,10 +410,10 @@ async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -
         reading = asyncio.create_task(anext(peer.stream("items"), None))
         h = await asked(client)
         client.feed({"i": h, "h": h})
-        await turns_until(lambda: any(message.get("a") == ["start"] for message in client.pop_sent()))
+        await until(lambda: any(message.get("a") == ["start"] for message in client.pop_sent()))
         client.feed({"h": h, "i": 1, "a": ["next", {"done": True}]})
         assert await reading is None
-        await turns_until(lambda: {"i": 1, "d": None} in client.pop_sent())
+        await until(lambda: {"i": 1, "d": None} in client.pop_sent())
 
         opening = asyncio.create_task(peer.open_channel("talk"))
         h = await asked(client)
@@ -459,13 +456,13 @@ LOST = {
 async def test_the_peer_leaves(how: str) -> None:
     async with world("there", {"limits": Limits(replay_bytes=0)}) as w:
         call = asyncio.create_task(w.peer.request("park"))
-        await turns_until(lambda: w.callee.seen)
+        await until(lambda: w.callee.seen)
         if how == "closed":
             await w.callee.client.close()
         elif how == "dropped":
             w.callee.client.peer.transport.abort()  # type: ignore[union-attr]
         elif how == "its process":
-            await w.made.all.pop().close()
+            await w.made.pop().close()
         else:
             here, gone = membership_of(w.made[0].cluster), membership_of(w.made[1].cluster).node.id
             here.directory.drop(gone, here.node.now, silent=True)
@@ -475,7 +472,7 @@ async def test_the_peer_leaves(how: str) -> None:
         assert "this side" not in str(caught.value)
         if how == "its process is not heard of":
             return  # it comes back
-        await turns_until(lambda: w.made[0].cluster.locate("ada") is None)
+        await until(lambda: w.made[0].cluster.locate("ada") is None)
         for emit in (w.peer.request, w.peer.emit, w.peer.emit_nowait):
             with pytest.raises(PeerNotFound, match="no node of the cluster has a peer with the address 'ada'") as none:
                 await emit("note", 1)
@@ -493,7 +490,7 @@ async def test_a_peer_is_closed_from_any_process(route: str, detached: bool) -> 
         await peer.close(1008, "kicked")
         assert w.made[1].peers == ()
         w.line.down = False
-        await turns_until(lambda: client.state == "closed" and w.made[0].cluster.locate("ada") is None)
+        await until(lambda: client.state == "closed" and w.made[0].cluster.locate("ada") is None)
         assert [(info.code, info.reason) for info in ended] == [(1008, "kicked")]
         with pytest.raises(PeerNotFound) as none:
             await peer.close()
@@ -534,7 +531,7 @@ async def test_a_call_to_a_peer_that_is_detached(route: str) -> None:
             await channel.request("ask", 2, timeout=0.2)
         assert late.value.outcome == "not_sent"
         waits = asyncio.create_task(w.peer.request("echo", 2, timeout=60, offline="queue"))
-        await turns_until(lambda: w.made.peer(1, "ada").pending == 1)
+        await until(lambda: w.made.peer(1, "ada").pending == 1)
         w.line.down = False
         assert await waits == [2] and await channel.request("ask", 3, timeout=60) == 4
         assert w.callee.seen == ["", (2,)] and w.callee.asked == [1, 3], "nothing that was not sent came later"
@@ -577,13 +574,13 @@ async def test_a_call_is_cancelled_that_comes_together_with_its_cancellation(cal
             await channel.wait_for("hello")
             w.engine.freeze()
             task = asyncio.create_task(CANCELLED[call](w.peer, channel))
-            await turns_until(lambda: sessions_of(membership_of(w.made[0].cluster))[0].pending)
+            await until(lambda: sessions_of(w.made[0])[0].pending)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             w.engine.thaw()
             assert await channel.request("ask", 1) == 2
-            await turns_until(lambda: w.callee.client.peer.active == 1)  # the conversation
+            await until(lambda: w.callee.client.peer.active == 1)  # the conversation
 
 
 async def test_an_upload_that_is_cancelled_in_any_turn_ends_at_its_peer() -> None:
@@ -596,7 +593,7 @@ async def test_an_upload_that_is_cancelled_in_any_turn_ends_at_its_peer() -> Non
             uploading.cancel()
             await asyncio.wait((uploading,))
             assert await w.peer.request("echo", turn) == [turn]
-            await turns_until(lambda: not w.callee.client.peer.active)
+            await until(lambda: not w.callee.client.peer.active)
 
 
 async def test_a_close_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,7 +636,7 @@ async def test_an_upload_goes_on_although_the_node_of_the_peer_has_no_room_for_h
         callee = Callee()
         client = await made.join(1, "ada", callee.client)
         parked = [asyncio.ensure_future(client.request("park")) for _ in range(2)]
-        await turns_until(lambda: server.stats().waiting)
+        await until(lambda: server.stats().waiting)
         assert await made[0].cluster.peer("ada").request("last", send=range(3)) == [3, 2]
         for each in parked:
             each.cancel()
@@ -651,24 +648,24 @@ async def test_messages_that_somebody_makes_up_do_not_part_two_nodes(code: int) 
     """When a session ended that somebody had begun for another node, the two had no session, and no other one was
     dialed. With a close code after which clients do not dial again, they had none until one was restarted."""
     async with world("there") as w:
-        members = [membership_of(server.cluster) for server in w.made.all]
+        members = [membership_of(server.cluster) for server in w.made]
         lower, higher = sorted(members, key=lambda member: member.node.id)
         real, conn = higher.links.peer(lower.node.id), connection_name(lower.node.id, higher.node.id, 77)
         w.engine.deliver(f"shop.{higher.node.id}", encode(Open(conn, {})))
         transports: Any = higher.node.connections._transports
         assert conn in transports
-        await turns_until(lambda: conn not in transports and higher.links.peer(lower.node.id) is real)
+        await until(lambda: conn not in transports and higher.links.peer(lower.node.id) is real)
         assert await w.peer.request("add", 1, 2) == 3
         [conn] = transports = lower.node.connections._transports
         w.engine.deliver(f"shop.{lower.node.id}", encode(Close(conn, 0, code, "made up")))
-        await turns_until(lambda: transports and conn not in transports)
+        await until(lambda: transports and conn not in transports)
         assert await w.peer.request("add", 1, 2) == 3
 
 
 async def test_the_engine_is_down() -> None:
     async with world("there") as w:
         parked = asyncio.create_task(w.peer.request("park"))
-        await turns_until(lambda: w.callee.seen)
+        await until(lambda: w.callee.seen)
         await w.made.engine_goes()
         eve = w.made[0].cluster.peer("eve")  # perhaps somebody has it, whom nobody here has heard of
         for call in (
@@ -685,12 +682,12 @@ async def test_the_engine_is_down() -> None:
             assert await w.peer.request("echo", "x" * size) == ["x" * size]
         w.callee.seen[1:] = []
         parked.cancel("enough")  # what was in flight went on
-        await turns_until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
+        await until(lambda: w.callee.seen == ["parked", ("cancelled", "enough")])
 
 
 async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
     async with world("there") as w:
-        nodes = [membership_of(server.cluster).node for server in w.made.all]
+        nodes = [membership_of(server.cluster).node for server in w.made]
         dialed = sum(node.connections.dialed for node in nodes)
         w.engine.loss = 0.02
 
@@ -711,7 +708,7 @@ async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
 async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -> None:
     """A call waits for that for a while, but not for longer than its timeout."""
     async with servers(1) as made:
-        await turns_until(lambda: made[0].cluster.connected)
+        await until(lambda: made[0].cluster.connected)
         directory = membership_of(made[0].cluster).directory
         now = asyncio.get_running_loop().time()
         directory.delta_received(Delta("0", 1, claims={"ada": 1}), now)  # the lowest name: it would have to dial
@@ -767,7 +764,7 @@ async def test_a_message_that_costs_each_connection_to_the_engine_is_given_up(
     call, error, outcome = TOO_MUCH[case]
     async with world("there", engine=NarrowEngine()) as w:
         parked = asyncio.create_task(w.peer.request("park"))
-        await turns_until(lambda: w.callee.seen == ["parked"])
+        await until(lambda: w.callee.seen == ["parked"])
         if error is None:
             await call(w.peer)
         else:
@@ -776,9 +773,9 @@ async def test_a_message_that_costs_each_connection_to_the_engine_is_given_up(
             assert isinstance(caught.value, WsrpcError) and caught.value.outcome == outcome
             assert error is ChannelClosed or "was given up" in str(caught.value)
         await w.peer.emit("note", 1)
-        await turns_until(lambda: w.callee.seen[-1] == 1)
+        await until(lambda: w.callee.seen[-1] == 1)
         assert await w.peer.request("add", 1, 2) == 3 and not parked.done()
-        stats = [server.stats().cluster for server in w.made.all]
+        stats = [server.stats().cluster for server in w.made]
         assert 0 < sum(each.engines_lost for each in stats if each is not None) <= replay.LOSSES
         assert caplog.text.count("was given up") == 1 and (MUCH,) not in w.callee.seen
         parked.cancel()
@@ -804,7 +801,7 @@ async def test_an_item_that_only_messagepack_can_express(monkeypatch: pytest.Mon
             with pytest.raises(RemoteError, match="an item cannot be passed on"):
                 await anext(stream)
         assert await w.peer.request("add", 1, 2) == 3
-        await turns_until(lambda: w.made.peer(1, "ada").anonymous_channels == 0)
+        await until(lambda: w.made.peer(1, "ada").anonymous_channels == 0)
 
 
 # ---------------------------------------------------------------- slow peers
@@ -837,9 +834,9 @@ async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() ->
         for _ in range(15):
             await w.peer.emit("note", "x" * 10_000)
         assert await other.request("add", 20, 22) == 42
-        await turns_until(lambda: cluster.locate("ada") is None)
+        await until(lambda: cluster.locate("ada") is None)
         transport.release()
-        await turns_until(lambda: codes == [4408])
+        await until(lambda: codes == [4408])
 
 
 async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
@@ -849,11 +846,11 @@ async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
         calls = []
         for number in range(5):
             calls.append(asyncio.create_task(w.peer.request("echo", number)))
-            await turns_until(lambda: w.made.peer(1, "ada").pending == len(calls))
+            await until(lambda: w.made.peer(1, "ada").pending == len(calls))
             await w.peer.emit("echo", "event", number)
         transport.release()
         await asyncio.gather(*calls)
-        await turns_until(lambda: len(w.callee.seen) == 10)
+        await until(lambda: len(w.callee.seen) == 10)
         assert w.callee.seen == [entry for number in range(5) for entry in ((number,), ("event", number))]
         assert not membership_of(w.made[1].cluster).forwarder._waiting
 
@@ -865,10 +862,10 @@ async def test_events_on_a_channel_to_a_slow_peer_are_bounded() -> None:
         transport.hold()
         await w.peer.emit("note", "x" * 20_000)
         request = asyncio.create_task(channel.request("ask", 1))
-        await turns_until(lambda: w.made.peer(1, "ada").pending)
+        await until(lambda: w.made.peer(1, "ada").pending)
         for _ in range(15):
             await channel.emit("note", "x" * 10_000)
-        await turns_until(lambda: sum(link.active for link in sessions_of(membership_of(w.made[1].cluster))) == 1)
+        await until(lambda: sum(link.active for link in sessions_of(w.made[1])) == 1)
         assert not channel.closed
         for _ in range(15):
             with suppress(ChannelClosed):

@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 from cluster_servers import Servers, servers
-from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, RemoteError
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def rows_of(operator: Client, what: str) -> list[dict[str, Any]]:
@@ -31,7 +28,7 @@ async def joined(made: Servers) -> tuple[Client, Client, Client]:
 async def test_one_server_answers_for_all() -> None:
     async with servers(3, admin=lambda peer, action: True) as made:
         operator, ada, other = await joined(made)
-        nodes = [server.cluster.nodes[0] for server in made.all]
+        nodes = [server.cluster.nodes[0] for server in made]
         rows = await rows_of(operator, "peers")
         assert [row["node"] for row in rows] == [nodes[0], nodes[1], nodes[1]]
         assert [row["address"] for row in rows] == [None, "ada", None]
@@ -60,4 +57,4 @@ async def test_processes_that_do_not_answer_are_named() -> None:
         assert failed == {"node": node, "process": f"{socket.gethostname()}:{os.getpid()}", "error": lost}
         with pytest.raises(RemoteError, match="the engine of the cluster is lost"):
             await operator.of("wsrpc").request("kick", "an id of somebody there")
-        made.memory.down = False
+        made.engine.down = False

@@ -6,6 +6,7 @@ processes. In the stories of three nodes at the end, no time passes but that of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from itertools import groupby
@@ -14,12 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 from cluster_servers import Servers, servers
-from core_driver import turns
-from leftovers import nothing_left as nothing_left
-from leftovers import timers_due, turns_until
 from msgspec import Struct
 from presence_nodes import Connection, Nobody, PresenceNode
 from presence_watchers import Hook, Watcher, give_principals, states
+from waiting import settled, until
 
 from wsrpc import Server
 from wsrpc._server.presence import BATCHED
@@ -29,8 +28,6 @@ from wsrpc.cluster._directory import Delta, Directory, Snapshot
 from wsrpc.cluster._wire import decode, encode
 from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SHORT = 0.5
 
@@ -48,7 +45,7 @@ class Cluster:
         self.grace = grace
         self.hook = Hook()
         self.watchers: list[Watcher] = []
-        for server in made.all:
+        for server in made:
             self.prepare(server)
 
     def prepare(self, server: Server) -> None:
@@ -63,13 +60,13 @@ class Cluster:
     async def reported(self, user: str, *expected: str) -> None:
         """Wait until the functions of `on_presence` were called with these states, each at least once."""
         with suppress(TimeoutError):
-            await turns_until(lambda: changes(self.hook.states(user)) == [*expected])
-        await timers_due(2 * BATCHED)
+            await until(lambda: changes(self.hook.states(user)) == [*expected])
+        await asyncio.sleep(2 * BATCHED)
         assert changes(self.hook.states(user)) == [*expected], self.hook.states(user)
 
     async def all_know(self, **known: str) -> None:
         """Wait until all servers, and all clients in the lobby, know of exactly these users."""
-        await turns_until(lambda: all(states(server) == known for server in self.made.all if server.healthy))
+        await until(lambda: all(states(server) == known for server in self.made if server.healthy))
         for watcher in self.watchers:
             if watcher.client.peer.connected and watcher.peer in watcher.server.room("lobby"):
                 await watcher.sees(**known)
@@ -93,7 +90,7 @@ async def test_a_user_with_connections_to_several_servers_joins_and_leaves_once(
         await one.all_know(watcher="online", ada="online")
         for tab in tabs[:5]:
             await tab.client.close()
-        await turns_until(lambda: sum(len(server.room("lobby")) for server in one.made.all) == 2)
+        await until(lambda: sum(len(server.room("lobby")) for server in one.made) == 2)
         await one.all_know(watcher="online", ada="online")
         await one.reported("ada", "online")
         tabs[5].line.down = True
@@ -118,8 +115,8 @@ async def test_the_users_of_a_server_that_has_ended(killed: bool, monkeypatch: p
             dead = membership_of(one.made[3].cluster).node
             for name in ("publish", "try_publish"):
                 monkeypatch.setattr(dead.engine, name, lambda *_: None)
-            await turns(5)  # what it has published before arrives
-            for server in one.made.all[:3]:
+            await settled()  # what it has published before arrives
+            for server in one.made[:3]:
                 membership_of(server.cluster).directory.drop(dead.id, dead.now, silent=True)
         else:
             await one.made[3].close()
@@ -134,7 +131,7 @@ async def test_a_server_that_joins_later_knows_the_users() -> None:
     async with cluster(1) as one:
         await one.join(0, "ada")
         late = await one.made.add()
-        await turns_until(lambda: len(late.cluster.nodes) == 2)
+        await until(lambda: len(late.cluster.nodes) == 2)
         one.prepare(late)  # also the room is created later
         bob = await one.join(1, "bob")
         await one.all_know(ada="online", bob="online")

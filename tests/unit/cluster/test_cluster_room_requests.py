@@ -9,16 +9,12 @@ from typing import Any
 import pytest
 from cluster_servers import Servers, servers, sessions_of
 from core_driver import Blocked
-from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
-from wsrpc import Client, Context, Limits, RpcError, Server
+from wsrpc import Client, Context, Limits, RpcError
 from wsrpc._server.room_requests import ANSWERED
-from wsrpc.cluster import ClusterClient, _remote_rooms
-from wsrpc.cluster._cluster import membership_of
+from wsrpc.cluster import ClusterClient
 from wsrpc.errors import BadResult, MessageTooBig, RemoteError, RequestTimeout
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def join(made: Servers, number: int, handler: Callable[..., Any], room: str = "lobby", **options: Any) -> None:
@@ -28,11 +24,6 @@ async def join(made: Servers, number: int, handler: Callable[..., Any], room: st
     client.of("dialogs").on("confirm", handler)
     await made.join(number, client=client)
     made[number].room(room).add(made[number].peers[-1])
-
-
-def node(server: Server) -> Any:
-    """Return the part of a server in its cluster."""
-    return membership_of(server.cluster)
 
 
 VALUES: list[tuple[Any, Any]] = [(None, None), ("ä", str), ([1.5, {"a": [None]}], list[Any]), (b"\x00\xff", bytes)]
@@ -45,7 +36,7 @@ async def test_an_answer_of_another_process_wins_and_all_others_are_cancelled(va
 
     async def answer(given: Any, ctx: Context) -> Any:
         heard.append((dict(ctx.metadata), ctx.remaining))
-        await turns_until(lambda: all(each.started for each in hangs))
+        await until(lambda: all(each.started for each in hangs))
         return given
 
     async with servers(3) as made:
@@ -55,7 +46,7 @@ async def test_an_answer_of_another_process_wins_and_all_others_are_cancelled(va
         await join(made, 1, answer)
         room = made[0].room("lobby").of("dialogs")
         assert await room.request("confirm", value, metadata={"a": "b"}, within=20, returns=kind) == value
-        await turns_until(lambda: all(each.cancelled == [ANSWERED] for each in hangs))
+        await until(lambda: all(each.cancelled == [ANSWERED] for each in hangs))
     [(metadata, remaining)] = heard
     assert metadata == {"a": "b"} and 10 < remaining <= 20
 
@@ -77,7 +68,7 @@ OUTCOMES: dict[str, tuple[Callable[..., Any], Any]] = {
 
 async def test_an_error_at_another_process_is_raised_if_nobody_answers() -> None:
     async with servers(2) as made, ClusterClient(made.engine, name="shop") as shop:
-        await turns_until(lambda: len(made[0].cluster.nodes) == 3)  # that node has no rooms, which is no error
+        await until(lambda: len(made[0].cluster.nodes) == 3)  # that node has no rooms, which is no error
         for case, (handler, _) in OUTCOMES.items():
             await join(made, 1, handler, case, limits=Limits(message_bytes=2000))
 
@@ -94,41 +85,37 @@ async def test_an_error_at_another_process_is_raised_if_nobody_answers() -> None
         await asyncio.gather(*(ask(asks, case) for asks in (made[0], shop) for case in OUTCOMES))
         hangs = OUTCOMES["no answer"][0]
         assert isinstance(hangs, Blocked)
-        await turns_until(lambda: len(hangs.cancelled) == 2)
+        await until(lambda: len(hangs.cancelled) == 2)
 
 
 async def test_members_and_processes_that_come_meanwhile_are_asked() -> None:
     first, second = Blocked(), Blocked()
     async with servers(2) as made:
         asking = asyncio.ensure_future(made[0].room("lobby").request("confirm", "?"))
-        await turns_until(lambda: sessions_of(node(made[1]))[0].active)
+        await until(lambda: sessions_of(made[1])[0].active)
         await join(made, 1, first)
-        await turns_until(lambda: first.started)
+        await until(lambda: first.started)
         await made.add()
         await join(made, 2, second)
-        await turns_until(lambda: second.started)
+        await until(lambda: second.started)
         second.go.set()
         assert await asking == ["?"]
-        await turns_until(lambda: first.cancelled == [ANSWERED])
+        await until(lambda: first.cancelled == [ANSWERED])
 
 
 @pytest.mark.parametrize("leaving", [0, 2])
-async def test_a_process_that_ends_has_not_answered_and_after_a_broken_session_it_is_asked_again(
-    leaving: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_remote_rooms, "BEAT", 0.1)
+async def test_a_process_that_ends_has_not_answered_and_after_a_broken_session_it_is_asked_again(leaving: int) -> None:
     hangs, answers = Blocked(), Blocked()
     async with servers(3) as made:
-        made.all.sort(key=lambda server: server.cluster.nodes[0])  # of two, the first one dials the other one
+        made.sort(key=lambda server: server.cluster.nodes[0])  # of two, the first one dials the other one
         await join(made, leaving, hangs)
         await join(made, 2 - leaving, answers)
         asking = asyncio.ensure_future(made[1].room("lobby").request("confirm", "?", within=60))
-        await turns_until(lambda: hangs.started and answers.started)
+        await until(lambda: hangs.started and answers.started)
         async with asyncio.timeout(10):  # the request does not hold it up
             await made[leaving].close()
-        await turns_until(lambda: len(sessions_of(node(made[1]))) == 1)
-        (peer,) = sessions_of(node(made[max(1, 2 - leaving)]))
+        (peer,) = sessions_of(made[max(1, 2 - leaving)])
         await peer.close(1011)
-        await turns_until(lambda: answers.cancelled and len(answers.started) == 2)
+        await until(lambda: answers.cancelled and len(answers.started) == 2)
         answers.go.set()
         assert await asking == ["?"]

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from cluster_servers import NarrowEngine, Servers, servers
 from core_driver import messages
-from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Server
 from wsrpc._core.session import replay
@@ -40,8 +39,6 @@ from wsrpc.store import MemoryStore
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.types import Members, RawConnection
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
-
 
 class Listener:
     """A client that notes what it is told."""
@@ -62,7 +59,7 @@ async def join_lobby(made: Servers, *names: str) -> list[Listener]:
             made[at].on("open", made[at].room("lobby").add)
         listeners.append(Listener())
         await made.join(at, name, listeners[-1].client)
-    await turns_until(lambda: all(len(nodes_of(server)) == len(made) - 1 for server in made.all))
+    await until(lambda: all(len(nodes_of(server)) == len(made) - 1 for server in made))
     return listeners
 
 
@@ -77,19 +74,19 @@ class Name(str):
 
 def gaps_of(made: Servers) -> list[int]:
     """Return how often messages of other nodes may have been missing, for each server."""
-    return [stats.gaps for server in made.all if (stats := server.stats().cluster) is not None]
+    return [stats.gaps for server in made if (stats := server.stats().cluster) is not None]
 
 
 async def test_an_event_reaches_the_members_everywhere() -> None:
     """Names of a subclass of str are names."""
     async with servers(3) as made:
         listeners = [Listener(), Listener(extensions=False), Listener(), Listener()]
-        for server in made.all[:2]:
+        for server in made[:2]:
             server.on("open", server.room(Name("lobby")).add)
         for number, listener in enumerate(listeners):
             await made.join(number % 3, Name(f"user/{number}"), listener.client)
         room, other = made[0].room(Name("lobby")), made[1].cluster.nodes[0]
-        await turns_until(lambda: len(room) == 2)
+        await until(lambda: len(room) == 2)
         for report in (await room.emit("said", "hi", [1, {"a": None}]), room.emit_nowait(Name("said"), Name("now"))):
             assert (report.sent, report.nodes, report.missing_nodes) == (2, (other,), ())
         await room.of(Name("chat")).emit("said", "on a channel")
@@ -98,7 +95,7 @@ async def test_an_event_reaches_the_members_everywhere() -> None:
         await made[2].cluster.peer(Name("user/1")).emit("said", "to you")
         expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel")]
         *inside, outside = listeners[0], listeners[1], listeners[3], listeners[2]
-        await turns_until(lambda: len(listeners[1].heard) == 5 and all(len(each.heard) >= 4 for each in inside))
+        await until(lambda: len(listeners[1].heard) == 5 and all(len(each.heard) >= 4 for each in inside))
         assert listeners[1].heard.pop() in ([("from outside",), ("to you",)])
         assert all(each.heard[:3] == expected and len(each.heard) == 4 for each in inside) and outside.heard == []
 
@@ -107,14 +104,14 @@ async def test_a_raw_message_reaches_the_raw_connections_everywhere(caplog: pyte
     """Members of a server that uses the protocol do not get it."""
     async with servers(3) as made:
         guests: list[ScriptedTransport] = []
-        for server in made.all[:2]:
+        for server in made[:2]:
             server.serve_raw(partial(enter_lobby, server))
             await server.accept(transport := ScriptedTransport())
             guests.append(transport)
         made[2].on("open", made[2].room("lobby").add)
         await made.join(2, "ada")
         room, others = made[0].room("lobby"), {made[1].cluster.nodes[0], made[2].cluster.nodes[0]}
-        await turns_until(lambda: {*nodes_of(made[0])} == others)
+        await until(lambda: {*nodes_of(made[0])} == others)
         assert {*(await room.send_raw('"text"')).nodes} == others
         await room.send_json({"a": 1})
         async with ClusterClient(made.engine, name="shop") as shop:
@@ -148,12 +145,12 @@ async def test_metadata_reaches_the_members_that_accept_it_everywhere() -> None:
             at = 1 if name == "there" else 0
             made[at].on("open", made[at].room("lobby").add)
             await made.join(at, name, client)
-        await turns_until(lambda: nodes_of(made[0]))
+        await until(lambda: nodes_of(made[0]))
         await made[0].room("lobby").emit("said", "hi", metadata=metadata)
         made[0].room("lobby").emit_nowait("said", "now", metadata=metadata)
         async with ClusterClient(made.engine, name="shop") as outside:
             await outside.room("lobby").emit("said", "out", metadata=metadata)
-            await turns_until(lambda: all(len(each) == 3 for each in heard.values()))
+            await until(lambda: all(len(each) == 3 for each in heard.values()))
     for name, messages in heard.items():
         assert messages == [(text, {} if name == "plain" else metadata) for text in ("hi", "now", "out")]
 
@@ -162,12 +159,12 @@ async def test_events_come_in_the_order_of_their_sender() -> None:
     async with servers(2) as made:
         listeners = await join_lobby(made, "here", "there")
         room = made[0].room("lobby")
-        made.memory.loss = 0.02
+        made.engine.loss = 0.02
         for number in range(0, 1000, 2):
             await room.emit("said", number)
             room.emit_nowait("said", number + 1)
-        await turns_until(lambda: all(len(each.heard) == 1000 for each in listeners))
-        made.memory.loss = 0.0
+        await until(lambda: all(len(each.heard) == 1000 for each in listeners))
+        made.engine.loss = 0.0
         assert all(each.heard == [(number,) for number in range(1000)] for each in listeners)
 
 
@@ -187,31 +184,31 @@ async def test_a_process_that_has_not_dialed_delays_no_other_one(monkeypatch: py
     async with servers(0) as made:
         for _ in range(4):
             await made.add()
-        made.all.sort(key=lambda server: server.cluster.nodes[0], reverse=True)
+        made.sort(key=lambda server: server.cluster.nodes[0], reverse=True)
         listeners: dict[str, list[Any]] = {}
-        for number, server in enumerate(made.all):
+        for number, server in enumerate(made):
             server.on("open", server.room("lobby").add)
             await made.join(number, f"user-{number}", (listener := Listener()).client)
             listeners[server.cluster.nodes[0]] = listener.heard
         room = made[0].room("lobby")  # which all others dial
-        await turns_until(lambda: len(nodes_of(made[0])) == 3)
+        await until(lambda: len(nodes_of(made[0])) == 3)
         late_one, *others = nodes_of(made[0])
         silent.append(late_one)
         may_dial["others"].set()
         reach = membership_of(made[0].cluster).links.peer
-        await turns_until(lambda: all(map(reach, others)))
+        await until(lambda: all(map(reach, others)))
         emitting = [asyncio.create_task(room.emit("said", number)) for number in (1, 2)]
-        await turns_until(lambda: len(listeners[made[0].cluster.nodes[0]]) == 2)
+        await until(lambda: len(listeners[made[0].cluster.nodes[0]]) == 2)
         report = room.emit_nowait("said", 3)
         assert (report.nodes, report.missing_nodes) == (tuple(others), (late_one,))
-        await turns_until(lambda: all(len(listeners[name]) == 3 for name in others))
+        await until(lambda: all(len(listeners[name]) == 3 for name in others))
         assert [listeners[name] for name in others] == [[(1,), (2,), (3,)]] * 2
         assert listeners[late_one] == [] and not any(each.done() for each in emitting)
         may_dial["silent"].set()
         for report in await asyncio.gather(*emitting):
             assert {*report.nodes} == {late_one, *others} and report.missing_nodes == ()
         room.emit_nowait("said", 4)
-        await turns_until(lambda: listeners[late_one][-1:] == [(4,)])
+        await until(lambda: listeners[late_one][-1:] == [(4,)])
         assert listeners[late_one] == [(1,), (2,), (4,)]
 
 
@@ -225,18 +222,18 @@ async def test_events_keep_their_order_when_a_process_reads_slowly(cap: int, mon
         here, there = await join_lobby(made, "here", "there")
         room, missed = made[0].room("lobby"), set[int]()
         emitting: list[asyncio.Task[Any]] = []
-        made.memory.freeze()
+        made.engine.freeze()
         for number in range(60):
             if number % 2:
                 missed |= {number} if room.emit_nowait("said", number, "x" * 100_000).missing_nodes else set()
             else:
                 emitting.append(asyncio.create_task(room.emit("said", number, "x" * 100_000)))
-                await turns_until(lambda number=number: len(here.heard) == number + 1)  # type: ignore[misc]
+                await until(lambda number=number: len(here.heard) == number + 1)  # type: ignore[misc]
         assert not emitting[-1].done()
-        made.memory.thaw()
+        made.engine.thaw()
         assert all(report.nodes and not report.missing_nodes for report in await asyncio.gather(*emitting))
         await room.emit("said", 60)
-        await turns_until(lambda: there.heard[-1:] == [(60,)])
+        await until(lambda: there.heard[-1:] == [(60,)])
         assert [each[0] for each in there.heard] == [number for number in range(61) if number not in missed]
         assert bool(missed) is (cap == 1)
 
@@ -260,7 +257,7 @@ async def test_skip(waits: bool) -> None:
                 await room.emit("said", number, skip=skip)
             else:
                 room.emit_nowait("said", number, skip=skip)
-        await turns_until(lambda: all(each.heard[-1:] == [(3,)] for each in listeners.values()))
+        await until(lambda: all(each.heard[-1:] == [(3,)] for each in listeners.values()))
         for name, each in listeners.items():
             assert each.heard == [(n,) for n, (_, left_out) in enumerate(skips) if name not in left_out]
         with pytest.raises(TypeError, match="skip= takes a peer"):
@@ -281,7 +278,7 @@ async def test_nobody_waits_for_a_slow_member_that_is_skipped(by: str) -> None:
         async with asyncio.timeout(SLOW_READERS_TIMEOUT / 2):
             await room.emit("said", 1, skip=skip)
         room.emit_nowait("said", 2, "x" * 1000, skip=skip)
-        await turns_until(lambda: len(fast.heard) == 2)
+        await until(lambda: len(fast.heard) == 2)
         assert peer.connected
 
 
@@ -292,8 +289,8 @@ async def test_members() -> None:
             at = made[number % 2]
             await made.join(number % 2, name)
             at.room("lobby").add(at.peers[-1])
-        for server in made.all:
-            await turns_until(lambda server=server: len(nodes_of(server)) == (2 if server is made[2] else 1))  # type: ignore[misc]
+        for server in made:
+            await until(lambda server=server: len(nodes_of(server)) == (2 if server is made[2] else 1))  # type: ignore[misc]
             members = await server.room("lobby").members()
             assert sorted(members.addresses) == ["ada", "bob", "dan", "eve"]
             assert (members.others, members.missing_nodes) == (1, ())
@@ -322,11 +319,11 @@ async def test_the_policy_of_the_members_own_server_holds(key: Callable[[date], 
     """
     async with servers(2, limits=SMALL) as made:
         listener, peer = await in_a_lobby(made, 1, KeepLatest(key))
-        await turns_until(lambda: nodes_of(made[0]))
+        await until(lambda: nodes_of(made[0]))
         for number in range(12 * 40):
-            for server in made.all:
+            for server in made:
                 server.room("lobby").emit_nowait("said", date(2000 + number // 12, 1 + number % 12, 1))
-        await turns_until(lambda: len(listener.heard) + peer.skipped_broadcasts == 960)
+        await until(lambda: len(listener.heard) + peer.skipped_broadcasts == 960)
         # What one process has emitted was replaced by what the other one has emitted: there are twelve keys.
         assert sorted(listener.heard[-12:]) == [(f"2039-{month:02}-01",) for month in range(1, 13)]
         assert peer.skipped_broadcasts > 0
@@ -337,9 +334,9 @@ async def test_an_event_for_which_a_policy_finds_no_key_is_sent(caplog: pytest.L
     async with servers(1) as made:
         listener, _ = await in_a_lobby(made, 0, KeepLatest(lambda at: at.year))
         async with ClusterClient(made.engine, name="shop") as shop:
-            await turns_until(lambda: shop.nodes)
+            await until(lambda: shop.nodes)
             await shop.room("lobby").emit("said", date(2026, 1, 1))
-            await turns_until(lambda: listener.heard)
+            await until(lambda: listener.heard)
         assert listener.heard[0] == ("2026-01-01",)
     assert "has no key for KeepLatest: 'str' object has no attribute 'year'" in caplog.text
 
@@ -354,10 +351,10 @@ async def test_members_at_another_process_that_did_not_get_an_event_are_logged(
         made[1].on("open", made[1].room("lobby").add)
         for name, listener in zip(("ada", "bob"), listeners, strict=True):
             await made.join(1, name, listener.client)
-        await turns_until(lambda: nodes_of(made[0]))
+        await until(lambda: nodes_of(made[0]))
         for text in ("x" * 2000, "short"):
             assert (await made[0].room("lobby").emit("said", text)).errors == ()
-        await turns_until(lambda: [len(listener.heard) for listener in listeners] == [1, 2])
+        await until(lambda: [len(listener.heard) for listener in listeners] == [1, 2])
     assert "room 'lobby': 1 members did not get 'said' of another process" in caplog.text
     assert "its Limits.message_bytes" in caplog.text
 
@@ -377,7 +374,7 @@ async def test_an_event_that_the_engine_cannot_pass_on_is_given_up(
             here = there
         for text in ("before", "x" * 200_000, "after"):
             await (made[0].room("lobby") if to == "room" else made[0].cluster.peer("bob")).emit("said", text)
-        await turns_until(lambda: ("after",) in there.heard)
+        await until(lambda: ("after",) in there.heard)
         assert there.heard == [("before",), ("after",)] and len(here.heard) == (3 if to == "room" else 2)
         assert gaps_of(made) == [0, 1] and ("to rooms may be missing here" in caplog.text) is (to == "room")
 
@@ -388,7 +385,7 @@ async def test_events_wait_while_the_engine_is_away_or_are_counted_as_a_gap(send
     """Of two processes, one has dialed the other. Events wait on both sides, in order."""
     limits = Limits(hard_cap_bytes=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
     async with servers(2, limits=limits) as made:
-        made.all.sort(key=lambda server: server.cluster.nodes[0])
+        made.sort(key=lambda server: server.cluster.nodes[0])
         listeners = await join_lobby(made, "ada", "bob")
         here, there = listeners[sender].heard, listeners[1 - sender].heard
         room, other = made[sender].room("lobby"), made[1 - sender].cluster.nodes[0]
@@ -401,7 +398,7 @@ async def test_events_wait_while_the_engine_is_away_or_are_counted_as_a_gap(send
             missed += [number] * len(report.missing_nodes)
         await made.engine_comes()
         await room.emit("said", "after")
-        await turns_until(lambda: here[-1:] == there[-1:] == [("after",)])
+        await until(lambda: here[-1:] == there[-1:] == [("after",)])
         assert [each[0] for each in here] == [*range(60), "after"]
         assert [each[0] for each in there] == [*(n for n in range(60) if n not in missed), "after"]
         assert bool(missed) is (size > 1) and 0 not in missed
@@ -428,11 +425,11 @@ async def test_rooms_that_come_and_go_while_the_engine_is_away_take_no_memory() 
         for name in ("while it is down", "while it is frozen"):
             async with asyncio.timeout(1):
                 await client.of("rooms").request("join", name)
-            made.memory.thaw()
+            made.engine.thaw()
             await made.engine_comes()
-            await turns_until(lambda name=name: nodes_of(made[0], name))  # type: ignore[misc]
-            made.memory.freeze()
-        made.memory.thaw()
+            await until(lambda name=name: nodes_of(made[0], name))  # type: ignore[misc]
+            made.engine.freeze()
+        made.engine.thaw()
 
 
 async def test_gaps_are_counted_and_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,30 +439,30 @@ async def test_gaps_are_counted_and_logged(caplog: pytest.LogCaptureFixture, mon
         monkeypatch.setattr(module, "NODE_TIMEOUT", 2.0)
     async with servers(2) as made:
         told = [listener.heard for listener in await join_lobby(made, "ada", "bob")]
-        away, there = made.all
-        engine = made.memory
+        away, there = made
+        engine = made.engine
         engine.down = True
         (connection,) = (each for each in engine.connections if each.has_subscribed(f"shop.{away.cluster.nodes[0]}"))
         connection.end("cut")
-        await turns_until(lambda: not away.cluster.connected)
+        await until(lambda: not away.cluster.connected)
         report = await there.room("lobby").emit("said", "unnoticed")
         assert report.nodes == (away.cluster.nodes[0],) and not report.missing_nodes
         report = await away.room("lobby").emit("said", "missed")
         assert report.nodes == (there.cluster.nodes[0],), "it waits for the engine, which comes back too late"
-        await turns_until(lambda: gaps_of(made) == [0, 1])
+        await until(lambda: gaps_of(made) == [0, 1])
         assert (await there.room("lobby").emit("said", "forgotten")).nodes == (), "it may be dead"
         assert gaps_of(made) == [0, 1], "more may be lost until they meet again"
         engine.down = False
-        await turns_until(lambda: away.cluster.connected)
+        await until(lambda: away.cluster.connected)
         await made.meet()
-        await turns_until(lambda: all(nodes_of(server) for server in made.all))
+        await until(lambda: all(nodes_of(server) for server in made))
         for sender, receiver in ((1, 0), (0, 1)):
             await made[sender].room("lobby").emit("said", f"from {sender}")
-            await turns_until(lambda to=receiver, by=sender: (f"from {by}",) in told[to])  # type: ignore[misc]
+            await until(lambda to=receiver, by=sender: (f"from {by}",) in told[to])  # type: ignore[misc]
         last = [("from 1",), ("from 0",)]
         assert told == [[("missed",), *last], [("unnoticed",), ("forgotten",), *last]]
         assert gaps_of(made) == [1, 2]
-        for server in made.all:
+        for server in made:
             shown = membership_of(server.cluster).directory.shown(server.cluster.nodes[0])
             assert f"messages of node {shown} to rooms may be missing here" in caplog.text
 
@@ -490,7 +487,7 @@ def test_a_server_whose_event_loop_was_closed_forgets_its_part_in_the_cluster(ho
                 await server.cluster.peer("ada").request("add")
         if how != "close":
             async with connect(server):
-                await turns_until(lambda: server.cluster.connected)
+                await until(lambda: server.cluster.connected)
                 assert await server.room("lobby").members() == Members(("ada",))
             await server.close()
 
@@ -504,7 +501,7 @@ async def test_a_program_without_a_server() -> None:
         ada, bob = await join_lobby(made, "ada", "bob")
         bob.client.on("add", lambda a, b: a + b)
         async with ClusterClient(made.engine, name="shop") as shop:
-            assert set(shop.nodes[1:]) == {server.cluster.nodes[0] for server in made.all}
+            assert set(shop.nodes[1:]) == {server.cluster.nodes[0] for server in made}
             report = await shop.room("lobby").emit("said", "news", skip=shop.peer("ada"))
             assert set(report.nodes) == set(shop.nodes[1:]) and report.sent == 0
             await shop.room("lobby").of("chat").emit("said", "more")
@@ -512,7 +509,7 @@ async def test_a_program_without_a_server() -> None:
             assert await shop.peer("bob").request("add", 20, 22, returns=int) == 42
             with pytest.raises(ReservedEvent):
                 await shop.room("lobby").emit("open")
-        await turns_until(lambda: len(bob.heard) == 2)
+        await until(lambda: len(bob.heard) == 2)
         assert bob.heard == [("news",), *ada.heard] and ada.heard == [("chat", "more")]
         with pytest.raises(EngineLost, match="outside of its block"):
             await shop.room("lobby").emit("said", "late")
@@ -561,13 +558,13 @@ async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
     async with servers(1) as made:
         shop = ClusterClient(made.engine, name="shop")
         await shop.__aenter__()
-        await turns_until(lambda: len(made[0].cluster.nodes) == 2)
+        await until(lambda: len(made[0].cluster.nodes) == 2)
         leaving = asyncio.ensure_future(shop.__aexit__())
         await asyncio.sleep(0)
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        await turns_until(lambda: len(made[0].cluster.nodes) == 1)
+        await until(lambda: len(made[0].cluster.nodes) == 1)
 
 
 async def test_each_node_warns_once_of_a_program_without_a_server_that_ends_without_a_goodbye(
@@ -577,15 +574,15 @@ async def test_each_node_warns_once_of_a_program_without_a_server_that_ends_with
     async with servers(2) as made:
         shop = ClusterClient(made.engine, name="shop")
         await shop.__aenter__()
-        await turns_until(lambda: all(len(server.cluster.nodes) == 3 for server in made.all))
+        await until(lambda: all(len(server.cluster.nodes) == 3 for server in made))
         gone, node = shop.nodes[0], membership_of(shop).node
         node._timer.cancel()
         await node.engine.close()
-        for server in made.all:
+        for server in made:
             remote = membership_of(server.cluster).directory._remotes[gone]
             remote.seen_at -= _directory.NODE_TIMEOUT
-        await turns_until(lambda: all(len(server.cluster.nodes) == 2 for server in made.all))
-        names = {server.cluster.nodes[0] for server in made.all}
+        await until(lambda: all(len(server.cluster.nodes) == 2 for server in made))
+        names = {server.cluster.nodes[0] for server in made}
         lost = "node {} of cluster 'shop' has lost node {}, which is silent: its messages to rooms may be missing here"
         assert gaps_of(made) == [1, 1], "it is said once, with what is missing"
         shown = f"{gone} ({socket.gethostname()}:{os.getpid()})"
@@ -603,9 +600,9 @@ async def test_what_an_engine_raises_against_its_contract_is_logged(
     monkeypatch.setattr(MemoryEngine, "connect", connect)
     server = Server(cluster=Cluster(MemoryEngine()))
     await server.open()
-    await turns_until(lambda: "OSError: no such host" in caplog.text)
+    await until(lambda: "OSError: no such host" in caplog.text)
     monkeypatch.undo()
-    await turns_until(lambda: server.cluster.connected)
+    await until(lambda: server.cluster.connected)
     await server.close()
 
 

@@ -8,16 +8,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Server
 from wsrpc.cluster import Cluster, ClusterClient, MemoryEngine
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
 from wsrpc.types import ClientRoom
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events() -> None:
@@ -36,7 +33,7 @@ async def test_a_program_without_a_server_emits_to_a_room_that_keeps_its_events(
             assert [await heard.get(), await heard.get()] == ["one", "two"]
             engine.down = True
             engine.cut()
-            await turns_until(lambda: not shop.connected)
+            await until(lambda: not shop.connected)
             await lobby.emit("said", "three")  # through the store
             assert await heard.get() == "three"
             engine.down = False

@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked, start
-from leftovers import nothing_left as nothing_left
-from leftovers import timers_due, turns_until
+from waiting import settled, until
 
 from wsrpc import Client, Limits, Peer, Reconnect, Server
 from wsrpc.cluster import Cluster, MemoryEngine
-
-pytestmark = pytest.mark.usefixtures("nothing_left")
+from wsrpc.testing import Line, connect
 
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(ping_interval=None)
 CLIENTS, STREAMS, ROUNDS = 100, 20, 100
 
 
@@ -56,32 +54,40 @@ async def test_sessions_spread_over_new_servers_under_calls_and_streams() -> Non
         while not over:
             assert await client.request("echo", number, done) == done
             done += 1
-            await asyncio.sleep(0.001 * pick.random())
+            await asyncio.sleep(pick.random())
         return done
 
     def id_of(peer: Peer) -> str:
         return peer.id
 
-    for server in servers:
-        server.on("echo", echo)
-        server.on("count", count)
-        server.on("id", id_of)
-    async with asyncio.timeout(60), AsyncExitStack() as stack:
-        urls = [(await stack.enter_async_context(server.listen())).url for server in servers[:2]]
-        clients = [Client(lambda: pick.choice(urls), limits=LIMITS, reconnect=AT_ONCE) for _ in range(CLIENTS)]
+    async with AsyncExitStack() as stack:
+        for server in servers:
+            server.on("echo", echo)
+            server.on("count", count)
+            server.on("id", id_of)
+            stack.push_async_callback(server.close)
+        lines = list(map(Line, servers[:2]))
+
+        async def dial(url: str, **options: Any) -> Any:
+            return await pick.choice(lines).dial(url, **options)
+
+        clients = [Client("ws://server/", dial=dial, limits=LIMITS, reconnect=AT_ONCE) for _ in range(CLIENTS)]
         for client in clients:
             await stack.enter_async_context(client)
         streaming = [(client, await client.request("id"), client.stream("count")) for client in clients[:STREAMS]]
         heads = [await anext(stream) for *_, stream in streaming]
-        urls += [(await stack.enter_async_context(server.listen())).url for server in servers[2:]]
-        await turns_until(lambda: all(len(server.cluster.nodes) == 4 for server in servers))
+        for server in servers[2:]:
+            await server.open()
+            lines.append(Line(server))
+        await until(lambda: all(len(server.cluster.nodes) == 4 for server in servers))
         calling = [start(calls(number, client)) for number, client in enumerate(clients[STREAMS:])]
-        operator = await stack.enter_async_context(Client(urls[0], limits=LIMITS))
+        operator = await stack.enter_async_context(connect(servers[0]))
         mean, total = CLIENTS // 4, 0
         for _ in range(ROUNDS):
             rows = await move(operator, 10, mean)
             total += sum(moved for _, moved in rows)
-            await turns_until(lambda: sum(len(server.peers) for server in servers) == CLIENTS + 1)
+            await asyncio.sleep(1.0)
+            assert sum(len(server.peers) for server in servers) == CLIENTS + 1
             if all(abs(len(server.peers) - mean) <= mean // 10 for server in servers):
                 break
         else:
@@ -102,12 +108,17 @@ async def test_sessions_spread_over_new_servers_under_calls_and_streams() -> Non
 class Scene:
     """A server with an operator, and a client that may move."""
 
-    def __init__(self, server: Server, url: str, operator: Client, client: Client) -> None:
-        self.server, self.url, self.operator, self.client = server, url, operator, client
+    def __init__(self, extensions: bool = True, **options: Any) -> None:
+        self.server = server = Server(limits=LIMITS, admin=everybody, **options)
+        self.line = Line(server)
+        self.operator, self.client = self.make_client(), self.make_client(extensions=extensions)
         self.work = Blocked()
         server.on("work", self.work)
-        client.on("work", self.work)
+        self.client.on("work", self.work)
         server.on("count", self._count)
+
+    def make_client(self, **options: Any) -> Client:
+        return Client("ws://server/", dial=self.line.dial, limits=LIMITS, reconnect=AT_ONCE, **options)
 
     async def _count(self) -> AsyncIterator[int]:
         yield 1
@@ -123,18 +134,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(extensions: bool = True, **options: Any) -> AsyncGenerator[Scene]:
-    server = Server(limits=LIMITS, admin=everybody, **options)
-    async with (
-        asyncio.timeout(8),
-        server.listen() as listener,
-        Client(listener.url, limits=LIMITS, reconnect=AT_ONCE) as operator,
-    ):
-        client = Client(listener.url, limits=LIMITS, reconnect=AT_ONCE, extensions=extensions)
-        it = Scene(server, listener.url, operator, client)
-        async with client:
-            await turns_until(lambda: len(server.peers) == 2)
-            yield it
+async def scene(**options: Any) -> AsyncGenerator[Scene]:
+    it = Scene(**options)
+    async with it.operator, it.client:
+        await until(lambda: len(it.server.peers) == 2)
+        yield it
+    await it.server.close()
 
 
 async def _request(it: Scene) -> Any:
@@ -168,13 +173,13 @@ IN_FLIGHT: dict[str, Callable[[Scene], Coroutine[Any, Any, Any]]] = {
 async def test_a_client_moves_when_what_is_in_flight_has_ended(what: str) -> None:
     async with scene() as it:
         id, doing = it.peer.id, start(IN_FLIGHT[what](it))
-        await turns_until(lambda: it.work.started)
+        await until(lambda: it.work.started)
         assert await it.moved() == 0 and it.server.stats().closed == {}
         it.work.go.set()
         assert await doing == []
         while not await it.moved():
-            pass
-        await turns_until(lambda: it.server.stats().closed == {1012: 1} and len(it.server.peers) == 2)
+            await settled()
+        await until(lambda: it.server.stats().closed == {1012: 1} and len(it.server.peers) == 2)
         assert it.peer.id != id and await it.client.request("work") == []
 
 
@@ -188,14 +193,7 @@ async def test_clients_that_cannot_be_asked_stay() -> None:
 async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> None:
     """It is finished before the client moves, also if the connection drops, or the server closes, meanwhile."""
     async with scene() as it:
-        go_on, reachable = asyncio.Event(), asyncio.Event()
-        reachable.set()
-
-        async def find() -> str:
-            await reachable.wait()
-            return it.url
-
-        client = Client(find, limits=LIMITS, reconnect=AT_ONCE)
+        go_on, client = asyncio.Event(), it.make_client()
 
         @client.on("open")
         async def opened(peer: Peer) -> None:
@@ -205,32 +203,28 @@ async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> No
         await it.client.close()
         opening = start(client.connect())
         while not await it.moved():
-            pass
+            await settled()
         id = it.peer.id
         go_on.set()
         await opening
-        await turns_until(lambda: it.work.started)
+        await until(lambda: it.work.started)
+        it.line.down = True
         if then == "drain":
-            reachable.clear()
             closing = start(it.server.close(drain_timeout=60.0))
-            await turns_until(lambda: it.server.draining)
+            await until(lambda: it.server.draining)
             assert it.server.peer(id) is not None
             it.work.go.set()
             await closing
         else:
-            reachable.clear()
-            transport = it.peer.transport
-            assert transport is not None
-            transport.abort()
-            await turns_until(lambda: it.peer.detached)
+            it.line.connections[-1][0].abort()
+            await until(lambda: it.peer.detached)
             it.work.go.set()
-            await turns_until(lambda: it.work.finished)
-            await timers_due(0.25)
-            assert it.server.peer(id) is not None, "the session is kept"
-            reachable.set()
-            await turns_until(lambda: it.server.peer(id) is None)
+            await asyncio.sleep(1)
+            assert it.work.finished and it.server.peer(id) is not None, "the session is kept"
+            it.line.down = False
+            await until(lambda: it.server.peer(id) is None)
             assert await client.request("work") == []
-        assert len(it.work.finished) >= 1 and not it.work.cancelled
+        assert it.work.finished and not it.work.cancelled
         await client.close()
 
 
@@ -239,13 +233,14 @@ async def test_a_client_that_starts_something_while_it_is_asked(then: str) -> No
 
 async def test_old_connections_move_when_they_are_idle(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "wsrpc")
-    async with scene(max_connection_age=0.05) as it:
-        doing, id = start(it.client.request("work")), it.peer.id
-        await turns_until(lambda: it.work.started and it.server.stats().closed.get(1012, 0) > 1)
+    async with scene(max_connection_age=60) as it:
+        doing, id = start(it.client.request("work", timeout=None)), it.peer.id
+        await asyncio.sleep(180)
+        assert it.server.stats().closed[1012] > 1
         assert it.server.peer(id) is not None, "the operator has moved twice"
         it.work.go.set()
         assert await doing == []
-        await turns_until(lambda: it.server.peer(id) is None)
+        await until(lambda: it.server.peer(id) is None)
         assert await it.client.request("work") == []
     assert "1012 connect again: max_connection_age= is reached" in caplog.text
     assert "spread" not in caplog.text
@@ -254,5 +249,5 @@ async def test_old_connections_move_when_they_are_idle(caplog: pytest.LogCapture
 async def test_without_a_maximum_age_nobody_moves() -> None:
     async with scene() as it:
         ids = [peer.id for peer in it.server.peers]
-        await timers_due(0.25)
+        await asyncio.sleep(24 * 3600)
         assert [peer.id for peer in it.server.peers] == ids
