@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -109,7 +108,7 @@ def sessions_of(server: Server) -> list[Peer]:
 @asynccontextmanager
 async def servers(count: int = 2, engine: Any = None, **options: Any) -> AsyncGenerator[Servers]:
     """Make servers that know each other. At the end nothing is under way between them."""
-    async with asyncio.timeout(600), AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         made = Servers(MemoryEngine() if engine is None else engine, stack)
         for _ in range(count):
             await made.add(**{"limits": Limits(close_timeout=2.0, ping_interval=None), **options})

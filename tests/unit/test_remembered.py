@@ -81,7 +81,7 @@ async def calls(made: Servers, who: str) -> None:
 
 async def keys(made: Servers, who: str) -> None:
     await made[0].cluster.peer(f"nobody{who}").submit("echo", 1, key=who, deliver_within=30)
-    for server, other in (made.all, made.all[::-1]):  # the second one reads what the first one has run
+    for server, other in (made, made[::-1]):  # the second one reads what the first one has run
         async with connect(server, path=f"/?who={who}&user={who}") as client:
             client.on("echo", echo, keep=60)
             assert await client.request("echo", 1, key=who) == 1
@@ -99,7 +99,7 @@ async def rooms(made: Servers, who: str) -> None:
             room = client.room(name)
             client.on("said", lambda _: None)
             await room.join(about=about)
-            for server in made.all:
+            for server in made:
                 await server.room(name).emit("said", who)
             await asyncio.sleep(1)
         await room.leave()
@@ -117,7 +117,7 @@ async def processes(made: Servers, who: str) -> None:
                 await membership_of(last.cluster).node.engine.close()
                 await asyncio.sleep(10)
         await last.close()
-        made.all.remove(last)
+        made.remove(last)
 
 
 async def drops(made: Servers, who: str) -> None:
@@ -141,8 +141,8 @@ async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in BOUNDS:
         monkeypatch.setattr(f"wsrpc.{name}", 2)
     store = MemoryStore()
-    async with servers(2, store=store, quotas=Quotas(requests=30, connections=9), patience=1e9) as made:
-        for server in made.all:
+    async with servers(2, store=store, quotas=Quotas(requests=30, connections=9)) as made:
+        for server in made:
             server.on("echo", echo, keep=60)
             server.on("numbers", numbers, keep=60)
             server.room("kept", keep=60, presence=5)
@@ -154,6 +154,6 @@ async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
                 await use(made, f"{use.__name__}{number}")
             await asyncio.sleep(LONG)
             if number == ROUNDS:
-                before = reachable(*made.all, store)
-        grown = reachable(*made.all, store) - before
+                before = reachable(*made, store)
+        grown = reachable(*made, store) - before
         assert not {name: count for name, count in grown.items() if count >= ROUNDS}
