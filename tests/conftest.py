@@ -29,9 +29,6 @@ UNIT = TESTS / "unit"
 REAL = ("sockets", "processes", "threads")
 """Folders of unit tests that wait for something outside of the event loop. The others run in virtual time."""
 NOT_YET = {
-    UNIT / "_raw/test_raw_receive.py",
-    UNIT / "_raw/test_raw_rooms.py",
-    UNIT / "_raw/test_raw_send.py",
     UNIT / "channels/test_sources.py",
     UNIT / "handlers/test_deprecated.py",
     UNIT / "handlers/test_generator_middleware.py",

@@ -11,10 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from core_driver import Blocked, messages, turns
-from leftovers import turns_until
-from raw_driver import raw_serving
-from raw_websocket import CLOSE, TEXT
+from core_driver import Blocked, messages
+from recorder import Recorder
+from waiting import settled, until
 
 from wsrpc import (
     CloseInfo,
@@ -28,32 +27,25 @@ from wsrpc import (
     Server,
     Service,
 )
-from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.testing import Line, ScriptedTransport, memory_transports
 from wsrpc.types import EmitReport, RawConnection
 
 LIMITS = Limits(high_water_bytes=1000, hard_cap_bytes=32_000, close_timeout=1.0, ping_interval=None, rooms=2)
 
 
-class Guest:
-    """The other end of a raw connection in memory: writes down what arrives."""
+class Guest(Recorder):
+    """The other end of a raw connection in memory."""
 
     connection: RawConnection
 
     def __init__(self) -> None:
-        self.heard: list[str | bytes] = []
-        self.ended: CloseInfo | None = None
+        super().__init__()
         self.transport, self.line = memory_transports(limits=LIMITS)
         self.transport.start(self)
 
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        self.heard.append(payload.decode() if text else bytes(payload))
-
-    def connection_lost(self, info: CloseInfo, /) -> None:
-        self.ended = info
-
-    def read_ended(self) -> None: ...
-    def pause_sending(self) -> None: ...
-    def resume_sending(self) -> None: ...
+    @property
+    def heard(self) -> list[str | bytes]:
+        return [payload.decode() if text else payload for payload, text in self.messages]
 
 
 @asynccontextmanager
@@ -79,7 +71,7 @@ async def guests(count: int, server: Server) -> AsyncGenerator[list[Guest]]:
 
 
 async def heard_by_all(found: list[Guest], last: str) -> list[list[str | bytes]]:
-    await turns_until(lambda: all(last in guest.heard for guest in found))
+    await until(lambda: all(last in guest.heard for guest in found))
     return [guest.heard for guest in found]
 
 
@@ -157,13 +149,13 @@ async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service
     decide.set()
     await accepting
     if admits:
-        await turns_until(lambda: len(vip))
+        await until(lambda: len(vip))
         assert await vip.send_raw("hello") == EmitReport(1)
-        await turns_until(lambda: guest.heard == ["hello"])
+        await until(lambda: guest.heard == ["hello"])
     else:
-        await turns_until(lambda: guest.ended and not (server.raw_connections or server.peers))
+        await until(lambda: guest.lost and not (server.raw_connections or server.peers))
         assert (guest.heard, server.rooms) == ([], ())
-        assert guest.ended is not None and guest.ended.code == 1008
+        assert guest.lost is not None and guest.lost.code == 1008
     await server.close()
 
 
@@ -185,12 +177,12 @@ async def test_membership_ends_with_the_connection_although_its_function_goes_on
 
     server.add_service(Talk)
     await server.accept(guest.line)
-    await turns_until(lambda: len(lobby))
+    await until(lambda: len(lobby))
     guest.transport.abort()
-    await turns_until(lambda: seen)
+    await until(lambda: seen)
     assert len(server.raw_connections) == 1 and await server.send_raw("nobody") == EmitReport(0)
     go_on.set()
-    await turns_until(lambda: len(seen) == 2)
+    await until(lambda: len(seen) == 2)
     assert seen == [(0, (lobby,)), (lobby,)]
     await server.close()
 
@@ -225,8 +217,8 @@ async def test_a_broadcast_never_comes_between_the_pieces_of_a_message(breaks: b
             sending.cancel()
             await asyncio.wait({sending})
             assert (await server.send_raw("c")).sent == 1
-            await turns_until(lambda: guest.ended)
-            assert guest.ended is not None and (guest.ended.code, guest.heard) == (1011, [])
+            await until(lambda: guest.lost)
+            assert guest.lost is not None and (guest.lost.code, guest.heard) == (1011, [])
             return
         after = asyncio.create_task(guest.connection.send("after"))
         slowly.go_on.set()
@@ -271,35 +263,11 @@ async def test_the_policies_drop_what_a_slow_reader_cannot_get(slow: Any, kept: 
         assert all(report.errors == () and report.sent + report.skipped == 3 for report in reports)
         assert server.stats().skipped_broadcasts == 10 - len(kept)
         reader.line.release()
-        await turns_until(lambda: len(reader.heard) > len(kept))
+        await until(lambda: len(reader.heard) > len(kept))
         await server.send_raw("end")
         [heard, *others] = await heard_by_all(found, "end")
         assert [text[:1] for text in heard] == ["z", *(str(number) for number in kept), "e"]
         assert all(len(each) == 12 for each in others)
-
-
-async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -> None:
-    server = Server(limits=Limits(high_water_bytes=1000, close_timeout=8.0), slow="drop_oldest")
-    async with raw_serving(RawConnection.wait_closed, server=server) as (_, raw):
-        await turns_until(lambda: server.raw_connections)
-        [connection] = server.raw_connections
-        sending = asyncio.create_task(connection.send(b"x" * 20_000_000))  # more than sockets hold: it does not read
-        await turns_until(lambda: server.stats().slow_peers)
-        assert await server.send_raw("waits") == EmitReport(1)
-        closing = asyncio.create_task(connection.close(4001, "enough"))
-        await turns_until(lambda: connection.closed)
-        report = await server.send_raw("late")
-        assert (report.sent, [error.peer for error in report.errors]) == (0, [connection])
-        with pytest.raises(ConnectionLost) as caught:
-            await connection.send("late, too")
-        assert (caught.value.code, caught.value.outcome) == (4001, "not_sent")
-        with pytest.raises(ConnectionLost):
-            server.room("other").add(connection)
-        frames = [await raw.next_frame() for _ in range(3)]
-        assert [len(frames[0].payload), frames[1].payload, frames[2].code] == [20_000_000, b"waits", 4001]
-        await raw.send(raw.close_frame(1000))
-        raw.drop()
-        await asyncio.gather(sending, closing)
 
 
 # ---------------------------------------------------------------- a connection's whole life
@@ -310,7 +278,7 @@ async def test_credentials_that_expire_close_the_connection() -> None:
 
     @server.on_handshake
     def check(handshake: Handshake) -> None:
-        handshake.expires = time.time() + 0.1
+        handshake.expires = time.time() + 3600
         handshake.state["user"] = "ada"
 
     @server.serve_raw
@@ -323,28 +291,28 @@ async def test_credentials_that_expire_close_the_connection() -> None:
         with pytest.raises(ConnectionLost, match="the credentials have expired"):
             await connection.send("late")
 
-    async with raw_serving(server=server) as (_, raw):
-        frame = await raw.next_frame()
-        assert (frame.code, frame.reason) == (4411, "the credentials have expired")
-        await raw.send(raw.frame(TEXT, "late"), raw.close_frame(4411))
-        assert await raw.read_to_end() == b""
-        raw.drop()
-        await turns_until(lambda: server.raw_connections == ())
-        assert [(info.code, info.user_closed) for info in ended if info] == [(4411, False)]
+    guest = Recorder.of(await Line(server).dial("ws://server/"))
+    await asyncio.sleep(3590)
+    assert server.raw_connections and guest.lost is None
+    await asyncio.sleep(20)
+    assert server.raw_connections == () and guest.lost is not None
+    assert (guest.lost.code, guest.lost.reason) == (4411, "the credentials have expired")
+    assert [(info.code, info.user_closed) for info in ended if info] == [(4411, False)]
 
 
 async def test_a_connection_that_has_ended_is_not_kept_until_its_credentials_expire() -> None:
     server, seen = Server(), list[weakref.ref[RawConnection]]()
     server.on_handshake(lambda handshake: setattr(handshake, "expires", time.time() + 3600))
 
+    @server.serve_raw
     async def note(connection: RawConnection) -> None:
         seen.append(weakref.ref(connection))
 
-    async with raw_serving(note, server=server) as (_, raw):
-        await raw.next_of(CLOSE)
-        await raw.send(raw.close_frame())
-        raw.drop()
-        await turns_until(lambda: server.raw_connections == () and gc.collect(1) >= 0 and seen[0]() is None)
+    Recorder.of(await Line(server).dial("ws://server/"))
+    await until(lambda: seen and server.raw_connections == ())
+    await asyncio.sleep(60)
+    gc.collect(1)
+    assert seen[0]() is None
 
 
 @pytest.mark.parametrize("code", [4001, 1006, None])
@@ -366,7 +334,7 @@ async def test_that_the_connection_has_ended_is_no_failure(code: int | None, cap
     await server.accept(transport)
     if code is not None:
         transport.lose(CloseInfo(code, "theirs", was_clean=code == 4001))
-    await turns_until(lambda: server.raw_connections == ())
+    await until(lambda: server.raw_connections == ())
     if code is None:
         assert transport.closed == CloseInfo(1011, "internal error", was_clean=True) and "elsewhere" in caplog.text
     else:
@@ -382,27 +350,26 @@ async def test_that_the_connection_has_ended_is_no_failure(code: int | None, cap
 )
 async def test_closing_the_server(drain: float, then: str, code: int) -> None:
     """It waits for the functions, for `close_timeout`, and a drain lets them finish."""
-    work = Blocked()
+    server, work, guest = Server(limits=LIMITS), Blocked(), Guest()
 
+    @server.serve_raw
     async def serve(connection: RawConnection) -> None:
         await work()
         if then == "closes the server":
             await server.close(drain)
-        await turns(20)
+        await asyncio.sleep(0.1)
 
-    async with raw_serving(serve, limits=Limits(close_timeout=0.05 if then == "goes on" else 8.0)) as (server, raw):
-        await turns_until(lambda: work.started)
-        closing = asyncio.create_task(server.serve_forever() if "closes" in then else server.close(drain))
-        await turns()
-        assert not closing.done()
-        if then != "goes on":
-            work.go.set()
-        assert (await raw.next_of(CLOSE)).code == code
-        await raw.send(raw.close_frame(code))
-        raw.drop()
-        await closing
-        assert (len(work.finished), len(work.cancelled)) == ((0, 1) if then == "goes on" else (1, 0))
-        await turns_until(lambda: server.raw_connections == ())
+    await server.accept(guest.line)
+    await until(lambda: work.started)
+    closing = asyncio.create_task(server.serve_forever() if "closes" in then else server.close(drain))
+    await settled()
+    assert not closing.done()
+    if then != "goes on":
+        work.go.set()
+    await closing
+    assert guest.lost is not None and guest.lost.code == code
+    assert (len(work.finished), len(work.cancelled)) == ((0, 1) if then == "goes on" else (1, 0))
+    await until(lambda: server.raw_connections == ())
 
 
 @pytest.mark.parametrize("function", [None, lambda connection: None])

@@ -8,15 +8,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import turns
-from leftovers import turns_until
-from raw_driver import raw_accepted, raw_connection, raw_serving
+from leftovers import nothing_left as nothing_left
+from raw_driver import raw_connection, raw_serving
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
+from waiting import until
 
-from wsrpc import ConnectionLost, Limits, MessageTooBig
+from wsrpc import ConnectionLost, Limits, MessageTooBig, Server
 from wsrpc.errors import ProtocolError
-from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import RawConnection
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 Frame = tuple[int, str | bytes, bool]
 """Opcode, payload, and whether it ends the message."""
@@ -155,55 +156,6 @@ async def test_what_is_left_of_pieces_is_skipped() -> None:
             await anext(pieces)
 
 
-# ---------------------------------------------------------------- in memory, where it is known what has arrived
-
-
-async def test_a_refused_reader_takes_nothing_from_the_one_that_receives() -> None:
-    ours, theirs = memory_transports()
-    async with raw_accepted(theirs, Limits()) as connection:
-        reading = asyncio.create_task(all_pieces(connection))
-        ours.send_piece(b"a", True, False)
-        await turns()
-        for refused in (connection.receive(), all_pieces(connection), connection.receive_text(max_size=1)):
-            with pytest.raises(RuntimeError, match="another task receives from this connection already"):
-                await refused
-        ours.send_piece(b"b", True, True)
-        ours.send(b"next")
-        assert await reading == ["a", "b"]
-        assert await connection.receive() == "next"
-
-
-async def test_cancelling_receive_loses_nothing_not_even_in_the_midst_of_a_message() -> None:
-    ours, theirs = memory_transports()
-    async with raw_accepted(theirs, Limits()) as connection:
-        for pieces in (0, 2):
-            receiving = asyncio.create_task(connection.receive())
-            for _ in range(pieces):
-                ours.send_piece(b"one ", True, False)
-            await turns()
-            receiving.cancel()
-            await asyncio.wait([receiving])
-        ours.send_piece(b"two", True, True)
-        assert await connection.receive() == "one one two"
-
-
-@pytest.mark.parametrize("size", [100, 0])
-async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int) -> None:
-    """Also by empty messages: each counts for 64 bytes more than it has."""
-    transport, each = ScriptedTransport(), size + 64
-    bound = 6 * each
-    async with raw_accepted(transport, Limits(high_water_bytes=bound)) as connection:
-        waiting = 0
-        while transport.receiving:
-            transport.feed(bytes(size))
-            waiting += each
-        assert bound < waiting <= bound + each
-        while not transport.receiving:
-            assert await connection.receive() == bytes(size)
-            waiting -= each
-        assert bound // 2 - each < waiting <= bound // 2
-
-
 async def test_closing_reads_on_but_keeps_nothing() -> None:
     async with raw_connection(Limits(high_water_bytes=1000)) as (connection, raw):
         closing = asyncio.create_task(connection.close(1000, "enough"))
@@ -242,14 +194,10 @@ async def test_what_came_before_the_end_is_received_after_it(end: tuple[int, str
 
 
 async def test_a_function_waits_for_the_end_while_other_tasks_use_its_connection() -> None:
-    async def hand_over(connection: RawConnection) -> None:
-        await connection.wait_closed()
-
-    async with raw_serving(hand_over) as (server, raw):
-        await turns_until(lambda: server.raw_connections)
+    async with raw_serving(RawConnection.wait_closed, Server()) as (server, raw):
         [connection] = server.raw_connections
         await send(raw, (TEXT, "hi", END))
         await connection.send(await connection.receive())
         assert (await raw.next_frame()).payload == b"hi"
         raw.reset()
-        await turns_until(lambda: server.raw_connections == ())
+        await until(lambda: server.raw_connections == ())

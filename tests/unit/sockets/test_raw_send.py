@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from leftovers import turns_until
-from raw_driver import raw_accepted, raw_connection
+from leftovers import nothing_left as nothing_left
+from raw_driver import raw_connection, raw_serving
 from raw_websocket import BINARY, CLOSE, CONT, TEXT, RawPeer
+from waiting import until
 
-from wsrpc import ConnectionLost, Limits
+from wsrpc import ConnectionLost, Limits, Server
 from wsrpc._raw.raw_connection import link_of
-from wsrpc.testing import memory_transports
-from wsrpc.types import RawConnection
+from wsrpc.types import EmitReport, RawConnection
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def next_message(raw: RawPeer) -> tuple[int, list[bytes]]:
@@ -133,7 +132,7 @@ async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order(br
     async with raw_connection(Limits(high_water_bytes=1000)) as (connection, raw):
         sending = [asyncio.create_task(connection.send(b"%05d" % n + bytes(100_000))) for n in range(200)]
         sending.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))
-        await turns_until(lambda: link_of(connection).full)
+        await until(lambda: link_of(connection).full)
         assert not all(task.done() for task in sending)
         if breaks:
             raw.reset()
@@ -144,33 +143,24 @@ async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order(br
             await asyncio.gather(*sending)
 
 
-# ---------------------------------------------------------------- any number of tasks
-
-
-PIECES = st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4)
-MESSAGES = st.lists(st.one_of(st.binary(max_size=50), PIECES), min_size=1, max_size=20)
-
-
-@settings(max_examples=50, deadline=None)
-@given(messages=MESSAGES, seed=st.integers())
-def test_messages_of_many_tasks_never_mix(messages: list[Any], seed: int) -> None:
-    chance = random.Random(seed)
-
-    async def slowly(pieces: list[bytes]) -> AsyncIterator[bytes]:
-        for piece in pieces:
-            for _ in range(chance.randrange(3)):
-                await asyncio.sleep(0)
-            yield piece
-
-    async def receive(reader: RawConnection) -> list[str | bytes]:
-        return [await reader.receive() for _ in messages]
-
-    async def main() -> None:
-        limits = Limits(high_water_bytes=60)
-        ours, theirs = memory_transports(limits=limits)
-        async with raw_accepted(theirs, limits) as sender, raw_accepted(ours, limits) as reader:
-            sending = [sender.send(each if isinstance(each, bytes) else slowly(each)) for each in messages]
-            got, *_ = await asyncio.gather(receive(reader), *sending)
-        assert got == [each if isinstance(each, bytes) else b"".join(each) for each in messages]
-
-    asyncio.run(main())
+async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones() -> None:
+    server = Server(limits=Limits(high_water_bytes=1000, close_timeout=60.0), slow="drop_oldest")
+    async with raw_serving(RawConnection.wait_closed, server) as (_, raw):
+        [connection] = server.raw_connections
+        sending = asyncio.create_task(connection.send(b"x" * 20_000_000))  # more than sockets hold: it does not read
+        await until(lambda: server.stats().slow_peers)
+        assert await server.send_raw("waits") == EmitReport(1)
+        closing = asyncio.create_task(connection.close(4001, "enough"))
+        await until(lambda: connection.closed)
+        report = await server.send_raw("late")
+        assert (report.sent, [error.peer for error in report.errors]) == (0, [connection])
+        with pytest.raises(ConnectionLost) as caught:
+            await connection.send("late, too")
+        assert (caught.value.code, caught.value.outcome) == (4001, "not_sent")
+        with pytest.raises(ConnectionLost):
+            server.room("other").add(connection)
+        frames = [await raw.next_frame() for _ in range(3)]
+        assert [len(frames[0].payload), frames[1].payload, frames[2].code] == [20_000_000, b"waits", 4001]
+        await raw.send(raw.close_frame(1000))
+        raw.drop()
+        await asyncio.gather(sending, closing)
