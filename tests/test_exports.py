@@ -18,6 +18,7 @@ import pytest
 import wsrpc
 
 ROOT = Path(__file__).parent.parent
+MODULES = [wsrpc, *(import_module(found.name) for found in iter_modules(wsrpc.__path__, "wsrpc."))]
 
 
 def order(name: str) -> tuple[bool, bool, str]:
@@ -49,7 +50,10 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
             "from wsrpc import Client",
             {"wsrpc._server", "wsrpc.cluster", "wsrpc.codegen", "wsrpc._net.handshake_checks"},
         ),
-        ("from wsrpc import Server", {"wsrpc._client", "wsrpc.codegen", "wsrpc._command", "click"}),
+        (
+            "from wsrpc import Server; Server().on('sum', lambda numbers: sum(numbers))",
+            {"wsrpc._client", "wsrpc.codegen", "wsrpc._command", "click", "pydantic"},
+        ),
     ],
 )
 def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> None:
@@ -115,15 +119,13 @@ def test_what_is_listed_is_our_own() -> None:
 
 
 def test_modules_list_only_what_they_have() -> None:
-    for found in iter_modules(wsrpc.__path__, "wsrpc."):
-        module = import_module(found.name)
-        listed = getattr(module, "__all__", ())
-        assert [name for name in listed if not hasattr(module, name)] == [], found.name
+    for module in MODULES:
+        assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == [], module
 
 
 def test_a_public_name_has_one_home() -> None:
     homes: dict[int, list[str]] = {}
-    for module in [wsrpc, *(import_module(found.name) for found in iter_modules(wsrpc.__path__, "wsrpc."))]:
+    for module in MODULES:
         for name in getattr(module, "__all__", ()):
             homes.setdefault(id(getattr(module, name)), []).append(f"{module.__name__}.{name}")
     assert [names for names in homes.values() if len(names) > 1] == []
@@ -137,8 +139,7 @@ def fields_of(cls: type) -> list[str]:
 
 def test_help_explains_each_field_of_each_public_class() -> None:
     """`help` shows the docstring of the class, but not the strings below its fields."""
-    modules = [wsrpc, *(import_module(found.name) for found in iter_modules(wsrpc.__path__, "wsrpc."))]
-    values = [getattr(module, name) for module in modules for name in getattr(module, "__all__", ())]
+    values = [getattr(module, name) for module in MODULES for name in getattr(module, "__all__", ())]
     missing = {
         f"{cls.__qualname__}.{name}"
         for cls in filter(isclass, values)

@@ -219,11 +219,3 @@ def test_what_a_docstring_names_is_there() -> None:
         if not set(name.split(".")) <= known
     ]
     assert not unknown, "\n".join(unknown)
-
-
-def test_no_slot_is_named_twice() -> None:
-    for path in [*files("wsrpc"), *files("adapters")]:
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
-                slots = ast.literal_eval(node.value)
-                assert isinstance(slots, str) or len(set(slots)) == len(slots), f"{name_of(path)}:{node.lineno}"

@@ -7,11 +7,13 @@ from collections.abc import Collection
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from effort import examples
 from hypothesis import HealthCheck, event, given, settings
 from two_versions import Version, played
 
 from wsrpc._schema.contract_diff import compare
+from wsrpc.testing import VirtualTimeLoop
 
 Type = tuple[Any, ...]
 """A type as data, so that a version can change a part of it. The first item says what kind of type it is."""
@@ -186,6 +188,7 @@ def worst(outcomes: Collection[str]) -> str:
     return next((each for each in ("fails", "meaning") if each in outcomes), "works")
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=examples(1500), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(versions().filter(lambda both: all(map(accepted, both))))
 def test_what_is_called_compatible_means_the_same(both: tuple[Version, Version]) -> None:
@@ -195,6 +198,7 @@ def test_what_is_called_compatible_means_the_same(both: tuple[Version, Version])
         (old, new, {change.old_caller for change in changes}),
         (new, old, {change.new_caller for change in changes}),
     ):
-        observed = asyncio.run(played(caller, handler))
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            observed = runner.run(played(caller, handler))
         event(f"{observed}, and the worst rule says {worst(predicted)}")
         assert observed == "works" or not predicted <= {"works"}, changes

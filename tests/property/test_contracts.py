@@ -6,17 +6,18 @@ The callers are a proxy and a generated client in Python.
 from __future__ import annotations
 
 import asyncio
-import sys
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
+import pytest
 from effort import examples
+from generated import loaded
 from hypothesis import HealthCheck, given, settings
-from random_contracts import Call, Contract, Recorder, contracts, differs, tables
+from random_contracts import Call, Contract, Recorder, contracts, differs
 from typed_values import generic, same
 
 from wsrpc import Client, Peer, Server
@@ -26,6 +27,8 @@ from wsrpc.codecs import MsgpackCodec
 from wsrpc.codegen.python_client import client_module
 from wsrpc.schema import describe
 from wsrpc.testing import connect
+
+pytestmark = pytest.mark.timeout(600)
 
 ENDS = ["json", "negotiated", "msgpack", "socket"]
 OF_JSON = ["json", "negotiated", "socket"]
@@ -95,19 +98,6 @@ def as_type(value: Any, tp: Any) -> Any:
     return converter(tp)(msgspec.json.decode(encode(value)))
 
 
-@contextmanager
-def generated(server: Server) -> Generator[types.ModuleType]:
-    """Run the client module of a server, as a module that is imported."""
-    source = client_module(describe(server))
-    module = types.ModuleType("generated_client")
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(source, "<generated>", "exec", dont_inherit=True), vars(module))
-        yield module
-    finally:
-        del sys.modules[module.__name__]
-
-
 async def called_by_generated(proxy: Any, contract: Any, call: Call) -> Any:
     """Make a call by the proxy of a generated client, whose types are of its own; return the answer as it was."""
     [member] = [each for each in read_contract(contract, "this test").members if each.event == call.member.event]
@@ -159,7 +149,7 @@ async def play(contract: Contract, how: str, channel: str | None, *, by_generate
                 proxy = (client if channel is None else client.of(channel)).proxy(contract.protocol)
             await check(contract, implementation.recorder, lambda call: answer_of(called(proxy, call), call))
             return
-        with generated(server) as module:
+        with loaded(client_module(describe(server))) as module:
             make, protocol = (module.main, module.Main) if channel is None else (module.chat, module.Chat)
             proxy = make(client)
             await check(contract, implementation.recorder, lambda call: called_by_generated(proxy, protocol, call))
@@ -208,13 +198,6 @@ def place_of(contract: Contract, wanted: str | None) -> str | None:
 @given(contracts(), st.sampled_from(ENDS), st.sampled_from([None, "chat", "attribute"]))
 def test_a_proxy_says_what_was_meant(contract: Contract, how: str, channel: str | None) -> None:
     asyncio.run(play(contract, how, place_of(contract, channel)))
-
-
-@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.too_slow])
-@given(tables(), st.sampled_from([*((how, False) for how in ENDS), *((how, True) for how in OF_JSON)]))
-def test_every_type_of_the_docs_travels(contract: Contract, end: tuple[str, bool]) -> None:
-    """By a proxy, and by a generated client."""
-    asyncio.run(play(contract, end[0], None, by_generated=end[1]))
 
 
 @settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])

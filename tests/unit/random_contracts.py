@@ -9,13 +9,13 @@ from keyword import iskeyword
 from typing import Any, Literal, Protocol
 
 import hypothesis.strategies as st
-from typed_values import ROW_TYPES, Typed, same
+from typed_values import Typed, same
 from typed_values import types as all_types
 
 import wsrpc
 from wsrpc import AnonymousChannel
 
-__all__ = ["Argument", "Call", "Contract", "Member", "Recorder", "contracts", "differs", "tables"]
+__all__ = ["Argument", "Call", "Contract", "Member", "Recorder", "contracts", "differs"]
 
 Kind = Literal["request", "stream", "upload", "exchange", "conversation", "event"]
 REQUIRED = object()
@@ -292,17 +292,3 @@ def contracts(draw: st.DrawFn, kinds: list[Kind] = KINDS, most: int = 4) -> Cont
     made = tuple(draw(members(*each, kinds)) for each in zip(names, unique, strict=True))
     calls = [draw(calls_of(member)) for member in made for _ in range(draw(st.integers(1, 2)))]
     return Contract(made, tuple(calls))
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> Contract:
-    """A contract with each type of the table in docs/reference/types.md as parameter, item and result."""
-    made: list[Member] = []
-    for number, typed in enumerate(ROW_TYPES.values()):
-        value = Argument("value", typed, "either")
-        other = Argument("other", typed, "name", draw(typed.values))
-        kind = KINDS[number % len(KINDS)]
-        sends = typed if kind in ("upload", "exchange", "conversation") else None
-        made.append(Member(f"row{number}", f"row{number}", kind, (value, other), None, sends, "last", typed, "def"))
-    calls = [draw(calls_of(member)) for member in made for _ in range(2)]
-    return Contract(tuple(made), tuple(calls), "Table")

@@ -37,5 +37,4 @@ def delays(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any],
 
 FACTORIES = [pytest.param(each, id=getattr(each, "__name__", "default")) for each in (None, wraps, delays)]
 if sys.version_info >= (3, 12):
-    # uvloop 0.23 passes it `eager_start`, which that of Python 3.13.0 to 3.13.2 does not take.
-    FACTORIES.append(pytest.param(asyncio.eager_task_factory, id="eager", marks=pytest.mark.asyncio_loop))
+    FACTORIES.append(pytest.param(asyncio.eager_task_factory, id="eager"))

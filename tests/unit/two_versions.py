@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
+import collections.abc
+import datetime
+import decimal
 import enum
+import typing
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, is_dataclass
 from dataclasses import fields as fields_of
-from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pydantic
 from msgspec import inspect as mi
 
 import wsrpc
-from wsrpc import AnonymousChannel, Client, Server, WsrpcError
+from wsrpc import Client, Server, WsrpcError
 from wsrpc._schema.change_rules import Outcome
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
 
 __all__ = ["Version", "differs", "meant", "played"]
 
+MODULES = {
+    collections.abc: "AsyncIterator",
+    datetime: "date datetime",
+    decimal: "Decimal",
+    msgspec: "Meta Struct UNSET UnsetType",
+    typing: "Annotated Any Literal NamedTuple Optional Protocol",
+    wsrpc: "AnonymousChannel older_names",
+}
 NAMES: dict[str, Any] = {
     "__name__": __name__,
-    "Annotated": Annotated,
-    "Any": Any,
-    "AnonymousChannel": AnonymousChannel,
-    "AsyncIterator": AsyncIterator,
-    "Decimal": Decimal,
-    "Literal": Literal,
-    "Meta": msgspec.Meta,
-    "NamedTuple": NamedTuple,
-    "Optional": Optional,
-    "Protocol": Protocol,
-    "Struct": msgspec.Struct,
-    "UNSET": msgspec.UNSET,
-    "UnsetType": msgspec.UnsetType,
-    "date": date,
-    "datetime": datetime,
     "enum": enum,
-    "older_names": wsrpc.older_names,
     "pydantic": pydantic,
     "wsrpc": wsrpc,
+    **{name: getattr(module, name) for module, names in MODULES.items() for name in names.split()},
 }
 FORMS = {
     "value": ("def f({takes}) -> {returns}:", "return {gives}"),
@@ -140,7 +136,7 @@ async def played(caller: Version, handler: Version) -> Outcome:
             else:
                 options: dict[str, Any] = {"send": _each(items)} if items else {}
                 if caller.kind == "upload" and handler.kind in ("stream", "exchange"):
-                    options["timeout"] = 0.05  # both sides wait: for the caller's `start`, and for the handler's
+                    options["timeout"] = 60  # both sides wait: for the caller's `start`, and for the handler's
                 got = [await peer.request("f", *args, returns=returns, **options)]
         except WsrpcError:
             return "fails"

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Annotated, Literal, NamedTuple, NotRequired, Protocol, TypedDict
+from typing import Protocol
 
 import msgspec
 import pydantic
+from chat_contract import Chat, ChatImplementation
+from type_table import Animal, Cat, Dog, Movie, Pair, Size
 
-from wsrpc import AnonymousChannel, Server, Stream
-
-
-class Size(enum.Enum):
-    """How large."""
-
-    SMALL = "s"
-    LARGE = "l"
+from wsrpc import Server
 
 
 @dataclass(slots=True)
@@ -39,15 +32,6 @@ class Node(msgspec.Struct):
     parent: Node | None = None
 
 
-class Cat(msgspec.Struct, tag=True):
-    name: str
-    lives: Annotated[int, msgspec.Meta(ge=0, le=9)] = 9
-
-
-class Dog(msgspec.Struct, tag="dog"):
-    name: str
-
-
 class Odd(msgspec.Struct):
     """Names on the wire that are not names in Python, or that hide builtins and imports."""
 
@@ -59,16 +43,6 @@ class Odd(msgspec.Struct):
     f: list[datetime] = msgspec.field(default_factory=list, name="dt")
 
 
-class Film(TypedDict):
-    title: str
-    year: NotRequired[int]
-
-
-class Pair(NamedTuple):
-    x: int
-    y: float = 0.5
-
-
 class Host(pydantic.BaseModel):
     """A machine."""
 
@@ -78,35 +52,12 @@ class Host(pydantic.BaseModel):
     seen: datetime | None = None
 
 
-class Lion(pydantic.BaseModel):
-    kind: Literal["lion"]
-    mane: bool
-
-
-class Crow(pydantic.BaseModel):
-    kind: Literal["crow"] = "crow"
-    age: int = 3
-
-
-class Animal(pydantic.RootModel[Lion | Crow]): ...
-
-
-class Point(msgspec.Struct, tag=True):
-    x: int
-    y: int
-
-
-class Circle(msgspec.Struct, tag=True):
-    radius: int
-
-
 class ChatEvents(Protocol):
     async def said(self, who: str, text: str, *, urgent: bool = False) -> None:
         """Somebody has said something."""
 
 
 server = Server()
-chat = server.of("chat")
 
 
 @server.on("brew")
@@ -117,13 +68,13 @@ def brew(cups: list[Cup], strong: bool = False, size: Size = Size.LARGE) -> list
 
 
 @server.on("tree")
-def tree(node: Node, pair: Pair, film: Film, odd: Odd) -> Node:
+def tree(node: Node, pair: Pair, movie: Movie, odd: Odd) -> Node:
     return node
 
 
 @server.on("pets")
-def pets(pets: list[Cat | Dog], animal: Animal, shape: Point | Circle) -> Point | Circle:
-    return shape
+def pets(pets: list[Cat | Dog], animal: Animal) -> Cat | Dog:
+    return pets[0]
 
 
 @server.on("host")
@@ -131,30 +82,5 @@ def host(host: Host, names: set[str], *more: Host) -> Host:
     return host
 
 
-@chat.on("say")
-async def say(text: str, *, urgent: bool = False) -> int:
-    return len(text)
-
-
-@chat.on("history")
-def history(since: int = 0) -> Stream[Cup]:  # type: ignore[misc]
-    yield Cup("tea")  # pyright: ignore
-
-
-@chat.on("upload")
-async def upload(name: str, chunks: AsyncIterator[bytes], kind: str = "text") -> int:
-    return sum([len(chunk) async for chunk in chunks])
-
-
-@chat.on("shout")
-async def shout(items: AsyncIterator[str]) -> AsyncIterator[str]:
-    async for item in items:
-        yield item.upper()
-
-
-@chat.on("talk")
-async def talk(name: str, channel: AnonymousChannel) -> None:
-    await channel.emit("hello", name)
-
-
-chat.declare(ChatEvents)
+server.of("chat").implement(Chat, ChatImplementation())
+server.of("chat").declare(ChatEvents)

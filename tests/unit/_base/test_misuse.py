@@ -17,6 +17,7 @@ from tenacity.asyncio import retry_if_exception as async_retry
 
 import wsrpc
 from wsrpc import Client, KeepLatest, Limits, Reconnect, Retry, Router, RpcError, Server
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import connect
 
 URL = "ws://localhost"
@@ -119,6 +120,8 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Client, {"url": URL, "ssl": False}, "ssl= is an ssl.SSLContext, or None for the default one; got False"),
     (Client, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
     (Server, {"profile": "node"}, "profile= is \"go\" (ws-server-wrapper-go) or None, got 'node'"),
+    (Client, {"profile": "go", "codec": MsgpackCodec()}, "profile='go' speaks JSON in text messages"),
+    (Server, {"profile": "go", "codec": MsgpackCodec()}, "profile='go' speaks JSON in text messages"),
     (Client, {"connect_timeout": 0}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
     (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
     (Client, {"headers": {"A b": "x"}}, "the name of a header is a word such as 'X-Served-By', got 'A b'"),

@@ -26,16 +26,33 @@ class Case(NamedTuple):
 
 SECONDS, MILLISECONDS = (f"Meta(extra_json_schema={{'unit': '{each}'}})" for each in ("s", "ms"))
 DEPRECATED = "Meta(extra_json_schema={'deprecated': True})"
+Two = tuple[V, V]
+"""An old and a new version."""
 MISSPELT = [SECONDS.replace("unit", word) for word in ("units", "Unit", "x-unit", "x-units")]
 
 
 NUMBERS = ("int", "int | None", "int | str")
 
 
+def both(old: tuple[str, str, str], new: tuple[str, str, str]) -> tuple[Two, Two]:
+    """The versions of a type, each with a value and the source of its class, as an argument and as a result."""
+    (old_type, old_value, olds), (new_type, new_value, news) = old, new
+    return (
+        (V(f"x: {old_type}", old_value, types=olds), V(f"x: {new_type}", new_value, types=news)),
+        (V(returns=old_type, gives=old_value, types=olds), V(returns=new_type, gives=new_value, types=news)),
+    )
+
+
+def of_class(head: str, old: tuple[str, str], new: tuple[str, str]) -> tuple[Two, Two]:
+    """The same for a class ``T``, with its fields and a value in each version."""
+    return both(("T", old[1], head + old[0]), ("T", new[1], head + new[0]))
+
+
 def types() -> Iterator[Case]:
     """Changes of a type. Each is played with an argument and with a result of that type."""
     color = "class T(enum.IntEnum): "
     a, b, c = (f"class {name}(Struct, tag=True): x: int\n" for name in "ABC")
+    pattern = "Annotated[str, Meta(pattern='^{}')]".format
     days = ("date", "date(2026, 1, 2)"), ("datetime", "datetime(2026, 1, 2)")
     rows: list[tuple[str, tuple[str, str], tuple[str, str]]] = [
         ("type-changed", ("int", "1"), ("str", "'a'")),
@@ -63,7 +80,7 @@ def types() -> Iterator[Case]:
         ("constraint-tightened", ("str", "'abc'"), ("Annotated[str, Meta(max_length=2)]", "'a'")),
         ("constraint-loosened", ("Annotated[int, Meta(lt=5)]", "1"), ("Annotated[int, Meta(lt=9)]", "7")),
         ("constraint-loosened", ("Annotated[str, Meta(pattern='a')]", "'a'"), ("str", "'b'")),
-        ("constraint-changed", *((f"Annotated[str, Meta(pattern='^{each}')]", f"'{each}'") for each in "ab")),
+        ("constraint-changed", (pattern("a"), "'a'"), (pattern("b"), "'b'")),
         ("enum-value-added", ("Literal['a']", "'a'"), ("Literal['a', 'b']", "'b'")),
     ]
     # A class T in both versions, with a value of each.
@@ -85,7 +102,7 @@ def types() -> Iterator[Case]:
         ("position-renamed", "T(1)", "T(1)", *(f"class T(NamedTuple): {each}: int" for each in "ab")),
         ("positions-reordered", "T(1, 2)", "T(1, 2)", f"{array}a: int; b: int", f"{array}b: int; a: int"),
     ]
-    more = [
+    more: list[Any] = [
         ("type-narrowed", ("dict[str, int]", "{}"), ("T", "T(1)"), "", one),
         ("variant-added", ("A | B", "A(1)"), ("A | B | C", "C(1)"), a + b, a + b + c),
         ("variant-removed", ("A | B | C", "C(1)"), ("A | B", "A(1)"), a + b + c, a + b),
@@ -93,9 +110,8 @@ def types() -> Iterator[Case]:
         *((*row, "", "") for row in rows),
     ]
     for rule, (old_type, old_value), (new_type, new_value), old_types, new_types in more:
-        versions = (old_type, old_value, old_types), (new_type, new_value, new_types)
-        yield Case(rule, *(V(f"x: {tp}", value, types=types) for tp, value, types in versions))
-        yield Case(rule, *(V(returns=tp, gives=value, types=types) for tp, value, types in versions))
+        for two in both((old_type, old_value, old_types), (new_type, new_value, new_types)):
+            yield Case(rule, *two)
 
 
 def parameters() -> Iterator[Case]:
@@ -113,7 +129,8 @@ def parameters() -> Iterator[Case]:
     ]
     for rule, old, new in rows:
         yield Case(rule, V(*old), V(*new))
-        yield Case(rule, *(V(*each, emits="request", returns="int", gives="1") for each in (old, new)))
+        answered = [V(*each, emits="request", returns="int", gives="1") for each in (old, new)]
+        yield Case(rule, answered[0], answered[1])
         yield Case(f"emitted-{rule}", V(*old, emits="event"), V(*new, emits="event"))
     omitted = "a: int, b: int = 5", "1"
     others: list[tuple[str, tuple[str, str], tuple[str, str], str]] = [
@@ -181,12 +198,6 @@ def events() -> Iterator[Case]:
     yield Case("upload-removed", V(kind="exchange", **answer), V(kind="stream", **answer))
 
 
-def both(head: str, *versions: tuple[str, str]) -> tuple[list[V], list[V]]:
-    """The versions of a class, each with its fields and a value, as an argument and as a result."""
-    made = [(value, head + fields) for fields, value in versions]
-    return [V("x: T", value, types=t) for value, t in made], [V(returns="T", gives=value, types=t) for value, t in made]
-
-
 def fields() -> Iterator[Case]:
     """Changes of fields, of objects and of classes that are sent as arrays."""
     heads = {
@@ -203,18 +214,18 @@ def fields() -> Iterator[Case]:
         for form, head in heads.items():
             if unset not in (old, new) or form == "object":
                 rule = f"field-{action}{suffix}"
-                argument, result = both(head, old, new)
+                argument, result = of_class(head, old, new)
                 yield Case(rule.replace("-default", "-optional"), *argument)
                 yield Case(f"result-{rule}", *result)
     strict = "class T(Struct, forbid_unknown_fields=True): "
     for old, new, action in ((one, two, "added"), (two, one, "removed")):
-        argument, result = both(strict, old, new)
+        argument, result = of_class(strict, old, new)
         yield Case(f"{action}-field-refused", *argument, f"field-{action}")
         yield Case(f"{action}-field-refused", *result, f"result-field-{action}")
     for rule, before, after in (("field-renamed", "b", "c"), ("field-unit-changed", "size_mm", "size_cm")):
         for start, suffix, arguments in (("", "", ""), (" = 5", "-default", "-optional")):
-            versions = ((f"a: int; {name}: int{start}", "T(1, 2)") for name in (before, after))
-            argument, result = both("class T(Struct): ", *versions)
+            olds, news = (f"a: int; {name}: int{start}" for name in (before, after))
+            argument, result = of_class("class T(Struct): ", (olds, "T(1, 2)"), (news, "T(1, 2)"))
             yield Case(rule, *argument, f"field-added{arguments} field-removed{arguments}")
             yield Case(rule, *result, f"result-field-added{suffix} result-field-removed{suffix}")
 

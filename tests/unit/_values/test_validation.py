@@ -157,14 +157,6 @@ class Blob(pydantic.BaseModel):
     data: dict[str, bytes | None]
 
 
-class Lion(pydantic.BaseModel):
-    mane: bool
-
-
-class Crow(pydantic.BaseModel):
-    age: int
-
-
 class Own(annotated_types.Gt): ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -24,16 +24,13 @@ async def ask(
 ) -> tuple[int, str, str]:
     """Status, headers (in lower case) and body of an HTTP request; the server ends the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        request = f"{method} {target} HTTP/{http}\r\nHost: here\r\nOrigin: https://elsewhere.example\r\n\r\n".encode()
-        size = len(request) // pieces + 1
+    request = f"{method} {target} HTTP/{http}\r\nHost: here\r\nOrigin: https://elsewhere.example\r\n\r\n".encode()
+    size = len(request) // pieces + 1
+    with closing(writer):
         for at in range(0, len(request), size):
             writer.write(request[at : at + size])
             await writer.drain()
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
-    finally:
-        writer.close()
-        await writer.wait_closed()
     return int(head.split(" ", 2)[1]), head.lower(), body
 
 
@@ -69,7 +66,7 @@ async def test_while_the_server_drains_it_says_so_and_refuses(options: dict[str,
             working = asyncio.create_task(client.request("work"))
             await until(lambda: work.started)
             assert server.healthy
-            closing = asyncio.create_task(server.close(drain_timeout=60))
+            ending = asyncio.create_task(server.close(drain_timeout=60))
             await until(lambda: not server.healthy)
             assert not server.stats().healthy
             if listens:
@@ -83,7 +80,7 @@ async def test_while_the_server_drains_it_says_so_and_refuses(options: dict[str,
                     while True:  # it stops listening in a task
                         await ask(listener.port)
             work.go.set()
-            await asyncio.gather(working, closing)
+            await asyncio.gather(working, ending)
         with pytest.raises(ConnectionRefusedError):
             await ask(listener.port)
 

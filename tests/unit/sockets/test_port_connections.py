@@ -174,7 +174,7 @@ def crowd(port: int) -> Iterator[list[socket.socket]]:
     """All connect before the event loop has another turn."""
     with ExitStack() as stack:
         connect = socket.create_connection
-        yield [stack.enter_context(connect(("127.0.0.1", port), timeout=5.0)) for _ in range(CROWD)]
+        yield [stack.enter_context(connect(("127.0.0.1", port), timeout=60.0)) for _ in range(CROWD)]
 
 
 async def most_in_a_turn(count: Callable[[], int]) -> int:

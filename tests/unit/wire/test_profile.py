@@ -11,23 +11,12 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import BadArguments, Client, Limits, MessageTooBig, RemoteError, Server
-from wsrpc.codecs import JsonCodec, MsgpackCodec
+from wsrpc import BadArguments, Client, Limits, MessageTooBig, RemoteError
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 HUGE = 10**400
-
-
-def test_options_that_do_not_go_together() -> None:
-    make: Any
-    for make in (Server, Client):
-        with pytest.raises(ValueError, match=r'^profile= is "go" .* or None, got \'rust\'$'):
-            make(profile="rust")
-        with pytest.raises(ValueError, match=r"^profile='go' speaks JSON in text messages"):
-            make(profile="go", codec=MsgpackCodec())
-        make(profile="go", codec=JsonCodec(enc_hook=str))
 
 
 async def test_an_empty_name_is_refused() -> None:

@@ -5,34 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec import UNSET
+from core_driver import Driven
 
 from wsrpc import BadArguments, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
-from wsrpc._core.wire.rejections import error_from_wire, error_to_wire, reason_from_wire
 from wsrpc.errors import Draining
+
+PLAIN = ["text", "", 0, False, [1], {"message": "not an error object"}]
 
 
 @pytest.mark.parametrize(
-    ("error", "e"),
+    ("error", "sent"),
     [
-        (RpcError("no"), {"message": "no"}),
-        (RpcError("no", 0, False), {"message": "no", "code": 0, "data": False}),
-        (RpcError("no", fields={"k": 1}), {"message": "no", "k": 1}),
-        (RemoteError("real", "C", 1, {"message": "fake", "code": 1}), {"message": "real", "code": "C", "data": 1}),
-        (RpcError.of_value(None), {"message": "Error"}),
+        (RpcError("no"), {"e": {"message": "no"}, "_": 1}),
+        (RpcError("no", 0, False), {"e": {"message": "no", "code": 0, "data": False}, "_": 1}),
+        (RpcError("no", fields={"k": 1}), {"e": {"message": "no", "k": 1}, "_": 1}),
+        (RpcError.of_value(None), {"e": {"message": "Error"}, "_": 1}),
+        *((RpcError.of_value(value), {"e": value}) for value in PLAIN),
     ],
 )
-def test_errors_become_flagged_objects(error: RpcError, e: dict[str, Any]) -> None:
-    assert error_to_wire(error) == (e, 1)
+async def test_an_error_is_a_flagged_object_and_a_plain_value_has_no_flag(
+    error: RpcError, sent: dict[str, Any]
+) -> None:
+    d = Driven()
+
+    @d.peer.on("fail")
+    def fail() -> None:
+        raise error
+
+    assert await d.fed({"i": 1, "a": ["fail"]}) == [{"i": 1, **sent}]
 
 
-@pytest.mark.parametrize("value", ["text", "", 0, False, [1], {"message": "not an error object"}])
-def test_plain_values_travel_without_a_flag(value: Any) -> None:
-    error = RpcError.of_value(value)
-    assert error_to_wire(error) == (value, UNSET)
-    back = error_from_wire(value, UNSET)
-    assert (back.data, back.plain) == (value, True) and type(back) is RemoteError
-    assert str(back) == (value if isinstance(value, str) else f"rejected with {value!r}")
+async def received(e: Any, **flag: Any) -> RemoteError:
+    """What a caller gets whose request is rejected with ``e``."""
+    d = Driven()
+    asks, i = await d.asks("q")
+    await d.fed({"i": i, "e": e, **flag})
+    error = asks.exception()
+    assert isinstance(error, RemoteError)
+    return error
 
 
 @pytest.mark.parametrize(
@@ -46,25 +56,26 @@ def test_plain_values_travel_without_a_flag(value: Any) -> None:
         *((code, RemoteError) for code in ("wsrpc.other", 5, None)),
     ],
 )
-def test_only_wsrpcs_own_codes_choose_a_class(code: Any, cls: type[RemoteError]) -> None:
-    error = error_from_wire({"message": "m", "code": code}, 1)
+async def test_only_wsrpcs_own_codes_choose_a_class(code: Any, cls: type[RemoteError]) -> None:
+    error = await received({"message": "m", "code": code}, _=1)
     assert type(error) is cls and error.message == "m"
-    assert type(error_from_wire({"message": "m", "code": code}, UNSET)) is RemoteError
+    assert type(await received({"message": "m", "code": code})) is RemoteError
 
 
 @pytest.mark.parametrize(
     ("code", "message", "text"), [([1], None, ""), (True, 404.5, "404.5"), (1.5, ["no"], "['no']")]
 )
-def test_an_odd_code_is_an_ordinary_field_and_an_odd_message_becomes_text(code: Any, message: Any, text: str) -> None:
-    error = error_from_wire({"message": message, "code": code}, 1)
+async def test_an_odd_code_is_a_field_and_an_odd_message_becomes_text(code: Any, message: Any, text: str) -> None:
+    error = await received({"message": message, "code": code}, _=1)
     assert error.code is None and error.fields == {"code": code} and error.message == text
 
 
-def test_any_true_flag_makes_an_object_an_error_and_without_one_it_is_a_plain_value() -> None:
-    flag: Any
-    for flag in (1, True, "x", [1]):
-        assert error_from_wire({"message": "m"}, flag).message == "m"
-    for flag in (UNSET, None, 0, False, "", []):
-        error = error_from_wire({"message": "m"}, flag)
-        assert error.plain and error.data == {"message": "m"}
-        assert reason_from_wire({"message": "m"}, flag) == {"message": "m"}
+@pytest.mark.parametrize("value", [*PLAIN, {"message": "m"}])
+async def test_any_true_flag_makes_an_object_an_error_and_without_one_it_is_a_plain_value(value: Any) -> None:
+    falsy: list[Any] = [None, 0, False, "", []]
+    truthy: list[Any] = [1, True, "x", [1]]
+    for error in (await received(value), *[await received(value, _=flag) for flag in falsy]):
+        assert (error.data, error.plain) == (value, True) and type(error) is RemoteError
+        assert str(error) == (value if isinstance(value, str) else f"rejected with {value!r}")
+    for flag in truthy:
+        assert (await received(value, _=flag)).plain is not isinstance(value, dict)
