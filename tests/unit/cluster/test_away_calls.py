@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, nullcontext
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
 from cluster_servers import Servers, servers
-from core_driver import turns
 from msgspec.structs import replace
 from waiting import settled, until
 
-from wsrpc import Client, Context, Limits, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
+from wsrpc import Client, Context, OutgoingCall, Peer, Reconnect, Retry, Server, blocking
 from wsrpc._core.wire.nodes import error_to_node
 from wsrpc._keyed import runs
 from wsrpc._keyed.runs import failed
-from wsrpc._log import link
 from wsrpc._log.kept import read_kept
 from wsrpc.cluster import ClusterClient, ClusterPeer, SubmittedCall, WaitingCall, _away_calls
 from wsrpc.cluster._away_calls import AwayCall
@@ -38,9 +36,6 @@ from wsrpc.errors import (
 )
 from wsrpc.store import AdoptedLog, Appended, MemoryStore, StoreLost
 from wsrpc.testing import Line, connect
-from wsrpc.testing._clock import Clock
-
-LEASE = 0.3
 
 
 class Lock:
@@ -70,8 +65,42 @@ class Lock:
         raise LookupError("no bolt")
 
 
-def lock_at(cluster: Servers, number: int = 0) -> ClusterPeer:
-    return cluster[number].cluster.peer("lock")
+class World:
+    """Servers with a store, and the lock, which is not connected yet."""
+
+    def __init__(self, cluster: Servers, store: Any) -> None:
+        self.cluster, self.store, self.lock = cluster, store, Lock()
+        self.opened, self.may_answer = self.lock.opened, self.lock.may_answer
+
+    def peer(self, number: int) -> ClusterPeer:
+        """Return the lock, as callers at a server have it."""
+        return self.cluster[number].cluster.peer("lock")
+
+    @property
+    def here(self) -> ClusterPeer:
+        return self.peer(0)
+
+    @property
+    def there(self) -> ClusterPeer:
+        return self.peer(1)
+
+    async def connect(self, number: int = 0) -> None:
+        await self.cluster.join(number, "lock", self.lock.client)
+
+    def shop(self, store: Any = None) -> ClusterClient:
+        """Return a program without a server."""
+        return ClusterClient(self.cluster.engine, name="shop", store=store or self.store)
+
+
+@asynccontextmanager
+async def world(count: int = 2, store: Any = None) -> AsyncGenerator[World]:
+    store = MemoryStore() if store is None else store
+    async with servers(count, store=store) as cluster:
+        yield World(cluster, store)
+
+
+async def submit(peer: Any, *door: int, key: str = "k", within: float = 30) -> None:
+    await peer.submit("open_lock", *door, key=key, deliver_within=within)
 
 
 async def opening(peer: ClusterPeer, *door: int, key: str = "k", within: float = 30, **options: Any) -> Any:
@@ -95,15 +124,14 @@ async def leave(server: Server, *calls: asyncio.Task[Any]) -> None:
 
 
 async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_calls_get_its_answer() -> None:
-    lock, store = Lock(), MemoryStore(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        here, there = lock_at(cluster), lock_at(cluster, 1)
+    async with world() as w:
+        here, there = w.here, w.there
         first, second = await waiting(here, 7), await waiting(there, 7, returns=str)
         with pytest.raises(KeyReused):
             await opening(there, 8)
         named = asyncio.create_task(here.of("door").request("open_lock", 7, key="k", deliver_within=30))
         await settled()
-        await cluster.join(0, "lock", lock.client)
+        await w.connect()
         assert [await first, await second, await named] == ["open 1", "open 1", "open 2"]
         assert await opening(there, 7) == "open 1"
         # A peer that is there is called at once. What it answers is the result, also if that is an error.
@@ -113,7 +141,7 @@ async def test_a_call_waits_for_a_peer_that_is_away_at_any_server_and_later_call
             assert caught.value.code == "jam"
             with pytest.raises(BadArguments, match="keep="):
                 await here.request("forgetful", key="k", deliver_within=30)
-        assert lock.opened == [7, 7, -1]
+        assert w.opened == [7, 7, -1]
 
 
 class Lost(MemoryStore):
@@ -124,46 +152,44 @@ class Lost(MemoryStore):
 
 
 async def test_a_server_that_is_closed_asks_a_store_that_does_not_answer_no_more() -> None:
-    async with servers(1, store=Lost()) as cluster:
-        call = await waiting(lock_at(cluster))
+    async with world(1, Lost()) as w:
+        call = await waiting(w.here)
     with pytest.raises(ConnectionLost, match="leaves the cluster"):
         await call
-    assert not cluster[0].degraded
+    assert not w.cluster[0].degraded
 
 
 async def test_a_call_that_is_not_delivered_in_time_is_not_sent_and_another_one_goes_on() -> None:
-    async with servers(1) as cluster:
-        call, later = await waiting(lock_at(cluster), within=0.05), await waiting(lock_at(cluster))
+    async with world(1) as w:
+        call, later = await waiting(w.here, within=0.05), await waiting(w.here)
         with pytest.raises(PeerNotFound, match=r"'lock' has connected within 0\.05 s") as caught:
             await call
         assert caught.value.outcome == "not_sent"
-        await cluster.join(0, "lock", Lock().client)
+        await w.cluster.join(0, "lock", Lock().client)
         assert await later == "open 1"
 
 
 async def test_a_call_whose_connection_is_lost_is_made_again_and_the_handler_runs_once() -> None:
-    lock = Lock()
-    lock.may_answer.clear()
-    async with servers(2) as cluster:
-        await cluster.join(0, "lock", lock.client)
-        call = await waiting(lock_at(cluster, 1))
-        await until(lambda: lock.opened)
-        old = cluster.peer(0, "lock")
+    async with world() as w:
+        w.may_answer.clear()
+        await w.connect()
+        call = await waiting(w.there)
+        await until(lambda: w.opened)
+        old = w.cluster.peer(0, "lock")
         assert old.transport is not None
         old.transport.abort()
         await until(lambda: not old.connected)
-        await cluster.join(1, "lock", lock.client)  # a new session
-        lock.may_answer.set()
+        await w.connect(1)  # a new session
+        w.may_answer.set()
         assert await call == "open 1"
-        assert lock.opened == [0]
+        assert w.opened == [0]
 
 
 @pytest.mark.parametrize("forgets", [False, True])
 async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times(forgets: bool) -> None:
     """Also if the store forgets everything, so that the call begins another run."""
-    store = MemoryStore(lease=LEASE)
-    async with servers(1, store=store) as cluster:
-        calls = [await waiting(lock_at(cluster)) for _ in range(1 if forgets else 2)]
+    async with world(1) as w:
+        calls = [await waiting(w.here) for _ in range(1 if forgets else 2)]
         runs = 0
         while not calls[0].done():
             lock = Client()  # a program that has forgotten the key
@@ -175,95 +201,85 @@ async def test_a_call_that_ends_the_program_of_the_peer_is_made_a_few_times(forg
                 await peer.close()
                 await asyncio.Event().wait()
 
-            async with connect(cluster[0], path="/?who=lock", client=lock):
+            async with connect(w.cluster[0], path="/?who=lock", client=lock):
                 closed = asyncio.create_task(lock.peer.wait_closed())
                 await asyncio.wait((closed, calls[0]), return_when=asyncio.FIRST_COMPLETED)
             await closed
             if forgets and runs == 3:
-                vars(store).update(vars(MemoryStore(lease=LEASE)))
-                await until(lambda: store._logs)
+                vars(w.store).update(vars(MemoryStore()))
+                await until(lambda: w.store._logs)
         for each in calls:
             with pytest.raises(RunLost, match="handed over 5 times") as caught:
                 await each
             assert caught.value.outcome == "unknown"
         assert runs == 5
-        await cluster.join(0, "lock", Lock().client)
-        assert await opening(lock_at(cluster)) == "open 1", "the key is free"
+        await w.cluster.join(0, "lock", Lock().client)
+        assert await opening(w.here) == "open 1", "the key is free"
 
 
 async def test_a_call_whose_answer_takes_too_long_ends_and_may_be_made_again() -> None:
-    lock = Lock()
-    lock.may_answer.clear()
-    async with servers(1) as cluster:
-        await cluster.join(0, "lock", lock.client)
+    async with world(1) as w:
+        w.may_answer.clear()
+        await w.connect()
         with pytest.raises(RequestTimeout) as caught:
-            await opening(lock_at(cluster), timeout=0.1)
+            await opening(w.here, timeout=0.1)
         assert (caught.value.timeout, caught.value.outcome) == (0.1, "unknown")
-        again = await waiting(lock_at(cluster))
-        lock.may_answer.set()
+        again = await waiting(w.here)
+        w.may_answer.set()
         assert await again == "open 1"
 
 
 async def test_the_server_to_which_the_peer_connects_makes_the_calls_of_servers_that_have_ended() -> None:
-    lock, store = Lock(), Faulty(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        cancelled = await waiting(lock_at(cluster), 1, key="a")
+    store = Faulty()
+    async with world(2, store) as w:
+        cancelled = await waiting(w.here, 1, key="a")
         cancelled.cancel()
-        await leave(cluster[0], await waiting(lock_at(cluster), 2, key="b"))
-        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await until(lambda: len(lock.opened) == 2)
-        assert sorted(lock.opened) == [1, 2]
-        assert await opening(lock_at(cluster, 1), 2, key="b") in ("open 1", "open 2")
+        await leave(w.cluster[0], await waiting(w.here, 2, key="b"))
+        await w.connect(1)
+        await until(lambda: len(w.opened) == 2)
+        assert sorted(w.opened) == [1, 2]
+        assert await opening(w.there, 2, key="b") in ("open 1", "open 2")
 
 
-@pytest.mark.parametrize(("jump", "within", "opened"), [(3600, 30, [1]), (-3600, LEASE, [])])
+@pytest.mark.parametrize(("jump", "within", "opened"), [(3600, 100, [1]), (-3600, 10, [])])
 async def test_how_long_a_call_has_waited_does_not_depend_on_the_clocks_of_processes(
     jump: int, within: float, opened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, store = Lock(), Faulty(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        await leave(cluster[0], await waiting(lock_at(cluster), 1, within=within))
-        await asyncio.sleep(2 * LEASE)
+    async with world(2, Faulty()) as w:
+        await leave(w.cluster[0], await waiting(w.here, 1, within=within))
+        await asyncio.sleep(20)
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() + jump)
-        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await until(lambda: not store._adoptable)
-        assert lock.opened == opened
+        await w.connect(1)
+        await asyncio.sleep(20)
+        assert w.opened == opened
 
 
 @pytest.mark.parametrize("corrupt", [False, True])
-async def test_a_peer_that_connects_just_after_another_one_is_called_too(
-    corrupt: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_peer_that_connects_just_after_another_one_is_called_too(corrupt: bool) -> None:
     """The other one's calls may be of a later version, or corrupt."""
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.4)
-    lock, other, store = Lock(), Lock(), Faulty(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        calls = [await waiting(cluster[0].cluster.peer("other"), key=key) for key in "ab"]
-        await leave(cluster[0], *calls, await waiting(lock_at(cluster), 3, key="c"))
+    other, store = Lock(), Faulty()
+    async with world(2, store) as w:
+        calls = [await waiting(w.cluster[0].cluster.peer("other"), key=key) for key in "ab"]
+        await leave(w.cluster[0], *calls, await waiting(w.here, 3, key="c"))
         store.spoils = "other" if corrupt else ""
-        for name, device in (("other", other), ("lock", lock)):
-            await cluster.enter(connect(cluster[1], path=f"/?who={name}", client=device.client))
-        await until(lambda: lock.opened)
-        assert lock.opened == [3] and len(other.opened) == (1 if corrupt else 2)
+        for name, device in (("other", other), ("lock", w.lock)):
+            await w.cluster.enter(connect(w.cluster[1], path=f"/?who={name}", client=device.client))
+        await asyncio.sleep(20)
+        assert w.opened == [3] and len(other.opened) == (1 if corrupt else 2)
 
 
-@pytest.mark.parametrize(("patience", "lost", "late"), [(0.01, 3, False), (0.01, 3, True), (10.0, 1, True)])
-async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(
-    patience: float, lost: int, late: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("lost", "late"), [(20, False), (20, True), (1, True)])
+async def test_a_store_that_does_not_answer_is_asked_for_the_calls_of_a_peer_again(lost: int, late: bool) -> None:
     """However long ago the process has ended, and although the store may have done late what it was asked in vain."""
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
-    monkeypatch.setattr(runs, "STORE_TIMEOUT", patience)
-    lock, store = Lock(), Faulty(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        await leave(cluster[0], await waiting(lock_at(cluster), 1))
-        membership_of(cluster[1].cluster).away.ended_at -= 1000
-        await asyncio.sleep(2 * LEASE)
+    store = Faulty()
+    async with world(2, store) as w:
+        await leave(w.cluster[0], await waiting(w.here, 1, within=2000))
+        await asyncio.sleep(1000)
         store.unanswered, store.is_late = lost, late
-        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await until(lambda: lock.opened)
-        assert lock.opened == [1] and not store.unanswered
+        await w.connect(1)
+        await until(lambda: w.opened)
+        assert w.opened == [1] and not store.unanswered
 
 
 class Faulty(MemoryStore):
@@ -295,88 +311,73 @@ class Faulty(MemoryStore):
 
 
 @pytest.mark.parametrize("ended", [True, False])
-async def test_connections_cost_one_step_of_the_store_unless_a_process_has_ended(
-    ended: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
-    store = Faulty(lease=0.05)
-    async with servers(2, store=store) as cluster:
-        member = membership_of(cluster[0].cluster)
-        away = member.away
-        away.ended_at = float("-inf")
+async def test_connections_cost_one_step_of_the_store_unless_a_process_has_ended(ended: bool) -> None:
+    store = Faulty()
+    async with world(2, store) as w:
+        await asyncio.sleep(60)
         if ended:
-            member.directory.drop(cluster[1].cluster.nodes[0], member.node.now)
-            assert away.ended_at > 0
-            away.ended_at = float("inf")  # it stays "just now", however long the connections take
+            await w.cluster[1].close()
         tasks = len(asyncio.all_tasks())
         for number in range(20):
-            async with connect(cluster[0], path=f"/?who=user/{number}"):
+            async with connect(w.cluster[0], path=f"/?who=user/{number}"):
                 pass
-        await until(lambda: store.asked >= 20)
+        await settled()
         assert len(asyncio.all_tasks()) <= tasks + 1
-        while away._adopting is not None and not away._adopting.done():
-            await away._adopting
+        await asyncio.sleep(60)
         assert store.asked == (40 if ended else 20)
 
 
 async def test_who_joins_a_call_whose_process_has_ended_makes_it() -> None:
     """Programs without a server can wait for a peer, too."""
-    lock, store = Lock(), MemoryStore(lease=LEASE)
-    async with servers(1) as cluster:
-        async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
+    async with world(1) as w:
+        async with w.shop() as ended:
             call = await waiting(ended.peer("lock"))
         with pytest.raises(ConnectionLost, match="leaves the cluster"):
             await call
-        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
+        async with w.shop() as shop:
             joins = await waiting(shop.peer("lock"))
-            await cluster.join(0, "lock", lock.client)
+            await w.connect()
             assert await joins == "open 1"
 
 
-async def test_a_peer_whose_session_waits_is_called_when_it_has_resumed() -> None:
-    lock = Lock()
-    async with servers(1) as cluster:
-        line = Line(cluster[0])
-        soon = Reconnect(initial=0.01, max=0.05)
-        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=soon) as client:
-            client.on("open_lock", lock.open_lock, keep=60)
-            assert await opening(lock_at(cluster), key="first") == "open 1"
-            peer = cluster.peer(0, "lock")
+async def test_calls_to_a_peer_whose_session_waits() -> None:
+    """They are not sent when their time is over. Others can be withdrawn, and the rest is made when it has resumed."""
+    async with world(1) as w:
+        line = Line(w.cluster[0])
+        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=Reconnect(initial=0.01, max=0.05)) as lock:
+            lock.on("open_lock", w.lock.open_lock, keep=60)
+            assert await opening(w.here, 1, key="first") == "open 1"
+            peer = w.cluster.peer(0, "lock")
             line.down = True
             line.cut()
             await until(lambda: peer.detached)
             with pytest.raises(ConnectionLost) as caught:
-                await opening(lock_at(cluster), within=0.05)
+                await opening(w.here, 2, within=0.05)
             assert caught.value.outcome == "not_sent"
-            call = await waiting(lock_at(cluster))
+            await submit(w.here, 3, key="late", within=0.05)
+            await submit(w.here, 4, key="withdrawn")
+            await asyncio.sleep(1)
+            error = (await w.here.submitted("open_lock", key="late")).error
+            assert isinstance(error, PeerNotFound) and error.outcome == "not_sent" and error.within == 0.05
+            assert (await w.here.withdraw("open_lock", key="withdrawn")).state == "withdrawn"
+            call = await waiting(w.here, 5)
             line.down = False
-            assert await call == "open 2"
-            assert cluster[0].peers == (peer,)
+            assert await call == "open 2" and w.opened == [1, 5]
+            assert w.cluster[0].peers == (peer,)
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])
 @pytest.mark.parametrize("server", [0, 1])
 async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back(
-    server: int, timeout: float | None, monkeypatch: pytest.MonkeyPatch
+    server: int, timeout: float | None
 ) -> None:
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
-    clock = Clock()
-    async with servers(2) as cluster:
-        await Line(cluster[0], clock=clock).dial("ws://server/?who=lock")  # it never says whether it knows keys
-        await until(lambda: cluster[server].cluster.locate("lock"))
-        away, asked = membership_of(cluster[server].cluster).away, list[str]()
-        sender_to = away.sender_to
-
-        def counted(address: str) -> Any:
-            asked.append(address)
-            return sender_to(address)
-
-        monkeypatch.setattr(away, "sender_to", counted)
-        call = await waiting(lock_at(cluster, server), timeout=timeout)
-        await until(lambda: cluster.peer(0, "lock").pending)
-        clock.advance(timeout or Limits().open_timeout)
-        await until(lambda: call.done() or len(asked) > 1)
-        await cluster.join(0, "lock", Lock().client)
+    async with world() as w:
+        await Line(w.cluster[0]).dial("ws://server/?who=lock")  # it never says whether it knows keys
+        await until(lambda: w.cluster[server].cluster.locate("lock"))
+        call = await waiting(w.peer(server), timeout=timeout, within=60)
+        assert w.cluster.peer(0, "lock").pending
+        await asyncio.sleep(20)
+        await w.connect()
         assert await call == "open 1"
 
 
@@ -385,39 +386,38 @@ async def test_a_peer_that_hangs_when_it_has_connected_is_called_when_it_is_back
 
 @pytest.mark.parametrize("where", ["away", "connected"])
 async def test_a_submitted_call_is_made_though_its_program_ends_and_its_key_gets_the_result(where: str) -> None:
-    lock, store = Lock(), MemoryStore(lease=LEASE)
-    lock.may_answer.clear()
-    async with servers(2, store=store) as cluster:
+    async with world() as w:
+        w.may_answer.clear()
         if where != "away":
-            await cluster.join(0, "lock", lock.client)
-        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
+            await w.connect()
+        async with w.shop() as shop:
             await until(lambda: (shop.locate("lock") is None) == (where == "away"))
             for _ in range(2):
-                await shop.peer("lock").submit("open_lock", 7, key="k", deliver_within=30)
+                await submit(shop.peer("lock"), 7)
             with pytest.raises(KeyReused):
-                await shop.peer("lock").submit("open_lock", 8, key="k", deliver_within=30)
+                await submit(shop.peer("lock"), 8)
             assert bool(shop._runs._running) == (where != "connected"), "only this process would make the call"
         if where == "away":
-            await cluster.join(1, "lock", lock.client)
-        await until(lambda: lock.opened)
-        lock.may_answer.set()
-        async with ClusterClient(cluster.engine, name="shop", store=store) as other:
+            await w.connect(1)
+        await until(lambda: w.opened)
+        w.may_answer.set()
+        async with w.shop() as other:
             assert await opening(other.peer("lock"), 7) == "open 1"
-            await other.peer("lock").submit("open_lock", 7, key="k", deliver_within=30)
-        assert lock.opened == [7]
+            await submit(other.peer("lock"), 7)
+        assert w.opened == [7]
 
 
 @pytest.mark.parametrize("is_server", [True, False])
 async def test_a_submitted_call_is_made_at_once_if_its_process_was_closed(is_server: bool) -> None:
     """Nobody waits until its lease lapses."""
-    lock, store = Lock(), MemoryStore(lease=1000)
-    async with servers(2, store=store) as cluster:
-        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
-            peer = lock_at(cluster, 1) if is_server else shop.peer("lock")
-            await peer.submit("open_lock", key="k", deliver_within=30)
-        await cluster[1].close()
-        await cluster.enter(connect(cluster[0], path="/?who=lock", client=lock.client))
-        await until(lambda: lock.opened)
+    store = MemoryStore(lease=1000)
+    async with world(2, store) as w:
+        async with w.shop() as shop:
+            peer = w.there if is_server else shop.peer("lock")
+            await submit(peer)
+        await w.cluster[1].close()
+        await w.connect()
+        await until(lambda: w.opened)
 
 
 class Releases(MemoryStore):
@@ -430,39 +430,36 @@ class Releases(MemoryStore):
     async def release(self, logs: Any, /) -> None:
         self.asked.set()
         await self.may_end.wait()
-        if self.lease > 1:
+        if self.lease > 6:
             await super().release(logs)
 
 
-@pytest.mark.parametrize(("when", "lease"), [("while the program leaves", 1000), ("before", 1000), ("before", LEASE)])
+@pytest.mark.parametrize(("when", "lease"), [("while the program leaves", 1000), ("before", 1000), ("before", 6)])
 async def test_a_submitted_call_is_made_though_its_process_ends_when_the_peer_is_there(when: str, lease: float) -> None:
     """The peer was not called yet, or its handler runs. Nobody waits for a lease that was ended, or until the peer
     comes again."""
-    lock, store = Lock(), Releases(lease)
-    lock.may_answer.clear()
-    async with servers(2, store=store) as cluster:
-        shop = ClusterClient(cluster.engine, name="shop", store=store)
+    store = Releases(lease)
+    async with world(2, store) as w:
+        w.may_answer.clear()
+        shop = w.shop()
         await shop.connect()
-        await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
+        await submit(shop.peer("lock"))
         if when == "before":
-            await cluster.join(0, "lock", lock.client)
-            await until(lambda: lock.opened)
-            away = membership_of(cluster[0].cluster).away
-            assert away._adopting is not None
-            away._adopting.cancel()  # as if the peer had come long ago
+            await w.connect()
+            await until(lambda: w.opened)
+            await asyncio.sleep(20)
         leaving = asyncio.create_task(shop.close())
         await store.asked.wait()
         if when != "before":
-            await cluster.join(0, "lock", lock.client)
+            await w.connect()
             await settled()
-        assert len(lock.opened) == (when == "before")
+        assert len(w.opened) == (when == "before")
         store.may_end.set()
         await leaving
-        lock.may_answer.set()
-        peer = lock_at(cluster, 1)
+        w.may_answer.set()
         await asyncio.sleep(10)
-        call = await peer.submitted("open_lock", key="k")
-        assert call.value == "open 1" and lock.opened == [0]
+        call = await w.there.submitted("open_lock", key="k")
+        assert call.value == "open 1" and w.opened == [0]
 
 
 class Mortal:
@@ -475,30 +472,25 @@ class Mortal:
         return (lambda *_: asyncio.Event().wait()) if self.killed else getattr(self.store, name)
 
 
-async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the_peer_is_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_the_answer_for_a_process_that_was_killed_is_kept_however_long_the_peer_is_there() -> None:
     """The handler ends after its caller, and before this is known."""
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.01)
-    lock, store = Lock(), MemoryStore(lease=LEASE)
-    async with servers(1, store=store) as cluster:
-        await cluster.join(0, "lock", lock.client)
-        member = membership_of(cluster[0].cluster)
-        while member.away._adopting is not None and not member.away._adopting.done():
-            await member.away._adopting  # for processes that have ended before
+    async with world(1) as w:
+        await w.connect()
+        member = membership_of(w.cluster[0].cluster)
+        await asyncio.sleep(60)
         for number in (1, 2):
-            lock.may_answer.clear()
-            theirs = Mortal(store)
-            async with ClusterClient(cluster.engine, name="shop", store=theirs) as shop:
+            w.may_answer.clear()
+            theirs: Any = Mortal(w.store)
+            async with w.shop(theirs) as shop:
                 asking = shop.peer("lock").request("open_lock", key=f"k{number}", deliver_within=30)
                 call = asyncio.create_task(asking)
-                await until(lambda number=number: len(lock.opened) == number)  # type: ignore[misc]
+                await until(lambda number=number: len(w.opened) == number)  # type: ignore[misc]
                 theirs.killed = True
-                lock.may_answer.set()
+                w.may_answer.set()
                 await settled()
                 member.directory.drop(shop.nodes[0], member.node.now, silent=True)
-                await asyncio.sleep(1)
-                found = await lock_at(cluster).submitted("open_lock", key=f"k{number}")
+                await asyncio.sleep(10)
+                found = await w.here.submitted("open_lock", key=f"k{number}")
                 assert found.value == f"open {number}"
                 theirs.killed = False
                 call.cancel()
@@ -518,51 +510,34 @@ class Hangs(MemoryStore):
 
 
 @pytest.mark.parametrize("error", [None, StoreLost("down"), OSError("a store of the user's own")], ids=repr)
-async def test_a_process_ends_though_the_store_does_not_answer_then(
-    error: Exception | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(link, "RELEASE_TIMEOUT", 0.01)
+async def test_a_process_ends_though_the_store_does_not_answer_then(error: Exception | None) -> None:
     store = Hangs(error)
-    async with servers(1, store=store) as cluster:
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+    async with world(1, store) as w:
+        await submit(w.here)
     assert store._adoptable
 
 
-async def test_a_submitted_call_is_made_though_the_server_that_has_taken_it_ends() -> None:
-    lock, store = Lock(), MemoryStore(lease=LEASE)
-    lock.may_answer.clear()
-    async with servers(2, store=store) as cluster:
-        await cluster.join(0, "lock", lock.client)
-        await lock_at(cluster, 1).of("door").submit("open_lock", key="k", deliver_within=30)
-        await until(lambda: lock.opened)
-        await cluster[0].close(drain_timeout=0)
-        async with connect(cluster[1], path="/?who=lock", client=lock.client):
-            lock.may_answer.set()
-            door = lock_at(cluster, 1).of("door")
-            assert await door.request("open_lock", key="k", deliver_within=30) == "open 1"
-
-
 async def test_who_submits_a_call_again_makes_it_if_its_process_has_ended() -> None:
-    lock, store = Lock(), Faulty(lease=LEASE)
-    async with servers(1, store=store) as cluster:
-        async with ClusterClient(cluster.engine, name="shop", store=store) as shop:
-            await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
-        await asyncio.sleep(2 * LEASE)
-        async with ClusterClient(cluster.engine, name="shop", store=store) as again:
-            await again.peer("lock").submit("open_lock", key="k", deliver_within=30)
-            await cluster.join(0, "lock", lock.client)
-            await until(lambda: lock.opened)
+    store = Faulty()
+    async with world(1, store) as w:
+        async with w.shop() as shop:
+            await submit(shop.peer("lock"))
+        await asyncio.sleep(20)
+        async with w.shop() as again:
+            await submit(again.peer("lock"))
+            await w.connect()
+            await until(lambda: w.opened)
             assert await opening(again.peer("lock")) == "open 1"
 
 
 async def test_an_address_for_which_too_many_calls_wait_gets_no_more() -> None:
-    async with servers(1, store=MemoryStore(payer_logs=1)) as cluster:
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
-        for call in (lock_at(cluster).submit, lock_at(cluster).request):
+    async with world(1, MemoryStore(payer_logs=1)) as w:
+        await submit(w.here)
+        for call in (w.here.submit, w.here.request):
             with pytest.raises(Overloaded, match="too many calls wait for this address") as caught:
                 await call("open_lock", key="k2", deliver_within=30)
             assert caught.value.outcome == "not_run"
-        await cluster[0].cluster.peer("other").submit("open_lock", key="k2", deliver_within=30)
+        await w.cluster[0].cluster.peer("other").submit("open_lock", key="k2", deliver_within=30)
 
 
 @pytest.mark.parametrize(
@@ -577,49 +552,47 @@ async def test_an_address_for_which_too_many_calls_wait_gets_no_more() -> None:
 async def test_why_a_submitted_call_has_failed_is_kept_and_logged(
     event: str, within: float, timeout: float | None, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    lock = Lock()
-    lock.may_answer.clear()
-    async with servers(2, store=MemoryStore(lease=LEASE)) as cluster:
+    async with world() as w:
+        w.may_answer.clear()
         if error is not PeerNotFound:
-            await cluster.join(0, "lock", lock.client)
-        peer = lock_at(cluster, 1)
+            await w.connect()
+        peer = w.there
         await peer.submit(event, key="k", deliver_within=within, timeout=timeout)
         for again in (peer.request, peer.request, peer.submit):
             with pytest.raises(error):
                 await again(event, key="k", deliver_within=30)
-        assert len(lock.opened) <= 1
+        assert len(w.opened) <= 1
     assert f"the call of {event!r} with the key 'k' that was submitted for 'lock' has failed" in caplog.text
 
 
 async def test_a_submitted_call_has_the_metadata_of_use_outgoing_and_outlives_the_handler_that_submits_it() -> None:
-    lock, store, got = Lock(), MemoryStore(lease=LEASE), asyncio.Queue[Any]()
+    got = asyncio.Queue[Any]()
+    async with world(1) as w:
 
-    @lock.client.on("ring", keep=60)
-    async def ring(ctx: Context) -> None:
-        await got.put((ctx.metadata, ctx.remaining))
+        @w.lock.client.on("ring", keep=60)
+        async def ring(ctx: Context) -> None:
+            await got.put((ctx.metadata, ctx.remaining))
 
-    async with servers(1, store=store) as cluster:
-
-        @cluster[0].use_outgoing
+        @w.cluster[0].use_outgoing
         def trace(call: OutgoingCall) -> None:
             call.metadata["trace"] = "t"
             assert (call.kind, call.address, call.timeout) == ("request", "lock", None)
 
-        @cluster[0].on("submit", timeout=2)
-        async def submit() -> None:
-            await lock_at(cluster).submit("ring", key="k", deliver_within=30)
+        @w.cluster[0].on("submit", timeout=2)
+        async def submits() -> None:
+            await w.here.submit("ring", key="k", deliver_within=30)
 
-        user = await cluster.join(0)
+        user = await w.cluster.join(0)
         await user.request("submit")
-        [log] = store._adoptable.values()
-        assert read_kept(log.new.payload, AwayCall).timeout == cluster[0].limits.request_timeout
-        await cluster.join(0, "lock", lock.client)
+        [log] = w.store._adoptable.values()
+        assert read_kept(log.new.payload, AwayCall).timeout == w.cluster[0].limits.request_timeout
+        await w.connect()
         assert await got.get() == ({"trace": "t"}, None)
 
 
 async def test_an_option_that_is_missing_is_told_with_the_name_of_the_method() -> None:
-    async with servers(1, store=MemoryStore()) as cluster:
-        lock: Any = lock_at(cluster)
+    async with world(1) as w:
+        lock: Any = w.here
         here: Any = blocking.ClusterPeer
         for peer in (lock, lock.of("door"), here.__new__(here)):
             with pytest.raises(TypeError, match=r"^submit\(\) missing .* 'deliver_within'$"):
@@ -631,24 +604,22 @@ async def test_an_option_that_is_missing_is_told_with_the_name_of_the_method() -
 
 
 async def test_what_cannot_be_submitted_is_refused() -> None:
-    async with servers(1, store=MemoryStore()) as cluster, ClusterClient(cluster.engine, name="shop") as shop:
-        submit: Any = lock_at(cluster).submit
-        with pytest.raises(ValueError, match="needs key="):
-            await submit("open_lock", deliver_within=1)
-        with pytest.raises(TypeError, match="deliver_within"):
-            await submit("open_lock", key="k")
-        with pytest.raises(ValueError, match="more than 0"):
-            await submit("open_lock", key="k", deliver_within=0)
-        with pytest.raises(TypeError, match="retry as keyword argument"):
-            await submit("open_lock", key="k", deliver_within=1, retry=Retry())
-        with pytest.raises(ValueError, match="needs a store that outlives this process"):
-            await shop.peer("lock").submit("open_lock", key="k", deliver_within=1)
-        with pytest.raises(ValueError, match="needs a store that outlives this process"):
-            await shop.peer("lock").submitted("open_lock", key="k")
-        with pytest.raises(ValueError, match="needs a store that outlives this process"):
-            await shop.peer("lock").waiting()
-        asked: Any
-        for asked in (lock_at(cluster).submitted, lock_at(cluster).withdraw):
+    async with world(1) as w, ClusterClient(w.cluster.engine, name="shop") as shop:
+        here: Any = w.here
+        rows: list[tuple[dict[str, Any], type[Exception], str]] = [
+            ({"deliver_within": 1}, ValueError, "needs key="),
+            ({"key": "k"}, TypeError, "deliver_within"),
+            ({"key": "k", "deliver_within": 0}, ValueError, "more than 0"),
+            ({"key": "k", "deliver_within": 1, "retry": Retry()}, TypeError, "retry as keyword argument"),
+        ]
+        for options, error, text in rows:
+            with pytest.raises(error, match=text):
+                await here.submit("open_lock", **options)
+        lock = shop.peer("lock")
+        for call in (submit(lock), lock.submitted("open_lock", key="k"), lock.waiting()):
+            with pytest.raises(ValueError, match="needs a store that outlives this process"):
+                await call
+        for asked in (here.submitted, here.withdraw):
             for key, error in (("", ValueError), (5, TypeError), (None, TypeError)):
                 with pytest.raises(error, match="key"):
                     await asked("open_lock", key=key)
@@ -669,12 +640,12 @@ async def test_a_program_submits_no_calls_to_a_store_that_no_server_reads(
     """If no server is known, one may start: there is a warning, and the call waits."""
     common = MemoryStore()
     stores = {"same": common, "other": MemoryStore(), "none": None}
-    async with servers(2, store=stores[store]) as cluster, AsyncExitStack() as stack:
+    async with world(2, stores[store]) as w, AsyncExitStack() as stack:
         for _ in "12":  # the other program says nothing of the store
-            shop = await stack.enter_async_context(ClusterClient(cluster.engine, name=name, store=common))
+            shop = await stack.enter_async_context(ClusterClient(w.cluster.engine, name=name, store=common))
         for key in "ab":
             with nullcontext() if refusal is None else pytest.raises(ValueError, match=refusal):
-                await shop.peer("lock").submit("open_lock", key=key, deliver_within=30)
+                await submit(shop.peer("lock"), key=key)
             assert (await shop.peer("lock").submitted("open_lock", key=key)).state == (
                 "unknown" if refusal else "waiting"
             )
@@ -686,13 +657,12 @@ async def test_a_program_submits_no_calls_to_a_store_that_no_server_reads(
 async def test_a_program_that_has_lost_the_engine_submits_calls_without_asking_for_servers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store = MemoryStore()
-    async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=store) as shop:
-        await cluster.engine_goes()
+    async with world(1) as w, w.shop() as shop:
+        await w.cluster.engine_goes()
         await until(lambda: not shop.connected)
-        await shop.peer("lock").submit("open_lock", key="k", deliver_within=30)
+        await submit(shop.peer("lock"))
         assert (await shop.peer("lock").submitted("open_lock", key="k")).state == "waiting"
-        await cluster.engine_comes()
+        await w.cluster.engine_comes()
     assert "is known" not in caplog.text
 
 
@@ -711,14 +681,11 @@ class Recorded:
         return getattr(self.store, name)
 
 
-async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_change_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_away_calls, "PAUSE", 0.1)
-    lock, store = Lock(), Faulty(lease=LEASE)
-    lock.may_answer.clear()
+async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_change_it() -> None:
+    store = Faulty()
     asking: Any = Recorded(store)
-    async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=asking) as shop:
+    async with world(1, store) as w, w.shop(asking) as shop:
+        w.may_answer.clear()
         door = shop.peer("lock").of("door")
         asking.asked.clear()
 
@@ -728,55 +695,55 @@ async def test_any_process_can_ask_what_has_become_of_a_call_which_does_not_chan
 
         for key in ("k", "no such key"):
             assert await told(key) == ("unknown", None, None)
-        async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
-            await ended.peer("lock").of("door").submit("open_lock", 7, key="k", deliver_within=30)
+        async with w.shop() as ended:
+            await submit(ended.peer("lock").of("door"), 7)
             assert await told("k") == ("waiting", None, None)
             assert (await shop.peer("lock").submitted("open_lock", key="k")).state == "unknown", "of another channel"
         store.unanswered = 1_000_000  # nobody adopts the call
-        await cluster.join(0, "lock", lock.client)
-        await asyncio.sleep(2 * LEASE)
+        await w.connect()
+        await asyncio.sleep(20)
         await until(lambda: shop.locate("lock"))
         assert await told("k") == ("waiting", None, None)
-        assert not lock.opened
+        assert not w.opened
         store.unanswered = 0
-        await until(lambda: lock.opened)
+        await until(lambda: w.opened)
         assert await told("k") == ("running", None, None)
-        lock.may_answer.set()
+        w.may_answer.set()
         await settled()
         assert await told("k") == ("done", "open 1", None)
         assert asking.asked == {"read", "pending"}, "which change nothing"
         with pytest.raises(RpcError, match="jammed"):
-            await lock_at(cluster).request("refuse", key="r", deliver_within=30)
+            await w.here.request("refuse", key="r", deliver_within=30)
         failed = await shop.peer("lock").submitted("refuse", key="r")
         assert isinstance(failed.error, RpcError) and (failed.state, failed.error.code) == ("failed", "jam")
-        assert lock.opened == [7, -1]
+        assert w.opened == [7, -1]
         with pytest.raises(HandlerFailed) as caught:
-            await lock_at(cluster).request("break", key="b", deliver_within=30)
+            await w.here.request("break", key="b", deliver_within=30)
         failed = await shop.peer("lock").submitted("break", key="b")
         assert f"error=HandlerFailed('internal error [{caught.value.error_id}]')" in repr(failed)
 
 
 async def test_any_process_lists_the_calls_that_wait_for_a_peer_which_does_not_change_them() -> None:
-    lock, store = Lock(), Faulty(lease=LEASE)
-    lock.may_answer.clear()
+    store = Faulty()
     asking: Any = Recorded(store)
-    async with servers(1, store=store) as cluster, ClusterClient(cluster.engine, name="shop", store=asking) as shop:
+    async with world(1, store) as w, w.shop(asking) as shop:
+        w.may_answer.clear()
         now, peer = time.time(), shop.peer("lock")
         assert await peer.waiting() == []
-        await lock_at(cluster).submit("open_lock", 7, key="a", deliver_within=30)
-        call = asyncio.create_task(lock_at(cluster).of("door").request("open_lock", 8, key="b", deliver_within=60))
+        await submit(w.here, 7, key="a")
+        call = asyncio.create_task(w.here.of("door").request("open_lock", 8, key="b", deliver_within=60))
         await until(lambda: len(store._adoptable) == 2)
-        await cluster[0].cluster.peer("other").submit("open_lock", key="a", deliver_within=30)
+        await w.cluster[0].cluster.peer("other").submit("open_lock", key="a", deliver_within=30)
         asking.asked.clear()
         first, second = await peer.waiting()
         assert asking.asked == {"pending"}
         assert first == WaitingCall("open_lock", [7], "a", None, first.since, first.since + 30, "waiting")
         assert second == WaitingCall("open_lock", [8], "b", "door", second.since, second.since + 60, "waiting")
         assert now - 1 <= first.since <= second.since <= time.time() + 1
-        await cluster.join(0, "lock", lock.client)
-        await until(lambda: len(lock.opened) == 2)
+        await w.connect()
+        await until(lambda: len(w.opened) == 2)
         assert [each.state for each in await peer.waiting()] == ["running", "running"]
-        lock.may_answer.set()
+        w.may_answer.set()
         await call
         await until(lambda: len(store._adoptable) == 1)
         assert await peer.waiting() == []
@@ -791,24 +758,19 @@ async def test_any_process_lists_the_calls_that_wait_for_a_peer_which_does_not_c
 # ------------------------------------------------------------ withdrawing
 
 
-def is_idle(cluster: Servers) -> bool:
-    """Whether no server makes a call, or waits for a peer."""
-    return not any(membership_of(server.cluster).away._runs._running for server in cluster)
-
-
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("submits", [True, False])
 async def test_a_call_that_waits_is_withdrawn_and_never_made(submits: bool, number: int) -> None:
     """Also if its process has ended. Who waits for its response, or makes it again, learns of it."""
     # In its own process, it ends at once, and not when its lease is renewed.
-    lock, store = Lock(), MemoryStore(lease=LEASE if submits or number else 1000)
-    async with servers(2, store=store) as cluster:
-        here, there = lock_at(cluster), lock_at(cluster, number)
+    store = MemoryStore(lease=6 if submits or number else 1000)
+    async with world(2, store) as w:
+        here, there = w.here, w.peer(number)
         for key in ("no such key", "k"):
             assert await there.withdraw("open_lock", key=key) == SubmittedCall("unknown")
         if submits:
-            async with ClusterClient(cluster.engine, name="shop", store=store) as ended:
-                await ended.peer("lock").submit("open_lock", key="k", deliver_within=30)
+            async with w.shop() as ended:
+                await submit(ended.peer("lock"))
         call = await waiting(here)
         assert (await there.of("door").withdraw("open_lock", key="k")).state == "unknown"
         for _ in range(2):
@@ -819,18 +781,18 @@ async def test_a_call_that_waits_is_withdrawn_and_never_made(submits: bool, numb
             with pytest.raises(WsrpcError, match="was withdrawn before it was handed over") as caught:
                 await again
             assert caught.value.outcome == "not_sent"
-        await until(lambda: is_idle(cluster))
-        await cluster.join(0, "lock", lock.client)
+        await asyncio.sleep(10)
+        await w.connect()
         assert await opening(here, 5, key="k2") == "open 1"
         assert await there.withdraw("open_lock", key="k2") == SubmittedCall("done", "open 1")
-        assert lock.opened == [5]
+        assert w.opened == [5]
 
 
 class Pauses(MemoryStore):
     """A store that pauses before or after it records that a call is handed over."""
 
     def __init__(self, when: str) -> None:
-        super().__init__(lease=LEASE)
+        super().__init__()
         self.when = when
         self.reached, self.may_continue = asyncio.Event(), asyncio.Event()
 
@@ -849,30 +811,30 @@ class Pauses(MemoryStore):
 @pytest.mark.parametrize("server", [0, 1])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_whether_a_call_was_withdrawn_is_true_also_while_it_is_being_handed_over(when: str, server: int) -> None:
-    lock, store = Lock(), Pauses(when)
-    async with servers(2, store=store) as cluster:
-        await lock_at(cluster).submit("open_lock", 7, key="k", deliver_within=30)
-        await cluster.join(server, "lock", lock.client)
+    store = Pauses(when)
+    async with world(2, store) as w:
+        await submit(w.here, 7)
+        await w.connect(server)
         await store.reached.wait()
-        told = await lock_at(cluster, 1).withdraw("open_lock", key="k")
+        told = await w.there.withdraw("open_lock", key="k")
         assert told.state == ("withdrawn" if when == "before" else "running")
         store.may_continue.set()
-        await until(lambda: is_idle(cluster))
-        assert lock.opened == ([] if when == "before" else [7])
-        state = (await lock_at(cluster, 1).submitted("open_lock", key="k")).state
+        await asyncio.sleep(10)
+        assert w.opened == ([] if when == "before" else [7])
+        state = (await w.there.submitted("open_lock", key="k")).state
         assert state == ("withdrawn" if when == "before" else "done")
 
 
 async def test_a_call_is_not_handed_over_late_though_the_store_takes_its_time() -> None:
-    lock, store = Lock(), Pauses("before")
-    async with servers(1, store=store) as cluster:
-        await cluster.join(0, "lock", lock.client)
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.1)
+    store = Pauses("before")
+    async with world(1, store) as w:
+        await w.connect()
+        await submit(w.here, within=0.1)
         await asyncio.sleep(0.2)
         store.may_continue.set()
-        await until(lambda: is_idle(cluster))
-        call = await lock_at(cluster).submitted("open_lock", key="k")
-        assert isinstance(call.error, PeerNotFound) and lock.opened == []
+        await asyncio.sleep(10)
+        call = await w.here.submitted("open_lock", key="k")
+        assert isinstance(call.error, PeerNotFound) and w.opened == []
 
 
 class Reorders(MemoryStore):
@@ -883,40 +845,39 @@ class Reorders(MemoryStore):
     async def append(self, key: str, log: Any, *args: Any, **options: Any) -> Appended:
         if args[2] == _away_calls.HANDED_OVER:
             self.handed_over += 1
-            await turns(200 - 20 * self.handed_over)
+            await asyncio.sleep(2 - 0.2 * self.handed_over)
         return await super().append(key, log, *args, **options)
 
 
 @pytest.mark.parametrize("is_left", [False, True])
 async def test_calls_that_wait_are_handed_over_in_their_order(is_left: bool) -> None:
-    lock, store = Lock(), Reorders(lease=LEASE)
-    async with servers(2, store=store) as cluster:
+    store = Reorders()
+    async with world(2, store) as w:
         for door in range(8):
-            await lock_at(cluster).submit("open_lock", door, key=str(7 - door), deliver_within=30)
+            await submit(w.here, door, key=str(7 - door))
         if is_left:
-            await cluster[0].close()
-        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await until(lambda: len(lock.opened) == 8)
-        assert lock.opened == [*range(8)]
+            await w.cluster[0].close()
+        await w.connect(1)
+        await until(lambda: len(w.opened) == 8)
+        assert w.opened == [*range(8)]
 
 
 async def test_a_submitted_call_that_nobody_handed_over_in_time_was_not_sent(caplog: pytest.LogCaptureFixture) -> None:
     """Also if its process has ended, and perhaps no other one takes it."""
-    lock, store = Lock(), MemoryStore(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        peer = lock_at(cluster, 1)
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
-        await leave(cluster[0])
+    async with world() as w:
+        peer = w.there
+        await submit(w.here, within=0.05)
+        await leave(w.cluster[0])
         assert len(await peer.waiting()) == 1
         await asyncio.sleep(1)
         call = await peer.submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent" and call.error.within == 0.05
         assert await peer.waiting() == []
-        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        await until(lambda: not store._adoptable)
+        await w.connect(1)
+        await asyncio.sleep(20)
         call = await peer.submitted("open_lock", key="k")
         assert isinstance(call.error, PeerNotFound) and call.error.outcome == "not_sent"
-        assert lock.opened == [] and "submitted for 'lock' has failed" in caplog.text
+        assert w.opened == [] and "submitted for 'lock' has failed" in caplog.text
 
 
 class Half(MemoryStore):
@@ -930,22 +891,20 @@ class Half(MemoryStore):
         return await super().append(*args, end=end, **options)
 
 
-async def test_a_call_that_was_withdrawn_in_part_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_was_withdrawn_in_part_is_not_made() -> None:
     """The process that withdraws it may end just then."""
-    lock, store = Lock(), Half(lease=LEASE)
-    async with servers(2, store=store) as cluster:
-        peer = lock_at(cluster)
-        await peer.submit("open_lock", key="k", deliver_within=30)
-        monkeypatch.setattr(link, "STORE_TIMEOUT", 0.01)
+    store = Half()
+    async with world(2, store) as w:
+        peer = w.here
+        await submit(peer)
         with pytest.raises(Overloaded):
-            await lock_at(cluster, 1).withdraw("open_lock", key="k")
-        monkeypatch.undo()
+            await w.there.withdraw("open_lock", key="k")
         store.answers = True
         assert await peer.waiting() == []
         assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
-        await cluster.join(1, "lock", lock.client)
-        await until(lambda: is_idle(cluster))
-        assert lock.opened == [] and not store._adoptable
+        await w.connect(1)
+        await asyncio.sleep(10)
+        assert w.opened == [] and not store._adoptable
         assert await peer.submitted("open_lock", key="k") == SubmittedCall("withdrawn")
 
 
@@ -965,16 +924,16 @@ class Overtaken(MemoryStore):
 
 
 async def test_a_call_that_ends_while_it_is_withdrawn_and_begins_again_is_withdrawn_too() -> None:
-    lock, store = Lock(), Overtaken()
-    async with servers(2, store=store) as cluster:
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
-        call = await waiting(lock_at(cluster, 1))
-        assert (await lock_at(cluster).withdraw("open_lock", key="k")).state == "withdrawn"
-        await cluster.join(0, "lock", lock.client)
+    store = Overtaken()
+    async with world(2, store) as w:
+        await submit(w.here)
+        call = await waiting(w.there)
+        assert (await w.here.withdraw("open_lock", key="k")).state == "withdrawn"
+        await w.connect()
         with pytest.raises(WsrpcError, match="withdrawn"):
             await call
-        await until(lambda: is_idle(cluster))
-        assert lock.opened == []
+        await asyncio.sleep(10)
+        assert w.opened == []
 
 
 class Forgetful(MemoryStore):
@@ -986,63 +945,30 @@ class Forgetful(MemoryStore):
         return await super().append(key, *args, **options)
 
 
-async def test_a_call_that_was_handed_over_is_not_withdrawn_though_the_peer_is_away_again() -> None:
+@pytest.mark.parametrize("store", [MemoryStore, Forgetful])
+async def test_a_call_that_was_handed_over_is_made_again_and_not_withdrawn_though_its_server_ends(store: Any) -> None:
     """Another process hands it over again, however long ago the first time was."""
-    lock, store = Lock(), Forgetful(lease=LEASE)
-    lock.may_answer.clear()
-    async with servers(2, store=store) as cluster:
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
-        await cluster.join(0, "lock", lock.client)
-        await until(lambda: lock.opened)
-        await cluster[0].close(drain_timeout=0)
-        assert (await lock_at(cluster, 1).withdraw("open_lock", key="k")).state == "running"
-        await cluster.enter(connect(cluster[1], path="/?who=lock", client=lock.client))
-        lock.may_answer.set()
-        assert await opening(lock_at(cluster, 1)) == "open 1"
-        assert lock.opened == [0]
-
-
-async def test_a_call_is_withdrawn_while_the_session_of_its_peer_waits() -> None:
-    lock, store = Lock(), MemoryStore()
-    async with servers(1, store=store) as cluster:
-        line, soon = Line(cluster[0]), Reconnect(initial=0.01, max=0.05)
-        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=soon) as client:
-            client.on("open_lock", lock.open_lock, keep=60)
-            assert await opening(lock_at(cluster), 1, key="first") == "open 1"
-            peer = cluster.peer(0, "lock")
-            line.down = True
-            line.cut()
-            await until(lambda: peer.detached)
-            await lock_at(cluster).submit("open_lock", 2, key="k", deliver_within=30)
-            await settled()
-            assert (await lock_at(cluster).withdraw("open_lock", key="k")).state == "withdrawn"
-            line.down = False
-            assert await opening(lock_at(cluster), 3, key="k2") == "open 2"
-            assert lock.opened == [1, 3]
-
-
-async def test_a_peer_whose_session_waits_until_the_deadline_is_not_found() -> None:
-    async with servers(1, store=MemoryStore()) as cluster:
-        line = Line(cluster[0])
-        async with Client("ws://server/?who=lock", dial=line.dial, reconnect=Reconnect(initial=0.01, max=0.05)):
-            line.down = True
-            line.cut()
-            await until(lambda: cluster.peer(0, "lock").detached)
-            await lock_at(cluster).submit("open_lock", key="k", deliver_within=0.05)
-            await until(lambda: is_idle(cluster))
-            error = (await lock_at(cluster).submitted("open_lock", key="k")).error
-            assert isinstance(error, PeerNotFound) and error.outcome == "not_sent" and error.within == 0.05
-            line.down = False
+    async with world(2, store()) as w:
+        w.may_answer.clear()
+        await w.connect()
+        here, there = w.here.of("door"), w.there.of("door")
+        await submit(here if store is Forgetful else there)
+        await until(lambda: w.opened)
+        await w.cluster[0].close(drain_timeout=0)
+        assert (await there.withdraw("open_lock", key="k")).state == "running"
+        await w.connect(1)
+        w.may_answer.set()
+        assert await there.request("open_lock", key="k", deliver_within=30) == "open 1"
+        assert w.opened == [0]
 
 
 async def test_who_joins_a_call_that_waits_waits_as_long_as_it_has_said() -> None:
-    store = MemoryStore()
-    async with servers(1, store=store) as cluster:
-        await lock_at(cluster).submit("open_lock", key="k", deliver_within=30)
+    async with world(1) as w:
+        await submit(w.here)
         with pytest.raises(RequestTimeout) as caught:
-            await opening(lock_at(cluster), within=0.05, timeout=0.01)
+            await opening(w.here, within=0.05, timeout=0.01)
         assert caught.value.timeout == pytest.approx(0.06)
-        assert await lock_at(cluster).submitted("open_lock", key="k") == SubmittedCall("waiting")
+        assert await w.here.submitted("open_lock", key="k") == SubmittedCall("waiting")
 
 
 @pytest.mark.parametrize(
@@ -1057,9 +983,9 @@ async def test_who_joins_a_call_that_waits_waits_as_long_as_it_has_said() -> Non
     ],
 )
 async def test_what_cannot_be_delivered_later_is_refused(options: Any, error: type[Exception], text: str) -> None:
-    async with servers(1) as cluster:
+    async with world(1) as w:
         with pytest.raises(error, match=text):
-            await lock_at(cluster).request("open_lock", **{"key": "k", "deliver_within": 1, **options})
+            await w.here.request("open_lock", **{"key": "k", "deliver_within": 1, **options})
 
 
 @pytest.mark.parametrize("options", [{}, {"deliver_within": 30}])
@@ -1067,8 +993,8 @@ async def test_what_cannot_be_delivered_later_is_refused(options: Any, error: ty
 async def test_a_peer_that_knows_no_keys_is_not_called(server: int, options: dict[str, Any]) -> None:
     client = Client(extensions=False)
     client.on("open_lock", lambda: 1)
-    async with servers(2) as cluster:
-        await cluster.join(0, "lock", client)
+    async with world() as w:
+        await w.cluster.join(0, "lock", client)
         await client.emit("here")  # not hello, so it is a plain peer
         with pytest.raises(ValueError, match="was not sent: the remote peer does not speak wsrpc"):
-            await lock_at(cluster, server).request("open_lock", key="k", **options)
+            await w.peer(server).request("open_lock", key="k", **options)
