@@ -31,8 +31,6 @@ A_ROUND = 50
 """Cuts between two moments in which everything has to be over, and to add up."""
 CALLERS = 6
 """At each end."""
-PAGE_WAYS = tuple(way for way in WAYS if way != "translate")
-"""A handler of a page cannot send a stream while it reads one."""
 LISTENERS = 2
 """To events of the page: the client, and the socket of its session."""
 KINDS = "bytes", "bytes", "bytes", "line", "half open", "wake", "abort"
@@ -127,8 +125,8 @@ class Story:
         self.dice = random.Random(seed)
         self.calm = asyncio.Event()
         self.calm.set()
-        self.up = Served(self.dice, self.calm, offline=False)
-        self.down = Ledger(self.dice, self.calm, offline=False)
+        self.up = Served(self.dice, self.calm)
+        self.down = Ledger(self.dice, self.calm)
         self.up_notes, self.news = Notes(), Notes()
         self.down_notes: Counter[int] = Counter()
         """How many were sent, by session."""
@@ -157,7 +155,7 @@ class Story:
 
     async def _call(self, peer: Peer) -> None:
         while not self.calm.is_set() and (peer.connected or peer.detached):
-            await self.down.call(peer, PAGE_WAYS)
+            await self.down.call(peer)
             await turns(self.dice.randrange(4))
 
     async def _emit_down(self, peer: Peer) -> None:
@@ -341,7 +339,7 @@ async def story(codec: Codec, limits: Limits, seed: int, *, kept: float = 60.0) 
 @pytest.mark.parametrize("codec", ["json", "msgpack"] if SOAK else ["msgpack"])
 async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(codec: Codec) -> None:
     async with story(codec, GOES_ON, SEED) as told:
-        every = {(way, "value", "ran") for way in PAGE_WAYS}
+        every = {(way, "value", "ran") for way in WAYS}
         while told.cuts.total() < (1000 if SOAK else 100) or told.down.outcomes.keys() < every:
             await told.round()
         assert told.sessions == 1

@@ -55,19 +55,6 @@ async def silent(port: int, began: Callable[[], None]) -> None:
         writer.close()
 
 
-async def dripping(port: int, began: Callable[[], None]) -> None:
-    """A handshake of which one byte comes each second."""
-    while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        began()
-        for byte in opening(port):
-            writer.write(bytes([byte]))
-            await asyncio.sleep(1)
-            if reader.at_eof() or writer.is_closing():
-                break
-        writer.close()
-
-
 # ---------------------------------------------------------------- those that say much
 
 
@@ -178,7 +165,6 @@ HELLO = '{"ws-wrapper":false,"wsrpc":{"t":"hello","v":1,"features":["probe"],"li
 
 ATTACKS: dict[str, tuple[Attack, int]] = {
     "silent": (silent, SLOW),
-    "dripping": (dripping, SLOW),
     "handshakes": (handshakes, AT_ONCE),
     "refusals": (refusals, AT_ONCE),
     "cancels": (pouring('{"i":%i,"a":["wait"]}', '{"i":%i,"x":"no"}'), EAGER),

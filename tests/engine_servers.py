@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -160,6 +160,25 @@ class PostgresServer(ServerProcess):
         self.crash()
         super().kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Started:
+    """Servers that tests share, by kind, each started when it is first asked for."""
+
+    def __init__(self, start: Mapping[str, Callable[[], ServerProcess] | None]) -> None:
+        self._start = start
+        self._servers: dict[str, ServerProcess] = {}
+
+    def url(self, kind: str) -> str:
+        """The URL of a server, or an empty string for a kind that has none."""
+        start = self._start[kind]
+        if start is not None and kind not in self._servers:
+            self._servers[kind] = start()
+        return self._servers[kind].url if kind in self._servers else ""
+
+    def kill(self) -> None:
+        for server in self._servers.values():
+            server.kill()
 
 
 @asynccontextmanager

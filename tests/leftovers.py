@@ -6,10 +6,13 @@ import asyncio
 import gc
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from waiting import until
+
+turns_until = until
 
 NOT_OURS = ("SSL handshake failed", "Error on transport creation for incoming connection")
 """What asyncio itself says, in debug mode, of a TLS handshake that the other side refused."""
@@ -35,21 +38,6 @@ def open_sockets() -> set[str]:
 def other_tasks() -> set[asyncio.Task[Any]]:
     """All tasks but the one that asks."""
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-
-
-async def turns_until(condition: Callable[[], object], patience: float = 8.0) -> None:
-    """Let the event loop turn until ``condition`` holds, for what nobody tells of.
-
-    After ``patience`` seconds it raises `TimeoutError`. A turn counts as at most 2 ms: when the event loop is busy, or
-    the machine is busy with something else, the patience lasts longer.
-    """
-    loop = asyncio.get_running_loop()
-    while not condition():
-        if patience <= 0:
-            raise TimeoutError("the condition does not hold")
-        began = loop.time()
-        await asyncio.sleep(0.001)
-        patience -= min(loop.time() - began, 0.002)
 
 
 async def timers_due(seconds: float) -> None:
@@ -96,7 +84,7 @@ async def nothing_left() -> AsyncGenerator[None]:
     yield
     tasks = other_tasks() - tasks_before
     if tasks:
-        await asyncio.wait(tasks, timeout=2)
+        await asyncio.wait(tasks, timeout=60)
     for _ in range(20):  # closing a socket takes a turn or two
         await asyncio.sleep(0)
     left = other_tasks() - tasks_before

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
-from hosts import HOSTS, HTTP_HOSTS, Default, Host, Uvicorn
+from hosts import HOSTS, HTTP_HOSTS, KINDS_OF_HOSTS, Default, Host, Uvicorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from recorder import Recorder
 from served import port_of
@@ -23,8 +23,6 @@ from wsrpc import Handshake, Limits, Server, dial
 from wsrpc._http.http_dial import dial_http
 from wsrpc.testing import memory_transports
 from wsrpc.transport import Transport
-
-PATIENCE = 8.0
 
 Raw = tuple[Transport, RawPeer]
 Early = Sequence[tuple[int, bytes]]
@@ -141,8 +139,7 @@ class Accepts(OverSockets):
         frames = b"".join(build_frame(opcode, payload, masked=True) for opcode, payload in early)
         async with self.serving(limits) as (url, accepted):
             async with raw_client(port_of(url), "/ws", early=frames, receive_buffer=receive_buffer) as raw:
-                async with asyncio.timeout(PATIENCE):
-                    transport = await accepted
+                transport = await accepted
                 yield transport, raw
 
     @asynccontextmanager
@@ -207,10 +204,18 @@ class OverHttp(Flavour):
 
 OVER_HTTP = [OverHttp(host, dials=dials) for host in HTTP_HOSTS for dials in (True, False)]
 POLLED = [OverHttp(Uvicorn(), dials=dials, polls=True) for dials in (True, False)]
-
 OVER_SOCKETS: list[OverSockets] = [*map(Dials, DIALINGS), *map(Accepts, HOSTS)]
-
 FLAVOURS: list[Flavour] = [*OVER_SOCKETS, *OVER_HTTP, *POLLED, Memory()]
+
+KINDS_OVER_SOCKETS: list[OverSockets] = [Dials(DIALINGS[0]), *map(Accepts, KINDS_OF_HOSTS)]
+"""One for each class of transport: that of `wsrpc._net`, which takes sockets over from other libraries, and ASGI's."""
+KINDS: list[Flavour] = [*KINDS_OVER_SOCKETS, OverHttp(Uvicorn(), dials=True), *POLLED[1:], Memory()]
+
+flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
+over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
+kinds = pytest.mark.parametrize("flavour", KINDS, ids=repr)
+kinds_over_sockets = pytest.mark.parametrize("flavour", KINDS_OVER_SOCKETS, ids=repr)
+"""For what does not depend on how a library hands its socket over."""
 
 
 def on_uvloop() -> bool:
@@ -219,10 +224,12 @@ def on_uvloop() -> bool:
 
 
 def able(ability: str) -> pytest.MarkDecorator:
-    """Run a test with every flavour over sockets that has ``ability``; another, which is `unable`, tests the others."""
-    return pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if ability not in each.cannot], ids=repr)
+    """Run a test with each kind over sockets that has ``ability``; another, which is `unable`, tests the others."""
+    able = [each for each in KINDS_OVER_SOCKETS if ability not in each.cannot]
+    return pytest.mark.parametrize("flavour", able, ids=repr)
 
 
 def unable(ability: str) -> pytest.MarkDecorator:
-    """Run a test with every flavour that does not have ``ability``: what happens instead."""
-    return pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if ability in each.cannot], ids=repr)
+    """Run a test with each kind that does not have ``ability``: what happens instead."""
+    unable = [each for each in KINDS_OVER_SOCKETS if ability in each.cannot]
+    return pytest.mark.parametrize("flavour", unable, ids=repr)

@@ -223,6 +223,8 @@ class AsgiHypercorn(Asgi):
 
 
 HOSTS: list[Host] = [Default(), Aiohttp(), Uvicorn(), Asgi(), AsgiHypercorn()]
+KINDS_OF_HOSTS: list[Host] = [Default(), Asgi(), AsgiHypercorn()]
+"""Those with transports of their own. aiohttp's and uvicorn's are the default one, on a socket that they hand over."""
 HTTP_HOSTS: list[Host] = [Aiohttp(), Uvicorn(), AsgiHypercorn()]
 """Those that have connections over HTTP."""
 

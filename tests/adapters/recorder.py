@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from waiting import until
+
 from wsrpc import CloseInfo
 from wsrpc.transport import Transport
-
-PATIENCE = 8.0
 
 
 class Recorder:
@@ -22,7 +22,6 @@ class Recorder:
         self.lost: CloseInfo | None = None
         self.wrong: list[str] = []
         self.on_message = on_message
-        self._changed: list[asyncio.Future[None]] = []
 
     @classmethod
     def of(cls, transport: Transport) -> Recorder:
@@ -39,10 +38,6 @@ class Recorder:
         if self.lost is not None:
             self.wrong.append(f"{what} after connection_lost")
         self.log.append(what)
-        for future in self._changed:
-            if not future.done():
-                future.set_result(None)
-        self._changed.clear()
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         if not isinstance(payload, (bytes, bytearray)):
@@ -74,21 +69,13 @@ class Recorder:
         self._note("connection_lost")
         self.lost = info
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` holds; it is looked at after each call."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                future = asyncio.get_running_loop().create_future()
-                self._changed.append(future)
-                await future
-
     async def count(self, messages: int) -> None:
         """Wait for so many messages in all."""
-        await self.until(lambda: len(self.messages) >= messages)
+        await until(lambda: len(self.messages) >= messages)
 
     async def end(self) -> CloseInfo:
         """Wait for the end of the connection, check that all was in order, and return how it ended."""
-        await self.until(lambda: "connection_lost" in self.log)
+        await until(lambda: "connection_lost" in self.log)
         for _ in range(10):  # whatever still comes would come in the next turns
             await asyncio.sleep(0)
         assert self.wrong == []

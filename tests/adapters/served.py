@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager as Context
@@ -12,17 +13,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hosts import HOSTS
-from raw_websocket import RawPeer, raw_client
+from hosts import HOSTS, KINDS_OF_HOSTS
+from raw_websocket import TEXT, RawPeer, raw_client
 
 from wsrpc import Client, CloseInfo, Limits, Peer, Reconnect, Server
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=20.0)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
 PEM = Path(__file__).parent / "localhost.pem"
 
 hosts = pytest.mark.parametrize("host", HOSTS, ids=repr)
+kinds_of_hosts = pytest.mark.parametrize("host", KINDS_OF_HOSTS, ids=repr)
+"""For what does not depend on how a library hands its socket over."""
 
 
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -42,6 +45,37 @@ def raw(url: str, *headers: str, early: bytes = b"", receive_buffer: int | None 
     """A raw peer that connects to ``url``."""
     path = url.partition(f":{port_of(url)}")[2]
     return raw_client(port_of(url), path, *headers, early=early, receive_buffer=receive_buffer)
+
+
+# ---------------------------------------------------------------- sessions of raw peers
+
+HELLO: dict[str, Any] = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
+
+
+def control(peer: RawPeer, *said: dict[str, Any]) -> bytes:
+    """Frames with control messages."""
+    return b"".join(peer.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": fields})) for fields in said)
+
+
+async def hear(peer: RawPeer) -> Any:
+    """Return the next control message but acknowledgements."""
+    while True:
+        said = json.loads((await peer.next_of(TEXT)).payload)
+        if "wsrpc" in said and said["wsrpc"]["t"] != "ack":
+            return said["wsrpc"]
+
+
+def note(peer: RawPeer, number: int) -> bytes:
+    return peer.frame(TEXT, f'{{"a":["note",{number}]}}')
+
+
+async def begin(peer: RawPeer) -> dict[str, Any]:
+    """Begin a session in which one message is counted, and return the fields of the resume that goes on with it."""
+    await peer.send(control(peer, HELLO))
+    welcome = await hear(peer)
+    await peer.send(control(peer, {"t": "ack", "n": 0, "bytes": 0}), note(peer, 1))
+    named = {"sid": welcome["sid"], "token": welcome["token"]}
+    return HELLO | {"t": "resume", "gen": 1, "rx": 0, "bytes": 0} | named
 
 
 class Observed:
@@ -71,8 +105,7 @@ class Endings:
             self._infos.put_nowait(info)
 
     async def next(self) -> CloseInfo:
-        async with asyncio.timeout(8):
-            return await self._infos.get()
+        return await self._infos.get()
 
 
 def echo_server(**options: Any) -> Server:

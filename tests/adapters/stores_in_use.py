@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_servers import PostgresServer, ServerProcess, redis_server
+from engine_servers import PostgresServer, ServerProcess, Started, redis_server
 from postgres_store import PostgresStore
 
 from wsrpc.store import MemoryStore, SqliteStore, Store
-from wsrpc.testing._store_checks import Connect, add, add_own, end, entries_of, new_log, page_of, state_of, until
+from wsrpc.testing._store_checks import Connect, add, add_own, end, entries_of, new_log, page_of, state_of
+from wsrpc.testing._store_checks import until as eventually
 from wsrpc_adapters.redis import RedisStore
 
 __all__ = [
@@ -24,11 +24,11 @@ __all__ = [
     "connect",
     "end",
     "entries_of",
+    "eventually",
     "new_log",
     "next_entries",
     "page_of",
     "state_of",
-    "until",
 ]
 
 NUMBERS = count()
@@ -77,11 +77,9 @@ folder."""
 
 
 @pytest.fixture(params=STORES)
-async def connect(
-    request: pytest.FixtureRequest, servers: Callable[[str], str], tmp_path: Path
-) -> AsyncGenerator[Connect]:
+async def connect(request: pytest.FixtureRequest, servers: Started, tmp_path: Path) -> AsyncGenerator[Connect]:
     """Connects to the store of the test, as each process does. The options are those of the first call."""
-    connect = STORES[request.param][1](servers(request.param) or str(tmp_path))
+    connect = STORES[request.param][1](servers.url(request.param) or str(tmp_path))
     made: list[Store] = []
 
     def noted(**options: Any) -> Store:
@@ -95,8 +93,7 @@ async def connect(
 
 async def next_entries(store: Store, after: int, key: str = "k") -> list[bytes]:
     """Wait for entries. A read may return earlier without any."""
-    async with asyncio.timeout(30):
-        while True:
-            page = await page_of(store, after, key, wait=30)
-            if page.entries or page.state.end is not None:
-                return list(page.entries)
+    while True:
+        page = await page_of(store, after, key, wait=30)
+        if page.entries or page.state.end is not None:
+            return list(page.entries)

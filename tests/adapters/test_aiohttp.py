@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from hosts import Handler, application, running
-from leftovers import turns_until
 from raw_websocket import ask, handshake, head_of
 from served import LIMITS, Observed, echo_server, port_of
+from waiting import until
 
 from wsrpc import Client, Handshake, Server
 from wsrpc.adapting import ServerUpgrade
@@ -40,7 +40,7 @@ async def test_a_route_among_others() -> None:
     async with running(app) as url, aiohttp.ClientSession() as session:
         async with Client(url, limits=LIMITS) as client:
             assert seen == ["begins"] and await client.request("echo", 1) == 1
-        await turns_until(lambda: seen == ["begins", "101"])
+        await until(lambda: seen == ["begins", "101"])
         async with session.get(url) as response:
             assert (response.status, response.headers["Upgrade"]) == (426, "websocket")
             assert "WebSocket" in await response.text()
@@ -90,7 +90,7 @@ async def test_an_application_that_shuts_down_drains() -> None:
             seen = await stack.enter_async_context(Observed(url))
             working = asyncio.create_task(seen.client.request("work"))
             await started.wait()
-            draining = asyncio.create_task(turns_until(lambda: not server.healthy))
+            draining = asyncio.create_task(until(lambda: not server.healthy))
             draining.add_done_callback(lambda _: go.set())
         assert await working == "done"
         info = await seen.ended
@@ -131,8 +131,7 @@ async def test_http_1_0_other_methods_and_bodies_are_refused() -> None:
             b"HEAD /ws HTTP/1.1\r\nHost: a\r\n\r\n",  # as a check of a route sends it
             handshake("/ws", "Content-Length: 5") + b"hello",  # which would be frames
         ):
-            async with asyncio.timeout(10):  # the connection ends; else it would look as if a next request could come
-                assert (await ask(port_of(url), request)).split(b" ")[1] == b"400"
+            assert (await ask(port_of(url), request)).split(b" ")[1] == b"400"
         assert server.peers == ()
 
 

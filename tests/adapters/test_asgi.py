@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from asgi_servers import SERVERS
 from fastapi import FastAPI, WebSocket
-from leftovers import turns_until
 from raw_websocket import ask
 from served import LIMITS, Endings, Observed, echo_server
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
+from waiting import until
 
 from wsrpc import Client, Handshake, Server, dial
 from wsrpc_adapters.asgi import asgi, serve_websocket
@@ -100,8 +100,7 @@ class Played:
         self.said.put_nowait(event)
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(8):
-            return await self.said.get()
+        return await self.said.get()
 
     async def leaves(self) -> None:
         self.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
@@ -168,7 +167,7 @@ async def test_a_client_that_leaves_before_it_is_answered() -> None:
 async def test_the_end_is_what_fails_or_what_the_server_says_after_a_send_has_failed(where: str) -> None:
     """What a middleware raises reaches the server."""
     server, endings, played = await opened(close_timeout=0.05 if where == "send" else 2.0)
-    await turns_until(lambda: server.peers)
+    await until(lambda: server.peers)
     if where in ("send", "gone"):
         played.fails = LookupError("of a middleware") if where == "send" else OSError("gone")
         played.text('{"i":1,"a":["echo","x"]}')
@@ -177,7 +176,7 @@ async def test_the_end_is_what_fails_or_what_the_server_says_after_a_send_has_fa
     elif where == "cancelled":
         played.running.cancel()
     elif where == "gone":
-        await turns_until(lambda: server.peers and "broken" in repr(server.peers[0].transport))
+        await until(lambda: server.peers and "broken" in repr(server.peers[0].transport))
         played.events.put_nowait({"type": "websocket.disconnect", "code": 4000, "reason": "bye"})
     await asyncio.wait([played.running])
     info = await endings.next()
@@ -208,7 +207,7 @@ async def test_a_send_that_waits_in_the_task_that_reads_leaves_the_reading_to_an
         await played.next()
     played.blocked = asyncio.get_running_loop().create_future()
     played.text(request(4))
-    await turns_until(lambda: server.peers[0].transport is not None and server.peers[0].transport.unsent)
+    await until(lambda: server.peers[0].transport is not None and server.peers[0].transport.unsent)
     played.text('{"a":["heard"]}')
     played.text(request(5))
     await heard.wait()

@@ -12,7 +12,7 @@ from cluster_servers import Servers, servers
 from engine_servers import redis_server
 from engines_in_use import OnServer, Recorder
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Limits, MessageTooBig, RemoteError
 from wsrpc._core.session import replay
@@ -68,16 +68,16 @@ async def test_calls_streams_and_rooms(broker: OnServer) -> None:
                     assert [number async for number in numbers] == list(range(200))
                 assert await peer.request("total", send=range(200)) == sum(range(200))
         member = membership_of(made[0].cluster)
-        await turns_until(lambda: len(member.directory.nodes_of("lobby")) == 2)
+        await until(lambda: len(member.directory.nodes_of("lobby")) == 2)
         for number in range(100):
             await made[0].room("lobby").emit("said", number)
         async with ClusterClient(broker.engine, name="shop") as shop:
             assert await shop.peer("user/1").request("add", 1, 2) == 3
-            await turns_until(lambda: all(len(heard) == 100 for _, heard in callees))
+            await until(lambda: all(len(heard) == 100 for _, heard in callees))
             assert len((await shop.room("lobby").emit("said", 100)).nodes) == 3
-        await turns_until(lambda: all(heard == list(range(101)) for _, heard in callees))
+        await until(lambda: all(heard == list(range(101)) for _, heard in callees))
         broker.kill()
-        await turns_until(lambda: not made[0].cluster.connected)
+        await until(lambda: not made[0].cluster.connected)
         with pytest.raises(EngineLost):
             await made[0].cluster.peer("user/1").request("add", 1, 2)
         assert await made[1].cluster.peer("user/1").request("add", 1, 2) == 3
@@ -105,7 +105,7 @@ async def test_a_killed_process_that_is_not_reached_goes(broker: OnServer, monke
         engine: Any = gone.engine
         monkeypatch.setattr(engine, "_engine", None)  # it does not come back
         engine._connection.end("killed")
-        await turns_until(lambda: not gone.connected)
+        await until(lambda: not gone.connected)
         with pytest.raises(PeerNotFound):
             await here.connections.dial(gone.id, {}, attempts=1)
         assert gone.id not in here.directory.nodes and made[0].cluster.connected
@@ -151,7 +151,7 @@ async def until_it_has_come(made: Servers, publisher: EngineConnection) -> None:
     ignored = [membership_of(server.cluster).node.ignored for server in made]
     before = [each.total() for each in ignored]
     publisher.publish("shop.all", b"the last one")
-    await turns_until(lambda: all(each.total() > count for each, count in zip(ignored, before, strict=True)))
+    await until(lambda: all(each.total() > count for each, count in zip(ignored, before, strict=True)))
 
 
 async def test_garbage_is_counted_and_nothing_is_lost() -> None:
@@ -178,7 +178,7 @@ async def test_garbage_is_counted_and_nothing_is_lost() -> None:
                 assert await peer.request("add", number, 1) == number + 1
         await until_it_has_come(made, publisher)
         assert (await made[0].room("lobby").emit("said", 1)).nodes == (ids[1],)
-        await turns_until(lambda: heard == [1])
+        await until(lambda: heard == [1])
         going_on.set()
         assert await waits is True
         for server in made:

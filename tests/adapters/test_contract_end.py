@@ -6,20 +6,17 @@ import asyncio
 
 import pytest
 from core_driver import turns
-from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
+from flavours import Flavour, OverSockets, flavours, kinds, kinds_over_sockets, over_sockets
 from raw_websocket import CLOSE, PING, PONG, TEXT
 from recorder import Recorder, fill
 
 from wsrpc import CloseInfo, ConnectionLost, Limits
 from wsrpc.transport import Transport
 
-LIMITS = Limits(close_timeout=5.0, ping_interval=None)
-HASTY = LIMITS.replace(close_timeout=0.1)
+LIMITS = Limits(close_timeout=1000.0, ping_interval=None)
+"""Nothing here waits for ``close_timeout``: it is far longer than the time limit of a test."""
 
 UNSENDABLE = [(1005, ""), (999, ""), (5000, ""), (1000, "x" * 124), (None, "why")]
-
-flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
-over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
 
 End = tuple[int, str, bool]
 """Code, reason, and whether it was clean."""
@@ -47,12 +44,11 @@ def refuses(transport: Transport) -> None:
 async def test_both_sides_learn_code_and_reason(flavour: Flavour, code: int | None, reason: str, who: str) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         mine, other = Recorder.of(ours), Recorder.of(theirs)
-        async with asyncio.timeout(8):
-            closes = ours if who == "ours" else theirs
-            for wrong in UNSENDABLE:
-                with pytest.raises(ValueError):
-                    await closes.close(*wrong)
-            await asyncio.gather(closes.close(code, reason), closes.close(4000, "later"))
+        closes = ours if who == "ours" else theirs
+        for wrong in UNSENDABLE:
+            with pytest.raises(ValueError):
+                await closes.close(*wrong)
+        await asyncio.gather(closes.close(code, reason), closes.close(4000, "later"))
         expected = code or (1000 if who == "ours" and "no code" in flavour.cannot else 1005)
         ending = (expected, reason, True)
         assert end(await mine.end()) == (ending if who == "ours" else told(flavour, expected, reason))
@@ -62,7 +58,7 @@ async def test_both_sides_learn_code_and_reason(flavour: Flavour, code: int | No
         assert ours.unsent == 0
 
 
-@flavours
+@kinds
 @pytest.mark.parametrize("how", ["within receive", "cancelled"])
 async def test_close_writes_what_was_sent_before_and_takes_nothing_more(flavour: Flavour, how: str) -> None:
     payloads = [b"%d" % number * number for number in range(200)] + [b"z" * 500_000, b""]
@@ -96,7 +92,7 @@ async def test_close_writes_what_was_sent_before_and_takes_nothing_more(flavour:
         await asyncio.gather(*closing, return_exceptions=True)
 
 
-@flavours
+@kinds
 @pytest.mark.parametrize("how", ["alone", "within receive"])
 async def test_abort_drops(flavour: Flavour, how: str) -> None:
     inside: list[bool] = []
@@ -126,10 +122,9 @@ async def test_abort_drops(flavour: Flavour, how: str) -> None:
 # ---------------------------------------------------------------- before start
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_close_before_start_is_not_held_up_by_messages(flavour: OverSockets) -> None:
-    # Nothing here waits for `close_timeout`: it is far longer than the time limit of a test.
-    async with flavour.raw(LIMITS.replace(close_timeout=1000.0)) as (transport, raw):
+    async with flavour.raw(LIMITS) as (transport, raw):
         closing = asyncio.create_task(transport.close(1008, "not you"))
         assert (await raw.next_of(CLOSE)).code == 1008
         await raw.send(raw.frame(TEXT, "was on its way"))
@@ -138,18 +133,16 @@ async def test_close_before_start_is_not_held_up_by_messages(flavour: OverSocket
         if raw.client:
             await raw.read_to_end()
         raw.drop()
-        async with asyncio.timeout(8):
-            await closing
+        await closing
 
 
-@flavours
+@kinds
 async def test_an_end_from_before_start_is_told_soon_after_it(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         other = Recorder.of(theirs)
         theirs.abort()
         await other.end()
-        async with asyncio.timeout(8):
-            await ours.close()
+        await ours.close()
         recorder = Recorder.of(ours)
         assert "connection_lost" not in recorder.log
         await recorder.end()
@@ -158,7 +151,7 @@ async def test_an_end_from_before_start_is_told_soon_after_it(flavour: Flavour) 
 # ---------------------------------------------------------------- what a raw peer does
 
 
-@over_sockets
+@kinds_over_sockets
 @pytest.mark.parametrize("code", [4321, None])
 @pytest.mark.parametrize("before_start", [False, True])
 async def test_the_code_the_other_side_gives(flavour: OverSockets, code: int | None, before_start: bool) -> None:
@@ -182,7 +175,7 @@ async def test_the_code_the_other_side_gives(flavour: OverSockets, code: int | N
         assert recorder.texts == ["1"]
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_what_was_sent_leaves_before_a_close_frame_is_answered(flavour: OverSockets) -> None:
     """Also what waits for room, and what answers a message in the same read."""
     async with flavour.raw(LIMITS, receive_buffer=4096) as (transport, raw):
@@ -221,10 +214,11 @@ async def test_a_drop(flavour: OverSockets, how: str) -> None:
         refuses(transport)
 
 
-@over_sockets
+@kinds_over_sockets
 @pytest.mark.parametrize("who", ["ours", "ours, unanswered", "theirs"])
 async def test_a_connection_that_stays_after_a_close_frame_is_dropped(flavour: OverSockets, who: str) -> None:
-    async with flavour.raw(HASTY) as (transport, raw):
+    # An answer must arrive within it.
+    async with flavour.raw(LIMITS.replace(close_timeout=2.0 if who == "ours" else 0.1)) as (transport, raw):
         recorder = Recorder.of(transport)
         if who == "theirs":  # Nobody calls close() here: what they began has to come to an end by itself.
             await raw.send(raw.close_frame(1000))
@@ -235,8 +229,7 @@ async def test_a_connection_that_stays_after_a_close_frame_is_dropped(flavour: O
         assert (frame.code, frame.reason) == (1001, "hello?")
         if who == "ours":
             await raw.send(raw.close_frame(1001, "yes"))
-        async with asyncio.timeout(8):
-            await closing
+        await closing
         info = await recorder.end()
         if who == "ours":
             assert info.code == 1001
@@ -246,7 +239,7 @@ async def test_a_connection_that_stays_after_a_close_frame_is_dropped(flavour: O
                 await raw.read_to_end()
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_messages_that_cross_our_close_frame_still_arrive(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder.of(transport)
@@ -254,7 +247,6 @@ async def test_messages_that_cross_our_close_frame_still_arrive(flavour: OverSoc
         frame = await raw.next_of(CLOSE)
         await raw.send(raw.frame(TEXT, "was on its way"), raw.frame(CLOSE, frame.payload))
         raw.drop()
-        async with asyncio.timeout(8):
-            await closing
+        await closing
         assert end(await recorder.end()) == (frame.code, "", True)
         assert recorder.texts == ([] if "answered close" in flavour.cannot else ["was on its way"])

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from flavours import OVER_SOCKETS, OverSockets, unable
+from dialings import DIALINGS
+from flavours import KINDS_OVER_SOCKETS, OVER_SOCKETS, OverSockets, kinds_over_sockets, over_sockets, unable
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer, build_frame
 from recorder import Recorder
 
 from wsrpc import Limits
 
 HASTY = Limits(close_timeout=0.02, ping_interval=None, message_bytes=1000)
-
-over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
 
 
 def wrong_mask(raw: RawPeer) -> bytes:
@@ -31,10 +30,7 @@ def length(raw: RawPeer, kind: int, claimed: bytes) -> bytes:
 Answers = list[bytes | int]
 """Payloads of pongs, and the code of the Close frame, in order."""
 
-LONG_FORM, LONGEST_FORM = "length in the long form", "length in the longest form"
-HIGHEST_BIT = "highest bit of a length"
-BEHIND_CLOSE, IN_MESSAGE = "violation behind a close", "close in a message"
-
+BEHIND_CLOSE = "violation behind a close"
 SENDABLE = (1000, 1003, 1014, 3000, 4999)
 UNSENDABLE = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 
@@ -53,34 +49,27 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
     "close reason with half of a character": (lambda raw: raw.frame(CLOSE, b"\x0f\xa0\xed\xa0\x80"), [1007]),
     "long close frame": (lambda raw: raw.frame(CLOSE, b"\x0f\xa0" + b"x" * 124), [1002]),
     "close frame without FIN": (lambda raw: raw.frame(CLOSE, b"\x03\xe8", fin=False), [1002]),
-    LONG_FORM: (lambda raw: length(raw, 126, b"\0\5"), [1002]),
-    LONGEST_FORM: (lambda raw: length(raw, 127, bytes(6) + b"\xff\xff"), [1002]),
-    HIGHEST_BIT: (lambda raw: length(raw, 127, b"\x80" + bytes(7)), [1002]),
+    "length in the long form": (lambda raw: length(raw, 126, b"\0\5"), [1002]),
+    "length in the longest form": (lambda raw: length(raw, 127, bytes(6) + b"\xff\xff"), [1002]),
+    "highest bit of a length": (lambda raw: length(raw, 127, b"\x80" + bytes(7)), [1002]),
     "violation behind a ping": (lambda raw: raw.frame(PING, "p") + raw.frame(0x3, "x"), [b"p", 1002]),
     "ping behind a violation": (lambda raw: raw.frame(0x3, "x") + raw.frame(PING, "p"), [1002]),
     "large message behind a ping": (lambda raw: raw.frame(PING, "p") + raw.frame(TEXT, "x" * 1001), [b"p", 1009]),
-    IN_MESSAGE: (lambda raw: raw.frame(TEXT, "x", fin=False) + raw.close_frame(4000), [4000]),
+    "close in a message": (lambda raw: raw.frame(TEXT, "x", fin=False) + raw.close_frame(4000), [4000]),
     **{f"close code {code}": (partial(RawPeer.close_frame, code=code, reason="why"), [code]) for code in SENDABLE},
     "ping behind a close": (lambda raw: raw.close_frame(4000) + raw.frame(PING, "p"), [4000]),
     BEHIND_CLOSE: (lambda raw: raw.close_frame(4000) + raw.frame(0x3, "x"), [4000]),
 }
 """Frames that break the rules of RFC 6455, or close, and what is answered."""
 
-INSTEAD: dict[str, dict[str, Answers]] = {
-    # `websockets` parses there. It takes a length in any form.
-    "asgi-uvicorn-accepts": {IN_MESSAGE: [1002], HIGHEST_BIT: [1009]}
-}
-"""What libraries that parse themselves answer instead."""
-
-STRICT = [flavour for flavour in OVER_SOCKETS if "violation" not in flavour.cannot]
-LENGTHS = (LONG_FORM, LONGEST_FORM)
-CELLS = [(flavour, row) for flavour in STRICT for row in ROWS if row not in LENGTHS or flavour.name not in INSTEAD]
+PARSES = OVER_SOCKETS[0], OVER_SOCKETS[len(DIALINGS)]
+"""A client and a server on `wsrpc._net`, to which other libraries hand their sockets over."""
 
 
-@pytest.mark.parametrize(("flavour", "row"), CELLS, ids=str)
+@pytest.mark.parametrize("flavour", PARSES, ids=repr)
+@pytest.mark.parametrize("row", ROWS)
 async def test_what_breaks_the_rules_is_answered_alike(flavour: OverSockets, row: str) -> None:
     violation, answers = ROWS[row]
-    answers = INSTEAD.get(flavour.name, {}).get(row, answers)
     async with flavour.raw(HASTY) as (transport, raw):
         recorder = Recorder.of(transport)
         await raw.send(raw.frame(TEXT, "in order"))
@@ -105,20 +94,7 @@ async def test_messages_that_come_together_with_a_violation(flavour: OverSockets
         assert recorder.texts == ["in order"] or ("before a violation" in flavour.cannot and not recorder.texts)
 
 
-@pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if "violation" in each.cannot], ids=repr)
-@pytest.mark.parametrize("row", [row for row, (_, answers) in ROWS.items() if answers[-1] in (1002, 1007)])
-async def test_a_violation_drops_the_connection(flavour: OverSockets, row: str) -> None:
-    violation, _ = ROWS[row]
-    async with flavour.raw(HASTY) as (transport, raw):
-        recorder = Recorder.of(transport)
-        await raw.send(raw.frame(TEXT, "in order"), violation(raw), raw.frame(TEXT, "not looked at"))
-        info = await recorder.end()
-        assert (info.code, info.was_clean) == (1006, False)
-        assert recorder.texts == ["in order"]
-        await raw.read_to_end()
-
-
-@over_sockets
+@kinds_over_sockets
 async def test_a_message_of_exactly_the_limit_passes(flavour: OverSockets) -> None:
     async with flavour.raw(HASTY) as (transport, raw):
         recorder = Recorder.of(transport)
@@ -137,7 +113,7 @@ TOO_MUCH: dict[str, Callable[[RawPeer], bytes]] = {
 
 
 TOO_LARGE = [
-    (each, what) for each in OVER_SOCKETS for what in TOO_MUCH if what != HEAD or "too large" not in each.cannot
+    (each, what) for each in KINDS_OVER_SOCKETS for what in TOO_MUCH if what != HEAD or "too large" not in each.cannot
 ]
 
 

@@ -8,21 +8,19 @@ from typing import Any
 
 import pytest
 from core_driver import turns
-from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
+from flavours import Flavour, OverSockets, flavours, kinds_over_sockets, over_sockets
 from raw_websocket import BINARY, CONT, PING, PONG, TEXT
 from recorder import Recorder
+from waiting import until
 
 from wsrpc import Limits
 from wsrpc.transport import Transport
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=60.0)
 
 FEW = 80
 """Messages of four bytes that are less than what a client writes before a turn or a read ends."""
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1_000_000]
-
-flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
-over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
 
 
 @cache
@@ -48,7 +46,7 @@ async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour)
             sender.send("grüße".encode())  # text is the default
             await recorder.count(len(messages) + 1)
             assert recorder.messages == [*messages, ("grüße".encode(), True)]
-            await recorder.until(lambda recorder=recorder: recorder.log[-1] == "read_ended")  # type: ignore[misc]
+            await until(lambda recorder=recorder: recorder.log[-1] == "read_ended")  # type: ignore[misc]
             assert recorder.wrong == []
             if out is None or into is None:  # it is not over sockets
                 continue
@@ -80,7 +78,7 @@ async def test_what_arrived_before_start_is_delivered_in_it(flavour: OverSockets
         assert recorder.messages[-1] == (b"4", True)
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_fragments_are_put_together(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder.of(transport)
@@ -102,7 +100,7 @@ async def test_fragments_are_put_together(flavour: OverSockets) -> None:
             pass  # RFC 6455, section 5.5.3: only the latest of several pings must be answered
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_read_ended_is_called_once_a_read(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder.of(transport)
@@ -110,16 +108,16 @@ async def test_read_ended_is_called_once_a_read(flavour: OverSockets) -> None:
         await raw.send(*(raw.frame(TEXT, str(number)) for number in range(50)))
         if "read together" in flavour.cannot:
             await recorder.count(50)
-            await recorder.until(lambda: recorder.log[-1] == "read_ended")
+            await until(lambda: recorder.log[-1] == "read_ended")
             assert recorder.reads <= before + 50
             return
-        await recorder.until(lambda: recorder.reads > before)
+        await until(lambda: recorder.reads > before)
         assert len(recorder.messages) == 50
         assert recorder.log[-51:] == ["receive"] * 50 + ["read_ended"]
         assert recorder.reads == before + 1
 
 
-@over_sockets
+@kinds_over_sockets
 @pytest.mark.parametrize("what", ["several tasks", "one read"])
 async def test_what_one_turn_sends_or_one_read_causes_is_written_together(flavour: OverSockets, what: str) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from client_driver import leap
 from core_driver import turns
-from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets, able
-from leftovers import timers_due
+from flavours import Flavour, OverSockets, able, flavours, kinds, kinds_over_sockets
 from raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from recorder import Recorder
+from waiting import until
 
 from wsrpc import Limits
 from wsrpc.transport import Traffic
 
-LIMITS = Limits(close_timeout=2.0)
-
-flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
-over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
+LIMITS = Limits(close_timeout=60.0)
 
 
 class PieceRecorder(Recorder):
@@ -46,7 +44,7 @@ class PieceRecorder(Recorder):
 # ---------------------------------------------------------------- out
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_pieces_leave_as_frames_of_one_message(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         transport.start(Recorder())
@@ -64,7 +62,7 @@ async def test_pieces_leave_as_frames_of_one_message(flavour: OverSockets) -> No
         assert traffic.messages_out == 2
 
 
-@flavours
+@kinds
 async def test_pieces_count_as_unsent_and_fill_the_connection(flavour: Flavour) -> None:
     async with flavour.stalled(LIMITS) as (transport, go_on):
         recorder = Recorder.of(transport)
@@ -79,32 +77,32 @@ async def test_pieces_count_as_unsent_and_fill_the_connection(flavour: Flavour) 
         if "pieces out" not in flavour.cannot:
             transport.send_piece(b"", False, True)
         go_on()
-        await recorder.until(lambda: not recorder.paused)
+        await until(lambda: not recorder.paused)
 
 
 # ---------------------------------------------------------------- in
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_frames_are_handed_on_as_they_come(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = PieceRecorder()
         transport.start(recorder)
         await raw.send(raw.frame(TEXT, "whole"), raw.frame(TEXT, "gr\u00fc".encode()[:3], fin=False))
         if "pieces in" not in flavour.cannot:
-            await recorder.until(lambda: recorder.pieces != [])
+            await until(lambda: recorder.pieces != [])
             assert recorder.pieces == [("gr\u00fc".encode()[:3], True, False)]
         await raw.send(raw.frame(PING, b"now?"), raw.frame(CONT, "gr\u00fc".encode()[3:], fin=False))
         assert (await raw.next_of(PONG)).payload == b"now?"
         await raw.send(raw.frame(CONT), raw.frame(BINARY, b"next"))
-        await recorder.until(lambda: (b"next", False) in recorder.messages)
+        await until(lambda: (b"next", False) in recorder.messages)
         assert recorder.whole().count(("gr\u00fc".encode(), True)) == 1
         if "pieces in" not in flavour.cannot:
             assert recorder.pieces[1:] == [("gr\u00fc".encode()[3:], True, False), (b"", True, True)]
             assert recorder.messages == [(b"whole", True), (b"next", False)]
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_a_message_that_began_before_start_is_handed_on_from_there(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         # The ping is answered when what came before it has been read.
@@ -113,11 +111,11 @@ async def test_a_message_that_began_before_start_is_handed_on_from_there(flavour
         recorder = PieceRecorder()
         transport.start(recorder)
         await raw.send(raw.frame(CONT, b"three"))
-        await recorder.until(lambda: recorder.whole() != [])
+        await until(lambda: recorder.whole() != [])
         assert recorder.whole() == [(b"one two three", False)]
 
 
-@over_sockets
+@kinds_over_sockets
 async def test_for_whom_takes_pieces_only_a_frame_is_bounded(flavour: OverSockets) -> None:
     """Where a library passes on only whole messages, they are."""
     frames, whole = (1, 1000) if "pieces in" in flavour.cannot else (10, 10_000)
@@ -128,7 +126,7 @@ async def test_for_whom_takes_pieces_only_a_frame_is_bounded(flavour: OverSocket
         for _ in range(frames - 1):
             await raw.send(raw.frame(CONT, b"x" * 1000, fin=False))
         await raw.send(raw.frame(CONT))
-        await recorder.until(lambda: recorder.whole() != [])
+        await until(lambda: recorder.whole() != [])
         assert recorder.whole() == [(b"x" * whole, False)]
         await raw.send(raw.frame(BINARY, b"x", fin=False), raw.frame(CONT, b"x" * (1001 if frames > 1 else 1000)))
         assert (await raw.next_of(CLOSE)).code == 1009
@@ -136,7 +134,7 @@ async def test_for_whom_takes_pieces_only_a_frame_is_bounded(flavour: OverSocket
         assert (await recorder.end()).code == 1009
 
 
-@flavours
+@kinds
 async def test_the_largest_message_may_be_changed(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         recorder = Recorder.of(ours)
@@ -160,20 +158,19 @@ async def test_a_peer_that_pauses_slows_the_other_side_down(flavour: Flavour) ->
         recorder, sender = Recorder.of(ours), Recorder.of(theirs)
         ours.pause_receiving()
         sent = 0
-        async with asyncio.timeout(8):
-            while not (sender.paused and theirs.unsent > 10 * 65536):
-                theirs.send(b"%07d" % sent + b"x" * 65529, False)
-                sent += 1
-                if sent % 16 == 0:
-                    await asyncio.sleep(0)
+        while not (sender.paused and theirs.unsent > 10 * 65536):
+            theirs.send(b"%07d" % sent + b"x" * 65529, False)
+            sent += 1
+            if sent % 16 == 0:
+                await asyncio.sleep(0)
         assert len(recorder.messages) < sent
         ours.resume_receiving()
         await recorder.count(sent)
         assert [int(payload[:7]) for payload, _ in recorder.messages] == list(range(sent))
-        await sender.until(lambda: not sender.paused)
+        await until(lambda: not sender.paused)
 
 
-@flavours
+@kinds
 async def test_a_receiver_may_pause_at_a_message(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         recorder = Recorder(lambda payload: ours.pause_receiving() if payload == b"pause" else None)
@@ -188,7 +185,7 @@ async def test_a_receiver_may_pause_at_a_message(flavour: Flavour) -> None:
         await recorder.count(2)
 
 
-@flavours
+@kinds
 async def test_a_receiver_that_pauses_at_each_message_gets_all_before_the_close(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
 
@@ -207,17 +204,26 @@ async def test_a_receiver_that_pauses_at_each_message_gets_all_before_the_close(
         await closing
 
 
+@pytest.mark.asyncio_loop
 @able("heartbeat")
-async def test_a_paused_connection_is_not_taken_for_a_dead_one(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.3)) as (transport, raw):
+async def test_a_paused_connection_is_not_taken_for_a_dead_one(
+    flavour: OverSockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with flavour.raw(LIMITS.replace(ping_interval=20.0, ping_timeout=20.0)) as (transport, raw):
         recorder = Recorder.of(transport)
+        leap(monkeypatch, 20.0)
         ping = await raw.next_of(PING)
         transport.pause_receiving()
         await raw.send(raw.frame(PONG, ping.payload))
-        await timers_due(0.4)
+        leap(monkeypatch, 100.0)
+        await turns(20)
         assert recorder.lost is None
         transport.resume_receiving()
-        ping = await raw.next_of(PING)  # it goes on from there, and finds what is dead
+        leap(monkeypatch, 21.0)
+        await raw.next_of(PING)  # it goes on from there, and finds what is dead
+        for _ in range(2):  # at first, what was read after the pause counts
+            leap(monkeypatch, 20.0)
+            await turns(20)
         assert (await recorder.end()).code == 1011
 
 

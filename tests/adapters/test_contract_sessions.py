@@ -13,15 +13,16 @@ import pytest
 from core_driver import turns
 from dialings import DIALINGS, Dialing
 from hosts import HOSTS, Default, Host
-from leftovers import other_tasks, turns_until
+from leftovers import other_tasks
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
-from served import hosts, raw
+from served import begin, control, hear, hosts, kinds_of_hosts, note, raw
+from waiting import until
 
 from wsrpc import Client, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.cluster import Cluster, MemoryEngine
 from wsrpc.testing import FaultProxy
 
-LIMITS = Limits(close_timeout=1.0)
+LIMITS = Limits(close_timeout=10.0)
 SOON = Reconnect(initial=0.001, max=0.005)
 ASKS = {"header": "Wsrpc-Resume: 1", "subprotocol": "Sec-WebSocket-Protocol: json, wsrpc.resume"}
 """How a client says that it means to resume. Web pages cannot send the header."""
@@ -79,7 +80,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
     """Until the client closes, which both sides learn at once."""
     engine = MemoryEngine()
     server, reached = (Server(limits=LIMITS, cluster=Cluster(engine) if through else None) for _ in range(2))
-    async with asyncio.timeout(60), AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         first = (await stack.enter_async_context(server.listen())).url if through else None
         url = await stack.enter_async_context(host.serving(reached if through else server))
         proxy = await stack.enter_async_context(FaultProxy(url))
@@ -89,7 +90,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
         client.on("close", lambda: told.append("client"))
         server.on("close", lambda: told.append("server"))
         async with client:
-            await turns_until(lambda: server.peers)
+            await until(lambda: server.peers)
             (peer,) = server.peers
             for number in (-2, -1):  # both sides count now, so that the session can go on
                 await exchange(client, theirs, number)
@@ -97,64 +98,32 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             if through:
                 first = None
                 peer.transport.abort()  # type: ignore[union-attr]
-                await turns_until(lambda: back)
+                await until(lambda: back)
                 back.clear()
 
             async def cut(number: int, direction: Any, after: int) -> None:
                 async with proxy.cut_after(after, direction):
                     # The connections that come meanwhile are cut there, too, so this ends only when none is.
                     both = asyncio.gather(exchange(client, theirs, number), exchange(peer, ours, number))
-                    await turns_until(lambda: client.state != "connected" or both.done())
+                    await until(lambda: client.state != "connected" or both.done())
                 await both
-                await turns_until(lambda: len(back) > number)
+                await until(lambda: len(back) > number)
                 assert server.peers == (peer,)
 
             for number, (direction, after) in enumerate(CUTS):
                 await cut(number, direction, after)
-            await turns_until(lambda: len(theirs.notes) == len(ours.notes) == len(CUTS) + 2)
+            await until(lambda: len(theirs.notes) == len(ours.notes) == len(CUTS) + 2)
             assert theirs.notes == ours.notes == list(range(-2, len(CUTS)))
             assert all(info.resumed for info in back) and told == []
             assert not ours.ran and not theirs.ran and reached.peers == ()
             ends = (client.peer, peer)
-            await turns_until(lambda: not any(each.pending or each.anonymous_channels or each.active for each in ends))
+            await until(lambda: not any(each.pending or each.anonymous_channels or each.active for each in ends))
             await client.close()
-            await turns_until(lambda: server.peers == ())
+            await until(lambda: server.peers == ())
             assert sorted(told) == ["client", "server"]
 
 
 # ---------------------------------------------------------------- what a raw client sees of it
-
-
-async def say(peer: RawPeer, *said: dict[str, Any]) -> None:
-    """Send control messages in one write."""
-    await peer.send(*(peer.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": fields})) for fields in said))
-
-
-async def hear(peer: RawPeer) -> Any:
-    """Return the next control message but acknowledgements."""
-    while True:
-        said = json.loads((await peer.next_of(TEXT)).payload)
-        if "wsrpc" in said and said["wsrpc"]["t"] != "ack":
-            return said["wsrpc"]
-
-
-HELLO = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
-NOTE = {"a": ["note", 1]}
-"""The one counted message of `begin`."""
-
-
-async def begin(peer: RawPeer) -> dict[str, Any]:
-    """Begin a session in which one message is counted, and return the fields of the resume that goes on with it."""
-    await say(peer, HELLO)
-    welcome = await hear(peer)
-    await say(peer, {"t": "ack", "n": 0, "bytes": 0})
-    await peer.send(peer.frame(TEXT, json.dumps(NOTE)))
-    named = {"sid": welcome["sid"], "token": welcome["token"]}
-    return HELLO | {"t": "resume", "gen": 1, "rx": 0, "bytes": 0} | named
-
-
-def note(peer: RawPeer, number: int) -> bytes:
-    return peer.frame(TEXT, json.dumps({"a": ["note", number]}))
 
 
 def noting(limits: Limits = LIMITS) -> tuple[Server, list[int], list[str]]:
@@ -172,7 +141,7 @@ async def begun(url: str, server: Server, notes: list[int]) -> AsyncGenerator[tu
     """A client with a session, the resume that goes on with it, and the server's peer."""
     async with raw(url) as old:
         resume = await begin(old)
-        await turns_until(lambda: notes == [1])
+        await until(lambda: notes == [1])
         yield old, resume, server.peers[0]
 
 
@@ -180,32 +149,32 @@ async def begun(url: str, server: Server, notes: list[int]) -> AsyncGenerator[tu
 async def test_a_half_open_connection_is_fenced(host: Host) -> None:
     """Its last messages count for nothing, and what comes of its end touches nothing."""
     server, notes, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url, begun(url, server, notes) as (old, resume, peer):
+    async with host.serving(server) as url, begun(url, server, notes) as (old, resume, peer):
         async with raw(url, ASKS["header"]) as new:
-            await say(new, resume)
+            await new.send(control(new, resume))
             answer = await hear(new)
-            assert (answer["t"], answer["rx"], answer["bytes"]) == ("resumed", 1, len(json.dumps(NOTE)))
+            assert (answer["t"], answer["rx"], answer["bytes"]) == ("resumed", 1, 16)
             await old.send(note(old, 2))
             assert (await old.next_of(CLOSE)).code == 4409
             await old.send(old.close_frame(4409))
             old.drop()
             await new.send(note(new, 3))
-            await turns_until(lambda: len(notes) == 2)
+            await until(lambda: len(notes) == 2)
             assert notes == [1, 3] and server.peers == (peer,) and peer.connected and told == ["open"]
             await new.send(new.close_frame(1000))
             if "close code" not in host.cannot:
                 assert (await new.next_of(CLOSE)).code == 1000
             new.drop()
             # Where hosts do not report a Close frame, raw clients do not say in another way that they close.
-            await turns_until(lambda: peer.detached if "close code" in host.cannot else server.peers == ())
+            await until(lambda: peer.detached if "close code" in host.cannot else server.peers == ())
 
 
-@hosts
+@kinds_of_hosts
 @asking
 async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: Host, asks: str) -> None:
     """What comes in the same read waits until the resume is handled, and none of it is lost."""
     server, notes, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url:
+    async with host.serving(server) as url:
         async with begun(url, server, notes) as (_, resume, _):
             pass
         async with raw(url, asks) as new:
@@ -213,48 +182,47 @@ async def test_a_client_that_means_to_resume_says_so_before_it_has_a_peer(host: 
             assert (await new.next_frame()).opcode == PONG  # so the server has begun to read
             await turns(20)
             assert len(server.peers) == 1
-            control = new.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": resume}))
             in_parts = json.dumps({"a": ["note", 12]}).encode()
             parts = [new.frame(TEXT, in_parts[:5], fin=False), new.frame(0, in_parts[5:])]
-            await new.send(control, *(note(new, number) for number in range(2, 12)), *parts)
+            await new.send(control(new, resume), *(note(new, number) for number in range(2, 12)), *parts)
             assert (await hear(new))["t"] == "resumed"
-            await turns_until(lambda: len(notes) == 12)
+            await until(lambda: len(notes) == 12)
             assert notes == list(range(1, 13)) and told == ["open"]
 
 
-@hosts
+@kinds_of_hosts
 @pytest.mark.parametrize(("says_gone", "code"), [(False, 4412), (False, 1001), (True, 4412), (True, None)])
 async def test_how_a_page_leaves(host: Host, says_gone: bool, code: int | None) -> None:
     """The close frame of a web page ends its connection, whether or not its session is to go on."""
     server, notes, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url:
+    async with host.serving(server) as url:
         async with begun(url, server, notes) as (old, resume, peer):
             if says_gone:
-                await say(old, {"t": "gone", "why": "closed"})
+                await old.send(control(old, {"t": "gone", "why": "closed"}))
             if code is not None:
                 await old.send(old.close_frame(code))
                 assert (await old.next_of(CLOSE)).code == code
-        await turns_until(lambda: peer.detached or server.peers == ())
+        await until(lambda: peer.detached or server.peers == ())
         assert peer.detached is not says_gone and len(told) == 1 + says_gone
         async with raw(url, ASKS["subprotocol"]) as new:
-            await say(new, resume)
+            await new.send(control(new, resume))
             assert (await hear(new))["t"] == ("gone" if says_gone else "resumed")
 
 
-@hosts
+@kinds_of_hosts
 @pytest.mark.parametrize("noticed", [True, False], ids=["detached", "half open"])
 async def test_a_client_that_was_kicked_while_it_was_away_is_told_when_it_comes_back(host: Host, noticed: bool) -> None:
     """Also if the server has not noticed yet that it is away, and still waits for an answer to the Close frame."""
-    server, notes, told = noting(LIMITS.replace(close_timeout=20.0))
-    async with asyncio.timeout(30), host.serving(server) as url:
+    server, notes, told = noting(LIMITS.replace(close_timeout=1000.0))
+    async with host.serving(server) as url:
         async with begun(url, server, notes) as (old, resume, peer):
             if noticed:
                 old.drop()
-                await turns_until(lambda: peer.detached)
+                await until(lambda: peer.detached)
             closing = asyncio.create_task(peer.close(1008, "kicked"))
-            await turns_until(lambda: closing.done() or not peer.connected)
+            await until(lambda: closing.done() or not peer.connected)
             async with raw(url, ASKS["subprotocol"]) as new:
-                await say(new, resume)
+                await new.send(control(new, resume))
                 if not noticed and "answered close" in host.cannot:  # it took the client for told
                     assert await hear(new) == {"t": "gone", "why": "expired"}
                 else:
@@ -265,11 +233,10 @@ async def test_a_client_that_was_kicked_while_it_was_away_is_told_when_it_comes_
             await closing
 
 
-@pytest.mark.parametrize("host", [host for host in HOSTS if "heartbeat" not in host.cannot], ids=repr)
-async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host: Host) -> None:
-    server, notes, told = noting(LIMITS.replace(ping_interval=0.05, ping_timeout=0.05))
-    async with asyncio.timeout(30), host.serving(server) as url, begun(url, server, notes) as (silent, _, peer):
-        await turns_until(lambda: not peer.connected)
+async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on() -> None:
+    server, notes, told = noting(LIMITS.replace(ping_interval=0.05, ping_timeout=2.0))
+    async with Default().serving(server) as url, begun(url, server, notes) as (silent, _, peer):
+        await until(lambda: not peer.connected)
         assert peer.detached and told == ["open"]
         with pytest.raises((EOFError, ConnectionError)):
             await silent.next_of(CLOSE)
@@ -289,20 +256,17 @@ async def test_the_call_of_a_connection_returns_with_it_although_its_session_goe
         told.append("open")
         await go_on.wait()
 
-    async with asyncio.timeout(30):
-        async with host.serving(server) as url:
-            await turns(20)  # the host has begun
-            before = other_tasks()
-            async with raw(url) as first:
-                await begin(first)
-                await turns_until(lambda: server.peers and server.peers[0].stats().messages_in == 3)
-                (peer,) = server.peers
-                first.reset()
-            await turns_until(lambda: peer.detached and len(other_tasks() - before) == 1)  # that of `opened`
-            go_on.set()
-            await turns_until(lambda: notes == [1])
-            assert list(server.peers) == [peer] and told == ["open"]
-            began = asyncio.get_running_loop().time()
-        # The host has ended, with a session that had no connection.
-        assert asyncio.get_running_loop().time() - began < 10.0
+    async with host.serving(server) as url:
+        await turns(20)  # the host has begun
+        before = other_tasks()
+        async with raw(url) as first:
+            await begin(first)
+            await until(lambda: server.peers and server.peers[0].stats().messages_in == 3)
+            (peer,) = server.peers
+            first.reset()
+        await until(lambda: peer.detached and len(other_tasks() - before) == 1)  # that of `opened`
+        go_on.set()
+        await until(lambda: notes == [1])
+        assert list(server.peers) == [peer] and told == ["open"]
+    # The host has ended, with a session that had no connection.
     assert server.peers == () and [line.split()[0] for line in told] == ["open", "close"]

@@ -7,15 +7,13 @@ from collections.abc import Generator
 
 import pytest
 from core_driver import turns
-from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over, connect_to
+from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over
 from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 from leftovers import open_sockets
 
-from wsrpc.cluster.engine import FEW, PROBE, RESPONSE_TIMEOUT, Engine, EngineConnection
+from wsrpc.cluster.engine import FEW, PROBE, Engine, EngineConnection
 from wsrpc.errors import EngineLost
-from wsrpc_adapters import _broker_connection
-from wsrpc_adapters.redis import RedisBroker
 
 
 @pytest.fixture(params=KINDS)
@@ -80,10 +78,6 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
     await heard.until(lambda: b"back" in heard.payloads)
 
 
-def test_a_broker_that_freezes_is_noticed_in_time() -> None:
-    assert PROBE + RESPONSE_TIMEOUT + _broker_connection.GRACE <= RESPONSE_TIMEOUT + 1
-
-
 async def test_cancelling_leaves_the_connection_in_use(mortal: MortalEngine, connect: Connect, subject: str) -> None:
     connection, heard = await connect()
     await connection.subscribe(f"{subject}.old")
@@ -131,24 +125,3 @@ async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine, count: in
     with pytest.raises(asyncio.CancelledError):
         await connecting
     assert recorder.reasons == []
-
-
-async def test_a_ping_of_redis_ends_with_its_connection() -> None:
-    """When the ping on one of the two connections failed, the other one waited for ever."""
-    engine, recorder = OnServer("redis"), Recorder()
-    connection = await connect_to(engine.engine, recorder)
-    try:
-        assert isinstance(connection, _broker_connection.BrokerConnection)
-        broker = connection._broker
-        assert isinstance(broker, RedisBroker)
-        engine.freeze()
-        ping = asyncio.create_task(broker._subscribing.ping())
-        await turns(20)
-        assert not ping.done()
-        await broker.drop()
-        await asyncio.wait([ping])
-        assert ping.cancelled()
-        await recorder.ended()
-    finally:
-        engine.kill()
-        await connection.close()

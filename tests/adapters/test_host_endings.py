@@ -6,15 +6,16 @@ import asyncio
 import gc
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
-from hosts import HOSTS, Host, UvicornH11, serving_starlette
-from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, RawPeer, ask, handshake
-from served import LIMITS, Endings, Observed, echo_server, hosts, port_of, raw
+from hosts import HOSTS, KINDS_OF_HOSTS, Host, UvicornH11, serving_starlette
+from raw_websocket import CLOSE, TEXT, ask, handshake
+from served import HELLO, LIMITS, Endings, Observed, control, echo_server, hosts, kinds_of_hosts, port_of, raw
+from waiting import until
 
 from wsrpc import ConnectionLost, Peer, Server, dial
 
@@ -40,7 +41,7 @@ async def test_a_server_closes_with_1012_and_refuses_who_comes_until_it_is_serve
     await left.client.close()
 
 
-@hosts
+@kinds_of_hosts
 @pytest.mark.parametrize("code", [4001, 1007])
 async def test_nothing_is_handled_once_a_close_frame_is_sent(host: Host, code: int) -> None:
     server = Server(limits=LIMITS.replace(close_timeout=0.2))
@@ -48,7 +49,7 @@ async def test_nothing_is_handled_once_a_close_frame_is_sent(host: Host, code: i
     server.on("note", ran.append)
     async with host.serving(server) as url, raw(url) as peer:
         await peer.send(peer.frame(TEXT, '{"a":["note",0]}'))
-        await turns_until(lambda: ran == [0])
+        await until(lambda: ran == [0])
         closing: asyncio.Task[None] | None = None
         if code == 4001:
             closing = asyncio.create_task(server.peers[0].close(4001, "logged out"))
@@ -88,29 +89,20 @@ async def test_a_handler_may_close_its_own_connection_and_the_server(host: Host)
                 assert (await seen.ended).code == code
 
 
-PLACES = [*map(repr, HOSTS), "uvicorn-websockets", "uvicorn-wsproto"]
+SERVED_AT: dict[str, Callable[[Server], Any]] = {
+    **{repr(host): host.serving for host in KINDS_OF_HOSTS},
+    **{run: partial(serving_starlette, run=run) for run in ("uvicorn-websockets", "uvicorn-wsproto")},
+}
+"""Hosts, and other WebSocket implementations of uvicorn."""
 
 
-def served_at(place: str, server: Server) -> Any:
-    """Serve at a host, or with another WebSocket implementation of uvicorn."""
-    host = next((host for host in HOSTS if repr(host) == place), None)
-    return serving_starlette(server, place) if host is None else host.serving(server)
-
-
-def control(peer: RawPeer, *fields: dict[str, Any]) -> bytes:
-    return b"".join(peer.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": each})) for each in fields)
-
-
-HELLO: dict[str, Any] = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
-
-
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", SERVED_AT)
 @pytest.mark.parametrize("code", [4400, 1007])
 async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, code: int) -> None:
     """A number of 200 digits made the close reason too long for a Close frame, and closing raised an exception."""
     huge = 10**200
     server = echo_server(limits=LIMITS.replace(close_timeout=0.1))
-    async with asyncio.timeout(8), served_at(place, server) as url, raw(url) as peer:
+    async with SERVED_AT[place](server) as url, raw(url) as peer:
         if code == 4400:
             await peer.send(control(peer, HELLO, {"t": "ack", "n": huge, "bytes": 0}))
         else:
@@ -119,7 +111,7 @@ async def test_nothing_that_a_client_says_keeps_its_connection_open(place: str, 
         assert (frame.code, len(frame.reason)) == (code, 123)
         await peer.send(peer.frame(CLOSE, frame.payload))
         await peer.read_to_end()
-        await turns_until(lambda: server.peers == ())
+        await until(lambda: server.peers == ())
 
 
 @pytest.mark.parametrize("host", [*HOSTS, UvicornH11()], ids=repr)

@@ -55,7 +55,7 @@ async def test_floods_are_handled_in_parts_with_a_turn_for_others_between_them(h
     read = READ_OF_UVLOOP if on_uvloop() else READ
     events, at_most = 2 * read, read // len(MESSAGE)  # no frame takes less than its message
     flood = Flood()
-    async with asyncio.timeout(60), host.serving(flood.server) as url, AsyncExitStack() as stack:
+    async with host.serving(flood.server) as url, AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(raw(url)) for _ in range(senders)]
         watching = asyncio.create_task(flood.watch(events))
         await asyncio.gather(*(peer.send(peer.frame(TEXT, MESSAGE) * (events // senders)) for peer in peers))

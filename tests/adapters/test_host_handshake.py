@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from core_driver import turns
-from hosts import HOSTS, HTTP_HOSTS, Host, UvicornH11
-from leftovers import turns_until
+from hosts import HOSTS, Host, Uvicorn, UvicornH11
 from raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake, head_of
 from served import LIMITS, echo_server, hosts, keeps_working, port_of
+from waiting import until
 
 from wsrpc import Handshake, HandshakeRejected, Peer, Server
 from wsrpc.testing import connect
@@ -146,6 +146,8 @@ LISTED = {"origins": ["https://app.example"]}
 FROM_EVIL, BEARER = ("Origin: https://evil.example",), (f"Authorization: Bearer {TOKEN}",)
 COMPRESSES = {"compression": True}
 SHORT = {"limits": LIMITS.replace(open_timeout=0.1)}
+IMPOLITE = LIMITS.replace(close_timeout=0.1)
+"""For clients that do not answer a Close frame."""
 
 
 def forbidden(origin: str) -> dict[str, Any]:
@@ -344,12 +346,12 @@ def expected(way: str, status: int) -> dict[tuple[str, str], int]:
 
 
 def serving_pages() -> Server:
-    server = echo_server(origins=ALLOWED)
+    server = echo_server(origins=ALLOWED, limits=IMPOLITE)
     server.room("lobby", keep=60, allow=lambda peer: True)
     return server
 
 
-PLACES = [(host, way) for way in WAYS for host in (HOSTS if way == "WebSocket" else HTTP_HOSTS)]
+PLACES = [(HOSTS[0] if way == "WebSocket" else Uvicorn(), way) for way in WAYS]
 
 
 @pytest.mark.parametrize(("host", "way"), PLACES, ids=str)
@@ -436,7 +438,8 @@ async def test_what_comes_before_the_response_waits_for_it(host: Host, moment: s
 
 @pytest.mark.parametrize("host", [host for host in HOSTS if "early" in host.cannot], ids=repr)
 async def test_what_comes_with_the_request_is_lost(host: Host) -> None:
-    async with host.serving(echo_server()) as url, asking(port_of(url), handshake("/ws") + EARLY) as (head, peer):
+    server = echo_server(limits=IMPOLITE)
+    async with host.serving(server) as url, asking(port_of(url), handshake("/ws") + EARLY) as (head, peer):
         if "400" in host.cannot["early"]:
             assert head.split()[1] == b"400"
             return
@@ -483,7 +486,7 @@ async def test_who_leaves_in_the_handshake_gets_no_peer(host: Host, caplog: pyte
             with pytest.raises((OSError, EOFError)):
                 await reader.readexactly(1)
         go.set()
-        await turns_until(lambda: len(server.peers) == 1)
+        await until(lambda: len(server.peers) == 1)
     assert not [record for record in caplog.records if record.exc_info]
 
 

@@ -7,9 +7,9 @@ import ssl
 
 import pytest
 from hosts import CA, Host, over_tls
-from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT
 from served import LIMITS, hosts, raw
+from waiting import until
 
 from wsrpc import CloseInfo, Server, dial
 from wsrpc.types import RawConnection
@@ -58,12 +58,12 @@ async def test_stats_after_the_end_over_tls(host: Host) -> None:
 
     async with over_tls(host, server) as url:
         transport = await dial(url, ssl=ssl.create_default_context(cafile=CA), limits=LIMITS)
-        await turns_until(lambda: server.stats().peers)
+        await until(lambda: server.stats().peers)
         transport.abort()
         await ended.wait()
         for _ in range(10):  # the host closes what it takes for its own
             await asyncio.sleep(0)
         assert server.stats().unsent_bytes == 0
         released.set()
-        await turns_until(lambda: not server.stats().peers)
+        await until(lambda: not server.stats().peers)
         assert sum(server.stats().closed.values()) == 1

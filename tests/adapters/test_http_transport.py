@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from asgi_servers import uvicorn_serving
 from client_driver import leap
-from hosts import HTTP_HOSTS, Host
-from leftovers import timers_due, turns_until
+from hosts import HTTP_HOSTS, Aiohttp, Host
+from leftovers import timers_due
 from raw_websocket import head_of
 from recorder import Recorder
 from served import AT_ONCE, Endings
+from waiting import until
 
 from wsrpc import (
     Client,
@@ -130,7 +129,7 @@ class Gate:
                 event = await receive()
                 if unheard and event["type"] == "websocket.disconnect":
                     await self.late.wait()
-                if not (unheard and event["type"] == "websocket.receive"):
+                if not unheard or event["type"] != "websocket.receive":
                     events.put_nowait(event)
                 if late and event["type"] == "websocket.connect":
                     await send({"type": "websocket.accept"})
@@ -158,6 +157,25 @@ async def gated(**options: Any) -> AsyncGenerator[tuple[Server, Gate, str]]:
         yield server, gate, f"ws://127.0.0.1:{port}/ws"
 
 
+@asynccontextmanager
+async def connected(
+    websockets: str = "refused", *, reconnect: Reconnect | None = AT_ONCE, **options: Any
+) -> AsyncGenerator[tuple[Server, Gate, Client, list[ReconnectInfo]]]:
+    """A client of a gated server, which has gone on or not, and how often it has come back."""
+    async with gated() as (server, gate, url):
+        gate.websockets = websockets
+        client, infos = Client(url, limits=LIMITS, reconnect=reconnect, **options), list[ReconnectInfo]()
+        client.on_reconnect(infos.append)
+        async with client:
+            yield server, gate, client, infos
+
+
+def aborts(client: Client) -> None:
+    """Let the connection of a client drop."""
+    assert client.peer.transport is not None
+    client.peer.transport.abort()
+
+
 async def count_to(end: int) -> AsyncGenerator[int]:
     for number in range(end):
         yield number
@@ -167,19 +185,15 @@ async def count_to(end: int) -> AsyncGenerator[int]:
 
 
 async def test_a_client_uses_http_where_websocket_fails_and_remembers_that(caplog: pytest.LogCaptureFixture) -> None:
-    async with gated() as (_server, gate, url):
-        async with Client(url, reconnect=AT_ONCE, limits=LIMITS) as client:
-            assert client.transport == "http"
-            assert "is reached over HTTP, because WebSocket has failed: HandshakeRejected" in caplog.text
-            assert await client.request("double", 21) == 42
-            resumed = asyncio.get_running_loop().create_future()
-            client.on_reconnect(lambda info: resumed.set_result(info.resumed))
-            assert client.peer.transport is not None
-            client.peer.transport.abort()
-            assert await resumed
-            assert await client.request("double", 4) == 8
-            assert gate.requests.count("websocket") == 1
-        assert client.transport is None
+    async with connected() as (_, gate, client, infos):
+        assert client.transport == "http"
+        assert "is reached over HTTP, because WebSocket has failed: HandshakeRejected" in caplog.text
+        assert await client.request("double", 21) == 42
+        aborts(client)
+        await until(lambda: infos)
+        assert infos[0].resumed and await client.request("double", 4) == 8
+        assert gate.requests.count("websocket") == 1
+    assert client.transport is None
 
 
 async def test_a_client_remembers_that_responses_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,25 +208,21 @@ async def test_a_client_remembers_that_responses_are_held_back(monkeypatch: pyte
         assert gate.carried_by == ["stream", "poll", "poll"]
 
 
+@pytest.mark.parametrize("answers_http", [True, False])
 async def test_a_request_for_a_websocket_that_a_proxy_swallows(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    answers_http: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HTTP was tried after ``open_timeout``."""
+    """HTTP was tried after ``open_timeout``. If that fails, the WebSocket may still open."""
     monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
     async with gated() as (_server, gate, url):
-        gate.websockets = "swallowed"
+        gate.websockets, gate.answers_http = "swallowed", answers_http
         async with Client(url, limits=LIMITS) as client:
-            assert client.transport == "http"
-            assert "because WebSocket has failed: no answer within 0.05 s" in caplog.text
-        gate.refused.set()
-
-
-async def test_a_websocket_that_opens_after_http_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
-    async with gated() as (_server, gate, url):
-        gate.websockets, gate.answers_http = "swallowed", False
-        async with Client(url, limits=LIMITS) as client:
-            assert client.transport == "websocket" and gate.requests[-2:] == ["websocket", "POST"]
+            if answers_http:
+                assert client.transport == "http"
+                assert "because WebSocket has failed: no answer within 0.05 s" in caplog.text
+                gate.refused.set()
+            else:
+                assert client.transport == "websocket" and gate.requests[-2:] == ["websocket", "POST"]
 
 
 async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +247,9 @@ async def test_a_server_that_is_slow_to_accept_is_not_a_proxy_that_holds_back(mo
 @pytest.mark.parametrize("before", ["refused", "mute"])
 async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)  # a connection that lasted a second is replaced at once
-    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
-    async with gated() as (server, gate, url):
+    if before == "mute":
+        monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
+    async with connected(before) as (server, gate, client, infos):
         go_on = asyncio.Event()
 
         @server.on("count")
@@ -248,63 +259,52 @@ async def test_a_change_of_transport_is_a_resume(before: str, monkeypatch: pytes
                     await go_on.wait()
                 yield number
 
-        gate.websockets = before
-        client = Client(url, reconnect=AT_ONCE, limits=LIMITS)
-        infos: list[ReconnectInfo] = []
-        got: list[int] = []
-        async with client:
-            await turns_until(lambda: client.transport == "http")
-            client.on_reconnect(infos.append)
-            stream = client.stream("count")
-            async for number in stream:
-                got.append(number)
-                if number == 499:
-                    break
-            gate.websockets = "passed on"
-            await turns_until(lambda: client.transport == "websocket")
-            go_on.set()
-            async for number in stream:
-                got.append(number)
-            assert await client.request("double", 21) == 42
-        assert got == [*range(1000)]
+        await until(lambda: client.transport == "http")
+        infos.clear()
+        monkeypatch.setattr(chosen_transport, "MUTE", 60.0)
+        stream, got = client.stream("count", returns=int), list[int]()
+        while len(got) < 500:
+            got.append(await anext(stream))
+        gate.websockets = "passed on"
+        await until(lambda: client.transport == "websocket")
+        go_on.set()
+        assert [*got, *[number async for number in stream]] == [*range(1000)]
+        assert await client.request("double", 21) == 42
         assert [info.resumed for info in infos] == [True]
 
 
 @pytest.mark.parametrize(
     ("websockets", "passes", "carried_by"),
     [
+        *((websockets, 30.0, "websocket") for websockets in ("502", "swallowed", "mute")),
+        *((websockets, 0.0, "http") for websockets in ("swallowed", "mute")),
         ("refused", 30.0, "http"),
-        ("502", 30.0, "websocket"),
-        ("swallowed", 30.0, "websocket"),
-        ("mute", 30.0, "websocket"),
-        ("swallowed", 0.0, "http"),
-        ("mute", 0.0, "http"),
     ],
 )
 async def test_a_client_that_had_a_websocket(
     websockets: str, passes: float, carried_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It tried HTTP beside each slow attempt, as did all clients of an office, on the link that they share."""
-    monkeypatch.setattr(chosen_transport, "PASSES", passes)
-    monkeypatch.setattr(chosen_transport, "SLOW", 0.05)
-    monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
-    monkeypatch.setattr(client_session, "ANSWER_TIMEOUT", 0.5)
-    async with gated() as (_server, gate, url):
-        gate.websockets = "passed on"
-        async with Client(url, reconnect=Reconnect(initial=0.01, max=0.1), limits=LIMITS) as client:
-            assert await client.request("double", 21) == 42
-            gate.websockets = websockets
-            assert client.peer.transport is not None
-            client.peer.transport.abort()
-            await turns_until(lambda: gate.requests.count("websocket") > 1)
-            if carried_by == "websocket":
-                await timers_due(0.2)
-                gate.websockets = "passed on"
-                gate.refused.set()
-            assert await client.request("double", 4) == 8
-            await turns_until(lambda: client.transport == carried_by)
-            assert ("POST" in gate.requests) is (carried_by == "http")
+    async with connected("passed on", reconnect=Reconnect(initial=0.01, max=0.1)) as (_, gate, client, _):
+        assert await client.request("double", 21) == 42
+        monkeypatch.setattr(chosen_transport, "PASSES", passes)
+        for module, name in (
+            (chosen_transport, "SLOW"),
+            (chosen_transport, "MUTE"),
+            (client_session, "ANSWER_TIMEOUT"),
+        ):
+            monkeypatch.setattr(module, name, 0.5 if name == "ANSWER_TIMEOUT" else 0.05)
+        gate.websockets = websockets
+        aborts(client)
+        await until(lambda: gate.requests.count("websocket") > 1)
+        if carried_by == "websocket":
+            await timers_due(0.2)
+            gate.websockets = "passed on"
             gate.refused.set()
+        assert await client.request("double", 4) == 8
+        await until(lambda: client.transport == carried_by)
+        assert ("POST" in gate.requests) is (carried_by == "http")
+        gate.refused.set()
 
 
 @pytest.mark.parametrize("websockets", ["heard", "unheard"])
@@ -314,7 +314,7 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
     """Calls that were made at once failed after 40 s, with an unknown outcome."""
     monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
     monkeypatch.setattr(sessions, "WAS_OPEN", 0.05)
-    async with gated() as (server, gate, url):
+    async with connected(websockets) as (server, gate, client, infos):
         ran: list[int | str] = []
 
         @server.on("add")
@@ -324,22 +324,18 @@ async def test_what_was_sent_on_a_mute_websocket_moves_to_http(
 
         server.on("note", ran.append)
         server.on("count", count_to)
-        gate.websockets = websockets
-        async with Client(url, limits=LIMITS) as client:
-            infos: list[ReconnectInfo] = []
-            client.on_reconnect(infos.append)
-            await client.emit("note", "first")
-            calls = [client.request("add", number) for number in range(20)]
-            assert await asyncio.gather(*calls) == [*range(1, 21)]
-            assert client.transport == "http" and [info.resumed for info in infos] == [True]
+        await client.emit("note", "first")
+        calls = [client.request("add", number) for number in range(20)]
+        assert await asyncio.gather(*calls) == [*range(1, 21)]
+        assert client.transport == "http" and [info.resumed for info in infos] == [True]
+        for drops in (True, False):
             assert [number async for number in client.stream("count", 5)] == [0, 1, 2, 3, 4]
-            assert client.peer.transport is not None
-            client.peer.transport.abort()
-            assert [number async for number in client.stream("count", 5)] == [0, 1, 2, 3, 4]
-            assert [info.resumed for info in infos] == [True, True]
-            gate.late.set()
-            await gate.heard.wait()
-        assert ran == ["first", *range(20)]
+            if drops:
+                aborts(client)
+        assert [info.resumed for info in infos] == [True, True]
+        gate.late.set()
+        await gate.heard.wait()
+    assert ran == ["first", *range(20)]
 
 
 @pytest.mark.parametrize("websockets", ["mute", "heard late"])
@@ -348,20 +344,18 @@ async def test_what_a_mute_websocket_has_not_carried_yet_is_not_sent_again(
 ) -> None:
     """Another process, or the same one later, may get it, so the outcome is unknown."""
     monkeypatch.setattr(chosen_transport, "MUTE", 0.05)
-    async with gated() as (server, gate, url):
+    async with connected(websockets) as (server, gate, client, _):
         ran: list[int] = []
         server.on("run", ran.append)
-        gate.websockets = websockets
-        async with Client(url, limits=LIMITS, reconnect=AT_ONCE) as client:
-            with pytest.raises(ConnectionLost) as caught:
-                await client.request("run", 1)
-            assert caught.value.outcome == "unknown"
-            await client.request("run", 2)
-            assert client.transport == "http"
-            gate.late.set()
-            if websockets == "heard late":
-                await gate.heard.wait()
-        assert sorted(ran) == [1, 2][websockets == "mute" :]
+        with pytest.raises(ConnectionLost) as caught:
+            await client.request("run", 1)
+        assert caught.value.outcome == "unknown"
+        await client.request("run", 2)
+        assert client.transport == "http"
+        gate.late.set()
+        if websockets == "heard late":
+            await gate.heard.wait()
+    assert sorted(ran) == [1, 2][websockets == "mute" :]
 
 
 async def test_a_session_does_not_move_without_what_preceded_its_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,8 +379,7 @@ async def test_a_server_without_extensions_takes_no_session_over_http() -> None:
     async with gated(extensions=False) as (_, _, url):
         with pytest.raises(HandshakeRejected, match="404"):
             await dial_http(url, limits=LIMITS, headers={"Wsrpc-Resume": "1"})
-        transport = await dial_http(url, limits=LIMITS)
-        transport.abort()
+        (await dial_http(url, limits=LIMITS)).abort()
 
 
 async def test_a_websocket_on_which_nothing_arrives_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,18 +387,16 @@ async def test_a_websocket_on_which_nothing_arrives_does_not_take_over(monkeypat
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)
     monkeypatch.setattr(chosen_transport, "LONGEST_REMEMBERED", 0.05)
     monkeypatch.setattr(chosen_transport, "UNUSED", 0.2)
-    async with gated() as (_server, gate, url):
-        async with Client(url, reconnect=AT_ONCE, limits=LIMITS) as client:
-            infos: list[ReconnectInfo] = []
-            client.on_reconnect(infos.append)
-            gate.websockets = "mute"
-            await turns_until(lambda: gate.requests.count("websocket") > 3)
-            assert await client.request("double", 4) == 8
-            assert client.transport == "http" and not infos
-            gate.websockets = "passed on"
-            await turns_until(lambda: client.transport == "websocket")
-            assert await client.request("double", 5) == 10
-            assert [info.resumed for info in infos] == [True]
+    async with connected() as (_, gate, client, infos):
+        gate.websockets = "mute"
+        await until(lambda: gate.requests.count("websocket") > 3)
+        assert await client.request("double", 4) == 8
+        assert client.transport == "http" and not infos
+        monkeypatch.setattr(chosen_transport, "UNUSED", 60.0)
+        gate.websockets = "passed on"
+        await until(lambda: client.transport == "websocket")
+        assert await client.request("double", 5) == 10
+        assert [info.resumed for info in infos] == [True]
 
 
 async def test_a_connection_that_replaces_another_one_has_the_present_credentials(
@@ -413,64 +404,50 @@ async def test_a_connection_that_replaces_another_one_has_the_present_credential
 ) -> None:
     """It was given to the next user of the client, and was opened with credentials that had expired."""
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 1.1)
-    async with gated() as (server, gate, url):
+    token = "new"
+    async with connected(auth=lambda: token) as (server, gate, client, _):
 
+        @server.on_handshake
         def identify(handshake: Handshake) -> None:
             handshake.principal = handshake.bearer_token
-            if handshake.bearer_token == "old":
-                handshake.reject(401)
 
-        server.on_handshake(identify)
-        token = "new"
-        async with Client(url, auth=lambda: token, reconnect=AT_ONCE, limits=LIMITS) as client:
-            assert client.transport == "http"
-            gate.websockets = "passed on"
-            await turns_until(lambda: client.transport == "websocket")
-            assert gate.requests.count("websocket") == 2
+        gate.websockets = "passed on"
+        await until(lambda: client.transport == "websocket")
+        assert gate.requests.count("websocket") == 2
+        await client.close()
         token = "bob"
         async with client:
             assert [peer.principal for peer in server.peers] == ["bob"]
 
 
-@pytest.mark.parametrize("options", [{"reconnect": None}, {"extensions": False, "reconnect": AT_ONCE}])
+@pytest.mark.parametrize("options", [{"reconnect": None}, {"extensions": False}])
 async def test_a_session_that_does_not_resume_keeps_its_transport(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its calls would be lost."""
     monkeypatch.setattr(chosen_transport, "REMEMBERED", 0.05)
-    async with gated() as (server, gate, url):
+    async with connected(**options) as (server, gate, client, _):
         release = asyncio.Event()
         server.on("wait", release.wait)
-        async with Client(url, limits=LIMITS, **options) as client:
-            calls = [asyncio.create_task(client.request("wait")), asyncio.create_task(client.request("double", 1))]
-            assert await calls[1] == 2
-            gate.websockets = "passed on"
-            await timers_due(0.4)
-            release.set()
-            assert await calls[0] is True
-            assert client.transport == "http" and gate.requests.count("websocket") == 1
-
-
-async def test_a_preferred_transport_is_kept() -> None:
-    async with gated() as (_server, gate, url):
+        calls = [asyncio.create_task(client.request("wait")), asyncio.create_task(client.request("double", 1))]
+        assert await calls[1] == 2
         gate.websockets = "passed on"
-        async with Client(url, transports=["http", "websocket"], limits=LIMITS) as client:
-            await timers_due(0.2)
-            assert client.transport == "http" and "websocket" not in gate.requests
+        await timers_due(0.4)
+        release.set()
+        assert await calls[0] is True
+        assert client.transport == "http" and gate.requests.count("websocket") == 1
 
 
 async def test_transports_restricts_the_choice() -> None:
     async with gated() as (_server, gate, url):
-        for client in (
-            Client(url, transports=["websocket"], reconnect=None),
-            Client(url, transports=["websocket"], reconnect=None, auth="x"),
-        ):
-            with pytest.raises(HandshakeRejected):
-                await client.connect()
+        with pytest.raises(HandshakeRejected):
+            await Client(url, transports=["websocket"], reconnect=None).connect()
         assert not gate.carried_by
         gate.websockets = "passed on"
-        async with Client(url, transports=["http"]) as client:
-            assert client.transport == "http"
+        for transports in (["http"], ["http", "websocket"]):
+            async with Client(url, transports=transports, limits=LIMITS) as client:  # type: ignore[arg-type]
+                await timers_due(0.1)
+                assert client.transport == "http" and gate.requests.count("websocket") == 1
         async with Client(url) as client:
             assert client.transport == "websocket"
         gate.requests.clear()
@@ -552,7 +529,7 @@ async def test_senders_fill_the_next_body_while_one_is_on_its_way(monkeypatch: p
             while not recorder.paused:
                 transport.send(b'{"a":["news","' + 8000 * b"x" + b'"]}')
             gate.admitted.release()
-            await turns_until(lambda posts=posts: len(gate.bodies) > posts)  # type: ignore[misc]
+            await until(lambda posts=posts: len(gate.bodies) > posts)  # type: ignore[misc]
         assert 200_000 <= gate.bodies[-1] <= 300_000 and transport.unsent <= 600_000
         gate.admitted = asyncio.Semaphore(sys.maxsize)
         transport.abort()
@@ -571,7 +548,7 @@ async def test_a_close_waits_while_bytes_leave(monkeypatch: pytest.MonkeyPatch) 
         closing = asyncio.ensure_future(transport.close(3000, "bye"))
         for posts in range(1, 6):
             gate.admitted.release()
-            await turns_until(lambda posts=posts: len(gate.bodies) > posts)  # type: ignore[misc]
+            await until(lambda posts=posts: len(gate.bodies) > posts)  # type: ignore[misc]
             leap(monkeypatch, LIMITS.close_timeout)
             await asyncio.sleep(0)
             assert not closing.done()
@@ -590,14 +567,14 @@ async def test_a_client_that_polls_and_is_paused_stays(monkeypatch: pytest.Monke
         transport.start(recorder)
         (peer,) = server.peers
         await peer.emit("news")
-        await turns_until(lambda: recorder.messages)
+        await until(lambda: recorder.messages)
         for posts in range(1, 5):
             leap(monkeypatch, http_dial.PAUSED)
-            await turns_until(lambda posts=posts: len(gate.bodies) == posts)  # type: ignore[misc]
+            await until(lambda posts=posts: len(gate.bodies) == posts)  # type: ignore[misc]
         assert 4 * http_dial.PAUSED > _http_connections.ABSENT and server.peers == (peer,)
         await peer.emit("more news")
         transport.resume_receiving()
-        await turns_until(lambda: "more news" in recorder.texts[-1])
+        await until(lambda: "more news" in recorder.texts[-1])
         await transport.close()
 
 
@@ -607,20 +584,10 @@ async def test_an_aiohttp_server_that_ends(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(http_dial, "LAST", 0.05)
     server = Server(limits=Limits(close_timeout=1000.0))
     server.on("double", lambda number: 2 * number)
-    app = web.Application()
-    app.router.add_route("*", "/ws", aiohttp_adapter.aiohttp_handler(server))
-
-    async def close(app: web.Application) -> None:
-        await server.close()
-
-    app.on_shutdown.append(close)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    sock = socket.create_server(("127.0.0.1", 0))
-    await web.SockSite(runner, sock).start()
-    async with Client(f"ws://127.0.0.1:{sock.getsockname()[1]}/ws", transports=["http"], reconnect=None) as client:
-        assert await client.request("double", 21) == 42
-        await runner.cleanup()
+    async with AsyncExitStack() as left:
+        async with Aiohttp().serving(server) as url:
+            client = await left.enter_async_context(Client(url, transports=["http"], reconnect=None))
+            assert await client.request("double", 21) == 42
 
 
 # ---------------------------------------------------------------- other nodes
@@ -645,7 +612,7 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
     """
     monkeypatch.setattr("wsrpc.cluster._links.RESPONSE_TIMEOUT", 60.0)
     engine = CountingEngine()
-    servers = [Server(limits=Limits(close_timeout=0.05), cluster=Cluster(engine)) for _ in range(2)]
+    servers = [Server(limits=IMPOLITE, cluster=Cluster(engine)) for _ in range(2)]
     async with (
         uvicorn_serving(asgi(servers[0]), lifespan="off") as first,
         uvicorn_serving(asgi(servers[1]), lifespan="off") as second,
@@ -654,7 +621,7 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
         here, there = (f"http://127.0.0.1:{port}/ws" for port in (first, second))
         id = await opened(session, here)
         await opened(session, there)
-        await turns_until(lambda: all(len(server.cluster.nodes) == 2 for server in servers))
+        await until(lambda: all(len(server.cluster.nodes) == 2 for server in servers))
         guessed = id[:-3] + "xxx"
         for authorization, guess, status in (("", guessed, 404), ("other", id, 403), ("", id, 204)):
             before, body = engine.bytes, HELLO + frame(TEXT, b'{"a":["x","' + 20_000 * b"x" + b'"]}')
@@ -668,10 +635,10 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
         assert await status_of(session, "POST", there, poll(guessed)) == 404
         assert await status_of(session, "POST", there, poll(id, Authorization="other")) == 403
         before, waiting = engine.bytes, asyncio.create_task(status_of(session, "POST", there, poll(id)))
-        await turns_until(lambda: engine.bytes > before)
+        await until(lambda: engine.bytes > before)
         assert len(servers[0].peers) == 1
         waiting.cancel()
-        await turns_until(lambda: not servers[0].peers)
+        await until(lambda: not servers[0].peers)
         assert "Exception in ASGI application" not in caplog.text
     for server in servers:
         await server.close()
@@ -679,13 +646,15 @@ async def test_other_nodes_pass_on_what_belongs_to_a_connection(
 
 # ---------------------------------------------------------------- requests that are not those of a client
 
+IMPOLITE = Limits(close_timeout=0.05)
+"""These clients do not answer a Close frame."""
 STREAM, POLL, SHORT = ({"wsrpc-transport": how} for how in ("stream", "poll", "short"))
 HELLO = frame(TEXT, b'{"t":"hello","v":1,"features":[]}')
 
 
 @asynccontextmanager
 async def requesting(**options: Any) -> AsyncGenerator[tuple[Server, str, aiohttp.ClientSession]]:
-    server = Server(limits=Limits(close_timeout=0.05), **options)  # these clients do not answer a Close frame
+    server = Server(limits=IMPOLITE, **options)
     server.on("double", lambda number: 2 * number)
     async with uvicorn_serving(asgi(server)) as port, aiohttp.ClientSession() as session:
         yield server, f"http://127.0.0.1:{port}/ws", session
@@ -758,7 +727,6 @@ async def test_what_a_server_refuses(case: str) -> None:
             assert await status_of(session, "POST", url, request(id, **mine), HELLO) == 404
 
 
-PAGE = "https://page.example"
 BELONGS = [("", "", 204), (PAGE, "", 403), (PAGE, PAGE, 204), (PAGE, FOREIGN["origin"], 403), ("", PAGE, 403)]
 """The origin of the opening request and of a later one."""
 
@@ -787,7 +755,7 @@ async def test_a_repeated_request_has_no_effect() -> None:
 @pytest.mark.parametrize("host", HTTP_HOSTS, ids=repr)
 async def test_requests_of_http_1_0(host: Host) -> None:
     """nginx sends them. Where hypercorn runs the server, each response ended the connection."""
-    server = Server()
+    server = Server(limits=IMPOLITE)
     server.on("double", lambda number: 2 * number)
     async with host.serving(server) as url, aiohttp.ClientSession(version=aiohttp.HttpVersion10) as session:
         url = url.replace("ws", "http", 1)
@@ -830,7 +798,7 @@ async def test_a_page_gives_the_connection_of_a_response_back(
         monkeypatch.setattr(_http_connections, "TAIL", 8)
     if arrived == "not asked":
         monkeypatch.setattr(_http_connections, "GIVEN_UP", 0.1)
-    server = Server(limits=LIMITS, origins=[PAGE])
+    server = Server(limits=IMPOLITE, origins=[PAGE])
     server.on("double", lambda number: 2 * number)
     headers = {"Origin": origin} if origin else {}
     async with host.serving(server) as url, aiohttp.ClientSession() as session:

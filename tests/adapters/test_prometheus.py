@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from leftovers import turns_until
 from prometheus_client import CollectorRegistry
+from waiting import until
 
 from wsrpc import HandlerFailed, Server, UnknownEvent
 from wsrpc.cluster import Cluster, MemoryEngine
@@ -53,9 +53,9 @@ async def test_calls_are_counted_by_event_and_outcome(monkeypatch: pytest.Monkey
                 await client.request(f"made up {number}")
         assert [item async for item in client.stream("feed")] == [1]
         waiting = asyncio.create_task(client.request("wait"))
-        await turns_until(lambda: server.stats().active)
+        await until(lambda: server.stats().active)
         waiting.cancel()
-        await turns_until(lambda: not server.stats().active)
+        await until(lambda: not server.stats().active)
         for name in "abc":  # more than MOST_EVENTS
             server.on(name, lambda: None)
             await client.request(name)
@@ -77,13 +77,13 @@ async def test_each_statistic_of_the_server_and_its_cluster_is_exported() -> Non
     value = observed(server)
     async with connect(server) as client:
         await client.emit("nobody handles this")
-        await turns_until(lambda: server.stats().ignored)
+        await until(lambda: server.stats().ignored)
         server.room("lobby").add(server.peers[0])
         found = {name: value(name) for name in ("peers", "healthy", "rooms", "accepted_total", "cluster_nodes")}
         assert found == dict.fromkeys(found, 1)
         assert value("ignored_total", kind="unknown event") == 1
         await client.close(3777)
-        await turns_until(lambda: not server.peers)
+        await until(lambda: not server.peers)
     assert value("closed_total", code="_OTHER") == 1 and value("closed_total", code="3777") is None
     await server.close()
 
@@ -104,5 +104,5 @@ async def test_a_thread_gets_the_last_values_if_the_event_loop_is_blocked(monkey
         await server.accept(memory_transports()[0])
     before = value("peers")  # in the event loop, many are those of the last scrape
     assert before is not None and before < 300
-    await turns_until(lambda: value("peers") == 301)
+    await until(lambda: value("peers") == 301)
     await server.close()

@@ -14,8 +14,8 @@ import pytest
 from asgi_servers import uvicorn_serving
 from hosts import HOSTS, Host
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from served import AT_ONCE, LIMITS
+from waiting import until
 from websockets.http11 import Request
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Peer, Quotas, Server, local_client
@@ -113,7 +113,7 @@ def seen(error: BaseException | None) -> str:
 
 async def after_refusal(client: Client) -> str:
     """Whether a client that was refused dials on. If not, its calls fail at once, and say why."""
-    await turns_until(lambda: client.state in ("closed", "waiting"))
+    await until(lambda: client.state in ("closed", "waiting"))
     if client.state == "waiting":
         return DIALS_ON
     for _ in range(2):

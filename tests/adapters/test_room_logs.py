@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from stores_in_use import Connect
 from stores_in_use import connect as connect
 from test_stores import servers as servers
 from test_stores_lost import Mortal
 from test_stores_lost import client as client
 from test_stores_lost import mortal as mortal
+from waiting import until
 
 import wsrpc.testing
 from wsrpc import Client, Context, Server
@@ -23,6 +23,10 @@ from wsrpc.store import Store
 from wsrpc_adapters.redis import RedisStore
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+EACH = 30
+"""Events of each speaker."""
 
 
 class Ear:
@@ -80,15 +84,15 @@ async def test_members_of_all_servers_get_all_events_in_one_order(connect: Conne
         ears = [await one.ear(), await two.ear(), await two.ear()]
 
         async def talk(house: House, name: str) -> list[int]:
-            return [(await house.lobby.emit("said", f"{name}{number}", skip=None)).sent for number in range(100)]
+            return [(await house.lobby.emit("said", f"{name}{number}", skip=None)).sent for number in range(EACH)]
 
         talks = [(one, "a"), (one, "b"), (two, "c"), (empty, "d")]
         reports = await asyncio.gather(*(talk(*each) for each in talks))
-        assert reports == [[1] * 100, [1] * 100, [2] * 100, [0] * 100]
-        heard = [await ear.hear(400) for ear in ears]
+        assert reports == [[1] * EACH, [1] * EACH, [2] * EACH, [0] * EACH]
+        heard = [await ear.hear(4 * EACH) for ear in ears]
         assert heard[0] == heard[1] == heard[2]
         for name in "abcd":
-            assert [text for text in heard[0] if text[0] == name] == [f"{name}{number}" for number in range(100)]
+            assert [text for text in heard[0] if text[0] == name] == [f"{name}{number}" for number in range(EACH)]
         late = await empty.ear(last=3)
         assert await late.hear(3) == heard[0][-3:]
         for house in (one, two):
@@ -137,32 +141,6 @@ async def test_what_redis_has_lost_is_told(mortal: Mortal, client: Any, lost: st
         assert back.heard.get_nowait() == "missed"
 
 
-@pytest.mark.parametrize("count", [1, 4, 5])
-async def test_what_redis_has_lost_while_connections_lasted_is_told(count: int, mortal: Mortal, client: Any) -> None:
-    async with houses(RedisStore(mortal.url), RedisStore(mortal.url)) as (one, two):
-        here, there = await one.ear(), await two.ear()
-        await one.lobby.emit("said", 1)
-        assert await here.hear(1) == await there.hear(1) == [1]
-        saved = {
-            key: await client.dump(key) for key in await client.keys("*") if b":log:" in key or b":entries:" in key
-        }
-        for number in range(2, 6):
-            await two.lobby.emit("said", number)
-        assert await here.hear(4) == await there.hear(4) == [2, 3, 4, 5]
-        for key, value in saved.items():
-            await client.restore(key, 600_000, value, replace=True)
-        last = 6 + count
-        await asyncio.gather(*(two.lobby.emit("said", number) for number in range(6, last)))
-        for each in (here, there):
-            assert await each.hear(1) == ["missed"]
-        await two.lobby.emit("said", last)
-        for each in (here, there):
-            heard: list[Any] = []
-            while last not in heard:
-                heard += await each.hear(1)
-            assert {*heard} <= {"missed", *range(6, last + 1)}
-
-
 @pytest.mark.parametrize("state", [None, lambda peer: "state"], ids=["missed", "state"])
 async def test_another_log_with_as_many_events_is_noticed_at_once(
     mortal: Mortal, client: Any, state: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -181,7 +159,7 @@ async def test_another_log_with_as_many_events_is_noticed_at_once(
             await one.lobby.emit("said", number)
         assert [await ear.hear(2) for ear in ears] == [[1, 2], [1, 2]]
         mortal.server.kill()
-        await turns_until(lambda: caplog.text.count("does not answer") == 2)
+        await until(lambda: caplog.text.count("does not answer") == 2)
         mortal.start()
         assert [await ear.hear(1) for ear in ears] == [told or ["missed"]] * 2
         await two.lobby.emit("said", 3)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
-from engine_servers import ServerProcess
+from engine_servers import Started
 from stores_in_use import STORES, Connect, add
 from stores_in_use import connect as connect
 
@@ -14,19 +14,10 @@ from wsrpc.testing import STORE_CHECKS
 
 
 @pytest.fixture(scope="session")
-def servers() -> Generator[Callable[[str], str]]:
-    """The URLs of the servers that all tests share, each started when it is first asked for."""
-    started: dict[str, ServerProcess] = {}
-
-    def url(kind: str) -> str:
-        start = STORES[kind][0]
-        if start is not None and kind not in started:
-            started[kind] = start()
-        return started[kind].url if kind in started else ""
-
-    yield url
-    for server in started.values():
-        server.kill()
+def servers() -> Generator[Started]:
+    started = Started({kind: start for kind, (start, _) in STORES.items()})
+    yield started
+    started.kill()
 
 
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=lambda check: check.__name__)

@@ -22,12 +22,13 @@ import msgspec
 import pytest
 from engine_servers import address_of, lasting_port, redis_server
 from engines_in_use import Recorder
-from leftovers import open_sockets, timers_due, turns_until
+from leftovers import open_sockets, timers_due
 from programs import start
 from raw_websocket import ask
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from stores_in_use import add, add_own, end, entries_of, new_log, next_entries, state_of, until
+from stores_in_use import add, add_own, end, entries_of, eventually, new_log, next_entries, state_of
+from waiting import until
 
 from wsrpc import Client, HandshakeRejected, Quotas, Server
 from wsrpc._log import sqlite_store
@@ -138,7 +139,7 @@ async def test_what_others_do_to_a_run_harms_only_it(harm: str, mortal: Mortal, 
     assert [*await store.hold("p", {"bad": "a", "good": "a"}, {"bad": 1, "good": 1})] == ["good"]
     quick = RedisStore(mortal.url, lease=0.001)
     await quick.hold("p", {"good": "a"}, {})
-    await until(partial(state_of, store, "good"), lambda state: state is not None and state.lost)
+    await eventually(partial(state_of, store, "good"), lambda state: state is not None and state.lost)
     assert [log.key for log in await store.adopt("t") if log.key != "bad"] == ["good"]
     await quick.close()
 
@@ -168,7 +169,7 @@ async def test_a_server_that_freezes(mortal: Mortal, store: RedisStore, reads: R
     await calls_fail(store)
     assert loop.time() - began >= RESPONSE_TIMEOUT
     mortal.server.thaw()
-    await until(lambda: answered(store), bool)
+    await eventually(lambda: answered(store), bool)
     await add_own(store, 3, b"z")
     assert await asyncio.gather(*readers) == [[b"z"]] * 10
     mortal.server.freeze()
@@ -188,7 +189,7 @@ async def test_only_the_connection_that_is_listened_on_is_lost(
 ) -> None:
     readers = await with_readers(store, reads, insist)
     for _ in range(3):
-        assert await until(lambda: client.client_kill_filter(_type="pubsub"), bool) in (1, 2)
+        assert await eventually(lambda: client.client_kill_filter(_type="pubsub"), bool) in (1, 2)
         await reads.look()
         page = await reads.read("k", 2)
         assert page is not None and not page.state.lost, "its process has connected again"
@@ -233,14 +234,14 @@ async def test_a_run_whose_process_was_killed_is_lost_long_before_its_lease_laps
     await program.wait()
     for page in await asyncio.gather(*readers):
         assert page is not None and page.state.lost and page.state.owner_ended
-    [adopted] = await until(lambda: reads.adopt("t"), bool)
+    [adopted] = await eventually(lambda: reads.adopt("t"), bool)
     assert adopted.payload == b"call"
 
     async def end_if_lost() -> bytes | None:
         return (await reads.append("k", "a", "other", 1, [], end=b"end", only_if_lost=True)).state.end
 
-    await until(partial(reads.read, "k", 0), lambda page: page is not None and page.state.owner_ended)
-    assert await until(end_if_lost, bool) == b"end"
+    await eventually(partial(reads.read, "k", 0), lambda page: page is not None and page.state.owner_ended)
+    assert await eventually(end_if_lost, bool) == b"end"
 
 
 async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its_process(
@@ -258,7 +259,7 @@ async def test_a_run_is_lost_for_the_first_reader_if_somebody_has_looked_for_its
     before = len(await listening())
     program.kill()
     await program.wait()
-    await until(listening, lambda found: len(found) < before)  # Redis has noticed
+    await eventually(listening, lambda found: len(found) < before)  # Redis has noticed
     await reads.look()
     await timers_due(0.7)
     page = await reads.read("k", 1)
@@ -288,7 +289,7 @@ async def test_the_connections_of_a_process_that_was_killed_do_not_count_for_lon
         before = len(await listening())
         program.kill()
         await program.wait()
-        await until(listening, lambda found: len(found) < before)  # Redis has noticed
+        await eventually(listening, lambda found: len(found) < before)  # Redis has noticed
         assert sorted(await asyncio.gather(*(enters(stack) for _ in range(3)))) == [False, True, True]
         assert not await enters(stack)
     await server.close()
@@ -312,23 +313,6 @@ async def test_readers_are_told_why_listening_has_ended(
     assert [str(each) for each in failed] == ["no such message"], "as a defect of the program, it is logged"
 
 
-async def test_listening_goes_on_without_the_log_for_which_it_began(store: RedisStore, reads: RedisStore) -> None:
-    """This process has begun the log anew in the same turn of the event loop, so that nobody has to listen to it."""
-    failed = list[Any]()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
-    first = asyncio.create_task(reads.read("first", 0, wait=30))
-    await asyncio.sleep(0)
-    reads._tails.drop("first")
-    assert await first is None
-    await store.open("k", new_log("a"))
-    reading = asyncio.create_task(reads.read("k", 0, wait=30))
-    await add_own(store, 1, b"x")
-    page = await reading
-    assert page is not None and page.entries == [b"x"]
-    gc.collect()
-    assert failed == []
-
-
 @pytest.mark.parametrize("message", [b"", b"x", b"-3:", b"9:x", b"1:x" * 20])
 async def test_what_another_program_publishes_has_no_effect(
     store: RedisStore, reads: RedisStore, client: Any, message: bytes
@@ -336,7 +320,7 @@ async def test_what_another_program_publishes_has_no_effect(
     """A negative length stopped the event loop, and filled the memory."""
     await store.open("k", new_log("a"))
     reading = asyncio.create_task(reads.read("k", 0, wait=30))
-    [channel] = await until(lambda: client.pubsub_channels("*k"), bool)
+    [channel] = await eventually(lambda: client.pubsub_channels("*k"), bool)
     await client.publish(channel, message)
     await add_own(store, 1, b"x")
     page = await reading
@@ -354,7 +338,7 @@ async def test_a_server_that_is_restored_from_an_old_snapshot(mortal: Mortal, st
     await store.open("new", new_log("a"))
     mortal.server.kill()
     mortal.start()
-    await until(lambda: answered(store), bool)
+    await eventually(lambda: answered(store), bool)
     assert await entries_of(store) == [b"1", b"2"]
     with pytest.raises(LogGone):
         await add_own(store, 5, b"5")
@@ -384,8 +368,7 @@ async def test_entries_that_are_lost_while_connections_last(
         await client.restore(key, 60_000, value, replace=True)
     new = [b"new %d" % number for number in range(added)]
     assert (await add(store, "w", last + 1, *new)).number == 4
-    async with asyncio.timeout(20):  # far less than the time for which the reader waits
-        page = await reader
+    page = await reader
     assert page is not None and page.state.last == 3 + added
     for each in (store, reads):
         assert await next_entries(each, 3) == new
@@ -399,7 +382,7 @@ async def test_an_add_whose_answer_is_lost_is_repeated(mortal: Mortal, store: Re
     with pytest.raises(StoreLost):  # although each of its copies arrives
         await add(store, "w", 2, b"y", b"z")
     mortal.server.thaw()
-    await until(lambda: state_of(store), lambda state: state is not None and state.last > 1)
+    await eventually(lambda: state_of(store), lambda state: state is not None and state.last > 1)
     assert (await add(store, "other", 1, b"o")).number == 4
     added = await add(store, "w", 2, b"y", b"z")
     assert (added.number, added.before) == (2, "w.1")
@@ -458,7 +441,7 @@ async def test_a_thousand_readers_have_a_handful_of_connections(
     sockets = open_sockets()
     await asyncio.gather(*(store.open(f"k{n}", new_log("a", payer=f"user-{n}")) for n in range(500)))
     reading = asyncio.gather(*(next_entries(reads, 0, f"k{n // 2}") for n in range(1000)))
-    await until(lambda: client.pubsub_channels("wsrpc:changed:*"), lambda names: len(names) == 500)
+    await eventually(lambda: client.pubsub_channels("wsrpc:changed:*"), lambda names: len(names) == 500)
     await asyncio.gather(*(add_own(store, 1, b"x", key=f"k{n}") for n in range(500)))
     assert await reading == [[b"x"]] * 1000
     assert len(open_sockets() - sockets) <= 20, "two processes have them"
@@ -482,7 +465,7 @@ async def test_every_key_expires(client: Any, mortal: Mortal) -> None:
     lifetimes = {name: await client.pttl(name) for name in names}
     assert [name for name, left in lifetimes.items() if left == -1] == []
     await store.close()
-    await until(lambda: client.dbsize(), lambda size: size == 0)
+    await eventually(lambda: client.dbsize(), lambda size: size == 0)
 
 
 async def test_a_server_tells_when_its_store_does_not_answer(mortal: Mortal, caplog: pytest.LogCaptureFixture) -> None:
@@ -498,11 +481,11 @@ async def test_a_server_tells_when_its_store_does_not_answer(mortal: Mortal, cap
         told = [(each.levelname, each.getMessage()) for each in caplog.records]
         return [line for line in told if line[1].startswith("the store ")]
 
-    async with asyncio.timeout(60), server.listen() as listener, Client(listener.url):
+    async with server.listen() as listener, Client(listener.url):
         for expected in ("ok", "degraded", "ok"):
             if expected == "degraded":
                 mortal.server.kill()
-                await turns_until(lambda: not server.stats().store_answers)  # although nobody has called
+                await until(lambda: not server.stats().store_answers)  # although nobody has called
                 emitting = asyncio.create_task(room.emit("hello"))
                 await timers_due(1)  # for several attempts
                 [(level, text)] = lines()
@@ -513,10 +496,10 @@ async def test_a_server_tells_when_its_store_does_not_answer(mortal: Mortal, cap
             if expected == "degraded":
                 mortal.start("--requirepass", SECRET)
                 await emitting
-                await turns_until(lambda: server.stats().store_answers)
+                await until(lambda: server.stats().store_answers)
                 assert lines()[1:] == [("INFO", f"the store RedisStore({where}, name='wsrpc') answers again")]
         mortal.server.kill()
-        await turns_until(lambda: server.degraded)
+        await until(lambda: server.degraded)
     assert not server.degraded, "it has no connections that could be affected"
     assert SECRET not in caplog.text
 
@@ -534,7 +517,7 @@ async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: An
             engine = await RedisEngine(url).connect(heard)
             await engine.subscribe("a")
             await store.open("k", new_log("a"))
-            await until(lambda: promoted.info("replication"), lambda told: told["master_link_status"] == "up")
+            await eventually(lambda: promoted.info("replication"), lambda told: told["master_link_status"] == "up")
             readers = [asyncio.create_task(insist(reads, 0))]
             await reads.read("k", 0, wait=0.1)
             await promoted.execute_command("REPLICAOF", "NO", "ONE")
@@ -547,9 +530,8 @@ async def test_a_failover_that_keeps_connections_open(mortal: Mortal, client: An
                     return await add_own(store, 1, b"x")
                 return None
 
-            await until(added, bool)
-            async with asyncio.timeout(20):  # far less than the time for which a reader waits
-                assert await asyncio.gather(*readers) == [[b"x"]]
+            await eventually(added, bool)
+            assert await asyncio.gather(*readers) == [[b"x"]]
             await store.close()
             await reads.close()
             await engine.close()
@@ -641,7 +623,7 @@ async def test_a_file_is_found_again(tmp_path: Path) -> None:
         await add_own(store, 1, b"1", b"2", key=key)
     await end(store, b"end", key="ended")
     await end(store, b"end", key="gone")
-    await until(partial(store.read, "gone", 0), lambda page: page is None)
+    await eventually(partial(store.read, "gone", 0), lambda page: page is None)
     for id in ("a", "b"):
         await store.open("freed", new_log(id, payer="bob"))
         await end(store, b"end", id=id, key="freed", free=True)
@@ -695,7 +677,7 @@ async def test_a_clock_that_is_set_moves_nothing_while_a_file_is_open(
     written = (log := tmp_path / "store.db-wal").stat().st_size
     if ahead != then:
         ahead = then
-        await turns_until(lambda: log.stat().st_size > written)
+        await until(lambda: log.stat().st_size > written)
     if last_call == "after":
         await store.open("another", new_log("a"))
     copied = shutil.copytree(tmp_path, tmp_path / "after a power cut")
@@ -737,7 +719,7 @@ async def test_readers_have_only_what_is_in_the_file(
     readers = [asyncio.create_task(store.read("k", after, wait=30)) for after in (1, 1)]
     assert await entries_of(store) == [b"1"]
     adding = asyncio.create_task(add(store, "w", 2, b"2"))
-    await turns_until(FullDisk.begun.is_set)
+    await until(FullDisk.begun.is_set)
     readers += [asyncio.create_task(store.read("k", after)) for after in (0, 1)]
     await timers_due(0.1)
     assert [reader for reader in readers if reader.done()] == []

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from asgi_servers import uvicorn_serving
 from fastapi import FastAPI, WebSocket, WebSocketException
-from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, TEXT, ask, asking, build_frame, handshake, raw_client
 from served import LIMITS, PEM, Endings, echo_server, tls
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from waiting import until
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Server, current_peer, dial
 from wsrpc.types import WebSocketTransport
@@ -210,8 +210,7 @@ async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pyt
                     await reader.read(1)  # it was seen
             if case == "text and binary":
                 writer.write_eof()
-            async with asyncio.timeout(8):
-                rest = await reader.read()
+            rest = await reader.read()
             writer.close()
         headers = sorted(line for line in head.split(b"\r\n") if not line.lower().startswith(b"date:"))
         logged = [record.getMessage().replace(own_port, "PORT") for record in caplog.records]
@@ -281,7 +280,7 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.send(handshake("/"))
-            await turns_until(lambda: asked.is_set())
+            await until(lambda: asked.is_set())
             if case != "left":
                 await answer
         assert await answer is (case != "none of these")
@@ -323,7 +322,7 @@ async def test_a_middleware_around_accept(
             if GREETING in others:
                 assert (b"permessage-deflate" in head) is compression
                 await raw.send(raw.frame(TEXT, b'{"i":1,"a":["echo",1]}'))
-                await turns_until(lambda: server.stats().messages_in)
+                await until(lambda: server.stats().messages_in)
             elif status == 101:
                 await raw.send(raw.close_frame(4003))
                 assert await raw.read_to_end() == b""  # soon: uvicorn has seen the answer
@@ -342,7 +341,7 @@ async def test_uvicorn_s_shutdown_closes_with_1012(who: str) -> None:
     async with AsyncExitStack() as left:
         async with uvicorn_serving(asgi(server), OURS, **options) as port:
             await left.enter_async_context(client(port) if who == "client" else raw_client(port))
-            await turns_until(lambda: server.peers)
+            await until(lambda: server.peers)
         info = await endings.next()
         assert info.code == 1012 and (info.was_clean is (who == "client") or options)
 

@@ -1,21 +1,19 @@
 """A server that knows its own memory.
 
-``measured.py BYTES`` has that bound for sessions without a connection, and for what is kept for each caller; with
-``uncollected`` it runs without the garbage collector, with ``httptools`` or ``h11`` on uvicorn with this parser, and
-with the URL of a Redis it keeps results there.
+``measured.py BYTES`` has that bound for sessions without a connection, and for what is kept for each caller. With the
+URL of a Redis, it keeps results there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from wsrpc import AnonymousChannel, Handshake, Peer, Server
+from wsrpc import Handshake, Peer, Server
 from wsrpc.store import MemoryStore
 from wsrpc_adapters.redis import RedisStore
 
@@ -49,22 +47,10 @@ def make_server(most: int, *options: str) -> Server:
     async def work(data: Any) -> None:
         await asyncio.Event().wait()
 
-    @server.on("sleep")
-    async def sleep(data: str) -> None:
-        await asyncio.sleep(3600)
-
-    @server.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        await asyncio.Event().wait()
-
     @server.on("keep")
     async def keep(items: AsyncIterator[str]) -> None:
         async for _ in items:
             await asyncio.Event().wait()
-
-    @server.on("download")
-    def download(size: int) -> Iterator[bytes]:
-        return iter([b"x" * size])
 
     @server.on_handshake
     def log_in(handshake: Handshake) -> None:
@@ -100,30 +86,12 @@ def make_server(most: int, *options: str) -> Server:
     @server.on("state")
     def state() -> tuple[int, int, int]:
         """Return the memory, and the numbers of sessions without a connection, and with one."""
-        if gc.isenabled():
-            gc.collect()
+        gc.collect()
         detached = server.stats().detached_peers
         return memory(), detached, len(server.peers) - detached
 
     return server
 
 
-def serve(server: Server, *options: str) -> None:
-    if "uncollected" in options:
-        gc.disable()
-    parsers = {"httptools", "h11"}.intersection(options)
-    if not parsers:
-        server.run("127.0.0.1", 0)
-        return
-    import uvicorn
-
-    from wsrpc_adapters.asgi import asgi
-
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        print(f"listening on ws://127.0.0.1:{sock.getsockname()[1]}", file=sys.stderr)
-        protocol = "wsrpc_adapters.uvicorn:WebSocketProtocol"
-        uvicorn.run(asgi(server), fd=sock.fileno(), ws=protocol, http=parsers.pop(), log_level="warning")
-
-
 if __name__ == "__main__":
-    serve(make_server(int(sys.argv[1]), *sys.argv[2:]), *sys.argv[2:])
+    make_server(int(sys.argv[1]), *sys.argv[2:]).run("127.0.0.1", 0)

@@ -1,8 +1,8 @@
 """What stores forget, and who is told: the rows of a table in docs/explanation/drops.md.
 
-Redis fails, and two servers share it; or the only server is killed, with a `SqliteStore`. Callers make calls with keys,
-and repeat each one afterwards. Members of rooms come back at positions that they had before. Each row prints its
-counts, ``WSRPC_SOAK=1`` those of the table.
+Redis fails, and two servers share it. Callers make calls with keys, and repeat each one afterwards. Members of rooms
+come back at positions that they had before. Each row prints its counts, ``WSRPC_SOAK=1`` those of the table. What a
+file has after its process was killed is in ``tests/adapters/test_stores_lost.py``.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import enum
 import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack
 from functools import partial
-from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from effort import SOAK
-from engine_servers import ServerProcess, address_of, free_port, lasting_port, redis_server
-from leftovers import turns_until
-from programs import start
+from engine_servers import ServerProcess, address_of, lasting_port, redis_server
 from redis.asyncio import Redis
-from stores_in_use import until
+from stores_in_use import eventually
+from waiting import until
 
-from wsrpc import Client, Context, Handshake, Overloaded, RunLost, Server, WsrpcError
+from wsrpc import Client, Context, Handshake, Overloaded, RunLost, Server
 from wsrpc_adapters.redis import RedisStore
 
 CALLS = 300 if SOAK else 40
@@ -35,8 +33,6 @@ CALLERS = 4
 """Callers on each server. Besides, as many calls run while Redis fails."""
 ROOMS = ("lobby", "quiet")
 """All members of the second one are away while Redis fails."""
-PATIENCE = 60.0
-"""Seconds for which the test waits, since the machine may be busy."""
 LAST = -1
 """The events that are emitted when all is over."""
 
@@ -98,21 +94,14 @@ class Member:
         self._client = client = Client(url)
         client.on("said", self.got.append)
         room = client.room(self.room)
-        room.on_missed(self._missed)
+        room.on_missed(lambda: setattr(self, "told", True))
         await client.connect()
         joined = await room.join(after=self._position)
         self.told |= not joined.complete
 
-    def _missed(self) -> None:
-        self.told = True
-
     async def has(self, numbers: Iterable[int]) -> None:
         """Wait until these events have arrived."""
-        await turns_until(lambda: {*numbers} <= {*self.got}, PATIENCE)
-
-    async def is_told(self) -> None:
-        """Wait until the member knows that it has missed events."""
-        await turns_until(lambda: self.told, PATIENCE)
+        await until(lambda: {*numbers} <= {*self.got})
 
     async def leave(self) -> None:
         if self._client is not None:
@@ -219,7 +208,7 @@ async def is_replaced(redis: Disk, load: Load) -> Failing:
     replica = await redis.follow()
 
     own = await redis.client.info("replication")
-    await until(
+    await eventually(
         lambda: replica.info("replication"),
         lambda told: told["master_link_status"] == "up" and told["slave_repl_offset"] >= own["master_repl_offset"],
     )
@@ -239,9 +228,9 @@ async def is_emptied(redis: Disk, load: Load) -> Failing:
 
 async def noticed(load: Load) -> None:
     """Wait until both servers know that the store does not answer, and in the long form until callers were told."""
-    await turns_until(lambda: all(server.degraded for server in load.servers), PATIENCE)
+    await until(lambda: all(server.degraded for server in load.servers))
     if SOAK:
-        await turns_until(lambda: load.told and load.unsent, PATIENCE)
+        await until(lambda: load.told and load.unsent)
 
 
 async def has_no_memory(redis: Disk, load: Load) -> Failing:
@@ -254,7 +243,7 @@ async def has_no_memory(redis: Disk, load: Load) -> Failing:
 async def cannot_save(redis: Disk, load: Load) -> Failing:
     async def saved(state: str) -> None:
         await redis.client.bgsave()
-        await until(lambda: redis.client.info("persistence"), lambda told: told["rdb_last_bgsave_status"] == state)
+        await eventually(lambda: redis.client.info("persistence"), lambda told: told["rdb_last_bgsave_status"] == state)
 
     yield
     redis.server.fill_disk()
@@ -308,7 +297,6 @@ ROWS = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a disk is full only on Linux")
-@pytest.mark.timeout(300 if SOAK else 60)
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if SOAK or row.is_short])
 async def test_who_is_told_of_what_redis_forgets(name: str, tmp_path: Path) -> None:
     row = ROWS[name]
@@ -342,12 +330,12 @@ async def test_who_is_told_of_what_redis_forgets(name: str, tmp_path: Path) -> N
             stay = [f"stays-{number}" for number in range(CALLERS)]
             for number, key in enumerate(stay):
                 tasks.create_task(load.call(number, key))
-            await turns_until(lambda: all(map(load.ran.__getitem__, stay)), PATIENCE)
+            await until(lambda: all(map(load.ran.__getitem__, stay)))
             tasks.create_task(load.make(range(2 * CALLS, 3 * CALLS), some))
             await some.wait()
             async for _ in failing:  # to its end
                 raise AssertionError
-            await turns_until(lambda: not any(server.degraded for server in servers), PATIENCE)
+            await until(lambda: not any(server.degraded for server in servers))
             load.over.set()
         print(f"{name}: {await check(row, load, members, urls)}")
 
@@ -372,7 +360,7 @@ async def check(row: Row, load: Load, members: list[Member], urls: list[str]) ->
     gone = [len(load.sent - {*member.got}) for member in members]
     for member, count in zip(members, gone, strict=True):
         if count:
-            await member.is_told()
+            await until(lambda member=member: member.told)  # type: ignore[misc]
     match row.forgets:
         case Forgets.NOTHING:
             assert not twice and not lost and not any(gone) and not any(member.told for member in members)
@@ -385,129 +373,3 @@ async def check(row: Row, load: Load, members: list[Member], urls: list[str]) ->
         f"{len(twice & lost)} of these, {len(twice - lost)} others; {len(load.sent)} events, "
         f"{len(load.unsent)} Overloaded; gone: {gone}, all told"
     )
-
-
-SERVES = """
-import asyncio, sys
-from wsrpc import Context, Server
-from wsrpc.cluster import Cluster, MemoryEngine
-from wsrpc.store import SqliteStore
-
-server = Server(store=SqliteStore(sys.argv[1], payer_logs=10_000), cluster=Cluster(MemoryEngine()))
-lobby = server.room("lobby", keep=600, allow=lambda peer: True)
-
-@server.on_handshake
-def log_in(handshake):
-    handshake.principal, handshake.address = "ada", handshake.query.get("address")
-
-@server.on("charge", keep=600)
-async def charge(ctx: Context) -> int:
-    print(ctx.key, flush=True)
-    if ctx.key.startswith("stays"):
-        await asyncio.sleep(float(sys.argv[3]))
-    return 1
-
-@server.on("emit")
-async def emit(number: int) -> None:
-    await lobby.emit("said", number)
-
-@server.on("ask")
-async def ask(key: str) -> int:
-    return await server.cluster.peer("lock").request("open_lock", key, key=key, deliver_within=600)
-
-server.run(port=int(sys.argv[2]))
-"""
-
-
-class FileLoad:
-    """Calls and events of clients of a server that is killed, and what became of them."""
-
-    def __init__(self, file: Path) -> None:
-        self._words = SERVES, str(file), str(port := free_port())
-        self.url = f"ws://127.0.0.1:{port}/"
-        self.ran: Counter[str] = Counter()
-        """How often handlers ran for each key."""
-        self.done: set[str] = set()
-        self.told: defaultdict[str, list[WsrpcError]] = defaultdict(list)
-        self.sent: set[int] = set()
-
-    @asynccontextmanager
-    async def serving(self, stays: float) -> AsyncGenerator[None]:
-        """Serve until the end of the block, which kills the server. ``stays``: for how long some handlers run."""
-        process = await start(sys.executable, "-c", *self._words, str(stays))
-        assert process.stdout is not None and process.stderr is not None
-        await process.stderr.readline()  # it listens
-        reading = asyncio.create_task(self._read(process.stdout))
-        try:
-            yield
-        finally:
-            process.kill()
-            await reading
-            await process.communicate()
-
-    async def _read(self, output: asyncio.StreamReader) -> None:
-        while line := await output.readline():
-            self.ran[line.decode().strip()] += 1
-
-    async def call(self, client: Client, key: str) -> None:
-        """Call with a key, or ask the server to call a client that is away."""
-        asks = key.startswith("visit")
-        try:
-            request = (
-                client.request("ask", key, timeout=None) if asks else client.request("charge", key=key, timeout=None)
-            )
-            assert await request == 1
-            self.done.add(key)
-        except WsrpcError as exc:
-            self.told[key].append(exc)
-
-    async def make(self, client: Client) -> None:
-        """Call and emit, until a call or an event is lost with the server."""
-        with suppress(WsrpcError):
-            for number in numbers_from(0):
-                await self.call(client, key := f"order-{number}")
-                if key in self.told:
-                    break
-                await client.request("emit", number)
-                self.sent.add(number)
-
-
-@pytest.mark.timeout(300 if SOAK else 60)
-async def test_what_a_file_has_when_its_process_is_killed(tmp_path: Path) -> None:
-    async def open_lock(key: str) -> int:
-        opened[key] += 1
-        return 1
-
-    load = FileLoad(tmp_path / "store.db")
-    away, there, opened = Member("lobby"), Member("lobby"), Counter[str]()
-    stay, asked = ([f"{name}-{number}" for number in range(CALLERS)] for name in ("stays", "visit"))
-    async with AsyncExitStack() as stack:
-        async with load.serving(stays=600):
-            client = await stack.enter_async_context(Client(load.url))
-            for member in (away, there):
-                stack.push_async_callback(member.leave)
-                await member.come(load.url)
-            tasks = [asyncio.create_task(load.call(client, key)) for key in stay]
-            tasks += [asyncio.create_task(load.call(client, key)) for key in asked]
-            tasks.append(asyncio.create_task(load.make(client)))
-            await turns_until(lambda: len(load.sent) >= CALLS, PATIENCE)
-            await away.has({0})
-            await away.leave()
-            await turns_until(lambda: len(load.sent) >= 2 * CALLS and {*stay} <= {*load.ran}, PATIENCE)
-        async with load.serving(stays=0):
-            await asyncio.wait(tasks)
-            assert load.told.keys() >= {*stay, *asked}
-            first = {*load.done}
-            lock = Client(f"{load.url}?address=lock")
-            lock.on("open_lock", open_lock, keep=600)
-            await stack.enter_async_context(lock)
-            await asyncio.gather(*(load.call(client, key) for key in [*first, *load.told]))
-            await away.come(load.url)
-            await client.request("emit", LAST)
-            for member in (away, there):
-                await member.has({*load.sent, LAST})
-                assert not member.told
-        lost = {key for key, errors in load.told.items() if isinstance(errors[-1], RunLost)}
-        assert lost >= {*stay} and load.done == {*first, *load.told} - lost
-        assert {*load.ran.values(), *opened.values()} == {1} and opened.keys() == {*asked}
-        print(f"{len(load.ran)} keys, {len(lost)} lost, none ran twice; {len(load.sent)} events, none gone")

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import pytest
 from core_driver import turns
-from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import PATIENCE, RawPeer, RawServer, raw_server
+from leftovers import open_sockets, other_tasks
+from raw_websocket import RawPeer, RawServer, raw_server
+from waiting import until
 
 from wsrpc.testing import FaultProxy
 
@@ -106,11 +107,11 @@ async def test_bytes_and_both_kinds_of_end_pass_as_they_are(direction: Direction
         await passes(receiver, sender)
         receiver.fin()
         assert await sender.to_end() == (b"", "fin")
-        await turns_until(lambda: b.proxy.connections == 0)
+        await until(lambda: b.proxy.connections == 0)
         sender, receiver = await b.line(direction)
         sender.reset()
         assert await receiver.to_end() == RESET
-        await turns_until(lambda: b.proxy.connections == 0)
+        await until(lambda: b.proxy.connections == 0)
         b.server.sock.close()
         assert await (await b.dial()).to_end() == RESET, "the server is not there"
 
@@ -294,7 +295,7 @@ async def test_bytes_never_pass_faster_than_the_rate() -> None:
                 whole += len(piece)
                 assert whole <= rate * (loop.time() - began + EARLY) + PIECE
 
-        async with b.proxy.slow("down", rate=rate), asyncio.timeout(PATIENCE):
+        async with b.proxy.slow("down", rate=rate):
             began = loop.time()
             await asyncio.gather(*(job for s, r in lines for job in (s.send(bytes(each)), receive(r))))
             assert loop.time() - began >= 2 * each / rate - EARLY
@@ -341,40 +342,27 @@ async def test_a_sender_waits_when_the_queue_is_full() -> None:
 # ---------------------------------------------------------------- gateways
 
 
-async def test_idle_connections_time_out() -> None:
-    idle = 0.1
-    loop = asyncio.get_running_loop()
-    async with bench() as b:
-        async with b.proxy.time_out(idle=idle), b.proxy.time_out():
-            _, server = await b.line()
-            hearing = asyncio.create_task(server.to_end())
-            arrived_at = sent_at = began = loop.time()
-            while sent_at < began + 3 * idle and not hearing.done():  # on a slow machine, the reset comes meanwhile
-                arrived_at, sent_at = sent_at, loop.time()
-                await server.send(b"x")  # bytes of either direction count
-                await asyncio.sleep(0.01)
-            assert await hearing == RESET
-            assert loop.time() - arrived_at >= idle - EARLY  # the last byte may have come after the reset
-        await passes(*await b.line())
-
-
-async def test_connections_time_out_at_an_age() -> None:
-    life = 0.1
-    loop = asyncio.get_running_loop()
+@pytest.mark.parametrize("limit", ["idle", "life"])
+async def test_connections_time_out(limit: str) -> None:
+    seconds, loop = 0.1, asyncio.get_running_loop()
     async with bench() as b:
         old = await b.line()
         async with b.proxy.time_out(life=1_000, idle=1_000):
             await passes(*old)
             async with b.proxy.time_out(life=0):
                 assert await old[0].to_end() == RESET, "it is older already"
-            began = loop.time()
-            async with b.proxy.time_out(life=life):
+            began = sent_at = loop.time()
+            async with b.proxy.time_out(**{limit: seconds}), b.proxy.time_out():
                 client = await b.dial()
                 hearing = asyncio.create_task(client.to_end())
                 server = Side(await b.server.accept_tcp())
                 while not hearing.done():
-                    with suppress(ConnectionError):
-                        await server.send(b"x")
+                    if limit == "life" or loop.time() < began + 3 * seconds:  # bytes of either direction count
+                        sent_at, before = loop.time(), sent_at
+                        with suppress(ConnectionError):
+                            await server.send(b"x")
                     await asyncio.sleep(0.01)
                 assert (await hearing)[1] == "reset"
-                assert loop.time() - began >= life - EARLY
+                # The last byte may have come after the reset.
+                assert loop.time() - (began if limit == "life" else before) >= seconds - EARLY
+        await passes(*await b.line())

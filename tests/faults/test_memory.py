@@ -1,5 +1,6 @@
 """Memory of a server's process: sessions without a connection take what `Server(detached_bytes=)` says, not a multiple
-of it. What has ended takes nothing, and what one connection sends to slow handlers no more than its limits say.
+of it. What one connection sends to slow handlers takes no more than its limits say. That what has ended takes nothing
+is in ``tests/unit/peer/test_cycles.py``, and on each host in ``tests/adapters/test_host_endings.py``.
 
 ``WSRPC_SOAK=1`` measures more than fits an ordinary test run.
 """
@@ -10,18 +11,19 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from effort import SOAK
 from engine_servers import redis_server
 from measured import ITEM
 from programs import listening, start
 from raw_websocket import TEXT, raw_client
 from redis import Redis
+from served import HELLO, control
 
 from wsrpc import Client, Limits, RemoteError
 
@@ -29,7 +31,6 @@ PROGRAM = [sys.executable, "-W", "error", str(Path(__file__).with_name("measured
 MIB = 1024 * 1024
 BOUND = 64 * MIB
 
-pytestmark = pytest.mark.timeout(600 if SOAK else 120)
 soak = pytest.mark.soak
 
 
@@ -45,15 +46,23 @@ class Measured:
         """Return its memory, and the numbers of sessions without a connection, and with one."""
         return await self.client.request("state", returns=tuple[int, int, int])
 
-    async def leave_after(self, *messages: object, resumes: bool = True) -> int:
+    async def served_during(self, flood: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Wait for all of a flood. The client is served meanwhile."""
+        flooding, self.served = asyncio.gather(*flood), 0
+        while not flooding.done():
+            self.served += 1
+            size = self.served % 100
+            assert await self.client.request("kept", size, key=f"{size}") == "x" * size
+        await flooding
+
+    async def leave_after(self, *messages: object) -> int:
         """Begin a session, send messages that the server handles, and drop the connection.
 
         Returns how many sessions have no connection then.
         """
-        hello = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
-        control = [{"ws-wrapper": False, "wsrpc": fields} for fields in (hello, {"t": "ack", "n": 0, "bytes": 0})]
         async with raw_client(self.port) as raw:
-            for message in (*(control if resumes else ()), *messages, {"i": 1, "a": ["state"]}):
+            await raw.send(control(raw, HELLO, {"t": "ack", "n": 0, "bytes": 0}))
+            for message in (*messages, {"i": 1, "a": ["state"]}):
                 await raw.send(raw.frame(TEXT, json.dumps(message)))
             while json.loads((await raw.next_of(TEXT)).payload).get("i") != 1:
                 pass
@@ -103,57 +112,10 @@ async def test_small_messages_that_wait_count_with_what_keeps_them() -> None:
 FILLING = "x" * (MIB // 4)
 
 
-@soak
-@pytest.mark.parametrize(
-    ("resumes", "calls"),
-    [
-        pytest.param(True, [{"i": i + 2, "a": ["sleep", FILLING]} for i in range(16)], id="sessions"),
-        pytest.param(False, [{"i": i + 2, "a": ["sleep", FILLING]} for i in range(16)], id="connections"),
-        pytest.param(False, [{"a": ["sleep", FILLING]}] * 16, id="handlers of events"),
-        pytest.param(False, [{"i": 2, "a": ["talk"]}, *[{"h": 2, "a": ["word", FILLING]}] * 16], id="what is unread"),
-    ],
-)
-async def test_what_has_ended_takes_no_memory_without_the_garbage_collector(resumes: bool, calls: list[object]) -> None:
-    """60 sessions with 16 handlers of 1 MB each, ended one after the other, left 489 MiB at a bound of 4.
-
-    What is still read or handled after the end may take as much as the bound.
-    """
-    bound = 4 * MIB
-    async with measured(bound, "uncollected") as server:
-        await server.leave_after(*calls, resumes=resumes)
-        idle = (await server.state())[0]
-        for _ in range(200):
-            await server.leave_after(*calls, resumes=resumes)
-        assert (await server.state())[0] - idle < 2 * bound + 32 * MIB
-
-
-@soak
-@pytest.mark.parametrize("host", ["wsrpc", "httptools", "h11"])  # the latter two on uvicorn
-async def test_connections_that_come_call_stream_and_go_take_no_memory_without_the_garbage_collector(host: str) -> None:
-    """On uvicorn, each one left 4 KiB, and with httptools 6 KiB."""
-    async with measured(BOUND, host, "uncollected") as server:
-
-        async def visits(count: int) -> None:
-            for _ in range(count):
-                async with Client(server.url) as client:
-                    await client.request("say", 0)
-                    async with client.stream("download", ITEM, returns=bytes) as items:
-                        assert [len(item) async for item in items] == [ITEM]
-
-        async def crowd(count: int) -> None:
-            await asyncio.gather(*(visits(count // 4) for _ in range(4)))
-
-        await crowd(200)
-        idle = (await server.state())[0]
-        await crowd(20_000)
-        assert (await server.state())[0] - idle < 8 * MIB
-
-
 @pytest.mark.parametrize("features", [["credit"], pytest.param([], marks=soak)], ids=["wsrpc", "plain"])
 @pytest.mark.parametrize("busy", [True, pytest.param(False, marks=soak)], ids=["unread", "in the hands of handlers"])
 async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str], busy: bool) -> None:
     """The last item within the credit could be as large as `Limits.message_bytes`, on each channel."""
-    hello = {"t": "hello", "v": 1, "features": features, "limits": {}}
     small, large = ({"value": value, "done": False} for value in ("", "x" * 3 * MIB))
     async with measured() as server, raw_client(server.port) as raw:
 
@@ -161,7 +123,7 @@ async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str],
             found = [json.loads((await raw.next_of(TEXT)).payload) for _ in range(count)]
             return [message for message in found if "x" in message]
 
-        await raw.send(raw.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": hello})))
+        await raw.send(control(raw, HELLO | {"features": features}))
         await answers(1)
         idle = (await server.state())[0]
         for h in range(2, 26):
@@ -178,26 +140,35 @@ async def test_what_is_uploaded_to_slow_handlers_is_bounded(features: list[str],
         assert message["d"][0] - idle < 48 * MIB
 
 
-async def read_one(
-    eve: Client, key: str, items: tuple[int, int], more: str = "", stack: AsyncExitStack | None = None
-) -> None:
-    """Read the first of a number of items of a size. Its handler runs on, and with ``stack``, the stream stays open."""
-    stream = eve.stream("kept download", *items, more, key=key)
-    if stack is not None:
-        await anext(await stack.enter_async_context(stream))
-    else:
-        async with stream:
-            await anext(stream)
+@asynccontextmanager
+async def stored(store: str) -> AsyncGenerator[tuple[str, Measured]]:
+    """The URL of a Redis, and a server, which keeps results there or in its memory."""
+    redis = redis_server()
+    try:
+        async with measured(BOUND, *[redis.url] * (store == "redis")) as server:
+            yield redis.url, server
+    finally:
+        redis.kill()
+
+
+async def read_one(eve: Client, key: str, items: tuple[int, int], stack: AsyncExitStack) -> None:
+    """Read the first of a number of items of a size. Its handler runs on, and the stream stays open."""
+    await anext(await stack.enter_async_context(eve.stream("kept download", *items, "", key=key)))
+
+
+async def read_and_leave(eve: Client, key: str, items: tuple[int, int], more: str = "") -> None:
+    async with eve.stream("kept download", *items, more, key=key) as stream:
+        await anext(stream)
 
 
 FLOODS: dict[str, tuple[int, Callable[[Client, str, AsyncExitStack], Awaitable[object]]]] = {
-    "keys": (1500, lambda eve, key, stack: read_one(eve, key, (1, 1))),
-    "arguments": (80, lambda eve, key, stack: read_one(eve, key, (1, 1), FILLING * 12)),
+    "keys": (1500, lambda eve, key, stack: read_and_leave(eve, key, (1, 1))),
+    "arguments": (80, lambda eve, key, stack: read_and_leave(eve, key, (1, 1), FILLING * 12)),
     # 20 at once fit within `Limits.hard_cap_bytes`: above that, an answer closes the connection.
     "results": (400, lambda eve, key, stack: eve.request("kept", MIB // 2, key=key)),
-    "items": (400, lambda eve, key, stack: read_one(eve, key, (13, ITEM))),
-    "readers of small items": (1000, lambda eve, key, stack: read_one(eve, "k", (900, 1000), "", stack)),
-    "readers of large items": (300, lambda eve, key, stack: read_one(eve, "k", (1, 900_000), "", stack)),
+    "items": (400, lambda eve, key, stack: read_and_leave(eve, key, (13, ITEM))),
+    "readers of small items": (1000, lambda eve, key, stack: read_one(eve, "k", (900, 1000), stack)),
+    "readers of large items": (300, lambda eve, key, stack: read_one(eve, "k", (1, 900_000), stack)),
 }
 
 
@@ -207,10 +178,7 @@ FLOODS: dict[str, tuple[int, Callable[[Client, str, AsyncExitStack], Awaitable[o
 async def test_calls_with_keys_of_one_client_take_no_more_than_its_share(flood: str, store: str) -> None:
     """Each key took 3 MiB for its arguments, and each reader of a large item from Redis 2 MiB."""
     count, attempt = FLOODS[flood]
-    async with AsyncExitStack() as stack:
-        redis = redis_server()
-        stack.callback(redis.kill)
-        server = await stack.enter_async_context(measured(BOUND, *[redis.url] * (store == "redis")))
+    async with AsyncExitStack() as stack, stored(store) as (redis, server):
         client = Client(server.url, auth="eve", limits=Limits(sent_message_bytes=None))
         eve, streams = await stack.enter_async_context(client), await stack.enter_async_context(AsyncExitStack())
         keys, refused = map(str, range(count)), 0
@@ -225,26 +193,18 @@ async def test_calls_with_keys_of_one_client_take_no_more_than_its_share(flood: 
 
         await server.client.request("kept", 1, key="first")
         idle = (await server.state())[0]
-        flooding = asyncio.gather(*(attempts() for _ in range(20)))
-        served = 0
-        while not flooding.done():
-            served += 1
-            assert await server.client.request("kept", served % 100, key=f"{served % 100}") == "x" * (served % 100)
-        await flooding
+        await server.served_during(attempts() for _ in range(20))
         assert bool(refused) is not flood.startswith("readers")
         assert (await server.state())[0] - idle < 2 * BOUND
-        with Redis.from_url(redis.url) as stored:
-            assert stored.info("memory")["used_memory"] < 2 * BOUND
+        with Redis.from_url(redis) as found:
+            assert found.info("memory")["used_memory"] < 2 * BOUND
 
 
 @soak
 @pytest.mark.parametrize("store", ["memory", "redis"])
 async def test_joins_with_old_positions_from_many_connections_of_one_client_are_bounded(store: str) -> None:
     """Each of them makes the server read the log, and send it to a client that reads slowly."""
-    async with AsyncExitStack() as stack:
-        redis = redis_server()
-        stack.callback(redis.kill)
-        server = await stack.enter_async_context(measured(BOUND, *[redis.url] * (store == "redis")))
+    async with AsyncExitStack() as stack, stored(store) as (_, server):
         clients = [await stack.enter_async_context(Client(server.url, auth="eve")) for _ in range(50)]
 
         async def join_and_leave(client: Client, count: int) -> None:
@@ -252,7 +212,7 @@ async def test_joins_with_old_positions_from_many_connections_of_one_client_are_
             client.on("said", lambda number, filling: None)
             rooms.on("missed", lambda room, position: None)
             for number in itertools.count():
-                if number >= count and served > 1:  # others are served meanwhile
+                if number >= count and server.served > 1:  # others are served meanwhile
                     break
                 await rooms.request("join", "log", {"after": f"{number}-forged"}, timeout=None)
                 await rooms.request("leave", "log", timeout=None)
@@ -260,10 +220,5 @@ async def test_joins_with_old_positions_from_many_connections_of_one_client_are_
         await server.client.of("rooms").request("join", "log")
         await server.client.request("say", 900, timeout=None)
         idle = (await server.state())[0]
-        served = 0
-        flooding = asyncio.gather(*(join_and_leave(client, 10) for client in clients))
-        while not flooding.done():
-            served += 1
-            assert await server.client.request("kept", served % 100, key=f"{served % 100}") == "x" * (served % 100)
-        await flooding
+        await server.served_during(join_and_leave(client, 10) for client in clients)
         assert (await server.state())[0] - idle < 2 * BOUND

@@ -42,7 +42,7 @@ class Recorder:
         return [payload for _, payload in self.got]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 self._called.clear()
                 await self._called.wait()
@@ -60,7 +60,7 @@ class Recorder:
 
 async def connect_to(engine: Engine, listener: EngineListener) -> EngineConnection:
     """Connect, and try again, as a node does: on a busy machine, an attempt may exceed its time."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await engine.connect(listener)
@@ -175,7 +175,7 @@ async def is_received_reports_whether_anybody_got_a_message(open: Open, subject:
     await heard.number(20)
     assert {said for said, _ in heard.got} == {f"{subject}.all"} and got.payloads.count(b"?") == 40
     await subscriber.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await is_received(f"{subject}.other", b"?"):  # noqa: ASYNC110 - the broker has to notice the end
             await asyncio.sleep(0.01)
 

@@ -73,7 +73,7 @@ async def add(
 
 async def until(ask: Callable[[], Awaitable[T]], condition: Callable[[T], object]) -> T:
     """Ask again and again, and return the answer for which the condition holds."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             answer = await ask()
             if condition(answer):

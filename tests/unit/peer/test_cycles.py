@@ -173,7 +173,7 @@ async def test_what_has_ended_holds_no_messages(scenario: Scenario) -> None:
     async with connect(server) as client:
         (peer,) = server.peers
         await scenario(client, peer)
-        await turns_until(lambda: not (peer.active or peer.anonymous_channels) and memory() < MOST, patience=2)
+        await turns_until(lambda: not (peer.active or peer.anonymous_channels) and memory() < MOST)
 
 
 @pytest.mark.usefixtures("uncollected")
@@ -189,4 +189,4 @@ async def test_a_session_that_is_over_holds_no_messages(who: str) -> None:
         assert memory() > 2_000_000  # in parts
         await peer.close()
         await s.client.close()
-        await turns_until(lambda: memory() < MOST, patience=2)
+        await turns_until(lambda: memory() < MOST)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client
 from wsrpc.cluster import MemoryEngine
@@ -39,6 +39,6 @@ async def test_15_of_16_nodes_hear_nothing_of_a_room_with_members_at_one() -> No
             if number != 5:
                 report = await server.room("lobby").emit("said", SAID, number)
                 assert report.nodes == (made[5].cluster.nodes[0],) and not report.missing_nodes
-        await turns_until(lambda: len(heard) == 15)
+        await until(lambda: len(heard) == 15)
         assert len(engine.connections) == 16 and len(engine.heard_by) == 1
     assert sorted(heard) == [number for number in range(16) if number != 5]
