@@ -18,6 +18,7 @@ from effort import examples
 from hypothesis import given, settings
 
 from wsrpc import ConnectionLost, Context, Limits, Peer, WsrpcError
+from wsrpc._core.api.peer import current_of
 from wsrpc._core.wire.settings import Settings
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import ScriptedTransport
@@ -229,7 +230,7 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
             assert isinstance(result, ConnectionLost) == (not was_settled)
     await turns(20)
     assert (attacked.peer.pending, attacked.peer.active) == (0, 0)
-    assert attacked.peer._current.dispatcher.active == {} and attacked.peer.stats().waiting == 0
+    assert current_of(attacked.peer).dispatcher.active == {} and attacked.peer.stats().waiting == 0
     assert attacked.complaints == []
 
 

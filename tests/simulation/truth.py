@@ -8,7 +8,8 @@ from itertools import count, pairwise
 from math import inf
 from typing import Any, NamedTuple
 
-from wsrpc import CloseInfo, Context, Limits
+from wsrpc import CloseInfo, Context, Limits, Peer
+from wsrpc._core.api.peer import current_of
 from wsrpc.cluster._directory import NODE_TIMEOUT
 from wsrpc.testing import Simulation
 
@@ -131,11 +132,11 @@ class Hearing:
             assert not due or text in self.texts, f"{self.name} has not heard {text!r} in {room}, and was not told"
 
 
-def check_counts(peer: Any) -> None:
+def check_counts(peer: Peer) -> None:
     """See that what limits the requests of a peer agrees with the requests that there are."""
-    admission, requests = peer._core.admission, peer._core.requester.outbox.requests
+    admission, requests = current_of(peer).admission, current_of(peer).outbox.requests
     assert admission.needs_checks or not admission.must_check(), admission
-    table, flight = list(requests._pending.values()), requests.flight
+    table, flight = requests.all(), requests.flight
     counted = [pending for pending in table if pending.h is None and pending.state.counts]
     assert flight.requests == len(counted) + sum(flight.abandoned.values()), flight
     assert flight.bytes == sum(pending.size for pending in counted), flight

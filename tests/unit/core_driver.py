@@ -37,8 +37,8 @@ def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 def left_of_channels(peer: Peer) -> tuple[object, object, int]:
     """The channels of handlers, those that are read by credit, and the memory of unread messages."""
-    channels = peer._current.channels
-    return channels.undelivered, channels._credited, peer._core.named_channels.unread_bytes
+    channels = current_of(peer).channels
+    return channels.undelivered, channels.credited, current_of(peer).named_channels.unread_bytes
 
 
 class LoopClock(Clock):
@@ -175,10 +175,11 @@ class Driven:
         peer = self.peer
         assert peer.pending == 0
         assert peer.active == 0
-        assert peer._current.dispatcher.active == {}
+        inside = current_of(peer)
+        assert inside.dispatcher.active == {}
         assert peer.stats().waiting == 0
-        assert peer._current.dispatcher.calls.tasks() == set()
-        assert not peer._core.requester.outbox.callers_must_wait
+        assert inside.dispatcher.calls.tasks() == set()
+        assert not inside.outbox.callers_must_wait
         assert left_of_channels(peer) == ({}, {}, 0)
 
     @property

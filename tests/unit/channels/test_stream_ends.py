@@ -18,6 +18,7 @@ from stream_ends import AT_YIELD, BEGINS_LATE, DONE, NOTHING, OVERFLOWS, REJECTS
 from stream_sides import reading, serving
 
 from wsrpc import Context, HandlerFailed, Limits, Peer, RemoteError, RpcError, StreamOverflow
+from wsrpc._core.api.peer import current_of
 from wsrpc._core.channels.channel_core import ChannelCore
 from wsrpc._core.channels.channel_states import ChannelState
 from wsrpc.testing import pair
@@ -45,7 +46,7 @@ def ends_in(sent: list[Any], to: str) -> list[str]:
 
 
 def channel_of(peer: Peer) -> ChannelCore:
-    [channel] = peer._current.channels.all()
+    [channel] = current_of(peer).channels.all()
     return channel
 
 
@@ -131,9 +132,8 @@ def raise_in_block(s: Stage, left: Peer, right: Peer) -> None:
 
 
 def drop(s: Stage, left: Peer, right: Peer) -> None:
-    connection = left._current.session.connection
-    assert connection is not None
-    connection.transport.abort()
+    assert left.transport is not None
+    left.transport.abort()
 
 
 BETWEEN_TWO: list[tuple[str, Play]] = [

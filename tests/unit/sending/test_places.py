@@ -11,6 +11,7 @@ import pytest
 from core_driver import Blocked, Driven, Played, redialing, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from peers_inside import out_of
 from session_story import SMALL, Story, story, talk
 from stream_driver import control, resumable, welcome
 from stream_sides import requested
@@ -108,7 +109,7 @@ async def test_a_request_counts_and_fails_as_its_state_says(state: RequestState)
     elif state is RequestState.ABANDONED:
         d.clock.advance(100)
         await turns()
-    requests = d.peer._core.requester.outbox.requests
+    requests = out_of(d.peer).requests
     assert [pending.state for pending in requests.all()] == ([] if task.done() else [state])
     assert (requests.flight.requests, requests.flight.bytes > 0) == (state.counts, state.bytes_count)
     d.clock.advance(100)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, Limits, Peer
+from wsrpc._core.api.peer import core_of
 from wsrpc._core.handlers.lifecycle import Closers
 from wsrpc._core.session.peer_owner import PeerOwner
 from wsrpc._core.wire.settings import Settings
@@ -183,4 +184,4 @@ class Mirror(Calling, Iterating):
         """Leave nothing running."""
         await self.leave()
         await self.peer.close()
-        await self.peer._core.join(1.0, Closers())
+        await core_of(self.peer).join(1.0, Closers())

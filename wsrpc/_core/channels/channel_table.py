@@ -73,7 +73,7 @@ class ChannelTable:
         """The aborts of ended channels, by id. None: it was sent. An error: it waits with this reason."""
         self._produced: dict[int, None] = {}
         """Ended channels on which this side has produced items."""
-        self._credited: dict[int, None] = {}
+        self.credited: dict[int, None] = {}
         """Ids of the channels whose items are read with credit."""
         self.opened: dict[int, ChannelCore] = {}
         """Channels that this side opened."""
@@ -160,7 +160,7 @@ class ChannelTable:
 
     def credit_for(self, h: int) -> GrantedCredit:
         """Return the credit for the items of channel ``h``, which are read from now on."""
-        self._credited[h] = None
+        self.credited[h] = None
         return GrantedCredit(self.limits.stream_window, self._credit_share, partial(self.writer.grant, h))
 
     def _credit_share(self) -> int:
@@ -168,7 +168,7 @@ class ChannelTable:
         stream gets, because the next response arrives only after all bytes in flight.
         """
         window = self.limits.stream_window_bytes
-        return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
+        return min(window, max(SMALLEST_SHARE, window // max(1, len(self.credited))))
 
     def send_abort(self, h: int, reason: object) -> None:
         """Send an abort, unless this side has sent one already. So later events on the channel get no more aborts."""
@@ -235,7 +235,7 @@ class ChannelTable:
             del self.undelivered[channel]
             return
         del (self.served if channel.is_served else self.opened)[h]
-        self._credited.pop(h, None)
+        self.credited.pop(h, None)
         if produced:
             remember(self._produced, h, None)
 
