@@ -92,18 +92,35 @@ async def lobby() -> AsyncGenerator[Lobby]:
     await lobby.server.close()
 
 
-@pytest.mark.parametrize("steps", range(8))
-async def test_a_connection_that_drops_during_the_first_join_is_replaced(lobby: Lobby, steps: int) -> None:
-    """It was before the first round trip of the session, so the outcome of the request was unknown."""
+@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("drops", [True, False])
+@pytest.mark.parametrize("options", [{"last": 9}, {"after": "0-0"}], ids=repr)
+async def test_a_join_gets_each_event_once_whatever_happens_meanwhile(
+    lobby: Lobby, options: dict[str, Any], drops: bool, steps: int
+) -> None:
+    """A drop was before the first round trip of the session, so the outcome of the request was unknown."""
     async with lobby.member() as member:
         await lobby.emit(1, 2)
-        joining = asyncio.ensure_future(member.room.join(last=9))
+        joining = asyncio.ensure_future(member.room.join(**options))
         for _ in range(steps):
             await asyncio.sleep(0)
-        lobby.line.cut()
-        assert (await joining).complete and member.room.joined
+        if drops:
+            lobby.line.cut()
         await lobby.emit(3)
+        assert (await joining).complete and member.room.joined
         await member.hears(1, 2, 3)
+        assert member.ctx[-1] == ("lobby", member.room.position)
+
+
+async def test_a_client_that_leaves_while_it_joins_has_left(lobby: Lobby) -> None:
+    async with lobby.member() as member:
+        lobby.gate.clear()
+        joining = asyncio.ensure_future(member.room.join())
+        await settled()
+        leaving = asyncio.ensure_future(member.room.leave())
+        lobby.gate.set()
+        await asyncio.gather(joining, leaving)
+        assert not member.room.joined and not len(lobby.room)
 
 
 async def test_only_in_a_new_session_the_client_joins_after_its_position(lobby: Lobby) -> None:
@@ -171,6 +188,9 @@ async def test_a_client_that_leaves_while_the_server_is_busy_does_not_join_again
         lobby.busy = None
         await asyncio.sleep(60)
         assert len(lobby.joins) == 2 and not len(lobby.room) and not member.missed
+        await lobby.room.join(lobby.server.peers[0])
+        await lobby.emit("by the server")
+        await member.hears("by the server")
 
 
 async def test_events_that_arrive_after_the_client_has_begun_to_leave_are_for_who_joins_again(lobby: Lobby) -> None:
@@ -292,10 +312,16 @@ async def test_the_users_that_a_server_makes_up_are_bounded(lobby: Lobby) -> Non
         [peer] = lobby.server.peers
         sizes = list[int]()
         member.room.on_presence(lambda room: sizes.append(len(room.present)))
-        for state, expected in (("online", some), ("offline", 0), ("online", some)):
+        for state, first, expected in (
+            ("online", True, some),
+            ("online", False, some),
+            ("online", True, some),
+            ("offline", False, 0),
+            ("online", False, some),
+        ):
             for number in range(100):
                 entry = {"user": number, "state": state, "about": ["x" * 100_000]}
-                await peer.of("rooms").emit("presence", "hall", [entry], False)
+                await peer.of("rooms").emit("presence", "hall", [entry], first and not number)
             await settled()
             assert len(sizes) == 100 and sizes[-1] == expected
             sizes.clear()

@@ -279,9 +279,17 @@ async def test_a_handler_waits_for_its_readers_but_not_for_one_that_left() -> No
     async with connect(server) as client:
         assert [n async for n in client.stream("count", key="a", returns=int)] == list(range(20_000))
         done.clear()
+        loop = asyncio.get_running_loop()
         async with client.stream("count", key="b", returns=int) as items:
             assert await anext(items) == 0
+        began = loop.time()
         await done.wait()
+        assert loop.time() - began < 1
         with pytest.raises(ItemsGone) as gone:
             await anext(client.stream("count", key="b", after=items.position))
         assert gone.value.first is not None and gone.value.first > 10_000
+        done.clear()
+        async with client.stream("count", key="c", returns=int) as items:
+            assert await anext(items) == 0
+            await done.wait()  # a reader that does not read is waited for once
+        assert loop.time() - began < 60

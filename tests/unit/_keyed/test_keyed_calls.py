@@ -361,8 +361,14 @@ async def test_a_stop_after_the_connection_was_lost_says_so(reads: bool) -> None
 async def test_a_handler_that_nobody_reads_is_stopped() -> None:
     kitchen = Kitchen(Keep(60, unread=5))
     async with guest(kitchen) as client:
-        await read(client, 1, key="k")
-        await until(lambda: kitchen.ended)
+        for _ in range(2):
+            async with client.stream("serve", key="k") as items:
+                await anext(items)
+                await asyncio.sleep(4)
+            await asyncio.sleep(4)
+        assert not kitchen.ended
+        await asyncio.sleep(6)
+        assert kitchen.ended
         with pytest.raises(RemoteError, match="because nobody reads it"):
             await read(client, key="k")
 
@@ -955,6 +961,8 @@ async def test_plain_peers_pass_keys_as_a_last_argument() -> None:
 
         assert await plain.request("cook", "soup", last(key="k")) == ["soup", 1]
         assert await client.request("cook", "soup", key="k") == ["soup", 1]
+        with pytest.raises(BadArguments):  # the key of the call itself counts, and the last argument is one
+            await client.request("cook", "soup", last(key="other"), key="k")
         with pytest.raises(KeyReused):
             await plain.request("cook", last(key="k"))
         assert [item async for item in plain.stream("serve", last(key="s"))] == [0, 1, 2, 3, 4]

@@ -76,6 +76,9 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
             producer.on("count", partial(count, go_on))
             streams.append(reader.stream("count"))
             assert await anext(streams[-1]) == 0
+        last = Blocked()
+        it.client.on("last", last)
+        asked = [start(it.server.peers[0].request("last")) for _ in range(streaming)]
         request, cancelled = [start(it.client.request("work")) for _ in range(2)]
         await settled()
         closing = start(it.server.close(drain_timeout=LONG))
@@ -94,6 +97,9 @@ async def test_what_was_begun_ends_well_and_then_1012(streaming: bool, extension
         assert it.work.cancelled
         it.work.go.set()
         assert (await request, logged) == ([], ["heard"])
+        await settled()
+        last.go.set()
+        assert [await each for each in asked] == [[]] * streaming
         await it.ends_well(closing)
 
 

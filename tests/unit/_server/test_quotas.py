@@ -332,16 +332,21 @@ async def test_addresses_count_together_by_network(one: str | None, other: str |
         await server.handshake(asked[1])
 
 
-async def test_the_memory_for_addresses_without_a_connection_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quotas, "MOST_IDLE", 20)
+async def test_the_memory_for_users_without_a_connection_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has left before all others is forgotten, and none with a connection."""
+    monkeypatch.setattr(quotas, "MOST_IDLE", 2)
     server = quoted(Quotas(by=lambda handshake: handshake.path, requests=1))
 
-    async def answered(path: str) -> int:
-        async with connect(server, path=path) as client:
-            return await allowed(client, 2)
+    async def answered(*users: str) -> list[int]:
+        found = list[int]()
+        for user in users:
+            async with connect(server, path=f"/{user}") as client:
+                found.append(await allowed(client, 2))
+        return found
 
-    assert [await answered(f"/{number}") for number in range(21)] == [1] * 21
-    assert [await answered(f"/{number}") for number in (20, 2, 1, 0)] == [0, 0, 0, 1]  # the oldest is forgotten
+    assert await answered(*"abaca") == [1, 1, 0, 1, 0]
+    async with connect(server, path="/a"):
+        assert await answered(*"bdea") == [1, 1, 1, 0]
 
 
 BROKEN: list[tuple[Quotas, object]] = [
@@ -672,9 +677,12 @@ class Overheard:
     def lost(self, reason: str, /) -> None: ...
 
 
+RATED_NAME = "rated" * 50
+
+
 @asynccontextmanager
 async def sharing(at: str = "") -> AsyncGenerator[tuple[MemoryEngine, Overheard, Callable[..., Any]]]:
-    """Three servers at which a user has 20 requests per second, or calls of the event ``rated``.
+    """Three servers at which a user has 20 requests per second, or calls of an event with a long name.
 
     The function connects a user to the servers with these numbers.
     """
@@ -682,7 +690,7 @@ async def sharing(at: str = "") -> AsyncGenerator[tuple[MemoryEngine, Overheard,
     quotas = () if at == "event" else (Quotas(requests=20),)
     async with three(None, 99, engine, *quotas) as servers, AsyncExitStack() as stack:
         for server in servers:
-            server.on("rated", lambda: 1, rate=20 if at == "event" else None)
+            server.on(RATED_NAME, lambda: 1, rate=20 if at == "event" else None)
             server.on("other", lambda: 2, rate=9)
         await (await engine.connect(overheard)).subscribe("shop.all")
         await until(lambda: all(server.stats().cluster.nodes == 3 for server in servers))  # type: ignore[union-attr]
@@ -702,7 +710,7 @@ async def pass_time(seconds: float, clients: list[Client], tries: float) -> list
     for _ in range(round(seconds / 0.05)):
         await asyncio.sleep(0.05)
         owed += tries
-        asked = [client.request("rated") for client in clients for _ in range(int(owed))]
+        asked = [client.request(RATED_NAME) for client in clients for _ in range(int(owed))]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         for number in range(len(clients)):
             found[number] += answers[number * int(owed) : (number + 1) * int(owed)].count(1)

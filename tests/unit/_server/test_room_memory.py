@@ -341,7 +341,11 @@ async def test_a_handler_that_brings_in_its_peer_wrongly_does_not_say_that_it_ha
 
 @pytest.mark.parametrize(
     ("error", "why"),
-    [(StoreFull(), "the store has no room for the events of this room"), (OSError("broken"), "broken")],
+    [
+        (StoreFull(), "the store has no room for the events of this room"),
+        (OSError("broken"), "broken"),
+        (TimeoutError("late"), "late"),
+    ],
     ids=repr,
 )
 async def test_a_store_that_fails_is_reported_once_and_read_again(
