@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import tenacity
+from usage import Chat, ChatEvents, client, server
 
 import wsrpc
 from wsrpc import (
@@ -21,14 +22,10 @@ from wsrpc import (
     Retry,
     RpcError,
     Server,
-    Stream,
 )
 from wsrpc.blocking import Client as BlockingClient
 from wsrpc.cluster import Cluster
 from wsrpc.transport import ConnectionInfo
-
-server = Server()
-client = Client("ws://127.0.0.1:8080")
 
 
 @server.on("add")
@@ -177,20 +174,6 @@ def descriptions_are_of_servers() -> None:
 
     describe(server.of("chat"))  # error
     declarations(server)  # error
-
-
-class Chat(Protocol):
-    async def say(self, text: str, *, urgent: bool = False) -> int: ...
-
-    def history(self, since: int) -> Stream[str]: ...
-
-    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
-
-
-class ChatEvents(Protocol):
-    async def said(self, who: str, text: str) -> None: ...
-
-    def typing(self, who: str) -> None: ...
 
 
 async def contracts_are_kept_to(chat: Chat, peer: Peer) -> None:

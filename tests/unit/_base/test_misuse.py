@@ -206,6 +206,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: wsrpc.method("é" * 129), "an event's name has at most 256 bytes of UTF-8, got 258: 'é"),
     (lambda: ANY_SERVER().room(""), "a room's name is a non-empty string, got ''"),
     (lambda: ANY_SERVER().listen().url, f"not listening: {LISTEN}"),
+    (lambda: ANY_SERVER().close(-1), "drain_timeout= is a number of seconds, 0 or more; got -1"),
     (lambda: ANY_SERVER().run(), "run() starts an event loop of its own: inside one, use `async with"),
     (lambda: ANY_CLIENT().connect(), "this client has no url to dial: give Client(url), or bind"),
     (lambda: ANY_CLIENT().start(), "this client has no url to dial: give Client(url), or bind"),
@@ -231,7 +232,7 @@ RETURNS = "returns= is a type that a response can have, got "
 TIMEOUT = "timeout= is a number of seconds, 0 or more, or None for no limit; got "
 SEND = "send= takes an iterable or async iterable whose items are sent one by one, got "
 
-REQUESTING = [
+REQUESTING: list[tuple[dict[str, Any], str]] = [
     ({"timeout": "1"}, TIMEOUT + "'1'"),
     ({"timeout": math.nan}, TIMEOUT + "nan"),
     ({"returns": 5}, RETURNS + "5: "),
@@ -240,39 +241,26 @@ REQUESTING = [
     ({"idempotent": True}, "idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too"),
     ({"offline": "x"}, 'offline= is "queue" (wait for the next connection) or "fail" (refuse), got \'x\''),
 ]
+CALLING: list[tuple[Callable[[Any], Any], str]] = [
+    *((partial(lambda one, options: one.request("work", **options), options=each), text) for each, text in REQUESTING),
+    (lambda one: one.close("x"), "a close code is a number such as 1000, or None for no code; got 'x'"),
+    (lambda one: one.close(1000, 5), "a close reason is text, got 5"),
+]
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize(("options", "text"), REQUESTING)
-async def test_requesting(options: dict[str, Any], text: str) -> None:
+@pytest.mark.parametrize(("call", "text"), CALLING)
+async def test_calling(call: Callable[[Any], Any], text: str) -> None:
     ran: list[None] = []
     server = Server()
     server.on("work", lambda: ran.append(None))
     async with connect(server) as client:
-        caller: Any = client
         with pytest.raises((TypeError, ValueError)) as caught:
-            await caller.request("work", **options)
+            await call(client)
         assert str(caught.value).startswith(text)
         assert client.peer.pending == 0
         await client.request("work")
     assert len(ran) == 1
-
-
-@pytest.mark.usefixtures("nothing_left")
-async def test_calling() -> None:
-    server = Server()
-    mistakes: list[tuple[Callable[[Any], Any], str]] = [
-        (lambda one: one.close("x"), "a close code is a number such as 1000, or None for no code; got 'x'"),
-        (lambda one: one.close(1000, 5), "a close reason is text, got 5"),
-    ]
-    async with connect(server) as client:
-        for call, text in mistakes:
-            with pytest.raises(TypeError) as caught:
-                await call(client)
-            assert str(caught.value) == text
-        with pytest.raises(ValueError, match=r"^drain_timeout= is a number of seconds, 0 or more; got "):
-            await server.close(-1)
-        assert client.connected
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, World, attempts_in, lost, world
+from client_driver import AT_ONCE, LIMITS, attempts_in, lost, world
 from core_driver import Played, messages, said_in
 from leftovers import nothing_left as nothing_left
 from tenacity import stop_after_attempt
@@ -143,53 +142,41 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         assert w.client.peer.pending == 0
 
 
-@pytest.fixture
-async def w() -> AsyncGenerator[World]:
-    """A client that waits for its second connection. The server hears notes, and `ask` is a note with an answer."""
-    async with world(connect=False, url=None, limits=LIMITS) as made:
-
-        def ask(what: Any) -> Any:
-            made.received.put_nowait(what)
-            return what
-
-        made.server.on("ask", ask)
-        (await made.bind()).abort()
+async def test_what_others_send_and_events_that_arrive_wait_for_them_and_requests_do_not() -> None:
+    async with world(connect=False, url=None) as w:
+        entered, may_end = asyncio.Event(), asyncio.Event()
+        notified: list[str] = []
+        w.server.on("ask", w.received.put_nowait)
+        w.client.on("tell", notified.append)
+        w.client.on("name", lambda: "Ada")
+        (await w.bind()).abort()
         await settled()
-        yield made
+
+        @w.client.on_reconnect
+        async def subscribe() -> None:
+            entered.set()
+            await may_end.wait()
+            await w.client.request("ask", "subscribed")
+            notified.append("returns")
+
+        binding = asyncio.create_task(w.bind())
+        await entered.wait()
+        await settled()
+        await w.peer.emit("tell", "news")
+        assert await w.peer.request("name") == "Ada"
+        w.client.emit_nowait("note", "one")
+        others = [asyncio.create_task(w.client.request("ask", "two")), asyncio.create_task(w.client.wait_connected())]
+        await settled()
+        assert (w.client.state, w.client.connected) == ("opening", True)
+        assert w.received.empty() and notified == [] and not any(task.done() for task in (binding, *others))
+        may_end.set()
+        await asyncio.gather(binding, *others)
+        assert w.client.state == "connected"
+        await w.hears("subscribed", "one", "two")
+        await settled()
+        assert notified == ["returns", "news"]
 
 
-async def test_what_others_send_and_events_that_arrive_wait_for_them_and_requests_do_not(w: World) -> None:
-    entered, may_end = asyncio.Event(), asyncio.Event()
-    notified: list[str] = []
-    w.client.on("tell", notified.append)
-    w.client.on("name", lambda: "Ada")
-
-    @w.client.on_reconnect
-    async def subscribe() -> None:
-        entered.set()
-        await may_end.wait()
-        await w.client.request("ask", "subscribed")
-        notified.append("returns")
-
-    binding = asyncio.create_task(w.bind())
-    await entered.wait()
-    await settled()
-    await w.peer.emit("tell", "news")
-    assert await w.peer.request("name") == "Ada"
-    w.client.emit_nowait("note", "one")
-    others = [asyncio.create_task(w.client.request("ask", "two")), asyncio.create_task(w.client.wait_connected())]
-    await settled()
-    assert (w.client.state, w.client.connected) == ("opening", True)
-    assert w.received.empty() and notified == [] and not any(task.done() for task in (binding, *others))
-    may_end.set()
-    await asyncio.gather(binding, *others)
-    assert w.client.state == "connected"
-    await w.hears("subscribed", "one", "two")
-    await settled()
-    assert notified == ["returns", "news"]
-
-
-@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("moment", ["refuses", "is lost", "of another client"])
 async def test_a_handler_did_not_fail_if_only_its_connection_did(moment: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
