@@ -6,6 +6,7 @@ Nodes start, end, are paused, or cut off for long. In the end, all know the same
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -15,7 +16,6 @@ from presence_nodes import Connection, PresenceNode
 
 from wsrpc.cluster._directory import NODE_TIMEOUT
 from wsrpc.cluster._node import BEAT, TICK, TICKS
-from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
 LOST = NODE_TIMEOUT - 2 * BEAT
@@ -23,10 +23,11 @@ LOST = NODE_TIMEOUT - 2 * BEAT
 
 
 class NodeClock:
-    """A clock whose timers wait while the node is paused."""
+    """The time of the event loop, with timers that wait while the node is paused."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.time = clock, clock.time
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.time = self.loop.time
         self.paused = self.dead = False
         self.late: list[tuple[Any, Callable[[], object]]] = []
 
@@ -37,7 +38,7 @@ class NodeClock:
             elif not self.dead:
                 callback()
 
-        timer: Any = self.clock.call_at(when, fire)
+        timer: Any = self.loop.call_at(when, fire)
         return timer
 
 
@@ -47,8 +48,8 @@ class Node(PresenceNode):
         self.asked: dict[str, float] = {}
         self.unread: list[tuple[Any, ...]] = []
         self.cut_at: float | None = None
-        self.ticks, self.began, self.due = 0, net.clock.time(), net.clock.time()
-        super().__init__(name, NodeClock(net.clock))
+        self.ticks, self.began, self.due = 0, net.time(), net.time()
+        super().__init__(name, NodeClock())
         self.publish("ask", name)
         self.tick()
 
@@ -113,7 +114,7 @@ class Node(PresenceNode):
         unread, self.unread = self.unread, []
         for part in self.net.random.sample(["timers", "messages"], 2):
             for timer, callback in late if part == "timers" else ():
-                if not timer.cancelled:
+                if not timer.cancelled():
                     callback()
             for message in unread if part == "messages" else ():
                 self.receive(message)
@@ -132,7 +133,8 @@ class Network:
     """Messages between two nodes arrive in order, after a while. Those of nodes that are cut off are lost."""
 
     def __init__(self, seed: int) -> None:
-        self.random, self.clock = Random(seed), Clock()
+        self.random, self.loop = Random(seed), asyncio.get_running_loop()
+        self.time = self.loop.time
         self.slow = self.random.choice([0.001, 0.02, 0.1, 0.5])
         self.nodes: list[Node] = []
         self.connections: list[Any] = []
@@ -141,7 +143,6 @@ class Network:
         self.started = 0
         for _ in range(self.random.randint(2, 4)):
             self.starts()
-        self.clock.advance(3.0)
 
     def send(self, one: Node, other: Node, message: tuple[Any, ...]) -> None:
         def arrives() -> None:
@@ -149,11 +150,10 @@ class Network:
                 other.receive(message)
 
         if one.cut_at is None:
-            at = max(
-                self.clock.time() + self.random.uniform(0.0005, self.slow), self.last.get((one.name, other.name), 0.0)
-            )
+            before = self.last.get((one.name, other.name), 0.0)
+            at = max(self.time() + self.random.uniform(0.0005, self.slow), before + 1e-6)
             self.last[one.name, other.name] = at
-            self.clock.call_at(at, arrives)
+            self.loop.call_at(at, arrives)
 
     def starts(self) -> None:
         self.started += 1
@@ -167,18 +167,18 @@ class Network:
         self.connections.remove(connection)
         connection.leaves(ended=ended)
 
-    def moves(self, connection: Any, node: Node) -> None:
+    async def moves(self, connection: Any, node: Node) -> None:
         """A user ends one connection, and makes another one, in any order."""
         for part in self.random.sample(["leaves", "joins"], 2):
             if part == "joins":
                 self.joins(node, connection.principal)
             else:
                 self.leaves(connection, ended=self.random.random() < 0.7)
-            self.clock.advance(self.random.choice([0.0, 0.01]))
+            await asyncio.sleep(self.random.choice([0.0, 0.01]))
 
-    def ends(self, node: Node, *, killed: bool) -> None:
+    async def ends(self, node: Node, *, killed: bool) -> None:
         """End a node, if others know what it has reported until it was perhaps cut off, and has noticed that."""
-        until = self.clock.time() if node.cut_at is None else node.cut_at
+        until = self.time() if node.cut_at is None else node.cut_at
         since, noticed = until - 1.0 - 2 * self.slow, until + TICK
         reported = any(who is node and since < when <= noticed for when, who, _ in self.calls)
         others = [each for each in self.nodes if each is not node]
@@ -190,7 +190,7 @@ class Network:
         if not killed:
             for connection in [each for each in self.connections if each.node is node]:
                 self.leaves(connection, ended=True)
-            self.clock.advance(0.2 + 2 * self.slow)
+            await asyncio.sleep(0.2 + 2 * self.slow)
             node.publish_changes()
             node.publish("leaving", node.name)
         node.clock.dead = True
@@ -198,7 +198,7 @@ class Network:
         self.nodes.remove(node)
         self.connections = [each for each in self.connections if each.node is not node]
 
-    def happens(self) -> None:
+    async def happens(self) -> None:
         random, running = self.random, [node for node in self.nodes if not node.clock.paused]
         node = random.choice(self.nodes)
         what = random.choice(["joins"] * 6 + ["drops"] * 4 + ["leaves"] * 6 + ["moves"] * 6 + ["heals"] * 3 + NODES_DO)
@@ -210,38 +210,39 @@ class Network:
         elif what == "leaves" and connections:
             self.leaves(random.choice(connections), ended=random.random() < 0.6)
         elif what == "moves" and connections:
-            self.moves(random.choice(connections), random.choice(running))
+            await self.moves(random.choice(connections), random.choice(running))
         elif what == "is paused" and len(running) > 1:
             node.clock.paused = True
         elif what == "is cut off" and node.cut_at is None:
-            node.cut_at = self.clock.time()
+            node.cut_at = self.time()
         elif what == "heals":
             (node.goes_on if node.clock.paused else node.is_back)()
         elif what in ("is killed", "is closed"):
-            self.ends(node, killed=what == "is killed")
+            await self.ends(node, killed=what == "is killed")
         elif what == "starts" and len(self.nodes) < 5:
             self.starts()
 
-    def calms_down(self) -> None:
+    async def calms_down(self) -> None:
         for node in self.nodes:
             if node.clock.paused:
                 node.goes_on()
-            self.clock.advance(self.random.choice([0.0, 7.0]))
+            await asyncio.sleep(self.random.choice([0.0, 7.0]))
             if node.cut_at is not None:
                 node.is_back()
-        self.clock.advance(60.0)
+        await asyncio.sleep(60.0)
 
 
 NODES_DO = ["is paused", "is cut off", "is killed", "is closed", "starts"]
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_all_nodes_know_the_same_and_the_last_call_is_true_in_any_order(seed: int) -> None:
+async def test_all_nodes_know_the_same_and_the_last_call_is_true_in_any_order(seed: int) -> None:
     net = Network(seed)
+    await asyncio.sleep(3)
     for _ in range(net.random.randint(3, 40)):
-        net.happens()
-        net.clock.advance(net.random.choice([0.0, 0.01, 0.03, 0.06, 0.2, 1.0, 1.0, 6.0, 12.0, 25.0]))
-    net.calms_down()
+        await net.happens()
+        await asyncio.sleep(net.random.choice([0.0, 0.01, 0.03, 0.06, 0.2, 1.0, 1.0, 6.0, 12.0, 25.0]))
+    await net.calms_down()
     online = {each.user: "online" for each in net.connections if each.connected}
     for node in net.nodes:
         assert node.states() == online, f"{node.name} knows something else"
