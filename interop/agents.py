@@ -101,9 +101,9 @@ from typing import Any
 
 from interop import golang, node
 
-CALL_TIMEOUT = 20.0
+CALL_TIMEOUT = 60.0
 """Seconds that a command may take, ``events(at_least=...)`` included."""
-EXIT_TIMEOUT = 5.0
+EXIT_TIMEOUT = 60.0
 """Seconds that an agent has for leaving by itself, before it is killed."""
 LINE_LIMIT = 64 * 1024 * 1024
 """Bytes in one line from the agent: large values cross in one piece."""

@@ -33,7 +33,7 @@ class Notes:
 
     async def until(self, note: str, times: int = 1) -> None:
         """Wait until it has been noted so many times."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.all.count(note) < times:
                 self._changed.clear()
                 await self._changed.wait()
@@ -86,7 +86,7 @@ class Page:
             await page.ended()
 
     async def ended(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await self._process.wait() == 0
         assert self.faults == []
 

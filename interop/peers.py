@@ -16,7 +16,7 @@ from interop.node import available_libraries
 from wsrpc import Client, CloseInfo, Context, Peer, RpcError, Server
 from wsrpc.transport import Transport
 
-PATIENCE = 8.0
+PATIENCE = 60.0
 """Seconds until what is still there counts as left behind."""
 
 READS = 8 * 1024 * 1024

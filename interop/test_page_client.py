@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from interop.page_client import Page, Stage, scripted, welcome, words
 from wsrpc import AnonymousChannel, Limits, RequestTimeout, RpcError, Server
@@ -153,7 +153,7 @@ async def happens(row: str, page: Page, stage: Stage, proxy: FaultProxy, calls: 
         case "resumes, aborted":
             async with proxy.cut():
                 await page.notes.until("detached")
-                await turns_until(lambda: not stage.peer.connected)
+                await until(lambda: not stage.peer.connected)
                 await abort()
         case "lost":
             async with proxy.cut():
@@ -163,7 +163,7 @@ async def happens(row: str, page: Page, stage: Stage, proxy: FaultProxy, calls: 
             proxy.drop()
         case "drains":
             closing = asyncio.create_task(stage.server.close(drain_timeout=30))
-            await turns_until(lambda: not stage.server.healthy)
+            await until(lambda: not stage.server.healthy)
             await release()
             await closing
             await page.notes.until("connecting")
@@ -206,7 +206,7 @@ async def test_calls_of_the_page(row: str) -> None:
         if row.startswith("detached"):
             async with proxy.cut():
                 await page.notes.until("detached")
-                await turns_until(lambda: not stage.peer.connected)
+                await until(lambda: not stage.peer.connected)
                 calls = await call()
                 if row == "detached, aborted":
                     for each in calls:
@@ -274,7 +274,7 @@ async def test_calls_of_the_server(row: str) -> None:
         if row.startswith("detached"):
             async with proxy.cut():
                 await page.notes.until("detached")
-                await turns_until(lambda: not stage.peer.connected)
+                await until(lambda: not stage.peer.connected)
                 calls = call_all()
                 await asyncio.sleep(0)
                 if row == "detached, aborted":
@@ -286,7 +286,7 @@ async def test_calls_of_the_server(row: str) -> None:
         if handled != "-":
             await page.notes.until("began", len(KINDS))
             if row != "timeout":
-                await turns_until(lambda: all(taken.values()))
+                await until(lambda: all(taken.values()))
             if row == "detached":
                 await page.do("release", how="answer")
             await happens(row, page, stage, proxy, calls, page)
@@ -346,7 +346,7 @@ async def test_events_of_the_page(row: str, outcome: str, arrives: bool) -> None
         if row.startswith("detached"):
             async with proxy.cut():
                 await page.notes.until("detached")
-                await turns_until(lambda: not stage.peer.connected)
+                await until(lambda: not stage.peer.connected)
                 await emit(outcome)
                 if row == "detached, lost":
                     await stage.peer.close()
@@ -456,7 +456,7 @@ async def test_an_error_in_the_source_of_an_upload_stops_the_handler() -> None:
         # What goes wrong in closing it does not hide what went wrong before.
         refuses = "{ [Symbol.iterator]: () => ({ next() { throw 'first' }, return() { throw 'second' } }) }"
         assert await page.run(f"return await client.upload('upload', {refuses}).catch(String)") == "first"
-        await turns_until(lambda: page.faults)
+        await until(lambda: page.faults)
         assert page.faults.pop() == "console: second"
         await stage.notes.until("stop", 3)
         stage.server.on("length", length)
@@ -667,7 +667,7 @@ async def test_an_event_whose_handler_fails_is_reported() -> None:
         await stage.peer.emit("breaks")
         await stage.peer.emit("reads")
         assert await stage.peer.request("values", 1) == 1
-        await turns_until(lambda: len(page.faults) == 2)
+        await until(lambda: len(page.faults) == 2)
         first, second = page.faults
         assert first.startswith("console: Error: in a handler")
         assert second.startswith("console: TypeError: an event opens no channel")
@@ -759,7 +759,7 @@ async def test_after_a_drop_a_large_message_goes_on_where_it_was(direction: Lite
         before = passed()
         async with proxy.slow(direction, rate=2 * LONG):
             call = asyncio.create_task(page.run(LONG_CALLS[direction]))
-            await turns_until(lambda: passed() - before > 0.75 * LONG)
+            await until(lambda: passed() - before > 0.75 * LONG)
             proxy.drop()
             assert await call == LONG
         assert passed() - before < 1.4 * LONG
@@ -896,7 +896,7 @@ async def test_a_plain_server_that_cancels_a_request_whose_channel_is_on_its_way
         elif message == {"i": 2, "h": 1}:
             await line.send(json.dumps({"i": 2, "x": "enough"}))
 
-    async with scripted(answer) as url, Page.start(url) as page, asyncio.timeout(20):
+    async with scripted(answer) as url, Page.start(url) as page, asyncio.timeout(60):
         told = await page.run("""
         const closed = new Promise((done) => client.on("talk", async function () { done(await this.channel().closed) }))
         client.emit("begin")
@@ -919,7 +919,7 @@ async def test_a_server_with_too_many_requests_is_refused() -> None:
         await line.send(json.dumps({"i": 30_000, "a": ["wait"]}))
         await line.send(json.dumps({"i": 30_000, "x": {"message": "enough"}, "_": 1}))
 
-    async with scripted(answer) as url, Page.start(url) as page, asyncio.timeout(20):
+    async with scripted(answer) as url, Page.start(url) as page, asyncio.timeout(60):
         await page.run("client.on('wait', () => new Promise(() => {})); client.emit('begin')")
         refused = {"message": "the page handles 10000 requests already", "code": "wsrpc.overloaded"}
         assert await answers.get() == {"i": 20_002, "e": refused, "_": 1}
@@ -999,6 +999,6 @@ async def test_the_server_knows_the_program_of_a_page_and_the_page_the_contract_
         assert await page.do("contract") == describe(server).fingerprint
         server.on("other", lambda: None)
         await server.peers[0].close(1012)  # a new session
-        await turns_until(lambda: len(server.peers) == 1 and server.peers[0].connected)
+        await until(lambda: len(server.peers) == 1 and server.peers[0].connected)
         assert await page.do("ask", name="sync") == "synced"
         assert await page.do("contract") == describe(server).fingerprint

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from programs import ROOT
+from waiting import until
 
 from interop.node import JS, find_node
 from interop.page_client import Page, scripted, welcome, words
@@ -120,7 +120,7 @@ async def test_the_remaining_time_is_that_of_the_moment_in_which_the_message_is_
         [peer] = server.peers
         async with proxy.cut():
             await page.notes.until("detached")
-            await turns_until(lambda: not peer.connected)
+            await until(lambda: not peer.connected)
             began = time.monotonic()
             call = await page.call("request", name="left", timeout=60_000)
         assert 0 < 60_000 - (await call)["ok"] <= 1000 * (time.monotonic() - began)
@@ -166,7 +166,7 @@ class Quiet:
             async with Page.start("ws://127.0.0.1:1", **options) as page:  # where nobody listens
                 await page.run(CLOCK + code)
                 await page.do("go", at=url)
-                await turns_until(lambda: quiet.lines)
+                await until(lambda: quiet.lines)
                 yield quiet, page
 
     async def say(self, first: str, *features: str, **limits: Any) -> None:
@@ -183,7 +183,7 @@ class Quiet:
         await self.lines[0].send(json.dumps({"a": ["advance", 1000 * seconds]}))
 
     async def until(self, *names: str) -> None:
-        await turns_until(lambda: len(self.arrived) >= len(names))
+        await until(lambda: len(self.arrived) >= len(names))
         assert [name for name, *_ in self.arrived] == [*names]
 
 
@@ -330,7 +330,7 @@ async def test_a_hostile_server_gets_a_reason_and_no_handler_runs() -> None:
         lines.append(line)
 
     async with scripted(receive, control) as url, Page.start(url) as page:
-        await turns_until(lambda: lines)
+        await until(lambda: lines)
         await lines[0].send(welcome("context"))
         for i, ctx in enumerate(HOSTILE):
             await lines[0].send(json.dumps({"i": 2 * i + 2, "a": ["event"], "ctx": ctx}))
@@ -338,7 +338,7 @@ async def test_a_hostile_server_gets_a_reason_and_no_handler_runs() -> None:
         await lines[0].send(json.dumps({"i": 100, "a": ["event"], "ctx": {"remaining_ms": 0}}))
         valid = {"color": [1], "metadata": TENANT, "remaining_ms": 2**31 - 1}
         await lines[0].send(json.dumps({"i": 102, "a": ["values", 7], "ctx": valid}))
-        await turns_until(lambda: len(answers) == len(HOSTILE) + 2)
+        await until(lambda: len(answers) == len(HOSTILE) + 2)
         *refused, expired, answer = answers
         codes = [refusal["e"]["code"] for refusal in refused]
         assert codes == ["wsrpc.bad_arguments"] * len(HOSTILE) and "wrong context" in refused[0]["e"]["message"]
@@ -410,7 +410,7 @@ async def test_middleware_replaces_results_and_refuses_and_encloses_all_attempts
             assert words(await (await page.call(kind, name="no"))) == "Range"
         # What an async function throws for an event is reported, because `emit` has returned.
         await page.run("client.useOutgoing(async () => { throw new Error('too late') })\nclient.emit('busy')")
-        await turns_until(lambda: page.faults)
+        await until(lambda: page.faults)
         [fault] = page.faults
         assert fault.startswith("console: Error: too late") and len(attempts) == 3
         page.faults.clear()

@@ -110,7 +110,7 @@ async def test_a_stop_between_two_attempts_stops_the_next_one() -> None:
         await asyncio.Event().wait()
 
     server.on("generate", generate, keep=Keep(600, scope=lambda *_: ""))
-    async with asyncio.timeout(30), server.listen() as listener, Page.start(listener.url) as page:
+    async with asyncio.timeout(60), server.listen() as listener, Page.start(listener.url) as page:
         await page.run("""
         globalThis.items = client.with({ key: "k", attempts: 2 }).follow("generate")
         globalThis.other = client.with({ key: "k" }).stream("generate")

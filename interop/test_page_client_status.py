@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from msgspec import msgpack
+from waiting import until
 
 from interop.page_client import Notes, Page, Stage, scripted, words
 from wsrpc import Handshake, Limits, Server
@@ -80,7 +80,7 @@ async def test_status(row: str) -> None:
             case ["drained"]:
                 await page.do("go", at=second.url)
                 closing = asyncio.create_task(stage.server.close(drain_timeout=30))
-                await turns_until(lambda: not stage.server.healthy)
+                await until(lambda: not stage.server.healthy)
                 stage.release()
                 await closing
                 assert words(await call) == "ok"
@@ -304,7 +304,7 @@ async def test_a_subscriber_may_close_call_and_unsubscribe() -> None:
         return seen
         """)
         assert told == ["closed", "second closed"]
-        await turns_until(lambda: page.faults)
+        await until(lambda: page.faults)
         assert "a subscriber has failed" in page.faults.pop()
 
 
@@ -374,7 +374,7 @@ async def test_an_attempt_that_waits_is_made_at_once() -> None:
         await page.run("Math.random = () => 1e6")  # pauses take hours
         async with proxy.silence():
             await page.do("open", at=proxy.url)
-            await turns_until(lambda: proxy.connections == 1)
+            await until(lambda: proxy.connections == 1)
             assert await page.run("client.connect(); return client.retryAt ?? null") is None  # it is being made
             proxy.drop()
             await page.run("while (!client.error) await new Promise((resolve) => setTimeout(resolve))")

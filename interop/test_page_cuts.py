@@ -16,8 +16,8 @@ from typing import Any, Literal
 import pytest
 from effort import SEED, SOAK
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from traffic import WAYS, Ledger, Notes, in_order, turns
+from waiting import until
 
 from interop.page_client import Page as ClientPage
 from wsrpc import ConnectionLost, Limits, Peer, Server
@@ -195,7 +195,7 @@ class Story:
         return self.proxies[0]
 
     async def _dialed(self, *commands: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not self.page.dialed.is_set():
                 await asyncio.sleep(0.005)
                 await self._release()  # or nothing may be sent any more
@@ -240,7 +240,7 @@ class Story:
 
     async def _cut_abort(self) -> None:
         """The server's socket ends."""
-        await turns_until(lambda: any(peer.connected for peer in self.server.peers))
+        await until(lambda: any(peer.connected for peer in self.server.peers))
         for peer in self.server.peers:
             if peer.transport is not None:
                 peer.transport.abort()
@@ -278,7 +278,7 @@ class Story:
         last = None
         while last != "value":  # the latest connection may have been cut before its trouble was over
             last = await self.page.ask("last")
-        await turns_until(self._is_idle)
+        await until(self._is_idle)
         seen = await self.page.ask("seen")
         self.up.begun = seen["begun"]
         for number, way, how in seen["ends"]:
@@ -332,7 +332,7 @@ async def story(codec: Codec, limits: Limits, seed: int, *, kept: float = 60.0) 
         await told.check()
         yield told
         await page.close()
-        await turns_until(lambda: server.peers == ())
+        await until(lambda: server.peers == ())
 
 
 @pytest.mark.timeout(3600 if SOAK else 240)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from waiting import until
 
 from interop.page_client import Page, scripted
 from wsrpc import Client, Handshake, Peer, Server
@@ -76,7 +76,7 @@ async def visit(house: House, codec: str = "json", options: str = "last: 2") -> 
     async with house.server.listen() as listener, FaultProxy(listener.url) as proxy:
         async with Page.start(proxy.url, statuses=True, codec=codec) as page:
             assert await page.run(ENTER % options)
-            await turns_until(lambda: len(house.lobby) or not house.allows)
+            await until(lambda: len(house.lobby) or not house.allows)
             yield proxy, page
 
 
@@ -116,10 +116,10 @@ async def test_missed_events_are_told(why: str) -> None:
         async with proxy.refuse():
             [peer] = house.server.peers
             await peer.close(1012)
-            await turns_until(lambda: not house.server.peers)
+            await until(lambda: not house.server.peers)
             house.allows = why != "refused"
             await house.emit(*range(100))
-        await turns_until(lambda: house.server.peers and (len(house.lobby) or why == "refused"))
+        await until(lambda: house.server.peers and (len(house.lobby) or why == "refused"))
         if why == "trimmed":
             await page.notes.until("heard 99")
         assert await page.do("ask", name="join", channel="rooms", args=["other"])  # later than the join
@@ -130,7 +130,7 @@ async def test_missed_events_are_told(why: str) -> None:
             assert shown["heard"] == [-1, *range(shown["heard"][1], 100)]
         house.allows = True
         await house.server.peers[0].close(1012)
-        await turns_until(lambda: {*house.lobby} - {peer})
+        await until(lambda: {*house.lobby} - {peer})
         await page.do("ask", name="join", channel="rooms", args=["other"])
         assert (await page.run(SHOW))["error"] is None
 
@@ -182,7 +182,7 @@ async def test_a_page_begins_with_the_state_and_gets_each_later_event_once() -> 
                 await servers[0].peers[0].close(1012)
                 await page.do("go", at=second.url)
                 await add(100)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await page.run("return entries") != board:
                     pass
             await add(1)
@@ -192,7 +192,7 @@ async def test_a_page_begins_with_the_state_and_gets_each_later_event_once() -> 
                 await other.run("globalThis.room = client.room('board'); await room.ready")
                 lost = NewLog(id="x", payer="x", keep=60.0), "x", 1, [b""]
                 await store.append(hash_of(("room", "board")), *lost)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while await page.run("return states") == 2 or await other.run("return room.complete"):
                         pass  # the other page does not handle the state, so it has missed something
                 assert await page.run("return room.complete")
@@ -217,7 +217,7 @@ async def test_who_leaves_does_not_join_again_and_may_join_anew() -> None:
     house = House(MemoryStore())
     async with visit(house) as (_, page):
         await page.run("room.leave()")
-        await turns_until(lambda: not len(house.lobby))
+        await until(lambda: not len(house.lobby))
         await house.server.peers[0].close(1012)
         await page.notes.until("open", 2)
         await page.do("ask", name="join", channel="rooms", args=["other"])
@@ -233,7 +233,7 @@ async def test_who_leaves_in_the_handler_of_an_event_gets_no_more_of_the_room() 
     house = House(MemoryStore())
     async with visit(house) as (_, page):
         await page.run("room.leave()")
-        await turns_until(lambda: not len(house.lobby))
+        await until(lambda: not len(house.lobby))
         await house.emit(*range(100))
         left = await page.run("""
         globalThis.again = client.room("lobby", { last: 100 })
@@ -257,7 +257,7 @@ async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
 
     async def agree(users: int) -> list[Any]:
         """Wait until the page shows what the server knows of so many users."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 users_here = sorted(house.lobby.present().values(), key=attrgetter("user"))
                 known: list[Any] = msgspec.json.decode(msgspec.json.encode(users_here))
@@ -273,7 +273,7 @@ async def test_the_store_of_who_is_present_agrees_with_the_server() -> None:
         await agree(2)
         async with proxy.cut():
             await page.notes.until("detached")
-            await turns_until(lambda: room.present["page"].state == "away")
+            await until(lambda: room.present["page"].state == "away")
             await room.join(about=2)
         assert [each["about"] for each in await agree(2)] == [[2], [{"name": "Ada"}]]
         await house.server.peers[0].close(1012)
@@ -296,8 +296,8 @@ async def test_a_page_changes_what_it_says_of_itself_and_misses_nothing(keep: in
         assert await page.run("return [told, room.complete, room.error === undefined]") == [0, True, True]
         [peer] = house.server.peers
         await peer.close(1012)  # in the next session, the refused one is not sent again
-        await turns_until(lambda: {*house.lobby} - {peer})
-        await turns_until(lambda: any(each.about == (1,) for each in house.lobby.present().values()))
+        await until(lambda: {*house.lobby} - {peer})
+        await until(lambda: any(each.about == (1,) for each in house.lobby.present().values()))
 
 
 WRONG: list[Any] = [7, None, {}, [], ["lobby"], ["lobby", 7], [7, "1"], ["other", "1"], "ab"]

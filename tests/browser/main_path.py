@@ -8,8 +8,8 @@ from typing import Any
 from browser.firefox import firefox
 from browser.page_site import Front, Site, calling_server, quiet_page, serving_site
 from browser.pages import browsing
-from leftovers import turns_until
 from playwright.async_api import Browser
+from waiting import until
 
 SEEN = {
     "request": 3,
@@ -42,7 +42,7 @@ def check(seen: dict[str, Any], codec: str, passes: str) -> None:
 
 async def check_sessions(site: Site, passes: str, front: Front | None) -> None:
     abandoned = [1006] if front and passes == "responses that end" else []  # with the response that was held back
-    await turns_until(lambda: len(site.opened) == len(site.closed))
+    await until(lambda: len(site.opened) == len(site.closed))
     assert sorted(site.closed) == [1000, *abandoned]
 
 
@@ -66,7 +66,7 @@ async def play_in_chromium(
         async with quiet_page(context, site.url, *tolerated) as page:
             call = "async (codec) => (await import('/tests/page_main_path.mjs')).mainPath(codec)"
             check(await page.evaluate(call, codec), codec, passes)
-            await turns_until(lambda: 1000 in site.closed)  # the page is still there
+            await until(lambda: 1000 in site.closed)  # the page is still there
         await check_sessions(site, passes, front)
 
 
@@ -78,5 +78,5 @@ async def play_in_firefox(folder: Path, codec: str, passes: str, front: Front | 
             report = await site.reports.get()
             check(report["seen"], codec, passes)
             assert report["complaints"] == []
-            await turns_until(lambda: 1000 in site.closed)  # the page is still there
+            await until(lambda: 1000 in site.closed)  # the page is still there
         await check_sessions(site, passes, front)

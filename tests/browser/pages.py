@@ -16,7 +16,7 @@ from programs import PYTHON, ROOT, start
 from interop.peers import LIBRARIES
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
-PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
+PATIENCE = 60_000  # milliseconds until what a page should show counts as missing
 
 Newcomer = Callable[..., Awaitable[Page]]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from browser.page_site import calling_server, quiet_page, serving_site
 from browser.pages import browsing
-from leftovers import turns_until
 from playwright.async_api import Browser, Page
+from waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -39,7 +39,7 @@ async def test_the_session_is_free_at_once(browser: Browser, way: str) -> None:
             assert await page.evaluate(BEGIN) == 3
             assert len(site.server.peers) == 1
             await leave(page)
-            await turns_until(lambda: not site.server.peers)
+            await until(lambda: not site.server.peers)
             assert site.closed == [code]
             stats = site.server.stats()
             assert (stats.detached_peers, stats.active) == (0, 0)

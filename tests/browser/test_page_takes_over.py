@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from browser.page_site import quiet_page, serving_site
 from browser.pages import browsing
-from leftovers import turns_until
 from playwright.async_api import Browser, Page
+from waiting import until
 
 from wsrpc import Handshake, Server
 
@@ -78,10 +78,10 @@ async def test_a_websocket_takes_over(browser: Browser, before: str) -> None:
             assert peer.transport is not None
             peer.transport.abort()
             await pass_time(page, 30)  # until the first attempt
-            await turns_until(lambda: site.upgrades > requests)
+            await until(lambda: site.upgrades > requests)
             site.passes = "websocket"
             await pass_time(page, 10 + 120)  # it fails, and the second one follows
-            await turns_until(lambda: handshakes[-1][0])
+            await until(lambda: handshakes[-1][0])
             go_on.set()
             await page.evaluate("over")
             assert await page.evaluate("numbers") == [*range(1000)]

@@ -12,8 +12,8 @@ import pytest_asyncio
 from browser.chromium import Chromium, Tab, chromium
 from browser.page_site import Site, quiet_page, serving_site
 from browser.pages import browsing
-from leftovers import turns_until
 from playwright.async_api import Browser
+from waiting import until
 
 from wsrpc import Handshake, Server
 
@@ -94,7 +94,7 @@ async def drop(site: Site) -> None:
 
 async def lose(site: Site) -> None:
     await site.server.peers[0].close()
-    await turns_until(lambda: not site.server.peers)
+    await until(lambda: not site.server.peers)
 
 
 @pytest.mark.parametrize("meanwhile", [nothing, drop, lose])
@@ -110,7 +110,7 @@ async def test_a_page_that_is_back_resumes_at_once_or_is_told(
         await tab.until(f"noted.items.length === {len(read)}")
         [peer] = page.site.server.peers
         async with away(visible, tab, page.site):
-            await turns_until(lambda: page.site.server.stats().detached_peers == 1)
+            await until(lambda: page.site.server.stats().detached_peers == 1)
             assert page.site.server.peers == (peer,)
             await meanwhile(page.site)
             wanted = page.step()
@@ -155,7 +155,7 @@ async def test_a_page_that_is_online_again_resumes_at_once(browser: Browser, dro
         wanted = page.step()
         await context.set_offline(False)
         await tab.wait_for_function(f"noted.items.length === {len(wanted)}")
-        await turns_until(lambda: page.handshakes == 2)
+        await until(lambda: page.handshakes == 2)
         # Without a drop, the new connection replaces the old one while that is still in use.
         states = await tab.evaluate("noted.states")
         assert states == ["open", "detached", "open"] or (not drops and states == ["open"]), states

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from cluster_workers import environment, running
-from leftovers import turns_until
 from programs import ROOT, free_port
+from waiting import until
 
 from browser import chromium, firefox
 from wsrpc.testing import FaultProxy
@@ -65,8 +65,8 @@ class Site:
 
     async def sent(self, count: int) -> None:
         """Wait until pages have sent so many bytes from now on. The proxy is in this loop: it passes on little more."""
-        until = self.proxy.bytes_up + count
-        await turns_until(lambda: self.proxy.bytes_up >= until)
+        enough = self.proxy.bytes_up + count
+        await until(lambda: self.proxy.bytes_up >= enough)
 
     def check(self, *contents: bytes) -> None:
         """The files are complete, and are these ones."""
@@ -154,7 +154,7 @@ async def test_a_file_arrives_over_a_killed_worker_a_drop_and_a_reload(stage: St
     os.kill(survivor, signal.SIGCONT)
     async with site.proxy.stall("up"):
         os.kill(victim, signal.SIGKILL)
-        await turns_until(lambda: ended(victim))
+        await until(lambda: ended(victim))
         written = site.written
     await site.sent(10 * MB)
     site.proxy.drop()  # the session goes on, or ends if the page reaches a worker that has come in place of the other

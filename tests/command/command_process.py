@@ -27,7 +27,7 @@ from wsrpc.__main__ import run as run_command
 from wsrpc._command import calling, comparing, completion, describing, generating, listening, operating  # noqa: F401
 
 COMMAND = [sys.executable, "-W", "error", "-m", "wsrpc"]
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds until a command counts as one that never ends."""
 
 

@@ -15,7 +15,7 @@ import pytest
 from command_process import prints, refusal, run
 from core_driver import Blocked
 from engine_servers import EngineServer, nats_server, redis_server
-from leftovers import turns_until
+from waiting import until
 
 from wsrpc import Client, Context, Handshake, HandshakeRejected, Overloaded, Peer, Quotas, Reconnect, RpcError, Server
 from wsrpc._command import rebalancing
@@ -106,9 +106,9 @@ async def test_a_server_that_drains_says_so_once() -> None:
     ):
         server.on("wait", blocked)
         waiting = asyncio.create_task(client.request("wait"))
-        await turns_until(lambda: server.stats().active)
+        await until(lambda: server.stats().active)
         closing = asyncio.create_task(server.close(drain_timeout=60))
-        await turns_until(lambda: server.stats().draining)
+        await until(lambda: server.stats().draining)
         said = await refusal(3, "stats", url)
         assert " refused the connection with HTTP 503: the server is closing" in said
         assert said.endswith(" (if it drains, ask another process of its cluster, or the URL of the engine)")
@@ -157,7 +157,7 @@ async def test_statistics_by_principal() -> None:
         assert ada["refused"] == {"above the quota": 3}
         call.cancel()
         await client.close()
-        await turns_until(lambda: len(server.peers) == 0)
+        await until(lambda: len(server.peers) == 0)
         server.on_handshake(refuse_bob)
         with pytest.raises(HandshakeRejected):
             await server.handshake(Handshake("/", {}))

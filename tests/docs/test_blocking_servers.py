@@ -98,7 +98,7 @@ async def test_a_view_calls_submits_and_makes_spans_also_when_its_process_was_ki
                     return await asyncio.to_thread(read)
 
                 reminded = asyncio.Queue[str]()
-                ada = Client(f"{url}?user=ada", connect_timeout=10)
+                ada = Client(f"{url}?user=ada", connect_timeout=60)
 
                 @ada.on("remind", keep=60)
                 async def remind(text: str) -> None:

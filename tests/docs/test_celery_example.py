@@ -16,14 +16,14 @@ from wsrpc.blocking import Client
 from shop_settings import SERVER
 
 told = []
-with Client(f"{SERVER}?user=ada", connect_timeout=10) as ada:
+with Client(f"{SERVER}?user=ada", connect_timeout=60) as ada:
     news = ada.events("news", returns=str)
     ada.on("ask", lambda question: f"{question} Yes.")
     with start_worker(tasks.app, pool="threads", perform_ping_check=False, loglevel="error"):
-        print(tasks.price.delay("tea", 3).get(timeout=20))
-        print(tasks.announce.delay("Closing at six").get(timeout=20), next(news))
-        print(tasks.ask.delay("ada", "Are you there?").get(timeout=20))
-        print(tasks.price.delay("cake", 2).get(timeout=20))
+        print(tasks.price.delay("tea", 3).get(timeout=60))
+        print(tasks.announce.delay("Closing at six").get(timeout=60), next(news))
+        print(tasks.ask.delay("ada", "Are you there?").get(timeout=60))
+        print(tasks.price.delay("cake", 2).get(timeout=60))
 tasks.close()  # which the signals of a worker with processes call
 print(tasks.client.state)
 """
@@ -51,7 +51,7 @@ async def run(name, *args):
 
 async def main():
     seen = asyncio.Queue()
-    device = Client(f"{SERVER}?user=ada", connect_timeout=10)
+    device = Client(f"{SERVER}?user=ada", connect_timeout=60)
 
     @device.on("remind", keep=60)
     async def remind(text):

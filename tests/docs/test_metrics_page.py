@@ -24,7 +24,7 @@ PAGE = HOW_TO / "observability.md"
 
 def scraped(port: int, **labels: str) -> dict[str, float]:
     """The values of one worker."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return {each.name: each.value for family in families for each in family.samples if each.labels == labels}
 
@@ -82,7 +82,7 @@ async def test_the_file_of_the_guide_makes_each_line_of_uvicorn_json_without_tok
             with suppress(HandshakeRejected):
                 await Client(f"ws://127.0.0.1:{port}/ws?{query}", reconnect=None).connect()
             with suppress(HTTPError):
-                await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/elsewhere?{query}", timeout=20)
+                await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/elsewhere?{query}", timeout=60)
         await worker.logged("GET /elsewhere", 2)
         assert await worker.end() == 0
     assert "hidden-1e" not in worker.log
