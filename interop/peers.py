@@ -16,9 +16,6 @@ from interop.node import available_libraries
 from wsrpc import Client, CloseInfo, Context, Peer, RpcError, Server
 from wsrpc.transport import Transport
 
-PATIENCE = 60.0
-"""Seconds until what is still there counts as left behind."""
-
 READS = 8 * 1024 * 1024
 """Bytes that Go takes here in one message; of itself one of its WebSocket libraries takes 32 KiB."""
 
@@ -226,8 +223,7 @@ async def nothing_open(link: Link) -> None:
     """Wait until neither side has a channel, a stream or a request left; JavaScript only while it is connected."""
     peer = link.peer
     try:
-        async with asyncio.timeout(PATIENCE):
-            await until(lambda: (peer.anonymous_channels, peer.active, peer.pending) == (0, 0, 0))
+        await until(lambda: (peer.anonymous_channels, peer.active, peer.pending) == (0, 0, 0))
     except TimeoutError:
         left = f"{peer.anonymous_channels} channels, {peer.active} handlers and {peer.pending} requests are left"
         raise AssertionError(left) from None

@@ -10,7 +10,6 @@ import pytest
 from interop.peers import (
     COMBINATIONS,
     COMBINATIONS_4,
-    PATIENCE,
     Agents,
     Link,
     Role,
@@ -39,8 +38,7 @@ async def test_javascript_starts_too_late(agents: Agents, library: str, role: Ro
             yield n
 
         channels = [await link.ask("numbers", 3) for _ in range(2)]
-        async with asyncio.timeout(PATIENCE):
-            await until(lambda: link.peer.anonymous_channels == 0)
+        await until(lambda: link.peer.anonymous_channels == 0)
         got = await link.call("iterate", channel=channels[0])
         assert (got["items"], got["rejected"]["message"]) == ([], CLOSED)
         assert "nobody has begun to read the stream of 'numbers' within 0.1 s" in (await closed_with(link))["message"]
@@ -77,8 +75,7 @@ async def test_a_version_without_streams_requests_one(agents: Agents, library: s
         link.app.on("numbers", lambda n: iter(range(n)))
         for _ in range(3):
             assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
-        async with asyncio.timeout(PATIENCE):
-            await until(lambda: link.peer.anonymous_channels == 0)
+        await until(lambda: link.peer.anonymous_channels == 0)
 
 
 # ---------------------------------------------------------------- Python produces
