@@ -9,10 +9,9 @@ from waiting import until
 
 from wsrpc import Client, Handshake, Peer, Reconnect, Room, Server
 from wsrpc.testing import Line
-from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
-__all__ = ["GRACE", "Hook", "Viewer", "Watcher", "give_principals", "states", "use_clock"]
+__all__ = ["GRACE", "Hook", "Viewer", "Watcher", "give_principals", "states"]
 
 GRACE = 10.0
 
@@ -25,11 +24,6 @@ def give_principals(server: Server, presence: float = GRACE) -> None:
         handshake.principal = handshake.query.get("user")
 
     server.room("lobby", allow=lambda peer: True, presence=presence)
-
-
-def use_clock(server: Server, clock: Clock) -> None:
-    """Let a clock decide about grace times and batches."""
-    server._rooms.presences.scheduler = clock
 
 
 def states(server: Server) -> dict[str | int, str]:
@@ -86,7 +80,9 @@ class Watcher(Viewer):
         self.server = server
         self.line = Line(server)
         path = "/" if user is None else f"/?user={user}"
-        super().__init__(Client(f"ws://server{path}", dial=self.line.dial, reconnect=Reconnect(initial=0.001)))
+        super().__init__(
+            Client(f"ws://server{path}", dial=self.line.dial, reconnect=Reconnect(initial=0.001, max=0.05))
+        )
         self.peer: Peer
         """At the server."""
 

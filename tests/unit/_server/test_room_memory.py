@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
-from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,22 +19,17 @@ import pytest
 from waiting import until
 
 from wsrpc import BadArguments, Client, HandlerFailed, Limits, Overloaded, Peer, Reconnect, RpcError, Server
-from wsrpc._log import link, memory_store, writer
+from wsrpc._log import link, writer
 from wsrpc._log.kept import hash_of
-from wsrpc._server import room_feed, room_log, room_pages
+from wsrpc._server import room_log, room_pages
 from wsrpc._server.rooms import _room_core
-from wsrpc.store import Appended, MemoryStore, NewLog, Page, StoreFull
+from wsrpc.store import Appended, MemoryStore, NewLog, Page, StoreFull, StoreLost
 from wsrpc.testing import Line, connect
 
 MISSED = ("missed", "lobby")
 LONG = "r" * 250
 """The name of a room with which `missed` takes more than 512 bytes, the smallest limit of a client."""
 SMALL = Limits(message_bytes=512)
-
-
-def asyncio_at(clock: Callable[[], float]) -> Any:
-    """Return asyncio with another time, as far as a store uses it."""
-    return SimpleNamespace(**vars(asyncio) | {"get_running_loop": lambda: SimpleNamespace(time=clock)})
 
 
 class Ear:
@@ -185,10 +179,9 @@ async def test_an_entry_that_cannot_be_read_is_missed_and_does_not_stop_the_room
 
 
 async def test_the_own_event_in_a_log_that_has_begun_anew_is_missed_once(
-    store: OddStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: OddStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The process took what it had written for a loss of the log, which the members then missed as an event."""
-    monkeypatch.setattr(room_log, "WAIT", 0.001)
     async with house(1, store=store) as (_, lobby, one):
         await one.join()
         for number in range(3):
@@ -220,10 +213,9 @@ async def test_a_member_for_which_an_event_is_too_large_is_told(shared: bool) ->
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
 async def test_who_cannot_even_be_told_is_told_in_another_session_and_the_others_hear_each_event_once(
-    where: str, slow: bool, monkeypatch: pytest.MonkeyPatch
+    where: str, slow: bool
 ) -> None:
     """The process sent the event to the others again and again, and no later one."""
-    monkeypatch.setattr(room_log, "PAUSE", 0.0)
     store = None if where == "one process" else MemoryStore()
     async with (
         house(1, name=LONG, store=store, limits=Limits(high_water_bytes=300)) as (server, here, other),
@@ -308,23 +300,21 @@ async def test_a_join_that_fails_disturbs_nobody_and_leaves_the_log_unread(store
         assert (await lobby.emit("said", 1)).sent == 1
 
 
-async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(
-    store: OddStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_emit_does_not_wait_longer_while_another_event_is_being_stored(store: OddStore) -> None:
     """It waited up to twice as long. The event may have been stored although the store does not answer."""
     store.is_deaf = True
     async with house(1, store=store) as (server, lobby, one):
         server.on("say", lambda: lobby.emit("said", 3))
         first = asyncio.create_task(lobby.emit("said", 1))
-        await until(lambda: store.asked)
-        monkeypatch.setattr(room_log, "STORE_TIMEOUT", 0.01)
-        with pytest.raises(Overloaded) as caught:
-            await lobby.emit("said", 2)
+        await asyncio.sleep(5)
+        async with asyncio.timeout(11):
+            with pytest.raises(Overloaded) as caught:
+                await lobby.emit("said", 2)
         assert caught.value.outcome == "unknown"
         with pytest.raises(HandlerFailed) as failed:  # not Overloaded, which says that the handler has not run
             await one.client.request("say")
         assert failed.value.outcome == "ran"
-        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
 
 
 async def test_a_handler_that_brings_in_its_peer_wrongly_does_not_say_that_it_has_not_run() -> None:
@@ -349,32 +339,27 @@ async def test_a_handler_that_brings_in_its_peer_wrongly_does_not_say_that_it_ha
     ids=repr,
 )
 async def test_a_store_that_fails_is_reported_once_and_read_again(
-    error: Exception, why: str, store: OddStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    error: Exception, why: str, store: OddStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """There was a warning each second."""
     caplog.set_level(logging.INFO, "wsrpc")
-    monkeypatch.setattr(room_log, "PAUSE", 0.001)
-    monkeypatch.setattr(room_log, "SOON", 60)
     store.error = error
     async with house(1, store=store) as (server, lobby, one):
         lobby.add(server.peers[0])
-        await until(lambda: store.asked > 5)
+        await asyncio.sleep(10)
         store.error = None
-        await until(lambda: "is read again" in caplog.text)
+        await asyncio.sleep(2)
         await lobby.emit("said", 1)
-        assert await one.hear(1) == [1]
+        assert await one.hear(2) == [MISSED, 1]
     about = [(each.levelname, each.getMessage()) for each in caplog.records if "room 'lobby'" in each.getMessage()]
     assert about == [("WARNING", f"room 'lobby' is not read: {why}"), ("INFO", "room 'lobby' is read again")]
 
 
-async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(
-    store: OddStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_join_does_not_wait_for_ever_for_a_store_that_goes_away_meanwhile(store: OddStore) -> None:
     async with house(2, store=store) as (_, lobby, one, two):
         position = (await one.join())["position"]
         await lobby.emit("said", 1)
         store.reads.clear()
-        monkeypatch.setattr(room_feed, "STORE_TIMEOUT", 0.05)
         for _ in range(2):
             with pytest.raises(Overloaded, match="does not answer"):
                 await two.join(after=position)
@@ -435,23 +420,16 @@ async def test_a_join_waits_for_no_event_that_the_other_members_here_have_not_go
         assert await one.hear(1) == await two.hear(1) == [1]
 
 
-async def test_events_in_memory_are_kept_as_long_as_there_are_members(
-    store: OddStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passed = 0.0
-    monkeypatch.setattr(link, "MemoryStore", lambda: store)
-    monkeypatch.setattr(memory_store, "asyncio", asyncio_at(lambda: monotonic() + passed))
+async def test_events_in_memory_are_kept_as_long_as_there_are_members() -> None:
     async with house(2, keep=2) as (server, lobby, one, two):
         await one.join()
         await lobby.emit("said", 1)
-        for number in (1, 2):
-            passed += 1
-            await until(lambda number=number: store.renewed >= number)  # type: ignore[misc]
+        await asyncio.sleep(60)
         await two.join(last=1)
         assert await two.hear(1) == [1]
         for peer in server.peers:
             lobby.remove(peer)
-        passed += 2
+        await asyncio.sleep(3)
         await two.join(last=1)
         await lobby.emit("said", 2)
         assert await two.hear(1) == [2], "nothing is kept without members"
@@ -478,7 +456,7 @@ async def test_a_loss_that_was_told_is_not_told_again_with_the_next_event(monkey
 
 
 async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_have_missed_events(
-    store: OddStore, monkeypatch: pytest.MonkeyPatch
+    store: OddStore,
 ) -> None:
     """One member is told at once. The connection of the other is full: the room was not read until it had room."""
     limits = Limits(high_water_bytes=300)
@@ -489,14 +467,13 @@ async def test_who_is_added_before_the_store_has_answered_is_told_that_it_may_ha
     ):
         slow = Ear(client)
         store.reads.clear()
-        monkeypatch.setattr(room_log, "SOON", -1)  # uvloop counts in ms
         line.connections[0][1].hold()
         full = server.peers[1]
         full.emit_nowait("filling", "x" * 1000)
         for peer in server.peers:
             lobby.add(peer)
         await there.emit("said", 1)
-        await until(lambda: store.readers)
+        await asyncio.sleep(1)
         store.reads.set()
         assert await one.hear(1) == [MISSED]
         await there.emit("said", 2)
@@ -536,10 +513,7 @@ async def test_who_reads_gets_all_of_a_burst_that_is_larger_than_the_log(
 
 
 @pytest.mark.parametrize("where", ["one process", "a store for several", "another process"])
-async def test_nobody_waits_long_for_who_does_not_read(
-    where: str, small_log: MemoryStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room_feed, "HOLD", 0.1)
+async def test_nobody_waits_long_for_who_does_not_read(where: str, small_log: MemoryStore) -> None:
     store, limits = None if where == "one process" else small_log, Limits(high_water_bytes=300)
     async with house(1, store=store, limits=limits) as (server, lobby, other), house(0, store=store) as (_, there):
         line, is_here, log = Line(server), where != "another process", _room_core(lobby).room_log
@@ -564,45 +538,42 @@ async def test_nobody_waits_long_for_who_does_not_read(
             assert (report.sent, report.skipped) == (2, 0)
 
 
-async def test_events_at_hand_are_counted_anew_with_a_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a log that the store has dropped still counted, so `emit` waited too early."""
+async def test_a_member_that_is_behind_goes_on_in_a_new_log_and_events_at_hand_are_counted_anew(
+    store: OddStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It heard nothing more, because events of both logs were at hand as if they were one, or `emit` waited too early.
+
+    The log expires because the store does not answer for a while, so that nobody renews it.
+    """
     monkeypatch.setattr(room_pages, "RECENT", 10_000)
-    monkeypatch.setattr(room_feed, "HOLD", 0.0)
-    passed = 0.0
-    monkeypatch.setattr(memory_store, "asyncio", asyncio_at(lambda: monotonic() + passed))
+    monkeypatch.setattr(link, "MemoryStore", lambda: store)
     async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
-        line = Line(server)
-        async with Client("ws://server/", dial=line.dial) as client:
-            await Ear(client).join()
-            line.connections[0][1].hold()
-            for count in (8, 5):
-                for _ in range(count):
-                    report = await lobby.emit("said", "x" * 1000)
-                    assert (report.sent, report.skipped) == (1, 0)
-                passed += 100
-            line.connections[0][1].release()
+        line, loop = Line(server), asyncio.get_running_loop()
 
+        async def expire() -> None:
+            store.error = StoreLost("down")
+            await asyncio.sleep(100)
+            store.error = None
 
-async def test_a_member_that_is_behind_goes_on_in_a_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It heard nothing more, because events of both logs were at hand as if they were one."""
-    passed = 0.0
-    monkeypatch.setattr(memory_store, "asyncio", asyncio_at(lambda: monotonic() + passed))
-    async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
-        line = Line(server)
         async with Client("ws://server/", dial=line.dial) as client:
             ear = Ear(client)
             await ear.join()
-            await lobby.emit("said", "old")
-            assert await ear.hear(1) == ["old"]
-            passed += 100  # the log expires
-            line.connections[0][1].hold()
-            server.peers[0].emit_nowait("fills", "x" * 1000)
-            await lobby.emit("said", "new")
-            line.connections[0][1].release()
-            async with asyncio.timeout(8):
-                assert await ear.hear(1) == [("missed", "lobby")]
+            for batches in ((5, 8), ()):  # at first, it is behind already when the log expires
+                line.connections[0][1].hold()
+                server.peers[0].emit_nowait("fills", "x" * 1000)
+                for events in batches:
+                    began = loop.time()
+                    for _ in range(events):
+                        report = await lobby.emit("said", "x" * 1000)
+                        assert (report.sent, report.skipped) == (1, 0)
+                    assert loop.time() - began < 0.5
+                    await expire()
+                await lobby.emit("said", "new")
+                line.connections[0][1].release()
+                assert await ear.hear(1) == [MISSED]
                 await lobby.emit("said", "next")
                 assert await ear.hear(1) == ["next"]
+                await expire()
 
 
 # ---------------------------------------------------------------- the server

@@ -9,25 +9,22 @@ import asyncio
 from typing import Any
 
 import pytest
-from presence_watchers import GRACE, Hook, Watcher, give_principals, states, use_clock
+from presence_watchers import GRACE, Hook, Watcher, give_principals, states
 from waiting import settled, until
 
-from wsrpc import BadArguments, Limits, Room, Server
+from wsrpc import BadArguments, Room, Server
 from wsrpc._server import presence_feed
 from wsrpc._server.presence import BATCHED, MOST_ABOUT
 from wsrpc.testing import ScriptedTransport
-from wsrpc.testing._clock import Clock
 from wsrpc.types import Present
 
 
 class House:
-    """A server with users in the lobby, and a clock for its grace times."""
+    """A server with users in the lobby."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.server = Server(limits=Limits(ping_interval=None))
+        self.server = Server()
         give_principals(self.server)
-        use_clock(self.server, self.clock)
         self.hook = Hook()
         self.hook.listen(self.server)
         self.watchers: list[Watcher] = []
@@ -65,7 +62,7 @@ class House:
 
     async def batch(self, share: float = 1.0) -> None:
         """Let what has changed be reported. With a share of the time, only what has changed a while ago."""
-        self.clock.advance(BATCHED * share)
+        await asyncio.sleep(BATCHED * share)
         await settled()
 
 
@@ -101,7 +98,7 @@ async def test_states(user: str | None, story: str, expected: str) -> None:
                 if what == "joins":
                     watchers[who] = await house.joins(user)
                 elif what.replace(".", "").isdigit():
-                    house.clock.advance(GRACE * float(what))
+                    await asyncio.sleep(GRACE * float(what))
                 else:
                     who = who or step[0]
                     await getattr(house, what)(watchers[who])
