@@ -16,7 +16,7 @@ from wsrpc import Client, HandshakeRejected, Limits, Server, dial
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=60.0)
 
 
 async def ask(

@@ -146,7 +146,7 @@ async def test_handshakes_that_fail(caplog: pytest.LogCaptureFixture) -> None:
     async with server.listen() as listener:
         for path, headers in (("", {}), ("bug", {}), ("", {"Origin": "https://elsewhere.example"})):
             url = f"{listener.url}{path}?token={SECRET}"
-            client = Client(url, headers={**headers, "Cookie": SECRET}, connect_timeout=0.2)
+            client = Client(url, headers={**headers, "Cookie": SECRET}, reconnect=None)
             with pytest.raises((HandshakeRejected, ConnectionError)):
                 await client.connect()
             await client.close()

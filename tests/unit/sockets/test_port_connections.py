@@ -29,7 +29,7 @@ from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+LIMITS = Limits(close_timeout=60.0, ping_interval=None)
 
 REQUEST = (
     b"GET /chat?room=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

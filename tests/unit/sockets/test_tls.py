@@ -17,7 +17,7 @@ from wsrpc import Client, ConnectFailed, Limits, Reconnect, Server, dial
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=60.0)
 MADE = Path(__file__).parents[2] / "certificates"
 STRANGE = Path(__file__).parents[2] / "adapters" / "localhost.pem"
 """Signed by itself."""

@@ -22,7 +22,7 @@ from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+LIMITS = Limits(close_timeout=60.0, ping_interval=None)
 
 
 async def test_who_sends_on_and_on_learns_that_nobody_is_there() -> None:
@@ -156,7 +156,7 @@ async def test_a_dead_connection_is_found_although_small_events_go_both_ways(
 
 # ---------------------------------------------------------------- closing while bytes leave
 
-UNSTALLED = LIMITS.replace(stall_timeout=1000.0)
+UNSTALLED = LIMITS.replace(stall_timeout=10_000.0)
 
 
 @asynccontextmanager

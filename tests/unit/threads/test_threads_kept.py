@@ -24,7 +24,7 @@ def test_one_thread_runs_functions_that_come_one_after_another() -> None:
 def test_a_thread_that_is_about_to_end_runs_the_function_that_it_has_just_got(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsrpc._base.threads.IDLE", 0.0)
     threads = Threads()
-    assert [threads.submit(abs, number).result(8) for number in range(100)] == [*range(100)]
+    assert [threads.submit(abs, number).result(60) for number in range(100)] == [*range(100)]
 
 
 def test_a_thread_does_not_keep_the_context_of_who_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
