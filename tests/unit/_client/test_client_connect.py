@@ -14,7 +14,8 @@ from leftovers import only_objects_of_the_test as only_objects_of_the_test
 from tenacity import stop_after_attempt
 from waiting import settled
 
-from wsrpc import ConnectFailed, HandshakeRejected, Reconnect, current_context
+from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, Server, current_context
+from wsrpc.testing import Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -23,6 +24,25 @@ REFUSING = Reconnect(retry=lambda error: False)
 
 
 # ---------------------------------------------------------------- attempts that fail
+
+
+async def test_a_connect_that_is_cancelled_goes_on_for_another_one() -> None:
+    server, may_dial = Server(), asyncio.Event()
+    line = Line(server)
+
+    async def dial(url: str, **options: Any) -> Any:
+        await may_dial.wait()
+        return await line.dial(url, **options)
+
+    client = Client("ws://server/", dial=dial)
+    cancelled, other = [asyncio.ensure_future(client.connect()) for _ in range(2)]
+    await settled()
+    cancelled.cancel()
+    await settled()
+    may_dial.set()
+    await other
+    await client.close()
+    await server.close()
 
 
 class Raised(NamedTuple):

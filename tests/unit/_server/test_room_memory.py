@@ -420,6 +420,23 @@ async def test_a_join_waits_for_no_event_that_the_other_members_here_have_not_go
         assert await one.hear(1) == await two.hear(1) == [1]
 
 
+async def test_a_member_that_leaves_takes_no_page_from_another_one() -> None:
+    late: Any = LateStore(MemoryStore())
+    late.waiting.set()
+    late.others.set()
+    async with house(3, store=late) as (server, lobby, one, two, three):
+        await one.join()
+        await lobby.emit("said", 1)
+        late.others.clear()
+        leaving, joining = [asyncio.ensure_future(each.join(last=1)) for each in (two, three)]
+        await until(lambda: late.late == 1)
+        lobby.remove(server.peers[1])
+        late.others.set()
+        with pytest.raises(RpcError, match="left the room"):
+            await leaving
+        assert (await joining)["complete"] and await three.hear(1) == [1]
+
+
 async def test_events_in_memory_are_kept_as_long_as_there_are_members() -> None:
     async with house(2, keep=2) as (server, lobby, one, two):
         await one.join()

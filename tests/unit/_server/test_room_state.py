@@ -14,7 +14,7 @@ from waiting import settled, until
 from wsrpc import BadArguments, Client, ConnectionLost, ItemsGone, Limits, Peer, Reconnect, RemoteError, Server
 from wsrpc._log.kept import hash_of
 from wsrpc.store import MemoryStore, NewLog
-from wsrpc.testing import Line
+from wsrpc.testing import Line, VirtualTimeLoop, connect
 from wsrpc.types import ClientRoom, RoomState
 
 
@@ -330,6 +330,22 @@ def test_what_a_state_needs() -> None:
         server.room("lobby", state=lambda peer: None)
     with pytest.raises(TypeError, match=r"state= takes a function that is called with \(peer\)"):
         server.room("other", keep=60, state=lambda: None)  # type: ignore[arg-type, misc]
+
+
+def test_a_room_has_its_state_in_another_event_loop_too() -> None:
+    server, states = Server(), list[Any]()
+    server.room("lobby", allow=lambda peer: True, keep=60, state=lambda peer: "full")
+
+    async def join() -> None:
+        async with connect(server) as client:
+            room = client.room("lobby")
+            room.on_state(lambda room, state: states.append(state))
+            await room.join()
+
+    for _ in range(2):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(join())
+    assert states == ["full"] * 2
 
 
 async def test_a_room_with_a_state_takes_no_last() -> None:

@@ -111,6 +111,19 @@ async def test_a_detached_session_keeps_its_address(replaced: bool) -> None:
             assert made.peer(0, "ada") is peer
 
 
+async def test_a_session_that_resumes_under_another_address_has_only_that() -> None:
+    async with servers(2) as made:
+        names, line = ["ada"], Line(made[0])
+        soon = Reconnect(initial=0.01, max=0.01)
+        async with Client(lambda: f"ws://server/?who={names[-1]}", dial=line.dial, reconnect=soon):
+            await until(lambda: made[1].cluster.locate("ada"))
+            peer = made.peer(0, "ada")
+            names.append("eve")
+            line.cut()
+            await until(lambda: made[1].cluster.locate("eve"))
+            assert made[1].cluster.locate("ada") is None and made[0].peers == (peer,)
+
+
 @pytest.mark.parametrize("meanwhile", ["closes", "drops", "vanishes", "stays"])
 @pytest.mark.parametrize("second", [0, 1], ids=["at the same server", "at another one"])
 async def test_a_connection_that_waited_for_its_service_does_not_take_the_address_from_a_later_one(

@@ -33,6 +33,7 @@ from wsrpc.cluster import (
 )
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._links import NodeLinks, link_limits
+from wsrpc.cluster._memory_engine import MemoryEngineConnection
 from wsrpc.errors import EngineLost, PeerNotFound, ReservedEvent
 from wsrpc.limits import DEFAULT_LIMITS
 from wsrpc.store import MemoryStore
@@ -590,19 +591,21 @@ async def test_each_node_warns_once_of_a_program_without_a_server_that_ends_with
         await shop.__aexit__()
 
 
+@pytest.mark.parametrize("raising", [(MemoryEngine, "connect"), (MemoryEngineConnection, "subscribe")])
 async def test_what_an_engine_raises_against_its_contract_is_logged(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    raising: tuple[type, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def connect(self: MemoryEngine, listener: object) -> Any:
+    async def fail(self: object, asked: object) -> Any:
         raise OSError("no such host")
 
     monkeypatch.setattr(_membership, "RESPONSE_TIMEOUT", 0.01)  # for which `open` waits
-    monkeypatch.setattr(MemoryEngine, "connect", connect)
-    server = Server(cluster=Cluster(MemoryEngine()))
+    monkeypatch.setattr(*raising, fail)
+    server = Server(cluster=Cluster(engine := MemoryEngine()))
     await server.open()
     await until(lambda: "OSError: no such host" in caplog.text)
     monkeypatch.undo()
     await until(lambda: server.cluster.connected)
+    assert len(engine.connections) == 1
     await server.close()
 
 
