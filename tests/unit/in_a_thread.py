@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
-from leftovers import turns_until
+import pytest
+from waiting import until
 
 from wsrpc import AnonymousChannel, Peer, RpcError, Server, current_peer
 from wsrpc.blocking import Client
@@ -31,7 +32,7 @@ class Served(NamedTuple):
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds, which is looked at in the server's loop."""
-        self.run(turns_until(condition))
+        self.run(until(condition))
 
     def peer(self) -> Peer:
         """Return the only peer, which may be a moment behind its client."""
@@ -42,7 +43,7 @@ class Served(NamedTuple):
         """Wait until neither side does anything for the other: no handler, no channel, no request."""
         self.until(lambda: not any(p.active or p.anonymous_channels or p.pending for p in self.server.peers))
         peer = client.peer
-        client._bridge.run(lambda: turns_until(lambda: not (peer.active or peer.anonymous_channels or peer.pending)))
+        client._bridge.run(lambda: until(lambda: not (peer.active or peer.anonymous_channels or peer.pending)))
 
 
 class ThreadedEngine(MemoryEngine):
@@ -145,7 +146,7 @@ def serving(server: Server) -> Generator[Served]:
             made.append(Served(server, listening.url, loop))
             ready.set()
             await over.wait()
-            await turns_until(lambda: not server.peers)
+            await until(lambda: not server.peers)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks are left: {left}"
         assert not complaints, f"the event loop complained: {complaints}"
@@ -178,9 +179,30 @@ def no_thread_left() -> Generator[None]:
     """Every thread that begins in the block ends in it, or is about to."""
     before = {*threading.enumerate()}
     yield
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 60
     while (left := {*threading.enumerate()} - before) and time.monotonic() < deadline:
         for thread in left:
             with suppress(RuntimeError):  # it is about to start
                 thread.join(1)
     assert not left, f"threads are left: {left}"
+
+
+@pytest.fixture
+def threads_end(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """No thread is left of a test, whatever it does to its clients. Idle ones end soon, so that tests need not wait."""
+    monkeypatch.setattr("wsrpc._base.threads.IDLE", 0.02)
+    with no_thread_left():
+        yield
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with serving(make_server()[0]) as served:
+        yield served
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(served.url) as client:
+        yield client
+        served.idle(client)

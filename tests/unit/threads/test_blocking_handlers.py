@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 from in_a_thread import Served
+from in_a_thread import client as client
+from in_a_thread import served as served
+from in_a_thread import threads_end as threads_end
 
 import wsrpc
 from wsrpc import CloseInfo, Reconnect, ReconnectInfo, RemoteError
 from wsrpc.blocking import Client, Peer
 from wsrpc.testing import FaultProxy
+
+pytestmark = pytest.mark.usefixtures("threads_end")
 
 
 def in_worker() -> bool:
@@ -150,7 +155,7 @@ def test_all_steps_of_a_stream_and_of_an_upload_run_in_one_thread(served: Served
         try:
             for number in range(20):
                 threads[name].add(threading.get_ident())
-                together.wait(8)
+                together.wait(60)
                 yield number
         finally:
             threads[name].add(threading.get_ident())
@@ -162,7 +167,7 @@ def test_all_steps_of_a_stream_and_of_an_upload_run_in_one_thread(served: Served
     peer = served.peer()
 
     async def read(name: str) -> int:
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             return len([pair async for pair in peer.stream("both ways", name, send=range(20))])
 
     async def read_both() -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 from forks import forks, in_child
 from in_a_thread import ThreadedEngine, serving
+from in_a_thread import threads_end as threads_end
 
 from wsrpc import Client as AsyncClient
 from wsrpc import Context, Handshake, OutgoingCall, Server
@@ -21,6 +22,8 @@ from wsrpc.cluster import Cluster, SubmittedCall
 from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc.store import MemoryStore
 from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("threads_end")
 
 
 class News(Protocol):

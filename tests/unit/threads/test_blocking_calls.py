@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 
 import pytest
 from in_a_thread import Served
+from in_a_thread import client as client
+from in_a_thread import served as served
+from in_a_thread import threads_end as threads_end
 
 from wsrpc import BadResult, ChannelClosed, ConnectFailed, Retry
 from wsrpc.blocking import Client
 from wsrpc.errors import ConnectionLost, HandshakeRejected, RemoteError, RequestTimeout, UnknownEvent, WsrpcError
+
+pytestmark = pytest.mark.usefixtures("threads_end")
 
 # ------------------------------------------------------------ calls and their outcomes
 
@@ -163,7 +168,7 @@ def test_an_upload_takes_any_iterable_and_reads_it_in_a_thread(served: Served, c
         assert client.request("add", 1, 1) == 2, "a source that blocks holds up nothing else"
         go_on.set()
         assert waiting.result() == 3
-    assert closed.wait(8), "a generator is closed when the handler stops reading"
+    assert closed.wait(60), "a generator is closed when the handler stops reading"
     assert all("worker" in name for name in threads)
 
 

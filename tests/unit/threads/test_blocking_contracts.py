@@ -10,11 +10,15 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pytest
 from in_a_thread import Served, serving
+from in_a_thread import client as client
+from in_a_thread import threads_end as threads_end
 
 import wsrpc
 from wsrpc import Server
 from wsrpc import Stream as AsyncStream
 from wsrpc.blocking import AnonymousChannel, Client, Stream
+
+pytestmark = pytest.mark.usefixtures("threads_end")
 
 T = TypeVar("T")
 
