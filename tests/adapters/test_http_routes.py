@@ -32,6 +32,7 @@ from wsrpc_adapters.asgi import lifespan, routes
 
 ADA = {"Authorization": "Bearer ada"}
 JSON = {"Content-Type": "application/json"}
+STREAM = {"Accept": "text/event-stream"}
 FOREIGN = {"Origin": "https://evil.example"}
 SOON = {"Authorization": "Bearer soon"}
 KEYED = {**ADA, "Idempotency-Key": "o"}
@@ -248,12 +249,13 @@ ANSWERS: dict[str, Row] = {
     "a key that is too long": ("GET", f"/runs/count/{'k' * 200}", None, ADA, 400, "wsrpc.bad_arguments"),
     "a key of a call": ("POST", "/call/charge", [5], {**ADA, "Idempotency-Key": '"o"'}, 200, "receipt 5"),
     "a key of a call without keep=": ("POST", "/call/add", [5], KEYED, 400, "wsrpc.bad_arguments"),
-    "a run with a scope": ("POST", "/runs/shared/s?wait=9", ["x"], {}, 200, {"state": "ended", "items": ["x"]}),
+    "a run with a scope": ("POST", "/runs/shared/s?wait=9", ["x"], STREAM, 200, {"state": "ended", "items": ["x"]}),
     "a run with a scope, no arguments": ("GET", "/runs/shared/s?wait=9", None, {}, 400, "wsrpc.bad_arguments"),
     "a room that is not served": ("GET", "/rooms/private", None, {}, 404, "routes() does not serve this path"),
     "a room that may not be read": ("GET", "/rooms/public-closed?wait=0", None, {}, 403, "not allowed"),
     "a number of events that is not valid": ("GET", "/rooms/lobby?last=-1", None, {}, 400, "wsrpc.bad_arguments"),
     "the end was read": ("GET", "/runs/count/k?after=0", None, {**ADA, "Last-Event-ID": "end"}, 204, ""),
+    "the end was read, and asked for": ("POST", "/runs/count/k", [3], {**ADA, "Last-Event-ID": "end"}, 204, ""),
     "a body that uvicorn loses": ("POST", "/call/add", [1], H2C, 400, "wsrpc.bad_arguments"),
     "a key of a run in a header": ("POST", "/runs/count/k", [3], KEYED, 400, "wsrpc.bad_arguments"),
     "a key that ends with a slash": ("GET", "/runs/count/k/?wait=0", None, ADA, 404, "wsrpc.items_gone"),
@@ -605,8 +607,10 @@ async def test_a_run_that_fails_says_so_to_each_reader() -> None:
         assert (answer.status, answer.json["state"], answer.json["error"]) == (200, "failed", error)
 
 
-async def test_waiting_has_an_end_while_items_arrive() -> None:
-    async with serving() as (_, browser):
+async def test_waiting_has_an_end_while_items_arrive_and_while_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http_routes, "LONGEST_WAIT", 0.3)
+    async with serving() as (_, browser), asyncio.timeout(60):
+        assert (await browser.ask("GET", "/rooms/lobby?wait=600")).json["events"] == []
         answer = await browser.ask("POST", "/runs/forever/k?wait=0.3", [], ADA)
         assert (answer.status, answer.json["state"]) == (202, "running") and answer.json["items"]
         assert (await browser.ask("DELETE", "/runs/forever/k", None, ADA)).status == 204
@@ -732,6 +736,14 @@ async def test_a_room_with_a_state_begins_with_it() -> None:
             assert json.loads((await anext(events))["data"])["args"] == [2]
         later = (await browser.ask("GET", f"/rooms/cards?wait=9&after={answer['position']}")).json
         assert "state" not in later and [event["args"] for event in later["events"]] == [[2]]
+
+
+async def test_a_reader_of_a_room_that_keeps_up_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http_routes, "MOST", 5_000)
+    async with serving() as (app, browser), browser.events("/rooms/lobby") as events:
+        for number in range(20):
+            await app.lobby.emit("said", number, "x" * 1000)
+            assert json.loads((await anext(events))["data"])["args"][0] == number
 
 
 async def test_what_one_response_has_no_room_for_follows_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from waiting import settled
 
-from wsrpc import Client, Quotas, Reconnect, RpcError
+from wsrpc import Client, Handshake, HandshakeRejected, Quotas, Reconnect, RpcError
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.store import MemoryStore
 from wsrpc.testing import Line, connect
@@ -134,7 +134,14 @@ async def drops(made: Servers, who: str) -> None:
         await made.peer(0, who).close(4000, "not any more")
 
 
-USES = [calls, keys, rooms, processes, drops]
+async def refusals(made: Servers, who: str) -> None:
+    for number in range(3):
+        page = f"https://{who}-{number}.example"
+        with pytest.raises(HandshakeRejected):
+            await made[0].handshake(Handshake("/", {"Origin": page}, remote=(f"{who}-{number}", 1)))
+
+
+USES = [calls, keys, rooms, processes, drops, refusals]
 
 
 async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,16 @@ async def test_the_outcome(case: str) -> None:
         assert within < 1 or {*hangs.cancelled} <= {ANSWERED}
 
 
+async def test_the_members_are_told_why_the_caller_was_cancelled() -> None:
+    hangs = Blocked()
+    async with lobby(hangs) as (_, room):
+        asking = asyncio.ensure_future(room.request("confirm", "?"))
+        await until(lambda: hangs.started)
+        asking.cancel("not any more")
+        await until(lambda: hangs.cancelled)
+        assert hangs.cancelled == ["not any more"]
+
+
 async def test_who_joins_is_asked_and_who_leaves_is_not_asked_any_more() -> None:
     first, second = Blocked(), Blocked()
     async with lobby(first, second) as (server, room):

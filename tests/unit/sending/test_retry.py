@@ -226,6 +226,7 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
     d = Driven(dialer=True, limits=Limits(request_timeout=10.0))
     wait = 20 if over == "between two" else 4
     policy = Retry(retry=lambda error: True, wait=tenacity.wait_fixed(wait))
+    began = asyncio.get_running_loop().time()
     task = start(d.peer.request("q", retry=policy, idempotent=True))
     await asyncio.sleep(4)
     if over != "in the first attempt":
@@ -235,6 +236,7 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
     sent = d.take()
     with pytest.raises(RequestTimeout) as caught:
         await task
+    assert asyncio.get_running_loop().time() - began == pytest.approx(10, abs=0.5)
     assert (caught.value.event, caught.value.timeout, caught.value.outcome) == ("q", 10, "unknown")
     assert isinstance(caught.value.__cause__, Overloaded) is (over != "in the first attempt")
     # The attempt whose handler runs is cancelled on the other side.
