@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import postgres_store
 import pytest
 from engine_servers import PostgresServer, ServerProcess, Started, redis_server
 from postgres_store import PostgresStore
@@ -14,6 +15,7 @@ from postgres_store import PostgresStore
 from wsrpc.store import MemoryStore, SqliteStore, Store
 from wsrpc.testing._store_checks import Connect, add, add_own, end, entries_of, new_log, page_of, state_of
 from wsrpc.testing._store_checks import until as eventually
+from wsrpc_adapters import _broker_connection, _redis_store
 from wsrpc_adapters.redis import RedisStore
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "new_log",
     "next_entries",
     "page_of",
+    "patient",
     "state_of",
 ]
 
@@ -76,6 +79,14 @@ STORES: dict[str, tuple[Callable[[], ServerProcess] | None, Callable[[str], Conn
 folder."""
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait a minute for answers: in less, a server on a busy machine says nothing of what uses it."""
+    monkeypatch.setattr(postgres_store, "TIMEOUT", 60.0)
+    for module in (_redis_store, _broker_connection):
+        monkeypatch.setattr(module, "RESPONSE_TIMEOUT", 60.0)
+
+
 @pytest.fixture(params=STORES)
 async def connect(request: pytest.FixtureRequest, servers: Started, tmp_path: Path) -> AsyncGenerator[Connect]:
     """Connects to the store of the test, as each process does. The options are those of the first call."""
@@ -94,6 +105,6 @@ async def connect(request: pytest.FixtureRequest, servers: Started, tmp_path: Pa
 async def next_entries(store: Store, after: int, key: str = "k") -> list[bytes]:
     """Wait for entries. A read may return earlier without any."""
     while True:
-        page = await page_of(store, after, key, wait=30)
+        page = await page_of(store, after, key, wait=3000)
         if page.entries or page.state.end is not None:
             return list(page.entries)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
-from raw_websocket import RawServer, accept_response, raw_server
+from raw_websocket import accept_response
 from served import LIMITS
 from tenacity import stop_after_attempt
 
@@ -78,29 +78,19 @@ ANSWERS = {
 async def answering(answer: str) -> AsyncGenerator[int]:
     """Answer each connection with one of `ANSWERS`; gives the port."""
 
-    async def say(server: RawServer) -> None:
-        sock, loop = await server.accept_tcp(), asyncio.get_running_loop()
-        if answer == NOTHING:
-            return
-        head, said = await loop.sock_recv(sock, 1 << 16), ANSWERS[answer]
-        if said.startswith("101"):
-            opens = b"Sec-WebSocket-Key" in head
-            said = accept_response(head, "MORE").decode().replace("MORE", said[4:]) if opens else "garbage"
-        await loop.sock_sendall(sock, said.encode("latin-1"))
-        sock.close()
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            head, said = await reader.read(1 << 16), ANSWERS[answer]
+            if answer == NOTHING:
+                await reader.read()
+            elif said.startswith("101"):
+                opens = b"Sec-WebSocket-Key" in head
+                said = accept_response(head, "MORE").decode().replace("MORE", said[4:]) if opens else "garbage"
+            writer.write(said.encode("latin-1"))
+            writer.close()
 
-    async def say_to_all(server: RawServer) -> None:
-        while True:
-            with suppress(OSError):
-                await say(server)
-
-    async with raw_server() as server:
-        saying = asyncio.create_task(say_to_all(server))
-        try:
-            yield 1 if answer == NOBODY else server.port
-        finally:
-            saying.cancel()
-            await asyncio.wait([saying])
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        yield 1 if answer == NOBODY else server.sockets[0].getsockname()[1]
 
 
 async def attempts_fail(client: Client, caplog: pytest.LogCaptureFixture) -> BaseException:

@@ -24,10 +24,12 @@ from proxies import Proxy, http, socks5
 from raw_websocket import raw_server
 from recorder import Recorder
 from served import AT_ONCE, LIMITS, PEM, echo_server, tls
+from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, Server, dial, is_transient
+from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Limits, Reconnect, Server, dial, is_transient
 from wsrpc.types import RawConnection
 
+TWICE = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(2))
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
@@ -280,9 +282,7 @@ async def test_a_proxy_that_refuses_names_itself(
     async with Proxy(accept).running() as proxy:
         variable = "WSS_PROXY" if dialing.name == "aiohttp" else "HTTPS_PROXY"  # aiohttp has rules of its own
         monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{proxy.port}")
-        client = Client(
-            "wss://192.0.2.1/", dial=dialing.dial, limits=LIMITS, connect_timeout=2.0 if transient else 60.0
-        )
+        client = Client("wss://192.0.2.1/", dial=dialing.dial, limits=LIMITS, reconnect=TWICE)
         with pytest.raises(ConnectFailed if transient else OSError) as caught:
             await client.connect()
         text = "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
@@ -304,7 +304,7 @@ async def test_a_proxy_that_is_not_reached_is_named(
         monkeypatch.setenv("ws_proxy", f"http://me:secret@{address}")
         monkeypatch.setenv("WS_PROXY", "http://127.0.0.1:1")  # of two spellings, that in lower case counts
         for given, named in ((True, "ws_proxy"), (f"http://me:secret@{address}", "proxy=")):
-            limits = LIMITS.replace(open_timeout=0.2)
+            limits = LIMITS.replace(open_timeout=0.2 if ends == "silent" else 60.0)
             with pytest.raises(TimeoutError if ends == "silent" else ConnectionRefusedError) as caught:
                 await dialing.dial("ws://192.0.2.1/", proxy=given, limits=limits)
             assert caught.value.__notes__ == [f"dialed through the proxy http://{address}, which {named} names"]

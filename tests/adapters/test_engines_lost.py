@@ -12,8 +12,15 @@ from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 from leftovers import open_sockets
 
-from wsrpc.cluster.engine import FEW, PROBE, Engine, EngineConnection
+from wsrpc.cluster.engine import FEW, PROBE, RESPONSE_TIMEOUT, Engine, EngineConnection
 from wsrpc.errors import EngineLost
+from wsrpc_adapters import _broker_connection
+
+
+@pytest.fixture(autouse=True)
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no longer for brokers than usual."""
+    monkeypatch.setattr(_broker_connection, "RESPONSE_TIMEOUT", RESPONSE_TIMEOUT)
 
 
 @pytest.fixture(params=KINDS)

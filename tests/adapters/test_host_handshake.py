@@ -145,7 +145,7 @@ def offers(*names: str, chosen: str | None, gate: Gate = lets_in, token: str | N
 LISTED = {"origins": ["https://app.example"]}
 FROM_EVIL, BEARER = ("Origin: https://evil.example",), (f"Authorization: Bearer {TOKEN}",)
 COMPRESSES = {"compression": True}
-SHORT = {"limits": LIMITS.replace(open_timeout=0.1)}
+SHORT = {"limits": LIMITS.replace(open_timeout=0.5)}
 IMPOLITE = LIMITS.replace(close_timeout=0.1)
 """For clients that do not answer a Close frame."""
 
@@ -215,7 +215,7 @@ RULES: dict[str, Rule] = {
     "subprotocol that is not offered": failing(sets(subprotocol="c"), "offers the subprotocols"),
     # Functions that never end.
     "function that never ends": Rule(
-        never_ends, options=SHORT, status=503, body="the handshake timed out\n", logged="did not finish within 0.1 s"
+        never_ends, options=SHORT, status=503, body="the handshake timed out\n", logged="did not finish within 0.5 s"
     ),
 }
 """By what is special about the request or the server."""

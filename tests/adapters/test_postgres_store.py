@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import asyncpg
+import postgres_store
 import pytest
 from engine_servers import PostgresServer
 from leftovers import open_sockets
-from postgres_store import TIMEOUT, PostgresStore
+from postgres_store import PostgresStore
 from stores_in_use import add, add_own, entries_of, eventually, new_log, next_entries
 
 from wsrpc.store import FORMAT, StoreLost
@@ -77,7 +78,9 @@ async def test_a_server_that_crashes_has_all_that_it_acknowledged(server: Postgr
     assert open_sockets() == sockets
 
 
-async def test_a_server_that_does_not_answer(server: PostgresServer, store: PostgresStore) -> None:
+async def test_a_server_that_does_not_answer(
+    server: PostgresServer, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sockets = open_sockets()
     await store.open("k", new_log("a"))
     await add_own(store, 1, b"1")
@@ -85,9 +88,11 @@ async def test_a_server_that_does_not_answer(server: PostgresServer, store: Post
     try:
         async with other.transaction():
             await other.execute("LOCK TABLE test_a_server_that_does_not_answer.log")
+            monkeypatch.setattr(postgres_store, "TIMEOUT", 1.0)
             await calls_fail(store)
+            monkeypatch.setattr(postgres_store, "TIMEOUT", 60.0)
             cancelled = asyncio.create_task(store.read("k", 0))
-            await asyncio.wait((cancelled,), timeout=TIMEOUT / 4)
+            await asyncio.wait((cancelled,), timeout=0.5)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled

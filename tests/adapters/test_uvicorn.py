@@ -6,14 +6,15 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import metadata
 from typing import Any
 
 import pytest
-from asgi_servers import uvicorn_serving
+from asgi_servers import OURS, uvicorn_serving
 from fastapi import FastAPI, WebSocket, WebSocketException
 from raw_websocket import BINARY, CLOSE, TEXT, ask, asking, build_frame, handshake, raw_client
 from served import LIMITS, PEM, Endings, echo_server, tls
@@ -26,19 +27,13 @@ from wsrpc.types import WebSocketTransport
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 from wsrpc_adapters.uvicorn import WebSocketProtocol
 
-OURS = "wsrpc_adapters.uvicorn:WebSocketProtocol"
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
 REQUEST: ContextVar[str] = ContextVar("REQUEST", default="none")
 
 
 def adds_header(app: Any) -> Any:
     """A middleware that adds a header to each answer, to those of WebSockets, too."""
 
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         async def adding(message: Any) -> None:
             if message["type"] in ("websocket.accept", "http.response.start"):
                 message["headers"] = [*message.get("headers", []), (b"x-seen", b"yes")]
@@ -118,7 +113,7 @@ async def test_over_tls_where_small_messages_are_sent_at_once_whatever_socket_uv
 # ---------------------------------------------------------------- uvicorn's own connections
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+async def echo(scope: Any, receive: Any, send: Any) -> None:
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept", "subprotocol": (scope["subprotocols"] or [None])[0]})
     while (message := await receive())["type"] == "websocket.receive":
@@ -133,7 +128,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 def plays(*messages: Any) -> Any:
     """An application that sends these messages to each client that connects."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         for message in messages:
             await send(message)
@@ -149,9 +144,7 @@ DENIES = [
 ]
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    return build_frame(opcode, payload, masked=True)
-
+frame = partial(build_frame, masked=True)
 
 PLAIN: dict[str, tuple[Any, list[bytes]]] = {
     "text and binary": (echo, [frame(TEXT, b"a"), frame(BINARY, b"\x00")]),
@@ -191,7 +184,7 @@ async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pyt
     for ws in ("websockets-sansio", WebSocketProtocol, ShutDownBefore):
         told: list[Any] = []
 
-        async def recording(scope: Scope, receive: Receive, send: Send, told: list[Any] = told) -> None:
+        async def recording(scope: Any, receive: Any, send: Any, told: list[Any] = told) -> None:
             async def receiving() -> Any:
                 told.append(await receive())
                 return told[-1]
@@ -224,7 +217,7 @@ async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pyt
 # ---------------------------------------------------------------- the extension, as its contract says
 
 
-def reserved(scope: Scope, headers: dict[str, str] | None = None) -> Any:
+def reserved(scope: Any, headers: dict[str, str] | None = None) -> Any:
     given = headers or {name.decode(): value.decode() for name, value in scope["headers"]}
     return scope["extensions"]["wsrpc"]["reserve"](Handshake("/", given), scope)
 
@@ -232,7 +225,7 @@ def reserved(scope: Scope, headers: dict[str, str] | None = None) -> Any:
 async def test_the_application_s_own_send_and_receive_once_it_has_taken_over() -> None:
     told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         take_over = reserved(scope)
         await send(ACCEPTS)
@@ -258,7 +251,7 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     asked = asyncio.Event()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         asked.set()
         if case == "reserved":
@@ -280,7 +273,7 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.send(handshake("/"))
-            await until(lambda: asked.is_set())
+            await asked.wait()
             if case != "left":
                 await answer
         assert await answer is (case != "none of these")
@@ -306,7 +299,7 @@ async def test_a_middleware_around_accept(
     """It is obeyed, and the client can read what it sends: uvicorn would compress, and the answer may not say so."""
     server = echo_server(compression=compression)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         async def sending(message: Any) -> None:
             for each in others if message["type"] == "websocket.accept" else [message]:
                 await send(each)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from stores_in_use import patient as patient
 
 
 @pytest.fixture(autouse=True)
-def clean(nothing_left: None) -> None:
-    """Use `nothing_left` everywhere here."""
+def clean(nothing_left: None, patient: None) -> None:
+    """Use both everywhere here."""
