@@ -15,6 +15,7 @@ from waiting import until
 from wsrpc import AnonymousChannel, Peer, RpcError, Server, current_peer
 from wsrpc.blocking import Client
 from wsrpc.cluster import MemoryEngine
+from wsrpc.testing import FaultProxy
 
 T = TypeVar("T")
 
@@ -185,6 +186,15 @@ def no_thread_left() -> Generator[None]:
             with suppress(RuntimeError):  # it is about to start
                 thread.join(1)
     assert not left, f"threads are left: {left}"
+
+
+def proxy_of(served: Served) -> FaultProxy:
+    """Return a proxy that runs in the server's loop."""
+
+    async def make() -> FaultProxy:
+        return await FaultProxy(served.url).__aenter__()
+
+    return served.run(make())
 
 
 @pytest.fixture

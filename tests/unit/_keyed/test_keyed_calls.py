@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
@@ -51,7 +51,7 @@ from wsrpc.errors import (
     made_here,
 )
 from wsrpc.store import MemoryStore
-from wsrpc.testing import Line, connect
+from wsrpc.testing import Line, VirtualTimeLoop, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -388,20 +388,25 @@ async def test_a_handler_that_closes_its_own_side(side: str) -> None:
             await caller.request("close_it", key="k")
 
 
+def throw_away(begun: Coroutine[Any, Any, None]) -> None:
+    """Close an event loop without a word after something has begun in it."""
+    loop = VirtualTimeLoop()
+    loop.run_until_complete(begun)
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+
+
 def test_a_server_runs_again_in_another_event_loop() -> None:
     """The handlers of a loop that was closed without a word are lost, and nobody waits for them."""
-    kitchen, kept = Kitchen(store=MemoryStore(lease=0.05)), list[Any]()
+    kitchen, kept = Kitchen(), list[Any]()
 
     async def begin() -> None:
         client = await connect(kitchen.server, principal="ann").__aenter__()
         kept.append(asyncio.ensure_future(client.request("cook", key="k")))
         await until(lambda: kitchen.runs)
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(begin())
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
+    throw_away(begin())
     kitchen.go = asyncio.Event()
     kitchen.go.set()
 
@@ -411,7 +416,8 @@ def test_a_server_runs_again_in_another_event_loop() -> None:
                 await client.request("cook", key="k")
             assert await client.request("cook", key="l") == ["", 2]
 
-    asyncio.run(again())
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(again())
 
 
 def test_a_stream_that_is_thrown_away_with_its_event_loop_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -436,14 +442,7 @@ def test_a_stream_that_is_thrown_away_with_its_event_loop_logs_nothing(caplog: p
         await until(lambda: heard)
         assert not reading.done()
 
-    def throw_away() -> None:
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(begin())
-        for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        loop.close()
-
-    throw_away()
+    throw_away(begin())
     gc.collect()
     assert not [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
 

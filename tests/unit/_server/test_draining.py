@@ -172,16 +172,6 @@ async def test_a_drain_says_what_it_waits_for(caplog: pytest.LogCaptureFixture) 
         assert caplog.text.count("still draining") == 1
 
 
-async def test_a_drain_that_times_out_says_what_has_not_ended(caplog: pytest.LogCaptureFixture) -> None:
-    async with scene() as it:
-        requests = [start(it.client.request("work")) for _ in range(2)]
-        await settled()
-        await it.server.close(drain_timeout=5)
-        [text] = [each for each in messages(caplog) if "timed out" in each]
-        assert "closing 1 connections that still have active work (work: handler (2)" in text
-        await asyncio.gather(*requests, return_exceptions=True)
-
-
 async def test_credentials_that_expire_meanwhile_end_nothing_that_has_begun() -> None:
     async with scene() as it:
         it.server.on_handshake(lambda given: setattr(given, "expires", time.time() + 30))

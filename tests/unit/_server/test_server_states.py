@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 import pytest
 from waiting import until
 
-from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Server
 from wsrpc._server.server_states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState
-from wsrpc.testing import memory_transports
+from wsrpc.testing import VirtualTimeLoop, memory_transports
 
 T = TypeVar("T")
 
-LIMITS = Limits(close_timeout=2.0)
 CELLS = [(state, happened) for state in STATES for happened in TABLE[state]]
 LONG = 60.0
 
@@ -46,12 +45,12 @@ class Scene:
     """A server with one connection, and an event loop of its own that can be closed."""
 
     def __init__(self) -> None:
-        self.server = Server(limits=LIMITS)
+        self.server = Server()
         self.port = HeldPort()
         self.work = asyncio.Event()
         self.server.on("work", self.work.wait)
         self.closings: list[asyncio.Task[None]] = []
-        self.loop = asyncio.new_event_loop()
+        self.loop = VirtualTimeLoop()
 
     @property
     def state(self) -> str:
@@ -61,14 +60,14 @@ class Scene:
 
     def run(self, awaitable: Awaitable[T]) -> T:
         async def bounded() -> T:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(20):
                 return await awaitable
 
         return self.loop.run_until_complete(bounded())
 
     async def accept(self) -> Client:
         dialed, accepted = memory_transports()
-        client = Client(limits=LIMITS, reconnect=None)
+        client = Client(reconnect=None)
         await asyncio.gather(self.server.accept(accepted), client.bind(dialed))
         return client
 
@@ -81,7 +80,7 @@ class Scene:
         self.run(self._reach(state))
         if state == "abandoned":
             self.end_loop()
-            self.loop = asyncio.new_event_loop()
+            self.loop = VirtualTimeLoop()
         assert self.state == state
 
     async def _reach(self, state: ServerState) -> None:

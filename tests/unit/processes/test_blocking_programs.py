@@ -8,8 +8,6 @@ import sys
 
 import pytest
 from in_a_thread import Served, make_server, serving
-from in_a_thread import served as served
-from in_a_thread import threads_end as threads_end
 from waiting import until
 
 pytestmark = pytest.mark.usefixtures("threads_end")

@@ -93,7 +93,7 @@ def test_sigterm_drains_and_ctrl_c_closes_at_once(
     assert program.seen == [True, type(None) if then == "it ends" else ConnectionLost, False]
     assert ("draining: 1 connections, at most" in caplog.text) is (first == TERM)
     cut = first == TERM and then != "it ends"
-    assert ("closing 1 connections that still have active work" in caplog.text) is cut
+    assert ("closing 1 connections that still have active work (work: handler (1)" in caplog.text) is cut
     assert told == [True] * (first == TERM)
     assert signal.getsignal(TERM) is before
 

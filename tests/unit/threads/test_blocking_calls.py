@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from in_a_thread import Served
-from in_a_thread import client as client
-from in_a_thread import served as served
-from in_a_thread import threads_end as threads_end
 
 from wsrpc import BadResult, ChannelClosed, ConnectFailed, Retry
 from wsrpc.blocking import Client

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import pytest
 from forks import forks, in_child
 from in_a_thread import ThreadedEngine, serving
-from in_a_thread import threads_end as threads_end
 
 from wsrpc import Client as AsyncClient
 from wsrpc import Context, Handshake, OutgoingCall, Server

@@ -10,8 +10,6 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import pytest
 from in_a_thread import Served, serving
-from in_a_thread import client as client
-from in_a_thread import threads_end as threads_end
 
 import wsrpc
 from wsrpc import Server

@@ -11,15 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from in_a_thread import Served
-from in_a_thread import client as client
-from in_a_thread import served as served
-from in_a_thread import threads_end as threads_end
+from in_a_thread import Served, proxy_of
 
 import wsrpc
 from wsrpc import CloseInfo, Reconnect, ReconnectInfo, RemoteError
 from wsrpc.blocking import Client, Peer
-from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("threads_end")
 
@@ -118,7 +114,7 @@ def test_a_source_that_wants_to_end_the_program_fails_its_call(client: Client) -
 
 def test_lifecycle_handlers_run_in_threads_and_may_call(served: Served) -> None:
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    proxy = served.run(make_proxy(served.url))
+    proxy = proxy_of(served)
     client = Client(proxy.url, reconnect=Reconnect(initial=0.001))
 
     @client.on("open")
@@ -141,10 +137,6 @@ def test_lifecycle_handlers_run_in_threads_and_may_call(served: Served) -> None:
     client.close(4001)
     assert told.get() == ("close", True, True, 4001)
     served.run(proxy.__aexit__())
-
-
-async def make_proxy(url: str) -> FaultProxy:
-    return await FaultProxy(url).__aenter__()
 
 
 def test_all_steps_of_a_stream_and_of_an_upload_run_in_one_thread(served: Served, client: Client) -> None:

@@ -15,25 +15,14 @@ from typing import Any
 
 import pytest
 from forks import forks, in_child
-from in_a_thread import Served
-from in_a_thread import client as client
-from in_a_thread import served as served
-from in_a_thread import threads_end as threads_end
+from in_a_thread import Served, proxy_of
 from waiting import until
 
 from wsrpc import ConnectionLost, Limits, Reconnect
 from wsrpc.blocking import Client, ClusterClient
 from wsrpc.cluster import MemoryEngine
-from wsrpc.testing import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("threads_end")
-
-
-def proxy_of(served: Served) -> FaultProxy:
-    async def make() -> FaultProxy:
-        return await FaultProxy(served.url).__aenter__()
-
-    return served.run(make())
 
 
 # ------------------------------------------------------------ threads
