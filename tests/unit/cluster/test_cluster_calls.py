@@ -6,7 +6,6 @@ How each call ends is in the table of `tests/unit/test_calls.py`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import NarrowEngine, Servers, servers, sessions_of
-from waiting import until
+from waiting import pause, until
 
 from wsrpc import (
     AnonymousChannel,
@@ -30,7 +29,6 @@ from wsrpc import (
 )
 from wsrpc._core.api.peer import current_of
 from wsrpc._core.session import replay
-from wsrpc.cluster import _engine_link
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._directory import Delta
 from wsrpc.cluster._wire import Close, Open, connection_name, encode
@@ -541,7 +539,7 @@ async def test_a_call_to_a_peer_that_is_detached(route: str) -> None:
 async def test_a_report_counts_although_the_process_was_blocked_when_it_was_due() -> None:
     async with on_a_line("there", pause=10) as w:
         await w.detach()
-        asyncio.get_running_loop().call_later(0.01, time.sleep, 0.8)
+        asyncio.get_running_loop().call_later(0.01, pause, 0.8)
         with pytest.raises(RequestTimeout) as late:
             await w.peer.request("echo", 1, timeout=0.1)
         assert late.value.outcome == "not_sent"
@@ -756,11 +754,9 @@ TOO_MUCH: dict[str, tuple[Callable[[Any], Any], type[Exception] | None, str]] = 
 
 @pytest.mark.parametrize("case", TOO_MUCH)
 async def test_a_message_that_costs_each_connection_to_the_engine_is_given_up(
-    case: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It was sent again without an end, and nothing else arrived. What else is in flight goes on."""
-    monkeypatch.setattr(replay, "LOSSES", 2)
-    monkeypatch.setattr(_engine_link, "PAUSES", (0.0,))
     call, error, outcome = TOO_MUCH[case]
     async with world("there", engine=NarrowEngine()) as w:
         parked = asyncio.create_task(w.peer.request("park"))

@@ -19,17 +19,12 @@ from core_driver import messages
 from waiting import until
 
 from wsrpc import Client, Context, KeepLatest, Limits, Peer, QueueFull, Retry, Server
-from wsrpc._core.session import replay
 from wsrpc._server.broadcast import SLOW_READERS_TIMEOUT
 from wsrpc.cluster import (
     Cluster,
     ClusterClient,
     MemoryEngine,
-    _directory,
-    _engine_link,
     _links,
-    _membership,
-    _memory_engine,
 )
 from wsrpc.cluster._cluster import membership_of
 from wsrpc.cluster._links import NodeLinks, link_limits
@@ -171,7 +166,6 @@ async def test_events_come_in_the_order_of_their_sender() -> None:
 
 async def test_a_process_that_has_not_dialed_delays_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those after it got an event late, and a later one of `emit_nowait` before it."""
-    monkeypatch.setattr(_links, "RESPONSE_TIMEOUT", 30.0)
     dial, may_dial = NodeLinks._dial, {"others": asyncio.Event(), "silent": asyncio.Event()}
     silent: list[str] = []
 
@@ -218,7 +212,6 @@ async def test_events_keep_their_order_when_a_process_reads_slowly(cap: int, mon
     """Those of `emit` waited, and those of `emit_nowait` did not."""
     limits = link_limits(DEFAULT_LIMITS, 1 << 20).replace(hard_cap_bytes=cap << 20)
     monkeypatch.setattr(_links, "link_limits", lambda *_: limits)
-    monkeypatch.setattr(_memory_engine, "RESPONSE_TIMEOUT", 30.0)
     async with servers(2) as made:
         here, there = await join_lobby(made, "here", "there")
         room, missed = made[0].room("lobby"), set[int]()
@@ -361,12 +354,8 @@ async def test_members_at_another_process_that_did_not_get_an_event_are_logged(
 
 
 @pytest.mark.parametrize("to", ["room", "peer"])
-async def test_an_event_that_the_engine_cannot_pass_on_is_given_up(
-    to: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_event_that_the_engine_cannot_pass_on_is_given_up(to: str, caplog: pytest.LogCaptureFixture) -> None:
     """Who gets no messages to rooms, because it has had no members, is not warned that some are missing."""
-    monkeypatch.setattr(replay, "LOSSES", 2)
-    monkeypatch.setattr(_engine_link, "PAUSES", (0.0,))
     async with servers(2, NarrowEngine()) as made:
         if to == "room":
             here, there = await join_lobby(made, "ada", "bob")
@@ -433,18 +422,15 @@ async def test_rooms_that_come_and_go_while_the_engine_is_away_take_no_memory() 
         made.engine.thaw()
 
 
-async def test_gaps_are_counted_and_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_gaps_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Each after the last event that is missing: one process cannot reach the engine, and the other one does not know
     that for a while."""
-    for module in (_directory, _links):
-        monkeypatch.setattr(module, "NODE_TIMEOUT", 2.0)
     async with servers(2) as made:
         told = [listener.heard for listener in await join_lobby(made, "ada", "bob")]
         away, there = made
         engine = made.engine
         engine.down = True
-        (connection,) = (each for each in engine.connections if each.has_subscribed(f"shop.{away.cluster.nodes[0]}"))
-        connection.end("cut")
+        made.connection(away).end("cut")
         await until(lambda: not away.cluster.connected)
         report = await there.room("lobby").emit("said", "unnoticed")
         assert report.nodes == (away.cluster.nodes[0],) and not report.missing_nodes
@@ -579,9 +565,6 @@ async def test_each_node_warns_once_of_a_program_without_a_server_that_ends_with
         gone, node = shop.nodes[0], membership_of(shop).node
         node._timer.cancel()
         await node.engine.close()
-        for server in made:
-            remote = membership_of(server.cluster).directory._remotes[gone]
-            remote.seen_at -= _directory.NODE_TIMEOUT
         await until(lambda: all(len(server.cluster.nodes) == 2 for server in made))
         names = {server.cluster.nodes[0] for server in made}
         lost = "node {} of cluster 'shop' has lost node {}, which is silent: its messages to rooms may be missing here"
@@ -598,7 +581,6 @@ async def test_what_an_engine_raises_against_its_contract_is_logged(
     async def fail(self: object, asked: object) -> Any:
         raise OSError("no such host")
 
-    monkeypatch.setattr(_membership, "RESPONSE_TIMEOUT", 0.01)  # for which `open` waits
     monkeypatch.setattr(*raising, fail)
     server = Server(cluster=Cluster(engine := MemoryEngine()))
     await server.open()
