@@ -183,6 +183,14 @@ async def test_a_client_moves_when_what_is_in_flight_has_ended(what: str) -> Non
         assert it.peer.id != id and await it.client.request("work") == []
 
 
+async def test_no_more_clients_move_than_are_too_many() -> None:
+    async with scene() as it, it.make_client(), it.make_client():
+        for most, down_to, moved in ((10, 3, 1), (1, 0, 1)):
+            await until(lambda: len(it.server.peers) == 4)
+            assert [found for _, found in await move(it.operator, most, down_to)] == [moved]
+            await settled()
+
+
 async def test_clients_that_cannot_be_asked_stay() -> None:
     async with scene(extensions=False) as it:
         assert await move(it.operator, 10, 0) == [(2, 0)]
