@@ -108,6 +108,7 @@ class Above:
             "backlog": lambda: 0,
             "give_up": lambda payload: (b"sorry", False),
             "fail": alone.close,
+            "session_over": lambda end: alone.offline.end_session(end.error),
         }
 
     def __getattr__(self, name: str) -> Callable[..., object]:
@@ -217,7 +218,7 @@ class Alone:
         self.gen = 0
 
     def play(self, script: str) -> str:
-        """Call what ``script`` names, here or of the session, and return the trace since the last ``|``."""
+        """Call what ``script`` names, here, of the session or its connection. Return the trace since the last ``|``."""
         for step in script.split("; "):
             if step.startswith("|"):
                 self.trace.clear()
@@ -230,7 +231,8 @@ class Alone:
                     options[key] = literal(value)
                 else:
                     args += [int(size)] * int(count) if times else [literal(word)]
-            (getattr(self, name, None) or getattr(self.session, name))(*args, **options)
+            owner = next(owner for owner in (self, self.session, self.wire) if hasattr(owner, name))
+            getattr(owner, name)(*args, **options)
         runs = [(token, len(list(same))) for token, same in groupby(self.trace)]
         return " ".join(token if n == 1 else f"{token}*{n}" for token, n in runs)
 
@@ -322,6 +324,11 @@ class Alone:
         self.session.start_closing(CloseInfo(code, reason, user_closed=True))
         run(self.session.close(code, reason))
 
+    def on(self, **values: int) -> None:
+        """Set attributes of the connection."""
+        for name, value in values.items():
+            setattr(self.wire, name, value)
+
     def ends(self, cause: str) -> None:
         self.session.end(SessionInput[cause], "the reason")
 
@@ -348,12 +355,6 @@ class Alone:
         """Change the limits of this side."""
         self.session.change_limits(Limits(message_bytes=size))
 
-    def takes(self, number: int) -> None:
-        self.wire.takes = number
-
-    def pause(self) -> None:
-        self.wire.pause()
-
     def announce(self, **limits: int) -> None:
         self.say("limits", limits=limits)
 
@@ -363,10 +364,6 @@ class Alone:
     def get(self, *sizes: int) -> None:
         """Let messages of so many bytes arrive, in one read."""
         self.wire.feed(*(b"x" * size for size in sizes))
-
-    def unsent(self, size: int) -> None:
-        """Let the connection have unsent bytes."""
-        self.wire.unsent = size
 
     def raw(self, *payloads: str) -> None:
         self.wire.feed(*map(bytes.fromhex, map(str, payloads)))

@@ -15,6 +15,7 @@ ENDS = "client?resume=0:0 client?gone closes=1009 over=ENDED"
 WRONG = ["-1:0", "0:0", "1:2", "2:4", "4:6", f"{10**200}:6", f"3:{10**200}"]
 DROPPED = "asked detached full aborts"
 PARTS = "msgpack parts resume"
+RESUMED = "resuming resumed room"
 
 KEEPS = [
     # What has not arrived is sent again, in order, and then what has waited.
@@ -60,6 +61,9 @@ def test_what_a_session_keeps(script: str, trace: str, side: str) -> None:
     assert Alone(side).begin().play(script) == expected(trace, side)
 
 
+FAST = "send 20000; ack 2:20004; "
+BACK = "resume 2:20004"
+IN_PARTS = "16386*2 7234"
 PARTED = [
     # A large message leaves in parts, until one has shown that as much takes less than a second.
     ("send 16384 16385; look kept", "16384 16386 3 kept=32773"),
@@ -69,21 +73,12 @@ PARTED = [
     ("send 20000; wait 10; ack 2:20004; |send 16384 16385", "16384 16386 3"),
     # If one that was not cut so small was lost, each is from then on.
     (
-        "send 20000; ack 2:20004; send 40000 1; send 2 text=True; drop; |resume 2:20004; look kept",
-        "resume=0:0 16386*2 7234 1 2t resuming resumed room kept=40009",
+        f"{FAST}send 40000 1; send 2 text=True; drop; |{BACK}; look kept",
+        f"resume=0:0 {IN_PARTS} 1 2t {RESUMED} kept=40009",
     ),
-    (
-        "send 20000; ack 2:20004; send 40000; drop; resume 2:20004; ack 5:60010; |send 40000; ack 8:100016; send 40000",
-        "16386*2 7234 16386*2 7234",
-    ),
-    (
-        "send 20000; ack 2:20004; send 16384; drop; resume 2:20004; ack 3:36388; send 20000; ack 5:56392; |send 40000",
-        "40000",
-    ),
-    (
-        "send 20000; ack 2:20004; send 16386; send 16387; drop; |resume 2:20004",
-        "resume=0:0 16386*2 5 resuming resumed room",
-    ),
+    (f"{FAST}send 40000; drop; {BACK}; ack 5:60010; |send 40000; ack 8:100016; send 40000", f"{IN_PARTS} {IN_PARTS}"),
+    (f"{FAST}send 16384; drop; {BACK}; ack 3:36388; send 20000; ack 5:56392; |send 40000", "40000"),
+    (f"{FAST}send 16386; send 16387; drop; |{BACK}", f"resume=0:0 16386*2 5 {RESUMED}"),
     # Parts are bounded as other messages are, and one message alone may be as large as it is.
     (f"send {K - 16}; look kept", f"16386*7 16370 full kept={K}"),
     (f"send {K - 17}", "16386*7 16369"),
@@ -147,18 +142,20 @@ ACKNOWLEDGED = [
             f"{at_once}turn {in_a_turn}later {late}timers=0",
         )
         for unsent, sizes, at_once, in_a_turn, late in [
-            ("unsent 0", "1*255", "", "", "ack=255:255 "),
-            ("unsent 0", "1*256", "", "ack=256:256 ", ""),
-            ("unsent 0", "1*300", "", "ack=300:300 ", ""),
-            ("unsent 0", "65535", "", "", "ack=1:65535 "),
-            ("unsent 0", "32768*2", "", "ack=2:65536 ", ""),
-            ("unsent 1", "1*255", "", "", "ack=255:255 "),
-            ("unsent 1", "1*256", "ack=256:256 ", "", ""),
-            ("unsent 1", "1*300", "ack=256:256 ", "", "ack=300:300 "),
+            ("on unsent=0", "1*255", "", "", "ack=255:255 "),
+            ("on unsent=0", "1*256", "", "ack=256:256 ", ""),
+            ("on unsent=0", "1*300", "", "ack=300:300 ", ""),
+            ("on unsent=0", "65535", "", "", "ack=1:65535 "),
+            ("on unsent=0", "32768*2", "", "ack=2:65536 ", ""),
+            ("on unsent=1", "1*255", "", "", "ack=255:255 "),
+            ("on unsent=1", "1*256", "ack=256:256 ", "", ""),
+            ("on unsent=1", "1*300", "ack=256:256 ", "", "ack=300:300 "),
         ]
     ),
     ("get 1*256; wait 0; get 1*255; |wait 0; mark; wait 1", "-- ack=511:511"),
     ("get 2*256; wait 0; get 2*256; |wait 0", "ack=512:1024"),
+    ("get 1; wait 1; get 1; |wait 1", "ack=2:2"),
+    ("get 1*255; drop; resume 0:0; get 1; |wait 0; mark; wait 1", "-- ack=256:256"),
     # A resume acknowledges what has arrived before, and nothing else does.
     ("get 1; wait 0.5; drop; wait 1; |resume 0:0; wait 2", "resume=1:1 resuming resumed room"),
     ("get 1; wait 0.5; drop; resume; get 2; |wait 0.9; mark; wait 0.1", "-- ack=2:3"),
