@@ -555,6 +555,20 @@ async def test_nobody_waits_long_for_who_does_not_read(where: str, small_log: Me
             assert (report.sent, report.skipped) == (2, 0)
 
 
+async def test_a_report_counts_each_member_once_when_one_after_another_falls_behind() -> None:
+    async with house(0, limits=Limits(high_water_bytes=300)) as (server, lobby):
+        line = Line(server)
+        async with Client("ws://server/", dial=line.dial) as one, Client("ws://server/", dial=line.dial) as two:
+            for client in (one, two):
+                await Ear(client).join()
+            for number in range(2):
+                line.connections[number][1].hold()
+                server.peers[number].emit_nowait("filling", "x" * 1000)
+                assert (await lobby.emit("said", number)).sent == 2
+            for _, end in line.connections:
+                end.release()
+
+
 async def test_a_member_that_is_behind_goes_on_in_a_new_log_and_events_at_hand_are_counted_anew(
     store: OddStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
