@@ -67,7 +67,7 @@ async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None
     first = start(anext(stream))
     await settled()
     d.expect({"h": h, "a": ["start"]})
-    d.clock.advance(3600)  # the timeout is until it is open
+    await asyncio.sleep(3600)  # the timeout is until it is open
     d.feed(item(h, 1))
     assert await first == 1
     await stream.aclose()
